@@ -1,0 +1,236 @@
+"""Normalise, aggregate, whiten: many rewards a completion in, one advantage out.
+
+::
+
+    rewards (N, M) --group z-score--> z (N, M) --rule over channels--> aggregated (N,) --whiten--> advantages (N,)
+
+The rule is one of ``rvpo.core.aggregate``; GRPO alone sums the raw rewards first and normalises the sum. Everything
+else (missing values, dead channels, weights, rows without signal) is shared by all methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core import aggregate
+from rvpo.core.config import AdvantageConfig
+from rvpo.core.diagnostics import channel_metrics
+from rvpo.core.groups import Groups
+from rvpo.core.normalize import GroupScores, group_zscore
+from rvpo.errors import RewardError
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """What :func:`advantages` returns. Tensors are on the device and in the dtype of the rewards.
+
+    Attributes:
+        advantages: (N,) what the policy gradient uses; 0 for rows without signal.
+        aggregated: (N,) the rule's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
+        z: (N, M) group z-scores; 0 where dead, NaN where missing.
+        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z`` (for ``"grpo"`` scaled to sum to 1);
+            rows sum to 1 over the channels that take part, or are all 0 where none does.
+        live: (N, M) bool, True where the channel is scored and ranks its group.
+        missing: (N, M) bool, True where the reward was NaN.
+        signal: (N,) bool, True where at least one channel of positive weight is live.
+        rewards: (N, M) the rewards as given.
+        groups: the partition of rows into groups.
+    """
+
+    advantages: Tensor
+    aggregated: Tensor
+    z: Tensor
+    responsibilities: Tensor
+    live: Tensor
+    missing: Tensor
+    signal: Tensor
+    rewards: Tensor
+    groups: Groups
+
+    def metrics(self, names: Sequence[str] | None = None) -> dict[str, float]:
+        """Return diagnostics as a flat dict, see :func:`rvpo.core.diagnostics.channel_metrics`."""
+        return channel_metrics(self, names)
+
+
+def advantages(
+    rewards: Tensor,
+    groups: Tensor | None = None,
+    method: str = "rvpo",
+    k: float = 1.0,
+    weights: Tensor | Sequence[float] | None = None,
+    *,
+    num_generations: int | None = None,
+    **options: Any,
+) -> Advantages:
+    """Turn the rewards of N completions on M channels into one advantage each.
+
+    Args:
+        rewards: (N, M) floating point; NaN = missing.
+        groups: (N,) integer group ids in any order; groups may differ in size.
+        method: ``"rvpo"``, ``"rvpo_explicit"``, ``"hard_min"``, ``"gdpo"`` or ``"grpo"``.
+        k: risk coefficient of ``"rvpo"`` in [0, inf]; other methods ignore it.
+        weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
+            except to ``eps``. A channel of weight 0 is monitored but takes no part.
+        num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
+        **options: ``beta``, ``eps``, ``ddof``, ``rtol``, ``whiten``, ``dead_channels``, ``missing``; see
+            :class:`rvpo.AdvantageConfig` for meaning and defaults.
+
+    Raises:
+        RewardError: wrong shape or dtype, an infinite reward, or NaN under ``missing="error"``.
+        ConfigError: an unknown option, or a value or combination that cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]])  # correctness, format
+        >>> rvpo.advantages(rewards, num_generations=4).advantages
+        tensor([-0.1902,  1.1254,  0.3260, -1.2612])
+    """
+    if method == "rvpo":
+        options["k"] = k
+    config = AdvantageConfig.from_mapping({"method": method, **options})
+    return compute(rewards, config, groups=groups, num_generations=num_generations, weights=weights)
+
+
+def compute(
+    rewards: Tensor,
+    config: AdvantageConfig,
+    *,
+    groups: Tensor | None = None,
+    num_generations: int | None = None,
+    weights: Tensor | Sequence[float] | None = None,
+) -> Advantages:
+    """:func:`advantages` with its options in a config, as the engines call it."""
+    _check_rewards(rewards, config)
+    partition = _partition(rewards, groups, num_generations)
+    # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
+    wide = torch.float32 if rewards.device.type == "mps" else torch.float64
+    r = rewards.to(wide)
+    w = _weights(weights, r)
+    scores = group_zscore(r, partition, eps=config.eps, ddof=config.ddof, rtol=config.rtol)
+    aggregated, responsibilities, takes_part = _aggregate(r, w, scores, partition, config)
+
+    # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
+    # every M; dividing eps by the sum of the weights makes the whitened values the same.
+    eps = config.eps if config.method == "grpo" else config.eps / _total_weight(w, scores, takes_part)
+    whitened = _whiten(aggregated, takes_part, partition, config, eps)
+
+    def out(x: Tensor) -> Tensor:
+        return x.to(rewards.dtype)
+
+    return Advantages(
+        advantages=out(whitened),
+        aggregated=out(aggregated),
+        z=out(scores.z),
+        responsibilities=out(responsibilities),
+        live=scores.live,
+        missing=scores.missing,
+        signal=(scores.live & (w > 0)).any(-1),
+        rewards=rewards,
+        groups=partition,
+    )
+
+
+def _aggregate(
+    r: Tensor, w: Tensor, scores: GroupScores, groups: Groups, config: AdvantageConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply the method's rule -> aggregate (N,), responsibilities (N, M), rows that take part (N,)."""
+    present = scores.live if config.dead_channels == "drop" else ~scores.missing
+    shares = w * present
+    total = shares.sum(-1, keepdim=True)
+    takes_part = total[:, 0] > 0
+    p = shares / total.masked_fill(total == 0, 1.0)
+    z = scores.z.masked_fill(~present, 0.0)
+    if config.k is not None:
+        return *aggregate.soft_min(z, p, config.k), takes_part
+    if config.beta is not None:
+        return *aggregate.explicit(z, p, config.beta), takes_part
+    if config.method == "hard_min":
+        return *aggregate.hard_min(z, p), takes_part
+    if config.method == "gdpo":
+        return *aggregate.mean(z, p), takes_part
+    return *_weighted_sum(r, w, scores, groups), takes_part
+
+
+def _weighted_sum(r: Tensor, w: Tensor, scores: GroupScores, groups: Groups) -> tuple[Tensor, Tensor]:
+    """GRPO: the weighted sum of raw rewards. In units of z its channels count by their standard deviation.
+
+    A missing reward must not count as 0. The sum is taken around the group's mean rewards, and the deviations that
+    were scored stand in for the others by weight; without missing values this is the plain sum.
+    """
+    mean = groups.spread(scores.mean)
+    scored = w * ~scores.missing
+    # A channel that nobody in the group was scored on has no mean: it is no part of this group's sum.
+    applies = w * groups.spread(groups.max((~scores.missing).to(w.dtype)))
+    deviation = (scored * (r - mean).masked_fill(scores.missing, 0.0)).sum(-1)
+    scored_total = scored.sum(-1)
+    stand_in = applies.sum(-1) / scored_total.masked_fill(scored_total == 0, 1.0)
+    shares = w * groups.spread(scores.std) * scores.live
+    return (applies * mean).sum(-1) + stand_in * deviation, aggregate.normalised(shares)
+
+
+def _whiten(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
+    """Centre and scale the aggregate over the batch or the group; rows that take no part get 0 and are not counted."""
+    counted = a.masked_fill(~takes_part, torch.nan)
+    if config.whiten == "none":
+        return counted.nan_to_num(nan=0.0)
+    if config.whiten == "batch":
+        groups = Groups(torch.zeros_like(groups.index), 1, block=a.shape[0])
+    # A row is a completion on a single channel here, so normalisation is the one of the rewards.
+    scores = group_zscore(counted[:, None], groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
+    return scores.z[:, 0].nan_to_num(nan=0.0)
+
+
+def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:
+    """Return the weight of the channels scored on a completion, averaged over the rows that count."""
+    total = (w * ~scores.missing).sum(-1) * takes_part
+    mean = total.sum() / takes_part.sum().clamp(min=1)
+    return mean.masked_fill(mean == 0, 1.0)
+
+
+def _partition(rewards: Tensor, groups: Tensor | None, num_generations: int | None) -> Groups:
+    if (groups is None) == (num_generations is None):
+        seen = "neither" if groups is None else "both"
+        raise RewardError(f"{seen} of groups and num_generations given: pass exactly one of them")
+    if num_generations is not None:
+        return Groups.from_blocks(rewards.shape[0], num_generations, rewards.device)
+    return Groups.from_ids(torch.as_tensor(groups, device=rewards.device), rewards.shape[0])
+
+
+def _check_rewards(rewards: Tensor, config: AdvantageConfig) -> None:
+    if not isinstance(rewards, Tensor) or rewards.ndim != 2 or not rewards.is_floating_point():
+        seen = (
+            f"a {rewards.dtype} tensor of shape {tuple(rewards.shape)}"
+            if isinstance(rewards, Tensor)
+            else f"a {type(rewards).__name__}"
+        )
+        raise RewardError(f"rewards is {seen}, allowed is a floating point tensor of shape (N, M) with NaN = missing")
+    bad = rewards.isinf() if config.missing == "drop" else ~rewards.isfinite()
+    if bad.any():
+        row, channel = bad.nonzero()[0].tolist()
+        raise RewardError(
+            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}, allowed are finite numbers"
+            + (", and NaN where a channel could not be scored" if config.missing == "drop" else ' (missing="error")')
+            + ": check the reward function of that channel"
+        )
+
+
+def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
+    """Return channel weights as (N, M)."""
+    if weights is None:
+        return torch.ones_like(r)
+    w = torch.as_tensor(weights, dtype=r.dtype, device=r.device)
+    if w.shape not in (r.shape[1:], r.shape):
+        raise RewardError(
+            f"weights has shape {tuple(w.shape)}, allowed is ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
+        )
+    if not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
+        raise RewardError(
+            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}, allowed are finite numbers >= 0, at least one "
+            "above 0: a reward to be minimised is negated in its reward function, not by a negative weight"
+        )
+    return w.expand_as(r)

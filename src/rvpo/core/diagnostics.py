@@ -1,0 +1,88 @@
+"""Which channel is the bottleneck, and which one is ignored: diagnostics of one batch of advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rvpo.core import aggregate
+from rvpo.errors import RewardError
+
+if TYPE_CHECKING:
+    from rvpo.core.advantages import Advantages
+
+CHANNEL_METRICS = (
+    "mean",  # mean raw reward over the scored completions
+    "std",  # their standard deviation (ddof 1) over the batch
+    "live",  # share of completions on which the channel is live
+    "dead",  # … scored, but constant in the group
+    "missing",  # … not scored; live + dead + missing = 1
+    "responsibility",  # mean responsibility over the completions with signal; sums to 1 over channels
+    "bottleneck",  # share of completions with signal on which it is the lowest live z (ties share)
+    "advantage_corr",  # Pearson correlation of the advantage with the channel's z where it is live
+)
+
+
+def channel_metrics(result: Advantages, names: Sequence[str] | None = None) -> dict[str, float]:
+    """Summarise a batch as a flat dict of floats.
+
+    Keys: ``{name}/{metric}`` for each channel and each of ``CHANNEL_METRICS``, ``no_signal/groups`` (share of groups in
+    which no channel of positive weight ranks anything) and ``no_signal/completions`` (their number of completions). A
+    value that is undefined in this batch, such as the mean of a channel that was never scored, is NaN.
+
+    Args:
+        result: what :func:`rvpo.advantages` returned.
+        names: M channel names; None numbers them from 0.
+
+    Raises:
+        RewardError: when the number of names is not M.
+    """
+    channels = result.rewards.shape[1]
+    names = [str(j) for j in range(channels)] if names is None else list(names)
+    if len(names) != channels:
+        raise RewardError(f"{len(names)} channel names for {channels} channels: pass one name a channel, in order")
+    wide = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
+    rows = max(wide.shape[0], 1)
+    scored, live = ~result.missing, result.live
+    signal = result.signal.sum()
+
+    lowest_share = live.to(wide.dtype)
+    bottleneck = aggregate.hard_min(wide.masked_fill(~live, 0.0), lowest_share)[1] * result.signal[:, None]
+    mean, std = _masked_moments(result.rewards.detach().to(wide.dtype), scored)
+    table = torch.stack(
+        [
+            mean,
+            std,
+            live.sum(0) / rows,
+            (scored & ~live).sum(0) / rows,
+            result.missing.sum(0) / rows,
+            (result.responsibilities.detach() * result.signal[:, None]).sum(0) / signal,
+            bottleneck.sum(0) / signal,
+            _masked_corr(result.advantages.detach().to(wide.dtype), wide, live),
+        ]
+    ).tolist()
+    metrics = {
+        f"{name}/{metric}": table[i][j] for j, name in enumerate(names) for i, metric in enumerate(CHANNEL_METRICS)
+    }
+    group_signal = result.groups.max(result.signal[:, None].to(wide.dtype))
+    metrics["no_signal/groups"] = 1 - group_signal.mean().item()
+    metrics["no_signal/completions"] = float(wide.shape[0] - signal.item())
+    return metrics
+
+
+def _masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (ddof 1) of each column over ``mask``; NaN where undefined."""
+    n = mask.sum(0)
+    mean = x.masked_fill(~mask, 0.0).sum(0) / n
+    squares = (x - mean).masked_fill(~mask, 0.0).square().sum(0)
+    return mean, (squares / (n - 1).clamp(min=0)).sqrt()
+
+
+def _masked_corr(a: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+    """Pearson correlation of ``a`` (N,) with each column of ``z`` (N, M) over ``mask``; NaN where undefined."""
+    n = mask.sum(0)
+    da, dz = ((x - x.masked_fill(~mask, 0.0).sum(0) / n).masked_fill(~mask, 0.0) for x in (a[:, None].expand_as(z), z))
+    return (da * dz).sum(0) / (da.square().sum(0) * dz.square().sum(0)).sqrt()

@@ -1,0 +1,88 @@
+"""Rows that answer the same prompt, and reductions over them without a Python loop.
+
+Dimension names used throughout ``rvpo``: P prompts (groups), G completions of one prompt, N completions in
+all (N = P * G when every group has the same size), M channels (rewards), T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.errors import RewardError
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The partition of N rows into P groups.
+
+    Attributes:
+        index: (N,) int64, the group of each row as 0 … P - 1.
+        count: P.
+        block: G when the rows lie in P consecutive blocks of G (reductions are then plain views), else None.
+    """
+
+    index: Tensor
+    count: int
+    block: int | None = None
+
+    @classmethod
+    def from_ids(cls, ids: Tensor, rows: int) -> Groups:
+        """Group rows by integer id. Ids may come in any order and groups may differ in size.
+
+        Raises:
+            RewardError: when ``ids`` is not an integer tensor of shape (rows,).
+        """
+        if ids.ndim != 1 or ids.shape[0] != rows:
+            raise RewardError(
+                f"groups has shape {tuple(ids.shape)}, but rewards has {rows} rows: pass one integer group id "
+                f"a row, shape ({rows},), or num_generations=G for rows in blocks of G"
+            )
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise RewardError(
+                f"groups has dtype {ids.dtype}, but group ids are integers: pass groups.long(), or map your "
+                "prompt ids to integers first"
+            )
+        unique, index = torch.unique(ids, return_inverse=True)
+        return cls(index, unique.numel())
+
+    @classmethod
+    def from_blocks(cls, rows: int, num_generations: int, device: torch.device) -> Groups:
+        """Group rows that lie in consecutive blocks of ``num_generations``, as TRL lays them out.
+
+        Raises:
+            RewardError: when ``rows`` is not a multiple of ``num_generations``.
+        """
+        if num_generations < 1 or rows % num_generations:
+            raise RewardError(
+                f"num_generations is {num_generations}, but {rows} rows cannot be cut into blocks of that size: "
+                "pass a positive divisor of the number of rows, or explicit group ids as `groups`"
+            )
+        count = rows // num_generations
+        index = torch.arange(count, device=device).repeat_interleave(num_generations)
+        return cls(index, count, num_generations)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum rows (N, M) within groups -> (P, M)."""
+        if self.block is not None:
+            return x.reshape(self.count, self.block, -1).sum(1)
+        return x.new_zeros(self.count, x.shape[1]).index_add(0, self.index, x)
+
+    def min(self, x: Tensor) -> Tensor:
+        """Return the smallest value of each column within groups, (N, M) -> (P, M)."""
+        if self.block is not None:
+            return x.reshape(self.count, self.block, -1).amin(1)
+        target = x.new_full((self.count, x.shape[1]), torch.inf)
+        return target.scatter_reduce(0, self.index[:, None].expand_as(x), x, "amin")
+
+    def max(self, x: Tensor) -> Tensor:
+        """Return the largest value of each column within groups, (N, M) -> (P, M)."""
+        return -self.min(-x)
+
+    def spread(self, stat: Tensor) -> Tensor:
+        """Give every row its group's value, (P, M) -> (N, M)."""
+        if self.block is not None:
+            return stat[:, None].expand(-1, self.block, *stat.shape[1:]).flatten(0, 1)
+        return stat[self.index]

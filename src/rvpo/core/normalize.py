@@ -1,0 +1,73 @@
+"""Per-channel group z-scores, and the three states of a channel in a group.
+
+For one prompt, channel j and completion g (RVPO, arXiv 2605.05750; GDPO, arXiv 2601.05242)::
+
+    Z_j(g) = (R_j(g) - mean_j) / (std_j + eps)        mean and std over the group's scored completions
+
+- **live**: at least two scored completions differ, so the channel ranks them.
+- **dead**: scored, but all values of the group are equal: no ranking, Z = 0.
+- **missing**: this completion was not scored (NaN). It is left out of mean, std and count; its Z stays NaN.
+
+The paper is silent on ``ddof``, dead and missing channels: see ``docs/algorithm.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.core.groups import Groups
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """Z-scores of N completions on M channels, and what they were made from.
+
+    Attributes:
+        z: (N, M), 0 where dead, NaN where missing.
+        live: (N, M) bool, True where the channel is scored and ranks the group.
+        missing: (N, M) bool, True where the completion was not scored.
+        mean: (P, M) group mean of the raw rewards, 0 where nothing was scored.
+        std: (P, M) group standard deviation of the raw rewards, 0 where not live.
+    """
+
+    z: Tensor
+    live: Tensor
+    missing: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: int, rtol: float) -> GroupScores:
+    """Normalise every channel within its group.
+
+    Args:
+        rewards: (N, M) floating point, NaN = missing.
+        groups: which rows belong together.
+        eps: added to the standard deviation, in reward units.
+        ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
+        rtol: a channel is dead in a group when its range is at most ``rtol`` times its largest magnitude, so that
+            float noise around a constant is not amplified into a signal.
+    """
+    missing = rewards.isnan()
+    low = groups.min(rewards.detach().masked_fill(missing, torch.inf))
+    high = groups.max(rewards.detach().masked_fill(missing, -torch.inf))
+    scored = groups.sum((~missing).to(rewards.dtype))
+    # `eps` as the floor of the magnitude: around a constant of zero, noise far below eps is noise as well.
+    magnitude = torch.maximum(low.abs(), high.abs()).clamp(min=eps)
+    live = (scored > 1) & (high - low > rtol * magnitude)
+
+    # Shifting by the group's minimum first keeps all digits when rewards are large and close together.
+    low = low.masked_fill(scored == 0, 0.0)
+    shifted = (rewards - groups.spread(low)).masked_fill(missing, 0.0)
+    shifted_mean = groups.sum(shifted) / scored.clamp(min=1)
+    deviation = (shifted - groups.spread(shifted_mean)).masked_fill(missing, 0.0)
+    variance = groups.sum(deviation.square()) / (scored - ddof).clamp(min=1)
+    # The inner fill keeps the gradient of the square root finite where the variance is 0.
+    std = variance.masked_fill(~live, 1.0).sqrt()
+
+    live_rows = groups.spread(live) & ~missing
+    z = (deviation / (groups.spread(std) + eps)).masked_fill(~live_rows, 0.0).masked_fill(missing, torch.nan)
+    return GroupScores(z, live_rows, missing, low + shifted_mean, std.masked_fill(~live, 0.0))

@@ -1,0 +1,33 @@
+"""The exception tree: one class for each boundary of the package.
+
+Every failure that rvpo raises on purpose is an :class:`RVPOError`. Its message states the value that
+was seen, the values that are allowed, and the next step. Each subclass belongs to one boundary:
+
+    RVPOError
+    ├── ConfigError    an option, recipe or combination of options cannot work (raised when it is built)
+    ├── DataError      a dataset row or file is malformed (names the file, the row and the field)
+    ├── RewardError    a reward matrix cannot be aggregated (wrong shape, infinite, forbidden missing value)
+    └── EngineError    the training engine did not behave as the adapter relies on, or is not installed
+
+A single value that could not be *scored* is not an error: it is missing (NaN), see ``rvpo.core.normalize``.
+"""
+
+
+class RVPOError(Exception):
+    """Base of every error that rvpo raises on purpose."""
+
+
+class ConfigError(RVPOError, ValueError):
+    """An option or a combination of options that cannot work."""
+
+
+class DataError(RVPOError, ValueError):
+    """A dataset, file or row that does not have the promised layout."""
+
+
+class RewardError(RVPOError, ValueError):
+    """A reward matrix that cannot be aggregated."""
+
+
+class EngineError(RVPOError, RuntimeError):
+    """A training engine that is absent or does not behave as the adapter relies on."""
