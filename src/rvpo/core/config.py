@@ -23,8 +23,8 @@ class AdvantageConfig:
     """Every choice that turns rewards into advantages, apart from the weights and the schedule of k.
 
     Attributes:
-        method: ``"rvpo"`` (soft minimum), ``"rvpo_explicit"`` (mean minus variance), ``"hard_min"``, ``"gdpo"`` (mean of
-            z-scores) or ``"grpo"`` (weighted sum of raw rewards, normalised within the group).
+        method: ``"rvpo"`` (soft minimum), ``"rvpo_explicit"`` (mean minus variance), ``"hard_min"``, ``"gdpo"`` (mean
+            of z-scores) or ``"grpo"`` (weighted sum of raw rewards, normalised within the group).
         k: risk coefficient of ``"rvpo"``, in [0, inf]; 0 is ``"gdpo"``, inf is ``"hard_min"``. None is 1.0.
         beta: variance penalty of ``"rvpo_explicit"``, >= 0; to second order ``beta = k / 2``. None is 0.5.
         eps: added to every standard deviation, in reward units; TRL uses 1e-4, verl 1e-6.
@@ -59,8 +59,8 @@ class AdvantageConfig:
                 object.__setattr__(self, option, default)
             elif self.method != owner and getattr(self, option) is not None:
                 raise ConfigError(
-                    f"{option} is {getattr(self, option)!r}, but method {self.method!r} has no {option}: drop it, or use "
-                    f"method {owner!r}"
+                    f"{option} is {getattr(self, option)!r}, but method {self.method!r} has no {option}: drop it, or "
+                    f"use method {owner!r}"
                 )
         require("whiten", self.whiten, WHITEN)
         require("dead_channels", self.dead_channels, DEAD_CHANNELS)
@@ -74,8 +74,8 @@ class AdvantageConfig:
         require_number("rtol", self.rtol, 1)
         if self.method == "grpo" and (self.whiten, self.dead_channels) != ("group", "keep"):
             raise ConfigError(
-                f"method 'grpo' with whiten={self.whiten!r} and dead_channels={self.dead_channels!r} is not GRPO, which "
-                "normalises the sum of all rewards within the group: leave both unset, or use method 'gdpo'"
+                f"method 'grpo' with whiten={self.whiten!r} and dead_channels={self.dead_channels!r} is not GRPO, "
+                "which normalises the sum of all rewards within the group: leave both unset, or use method 'gdpo'"
             )
 
     @classmethod

@@ -86,3 +86,22 @@ def _masked_corr(a: Tensor, z: Tensor, mask: Tensor) -> Tensor:
     n = mask.sum(0)
     da, dz = ((x - x.masked_fill(~mask, 0.0).sum(0) / n).masked_fill(~mask, 0.0) for x in (a[:, None].expand_as(z), z))
     return (da * dz).sum(0) / (da.square().sum(0) * dz.square().sum(0)).sqrt()
+
+
+def rarely_met(result: Advantages, below: float = 0.3) -> Tensor:
+    """Tell which live channels are rarely met, so that a soft minimum suppresses rather than guards them.
+
+    A completion meets a channel when its reward lies above the middle of the range seen in this batch. For a binary
+    channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only z = -sqrt(p/(1-p)): while p is
+    small the minimum hardly sees failures and never sees successes.
+
+    Returns:
+        (M,) bool, True where the share of completions that meet the channel lies below ``below`` by at least one
+        standard error and the channel is live somewhere.
+    """
+    rewards, scored = result.rewards.detach(), ~result.missing
+    low = rewards.masked_fill(~scored, torch.inf).amin(0)
+    high = rewards.masked_fill(~scored, -torch.inf).amax(0)
+    met = (scored & (rewards > (low + high) / 2)).sum(0) / scored.sum(0)
+    error = (met * (1 - met) / scored.sum(0)).sqrt()
+    return result.live.any(0) & (met + error < below)

@@ -1,0 +1,13 @@
+"""Readers that turn files, saved datasets and hub datasets into one prompt record.
+
+A record is ``{"prompt": <text or chat messages>, "answer": <text>, ...other reference columns}``: the
+columns beside ``prompt`` reach the reward functions as keyword arguments of the same names.
+
+Importing this package is cheap: the ``datasets`` library loads when a function needs it.
+"""
+
+from rvpo.data.load import LAYOUTS, load_prompts
+from rvpo.data.records import RESERVED_COLUMNS, ROLES
+from rvpo.data.sft import render_sft
+
+__all__ = ["LAYOUTS", "RESERVED_COLUMNS", "ROLES", "load_prompts", "render_sft"]

@@ -1,0 +1,54 @@
+"""The completions that a checkpoint has generated but not yet trained on, as safetensors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+logger = logging.getLogger(__name__)
+
+Buffer = list[dict[str, Any]]
+
+
+def save(batches: Buffer, folder: Path, rank: int) -> None:
+    """Write one process's buffered batches. Values are tensors, or plain JSON (None, numbers, lists of them)."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, Any] = {}
+    for i, batch in enumerate(batches):
+        for key, value in batch.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{i}/{key}"] = value.detach().cpu().contiguous()
+            else:
+                plain[f"{i}/{key}"] = value
+    try:
+        metadata = {"batches": str(len(batches)), "plain": json.dumps(plain)}
+    except TypeError as error:  # images and the like
+        logger.warning("The buffered completions cannot be saved (%s): a resumed run generates them anew.", error)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, _path(folder, rank), metadata)
+
+
+def load(folder: Path, rank: int, device: torch.device) -> Buffer | None:
+    """Read what :func:`save` wrote, or return None where the checkpoint fell between two generations."""
+    path = _path(folder, rank)
+    if not path.exists():
+        return None
+    with safe_open(path, "pt", device=str(device)) as file:
+        metadata = file.metadata()
+        items = {key: file.get_tensor(key) for key in file.keys()} | json.loads(metadata["plain"])  # noqa: SIM118
+    batches: Buffer = [{} for _ in range(int(metadata["batches"]))]
+    for name, value in items.items():
+        i, key = name.split("/", 1)
+        batches[int(i)][key] = value
+    return batches
+
+
+def _path(folder: Path, rank: int) -> Path:
+    return folder / f"rvpo_buffer_{rank}.safetensors"

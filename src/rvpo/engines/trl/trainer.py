@@ -1,0 +1,129 @@
+"""``RVPOTrainer``: TRL's ``GRPOTrainer`` with advantages from ``rvpo.core``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+
+from rvpo.core import Advantages, compute
+from rvpo.core.diagnostics import rarely_met
+from rvpo.engines.trl import buffer
+from rvpo.engines.trl.config import RVPOConfig
+from rvpo.errors import ConfigError, EngineError
+
+logger = logging.getLogger(__name__)
+
+
+class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Train on many rewards. Takes the arguments of ``trl.GRPOTrainer``, with an :class:`RVPOConfig` as ``args``.
+
+    Each reward function is one channel. It may be sync or async and may return None (or NaN) where a completion could
+    not be scored; that channel is then left out for that completion.
+
+    Besides TRL's own metrics it logs ``rvpo/k``, ``rvpo/no_signal/groups``, ``rvpo/no_signal/completions`` and, for
+    each channel, ``rvpo/{name}/mean``, ``std``, ``live``, ``dead``, ``missing``, ``responsibility``, ``bottleneck``
+    and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`).
+
+    Raises:
+        ConfigError: when ``args`` is a plain ``GRPOConfig``.
+        EngineError: when the installed TRL does not behave as the two overrides rely on.
+    """
+
+    _tag_names = ("trl", "rvpo")
+    _name = "RVPO"
+    _paper = {  # noqa: RUF012 (TRL's own declaration)
+        "title": "RVPO: Risk-Sensitive Alignment via Variance Regularization",
+        "id": "2605.05750",
+    }
+
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: RVPOConfig | None = None, *rest: Any, **kwargs: Any
+    ) -> None:
+        """Check the config's type and hand everything to TRL."""
+        if args is not None and not isinstance(args, RVPOConfig):
+            raise ConfigError(
+                f"args is a {type(args).__name__}, allowed is rvpo.trl.RVPOConfig: rename GRPOConfig, its options stay"
+            )
+        args = RVPOConfig() if args is None else args
+        self._channel_rewards: torch.Tensor | None = None
+        self._warned_rarely_met = False
+        super().__init__(model, reward_funcs, args, *rest, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Keep the rewards of all processes, (N, M), for the aggregation."""
+        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
+        self._channel_rewards = rewards
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
+        self._channel_rewards = None
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        rewards, self._channel_rewards = self._channel_rewards, None
+        local = output["advantages"]
+        if rewards is None or rewards.shape[0] != local.shape[0] * self.accelerator.num_processes:
+            seen = "no rewards" if rewards is None else f"rewards of shape {tuple(rewards.shape)}"
+            raise EngineError(
+                f"TRL passed {seen} for {local.shape[0]} completions a process: this version's GRPOTrainer does not "
+                "score as RVPOTrainer relies on. Install the versions in constraints.txt, and see `rvpo doctor`"
+            )
+        mode = "train" if self.model.training else "eval"
+        config = self.args.advantage_config(self._progress())
+        result = compute(
+            rewards,
+            config,
+            num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
+            weights=self.reward_weights,
+        )
+        start = self.accelerator.process_index * local.shape[0]
+        output["advantages"] = result.advantages[start : start + local.shape[0]].to(local)
+        logged = self._logs["advantages"]
+        for _ in range(min(len(logged), rewards.shape[0])):
+            logged.pop()
+        logged.extend(result.advantages.tolist())
+        self._log_channels(mode, result, config.k)
+        return output
+
+    def _progress(self) -> float:
+        """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
+        return float(self.state.global_step / max(self.state.max_steps - 1, 1))
+
+    def _log_channels(self, mode: str, result: Advantages, k: float | None) -> None:
+        metrics = {f"rvpo/{key}": value for key, value in result.metrics(self.reward_func_names).items()}
+        if k is not None:
+            metrics["rvpo/k"] = k
+        for key, value in metrics.items():
+            self._metrics[mode][key].append(value)
+        if k is None or k < 1 or mode != "train" or self._warned_rarely_met:
+            return
+        rare = [name for name, met in zip(self.reward_func_names, rarely_met(result).tolist(), strict=True) if met]
+        if rare:
+            self._warned_rarely_met = True
+            logger.warning(
+                "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
+                "of rollouts: warm-start the model on examples that meet them, or train with method='gdpo' until they "
+                "are mostly met. This warning is shown once.",
+                k,
+                f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
+            )
+
+    # A checkpoint may fall between two generations (num_iterations > 1 or steps_per_generation above the accumulation
+    # steps). TRL restarts its step counter at 0 on resume, which would pair the wrong prompts with the wrong step.
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
+            buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._step = self.state.global_step * self.args.gradient_accumulation_steps
+            self._buffered_inputs = buffer.load(
+                Path(checkpoint), self.accelerator.process_index, self.accelerator.device
+            )
