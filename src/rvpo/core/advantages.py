@@ -170,7 +170,8 @@ def _weighted_sum(r: Tensor, w: Tensor, scores: GroupScores, groups: Groups) -> 
     scored_total = scored.sum(-1)
     stand_in = applies.sum(-1) / scored_total.masked_fill(scored_total == 0, 1.0)
     shares = w * groups.spread(scores.std) * scores.live
-    return (applies * mean).sum(-1) + stand_in * deviation, aggregate.normalised(shares)
+    total = ((applies * mean).sum(-1) + stand_in * deviation).masked_fill(scored_total == 0, 0.0)
+    return total, aggregate.normalised(shares)
 
 
 def _whiten(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
@@ -202,13 +203,16 @@ def _partition(rewards: Tensor, groups: Tensor | None, num_generations: int | No
 
 
 def _check_rewards(rewards: Tensor, config: AdvantageConfig) -> None:
-    if not isinstance(rewards, Tensor) or rewards.ndim != 2 or not rewards.is_floating_point():
+    is_matrix = isinstance(rewards, Tensor) and rewards.ndim == 2 and rewards.numel() > 0
+    if not is_matrix or not rewards.is_floating_point():
         seen = (
             f"a {rewards.dtype} tensor of shape {tuple(rewards.shape)}"
             if isinstance(rewards, Tensor)
             else f"a {type(rewards).__name__}"
         )
-        raise RewardError(f"rewards is {seen}, allowed is a floating point tensor of shape (N, M) with NaN = missing")
+        raise RewardError(
+            f"rewards is {seen}, allowed is a floating point tensor of shape (N, M), not empty, with NaN = missing"
+        )
     bad = rewards.isinf() if config.missing == "drop" else ~rewards.isfinite()
     if bad.any():
         row, channel = bad.nonzero()[0].tolist()

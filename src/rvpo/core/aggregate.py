@@ -18,6 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Channels that rank a group alike have equal z up to rounding, in float32 up to this: which one is lowest is no news.
+TIE = 1e-6
+
 
 def soft_min(z: Tensor, p: Tensor, k: float) -> tuple[Tensor, Tensor]:
     """RVPO's soft minimum over channels with risk coefficient ``k`` in [0, inf]."""
@@ -26,10 +29,13 @@ def soft_min(z: Tensor, p: Tensor, k: float) -> tuple[Tensor, Tensor]:
     if k == torch.inf:
         return hard_min(z, p)
     lowest, above = _above_lowest(z, p)
-    # Anchored at the minimum every exponent is <= 0, and expm1/log1p keep all digits as k -> 0: one formula for all k.
-    aggregate = lowest - torch.log1p((p * torch.expm1(-k * above)).sum(-1)) / k
+    # Anchored at the minimum every exponent is <= 0. expm1/log1p keep all digits as k -> 0; where the sum falls below
+    # 1/2 its logarithm is taken directly, or a lowest channel of tiny share would be lost in 1 - (1 - share).
     odds = p * torch.exp(-k * above)
-    return aggregate, normalised(odds)
+    total = odds.sum(-1)
+    near = torch.log1p((p * torch.expm1(-k * above)).sum(-1).clamp(min=-0.5))
+    far = total.masked_fill(total <= 0, 1.0).log()
+    return lowest - torch.where((total > 0) & (total < 0.5), far, near) / k, normalised(odds)
 
 
 def explicit(z: Tensor, p: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -47,10 +53,10 @@ def mean(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 def hard_min(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """Take the lowest channel; ties share the responsibility in proportion to ``p``, as in the limit k -> inf."""
-    _, above = _above_lowest(z, p)
-    responsibilities = normalised(p * (above <= 0))
-    # The sum, not `lowest`, so that the gradient is the responsibilities here as well.
-    return (responsibilities * z).sum(-1), responsibilities
+    lowest, above = _above_lowest(z, p)
+    responsibilities = normalised(p * (above.detach() <= TIE))
+    # The second term is 0; its gradient is the responsibilities.
+    return lowest + (responsibilities * (z - z.detach())).sum(-1), responsibilities
 
 
 def _above_lowest(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:

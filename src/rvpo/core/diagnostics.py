@@ -45,20 +45,18 @@ def channel_metrics(result: Advantages, names: Sequence[str] | None = None) -> d
     if len(names) != channels:
         raise RewardError(f"{len(names)} channel names for {channels} channels: pass one name a channel, in order")
     wide = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
-    rows = max(wide.shape[0], 1)
     scored, live = ~result.missing, result.live
     signal = result.signal.sum()
 
     lowest_share = live.to(wide.dtype)
     bottleneck = aggregate.hard_min(wide.masked_fill(~live, 0.0), lowest_share)[1] * result.signal[:, None]
+    states = torch.stack([live, scored & ~live, result.missing]).to(wide.dtype).mean(1)
     mean, std = _masked_moments(result.rewards.detach().to(wide.dtype), scored)
     table = torch.stack(
         [
             mean,
             std,
-            live.sum(0) / rows,
-            (scored & ~live).sum(0) / rows,
-            result.missing.sum(0) / rows,
+            *states,
             (result.responsibilities.detach() * result.signal[:, None]).sum(0) / signal,
             bottleneck.sum(0) / signal,
             _masked_corr(result.advantages.detach().to(wide.dtype), wide, live),

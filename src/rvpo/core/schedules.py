@@ -35,7 +35,7 @@ class Schedule:
         """Refuse impossible combinations."""
         require("schedule kind", self.kind, KINDS)
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None:
+            if value is not None or name == "start":
                 require_number(f"schedule {name}", value, math.inf)
         if self.kind == "constant" and self.end is not None:
             raise ConfigError(

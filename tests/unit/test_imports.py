@@ -1,0 +1,118 @@
+"""The import law: the core needs torch alone, and only ``rvpo.engines`` knows an engine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rvpo
+
+PACKAGE = Path(rvpo.__file__).parent
+ENGINES = ("trl", "transformers", "verl", "ray", "datasets", "accelerate", "peft", "vllm")
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter that finds this checkout of rvpo, and return what it printed."""
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the absolute dotted name and the line of every import in a file, wherever it stands in it."""
+    package = path.relative_to(PACKAGE.parent).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
+            yield from ((f"{base}{node.module or ''}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((PACKAGE / folder).rglob("*.py"))
+    assert found, f"no Python files under {folder}"
+    return found
+
+
+def test_core_works_where_engines_cannot_be_imported():
+    code = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ENGINES!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import torch, rvpo
+out = rvpo.advantages(torch.tensor([[0., 2.], [1., 0.], [2., 1.]]), num_generations=3, method="gdpo", eps=0.)
+assert rvpo.schedules.linear()(0.5) == 1.25
+print([round(value, 6) for value in out.advantages.tolist()], len(out.metrics()))
+"""
+    assert python(code) == "[0.0, -1.0, 1.0] 18"
+
+
+def test_import_rvpo_loads_nothing_heavy():
+    """Not even torch: a command line that only prints its help should not wait for it."""
+    code = f"""
+import sys
+before = set(sys.modules)
+import rvpo
+loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(sorted(loaded - set(sys.stdlib_module_names)))
+assert not loaded & {{"torch", "numpy", *{ENGINES!r}}}
+"""
+    assert python(code) == "['rvpo']"
+
+
+def test_importing_the_core_adds_only_rvpo_to_torch():
+    code = """
+import sys
+import torch
+before = set(sys.modules)
+import rvpo.core, rvpo.core.diagnostics, rvpo.core.schedules
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(loaded - set(sys.stdlib_module_names)))
+"""
+    assert python(code) == "['rvpo']"
+
+
+@pytest.mark.parametrize("path", files("core"), ids=lambda path: path.name)
+def test_core_imports_only_torch_and_the_standard_library(path: Path):
+    for name, line in imports(path):
+        top = name.partition(".")[0]
+        own = name.startswith(("rvpo.core", "rvpo.errors"))
+        assert own or top == "torch" or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["core", "rewards", "data"])
+def test_lower_layers_know_no_engine(folder: str):
+    for path in files(folder):
+        for name, line in imports(path):
+            assert not name.startswith(("rvpo.engines", "rvpo.trl")), f"{path}:{line} imports {name}"
+            assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm"), f"{path}:{line} imports {name}"
+
+
+def test_training_engines_are_named_in_rvpo_engines_only():
+    """``rvpo/trl.py`` re-exports rvpo.engines.trl and so names no engine itself."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "engines" in path.relative_to(PACKAGE).parts:
+            continue
+        for name, line in imports(path):
+            assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm"), f"{path}:{line} imports {name}"
+
+
+def test_every_public_name_loads():
+    for name in rvpo.__all__:
+        assert getattr(rvpo, name) is not None
+    assert set(dir(rvpo)) == set(rvpo.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are AdvantageConfig"):
+        rvpo.advantage  # noqa: B018
