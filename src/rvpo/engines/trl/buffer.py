@@ -23,7 +23,8 @@ def save(batches: Buffer, folder: Path, rank: int) -> None:
     for i, batch in enumerate(batches):
         for key, value in batch.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{i}/{key}"] = value.detach().cpu().contiguous()
+                # Copied, because TRL puts the same tensor into several batches, which safetensors refuses.
+                tensors[f"{i}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
             else:
                 plain[f"{i}/{key}"] = value
     try:

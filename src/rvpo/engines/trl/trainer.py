@@ -48,9 +48,12 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             raise ConfigError(
                 f"args is a {type(args).__name__}, allowed is rvpo.trl.RVPOConfig: rename GRPOConfig, its options stay"
             )
-        args = RVPOConfig() if args is None else args
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            args = RVPOConfig(f"{Path(name).name}-RVPO")
         self._channel_rewards: torch.Tensor | None = None
         self._warned_rarely_met = False
+        self._train_sampler: Any = None
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -112,18 +115,31 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             )
 
     # A checkpoint may fall between two generations (num_iterations > 1 or steps_per_generation above the accumulation
-    # steps). TRL restarts its step counter at 0 on resume, which would pair the wrong prompts with the wrong step.
+    # steps). TRL restarts its step counter at 0 on resume, which would pair the wrong prompts with the wrong step, and
+    # its order of prompts at that of the first epoch.
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
             buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
+        # Last, because a checkpoint is complete once TRL has written its trainer state.
+        super()._save_checkpoint(model, trial)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
+            if self._train_sampler is not None:  # None for an iterable dataset
+                # Not a product of steps, because an epoch's last step may accumulate fewer batches.
+                batches = len(self._train_sampler) / self.args.generation_batch_size
+                self._step = round(self.state.epoch * batches)
+                # Each epoch draws its order of prompts from one generator, which transformers does not wind forward.
+                for _ in range(int(self.state.epoch)):
+                    next(iter(self._train_sampler), None)
             self._buffered_inputs = buffer.load(
                 Path(checkpoint), self.accelerator.process_index, self.accelerator.device
             )

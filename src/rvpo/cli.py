@@ -1,0 +1,79 @@
+"""The command line. Commands import what they need when they run, so that ``rvpo --help`` is instant."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvpo.errors import RVPOError
+
+app = typer.Typer(
+    name="rvpo",
+    help="Train language models on many rewards without neglecting one (RVPO, arXiv 2605.05750).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _setup(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show informational messages.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/ for examples.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example trainer.max_steps=20 schedule.kind=linear")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+) -> None:
+    """Train a model as a recipe says.
+
+    `trainer` takes every option of TRL's GRPOConfig, `warm_start.trainer` of SFTConfig, `method` of
+    rvpo.AdvantageConfig and `data` of rvpo.data.load_prompts. The run's folder keeps the resolved recipe, versions,
+    metrics.jsonl, completions and checkpoints.
+    """
+    from rvpo.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from rvpo.engines.trl.run import train as run
+
+    folder = run(loaded, resume=resume)
+    typer.echo(f"done: {folder}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what works here, and what to install for what."""
+    import torch
+
+    from rvpo import doctor as checks
+
+    for name in checks.PACKAGES:
+        typer.echo(f"{name:<14}{checks.installed(name) or '-'}")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    typer.echo(f"{'GPU':<14}{device}\n")
+    for capability in checks.CAPABILITIES:
+        missing = capability.missing
+        state = f"missing {', '.join(missing)}: pip install '{capability.install}'" if missing else "works"
+        typer.echo(f"{capability.what:<40}{state}")
+    for note in checks.untested():
+        typer.echo(f"note: {note}")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is a message, not a traceback."""
+    try:
+        app()
+    except RVPOError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        raise SystemExit(2) from None

@@ -1,0 +1,76 @@
+"""What is installed, what works here, and what to install for what."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+
+PACKAGES = ("rvpo", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "matplotlib", "gguf", "vllm")
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One thing that a user may want to do here.
+
+    Attributes:
+        what: the command or import.
+        needs: distributions that it imports.
+        install: the extra that brings them.
+    """
+
+    what: str
+    needs: tuple[str, ...]
+    install: str
+
+    @property
+    def missing(self) -> list[str]:
+        """Distributions that are not installed."""
+        return [name for name in self.needs if installed(name) is None]
+
+
+CAPABILITIES = (
+    Capability("rvpo.advantages (the algorithm)", ("torch",), "rvpo"),
+    Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), "rvpo[trl]"),
+    Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), "rvpo[trl,plot]"),
+    Capability("model.peft in a recipe (LoRA)", ("peft",), "rvpo[trl]"),
+    Capability("model.gguf_file in a recipe", ("gguf",), "rvpo[gguf]"),
+)
+
+# trl 1.16's seam is private: another minor version may have moved it.
+TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
+
+
+def installed(name: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, object]:
+    """Return package versions and hardware, as a run folder records them."""
+    import torch
+
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: installed(name) for name in PACKAGES},
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": cuda,
+    }
+
+
+def untested() -> list[str]:
+    """Return a note for each installed package whose version differs from the tested one."""
+    notes = []
+    for name, version in TESTED.items():
+        seen = installed(name)
+        if seen is not None and not seen.startswith(version + "."):
+            notes.append(f"{name} {seen} is installed, tested is {version}: install with -c constraints.txt")
+    return notes

@@ -1,0 +1,218 @@
+"""Recipes: one YAML file that says everything about a run. Strict: an unknown key or a wrong type is an error.
+
+::
+
+    name: my-run                    # the run's folder is {output}/{name}
+    model: {path: org/model-or-folder}
+    data: {path: prompts.jsonl}     # options of rvpo.data.load_prompts
+    rewards: [format, {function: my_rewards.py:politeness, weight: 0.5}]
+    method: {name: rvpo}            # options of rvpo.AdvantageConfig
+    schedule: 1.0                   # k, or {kind: linear, start: 0.5, end: 2.0}
+    trainer: {max_steps: 100, num_generations: 8}    # any option of trl.GRPOConfig
+
+``rvpo train recipe.yaml trainer.max_steps=20`` overrides single values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from rvpo.core import AdvantageConfig, Schedule
+from rvpo.errors import ConfigError
+
+
+class _Strict(BaseModel):
+    """Frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Strict):
+    """Which policy is trained."""
+
+    path: str = Field(description="Folder or hub id of a causal language model.")
+    gguf_file: str | None = Field(None, description="Name of a GGUF file in that folder.")
+    dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="Dtype of the weights.")
+    peft: dict[str, Any] | None = Field(None, description="Options of peft.LoraConfig; None trains all weights.")
+
+
+class DataSection(_Strict):
+    """Prompts and references: the options of :func:`rvpo.data.load_prompts`."""
+
+    path: str
+    layout: str = "auto"
+    prompt_column: str = "prompt"
+    reference_columns: dict[str, str] = {"answer": "answer"}
+    subset: str | None = None
+    split: str | None = None
+    system_prompt: str | None = None
+    max_prompt_chars: int | None = None
+    shuffle_seed: int | None = None
+    offset: int = 0
+    limit: int | None = None
+
+
+class RewardSection(_Strict):
+    """One channel."""
+
+    function: str = Field(description="Built-in name, module:function or file.py:function.")
+    weight: float = Field(1.0, ge=0)
+    options: dict[str, Any] = {}
+
+
+class WarmStartSection(_Strict):
+    """A supervised start before reinforcement learning, through ``trl.SFTTrainer``."""
+
+    data: DataSection
+    output: str | None = Field(
+        None, description="Folder of the warm-started model; runs that name the same folder share it."
+    )
+    trainer: dict[str, Any] = Field({}, description="Options of trl.SFTConfig.")
+
+
+def _reward_entry(value: object) -> object:
+    return {"function": value} if isinstance(value, str) else value
+
+
+class Recipe(_Strict):
+    """A whole run. See the module's text for an example."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    output: str = "runs"
+    seed: int = 0
+    model: ModelSection
+    data: DataSection
+    eval_data: DataSection | None = None
+    rewards: list[Annotated[RewardSection, BeforeValidator(_reward_entry)]] = Field(min_length=1)
+    method: dict[str, Any] = {}
+    schedule: float | dict[str, Any] | None = None
+    warm_start: WarmStartSection | None = None
+    trainer: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Recipe:
+        self.advantage_options()
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.output).expanduser() / self.name
+
+    def advantage_options(self) -> dict[str, Any]:
+        """Return ``method`` and ``schedule`` as options of ``RVPOConfig``, checked by the core's own configs."""
+        if "k" in self.method:
+            raise ConfigError("method.k is set, but `schedule` decides k: set `schedule: 1.0` instead")
+        options = dict(self.method)
+        config = AdvantageConfig.from_mapping({"method": options.pop("name", "rvpo"), **options})
+        flat: dict[str, Any] = {
+            "method": config.method,
+            "variance_beta": config.beta,
+            "whiten": config.whiten,
+            "dead_channels": config.dead_channels,
+            "missing_rewards": config.missing,
+            "advantage_eps": config.eps,
+            "advantage_ddof": config.ddof,
+        }
+        if self.schedule is None:
+            return flat
+        schedule = Schedule.from_mapping(self.schedule)
+        if config.method != "rvpo":
+            raise ConfigError(
+                f"schedule is {self.schedule!r}, but method {config.method!r} has no k: drop it, or use method rvpo"
+            )
+        return flat | {"k": schedule.start, "k_schedule": schedule.kind, "k_final": schedule.end}
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``key=value`` overrides.
+
+    Raises:
+        ConfigError: the file cannot be read, an override is malformed, or the recipe cannot work. The message names
+            every offending field with the value seen.
+    """
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path} holds {type(values).__name__}, allowed is a mapping of sections")
+    for override in overrides:
+        _override(values, override)
+    return build_recipe(values, str(path))
+
+
+def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values; see :func:`load_recipe` for the errors."""
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {_problem(e)}" for e in error.errors()]
+        raise ConfigError(f"{where} cannot work:\n" + "\n".join(lines)) from error
+
+
+def _problem(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key; see `rvpo train --help` and the comments in recipes/ for the allowed ones"
+    seen = "" if error["type"] in ("missing", "value_error") else f", seen {str(error['input'])[:80]!r}"
+    return f"{error['msg']}{seen}"
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    """Set ``a.b.c=value`` in nested mappings; the value is YAML. A number indexes a list."""
+    dotted, equals, raw = text.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"override {text!r} is not key=value, for example trainer.max_steps=20")
+    node: Any = values
+    *parents, last = dotted.split(".")
+    for i, key in enumerate(parents):
+        if isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+        node = _item(node, key, ".".join(parents[: i + 1]), text)
+    try:
+        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
+    if isinstance(node, list):
+        _item(node, last, dotted, text)
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"override {text!r}: {'.'.join(parents)} is {node!r}, which has no keys")
+
+
+def _item(node: Any, key: str, where: str, text: str) -> Any:
+    if isinstance(node, dict):
+        return node[key]
+    if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+        return node[int(key)]
+    raise ConfigError(f"override {text!r}: there is no {where} to set; lists are indexed from 0")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-5 as a number, as every recipe author expects, and refuses repeated keys."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, refusing a repeated key."""
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if repeated is not None:
+            raise yaml.YAMLError(f"key {repeated!r} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
