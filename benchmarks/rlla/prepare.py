@@ -18,8 +18,8 @@ from transformers import AutoTokenizer
 TOOLS = re.compile(r"\*\*Available Tools\*\*\n[^\n]*\n(.*?)\n\n\*\*Steps", re.DOTALL)
 ANSWER = re.compile(r"<think>(.*?)</think>\s*(<tool_call>\n.*\n</tool_call>)\s*", re.DOTALL)
 SYSTEM = (
-    "Tools:\n{tools}\n\nReply with <think> one sentence of reasoning </think>, then a line <tool_call>, one JSON object a "
-    'line with the keys "name" and "parameters" for each call, and a line </tool_call>.'
+    "Tools:\n{tools}\n\nReply with <think> one sentence of reasoning </think>, then a line <tool_call>, one JSON object "
+    'a line with the keys "name" and "parameters" for each call, and a line </tool_call>.'
 )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -248,6 +249,8 @@ def _warm_started(recipe: Recipe, tokenizer: Any, args: SFTConfig) -> Path:
         partial.rename(folder)
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    # Accelerate keeps one mixed precision a process; the policy may train in another one.
+    AcceleratorState._reset_state()
     return folder
 
 
