@@ -78,6 +78,13 @@ class AdvantageConfig:
                 "which normalises the sum of all rewards within the group: leave both unset, or use method 'gdpo'"
             )
 
+    @property
+    def risk(self) -> float:
+        """The rule's place between the mean (0) and the minimum (inf): k, and what k is in the limits."""
+        if self.method == "hard_min":
+            return math.inf
+        return self.k or 0.0
+
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> AdvantageConfig:
         """Build from a plain mapping, for example a recipe's section. Unknown keys are an error."""

@@ -89,9 +89,9 @@ def _masked_corr(a: Tensor, z: Tensor, mask: Tensor) -> Tensor:
 def rarely_met(result: Advantages, below: float = 0.3) -> Tensor:
     """Tell which live channels are rarely met, so that a soft minimum suppresses rather than guards them.
 
-    A completion meets a channel when its reward lies above the middle of the range seen in this batch. For a binary
-    channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only z = -sqrt(p/(1-p)): while p is
-    small the minimum hardly sees failures and never sees successes.
+    A completion meets a channel when its reward lies above the middle of the range seen in this batch; on the middle it
+    half meets it. For a binary channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only
+    z = -sqrt(p/(1-p)): while p is small the minimum hardly sees failures and never sees successes.
 
     Returns:
         (M,) bool, True where the share of completions that meet the channel lies below ``below`` by at least one
@@ -100,6 +100,8 @@ def rarely_met(result: Advantages, below: float = 0.3) -> Tensor:
     rewards, scored = result.rewards.detach(), ~result.missing
     low = rewards.masked_fill(~scored, torch.inf).amin(0)
     high = rewards.masked_fill(~scored, -torch.inf).amax(0)
-    met = (scored & (rewards > (low + high) / 2)).sum(0) / scored.sum(0)
+    middle = (low + high) / 2
+    met = ((rewards > middle).to(rewards.dtype) + 0.5 * (rewards == middle)).masked_fill(~scored, 0.0).sum(0)
+    met = met / scored.sum(0)
     error = (met * (1 - met) / scored.sum(0)).sqrt()
     return result.live.any(0) & (met + error < below)

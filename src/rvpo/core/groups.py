@@ -72,14 +72,18 @@ class Groups:
 
     def min(self, x: Tensor) -> Tensor:
         """Return the smallest value of each column within groups, (N, M) -> (P, M)."""
-        if self.block is not None:
-            return x.reshape(self.count, self.block, -1).amin(1)
-        target = x.new_full((self.count, x.shape[1]), torch.inf)
-        return target.scatter_reduce(0, self.index[:, None].expand_as(x), x, "amin")
+        return self._extreme(x, "amin", torch.inf)
 
     def max(self, x: Tensor) -> Tensor:
         """Return the largest value of each column within groups, (N, M) -> (P, M)."""
-        return -self.min(-x)
+        return self._extreme(x, "amax", -torch.inf)
+
+    def _extreme(self, x: Tensor, reduce: str, start: float) -> Tensor:
+        if self.block is not None:
+            blocks = x.reshape(self.count, self.block, -1)
+            return blocks.amin(1) if reduce == "amin" else blocks.amax(1)
+        target = x.new_full((self.count, x.shape[1]), start)
+        return target.scatter_reduce(0, self.index[:, None].expand_as(x), x, reduce)
 
     def spread(self, stat: Tensor) -> Tensor:
         """Give every row its group's value, (P, M) -> (N, M)."""

@@ -124,7 +124,7 @@ def load_prompts(
             message = "%s: left out %d of %d prompts that are longer than max_prompt_chars=%d"
             logger.warning(message, source, left_out, total, max_prompt_chars)
     if shuffle_seed is not None:
-        random.Random(shuffle_seed).shuffle(placed)  # noqa: S311 - a reproducible order, not a secret
+        random.Random(shuffle_seed).shuffle(placed)
     kept = placed[offset:] if limit is None else placed[offset : offset + limit]
     if not kept:
         seen = f"no row left of {total} (max_prompt_chars={max_prompt_chars} keeps {len(placed)}, {offset=})"

@@ -41,9 +41,11 @@ def load(folder: Path, rank: int, device: torch.device) -> Buffer | None:
     path = _path(folder, rank)
     if not path.exists():
         return None
-    with safe_open(path, "pt", device=str(device)) as file:
+    # Moved afterwards, because safetensors does not know accelerate's "cpu:0".
+    with safe_open(path, "pt") as file:
         metadata = file.metadata()
-        items = {key: file.get_tensor(key) for key in file.keys()} | json.loads(metadata["plain"])  # noqa: SIM118
+        tensors = {key: file.get_tensor(key).to(device) for key in file.keys()}  # noqa: SIM118
+    items = tensors | json.loads(metadata["plain"])
     batches: Buffer = [{} for _ in range(int(metadata["batches"]))]
     for name, value in items.items():
         i, key = name.split("/", 1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from rvpo.core import Advantages, compute
+from rvpo.core import AdvantageConfig, Advantages, compute
 from rvpo.core.diagnostics import rarely_met
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
@@ -29,7 +29,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
     and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`).
 
     Raises:
-        ConfigError: when ``args`` is a plain ``GRPOConfig``.
+        ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name.
         EngineError: when the installed TRL does not behave as the two overrides rely on.
     """
 
@@ -55,6 +55,12 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._warned_rarely_met = False
         self._train_sampler: Any = None
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
+        names = self.reward_func_names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(
+                f"{names.count(twice[0])} reward functions are named {twice[0]!r}, so their metrics and columns would "
+                "overwrite each other: give each its own __name__"
+            )
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Keep the rewards of all processes, (N, M), for the aggregation."""
@@ -88,20 +94,20 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         for _ in range(min(len(logged), rewards.shape[0])):
             logged.pop()
         logged.extend(result.advantages.tolist())
-        self._log_channels(mode, result, config.k)
+        self._log_channels(mode, result, config)
         return output
 
     def _progress(self) -> float:
         """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
         return float(self.state.global_step / max(self.state.max_steps - 1, 1))
 
-    def _log_channels(self, mode: str, result: Advantages, k: float | None) -> None:
+    def _log_channels(self, mode: str, result: Advantages, config: AdvantageConfig) -> None:
         metrics = {f"rvpo/{key}": value for key, value in result.metrics(self.reward_func_names).items()}
-        if k is not None:
-            metrics["rvpo/k"] = k
+        if config.k is not None:
+            metrics["rvpo/k"] = config.k
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)
-        if k is None or k < 1 or mode != "train" or self._warned_rarely_met:
+        if config.risk < 1 or mode != "train" or self._warned_rarely_met:
             return
         rare = [name for name, met in zip(self.reward_func_names, rarely_met(result).tolist(), strict=True) if met]
         if rare:
@@ -110,7 +116,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
                 "of rollouts: warm-start the model on examples that meet them, or train with method='gdpo' until they "
                 "are mostly met. This warning is shown once.",
-                k,
+                config.risk,
                 f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
             )
 

@@ -1,0 +1,175 @@
+"""A short training run on a tiny model: imported by the tests, and started as a script where a test needs a process.
+
+::
+
+    python tiny_run.py JOB.json          one process, or several under torchrun
+
+The job holds ``model``, ``output`` (folders), ``options`` (of RVPOConfig) and optionally ``resume`` (bool),
+``kill_at`` (the step in which the process kills itself), ``table`` (rewards: steps x N x M, null = missing) and
+``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same processes).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rvpo.trl import RVPOConfig, RVPOTrainer
+
+P, G = 2, 4
+N = P * G
+
+# Logged values that measure the machine, or the whole run rather than one step.
+NOT_COMPARED = ("runtime", "per_second", "step_time", "train_loss", "total_flos", "num_tokens", "profiling")
+
+
+def even(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """Share of tokens with an even id: graded."""
+    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+
+
+def high(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """First token in the upper half of the vocabulary: binary."""
+    return [float(ids[0] >= 20) for ids in completion_ids]
+
+
+def prompts(rows: int = 12) -> Dataset:
+    return Dataset.from_dict({"prompt": [f"what is the {w}" for w in ("cat dog sun rain " * rows).split()[:rows]]})
+
+
+def make_trainer(
+    model: Path | Any,
+    output: Path,
+    rewards: list[Callable] | None = None,
+    *,
+    trainer: type = RVPOTrainer,
+    config: type = RVPOConfig,
+    dataset: Dataset | None = None,
+    eval_dataset: Dataset | None = None,
+    peft_config: Any = None,
+    **options: Any,
+) -> Any:
+    """Build a trainer with settings that make a step take a few milliseconds."""
+    args = config(
+        **{
+            "output_dir": str(output),
+            "max_steps": 3,
+            "per_device_train_batch_size": N,
+            "num_generations": G,
+            "max_completion_length": 5,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant",
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "bf16": False,
+            "num_completions_to_print": 0,
+            "seed": 3,
+        }
+        | options
+    )
+    if isinstance(model, Path):
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    else:
+        tokenizer = None
+    return trainer(
+        model=model,
+        reward_funcs=rewards or [even, high],
+        args=args,
+        train_dataset=prompts() if dataset is None else dataset,
+        eval_dataset=eval_dataset,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+
+
+def steps(trainer: Any) -> dict[int, dict[str, Any]]:
+    """Return what a trainer logged at each training step, without timings."""
+    return {
+        entry["step"]: {key: value for key, value in entry.items() if not any(word in key for word in NOT_COMPARED)}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    }
+
+
+def parameters(trainer: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).clone()
+
+
+def from_table(table: list[list[list[float | None]]], rank: int) -> list[Callable]:
+    """Reward functions that look up chosen rewards by step and row, whatever the model said."""
+
+    def channel(j: int) -> Callable:
+        def reward(completions: list, trainer_state: Any, **_: Any) -> list[float | None]:
+            rows = table[trainer_state.global_step]
+            start = rank * len(completions)
+            return [row[j] for row in rows[start : start + len(completions)]]
+
+        reward.__name__ = f"channel_{j}"
+        return reward
+
+    return [channel(j) for j in range(len(table[0][0]))]
+
+
+def recording(seen: list[dict[str, list[float]]]) -> type[RVPOTrainer]:
+    """Return a trainer class that notes each generation's advantages, of this process and of all."""
+
+    class Recorder(RVPOTrainer):
+        def _generate_and_score_completions(self, inputs: list) -> dict:
+            output = super()._generate_and_score_completions(inputs)
+            seen.append({"local": output["advantages"].tolist(), "all": list(self._logs["advantages"])})
+            return output
+
+    return Recorder
+
+
+def main(job: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    rank = int(os.environ.get("RANK", "0"))
+    output = Path(job["output"])
+
+    def fatal(completions: list, trainer_state: Any, **_: Any) -> list[None]:
+        if trainer_state.global_step == job.get("kill_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [None] * len(completions)
+
+    rewards = from_table(job["table"], rank) if "table" in job else [even, high, fatal]
+    seen: list[dict[str, list[float]]] = []
+    trainer = make_trainer(Path(job["model"]), output, rewards, trainer=recording(seen), **job["options"])
+    trainer.train(resume_from_checkpoint=job.get("resume"))
+    result = {
+        "processes": trainer.accelerator.num_processes,
+        "steps": steps(trainer),
+        "advantages": seen,
+        "parameters": parameters(trainer).tolist(),
+    }
+    if "then_resume" in job:
+        options = job["options"] | job["then_resume"]
+        # Three prompts are one generation, so the checkpoint lies in the second epoch.
+        whole = make_trainer(Path(job["model"]), output, dataset=prompts(3), **options)
+        whole.train()
+        checkpoint = output / f"checkpoint-{options['save_steps']}"
+        resumed = make_trainer(Path(job["model"]), output, dataset=prompts(3), **options)
+        resumed.train(resume_from_checkpoint=str(checkpoint))
+        result |= {
+            "resumed_from_buffer": (checkpoint / f"rvpo_buffer_{rank}.safetensors").exists(),
+            "parameters_whole": parameters(whole).tolist(),
+            "parameters_resumed": parameters(resumed).tolist(),
+        }
+    (output / f"result_{rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
