@@ -1,0 +1,107 @@
+"""What one run leaves behind: a JSON file that says which run it was and how its channels moved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rvpo.quickstart.cells import Cell, Method, Settings
+from rvpo.quickstart.task import FORMAT
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: a start, a method and a seed."""
+
+    cell: Cell
+    method: Method
+    seed: int
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """A file name, unique among the jobs of one quickstart."""
+        return f"{self.cell.name}-{self.method.name.lower().replace(' ', '_').replace('=', '')}-seed{self.seed}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that the outcome depends on. A finished run counts only while this is the same."""
+        return {
+            "cell": self.cell.name,
+            "method": asdict(self.method),
+            "seed": self.seed,
+            "settings": asdict(self.settings),
+            "checkpoint": hashlib.sha256(self.cell.checkpoint.read_bytes()).hexdigest(),
+            "versions": {package: _version(package) for package in ("rvpo", "torch", "trl", "transformers")},
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run. Rates are shares of replies in [0, 1], keyed by channel.
+
+    Attributes:
+        start: rates of the warm-started model on the evaluation prompts.
+        curve: for each channel the rate among the rollouts of each step.
+        end: rates of the trained model on the same evaluation prompts.
+        seconds: wall time of the training alone.
+        warnings: what ``rvpo`` warned about during training.
+    """
+
+    cell: str
+    method: str
+    seed: int
+    start: dict[str, float]
+    curve: dict[str, list[float]]
+    end: dict[str, float]
+    seconds: float
+    warnings: list[str]
+
+    @property
+    def format_curve(self) -> list[float]:
+        """The rate of the strict format at each step."""
+        return self.curve[FORMAT]
+
+    @property
+    def worst_curve(self) -> list[float]:
+        """The lowest channel rate at each step."""
+        return [min(step) for step in zip(*self.curve.values(), strict=True)]
+
+    @property
+    def worst_end(self) -> float:
+        """The lowest channel rate of the trained model."""
+        return min(self.end.values())
+
+    @property
+    def format_in_training(self) -> float:
+        """How often the strict format was met over all rollouts of the training."""
+        return sum(self.format_curve) / len(self.format_curve)
+
+
+def save(job: Job, record: Record, folder: Path) -> None:
+    """Write a finished run at once and whole, so that a killed quickstart finds it, or does not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{job.name}.partial"
+    partial.write_text(json.dumps({"fingerprint": job.fingerprint(), **asdict(record)}, indent=1), encoding="utf-8")
+    partial.replace(folder / f"{job.name}.json")
+
+
+def load(job: Job, folder: Path) -> Record | None:
+    """Return the finished run of ``job``, or None where there is none or it was made with other settings."""
+    try:
+        content = json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if content.pop("fingerprint", None) != job.fingerprint():
+        return None
+    return Record(**content)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # imported from a source tree
+        return "unknown"

@@ -1,0 +1,153 @@
+"""What the runs show: a table for each cell, and findings whose wording is computed from the numbers.
+
+Two measures, each a mean over seeds, decide the wording, because either alone hides something:
+
+- *format in training*: the share of all rollouts of the training that met the strict format. Final values alone hide
+  that a constraint was given up and found again.
+- *worst channel at the end*: the lowest channel rate on the evaluation prompts. The format alone hides what was paid
+  for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rvpo.quickstart.cells import Cell
+from rvpo.quickstart.records import Record
+from rvpo.quickstart.task import CHANNELS, FORMAT
+
+MARGIN = 0.05  # a smaller difference between means is called none
+KEPT = 0.85  # a seed whose worst channel ends at least here has neglected nothing
+
+
+def verdict(format_gain: float, worst_gain: float) -> str:
+    """Compare RVPO with the baseline: ``"better"``, ``"worse"``, ``"equal"``, or ``"mixed"`` where measures disagree.
+
+    Args:
+        format_gain: RVPO's format in training minus the baseline's.
+        worst_gain: RVPO's worst channel at the end minus the baseline's.
+    """
+    up = max(format_gain, worst_gain) > MARGIN
+    down = min(format_gain, worst_gain) < -MARGIN
+    if up and down:
+        return "mixed"
+    return "better" if up else "worse" if down else "equal"
+
+
+def finding(cell: Cell, records: Sequence[Record]) -> str:
+    """Say in a few sentences what the last method of ``cell`` did beside the first one."""
+    baseline, rvpo = cell.methods[0].name, cell.methods[-1].name
+    a, b = of(records, cell, baseline), of(records, cell, rvpo)
+    format_gain = _mean(r.format_in_training for r in b) - _mean(r.format_in_training for r in a)
+    worst_gain = _mean(r.worst_end for r in b) - _mean(r.worst_end for r in a)
+    higher = sum(y.format_in_training > x.format_in_training for x, y in zip(a, b, strict=True))
+    verdicts = {
+        "better": f"{rvpo} did better here{_lost(b)}.",
+        "worse": f"{rvpo} was the wrong choice here: {baseline} did better{_lost(a)}.",
+        "equal": f"{rvpo} and {baseline} did the same here, within {MARGIN:.2f}.",
+        "mixed": f"Neither {rvpo} nor {baseline} was better in both respects.",
+    }
+    return (
+        f"The format is met in {_mean(r.start[FORMAT] for r in b):.0%} of replies at the start. During training it "
+        f"was met in {_mean(r.format_in_training for r in b):.0%} of rollouts with {rvpo} and in "
+        f"{_mean(r.format_in_training for r in a):.0%} with {baseline} ({rvpo} higher in {higher} of {len(b)} seeds); "
+        f"at the end the worst channel stands at {_mean(r.worst_end for r in b):.2f} with {rvpo} and at "
+        f"{_mean(r.worst_end for r in a):.2f} with {baseline}, and every channel is met in at least {KEPT:.0%} of "
+        f"replies in {_kept(b)} of {len(b)} seeds and in {_kept(a)} of {len(a)}. "
+        f"{verdicts[verdict(format_gain, worst_gain)]}"
+    )
+
+
+def caption(cell: Cell, records: Sequence[Record]) -> str:
+    """Say in a few words how the seeds of each method ended, for the plot."""
+    runs = {method.name: of(records, cell, method.name) for method in cell.methods}
+    counts = " · ".join(f"{name}: {_kept(rs)} of {len(rs)}" for name, rs in runs.items())
+    return f"seeds that end with every channel at {KEPT:.0%} or more:\n{counts}"
+
+
+def of(records: Sequence[Record], cell: Cell, method: str) -> list[Record]:
+    """Return the runs of one method, in the order of their seeds."""
+    return sorted((r for r in records if (r.cell, r.method) == (cell.name, method)), key=lambda r: r.seed)
+
+
+def findings(records: Sequence[Record], cells: Sequence[Cell]) -> list[str]:
+    """Return one :func:`finding` for each cell."""
+    return [finding(cell, records) for cell in cells]
+
+
+def summary(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Return, for each cell and method, means over seeds and the values of every seed."""
+    return {
+        cell.name: {
+            method.name: {
+                "seeds": [r.seed for r in runs],
+                "start": {name: _mean(r.start[name] for r in runs) for name in CHANNELS},
+                "end": {name: _mean(r.end[name] for r in runs) for name in CHANNELS},
+                "worst_end": [r.worst_end for r in runs],
+                "format_end": [r.end[FORMAT] for r in runs],
+                "format_in_training": [r.format_in_training for r in runs],
+                "kept": _kept(runs),
+                "seconds": _mean(r.seconds for r in runs),
+            }
+            for method in cell.methods
+            for runs in [of(records, cell, method.name)]
+        }
+        for cell in cells
+    }
+
+
+def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str]) -> str:
+    """Return the report: for each cell its table and its finding."""
+    parts = []
+    for cell, sentence in zip(cells, found, strict=True):
+        parts += [f"{cell.title}\n", table(records, cell), "", sentence]
+        warned = [warning for r in records if r.cell == cell.name for warning in r.warnings]
+        if warned:  # the same warning with other channels by seed: the longest names the most
+            parts += ["", f"During {len(warned)} of these runs rvpo warned: {max(warned, key=len)}"]
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def table(records: Sequence[Record], cell: Cell) -> str:
+    """Return a Markdown table: a row for the start and for each method, then every seed; rates in percent."""
+    runs = {method.name: of(records, cell, method.name) for method in cell.methods}
+    before = next(iter(runs.values()))
+    rows = [["channel", "start", *runs]]
+    for name in CHANNELS:
+        rates = [_mean(r.start[name] for r in before), *(_mean(r.end[name] for r in rs) for rs in runs.values())]
+        rows.append([name, *(f"{rate:.0%}" for rate in rates)])
+    rows.append(["**worst channel**", f"{_mean(min(r.start.values()) for r in before):.0%}"])
+    rows[-1] += [f"{_mean(r.worst_end for r in rs):.0%}" for rs in runs.values()]
+    rows.append(["worst, by seed", "", *(_by_seed(r.worst_end for r in rs) for rs in runs.values())])
+    rows.append([f"{FORMAT}, by seed", "", *(_by_seed(r.end[FORMAT] for r in rs) for rs in runs.values())])
+    rows.append(["… in training, by seed", "", *(_by_seed(r.format_in_training for r in rs) for rs in runs.values())])
+    return _markdown(rows)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _kept(runs: Sequence[Record]) -> int:
+    return sum(r.worst_end >= KEPT for r in runs)
+
+
+def _lost(runs: Sequence[Record]) -> str:
+    """Return the qualification that a winner needs when it neglected a channel in some seeds."""
+    lost = [str(r.seed) for r in runs if r.worst_end < KEPT]
+    return f", but still neglected a channel in seed {', '.join(lost)}" if lost else ""
+
+
+def _by_seed(rates: Any) -> str:
+    return " ".join(f"{rate:.0%}" for rate in rates)
+
+
+def _mean(values: Any) -> float:
+    collected = list(values)
+    return float(sum(collected) / len(collected))

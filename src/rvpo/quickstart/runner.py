@@ -1,0 +1,215 @@
+"""Make all runs of the quickstart, several at a time, and report on them. A killed quickstart continues."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing as mp
+import os
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from multiprocessing.connection import wait
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+from rvpo.errors import ConfigError, EngineError
+from rvpo.quickstart import plot, records, report
+from rvpo.quickstart.cells import CELLS, Cell, Settings
+from rvpo.quickstart.records import Job, Record
+
+_steps: Queue[int] | None = None  # in a worker: where it announces each finished step
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a quickstart found.
+
+    Attributes:
+        records: every run, finished now or earlier.
+        text: the tables and the findings, to be printed.
+        findings: one computed paragraph for each cell.
+        plot: the PNG.
+        json: the same facts for a program.
+        seconds: wall time of this call.
+        resumed: how many runs were finished before.
+    """
+
+    records: list[Record]
+    text: str
+    findings: list[str]
+    plot: Path
+    json: Path
+    seconds: float
+    resumed: int
+
+
+def run(
+    out_dir: str | Path,
+    seeds: Sequence[int] = range(5),
+    cells: Sequence[Cell] = CELLS,
+    settings: Settings | None = None,
+    processes: int | None = None,
+    progress: bool = True,
+) -> Results:
+    """Train every method of every cell from the same start with every seed; write a table, a plot and the numbers.
+
+    Each finished run is written to ``out_dir/runs`` at once. Called again on the same folder, only the runs that are
+    missing, or were made with other settings, are made.
+
+    Args:
+        out_dir: folder for ``report.txt``, ``quickstart.png``, ``results.json`` and ``runs/``.
+        seeds: of prompts and sampling. The warm-started model is the same for all.
+        cells: starts and methods; ``EVALUATED_CELLS`` holds more methods than the default.
+        settings: of the RL run; None takes the defaults.
+        processes: runs at the same time, each on one thread; None takes the number of usable cores.
+        progress: show a progress bar on the terminal.
+
+    Raises:
+        ConfigError: without a seed or a cell, or with fewer than one process.
+        EngineError: when TRL or matplotlib is not installed.
+    """
+    _check(seeds, cells, processes)
+    began, folder = time.perf_counter(), Path(out_dir)
+    settings = settings or Settings()
+    jobs = [Job(cell, method, seed, settings) for cell in cells for seed in seeds for method in cell.methods]
+    finished = {job: record for job in jobs if (record := records.load(job, folder / "runs")) is not None}
+    todo = [job for job in jobs if job not in finished]
+    if todo:
+        finished |= _train_all(todo, folder / "runs", processes or _cores(), progress)
+    made = [finished[job] for job in jobs]
+
+    findings = report.findings(made, cells)
+    text = report.text(made, cells, findings)
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    image = plot.draw(made, cells, folder / "quickstart.png")
+    seconds = time.perf_counter() - began
+    numbers = {
+        "settings": asdict(settings),
+        "findings": findings,
+        "summary": report.summary(made, cells),
+        "records": [asdict(record) for record in made],
+        "seconds": seconds,
+    }
+    path = folder / "results.json"
+    path.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    return Results(made, text, findings, image, path, seconds, resumed=len(jobs) - len(todo))
+
+
+def _check(seeds: Sequence[int], cells: Sequence[Cell], processes: int | None) -> None:
+    """Refuse now what would fail minutes later."""
+    if not seeds or not cells or (processes is not None and processes < 1):
+        raise ConfigError(
+            f"{len(seeds)} seeds, {len(cells)} cells and processes={processes} given: pass at least one of each, "
+            "or leave them out for the defaults"
+        )
+    absent = [package for package in ("trl", "transformers", "datasets", "matplotlib") if find_spec(package) is None]
+    if absent:
+        raise EngineError(f'the quickstart needs {", ".join(absent)}: pip install "rvpo[trl,plot]"')
+
+
+def _train_all(jobs: list[Job], folder: Path, processes: int, progress: bool) -> dict[Job, Record]:
+    """Make ``jobs`` in spawned processes; the first failure ends all."""
+    context = mp.get_context("spawn")  # a fork would inherit torch's thread pools
+    steps: Queue[int] | None = context.Queue() if progress else None
+    finished = {}
+    with (
+        nullcontext() if steps is None else _ProgressBar(sum(job.settings.steps for job in jobs), steps),
+        ProcessPoolExecutor(min(processes, len(jobs)), context, _start_worker, (steps,)) as pool,
+    ):
+        futures: dict[Future[Record], Job] = {pool.submit(_make, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                job = futures[future]
+                finished[job] = future.result()
+                records.save(job, finished[job], folder)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return finished
+
+
+def _start_worker(steps: Queue[int] | None) -> None:
+    """Prepare a worker before it imports anything heavy."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's use of transformers; nothing a reader can act on
+    global _steps  # a queue reaches a worker only while it starts
+    _steps = steps
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import torch
+
+    torch.set_num_threads(1)  # the model is too small to share, and one thread sums in one order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the quickstart is killed, instead of training on for nobody."""
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _make(job: Job) -> Record:
+    """Make one run, in a worker."""
+    from rvpo.quickstart.train import train
+
+    def on_step() -> None:
+        if _steps is not None:
+            _steps.put(1)
+
+    with _collected_warnings() as collected:
+        rates = train(job, on_step)
+    return Record(job.cell.name, job.method.name, job.seed, **rates, warnings=collected)
+
+
+class _collected_warnings(logging.Handler):  # noqa: N801 (reads as a function)
+    """Collect what ``rvpo`` warns about, for the report: lines from several workers would break the progress bar."""
+
+    def __enter__(self) -> list[str]:
+        self._collected: list[str] = []
+        logger = logging.getLogger("rvpo")
+        logger.addHandler(self)
+        self._propagate, logger.propagate = logger.propagate, False
+        return self._collected
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("rvpo")
+        logger.removeHandler(self)
+        logger.propagate = self._propagate
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._collected.append(record.getMessage())
+
+
+class _ProgressBar:
+    """A bar over the steps of all runs, moved by a thread that listens to the workers."""
+
+    def __init__(self, total: int, steps: Queue[int]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._steps = steps
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._task = self._bar.add_task("training steps", total=total)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def _listen(self) -> None:
+        while count := self._steps.get():
+            self._bar.advance(self._task, count)
+
+    def __enter__(self) -> None:
+        self._bar.start()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._steps.put(0)
+        self._thread.join()
+        self._bar.stop()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

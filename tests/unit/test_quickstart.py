@@ -1,0 +1,224 @@
+"""The embedded default: its task, its checkpoints, its runs and what it says about them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("matplotlib")
+
+from rvpo.errors import ConfigError
+from rvpo.quickstart import CELLS, Settings, records, report, run
+from rvpo.quickstart.cells import GDPO, MOSTLY_MET, RARELY_MET, RVPO_K1
+from rvpo.quickstart.records import Job, Record
+from rvpo.quickstart.task import (
+    ARGUMENTS,
+    BOS,
+    CHANNELS,
+    CLOSE,
+    FORMAT,
+    GREETING,
+    MAX_WORDS,
+    OPEN,
+    REWARDS,
+    VOCABULARY,
+    Habits,
+    demonstrate,
+    draw_request,
+)
+
+TINY = Settings(steps=2, prompts=2, generations=4, evaluation_prompts=16)
+
+
+def score(reply: str, tool: str = "book_flight") -> dict[str, float]:
+    return {reward.__name__: reward(completions=[reply], tool=[tool])[0] for reward in REWARDS}
+
+
+class TestRewards:
+    def test_a_complete_strict_call_meets_every_channel(self) -> None:
+        assert set(score(f"{OPEN} book_flight {' '.join(ARGUMENTS)} {CLOSE}").values()) == {1.0}
+
+    def test_an_empty_reply_is_short_and_secret_and_nothing_else(self) -> None:
+        assert {name for name, value in score("").items() if value} == {"is_short", "keeps_secret"}
+
+    @pytest.mark.parametrize(
+        ("reply", "broken"),
+        [
+            ("{open} book_hotel {all} {close}", {"right_tool"}),
+            ("{open} book_flight {all}", {FORMAT}),
+            ("sure book_flight {all} {close}", {FORMAT}),
+            ("sure {open} book_flight {all} {close}", {FORMAT}),
+            ("{open} book_flight {all} api_key {close}", {"keeps_secret"}),
+            ("{open} book_flight {all} please please please {close}", set()),  # 16 words
+            ("{open} book_flight {all} please please please please {close}", {"is_short"}),
+            ("{open} book_flight {all} date {close}", {"has_date", "in_order"}),  # given twice
+        ],
+    )
+    def test_each_fault_costs_its_own_channel(self, reply: str, broken: set[str]) -> None:
+        scores = score(reply.format(open=OPEN, close=CLOSE, all=" ".join(ARGUMENTS)))
+        assert {name for name, value in scores.items() if not value} == broken
+
+    def test_order_counts_only_the_arguments_given(self) -> None:
+        assert score(f"{OPEN} origin time {CLOSE}")["in_order"] == 1.0
+        assert score(f"{OPEN} time origin {CLOSE}")["in_order"] == 0.0
+        assert score(f"{OPEN} {CLOSE}")["in_order"] == 0.0
+
+    def test_there_are_fifteen_named_channels(self) -> None:
+        assert len(set(CHANNELS)) == 15
+
+
+class TestDemonstrations:
+    @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+    def test_they_parse_and_follow_their_habits(self, cell) -> None:
+        rng, strict, replies = random.Random(1), 0, 4000
+        for _ in range(replies):
+            request = draw_request(rng)
+            words = demonstrate(request, cell.habits, rng).split()
+            assert set(request.prompt.split()) | set(words) <= set(VOCABULARY)
+            assert words[0] in (OPEN, GREETING)
+            assert len(words) <= MAX_WORDS
+            strict += words[0] == OPEN
+        # four standard errors of a share of 4000
+        assert strict / replies == pytest.approx(cell.habits.strict, abs=4 * 0.5 / replies**0.5)
+
+    def test_loose_replies_cover_more_arguments(self) -> None:
+        for i in range(len(ARGUMENTS)):
+            assert Habits().argument_rate(i, strict=True) < Habits().argument_rate(i, strict=False)
+
+
+def intended_rates(habits: Habits) -> dict[str, float]:
+    """Rates that follow from the habits by hand: the mixture of the two styles."""
+    mix = habits.strict, 1 - habits.strict
+    rates = {
+        f"has_{argument}": sum(
+            share * habits.argument_rate(i, strict=style) for share, style in zip(mix, (True, False), strict=True)
+        )
+        for i, argument in enumerate(ARGUMENTS)
+    }
+    rates["right_tool"] = mix[0] * habits.strict_tool + mix[1] * habits.loose_tool
+    rates["keeps_secret"] = 1 - mix[0] * habits.strict_leak - mix[1] * habits.loose_leak
+    rates[FORMAT] = mix[0] * habits.strict_close
+    return rates
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_the_checkpoint_starts_at_the_rates_of_its_demonstrations(cell) -> None:
+    from rvpo.quickstart.model import load_checkpoint, make_tokenizer
+    from rvpo.quickstart.train import evaluate
+
+    assert cell.checkpoint.stat().st_size < 800_000
+    model = load_checkpoint(cell.checkpoint)
+    assert 0.3e6 < sum(p.numel() for p in model.parameters()) < 0.4e6
+    rates = evaluate(model, make_tokenizer(), seed=7, settings=Settings(evaluation_prompts=1024))
+    for name, intended in intended_rates(cell.habits).items():
+        assert rates[name] == pytest.approx(intended, abs=0.09), name
+    assert (rates[FORMAT] > 0.7) == (cell.name == MOSTLY_MET.name)
+    assert (rates[FORMAT] < 0.3) == (cell.name == RARELY_MET.name)
+
+
+def test_the_tokenizer_keeps_the_tags_and_every_word() -> None:
+    from rvpo.quickstart.model import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    reply = f"{OPEN} book_flight origin api_key {CLOSE}"
+    assert tokenizer.decode(tokenizer(reply).input_ids, skip_special_tokens=True) == reply
+    assert tokenizer(f"{BOS} travel").input_ids[0] == tokenizer.bos_token_id
+
+
+def test_it_runs_from_end_to_end_and_resumes(tmp_path: Path) -> None:
+    cell = replace(MOSTLY_MET, methods=(GDPO, RVPO_K1))
+    first = run(tmp_path, seeds=(3,), cells=(cell,), settings=TINY, processes=1, progress=False)
+    assert [(r.method, r.seed, len(r.worst_curve)) for r in first.records] == [("GDPO", 3, 2), ("RVPO k=1", 3, 2)]
+    a, b = first.records
+    assert a.start == b.start, "both methods start from the same model and the same evaluation"
+    assert {name: curve[0] for name, curve in a.curve.items()} == {name: curve[0] for name, curve in b.curve.items()}
+    assert first.plot.read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report.txt").read_text(encoding="utf-8").strip() == first.text
+    assert all(name in first.text for name in CHANNELS)
+    saved = json.loads(first.json.read_text(encoding="utf-8"))
+    assert saved["findings"] == first.findings
+    assert len(saved["records"]) == 2
+
+    runs = sorted((tmp_path / "runs").glob("*.json"))
+    runs[0].unlink()
+    kept = runs[1].stat().st_mtime_ns
+    second = run(tmp_path, seeds=(3,), cells=(cell,), settings=TINY, processes=1, progress=False)
+    assert (first.resumed, second.resumed) == (0, 1)
+    assert runs[1].stat().st_mtime_ns == kept
+    for before, after in zip(first.records, second.records, strict=True):
+        assert replace(before, seconds=0) == replace(after, seconds=0), "a run is the same whatever ran before it"
+
+
+def test_it_refuses_to_run_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="0 seeds, 2 cells"):
+        run(tmp_path, seeds=())
+    with pytest.raises(ConfigError, match="processes=0"):
+        run(tmp_path, processes=0)
+
+
+def test_a_run_with_other_settings_or_torn_is_not_taken_over(tmp_path: Path) -> None:
+    job = Job(MOSTLY_MET, GDPO, 0, TINY)
+    records.save(job, made("GDPO", 0, 0.5, 0.5), tmp_path)
+    assert records.load(job, tmp_path) == made("GDPO", 0, 0.5, 0.5)
+    assert records.load(replace(job, settings=replace(TINY, steps=3)), tmp_path) is None
+    assert records.load(replace(job, seed=1), tmp_path) is None
+    (tmp_path / f"{job.name}.json").write_text('{"fingerprint": ', encoding="utf-8")
+    assert records.load(job, tmp_path) is None
+
+
+def made(method: str, seed: int, in_training: float, worst: float) -> Record:
+    """Make up a run: the format at ``in_training`` throughout, the worst channel at ``worst`` in the end."""
+    rates = dict.fromkeys(CHANNELS, 1.0)
+    curve = {name: [1.0] * 10 for name in CHANNELS} | {FORMAT: [in_training] * 10}
+    return Record(MOSTLY_MET.name, method, seed, rates | {FORMAT: 0.8}, curve, rates | {FORMAT: worst}, 1.0, [])
+
+
+class TestFindings:
+    cell = replace(MOSTLY_MET, methods=(GDPO, RVPO_K1))
+
+    def finding(self, gdpo: list[tuple[float, float]], rvpo: list[tuple[float, float]]) -> str:
+        runs = [made("GDPO", seed, *values) for seed, values in enumerate(gdpo)]
+        runs += [made("RVPO k=1", seed, *values) for seed, values in enumerate(rvpo)]
+        return report.finding(self.cell, runs)
+
+    def test_rvpo_better(self) -> None:
+        said = self.finding([(0.5, 0.0), (0.5, 0.98)], [(0.9, 0.98), (0.9, 0.98)])
+        assert said.endswith("RVPO k=1 did better here.")
+        assert "90% of rollouts with RVPO k=1 and in 50% with GDPO" in said
+        assert "higher in 2 of 2 seeds" in said
+        assert "in 2 of 2 seeds and in 1 of 2." in said
+
+    def test_a_winner_that_lost_a_channel_is_said_to(self) -> None:
+        said = self.finding([(0.2, 0.0), (0.5, 0.0)], [(0.1, 0.0), (0.9, 0.98)])
+        assert said.endswith("RVPO k=1 did better here, but still neglected a channel in seed 0.")
+
+    def test_equal(self) -> None:
+        said = self.finding([(0.9, 0.98)], [(0.92, 0.97)])
+        assert said.endswith("RVPO k=1 and GDPO did the same here, within 0.05.")
+
+    def test_rvpo_worse(self) -> None:
+        said = self.finding([(0.9, 0.98)], [(0.2, 0.0)])
+        assert said.endswith("RVPO k=1 was the wrong choice here: GDPO did better.")
+
+    def test_measures_that_disagree_are_no_win(self) -> None:
+        said = self.finding([(0.5, 0.98)], [(0.9, 0.8)])
+        assert said.endswith("Neither RVPO k=1 nor GDPO was better in both respects.")
+
+    @pytest.mark.parametrize(
+        ("gains", "expected"),
+        [
+            ((0.1, 0.0), "better"),
+            ((0.0, 0.1), "better"),
+            ((0.04, -0.04), "equal"),
+            ((-0.1, 0.0), "worse"),
+            ((0.04, -0.1), "worse"),
+            ((0.1, -0.1), "mixed"),
+        ],
+    )
+    def test_verdicts(self, gains: tuple[float, float], expected: str) -> None:
+        assert report.verdict(*gains) == expected
