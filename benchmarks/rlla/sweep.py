@@ -1,8 +1,8 @@
 """Train one recipe with several methods and seeds, one after the other, resuming what an earlier call left undone.
 
-    python benchmarks/rlla/sweep.py recipes/smollm2-rlla-cpu.yaml --output runs/rlla --seeds 0 1 2 -- trainer.max_steps=12
+    python benchmarks/rlla/sweep.py recipes/smollm2-rlla-cpu.yaml --output runs/rlla --set trainer.max_steps=12
 
-Arguments after ``--`` are passed on as overrides. Seeds vary slowest, so that a sweep that is cut off compares all
+Seeds vary slowest, so that a sweep that is cut off compares all
 methods on the seeds it finished.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--set", nargs="*", default=[], dest="overrides", help="key=value overrides of the recipe")
     args = parser.parse_args()
     failed = []
     for seed in args.seeds:

@@ -53,9 +53,7 @@ def train(
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder for the report, the plot and the numbers.")] = Path(
-        "runs/quickstart"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for report, plot and numbers.")] = Path("runs/quickstart"),
     seeds: Annotated[int, typer.Option(min=1, help="Seeds a method; outcomes differ by seed, so one says little.")] = 5,
     processes: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one a core.")] = None,
 ) -> None:
