@@ -2,8 +2,7 @@
 
     python benchmarks/rlla/sweep.py recipes/smollm2-rlla-cpu.yaml --output runs/rlla --set trainer.max_steps=12
 
-Seeds vary slowest, so that a sweep that is cut off compares all
-methods on the seeds it finished.
+Seeds vary slowest, so that a sweep that is cut off compares all methods on the seeds it finished.
 """
 
 from __future__ import annotations
