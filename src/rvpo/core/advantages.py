@@ -11,7 +11,6 @@ else (missing values, dead channels, weights, rows without signal) is shared by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,42 +18,10 @@ from torch import Tensor
 
 from rvpo.core import aggregate
 from rvpo.core.config import AdvantageConfig
-from rvpo.core.diagnostics import channel_metrics
+from rvpo.core.diagnostics import Advantages
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores, group_zscore
 from rvpo.errors import RewardError
-
-
-@dataclass(frozen=True)
-class Advantages:
-    """What :func:`advantages` returns. Tensors are on the device and in the dtype of the rewards.
-
-    Attributes:
-        advantages: (N,) what the policy gradient uses; 0 for rows without signal.
-        aggregated: (N,) the rule's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
-        z: (N, M) group z-scores; 0 where dead, NaN where missing.
-        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z`` (for ``"grpo"`` scaled to sum to 1);
-            rows sum to 1 over the channels that take part, or are all 0 where none does.
-        live: (N, M) bool, True where the channel is scored and ranks its group.
-        missing: (N, M) bool, True where the reward was NaN.
-        signal: (N,) bool, True where at least one channel of positive weight is live.
-        rewards: (N, M) the rewards as given.
-        groups: the partition of rows into groups.
-    """
-
-    advantages: Tensor
-    aggregated: Tensor
-    z: Tensor
-    responsibilities: Tensor
-    live: Tensor
-    missing: Tensor
-    signal: Tensor
-    rewards: Tensor
-    groups: Groups
-
-    def metrics(self, names: Sequence[str] | None = None) -> dict[str, float]:
-        """Return diagnostics as a flat dict, see :func:`rvpo.core.diagnostics.channel_metrics`."""
-        return channel_metrics(self, names)
 
 
 def advantages(
@@ -77,8 +44,9 @@ def advantages(
         weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
             except to ``eps``. A channel of weight 0 is monitored but takes no part.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
-        **options: ``beta``, ``eps``, ``ddof``, ``rtol``, ``whiten``, ``dead_channels``, ``missing``; see
-            :class:`rvpo.AdvantageConfig` for meaning and defaults.
+        **options: ``beta`` (0.5, for ``"rvpo_explicit"``), ``eps`` (1e-4), ``ddof`` (1), ``rtol`` (1e-6), ``whiten``
+            (``"batch"``; ``"group"`` for ``"grpo"``), ``dead_channels`` (``"drop"``; ``"keep"`` for ``"grpo"`` and
+            ``"gdpo"``), ``missing`` (``"drop"``); their meaning is told by :class:`rvpo.AdvantageConfig`.
 
     Raises:
         RewardError: wrong shape or dtype, an infinite reward, or NaN under ``missing="error"``.

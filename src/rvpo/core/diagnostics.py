@@ -1,18 +1,16 @@
-"""Which channel is the bottleneck, and which one is ignored: diagnostics of one batch of advantages."""
+"""The result of one batch, and what it says: which channel is the bottleneck, and which one is ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rvpo.core import aggregate
+from rvpo.core.groups import Groups
 from rvpo.errors import RewardError
-
-if TYPE_CHECKING:
-    from rvpo.core.advantages import Advantages
 
 CHANNEL_METRICS = (
     "mean",  # mean raw reward over the scored completions
@@ -24,6 +22,38 @@ CHANNEL_METRICS = (
     "bottleneck",  # share of completions with signal on which it is the lowest live z (ties share)
     "advantage_corr",  # Pearson correlation of the advantage with the channel's z where it is live
 )
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """What :func:`rvpo.advantages` returns. Tensors are on the device and in the dtype of the rewards.
+
+    Attributes:
+        advantages: (N,) what the policy gradient uses; 0 for rows without signal.
+        aggregated: (N,) the rule's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
+        z: (N, M) group z-scores; 0 where dead, NaN where missing.
+        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z`` (for ``"grpo"`` scaled to sum to 1);
+            rows sum to 1 over the channels that take part, or are all 0 where none does.
+        live: (N, M) bool, True where the channel is scored and ranks its group.
+        missing: (N, M) bool, True where the reward was NaN.
+        signal: (N,) bool, True where at least one channel of positive weight is live.
+        rewards: (N, M) the rewards as given.
+        groups: the partition of rows into groups.
+    """
+
+    advantages: Tensor
+    aggregated: Tensor
+    z: Tensor
+    responsibilities: Tensor
+    live: Tensor
+    missing: Tensor
+    signal: Tensor
+    rewards: Tensor
+    groups: Groups
+
+    def metrics(self, names: Sequence[str] | None = None) -> dict[str, float]:
+        """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
+        return channel_metrics(self, names)
 
 
 def channel_metrics(result: Advantages, names: Sequence[str] | None = None) -> dict[str, float]:
