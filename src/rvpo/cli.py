@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -21,18 +23,22 @@ app = typer.Typer(
 
 @app.callback()
 def _setup(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show informational messages.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show informational messages of libraries, too.")
+    ] = False,
 ) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("rvpo").setLevel(logging.INFO)  # what we say ourselves is little, and meant for the user
 
 
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/ for examples.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for example trainer.max_steps=20 schedule.kind=linear")
+        list[str] | None,
+        typer.Argument(help="key=value, for example trainer.max_steps=20 method.name=gdpo schedule=null"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
 ) -> None:
@@ -45,10 +51,12 @@ def train(
     from rvpo.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    _quiet_transformers()
     from rvpo.engines.trl.run import train as run
 
     folder = run(loaded, resume=resume)
-    typer.echo(f"done: {folder}")
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"done: {folder}")
 
 
 @app.command()
@@ -85,6 +93,15 @@ def doctor() -> None:
         typer.echo(f"{capability.what:<40}{state}")
     for note in checks.untested():
         typer.echo(f"note: {note}")
+
+
+def _quiet_transformers() -> None:
+    """Leave the training's progress bar alone on the terminal."""
+    # TRL 1.16 calls names that transformers 6 will remove, in each step; nothing that our user could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ import os
 import platform
 from dataclasses import dataclass
 
+import rvpo
+
 PACKAGES = ("rvpo", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "matplotlib", "gguf", "vllm")
 
 
@@ -37,6 +39,7 @@ CAPABILITIES = (
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), "rvpo[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), "rvpo[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), "rvpo[gguf]"),
+    Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 
 # trl 1.16's seam is private: another minor version may have moved it.
@@ -45,6 +48,8 @@ TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
 
 def installed(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
+    if name == "rvpo":  # also where it runs from a checkout that is not installed
+        return rvpo.__version__
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

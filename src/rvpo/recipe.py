@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,11 +27,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rvpo.core import AdvantageConfig, Schedule
 from rvpo.errors import ConfigError
 
+# The options of AdvantageConfig that a recipe's method section takes; `schedule` decides k.
+METHOD_OPTIONS = ("name", "beta", "whiten", "dead_channels", "missing", "eps", "ddof")
+
 
 class _Strict(BaseModel):
-    """Frozen, and closed to unknown keys."""
+    """Frozen, closed to unknown keys, and without conversions: ``seed: true`` is no 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ModelSection(_Strict):
@@ -62,7 +66,7 @@ class RewardSection(_Strict):
     """One channel."""
 
     function: str = Field(description="Built-in name, module:function or file.py:function.")
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     options: dict[str, Any] = {}
 
 
@@ -83,7 +87,7 @@ def _reward_entry(value: object) -> object:
 class Recipe(_Strict):
     """A whole run. See the module's text for an example."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     output: str = "runs"
     seed: int = 0
     model: ModelSection
@@ -91,7 +95,7 @@ class Recipe(_Strict):
     eval_data: DataSection | None = None
     rewards: list[Annotated[RewardSection, BeforeValidator(_reward_entry)]] = Field(min_length=1)
     method: dict[str, Any] = {}
-    schedule: float | dict[str, Any] | None = None
+    schedule: Any = Field(None, description="k of method rvpo: a number, or {kind, start, end} of rvpo.Schedule.")
     warm_start: WarmStartSection | None = None
     trainer: dict[str, Any] = {}
 
@@ -109,6 +113,8 @@ class Recipe(_Strict):
         """Return ``method`` and ``schedule`` as options of ``RVPOConfig``, checked by the core's own configs."""
         if "k" in self.method:
             raise ConfigError("method.k is set, but `schedule` decides k: set `schedule: 1.0` instead")
+        if unknown := [key for key in self.method if key not in METHOD_OPTIONS]:
+            raise ConfigError(f"method.{unknown[0]} is no option; allowed are {', '.join(METHOD_OPTIONS)}")
         options = dict(self.method)
         config = AdvantageConfig.from_mapping({"method": options.pop("name", "rvpo"), **options})
         flat: dict[str, Any] = {
@@ -142,7 +148,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
         raise ConfigError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds {type(values).__name__}, allowed is a mapping of sections")
@@ -156,15 +162,18 @@ def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(dict(values))
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {_problem(e)}" for e in error.errors()]
+        lines = [f"  {_problem(e)}" for e in error.errors()]
         raise ConfigError(f"{where} cannot work:\n" + "\n".join(lines)) from error
 
 
 def _problem(error: Any) -> str:
+    if error["type"] == "value_error":  # a ConfigError, which names its field
+        return str(error["ctx"]["error"])
+    field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return "unknown key; see `rvpo train --help` and the comments in recipes/ for the allowed ones"
-    seen = "" if error["type"] in ("missing", "value_error") else f", seen {str(error['input'])[:80]!r}"
-    return f"{error['msg']}{seen}"
+        return f"{field}: unknown key; see `rvpo train --help` and the comments in recipes/ for the allowed ones"
+    seen = "" if error["type"] == "missing" else f", seen {reprlib.repr(error['input'])}"
+    return f"{field}: {error['msg']}{seen}"
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -180,7 +189,7 @@ def _override(values: dict[str, Any], text: str) -> None:
         node = _item(node, key, ".".join(parents[: i + 1]), text)
     try:
         value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
     if isinstance(node, list):
         _item(node, last, dotted, text)
@@ -188,7 +197,10 @@ def _override(values: dict[str, Any], text: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise ConfigError(f"override {text!r}: {'.'.join(parents)} is {node!r}, which has no keys")
+        above = ".".join(parents)
+        raise ConfigError(
+            f"override {text!r}: {above} is {node!r}, which has no keys: set it whole, {above}='{{{last}: {raw}, …}}'"
+        )
 
 
 def _item(node: Any, key: str, where: str, text: str) -> Any:
@@ -204,7 +216,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping, refusing a repeated key."""
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        # Not <<, which merges another mapping whose keys this one may override.
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=deep) for key in own]
         repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
         if repeated is not None:
             raise yaml.YAMLError(f"key {repeated!r} stands twice{node.start_mark}")

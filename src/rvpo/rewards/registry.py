@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,23 @@ def _module(where: str, spec: str) -> Any:
     try:
         if not where.endswith(".py"):
             return importlib.import_module(where)
-        path = Path(where).expanduser()
-        module_spec = importlib.util.spec_from_file_location(path.stem, path)
-        if module_spec is None or module_spec.loader is None:
-            raise ConfigError(f"reward {spec!r}: {where} is not a Python file")
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
+        return _module_of_file(Path(where).expanduser().resolve())
     except (ImportError, FileNotFoundError) as error:
         raise ConfigError(f"reward {spec!r}: cannot import {where} ({error}); check the name and its folder") from error
-    return module
+
+
+def _module_of_file(path: Path) -> Any:
+    """Import a file once, however many of its functions are named: it may load a judge."""
+    name = f"rvpo.rewards.file:{path}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None  # for the suffix .py
+        # Registered before it runs, as import does: dataclasses look their module up.
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -1,0 +1,524 @@
+"""Run folders: what a run leaves behind, what may be resumed, and every shipped recipe for a step or two."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from tiny_run import NOT_COMPARED
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+from trl import SFTTrainer
+
+import rvpo
+from rvpo.engines.trl.run import train
+from rvpo.errors import ConfigError, DataError
+from rvpo.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+NOUNS = ["cat", "dog", "sun", "rain", "red", "blue"]
+REWARDS = '''\
+import os
+import signal
+
+
+def even(completion_ids, scale=1.0, **_):
+    """Share of tokens with an even id."""
+    return [scale * sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+
+
+def high(completion_ids, trainer_state, **_):
+    """First token in the upper half of the vocabulary."""
+    if os.environ.get("KILL_AT_STEP") == str(trainer_state.global_step):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [float(ids[0] >= 20) for ids in completion_ids]
+'''
+RECIPE = """\
+name: whole
+output: {folder}/runs
+model: {{path: {model}}}
+data: {{path: {folder}/prompts.jsonl}}
+rewards:
+  - {folder}/rewards.py:even
+  - {{function: {folder}/rewards.py:high, weight: 0.5}}
+schedule: {{kind: linear, start: 0.5, end: 2.0}}
+trainer:
+  max_steps: 4
+  save_steps: 2
+  per_device_train_batch_size: 8
+  num_generations: 4
+  max_completion_length: 5
+  learning_rate: 1e-2
+  bf16: false
+  use_cpu: true  # equal to the last bit
+  disable_tqdm: true
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_bars_of_weights():
+    transformers_logging.disable_progress_bar()
+    yield
+    transformers_logging.enable_progress_bar()
+
+
+def write_inputs(folder: Path, model: Path) -> Path:
+    """Write prompts, reward functions and a recipe; return the recipe."""
+    rows = [{"prompt": f"what is the {noun}", "answer": f"it is the {noun}"} for noun in NOUNS]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (folder / "rewards.py").write_text(REWARDS, "utf-8")
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, model=model), "utf-8")
+    return folder / "recipe.yaml"
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def comparable(folder: Path) -> list[dict[str, Any]]:
+    """Return the metrics without what measures the machine or one process's share of a run."""
+    return [
+        {key: value for key, value in line.items() if not any(word in key for word in NOT_COMPARED)}
+        for line in metrics(folder)
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    assert comparable(folder) == comparable(other)
+    torch.testing.assert_close(weights(folder), weights(other), rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("inputs"), tiny_model_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: Path) -> Path:
+    """The folder of an uninterrupted run. Tests must not write into it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = train(load_recipe(inputs))
+    torch.set_num_threads(threads)
+    return folder
+
+
+def copy(whole: Path, to: Path, *leave_out: str) -> Path:
+    """Copy a run to ``to/runs/whole``, as if it had stopped before the ``leave_out`` were written."""
+    folder = to / "runs" / "whole"
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns(*leave_out))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"output": str(to / "runs")}), "utf-8")
+    return folder
+
+
+# --- what a run leaves behind -----------------------------------------------------------------------------------------
+
+
+def test_folder_explains_itself(whole: Path, inputs: Path, tiny_model_dir: Path):
+    recipe = load_recipe(inputs)
+    assert whole == recipe.folder
+    assert Recipe(**yaml.safe_load((whole / "recipe.yaml").read_text("utf-8"))) == recipe
+    versions = json.loads((whole / "versions.json").read_text("utf-8"))
+    assert versions["packages"]["rvpo"] == rvpo.__version__
+    assert versions["packages"]["trl"]
+    assert not list(whole.glob("*.partial"))
+
+    model = AutoModelForCausalLM.from_pretrained(whole / "model")
+    assert AutoTokenizer.from_pretrained(whole / "model").eos_token == "<eos>"
+    before = load_file(tiny_model_dir / "model.safetensors")
+    assert model.num_parameters() == sum(tensor.numel() for tensor in before.values())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in weights(whole).items())
+    assert [path.name for path in sorted(whole.glob("checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_one_json_object_a_step(whole: Path):
+    *steps, summary = metrics(whole)
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert summary["step"] == 4
+    assert "train_runtime" in summary
+    for line in steps:
+        assert {"loss", "reward", "rvpo/even/mean", "rvpo/high/responsibility", "rvpo/k"} <= line.keys()
+    assert [line["rvpo/k"] for line in steps] == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_completions_show_rewards_and_our_advantages(whole: Path):
+    files = sorted((whole / "completions").glob("*.parquet"))
+    assert len(files) == 4
+    rows = pq.read_table(files[0]).to_pylist()
+    assert {"step", "prompt", "completion", "even", "high", "advantage"} <= rows[0].keys()
+    rewards = torch.tensor([[row["even"], row["high"]] for row in rows])
+    want = rvpo.advantages(rewards, num_generations=4, k=0.5, weights=[1.0, 0.5]).advantages
+    torch.testing.assert_close(torch.tensor([row["advantage"] for row in rows]), want)
+
+
+def test_undefined_values_are_null(tmp_path: Path):
+    from transformers import TrainerState
+
+    from rvpo.engines.trl.run import MetricsFile
+
+    file = MetricsFile(tmp_path / "metrics.jsonl", None)
+    values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.5, "e": "text"}
+    file.on_log(None, TrainerState(global_step=7), None, logs=values)
+    assert metrics(tmp_path) == [{"step": 7, "a": None, "b": None, "c": None, "d": 1.5, "e": "text"}]
+
+
+def test_terminal_shows_a_short_line_a_step(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for bar in (False, True):
+        options = [f"output={tmp_path / str(bar)}", "trainer.max_steps=1", f"trainer.disable_tqdm={not bar}"]
+        train(load_recipe(inputs, options))
+        step, summary = capsys.readouterr().out.splitlines()
+        assert step.startswith("step 1/1  even 0.")
+        assert "  high 0." in step
+        assert "train_runtime" in summary
+        assert len(step) < 100
+
+
+# --- which folder may be taken ----------------------------------------------------------------------------------------
+
+
+def test_finished_run_is_kept(whole: Path, inputs: Path):
+    recipe = load_recipe(inputs)
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    with pytest.raises(ConfigError, match=r"holds a finished run: choose another name \(name=…\), or remove"):
+        train(recipe)
+    assert train(recipe, resume=True) == whole
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_unfinished_run_needs_resume(whole: Path, inputs: Path, tmp_path: Path):
+    copy(whole, tmp_path, "model")
+    with pytest.raises(ConfigError, match="holds an unfinished run: pass --resume, choose another name, or remove it"):
+        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.learning_rate=1.0", r"another trainer\.learning_rate \(0\.01, now 1\.0\)"),
+        ("trainer.beta=0.1", r"another trainer\.beta \(None, now 0\.1\)"),
+        ("seed=1", r"another seed \(0, now 1\)"),
+        ("schedule=1.0", r"another schedule \({.*}, now 1\.0\)"),
+        ("rewards=[format]", "another rewards "),
+    ],
+)
+def test_other_recipe_cannot_resume(whole: Path, inputs: Path, tmp_path: Path, override: str, message: str):
+    folder = copy(whole, tmp_path, "model")
+    before = (folder / "recipe.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=f"was started with {message}.*: resume with the same recipe"):
+        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]), resume=True)
+    assert (folder / "recipe.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("trainer.learning_rte=1", ConfigError, r"trainer\.learning_rte is no option.*mean 'learning_rate'"),
+        ("trainer.max_steps=few", ConfigError, r"trainer\.max_steps is 'few', allowed is a value of type int"),
+        ("trainer.learning_rate=fast", ConfigError, r"trainer\.learning_rate is 'fast'.* type float"),
+        ("trainer.num_generations=3", ConfigError, "trainer: .*num_generations"),
+        ("trainer.advantage_eps=small", ConfigError, "advantage_eps is "),
+        ("trainer.scale_rewards=batch", ConfigError, "scale_rewards is 'batch'"),
+        ("trainer.seed=3", ConfigError, r"trainer\.seed is decided by another section"),
+        ("trainer.reward_weights=[1]", ConfigError, r"trainer\.reward_weights is decided by another section"),
+        ("rewards=[formt]", ConfigError, "reward 'formt' is neither"),
+        ("data.path=none.jsonl", DataError, r"none\.jsonl"),
+        ("model.path=none/here", ConfigError, r"model\.path is 'none/here', and transformers finds no tokenizer"),
+        ("warm_start={data: {path: none.jsonl}, trainer: {max_stps: 1}}", ConfigError, r"warm_start\.trainer\.max_st"),
+    ],
+)
+def test_what_cannot_work_leaves_no_folder(inputs: Path, tmp_path: Path, override: str, error: type, message: str):
+    """So that the corrected command is not told of an unfinished run."""
+    with pytest.raises(error, match=f"(?s){message}"):
+        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]))
+    assert not (tmp_path / "runs").exists()
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def resume(inputs: Path, tmp_path: Path) -> Path:
+    return train(load_recipe(inputs, [f"output={tmp_path / 'runs'}"]), resume=True)
+
+
+def test_resume_where_nothing_was_started(whole: Path, inputs: Path, tmp_path: Path):
+    assert_same_run(resume(inputs, tmp_path), whole)
+
+
+def test_resume_before_the_first_checkpoint(whole: Path, inputs: Path, tmp_path: Path):
+    copy(whole, tmp_path, "model", "checkpoint-*")
+    assert_same_run(resume(inputs, tmp_path), whole)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
+def test_incomplete_checkpoint_is_passed_over(
+    whole: Path, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+):
+    folder = copy(whole, tmp_path, "model")
+    state = folder / "checkpoint-4" / "trainer_state.json"
+    if damage == "missing":
+        state.unlink()
+    else:
+        state.write_text(state.read_text("utf-8")[:200] if damage == "cut" else "", "utf-8")
+    (folder / "checkpoint-best").mkdir()  # not ours
+    with caplog.at_level(logging.WARNING):
+        assert_same_run(resume(inputs, tmp_path), whole)
+    assert "checkpoint-4 is incomplete and passed over" in caplog.text
+
+
+def test_killed_while_writing_a_line_or_the_model(whole: Path, inputs: Path, tmp_path: Path):
+    folder = copy(whole, tmp_path, "model")
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 4, "lo')
+    (folder / "model.partial").mkdir()
+    (folder / "model.partial" / "model.safetensors").write_bytes(b"cut")
+    assert_same_run(resume(inputs, tmp_path), whole)
+    assert sum("train_runtime" in line for line in metrics(folder)) == 1
+
+
+def test_killed_while_writing_the_adapter(inputs: Path, tmp_path: Path):
+    recipe = load_recipe(inputs, [f"output={tmp_path / 'runs'}", "model.peft={r: 4, target_modules: [q_proj]}"])
+    folder = train(recipe)
+    (folder / "model").rename(tmp_path / "before")
+    lines = comparable(folder)
+    train(recipe, resume=True)
+    assert comparable(folder) == lines
+    adapters = [load_file(path / "adapter_model.safetensors") for path in (tmp_path / "before", folder / "model")]
+    torch.testing.assert_close(*adapters, rtol=0, atol=0)
+
+
+# --- rewards ----------------------------------------------------------------------------------------------------------
+
+
+def test_reward_options_reach_the_function(whole: Path, inputs: Path, tmp_path: Path):
+    override = f"rewards.0={{function: {inputs.parent}/rewards.py:even, options: {{scale: 3.0}}}}"
+    recipe = load_recipe(inputs, [f"output={tmp_path}", "trainer.max_steps=1", "schedule=0.5", override])
+    line, scaled = metrics(whole)[0], metrics(train(recipe))[0]
+    # The first completions are the same, and the channel keeps its name.
+    assert scaled["rvpo/even/mean"] == pytest.approx(3 * line["rvpo/even/mean"])
+    assert scaled["rvpo/high/mean"] == line["rvpo/high/mean"]
+
+
+def test_evaluation_data_is_used_or_named_as_unused(
+    inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
+    options = [f"output={tmp_path}", f"eval_data.path={inputs.parent / 'prompts.jsonl'}", "trainer.max_steps=1"]
+    evaluate = ["trainer.eval_strategy=steps", "trainer.eval_steps=1", "trainer.num_generations_eval=4"]
+    lines = metrics(train(load_recipe(inputs, [*options, *evaluate])))
+    assert [line["step"] for line in lines if "eval_rvpo/even/mean" in line] == [1]
+    assert "\neval 1/1  even 0." in capsys.readouterr().out
+    assert "eval_data" not in caplog.text
+
+    train(load_recipe(inputs, [*options, "name=unused"]))
+    assert "eval_data is not used: set trainer.eval_strategy=steps" in caplog.text
+
+
+# --- warm start -------------------------------------------------------------------------------------------------------
+
+WARM = [
+    "trainer.max_steps=1",
+    "trainer.save_strategy=no",
+    "warm_start.trainer={max_steps: 2, per_device_train_batch_size: 2, learning_rate: 1e-2, disable_tqdm: true, "
+    "use_cpu: true}",
+]
+
+
+def warm(inputs: Path, tmp_path: Path, *overrides: str) -> Recipe:
+    data = f"warm_start.data.path={inputs.parent / 'prompts.jsonl'}"
+    return load_recipe(inputs, [f"output={tmp_path / 'runs'}", *WARM, data, *overrides])
+
+
+def test_warm_start_is_the_runs_own(inputs: Path, tmp_path: Path, tiny_model_dir: Path):
+    folder = train(warm(inputs, tmp_path))
+    started = load_file(folder / "warm_start" / "model.safetensors")
+    cold = load_file(tiny_model_dir / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in started.values())
+    assert any(not torch.equal(tensor, cold[name]) for name, tensor in started.items())
+    # The policy started there: one step away from it, and with Adam's step of 1e-2 no further.
+    assert max(float((tensor - started[name]).abs().max()) for name, tensor in weights(folder).items()) < 0.0101
+    assert sorted(path.name for path in folder.iterdir() if "warm" in path.name) == ["warm_start"]
+
+
+def test_warm_start_is_shared(inputs: Path, tmp_path: Path):
+    """LoRA's random start, too, is the same in the run that made the warm start and in one that found it."""
+    shared = tmp_path / "models" / "base-0.5B-warm"  # the dot is no suffix
+    options = [f"warm_start.output={shared}", "model.peft={r: 4, target_modules: [q_proj]}"]
+    first = train(warm(inputs, tmp_path, *options))
+    made = {path: path.stat().st_mtime_ns for path in shared.iterdir()}
+    assert [path.name for path in shared.parent.iterdir()] == [shared.name]
+    second = train(warm(inputs, tmp_path, *options, "name=second"))
+    assert {path: path.stat().st_mtime_ns for path in shared.iterdir()} == made
+
+    adapters = [load_file(folder / "model" / "adapter_model.safetensors") for folder in (first, second)]
+    torch.testing.assert_close(*adapters, rtol=0, atol=0)
+    assert comparable(first) == comparable(second)
+
+    # Method, seed and policy options are the run's; the rest makes another warm start.
+    with pytest.raises(ConfigError, match=r"was made with another trainer\.max_steps \(2, now 3\): choose another"):
+        train(warm(inputs, tmp_path, *options, "name=third", "warm_start.trainer.max_steps=3"))
+    with pytest.raises(ConfigError, match=r"was made with another data\.limit \(None, now 2\)"):
+        train(warm(inputs, tmp_path, *options, "name=third", "warm_start.data.limit=2"))
+    assert not (tmp_path / "runs" / "third").exists()
+
+
+def test_warm_start_that_another_run_makes_meanwhile(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shared = tmp_path / "models" / "warm"
+    first = train(warm(inputs, tmp_path, f"warm_start.output={shared}"))
+    shared.rename(tmp_path / "theirs")
+
+    class Slower(SFTTrainer):
+        def save_model(self, *args: Any, **kwargs: Any) -> None:
+            super().save_model(*args, **kwargs)
+            (tmp_path / "theirs").rename(shared)
+
+    monkeypatch.setattr("rvpo.engines.trl.run.SFTTrainer", Slower)
+    second = train(warm(inputs, tmp_path, f"warm_start.output={shared}", "name=second"))
+    assert [path.name for path in shared.parent.iterdir()] == ["warm"]
+    assert_same_run(second, first)
+
+
+def test_warm_start_does_not_overwrite(inputs: Path, tmp_path: Path):
+    other = tmp_path / "somebodys"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(ConfigError, match="somebodys is no warm start of ours: choose another"):
+        train(warm(inputs, tmp_path, f"warm_start.output={other}"))
+    assert [path.name for path in other.iterdir()] == ["model.safetensors"]
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_share_a_folder(inputs: Path, tmp_path: Path):
+    """One claims it and none is refused, with a warm start, as ``torchrun -m rvpo train`` in the recipes."""
+    recipe = [str(inputs), f"output={tmp_path / 'runs'}", *WARM, "trainer.max_steps=2"]
+    recipe.append(f"warm_start.data.path={inputs.parent / 'prompts.jsonl'}")
+    recipe.append("trainer.per_device_train_batch_size=4")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "rvpo", "train", *recipe],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env=os.environ
+        | {
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(Path(rvpo.__file__).parents[1]),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done: ") == 1
+    folder = tmp_path / "runs" / "whole"
+    assert [line["step"] for line in metrics(folder)] == [1, 2, 2]
+    assert (folder / "model" / "model.safetensors").exists()
+
+
+# --- the shipped recipes ----------------------------------------------------------------------------------------------
+
+SYSTEM, USER = "call the tool", "what is the {}"
+REPLY = '<think> it is </think>\n<tool_call>\n{{"name": "tool", "parameters": {{"a": "{}"}}}}\n</tool_call>'
+
+
+def write_layout(layout: str, path: Path) -> Path:
+    """Write six dialogues in a layout that a recipe names."""
+    turns = [[(SYSTEM, USER.format(noun)), REPLY.format(noun)] for noun in NOUNS]
+    prompts = [
+        [{"role": "system", "content": system}, {"role": "user", "content": user}] for (system, user), _ in turns
+    ]
+    if layout == "rlla":
+        rows = [{"instruction": system, "input": user, "output": reply} for (system, user), reply in turns]
+        path.write_text(json.dumps(rows), "utf-8")
+    elif layout == "jsonl":
+        rows = [{"prompt": prompt, "answer": reply} for prompt, (_, reply) in zip(prompts, turns, strict=True)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    else:
+        assert layout == "rlla_parquet"
+        rows = [
+            {"data_source": "rlla", "prompt": prompt, "reward_model": {"style": "rule", "ground_truth": reply}}
+            for prompt, (_, reply) in zip(prompts, turns, strict=True)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+# What a recipe asks of its machine and data, and the tiny model's stand-in has not.
+SMALLER = {
+    "trainer.use_vllm": "false",  # needs a GPU
+    "trainer.generation_batch_size": "16",
+    "trainer.gradient_accumulation_steps": "1",
+    "warm_start.trainer.max_steps": "1",
+    "data.offset": "2",  # of six dialogues
+    "warm_start.data.limit": "2",
+}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipe_runs(path: Path, tmp_path: Path, tiny_model_dir: Path):
+    """Three steps of the real thing: only the sizes above, the model and the rows are others.
+
+    bf16, KL to a reference, gradient checkpointing, LoRA and several updates a generation stay as each recipe has them.
+    """
+    shipped = yaml.safe_load(path.read_text("utf-8"))
+
+    def has(key: str) -> bool:
+        *parents, last = key.split(".")
+        section = shipped
+        for parent in parents:
+            section = section.get(parent) or {}
+        return last in section
+
+    data = write_layout(shipped["data"]["layout"], tmp_path / Path(shipped["data"]["path"]).name)
+    overrides = [f"{key}={value}" for key, value in SMALLER.items() if has(key)]
+    overrides += [f"{key}={data}" for key in ("data.path", "eval_data.path", "warm_start.data.path") if has(key)]
+    if has("warm_start.output"):
+        overrides.append(f"warm_start.output={tmp_path / 'models' / 'warm'}")
+    overrides += [
+        f"output={tmp_path / 'runs'}",
+        f"model.path={tiny_model_dir}",
+        "trainer.per_device_train_batch_size=8",
+        "trainer.max_completion_length=6",
+        "trainer.max_steps=3",
+        "trainer.save_strategy=no",
+    ]
+    recipe = load_recipe(path, overrides)
+    folder = train(recipe)
+
+    *steps, _ = metrics(folder)
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    # The paper's generation serves several updates; the others generate anew in each step.
+    generating = steps[::2] if path.stem.startswith("qwen") else steps
+    assert [line["rvpo/k"] for line in generating] == ([0.5, 2.0] if path.stem.startswith("qwen") else [1.0] * 3)
+    for line in generating:
+        # The tiny model knows no tags: every reply misses the format and calls nothing.
+        assert (line["rvpo/format_reward/mean"], line["rvpo/correctness_reward/mean"]) == (0.0, -3.0)
+        assert line["rvpo/correctness_reward/missing"] == 0.0
+    adapter = folder / "model" / "adapter_config.json"
+    assert adapter.exists() == (recipe.model.peft is not None)
+    assert (tmp_path / "models" / "warm" / "model.safetensors").exists() == (recipe.warm_start is not None)

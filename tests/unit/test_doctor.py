@@ -1,0 +1,68 @@
+"""The doctor tells the truth about this environment, and its remedies exist."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import rvpo
+from rvpo import doctor
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_installed():
+    assert doctor.installed("torch") == importlib.metadata.version("torch")
+    assert doctor.installed("no-such-distribution") is None
+
+
+def test_own_version_is_that_of_the_code():
+    assert doctor.installed("rvpo") == rvpo.__version__ == PROJECT["version"]
+
+
+def test_missing_packages_are_named():
+    capability = doctor.Capability("x", ("torch", "no-such-distribution"), "rvpo[x]")
+    assert capability.missing == ["no-such-distribution"]
+    assert doctor.Capability("x", ("torch",), "rvpo").missing == []
+
+
+@pytest.mark.parametrize("capability", doctor.CAPABILITIES, ids=lambda capability: capability.what)
+def test_remedies_bring_what_is_needed(capability: doctor.Capability):
+    """Each extra of ours that is recommended exists and, with the base install, names the packages."""
+    package, _, extras = capability.install.rstrip("]").partition("[")
+    if package != "rvpo":
+        assert capability.install == "trl[vllm]"  # pinned by TRL, which knows what it works with
+        return
+    requirements = PROJECT["dependencies"] + [
+        line for extra in filter(None, extras.split(",")) for line in PROJECT["optional-dependencies"][extra]
+    ]
+    for needed in capability.needs:
+        assert any(line.startswith(f"{needed}>=") for line in requirements), needed
+
+
+def test_tested_versions_are_those_of_the_constraints():
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    for name, version in doctor.TESTED.items():
+        assert any(line.startswith(f"{name}=={version}.") for line in constraints), name
+
+
+def test_untested_versions_are_noted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "TESTED", {"torch": "0.1", "no-such-distribution": "1.0"})
+    (note,) = doctor.untested()
+    assert note.startswith(f"torch {doctor.installed('torch')} is installed, tested is 0.1")
+    # rvpo needs torch 2.6, so 2.1 is always another version, also where 2.13 begins with the same letters.
+    monkeypatch.setattr(doctor, "TESTED", {"torch": "2.1"})
+    assert len(doctor.untested()) == 1
+    monkeypatch.setattr(doctor, "TESTED", {"torch": str(doctor.installed("torch")).rpartition(".")[0]})
+    assert doctor.untested() == []
+
+
+def test_versions_are_json_and_name_every_package():
+    versions = json.loads(json.dumps(doctor.versions()))
+    assert set(versions["packages"]) == set(doctor.PACKAGES)
+    assert versions["packages"]["rvpo"] == rvpo.__version__
+    assert versions["torch_threads"] >= 1

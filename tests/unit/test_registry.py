@@ -1,0 +1,135 @@
+"""Reward entries of a recipe become callables: built-in names, modules and files, with their options bound."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import pytest
+
+from rvpo.errors import ConfigError
+from rvpo.rewards import toolcall
+from rvpo.rewards.registry import BUILTIN, load_reward
+
+FILE = '''\
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOADED = []  # what a judge's weights would be
+
+
+@dataclass
+class Judged:  # needs its module to be registered
+    value: float
+
+
+def longer(completions, than=3, scale=1.0, **_):
+    """Whether a completion is longer."""
+    return [Judged(scale * (len(text) > than)).value for text in completions]
+
+
+def state(completions, **_):
+    return LOADED
+
+
+async def later(completions, value=0.0, **_):
+    return [value for _ in completions]
+
+
+threshold = 3
+'''
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "my_rewards.py"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_builtin_names(name: str):
+    assert load_reward(name) is getattr(toolcall, f"{name}_reward")
+
+
+def test_module_function():
+    assert load_reward("rvpo.rewards.toolcall:format_reward") is toolcall.format_reward
+
+
+def test_function_of_a_file(file: Path):
+    assert load_reward(f"{file}:longer")(["ab", "abcd"]) == [0.0, 1.0]
+
+
+def test_file_relative_to_here_and_to_home(file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(file.parent)
+    assert load_reward("my_rewards.py:longer")(["abcd"]) == [1.0]
+    monkeypatch.setenv("HOME", str(file.parent))
+    assert load_reward("~/my_rewards.py:longer")(["abcd"]) == [1.0]
+
+
+def test_a_file_is_loaded_once(file: Path):
+    assert load_reward(f"{file}:state")([]) is load_reward(f"{file.parent}/./my_rewards.py:state")([])
+
+
+def test_files_of_the_same_name_are_two(file: Path, tmp_path: Path):
+    other = tmp_path / "other" / file.name
+    other.parent.mkdir()
+    other.write_text("def longer(completions, **_):\n    return [7.0]\n", encoding="utf-8")
+    assert load_reward(f"{file}:longer")(["abcd"]) == [1.0]
+    assert load_reward(f"{other}:longer")(["abcd"]) == [7.0]
+
+
+def test_options_are_bound_and_the_name_is_kept(file: Path):
+    """TRL names the channel after the function."""
+    bound = load_reward(f"{file}:longer", {"than": 1, "scale": 2.0})
+    assert bound(["a", "ab"]) == [0.0, 2.0]
+    assert bound.__name__ == "longer"
+    assert load_reward(f"{file}:longer", {})(["ab"]) == [0.0]
+
+
+def test_options_of_an_async_function(file: Path):
+    """TRL asks whether to await it."""
+    bound = load_reward(f"{file}:later", {"value": 0.5})
+    assert inspect.iscoroutinefunction(bound)
+    assert asyncio.run(bound(["a", "b"])) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("formt", "'formt' is neither a built-in name (format, correctness, length) nor 'module:function'"),
+        (":format_reward", "is neither a built-in name"),
+        ("rvpo.rewards.toolcall:formt", "rvpo.rewards.toolcall has no callable 'formt'"),
+        ("rvpo.rewards.toolcall:", "has no callable ''"),
+        ("rvpo.rewards.toolcall:WORDS", "has no callable 'WORDS'"),
+        ("no_such_module:f", "cannot import no_such_module (No module named 'no_such_module'); check the name"),
+        ("none.py:f", "cannot import none.py"),
+    ],
+)
+def test_nothing_callable_there(spec: str, message: str):
+    with pytest.raises(ConfigError) as caught:
+        load_reward(spec)
+    assert message in str(caught.value)
+    assert repr(spec) in str(caught.value)
+
+
+def test_file_without_the_function(file: Path):
+    for name in ("shorter", "threshold"):
+        with pytest.raises(ConfigError, match=f"has no callable '{name}'"):
+            load_reward(f"{file}:{name}")
+
+
+def test_unknown_option(file: Path):
+    with pytest.raises(ConfigError, match="has no option 'then'; it takes completions, than, scale"):
+        load_reward(f"{file}:longer", {"then": 1})
+
+
+def test_errors_of_the_file_itself_are_shown_as_they_are(tmp_path: Path):
+    """Its author needs the traceback; and a second try runs the file again."""
+    path = tmp_path / "broken.py"
+    path.write_text("raise RuntimeError('no judge here')\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no judge here"):
+            load_reward(f"{path}:f")
