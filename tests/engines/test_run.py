@@ -180,7 +180,7 @@ def test_completions_show_rewards_and_our_advantages(whole: Path):
 def test_undefined_values_are_null(tmp_path: Path):
     from transformers import TrainerState
 
-    from rvpo.engines.trl.run import MetricsFile
+    from rvpo.engines.trl.logs import MetricsFile
 
     file = MetricsFile(tmp_path / "metrics.jsonl", None)
     values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.5, "e": "text"}
@@ -396,7 +396,7 @@ def test_warm_start_that_another_run_makes_meanwhile(inputs: Path, tmp_path: Pat
             super().save_model(*args, **kwargs)
             (tmp_path / "theirs").rename(shared)
 
-    monkeypatch.setattr("rvpo.engines.trl.run.SFTTrainer", Slower)
+    monkeypatch.setattr("rvpo.engines.trl.warm_start.SFTTrainer", Slower)
     second = train(warm(inputs, tmp_path, f"warm_start.output={shared}", "name=second"))
     assert [path.name for path in shared.parent.iterdir()] == ["warm"]
     assert_same_run(second, first)

@@ -62,6 +62,7 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
     """As they are: without a GPU rvpo sets ``use_cpu``, with which bf16 is allowed; vLLM starts with the trainer."""
     pytest.importorskip("trl")
     from rvpo.engines.trl import run
+    from rvpo.engines.trl.warm_start import config
 
     recipe = load_recipe(path)
     args = run._config(recipe)
@@ -70,7 +71,7 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
     assert args.reward_weights == [1.0, 1.0]
     for option, value in recipe.trainer.items():
         assert getattr(args, option) == value, option
-    warm_start = run._config_warm_start(recipe)
+    warm_start = config(recipe)
     assert (warm_start is None) == (recipe.warm_start is None)
 
 

@@ -1,0 +1,77 @@
+"""The run's folder: who owns it, what it was started with, and where to resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rvpo.doctor import versions
+from rvpo.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def check_free(folder: Path, resolved: dict[str, Any], resume: bool) -> None:
+    """Raise ConfigError unless the folder is free, or holds this very run and may be resumed."""
+    path = folder / "recipe.yaml"
+    if not path.exists():
+        return
+    if not resume:
+        raise ConfigError(f"{folder} holds an unfinished run: pass --resume, choose another name, or remove it")
+    before = yaml.safe_load(path.read_text("utf-8"))
+    if changed := difference(before, resolved):
+        raise ConfigError(
+            f"{folder} was started with another {changed[0]} ({changed[1]!r}, now {changed[2]!r}): resume with the "
+            "same recipe and overrides, or choose another name"
+        )
+
+
+def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """Return the first field, however deep, in which two recipes differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        fields = {**now, **before}
+        found = (difference(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in fields)
+        return next((difference for difference in found if difference), None)
+    return None if before == now else (where, before, now)
+
+
+def claim(folder: Path, resolved: dict[str, Any]) -> None:
+    """Create the run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False))
+    write(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
+
+
+def step(checkpoint: Path) -> int:
+    """Return the training step of a checkpoint."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def is_last(checkpoint: Path) -> bool:
+    """Return whether the checkpoint is that of the last step."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint; one cut off while being written is passed over."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    for path in sorted(found, key=step, reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s is incomplete and passed over", path)
+        else:
+            return path
+    return None
