@@ -20,6 +20,8 @@ def __getattr__(name: str) -> object:
     """Load a public name from ``rvpo.core`` on first use."""
     if name == "schedules":
         return importlib.import_module("rvpo.core.schedules")
+    if name == "trl":  # no public name of the core; for whoever writes rvpo.trl after `import rvpo`
+        return importlib.import_module("rvpo.trl")
     if name in __all__:
         return getattr(importlib.import_module("rvpo.core"), name)
     raise AttributeError(f"module 'rvpo' has no attribute {name!r}; public names are {', '.join(__all__)}")

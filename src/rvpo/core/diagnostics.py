@@ -116,22 +116,27 @@ def _masked_corr(a: Tensor, z: Tensor, mask: Tensor) -> Tensor:
     return (da * dz).sum(0) / (da.square().sum(0) * dz.square().sum(0)).sqrt()
 
 
-def rarely_met(result: Advantages, below: float = 0.3) -> Tensor:
-    """Tell which live channels are rarely met, so that a soft minimum suppresses rather than guards them.
+def rarely_met(rewards: Tensor, below: float = 0.3) -> Tensor:
+    """Tell which channels are rarely met, so that a soft minimum suppresses rather than guards them.
 
-    A completion meets a channel when its reward lies above the middle of the range seen in this batch; on the middle it
-    half meets it. For a binary channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only
+    A completion meets a channel when its reward lies above the middle of the channel's range; on the middle it half
+    meets it. For a binary channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only
     z = -sqrt(p/(1-p)): while p is small the minimum hardly sees failures and never sees successes.
 
+    Args:
+        rewards: (N, M), NaN = missing; the more completions, the surer.
+        below: the share that counts as rare.
+
     Returns:
-        (M,) bool, True where the share of completions that meet the channel lies below ``below`` by at least one
-        standard error and the channel is live somewhere.
+        (M,) bool, True where the share of scored completions that meet the channel lies below ``below`` by three
+        standard errors. Channels that are constant, or scored on fewer than 32 completions, are False.
     """
-    rewards, scored = result.rewards.detach(), ~result.missing
+    scored = ~rewards.isnan()
     low = rewards.masked_fill(~scored, torch.inf).amin(0)
     high = rewards.masked_fill(~scored, -torch.inf).amax(0)
     middle = (low + high) / 2
     met = ((rewards > middle).to(rewards.dtype) + 0.5 * (rewards == middle)).masked_fill(~scored, 0.0).sum(0)
-    met = met / scored.sum(0)
-    error = (met * (1 - met) / scored.sum(0)).sqrt()
-    return result.live.any(0) & (met + error < below)
+    n = scored.sum(0)
+    share = met / n
+    error = (share * (1 - share) / n).sqrt()
+    return (n >= 32) & (low < high) & (share + 3 * error < below)

@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpo.quickstart.cells import Cell
+from rvpo.quickstart.cells import GDPO, GRPO, RVPO_K1, RVPO_K2, RVPO_PAPER, Cell
 from rvpo.quickstart.records import Record
 from rvpo.quickstart.report import caption, of
 
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#999999")  # colour-blind safe (Okabe and Ito), in the order of methods
+# Colour-blind safe (Okabe and Ito). A method has the same colour in every cell.
+COLOURS = {
+    GDPO.name: "#d55e00",
+    GRPO.name: "#0072b2",
+    RVPO_K1.name: "#009e73",
+    RVPO_K2.name: "#cc79a7",
+    RVPO_PAPER.name: "#56b4e9",
+}
+OTHER = "#999999"
 WINDOW = 5  # steps averaged: one step is 64 rollouts
 ROWS = (("strict format met", "format_curve"), ("worst channel", "worst_curve"))
 
@@ -36,7 +44,8 @@ def draw(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
 
 def _panel(axes: Any, cell: Cell, records: Sequence[Record], curve: str) -> None:
     """Draw every seed of every method of ``cell``."""
-    for colour, method in zip(COLOURS, cell.methods, strict=False):
+    for method in cell.methods:
+        colour = COLOURS.get(method.name, OTHER)
         # No mean over seeds: the outcomes are bimodal, and a mean lies where no run does.
         label: str | None = method.name
         for record in of(records, cell, method.name):

@@ -77,6 +77,8 @@ def _arguments(method: Method, seed: int, settings: Settings, folder: str) -> RV
         output_dir=folder,
         method=method.rule,
         k=method.k,
+        k_final=method.k_final,
+        k_schedule="constant" if method.k_final is None else "linear",
         seed=seed,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.prompts * settings.generations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,20 @@ from rvpo.errors import ConfigError
 
 # GRPOConfig options that choose TRL's own aggregation, which ours replaces, with the only value they may have here.
 REPLACED = {"scale_rewards": "group", "multi_objective_aggregation": "sum_then_normalize"}
+
+# The core's names for options that are called otherwise here, as its messages begin.
+RENAMED = {
+    "beta": "variance_beta",
+    "eps": "advantage_eps",
+    "ddof": "advantage_ddof",
+    "missing": "missing_rewards",
+    "schedule kind": "k_schedule",
+    "schedule start": "k",
+    "schedule end": "k_final",
+    "a constant schedule has no end, but end": "k_final needs k_schedule linear or cosine, and k_final",
+    "a linear schedule needs an end value of k": "k_schedule is 'linear', but k_final",
+    "a cosine schedule needs an end value of k": "k_schedule is 'cosine', but k_final",
+}
 
 
 @dataclass
@@ -74,12 +89,20 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
                     f"have no effect: drop it, and choose `method` ('gdpo' is TRL's normalize_then_sum, 'grpo' its "
                     "sum_then_normalize) and `whiten` instead"
                 )
-        if any(weight < 0 for weight in self.reward_weights or ()):
+        weights = self.reward_weights
+        if weights is not None and not (
+            isinstance(weights, (list, tuple))
+            and all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights)
+            and any(weights)
+        ):
             raise ConfigError(
-                f"reward_weights is {self.reward_weights}, allowed are numbers >= 0: negate the reward inside its "
-                "reward function instead"
+                f"reward_weights is {weights!r}, allowed is a list of finite numbers >= 0, at least one above 0: "
+                "negate a reward inside its reward function instead"
             )
-        self.advantage_config(progress=0.0)
+        try:
+            self.advantage_config(progress=0.0)
+        except ConfigError as error:
+            raise ConfigError(_in_our_words(str(error))) from error
 
     def advantage_config(self, progress: float) -> AdvantageConfig:
         """Return the aggregation at ``progress``, the share of training that is done."""
@@ -107,3 +130,11 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
             return self.k  # refused by AdvantageConfig unless None
         start = 1.0 if self.k is None else self.k
         return Schedule(self.k_schedule, start, self.k_final)(progress)
+
+
+def _in_our_words(message: str) -> str:
+    """Put this config's option names into a message of the core."""
+    for theirs, ours in RENAMED.items():
+        if message.startswith((f"{theirs} is ", f"{theirs}: ")):
+            return ours + (" is None" if message[len(theirs)] == ":" else "") + message[len(theirs) :]
+    return message

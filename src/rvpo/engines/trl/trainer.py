@@ -13,7 +13,7 @@ from rvpo.core import AdvantageConfig, Advantages, compute
 from rvpo.core.diagnostics import rarely_met
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
-from rvpo.errors import ConfigError, EngineError
+from rvpo.errors import ConfigError, EngineError, RewardError
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             name = model if isinstance(model, str) else model.config._name_or_path
             args = RVPOConfig(f"{Path(name).name}-RVPO")
         self._channel_rewards: torch.Tensor | None = None
-        self._warned_rarely_met = False
+        self._recent_rewards: torch.Tensor | None = None
+        self._warned = False
         self._train_sampler: Any = None
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         names = self.reward_func_names
@@ -82,12 +83,15 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         mode = "train" if self.model.training else "eval"
         config = self.args.advantage_config(self._progress())
-        result = compute(
-            rewards,
-            config,
-            num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
-            weights=self.reward_weights,
-        )
+        try:
+            result = compute(
+                rewards,
+                config,
+                num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
+                weights=self.reward_weights,
+            )
+        except RewardError as error:
+            raise RewardError(f"{error} (channels in order: {', '.join(self.reward_func_names)})") from error
         start = self.accelerator.process_index * local.shape[0]
         output["advantages"] = result.advantages[start : start + local.shape[0]].to(local)
         logged = self._logs["advantages"]
@@ -107,16 +111,29 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             metrics["rvpo/k"] = config.k
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)
-        if config.risk < 1 or mode != "train" or self._warned_rarely_met:
+        if mode == "train":
+            self._warn_of_rarely_met(result.rewards, config.risk)
+
+    def _warn_of_rarely_met(self, rewards: torch.Tensor, risk: float) -> None:
+        """Say once which channels a soft minimum suppresses, judged over the last rollouts of many steps."""
+        if self._warned:
             return
-        rare = [name for name, met in zip(self.reward_func_names, rarely_met(result).tolist(), strict=True) if met]
+        recent = rewards if self._recent_rewards is None else torch.cat([self._recent_rewards, rewards])
+        self._recent_rewards = recent[-1024:]
+        if risk < 1:
+            return
+        rare = [
+            name
+            for name, met in zip(self.reward_func_names, rarely_met(self._recent_rewards).tolist(), strict=True)
+            if met
+        ]
         if rare:
-            self._warned_rarely_met = True
+            self._warned, self._recent_rewards = True, None
             logger.warning(
                 "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
-                "of rollouts: warm-start the model on examples that meet them, or train with method='gdpo' until they "
-                "are mostly met. This warning is shown once.",
-                config.risk,
+                "of rollouts (by a reward above the middle of its range): warm-start the model on examples that meet "
+                "them, or train with method='gdpo' until they are mostly met. This warning is shown once.",
+                risk,
                 f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
             )
 
