@@ -20,7 +20,7 @@ class Capability:
     Attributes:
         what: the command or import.
         needs: distributions that it imports.
-        install: the extra that brings them.
+        install: the extra that brings them: of a clone of this project (``.[extra]``), or of another package.
     """
 
     what: str
@@ -32,13 +32,19 @@ class Capability:
         """Distributions that are not installed."""
         return [name for name in self.needs if installed(name) is None]
 
+    @property
+    def command(self) -> str:
+        """The command that installs them; for our own extras, in the clone."""
+        ours = "-c constraints.txt -e " if self.install.startswith(".") else ""
+        return f"pip install {ours}'{self.install}'"
+
 
 CAPABILITIES = (
-    Capability("rvpo.advantages (the algorithm)", ("torch",), "rvpo"),
-    Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), "rvpo[trl]"),
-    Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), "rvpo[trl,plot]"),
-    Capability("model.peft in a recipe (LoRA)", ("peft",), "rvpo[trl]"),
-    Capability("model.gguf_file in a recipe", ("gguf",), "rvpo[gguf]"),
+    Capability("rvpo.advantages (the algorithm)", ("torch",), "."),
+    Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
+    Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
+    Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
+    Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 

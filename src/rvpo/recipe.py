@@ -15,9 +15,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,9 @@ class RewardSection(_Strict):
     """One channel."""
 
     function: str = Field(description="Built-in name, module:function or file.py:function.")
+    name: str | None = Field(
+        None, pattern=r"^\w[\w.-]*$", description="Name of the channel; default: the function's own."
+    )
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     options: dict[str, Any] = {}
 
@@ -102,6 +106,10 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
         self.advantage_options()
+        channels = [entry.name or entry.function for entry in self.rewards]
+        for i, channel in enumerate(channels):
+            if channel in channels[:i]:
+                raise ConfigError(f"rewards.{i}: another channel is {channel!r}, too: give this one another `name`")
         return self
 
     @property
@@ -112,7 +120,8 @@ class Recipe(_Strict):
     def advantage_options(self) -> dict[str, Any]:
         """Return ``method`` and ``schedule`` as options of ``RVPOConfig``, checked by the core's own configs."""
         if "k" in self.method:
-            raise ConfigError("method.k is set, but `schedule` decides k: set `schedule: 1.0` instead")
+            seen = self.method["k"]
+            raise ConfigError(f"method.k is set, but `schedule` decides k: set `schedule: {seen}` instead")
         if unknown := [key for key in self.method if key not in METHOD_OPTIONS]:
             raise ConfigError(f"method.{unknown[0]} is no option; allowed are {', '.join(METHOD_OPTIONS)}")
         options = dict(self.method)
@@ -125,15 +134,34 @@ class Recipe(_Strict):
             "missing_rewards": config.missing,
             "advantage_eps": config.eps,
             "advantage_ddof": config.ddof,
+            "k": None,
+            "k_schedule": "constant",
+            "k_final": None,
         }
         if self.schedule is None:
             return flat
         schedule = Schedule.from_mapping(self.schedule)
         if config.method != "rvpo":
             raise ConfigError(
-                f"schedule is {self.schedule!r}, but method {config.method!r} has no k: drop it, or use method rvpo"
+                f"schedule is {self.schedule!r}, but method {config.method!r} has no k: drop it (on the command line: "
+                "schedule=null), or use method rvpo"
             )
         return flat | {"k": schedule.start, "k_schedule": schedule.kind, "k_final": schedule.end}
+
+
+_SECTIONS: Mapping[str, type[_Strict]] = {
+    "model": ModelSection,
+    "data": DataSection,
+    "eval_data": DataSection,
+    "rewards": RewardSection,
+    "warm_start": WarmStartSection,
+}
+
+
+def did_you_mean(key: str, allowed: Iterable[str]) -> str:
+    """Return ``: did you mean 'key'?`` where one of the allowed keys is close, else nothing."""
+    close = difflib.get_close_matches(key, allowed, n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -171,7 +199,9 @@ def _problem(error: Any) -> str:
         return str(error["ctx"]["error"])
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        return f"{field}: unknown key; see `rvpo train --help` and the comments in recipes/ for the allowed ones"
+        *above, key = [part for part in error["loc"] if isinstance(part, str)]
+        allowed = (_SECTIONS[above[-1]] if above else Recipe).model_fields
+        return f"{field}: unknown key{did_you_mean(key, allowed)}; allowed are {', '.join(allowed)}"
     seen = "" if error["type"] == "missing" else f", seen {reprlib.repr(error['input'])}"
     return f"{field}: {error['msg']}{seen}"
 

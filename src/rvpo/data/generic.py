@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rvpo.data.records import Place, Rows, shorten, source_error
+from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, shorten, source_error
 
 
 def strict_json(text: str) -> Any:
@@ -121,10 +121,8 @@ def read_hub(repo_id: str, *, subset: str | None, split: str | None, columns: se
 def require_columns(source: str, seen: list[str], needed: set[str]) -> None:
     """Raise DataError unless a table has all the ``needed`` columns."""
     if absent := sorted(needed - set(seen)):
-        next_step = "set prompt_column, and reference_columns (new name -> column of the file)"
-        raise source_error(
-            source, f"no column {', '.join(map(repr, absent))}", f"the columns {sorted(seen)}", next_step
-        )
+        seen_here = f"no column {', '.join(map(repr, absent))}"
+        raise source_error(source, seen_here, f"the columns {sorted(seen)}", f"set {COLUMN_OPTIONS}")
 
 
 def _read_table(loaded: Any, source: str, split: str | None, columns: set[str]) -> Rows:
@@ -144,6 +142,6 @@ def _require_datasets(source: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        next_step = "pip install 'rvpo[trl]'"
+        next_step = "pip install -c constraints.txt -e '.[trl]' in the clone"
         raise source_error(source, "no `datasets` library", "datasets >= 4.0", next_step) from error
     return datasets

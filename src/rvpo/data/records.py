@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = "Iterator[tuple[Place, Row]]"
 
+COLUMN_OPTIONS = (
+    "prompt_column, or reference_columns (new name -> column of the file; `reference_columns: {}` for data "
+    "without answers)"
+)
+"""How to say where a file keeps what we ask for, for messages."""
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 """The roles that a chat message may have."""
 
@@ -64,7 +70,7 @@ def require_field(place: Place, row: Row, field: str, allowed: str, label: str |
     """Return ``row[field]``; an absent or null field raises :class:`~rvpo.errors.DataError`."""
     if row.get(field) is None:
         seen = "null" if field in row else f"no such field (the row has {shorten(sorted(row))})"
-        raise place.error(label or field, seen, allowed, "add the field to this row, or name another column")
+        raise place.error(label or field, seen, allowed, f"add the field to this row, or set {COLUMN_OPTIONS}")
     return row[field]
 
 

@@ -110,7 +110,8 @@ def _check(seeds: Sequence[int], cells: Sequence[Cell], processes: int | None) -
         )
     absent = [package for package in ("trl", "transformers", "datasets", "matplotlib") if find_spec(package) is None]
     if absent:
-        raise EngineError(f'the quickstart needs {", ".join(absent)}: pip install "rvpo[trl,plot]"')
+        install = "pip install -c constraints.txt -e '.[trl,plot]' in the clone"
+        raise EngineError(f"the quickstart needs {', '.join(absent)}: {install}")
 
 
 def _train_all(jobs: list[Job], folder: Path, processes: int, progress: bool) -> dict[Job, Record]:

@@ -22,34 +22,69 @@ BUILTIN: Mapping[str, str] = {
 }
 
 
-def load_reward(spec: str, options: Mapping[str, Any] | None = None) -> RewardFunction:
+# What TRL passes to every reward function; all else that one asks for is a column of the data.
+PASSED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+
+
+def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str | None = None) -> RewardFunction:
     """Load a reward function and bind its options.
 
     Args:
         spec: a name in :data:`BUILTIN`, ``package.module:function``, or ``path/to/file.py:function``. The code that it
             names is imported, so name only code that you would run.
         options: keyword arguments bound to the function, for example a threshold.
+        name: of the channel; None keeps the function's own.
 
     Raises:
         ConfigError: when nothing callable is found there, or it does not take one of the options.
     """
-    where, _, name = BUILTIN.get(spec, spec).rpartition(":")
+    where, _, attribute = BUILTIN.get(spec, spec).rpartition(":")
     if not where:
         raise ConfigError(
             f"reward {spec!r} is neither a built-in name ({', '.join(BUILTIN)}) nor 'module:function' nor "
             "'file.py:function'"
         )
-    function = getattr(_module(where, spec), name, None)
+    function = getattr(_module(where, spec), attribute, None)
     if not callable(function):
-        raise ConfigError(f"reward {spec!r}: {where} has no callable {name!r}")
-    if not options:
-        return function  # type: ignore[no-any-return]
-    parameters = inspect.signature(function).parameters
-    unknown = [key for key in options if key not in parameters]
-    if unknown:
-        raise ConfigError(f"reward {spec!r} has no option {unknown[0]!r}; it takes {', '.join(parameters)}")
-    # TRL names the channel after the function, so the wrapper keeps its name.
-    return functools.update_wrapper(functools.partial(function, **options), function)
+        raise ConfigError(f"reward {spec!r}: {where} has no callable {attribute!r}")
+    if options:
+        parameters = inspect.signature(function).parameters
+        unknown = [key for key in options if key not in parameters]
+        if unknown:
+            raise ConfigError(f"reward {spec!r} has no option {unknown[0]!r}; it takes {', '.join(parameters)}")
+        # TRL names the channel after the function, so the wrapper keeps its name.
+        function = functools.update_wrapper(functools.partial(function, **options), function)
+    return function if name is None else _named(function, name)
+
+
+def needed_columns(function: RewardFunction) -> list[str]:
+    """Return the parameters that have no default and that TRL does not pass itself: options, or columns of the data."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # not written in Python
+        return []
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in PASSED
+    ]
+
+
+def _named(function: RewardFunction, name: str) -> RewardFunction:
+    """Wrap a function under another name. TRL looks through a partial, and awaits only what is declared async."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__):
+
+        async def named(*args: Any, **kwargs: Any) -> Any:
+            return await function(*args, **kwargs)
+    else:
+
+        def named(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+    functools.update_wrapper(named, function).__name__ = name
+    return named
 
 
 def _module(where: str, spec: str) -> Any:

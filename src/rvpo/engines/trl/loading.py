@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rvpo.data import load_prompts
 from rvpo.errors import ConfigError
-from rvpo.recipe import DataSection, ModelSection
+from rvpo.recipe import DataSection, ModelSection, RewardSection, did_you_mean
+from rvpo.rewards.registry import RewardFunction, load_reward, needed_columns
+
+# Which part of the recipe decides a trainer's option; the section `method` decides the others.
+DECIDED_BY = {
+    "trainer.k": "schedule",
+    "trainer.k_schedule": "schedule",
+    "trainer.k_final": "schedule",
+    "trainer.output_dir": "output and name",
+    "trainer.seed": "seed",
+    "trainer.reward_weights": "rewards[].weight",
+    "warm_start.trainer.output_dir": "warm_start.output",
+}
 
 
 def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where: str) -> Any:
@@ -20,15 +32,17 @@ def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where:
     allowed = {field.name: getattr(field.type, "__name__", str(field.type)) for field in dataclasses.fields(cls)}
     unknown = sorted(set(options) - allowed.keys())
     if unknown:
-        close = difflib.get_close_matches(unknown[0], allowed, n=1)
-        hint = f": did you mean {close[0]!r}?" if close else ""
+        theirs = next(base.__name__ for base in cls.__mro__ if base.__module__.startswith("trl."))
+        hint = did_you_mean(unknown[0], allowed) or f": https://huggingface.co/docs/trl lists those of {theirs}"
         raise ConfigError(f"{where}.{unknown[0]} is no option of {cls.__name__}{hint}")
     twice = sorted(set(options) & set(own))
     if twice:
-        raise ConfigError(f"{where}.{twice[0]} is decided by another section of the recipe: set it there")
+        option = f"{where}.{twice[0]}"
+        raise ConfigError(f"{option} is decided by `{DECIDED_BY.get(option, 'method')}` of the recipe: set it there")
     for key, value in options.items():
-        if isinstance(value, str) and allowed[key] in ("int", "float", "bool"):
-            raise ConfigError(f"{where}.{key} is {value!r}, allowed is a value of type {allowed[key]}")
+        kind = allowed[key].removesuffix(" | None")
+        if (isinstance(value, str) and kind in ("int", "float", "bool")) or (isinstance(value, float) and kind == "int"):
+            raise ConfigError(f"{where}.{key} is {value!r}, allowed is a value of type {kind}")
     # Transformers insists on use_cpu where there is nothing else to use.
     options = {"use_cpu": not torch.accelerator.is_available()} | options
     # YAML 1.1 reads the `no` of save_strategy: no as False.
@@ -43,6 +57,33 @@ def load_data(section: DataSection) -> Any:
     """Return the section's prompts as a ``datasets.Dataset``."""
     options = section.model_dump()
     return load_prompts(options.pop("path"), **options)
+
+
+def load_rewards(entries: Sequence[RewardSection]) -> list[RewardFunction]:
+    """Load the channels' functions.
+
+    Raises:
+        ConfigError: one of them cannot be loaded, or two would be logged under one name.
+    """
+    functions = [load_reward(entry.function, entry.options, entry.name) for entry in entries]
+    names = [getattr(function, "__name__", type(function).__name__) for function in functions]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(f"rewards.{i}: another channel is {name!r}, too: give this one another `name`")
+    return functions
+
+
+def check_columns(entries: Sequence[RewardSection], functions: list[RewardFunction], datasets: dict[str, Any]) -> None:
+    """Raise ConfigError unless each dataset has the columns that the reward functions cannot do without."""
+    for section, dataset in datasets.items():
+        for entry, function in zip(entries, functions, strict=True):
+            columns = dataset.column_names if dataset is not None else needed_columns(function)
+            absent = [c for c in needed_columns(function) if c not in columns and c not in entry.options]
+            if absent:
+                raise ConfigError(
+                    f"reward {entry.function!r} needs the column {absent[0]!r}; the data has {columns}: add it to "
+                    f"{section}.reference_columns"
+                )
 
 
 def load_tokenizer(section: ModelSection) -> Any:
@@ -88,9 +129,16 @@ def _local(path: str) -> str:
 
 
 def load_peft(section: ModelSection) -> Any:
-    """Return the adapter's ``peft.LoraConfig``, or None to train all weights."""
+    """Return the adapter's ``peft.LoraConfig``, or None to train all weights.
+
+    Raises:
+        ConfigError: it does not take one of the options.
+    """
     if section.peft is None:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(task_type="CAUSAL_LM", **section.peft)
+    try:
+        return LoraConfig(**{"task_type": "CAUSAL_LM"} | section.peft)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.peft: {error}") from error

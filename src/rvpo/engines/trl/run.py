@@ -22,12 +22,19 @@ from transformers import set_seed
 
 from rvpo.engines.trl import run_folder, warm_start
 from rvpo.engines.trl.config import RVPOConfig
-from rvpo.engines.trl.loading import load_data, load_model, load_peft, load_tokenizer, trl_arguments
+from rvpo.engines.trl.loading import (
+    check_columns,
+    load_data,
+    load_model,
+    load_peft,
+    load_rewards,
+    load_tokenizer,
+    trl_arguments,
+)
 from rvpo.engines.trl.logs import MetricsFile, show_short_lines
 from rvpo.engines.trl.trainer import RVPOTrainer
 from rvpo.errors import ConfigError
 from rvpo.recipe import Recipe
-from rvpo.rewards.registry import load_reward
 
 logger = logging.getLogger(__name__)
 
@@ -55,21 +62,28 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         DataError: the data is malformed.
     """
     folder = recipe.folder
-    if (folder / "model").exists():
-        if resume:
-            logger.info("%s is finished already", folder)
-            return folder
+    finished = (folder / "model").exists()
+    if finished and not resume:
         raise ConfigError(f"{folder} holds a finished run: choose another name (name=…), or remove the folder")
     resolved = recipe.model_dump()
     run_folder.check_free(folder, resolved, resume)
+    if finished:
+        logger.info("%s is finished already", folder)
+        return folder
     # Configs, rewards and data first: what can fail at once should neither wait for a model nor leave a folder.
-    args = _config(recipe)
-    rewards = [load_reward(entry.function, entry.options) for entry in recipe.rewards]
+    args, peft_config = _config(recipe), load_peft(recipe.model)
+    rewards = load_rewards(recipe.rewards)
     dataset, eval_dataset = load_data(recipe.data), load_data(recipe.eval_data) if recipe.eval_data else None
+    check_columns(recipe.rewards, rewards, {"data": dataset, "eval_data": eval_dataset})
     sft_args = warm_start.config(recipe)
     tokenizer = load_tokenizer(recipe.model)
     if sft_args:
         warm_start.is_made(recipe)
+    if args.eval_strategy != "no" and not recipe.eval_data:
+        raise ConfigError(
+            f"trainer.eval_strategy is {args.eval_strategy.value!r}, but there is no eval_data: add the section, or "
+            "set trainer.eval_strategy=no"
+        )
     if recipe.eval_data and args.eval_strategy == "no":
         logger.warning("eval_data is not used: set trainer.eval_strategy=steps and trainer.eval_steps")
     # Every process has looked before the first one writes.
@@ -89,7 +103,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        peft_config=load_peft(recipe.model),
+        peft_config=peft_config,
         callbacks=[metrics],
     )
     show_short_lines(trainer)

@@ -11,6 +11,7 @@ import yaml
 
 from rvpo.doctor import versions
 from rvpo.errors import ConfigError
+from rvpo.recipe import load_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def check_free(folder: Path, resolved: dict[str, Any], resume: bool) -> None:
         return
     if not resume:
         raise ConfigError(f"{folder} holds an unfinished run: pass --resume, choose another name, or remove it")
-    before = yaml.safe_load(path.read_text("utf-8"))
+    before = load_recipe(path).model_dump()  # one that was written before an option existed has its default
     if changed := difference(before, resolved):
         raise ConfigError(
             f"{folder} was started with another {changed[0]} ({changed[1]!r}, now {changed[2]!r}): resume with the "
@@ -40,8 +41,15 @@ def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] |
 
 
 def claim(folder: Path, resolved: dict[str, Any]) -> None:
-    """Create the run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Create the run's folder.
+
+    Raises:
+        ConfigError: there can be none at this path.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be created ({error.strerror}): choose another output") from error
     write(folder / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False))
     write(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
 
