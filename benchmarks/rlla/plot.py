@@ -36,9 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, help="look at this many first steps; default: all that every run has")
     parser.add_argument("--last", type=int, default=4, help="the table averages this many first and last steps")
     args = parser.parse_args()
     runs = read(args.folder)
+    steps = args.steps or min(len(run) for group in runs.values() for run in group)
     figure, panels = plt.subplots(1, len(CHANNELS), figsize=(11, 4), sharex=True)
     print(
         f"| method | channel | first {args.last} steps | last {args.last} steps, each seed | mean | all steps, mean |"
@@ -47,12 +49,11 @@ def main() -> None:
     for panel, channel in zip(panels, CHANNELS, strict=True):
         key = f"rewards/{channel}/mean"
         for method, colour in COLOURS.items():
-            curves = [[line[key] for line in run] for run in runs.get(method, [])]
+            curves = [[line[key] for line in run[:steps]] for run in runs.get(method, [])]
             if not curves:
                 continue
             for curve in curves:
                 panel.plot(range(1, len(curve) + 1), curve, color=colour, alpha=0.25, linewidth=1)
-            steps = min(map(len, curves))
             mean = [statistics.fmean(curve[i] for curve in curves) for i in range(steps)]
             panel.plot(range(1, steps + 1), mean, color=colour, linewidth=2.2, label=f"{method} ({len(curves)} seeds)")
             ends = [statistics.fmean(curve[-args.last :]) for curve in curves]
