@@ -102,7 +102,7 @@ def doctor() -> None:
     typer.echo(f"{'GPU':<14}{device}\n")
     for capability in checks.CAPABILITIES:
         missing = capability.missing
-        state = f"missing {', '.join(missing)}: pip install '{capability.install}'" if missing else "works"
+        state = f"missing {', '.join(missing)}: {capability.command}" if missing else "works"
         typer.echo(f"{capability.what:<40}{state}")
     for note in checks.untested():
         typer.echo(f"note: {note}")

@@ -208,6 +208,8 @@ def test_finished_run_is_kept(whole: Path, inputs: Path):
     with pytest.raises(ConfigError, match=r"holds a finished run: choose another name \(name=…\), or remove"):
         train(recipe)
     assert train(recipe, resume=True) == whole
+    with pytest.raises(ConfigError, match=r"was started with another seed \(0, now 1\)"):
+        train(load_recipe(inputs, ["seed=1"]), resume=True)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
@@ -235,6 +237,21 @@ def test_other_recipe_cannot_resume(whole: Path, inputs: Path, tmp_path: Path, o
     assert (folder / "recipe.yaml").read_bytes() == before
 
 
+def test_recipe_from_before_an_option_existed_resumes(whole: Path, inputs: Path, tmp_path: Path):
+    folder = copy(whole, tmp_path)
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    for entry in recipe["rewards"]:
+        del entry["name"]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    assert resume(inputs, tmp_path) == folder
+
+
+def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(ConfigError, match=r"file/whole cannot be created \(Not a directory\): choose another output"):
+        train(load_recipe(inputs, [f"output={tmp_path / 'file'}"]))
+
+
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
@@ -244,8 +261,17 @@ def test_other_recipe_cannot_resume(whole: Path, inputs: Path, tmp_path: Path, o
         ("trainer.num_generations=3", ConfigError, "trainer: .*num_generations"),
         ("trainer.advantage_eps=small", ConfigError, "advantage_eps is "),
         ("trainer.scale_rewards=batch", ConfigError, "scale_rewards is 'batch'"),
-        ("trainer.seed=3", ConfigError, r"trainer\.seed is decided by another section"),
-        ("trainer.reward_weights=[1]", ConfigError, r"trainer\.reward_weights is decided by another section"),
+        ("trainer.max_steps=1e1", ConfigError, r"trainer\.max_steps is 10\.0, allowed is a value of type int"),
+        ("trainer.generation_batch_size=8.0", ConfigError, r"generation_batch_size is 8\.0, allowed .* type int"),
+        ("trainer.zzz=1", ConfigError, r"trainer\.zzz is no option.*docs/trl lists those of GRPOConfig"),
+        ("trainer.seed=3", ConfigError, r"trainer\.seed is decided by `seed`"),
+        ("trainer.k=3.0", ConfigError, r"trainer\.k is decided by `schedule`"),
+        ("trainer.whiten=none", ConfigError, r"trainer\.whiten is decided by `method`"),
+        ("trainer.output_dir=x", ConfigError, r"trainer\.output_dir is decided by `output and name`"),
+        ("trainer.reward_weights=[1]", ConfigError, r"trainer\.reward_weights is decided by `rewards\[\]\.weight`"),
+        ("trainer.eval_strategy=steps", ConfigError, "eval_strategy is 'steps', but there is no eval_data: add the"),
+        ("model.peft={rank: 4}", ConfigError, "model.peft: .*'rank'"),
+        ("rewards.1={function: format, name: even}", ConfigError, r"rewards\.1: another channel is 'even', too"),
         ("rewards=[formt]", ConfigError, "reward 'formt' is neither"),
         ("data.path=none.jsonl", DataError, r"none\.jsonl"),
         ("model.path=none/here", ConfigError, r"model\.path is 'none/here', and transformers finds no tokenizer"),
@@ -256,6 +282,15 @@ def test_what_cannot_work_leaves_no_folder(inputs: Path, tmp_path: Path, overrid
     """So that the corrected command is not told of an unfinished run."""
     with pytest.raises(error, match=f"(?s){message}"):
         train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("section", ["data", "eval_data"])
+def test_column_that_a_reward_needs(inputs: Path, tmp_path: Path, section: str):
+    options = [f"output={tmp_path / 'runs'}", "rewards.0=format", f"eval_data.path={inputs.parent / 'prompts.jsonl'}"]
+    message = rf"'format' needs the column 'answer'; the data has \['prompt'\]: add it to {section}\.reference_columns"
+    with pytest.raises(ConfigError, match=message):
+        train(load_recipe(inputs, [*options, f"{section}.reference_columns={{}}"]))
     assert not (tmp_path / "runs").exists()
 
 

@@ -256,7 +256,11 @@ MALFORMED = {
     "content parts": (chat({"role": "user", "content": [{"type": "text"}]}), "content': saw list .*join the parts"),
     "further keys": (chat(USER | {"tool_calls": [1]}), r"further keys \['tool_calls'\]; allowed: only"),
     "key in a key": (chat(USER | {"con": 1}), r"further keys \['con'\]"),
-    "no answer": ({"prompt": "p"}, "field 'answer': saw no such field"),
+    "no answer": (
+        {"prompt": "p"},
+        "field 'answer': saw no such field.*; next step: add the field to this row, or set prompt_column, or "
+        "reference_columns .*`reference_columns: {}` for data without answers",
+    ),
     "answer no text": ({"prompt": "p", "answer": 4}, "field 'answer': saw int 4; .*write the value as a string"),
     "blank answer": ({"prompt": "p", "answer": " "}, "field 'answer': saw ' '; .*remove the row"),
     "surrogate": ({"prompt": "a\ud800", "answer": "a"}, r"field 'prompt': saw the lone surrogate '\\ud800' at char"),

@@ -25,18 +25,19 @@ def test_own_version_is_that_of_the_code():
 
 
 def test_missing_packages_are_named():
-    capability = doctor.Capability("x", ("torch", "no-such-distribution"), "rvpo[x]")
+    capability = doctor.Capability("x", ("torch", "no-such-distribution"), ".[x]")
     assert capability.missing == ["no-such-distribution"]
-    assert doctor.Capability("x", ("torch",), "rvpo").missing == []
+    assert doctor.Capability("x", ("torch",), ".").missing == []
 
 
 @pytest.mark.parametrize("capability", doctor.CAPABILITIES, ids=lambda capability: capability.what)
 def test_remedies_bring_what_is_needed(capability: doctor.Capability):
     """Each extra of ours that is recommended exists and, with the base install, names the packages."""
     package, _, extras = capability.install.rstrip("]").partition("[")
-    if package != "rvpo":
-        assert capability.install == "trl[vllm]"  # pinned by TRL, which knows what it works with
+    if package != ".":
+        assert capability.command == "pip install 'trl[vllm]'"  # pinned by TRL, which knows what it works with
         return
+    assert capability.command == f"pip install -c constraints.txt -e '{capability.install}'"
     requirements = PROJECT["dependencies"] + [
         line for extra in filter(None, extras.split(",")) for line in PROJECT["optional-dependencies"][extra]
     ]

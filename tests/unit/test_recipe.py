@@ -99,6 +99,9 @@ def test_defaults():
         "missing_rewards": "drop",
         "advantage_eps": 1e-4,
         "advantage_ddof": 1,
+        "k": None,
+        "k_schedule": "constant",
+        "k_final": None,
     }
 
 
@@ -113,6 +116,9 @@ def test_method_options_reach_the_trainer():
         "missing_rewards": "error",
         "advantage_eps": 1e-6,
         "advantage_ddof": 0,
+        "k": None,
+        "k_schedule": "constant",
+        "k_final": None,
     }
 
 
@@ -168,6 +174,18 @@ def test_unknown_key(sections: dict, field: str):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
+        ({"modell": {}}, "modell: unknown key: did you mean 'model'?; allowed are name, output, seed, model, data,"),
+        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?; allowed are function, name, weight, options"),
+        ({"warm_start": {"data": {"path": "d", "x": 1}}}, "warm_start.data.x: unknown key; allowed are path, layout,"),
+    ],
+)
+def test_unknown_key_is_told_the_allowed_ones(sections: dict, message: str):
+    assert message in refused(**sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
         ({"name": 2024}, "name: Input should be a valid string, seen 2024"),
         ({"name": "a/b"}, "seen 'a/b'"),
         ({"name": ".."}, "seen '..'"),  # would be the output folder's parent
@@ -199,7 +217,12 @@ def test_wrong_value(sections: dict, message: str):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"method": {"k": 1.0}}, "method.k is set, but `schedule` decides k: set `schedule: 1.0` instead"),
+        ({"method": {"k": 2.5}}, "method.k is set, but `schedule` decides k: set `schedule: 2.5` instead"),
+        ({"rewards": ["format", "format"]}, "rewards.1: another channel is 'format', too: give this one another `na"),
+        (
+            {"rewards": [{"function": "f", "name": "x"}, {"function": "g", "name": "x"}]},
+            "rewards.1: another channel is 'x', too",
+        ),
         ({"method": {"nme": "gdpo"}}, "method.nme is no option; allowed are name, beta"),
         ({"method": {"name": "rvpo", "method": "gdpo"}}, "method.method is no option"),
         ({"method": {"rtol": 0.1}}, "method.rtol is no option"),  # the trainer has none, so it would be lost
@@ -207,7 +230,10 @@ def test_wrong_value(sections: dict, message: str):
         ({"method": {"name": "gdpo", "beta": 1.0}}, "beta is 1.0, but method 'gdpo' has no beta"),
         ({"method": {"name": "grpo", "whiten": "batch"}}, "is not GRPO"),
         ({"method": {"eps": -1}}, "eps is -1, allowed is a number in"),
-        ({"method": {"name": "gdpo"}, "schedule": 1.0}, "schedule is 1.0, but method 'gdpo' has no k: drop it"),
+        (
+            {"method": {"name": "gdpo"}, "schedule": 1.0},
+            "schedule is 1.0, but method 'gdpo' has no k: drop it (on the command line: schedule=null), or use",
+        ),
         ({"schedule": "fast"}, "schedule start is 'fast', allowed is a number"),
         ({"schedule": True}, "schedule start is True"),
         ({"schedule": -1}, "schedule start is -1"),

@@ -10,7 +10,7 @@ import pytest
 
 from rvpo.errors import ConfigError
 from rvpo.rewards import toolcall
-from rvpo.rewards.registry import BUILTIN, load_reward
+from rvpo.rewards.registry import BUILTIN, load_reward, needed_arguments
 
 FILE = '''\
 from __future__ import annotations
@@ -94,6 +94,23 @@ def test_options_of_an_async_function(file: Path):
     bound = load_reward(f"{file}:later", {"value": 0.5})
     assert inspect.iscoroutinefunction(bound)
     assert asyncio.run(bound(["a", "b"])) == [0.5, 0.5]
+
+
+def test_name_is_what_trl_logs(file: Path):
+    """Whatever is wrapped; and TRL still knows what to await."""
+    utils = pytest.importorskip("trl.trainer.utils")
+    for spec, options in ((f"{file}:longer", {}), (f"{file}:longer", {"than": 1}), (f"{file}:later", {"value": 0.5})):
+        named = load_reward(spec, options, "other")
+        assert utils.get_callable_name(named) == "other"
+        assert utils.is_async_callable(named) == spec.endswith("later")
+    assert asyncio.run(named(completions=["a"])) == [0.5]
+    assert load_reward(f"{file}:longer", {"than": 1}, "other")(["ab"]) == [1.0]
+    assert load_reward(f"{file}:longer").__name__ == "longer"
+
+
+def test_needed_arguments(file: Path):
+    assert needed_arguments(load_reward("format", None, "other")) == ["answer"]
+    assert needed_arguments(load_reward(f"{file}:longer")) == []
 
 
 @pytest.mark.parametrize(

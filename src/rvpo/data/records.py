@@ -66,11 +66,18 @@ class Place:
         return source_error(where, seen, allowed, next_step)
 
 
-def require_field(place: Place, row: Row, field: str, allowed: str, label: str | None = None) -> Any:
+def require_field(
+    place: Place,
+    row: Row,
+    field: str,
+    allowed: str,
+    label: str | None = None,
+    next_step: str = "add the field to this row",
+) -> Any:
     """Return ``row[field]``; an absent or null field raises :class:`~rvpo.errors.DataError`."""
     if row.get(field) is None:
         seen = "null" if field in row else f"no such field (the row has {shorten(sorted(row))})"
-        raise place.error(label or field, seen, allowed, f"add the field to this row, or set {COLUMN_OPTIONS}")
+        raise place.error(label or field, seen, allowed, next_step)
     return row[field]
 
 
@@ -148,15 +155,17 @@ def to_record(
     system_prompt: str | None,
 ) -> Row:
     """Check one raw row and keep its prompt and reference columns, under their new names."""
-    prompt = check_prompt(place, prompt_column, require_field(place, row, prompt_column, "text or chat messages"))
+    next_step = f"add the field to this row, or set {COLUMN_OPTIONS}"
+    prompt = require_field(place, row, prompt_column, "text or chat messages", next_step=next_step)
+    prompt = check_prompt(place, prompt_column, prompt)
     record: Row = {"prompt": prompt if system_prompt is None else with_system_prompt(prompt, system_prompt)}
     for new_name, column in reference_columns.items():
+        allowed = "text" if new_name == "answer" else "any value but null"
+        record[new_name] = require_field(place, row, column, allowed, next_step=next_step)
         if new_name == "answer":
-            record[new_name] = require_text(place, row, column)
-        else:
-            record[new_name] = require_field(place, row, column, "any value but null")
-            if isinstance(record[new_name], str):
-                _check_unicode(place, column, record[new_name])
+            require_text(place, row, column)
+        elif isinstance(record[new_name], str):
+            _check_unicode(place, column, record[new_name])
     return record
 
 

@@ -57,8 +57,8 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
     return function if name is None else _named(function, name)
 
 
-def needed_columns(function: RewardFunction) -> list[str]:
-    """Return the parameters that have no default and that TRL does not pass itself: options, or columns of the data."""
+def needed_arguments(function: RewardFunction) -> list[str]:
+    """Return the parameters without a default that TRL does not pass by itself: options, or columns of the data."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # not written in Python
@@ -74,17 +74,17 @@ def needed_columns(function: RewardFunction) -> list[str]:
 
 def _named(function: RewardFunction, name: str) -> RewardFunction:
     """Wrap a function under another name. TRL looks through a partial, and awaits only what is declared async."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__):
 
-        async def named(*args: Any, **kwargs: Any) -> Any:
-            return await function(*args, **kwargs)
-    else:
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
-        def named(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
+    async def named_async(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
 
-    functools.update_wrapper(named, function).__name__ = name
-    return named
+    is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+    wrapper = functools.update_wrapper(named_async if is_async else named, function)
+    wrapper.__name__ = name
+    return wrapper
 
 
 def _module(where: str, spec: str) -> Any:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer.utils import get_callable_name
 
 from rvpo.data import load_prompts
 from rvpo.errors import ConfigError
 from rvpo.recipe import DataSection, ModelSection, RewardSection, did_you_mean
-from rvpo.rewards.registry import RewardFunction, load_reward, needed_columns
+from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments
 
 # Which part of the recipe decides a trainer's option; the section `method` decides the others.
 DECIDED_BY = {
@@ -41,7 +42,8 @@ def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where:
         raise ConfigError(f"{option} is decided by `{DECIDED_BY.get(option, 'method')}` of the recipe: set it there")
     for key, value in options.items():
         kind = allowed[key].removesuffix(" | None")
-        if (isinstance(value, str) and kind in ("int", "float", "bool")) or (isinstance(value, float) and kind == "int"):
+        refused = {"int": (str, float), "float": (str,), "bool": (str,)}.get(kind, ())
+        if isinstance(value, refused):
             raise ConfigError(f"{where}.{key} is {value!r}, allowed is a value of type {kind}")
     # Transformers insists on use_cpu where there is nothing else to use.
     options = {"use_cpu": not torch.accelerator.is_available()} | options
@@ -66,22 +68,22 @@ def load_rewards(entries: Sequence[RewardSection]) -> list[RewardFunction]:
         ConfigError: one of them cannot be loaded, or two would be logged under one name.
     """
     functions = [load_reward(entry.function, entry.options, entry.name) for entry in entries]
-    names = [getattr(function, "__name__", type(function).__name__) for function in functions]
+    names = [get_callable_name(function) for function in functions]
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(f"rewards.{i}: another channel is {name!r}, too: give this one another `name`")
     return functions
 
 
-def check_columns(entries: Sequence[RewardSection], functions: list[RewardFunction], datasets: dict[str, Any]) -> None:
-    """Raise ConfigError unless each dataset has the columns that the reward functions cannot do without."""
-    for section, dataset in datasets.items():
-        for entry, function in zip(entries, functions, strict=True):
-            columns = dataset.column_names if dataset is not None else needed_columns(function)
-            absent = [c for c in needed_columns(function) if c not in columns and c not in entry.options]
-            if absent:
+def check_columns(
+    entries: Sequence[RewardSection], functions: Sequence[RewardFunction], columns: list[str], section: str
+) -> None:
+    """Raise ConfigError unless the section's data has each column that a reward function cannot do without."""
+    for entry, function in zip(entries, functions, strict=True):
+        for needed in needed_arguments(function):
+            if needed not in entry.options and needed not in columns:
                 raise ConfigError(
-                    f"reward {entry.function!r} needs the column {absent[0]!r}; the data has {columns}: add it to "
+                    f"reward {entry.function!r} needs the column {needed!r}; the data has {columns}: add it to "
                     f"{section}.reference_columns"
                 )
 
@@ -139,6 +141,6 @@ def load_peft(section: ModelSection) -> Any:
     from peft import LoraConfig
 
     try:
-        return LoraConfig(**{"task_type": "CAUSAL_LM"} | section.peft)
+        return LoraConfig(task_type="CAUSAL_LM", **section.peft)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.peft: {error}") from error

@@ -74,7 +74,9 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     args, peft_config = _config(recipe), load_peft(recipe.model)
     rewards = load_rewards(recipe.rewards)
     dataset, eval_dataset = load_data(recipe.data), load_data(recipe.eval_data) if recipe.eval_data else None
-    check_columns(recipe.rewards, rewards, {"data": dataset, "eval_data": eval_dataset})
+    check_columns(recipe.rewards, rewards, dataset.column_names, "data")
+    if eval_dataset is not None:
+        check_columns(recipe.rewards, rewards, eval_dataset.column_names, "eval_data")
     sft_args = warm_start.config(recipe)
     tokenizer = load_tokenizer(recipe.model)
     if sft_args:
