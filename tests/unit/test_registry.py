@@ -108,6 +108,13 @@ def test_name_is_what_trl_logs(file: Path):
     assert load_reward(f"{file}:longer").__name__ == "longer"
 
 
+def test_function_without_room_for_what_it_does_not_use(tmp_path: Path):
+    path = tmp_path / "narrow.py"
+    path.write_text("def narrow(completions):\n    return [0.0] * len(completions)\n")
+    with pytest.raises(ConfigError, match=r"called with prompts, completions, .* add \*\*_ to its parameters"):
+        load_reward(f"{path}:narrow")
+
+
 def test_needed_arguments(file: Path):
     assert needed_arguments(load_reward("format", None, "other")) == ["answer"]
     assert needed_arguments(load_reward(f"{file}:longer")) == []

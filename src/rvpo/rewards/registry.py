@@ -22,7 +22,7 @@ BUILTIN: Mapping[str, str] = {
 }
 
 
-# What TRL passes to every reward function; all else that one asks for is a column of the data.
+# What an engine passes to every reward function; all else that one asks for is a column of the data.
 PASSED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 
 
@@ -36,7 +36,8 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
         name: of the channel; None keeps the function's own.
 
     Raises:
-        ConfigError: when nothing callable is found there, or it does not take one of the options.
+        ConfigError: when nothing callable is found there, it does not take one of the options, or it has no ``**_`` for
+            the arguments that it does not use.
     """
     where, _, attribute = BUILTIN.get(spec, spec).rpartition(":")
     if not where:
@@ -47,6 +48,11 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
     function = getattr(_module(where, spec), attribute, None)
     if not callable(function):
         raise ConfigError(f"reward {spec!r}: {where} has no callable {attribute!r}")
+    if not _takes_any_keyword(function):
+        raise ConfigError(
+            f"reward {spec!r} takes no further keyword arguments, but is called with {', '.join(PASSED[:3])}, … and "
+            "every column of the data: add **_ to its parameters"
+        )
     if options:
         parameters = inspect.signature(function).parameters
         unknown = [key for key in options if key not in parameters]
@@ -70,6 +76,14 @@ def needed_arguments(function: RewardFunction) -> list[str]:
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         and parameter.name not in PASSED
     ]
+
+
+def _takes_any_keyword(function: RewardFunction) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # not written in Python
+        return True
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _named(function: RewardFunction, name: str) -> RewardFunction:
