@@ -62,8 +62,9 @@ def finding(cell: Cell, records: Sequence[Record]) -> str:
 def caption(cell: Cell, records: Sequence[Record]) -> str:
     """Say in a few words how the seeds of each method ended, for the plot."""
     runs = {method.name: of(records, cell, method.name) for method in cell.methods}
-    counts = " · ".join(f"{name}: {_kept(rs)} of {len(rs)}" for name, rs in runs.items())
-    return f"seeds that end with every channel at {KEPT:.0%} or more:\n{counts}"
+    counts = [f"{name}: {_kept(rs)} of {len(rs)}" for name, rs in runs.items()]
+    lines = [" · ".join(counts[i : i + 2]) for i in range(0, len(counts), 2)]  # more would not fit above a panel
+    return "\n".join([f"seeds that end with every channel at {KEPT:.0%} or more:", *lines])
 
 
 def of(records: Sequence[Record], cell: Cell, method: str) -> list[Record]:
