@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_run import ON_CPU
 from typer.testing import CliRunner
 
 import rvpo
@@ -26,13 +27,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         text=True,
         timeout=180,
         check=False,
-        env=os.environ
-        | {
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(Path(rvpo.__file__).parents[1]),
-        }
-        | environment,
+        env=os.environ | ON_CPU | environment,
     )
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
-from tiny_run import NOT_COMPARED
+from tiny_run import NOT_COMPARED, ON_CPU
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from trl import SFTTrainer
@@ -461,12 +461,7 @@ def test_two_processes_share_a_folder(inputs: Path, tmp_path: Path):
         text=True,
         timeout=180,
         check=False,
-        env=os.environ
-        | {
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(Path(rvpo.__file__).parents[1]),
-        },
+        env=os.environ | ON_CPU,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done: ") == 1

@@ -23,10 +23,14 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import rvpo
 from rvpo.trl import RVPOConfig, RVPOTrainer
 
 P, G = 2, 4
 N = P * G
+
+# The environment of a process that runs this checkout on one CPU thread.
+ON_CPU = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
 
 # Logged values that measure the machine, or the whole run rather than one step.
 NOT_COMPARED = ("runtime", "per_second", "step_time", "train_loss", "total_flos", "num_tokens", "profiling")

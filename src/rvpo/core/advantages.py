@@ -109,9 +109,8 @@ def _aggregate(
     """Apply the method's rule -> aggregate (N,), responsibilities (N, M), rows that take part (N,)."""
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
     shares = w * present
-    total = shares.sum(-1, keepdim=True)
-    takes_part = total[:, 0] > 0
-    p = shares / total.masked_fill(total == 0, 1.0)
+    takes_part = (shares > 0).any(-1)
+    p = aggregate.normalised(shares)
     z = scores.z.masked_fill(~present, 0.0)
     if config.k is not None:
         return *aggregate.soft_min(z, p, config.k), takes_part
@@ -144,13 +143,13 @@ def _weighted_sum(r: Tensor, w: Tensor, scores: GroupScores, groups: Groups) -> 
 
 def _whiten(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
     """Centre and scale the aggregate over the batch or the group; rows that take no part get 0 and are not counted."""
-    counted = a.masked_fill(~takes_part, torch.nan)
     if config.whiten == "none":
-        return counted.nan_to_num(nan=0.0)
+        return a.masked_fill(~takes_part, 0.0)
     if config.whiten == "batch":
         groups = Groups(torch.zeros_like(groups.index), 1, block=a.shape[0])
     # A row is a completion on a single channel here, so normalisation is the one of the rewards.
-    scores = group_zscore(counted[:, None], groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
+    counted = a.masked_fill(~takes_part, torch.nan)[:, None]
+    scores = group_zscore(counted, groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
     return scores.z[:, 0].nan_to_num(nan=0.0)
 
 
