@@ -7,6 +7,7 @@ was seen, the values that are allowed, and the next step. Each subclass belongs 
     ├── ConfigError    an option, recipe or combination of options cannot work (raised when it is built)
     ├── DataError      a dataset row or file is malformed (names the file, the row and the field)
     ├── RewardError    a reward matrix cannot be aggregated (wrong shape, infinite, forbidden missing value)
+    ├── JudgeError     a judge cannot work at all (no server, no such model), or too many verdicts are missing
     └── EngineError    the training engine did not behave as the adapter relies on, or is not installed
 
 A single value that could not be *scored* is not an error: it is missing (NaN), see ``rvpo.core.normalize``.
@@ -27,6 +28,10 @@ class DataError(RVPOError, ValueError):
 
 class RewardError(RVPOError, ValueError):
     """A reward matrix that cannot be aggregated."""
+
+
+class JudgeError(RVPOError, RuntimeError):
+    """A judge that cannot work at all, or too many verdicts that could not be had."""
 
 
 class EngineError(RVPOError, RuntimeError):

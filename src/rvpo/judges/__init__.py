@@ -1,0 +1,1 @@
+"""Judges: who decides whether a completion meets a criterion. The only part of the package with a network."""

@@ -1,0 +1,170 @@
+"""What a rubric is: the criteria of one prompt, as plain data.
+
+A rubric travels in a dataset column as a JSON string, because Arrow fills the keys of object columns with nulls::
+
+    {"id": "q17", "criteria": [
+        {"id": "dose", "text": "States the maximum daily dose.", "points": 5, "category": "essential",
+         "tags": ["axis:accuracy"]},
+        {"id": "scare", "text": "Alarms the reader without need.", "points": -2, "category": "pitfall"},
+        {"id": "short", "text": "At most 80 words.", "rule": {"max_words": 80}}]}
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rvpo.errors import DataError
+
+GOOD, BAD = "good", "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One thing to be judged about a completion; in training it is one channel.
+
+    Attributes:
+        id: unique in its rubric.
+        text: the statement that is met or not met, as the judge reads it.
+        points: importance; negative points are lost where the statement is met. Never 0.
+        polarity: ``"good"`` or ``"bad"``: what it means that the statement is *met*. None follows the sign of
+            ``points``. They may differ: RaR-Science gives negative points to pitfalls worded as "avoids …".
+        category: importance in words, such as ``"essential"``; metrics are told by category.
+        tags: further labels for metrics, such as ``"axis:accuracy"``.
+        rule: a check by program instead of a judgement, see :mod:`rvpo.judges.rule`.
+        judge: name of the judge that decides it, where several are mixed.
+        scale: (lowest, highest) for a graded answer instead of met / not met.
+    """
+
+    id: str
+    text: str
+    points: float = 1.0
+    polarity: str | None = None
+    category: str | None = None
+    tags: tuple[str, ...] = ()
+    rule: Mapping[str, Any] | None = None
+    judge: str | None = None
+    scale: tuple[int, int] | None = None
+
+    @property
+    def met_is_good(self) -> bool:
+        """Whether a completion gains by meeting it."""
+        return self.polarity == GOOD if self.polarity else self.points > 0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Category and tags: what its scores are pooled by in the metrics."""
+        return self.tags if self.category is None else (self.category, *self.tags)
+
+    def reward(self, verdict: float) -> float:
+        """Return the channel's reward in [0, 1] for the degree in [0, 1] to which the statement is met."""
+        return verdict if self.met_is_good else 1.0 - verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """The criteria of one prompt, in a fixed order: criterion j is channel j of every completion of that prompt."""
+
+    criteria: tuple[Criterion, ...]
+    id: str | None = None
+
+    @classmethod
+    def from_mapping(cls, values: object) -> Rubric:
+        """Build a rubric from plain data (a mapping with ``criteria``, or the list of criteria alone).
+
+        Raises:
+            DataError: unknown or missing keys, wrong types, no criteria, or an id that stands twice.
+        """
+        if isinstance(values, list):
+            values = {"criteria": values}
+        rubric = _mapping(values, ("id", "criteria"), "rubric")
+        entries = rubric.get("criteria")
+        if not isinstance(entries, list) or not entries:
+            raise DataError(f"rubric: criteria is {_short(entries)}, allowed is a list of at least one criterion")
+        if not isinstance(rubric.get("id"), str | None):
+            raise DataError(f"rubric: id is {_short(rubric['id'])}, allowed is text or null")
+        criteria = tuple(_criterion(entry, i) for i, entry in enumerate(entries))
+        ids = [criterion.id for criterion in criteria]
+        for i, name in enumerate(ids):
+            if name in ids[:i]:
+                raise DataError(f"rubric: criteria {ids.index(name)} and {i} both have the id {name!r}: rename one")
+        return cls(criteria, rubric.get("id"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Rubric:
+        """Parse what :meth:`to_json` wrote; the errors are those of :meth:`from_mapping`."""
+        return _parsed(text)
+
+    def to_json(self) -> str:
+        """Return the rubric as one line of JSON, without fields that have their default."""
+        entries = []
+        for criterion in self.criteria:
+            entry: dict[str, Any] = {"id": criterion.id, "text": criterion.text}
+            for field in fields(criterion)[2:]:
+                value = getattr(criterion, field.name)
+                if value != field.default:
+                    entry[field.name] = list(value) if isinstance(value, tuple) else value
+            entries.append(entry)
+        return json.dumps({"id": self.id, "criteria": entries} if self.id else {"criteria": entries})
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Rubric:
+    try:
+        values = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"rubric: {_short(text)} is not JSON ({error}): store what Rubric.to_json returns") from error
+    return Rubric.from_mapping(values)
+
+
+def _criterion(entry: object, index: int) -> Criterion:
+    where = f"criterion {index}"
+    values = dict(_mapping(entry, tuple(field.name for field in fields(Criterion)), where))
+    if isinstance(values.get("id"), int) and not isinstance(values["id"], bool):
+        values["id"] = str(values["id"])
+    for key in ("id", "text"):
+        if not isinstance(values.get(key), str) or not values[key].strip():
+            raise DataError(f"{where}: {key} is {_short(values.get(key))}, allowed is text that is not blank")
+    where = f"criterion {index} ({values['id']!r})"
+    points = values.get("points", 1.0)
+    if isinstance(points, bool) or not isinstance(points, int | float) or not math.isfinite(points) or points == 0:
+        raise DataError(f"{where}: points is {_short(points)}, allowed is a finite number that is not 0")
+    values["points"] = float(points)
+    if values.get("polarity") not in (None, GOOD, BAD):
+        raise DataError(
+            f"{where}: polarity is {_short(values['polarity'])}, allowed are 'good' and 'bad': what it means that the "
+            "text is met; leave it out to follow the sign of points"
+        )
+    for key in ("category", "judge"):
+        if not isinstance(values.get(key), str | None) or values.get(key) == "":
+            raise DataError(f"{where}: {key} is {_short(values[key])}, allowed is text")
+    tags = values.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
+        raise DataError(f"{where}: tags is {_short(tags)}, allowed is a list of texts such as 'axis:accuracy'")
+    values["tags"] = tuple(tags)
+    if values.get("rule") is not None and not (isinstance(values["rule"], dict) and values["rule"]):
+        raise DataError(f"{where}: rule is {_short(values['rule'])}, allowed is a mapping such as {{'max_words': 80}}")
+    scale = values.get("scale")
+    if scale is not None:
+        whole = isinstance(scale, list) and len(scale) == 2 and all(type(bound) is int for bound in scale)
+        if not whole or scale[0] >= scale[1]:
+            raise DataError(f"{where}: scale is {_short(scale)}, allowed is [lowest, highest] in whole numbers")
+        values["scale"] = (scale[0], scale[1])
+    return Criterion(**values)
+
+
+def _mapping(values: object, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    if not isinstance(values, dict):
+        raise DataError(f"{where} is {_short(values)}, allowed is a mapping with the keys {', '.join(allowed)}")
+    if unknown := [key for key in values if key not in allowed]:
+        raise DataError(f"{where} has the unknown key {unknown[0]!r}; allowed are {', '.join(allowed)}")
+    return values
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
