@@ -5,8 +5,9 @@
     python tiny_run.py JOB.json          one process, or several under torchrun
 
 The job holds ``model``, ``output`` (folders), ``options`` (of RVPOConfig) and optionally ``resume`` (bool),
-``kill_at`` (the step in which the process kills itself), ``table`` (rewards: steps x N x M, null = missing) and
-``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same processes).
+``kill_at`` (the step in which the process kills itself), ``table`` (rewards: steps x N x M, null = missing),
+``verdicts`` (the same for the criteria of rubrics of ``sizes`` criteria) and ``then_resume`` (options of a second run,
+which is also resumed from its checkpoint, in the same processes).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rvpo
+from rvpo.rewards.rubric import Criterion, Question, Rubric, RubricReward, Verdict
 from rvpo.trl import RVPOConfig, RVPOTrainer
 
 P, G = 2, 4
@@ -127,6 +129,50 @@ def from_table(table: list[list[list[float | None]]], rank: int) -> list[Callabl
     return [channel(j) for j in range(len(table[0][0]))]
 
 
+def rubric_prompts(sizes: list[int]) -> Dataset:
+    """Prompts with rubrics of these sizes; criterion 1 of each is a pitfall."""
+    rubrics = [
+        Rubric(
+            tuple(
+                Criterion(
+                    f"c{j}",
+                    f"criterion {j}",
+                    points=-2.0 if j == 1 else 1.0 + j,
+                    category="pitfall" if j == 1 else "essential",
+                    tags=("axis:accuracy",) if j % 2 else ("axis:format",),
+                )
+                for j in range(size)
+            )
+        ).to_json()
+        for size in sizes
+    ]
+    return prompts(len(sizes)).add_column("rubric", rubrics)
+
+
+class Scripted:
+    """A judge that says what a test chose, by generation, row and criterion, whatever the completion."""
+
+    def __init__(self, table: list[list[list[float | None]]], rank: int = 0) -> None:
+        self.table, self.rank, self.generation = table, rank, 0
+
+    async def judge(self, questions: list[Question]) -> list[list[Verdict]]:
+        rows = self.table[self.generation][self.rank * len(questions) :]
+        self.generation += 1
+        return [
+            [
+                Verdict.missing("timeout") if value is None else Verdict(value)
+                for value, _ in zip(row, question.criteria, strict=False)
+            ]
+            for row, question in zip(rows, questions, strict=False)
+        ]
+
+    async def check(self) -> None:
+        pass
+
+    def usage(self) -> dict[str, float]:
+        return {"calls": float(self.generation), "all/calls": 7.0}
+
+
 def recording(seen: list[dict[str, list[float]]]) -> type[RVPOTrainer]:
     """Return a trainer class that notes each generation's advantages, of this process and of all."""
 
@@ -150,8 +196,14 @@ def main(job: dict[str, Any]) -> None:
         return [None] * len(completions)
 
     rewards = from_table(job["table"], rank) if "table" in job else [even, high, fatal]
+    dataset = None
+    if "verdicts" in job:
+        rewards.append(RubricReward(Scripted(job["verdicts"], rank), max_missing=1.0))
+        dataset = rubric_prompts(job["sizes"])
     seen: list[dict[str, list[float]]] = []
-    trainer = make_trainer(Path(job["model"]), output, rewards, trainer=recording(seen), **job["options"])
+    trainer = make_trainer(
+        Path(job["model"]), output, rewards, trainer=recording(seen), dataset=dataset, **job["options"]
+    )
     trainer.train(resume_from_checkpoint=job.get("resume"))
     result = {
         "processes": trainer.accelerator.num_processes,

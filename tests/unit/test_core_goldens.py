@@ -354,13 +354,14 @@ def test_group_ids_come_in_any_order_and_are_not_indices():
 def test_result_fields_are_the_contract():
     fields = [field.name for field in dataclasses.fields(rvpo.Advantages)]
     assert fields == [
-        "advantages", "aggregated", "z", "responsibilities", "live", "missing", "signal", "rewards", "groups",
+        "advantages", "aggregated", "z", "responsibilities", "live", "missing", "applies", "signal",
+        "rewards", "groups",
     ]  # fmt: skip
     out = run(A, B)
     for name in fields[:-1]:
         value = getattr(out, name)
         assert value.shape[0] == 3, name
-        assert value.dtype == (torch.bool if name in ("live", "missing", "signal") else torch.float64), name
+        assert value.dtype == (torch.bool if name in ("live", "missing", "applies", "signal") else torch.float64), name
     assert out.groups.index.tolist() == [0, 0, 0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         out.z = None
@@ -368,7 +369,7 @@ def test_result_fields_are_the_contract():
 
 def test_signature_is_the_contract():
     parameters = inspect.signature(rvpo.advantages).parameters
-    assert list(parameters) == ["rewards", "groups", "method", "k", "weights", "num_generations", "options"]
+    assert list(parameters) == ["rewards", "groups", "method", "k", "weights", "num_generations", "applies", "options"]
     assert parameters["method"].default == "rvpo"
     assert parameters["k"].default == 1.0
 

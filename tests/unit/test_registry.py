@@ -10,7 +10,8 @@ import pytest
 
 from rvpo.errors import ConfigError
 from rvpo.rewards import toolcall
-from rvpo.rewards.registry import BUILTIN, load_reward, needed_arguments
+from rvpo.rewards.registry import BUILTIN, FACTORIES, load_reward, needed_arguments
+from rvpo.rewards.rubric import RubricReward
 
 FILE = '''\
 from __future__ import annotations
@@ -49,9 +50,35 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+@pytest.mark.parametrize("name", [name for name in BUILTIN if name not in FACTORIES])
 def test_builtin_names(name: str):
     assert load_reward(name) is getattr(toolcall, f"{name}_reward")
+
+
+def test_a_factory_is_called_with_the_options():
+    reward = load_reward("rubric", {"judge": {"kind": "rule"}, "column": "mine", "max_missing": 0.5}, "manners")
+    assert isinstance(reward, RubricReward)
+    assert (reward.__name__, reward.column, reward.max_missing) == ("manners", "mine", 0.5)
+    assert needed_arguments(reward) == ["mine"]
+    with pytest.raises(ConfigError, match=r"reward 'rubric' cannot be built with these options: .*'judge'"):
+        load_reward("rubric")
+    with pytest.raises(ConfigError, match="has no option 'jugde'; it takes judge, column, aggregation"):
+        load_reward("rubric", {"jugde": {"kind": "rule"}})
+
+
+def test_a_class_is_built_with_the_options(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "class Threshold:\n"
+        "    def __init__(self, at=1.0):\n"
+        "        self.at = at\n"
+        "    async def __call__(self, completions, **_):\n"
+        "        return [self.at] * len(completions)\n"
+    )
+    reward = load_reward(f"{path}:Threshold", {"at": 0.5})
+    assert asyncio.run(reward(completions=["a", "b"], prompts=["c", "d"])) == [0.5, 0.5]
+    assert reward.__name__ == "Threshold"
+    assert load_reward(f"{path}:Threshold", {"at": 0.5}, "half").__name__ == "half"
 
 
 def test_module_function():
@@ -123,7 +150,7 @@ def test_needed_arguments(file: Path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("formt", "'formt' is neither a built-in name (format, correctness, length) nor 'module:function'"),
+        ("formt", "'formt' is neither a built-in name (format, correctness, length, rubric) nor 'module:function'"),
         (":format_reward", "is neither a built-in name"),
         ("rvpo.rewards.toolcall:formt", "rvpo.rewards.toolcall has no callable 'formt'"),
         ("rvpo.rewards.toolcall:", "has no callable ''"),

@@ -32,6 +32,7 @@ def advantages(
     weights: Tensor | Sequence[float] | None = None,
     *,
     num_generations: int | None = None,
+    applies: Tensor | None = None,
     **options: Any,
 ) -> Advantages:
     """Turn the rewards of N completions on M channels into one advantage each.
@@ -44,6 +45,8 @@ def advantages(
         weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
             except to ``eps``. A channel of weight 0 is monitored but takes no part.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
+        applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
+            different length are padded. What stands there is neither read nor counted as missing. None: all apply.
         **options: ``beta`` (0.5, for ``"rvpo_explicit"``), ``eps`` (1e-4), ``ddof`` (1), ``rtol`` (1e-6), ``whiten``
             (``"batch"``; ``"group"`` for ``"grpo"``), ``dead_channels`` (``"drop"``; ``"keep"`` for ``"grpo"`` and
             ``"gdpo"``), ``missing`` (``"drop"``); their meaning is told by :class:`rvpo.AdvantageConfig`.
@@ -61,7 +64,7 @@ def advantages(
     if method == "rvpo":
         options["k"] = k
     config = AdvantageConfig.from_mapping({"method": method, **options})
-    return compute(rewards, config, groups=groups, num_generations=num_generations, weights=weights)
+    return compute(rewards, config, groups=groups, num_generations=num_generations, weights=weights, applies=applies)
 
 
 def compute(
@@ -71,13 +74,14 @@ def compute(
     groups: Tensor | None = None,
     num_generations: int | None = None,
     weights: Tensor | Sequence[float] | None = None,
+    applies: Tensor | None = None,
 ) -> Advantages:
     """:func:`advantages` with its options in a config, as the engines call it."""
-    _check_rewards(rewards, config)
+    applies = _check_rewards(rewards, applies, config)
     partition = _partition(rewards, groups, num_generations)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
-    r = rewards.to(wide)
+    r = rewards.to(wide).masked_fill(~applies, torch.nan)
     w = _weights(weights, r)
     scores = group_zscore(r, partition, eps=config.eps, ddof=config.ddof, rtol=config.rtol)
     aggregated, responsibilities, takes_part = _aggregate(r, w, scores, partition, config)
@@ -96,7 +100,8 @@ def compute(
         z=out(scores.z),
         responsibilities=out(responsibilities),
         live=scores.live,
-        missing=scores.missing,
+        missing=scores.missing & applies,
+        applies=applies,
         signal=(scores.live & (w > 0)).any(-1),
         rewards=rewards,
         groups=partition,
@@ -169,7 +174,8 @@ def _partition(rewards: Tensor, groups: Tensor | None, num_generations: int | No
     return Groups.from_ids(torch.as_tensor(groups, device=rewards.device), rewards.shape[0])
 
 
-def _check_rewards(rewards: Tensor, config: AdvantageConfig) -> None:
+def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageConfig) -> Tensor:
+    """Check both matrices and return ``applies``, all True where it is None."""
     is_matrix = isinstance(rewards, Tensor) and rewards.ndim == 2 and rewards.numel() > 0
     if not is_matrix or not rewards.is_floating_point():
         seen = (
@@ -180,7 +186,15 @@ def _check_rewards(rewards: Tensor, config: AdvantageConfig) -> None:
         raise RewardError(
             f"rewards is {seen}, allowed is a floating point tensor of shape (N, M), not empty, with NaN = missing"
         )
+    if applies is None:
+        applies = torch.ones_like(rewards, dtype=torch.bool)
+    elif applies.shape != rewards.shape or applies.dtype != torch.bool:
+        raise RewardError(
+            f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}, allowed is a bool tensor of shape "
+            f"{tuple(rewards.shape)}: True where the channel belongs to the completion's prompt"
+        )
     bad = rewards.isinf() if config.missing == "drop" else ~rewards.isfinite()
+    bad = bad & applies
     if bad.any():
         row, channel = bad.nonzero()[0].tolist()
         raise RewardError(
@@ -188,6 +202,7 @@ def _check_rewards(rewards: Tensor, config: AdvantageConfig) -> None:
             + (", and NaN where a channel could not be scored" if config.missing == "drop" else ' (missing="error")')
             + ": check the reward function of that channel"
         )
+    return applies
 
 
 def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:

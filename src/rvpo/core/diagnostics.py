@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from rvpo.errors import RewardError
 CHANNEL_METRICS = (
     "mean",  # mean raw reward over the scored completions
     "std",  # their standard deviation (ddof 1) over the batch
-    "live",  # share of completions on which the channel is live
+    "live",  # share of completions (of those that the channel applies to) on which it is live
     "dead",  # … scored, but constant in the group
     "missing",  # … not scored; live + dead + missing = 1
     "responsibility",  # mean responsibility over the completions with signal; sums to 1 over channels
@@ -35,7 +35,8 @@ class Advantages:
         responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z`` (for ``"grpo"`` scaled to sum to 1);
             rows sum to 1 over the channels that take part, or are all 0 where none does.
         live: (N, M) bool, True where the channel is scored and ranks its group.
-        missing: (N, M) bool, True where the reward was NaN.
+        missing: (N, M) bool, True where the reward was NaN although the channel applies.
+        applies: (N, M) bool, False where the column is no channel of that completion's prompt (padding).
         signal: (N,) bool, True where at least one channel of positive weight is live.
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
@@ -47,16 +48,19 @@ class Advantages:
     responsibilities: Tensor
     live: Tensor
     missing: Tensor
+    applies: Tensor
     signal: Tensor
     rewards: Tensor
     groups: Groups
 
-    def metrics(self, names: Sequence[str] | None = None) -> dict[str, float]:
+    def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
-        return channel_metrics(self, names)
+        return channel_metrics(self, channels)
 
 
-def channel_metrics(result: Advantages, names: Sequence[str] | None = None) -> dict[str, float]:
+def channel_metrics(
+    result: Advantages, channels: Sequence[str] | Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Summarise a batch as a flat dict of floats.
 
     Keys: ``{name}/{metric}`` for each channel and each of ``CHANNEL_METRICS``, ``no_signal/groups`` (share of groups in
@@ -65,39 +69,54 @@ def channel_metrics(result: Advantages, names: Sequence[str] | None = None) -> d
 
     Args:
         result: what :func:`rvpo.advantages` returned.
-        names: M channel names; None numbers them from 0.
+        channels: M names, one a column; None numbers them from 0. Where the columns mean something else for every
+            prompt, a mapping name -> (N, M) bool pools the cells of each name, for example of one rubric category;
+            its responsibility and bottleneck are then those of all its cells together.
 
     Raises:
         RewardError: when the number of names is not M.
     """
-    channels = result.rewards.shape[1]
-    names = [str(j) for j in range(channels)] if names is None else list(names)
-    if len(names) != channels:
-        raise RewardError(f"{len(names)} channel names for {channels} channels: pass one name a channel, in order")
-    wide = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
-    scored, live = ~result.missing, result.live
+    columns = result.rewards.shape[1]
+    if not isinstance(channels, Mapping):
+        channels = [str(j) for j in range(columns)] if channels is None else list(channels)
+        if len(channels) != columns:
+            raise RewardError(
+                f"{len(channels)} channel names for {columns} channels: pass one name a channel, in order"
+            )
+    z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
     signal = result.signal.sum()
+    counted = result.signal[:, None].to(z.dtype)
+    bottleneck = aggregate.hard_min(z.masked_fill(~result.live, 0.0), result.live.to(z.dtype))[1] * counted
+    responsibility = result.responsibilities.detach() * counted
+    rewards, advantages = result.rewards.detach().to(z.dtype), result.advantages.detach().to(z.dtype)[:, None]
 
-    lowest_share = live.to(wide.dtype)
-    bottleneck = aggregate.hard_min(wide.masked_fill(~live, 0.0), lowest_share)[1] * result.signal[:, None]
-    states = torch.stack([live, scored & ~live, result.missing]).to(wide.dtype).mean(1)
-    mean, std = _masked_moments(result.rewards.detach().to(wide.dtype), scored)
-    table = torch.stack(
-        [
-            mean,
-            std,
+    def table(take: Callable[[Tensor], Tensor]) -> list[list[float]]:
+        """Return one row a metric and one column a channel, of the cells that ``take`` lays out as columns."""
+        live, missing, applies = take(result.live), take(result.missing), take(result.applies)
+        scored = applies & ~missing
+        states = torch.stack([live, scored & ~live, missing]).to(z.dtype).sum(1) / applies.sum(0)
+        rows = [
+            *_masked_moments(take(rewards), scored),
             *states,
-            (result.responsibilities.detach() * result.signal[:, None]).sum(0) / signal,
-            bottleneck.sum(0) / signal,
-            _masked_corr(result.advantages.detach().to(wide.dtype), wide, live),
+            take(responsibility).sum(0) / signal,
+            take(bottleneck).sum(0) / signal,
+            _masked_corr(take(advantages.expand_as(z)), take(z), live),
         ]
-    ).tolist()
+        return torch.stack(rows).tolist()
+
+    if isinstance(channels, Mapping):
+        cells = {name: table(lambda x, mask=mask: x[mask][:, None]) for name, mask in channels.items()}  # type: ignore[misc]
+        values = {name: [row[0] for row in rows] for name, rows in cells.items()}
+    else:
+        values = dict(zip(channels, zip(*table(lambda x: x), strict=True), strict=True))  # type: ignore[arg-type]
     metrics = {
-        f"{name}/{metric}": table[i][j] for j, name in enumerate(names) for i, metric in enumerate(CHANNEL_METRICS)
+        f"{name}/{metric}": value
+        for name, row in values.items()
+        for metric, value in zip(CHANNEL_METRICS, row, strict=True)
     }
-    group_signal = result.groups.max(result.signal[:, None].to(wide.dtype))
+    group_signal = result.groups.max(counted)
     metrics["no_signal/groups"] = 1 - group_signal.mean().item()
-    metrics["no_signal/completions"] = float(wide.shape[0] - signal.item())
+    metrics["no_signal/completions"] = float(z.shape[0] - signal.item())
     return metrics
 
 
@@ -110,9 +129,9 @@ def _masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _masked_corr(a: Tensor, z: Tensor, mask: Tensor) -> Tensor:
-    """Pearson correlation of ``a`` (N,) with each column of ``z`` (N, M) over ``mask``; NaN where undefined."""
+    """Pearson correlation of each column of ``a`` with that of ``z`` over ``mask``; NaN where undefined."""
     n = mask.sum(0)
-    da, dz = ((x - x.masked_fill(~mask, 0.0).sum(0) / n).masked_fill(~mask, 0.0) for x in (a[:, None].expand_as(z), z))
+    da, dz = ((x - x.masked_fill(~mask, 0.0).sum(0) / n).masked_fill(~mask, 0.0) for x in (a, z))
     return (da * dz).sum(0) / (da.square().sum(0) * dz.square().sum(0)).sqrt()
 
 

@@ -1,1 +1,53 @@
-"""Judges: who decides whether a completion meets a criterion. The only part of the package with a network."""
+"""Judges: who decides whether a completion meets a criterion. The only part of the package with a network.
+
+A judge is any object with the three methods of :class:`Judge`. Ours:
+
+- :class:`EndpointJudge` asks an OpenAI-compatible server: retries, limits, budget, a cache on disk.
+- :class:`LocalJudge` asks a model on this machine; all criteria of a completion share its key-value cache.
+- :class:`RuleJudge` decides by program: contains, regex, length, JSON schema.
+- :class:`MixedJudge` sends each criterion to the judge that should decide it.
+
+A verdict that cannot be had is missing with a reason; it never becomes a reward.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rvpo.judges.build import load_judge
+    from rvpo.judges.endpoint import EndpointJudge
+    from rvpo.judges.local import LocalJudge
+    from rvpo.judges.mixed import MixedJudge
+    from rvpo.judges.rule import RuleJudge
+    from rvpo.rewards.rubric.verdict import Judge, Question, Verdict
+
+_HOME = {
+    "EndpointJudge": "rvpo.judges.endpoint",
+    "Judge": "rvpo.rewards.rubric.verdict",
+    "LocalJudge": "rvpo.judges.local",
+    "MixedJudge": "rvpo.judges.mixed",
+    "Question": "rvpo.rewards.rubric.verdict",
+    "RuleJudge": "rvpo.judges.rule",
+    "Verdict": "rvpo.rewards.rubric.verdict",
+    "load_judge": "rvpo.judges.build",
+}
+
+__all__ = [
+    "EndpointJudge",
+    "Judge",
+    "LocalJudge",
+    "MixedJudge",
+    "Question",
+    "RuleJudge",
+    "Verdict",
+    "load_judge",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a judge on first use: openai and transformers are heavy."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'rvpo.judges' has no attribute {name!r}; public names are {', '.join(__all__)}")

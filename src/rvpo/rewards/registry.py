@@ -1,4 +1,7 @@
-"""From a recipe's reward entry to a callable: a built-in name, ``module:function`` or ``file.py:function``."""
+"""From a recipe's reward entry to a callable: a built-in name, ``module:function`` or ``file.py:function``.
+
+A class is built with the entry's options, and its instance is called; so is what a factory returns.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rvpo.errors import ConfigError
 
@@ -19,8 +22,11 @@ BUILTIN: Mapping[str, str] = {
     "format": "rvpo.rewards.toolcall:format_reward",
     "correctness": "rvpo.rewards.toolcall:correctness_reward",
     "length": "rvpo.rewards.toolcall:length_reward",
+    "rubric": "rvpo.judges.build:rubric_reward",
 }
 
+FACTORIES = ("rubric",)
+"""Built-in names that are called once with the options, and return the reward function."""
 
 # What an engine passes to every reward function; all else that one asks for is a column of the data.
 PASSED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
@@ -31,7 +37,7 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
 
     Args:
         spec: a name in :data:`BUILTIN`, ``package.module:function``, or ``path/to/file.py:function``. The code that it
-            names is imported, so name only code that you would run.
+            names is imported, so name only code that you would run. A class is built with the options first.
         options: keyword arguments bound to the function, for example a threshold.
         name: of the channel; None keeps the function's own.
 
@@ -39,32 +45,56 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
         ConfigError: when nothing callable is found there, it does not take one of the options, or it has no ``**_`` for
             the arguments that it does not use.
     """
-    where, _, attribute = BUILTIN.get(spec, spec).rpartition(":")
-    if not where:
-        raise ConfigError(
-            f"reward {spec!r} is neither a built-in name ({', '.join(BUILTIN)}) nor 'module:function' nor "
-            "'file.py:function'"
-        )
-    function = getattr(_module(where, spec), attribute, None)
-    if not callable(function):
-        raise ConfigError(f"reward {spec!r}: {where} has no callable {attribute!r}")
+    function: RewardFunction = load_object(spec, "reward")
+    options = dict(options or {})
+    parameters = inspect.signature(function).parameters if options else {}
+    if unknown := [key for key in options if key not in parameters]:
+        raise ConfigError(f"reward {spec!r} has no option {unknown[0]!r}; it takes {', '.join(parameters)}")
+    made = spec in FACTORIES or isinstance(function, type)
+    if made:
+        try:
+            function = function(**options)
+        except TypeError as error:
+            raise ConfigError(f"reward {spec!r} cannot be built with these options: {error}") from error
     if not _takes_any_keyword(function):
         raise ConfigError(
             f"reward {spec!r} takes no further keyword arguments, but is called with {', '.join(PASSED[:3])}, … and "
             "every column of the data: add **_ to its parameters"
         )
+    if made:
+        function.__name__ = name or str(getattr(function, "__name__", type(function).__name__))
+        return function
     if options:
-        parameters = inspect.signature(function).parameters
-        unknown = [key for key in options if key not in parameters]
-        if unknown:
-            raise ConfigError(f"reward {spec!r} has no option {unknown[0]!r}; it takes {', '.join(parameters)}")
         # TRL names the channel after the function, so the wrapper keeps its name.
         function = functools.update_wrapper(functools.partial(function, **options), function)
     return function if name is None else _named(function, name)
 
 
+def load_object(spec: str, what: str) -> Callable[..., Any]:
+    """Import the function or class that a spec names.
+
+    Raises:
+        ConfigError: nothing callable is found there.
+    """
+    where, _, attribute = str(BUILTIN.get(spec, spec)).rpartition(":")
+    if not where:
+        raise ConfigError(
+            f"{what} {spec!r} is neither a built-in name ({', '.join(BUILTIN)}) nor 'module:function' nor "
+            "'file.py:function'"
+        )
+    function = getattr(_module(where, spec), attribute, None)
+    if not callable(function):
+        raise ConfigError(f"{what} {spec!r}: {where} has no callable {attribute!r}")
+    return cast("Callable[..., Any]", function)
+
+
 def needed_arguments(function: RewardFunction) -> list[str]:
-    """Return the parameters without a default that TRL does not pass by itself: options, or columns of the data."""
+    """Return the parameters without a default that TRL does not pass by itself: options, or columns of the data.
+
+    An object that names its columns in ``needed_columns`` is taken at its word.
+    """
+    if hasattr(function, "needed_columns"):
+        return list(function.needed_columns)
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # not written in Python

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ import torch
 from trl import GRPOTrainer
 
 from rvpo.core import AdvantageConfig, Advantages, compute
+from rvpo.core.channels import Family, assemble
 from rvpo.core.diagnostics import rarely_met
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
-from rvpo.errors import ConfigError, EngineError, RewardError
+from rvpo.engines.trl.rubrics import RandomState, VerdictTable, gather_families, judge_totals
+from rvpo.errors import ConfigError, EngineError, JudgeError, RewardError
+from rvpo.rewards.rubric import RubricReward
+from rvpo.rewards.rubric.reward import too_many_missing
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +27,17 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """Train on many rewards. Takes the arguments of ``trl.GRPOTrainer``, with an :class:`RVPOConfig` as ``args``.
 
     Each reward function is one channel. It may be sync or async and may return None (or NaN) where a completion could
-    not be scored; that channel is then left out for that completion.
+    not be scored; that channel is then left out for that completion. A :class:`rvpo.rewards.rubric.RubricReward` is as
+    many channels as the prompt's rubric has criteria.
 
     Besides TRL's own metrics it logs ``rvpo/k``, ``rvpo/no_signal/groups``, ``rvpo/no_signal/completions`` and, for
     each channel, ``rvpo/{name}/mean``, ``std``, ``live``, ``dead``, ``missing``, ``responsibility``, ``bottleneck``
-    and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`).
+    and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`). For rubrics the same by category and tag
+    (``rvpo/{name}/{label}/mean`` …) and the judge's totals (``rvpo/{name}/judge/calls`` …); with ``log_completions``,
+    each verdict stands in ``verdicts/*.parquet``.
+
+    When more verdicts of a generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a
+    checkpoint and raises JudgeError; resumed, it generates the same completions again.
 
     Raises:
         ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name.
@@ -62,6 +73,19 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"{names.count(twice[0])} reward functions are named {twice[0]!r}, so their metrics and columns would "
                 "overwrite each other: give each its own __name__"
             )
+        self._rubric_rewards = [function for function in self.reward_funcs if isinstance(function, RubricReward)]
+        self._verdicts = VerdictTable(Path(self.args.output_dir) / "verdicts")
+        self._after_step = RandomState()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, after a look at every rubric and a question to every judge: a dead server is found now."""
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        for reward in self._rubric_rewards:
+            for dataset in (self.train_dataset, *evaluated):
+                if reward.column in (getattr(dataset, "column_names", None) or ()):
+                    reward.check_rubrics(dataset[reward.column])
+            asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
+        return super().train(*args, **kwargs)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Keep the rewards of all processes, (N, M), for the aggregation."""
@@ -72,6 +96,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
         self._channel_rewards = None
+        tokens_before = self.state.num_input_tokens_seen
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         rewards, self._channel_rewards = self._channel_rewards, None
         local = output["advantages"]
@@ -82,40 +107,87 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 "score as RVPOTrainer relies on. Install the versions in constraints.txt, and see `rvpo doctor`"
             )
         mode = "train" if self.model.training else "eval"
+        families = gather_families(self._rubric_rewards)
+        if mode == "train" and (problem := self._too_many_missing(families)):
+            self.state.num_input_tokens_seen = tokens_before
+            self._stop(problem)
         config = self.args.advantage_config(self._progress())
-        try:
-            result = compute(
-                rewards,
-                config,
-                num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
-                weights=self.reward_weights,
-            )
-        except RewardError as error:
-            raise RewardError(f"{error} (channels in order: {', '.join(self.reward_func_names)})") from error
+        result = self._advantages(mode, rewards, families, config)
         start = self.accelerator.process_index * local.shape[0]
         output["advantages"] = result.advantages[start : start + local.shape[0]].to(local)
         logged = self._logs["advantages"]
         for _ in range(min(len(logged), rewards.shape[0])):
             logged.pop()
         logged.extend(result.advantages.tolist())
-        self._log_channels(mode, result, config)
         return output
 
-    def _progress(self) -> float:
-        """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
-        return float(self.state.global_step / max(self.state.max_steps - 1, 1))
-
-    def _log_channels(self, mode: str, result: Advantages, config: AdvantageConfig) -> None:
-        metrics = {f"rvpo/{key}": value for key, value in result.metrics(self.reward_func_names).items()}
+    def _advantages(
+        self, mode: str, rewards: torch.Tensor, families: list[Family], config: AdvantageConfig
+    ) -> Advantages:
+        """Aggregate the channels of all processes, and log what they say."""
+        generations = self.num_generations if mode == "train" else self.num_generations_eval
+        names, table = self.reward_func_names, None
+        try:
+            if families:
+                table = assemble(rewards, names, families, num_generations=generations, weights=self.reward_weights)
+                result = compute(
+                    table.values,
+                    config,
+                    num_generations=generations,
+                    weights=table.weights,
+                    applies=table.applies,
+                )
+            else:
+                result = compute(rewards, config, num_generations=generations, weights=self.reward_weights)
+        except RewardError as error:
+            raise RewardError(f"{error} (channels in order: {', '.join(names)})") from error
+        metrics = {f"rvpo/{key}": value for key, value in result.metrics(table.cells if table else names).items()}
+        metrics |= judge_totals(self._rubric_rewards)
         if config.k is not None:
             metrics["rvpo/k"] = config.k
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)
         if mode == "train":
-            self._warn_of_rarely_met(result.rewards, config.risk)
+            replaced = {family.name for family in families if not family.only_monitored}
+            self._warn_of_rarely_met(rewards, [name not in replaced for name in names], config.risk)
+        if table and self.log_completions and self.accelerator.is_main_process:
+            self._verdicts.add(mode, self.state.global_step + 1, families, table, result)
+        return result
 
-    def _warn_of_rarely_met(self, rewards: torch.Tensor, risk: float) -> None:
-        """Say once which channels a soft minimum suppresses, judged over the last rollouts of many steps."""
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._maybe_log_save_evaluate(*args, **kwargs)
+        # What a checkpoint of this step holds, should the next generation's judge fail: a new epoch draws before that.
+        self._after_step = RandomState()
+        return result
+
+    def _too_many_missing(self, families: list[Family]) -> str | None:
+        """Return what is wrong with the verdicts of this generation; all processes see the same."""
+        for family, reward in zip(families, self._rubric_rewards, strict=True):
+            if problem := too_many_missing(family.rows, reward.max_missing):
+                return f"{family.name!r}: {problem}"
+        return None
+
+    def _stop(self, problem: str) -> None:
+        """Save a checkpoint of the last finished step, from which a resumed run generates this batch again; raise."""
+        step = self.state.global_step
+        saved = "nothing was trained yet"
+        if step:
+            folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+            if not (folder / "trainer_state.json").exists():
+                self._after_step.restore()
+                self._save_checkpoint(self.model, trial=None)
+            saved = f"{folder} is saved"
+        raise JudgeError(
+            f"{problem}. Stopped after step {step}, {saved}: mend the judge and resume the run. What was judged and "
+            "cached is not asked again"
+        )
+
+    def _progress(self) -> float:
+        """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
+        return float(self.state.global_step / max(self.state.max_steps - 1, 1))
+
+    def _warn_of_rarely_met(self, rewards: torch.Tensor, is_channel: list[bool], risk: float) -> None:
+        """Say once which functions' channels a soft minimum suppresses, judged over the rollouts of many steps."""
         if self._warned:
             return
         recent = rewards if self._recent_rewards is None else torch.cat([self._recent_rewards, rewards])
@@ -124,8 +196,10 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             return
         rare = [
             name
-            for name, met in zip(self.reward_func_names, rarely_met(self._recent_rewards).tolist(), strict=True)
-            if met
+            for name, met, counts in zip(
+                self.reward_func_names, rarely_met(self._recent_rewards).tolist(), is_channel, strict=True
+            )
+            if met and counts
         ]
         if rare:
             self._warned, self._recent_rewards = True, None

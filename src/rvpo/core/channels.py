@@ -1,0 +1,160 @@
+"""Channels that differ from prompt to prompt, padded to one matrix: here and nowhere else.
+
+A rubric gives one prompt 5 channels and the next one 17. A column therefore means something only within a group; what
+says whether it exists for a row at all is ``applies``, so padding is neither a missing reward nor a channel::
+
+    prompt a, 2 criteria  ->  | 1  0  .  |      applies | 1 1 0 |
+    prompt b, 3 criteria  ->  | 0  1  1  |              | 1 1 1 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.errors import RewardError
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One completion on one channel of its prompt.
+
+    Attributes:
+        channel: its name, unique among the channels of the prompt.
+        value: the reward, or None where it could not be had.
+        weight: importance, >= 0; 0 is monitored and takes no part.
+        labels: names under which metrics pool it, such as a category.
+        reason: why it is missing.
+        text: what the channel asks for, and ``detail``, what its judge said: for the records only.
+    """
+
+    channel: str
+    value: float | None
+    weight: float = 1.0
+    labels: tuple[str, ...] = ()
+    reason: str | None = None
+    text: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class ChannelScores:
+    """What ``rvpo.core.compute`` takes, for N completions and M columns.
+
+    Attributes:
+        values: (N, M) rewards, NaN where missing and where no channel is.
+        weights: (N, M).
+        applies: (N, M) bool, False where no channel is.
+        cells: name -> (N, M) bool, which cells a metric of that name pools.
+        first_column: name of a family -> the column of its first channel.
+    """
+
+    values: Tensor
+    weights: Tensor
+    applies: Tensor
+    cells: Mapping[str, Tensor]
+    first_column: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The channels that one reward function gives each completion.
+
+    Attributes:
+        name: of the reward function; its channels are pooled under it, and under ``{name}/{label}``.
+        rows: N lists of scores, of different length; within a group all have the same channels.
+        only_monitored: the function's own scalar is the channel, and these scores take no part.
+    """
+
+    name: str
+    rows: Sequence[Sequence[Score]]
+    only_monitored: bool = False
+
+
+def assemble(
+    rewards: Tensor,
+    names: Sequence[str],
+    families: Sequence[Family],
+    *,
+    num_generations: int,
+    weights: Tensor | Sequence[float] | None = None,
+) -> ChannelScores:
+    """Lay ordinary channels and families side by side.
+
+    Args:
+        rewards: (N, F) one column a reward function; that of a family is replaced by its channels, unless they are
+            only monitored.
+        names: F names of the reward functions.
+        families: those of them that have channels of their own.
+        num_generations: G; rows are in blocks of G.
+        weights: (F,) importance of the functions; a family's multiplies the weights of its scores. None: all 1.
+
+    Raises:
+        RewardError: a family is no column or has another number of rows, or the rows of a group differ in channels.
+    """
+    function_weights = torch.ones(len(names)) if weights is None else torch.as_tensor(weights)
+    weight_of = dict(zip(names, function_weights.tolist(), strict=True))
+    for family in families:
+        _check(family, rewards.shape[0], names, num_generations)
+    replaced = {family.name for family in families if not family.only_monitored}
+    kept = [j for j, name in enumerate(names) if name not in replaced]
+    every = torch.ones_like(rewards, dtype=torch.bool)
+    values = [rewards[:, kept]]
+    all_weights = [function_weights.to(rewards)[kept].expand(rewards.shape[0], -1)]
+    applies = [every[:, kept]]
+    pooled: dict[str, list[tuple[int, int]]] = {
+        names[j]: [(i, column) for i in range(rewards.shape[0])] for column, j in enumerate(kept)
+    }
+    first_column: dict[str, int] = {}
+    column = len(kept)
+    for family in families:
+        first_column[family.name] = column
+        width = max((len(row) for row in family.rows), default=0)
+        factor = 0.0 if family.only_monitored else weight_of[family.name]
+        everything = f"{family.name}/criteria" if family.only_monitored else family.name
+        for i, row in enumerate(family.rows):
+            for j, score in enumerate(row):
+                for label in (everything, *(f"{family.name}/{label}" for label in score.labels)):
+                    pooled.setdefault(label, []).append((i, column + j))
+
+        def padded(entries: list[list[float]], fill: float, width: int = width) -> Tensor:
+            rows = [row + [fill] * (width - len(row)) for row in entries]
+            return torch.tensor(rows, dtype=rewards.dtype, device=rewards.device).reshape(len(rows), width)
+
+        scored = [[torch.nan if score.value is None else score.value for score in row] for row in family.rows]
+        values.append(padded(scored, torch.nan))
+        all_weights.append(padded([[factor * score.weight for score in row] for row in family.rows], 0.0))
+        applies.append(padded([[1.0] * len(row) for row in family.rows], 0.0).bool())
+        column += width
+    shape = (rewards.shape[0], column)
+    return ChannelScores(
+        torch.cat(values, 1),
+        torch.cat(all_weights, 1),
+        torch.cat(applies, 1),
+        {name: _mask(pooled[name], shape, rewards.device) for name in pooled},
+        first_column,
+    )
+
+
+def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[tuple(torch.tensor(cells).T)] = True
+    return mask.to(device)
+
+
+def _check(family: Family, rows: int, names: Sequence[str], num_generations: int) -> None:
+    if family.name not in names:
+        raise RewardError(f"family {family.name!r} is no reward function; those are {', '.join(names)}")
+    if len(family.rows) != rows:
+        raise RewardError(f"{family.name!r} has scores for {len(family.rows)} completions, allowed are {rows}")
+    for start in range(0, rows, num_generations):
+        first = [score.channel for score in family.rows[start]]
+        for i in range(start, min(start + num_generations, rows)):
+            if [score.channel for score in family.rows[i]] != first:
+                raise RewardError(
+                    f"{family.name!r}: completions {start} and {i} answer one prompt, but have other channels: a "
+                    "rubric belongs to the prompt, so give each row of the data its own"
+                )

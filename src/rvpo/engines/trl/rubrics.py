@@ -1,0 +1,125 @@
+"""What rubric rewards add to a step: channels gathered from all processes, judges' totals, a table of verdicts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate.utils import gather_object
+
+from rvpo.core import Advantages
+from rvpo.core.channels import ChannelScores, Family
+from rvpo.rewards.rubric import RubricReward
+
+SCHEMA = pa.schema(
+    {
+        "step": pa.int64(),  # the training step that first uses the completion, from 1
+        "completion": pa.int64(),  # its row among the step's completions, as in completions/
+        "group": pa.int64(),
+        "reward_function": pa.string(),
+        "criterion": pa.string(),
+        "text": pa.string(),
+        "labels": pa.list_(pa.string()),
+        "weight": pa.float64(),
+        "reward": pa.float64(),  # null where missing
+        "reason": pa.string(),  # why it is missing
+        "detail": pa.string(),
+        "live": pa.bool_(),
+        "z": pa.float64(),  # null where missing
+        "responsibility": pa.float64(),
+        "advantage": pa.float64(),  # of the completion
+    }
+)
+"""Columns of ``verdicts/verdicts_{step}.parquet``: one row a completion and criterion."""
+
+
+def gather_families(rewards: Sequence[RubricReward]) -> list[Family]:
+    """Return the scores of the latest call over the completions of all processes, in order of rank. Collective."""
+    return [
+        Family(reward.__name__, gather_object(list(reward.latest)), only_monitored=reward.only_monitored)
+        for reward in rewards
+    ]
+
+
+def judge_totals(rewards: Sequence[RubricReward]) -> dict[str, float]:
+    """Return each judge's usage, summed over processes. Collective."""
+    totals: dict[str, float] = {}
+    for reward in rewards:
+        for usage in gather_object([reward.judge.usage()]):
+            for key, value in usage.items():
+                name = f"rvpo/{reward.__name__}/judge/{key}"
+                # What all processes read from one cache file is no sum of theirs.
+                shared = key.startswith("all/") or "/all/" in key
+                before = totals.get(name, 0.0)
+                totals[name] = max(before, value) if shared else before + value
+    return totals
+
+
+class RandomState:
+    """The random generators at one moment. A checkpoint that holds it lets a resumed run generate the same again."""
+
+    def __init__(self) -> None:
+        """Note the state of now."""
+        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+        self._cuda = torch.cuda.random.get_rng_state_all() if torch.cuda.is_available() else None
+
+    def restore(self) -> None:
+        """Wind the generators back."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.random.set_rng_state(self._torch)
+        if self._cuda is not None:
+            torch.cuda.random.set_rng_state_all(self._cuda)
+
+
+class VerdictTable:
+    """Writes a parquet file for each step, again when the step generates more. A resumed run overwrites its steps."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write below ``folder``, which is made on first use."""
+        self.folder = folder
+        self._name = ""
+        self._rows: list[dict[str, Any]] = []
+        self._completions = 0
+
+    def add(self, mode: str, step: int, families: Sequence[Family], table: ChannelScores, result: Advantages) -> None:
+        """Add the verdicts of one generation."""
+        name = f"{'verdicts' if mode == 'train' else 'eval'}_{step:05d}.parquet"
+        if name != self._name:
+            self._name, self._rows, self._completions = name, [], 0
+        groups, advantages = result.groups.index.tolist(), result.advantages.tolist()
+        z, live, responsibility = result.z.tolist(), result.live.tolist(), result.responsibilities.tolist()
+        for family in families:
+            first = table.first_column[family.name]
+            for i, row in enumerate(family.rows):
+                for column, score in enumerate(row, first):
+                    self._rows.append(
+                        {
+                            "step": step,
+                            "completion": self._completions + i,
+                            "group": groups[i],
+                            "reward_function": family.name,
+                            "criterion": score.channel,
+                            "text": score.text,
+                            "labels": list(score.labels),
+                            "weight": score.weight,
+                            "reward": score.value,
+                            "reason": score.reason,
+                            "detail": score.detail,
+                            "live": live[i][column],
+                            "z": None if score.value is None else z[i][column],
+                            "responsibility": responsibility[i][column],
+                            "advantage": advantages[i],
+                        }
+                    )
+        self._completions += len(advantages)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{name}.partial"
+        pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), partial)
+        partial.replace(self.folder / name)

@@ -1,0 +1,149 @@
+"""From a recipe's words to a judge and a rubric reward.
+
+::
+
+    judge: {kind: endpoint, base_url: "http://localhost:8000/v1", model: Qwen/Qwen2.5-7B-Instruct, cache: judge.sqlite}
+    judge: {kind: local, model: models/my-judge}
+    judge: {kind: rule}
+    judge: {kind: "my_judges.py:MyJudge", strictness: 2}            # any class that follows rvpo.judges.Judge
+    judge: {kind: mixed, default: small, judges: {small: {kind: local, …}, large: {kind: endpoint, …}}}
+
+Criteria with a ``rule`` always go to the rule judge. On the command line, ``rule``, ``local:FOLDER``,
+``http://host:port/v1#model`` or a YAML file with such a mapping says the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rvpo.errors import ConfigError
+from rvpo.judges.mixed import RULE, MixedJudge
+from rvpo.judges.rule import RuleJudge
+from rvpo.rewards.registry import load_object
+from rvpo.rewards.rubric import Judge, RubricReward
+
+KINDS = ("endpoint", "local", "rule", "mixed")
+
+
+def load_judge(spec: str | Mapping[str, Any]) -> Judge:
+    """Build a judge from a mapping, or from the short form of the command line; see the module's text.
+
+    Raises:
+        ConfigError: unknown kind or option, or an option that cannot work.
+    """
+    values = _from_text(spec) if isinstance(spec, str) else spec
+    if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
+        raise ConfigError(
+            f"judge is {values!r}, allowed is a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class"
+        )
+    if values["kind"] == "mixed":
+        return _mixed(values)
+    judge = _single(values)
+    return judge if isinstance(judge, RuleJudge) else MixedJudge({RULE: RuleJudge(), "model": judge}, default="model")
+
+
+def rubric_reward(
+    judge: str | Mapping[str, Any],
+    column: str = "rubric",
+    aggregation: str = "channels",
+    weighting: str | Mapping[str, float] | None = None,
+    max_missing: float = 0.25,
+) -> RubricReward:
+    """Build :class:`rvpo.rewards.rubric.RubricReward` from plain values: the reward ``rubric`` of recipes."""
+    return RubricReward(
+        load_judge(judge), column=column, aggregation=aggregation, weighting=weighting, max_missing=max_missing
+    )
+
+
+def _single(values: Mapping[str, Any]) -> Judge:
+    kind = values["kind"]
+    options = {key: value for key, value in values.items() if key != "kind"}
+    judge = _make(_class(kind), options, f"judge of kind {kind!r}")
+    if not isinstance(judge, Judge):
+        raise ConfigError(
+            f"judge {kind!r} is a {type(judge).__name__}, allowed is a class that follows rvpo.judges.Judge"
+        )
+    return judge
+
+
+def _mixed(values: Mapping[str, Any]) -> Judge:
+    if unknown := [key for key in values if key not in ("kind", "judges", "default")]:
+        raise ConfigError(f"judge of kind 'mixed' has no option {unknown[0]!r}; it takes judges, default")
+    named = values.get("judges")
+    if not isinstance(named, Mapping) or not named:
+        raise ConfigError(f"judge.judges is {named!r}, allowed is a mapping of names to judges")
+    judges: dict[str, Judge] = {RULE: RuleJudge()}
+    for name, spec in named.items():
+        if not isinstance(spec, Mapping) or spec.get("kind") in (None, "mixed"):
+            raise ConfigError(f"judge.judges.{name} is {spec!r}, allowed is a mapping with a `kind` that is not mixed")
+        judges[name] = _single(spec)
+    return MixedJudge(judges, default=values.get("default"))
+
+
+def _class(kind: str) -> Callable[..., Any]:
+    """Import a judge's class only when it is wanted: openai and transformers are heavy."""
+    try:
+        if kind == "endpoint":
+            from rvpo.judges.endpoint import EndpointJudge
+
+            return EndpointJudge
+        if kind == "local":
+            from rvpo.judges.local import LocalJudge
+
+            return LocalJudge
+    except ImportError as error:
+        extra = {"endpoint": "judge", "local": "trl"}[kind]
+        raise ConfigError(f"judge of kind {kind!r} needs {error.name}: pip install 'rvpo[{extra}]'") from error
+    if kind == "rule":
+        return RuleJudge
+    if ":" not in kind:
+        raise ConfigError(f"judge.kind is {kind!r}, allowed are {', '.join(KINDS)}, module:Class and file.py:Class")
+    return load_object(kind, "judge")
+
+
+def _make(cls: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
+    if "api_key" in options:
+        raise ConfigError(
+            f"{where}: api_key does not belong into a file: put the key into an environment variable, and that "
+            "variable's name into api_key_env"
+        )
+    parameters = inspect.signature(cls).parameters
+    if unknown := [key for key in options if key not in parameters]:
+        takes = ", ".join(parameters) or "none"
+        raise ConfigError(f"{where} has no option {unknown[0]!r}; it takes {takes}")
+    lacking = [
+        name
+        for name, parameter in parameters.items()
+        if name not in options
+        and parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if lacking:
+        raise ConfigError(f"{where} needs the option {lacking[0]!r}: add it")
+    return cls(**options)
+
+
+def _from_text(spec: str) -> Any:
+    if spec == "rule":
+        return {"kind": "rule"}
+    if spec.startswith(("http://", "https://")):
+        base_url, _, model = spec.partition("#")
+        if not model:
+            raise ConfigError(f"judge {spec!r} names no model: write {base_url}#MODEL, as the server calls it")
+        return {"kind": "endpoint", "base_url": base_url, "model": model}
+    if spec.startswith("local:"):
+        return {"kind": "local", "model": spec.removeprefix("local:")}
+    path = Path(spec).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"judge {spec!r}: allowed are rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"judge {spec!r} cannot be read: {error}") from error
+    # A recipe's section may be pasted with its heading.
+    return values["judge"] if isinstance(values, dict) and isinstance(values.get("judge"), dict) else values

@@ -1,0 +1,309 @@
+r"""Criteria decided by program: free, instant and the same every time.
+
+A criterion's ``rule`` maps checks to values, and is met where every check holds::
+
+    {"max_words": 80}
+    {"contains_any": ["call 911", "emergency"], "contains_none": "guaranteed", "min_sentences": 2}
+    {"regex": "(?m)^Dose: \\d+ mg$"}
+    {"json_schema": {"type": "object", "required": ["dose"]}}
+
+=========================================  ============================================================================
+``contains_any``, ``_all``, ``_none``      text or texts of which any, all, none stand in the completion. As whole words
+                                           ("cat" is not in "category"), parted by any white space, in any case unless
+                                           ``case_sensitive`` is true.
+``regex``                                  pattern or patterns that are all found; ``(?i)`` ignores case.
+``min_``, ``max_`` + ``chars``             characters without white space at the ends.
+``min_``, ``max_`` + ``words``             pieces between white space that hold a letter or digit.
+``min_``, ``max_`` + ``sentences``         pieces that hold a word, between line breaks and ``.``, ``!``, ``?``, ``…``
+                                           before white space; so "e.g. this" counts as two.
+``min_``, ``max_`` + ``lines``             lines that are not blank.
+``json_schema``                            the completion, or the one code fence that it is, is JSON that fits the
+                                           schema (draft 2020-12; references within the schema only).
+=========================================  ============================================================================
+
+Completions are hostile, and patterns are the data's. They run in the ``regex`` engine because it has both Python's
+syntax and a time limit: past it the verdict is missing (``"rule"``). A linear-time engine would need no limit, but
+refuses look-around and back-references, which rubrics use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import jsonschema
+import regex
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from rvpo.errors import ConfigError
+from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.verdict import Question, Verdict
+
+REGEX_SECONDS = 1.0  # for one pattern on one completion; a sane one needs milliseconds
+MAX_JSON_CHARS = 65_536  # longer text is not met: it is no answer that a schema describes
+MAX_DIGITS = 300  # of one number in it: what a float can hold, so that no arithmetic on it overflows
+
+Check = Callable[[str], bool]
+
+_SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]]*+(?=\s|$)|[。！？\n]""")
+_COUNTS: dict[str, Callable[[str], int]] = {
+    "chars": lambda text: len(text.strip()),
+    "words": lambda text: sum(map(_has_word, text.split())),
+    "sentences": lambda text: sum(map(_has_word, _SENTENCE_END.split(text))),
+    "lines": lambda text: sum(not line.isspace() and line != "" for line in text.splitlines()),
+}
+_CONTAINS: dict[str, Callable[[Iterable[bool]], bool]] = {
+    "contains_any": any,
+    "contains_all": all,
+    "contains_none": lambda found: not any(found),
+}
+_LIMITS = tuple(f"{side}_{unit}" for unit in _COUNTS for side in ("min", "max"))
+KEYS = (*_CONTAINS, "case_sensitive", "regex", *_LIMITS, "json_schema")
+"""What a rule may hold."""
+
+
+class RuleJudge:
+    """Decide criteria that carry a ``rule``; the prompt and the criterion's text are not read."""
+
+    def __init__(self) -> None:
+        """Start with all totals at 0."""
+        self._totals = Counter({"verdicts": 0, "missing": 0, "missing/rule": 0})
+
+    async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
+        """Return 1.0 (met) or 0.0 for each criterion; missing (``"rule"``) where a pattern runs out of time.
+
+        Raises:
+            ConfigError: a criterion has no rule, or one that :func:`check_rules` refuses.
+        """
+        for question in questions:
+            for criterion in question.criteria:
+                if criterion.rule is None:
+                    raise ConfigError(
+                        f"criterion {criterion.id!r} has no rule, so the rule judge cannot decide it: give it one, or "
+                        "send it to another judge with judge: NAME"
+                    )
+        # In a thread, so that slow patterns do not hold up the calls of other judges.
+        verdicts = await asyncio.to_thread(
+            lambda: [
+                [_decide(criterion, question.completion) for criterion in question.criteria] for question in questions
+            ]
+        )
+        for verdict in (verdict for row in verdicts for verdict in row):
+            missing = verdict.value is None
+            self._totals.update({"verdicts": not missing, "missing": missing, "missing/rule": missing})
+        return verdicts
+
+    async def check(self) -> None:
+        """Return at once: rules need nothing."""
+
+    def usage(self) -> dict[str, float]:
+        """Return ``verdicts`` that were had, those ``missing``, and why they are (``missing/rule``)."""
+        return {key: float(total) for key, total in self._totals.items()}
+
+
+def check_rules(criteria: Iterable[Criterion]) -> None:
+    """Refuse rules that cannot work, before training begins. Criteria without a rule are passed over.
+
+    Raises:
+        ConfigError: unknown check, wrong value, a pattern that does not compile, a schema that is none. The message
+            names the criterion.
+    """
+    for criterion in criteria:
+        if criterion.rule is not None:
+            _checks(criterion)
+
+
+def _decide(criterion: Criterion, completion: str) -> Verdict:
+    for name, holds in _checks(criterion):
+        try:
+            if not holds(completion):
+                return Verdict(0.0, detail=f"{name} does not hold")
+        except (TimeoutError, MemoryError) as error:
+            return Verdict.missing("rule", f"{name}: {type(error).__name__}")
+    return Verdict(1.0)
+
+
+def _checks(criterion: Criterion) -> tuple[tuple[str, Check], ...]:
+    try:
+        return _compile(json.dumps(criterion.rule, allow_nan=False))
+    except (ConfigError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"criterion {criterion.id!r}: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
+    """Return (name, check) for each check of a rule, the cheap ones first."""
+    rule: dict[str, Any] = json.loads(rule_json)
+    for key in rule:
+        if key not in KEYS:
+            close = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"rule has the unknown check {key!r}; allowed are {', '.join(KEYS)}{hint}")
+    case_sensitive = rule.pop("case_sensitive", False)
+    if not isinstance(case_sensitive, bool) or not rule:
+        raise ConfigError(
+            f"rule has case_sensitive={case_sensitive!r} and the checks {list(rule)}, allowed are true or false and at "
+            "least one check"
+        )
+    for unit in _COUNTS:
+        if (low := _limit(rule, f"min_{unit}", 0)) > (high := _limit(rule, f"max_{unit}", math.inf)):
+            raise ConfigError(f"rule has min_{unit}={low}, max_{unit}={high}, which no text meets: correct one")
+    make = {"regex": _regex_check, "json_schema": _schema_check}
+    checks: list[tuple[str, Check]] = []
+    for key in sorted(rule, key=KEYS.index):
+        if key in _CONTAINS:
+            checks.append((key, _contains_check(key, rule[key], case_sensitive)))
+        elif key in make:
+            checks.append((key, make[key](rule[key])))
+        else:
+            checks.append((key, _limit_check(key, rule[key])))
+    return tuple(checks)
+
+
+def _limit(rule: Mapping[str, Any], key: str, default: float) -> float:
+    limit: float = rule.get(key, default)
+    if key in rule and (type(limit) is not int or limit < 0):
+        raise ConfigError(f"rule has {key}={limit!r}, allowed is a whole number of at least 0")
+    return limit
+
+
+def _limit_check(key: str, limit: int) -> Check:
+    side, _, unit = key.partition("_")
+    count = _COUNTS[unit]
+    return (lambda text: count(text) >= limit) if side == "min" else (lambda text: count(text) <= limit)
+
+
+def _has_word(piece: str) -> bool:
+    return any(map(str.isalnum, piece))
+
+
+def _contains_check(key: str, value: object, case_sensitive: bool) -> Check:
+    fold = str if case_sensitive else str.casefold
+    patterns = [re.compile(_phrase(fold(text))) for text in _texts(key, value)]
+    quantifier = _CONTAINS[key]
+
+    def holds(text: str) -> bool:
+        folded = fold(text)
+        return quantifier(pattern.search(folded) is not None for pattern in patterns)
+
+    return holds
+
+
+def _phrase(text: str) -> str:
+    """Return a pattern that finds the words of a phrase; an edge that is a letter or digit ends a word."""
+    words = text.split()
+    start = r"(?<!\w)" if words[0][0].isalnum() else ""
+    end = r"(?!\w)" if words[-1][-1].isalnum() else ""
+    return start + r"\s++".join(map(re.escape, words)) + end
+
+
+def _regex_check(value: object) -> Check:
+    patterns = [_pattern("regex", text) for text in _texts("regex", value)]
+    return lambda text: all(_found(pattern, text) for pattern in patterns)
+
+
+def _pattern(key: str, text: str) -> regex.Pattern[str]:
+    try:
+        return regex.compile(text)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise ConfigError(f"rule has {key}={text!r}, which is no regular expression ({error}): correct it") from error
+
+
+def _found(pattern: regex.Pattern[str], text: str) -> bool:
+    # concurrent: other threads run while it searches
+    return pattern.search(text, timeout=REGEX_SECONDS, concurrent=True) is not None
+
+
+def _texts(key: str, value: object) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ConfigError(f"rule has {key}={value!r}, allowed is a text or a list of texts that are not blank")
+    return texts
+
+
+def _schema_check(schema: Any) -> Check:
+    if not isinstance(schema, dict):
+        raise ConfigError(f"rule has json_schema={schema!r}, allowed is a JSON schema such as {{'type': 'object'}}")
+    try:
+        _Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ConfigError(f"rule has a json_schema that is none ({error.message}): correct it") from error
+    # An own registry, because the default one fetches what a reference names from the network.
+    resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for key, value in _walk(schema):
+        if key == "patternProperties":
+            raise ConfigError("rule has a json_schema with patternProperties, which has no time limit: name properties")
+        if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+            try:
+                resolver.lookup(value)
+            except Unresolvable as error:
+                raise ConfigError(f"rule has a json_schema with {key}={value!r}, which is not in it") from error
+    validator = _Validator(schema, registry=Registry())
+
+    def holds(text: str) -> bool:
+        try:
+            return bool(validator.is_valid(_parse_json(text)))
+        except (ValueError, RecursionError):  # no JSON, or nested too deeply
+            return False
+
+    return holds
+
+
+def _walk(schema: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        yield str(key), value
+        if isinstance(value, dict | list):
+            yield from _walk(value)
+
+
+def _parse_json(text: str) -> Any:
+    """Parse text, or the one code fence that it is. Raises ValueError or RecursionError."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        text = text[text.index("\n") : -3]
+    if len(text) > MAX_JSON_CHARS:
+        raise ValueError("too long")
+    return json.loads(text, parse_int=_whole, parse_float=_fraction, parse_constant=_refuse)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("too many digits")
+    return int(digits)
+
+
+def _fraction(digits: str) -> float:
+    # As JSON Schema has it, 1.0 is a whole number; as an int it also equals 1 when written out (uniqueItems).
+    if not math.isfinite(number := float(digits)):
+        raise ValueError("out of range")
+    return int(number) if number.is_integer() else number
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _bounded_pattern(_: Any, pattern: str, instance: object, __: Any) -> Iterator[jsonschema.ValidationError]:
+    if isinstance(instance, str) and not _found(_pattern("pattern", pattern), instance):
+        yield jsonschema.ValidationError("pattern")
+
+
+def _linear_unique(_: Any, unique: bool, instance: object, __: Any) -> Iterator[jsonschema.ValidationError]:
+    if unique and isinstance(instance, list):
+        written = {json.dumps(item, sort_keys=True) for item in instance}
+        if len(written) < len(instance):
+            yield jsonschema.ValidationError("uniqueItems")
+
+
+# The library's own checks of these two take exponential and quadratic time on hostile text.
+_Validator = extend(jsonschema.Draft202012Validator, {"pattern": _bounded_pattern, "uniqueItems": _linear_unique})  # type: ignore[no-untyped-call]

@@ -1,0 +1,229 @@
+"""``RubricReward``: judged criteria as channels, in one reward function.
+
+Each prompt's rubric stands in a dataset column as JSON. Three ways to use the verdicts:
+
+- ``"channels"``: every criterion is a channel of its own, as in RVPO: 5 for one prompt, 17 for the next.
+- ``"explicit"``: one reward, the weighted mean of the verdicts (Rubrics as Rewards, arXiv 2507.17746).
+- ``"implicit"``: one reward, a single judgement of the whole rubric on a scale from 1 to 10 (same source).
+
+``RVPOTrainer`` takes the channels from :attr:`RubricReward.latest`. The plain value that the call returns, which any
+trainer understands, is the explicit score (or the implicit one).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rvpo.core.channels import Score
+from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
+from rvpo.rewards.rubric.criteria import Criterion, Rubric
+from rvpo.rewards.rubric.scores import channel_weights, explicit_score
+from rvpo.rewards.rubric.verdict import Judge, Prompt, Question, Verdict
+
+logger = logging.getLogger(__name__)
+
+AGGREGATIONS = ("channels", "explicit", "implicit")
+IMPLICIT_SCALE = (1, 10)
+
+
+class RubricReward:
+    """An async reward function that judges completions by their prompt's rubric.
+
+    Args:
+        judge: who decides; see :mod:`rvpo.judges`.
+        column: the dataset column with each prompt's :class:`Rubric` as JSON; null where a prompt has none.
+        aggregation: ``"channels"``, ``"explicit"`` or ``"implicit"``, see the module's text.
+        weighting: of the criteria: ``"uniform"``, ``"points"``, or a mapping category -> weight. None is ``"uniform"``
+            for channels, as in the paper, and ``"points"`` for the single reward.
+        max_missing: the share of a batch's verdicts in [0, 1] that may be missing. Above it ``RVPOTrainer`` saves a
+            checkpoint and stops.
+        name: of the reward function in metrics and tables.
+
+    Raises:
+        ConfigError: an option has no such value.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        column: str = "rubric",
+        aggregation: str = "channels",
+        weighting: str | Mapping[str, float] | None = None,
+        max_missing: float = 0.25,
+        name: str = "rubric",
+    ) -> None:
+        """Keep the options; nothing is asked yet."""
+        if aggregation not in AGGREGATIONS:
+            raise ConfigError(f"aggregation is {aggregation!r}, allowed are {', '.join(AGGREGATIONS)}")
+        if isinstance(weighting, str) and weighting not in ("uniform", "points"):
+            raise ConfigError(
+                f"weighting is {weighting!r}, allowed are 'uniform', 'points' and a mapping of categories to weights"
+            )
+        if aggregation == "implicit" and weighting is not None:
+            raise ConfigError("weighting has no effect on the implicit score, which is the judge's own: drop it")
+        if not isinstance(max_missing, int | float) or not 0 <= max_missing <= 1:
+            raise ConfigError(f"max_missing is {max_missing!r}, allowed is a share in [0, 1]")
+        if not isinstance(judge, Judge):
+            raise ConfigError(
+                f"judge is a {type(judge).__name__}, allowed is an object with the methods of rvpo.judges.Judge"
+            )
+        self.judge = judge
+        self.column = column
+        self.aggregation = aggregation
+        self.weighting = weighting or ("points" if aggregation == "explicit" else "uniform")
+        self.max_missing = max_missing
+        self.__name__ = name
+        self.needed_columns = [column]
+        self.latest: list[list[Score]] = []
+        """The scores of the latest call: a list for each completion, a score for each criterion of its prompt."""
+
+    @property
+    def only_monitored(self) -> bool:
+        """Whether the scores are for the metrics only, because the function's own value is the one channel."""
+        return self.aggregation != "channels"
+
+    async def check(self) -> None:
+        """Raise JudgeError where the judge cannot work."""
+        await self.judge.check()
+
+    def check_rubrics(self, rubrics: Iterable[str | None]) -> None:
+        """Look at a whole dataset column before training.
+
+        Raises:
+            DataError: a rubric is malformed.
+            ConfigError: the weighting lacks one of its categories, or the judge cannot decide one of its criteria.
+        """
+        check = getattr(self.judge, "check_criteria", None)
+        for row, text in enumerate(rubrics):
+            if text is None:
+                continue
+            try:
+                rubric = Rubric.from_json(text)
+                if self.aggregation != "implicit":
+                    channel_weights(rubric, self.weighting)
+                if check is not None:
+                    check(self._criteria(rubric))
+            except RVPOError as error:
+                raise type(error)(f"row {row}, column {self.column!r}: {error}") from error
+
+    async def __call__(
+        self, prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any
+    ) -> list[float | None]:
+        """Judge completions; see :attr:`latest` for the single verdicts.
+
+        Returns:
+            One score in [0, 1] a completion; None where no criterion could be judged or there is no rubric.
+        """
+        if self.column not in columns:
+            raise DataError(
+                f"reward {self.__name__!r} needs the column {self.column!r}; the data has {sorted(columns)}: read it "
+                "with layout rubrics, rar or healthbench, or set `column`"
+            )
+        rubrics = [None if text is None else Rubric.from_json(text) for text in columns[self.column]]
+        questions = [
+            Question(prompt, completion_text(completion), self._criteria(rubric))
+            for prompt, completion, rubric in zip(prompts, completions, rubrics, strict=True)
+            if rubric is not None
+        ]
+        answers = iter(await self._ask(questions))
+        asked = iter(questions)
+        self.latest = []
+        totals: list[float | None] = []
+        for rubric in rubrics:
+            if rubric is None:
+                self.latest.append([])
+                totals.append(None)
+                continue
+            verdicts = next(answers)
+            criteria = next(asked).criteria
+            totals.append(self._total(rubric, verdicts))
+            self.latest.append(self._scores(rubric, criteria, verdicts))
+        return totals
+
+    def _criteria(self, rubric: Rubric) -> tuple[Criterion, ...]:
+        return (overall(rubric),) if self.aggregation == "implicit" else rubric.criteria
+
+    def _total(self, rubric: Rubric, verdicts: Sequence[Verdict]) -> float | None:
+        if self.aggregation == "implicit":
+            return verdicts[0].value
+        weighting = self.weighting if self.aggregation == "explicit" else "points"
+        return explicit_score(rubric, [verdict.value for verdict in verdicts], weighting)
+
+    def _scores(self, rubric: Rubric, criteria: Sequence[Criterion], verdicts: Sequence[Verdict]) -> list[Score]:
+        weights = [1.0] if self.aggregation == "implicit" else channel_weights(rubric, self.weighting)
+        return [
+            Score(
+                channel=criterion.id,
+                value=None if verdict.value is None else criterion.reward(verdict.value),
+                weight=weight,
+                labels=criterion.labels,
+                reason=verdict.reason,
+                text=criterion.text,
+                detail=verdict.detail,
+            )
+            for criterion, verdict, weight in zip(criteria, verdicts, weights, strict=True)
+        ]
+
+    async def _ask(self, questions: Sequence[Question]) -> list[list[Verdict]]:
+        if not questions:
+            return []
+        try:
+            answers = await self.judge.judge(questions)
+        except RVPOError:
+            raise
+        except Exception as error:  # somebody else's judge: its failure must not become a reward, nor end the run
+            logger.exception("the judge of %r failed; its verdicts are missing", self.__name__)
+            return [[Verdict.missing("judge", type(error).__name__)] * len(q.criteria) for q in questions]
+        if [len(verdicts) for verdicts in answers] != [len(question.criteria) for question in questions]:
+            raise JudgeError(
+                f"the judge of {self.__name__!r} returned {[len(verdicts) for verdicts in answers][:8]}… verdicts, "
+                f"allowed is one for each criterion: {[len(question.criteria) for question in questions][:8]}…"
+            )
+        return [[_checked(verdict) for verdict in verdicts] for verdicts in answers]
+
+
+def overall(rubric: Rubric) -> Criterion:
+    """Return the whole rubric as one graded criterion, for the implicit score."""
+    lines = [
+        f"- ({criterion.points:+g} points if true) {criterion.text}"
+        if criterion.met_is_good == (criterion.points > 0)
+        else f"- ({abs(criterion.points):g} points if {'true' if criterion.met_is_good else 'not true'}) "
+        f"{criterion.text}"
+        for criterion in rubric.criteria
+    ]
+    text = "Taken together, how well does the reply satisfy all of these criteria?\n" + "\n".join(lines)
+    return Criterion("overall", text, scale=IMPLICIT_SCALE)
+
+
+def completion_text(completion: Any) -> str:
+    """Return the text of a completion, plain or a list of chat messages."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(str(message.get("content") or "") for message in completion)
+
+
+def too_many_missing(rows: Iterable[Iterable[Score]], allowed: float) -> str | None:
+    """Return what is wrong where more than ``allowed`` of the scores are missing, else None."""
+    scores = [score for row in rows for score in row]
+    reasons = Counter(score.reason or "unknown" for score in scores if score.value is None)
+    if not scores or reasons.total() <= allowed * len(scores):
+        return None
+    told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    detail = next((score.detail for score in scores if score.value is None and score.detail), None)
+    return (
+        f"{reasons.total()} of {len(scores)} verdicts are missing ({told}), allowed are {allowed:.0%} (max_missing)"
+        + (f"; one said: {detail[:200]}" if detail else "")
+    )
+
+
+def _checked(verdict: Verdict) -> Verdict:
+    """Make a verdict that is no number in [0, 1] missing: a judge's mistake must not enter a reward."""
+    if verdict.value is None or 0 <= verdict.value <= 1:
+        return verdict
+    seen = "NaN" if math.isnan(verdict.value) else f"{verdict.value!r}"
+    return Verdict.missing("malformed", f"the judge returned {seen}, allowed is a number in [0, 1]")

@@ -1,0 +1,212 @@
+"""From verdicts to numbers: weights of criteria, the explicit score of Rubrics-as-Rewards, the scores of HealthBench.
+
+Verdicts are values in [0, 1], the degree to which a criterion's text is met, in the order of the criteria; None is a
+verdict that is missing. It is never "not met": each function says what it does instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+from rvpo.errors import ConfigError, RewardError
+from rvpo.rewards.rubric.criteria import Criterion, Rubric
+
+Weighting: TypeAlias = str | Mapping[str, float]
+"""``"uniform"``, ``"points"``, or the weight of each category."""
+
+RAR_CATEGORY_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}
+)
+"""The weights of RaR-Explicit (arXiv 2507.17746, section 4.4), as a :data:`Weighting`."""
+
+
+def channel_weights(rubric: Rubric, weighting: Weighting = "points") -> list[float]:
+    """Return the weight of each criterion, scaled so that their mean is 1.
+
+    So a criterion counts on average as much as an ordinary reward function, however many there are and whatever the
+    scale of their points.
+
+    Args:
+        rubric: M criteria.
+        weighting: ``"uniform"`` (all 1), ``"points"`` (in proportion to the absolute value of the points), or a
+            mapping of categories to weights of at least 0, such as :data:`RAR_CATEGORY_WEIGHTS`.
+
+    Returns:
+        M weights of at least 0 with mean 1.
+
+    Raises:
+        ConfigError: another weighting, a weight that is negative or not finite, a criterion whose category has none
+            in the mapping, or weights that are all 0.
+    """
+    if isinstance(weighting, Mapping):
+        weights = [_category_weight(criterion, weighting) for criterion in rubric.criteria]
+    elif weighting == "points":
+        weights = [abs(criterion.points) for criterion in rubric.criteria]
+    elif weighting == "uniform":
+        weights = [1.0] * len(rubric.criteria)
+    else:
+        allowed = "'uniform', 'points' or a mapping of categories to weights"
+        raise ConfigError(f"weighting is {weighting!r}, allowed is {allowed}")
+    largest = max(weights)
+    if largest == 0:
+        raise ConfigError(f"weighting {weighting!r} gives every criterion of a rubric 0: raise one of the weights")
+    weights = [weight / largest for weight in weights]  # so that no sum overflows
+    mean = math.fsum(weights) / len(weights)
+    return [weight / mean for weight in weights]
+
+
+def _category_weight(criterion: Criterion, weights: Mapping[str, float]) -> float:
+    category = criterion.category
+    if category is None or category not in weights:
+        raise ConfigError(
+            f"weighting has no weight for the category {category!r} of criterion {criterion.id!r}; it has "
+            f"{', '.join(map(repr, weights))}: add the category, or use 'points' or 'uniform'"
+        )
+    weight = weights[category]
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ConfigError(
+            f"weighting: the weight of {category!r} is {weight!r}, allowed is a finite number of at least 0"
+        )
+    return float(weight)
+
+
+def explicit_score(rubric: Rubric, verdicts: Sequence[float | None], weighting: Weighting = "points") -> float | None:
+    """Return the explicit aggregation of Rubrics-as-Rewards: the weighted mean of the criteria's rewards.
+
+    Equation 1 of arXiv 2507.17746 is ``sum_j w_j c_j / sum_j w_j`` with c_j = 1 where criterion j is met, and
+    :data:`RAR_CATEGORY_WEIGHTS` in its experiments. Ours differs in two ways: c_j is the criterion's *reward*, which
+    is turned round where met is bad (the paper relies on pitfalls "phrased in positive form", which those of
+    RaR-Medicine mostly are not), and criteria without a verdict are left out of both sums. With the paper's weights,
+    criteria that are all good when met, and all verdicts, the two are equal.
+
+    Args:
+        rubric: M criteria.
+        verdicts: M values, see the module's text.
+        weighting: see :func:`channel_weights`.
+
+    Returns:
+        A value in [0, 1]; None where no criterion of positive weight has a verdict.
+
+    Raises:
+        RewardError: not M verdicts, or a value outside [0, 1].
+        ConfigError: see :func:`channel_weights`.
+    """
+    weights = channel_weights(rubric, weighting)
+    values = _checked(rubric, verdicts)
+    judged = [(w, c.reward(v)) for w, c, v in zip(weights, rubric.criteria, values, strict=True) if v is not None]
+    total = math.fsum(weight for weight, _ in judged)
+    return math.fsum(weight * reward for weight, reward in judged) / total if total else None
+
+
+def example_score(rubric: Rubric, verdicts: Sequence[float | None], *, partial: bool = False) -> float | None:
+    """Return HealthBench's score of one example: points of the criteria met / sum of the positive points.
+
+    Source: arXiv 2505.08775; ``calculate_score`` of openai/simple-evals, which it equals where every verdict is 0 or
+    1. A graded verdict earns its share of the points. ``polarity`` is not read: here the sign of the points decides.
+
+    Args:
+        rubric: M criteria.
+        verdicts: M values, see the module's text.
+        partial: what to do where a verdict is missing. False: the example has no score, because a criterion counted
+            as "not met" would lower the score, or raise it if its points are negative. True: leave those criteria
+            out of both sums.
+
+    Returns:
+        At most 1, and negative where more is lost than won; None where there is no score (no positive points, or a
+        missing verdict).
+
+    Raises:
+        RewardError: not M verdicts, or a value outside [0, 1].
+    """
+    return _points_score(zip(rubric.criteria, _checked(rubric, verdicts), strict=True), partial)
+
+
+def tag_scores(rubric: Rubric, verdicts: Sequence[float | None], *, partial: bool = False) -> dict[str, float | None]:
+    """Return :func:`example_score` over the criteria of each tag, such as ``axis:accuracy``.
+
+    A tag without positive points is absent, as in openai/simple-evals; None is a tag whose verdicts are missing (with
+    ``partial``: so many that no positive points are left).
+    """
+    by_tag: dict[str, list[tuple[Criterion, float | None]]] = {}
+    for criterion, value in zip(rubric.criteria, _checked(rubric, verdicts), strict=True):
+        for tag in dict.fromkeys(criterion.tags):
+            by_tag.setdefault(tag, []).append((criterion, value))
+    return {
+        tag: _points_score(judged, partial)
+        for tag, judged in by_tag.items()
+        if any(criterion.points > 0 for criterion, _ in judged)
+    }
+
+
+def _points_score(judged: Iterable[tuple[Criterion, float | None]], partial: bool) -> float | None:
+    won = possible = 0.0  # summed in order as the reference does, so that the results are equal to the last bit
+    for criterion, value in judged:
+        if value is None:
+            if not partial:
+                return None
+            continue
+        won += criterion.points * value
+        possible += max(criterion.points, 0.0)
+    return won / possible if possible else None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkScore:
+    """HealthBench's statistics over examples.
+
+    Attributes:
+        mean: mean of the scores, clipped to [0, 1]; single scores are not clipped.
+        n_samples: number of examples with a score.
+        bootstrap_std: standard deviation (ddof 0) of the clipped mean over resampled examples.
+        missing: number of examples without a score.
+    """
+
+    mean: float
+    n_samples: int
+    bootstrap_std: float
+    missing: int
+
+
+def benchmark_score(
+    scores: Iterable[float | None], *, resamples: int = 1000, seed: int | None = 0
+) -> BenchmarkScore | None:
+    """Aggregate the scores of all examples, or those of one axis or theme, as openai/simple-evals does.
+
+    Args:
+        scores: one score an example; None (missing) is counted and left out.
+        resamples: bootstrap samples, each of as many examples as have a score.
+        seed: of the resampling. The same numbers come out of simple-evals after ``numpy.random.seed(seed)``.
+
+    Returns:
+        The statistics, or None where no example has a score.
+    """
+    import numpy as np
+
+    scores = list(scores)
+    values = np.array([score for score in scores if score is not None], dtype=np.float64)
+    n = len(values)
+    if not n:
+        return None
+    random = np.random.RandomState(seed)
+    means = [np.clip(np.mean(random.choice(values, n)), 0, 1) for _ in range(resamples)]
+    mean = float(np.clip(np.mean(values), 0, 1))
+    return BenchmarkScore(mean, n, float(np.std(means)), len(scores) - n)
+
+
+def _checked(rubric: Rubric, verdicts: Sequence[float | None]) -> Sequence[float | None]:
+    if len(verdicts) != len(rubric.criteria):
+        raise RewardError(
+            f"{len(verdicts)} verdicts for a rubric of {len(rubric.criteria)} criteria; allowed is one each, in order: "
+            "put None where one is missing"
+        )
+    for criterion, value in zip(rubric.criteria, verdicts, strict=True):
+        if value is not None and not 0 <= value <= 1:
+            raise RewardError(
+                f"the verdict on criterion {criterion.id!r} is {value!r}, allowed is a number in [0, 1], or None where "
+                "it is missing"
+            )
+    return verdicts
