@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +69,72 @@ def train(
     folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"done: {folder}")
+
+
+@app.command("judge")
+def judge_completions(
+    data: Annotated[
+        Path,
+        typer.Argument(help="JSONL or parquet with prompt, completion and rubric; or a run's completions folder."),
+    ],
+    judge: Annotated[
+        str,
+        typer.Option("--judge", help="rule, local:FOLDER, http://host:port/v1#MODEL, or a YAML file of a judge."),
+    ],
+    rubrics: Annotated[
+        Path | None, typer.Option(help="Prompts with rubrics, joined by the prompt, where DATA has no rubric column.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="Of --rubrics: auto, rubrics, rar or healthbench.")] = "auto",
+    pitfalls: Annotated[
+        str | None, typer.Option(help="For layout rar: met_is_bad or met_is_good; see rvpo.data.rubrics.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Parquet with one row a completion and criterion.")] = Path(
+        "verdicts.parquet"
+    ),
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first completions.")] = None,
+) -> None:
+    """Judge existing completions by their rubrics, without training.
+
+    Every verdict is kept as soon as it is there: interrupted or called again, only what is missing is asked. An API key
+    comes from the environment (OPENAI_API_KEY, or the variable that api_key_env of the YAML file names).
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rvpo.judges.build import load_judge
+    from rvpo.judges.scoring import read_completions, score, summary
+
+    judged_by = load_judge(judge)
+    options = {"layout": layout, "pitfalls": pitfalls} if rubrics else {}
+    questions = read_completions(data, rubrics, **options)[:limit]
+    total = sum(len(question.criteria) for question, _ in questions)
+    columns = ("verdicts", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=total, told="")
+        missing = 0
+
+        def progress(arrived: int, lost: int) -> None:
+            nonlocal missing
+            missing += lost
+            cost = judged_by.usage().get("cost", math.nan)
+            told = f"{missing} missing" + ("" if math.isnan(cost) else f", cost {cost:.4g}")
+            bar.update(task, advance=arrived, told=told)
+
+        rows = score(questions, judged_by, out, progress=progress)
+    _print_table(summary(rows, questions))
+    usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}
+    if usage:
+        typer.echo("\n" + "  ".join(f"{key} {value:.6g}" for key, value in usage.items()))
+    if lost := sum(row["verdict"] is None for row in rows):
+        typer.secho(f"{lost} of {len(rows)} verdicts are missing: the same command asks for them again", err=True)
+    typer.echo(f"verdicts: {out}")
+
+
+def _print_table(table: dict[str, dict[str, float | None]]) -> None:
+    width = max(map(len, table))
+    typer.echo(f"{'':<{width}}  {'mean':>6}  {'number':>7}  {'missing':>7}")
+    for name, line in table.items():
+        mean = "-" if line["mean"] is None else f"{line['mean']:.3f}"
+        typer.echo(f"{name:<{width}}  {mean:>6}  {line['number']:>7.0f}  {line['missing']:>7.1%}")
 
 
 @app.command()

@@ -60,6 +60,18 @@ def rubric_reward(
     )
 
 
+def with_cache(spec: Any, path: Path) -> Any:
+    """Return the spec with ``path`` as the cache of every endpoint judge that names none (``cache: null`` is none)."""
+    values = _from_text(spec) if isinstance(spec, str) else spec
+    if not isinstance(values, Mapping):
+        return spec
+    if values.get("kind") == "endpoint":
+        return {"cache": str(path), **values}
+    if values.get("kind") == "mixed" and isinstance(values.get("judges"), Mapping):
+        return {**values, "judges": {name: with_cache(inner, path) for name, inner in values["judges"].items()}}
+    return values
+
+
 def _single(values: Mapping[str, Any]) -> Judge:
     kind = values["kind"]
     options = {key: value for key, value in values.items() if key != "kind"}

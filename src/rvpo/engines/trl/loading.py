@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from trl.trainer.utils import get_callable_name
 
 from rvpo.data import load_prompts
 from rvpo.errors import ConfigError
+from rvpo.judges.build import with_cache
 from rvpo.recipe import DataSection, ModelSection, RewardSection, did_you_mean
 from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments
+from rvpo.rewards.rubric import RubricReward
 
 # Which part of the recipe decides a trainer's option; the section `method` decides the others.
 DECIDED_BY = {
@@ -61,13 +64,22 @@ def load_data(section: DataSection) -> Any:
     return load_prompts(options.pop("path"), **options)
 
 
-def load_rewards(entries: Sequence[RewardSection]) -> list[RewardFunction]:
+def load_rewards(entries: Sequence[RewardSection], folder: Path) -> list[RewardFunction]:
     """Load the channels' functions.
+
+    Args:
+        entries: of the recipe.
+        folder: the run's; judges that name no cache keep their verdicts there, so that a resumed run is free.
 
     Raises:
         ConfigError: one of them cannot be loaded, or two would be logged under one name.
     """
-    functions = [load_reward(entry.function, entry.options, entry.name) for entry in entries]
+    functions = []
+    for entry in entries:
+        options = dict(entry.options)
+        if entry.function == "rubric" and "judge" in options:
+            options["judge"] = with_cache(options["judge"], folder / "judge.sqlite")
+        functions.append(load_reward(entry.function, options, entry.name))
     names = [get_callable_name(function) for function in functions]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -86,6 +98,21 @@ def check_columns(
                     f"reward {entry.function!r} needs the column {needed!r}; the data has {columns}: add it to "
                     f"{section}.reference_columns"
                 )
+
+
+def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -> None:
+    """Look at every rubric, and ask every judge something small, before anything slow begins.
+
+    Raises:
+        ConfigError: a criterion that its judge cannot decide.
+        DataError: a malformed rubric.
+        JudgeError: a judge that cannot work, such as a server that is not there.
+    """
+    for function in functions:
+        if isinstance(function, RubricReward):
+            for dataset in datasets:
+                function.check_rubrics(dataset[function.column])
+            asyncio.run(function.check())
 
 
 def load_tokenizer(section: ModelSection) -> Any:

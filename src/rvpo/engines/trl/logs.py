@@ -58,13 +58,14 @@ def show_short_lines(trainer: Any) -> None:
 
 
 def _short_line(state: Any, logs: dict[str, Any]) -> str:
-    """Return the mean of each channel, or of TRL's own few values where a log has no channels."""
-    suffix = "/mean"
-    shown = {
-        key.removeprefix("eval_").removeprefix("rvpo/").removesuffix(suffix): value
-        for key, value in logs.items()
-        if key.removeprefix("eval_").startswith("rvpo/") and key.endswith(suffix)
-    } or {key: value for key, value in logs.items() if key in ("train_runtime", "train_loss", "loss", "eval_loss")}
+    """Return the mean of each reward function, or of TRL's own few values where a log has no channels."""
+    means = {}
+    for key, value in logs.items():
+        parts = key.removeprefix("eval_").split("/")
+        if len(parts) == 3 and parts[0] == "rvpo" and parts[2] == "mean":  # four parts: a category of a rubric
+            means[parts[1]] = value
+    shown = means or {key: logs[key] for key in ("train_runtime", "train_loss", "loss", "eval_loss") if key in logs}
     where = "eval" if any(key.startswith("eval_") for key in logs) else "step"
-    values = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
+    # None: nothing was scored
+    values = "  ".join(f"{key} {'-' if value is None else format(value, '.4g')}" for key, value in shown.items())
     return f"{where} {state.global_step}/{state.max_steps}  {values}"

@@ -7,6 +7,8 @@
       versions.json    packages and hardware
       metrics.jsonl    one JSON object a logging step (TRL's metrics and rvpo/…)
       completions/     parquet: prompt, completion, one column a reward, advantage
+      verdicts/        parquet: one row a completion and rubric criterion (engines/trl/rubrics.py has the columns)
+      judge.sqlite     verdicts of an endpoint judge, so that nothing is paid for twice
       checkpoint-N/    to resume from
       warm_start/      the warm-started model, unless warm_start.output names a shared folder
       model/           the trained model and tokenizer; written last, so its presence means the run is done
@@ -24,6 +26,7 @@ from rvpo.engines.trl import run_folder, warm_start
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.loading import (
     check_columns,
+    check_judges,
     load_data,
     load_model,
     load_peft,
@@ -60,6 +63,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     Raises:
         ConfigError: the folder holds another run, or the trainer's options cannot work.
         DataError: the data is malformed.
+        JudgeError: a judge cannot work, or too many verdicts are missing; in training a checkpoint is saved first.
     """
     folder = recipe.folder
     finished = (folder / "model").exists()
@@ -72,7 +76,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         return folder
     # Configs, rewards and data first: what can fail at once should neither wait for a model nor leave a folder.
     args, peft_config = _config(recipe), load_peft(recipe.model)
-    rewards = load_rewards(recipe.rewards)
+    rewards = load_rewards(recipe.rewards, folder)
     dataset, eval_dataset = load_data(recipe.data), load_data(recipe.eval_data) if recipe.eval_data else None
     check_columns(recipe.rewards, rewards, dataset.column_names, "data")
     if eval_dataset is not None:
@@ -88,6 +92,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         )
     if recipe.eval_data and args.eval_strategy == "no":
         logger.warning("eval_data is not used: set trainer.eval_strategy=steps and trainer.eval_steps")
+    check_judges(rewards, [dataset] if eval_dataset is None else [dataset, eval_dataset])
     # Every process has looked before the first one writes.
     args.distributed_state.wait_for_everyone()
     checkpoint = run_folder.last_checkpoint(folder) if resume else None

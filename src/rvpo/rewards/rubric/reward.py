@@ -79,6 +79,7 @@ class RubricReward:
         self.max_missing = max_missing
         self.__name__ = name
         self.needed_columns = [column]
+        self._checked = False
         self.latest: list[list[Score]] = []
         """The scores of the latest call: a list for each completion, a score for each criterion of its prompt."""
 
@@ -88,8 +89,10 @@ class RubricReward:
         return self.aggregation != "channels"
 
     async def check(self) -> None:
-        """Raise JudgeError where the judge cannot work."""
-        await self.judge.check()
+        """Raise JudgeError where the judge cannot work. Asked once: a second look would cost another question."""
+        if not self._checked:
+            await self.judge.check()
+            self._checked = True
 
     def check_rubrics(self, rubrics: Iterable[str | None]) -> None:
         """Look at a whole dataset column before training.
