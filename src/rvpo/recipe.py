@@ -53,7 +53,8 @@ class DataSection(_Strict):
     path: str
     layout: str = "auto"
     prompt_column: str = "prompt"
-    reference_columns: dict[str, str] = {"answer": "answer"}
+    reference_columns: dict[str, str] | None = None
+    pitfalls: str | None = None
     subset: str | None = None
     split: str | None = None
     system_prompt: str | None = None

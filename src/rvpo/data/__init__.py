@@ -1,7 +1,8 @@
 """Readers that turn files, saved datasets and hub datasets into one prompt record.
 
 A record is ``{"prompt": <text or chat messages>, "answer": <text>, ...other reference columns}``: the
-columns beside ``prompt`` reach the reward functions as keyword arguments of the same names.
+columns beside ``prompt`` reach the reward functions as keyword arguments of the same names. Layouts with
+rubrics give ``rubric``, the JSON of a :class:`rvpo.rewards.rubric.Rubric`, instead of an answer.
 
 Importing this package is cheap: the ``datasets`` library loads when a function needs it.
 """

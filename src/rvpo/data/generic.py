@@ -48,6 +48,16 @@ def read_jsonl(path: Path) -> Rows:
             yield place, row
 
 
+def first_keys(path: Path) -> list[str]:
+    """Return the keys of a JSONL file's first row; none where that is not an object, which reading it will tell."""
+    with path.open("rb") as lines:
+        try:
+            row = json.loads(lines.readline().decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return []
+    return list(row) if isinstance(row, dict) else []
+
+
 def read_parquet(path: Path, columns: set[str]) -> Rows:
     """Read the named columns of one parquet file.
 
@@ -122,7 +132,8 @@ def require_columns(source: str, seen: list[str], needed: set[str]) -> None:
     """Raise DataError unless a table has all the ``needed`` columns."""
     if absent := sorted(needed - set(seen)):
         seen_here = f"no column {', '.join(map(repr, absent))}"
-        raise source_error(source, seen_here, f"the columns {sorted(seen)}", f"set {COLUMN_OPTIONS}")
+        next_step = f"set the layout that the data have, {COLUMN_OPTIONS}"
+        raise source_error(source, seen_here, f"the columns {sorted(seen)}", next_step)
 
 
 def _read_table(loaded: Any, source: str, split: str | None, columns: set[str]) -> Rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rvpo.data import generic, rlla
+from rvpo.data import generic, rlla, rubrics
 from rvpo.data.records import (
     RESERVED_COLUMNS,
     Rows,
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LAYOUTS = ("auto", "rlla", "rlla_parquet", "jsonl", "parquet", "dataset", "hub")
+LAYOUTS = ("auto", "rlla", "rlla_parquet", "jsonl", "parquet", "dataset", "hub", *rubrics.OWN_COLUMNS)
 """The values of ``layout``."""
 
 _DEFAULT_REFERENCES: Mapping[str, str] = MappingProxyType({"answer": "answer"})
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".txt", ".gz", ".zst", ".arrow")
+_FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".txt", ".gz", ".zst", ".arrow", ".yaml", ".yml")
 
 
 def load_prompts(
@@ -40,7 +40,8 @@ def load_prompts(
     *,
     layout: str = "auto",
     prompt_column: str = "prompt",
-    reference_columns: Mapping[str, str] = _DEFAULT_REFERENCES,
+    reference_columns: Mapping[str, str] | None = None,
+    pitfalls: str | None = None,
     subset: str | None = None,
     split: str | None = None,
     system_prompt: str | None = None,
@@ -59,10 +60,18 @@ def load_prompts(
         path_or_id: A file, a folder that ``save_to_disk`` wrote, or a hub id ``org/name``.
         layout: One of :data:`LAYOUTS`. ``auto`` looks at the content: a JSON list is ``rlla``, a parquet
             file with the columns ``data_source``, ``prompt`` and ``reward_model`` but no ``answer`` is
-            ``rlla_parquet``.
+            ``rlla_parquet``. Layouts with rubrics (fields: :mod:`rvpo.data.rubrics`): ``rar`` and
+            ``healthbench`` in JSONL, parquet, a saved folder or a hub id, ``rubrics`` in JSONL or YAML. ``auto``
+            knows them by their columns in JSONL and parquet where ``reference_columns`` is not given and there is
+            no ``answer``, and YAML by its suffix.
         prompt_column: The file's column with the prompt: text, or chat messages ``{"role", "content"}``.
         reference_columns: New name -> column of the file. ``answer`` must be text; other columns may hold
-            any value but null. Both RLLA layouts add the column ``answer`` (the reference reply).
+            any value but null. Both RLLA layouts add the column ``answer`` (the reference reply). None is
+            ``{"answer": "answer"}``, and nothing for the layouts with rubrics, which need no answer
+            (``{"answer": "reference_answer"}`` reads that of ``rar``).
+        pitfalls: ``met_is_bad`` or ``met_is_good``, for the layout ``rar``: what it means that the text of a
+            criterion of the category pitfall is *met*. Needed where there is one; see
+            :func:`rvpo.data.rubrics.rar_row`.
         subset: The hub dataset's configuration, such as ``main`` of ``openai/gsm8k``.
         split: Which split of a saved ``DatasetDict`` or hub dataset; not needed where there is one.
         system_prompt: Replaces the leading system message, or adds one. A text prompt becomes the
@@ -74,7 +83,9 @@ def load_prompts(
         limit: At most this many rows; None keeps all.
 
     Returns:
-        A ``datasets.Dataset`` with the column ``prompt`` and the new names of ``reference_columns``.
+        A ``datasets.Dataset`` with the column ``prompt`` and the new names of ``reference_columns``. The layouts
+        with rubrics add the column ``rubric`` (JSON of :class:`rvpo.rewards.rubric.Rubric`), ``healthbench`` also
+        ``example_tags`` (a JSON list of texts).
 
     Raises:
         ConfigError: an option cannot work (unknown layout, reserved or repeated column, negative range).
@@ -93,14 +104,23 @@ def load_prompts(
         ...     system_prompt="Give the answer after ####.",
         ... )  # doctest: +SKIP
     """
-    _check_options(layout, prompt_column, reference_columns, system_prompt)
+    asked = _DEFAULT_REFERENCES if reference_columns is None else reference_columns
+    _check_options(layout, prompt_column, asked, system_prompt)
     _check_numbers(max_prompt_chars=max_prompt_chars, limit=limit, offset=offset, shuffle_seed=shuffle_seed)
     source = str(path_or_id)
     if layout == "auto":
-        layout = detect_layout(path_or_id, prompt_column)
-    columns = {prompt_column, *reference_columns.values()}
-    _check_combination(layout, prompt_column, subset, split)
-    rows = _open(path_or_id, layout, columns, subset, split)
+        layout = detect_layout(path_or_id, prompt_column, may_hold_rubrics=reference_columns is None)
+    storage, own = layout, rubrics.OWN_COLUMNS.get(layout, {})
+    if own:
+        storage, asked = _storage(path_or_id), reference_columns or {}
+        _check_rubric_layout(layout, storage, asked)
+    _check_combination(layout, storage, prompt_column, subset, split, pitfalls)
+    if storage == "yaml":
+        rows = rubrics.read_rubrics_yaml(Path(path_or_id), asked.values())
+    else:
+        columns = {*rubrics.COLUMNS.get(layout, {prompt_column}), *asked.values()}
+        rows = _open(path_or_id, storage, columns, subset, split)
+        rows = rubrics.convert(rows, layout, pitfalls=pitfalls, references=asked.values())
     placed = [
         (
             place,
@@ -108,7 +128,7 @@ def load_prompts(
                 place,
                 row,
                 prompt_column=prompt_column,
-                reference_columns=reference_columns,
+                reference_columns={**own, **asked},
                 system_prompt=system_prompt,
             ),
         )
@@ -132,12 +152,33 @@ def load_prompts(
     return build_dataset(kept)
 
 
-def detect_layout(path_or_id: str | Path, prompt_column: str = "prompt") -> str:
+def detect_layout(path_or_id: str | Path, prompt_column: str = "prompt", *, may_hold_rubrics: bool = False) -> str:
     """Return the layout that the content of a path shows, or ``hub`` for an id ``org/name``.
+
+    Args:
+        path_or_id: as in :func:`load_prompts`.
+        prompt_column: the column that holds the prompt; any but the default rules out RLLA and rubrics.
+        may_hold_rubrics: whether a file whose columns are those of a layout with rubrics is one.
 
     Raises:
         DataError: nothing of that name exists and it is no hub id, or the content fits no layout.
     """
+    storage, path = _storage(path_or_id), Path(path_or_id)
+    if storage == "yaml":
+        return "rubrics"
+    names: list[str] = []
+    if storage == "parquet":
+        names = generic.parquet_columns(path)
+        if rlla.PARQUET_COLUMNS.issubset(names) and "answer" not in names and prompt_column == "prompt":
+            return "rlla_parquet"
+    elif storage == "jsonl":
+        names = generic.first_keys(path)
+    detected = rubrics.detect_rubrics(names) if may_hold_rubrics and prompt_column == "prompt" else None
+    return detected or storage
+
+
+def _storage(path_or_id: str | Path) -> str:
+    """Return how the rows are stored: ``hub``, ``dataset``, ``parquet``, ``jsonl``, ``yaml``, or ``rlla`` (a list)."""
     path = Path(path_or_id)
     source = str(path_or_id)
     next_step = f"give the right path, or set layout to one of {', '.join(LAYOUTS[1:])}"
@@ -149,14 +190,14 @@ def detect_layout(path_or_id: str | Path, prompt_column: str = "prompt") -> str:
     if not path.exists() and _HUB_ID.fullmatch(source) and not source.endswith(_FILE_SUFFIXES):
         return "hub"
     head = _check_file(path)
+    if path.suffix in (".yaml", ".yml"):
+        return "yaml"
     if head.startswith(b"PAR1"):
-        names = generic.parquet_columns(path)
-        is_rlla = rlla.PARQUET_COLUMNS.issubset(names) and "answer" not in names and prompt_column == "prompt"
-        return "rlla_parquet" if is_rlla else "parquet"
+        return "parquet"
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if first in (b"[", b"{"):
         return "rlla" if first == b"[" else "jsonl"
-    allowed = "RLLA JSON (a list), JSONL (an object a line), or parquet"
+    allowed = "RLLA JSON (a list), JSONL (an object a line), parquet, or rubrics in a file named .yaml"
     raise source_error(source, f"content that starts with {head[:40]!r}", allowed, next_step)
 
 
@@ -230,16 +271,35 @@ def _check_numbers(**options: int | None) -> None:
             )
 
 
-def _check_combination(layout: str, prompt_column: str, subset: str | None, split: str | None) -> None:
-    if split is not None and layout not in ("dataset", "hub"):
+def _check_combination(
+    layout: str, storage: str, prompt_column: str, subset: str | None, split: str | None, pitfalls: str | None
+) -> None:
+    if split is not None and storage not in ("dataset", "hub"):
         raise ConfigError(
             f"split={split!r} with layout={layout!r}; allowed: a split of a saved dataset or hub dataset; next "
             "step: leave split out and name the file of that split"
         )
-    if subset is not None and layout != "hub":
+    if subset is not None and storage != "hub":
         raise ConfigError(f"subset={subset!r} with layout={layout!r}; allowed: with hub ids; next step: remove it")
-    if layout.startswith("rlla") and prompt_column != "prompt":
+    if (layout.startswith("rlla") or layout in rubrics.OWN_COLUMNS) and prompt_column != "prompt":
         raise ConfigError(
             f"prompt_column={prompt_column!r} with layout={layout!r}; allowed: 'prompt', which this layout "
             "defines; next step: leave it out, or set layout='jsonl' or 'parquet'"
+        )
+    if pitfalls is not None and (layout != "rar" or pitfalls not in rubrics.PITFALLS):
+        raise ConfigError(
+            f"pitfalls={pitfalls!r} with layout={layout!r}; allowed: {' or '.join(rubrics.PITFALLS)}, with "
+            "layout='rar'; next step: correct it, or leave it out for other layouts"
+        )
+
+
+def _check_rubric_layout(layout: str, storage: str, references: Mapping[str, str]) -> None:
+    allowed = ("jsonl", "yaml") if layout == "rubrics" else ("jsonl", "parquet", "dataset", "hub")
+    if storage not in allowed:
+        seen = "a JSON list" if storage == "rlla" else storage
+        raise ConfigError(f"layout={layout!r} with {seen}; allowed: {', '.join(allowed)}; next step: convert the file")
+    if clash := [name for name in references if name in rubrics.OWN_COLUMNS[layout]]:
+        raise ConfigError(
+            f"reference_columns names a result column {clash[0]!r}, which layout={layout!r} makes itself; allowed: any "
+            "other name; next step: remove the entry, or choose another new name"
         )

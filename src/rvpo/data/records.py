@@ -90,11 +90,12 @@ def require_text(place: Place, row: Row, field: str, label: str | None = None) -
         raise place.error(label or field, seen, allowed, "write the value as a string")
     if not value.strip():
         raise place.error(label or field, shorten(value), allowed, "fill in the text, or remove the row")
-    _check_unicode(place, label or field, value)
+    check_unicode(place, label or field, value)
     return value
 
 
-def _check_unicode(place: Place, field: str, text: str) -> None:
+def check_unicode(place: Place, field: str, text: str) -> None:
+    """Raise DataError where a text holds a lone surrogate, which no file or server can take as UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -130,7 +131,7 @@ def _check_message(place: Place, field: str, message: object) -> dict[str, str]:
     if not isinstance(content, str):
         seen = f"{type(content).__name__} {shorten(content)}"
         raise place.error(f"{field}.content", seen, "text", "join the parts into one string (text only)")
-    _check_unicode(place, f"{field}.content", content)
+    check_unicode(place, f"{field}.content", content)
     # Arrow fills keys that only other messages have with null, so a null key carries nothing.
     extra = sorted(key for key, value in message.items() if key not in ("role", "content") and value is not None)
     if extra:
@@ -165,7 +166,7 @@ def to_record(
         if new_name == "answer":
             require_text(place, row, column)
         elif isinstance(record[new_name], str):
-            _check_unicode(place, column, record[new_name])
+            check_unicode(place, column, record[new_name])
     return record
 
 

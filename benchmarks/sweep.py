@@ -1,0 +1,66 @@
+"""Train one recipe with several methods and seeds, resuming what an earlier call left undone.
+
+    python benchmarks/sweep.py recipes/smollm2-rlla-cpu.yaml --output runs/rlla --set trainer.max_steps=12
+    python benchmarks/sweep.py recipes/smollm2-rubrics-cpu.yaml --output runs/rubrics --parallel 2 \
+        --methods explicit gdpo rvpo rvpo_k1 hard_min
+
+Seeds vary slowest, so that a sweep that is cut off compares all methods on the seeds it finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+METHODS = {
+    "grpo": ["method.name=grpo", "schedule=null"],
+    "gdpo": ["method.name=gdpo", "schedule=null"],
+    "rvpo_explicit": ["method.name=rvpo_explicit", "schedule=null"],
+    "rvpo": ["method.name=rvpo"],  # with the recipe's schedule
+    "rvpo_k1": ["method.name=rvpo", "schedule=1.0"],
+    "hard_min": ["method.name=hard_min", "schedule=null"],
+    # The single-reward baselines of Rubrics-as-Rewards, for recipes whose first reward is a rubric.
+    "explicit": ["method.name=grpo", "schedule=null", "rewards.0.options.aggregation=explicit"],
+    "implicit": ["method.name=grpo", "schedule=null", "rewards.0.options.aggregation=implicit"],
+}
+DEFAULT = ["grpo", "gdpo", "rvpo_explicit", "rvpo"]
+
+
+def main() -> None:
+    """Run every cell; a failed one is reported and does not stop the others."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=DEFAULT, choices=list(METHODS))
+    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, one thread each if above 1")
+    parser.add_argument("--set", nargs="*", default=[], dest="overrides", help="key=value overrides of the recipe")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    threads = {"OMP_NUM_THREADS": "1"} if args.parallel > 1 else {}
+
+    def run(cell: tuple[int, str]) -> str | None:
+        seed, method = cell
+        name = f"{method}-{seed}"
+        fixed = [f"name={name}", f"seed={seed}", f"output={args.output}", *METHODS[method]]
+        command = [sys.executable, "-m", "rvpo", "train", str(args.recipe), *fixed, *args.overrides, "--resume"]
+        start = time.perf_counter()
+        with (args.output / f"{name}.log").open("a") as log:
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads).returncode
+        print(f"{name}: exit {code} after {time.perf_counter() - start:.0f} s", flush=True)
+        return name if code else None
+
+    with ThreadPoolExecutor(args.parallel) as pool:
+        cells = [(seed, method) for seed in args.seeds for method in args.methods]
+        failed = [name for name in pool.map(run, cells) if name]
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; see the logs in {args.output}, and call again to resume")
+
+
+if __name__ == "__main__":
+    main()

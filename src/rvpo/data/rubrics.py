@@ -1,0 +1,283 @@
+"""Rubrics with their prompts: Rubrics-as-Rewards, HealthBench, and a plain layout of our own.
+
+Each converter takes one raw row and returns it with two columns set: ``prompt`` (text or chat messages) and ``rubric``
+(the JSON string of :meth:`rvpo.rewards.rubric.Rubric.to_json`). Criterion j of a foreign rubric gets the id ``c{j}``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rvpo.data.records import (
+    Place,
+    Row,
+    Rows,
+    check_prompt,
+    check_unicode,
+    require_field,
+    require_text,
+    shorten,
+    source_error,
+)
+from rvpo.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS: Mapping[str, frozenset[str]] = {
+    "rar": frozenset({"question", "rubric"}),
+    "healthbench": frozenset({"prompt", "rubrics", "prompt_id", "example_tags"}),
+    "rubrics": frozenset({"prompt", "criteria"}),
+}
+"""The columns that each layout of this module reads."""
+
+OWN_COLUMNS: Mapping[str, dict[str, str]] = {
+    "rar": {"rubric": "rubric"},
+    "healthbench": {"rubric": "rubric", "example_tags": "example_tags"},
+    "rubrics": {"rubric": "rubric"},
+}
+"""The columns that each layout makes beside ``prompt``, as ``reference_columns``."""
+
+PITFALLS: Mapping[str, str] = {"met_is_bad": "bad", "met_is_good": "good"}
+"""Option ``pitfalls`` -> polarity of the criteria that name a pitfall."""
+
+UNLABELLED = "unlabelled"
+"""Category of a Rubrics-as-Rewards criterion whose description does not begin with one of the four."""
+
+_RAR_PREFIX = re.compile(r"\s*(essential|important|optional|pitfall)(?:\s+criteri(?:a|on))?\s*:\s*", re.IGNORECASE)
+_LEAVE_OUT = "repair the row, or leave it out: Dataset.filter, save_to_disk, and give that folder as the path"
+_RAR_CRITERIA = "a list of at least one {'description': ..., 'weight': ...}"
+_PITFALL_CHOICE = (
+    "pitfalls='met_is_bad' (they name the mistake, 'Does not mention …': most of RaR-Medicine) or "
+    "pitfalls='met_is_good' (they ask to avoid it, 'Avoids …': most of RaR-Science)"
+)
+
+
+def convert(rows: Rows, layout: str, *, pitfalls: str | None, references: Collection[str]) -> Rows:
+    """Give the raw rows of a layout of this module ``prompt`` and ``rubric``; other layouts pass unchanged."""
+    if layout == "rar":
+        return _rar_rows(rows, pitfalls)
+    if layout == "healthbench":
+        return ((place, healthbench_row(place, row)) for place, row in rows)
+    if layout == "rubrics":
+        return ((place, plain_row(place, row, {}, references)) for place, row in rows)
+    return rows
+
+
+# --- Rubrics as Rewards -----------------------------------------------------------------------------------------------
+
+
+def rar_row(place: Place, row: Row, pitfalls: str | None) -> Row:
+    """Convert one row of RaR-Medicine or RaR-Science (arXiv 2507.17746).
+
+    The row's ``question`` is the prompt; its ``rubric`` is a list of ``{"title", "description", "weight"}``. The
+    description begins with "Essential Criteria:", "Important …", "Optional …" or "Pitfall Criteria:", which becomes the
+    category and is taken off the text. The weight (5 to 1, pitfalls -1 or -2) becomes the points. Without such a
+    prefix the text stays whole and the category is ``"pitfall"`` where the weight is negative, else ``"unlabelled"``.
+
+    Args:
+        place: where the row came from.
+        row: the raw row.
+        pitfalls: what it means that a pitfall's text is *met*, a key of :data:`PITFALLS`. The sign of the weight
+            does not tell: it is negative in both sets, though their texts point in opposite directions. Neither set
+            is uniform (by a count that we could not repeat, about 88% of the pitfalls of RaR-Medicine name the
+            mistake and 80% of RaR-Science's ask to avoid it), so read a few before you choose.
+
+    Raises:
+        DataError: a field is absent or malformed, or a criterion that is no pitfall has a negative weight.
+        ConfigError: the row has a pitfall and ``pitfalls`` is None.
+    """
+    prompt = require_text(place, row, "question")
+    criteria = []
+    for index, entry in enumerate(_objects(place, row, "rubric", _RAR_CRITERIA)):
+        field = f"rubric[{index}]"
+        description = require_text(place, entry, "description", f"{field}.description")
+        weight = require_field(place, entry, "weight", "a number", f"{field}.weight")
+        prefix = _RAR_PREFIX.match(description)
+        negative = isinstance(weight, int | float) and weight < 0
+        category = prefix[1].lower() if prefix else "pitfall" if negative else UNLABELLED
+        criterion = {"id": f"c{index}", "points": weight, "category": category}
+        criterion["text"] = description[prefix.end() :].strip() if prefix else description.strip()
+        if category == "pitfall":
+            if pitfalls is None:
+                seen = f"the pitfall {shorten(description)} and pitfalls=None"
+                next_step = "read some pitfalls of these data and set the option (data.pitfalls in a recipe)"
+                raise ConfigError(str(place.error(f"{field}.description", seen, _PITFALL_CHOICE, next_step)))
+            criterion["polarity"] = PITFALLS[pitfalls]
+        elif negative:
+            allowed = "a positive number (pitfalls alone are negative)"
+            raise place.error(f"{field}.weight", f"{weight} of the category {category!r}", allowed, _LEAVE_OUT)
+        criteria.append(criterion)
+    return {**row, "prompt": prompt, "rubric": _rubric_json(place, "rubric", {"criteria": criteria})}
+
+
+def _rar_rows(rows: Rows, pitfalls: str | None) -> Rows:
+    """Convert all rows, and say how many criteria had no category of their own."""
+    seen: Counter[bool] = Counter()
+    source = ""
+    for place, row in rows:
+        converted = rar_row(place, row, pitfalls)
+        seen.update(_RAR_PREFIX.match(entry["description"]) is None for entry in row["rubric"])
+        source = place.source
+        yield place, converted
+    if seen[True]:
+        message = "%s: %d of %d criteria name none of the four categories; they are %r, or a pitfall if negative"
+        logger.warning(message, source, seen[True], seen.total(), UNLABELLED)
+
+
+# --- HealthBench ------------------------------------------------------------------------------------------------------
+
+
+def healthbench_row(place: Place, row: Row) -> Row:
+    """Convert one example of HealthBench (arXiv 2505.08775; openai/simple-evals).
+
+    ``prompt`` holds chat messages, ``rubrics`` a list of ``{"criterion", "points", "tags"}``; negative points are lost
+    where the criterion is met. ``prompt_id`` becomes the rubric's id. ``example_tags`` (``theme:…``) becomes the JSON
+    string of the list.
+
+    Raises:
+        DataError: a field is absent or malformed.
+    """
+    prompt = check_prompt(place, "prompt", require_field(place, row, "prompt", "chat messages"))
+    criteria = []
+    for index, entry in enumerate(_objects(place, row, "rubrics", "a list of {'criterion', 'points', 'tags'}")):
+        field = f"rubrics[{index}]"
+        criteria.append(
+            {
+                "id": f"c{index}",
+                "text": require_text(place, entry, "criterion", f"{field}.criterion"),
+                "points": require_field(place, entry, "points", "a number", f"{field}.points"),
+                "tags": require_field(place, entry, "tags", "a list of texts", f"{field}.tags"),
+            }
+        )
+    tags = require_field(place, row, "example_tags", "a list of texts")
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise place.error("example_tags", shorten(tags), "a list of texts", "repair the row")
+    values = {"id": require_text(place, row, "prompt_id"), "criteria": criteria}
+    rubric = _rubric_json(place, "rubrics", values)
+    return {**row, "prompt": prompt, "rubric": rubric, "example_tags": json.dumps(tags)}
+
+
+# --- our own layout ---------------------------------------------------------------------------------------------------
+
+
+def plain_row(
+    place: Place, row: Row, shared: Mapping[str, list[Any]], references: Collection[str] = frozenset()
+) -> Row:
+    """Convert one entry ``{"prompt", "criteria"}`` with optional ``id`` and ``use``.
+
+    Args:
+        place: where the entry came from.
+        row: the entry. ``criteria`` lists mappings with the fields of :class:`rvpo.rewards.rubric.Criterion`; ``use``
+            names lists of ``shared`` that come before them.
+        shared: lists of criteria by name.
+        references: further keys that the entry may have.
+
+    Raises:
+        DataError: an unknown key, an unknown name in ``use``, or criteria that are malformed or have equal ids.
+    """
+    allowed = ("prompt", "criteria", "id", "use", *sorted(references))
+    if unknown := [key for key in row if key not in allowed]:
+        next_step = "correct the key, or read it as a column with reference_columns"
+        raise place.error(str(unknown[0]), "an unknown key", ", ".join(allowed), next_step)
+    prompt = check_prompt(place, "prompt", require_field(place, row, "prompt", "text or chat messages"))
+    names = row.get("use") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in shared for name in names):
+        known = f"a list of the names {sorted(shared)}"
+        raise place.error("use", shorten(names), known, "define the name under `shared` (YAML only)")
+    criteria = row.get("criteria") or [] if names else require_field(place, row, "criteria", "a list of criteria")
+    if not isinstance(criteria, list):
+        raise place.error("criteria", shorten(criteria), "a list of criteria", "write a list")
+    values = {"id": row.get("id"), "criteria": [entry for name in names for entry in shared[name]] + criteria}
+    return {**row, "prompt": prompt, "rubric": _rubric_json(place, "criteria", values)}
+
+
+def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
+    """Read our own layout from YAML: a list of entries, or ``{prompts: [entries], shared: {name: [criteria]}}``.
+
+    ::
+
+        shared:
+          style: [{id: short, text: At most 80 words., rule: {max_words: 80}}]
+        prompts:
+          - prompt: How much ibuprofen may an adult take in a day?
+            use: [style]
+            criteria: [{id: dose, text: States the maximum daily dose., points: 5}]
+
+    Raises:
+        DataError: the file is no such YAML, or an entry is malformed (see :func:`plain_row`).
+    """
+    source, layout = str(path), "a list of entries, or {prompts: [entries], shared: {name: [criteria]}}"
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
+        raise source_error(source, f"no YAML ({error})", layout, "repair the file") from error
+    if isinstance(data, list):
+        data = {"prompts": data}
+    if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or data.keys() - {"prompts", "shared"}:
+        seen = f"the keys {shorten(list(data))}" if isinstance(data, dict) else f"{type(data).__name__} {shorten(data)}"
+        raise source_error(source, seen, layout, "rearrange the file")
+    shared = data.get("shared") or {}
+    if not isinstance(shared, dict) or not all(isinstance(criteria, list) for criteria in shared.values()):
+        raise source_error(source, f"shared: {shorten(shared)}", "names with lists of criteria", "repair `shared`")
+    for index, entry in enumerate(data["prompts"]):
+        place = Place(source, index)
+        if not isinstance(entry, dict):
+            seen = f"{type(entry).__name__} {shorten(entry)}"
+            raise place.error(None, seen, "{prompt: ..., criteria: [...]}", "write each entry as a mapping")
+        yield place, plain_row(place, entry, shared, references)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses repeated keys, as our JSON readers do."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, refusing a repeated key."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if repeated := [key for i, key in enumerate(keys) if key in keys[:i]]:
+            raise yaml.YAMLError(f"the key {repeated[0]!r} occurs twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+# --- shared by the layouts --------------------------------------------------------------------------------------------
+
+
+def detect_rubrics(columns: Iterable[str]) -> str | None:
+    """Return the rubric layout of a table or JSONL row with these columns, or None.
+
+    A row with ``answer`` (or, for RaR, ``prompt``) is left to the general layouts, which can read it.
+    """
+    names = set(columns)
+    if "answer" in names:
+        return None
+    if COLUMNS["rar"] <= names and "prompt" not in names:
+        return "rar"
+    return next((layout for layout in ("healthbench", "rubrics") if COLUMNS[layout] <= names), None)
+
+
+def _objects(place: Place, row: Row, field: str, allowed: str) -> list[dict[str, Any]]:
+    entries = require_field(place, row, field, allowed)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise place.error(field, f"{type(entries).__name__} {shorten(entries)}", allowed, _LEAVE_OUT)
+    return entries
+
+
+def _rubric_json(place: Place, field: str, values: dict[str, Any]) -> str:
+    """Check the criteria as ``Rubric`` does, and name the place where they are wrong."""
+    from rvpo.rewards.rubric.criteria import Rubric  # its package loads torch, and importing rvpo.data shall be cheap
+
+    try:
+        rubric = Rubric.from_mapping(values).to_json()
+        characters = json.dumps(values, ensure_ascii=False)
+    except (DataError, TypeError, ValueError, RecursionError) as error:  # YAML has dates and cycles, JSON has not
+        allowed = "criteria as in rvpo.rewards.rubric.Criterion"
+        raise place.error(field, f"criteria that do not fit: {error}", allowed, "repair the row") from error
+    check_unicode(place, field, characters)
+    return rubric

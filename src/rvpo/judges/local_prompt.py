@@ -1,0 +1,162 @@
+"""What the local judge reads, in tokens, and which tokens are its answers.
+
+The whole chat is rendered once, with marks where the data go, and cut there; so the tokens that a chat template puts
+after the criterion are right, and a prefix and a suffix are the same tokens whether they run together or apart.
+Everything that is data is tokenised on its own, with the text of special tokens as plain text.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+from rvpo.errors import ConfigError
+from rvpo.rewards.rubric.verdict import Prompt
+
+Ids: TypeAlias = tuple[int, ...]
+Answer: TypeAlias = tuple[str, ...]
+"""An answer in symbols, each of them a token: ``("yes",)``, or ``("1", "0")`` where no token is 10."""
+
+_FOLDER = files("rvpo.judges") / "prompts"
+_PROMPT, _MET, _SCALE = ((_FOLDER / f"local{name}.txt").read_text(encoding="utf-8") for name in ("", "_met", "_scale"))
+_SLOTS = ("tag", "conversation", "reply", "question")
+_MARK = "rvposlot{}mark"  # a word that no chat template changes, splits or contains
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The answers to one kind of question.
+
+    Attributes:
+        answers: from the lowest to the highest; none is met halfway: their values are equally far apart in [0, 1].
+        nodes: what may be written before an answer is complete -> the symbols that may follow, with their token ids.
+            ``()`` is the place of the answer; only where numbers have several digits are there more.
+        written: the token ids of each node.
+    """
+
+    answers: tuple[Answer, ...]
+    nodes: Mapping[Answer, Mapping[str, Ids]]
+    written: Mapping[Answer, Ids]
+
+    def probabilities(self, read: Mapping[Answer, Mapping[str, float]]) -> list[float]:
+        """Return the probability of each answer from those of the symbols after each node.
+
+        A number that is the start of longer ones ends where none of their digits follows: p("1") = p(1) (1 - p(0 | 1)).
+        """
+        result = []
+        for answer in self.answers:
+            probability = 1.0
+            for i, symbol in enumerate(answer):
+                probability *= read[answer[:i]][symbol]
+            if answer in self.nodes:
+                probability *= max(0.0, 1.0 - sum(read[answer].values()))
+            result.append(probability)
+        return result
+
+
+class PromptEncoder:
+    """Turns questions into token ids: a prefix for each completion, a suffix for each criterion."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Cut the prompt's text into pieces.
+
+        Raises:
+            ConfigError: a chat template that repeats, drops or changes what stands in a message, or no single tokens
+                for yes and no.
+        """
+        self._tokenizer = copy.deepcopy(tokenizer)  # splitting special tokens sets a flag on it
+        marks = {slot: _MARK.format(i) for i, slot in enumerate(_SLOTS)}
+        text = _PROMPT.rstrip("\n").format(**marks)
+        if self._tokenizer.chat_template:
+            # enable_thinking: with templates that know it, the answer comes at once
+            chat = [{"role": "user", "content": text}]
+            rendered = self._tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            start: list[int] = []
+        else:
+            rendered = text + "\nAnswer:"
+            bos = self._tokenizer("a").input_ids[0]
+            start = [bos] if bos == self._tokenizer.bos_token_id else []
+        pieces = re.split(_MARK.format(r"(\d)"), rendered)
+        wanted = re.findall(_MARK.format(r"(\d)"), text)
+        if pieces[1::2] != wanted:
+            raise ConfigError("the tokenizer's chat template changes the text of messages: use a model whose does not")
+        last = len(pieces) - 2  # the question's slot
+        self._head = [(_SLOTS[int(piece)] if i % 2 else piece, i % 2 == 1) for i, piece in enumerate(pieces[:last])]
+        self._tail = self._plain(pieces[-1])
+        self._start = start
+        self._vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        self.options = functools.lru_cache(maxsize=64)(self._options)
+        self.suffix = functools.lru_cache(maxsize=65_536)(self._suffix)
+        self.options(None)
+
+    def prefix(self, prompt: Prompt, completion: str) -> Ids:
+        """Return all that stands before the criterion: instructions, conversation, reply."""
+        conversation = (
+            prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+        )
+        # A text that contains its own hash cannot be found, so neither can close its delimiter.
+        tag = hashlib.sha256(f"{conversation}\0{completion}".encode(errors="replace")).hexdigest()[:8]
+        data = {"conversation": conversation, "reply": completion}
+        ids = list(self._start)
+        text = ""
+        for piece, is_slot in self._head:
+            if piece in data and is_slot:
+                ids += [*self._plain(text), *self._data(data[piece])]
+                text = ""
+            else:
+                text += tag if is_slot else piece
+        return (*ids, *self._plain(text))
+
+    def _suffix(self, text: str, scale: tuple[int, int] | None) -> Ids:
+        """Return a criterion's text with its question, and what a chat template puts after them."""
+        question = _MET if scale is None else _SCALE.format(low=scale[0], high=scale[1])
+        return (*self._data(f"{text}\n{question}".rstrip("\n")), *self._tail)
+
+    def _options(self, scale: tuple[int, int] | None) -> Options:
+        """Return the answers yes and no, or those of a scale.
+
+        Raises:
+            ConfigError: the tokenizer has no token for one of their symbols.
+        """
+        words = ("no", "yes") if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))
+        whole = scale is None or all(self._tokens(word) for word in words)
+        answers: tuple[Answer, ...] = tuple((word,) if whole else tuple(word) for word in words)
+        nodes: dict[Answer, dict[str, Ids]] = {}
+        for answer in answers:
+            for i, symbol in enumerate(answer):
+                # Only the first symbol may bring its own white space: "1 0" is not 10.
+                ids = self._tokens(symbol) if i == 0 else tuple(self._exact(symbol))
+                if not ids:
+                    raise ConfigError(
+                        f"the tokenizer has no single token for {symbol!r}, which answers to scale={scale} need: use another "
+                        "model or scale"
+                    )
+                nodes.setdefault(answer[:i], {})[symbol] = ids
+        written = {node: tuple(i for symbol in node for i in self._exact(symbol)[:1]) for node in nodes}
+        return Options(answers, nodes, written)
+
+    def _tokens(self, word: str) -> Ids:
+        """Return the tokens that are the word, in any case and with or without white space."""
+        return tuple(
+            i
+            for piece, i in self._vocabulary.items()
+            if word in piece.lower() and self._tokenizer.decode([i]).strip().lower() == word
+        )
+
+    def _exact(self, symbol: str) -> list[int]:
+        return [self._vocabulary[symbol]] if symbol in self._vocabulary else []
+
+    def _plain(self, text: str) -> Ids:
+        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _data(self, text: str) -> Ids:
+        text = text.encode(errors="replace").decode()  # a lone surrogate is no text for a tokenizer
+        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
