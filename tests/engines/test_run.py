@@ -488,6 +488,24 @@ def write_layout(layout: str, path: Path) -> Path:
     elif layout == "jsonl":
         rows = [{"prompt": prompt, "answer": reply} for prompt, (_, reply) in zip(prompts, turns, strict=True)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    elif layout == "rubrics":
+        criteria = [
+            {"id": "short", "text": "is it short", "rule": {"max_words": 2}, "category": "essential"},
+            {"id": "cat", "text": "is it a cat", "points": -1},
+        ]
+        rows = [{"prompt": USER.format(noun), "criteria": criteria[: 1 + i % 2]} for i, noun in enumerate(NOUNS)]
+        path.write_text(yaml.safe_dump(rows), "utf-8")
+    elif layout == "rar":
+        criteria = [
+            {"title": "a", "description": "Essential Criteria: it is a cat", "weight": 5},
+            {"title": "b", "description": "Pitfall Criteria: it is a dog", "weight": -1},
+        ]
+        rows = [
+            {"question": USER.format(noun), "reference_answer": noun, "rubric": criteria[: 1 + i % 2]}
+            for i, noun in enumerate(NOUNS)
+        ]
+        path = path.with_suffix(".jsonl")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     else:
         assert layout == "rlla_parquet"
         rows = [
@@ -506,6 +524,8 @@ SMALLER = {
     "warm_start.trainer.max_steps": "1",
     "data.offset": "2",  # of six dialogues
     "warm_start.data.limit": "2",
+    "data.split": "null",  # of a hub dataset
+    "trainer.num_generations": "4",
 }
 
 
@@ -527,6 +547,9 @@ def test_shipped_recipe_runs(path: Path, tmp_path: Path, tiny_model_dir: Path):
     data = write_layout(shipped["data"]["layout"], tmp_path / Path(shipped["data"]["path"]).name)
     overrides = [f"{key}={value}" for key, value in SMALLER.items() if has(key)]
     overrides += [f"{key}={data}" for key in ("data.path", "eval_data.path", "warm_start.data.path") if has(key)]
+    rubric = shipped["rewards"][0] != "format"
+    if rubric:
+        overrides.append(f"rewards.0.options.judge={{kind: local, model: {tiny_model_dir}, dtype: float32}}")
     if has("warm_start.output"):
         overrides.append(f"warm_start.output={tmp_path / 'models' / 'warm'}")
     overrides += [
@@ -543,9 +566,15 @@ def test_shipped_recipe_runs(path: Path, tmp_path: Path, tiny_model_dir: Path):
     *steps, _ = metrics(folder)
     assert [line["step"] for line in steps] == [1, 2, 3]
     # The paper's generation serves several updates; the others generate anew in each step.
-    generating = steps[::2] if path.stem.startswith("qwen") else steps
-    assert [line["rvpo/k"] for line in generating] == ([0.5, 2.0] if path.stem.startswith("qwen") else [1.0] * 3)
+    generating = steps[::2] if path.stem.startswith("qwen") and not rubric else steps
+    paper = [0.5, 2.0] if len(generating) == 2 else [0.5, 1.25, 2.0]
+    assert [line["rvpo/k"] for line in generating] == (paper if shipped["schedule"] != 1.0 else [1.0] * 3)
     for line in generating:
+        if rubric:
+            assert line["rvpo/rubric/missing"] == 0.0
+            assert 0 <= line["rvpo/rubric/mean"] <= 1
+            assert line["rvpo/rubric/judge/verdicts"] > 0
+            continue
         # The tiny model knows no tags: every reply misses the format and calls nothing.
         assert (line["rvpo/format_reward/mean"], line["rvpo/correctness_reward/mean"]) == (0.0, -3.0)
         assert line["rvpo/correctness_reward/missing"] == 0.0

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rvpo.errors import ConfigError
 from rvpo.recipe import Recipe, build_recipe, load_recipe
+from rvpo.rewards.registry import load_reward
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LEAST: dict[str, Any] = {"name": "a", "model": {"path": "m"}, "data": {"path": "d"}, "rewards": ["format"]}
@@ -47,14 +48,15 @@ def refused(**sections: Any) -> str:
 
 
 def test_recipes_are_shipped():
-    assert len(SHIPPED) >= 4
+    assert len(SHIPPED) >= 7
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipe_parses(path: Path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert [entry.function for entry in recipe.rewards] == ["format", "correctness"]
+    rewards = ["rubric"] if recipe.data.layout in ("rar", "rubrics") else ["format", "correctness"]
+    assert [entry.function for entry in recipe.rewards] == rewards
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -66,9 +68,11 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
 
     recipe = load_recipe(path)
     args = run._config(recipe)
-    assert (args.method, args.k) == ("rvpo", 0.5 if path.stem.startswith("qwen") else 1.0)
+    paper = recipe.schedule == {"kind": "linear", "start": 0.5, "end": 2.0}
+    assert paper == (path.stem.startswith("qwen") or "rubrics" in path.stem)
+    assert (args.method, args.k, args.k_final) == (("rvpo", 0.5, 2.0) if paper else ("rvpo", 1.0, None))
     assert args.output_dir == f"runs/{path.stem}"
-    assert args.reward_weights == [1.0, 1.0]
+    assert args.reward_weights == [1.0] * len(recipe.rewards)
     for option, value in recipe.trainer.items():
         assert getattr(args, option) == value, option
     warm_start = config(recipe)
@@ -81,6 +85,23 @@ def test_shipped_recipe_compares_methods(path: Path, method: str):
     """With the overrides that the recipes' comments name."""
     recipe = load_recipe(path, [f"method.name={method}", "schedule=null"])
     assert recipe.advantage_options()["method"] == method
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if "r" in path.stem and "rlla" not in path.stem])
+@pytest.mark.parametrize("aggregation", ["explicit", "implicit"])
+def test_rubric_recipes_name_their_baselines(path: Path, aggregation: str):
+    overrides = ["method.name=grpo", "schedule=null", f"rewards.0.options.aggregation={aggregation}"]
+    options = load_recipe(path, overrides).rewards[0].options
+    judge = {"kind": "rule"}  # the judge itself would load a model
+    assert load_reward("rubric", options | {"judge": judge}).aggregation == aggregation
+
+
+def test_rar_recipes_name_their_sizes():
+    for path in SHIPPED:
+        if "rar" in path.stem:
+            text = path.read_text("utf-8")
+            for size in ("3", "14"):
+                assert f"model.path=Qwen/Qwen2.5-{size}B-Instruct name={path.stem.replace('7b', f'{size}b')}" in text
 
 
 # --- what a recipe says -----------------------------------------------------------------------------------------------

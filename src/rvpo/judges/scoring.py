@@ -62,7 +62,7 @@ def score(
         out: the output. Beside it stands ``{out}.journal.jsonl`` with every verdict, from which a second call goes on;
             it is for this very input only.
         progress: called with the numbers of verdicts that arrived and that are missing: first for those that were
-            known, then after each chunk.
+            known, then as they come.
 
     Raises:
         ConfigError: the journal belongs to another input.
@@ -112,8 +112,8 @@ class _Journal:
             self._file: IO[str] = path.open("a" if whole else "w", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
-        if not whole:
-            self._file.write(json.dumps(header) + "\n")
+        # A line that was cut off is ended, or the next verdict would be lost with it.
+        self._file.write("\n" if whole else json.dumps(header) + "\n")
 
     def _read(self, header: dict[str, str]) -> bool:
         lines = self.path.read_text("utf-8").splitlines()
