@@ -77,7 +77,14 @@ def separate(judge: LocalJudge, prompts: list[tuple[int, ...]]) -> list[float]:
     return [result[i] for i in range(len(prompts))]
 
 
-def measure(judge: LocalJudge, questions: list[Question], repeats: int, label: str) -> None:
+def difference(values: list[float], others: list[float]) -> float:
+    return max(abs(value - other) for value, other in zip(values, others, strict=True))
+
+
+def measure(
+    judge: LocalJudge, questions: list[Question], repeats: int, label: str, exact: list[float] | None
+) -> list[float]:
+    """Print one line, and return the verdicts of full prompts; ``exact`` are those of the first configuration."""
     encoder = judge._encoder
     prompts = [
         encoder.prefix(question.prompt, question.completion) + encoder.suffix(criterion.text, None)
@@ -85,27 +92,28 @@ def measure(judge: LocalJudge, questions: list[Question], repeats: int, label: s
         for criterion in question.criteria
     ]
     times: dict[str, list[float]] = {"shared": [], "separate": []}
-    for repeat in range(repeats + 1):  # the first warms up
+    asyncio.run(judge.judge(questions[:1]))  # warms up
+    separate(judge, prompts[:2])
+    for _ in range(repeats):
         before = judge.usage()["prompt_tokens"]
         start = time.perf_counter()
         rows = asyncio.run(judge.judge(questions))
         middle = time.perf_counter()
         expected = separate(judge, prompts)
-        end = time.perf_counter()
-        if repeat:
-            times["shared"].append(middle - start)
-            times["separate"].append(end - middle)
+        times["separate"].append(time.perf_counter() - middle)
+        times["shared"].append(middle - start)
     tokens = judge.usage()["prompt_tokens"] - before
     plain = sum(map(len, prompts))
-    values = [verdict.value for row in rows for verdict in row]
-    assert all(value is not None for value in values), "a verdict is missing"
-    error = max(abs(value - other) for value, other in zip(values, expected, strict=True))
+    values = [verdict.value for row in rows for verdict in row if verdict.value is not None]
+    exact = exact or expected
     rate = {way: len(prompts) / statistics.median(seconds) for way, seconds in times.items()}
     print(
-        f"{label:16} max difference {error:.1e} | tokens {tokens:.0f} of {plain} ({tokens / plain:.3f}) | verdicts/s "
+        f"{label:13} max difference {difference(values, expected):.1e}; from the first line's full prompts "
+        f"{difference(values, exact):.1e} shared, {difference(expected, exact):.1e} separate | tokens {tokens:.0f} of {plain} ({tokens / plain:.3f}) | verdicts/s "
         f"{rate['shared']:.1f} shared, {rate['separate']:.1f} separate ({rate['shared'] / rate['separate']:.2f}x)",
         flush=True,
     )
+    return exact
 
 
 def main() -> None:
@@ -114,9 +122,10 @@ def main() -> None:
     parser.add_argument("--criteria", type=int, default=17)
     parser.add_argument("--completions", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch-tokens", type=int, default=16_384)
+    parser.add_argument("--batch-tokens", type=int, default=8_192)
     options = parser.parse_args()
     questions = make_questions(options.completions, options.criteria)
+    exact: list[float] | None = None
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         for dtype in ("float32", "bfloat16"):
             judge = LocalJudge(options.model, device=device, dtype=dtype, batch_tokens=options.batch_tokens)
@@ -128,7 +137,7 @@ def main() -> None:
                     f"{len(questions)} completions, prompt + completion {min(lengths)} to {max(lengths)} tokens; "
                     f"{len(words)} criteria of {min(words)} to {max(words)} words; torch threads {torch.get_num_threads()}"
                 )
-            measure(judge, questions, options.repeats, f"{device} {dtype}")
+            exact = measure(judge, questions, options.repeats, f"{device} {dtype}", exact)
 
 
 if __name__ == "__main__":

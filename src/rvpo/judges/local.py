@@ -65,7 +65,7 @@ class LocalJudge:
         dtype: str | None = None,
         verdict: str = "probability",
         max_length: int | None = None,
-        batch_tokens: int = 16_384,
+        batch_tokens: int = 8_192,
     ) -> None:
         """Load a model, or take one that is loaded.
 

@@ -23,6 +23,8 @@ Ids: TypeAlias = tuple[int, ...]
 Answer: TypeAlias = tuple[str, ...]
 """An answer in symbols, each of them a token: ``("yes",)``, or ``("1", "0")`` where no token is 10."""
 
+MAX_STEPS = 100  # of a scale: each place where a digit may follow is one more suffix to run
+
 _FOLDER = files("rvpo.judges") / "prompts"
 _PROMPT, _MET, _SCALE = ((_FOLDER / f"local{name}.txt").read_text(encoding="utf-8") for name in ("", "_met", "_scale"))
 _SLOTS = ("tag", "conversation", "reply", "question")
@@ -34,7 +36,7 @@ class Options:
     """The answers to one kind of question.
 
     Attributes:
-        answers: from the lowest to the highest; none is met halfway: their values are equally far apart in [0, 1].
+        answers: from the lowest to the highest, equally far apart in [0, 1].
         nodes: what may be written before an answer is complete -> the symbols that may follow, with their token ids.
             ``()`` is the place of the answer; only where numbers have several digits are there more.
         written: the token ids of each node.
@@ -92,6 +94,9 @@ class PromptEncoder:
         self._head = [(_SLOTS[int(piece)] if i % 2 else piece, i % 2 == 1) for i, piece in enumerate(pieces[:last])]
         self._tail = self._plain(pieces[-1])
         self._start = start
+        added = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        ends = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
+        self._special = (added - {self._tokenizer.unk_token_id}) | ends
         self._vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         self.options = functools.lru_cache(maxsize=64)(self._options)
         self.suffix = functools.lru_cache(maxsize=65_536)(self._suffix)
@@ -124,8 +129,12 @@ class PromptEncoder:
         """Return the answers yes and no, or those of a scale.
 
         Raises:
-            ConfigError: the tokenizer has no token for one of their symbols.
+            ConfigError: the tokenizer has no token for one of their symbols, or the scale is too fine.
         """
+        if scale is not None and scale[1] - scale[0] > MAX_STEPS:
+            raise ConfigError(
+                f"scale={scale} has {scale[1] - scale[0]} steps, allowed are {MAX_STEPS}: use a coarser one"
+            )
         words = ("no", "yes") if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))
         whole = scale is None or all(self._tokens(word) for word in words)
         answers: tuple[Answer, ...] = tuple((word,) if whole else tuple(word) for word in words)
@@ -136,8 +145,8 @@ class PromptEncoder:
                 ids = self._tokens(symbol) if i == 0 else tuple(self._exact(symbol))
                 if not ids:
                     raise ConfigError(
-                        f"the tokenizer has no single token for {symbol!r}, which answers to scale={scale} need: use another "
-                        "model or scale"
+                        f"the tokenizer has no single token for {symbol!r}, which the answers to {scale=} "
+                        "need: use another model or scale"
                     )
                 nodes.setdefault(answer[:i], {})[symbol] = ids
         written = {node: tuple(i for symbol in node for i in self._exact(symbol)[:1]) for node in nodes}
@@ -159,4 +168,6 @@ class PromptEncoder:
 
     def _data(self, text: str) -> Ids:
         text = text.encode(errors="replace").decode()  # a lone surrogate is no text for a tokenizer
-        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        # Splitting is up to the tokenizer, and some find special tokens among their words: what is left of them goes.
+        return tuple(i for i in ids if i not in self._special)
