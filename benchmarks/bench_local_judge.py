@@ -49,13 +49,13 @@ CRITERIA = (
 
 
 def make_questions(completions: int, criteria: int) -> list[Question]:
-    """Return completions that differ in order and length: 190 to 290 tokens, with the prompt 250 to 350."""
+    """Return completions that differ in order and length; with the prompt some 250 to 310 tokens of SmolLM2."""
     asked = tuple(
         Criterion(str(i), CRITERIA[i % len(CRITERIA)] + (" Partial credit is not given." if i >= len(CRITERIA) else ""))
         for i in range(criteria)
     )
     texts = [
-        " ".join(SENTENCES[(i + j) % len(SENTENCES)] for j in range(8 + i % 3 + i % 2)) for i in range(completions)
+        " ".join(SENTENCES[(i + j) % len(SENTENCES)] for j in range(9 + i % 3 + i % 2)) for i in range(completions)
     ]
     return [Question(PROMPT, text, asked) for text in texts]
 

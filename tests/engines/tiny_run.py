@@ -6,8 +6,9 @@
 
 The job holds ``model``, ``output`` (folders), ``options`` (of RVPOConfig) and optionally ``resume`` (bool),
 ``kill_at`` (the step in which the process kills itself), ``table`` (rewards: steps x N x M, null = missing),
-``verdicts`` (the same for the criteria of rubrics of ``sizes`` criteria) and ``then_resume`` (options of a second run,
-which is also resumed from its checkpoint, in the same processes).
+``verdicts`` (the same for the criteria of rubrics of ``sizes`` criteria), ``endpoint`` (options of an EndpointJudge for
+such rubrics) and ``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same
+processes).
 """
 
 from __future__ import annotations
@@ -199,6 +200,11 @@ def main(job: dict[str, Any]) -> None:
     dataset = None
     if "verdicts" in job:
         rewards.append(RubricReward(Scripted(job["verdicts"], rank), max_missing=1.0))
+        dataset = rubric_prompts(job["sizes"])
+    if "endpoint" in job:
+        from rvpo.judges import EndpointJudge
+
+        rewards = [even, RubricReward(EndpointJudge(**job["endpoint"]))]
         dataset = rubric_prompts(job["sizes"])
     seen: list[dict[str, list[float]]] = []
     trainer = make_trainer(
