@@ -42,6 +42,8 @@ class Capability:
 CAPABILITIES = (
     Capability("rvpo.advantages (the algorithm)", ("torch",), "."),
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
+    Capability("rubric rewards with a server or rules", ("openai", "jsonschema", "regex"), ".[judge]"),
+    Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),

@@ -14,20 +14,25 @@ Criteria with a ``rule`` always go to the rule judge. On the command line, ``rul
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from rvpo.errors import ConfigError
 from rvpo.judges.mixed import RULE, MixedJudge
-from rvpo.judges.rule import RuleJudge
 from rvpo.rewards.registry import load_object
 from rvpo.rewards.rubric import Judge, RubricReward
 
-KINDS = ("endpoint", "local", "rule", "mixed")
+OURS = {
+    "endpoint": ("rvpo.judges.endpoint", "EndpointJudge", "judge"),
+    "local": ("rvpo.judges.local", "LocalJudge", "trl"),
+    RULE: ("rvpo.judges.rule", "RuleJudge", "judge"),
+}
+KINDS = (*OURS, "mixed")
 
 
 def load_judge(spec: str | Mapping[str, Any]) -> Judge:
@@ -44,7 +49,7 @@ def load_judge(spec: str | Mapping[str, Any]) -> Judge:
     if values["kind"] == "mixed":
         return _mixed(values)
     judge = _single(values)
-    return judge if isinstance(judge, RuleJudge) else MixedJudge({RULE: RuleJudge(), "model": judge}, default="model")
+    return judge if values["kind"] == RULE else MixedJudge({RULE: _class(RULE)(), "model": judge}, default="model")
 
 
 def rubric_reward(
@@ -89,7 +94,7 @@ def _mixed(values: Mapping[str, Any]) -> Judge:
     named = values.get("judges")
     if not isinstance(named, Mapping) or not named:
         raise ConfigError(f"judge.judges is {named!r}, allowed is a mapping of names to judges")
-    judges: dict[str, Judge] = {RULE: RuleJudge()}
+    judges: dict[str, Judge] = {RULE: _class(RULE)()}
     for name, spec in named.items():
         if not isinstance(spec, Mapping) or spec.get("kind") in (None, "mixed"):
             raise ConfigError(f"judge.judges.{name} is {spec!r}, allowed is a mapping with a `kind` that is not mixed")
@@ -98,23 +103,17 @@ def _mixed(values: Mapping[str, Any]) -> Judge:
 
 
 def _class(kind: str) -> Callable[..., Any]:
-    """Import a judge's class only when it is wanted: openai and transformers are heavy."""
-    try:
-        if kind == "endpoint":
-            from rvpo.judges.endpoint import EndpointJudge
-
-            return EndpointJudge
-        if kind == "local":
-            from rvpo.judges.local import LocalJudge
-
-            return LocalJudge
-    except ImportError as error:
-        extra = {"endpoint": "judge", "local": "trl"}[kind]
-        raise ConfigError(f"judge of kind {kind!r} needs {error.name}: pip install 'rvpo[{extra}]'") from error
-    if kind == "rule":
-        return RuleJudge
+    """Import a judge's class when it is wanted: openai and transformers are heavy, and extras may be absent."""
+    if kind in OURS:
+        module, name, extra = OURS[kind]
+        try:
+            return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+        except ImportError as error:
+            step = f"pip install -c constraints.txt -e '.[{extra}]'"
+            raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
     if ":" not in kind:
-        raise ConfigError(f"judge.kind is {kind!r}, allowed are {', '.join(KINDS)}, module:Class and file.py:Class")
+        allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"
+        raise ConfigError(f"judge.kind is {kind!r}, allowed are {allowed}")
     return load_object(kind, "judge")
 
 

@@ -1,0 +1,176 @@
+"""What the judge is asked: prompts that a completion cannot break out of, and how their answers are read.
+
+Order of a prompt: instructions, conversation, completion, criterion last; so all criteria of a completion, and all
+completions of a conversation, begin alike and a server's prefix cache serves them. The conversation and the completion
+stand between lines that carry a mark made of the text's own hash: a text cannot hold its own mark, equal texts have
+equal marks, and the text stays readable for small models, which JSON strings with their escapes are not.
+One thing is changed in it: what the common chat templates use as control tokens, such as ``<|im_end|>``, is split by a
+zero-width space, because many servers take such a word for the end of a turn wherever it stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from rvpo.judges.parsing import MalformedError, read_met, read_object, read_probability, read_score
+from rvpo.judges.transport import Answer
+from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.verdict import Prompt, Verdict
+
+DEFAULT_SCALE = (1, 10)  # of criteria without a scale, where verdicts are graded
+MAX_DETAIL_CHARS = 500  # of an explanation that is kept
+_TOP_LOGPROBS = 20  # the most that OpenAI and a vLLM server with its defaults give
+
+_FOLDER = files("rvpo.judges") / "prompts"
+_NAMES = (
+    "system", "material", "boolean", "boolean_explained", "probability", "scale", "scale_explained", "rubric",
+)  # fmt: skip
+_TEXTS = {name: (_FOLDER / f"{name}.txt").read_text(encoding="utf-8") for name in _NAMES}
+
+_LAYOUT = 1  # version of what this module does with these texts
+DIGEST = hashlib.sha256(json.dumps([_LAYOUT, _TEXTS], sort_keys=True).encode()).hexdigest()
+"""Version of the prompts: part of the key under which a verdict is kept."""
+
+_ID = re.compile(r"c\d+")  # of a criterion in a call about several
+
+# ChatML, Llama 3, Phi, DeepSeek (full-width bars); Gemma; sentence and padding tokens; Llama 2 and Mistral.
+_CONTROL = re.compile(r"<(?=[|｜]|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])")
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """One call: what it asks, and what its answer must hold.
+
+    Attributes:
+        messages: of the request.
+        criteria: those asked about, in order.
+        completion: the text that is judged.
+        keys: of the answer's object, one a criterion; empty where the answer is one word with its logprobs.
+        scales: of each criterion, None where it is met or not.
+        explained: whether the answer begins with an explanation.
+    """
+
+    messages: list[dict[str, str]]
+    criteria: tuple[Criterion, ...]
+    completion: str
+    keys: tuple[str, ...]
+    scales: tuple[tuple[int, int] | None, ...]
+    explained: bool = False
+
+    @property
+    def by_logprobs(self) -> bool:
+        """Whether the verdict is read off the first token's probabilities."""
+        return not self.keys
+
+    def fields(self, structured: str) -> dict[str, Any]:
+        """Return the request's fields that ask for the form of the answer."""
+        if self.by_logprobs:
+            return {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        if structured == "none":
+            return {}
+        if structured == "json_object":
+            return {"response_format": {"type": "json_object"}}
+        schema = {"name": "verdict", "strict": True, "schema": self._schema()}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+    def read(self, answer: Answer) -> list[Verdict]:
+        """Return the verdict on each criterion; MalformedError where the answer does not hold all of them."""
+        if self.by_logprobs:
+            if answer.first_token is None:
+                raise MalformedError("no logprobs: the server does not give them; set verdict to 'boolean'")
+            return [Verdict(read_probability(answer.first_token))]
+        values = read_object(answer.text or "", self.keys, self.completion)
+        if unknown := [key for key in values if _ID.fullmatch(key) and key not in self.keys]:
+            raise MalformedError(f"the id {unknown[0][:40]!r}, which was not asked for")
+        told = values.get("explanation") if self.explained else None
+        detail = _clean(told)[:MAX_DETAIL_CHARS] if isinstance(told, str) else None
+        return [
+            Verdict(read_score(values[key], scale) if scale else read_met(values[key]), None, detail)
+            for key, scale in zip(self.keys, self.scales, strict=True)
+        ]
+
+    def _schema(self) -> dict[str, Any]:
+        properties: dict[str, Any] = {"explanation": {"type": "string"}} if self.explained else {}
+        for key, scale in zip(self.keys, self.scales, strict=True):
+            # Whole numbers are listed: not every server knows minimum and maximum.
+            grades = {"type": "integer", "enum": list(range(scale[0], scale[1] + 1))} if scale else None
+            properties[key] = grades or {"type": "boolean"}
+        required = list(properties)
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def ask_one(shown: str, completion: str, criterion: Criterion, *, verdict: str, explain: bool) -> Inquiry:
+    """Ask about one criterion of a completion, ``shown`` as :func:`material` shows it."""
+    scale = _scale(criterion, verdict)
+    kind = "scale" if scale else verdict
+    lowest, highest = scale or DEFAULT_SCALE
+    name = f"{kind}_explained" if explain and kind != "probability" else kind
+    question = _filled(name, criterion=_clean(criterion.text), lowest=lowest, highest=highest)
+    keys = {"probability": (), "scale": ("score",), "boolean": ("criteria_met",)}[kind]
+    return Inquiry(_messages(shown + question), (criterion,), completion, keys, (scale,), name != kind)
+
+
+def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, verdict: str) -> Inquiry:
+    """Ask about all criteria of a completion at once, under short ids of their position."""
+    scales = tuple(_scale(criterion, verdict) for criterion in criteria)
+    keys = tuple(f"c{number}" for number in range(1, len(criteria) + 1))
+    lines = [
+        f"{key} ({f'whole number from {scale[0]} to {scale[1]}' if scale else 'true or false'}): "
+        + " ".join(_clean(criterion.text).split())
+        for key, scale, criterion in zip(keys, scales, criteria, strict=True)
+    ]
+    question = _filled("rubric", criteria="\n".join(lines))
+    return Inquiry(_messages(shown + question), tuple(criteria), completion, keys, scales)
+
+
+def material(prompt: Prompt, completion: str) -> str:
+    """Return conversation and completion between their marks: the beginning that all criteria share."""
+    turns = plain_messages(prompt)
+    said = _mark("\n".join(text for _, text in turns))
+    conversation = "\n".join(f"[{role} {said}]\n{text}" for role, text in turns)
+    reply = _harmless(completion)
+    return _filled("material", conversation_mark=said, conversation=conversation, reply_mark=_mark(reply), reply=reply)
+
+
+def plain_messages(prompt: Prompt) -> list[tuple[str, str]]:
+    """Return (role, text) of each message of a prompt; a plain text is the user's."""
+    if isinstance(prompt, str):
+        return [("USER", _harmless(prompt))]
+    return [(_harmless(message["role"]).upper(), _harmless(message.get("content") or "")) for message in prompt]
+
+
+def _mark(text: str) -> str:
+    """Return a mark that does not stand in a text, the same for equal texts."""
+    seed = text
+    while (mark := hashlib.sha256(seed.encode()).hexdigest()[:12]) in text:
+        seed = mark + seed
+    return mark
+
+
+def _messages(question: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": _TEXTS["system"].strip()}, {"role": "user", "content": question.strip()}]
+
+
+def _filled(name: str, **values: object) -> str:
+    return Template(_TEXTS[name]).substitute(values)
+
+
+def _scale(criterion: Criterion, verdict: str) -> tuple[int, int] | None:
+    return criterion.scale or (DEFAULT_SCALE if verdict == "scale" else None)
+
+
+def _harmless(text: str) -> str:
+    """Return a text whose control tokens no chat template will take for its own."""
+    return _CONTROL.sub(lambda match: match[0] + "\u200b", _clean(text))
+
+
+def _clean(text: str) -> str:
+    """Replace half surrogates, which JSON can carry into a string, but no encoding out of it."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,367 @@
+"""``EndpointJudge``: verdicts from any OpenAI-compatible server, such as vLLM, llama.cpp, a gateway or OpenAI.
+
+What a verdict survives on its way: a busy or broken server (retries, one pause for all on 429), a malformed answer
+(asked again, warmer), a killed process (each verdict is on disk before it is used). What remains without an answer is
+missing, with its reason; :meth:`EndpointJudge.judge` never raises for trouble of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import secrets
+import threading
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rvpo.errors import JudgeError
+from rvpo.judges import limits
+from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material, plain_messages
+from rvpo.judges.cache import VerdictStore
+from rvpo.judges.options import CHOICES, check_options
+from rvpo.judges.parsing import MalformedError
+from rvpo.judges.transport import Answer, CallError, Chat, about_response_format
+from rvpo.judges.usage import Usage
+from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.verdict import Question, Verdict
+
+logger = logging.getLogger(__name__)
+
+_KEY_VERSION = 1  # of what is hashed into a key
+_WARMER = 0.5  # least temperature after a malformed answer: at 0 the same one would come again
+_CHECK_SECONDS = 10.0  # patience of check() with a server that does not even list its models
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """What belongs to one event loop: its client, its slots, and the verdicts that are on their way."""
+
+    chat: Chat
+    owner: AsyncGenerator[Chat]
+    slots: asyncio.Semaphore
+    pending: dict[bytes, asyncio.Future[Verdict | None]] = field(default_factory=dict)
+
+
+class EndpointJudge:
+    """Asks a server about each criterion, or about all criteria of a completion at once."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        base_url: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        verdict: str = "boolean",
+        ask: str = "criterion",
+        structured: str = "auto",
+        explain: bool = False,
+        concurrency: int = 64,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout: float = 60.0,
+        retries: int = 5,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
+        prompt_price: float | None = None,
+        completion_price: float | None = None,
+        cache: str | None = None,
+        temperature: float | None = 0.0,
+        max_output_tokens: int | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open the cache; the server is not asked before :meth:`check` or :meth:`judge`.
+
+        Args:
+            model: the name under which the server knows the model.
+            base_url: such as ``http://localhost:8000/v1``; None is OpenAI, or what ``OPENAI_BASE_URL`` says.
+            api_key_env: NAME of the environment variable with the key, which is sent to ``base_url``. A server of your
+                own needs none: where ``base_url`` is given and the variable is unset, a placeholder is sent.
+            verdict: ``boolean`` (met or not), ``probability`` (of "yes" against "no" in the first token's logprobs; not
+                for models that reason first), ``scale`` (a whole number from 1 to 10). A criterion with a ``scale`` of
+                its own is always graded on that one. Grades are normalised to [0, 1].
+            ask: ``criterion`` makes one call a criterion, whose common beginning the server's prefix cache serves;
+                ``rubric`` makes one call for all criteria of a completion, whose answer must hold all of them.
+            structured: how the form of the answer is enforced. ``auto`` begins with ``json_schema`` and steps down,
+                once and for all, where the server rejects it.
+            explain: ask for a short explanation before the verdict, with ``ask=criterion``; it becomes the verdict's
+                ``detail``.
+            concurrency: calls in flight, 1 to 1000. This and the two rates hold for the whole run: of ``WORLD_SIZE``
+                processes each takes an equal share (at least one call in flight).
+            requests_per_minute: None is no limit.
+            tokens_per_minute: prompt and completion, estimated before a call and corrected after it; None is no limit.
+            timeout: seconds for one attempt.
+            retries: further attempts for timeouts, lost connections, 408, 409, 429, 5xx and malformed answers (these
+                at a temperature of at least 0.5). The wait is random up to 0.5 s, doubled each time up to 30 s, and no
+                less than the server's Retry-After, up to 120 s.
+            max_calls: budget over everything that was ever paid for through the cache file, by any process, or through
+                this object where ``cache`` is None. Further questions are missing with the reason ``budget``. A call
+                that may have been paid for (a lost connection, a killed process) counts.
+            max_tokens: the same in prompt + completion tokens. No call starts once they are spent; those in flight end.
+            prompt_price: of a million tokens, in any currency; ``cost`` is NaN where a price is None.
+            completion_price: of a million tokens.
+            cache: path of an SQLite file; verdicts in it are never asked again, and processes may share it.
+            temperature: None leaves it to the server, for models that allow no other.
+            max_output_tokens: of one answer; None is 512, and 16 more for each further criterion in it. Models that
+                reason need more. A probability always takes one.
+            extra_body: further fields of a request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``.
+
+        Raises:
+            ConfigError: an option or combination cannot work.
+            JudgeError: the cache file cannot be used.
+        """
+        check_options(locals())
+        world = max(1, int(os.environ.get("WORLD_SIZE") or 1))
+        rates = (rate and rate / world for rate in (requests_per_minute, tokens_per_minute))
+        self._model, self._base_url, self._api_key_env = model, base_url, api_key_env
+        self._verdict, self._ask, self._explain = verdict, ask, explain
+        self._forms = CHOICES["structured"][1:] if structured == "auto" else (structured,)
+        self._form = 0  # which of them is in use
+        self._concurrency = max(1, concurrency // world)
+        self._pace = limits.Pace(*rates)
+        self._timeout, self._retries = timeout, retries
+        budget = (max_calls, max_tokens)  # without a file, processes do not know what the others spend
+        self._budget = budget if cache else tuple(most and most // world for most in budget)
+        self._store = VerdictStore(cache)
+        self._usage = Usage(prompt_price, completion_price)
+        self._temperature, self._max_output_tokens = temperature, max_output_tokens
+        self._extra = dict(extra_body or {})
+        # Not the base_url: a model keeps its name and its verdicts when its server moves to another port or host.
+        # Not the form of the answer either: it is found out on the way, and does not change the question.
+        self._settings = _digest(
+            b"", [_KEY_VERSION, DIGEST, model, verdict, ask, explain, temperature, max_output_tokens, self._extra]
+        )
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
+
+    async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
+        """Return one verdict for each criterion of each question, in order; see :class:`Judge`.
+
+        Raises:
+            JudgeError: there is no key, or the cache file cannot be written (what is spent could not be counted).
+        """
+        lane = await self._lane()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._question(lane, question)) for question in questions]
+        except ExceptionGroup as errors:
+            raise _first(errors) from None
+        verdicts = [task.result() for task in tasks]
+        for given in verdicts:
+            self._usage.note(given)
+        return verdicts
+
+    async def check(self) -> None:
+        """List the server's models and ask one small question, which is answered from the cache the next time.
+
+        Takes no more than 10 s, or ``timeout`` if that is less, to find that a server is down.
+
+        Raises:
+            JudgeError: no key, no server, a key or model that it does not know, or no logprobs where they are needed.
+        """
+        names: list[str] = []
+        patience = min(self._timeout, _CHECK_SECONDS)
+        async with aclosing(Chat.open(self._base_url, self._api_key_env, patience)) as owner:
+            chat = await anext(owner)
+            try:
+                names = await chat.models()
+            except CallError as failure:
+                if failure.status in (401, 403):
+                    raise JudgeError(
+                        f"{chat.url}: {failure.detail}: export the right one as {self._api_key_env}"
+                    ) from None
+                if failure.reason in ("connection", "timeout"):
+                    step = "start the server, or correct base_url"
+                    raise JudgeError(f"no judge at {chat.url}: {failure.detail}; {step}") from None
+                # Anything else may be a server without such a list, or a busy one: the question will tell.
+        # Some gateways serve more than they list; whether this one does is asked anew each time.
+        completion = "Paris." if self._model in names else f"Paris. {secrets.token_hex(4)}"
+        criterion = Criterion("check", "The reply names Paris.")
+        [[verdict]] = await self.judge([Question("What is the capital of France?", completion, (criterion,))])
+        if verdict.reason is not None:
+            self._explain_check(verdict, chat.url, names)
+
+    def usage(self) -> dict[str, float]:
+        """Return totals since construction, and under ``all/…`` of everything paid for through the cache file.
+
+        The keys are those of :data:`rvpo.judges.usage.COUNTS`, ``missing/{reason}`` for each reason, ``cost``,
+        ``all/calls``, ``all/prompt_tokens``, ``all/completion_tokens`` and ``all/cost``.
+        """
+        spent = self._store.spent()
+        total = {f"all/{key}": float(value) for key, value in asdict(spent).items()}
+        total["all/cost"] = self._usage.cost(spent.prompt_tokens, spent.completion_tokens)
+        return self._usage.totals() | total
+
+    async def _lane(self) -> _Lane:
+        """Return what belongs to the running loop: training has one for rewards, a check or the next run another."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for other in [other for other in self._lanes if other.is_closed()]:
+                del self._lanes[other]
+        if loop not in self._lanes:
+            owner = Chat.open(self._base_url, self._api_key_env, self._timeout)
+            lane = _Lane(await anext(owner), owner, asyncio.Semaphore(self._concurrency))
+            self._lanes[loop] = lane
+        return self._lanes[loop]
+
+    async def _question(self, lane: _Lane, question: Question) -> list[Verdict]:
+        prompt = [list(turn) for turn in plain_messages(question.prompt)]
+        base = _digest(self._settings, [prompt, question.completion])
+        keys = [_digest(base, [criterion.text, criterion.scale]) for criterion in question.criteria]
+        wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once
+        if self._ask == "rubric":
+            found = await self._settle(lane, question, wanted)
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._settle(lane, question, {key: wanted[key]})) for key in wanted]
+            found = {key: verdict for task in tasks for key, verdict in task.result().items()}
+        return [found[key] for key in keys]
+
+    async def _settle(self, lane: _Lane, question: Question, wanted: Mapping[bytes, Criterion]) -> dict[bytes, Verdict]:
+        """Return the verdict under each key: stored, on its way for somebody else, or by a call of our own."""
+        found: dict[bytes, Verdict] = {}
+        while open_keys := [key for key in wanted if key not in found]:
+            theirs: dict[bytes, asyncio.Future[Verdict | None]] = {}
+            mine: dict[bytes, Criterion] = {}
+            known = {key: verdict for key in open_keys if (verdict := self._store.get(key))}
+            found |= known
+            self._usage.add(cache_hits=len(known))
+            for key in (key for key in open_keys if key not in known):
+                if key in lane.pending:
+                    theirs[key] = lane.pending[key]
+                else:
+                    lane.pending[key] = asyncio.get_running_loop().create_future()
+                    mine[key] = wanted[key]
+            if mine:
+                found |= await self._own(lane, question, mine)
+            for key, future in theirs.items():
+                if verdict := await asyncio.shield(future):  # None where their task was cancelled: ask ourselves
+                    found[key] = verdict
+                    self._usage.add(cache_hits=verdict.value is not None)
+        return found
+
+    async def _own(self, lane: _Lane, question: Question, mine: Mapping[bytes, Criterion]) -> dict[bytes, Verdict]:
+        verdicts: dict[bytes, Verdict] = {}
+        try:
+            verdicts = await self._ask_until(lane, self._inquiry(question, tuple(mine.values())), tuple(mine))
+        finally:
+            for key in mine:
+                lane.pending.pop(key).set_result(verdicts.get(key))
+        return verdicts
+
+    def _inquiry(self, question: Question, criteria: tuple[Criterion, ...]) -> Inquiry:
+        shown = material(question.prompt, question.completion)
+        if self._ask == "rubric":
+            return ask_rubric(shown, question.completion, criteria, verdict=self._verdict)
+        return ask_one(shown, question.completion, criteria[0], verdict=self._verdict, explain=self._explain)
+
+    async def _ask_until(self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...]) -> dict[bytes, Verdict]:
+        """Ask until there is an answer, or nothing is left to try: then all are missing, for the last reason."""
+        temperature = self._temperature
+        for attempt in range(self._retries + 1):
+            try:
+                return await self._call(lane, inquiry, keys, temperature)
+            except CallError as error:
+                failure = error
+            except MalformedError as error:  # the same again unless asked warmer; logprobs stay the same even then
+                failure = CallError("malformed", str(error), again=not inquiry.by_logprobs)
+                temperature = None if temperature is None else max(temperature, _WARMER)
+            wait = limits.backoff(attempt)
+            if failure.wait is not None or failure.reason == "rate_limit":
+                self._pace.pause(wait if failure.wait is None else failure.wait)
+            if not failure.again or attempt == self._retries:
+                break
+            await limits.sleep(wait)
+            self._usage.add(retries=1)
+        if failure.reason not in self._warned:
+            self._warned.add(failure.reason)
+            logger.warning("judge %s: first verdict missing (%s): %s", self._model, failure.reason, failure.detail)
+        return dict.fromkeys(keys, Verdict.missing(failure.reason, failure.detail))
+
+    async def _call(
+        self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...], temperature: float | None
+    ) -> dict[bytes, Verdict]:
+        """Ask once, in the best form of answer that the server knows, and store the verdicts."""
+        estimate = sum(len(message["content"]) for message in inquiry.messages) // 4  # characters a token
+        while True:
+            async with lane.slots:
+                await self._pace.start(estimate)
+                form = self._form  # as late as possible: others may have found out meanwhile
+                try:
+                    answer = await self._paid(lane.chat, self._body(inquiry, self._forms[form], temperature))
+                    break
+                except CallError as failure:
+                    last = form == len(self._forms) - 1
+                    if last or inquiry.by_logprobs or not about_response_format(failure):
+                        raise
+                    self._form = max(self._form, form + 1)  # many may find this out at once: one step for all of them
+        self._pace.settle(estimate, answer.prompt_tokens + answer.completion_tokens)
+        self._usage.add(
+            prompt_tokens=answer.prompt_tokens,
+            cached_prompt_tokens=answer.cached_tokens,
+            completion_tokens=answer.completion_tokens,
+        )
+        verdicts: dict[bytes, Verdict] = {}
+        try:
+            if answer.refused:
+                raise CallError("refused", "the model, or a filter before it, declined to answer")
+            verdicts = dict(zip(keys, inquiry.read(answer), strict=True))
+        finally:
+            self._store.end_call(verdicts, answer.prompt_tokens, answer.completion_tokens)
+        return verdicts
+
+    async def _paid(self, chat: Chat, body: dict[str, Any]) -> Answer:
+        """Make one call within the budget; it is counted before it is made, so that a kill forgets none."""
+        if not self._store.begin_call(*self._budget):
+            spent = self._store.spent()
+            tokens = spent.prompt_tokens + spent.completion_tokens
+            raise CallError(
+                "budget", f"{spent.calls} calls and {tokens} tokens are spent: raise max_calls or max_tokens"
+            )
+        self._usage.add(calls=1)
+        try:
+            return await chat.complete(body)
+        except CallError as failure:
+            if failure.free:
+                self._store.undo_call()
+                self._usage.add(calls=-1)
+            raise
+
+    def _body(self, inquiry: Inquiry, form: str, temperature: float | None) -> dict[str, Any]:
+        tokens = self._max_output_tokens or 512 + 16 * (len(inquiry.keys) - 1)
+        body: dict[str, Any] = {"model": self._model, "messages": inquiry.messages, **inquiry.fields(form)}
+        # OpenAI's newer models reject the old name, and many servers do not know the new one.
+        limit = "max_completion_tokens" if self._base_url is None else "max_tokens"
+        body[limit] = 1 if inquiry.by_logprobs else tokens
+        if temperature is not None:
+            body["temperature"] = temperature
+        return body | self._extra
+
+    def _explain_check(self, verdict: Verdict, url: str, names: list[str]) -> None:
+        """Raise what a failed question means, or warn where it may be chance."""
+        seen = f"judge {self._model!r} at {url}: {verdict.reason}: {verdict.detail}"
+        if verdict.reason == "rejected" and names and self._model not in names:
+            raise JudgeError(f"{seen}; allowed are the models that the server has: {', '.join(names[:20])}")
+        if self._verdict == "probability" and verdict.reason in ("rejected", "malformed"):
+            raise JudgeError(
+                f"{seen}; a probability needs yes or no as first token, with logprobs: use verdict='boolean'"
+            )
+        if verdict.reason not in ("malformed", "refused", "budget"):
+            raise JudgeError(f"{seen}; try the same request by hand, or name another model or server")
+        logger.warning("%s; if this happens often, name another model or another structured", seen)
+
+
+def _digest(base: bytes, values: list[Any]) -> bytes:
+    return hashlib.sha256(base + json.dumps(values, sort_keys=True).encode()).digest()
+
+
+def _first(error: Exception) -> Exception:
+    """Return the first exception that is no group; tasks within tasks wrap theirs several times."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

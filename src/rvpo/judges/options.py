@@ -1,0 +1,105 @@
+"""The options of an :class:`~rvpo.judges.endpoint.EndpointJudge`, checked before anything is paid for."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from rvpo.errors import ConfigError
+
+CHOICES = {
+    "verdict": ("boolean", "probability", "scale"),
+    "ask": ("criterion", "rubric"),
+    "structured": ("auto", "json_schema", "json_object", "none"),
+}
+MAX_CONCURRENCY = 1000  # connections that the client opens at most
+
+# Lowest value allowed, whether it must be whole, and whether None is allowed.
+_NUMBERS = {
+    "concurrency": (1, True, False),
+    "requests_per_minute": (1e-3, False, True),
+    "tokens_per_minute": (1e-3, False, True),
+    "timeout": (1e-3, False, False),
+    "retries": (0, True, False),
+    "max_calls": (0, True, True),
+    "max_tokens": (0, True, True),
+    "prompt_price": (0, False, True),
+    "completion_price": (0, False, True),
+    "temperature": (0, False, True),
+    "max_output_tokens": (1, True, True),
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check all options of a judge by their names; ConfigError says which cannot work, and what would."""
+    for name, choices in CHOICES.items():
+        if options[name] not in choices:
+            raise ConfigError(f"{name}={options[name]!r}; allowed: {', '.join(choices)}; next step: choose one")
+    for name, (lowest, whole, optional) in _NUMBERS.items():
+        _check_number(name, options[name], lowest, whole=whole, optional=optional)
+    if options["concurrency"] > MAX_CONCURRENCY:
+        raise ConfigError(f"concurrency={options['concurrency']}; allowed: 1 to {MAX_CONCURRENCY}; next step: lower it")
+    _check_texts(options["model"], options["base_url"], options["api_key_env"], options["cache"])
+    _check_combination(options)
+    extra = options["extra_body"]
+    if extra is not None and not isinstance(extra, Mapping):
+        raise ConfigError(f"extra_body is {type(extra).__name__}; allowed: a mapping of JSON values; next step: fix it")
+    try:
+        json.dumps(dict(extra or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"extra_body holds what JSON cannot ({error}); allowed: JSON values; next step: fix it"
+        ) from None
+
+
+def _check_number(name: str, value: object, lowest: float, *, whole: bool, optional: bool) -> None:
+    if value is None and optional:
+        return
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < lowest:
+        allowed = f"a {'whole' if whole else 'finite'} number of at least {lowest:g}{' or None' if optional else ''}"
+        raise ConfigError(f"{name}={value!r}; allowed: {allowed}; next step: correct it")
+
+
+def _check_texts(model: object, base_url: object, api_key_env: object, cache: object) -> None:
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigError(f"model={model!r}; allowed: the name under which the server knows it; next step: name it")
+    if not isinstance(cache, str | None) or cache == "":
+        raise ConfigError(f"cache={cache!r}; allowed: the path of a file, or None; next step: name a file")
+    # What stands here by mistake may be the key itself, so it is not repeated.
+    if not isinstance(api_key_env, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env):
+        raise ConfigError(
+            "api_key_env is no name of an environment variable; allowed: a name such as OPENAI_API_KEY, never the key "
+            "itself; next step: export the key under that name"
+        )
+    if base_url is None:
+        return
+    parts = urlsplit(base_url) if isinstance(base_url, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"base_url={base_url!r}; allowed: a URL such as 'http://localhost:8000/v1'; next step: correct it"
+        )
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            "base_url holds a user, password or query; allowed: a URL without, as it is logged and stored; next step: "
+            "put the secret into the environment variable that api_key_env names"
+        )
+
+
+def _check_combination(options: Mapping[str, Any]) -> None:
+    if options["verdict"] == "probability" and options["ask"] == "rubric":
+        raise ConfigError(
+            "verdict='probability' with ask='rubric'; allowed: ask='criterion', as a probability is read off the one "
+            "word of an answer; next step: change either"
+        )
+    if options["explain"] is True and (options["ask"] == "rubric" or options["verdict"] == "probability"):
+        raise ConfigError(
+            f"explain=True with ask={options['ask']!r} and verdict={options['verdict']!r}; allowed: ask='criterion' "
+            "with 'boolean' or 'scale'; next step: leave explain out"
+        )
+    if not isinstance(options["explain"], bool):
+        raise ConfigError(f"explain={options['explain']!r}; allowed: true and false; next step: choose one")

@@ -1,0 +1,59 @@
+"""What a judge did and what it cost, under fixed keys."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+
+from rvpo.rewards.rubric.verdict import REASONS, Verdict
+
+COUNTS = (
+    "calls",  # requests that were, or may have been, paid for
+    "prompt_tokens",
+    "cached_prompt_tokens",  # of these, as the server reports: its prefix cache had them
+    "completion_tokens",
+    "retries",  # further attempts
+    "cache_hits",  # verdicts that cost nothing: on disk, or on their way for another question
+    "verdicts",  # all that were given, from the cache or not
+    "missing",  # all that could not be had
+)
+
+
+class Usage:
+    """Totals of one judge since its construction. Safe across threads."""
+
+    def __init__(self, prompt_price: float | None, completion_price: float | None) -> None:
+        """Start at 0, with prices of a million tokens."""
+        self._counts = dict.fromkeys(COUNTS, 0) | {f"missing/{reason}": 0 for reason in REASONS}
+        self._prices = (prompt_price, completion_price)
+        self._lock = threading.Lock()
+
+    def add(self, **counts: int) -> None:
+        """Add to some of the counts."""
+        with self._lock:
+            for key, count in counts.items():
+                self._counts[key] += count
+
+    def note(self, verdicts: Iterable[Verdict]) -> None:
+        """Count verdicts that are handed out, by whether and why they are missing."""
+        with self._lock:
+            for verdict in verdicts:
+                if verdict.reason is None:
+                    self._counts["verdicts"] += 1
+                else:
+                    self._counts["missing"] += 1
+                    self._counts[f"missing/{verdict.reason}"] += 1
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the price of so many tokens, without any discount for cached ones; NaN where a price is unknown."""
+        prompt_price, completion_price = self._prices
+        if prompt_price is None or completion_price is None:
+            return math.nan
+        return (prompt_tokens * prompt_price + completion_tokens * completion_price) / 1e6
+
+    def totals(self) -> dict[str, float]:
+        """Return all counts and ``cost``."""
+        with self._lock:
+            counts = dict(self._counts)
+        return {**counts, "cost": self.cost(counts["prompt_tokens"], counts["completion_tokens"])}
