@@ -93,12 +93,39 @@ def test_core_imports_only_torch_and_the_standard_library(path: Path):
         assert own or top == "torch" or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["core", "rewards", "data"])
+@pytest.mark.parametrize("folder", ["core", "rewards", "data", "judges"])
 def test_lower_layers_know_no_engine(folder: str):
     for path in files(folder):
         for name, line in imports(path):
             assert not name.startswith(("rvpo.engines", "rvpo.trl")), f"{path}:{line} imports {name}"
             assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm"), f"{path}:{line} imports {name}"
+
+
+def test_only_judges_have_a_network():
+    """The hub aside, which ``datasets`` and ``transformers`` reach for."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "judges" in path.relative_to(PACKAGE).parts:
+            continue
+        for name, line in imports(path):
+            top = name.partition(".")[0]
+            assert top not in ("openai", "aiohttp", "httpx", "requests", "urllib3", "socket", "http"), f"{path}:{line}"
+
+
+def test_rubrics_know_no_judge():
+    """The protocol lies with the rubrics, so that judges import rewards and never the other way round."""
+    for path in files("rewards"):
+        for name, line in imports(path):
+            assert not name.startswith("rvpo.judges"), f"{path}:{line} imports {name}"
+
+
+def test_rubrics_and_judges_load_without_anything_heavy():
+    code = """
+import sys
+import rvpo.judges
+from rvpo.rewards.rubric import Judge, Rubric
+print([name for name in ("torch", "transformers", "openai", "aiohttp", "jsonschema", "regex") if name in sys.modules])
+"""
+    assert python(code) == "[]"
 
 
 def test_training_engines_are_named_in_rvpo_engines_only():

@@ -117,3 +117,14 @@ def test_one_judge_beside_the_rules_keeps_plain_usage_keys() -> None:
     assert set(MixedJudge({"rule": RuleJudge()}).usage()) == rule_keys
     several = MixedJudge({"main": Fixed(), "other": Fixed(), "rule": RuleJudge()})
     assert set(several.usage()) == {"main/calls", "other/calls", *rule_keys}
+
+
+def test_criteria_are_looked_at_before_training():
+    mixed = MixedJudge({"rule": RuleJudge(), "model": Fixed()}, default="model")
+    mixed.check_criteria((Criterion("a", "x"), Criterion("b", "y", rule={"max_words": 3})))
+    with pytest.raises(ConfigError, match="max_wrods"):
+        mixed.check_criteria((Criterion("b", "y", rule={"max_wrods": 3}),))
+    with pytest.raises(ConfigError, match="goes to the judge 'strict'"):
+        mixed.check_criteria((Criterion("b", "y", judge="strict"),))
+    with pytest.raises(ConfigError, match="criterion 'b' has no rule"):
+        mixed.check_criteria((Criterion("b", "y", judge="rule"),))

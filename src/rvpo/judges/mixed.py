@@ -68,6 +68,17 @@ class MixedJudge:
                     verdicts[i][j] = verdict
         return verdicts
 
+    def check_criteria(self, criteria: Sequence[Criterion]) -> None:
+        """Look at a prompt's criteria before training.
+
+        Raises:
+            ConfigError: one goes to a judge that does not exist, or its judge cannot take it, such as a broken rule.
+        """
+        for criterion in criteria:
+            check = getattr(self._judges[self._route(criterion)], "check_criteria", None)
+            if check is not None:
+                check([criterion])
+
     async def check(self) -> None:
         """Check all judges at the same time; raises what the first failing one raises."""
         await asyncio.gather(*(judge.check() for judge in self._judges.values()))

@@ -86,12 +86,7 @@ class RuleJudge:
             ConfigError: a criterion has no rule, or one that :func:`check_rules` refuses.
         """
         for question in questions:
-            for criterion in question.criteria:
-                if criterion.rule is None:
-                    raise ConfigError(
-                        f"criterion {criterion.id!r} has no rule, so the rule judge cannot decide it: give it one, or "
-                        "send it to another judge with judge: NAME"
-                    )
+            _require_rules(question.criteria)
         # In a thread, so that slow patterns do not hold up the calls of other judges.
         verdicts = await asyncio.to_thread(
             lambda: [
@@ -103,12 +98,26 @@ class RuleJudge:
             self._totals.update({"verdicts": not missing, "missing": missing, "missing/rule": missing})
         return verdicts
 
+    def check_criteria(self, criteria: Sequence[Criterion]) -> None:
+        """Look at a prompt's criteria before training; raises the ConfigError that :meth:`judge` would."""
+        _require_rules(criteria)
+        check_rules(criteria)
+
     async def check(self) -> None:
         """Return at once: rules need nothing."""
 
     def usage(self) -> dict[str, float]:
         """Return ``verdicts`` that were had, those ``missing``, and why they are (``missing/rule``)."""
         return {key: float(total) for key, total in self._totals.items()}
+
+
+def _require_rules(criteria: Iterable[Criterion]) -> None:
+    for criterion in criteria:
+        if criterion.rule is None:
+            raise ConfigError(
+                f"criterion {criterion.id!r} has no rule, so the rule judge cannot decide it: give it one, or send it "
+                "to another judge with judge: NAME"
+            )
 
 
 def check_rules(criteria: Iterable[Criterion]) -> None:
