@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from reference import reference
 
 import rvpo
+from reference import reference
 from rvpo.core.channels import Family, Score, assemble
 from rvpo.errors import RewardError
 
