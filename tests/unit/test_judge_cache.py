@@ -120,10 +120,13 @@ def test_one_store_serves_many_threads():
 
 
 def test_files_that_are_no_store_are_left_alone(tmp_path: Path):
-    with pytest.raises(JudgeError, match="unable to open database file; allowed is an SQLite file of a judge"):
-        VerdictStore(str(tmp_path / "nowhere" / "cache.sqlite"))
     text = tmp_path / "text"
     text.write_text("not a database, but long enough to be taken for the header of one, whatever that may be " * 20)
+    with pytest.raises(JudgeError, match=r"File exists.*; allowed is an SQLite file of a judge"):
+        VerdictStore(str(text / "cache.sqlite"))
+    with pytest.raises(JudgeError, match="unable to open database file; allowed is an SQLite file of a judge"):
+        VerdictStore(str(tmp_path))
+    assert VerdictStore(str(tmp_path / "new" / "folder" / "cache.sqlite")).spent().calls == 0
     with pytest.raises(JudgeError, match="file is not a database"):
         VerdictStore(str(text))
     other = tmp_path / "other.sqlite"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rvpo.errors import JudgeError
 from rvpo.rewards.rubric.verdict import Verdict
@@ -52,6 +53,8 @@ class VerdictStore:
         self._path = path
         self._lock = threading.Lock()
         with self._explained():
+            if path:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path or ":memory:", _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._prepare()
 
@@ -122,6 +125,6 @@ class VerdictStore:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             step = "free space, or name a file in a folder that can be written to"
             raise JudgeError(f"cache {self._path}: {error}; allowed is an SQLite file of a judge: {step}") from error
