@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,17 @@ import torch
 pytest.importorskip("trl")
 
 import pandas as pd
-from tiny_run import ON_CPU, G, Scripted, even, from_table, make_trainer, recording, rubric_prompts, steps
+from tiny_run import (
+    G,
+    Scripted,
+    even,
+    from_table,
+    make_trainer,
+    recording,
+    rubric_prompts,
+    run_job_twice,
+    steps,
+)
 
 from reference import reference
 from rvpo.errors import DataError, JudgeError, RewardError
@@ -172,31 +179,16 @@ def test_two_processes_agree_with_one(tiny_model_dir: Path, tmp_path: Path):
         **options,
     )
     one.train()
-    job = tmp_path / "job.json"
-    job.write_text(
-        json.dumps(
-            {
-                "model": str(tiny_model_dir),
-                "output": str(tmp_path),
-                "table": rewards,
-                "verdicts": verdicts,
-                "sizes": SIZES,
-                "options": options | {"per_device_train_batch_size": ROWS // 2},
-            }
-        )
+    two = run_job_twice(
+        {
+            "model": str(tiny_model_dir),
+            "output": str(tmp_path),
+            "table": rewards,
+            "verdicts": verdicts,
+            "sizes": SIZES,
+            "options": options | {"per_device_train_batch_size": ROWS // 2},
+        }
     )
-    script = Path(__file__).with_name("tiny_run.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), str(job)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        env=os.environ | ON_CPU,
-    )
-    assert done.returncode == 0, done.stderr
-    two = [json.loads((tmp_path / f"result_{rank}.json").read_text()) for rank in range(2)]
     for step in range(STEPS):
         for rank in range(2):
             assert two[rank]["advantages"][step]["all"] == seen[step]["all"]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
-from tiny_run import NOT_COMPARED, ON_CPU
+from tiny_run import NOT_COMPARED, two_processes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from trl import SFTTrainer
@@ -454,17 +451,7 @@ def test_two_processes_share_a_folder(inputs: Path, tmp_path: Path):
     recipe = [str(inputs), f"output={tmp_path / 'runs'}", *WARM, "trainer.max_steps=2"]
     recipe.append(f"warm_start.data.path={inputs.parent / 'prompts.jsonl'}")
     recipe.append("trainer.per_device_train_batch_size=4")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "rvpo", "train", *recipe],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        env=os.environ | ON_CPU,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("done: ") == 1
+    assert two_processes("-m", "rvpo", "train", *recipe).count("done: ") == 1
     folder = tmp_path / "runs" / "whole"
     assert [line["step"] for line in metrics(folder)] == [1, 2, 2]
     assert (folder / "model" / "model.safetensors").exists()

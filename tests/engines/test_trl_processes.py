@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,7 @@ import torch
 
 pytest.importorskip("trl")
 
-from tiny_run import G, from_table, make_trainer, recording, steps
+from tiny_run import G, from_table, make_trainer, recording, run_job_twice, steps
 
 import rvpo
 
@@ -54,35 +50,20 @@ def runs(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     one.train()
     torch.set_num_threads(threads)
 
-    job = folder / "job.json"
-    job.write_text(
-        json.dumps(
-            {
-                "model": str(tiny_model_dir),
-                "output": str(folder),
-                "table": table,
-                "options": options | {"per_device_train_batch_size": ROWS // 2},
-                "then_resume": {
-                    "reward_weights": None,
-                    "num_iterations": 2,
-                    "save_strategy": "steps",
-                    "save_steps": 3,
-                },
-            }
-        )
+    two = run_job_twice(
+        {
+            "model": str(tiny_model_dir),
+            "output": str(folder),
+            "table": table,
+            "options": options | {"per_device_train_batch_size": ROWS // 2},
+            "then_resume": {
+                "reward_weights": None,
+                "num_iterations": 2,
+                "save_strategy": "steps",
+                "save_steps": 3,
+            },
+        }
     )
-    script = Path(__file__).with_name("tiny_run.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), str(job)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    two = [json.loads((folder / f"result_{rank}.json").read_text()) for rank in range(2)]
     return {"rewards": rewards, "one": {"advantages": seen, "steps": steps(one)}, "two": two}
 
 

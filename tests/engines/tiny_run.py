@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,25 @@ def even(completion_ids: list[list[int]], **_: Any) -> list[float]:
 def high(completion_ids: list[list[int]], **_: Any) -> list[float]:
     """First token in the upper half of the vocabulary: binary."""
     return [float(ids[0] >= 20) for ids in completion_ids]
+
+
+def two_processes(*arguments: str) -> str:
+    """Run a script, or ``-m module``, as two processes (gloo) under torchrun, and return what they printed."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, *arguments], capture_output=True, text=True, timeout=180, check=False, env=os.environ | ON_CPU
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_job_twice(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run a job as two processes and return the result of each."""
+    folder = Path(job["output"])
+    path = folder / "job.json"
+    path.write_text(json.dumps(job))
+    two_processes(__file__, str(path))
+    return [json.loads((folder / f"result_{rank}.json").read_text()) for rank in range(2)]
 
 
 def prompts(rows: int = 12) -> Dataset:
