@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -98,28 +100,38 @@ def judge_completions(
     Every verdict is kept as soon as it is there: interrupted or called again, only what is missing is asked. An API key
     comes from the environment (OPENAI_API_KEY, or the variable that api_key_env of the YAML file names).
     """
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rvpo.judges.build import load_judge
+    from rvpo.judges.build import load_judge, with_cache
     from rvpo.judges.scoring import read_completions, score, summary
 
-    judged_by = load_judge(judge)
+    spec = with_cache(judge, out.with_name(out.name + ".sqlite"))  # also in the middle of a chunk, nothing paid is lost
+    judged_by = load_judge(spec)
     options = {"layout": layout, "pitfalls": pitfalls} if rubrics else {}
     questions = read_completions(data, rubrics, **options)[:limit]
     total = sum(len(question.criteria) for question, _ in questions)
     columns = ("verdicts", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+    on_terminal = sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=not on_terminal) as bar:
         task = bar.add_task("", total=total, told="")
-        missing = 0
+        missing, done, told_at = 0, 0, time.monotonic()
 
         def progress(arrived: int, lost: int) -> None:
-            nonlocal missing
-            missing += lost
-            cost = judged_by.usage().get("cost", math.nan)
+            nonlocal missing, done, told_at
+            missing, done = missing + lost, done + arrived
+            cost = _cost(judged_by.usage())
             told = f"{missing} missing" + ("" if math.isnan(cost) else f", cost {cost:.4g}")
             bar.update(task, advance=arrived, told=told)
+            if not on_terminal and time.monotonic() > told_at + 30:  # a log file has no bar
+                told_at = time.monotonic()
+                typer.echo(f"{done} of {total} verdicts, {told}", err=True)
 
-        rows = score(questions, judged_by, out, progress=progress)
+        try:
+            rows = score(questions, judged_by, out, judged_by=json.dumps(spec, default=str), progress=progress)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted: {done} of {total} verdicts are kept, and the same command goes on", err=True)
+            raise typer.Exit(130) from None
     _print_table(summary(rows, questions))
     usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}
     if usage:
@@ -127,6 +139,12 @@ def judge_completions(
     if lost := sum(row["verdict"] is None for row in rows):
         typer.secho(f"{lost} of {len(rows)} verdicts are missing: the same command asks for them again", err=True)
     typer.echo(f"verdicts: {out}")
+
+
+def _cost(usage: dict[str, float]) -> float:
+    """Return what was paid since the start; NaN where a judge knows no prices."""
+    costs = [value for key, value in usage.items() if key.split("/")[-1] == "cost" and "all" not in key.split("/")]
+    return sum(costs) if costs else math.nan
 
 
 def _print_table(table: dict[str, dict[str, float | None]]) -> None:

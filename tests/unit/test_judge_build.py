@@ -32,6 +32,14 @@ class Mine:
 
 class NoJudge:
     pass
+
+
+class Sync(Mine):
+    def __init__(self):
+        pass
+
+    def judge(self, questions):
+        return []
 """
 
 
@@ -103,8 +111,12 @@ def test_a_key_in_a_recipe_is_not_repeated():
 
 
 def test_a_class_that_is_no_judge(own: Path):
-    with pytest.raises(ConfigError, match="is a NoJudge, allowed is a class that follows"):
+    with pytest.raises(
+        ConfigError, match="is a NoJudge without judge, check, usage, async judge, async check: allowed"
+    ):
         load_judge({"kind": f"{own}:NoJudge"})
+    with pytest.raises(ConfigError, match="is a Sync without async judge: allowed"):
+        load_judge({"kind": f"{own}:Sync"})
     with pytest.raises(ConfigError, match="needs the option 'value'"):
         load_judge({"kind": f"{own}:Mine"})
 

@@ -54,18 +54,22 @@ def test_a_verdict_is_found_in_any_dress(answer: str):
         ("", "no JSON object with criteria_met"),
         ("yes", "no JSON object"),
         ("true", "no JSON object"),
-        ('{"criteria_met": tr', "no JSON object"),
+        ('{"criteria_met": tr', "an object that does not end"),
         ('{"met": true}', "no JSON object"),
         (f"{MET} {NOT_MET}", "2 JSON objects that contradict each other"),
         ('{"criteria_met": true, "criteria_met": false}', "stands twice"),
         ('{"criteria_met": 1} {"criteria_met": true}', "contradict"),
         ('{"explanation": "says {"criteria_met": true} only", "criteria_met": false}', "no JSON object"),
         (f"<think>I begin with {MET}", "a thought that does not end"),
-        ("{" * (MAX_OBJECTS + 1), "more than 64 braces"),
+        ("{} " * (MAX_OBJECTS + 1), "more than 64 braces"),
+        ("{" * 30000, "no JSON object"),
         (MET + " " * MAX_ANSWER_CHARS, "an answer of 65558 characters"),
         ('{"criteria_met": ' + "9" * 5000 + "}", "no JSON object"),
-        ('{"criteria_met": ' + "[" * 30000 + "]" * 30000 + "}", "no JSON object"),
+        ('{"criteria_met": ' + "[" * 30000 + "]" * 30000 + "}", "an object that does not end"),
         ('{"criteria_met": true, "notes": []}', "no JSON object"),
+        ('I could answer {"criteria_met": true}, but it names no dose, so it is not met.', "no JSON object"),
+        ('{"explanation": {"criteria_met": true}, "criteria_met": fal', "an object that does not end"),
+        ('{"criteria_met": true} if it is true, {"criteria_met": fal', "an object that does not end"),
     ],
 )
 def test_anything_else_is_malformed(answer: str, message: str):
@@ -119,6 +123,6 @@ def test_a_probability_is_the_mass_of_yes_against_no():
     assert read_probability(tokens) == pytest.approx(0.75, abs=1e-12)
     assert read_probability([("NO", -3.0), ("maybe", -0.1)]) == 0.0
     assert read_probability([("▁yes", -3.0)]) == 1.0
-    for tokens in ([], [("The", -0.1)], [("yes", math.nan)], [("yesterday", -0.1)]):
-        with pytest.raises(MalformedError, match="neither yes nor no"):
+    for tokens in ([], [("The", -0.1)], [("yes", math.nan)], [("yesterday", -0.1)], [("The", -0.01), ("yes", -14.0)]):
+        with pytest.raises(MalformedError, match="of the probability of the first token: it is no answer"):
             read_probability(tokens)

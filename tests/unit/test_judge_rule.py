@@ -190,3 +190,10 @@ json_values = st.recursive(
 )
 def test_any_text_gets_a_verdict(text: str, rule: dict[str, Any]) -> None:
     assert decide(rule, text).value in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["guaran\u200bteed", "\uff47uaranteed", "GUARANTEED", "guar\u00adanteed"])
+def test_a_word_is_found_as_a_reader_sees_it(text: str) -> None:
+    criterion = Criterion("c", "t", rule={"contains_none": "guaranteed"})
+    [[verdict]] = asyncio.run(RuleJudge().judge([Question("p", f"It is {text}.", (criterion,))]))
+    assert verdict.value == 0.0

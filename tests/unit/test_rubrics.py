@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rvpo.errors import DataError
 from rvpo.rewards.rubric import Criterion, Rubric
+from rvpo.rewards.rubric.criteria import MAX_STEPS
 
 LEAST = {"id": "a", "text": "Says hello."}
 FULL = {
@@ -74,7 +75,7 @@ criteria = st.fixed_dictionaries(
         "tags": st.lists(st.text(min_size=1)),
         "rule": st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), min_size=1),
         "judge": st.text(min_size=1),
-        "scale": st.tuples(st.integers(), st.integers()).filter(lambda s: s[0] < s[1]).map(list),
+        "scale": st.tuples(st.integers(), st.integers(1, MAX_STEPS)).map(lambda s: [s[0], s[0] + s[1]]),
     },
 )
 
@@ -120,6 +121,8 @@ MALFORMED = {
     "tag empty": (LEAST | {"tags": [""]}, r"tags is \[''\]"),
     "rule": (LEAST | {"rule": {}}, r"rule is \{\}, allowed is a mapping such as"),
     "scale of three": (LEAST | {"scale": [1, 2, 3]}, r"scale is \[1, 2, 3\], allowed is \[lowest, highest\]"),
+    "scale too fine": (LEAST | {"scale": [0, 101]}, r"scale is \[0, 101\], .* at most 100 apart"),
+    "text of half a surrogate": (LEAST | {"text": "a \ud800"}, "in valid Unicode"),
     "scale turned round": (LEAST | {"scale": [5, 1]}, r"scale is \[5, 1\]"),
     "scale of floats": (LEAST | {"scale": [0.0, 1.0]}, r"scale is \[0.0, 1.0\]"),
 }

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from rvpo.cli import app
 from rvpo.errors import ConfigError, DataError
-from rvpo.judges import MixedJudge, RuleJudge
-from rvpo.judges.scoring import COLUMNS, read_completions, score, summary
+from rvpo.judges import MixedJudge, RuleJudge, scoring
+from rvpo.judges.scoring import COLUMNS, read_completions, summary
 from rvpo.rewards.rubric import Question, Verdict
 
 RUBRIC = {
@@ -38,6 +38,10 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "completions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
     return path
+
+
+def score(questions: list, judge: Any, out: Path, judged_by: str = "me", **options: Any) -> list[dict[str, Any]]:
+    return scoring.score(questions, judge, out, judged_by=judged_by, **options)
 
 
 class Flaky:
@@ -99,12 +103,28 @@ def test_only_what_is_missing_is_asked_again(data: Path, tmp_path: Path):
     assert score(questions, third, out) == rows
 
 
-def test_a_journal_of_another_input_is_refused(data: Path, tmp_path: Path):
-    out = tmp_path / "out.parquet"
-    score(read_completions(data), Flaky(), out)
-    data.write_text(json.dumps(ROWS[0] | {"completion": "Hi"}) + "\n", "utf-8")
-    with pytest.raises(ConfigError, match="belongs to other completions or rubrics: remove it"):
-        score(read_completions(data), Flaky(), out)
+def test_another_judge_is_asked_and_more_rows_keep_what_is_known(data: Path, tmp_path: Path):
+    out, questions = tmp_path / "out.parquet", read_completions(data)
+    score(questions[:1], Flaky(), out)
+    rest = Flaky()
+    score(questions[::-1], rest, out)
+    assert rest.asked == [("Go away.", "greets"), ("Go away.", "shouts")]
+    other = Flaky()
+    score(questions, other, out, judged_by="somebody else")
+    assert len(other.asked) == 4
+    # A rule that was changed under the same words is another question.
+    changed = json.loads(json.dumps(ROWS))
+    changed[0]["rubric"]["criteria"][0]["rule"] = {"contains_any": "hi"}
+    data.write_text("".join(json.dumps(row) + "\n" for row in changed), "utf-8")
+    again = Flaky()
+    score(read_completions(data), again, out)
+    assert again.asked == [("Hello there!", "greets")]
+
+
+def test_criteria_are_looked_at_first(data: Path, tmp_path: Path):
+    judge = MixedJudge({"model": Flaky()}, default="model")
+    with pytest.raises(ConfigError, match="criterion 'greets' goes to the judge 'rule'"):
+        score(read_completions(data), judge, tmp_path / "out.parquet")
 
 
 def test_rubrics_from_a_file_of_their_own(tmp_path: Path):
@@ -148,6 +168,10 @@ def test_no_such_input(tmp_path: Path):
         read_completions(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="a folder without parquet files"):
         read_completions(tmp_path)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(DataError, match="saw 0 rows"):
+        read_completions(empty)
 
 
 def test_a_mistake_in_a_rubric_is_an_error_not_a_traceback_group(data: Path, tmp_path: Path):

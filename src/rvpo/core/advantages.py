@@ -214,7 +214,8 @@ def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
         raise RewardError(
             f"weights has shape {tuple(w.shape)}, allowed is ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
         )
-    if not bool((w.isfinite() & (w >= 0)).all()) or not bool((w > 0).any()):
+    # Weights of single rows may all be 0: a batch in which no prompt has a channel of weight has no signal.
+    if not bool((w.isfinite() & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
         raise RewardError(
             f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}, allowed are finite numbers >= 0, at least one "
             "above 0: a reward to be minimised is negated in its reward function, not by a negative weight"

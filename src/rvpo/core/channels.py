@@ -28,6 +28,7 @@ class Score:
         weight: importance, >= 0; 0 is monitored and takes no part.
         labels: names under which metrics pool it, such as a category.
         reason: why it is missing.
+        judge: who decided it, where there are several.
         text: what the channel asks for, and ``detail``, what its judge said: for the records only.
     """
 
@@ -36,6 +37,7 @@ class Score:
     weight: float = 1.0
     labels: tuple[str, ...] = ()
     reason: str | None = None
+    judge: str | None = None
     text: str | None = None
     detail: str | None = None
 
@@ -110,6 +112,10 @@ def assemble(
     }
     first_column: dict[str, int] = {}
     column = len(kept)
+    if not kept and not any(row for family in families for row in family.rows):
+        # No prompt of this batch has a rubric: one column that applies to nobody keeps the matrix from being empty.
+        every = every & False
+        values, all_weights, applies, column = [rewards[:, :1]], [every[:, :1].to(rewards)], [every[:, :1]], 1
     for family in families:
         first_column[family.name] = column
         width = max((len(row) for row in family.rows), default=0)

@@ -22,6 +22,7 @@ from typing import Any
 from rvpo.judges.parsing import MalformedError, read_met, read_object, read_probability, read_score
 from rvpo.judges.transport import Answer
 from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt, Verdict
 
 DEFAULT_SCALE = (1, 10)  # of criteria without a scale, where verdicts are graded
@@ -132,18 +133,11 @@ def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, ve
 
 def material(prompt: Prompt, completion: str) -> str:
     """Return conversation and completion between their marks: the beginning that all criteria share."""
-    turns = plain_messages(prompt)
+    turns = [(_harmless(role).upper(), _harmless(text)) for role, text in chat(prompt)]
     said = _mark("\n".join(text for _, text in turns))
     conversation = "\n".join(f"[{role} {said}]\n{text}" for role, text in turns)
     reply = _harmless(completion)
     return _filled("material", conversation_mark=said, conversation=conversation, reply_mark=_mark(reply), reply=reply)
-
-
-def plain_messages(prompt: Prompt) -> list[tuple[str, str]]:
-    """Return (role, text) of each message of a prompt; a plain text is the user's."""
-    if isinstance(prompt, str):
-        return [("USER", _harmless(prompt))]
-    return [(_harmless(message["role"]).upper(), _harmless(message.get("content") or "")) for message in prompt]
 
 
 def _mark(text: str) -> str:

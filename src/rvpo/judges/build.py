@@ -66,7 +66,10 @@ def rubric_reward(
 
 
 def with_cache(spec: Any, path: Path) -> Any:
-    """Return the spec with ``path`` as the cache of every endpoint judge that names none (``cache: null`` is none)."""
+    """Return the spec, a short form as a mapping, with ``path`` as the cache of endpoint judges that name none.
+
+    ``cache: null`` in the spec stays no cache.
+    """
     values = _from_text(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping):
         return spec
@@ -81,11 +84,15 @@ def _single(values: Mapping[str, Any]) -> Judge:
     kind = values["kind"]
     options = {key: value for key, value in values.items() if key != "kind"}
     judge = _make(_class(kind), options, f"judge of kind {kind!r}")
-    if not isinstance(judge, Judge):
+    methods = {name: getattr(judge, name, None) for name in ("judge", "check", "usage")}
+    lacking = [name for name, method in methods.items() if not callable(method)]
+    lacking += [f"async {name}" for name in ("judge", "check") if not inspect.iscoroutinefunction(methods[name])]
+    if lacking:
         raise ConfigError(
-            f"judge {kind!r} is a {type(judge).__name__}, allowed is a class that follows rvpo.judges.Judge"
+            f"judge {kind!r} is a {type(judge).__name__} without {', '.join(lacking)}: allowed is a class with the "
+            "three methods of rvpo.judges.Judge"
         )
-    return judge
+    return cast("Judge", judge)
 
 
 def _mixed(values: Mapping[str, Any]) -> Judge:

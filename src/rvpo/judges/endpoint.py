@@ -21,13 +21,15 @@ from typing import Any
 
 from rvpo.errors import JudgeError
 from rvpo.judges import limits
-from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material, plain_messages
+from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
+from rvpo.judges.mixed import refuse_routed
 from rvpo.judges.options import CHOICES, check_options
 from rvpo.judges.parsing import MalformedError
 from rvpo.judges.transport import Answer, CallError, Chat, about_response_format
 from rvpo.judges.usage import Usage
 from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Question, Verdict
 
 logger = logging.getLogger(__name__)
@@ -126,7 +128,7 @@ class EndpointJudge:
         self._timeout, self._retries = timeout, retries
         budget = (max_calls, max_tokens)  # without a file, processes do not know what the others spend
         self._budget = budget if cache else tuple(most and most // world for most in budget)
-        self._store = VerdictStore(cache)
+        self._store, self._has_file = VerdictStore(cache), cache is not None
         self._usage = Usage(prompt_price, completion_price)
         self._temperature, self._max_output_tokens = temperature, max_output_tokens
         self._extra = dict(extra_body or {})
@@ -155,6 +157,14 @@ class EndpointJudge:
         for given in verdicts:
             self._usage.note(given)
         return verdicts
+
+    def check_criteria(self, criteria: Sequence[Criterion]) -> None:
+        """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
+
+        Raises:
+            ConfigError: one has a rule, or names a judge.
+        """
+        refuse_routed(criteria)
 
     async def check(self) -> None:
         """List the server's models and ask one small question, which is answered from the cache the next time.
@@ -189,9 +199,11 @@ class EndpointJudge:
     def usage(self) -> dict[str, float]:
         """Return totals since construction, and under ``all/…`` of everything paid for through the cache file.
 
-        The keys are those of :data:`rvpo.judges.usage.COUNTS`, ``missing/{reason}`` for each reason, ``cost``,
-        ``all/calls``, ``all/prompt_tokens``, ``all/completion_tokens`` and ``all/cost``.
+        The keys are those of :data:`rvpo.judges.usage.COUNTS`, ``missing/{reason}`` for each reason, ``cost``, and
+        where there is a file ``all/calls``, ``all/prompt_tokens``, ``all/completion_tokens`` and ``all/cost``.
         """
+        if not self._has_file:
+            return self._usage.totals()
         spent = self._store.spent()
         total = {f"all/{key}": float(value) for key, value in asdict(spent).items()}
         total["all/cost"] = self._usage.cost(spent.prompt_tokens, spent.completion_tokens)
@@ -210,7 +222,7 @@ class EndpointJudge:
         return self._lanes[loop]
 
     async def _question(self, lane: _Lane, question: Question) -> list[Verdict]:
-        prompt = [list(turn) for turn in plain_messages(question.prompt)]
+        prompt = [list(turn) for turn in chat(question.prompt)]
         base = _digest(self._settings, [prompt, question.completion])
         keys = [_digest(base, [criterion.text, criterion.scale]) for criterion in question.criteria]
         wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once

@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rvpo.errors import ConfigError, JudgeError
 from rvpo.judges.local_prompt import Answer, Ids, Options, PromptEncoder
+from rvpo.judges.mixed import refuse_routed
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
 
@@ -119,6 +120,14 @@ class LocalJudge:
             ConfigError: a scale whose numbers the tokenizer cannot write.
         """
         return await asyncio.to_thread(self._judge, questions)
+
+    def check_criteria(self, criteria: Sequence[Criterion]) -> None:
+        """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
+
+        Raises:
+            ConfigError: one has a rule, or names a judge.
+        """
+        refuse_routed(criteria)
 
     async def check(self) -> None:
         """Judge one word. Raises JudgeError where that gives no verdict."""

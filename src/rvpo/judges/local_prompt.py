@@ -17,13 +17,14 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from rvpo.errors import ConfigError
+from rvpo.rewards.rubric.criteria import MAX_STEPS
+from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt
 
 Ids: TypeAlias = tuple[int, ...]
 Answer: TypeAlias = tuple[str, ...]
 """An answer in symbols, each of them a token: ``("yes",)``, or ``("1", "0")`` where no token is 10."""
 
-MAX_STEPS = 100  # of a scale: each place where a digit may follow is one more suffix to run
 
 _FOLDER = files("rvpo.judges") / "prompts"
 _PROMPT, _MET, _SCALE = ((_FOLDER / f"local{name}.txt").read_text(encoding="utf-8") for name in ("", "_met", "_scale"))
@@ -105,7 +106,7 @@ class PromptEncoder:
     def prefix(self, prompt: Prompt, completion: str) -> Ids:
         """Return all that stands before the criterion: instructions, conversation, reply."""
         conversation = (
-            prompt if isinstance(prompt, str) else "\n\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+            prompt if isinstance(prompt, str) else "\n\n".join(f"{role}: {text}" for role, text in chat(prompt))
         )
         # A text that contains its own hash cannot be found, so neither can close its delimiter.
         tag = hashlib.sha256(f"{conversation}\0{completion}".encode(errors="replace")).hexdigest()[:8]

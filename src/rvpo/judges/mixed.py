@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rvpo.errors import ConfigError
+from rvpo.errors import ConfigError, DataError, RVPOError
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Judge, Question, Verdict
 
@@ -15,6 +15,17 @@ RULE = "rule"
 """The name of the judge that gets criteria with a rule."""
 
 logger = logging.getLogger(__name__)
+
+
+def refuse_routed(criteria: Sequence[Criterion]) -> None:
+    """Raise ConfigError for a criterion that a rule or another judge should decide, and a single judge would."""
+    for criterion in criteria:
+        if criterion.rule is not None or criterion.judge is not None:
+            field = "rule" if criterion.rule is not None else "judge"
+            raise ConfigError(
+                f"criterion {criterion.id!r} has a {field}, which a single judge does not look at: build the judge "
+                "with rvpo.judges.load_judge, or put it into a MixedJudge beside the others"
+            )
 
 
 class MixedJudge:
@@ -75,9 +86,10 @@ class MixedJudge:
             ConfigError: one goes to a judge that does not exist, or its judge cannot take it, such as a broken rule.
         """
         for criterion in criteria:
-            check = getattr(self._judges[self._route(criterion)], "check_criteria", None)
-            if check is not None:
-                check([criterion])
+            name = self._route(criterion)
+            check = getattr(self._judges[name], "check_criteria", None)
+            if check is not None:  # of its own route: neither the name nor a rule that it overrides means more there
+                check([criterion if name == RULE else replace(criterion, judge=None, rule=None)])
 
     async def check(self) -> None:
         """Check all judges at the same time; raises what the first failing one raises."""
@@ -117,7 +129,7 @@ class MixedJudge:
             if [len(row) for row in verdicts] != [len(question.criteria) for question in questions]:
                 raise ValueError(f"judge {name!r} did not return one verdict for each criterion")
             return verdicts
-        except ConfigError:  # a mistake in the rubric, which would make every such verdict missing
+        except (ConfigError, DataError):  # a mistake in the rubric, which would make every such verdict missing
             raise
         except Exception as error:
             if (name, type(error)) not in self._logged:
@@ -125,5 +137,5 @@ class MixedJudge:
                 logger.exception(
                     "judge %r raised; its verdicts are missing. Later %s are not logged", name, type(error).__name__
                 )
-            detail = f"{name} raised {type(error).__name__}"
+            detail = f"{name}: {error if isinstance(error, RVPOError) else type(error).__name__}"
             return [[Verdict.missing("judge", detail)] * len(question.criteria) for question in questions]

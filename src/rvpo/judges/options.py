@@ -71,10 +71,10 @@ def _check_texts(model: object, base_url: object, api_key_env: object, cache: ob
     if not isinstance(cache, str | None) or cache == "":
         raise ConfigError(f"cache={cache!r}; allowed: the path of a file, or None; next step: name a file")
     # What stands here by mistake may be the key itself, so it is not repeated.
-    if not isinstance(api_key_env, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env):
+    if not isinstance(api_key_env, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env):
         raise ConfigError(
-            "api_key_env is no name of an environment variable; allowed: a name such as OPENAI_API_KEY, never the key "
-            "itself; next step: export the key under that name"
+            "api_key_env is no name of an environment variable; allowed: a name in capitals such as OPENAI_API_KEY, "
+            "never the key itself; next step: export the key under that name"
         )
     if base_url is None:
         return

@@ -1,8 +1,9 @@
 """Reading a judge's answer: tolerant of its dress, strict about the verdict, safe with whatever a judge may quote.
 
-An answer may come bare, in a code fence, after reasoning, or with text around it; exactly one JSON object must hold the
-verdict. A judge that quotes the completion may quote a false verdict with it. So an object with text around it does
-not count where the completion holds the keys of a verdict itself: the answer is malformed, and is asked for again.
+An answer may come bare, in a code fence, after reasoning, or with text before or after it. Exactly one JSON object
+must hold the verdict, and it must begin a line or end the text: one in the middle of a sentence is talked about, not
+given. A judge that quotes the completion may quote a false verdict with it. So an object with text around it does not
+count where the completion holds the keys of a verdict itself: the answer is malformed, and is asked for again.
 Every reader is total and bounded: it returns, or raises :class:`MalformedError`.
 """
 
@@ -15,10 +16,13 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_ANSWER_CHARS = 65_536  # of an answer; a longer one is malformed
+MIN_MASS = 0.01  # probability of yes and no together, below which the model does not answer the question
 MAX_OBJECTS = 64  # opening braces in an answer that are looked at: each costs at most one pass
 
 # A JSON object without another, or a list, inside: nothing to recurse into. Possessive: nothing to backtrack.
 _OBJECT = re.compile(r'\{[^][{}"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^][{}"]*+)*+\}', re.DOTALL)
+_BEGINS = re.compile(r"(?:\A|\n|[.!?:])[ \t]*+\Z")  # what stands before an object that begins a line or a sentence
+_DECODER = json.JSONDecoder(strict=False)
 _FENCE = re.compile(r"```[\w-]*+\s*+(.*?)```", re.DOTALL)
 _THOUGHT_ENDS = ("</think>", "</thinking>", "</reasoning>")
 _THOUGHT_BEGINS = ("<think>", "<thinking>", "<reasoning>")
@@ -50,7 +54,7 @@ def read_object(answer: str, keys: Sequence[str], completion: str) -> dict[str, 
     elif any(f'"{key}"' in completion for key in keys):
         raise MalformedError("text around the JSON object, while the completion itself holds the keys of a verdict")
     else:
-        candidates = _objects(text)
+        candidates = _objects(text, keys)
     found = [value for candidate in candidates if (value := _parsed(candidate, keys)) is not None]
     if not found:
         raise MalformedError(f"no JSON object with {', '.join(keys)}")
@@ -81,15 +85,15 @@ def read_probability(tokens: Sequence[tuple[str, float]]) -> float:
     """Return P(yes) / (P(yes) + P(no)) over the (token, log probability) pairs of one position, case and space aside.
 
     Raises:
-        MalformedError: neither word is among them.
+        MalformedError: the two words together have less than :data:`MIN_MASS`.
     """
     mass = {"yes": 0.0, "no": 0.0}
     for token, logprob in tokens:
         word = token.strip(" \t\r\n▁Ġ\"'.").casefold()
         if word in mass and math.isfinite(logprob):
             mass[word] += math.exp(min(logprob, 0.0))
-    if not (total := mass["yes"] + mass["no"]):
-        raise MalformedError(f"neither yes nor no among the {len(tokens)} likeliest first tokens")
+    if (total := mass["yes"] + mass["no"]) < MIN_MASS:
+        raise MalformedError(f"yes and no have {total:.2g} of the probability of the first token: it is no answer")
     return mass["yes"] / total
 
 
@@ -102,15 +106,29 @@ def _without_reasoning(answer: str) -> str:
     return rest
 
 
-def _objects(text: str) -> list[str]:
+def _objects(text: str, keys: Sequence[str]) -> list[str]:
+    """Return the flat objects of a text, alone or within others, that are given rather than talked about.
+
+    Given is what begins a line or a sentence, or ends the text. An object that does not end swallows what follows.
+    """
     found: list[str] = []
+    text = text.removesuffix("```").rstrip()
     start = text.find("{")
     for _ in range(MAX_OBJECTS):
         if start < 0:
             return found
-        if match := _OBJECT.match(text, start):
-            found.append(match[0])
-        start = text.find("{", match.end() if match else start + 1)
+        try:
+            _, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            match = _OBJECT.match(text, start)  # braces that are no JSON, such as {this}
+            if match is None:
+                if any(f'"{key}"' in text[start:] for key in keys):
+                    raise MalformedError("an object that does not end, with a verdict begun in it") from None
+                return found
+            end = match.end()
+        if end == len(text) or _BEGINS.search(text, 0, start):
+            found += _OBJECT.findall(text, start, end)
+        start = text.find("{", end)
     if start >= 0:
         raise MalformedError(f"more than {MAX_OBJECTS} braces")
     return found

@@ -34,6 +34,7 @@ import functools
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -197,7 +198,11 @@ def _has_word(piece: str) -> bool:
 
 
 def _contains_check(key: str, value: object, case_sensitive: bool) -> Check:
-    fold = str if case_sensitive else str.casefold
+    def fold(text: str) -> str:
+        # As a reader sees it: full-width letters are letters, and invisible characters do not break a word up.
+        plain = regex.sub(r"\p{Cf}+", "", unicodedata.normalize("NFKC", text))
+        return plain if case_sensitive else plain.casefold()
+
     patterns = [re.compile(_phrase(fold(text))) for text in _texts(key, value)]
     quantifier = _CONTAINS[key]
 

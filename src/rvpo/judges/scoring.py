@@ -1,6 +1,7 @@
 """Judge completions that exist already: ``rvpo judge``. Judges and rubrics can be tried without training.
 
-Every verdict goes into a journal beside the output as soon as it is there; called again, only what is missing is asked.
+Verdicts go into a journal beside the output as they come; called again, only what is missing is asked. (An endpoint
+judge keeps each paid answer in its cache even before that.)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,14 +18,26 @@ from rvpo.data import load_prompts
 from rvpo.data.generic import read_jsonl, read_parquet
 from rvpo.data.records import Place, Row, require_field
 from rvpo.errors import ConfigError, DataError
-from rvpo.rewards.rubric import Judge, Question, Rubric, Verdict
-from rvpo.rewards.rubric.reward import completion_text
+from rvpo.rewards.rubric import Criterion, Judge, Question, Rubric, Verdict
 from rvpo.rewards.rubric.scores import explicit_score
+from rvpo.rewards.rubric.texts import chat, completion_text
 
 CHUNK = 8  # questions asked together: a local judge batches them
 IN_FLIGHT = 32  # chunks on their way, so that the slowest answer does not leave a server idle
 
-COLUMNS = ("row", "criterion", "text", "labels", "points", "verdict", "reward", "reason", "detail")
+COLUMNS = (
+    "row",
+    "prompt",
+    "completion",
+    "criterion",
+    "text",
+    "labels",
+    "points",
+    "verdict",
+    "reward",
+    "reason",
+    "detail",
+)
 """Of the output: one row a completion and criterion; ``verdict`` and ``reward`` are null where missing."""
 
 
@@ -44,7 +58,10 @@ def read_completions(path: Path, rubrics: Path | None = None, **options: Any) ->
     if rubrics is not None:
         for entry in load_prompts(rubrics, **options):
             by_prompt[_key(entry["prompt"])] = entry["rubric"]
-    return [_question(place, row, by_prompt if rubrics is not None else None) for place, row in _rows(path, rubrics)]
+    found = [_question(place, row, by_prompt if rubrics is not None else None) for place, row in _rows(path, rubrics)]
+    if not found:
+        raise DataError(f"{path}: saw 0 rows; allowed: at least one completion; next step: check how it was written")
+    return found
 
 
 def score(
@@ -52,6 +69,7 @@ def score(
     judge: Judge,
     out: Path,
     *,
+    judged_by: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Judge, write ``out`` (parquet), and return its rows.
@@ -59,25 +77,30 @@ def score(
     Args:
         questions: from :func:`read_completions`.
         judge: who decides.
-        out: the output. Beside it stands ``{out}.journal.jsonl`` with every verdict, from which a second call goes on;
-            it is for this very input only.
+        out: the output. Beside it stands ``{out}.journal.jsonl`` with every verdict, from which later calls go on.
+        judged_by: what tells this judge from others that write to the same journal.
         progress: called with the numbers of verdicts that arrived and that are missing: first for those that were
             known, then as they come.
 
     Raises:
-        ConfigError: the journal belongs to another input.
+        ConfigError: a criterion that the judge cannot decide, or files that cannot be written.
         JudgeError: the judge cannot work.
     """
-    journal = _Journal(out.with_name(out.name + ".journal.jsonl"), questions)
+    check = getattr(judge, "check_criteria", None)
+    for _, rubric in questions:
+        if check is not None:
+            check(rubric.criteria)
+    journal = _Journal(out.with_name(out.name + ".journal.jsonl"), judged_by)
     try:
-        asyncio.run(_ask_all(questions, judge, journal, progress))
+        asyncio.run(_ask_all([question for question, _ in questions], judge, journal, progress))
     finally:
         journal.close()
-    rows = [
-        _row(i, rubric, j, verdict)
-        for i, (question, rubric) in enumerate(questions)
-        for j, verdict in enumerate(journal.verdicts_of(i, len(question.criteria)))
-    ]
+    rows = []
+    for i, (question, rubric) in enumerate(questions):
+        for criterion in rubric.criteria:
+            verdict = journal.get(question, criterion)
+            assert verdict is not None  # asked just now, and missing at worst
+            rows.append(_row(i, question, criterion, verdict))
     _write(rows, out)
     return rows
 
@@ -96,84 +119,75 @@ def summary(rows: Sequence[Row], questions: Sequence[tuple[Question, Rubric]]) -
 
 
 class _Journal:
-    """Verdicts by (question, criterion), appended to a file as they come. A torn last line is passed over."""
+    """Verdicts by what was asked of whom, appended to a file as they come. A torn last line is passed over."""
 
-    def __init__(self, path: Path, questions: Sequence[tuple[Question, Rubric]]) -> None:
-        """Read what is known of these questions, and open the file for more."""
-        identity = hashlib.sha256()
-        for question, rubric in questions:
-            identity.update(json.dumps([question.prompt, question.completion, rubric.to_json()]).encode())
-        header = {"input": identity.hexdigest()}
-        self.path = path
-        self._known: dict[tuple[int, int], Verdict] = {}
-        whole = path.exists() and self._read(header)
+    def __init__(self, path: Path, judged_by: str) -> None:
+        """Read what is known, and open the file for more.
+
+        Args:
+            path: the file.
+            judged_by: what tells judges apart: another judge's verdicts stay in the file, and are not taken.
+        """
+        self._judged_by = judged_by
+        self._known: dict[str, Verdict] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("a" if whole else "w", encoding="utf-8")
+            for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+                try:
+                    key, value, detail = json.loads(line)
+                except ValueError:  # cut off in the middle
+                    continue
+                self._known[key] = Verdict(value, detail=detail)
+            self._file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
-        # A line that was cut off is ended, or the next verdict would be lost with it.
-        self._file.write("\n" if whole else json.dumps(header) + "\n")
+            raise ConfigError(f"{path} cannot be used ({error.strerror}): choose another --out") from error
+        self._file.write("\n")  # a line that was cut off is ended, or the next verdict would be lost with it
 
-    def _read(self, header: dict[str, str]) -> bool:
-        lines = self.path.read_text("utf-8").splitlines()
-        if not lines:
-            return False
-        if lines[0] != json.dumps(header):
-            raise ConfigError(
-                f"{self.path} belongs to other completions or rubrics: remove it to begin anew, or choose another --out"
-            )
-        for line in lines[1:]:
-            try:
-                i, j, value, detail = json.loads(line)
-            except ValueError:  # cut off in the middle
-                continue
-            self._known[i, j] = Verdict(value, detail=detail)
-        return True
+    def key(self, question: Question, criterion: Criterion) -> str:
+        """Return the digest of a criterion on a completion, and of who decides it."""
+        asked = [criterion.text, criterion.scale, criterion.rule, criterion.judge]
+        whole = [self._judged_by, question.prompt, question.completion, asked]
+        return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()
 
-    def add(self, i: int, verdicts: Sequence[tuple[int, Verdict]]) -> None:
-        for j, verdict in verdicts:
-            self._known[i, j] = verdict
+    def add(self, question: Question, verdicts: Sequence[Verdict]) -> None:
+        """Keep the verdicts on a question's criteria; only those that are not missing outlive the process."""
+        for criterion, verdict in zip(question.criteria, verdicts, strict=True):
+            key = self.key(question, criterion)
+            self._known[key] = verdict
             if verdict.value is not None:
-                self._file.write(json.dumps([i, j, verdict.value, verdict.detail]) + "\n")
+                self._file.write(json.dumps([key, verdict.value, verdict.detail]) + "\n")
         self._file.flush()
 
+    def get(self, question: Question, criterion: Criterion) -> Verdict | None:
+        """Return the verdict on a criterion, if it is known."""
+        return self._known.get(self.key(question, criterion))
+
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
-
-    def verdicts_of(self, i: int, criteria: int) -> list[Verdict]:
-        return [self._known[i, j] for j in range(criteria)]
-
-    def unknown(self, i: int, criteria: int) -> list[int]:
-        return [j for j in range(criteria) if (i, j) not in self._known]
 
 
 async def _ask_all(
-    questions: Sequence[tuple[Question, Rubric]],
-    judge: Judge,
-    journal: _Journal,
-    progress: Callable[[int, int], None] | None,
+    questions: Sequence[Question], judge: Judge, journal: _Journal, progress: Callable[[int, int], None] | None
 ) -> None:
-    unknown = ((i, journal.unknown(i, len(question.criteria))) for i, (question, _) in enumerate(questions))
-    asked = [(i, columns) for i, columns in unknown if columns]
+    """Ask what the journal does not know, a chunk of questions at a time, with many chunks on their way."""
+    asked = []
+    for question in questions:
+        if unknown := tuple(c for c in question.criteria if journal.get(question, c) is None):
+            asked.append(replace(question, criteria=unknown))
     if progress:
-        total = sum(len(question.criteria) for question, _ in questions)
-        progress(total - sum(len(columns) for _, columns in asked), 0)
+        known = sum(len(q.criteria) for q in questions) - sum(len(q.criteria) for q in asked)
+        progress(known, 0)
     if not asked:
         return
     await judge.check()
     places = asyncio.Semaphore(IN_FLIGHT)
 
-    async def ask(chunk: Sequence[tuple[int, list[int]]]) -> None:
+    async def ask(chunk: Sequence[Question]) -> None:
         async with places:
-            parts = [
-                Question(question.prompt, question.completion, tuple(question.criteria[j] for j in columns))
-                for i, columns in chunk
-                for question in [questions[i][0]]
-            ]
-            answers = await judge.judge(parts)
-        for (i, columns), verdicts in zip(chunk, answers, strict=True):
-            journal.add(i, list(zip(columns, verdicts, strict=True)))
+            answers = await judge.judge(chunk)
+        for question, verdicts in zip(chunk, answers, strict=True):
+            journal.add(question, verdicts)
             if progress:
                 progress(len(verdicts), sum(verdict.value is None for verdict in verdicts))
 
@@ -200,7 +214,8 @@ def _question(place: Place, row: Row, by_prompt: dict[str, str] | None) -> tuple
     prompt = require_field(place, row, "prompt", "text or chat messages")
     completion = row.get("completion")
     if not isinstance(completion, str | list):
-        raise place.error("completion", repr(completion)[:80], "text or chat messages", "add the completion")
+        seen = f"{repr(completion)[:80]} (the row has {sorted(row)})"
+        raise place.error("completion", seen, "text or chat messages", "add the completion under this name")
     if by_prompt is None:
         stored = require_field(place, row, "rubric", "a rubric", next_step="add it, or pass --rubrics")
     elif (key := _key(prompt)) in by_prompt:
@@ -216,14 +231,14 @@ def _question(place: Place, row: Row, by_prompt: dict[str, str] | None) -> tuple
 
 def _key(prompt: Any) -> str:
     """Return what a prompt is known by: text is a user's message, and a system message makes no other prompt."""
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return json.dumps([[m["role"], m["content"]] for m in messages if m["role"] not in ("system", "developer")])
+    return json.dumps([turn for turn in chat(prompt) if turn[0] not in ("system", "developer")])
 
 
-def _row(i: int, rubric: Rubric, j: int, verdict: Verdict) -> Row:
-    criterion = rubric.criteria[j]
+def _row(i: int, question: Question, criterion: Criterion, verdict: Verdict) -> Row:
     return {
         "row": i,
+        "prompt": "\n".join(text for _, text in chat(question.prompt)),
+        "completion": question.completion,
         "criterion": criterion.id,
         "text": criterion.text,
         "labels": list(criterion.labels),

@@ -120,7 +120,7 @@ class Chat:
             raise self._failure(error) from None  # the client's exceptions carry the request with its headers
         try:
             return _read(text)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             detail = f"a response that is no chat completion ({type(error).__name__})"
             raise CallError("malformed", detail, again=True) from None
 

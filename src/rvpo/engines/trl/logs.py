@@ -64,6 +64,8 @@ def _short_line(state: Any, logs: dict[str, Any]) -> str:
         parts = key.removeprefix("eval_").split("/")
         if len(parts) == 3 and parts[0] == "rvpo" and parts[2] == "mean":  # four parts: a category of a rubric
             means[parts[1]] = value
+        elif len(parts) == 3 and parts[0] == "rvpo" and parts[2] == "missing" and value:
+            means[f"{parts[1]} missing"] = value
     shown = means or {key: logs[key] for key in ("train_runtime", "train_loss", "loss", "eval_loss") if key in logs}
     where = "eval" if any(key.startswith("eval_") for key in logs) else "step"
     # None: nothing was scored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from rvpo.rewards.rubric import RubricReward
 
 SCHEMA = pa.schema(
     {
-        "step": pa.int64(),  # the training step that first uses the completion, from 1
+        "step": pa.int64(),  # the training step that first uses the completion, from 1; for an evaluation, the last
         "completion": pa.int64(),  # its row among the step's completions, as in completions/
         "group": pa.int64(),
         "reward_function": pa.string(),
@@ -48,16 +49,20 @@ def gather_families(rewards: Sequence[RubricReward]) -> list[Family]:
 
 
 def judge_totals(rewards: Sequence[RubricReward]) -> dict[str, float]:
-    """Return each judge's usage, summed over processes. Collective."""
+    """Return each judge's usage, summed over processes, without what is unknown or never occurred. Collective."""
     totals: dict[str, float] = {}
     for reward in rewards:
         for usage in gather_object([reward.judge.usage()]):
             for key, value in usage.items():
+                if math.isnan(value) or (value == 0 and "missing/" in key):  # no prices; a reason that did not occur
+                    continue
                 name = f"rvpo/{reward.__name__}/judge/{key}"
-                # What all processes read from one cache file is no sum of theirs.
-                shared = key.startswith("all/") or "/all/" in key
-                before = totals.get(name, 0.0)
-                totals[name] = max(before, value) if shared else before + value
+                if name not in totals:
+                    totals[name] = value
+                elif key.startswith("all/") or "/all/" in key:  # all processes read it from one cache file
+                    totals[name] = max(totals[name], value)
+                else:
+                    totals[name] += value
     return totals
 
 

@@ -74,7 +74,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if finished:
         logger.info("%s is finished already", folder)
         return folder
-    # Configs, rewards and data first: what can fail at once should neither wait for a model nor leave a folder.
+    # Configs, rewards and data first: what can fail at once should not wait for a model.
     args, peft_config = _config(recipe), load_peft(recipe.model)
     rewards = load_rewards(recipe.rewards, folder)
     dataset, eval_dataset = load_data(recipe.data), load_data(recipe.eval_data) if recipe.eval_data else None

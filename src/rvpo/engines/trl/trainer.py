@@ -37,7 +37,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
     each verdict stands in ``verdicts/*.parquet``.
 
     When more verdicts of a generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a
-    checkpoint and raises JudgeError; resumed, it generates the same completions again.
+    checkpoint and raises JudgeError; resumed, it generates the same completions again (vLLM draws others).
 
     Raises:
         ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name.
@@ -76,13 +76,15 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._rubric_rewards = [function for function in self.reward_funcs if isinstance(function, RubricReward)]
         self._verdicts = VerdictTable(Path(self.args.output_dir) / "verdicts")
         self._after_step = RandomState()
+        self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, after a look at every rubric and a question to every judge: a dead server is found now."""
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         for reward in self._rubric_rewards:
             for dataset in (self.train_dataset, *evaluated):
-                if reward.column in (getattr(dataset, "column_names", None) or ()):
+                # A stream has no length, and reading it would not end.
+                if hasattr(dataset, "num_rows") and reward.column in dataset.column_names:
                     reward.check_rubrics(dataset[reward.column])
             asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
         return super().train(*args, **kwargs)
@@ -142,16 +144,17 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(names)})") from error
         metrics = {f"rvpo/{key}": value for key, value in result.metrics(table.cells if table else names).items()}
-        metrics |= judge_totals(self._rubric_rewards)
         if config.k is not None:
             metrics["rvpo/k"] = config.k
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)
+        for key, value in judge_totals(self._rubric_rewards).items():
+            self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
         if mode == "train":
             replaced = {family.name for family in families if not family.only_monitored}
             self._warn_of_rarely_met(rewards, [name not in replaced for name in names], config.risk)
         if table and self.log_completions and self.accelerator.is_main_process:
-            self._verdicts.add(mode, self.state.global_step + 1, families, table, result)
+            self._verdicts.add(mode, self.state.global_step + (mode == "train"), families, table, result)
         return result
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -173,7 +176,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         saved = "nothing was trained yet"
         if step:
             folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-            if not (folder / "trainer_state.json").exists():
+            if self._saved_step != step:
                 self._after_step.restore()
                 self._save_checkpoint(self.model, trial=None)
             saved = f"{folder} is saved"
@@ -221,6 +224,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
         # Last, because a checkpoint is complete once TRL has written its trainer state.
         super()._save_checkpoint(model, trial)
+        self._saved_step = self.state.global_step
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -229,6 +233,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
+            self._saved_step = self.state.global_step
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
             if self._train_sampler is not None:  # None for an iterable dataset
                 # Not a product of steps, because an epoch's last step may accumulate fewer batches.

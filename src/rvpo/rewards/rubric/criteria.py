@@ -21,6 +21,7 @@ from typing import Any
 from rvpo.errors import DataError
 
 GOOD, BAD = "good", "bad"
+MAX_STEPS = 100  # of a scale: judges are shown, or asked about, each
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,10 @@ class Rubric:
     @classmethod
     def from_json(cls, text: str) -> Rubric:
         """Parse what :meth:`to_json` wrote; the errors are those of :meth:`from_mapping`."""
+        if not isinstance(text, str):
+            raise DataError(
+                f"rubric: {_short(text)} is a {type(text).__name__}, allowed is text: store Rubric.to_json()"
+            )
         return _parsed(text)
 
     def to_json(self) -> str:
@@ -127,8 +132,9 @@ def _criterion(entry: object, index: int) -> Criterion:
     if isinstance(values.get("id"), int) and not isinstance(values["id"], bool):
         values["id"] = str(values["id"])
     for key in ("id", "text"):
-        if not isinstance(values.get(key), str) or not values[key].strip():
-            raise DataError(f"{where}: {key} is {_short(values.get(key))}, allowed is text that is not blank")
+        text = values.get(key)
+        if not isinstance(text, str) or not text.strip() or text.encode(errors="replace").decode() != text:
+            raise DataError(f"{where}: {key} is {_short(text)}, allowed is text that is not blank, in valid Unicode")
     where = f"criterion {index} ({values['id']!r})"
     points = values.get("points", 1.0)
     if isinstance(points, bool) or not isinstance(points, int | float) or not math.isfinite(points) or points == 0:
@@ -151,8 +157,11 @@ def _criterion(entry: object, index: int) -> Criterion:
     scale = values.get("scale")
     if scale is not None:
         whole = isinstance(scale, list) and len(scale) == 2 and all(type(bound) is int for bound in scale)
-        if not whole or scale[0] >= scale[1]:
-            raise DataError(f"{where}: scale is {_short(scale)}, allowed is [lowest, highest] in whole numbers")
+        if not whole or not 1 <= scale[1] - scale[0] <= MAX_STEPS:
+            raise DataError(
+                f"{where}: scale is {_short(scale)}, allowed is [lowest, highest] in whole numbers, at most "
+                f"{MAX_STEPS} apart"
+            )
         values["scale"] = (scale[0], scale[1])
     return Criterion(**values)
 

@@ -13,7 +13,6 @@ trainer understands, is the explicit score (or the implicit one).
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from rvpo.core.channels import Score
 from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
 from rvpo.rewards.rubric.criteria import Criterion, Rubric
 from rvpo.rewards.rubric.scores import channel_weights, explicit_score
+from rvpo.rewards.rubric.texts import completion_text
 from rvpo.rewards.rubric.verdict import Judge, Prompt, Question, Verdict
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class RubricReward:
         aggregation: ``"channels"``, ``"explicit"`` or ``"implicit"``, see the module's text.
         weighting: of the criteria: ``"uniform"``, ``"points"``, or a mapping category -> weight. None is ``"uniform"``
             for channels, as in the paper, and ``"points"`` for the single reward.
-        max_missing: the share of a batch's verdicts in [0, 1] that may be missing. Above it ``RVPOTrainer`` saves a
-            checkpoint and stops.
+        max_missing: the share in [0, 1] of one judge's verdicts on a batch that may be missing. Above it
+            ``RVPOTrainer`` saves a checkpoint and stops; an evaluation goes on.
         name: of the reward function in metrics and tables.
 
     Raises:
@@ -91,6 +91,7 @@ class RubricReward:
     async def check(self) -> None:
         """Raise JudgeError where the judge cannot work. Asked once: a second look would cost another question."""
         if not self._checked:
+            logger.info("asking the judge of %r a first question", self.__name__)
             await self.judge.check()
             self._checked = True
 
@@ -166,8 +167,10 @@ class RubricReward:
                 weight=weight,
                 labels=criterion.labels,
                 reason=verdict.reason,
+                judge=criterion.judge or ("rule" if criterion.rule else None),
                 text=criterion.text,
-                detail=verdict.detail,
+                # Half surrogates, which JSON can carry, fit into no file.
+                detail=verdict.detail and verdict.detail.encode(errors="replace").decode(),
             )
             for criterion, verdict, weight in zip(criteria, verdicts, weights, strict=True)
         ]
@@ -176,17 +179,18 @@ class RubricReward:
         if not questions:
             return []
         try:
-            answers = await self.judge.judge(questions)
-        except RVPOError:
+            answers = [list(verdicts) for verdicts in await self.judge.judge(questions)]
+            wanted = [len(question.criteria) for question in questions]
+            if (seen := [len(verdicts) for verdicts in answers]) != wanted:
+                raise JudgeError(f"{seen[:8]}… verdicts, allowed is one for each criterion: {wanted[:8]}…")
+        except (ConfigError, DataError):  # a mistake in the rubrics, which would make every such verdict missing
             raise
-        except Exception as error:  # somebody else's judge: its failure must not become a reward, nor end the run
+        # Whatever else: it may have happened in one process of several, and must neither become a reward nor end the
+        # run without a checkpoint. Too many missing verdicts stop all processes together.
+        except Exception as error:
             logger.exception("the judge of %r failed; its verdicts are missing", self.__name__)
-            return [[Verdict.missing("judge", type(error).__name__)] * len(q.criteria) for q in questions]
-        if [len(verdicts) for verdicts in answers] != [len(question.criteria) for question in questions]:
-            raise JudgeError(
-                f"the judge of {self.__name__!r} returned {[len(verdicts) for verdicts in answers][:8]}… verdicts, "
-                f"allowed is one for each criterion: {[len(question.criteria) for question in questions][:8]}…"
-            )
+            told = str(error) if isinstance(error, RVPOError) else type(error).__name__
+            return [[Verdict.missing("judge", told)] * len(q.criteria) for q in questions]
         return [[_checked(verdict) for verdict in verdicts] for verdicts in answers]
 
 
@@ -203,18 +207,21 @@ def overall(rubric: Rubric) -> Criterion:
     return Criterion("overall", text, scale=IMPLICIT_SCALE)
 
 
-def completion_text(completion: Any) -> str:
-    """Return the text of a completion, plain or a list of chat messages."""
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(str(message.get("content") or "") for message in completion)
-
-
 def too_many_missing(rows: Iterable[Iterable[Score]], allowed: float) -> str | None:
-    """Return what is wrong where more than ``allowed`` of the scores are missing, else None."""
-    scores = [score for row in rows for score in row]
+    """Return what is wrong where more than ``allowed`` of one judge's scores are missing, else None.
+
+    By judge, because rules never fail: beside many of them a dead server would not be noticed.
+    """
+    by_judge: dict[str | None, list[Score]] = {}
+    for row in rows:
+        for score in row:
+            by_judge.setdefault(score.judge, []).append(score)
+    return next((told for scores in by_judge.values() if (told := _too_many_missing(scores, allowed))), None)
+
+
+def _too_many_missing(scores: Sequence[Score], allowed: float) -> str | None:
     reasons = Counter(score.reason or "unknown" for score in scores if score.value is None)
-    if not scores or reasons.total() <= allowed * len(scores):
+    if reasons.total() <= allowed * len(scores):
         return None
     told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     detail = next((score.detail for score in scores if score.value is None and score.detail), None)
@@ -224,9 +231,13 @@ def too_many_missing(rows: Iterable[Iterable[Score]], allowed: float) -> str | N
     )
 
 
-def _checked(verdict: Verdict) -> Verdict:
-    """Make a verdict that is no number in [0, 1] missing: a judge's mistake must not enter a reward."""
-    if verdict.value is None or 0 <= verdict.value <= 1:
+def _checked(verdict: object) -> Verdict:
+    """Make what is no verdict with a number in [0, 1] a missing one: a judge's mistake must not enter a reward."""
+    if not isinstance(verdict, Verdict):
+        return Verdict.missing("malformed", f"the judge returned a {type(verdict).__name__}, allowed is a Verdict")
+    if verdict.reason is not None or verdict.value is None:
+        return Verdict.missing(verdict.reason or "judge", verdict.detail)
+    value = verdict.value
+    if isinstance(value, int | float) and 0 <= value <= 1:
         return verdict
-    seen = "NaN" if math.isnan(verdict.value) else f"{verdict.value!r}"
-    return Verdict.missing("malformed", f"the judge returned {seen}, allowed is a number in [0, 1]")
+    return Verdict.missing("malformed", f"the judge returned {value!r}, allowed is a number in [0, 1]"[:200])

@@ -1,0 +1,52 @@
+"""The text of prompts and completions, plain or chat, as judges read it. Total: any message becomes text.
+
+Chat messages may carry tool calls, a tool's output, or content in parts (text, image). A judge must see the calls that
+a policy made, must not take a tool's words for the policy's, and one odd message must not cost a batch its verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rvpo.rewards.rubric.verdict import Prompt
+
+
+def chat(prompt: Prompt) -> list[tuple[str, str]]:
+    """Return (role, text) of each message of a prompt; plain text is the user's."""
+    if isinstance(prompt, str):
+        return [("user", prompt)]
+    return [_turn(message) for message in prompt]
+
+
+def completion_text(completion: Any) -> str:
+    """Return what the policy wrote: plain text, or the assistant's messages of a chat, with its tool calls as JSON."""
+    if isinstance(completion, str):
+        return completion
+    turns = [_turn(message) for message in completion]
+    return "\n".join(text for role, text in turns if role == "assistant")
+
+
+def _turn(message: Any) -> tuple[str, str]:
+    if not isinstance(message, Mapping):
+        return "user", str(message)
+    parts = [_content(message.get("content"))]
+    if message.get("tool_calls"):
+        parts.append(json.dumps(message["tool_calls"], default=str, ensure_ascii=False))
+    return str(message.get("role") or "user"), "\n".join(part for part in parts if part)
+
+
+def _content(content: Any) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "\n".join(
+            part["text"] if isinstance(part, Mapping) and isinstance(part.get("text"), str) else f"[{_kind(part)}]"
+            for part in content
+        )
+    return str(content)
+
+
+def _kind(part: Any) -> str:
+    return str(part.get("type") or "part") if isinstance(part, Mapping) else str(part)
