@@ -238,6 +238,33 @@ def test_prompts_without_a_rubric_keep_their_other_channels(make: Callable):
     assert any(any(step["all"]) for step in seen)
 
 
+def test_a_batch_without_any_rubric_has_no_signal(make: Callable):
+    dataset = rubric_prompts([1] * 6).remove_columns("rubric").add_column("rubric", [None] * 6)
+    seen: list = []
+    for aggregation in ("channels", "explicit"):
+        reward = RubricReward(Scripted(table()), aggregation=aggregation)
+        make([reward], dataset=dataset, trainer=recording(seen), method="gdpo").train()
+    assert not any(any(step["all"]) for step in seen)
+
+
+def test_totals_are_not_averaged_over_a_logging_window(make: Callable):
+    reward = RubricReward(Scripted(table()), max_missing=1.0)
+    trainer = make([reward], logging_steps=3)
+    trainer.train()
+    assert steps(trainer)[3]["rvpo/rubric/judge/calls"] == 3
+
+
+def test_a_stream_is_not_read_before_training(make: Callable, monkeypatch: pytest.MonkeyPatch):
+    """It may have no end."""
+    looked_at: list = []
+    monkeypatch.setattr(RubricReward, "check_rubrics", lambda self, rubrics: looked_at.append(rubrics))
+    stream = rubric_prompts(SIZES).to_iterable_dataset()
+    trainer = make([RubricReward(Scripted(table()), max_missing=1.0)], dataset=stream)
+    trainer.train()
+    assert trainer.state.global_step == STEPS
+    assert not looked_at
+
+
 # --- when the judge fails -----------------------------------------------------------------------------------------
 
 
@@ -278,6 +305,15 @@ def test_too_many_missing_stop_with_a_checkpoint_and_resume_as_if_nothing_had_be
     assert seen[0] == whole_seen[2]
     for mine, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_another_runs_checkpoint_is_not_taken_for_this_ones(make: Callable, tmp_path: Path):
+    old = tmp_path / "checkpoint-2"
+    old.mkdir()
+    (old / "trainer_state.json").write_text('{"global_step": 2, "old": true}')
+    with pytest.raises(JudgeError, match="checkpoint-2 is saved"):
+        make([RubricReward(Failing(table(0.0)))]).train()
+    assert "old" not in json.loads((old / "trainer_state.json").read_text())
 
 
 def test_stopped_before_the_first_step(make: Callable):

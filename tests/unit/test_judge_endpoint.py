@@ -485,13 +485,13 @@ def test_what_costs_nothing_does_not_count_against_the_budget(naps: list[float])
     assert judged.usage()["retries"] == server.faults_sent.total() > 0
 
 
-def test_usage_has_fixed_keys_and_prices():
+def test_usage_has_fixed_keys_and_prices(tmp_path: Path):
     keys = {
         "calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens", "retries", "cache_hits", "verdicts",
         "missing", "cost", "all/calls", "all/prompt_tokens", "all/completion_tokens", "all/cost",
     } | {f"missing/{reason}" for reason in REASONS}  # fmt: skip
     with FaultServer() as server:
-        judged = make(server, prompt_price=2.0, completion_price=8.0)
+        judged = make(server, prompt_price=2.0, completion_price=8.0, cache=str(tmp_path / "cache.sqlite"))
         assert set(judged.usage()) == keys
         assert judged.usage()["cost"] == 0.0
         judge(judged, questions(1))
@@ -502,7 +502,9 @@ def test_usage_has_fixed_keys_and_prices():
     assert 0.45 < usage["cached_prompt_tokens"] / usage["prompt_tokens"] <= 0.5
     assert usage["cost"] == pytest.approx((usage["prompt_tokens"] * 2.0 + 40 * 8.0) / 1e6)
     assert usage["all/cost"] == usage["cost"]
-    assert math.isnan(EndpointJudge(model="m", base_url="http://localhost/v1").usage()["cost"])
+    without = EndpointJudge(model="m", base_url="http://localhost/v1").usage()
+    assert math.isnan(without["cost"])
+    assert set(without) == {key for key in keys if not key.startswith("all/")}
 
 
 def test_a_cache_that_breaks_ends_the_run(tmp_path: Path):
