@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -303,6 +304,8 @@ def _load(name: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(DTYPES)}")
+    if not Path(name).expanduser().exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise JudgeError(f"the local judge's model is {name!r}: no such folder, and no hub id org/name; check the path")
     dtype = dtype or ("auto" if device.startswith("cuda") else "float32")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)

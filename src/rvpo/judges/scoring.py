@@ -87,9 +87,12 @@ def score(
         JudgeError: the judge cannot work.
     """
     check = getattr(judge, "check_criteria", None)
-    for _, rubric in questions:
-        if check is not None:
-            check(rubric.criteria)
+    for i, (_, rubric) in enumerate(questions):
+        try:
+            if check is not None:
+                check(rubric.criteria)
+        except ConfigError as error:
+            raise ConfigError(f"completion {i}, rubric {rubric.id or 'without id'}: {error}") from error
     journal = _Journal(out.with_name(out.name + ".journal.jsonl"), judged_by)
     try:
         asyncio.run(_ask_all([question for question, _ in questions], judge, journal, progress))
