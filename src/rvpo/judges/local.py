@@ -30,12 +30,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rvpo.errors import ConfigError, JudgeError
 from rvpo.judges.local_prompt import Answer, Ids, Options, PromptEncoder
 from rvpo.judges.mixed import refuse_routed
+from rvpo.judges.parsing import MIN_MASS
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
 
 VERDICTS = ("probability", "boolean")
 DTYPES = ("float32", "bfloat16", "float16")
-MIN_MASS = 0.01  # probability of all allowed answers together, below which the model does not answer the question
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_ANSWER_CHARS = 65_536  # of an answer; a longer one is malformed
-MIN_MASS = 0.01  # probability of yes and no together, below which the model does not answer the question
+MIN_MASS = 0.01  # probability of all allowed answers together, below which a model does not answer the question
 MAX_OBJECTS = 64  # opening braces in an answer that are looked at: each costs at most one pass
 
 # A JSON object without another, or a list, inside: nothing to recurse into. Possessive: nothing to backtrack.

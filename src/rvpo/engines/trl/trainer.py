@@ -159,8 +159,9 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._maybe_log_save_evaluate(*args, **kwargs)
-        # What a checkpoint of this step holds, should the next generation's judge fail: a new epoch draws before that.
-        self._after_step = RandomState()
+        if self._rubric_rewards:
+            # What a checkpoint of this step holds, should the next generation's judge fail: a new epoch draws before.
+            self._after_step = RandomState()
         return result
 
     def _too_many_missing(self, families: list[Family]) -> str | None:
