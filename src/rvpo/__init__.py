@@ -10,10 +10,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rvpo.core import AdvantageConfig, Advantages, Schedule, advantages, schedules
+    from rvpo.core import AdaptiveK, AdvantageConfig, Advantages, Channels, Schedule, advantages, schedules
 
 __version__ = "0.1.0"
-__all__ = ["AdvantageConfig", "Advantages", "Schedule", "__version__", "advantages", "schedules"]
+__all__ = [
+    "AdaptiveK",
+    "AdvantageConfig",
+    "Advantages",
+    "Channels",
+    "Schedule",
+    "__version__",
+    "advantages",
+    "schedules",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -25,10 +25,14 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rvpo.core import AdvantageConfig, Schedule
+from rvpo.core import AdaptiveK, AdvantageConfig, Schedule
+from rvpo.core.checks import build
+from rvpo.core.config import METHODS
+from rvpo.core.rules import rule_options
 from rvpo.errors import ConfigError
 
-# The options of AdvantageConfig that a recipe's method section takes; `schedule` decides k.
+# The shared options of AdvantageConfig that a recipe's method section takes, beside those of the method itself;
+# `schedule` decides k.
 METHOD_OPTIONS = ("name", "beta", "whiten", "dead_channels", "missing", "eps", "ddof")
 
 
@@ -72,6 +76,12 @@ class RewardSection(_Strict):
         None, pattern=r"^\w[\w.-]*$", description="Name of the channel; default: the function's own."
     )
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    range: tuple[float, float] | None = Field(
+        None, strict=False, description="Lowest and highest reward; default: the function's own, else [0, 1]."
+    )
+    reliability: float | None = Field(
+        None, ge=0, le=1, description="Share of its variance that is no noise; None trusts it."
+    )
     options: dict[str, Any] = {}
 
 
@@ -100,7 +110,11 @@ class Recipe(_Strict):
     eval_data: DataSection | None = None
     rewards: list[Annotated[RewardSection, BeforeValidator(_reward_entry)]] = Field(min_length=1)
     method: dict[str, Any] = {}
-    schedule: Any = Field(None, description="k of method rvpo: a number, or {kind, start, end} of rvpo.Schedule.")
+    schedule: Any = Field(
+        None,
+        description="k of method rvpo: a number, {kind, start, end} of rvpo.Schedule, or {kind: adaptive, …} with "
+        "options of rvpo.AdaptiveK.",
+    )
     warm_start: WarmStartSection | None = None
     trainer: dict[str, Any] = {}
 
@@ -123,12 +137,16 @@ class Recipe(_Strict):
         if "k" in self.method:
             seen = self.method["k"]
             raise ConfigError(f"method.k is set, but `schedule` decides k: set `schedule: {seen}` instead")
-        if unknown := [key for key in self.method if key not in METHOD_OPTIONS]:
-            raise ConfigError(f"method.{unknown[0]} is no option; allowed are {', '.join(METHOD_OPTIONS)}")
         options = dict(self.method)
-        config = AdvantageConfig.from_mapping({"method": options.pop("name", "rvpo"), **options})
+        method = options.pop("name", "rvpo")
+        own = rule_options(method) if method in METHODS else ()
+        allowed = [*METHOD_OPTIONS, *(option for option in own if option not in (*METHOD_OPTIONS, "k"))]
+        if unknown := [key for key in options if key not in allowed]:
+            raise ConfigError(f"method.{unknown[0]} is no option; allowed are {', '.join(allowed)}")
+        config = AdvantageConfig.from_mapping({"method": method, **options})
         flat: dict[str, Any] = {
             "method": config.method,
+            "method_options": dict(config.options) or None,
             "variance_beta": config.beta,
             "whiten": config.whiten,
             "dead_channels": config.dead_channels,
@@ -138,15 +156,20 @@ class Recipe(_Strict):
             "k": None,
             "k_schedule": "constant",
             "k_final": None,
+            "k_adaptive": None,
         }
         if self.schedule is None:
             return flat
-        schedule = Schedule.from_mapping(self.schedule)
         if config.method != "rvpo":
             raise ConfigError(
                 f"schedule is {self.schedule!r}, but method {config.method!r} has no k: drop it (on the command line: "
                 "schedule=null), or use method rvpo"
             )
+        if isinstance(self.schedule, Mapping) and self.schedule.get("kind") == "adaptive":
+            adaptive = {key: value for key, value in self.schedule.items() if key != "kind"}
+            build(AdaptiveK, adaptive, "schedule adaptive")
+            return flat | {"k_schedule": "adaptive", "k_adaptive": adaptive}
+        schedule = Schedule.from_mapping(self.schedule)
         return flat | {"k": schedule.start, "k_schedule": schedule.kind, "k_final": schedule.end}
 
 

@@ -355,10 +355,10 @@ def test_result_fields_are_the_contract():
     fields = [field.name for field in dataclasses.fields(rvpo.Advantages)]
     assert fields == [
         "advantages", "aggregated", "z", "responsibilities", "live", "missing", "applies", "signal",
-        "rewards", "groups",
+        "rewards", "groups", "state", "rule_metrics",
     ]  # fmt: skip
     out = run(A, B)
-    for name in fields[:-1]:
+    for name in fields[:-3]:
         value = getattr(out, name)
         assert value.shape[0] == 3, name
         assert value.dtype == (torch.bool if name in ("live", "missing", "applies", "signal") else torch.float64), name
@@ -548,7 +548,7 @@ def test_k_is_ignored_by_other_methods():
 def test_config_defaults_are_the_contract(method: str, k, beta, whiten: str, dead_channels: str):
     assert dataclasses.asdict(AdvantageConfig(method)) == {
         "method": method, "k": k, "beta": beta, "eps": 1e-4, "ddof": 1, "rtol": 1e-6, "whiten": whiten,
-        "dead_channels": dead_channels, "missing": "drop",
+        "dead_channels": dead_channels, "missing": "drop", "options": {},
     }  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
     from rvpo.engines.trl.warm_start import config
 
     recipe = load_recipe(path)
-    args = run._config(recipe)
+    args = run._config(recipe, [entry.name or entry.function for entry in recipe.rewards])
     paper = recipe.schedule == {"kind": "linear", "start": 0.5, "end": 2.0}
     assert paper == (path.stem.startswith("qwen") or "rubrics" in path.stem)
     assert (args.method, args.k, args.k_final) == (("rvpo", 0.5, 2.0) if paper else ("rvpo", 1.0, None))

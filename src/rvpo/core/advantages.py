@@ -11,17 +11,20 @@ else (missing values, dead channels, weights, rows without signal) is shared by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rvpo.core import aggregate
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.diagnostics import Advantages
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores, group_zscore
-from rvpo.errors import RewardError
+from rvpo.core.rules import Batch
+from rvpo.core.run_channels import Channels, State
+from rvpo.core.trust import shrink
+from rvpo.errors import ConfigError, RewardError
 
 
 def advantages(
@@ -75,75 +78,62 @@ def compute(
     num_generations: int | None = None,
     weights: Tensor | Sequence[float] | None = None,
     applies: Tensor | None = None,
+    channels: Channels | None = None,
+    reliability: Tensor | Sequence[float] | None = None,
+    state: State | None = None,
 ) -> Advantages:
-    """:func:`advantages` with its options in a config, as the engines call it."""
+    """:func:`advantages` with its options in a config, as the engines call it.
+
+    Args:
+        rewards: see :func:`advantages`, as for ``groups``, ``num_generations``, ``weights`` and ``applies``.
+        config: the method and its options.
+        groups: see above.
+        num_generations: see above.
+        weights: see above.
+        applies: see above.
+        channels: names and ranges of the channels, for methods that follow them from batch to batch or compare them on
+            their scales; None numbers the columns and takes all ranges for [0, 1].
+        reliability: (M,) or (N, M) in [0, 1], share of a channel's variance that is no noise; see
+            :mod:`rvpo.core.trust`. None trusts all.
+        state: what the last batch's result has as ``state``; None at the start of a run.
+    """
     applies = _check_rewards(rewards, applies, config)
     partition = _partition(rewards, groups, num_generations)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide).masked_fill(~applies, torch.nan)
     w = _weights(weights, r)
+    if channels is None:
+        channels = Channels.columns([str(j) for j in range(r.shape[1])], device=r.device)
     scores = group_zscore(r, partition, eps=config.eps, ddof=config.ddof, rtol=config.rtol)
-    aggregated, responsibilities, takes_part = _aggregate(r, w, scores, partition, config)
+    if reliability is not None:
+        scores, w = _trusted(scores, w, reliability, config)
+    present = scores.live if config.dead_channels == "drop" else ~scores.missing
+    outcome = config.rule(Batch(r, w, scores, present, partition, channels), state or {})
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
+    takes_part = outcome.takes_part
     eps = config.eps if config.method == "grpo" else config.eps / _total_weight(w, scores, takes_part)
-    whitened = _whiten(aggregated, takes_part, partition, config, eps)
+    whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps)
 
     def out(x: Tensor) -> Tensor:
         return x.to(rewards.dtype)
 
     return Advantages(
         advantages=out(whitened),
-        aggregated=out(aggregated),
+        aggregated=out(outcome.aggregated),
         z=out(scores.z),
-        responsibilities=out(responsibilities),
+        responsibilities=out(outcome.responsibilities),
         live=scores.live,
         missing=scores.missing & applies,
         applies=applies,
         signal=(scores.live & (w > 0)).any(-1),
         rewards=rewards,
         groups=partition,
+        state=outcome.state,
+        rule_metrics=outcome.metrics,
     )
-
-
-def _aggregate(
-    r: Tensor, w: Tensor, scores: GroupScores, groups: Groups, config: AdvantageConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Apply the method's rule -> aggregate (N,), responsibilities (N, M), rows that take part (N,)."""
-    present = scores.live if config.dead_channels == "drop" else ~scores.missing
-    shares = w * present
-    takes_part = (shares > 0).any(-1)
-    p = aggregate.normalised(shares)
-    z = scores.z.masked_fill(~present, 0.0)
-    if config.k is not None:
-        return *aggregate.soft_min(z, p, config.k), takes_part
-    if config.beta is not None:
-        return *aggregate.explicit(z, p, config.beta), takes_part
-    if config.method == "hard_min":
-        return *aggregate.hard_min(z, p), takes_part
-    if config.method == "gdpo":
-        return *aggregate.mean(z, p), takes_part
-    return *_weighted_sum(r, w, scores, groups), takes_part
-
-
-def _weighted_sum(r: Tensor, w: Tensor, scores: GroupScores, groups: Groups) -> tuple[Tensor, Tensor]:
-    """GRPO: the weighted sum of raw rewards. In units of z its channels count by their standard deviation.
-
-    A missing reward must not count as 0. The sum is taken around the group's mean rewards, and the deviations that
-    were scored stand in for the others by weight; without missing values this is the plain sum.
-    """
-    mean = groups.spread(scores.mean)
-    scored = w * ~scores.missing
-    # A channel that nobody in the group was scored on has no mean: it is no part of this group's sum.
-    applies = w * groups.spread(groups.max((~scores.missing).to(w.dtype)))
-    deviation = (scored * (r - mean).masked_fill(scores.missing, 0.0)).sum(-1)
-    scored_total = scored.sum(-1)
-    stand_in = applies.sum(-1) / scored_total.masked_fill(scored_total == 0, 1.0)
-    shares = w * groups.spread(scores.std) * scores.live
-    total = ((applies * mean).sum(-1) + stand_in * deviation).masked_fill(scored_total == 0, 0.0)
-    return total, aggregate.normalised(shares)
 
 
 def _whiten(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
@@ -156,6 +146,20 @@ def _whiten(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConf
     counted = a.masked_fill(~takes_part, torch.nan)[:, None]
     scores = group_zscore(counted, groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
     return scores.z[:, 0].nan_to_num(nan=0.0)
+
+
+def _trusted(
+    scores: GroupScores, w: Tensor, reliability: Tensor | Sequence[float], config: AdvantageConfig
+) -> tuple[GroupScores, Tensor]:
+    """Shrink z-scores and weights by reliability; what takes no part is left alone."""
+    if not config.rule.uses_z:
+        raise ConfigError(
+            f"reliability is given, but method {config.method!r} aggregates rewards, not z-scores: drop it, or use a "
+            "method such as 'gdpo', 'rvpo' or 'lift'"
+        )
+    z, shrunk = shrink(scores.z.nan_to_num(nan=0.0), w, reliability)
+    # The shares alone matter to a rule, and a row's total to the whitening's eps: both are kept by `shrink`.
+    return replace(scores, z=z.masked_fill(scores.missing, torch.nan)), shrunk
 
 
 def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rvpo.core.run_channels import Channels, Range
 from rvpo.errors import RewardError
 
 
@@ -52,6 +53,8 @@ class ChannelScores:
         applies: (N, M) bool, False where no channel is.
         cells: name -> (N, M) bool, which cells a metric of that name pools.
         first_column: name of a family -> the column of its first channel.
+        channels: the channels of the run that the cells belong to: a function, or the first label of a score (its
+            family, where it has none), because a criterion of one prompt may never be seen again.
     """
 
     values: Tensor
@@ -59,6 +62,7 @@ class ChannelScores:
     applies: Tensor
     cells: Mapping[str, Tensor]
     first_column: Mapping[str, int]
+    channels: Channels
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def assemble(
     *,
     num_generations: int,
     weights: Tensor | Sequence[float] | None = None,
+    ranges: Sequence[Range | None] | None = None,
 ) -> ChannelScores:
     """Lay ordinary channels and families side by side.
 
@@ -93,6 +98,7 @@ def assemble(
         families: those of them that have channels of their own.
         num_generations: G; rows are in blocks of G.
         weights: (F,) importance of the functions; a family's multiplies the weights of its scores. None: all 1.
+        ranges: (F,) lowest and highest reward of the functions; scores of a family lie in [0, 1].
 
     Raises:
         RewardError: a family is no column or has another number of rows, or the rows of a group differ in channels.
@@ -111,11 +117,15 @@ def assemble(
         names[j]: [(i, column) for i in range(rewards.shape[0])] for column, j in enumerate(kept)
     }
     first_column: dict[str, int] = {}
+    run = [names[j] for j in kept]  # names of the run's channels, in order of appearance
+    limits: list[Range | None] = [ranges[j] if ranges else None for j in kept]
+    index = [torch.arange(len(kept)).expand(rewards.shape[0], -1)]
     column = len(kept)
     if not kept and not any(row for family in families for row in family.rows):
         # No prompt of this batch has a rubric: one column that applies to nobody keeps the matrix from being empty.
         every = every & False
         values, all_weights, applies, column = [rewards[:, :1]], [every[:, :1].to(rewards)], [every[:, :1]], 1
+        run, limits, index = names[:1], [None], [torch.zeros(rewards.shape[0], 1, dtype=torch.int64)]  # type: ignore[assignment]
     for family in families:
         first_column[family.name] = column
         width = max((len(row) for row in family.rows), default=0)
@@ -130,6 +140,8 @@ def assemble(
             rows = [row + [fill] * (width - len(row)) for row in entries]
             return torch.tensor(rows, dtype=rewards.dtype, device=rewards.device).reshape(len(rows), width)
 
+        belongs = [[_of_run(run, limits, everything, score) for score in row] for row in family.rows]
+        index.append(padded(belongs, 0).long().cpu())  # type: ignore[arg-type]
         scored = [[torch.nan if score.value is None else score.value for score in row] for row in family.rows]
         values.append(padded(scored, torch.nan))
         all_weights.append(padded([[factor * score.weight for score in row] for row in family.rows], 0.0))
@@ -142,7 +154,17 @@ def assemble(
         torch.cat(applies, 1),
         {name: _mask(pooled[name], shape, rewards.device) for name in pooled},
         first_column,
+        Channels(tuple(run), torch.cat(index, 1).to(rewards.device), tuple(limits)),
     )
+
+
+def _of_run(run: list[str], limits: list[Range | None], family: str, score: Score) -> int:
+    """Return the number of the run's channel that a score belongs to, adding it where it is new."""
+    name = f"{family}/{score.labels[0]}" if score.labels else family
+    if name not in run:
+        run.append(name)
+        limits.append((0.0, 1.0))
+    return run.index(name)
 
 
 def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,9 @@ class Advantages:
         signal: (N,) bool, True where at least one channel of positive weight is live.
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
+        state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``): plain data,
+            empty for methods without memory.
+        rule_metrics: what the method itself says of this batch, such as the weights that it gave.
     """
 
     advantages: Tensor
@@ -52,6 +56,8 @@ class Advantages:
     signal: Tensor
     rewards: Tensor
     groups: Groups
+    state: Mapping[str, Any] = field(default_factory=dict)
+    rule_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rvpo.core.config import build, require, require_number
+from rvpo.core.checks import build, require, require_number
 from rvpo.errors import ConfigError
 
 KINDS = ("constant", "linear", "cosine")

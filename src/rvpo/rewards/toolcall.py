@@ -121,6 +121,12 @@ def length_reward(completions: Any, answer: Any, **_: object) -> Any:
     return _score(_length, completions, answer)
 
 
+# What each can be, for methods that compare channels on their scales.
+format_reward.reward_range = (0.0, 1.0)  # type: ignore[attr-defined]
+correctness_reward.reward_range = (-3.0, 3.0)  # type: ignore[attr-defined]
+length_reward.reward_range = (0.0, 1.0)  # type: ignore[attr-defined]
+
+
 def _format(reply: str, reference: str) -> float:
     has_call, has_response = "<tool_call>" in reference, "<response>" in reference
     for tag, present in (("tool_call>", has_call), ("response>", has_response)):

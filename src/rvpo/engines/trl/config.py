@@ -8,7 +8,9 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from rvpo.core import AdvantageConfig, Schedule
+from rvpo.core import AdaptiveK, AdvantageConfig, Schedule
+from rvpo.core.checks import build, require_number
+from rvpo.core.run_channels import check_ranges
 from rvpo.errors import ConfigError
 
 # GRPOConfig options that choose TRL's own aggregation, which ours replaces, with the only value they may have here.
@@ -36,14 +38,47 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
     ``reward_weights`` enters every method. ``beta`` stays TRL's KL coefficient; the variance penalty of
     ``"rvpo_explicit"`` is ``variance_beta``. See :class:`rvpo.AdvantageConfig` for the meaning of each option.
 
+    A method that compares how far channels are met (``lift``, ``lagrangian``, ``ctwa``, ``tchebycheff``,
+    ``smooth_tchebycheff``) needs the scale of each channel whose reward is not in [0, 1]: ``reward_ranges``, or an
+    attribute ``reward_range`` of the reward function.
+
     Raises:
         ConfigError: for a value or combination that cannot work, and for the TRL options that this aggregation
             replaces (``scale_rewards``, ``multi_objective_aggregation``).
     """
 
+    _VALID_DICT_FIELDS = [  # noqa: RUF012 (transformers' own declaration)
+        *GRPOConfig._VALID_DICT_FIELDS,
+        "method_options",
+        "reward_ranges",
+        "reliability",
+        "k_adaptive",
+    ]
+
     method: str = field(
         default="rvpo",
-        metadata={"help": "Aggregation over channels: rvpo, rvpo_explicit, hard_min, gdpo or grpo."},
+        metadata={
+            "help": "How rewards become advantages: rvpo, rvpo_explicit, hard_min, gdpo, grpo, lift, tchebycheff, "
+            "smooth_tchebycheff, lagrangian, ctwa or riskpo."
+        },
+    )
+    method_options: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Further options of the method as a mapping, such as {'kappa': 6.0} for lift."},
+    )
+    reward_ranges: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Lowest and highest value of channels by name, such as {'correctness': [-3, 3]}, for methods that "
+            "compare channels on their scales; [0, 1] where not given."
+        },
+    )
+    reliability: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Share in [0, 1] of a channel's variance that is no noise, by name, such as {'helpful': 0.6}: a "
+            "noisy channel then decides less. 1 where not given."
+        },
     )
     k: float | None = field(
         default=None,
@@ -51,7 +86,13 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
     )
     k_schedule: str = field(
         default="constant",
-        metadata={"help": "How k moves over training: constant, linear or cosine (the paper: linear, 0.5 to 2.0)."},
+        metadata={
+            "help": "How k moves over training: constant, linear, cosine (the paper: linear, 0.5 to 2.0) or adaptive."
+        },
+    )
+    k_adaptive: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Options of rvpo.AdaptiveK for k_schedule adaptive, such as {'target': 0.55}."},
     )
     k_final: float | None = field(
         default=None, metadata={"help": "k at the end of training, for the linear and cosine schedules."}
@@ -99,6 +140,13 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
                 f"reward_weights is {weights!r}, allowed is a list of finite numbers >= 0, at least one above 0: "
                 "negate a reward inside its reward function instead"
             )
+        for option in ("method_options", "reward_ranges", "reliability", "k_adaptive"):
+            if not isinstance(getattr(self, option) or {}, dict):
+                raise ConfigError(f"{option} is {getattr(self, option)!r}, allowed is a mapping, or its JSON text")
+        ranges = self.reward_ranges or {}
+        check_ranges(list(ranges.values()), len(ranges))  # type: ignore[union-attr]
+        for name, share in (self.reliability or {}).items():  # type: ignore[union-attr]
+            require_number(f"reliability of {name!r}", share, 1, closed=True)
         try:
             self.advantage_config(progress=0.0)
         except ConfigError as error:
@@ -115,11 +163,12 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
             whiten=self.whiten,
             dead_channels=self.dead_channels,
             missing=self.missing_rewards,
+            options=self.method_options or {},  # type: ignore[arg-type]
         )
 
-    def _k(self, progress: float) -> float | None:
+    def _k(self, progress: float) -> float | AdaptiveK | None:
         if self.method != "rvpo":
-            scheduled: dict[str, Any] = {"k_final": self.k_final}
+            scheduled: dict[str, Any] = {"k_final": self.k_final, "k_adaptive": self.k_adaptive}
             if self.k_schedule != "constant":
                 scheduled["k_schedule"] = self.k_schedule
             for option, value in scheduled.items():
@@ -128,6 +177,18 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
                         f"{option} is {value!r}, but method {self.method!r} has no k: drop it, or use method 'rvpo'"
                     )
             return self.k  # refused by AdvantageConfig unless None
+        if self.k_schedule == "adaptive":
+            for option in ("k", "k_final"):
+                if getattr(self, option) is not None:
+                    raise ConfigError(
+                        f"{option} is {getattr(self, option)!r}, but k_schedule is 'adaptive', by which k sets itself: "
+                        "drop it, or set k_adaptive={'target': …}"
+                    )
+            return build(AdaptiveK, self.k_adaptive or {}, "k_adaptive")
+        if self.k_adaptive is not None:
+            raise ConfigError(
+                f"k_adaptive is {self.k_adaptive!r}, but k_schedule is {self.k_schedule!r}: set k_schedule='adaptive'"
+            )
         start = 1.0 if self.k is None else self.k
         return Schedule(self.k_schedule, start, self.k_final)(progress)
 

@@ -17,10 +17,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from trl.trainer.utils import get_callable_name
 
 from rvpo.engines.trl import run_folder, warm_start
 from rvpo.engines.trl.config import RVPOConfig
@@ -75,8 +77,9 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         logger.info("%s is finished already", folder)
         return folder
     # Configs, rewards and data first: what can fail at once should not wait for a model.
-    args, peft_config = _config(recipe), load_peft(recipe.model)
     rewards = load_rewards(recipe.rewards, folder)
+    args = _config(recipe, [get_callable_name(function) for function in rewards])
+    peft_config = load_peft(recipe.model)
     dataset, eval_dataset = load_data(recipe.data), load_data(recipe.eval_data) if recipe.eval_data else None
     check_columns(recipe.rewards, rewards, dataset.column_names, "data")
     if eval_dataset is not None:
@@ -125,12 +128,20 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     return folder
 
 
-def _config(recipe: Recipe) -> RVPOConfig:
+def _config(recipe: Recipe, names: Sequence[str]) -> RVPOConfig:
     own = {
         "output_dir": str(recipe.folder),
         "seed": recipe.seed,
         "reward_weights": [entry.weight for entry in recipe.rewards],
+        "reward_ranges": _named(recipe, names, "range"),
+        "reliability": _named(recipe, names, "reliability"),
         **recipe.advantage_options(),
     }
     config: RVPOConfig = trl_arguments(RVPOConfig, TRAINER_DEFAULTS | recipe.trainer, own, "trainer")
     return config
+
+
+def _named(recipe: Recipe, names: Sequence[str], option: str) -> dict[str, Any] | None:
+    """Return an option of the rewards by channel, of those that set it."""
+    given = {name: getattr(entry, option) for name, entry in zip(names, recipe.rewards, strict=True)}
+    return {name: value for name, value in given.items() if value is not None} or None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
 
-from rvpo.core import AdvantageConfig, Advantages, compute
+from rvpo.core import AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import Family, assemble
 from rvpo.core.diagnostics import rarely_met
+from rvpo.core.run_channels import Range, State, check_ranges
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.rubrics import RandomState, VerdictTable, gather_families, judge_totals
@@ -21,6 +24,9 @@ from rvpo.rewards.rubric import RubricReward
 from rvpo.rewards.rubric.reward import too_many_missing
 
 logger = logging.getLogger(__name__)
+
+STATE_FILE = "rvpo_state.json"
+"""In a checkpoint: what the method remembers of the run. Only methods that remember something have it."""
 
 
 class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -63,8 +69,9 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             name = model if isinstance(model, str) else model.config._name_or_path
             args = RVPOConfig(f"{Path(name).name}-RVPO")
         self._channel_rewards: torch.Tensor | None = None
-        self._recent_rewards: torch.Tensor | None = None
+        self._recent_rewards: dict[str, torch.Tensor] = {}
         self._warned = False
+        self._state: State = {}  # what the method remembers; see rvpo.core.run_channels
         self._train_sampler: Any = None
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         names = self.reward_func_names
@@ -73,6 +80,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"{names.count(twice[0])} reward functions are named {twice[0]!r}, so their metrics and columns would "
                 "overwrite each other: give each its own __name__"
             )
+        self._ranges = _ranges(self.args.reward_ranges, self.reward_funcs, names)
+        self._reliability = self.args.reliability or {}
         self._rubric_rewards = [function for function in self.reward_funcs if isinstance(function, RubricReward)]
         self._verdicts = VerdictTable(Path(self.args.output_dir) / "verdicts")
         self._after_step = RandomState()
@@ -129,30 +138,41 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Aggregate the channels of all processes, and log what they say."""
         generations = self.num_generations if mode == "train" else self.num_generations_eval
         names, table = self.reward_func_names, None
+        values, weights, applies = rewards, self.reward_weights, None
+        channels = Channels.columns(names, self._ranges, rewards.device)
         try:
             if families:
-                table = assemble(rewards, names, families, num_generations=generations, weights=self.reward_weights)
-                result = compute(
-                    table.values,
-                    config,
+                table = assemble(
+                    rewards,
+                    names,
+                    families,
                     num_generations=generations,
-                    weights=table.weights,
-                    applies=table.applies,
+                    weights=self.reward_weights,
+                    ranges=self._ranges,
                 )
-            else:
-                result = compute(rewards, config, num_generations=generations, weights=self.reward_weights)
+                values, weights, applies, channels = table.values, table.weights, table.applies, table.channels
+            result = compute(
+                values,
+                config,
+                num_generations=generations,
+                weights=weights,
+                applies=applies,
+                channels=channels,
+                reliability=self._trusted(channels),
+                state=self._state,
+            )
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(names)})") from error
+        if mode == "train":
+            self._state = result.state
         metrics = {f"rvpo/{key}": value for key, value in result.metrics(table.cells if table else names).items()}
-        if config.k is not None:
-            metrics["rvpo/k"] = config.k
+        metrics |= {f"rvpo/{key}": value for key, value in result.rule_metrics.items()}
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)
         for key, value in judge_totals(self._rubric_rewards).items():
             self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
         if mode == "train":
-            replaced = {family.name for family in families if not family.only_monitored}
-            self._warn_of_rarely_met(rewards, [name not in replaced for name in names], config.risk)
+            self._warn_of_rarely_met(result, table.cells if table else names, config.risk)
         if table and self.log_completions and self.accelerator.is_main_process:
             self._verdicts.add(mode, self.state.global_step + (mode == "train"), families, table, result)
         return result
@@ -190,27 +210,39 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
         return float(self.state.global_step / max(self.state.max_steps - 1, 1))
 
-    def _warn_of_rarely_met(self, rewards: torch.Tensor, is_channel: list[bool], risk: float) -> None:
-        """Say once which functions' channels a soft minimum suppresses, judged over the rollouts of many steps."""
-        if self._warned:
+    def _trusted(self, channels: Channels) -> torch.Tensor | None:
+        """Return the reliability of every cell, by the channel of the run that it belongs to or its function."""
+        if not self._reliability:
+            return None
+        known = [self._reliability.get(name, self._reliability.get(name.split("/")[0], 1.0)) for name in channels.names]
+        return channels.spread(torch.tensor(known, dtype=torch.float64).to(channels.index.device))
+
+    def _warn_of_rarely_met(
+        self, result: Advantages, names: Sequence[str] | Mapping[str, torch.Tensor], risk: float
+    ) -> None:
+        """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
+        if self._warned or risk < 1:
             return
-        recent = rewards if self._recent_rewards is None else torch.cat([self._recent_rewards, rewards])
-        self._recent_rewards = recent[-1024:]
-        if risk < 1:
-            return
-        rare = [
-            name
-            for name, met, counts in zip(
-                self.reward_func_names, rarely_met(self._recent_rewards).tolist(), is_channel, strict=True
-            )
-            if met and counts
-        ]
+        counts = (result.responsibilities != 0).any(0) | result.live.any(0)
+        cells = (
+            names
+            if isinstance(names, Mapping)
+            else {name: (slice(None), j) for j, name in enumerate(names) if bool(counts[j])}
+        )
+        rare = []
+        for name, where in cells.items():
+            met = result.rewards[where]
+            before = self._recent_rewards.get(name)
+            recent = (met if before is None else torch.cat([before, met]))[-1024:]
+            self._recent_rewards[name] = recent
+            if rarely_met(recent[:, None])[0]:
+                rare.append(name)
         if rare:
-            self._warned, self._recent_rewards = True, None
+            self._warned, self._recent_rewards = True, {}
             logger.warning(
                 "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
-                "of rollouts (by a reward above the middle of its range): warm-start the model on examples that meet "
-                "them, or train with method='gdpo' until they are mostly met. This warning is shown once.",
+                "of rollouts (by a reward above the middle of its range): train with method='lift', which lifts them, "
+                "or warm-start the model on examples that meet them. This warning is shown once.",
                 risk,
                 f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
             )
@@ -223,6 +255,9 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
             buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
+        if self._state and self.accelerator.is_main_process:  # the same on every process
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / STATE_FILE).write_text(json.dumps(self._state), "utf-8")
         # Last, because a checkpoint is complete once TRL has written its trainer state.
         super()._save_checkpoint(model, trial)
         self._saved_step = self.state.global_step
@@ -235,6 +270,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self._saved_step = self.state.global_step
+            state = Path(checkpoint) / STATE_FILE
+            self._state = json.loads(state.read_text("utf-8")) if state.exists() else {}
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
             if self._train_sampler is not None:  # None for an iterable dataset
                 # Not a product of steps, because an epoch's last step may accumulate fewer batches.
@@ -246,3 +283,21 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._buffered_inputs = buffer.load(
                 Path(checkpoint), self.accelerator.process_index, self.accelerator.device
             )
+
+
+def _ranges(
+    given: Mapping[str, Any] | None, functions: Sequence[Any], names: Sequence[str]
+) -> tuple[Range | None, ...]:
+    """Return one range a reward function: the option's, else what the function says itself, else None.
+
+    Raises:
+        ConfigError: a range that is none, or one for a channel that is not there.
+    """
+    given = given or {}
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigError(f"reward_ranges names the channel {unknown[0]!r}; the channels are {', '.join(names)}")
+    ranges = [
+        given.get(name, getattr(function, "reward_range", None))
+        for name, function in zip(names, functions, strict=True)
+    ]
+    return check_ranges(ranges, len(names))

@@ -1,0 +1,176 @@
+"""A risk coefficient that sets itself: the k at which the soft minimum is a stated distance from the mean.
+
+One k is not one rule. With more live channels, larger groups or rarer failures the same k goes from nearly the mean to
+nearly the minimum. Here k follows from what it is to do. With responsibilities r = softmax(ln p - k Z) of a row::
+
+    effective     e(k) = 1 / sum_j (r_j^2 / p_j)                 Kish's effective sample share; n_eff / M for equal p
+                  s(k) = mean over rows of (e - q) / (1 - q)     q = e(inf), the share p of the lowest channel
+    bottleneck    b(k) = mean over rows of the responsibility of the lowest channel
+
+``s`` falls from 1 (k = 0: every channel counts) to 0 (k -> inf: the lowest alone). For equal p and one lowest channel
+it is (n_eff - 1) / (M - 1), n_eff = 1 / sum_j r_j^2 being the effective number of channels. ``b`` rises from the mean
+of q to 1. Channels that tie for the lowest are one channel: no k separates them.
+
+**Monotone.** Let f(k) = ln sum_j p_j exp(-k Z_j). Then ln e(k) = 2 f(k) - f(2k) has the derivative
+2 (f'(k) - f'(2k)) <= 0, as f is convex; the log-responsibility of the lowest, ln p - k Z - f(k), has the derivative
+sum_j r_j Z_j - Z >= 0. So one k answers to a target, and bisection finds it. 1 / sum r^2 is monotone for equal p only:
+for p = (0.9, 0.1) with the lowest Z on the second channel it first rises. That is why p divides.
+
+**No signal.** Rows with fewer than two channels that differ say nothing about k; where there are no others, k stays.
+
+The measure: L. Kish, *Survey Sampling*, 1965, as used for importance weights. The rule is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.core.aggregate import TIE
+from rvpo.core.checks import require, require_number
+from rvpo.errors import ConfigError, RewardError
+
+# Each measure's default target: about what k = 1 gives at M = 5, G = 8, all channels live (benchmarks/adaptive_k.py).
+MEASURES = {"effective": 0.55, "bottleneck": 0.5}
+DEFAULT_K = 1.0
+HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class AdaptiveK:
+    """What k is to hold, and how fast it may move.
+
+    Attributes:
+        target: the value of the measure to hold, in (0, 1). None is the measure's default.
+        measure: ``"effective"`` (smaller is nearer to the minimum) or ``"bottleneck"`` (larger is).
+        k_min: lowest k, above 0.
+        k_max: highest k, finite.
+        horizon: steps over which log k is averaged, >= 1: each step moves it 1 / horizon of the way; 1 averages none.
+    """
+
+    target: float | None = None
+    measure: str = "effective"
+    k_min: float = 0.05
+    k_max: float = 20.0
+    horizon: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Fill in the default target and refuse impossible values."""
+        require("adaptive measure", self.measure, tuple(MEASURES))
+        if self.target is None:
+            object.__setattr__(self, "target", MEASURES[self.measure])
+        require_number("adaptive target", self.target, 1)
+        for name in ("k_min", "k_max", "horizon"):
+            require_number(f"adaptive {name}", getattr(self, name), math.inf)
+        if self.target == 0 or self.k_min == 0:
+            name = "target" if self.target == 0 else "k_min"
+            raise ConfigError(f"adaptive {name} is 0, allowed is a number above 0: set one, or use a fixed k")
+        if self.k_min >= self.k_max:
+            raise ConfigError(
+                f"adaptive k_min is {self.k_min!r} and k_max {self.k_max!r}, allowed is k_min < k_max: widen the "
+                "range, or use a fixed k"
+            )
+        if self.horizon < 1:
+            raise ConfigError(
+                f"adaptive horizon is {self.horizon!r}, allowed is a number of steps >= 1 (1: no averaging)"
+            )
+
+
+def next_k(z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None) -> tuple[float, float | None, float]:
+    """Choose k for one batch.
+
+    Args:
+        z: (N, M) group z-scores, finite wherever ``p`` > 0.
+        p: (N, M) channel shares, each row summing to 1, or to 0 where no channel takes part.
+        adaptive: the target and the bounds.
+        state: log k after the previous batch; None before the first, which sets it outright.
+
+    Returns:
+        ``k`` for this batch, the new state, and the measure that this k gives on this batch: NaN, with the state
+        unchanged, where no row has two channels that differ. It misses the target by the averaging over steps, and
+        where :func:`solve_k` is at a bound.
+
+    Raises:
+        RewardError: ``z`` and ``p`` are not two (N, M) tensors, or ``z`` is not finite where ``p`` > 0.
+        ConfigError: a state that is no finite number.
+    """
+    if state is not None and not math.isfinite(state):
+        raise ConfigError(f"adaptive state is {state!r}, allowed is log k, a finite number, or None to start anew")
+    rows = _rows(z, p)
+    if rows is not None:
+        solved = math.log(_solve(rows, adaptive))
+        state = solved if state is None else state + (solved - state) / adaptive.horizon
+    k = DEFAULT_K if state is None else math.exp(min(state, math.log(adaptive.k_max)))
+    k = min(max(k, adaptive.k_min), adaptive.k_max)
+    if rows is None:
+        return k, state, math.nan
+    return k, math.log(k), _measure(rows, k, adaptive.measure)
+
+
+def solve_k(z: Tensor, p: Tensor, adaptive: AdaptiveK) -> float | None:
+    """Return the k that meets the target on this batch alone.
+
+    It is exactly ``k_min`` or ``k_max`` where the target lies beyond that bound, and None where no row has two channels
+    that differ. Shapes and errors as in :func:`next_k`.
+    """
+    rows = _rows(z, p)
+    return None if rows is None else _solve(rows, adaptive)
+
+
+def measured(z: Tensor, p: Tensor, k: float, measure: str = "effective") -> float:
+    """Return the measure that a given ``k`` > 0 has on a batch, NaN where no row has two channels that differ."""
+    require("adaptive measure", measure, tuple(MEASURES))
+    rows = _rows(z, p)
+    return math.nan if rows is None else _measure(rows, k, measure)
+
+
+def _rows(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return distance above the lowest channel (n, M), shares (n, M) and the lowest's share (n,) of rows that differ.
+
+    On the CPU in float64: there the search needs no synchronisation with a device.
+    """
+    if z.ndim != 2 or z.shape != p.shape:
+        raise RewardError(
+            f"z has shape {tuple(z.shape)} and p {tuple(p.shape)}, allowed is (N, M) for both: one share a z-score"
+        )
+    z, p = (x.detach().cpu().double() for x in (z, p))
+    out = p <= 0
+    if not bool((z.isfinite() | out).all()):
+        raise RewardError("z is not finite where p > 0: give channels that are missing a share of 0")
+    above = (z - z.masked_fill(out, torch.inf).amin(-1, keepdim=True)).masked_fill(out, 0.0)
+    lowest = (p * (above <= TIE)).sum(-1)
+    differ = (~out).any(-1) & (1 - lowest > TIE)
+    return (above[differ], p[differ], lowest[differ]) if bool(differ.any()) else None
+
+
+def _measure(rows: tuple[Tensor, Tensor, Tensor], k: float, measure: str) -> float:
+    above, p, lowest = rows
+    odds = torch.exp(-k * above)
+    total = (p * odds).sum(-1)
+    if measure == "bottleneck":
+        return (lowest / total).mean().item()
+    effective = total.square() / (p * odds.square()).sum(-1)
+    return ((effective - lowest) / (1 - lowest)).mean().item()
+
+
+def _solve(rows: tuple[Tensor, Tensor, Tensor], adaptive: AdaptiveK) -> float:
+    """Bisect log k between the bounds."""
+    target = adaptive.target
+    assert target is not None  # __post_init__ filled it in
+
+    def too_small(k: float) -> bool:
+        value = _measure(rows, k, adaptive.measure)
+        return value < target if adaptive.measure == "bottleneck" else value > target
+
+    if not too_small(adaptive.k_min):
+        return adaptive.k_min
+    if too_small(adaptive.k_max):
+        return adaptive.k_max
+    low, high = math.log(adaptive.k_min), math.log(adaptive.k_max)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_small(math.exp(middle)) else (low, middle)
+    return math.exp((low + high) / 2)

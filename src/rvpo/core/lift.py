@@ -1,0 +1,103 @@
+"""LIFT: lift the channel that is furthest behind, and let none fall.
+
+A soft minimum over the z-scores of one completion (RVPO) guards what is mostly met and holds back what is rarely met,
+because in units of a group's spread a rare success is an outlier and a common failure is not. LIFT takes the minimum
+where it belongs, over how far each channel is met *in expectation*, and then looks at who would pay.
+
+With a_j in [0, 1] the attained share of channel j (its mean reward on its declared scale, a running mean over batches),
+Z_j its group z-score and C = mean over completions of Z Z^T (a running mean as well)::
+
+    lambda_j proportional to w_j exp(-kappa a_j)                     who needs help
+    mu       = the smallest mu >= 0 with (C (lambda + mu))_j >= m_j  who would pay for it
+    A(g)     = sum_j (lambda_j + mu_j) Z_j(g)
+
+**What it ascends.** lambda is the gradient, by a, of the soft minimum -(1/kappa) ln sum_j w_j exp(-kappa a_j): the
+entropic worst case over channels, within ln(M)/kappa of the lowest a_j. kappa -> 0 is GDPO's mean, kappa -> inf works
+on the lowest channel alone.
+
+**What it forbids.** Tilting the policy by its advantage, pi' ~ pi exp(step * A), changes the mean of channel j at the
+rate Cov(A, R_j) within groups, that is (C (lambda + mu))_j in units of the channel's spread. GDPO lowers channel j
+exactly where its row of C sums to less than 0: where ten channels that disagree with it outvote it. A is the projection
+of lambda's advantage onto those that lower no channel, by more than a margin m_j = margin * rms(A_lambda) * rms(Z_j)::
+
+    min over A of  mean (A - A_lambda)^2 / 2   subject to  mean A Z_j >= m_j     =>  A = Z (lambda + mu), with
+    mu = argmin over mu >= 0 of  mu^T C mu / 2 + mu^T (C lambda - m)
+
+A cone always holds 0, so without a margin there is a solution; what margins cannot be met, for channels that are each
+other's opposite, is cut off by a ridge on the diagonal of C.
+
+**No signal.** A channel that is dead in every group has a row of zeros in C and takes no part in the constraint.
+
+The rule is ours; its parts are known: entropic worst case over tasks (group DRO, arXiv 1911.08731), projection onto
+directions that no objective pays for (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here M by M, on rewards instead of
+gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+RIDGE = 0.02  # of each channel's own variance
+
+
+def needs(attained: Tensor, weights: Tensor, kappa: float) -> Tensor:
+    """Return lambda (K,), scaled so that its mean under ``weights`` is 1.
+
+    Args:
+        attained: (K,) running attained shares in [0, 1]; NaN = never scored, which needs as much as the average.
+        weights: (K,) importance, >= 0, not all 0.
+        kappa: >= 0.
+    """
+    seen = ~attained.isnan()
+    lowest = attained[seen].min() if bool(seen.any()) else 0.0
+    need = torch.exp(-kappa * (attained - lowest))
+    average = (weights * need)[seen].sum() / weights[seen].sum().clamp(min=torch.finfo(need.dtype).tiny)
+    return torch.where(seen & (average > 0), need / average, 1.0)
+
+
+def payers(covariance: Tensor, need: Tensor, margin: float) -> Tensor:
+    """Return mu (K,): what has to be added to ``need`` so that no channel falls.
+
+    Args:
+        covariance: (K, K) mean of u u^T, where u is a completion's z-scores times the shares of their channels.
+        need: (K,) lambda.
+        margin: smallest correlation of the advantage with a channel, in units of the correlation that lambda's own
+            advantage would have with itself: 0 lets no channel fall, 0.1 asks for a little rise.
+    """
+    variance = covariance.diagonal()
+    rms = (need @ covariance @ need).clamp(min=0).sqrt()
+    falls = covariance @ need - margin * rms * variance.sqrt()
+    mu = torch.zeros_like(need)
+    alive = (variance > 0).nonzero()[:, 0]
+    ridged = (covariance + torch.diag(RIDGE * variance))[alive][:, alive]
+    mu[alive] = least_nonnegative(ridged, falls[alive])
+    return mu
+
+
+def least_nonnegative(q: Tensor, c: Tensor) -> Tensor:
+    """Minimise x^T q x / 2 + c^T x over x >= 0, for positive definite ``q`` (K, K) and ``c`` (K,).
+
+    The active-set method of Lawson and Hanson (*Solving Least Squares Problems*, 1974, chapter 23), exact up to
+    rounding after finitely many steps; K is the number of channels, so each solves a tiny system.
+    """
+    x, free = torch.zeros_like(c), torch.zeros_like(c, dtype=torch.bool)
+    tolerance = 1e-12 * (1 + c.abs().max().item()) if c.numel() else 0.0
+    for _ in range(10 * c.numel()):
+        slope = (q @ x + c).masked_fill(free, torch.inf)
+        if not bool((slope < -tolerance).any()):
+            break
+        free[slope.argmin()] = True
+        while True:
+            target = torch.zeros_like(x)
+            target[free] = torch.linalg.solve(q[free][:, free], -c[free])
+            falling = free & (target <= 0)
+            if not bool(falling.any()):
+                break
+            # As far towards the target as no entry becomes negative; those that reach 0 leave.
+            way = (x / (x - target).masked_fill(~falling, 1.0)).masked_fill(~falling, torch.inf)
+            x = x + way.min() * (target - x)
+            free &= ~(falling & (way <= way.min()))
+            x = x.masked_fill(~free, 0.0)
+        x = target
+    return x

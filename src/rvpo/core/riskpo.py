@@ -1,0 +1,315 @@
+"""RiskPO: risk-sensitive across questions, where RVPO is risk-sensitive across the channels of one completion.
+
+*RiskPO: Risk-based Policy Optimization via Verifiable Reward for LLM Post-Training*, arXiv 2510.00911. B consecutive
+questions (groups) form a bundle. The i-th completions of its questions form paper i, whose score S is the sum of their
+B rewards: a graded signal from 0/1 rewards, to which hard questions still contribute. With quantile levels a < b
+(``lower``, ``upper``), the quantiles q_a, q_b of S, and w = ``tail_weight``::
+
+    range    R = [(S - q_a)^+ - (S - q_b)^+ + q_a - q_b] / (b - a)
+    tail     T = -(q_a - S)^+ / a                                     (``seek``: (S - q_b)^+ / (1 - b))
+    paper    A = (R + w T) / (1 + w) / std(S)
+
+A is flat above q_b, where nothing is gained by polishing what is solved, and steepest below q_a. Credit turns a
+paper's A into the advantages of its B completions.
+
+**State.** The quantiles of S over the training run, tracked by stochastic approximation on a grid of levels::
+
+    q_i <- q_i + quantile_lr * (LEVELS_i - share of the batch's papers with S < q_i)
+
+as a list of floats (JSON keeps them to the bit): None at first, then the quantiles of all papers of the first batch,
+and so on. A batch is judged by the quantiles from before it, the first by each bundle's own; a and b are looked up at
+the closest level. Tracked quantiles of constant scores may cross by up to ``quantile_lr``.
+
+**Missing** (NaN). A completion that was not scored has advantage 0; in its paper's sum the mean of its question stands
+in for it. A paper without any scored completion is none, and a question without any joins no bundle. Where questions of
+a bundle differ in size, the smallest decides the number of papers; completions beyond it have advantage 0.
+
+With ``eps=1e-6, std_floor=0, leftover="sum"`` this is the arithmetic of the released code, in every mode it has. There,
+std(S) = 0 divides by eps: under tracked quantiles such a bundle gets advantages near 1e6, hence our ``std_floor``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core.checks import build, require, require_number
+from rvpo.core.groups import Groups
+from rvpo.errors import ConfigError, RewardError
+
+LEVELS = tuple(i / 20 for i in range(1, 20))  # 0.05 … 0.95
+QUANTILES = ("track", "batch", "mix")
+CREDIT = ("uniform", "std", "score", "deviation")
+BASELINE = ("none", "plain", "anchored")
+LEFTOVER = ("scale", "sum", "drop")
+FLAT_QUESTION = 1e-3  # a question whose std is no larger has no contrast: credit "std" divides by 1 instead
+
+
+@dataclass(frozen=True)
+class RiskPOConfig:
+    """Every choice of RiskPO. The defaults are the paper's levels and the released script's other values.
+
+    Attributes:
+        bundle_size: B, questions of a bundle.
+        lower: quantile level a.
+        upper: quantile level b; 0.8 in the paper, 0.9 in the released script for MATH and GSM8K.
+        tail_weight: w >= 0; 0 leaves the range term alone.
+        seek: True replaces the lower tail by the upper one. Known to collapse, kept for ablation.
+        quantiles: ``"track"`` (over the run), ``"batch"`` (of each bundle's own papers) or ``"mix"`` (their mean).
+        credit: how a paper's A is shared. ``"uniform"``: each completion gets A. ``"std"``: A divided by the std of the
+            question's rewards (1 where that is at most 1e-3). ``"score"``: 0.5 A where the reward is above 0, else
+            1.5 A. ``"deviation"``: in proportion to the reward's deviation from the question's mean, A / B where those
+            cancel to within ``eps``; shares can be negative, and large where deviations nearly cancel.
+        normalise: divide by the std (ddof 1) of the bundle's papers.
+        anchored: keep the constant q_a - q_b of the range term.
+        baseline: what is subtracted from the numerators of both terms (the range term alone under ``seek``): their
+            integral over the tracked quantile curve, 0 on the first batch. ``"anchored"`` has q_a - q_b in it,
+            ``"plain"`` has not, ``"none"`` subtracts nothing.
+        quantile_lr: step of the tracking, >= 0, in units of S.
+        leftover: what becomes of the b < B last questions of a batch that fill no bundle. ``"scale"``: a smaller bundle
+            with S times B / b, in the unit of the tracked quantiles (its spread is somewhat wider). ``"sum"``: the same
+            unscaled, as released. ``"drop"``: advantage 0, not tracked.
+        eps: added to every denominator, in its unit.
+        std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``eps``, as released.
+    """
+
+    bundle_size: int = 5
+    lower: float = 0.2
+    upper: float = 0.8
+    tail_weight: float = 1.5
+    seek: bool = False
+    quantiles: str = "track"
+    credit: str = "std"
+    normalise: bool = True
+    anchored: bool = True
+    baseline: str = "none"
+    quantile_lr: float = 0.1
+    leftover: str = "scale"
+    eps: float = 1e-6
+    std_floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if not isinstance(self.bundle_size, int) or isinstance(self.bundle_size, bool) or self.bundle_size < 1:
+            raise ConfigError(f"bundle_size is {self.bundle_size!r}, allowed is a whole number of questions from 1 on")
+        require_number("lower", self.lower, 1)
+        require_number("upper", self.upper, 1)
+        if self.lower == 0 or _nearest(self.lower) >= _nearest(self.upper):
+            raise ConfigError(
+                f"lower is {self.lower!r} and upper {self.upper!r}, allowed are levels 0 < lower < upper < 1 that are "
+                "closest to two different ones of the tracked levels 0.05, 0.1, … 0.95: move them apart"
+            )
+        for name in ("tail_weight", "quantile_lr", "eps", "std_floor"):
+            require_number(name, getattr(self, name), math.inf)
+        for name in ("seek", "normalise", "anchored"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, allowed are True and False")
+        require("quantiles", self.quantiles, QUANTILES)
+        require("credit", self.credit, CREDIT)
+        require("baseline", self.baseline, BASELINE)
+        require("leftover", self.leftover, LEFTOVER)
+        if self.eps == 0 and self.std_floor == 0:
+            raise ConfigError("eps and std_floor are both 0, so equal papers divide by 0: set one of them above 0")
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> RiskPOConfig:
+        """Build from a plain mapping, for example a recipe's section. Unknown keys are an error."""
+        return build(cls, mapping, "riskpo options")
+
+
+@dataclass(frozen=True)
+class RiskPOResult:
+    """What :func:`riskpo` returns. Tensors are on the device of the scores.
+
+    Attributes:
+        advantages: (N,) in the dtype of the scores; 0 for completions that are in no paper or were not scored.
+        papers: (N,) int64, the paper of each completion, -1 where it is in none.
+        paper_scores: (papers,) float64, S of each paper, bundle by bundle.
+        paper_bundles: (papers,) int64, the bundle of each paper.
+        state: the tracked quantiles after this batch, for the next one; see ``LEVELS``.
+        metrics: ``riskpo/quantile_lower`` and ``…_upper`` (tracked, after this batch), ``riskpo/lower_tail`` and
+            ``…/upper_tail`` (share of papers below q_a and above q_b as used on this batch), ``riskpo/flat_bundles``
+            (share of bundles whose std is below ``std_floor``). NaN where the batch has no paper.
+    """
+
+    advantages: Tensor
+    papers: Tensor
+    paper_scores: Tensor
+    paper_bundles: Tensor
+    state: list[float] | None
+    metrics: dict[str, float]
+
+
+def riskpo(scores: Tensor, groups: Groups, config: RiskPOConfig, state: Sequence[float] | None = None) -> RiskPOResult:
+    """Turn one score a completion into RiskPO advantages, and the tracked quantiles into those after this batch.
+
+    Args:
+        scores: (N,) floating point; NaN = missing. Several rewards are aggregated to one first.
+        groups: which completions answer the same question. Bundles take groups by first appearance.
+        config: the choices.
+        state: what the batch before returned, or what a checkpoint kept of it; None on the first.
+
+    Raises:
+        RewardError: when ``scores`` does not have one finite number or NaN a row.
+        ConfigError: when ``state`` is not one finite number a level.
+    """
+    _check(scores, groups, state)
+    wide = torch.float32 if scores.device.type == "mps" else torch.float64
+    r = scores.detach().to(wide)
+    bundle, slot, turn, count = _seats(r, groups, config)
+    seated = bundle >= 0
+    seat = bundle[seated], slot[seated], turn[seated]
+    # (bundles, B, G): every completion at its seat, NaN where it was not scored or nobody sits.
+    desk = r.new_full((count, config.bundle_size, int(turn.max()) + 1), torch.nan)
+    taken = torch.zeros_like(desk, dtype=torch.bool)
+    desk[seat], taken[seat] = r[seated], True
+
+    mean = desk.nanmean(2, keepdim=True)
+    questions = taken[..., 0].to(wide).sum(1, keepdim=True)  # (bundles, 1): B, but for the leftover
+    smallest = taken.sum(2).masked_fill(~taken[..., 0], desk.shape[2]).amin(1, keepdim=True)
+    is_paper = (torch.arange(desk.shape[2], device=r.device) < smallest) & (~desk.isnan()).any(1)
+    filled = torch.where(desk.isnan(), mean, desk).masked_fill(~taken, 0.0)
+    scale = config.bundle_size / questions if config.leftover == "scale" else 1.0
+    s = (filled.sum(1) * scale).masked_fill(~is_paper, torch.nan)  # (bundles, G)
+
+    q_low, q_high = _quantiles(s, config, state)
+    paper, std = _paper_advantage(s, q_low, q_high, config, state)
+    paid = is_paper[:, None] & ~desk.isnan()
+    given = (paper[:, None] * _credit(desk, mean, questions[..., None], config)).masked_fill(~paid, 0.0)
+    number = (is_paper.flatten().cumsum(0) - 1).view_as(is_paper).masked_fill(~is_paper, -1)
+    advantages, papers = torch.zeros_like(r), torch.full_like(groups.index, -1)
+    advantages[seated], papers[seated] = given[seat], number[seat[0], seat[2]]
+
+    new_state = _track(s[is_paper], config, state)
+    tracked = [math.nan] * len(LEVELS) if new_state is None else new_state
+    return RiskPOResult(
+        advantages=advantages.to(scores.dtype),
+        papers=papers,
+        paper_scores=s[is_paper],
+        paper_bundles=is_paper.nonzero()[:, 0],
+        state=new_state,
+        metrics={
+            "riskpo/quantile_lower": tracked[_nearest(config.lower)],
+            "riskpo/quantile_upper": tracked[_nearest(config.upper)],
+            "riskpo/lower_tail": (s < q_low)[is_paper].to(wide).mean().item(),
+            "riskpo/upper_tail": (s > q_high)[is_paper].to(wide).mean().item(),
+            "riskpo/flat_bundles": (std < config.std_floor).to(wide).mean().item(),
+        },
+    )
+
+
+def _check(scores: Tensor, groups: Groups, state: Sequence[float] | None) -> None:
+    infinite = scores.isinf().sum().item()
+    if scores.shape != groups.index.shape or not scores.is_floating_point() or not scores.numel() or infinite:
+        raise RewardError(
+            f"scores is a {scores.dtype} tensor of shape {tuple(scores.shape)} with {infinite} infinite, allowed is "
+            f"floating point of shape {tuple(groups.index.shape)}, not empty, finite, with NaN = missing"
+        )
+    if state is not None and not (len(state) == len(LEVELS) and all(map(math.isfinite, state))):
+        raise ConfigError(
+            f"the tracked quantiles are {state!r}, allowed are {len(LEVELS)} finite numbers: resume from a checkpoint "
+            "of a RiskPO run, or start with None"
+        )
+
+
+def _seats(r: Tensor, groups: Groups, config: RiskPOConfig) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Give every completion its bundle (-1: none), its question's place in it and its turn within the question."""
+    rows = torch.arange(r.shape[0], device=r.device)
+    first = groups.min(rows[:, None].to(r.dtype))[:, 0]
+    scored = groups.max((~r.isnan())[:, None].to(r.dtype))[:, 0] > 0
+    order = first.masked_fill(~scored, torch.inf).argsort()
+    place = torch.empty_like(order)
+    place[order] = torch.arange(groups.count, device=r.device)
+    kept = int(scored.sum())
+    if config.leftover == "drop":
+        kept -= kept % config.bundle_size
+    bundle = (place // config.bundle_size).masked_fill(place >= kept, -1)
+
+    by_group = groups.index.argsort(stable=True)
+    size = groups.index.bincount(minlength=groups.count)
+    turn = torch.empty_like(rows)
+    turn[by_group] = rows - (size.cumsum(0) - size)[groups.index[by_group]]
+    return bundle[groups.index], (place % config.bundle_size)[groups.index], turn, -(-kept // config.bundle_size)
+
+
+def _quantiles(s: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+    """Return q_a and q_b for every bundle, (bundles, 1) each."""
+    if not s.numel():  # torch has no quantile of nothing
+        return s.new_empty(0, 1), s.new_empty(0, 1)
+    own = torch.nanquantile(s, s.new_tensor([config.lower, config.upper]), dim=1)[..., None]
+    if state is None or config.quantiles == "batch":
+        return own[0], own[1]
+    tracked = s.new_tensor([state[_nearest(config.lower)], state[_nearest(config.upper)]])[:, None, None].expand_as(own)
+    q = tracked if config.quantiles == "track" else (tracked + own) / 2
+    return q[0], q[1]
+
+
+def _paper_advantage(
+    s: Tensor, q_low: Tensor, q_high: Tensor, config: RiskPOConfig, state: Sequence[float] | None
+) -> tuple[Tensor, Tensor]:
+    """Return A of every paper (bundles, G), and the std of S (bundles, 1), which is 1 where there is one paper."""
+    range_base, tail_base = _baseline(s, config, state)
+    spread = (s - q_low).clamp(min=0) - (s - q_high).clamp(min=0) + (q_low - q_high if config.anchored else 0.0)
+    a = (spread - range_base) / (config.upper - config.lower + config.eps)
+    if config.seek:
+        tail = (s - q_high).clamp(min=0) / (1 - config.upper + config.eps)
+    else:
+        tail = (-(q_low - s).clamp(min=0) - tail_base) / (config.lower + config.eps)
+    a = (config.tail_weight * tail + a) / (config.tail_weight + 1)
+    std = _nanstd(s)
+    if config.normalise:
+        a = a / (std.masked_fill(std < config.std_floor, 1.0) + config.eps)
+    return a, std
+
+
+def _baseline(s: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+    """Return the integrals of both numerators over the tracked quantile curve, by trapezoids over the levels."""
+    if state is None or config.baseline == "none":
+        return s.new_zeros(()), s.new_zeros(())
+    q, levels = s.new_tensor(state), s.new_tensor(LEVELS)
+    low, high = q[_nearest(config.lower)], q[_nearest(config.upper)]
+    spread = (q - low).clamp(min=0) - (q - high).clamp(min=0) + (low - high if config.baseline == "anchored" else 0.0)
+    return torch.trapezoid(spread, levels), torch.trapezoid(-(low - q).clamp(min=0), levels)
+
+
+def _credit(desk: Tensor, mean: Tensor, questions: Tensor, config: RiskPOConfig) -> Tensor:
+    """Return what each completion's advantage is to its paper's A, broadcast to (bundles, B, G)."""
+    if config.credit == "uniform":
+        return torch.ones_like(desk)
+    if config.credit == "score":
+        return torch.where(desk > 0, 0.5, 1.5).to(desk.dtype)
+    if config.credit == "std":
+        std = _nanstd(desk)
+        return 1 / (std.masked_fill(std <= FLAT_QUESTION, 1.0) + config.eps)
+    deviation = (desk - mean).nan_to_num(nan=0.0)
+    total = deviation.sum(1, keepdim=True)
+    cancels = total.abs() <= config.eps
+    return torch.where(cancels, 1 / questions, deviation / total.masked_fill(cancels, 1.0))
+
+
+def _nanstd(x: Tensor) -> Tensor:
+    """Sample standard deviation (ddof 1) over the last dimension, kept; 1 where fewer than two values are present."""
+    n = (~x.isnan()).sum(-1, keepdim=True)
+    squares = (x - x.nanmean(-1, keepdim=True)).square().nansum(-1, keepdim=True)
+    return (squares / (n - 1).clamp(min=1)).sqrt().masked_fill(n < 2, 1.0)
+
+
+def _track(papers: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -> list[float] | None:
+    """Return the tracked quantiles after a batch of papers; a batch without any changes nothing."""
+    if not papers.numel():
+        return None if state is None else list(state)
+    levels = papers.new_tensor(LEVELS)
+    if state is None:
+        return torch.quantile(papers, levels).tolist()
+    q = papers.new_tensor(state)
+    below = (papers < q[:, None]).to(q.dtype).mean(1)
+    return (q + config.quantile_lr * (levels - below)).tolist()
+
+
+def _nearest(level: float) -> int:
+    return min(range(len(LEVELS)), key=lambda i: abs(LEVELS[i] - level))
