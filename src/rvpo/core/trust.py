@@ -39,12 +39,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
+from rvpo.core.run_channels import Channels
 from rvpo.errors import ConfigError, RewardError
 
 # One decayed sum a channel: half the squared differences of pairs and their number, squared deviations from the group
@@ -157,10 +159,72 @@ def next_reliability(
     old = _load(state, channels)
     sums = {key: keep * old[key] + new[key] for key in STATE}
 
-    noise = sums["noise"] / (sums["pairs"] + trust.prior).clamp(min=torch.finfo(torch.float64).tiny)
-    observed = sums["spread"] / sums["dof"].clamp(min=torch.finfo(torch.float64).tiny)
-    rho = 1 - noise / observed.masked_fill(observed == 0, torch.inf)
-    return rho.clamp(min=trust.floor, max=1.0), {key: value.tolist() for key, value in sums.items()}
+    return _reliability(sums, trust), {key: value.tolist() for key, value in sums.items()}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run knows of its channels' reliabilities, by name: :func:`next_reliability` for channels that come and go.
+
+    Attributes:
+        names: K names.
+        state: of :func:`next_reliability`, for these names; None before the first batch.
+    """
+
+    names: tuple[str, ...] = ()
+    state: State | None = None
+
+    def update(
+        self,
+        rewards: Tensor,
+        groups: Groups,
+        channels: Channels,
+        pairs: Mapping[str, Sequence[tuple[float, float]]],
+        trust: Trust,
+    ) -> Evidence:
+        """Take in a batch.
+
+        Args:
+            rewards: (N, M), NaN = missing.
+            groups: of these rows.
+            channels: which channel a cell belongs to.
+            pairs: name -> first and second judgements of the cells of that channel that were judged twice.
+            trust: memory, prior and floor.
+        """
+        names = (*self.names, *(name for name in channels.names if name not in self.names))
+        n, m = rewards.shape
+        # Each cell of a row is ranked within its own column, so a group and a column together make the group here.
+        place = torch.tensor([names.index(name) for name in channels.names])[channels.index.cpu()].expand(n, m)
+        spread = torch.full((n * m, len(names)), torch.nan, dtype=torch.float64)
+        spread.scatter_(1, place.reshape(-1, 1), rewards.detach().cpu().double().reshape(-1, 1))
+        cells = groups.index.cpu()[:, None] * m + torch.arange(m)
+        longest = max(map(len, pairs.values()), default=0)
+        judged = torch.full((2, longest, len(names)), torch.nan, dtype=torch.float64)
+        for name, values in pairs.items():
+            if values:
+                judged[:, : len(values), names.index(name)] = torch.tensor(values, dtype=torch.float64).T
+        grown = {key: [*values, *[0.0] * (len(names) - len(values))] for key, values in (self.state or {}).items()}
+        groups = Groups(cells.flatten(), groups.count * m)
+        _, state = next_reliability(judged[0], judged[1], spread, groups, trust, grown or None)
+        return Evidence(names, state)
+
+    def reliability(self, names: Sequence[str], trust: Trust) -> dict[str, float]:
+        """Return the estimate for those of ``names`` that were seen."""
+        if self.state is None:
+            return {}
+        rho = _reliability(_load(self.state, len(self.names)), trust).tolist()
+        return {name: value for name, value in zip(self.names, rho, strict=True) if name in names}
+
+    def to_state(self) -> dict[str, object]:
+        """Return plain data, empty before the first batch."""
+        return {} if self.state is None else {"names": list(self.names), **self.state}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, list[Any]] | None) -> Evidence:
+        """Undo :meth:`to_state`, to the last bit."""
+        if not state:
+            return cls()
+        return cls(tuple(state["names"]), {key: state[key] for key in STATE})
 
 
 def flip_reliability(rate: float, flip: float) -> float:
@@ -183,6 +247,13 @@ def flip_reliability(rate: float, flip: float) -> float:
     if seen in (0, 1):
         return 1.0
     return (1 - 2 * flip) ** 2 * rate * (1 - rate) / (seen * (1 - seen))
+
+
+def _reliability(sums: Mapping[str, Tensor], trust: Trust) -> Tensor:
+    noise = sums["noise"] / (sums["pairs"] + trust.prior).clamp(min=torch.finfo(torch.float64).tiny)
+    observed = sums["spread"] / sums["dof"].clamp(min=torch.finfo(torch.float64).tiny)
+    rho = 1 - noise / observed.masked_fill(observed == 0, torch.inf)
+    return rho.clamp(min=trust.floor, max=1.0)
 
 
 def _spread(rewards: Tensor, groups: Groups) -> tuple[Tensor, Tensor]:

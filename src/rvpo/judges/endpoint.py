@@ -223,7 +223,7 @@ class EndpointJudge:
 
     async def _question(self, lane: _Lane, question: Question) -> list[Verdict]:
         prompt = [list(turn) for turn in chat(question.prompt)]
-        base = _digest(self._settings, [prompt, question.completion])
+        base = _digest(self._settings, [prompt, question.completion, *[question.repeat] * (question.repeat > 0)])
         keys = [_digest(base, [criterion.text, criterion.scale]) for criterion in question.criteria]
         wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once
         if self._ask == "rubric":

@@ -80,6 +80,14 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
             "noisy channel then decides less. 1 where not given."
         },
     )
+    judge_twice: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of completions that every reward function scores a second time, to estimate how reliable "
+            "each channel is and trust it accordingly; 0 (default) trusts all. A judge that answers greedily, or from "
+            "a cache of its own, repeats itself: let it sample."
+        },
+    )
     k: float | None = field(
         default=None,
         metadata={"help": "Risk coefficient of method rvpo (default 1.0); the start value when it is scheduled."},
@@ -147,8 +155,14 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
         check_ranges(list(ranges.values()), len(ranges))  # type: ignore[union-attr]
         for name, share in (self.reliability or {}).items():  # type: ignore[union-attr]
             require_number(f"reliability of {name!r}", share, 1, closed=True)
+        require_number("judge_twice", self.judge_twice, 1, closed=True)
         try:
-            self.advantage_config(progress=0.0)
+            config = self.advantage_config(progress=0.0)
+            if (self.reliability or self.judge_twice) and not config.rule.uses_z:
+                raise ConfigError(
+                    f"{'reliability' if self.reliability else 'judge_twice'} is set, but method {self.method!r} "
+                    "aggregates rewards, not z-scores: drop it, or use a method such as 'gdpo', 'rvpo' or 'lift'"
+                )
         except ConfigError as error:
             raise ConfigError(_in_our_words(str(error))) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,18 +14,15 @@ from trl import GRPOTrainer
 from rvpo.core import AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import Family, assemble
 from rvpo.core.diagnostics import rarely_met
-from rvpo.core.run_channels import Range, State, check_ranges
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
+from rvpo.engines.trl.memory import Again, Memory, rows_to_judge_twice, second_judgement
 from rvpo.engines.trl.rubrics import RandomState, VerdictTable, gather_families, judge_totals
 from rvpo.errors import ConfigError, EngineError, JudgeError, RewardError
 from rvpo.rewards.rubric import RubricReward
 from rvpo.rewards.rubric.reward import too_many_missing
 
 logger = logging.getLogger(__name__)
-
-STATE_FILE = "rvpo_state.json"
-"""In a checkpoint: what the method remembers of the run. Only methods that remember something have it."""
 
 
 class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -71,7 +67,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._channel_rewards: torch.Tensor | None = None
         self._recent_rewards: dict[str, torch.Tensor] = {}
         self._warned = False
-        self._state: State = {}  # what the method remembers; see rvpo.core.run_channels
+        self._again: Again | None = None
         self._train_sampler: Any = None
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         names = self.reward_func_names
@@ -80,8 +76,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"{names.count(twice[0])} reward functions are named {twice[0]!r}, so their metrics and columns would "
                 "overwrite each other: give each its own __name__"
             )
-        self._ranges = _ranges(self.args.reward_ranges, self.reward_funcs, names)
-        self._reliability = self.args.reliability or {}
+        self._memory = Memory(self.args, self.reward_funcs, names)
         self._rubric_rewards = [function for function in self.reward_funcs if isinstance(function, RubricReward)]
         self._verdicts = VerdictTable(Path(self.args.output_dir) / "verdicts")
         self._after_step = RandomState()
@@ -98,15 +93,25 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
         return super().train(*args, **kwargs)
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Keep the rewards of all processes, (N, M), for the aggregation."""
-        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
+    def _calculate_rewards(
+        self, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
+    ) -> torch.Tensor:
+        """Keep the rewards of all processes, (N, M), for the aggregation, and score some completions twice."""
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        share = self.args.judge_twice if self.model.training else 0.0
+        if rows := rows_to_judge_twice(share, len(prompts), self.args.seed, self._step):
+            with second_judgement(self, self._rubric_rewards, rows):
+                chosen = [[values[i] for i in rows] for values in (inputs, prompts, completions, completion_ids_list)]
+                scored = super()._calculate_rewards(*chosen)
+                families = gather_families(self._rubric_rewards)
+            starts = range(0, rewards.shape[0], len(prompts))
+            self._again = Again([start + i for start in starts for i in rows], scored, families)
         self._channel_rewards = rewards
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
-        self._channel_rewards = None
+        self._channel_rewards = self._again = None
         tokens_before = self.state.num_input_tokens_seen
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         rewards, self._channel_rewards = self._channel_rewards, None
@@ -139,7 +144,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         generations = self.num_generations if mode == "train" else self.num_generations_eval
         names, table = self.reward_func_names, None
         values, weights, applies = rewards, self.reward_weights, None
-        channels = Channels.columns(names, self._ranges, rewards.device)
+        channels = Channels.columns(names, self._memory.ranges, rewards.device)
         try:
             if families:
                 table = assemble(
@@ -148,7 +153,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                     families,
                     num_generations=generations,
                     weights=self.reward_weights,
-                    ranges=self._ranges,
+                    ranges=self._memory.ranges,
                 )
                 values, weights, applies, channels = table.values, table.weights, table.applies, table.channels
             result = compute(
@@ -158,15 +163,17 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 weights=weights,
                 applies=applies,
                 channels=channels,
-                reliability=self._trusted(channels),
-                state=self._state,
+                reliability=self._memory.reliability(channels),
+                state=self._memory.state,
             )
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(names)})") from error
         if mode == "train":
-            self._state = result.state
+            pairs = self._again.pairs(names, rewards, families, table) if self._again else {}
+            self._memory.learn(result, channels, pairs)
         metrics = {f"rvpo/{key}": value for key, value in result.metrics(table.cells if table else names).items()}
-        metrics |= {f"rvpo/{key}": value for key, value in result.rule_metrics.items()}
+        ours = {**result.rule_metrics, **self._memory.metrics(channels)}
+        metrics |= {f"rvpo/{key}": value for key, value in ours.items()}
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)
         for key, value in judge_totals(self._rubric_rewards).items():
@@ -210,13 +217,6 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
         return float(self.state.global_step / max(self.state.max_steps - 1, 1))
 
-    def _trusted(self, channels: Channels) -> torch.Tensor | None:
-        """Return the reliability of every cell, by the channel of the run that it belongs to or its function."""
-        if not self._reliability:
-            return None
-        known = [self._reliability.get(name, self._reliability.get(name.split("/")[0], 1.0)) for name in channels.names]
-        return channels.spread(torch.tensor(known, dtype=torch.float64).to(channels.index.device))
-
     def _warn_of_rarely_met(
         self, result: Advantages, names: Sequence[str] | Mapping[str, torch.Tensor], risk: float
     ) -> None:
@@ -255,9 +255,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
             buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
-        if self._state and self.accelerator.is_main_process:  # the same on every process
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / STATE_FILE).write_text(json.dumps(self._state), "utf-8")
+        if self.accelerator.is_main_process:
+            self._memory.save(folder)
         # Last, because a checkpoint is complete once TRL has written its trainer state.
         super()._save_checkpoint(model, trial)
         self._saved_step = self.state.global_step
@@ -270,8 +269,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self._saved_step = self.state.global_step
-            state = Path(checkpoint) / STATE_FILE
-            self._state = json.loads(state.read_text("utf-8")) if state.exists() else {}
+            self._memory.load(Path(checkpoint))
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
             if self._train_sampler is not None:  # None for an iterable dataset
                 # Not a product of steps, because an epoch's last step may accumulate fewer batches.
@@ -283,21 +281,3 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._buffered_inputs = buffer.load(
                 Path(checkpoint), self.accelerator.process_index, self.accelerator.device
             )
-
-
-def _ranges(
-    given: Mapping[str, Any] | None, functions: Sequence[Any], names: Sequence[str]
-) -> tuple[Range | None, ...]:
-    """Return one range a reward function: the option's, else what the function says itself, else None.
-
-    Raises:
-        ConfigError: a range that is none, or one for a channel that is not there.
-    """
-    given = given or {}
-    if unknown := [name for name in given if name not in names]:
-        raise ConfigError(f"reward_ranges names the channel {unknown[0]!r}; the channels are {', '.join(names)}")
-    ranges = [
-        given.get(name, getattr(function, "reward_range", None))
-        for name, function in zip(names, functions, strict=True)
-    ]
-    return check_ranges(ranges, len(names))

@@ -80,6 +80,8 @@ class RubricReward:
         self.__name__ = name
         self.needed_columns = [column]
         self._checked = False
+        self.repeat = 0
+        """1 while the same completions are judged a second time; see :attr:`Question.repeat`."""
         self.latest: list[list[Score]] = []
         """The scores of the latest call: a list for each completion, a score for each criterion of its prompt."""
 
@@ -130,7 +132,7 @@ class RubricReward:
             )
         rubrics = [None if text is None else Rubric.from_json(text) for text in columns[self.column]]
         questions = [
-            Question(prompt, completion_text(completion), self._criteria(rubric))
+            Question(prompt, completion_text(completion), self._criteria(rubric), self.repeat)
             for prompt, completion, rubric in zip(prompts, completions, rubrics, strict=True)
             if rubric is not None
         ]

@@ -33,11 +33,17 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One completion with the criteria to be decided on it."""
+    """One completion with the criteria to be decided on it.
+
+    Attributes:
+        repeat: 0, or 1 where the same is asked a second time to learn how far the judge can be trusted: it must then
+            be decided anew, and not be taken from a cache.
+    """
 
     prompt: Prompt
     completion: str
     criteria: tuple[Criterion, ...]
+    repeat: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,161 @@
+"""What outlives a step: channels' ranges and reliabilities, and what the method remembers. Saved with checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core import Advantages, Channels
+from rvpo.core.channels import ChannelScores, Family
+from rvpo.core.run_channels import Range, State, check_ranges
+from rvpo.core.trust import Evidence, Trust
+from rvpo.engines.trl.config import RVPOConfig
+from rvpo.errors import ConfigError
+from rvpo.rewards.rubric import RubricReward
+
+FILE = "rvpo_state.json"
+"""In a checkpoint. Only runs that remember something have it."""
+
+
+class Memory:
+    """The same on every process, because each of them sees the rewards of all.
+
+    Attributes:
+        ranges: lowest and highest reward of each reward function, None where nobody said.
+        state: of the method; see :mod:`rvpo.core.run_channels`.
+    """
+
+    def __init__(self, args: RVPOConfig, functions: Sequence[Any], names: Sequence[str]) -> None:
+        """Take the options of the channels from the config, else from the functions themselves.
+
+        Raises:
+            ConfigError: an option for a channel that is not there, or a range that is none.
+        """
+        given: Mapping[str, Any] = args.reward_ranges or {}  # type: ignore[assignment]
+        self._given: Mapping[str, float] = args.reliability or {}  # type: ignore[assignment]
+        for option, mapping in (("reward_ranges", given), ("reliability", self._given)):
+            # A rubric's labels are channels, too, and not known before the first step.
+            if unknown := [name for name in mapping if name.split("/")[0] not in names]:
+                raise ConfigError(f"{option} names the channel {unknown[0]!r}; the channels are {', '.join(names)}")
+        own = {name: getattr(function, "reward_range", None) for name, function in zip(names, functions, strict=True)}
+        self.ranges: tuple[Range | None, ...] = check_ranges([given.get(name, own[name]) for name in names], len(names))
+        self.state: State = {}
+        self._trust = Trust() if args.judge_twice else None
+        self._evidence = Evidence()
+
+    def reliability(self, channels: Channels) -> Tensor | None:
+        """Return how far each cell is trusted, (M,) or (N, M); None where nothing is known of any."""
+        trusted = self._trusted(channels)
+        if not trusted:
+            return None
+        return channels.spread(torch.tensor(list(trusted.values()), dtype=torch.float64).to(channels.index.device))
+
+    def metrics(self, channels: Channels) -> dict[str, float]:
+        """Return the reliabilities in use, if any."""
+        return {f"{name}/reliability": rho for name, rho in self._trusted(channels).items()}
+
+    def _trusted(self, channels: Channels) -> dict[str, float]:
+        """Return a reliability for each channel, or none at all.
+
+        What was given counts, for a channel or, among a rubric's labels, for the whole function; else the estimate.
+        """
+        if not self._given and self._trust is None:
+            return {}
+        known = self._evidence.reliability(channels.names, self._trust) if self._trust else {}
+        given = self._given
+        return {name: given.get(name, given.get(name.split("/")[0], known.get(name, 1.0))) for name in channels.names}
+
+    def learn(self, result: Advantages, channels: Channels, pairs: Mapping[str, list[tuple[float, float]]]) -> None:
+        """Take in a batch: what the method wants to remember, and completions that were judged twice."""
+        self.state = result.state
+        if self._trust is not None:
+            self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self._trust)
+
+    def save(self, folder: Path) -> None:
+        """Write the state into a checkpoint's folder, if there is any."""
+        state = {"method": self.state, "evidence": self._evidence.to_state()}
+        if any(state.values()):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FILE).write_text(json.dumps(state), "utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Read what :meth:`save` wrote; a checkpoint without it begins anew."""
+        path = folder / FILE
+        state = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        self.state = state.get("method", {})
+        self._evidence = Evidence.from_state(state.get("evidence"))
+
+
+def rows_to_judge_twice(share: float, rows: int, seed: int, step: int) -> list[int]:
+    """Choose which of a process's completions are scored a second time: the same rows on every process.
+
+    With a generator of their own, so that the run draws the same prompts and completions with and without.
+    """
+    if not share:
+        return []
+    count = max(1, round(share * rows))
+    return sorted(random.Random(f"{seed}/{step}").sample(range(rows), count))
+
+
+@dataclass(frozen=True)
+class Again:
+    """Completions that were scored a second time.
+
+    Attributes:
+        rows: which of the N completions of all processes.
+        rewards: (len(rows), F) their second rewards.
+        families: their second verdicts.
+    """
+
+    rows: list[int]
+    rewards: Tensor
+    families: list[Family]
+
+    def pairs(
+        self, names: Sequence[str], rewards: Tensor, families: Sequence[Family], table: ChannelScores | None
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Return both judgements by channel of the run; ``rewards`` (N, F) and ``families`` are the first ones."""
+        replaced = {family.name for family in families if not family.only_monitored}
+        firsts, seconds = rewards[self.rows].T.tolist(), self.rewards.T.tolist()
+        pairs = {
+            name: list(zip(first, second, strict=True))
+            for name, first, second in zip(names, firsts, seconds, strict=True)
+            if name not in replaced
+        }
+        for family, again in zip(families, self.families, strict=True):
+            assert table is not None  # where there are families
+            column = table.first_column[family.name]
+            for row, scores in zip(self.rows, again.rows, strict=True):
+                channels = table.channels.index[row].tolist()
+                for j, (first, second) in enumerate(zip(family.rows[row], scores, strict=True), column):
+                    values = tuple(math.nan if score.value is None else score.value for score in (first, second))
+                    pairs.setdefault(table.channels.names[channels[j]], []).append(values)  # type: ignore[arg-type]
+        return pairs
+
+
+@contextmanager
+def second_judgement(trainer: Any, rubrics: Sequence[RubricReward], rows: Sequence[int]) -> Iterator[None]:
+    """Let reward functions run a second time without traces: no extra columns or metrics, the first verdicts kept."""
+    first = [reward.latest for reward in rubrics]
+    environments = trainer.environments
+    trainer._log_completion_extra = trainer._log_metric = lambda *_, **__: None
+    if environments is not None:
+        trainer.environments = [environments[i] for i in rows]
+    for reward in rubrics:
+        reward.repeat = 1
+    try:
+        yield
+    finally:
+        del trainer._log_completion_extra, trainer._log_metric  # the methods are there again
+        trainer.environments = environments
+        for reward, latest in zip(rubrics, first, strict=True):
+            reward.repeat, reward.latest = 0, latest
