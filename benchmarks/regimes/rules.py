@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor
 from train import Factory, Rule
 
-from rvpo.core import AdaptiveK, AdvantageConfig, Schedule, compute, schedules
+from rvpo.core import AdaptiveK, AdvantageConfig, Channels, Schedule, compute, schedules
+from rvpo.core.trust import Evidence, Trust
 
-# Options of AdvantageConfig; "schedule" decides k over training.
+# Options of AdvantageConfig; "schedule" decides k over training, and "trust" estimates reliabilities from the tenth of
+# the completions that is judged twice.
 RULES: Mapping[str, dict[str, Any]] = {
     "GRPO": {"method": "grpo"},
     "GDPO": {"method": "gdpo"},
@@ -26,28 +28,52 @@ RULES: Mapping[str, dict[str, Any]] = {
     "CTWA": {"method": "ctwa"},
     "Lagrangian 0.9": {"method": "lagrangian", "options": {"thresholds": {"0": 0.9}}},
     "smooth Tchebycheff": {"method": "smooth_tchebycheff"},
+    "RVPO k=5": {"method": "rvpo", "k": 5.0},
+    "GDPO, trust": {"method": "gdpo", "trust": True},
+    "RVPO k=2, trust": {"method": "rvpo", "k": 2.0, "trust": True},
+    "LIFT, trust": {"method": "lift", "trust": True},
 }
 MAIN = tuple(RULES)[:8]
-OTHERS = tuple(RULES)[8:]
-"""Compared in fewer cells."""
+"""Compared in every cell; the others in some."""
 
 
 def factory(name: str, generations: int) -> Factory:
     """Return what makes one run's rule."""
     options = dict(RULES[name])
     schedule: Schedule | None = options.pop("schedule", None)
+    trust = Trust() if options.pop("trust", False) else None
     fixed = None if schedule else AdvantageConfig(**options)
 
     def make() -> Rule:
-        state = None
+        state, evidence = None, Evidence()
 
-        def rule(rewards: Tensor, step: int, steps: int) -> Tensor:
-            nonlocal state
+        def rule(rewards: Tensor, step: int, steps: int, again: Tensor | None = None) -> Tensor:
+            nonlocal state, evidence
             config = fixed or AdvantageConfig(**options, k=schedule(step / max(steps - 1, 1)))  # type: ignore[misc]
-            result = compute(rewards, config, num_generations=generations, state=state)
+            channels = Channels.columns([str(j) for j in range(rewards.shape[1])])
+            reliability = None
+            if trust:
+                known = evidence.reliability(channels.names, trust)
+                reliability = [known.get(channel, 1.0) for channel in channels.names]
+            result = compute(
+                rewards,
+                config,
+                num_generations=generations,
+                channels=channels,
+                reliability=reliability,
+                state=state,
+            )
             state = result.state
+            if trust and again is not None:
+                chosen = range(step % 10, rewards.shape[0], 10)
+                pairs = {
+                    channel: [(rewards[i, j].item(), again[i, j].item()) for i in chosen]
+                    for j, channel in enumerate(channels.names)
+                }
+                evidence = evidence.update(rewards, result.groups, channels, pairs, trust)
             return result.advantages
 
         return rule
 
+    make.judges_twice = bool(trust)  # type: ignore[attr-defined]
     return make

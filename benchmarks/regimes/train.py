@@ -21,6 +21,7 @@ from torch import Tensor
 Rule = Callable[[Tensor, int, int], Tensor]
 """rewards (N, M), step, steps -> advantages (N,); (R, N, M) -> (R, N) if the factory has ``batched = True``."""
 Factory = Callable[[], Rule]
+"""If it has ``judges_twice = True``, its rules also take ``again``: the rewards (N, M) as a second judgement sees them."""
 
 POOL = 4096  # demonstrations of a warm start
 EVALUATION = 256  # fresh prompts
@@ -141,6 +142,8 @@ def _train(
     task, policy = Task(cell), policy_of(cell)
     optimizer = Adam(theta.requires_grad_(), torch.tensor([lr for _, lr, _ in runs]))
     advantages_of = list(_instances(rules, [rule for rule, _, _ in runs]))
+    # A generator of its own: the other draws are the same with and without a second judgement.
+    second = torch.Generator().manual_seed(2_000_000)
     draws = _draws(task, [seed for _, _, seed in runs], cell.prompts, cell.generations)
     curve = []
     for step in range(steps):
@@ -149,10 +152,13 @@ def _train(
         replies = policy.sample(theta, prompts, uniforms)
         rewards = task.rewards(topics, replies)
         curve.append(rewards.mean(1))
-        observed = rewards.clone()
+        observed, again = rewards.clone(), rewards.clone()
         observed[..., 0] = (rewards[..., 0] - (flips < cell.noise).float()).abs()
+        if cell.noise:
+            flipped = torch.rand(flips.shape, generator=second) < cell.noise
+            again[..., 0] = (rewards[..., 0] - flipped.float()).abs()
         with torch.no_grad():
-            advantages = torch.cat([rule(observed[rows], step, steps) for rows, rule in advantages_of])
+            advantages = torch.cat([rule(observed[rows], step, steps, again[rows]) for rows, rule in advantages_of])
         log_probs = chosen(policy.log_probs(theta, prompts, replies), replies)
         # One update a batch: the ratio to the sampling policy is 1, and clipping it has no effect.
         loss = token_mean(-advantages[..., None] * log_probs, replies).sum()
@@ -161,20 +167,26 @@ def _train(
     return torch.stack(curve)
 
 
-def _instances(rules: Mapping[str, Factory], names: Sequence[str]) -> Iterator[tuple[slice, Rule]]:
-    """Yield slices of the runs and, for each, a rule (R, N, M) -> (R, N)."""
+def _instances(rules: Mapping[str, Factory], names: Sequence[str]) -> Iterator[tuple[slice, Callable[..., Tensor]]]:
+    """Yield slices of the runs and, for each, a rule (R, N, M) -> (R, N) that takes a second judgement as well."""
     i = 0
     while i < len(names):
         factory = rules[names[i]]
         batched = getattr(factory, "batched", False)
         count = names.count(names[i]) if batched else 1
         rule = factory()
-        yield slice(i, i + count), rule if batched else _one(rule)
+        yield slice(i, i + count), _adapted(rule, batched, getattr(factory, "judges_twice", False))
         i += count
 
 
-def _one(rule: Rule) -> Rule:
-    return lambda rewards, step, steps: rule(rewards[0], step, steps)[None]
+def _adapted(rule: Callable[..., Tensor], batched: bool, twice: bool) -> Callable[..., Tensor]:
+    def adapted(rewards: Tensor, step: int, steps: int, again: Tensor) -> Tensor:
+        judged = (rewards, again) if batched else (rewards[0], again[0])
+        given = {"again": judged[1]} if twice else {}
+        advantages = rule(judged[0], step, steps, **given)
+        return advantages if batched else advantages[None]
+
+    return adapted
 
 
 def _draws(task: Task, seeds: Sequence[int], prompts: int, generations: int) -> Iterator[tuple[Tensor, ...]]:

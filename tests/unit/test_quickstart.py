@@ -184,7 +184,7 @@ class TestFindings:
     def finding(self, gdpo: list[tuple[float, float]], rvpo: list[tuple[float, float]]) -> str:
         runs = [made("GDPO", seed, *values) for seed, values in enumerate(gdpo)]
         runs += [made("RVPO k=1", seed, *values) for seed, values in enumerate(rvpo)]
-        return report.finding(self.cell, runs)
+        return report.finding(self.cell, runs, self.cell.methods[-1].name)
 
     def test_rvpo_better(self) -> None:
         said = self.finding([(0.5, 0.0), (0.5, 0.98)], [(0.9, 0.98), (0.9, 0.98)])

@@ -22,11 +22,11 @@ KEPT = 0.85  # a seed whose worst channel ends at least here has neglected nothi
 
 
 def verdict(format_gain: float, worst_gain: float) -> str:
-    """Compare RVPO with the baseline: ``"better"``, ``"worse"``, ``"equal"``, or ``"mixed"`` where measures disagree.
+    """Compare a method with the baseline: ``"better"``, ``"worse"``, ``"equal"``; ``"mixed"`` where measures disagree.
 
     Args:
-        format_gain: RVPO's format in training minus the baseline's.
-        worst_gain: RVPO's worst channel at the end minus the baseline's.
+        format_gain: the method's format in training minus the baseline's.
+        worst_gain: the method's worst channel at the end minus the baseline's.
     """
     up = max(format_gain, worst_gain) > MARGIN
     down = min(format_gain, worst_gain) < -MARGIN
@@ -35,24 +35,23 @@ def verdict(format_gain: float, worst_gain: float) -> str:
     return "better" if up else "worse" if down else "equal"
 
 
-def finding(cell: Cell, records: Sequence[Record]) -> str:
-    """Say in a few sentences what the last method of ``cell`` did beside the first one."""
-    baseline, rvpo = cell.methods[0].name, cell.methods[-1].name
-    a, b = of(records, cell, baseline), of(records, cell, rvpo)
+def finding(cell: Cell, records: Sequence[Record], method: str) -> str:
+    """Say in a few sentences what a method of ``cell`` did beside the first one."""
+    baseline = cell.methods[0].name
+    a, b = of(records, cell, baseline), of(records, cell, method)
     format_gain = _mean(r.format_in_training for r in b) - _mean(r.format_in_training for r in a)
     worst_gain = _mean(r.worst_end for r in b) - _mean(r.worst_end for r in a)
     higher = sum(y.format_in_training > x.format_in_training for x, y in zip(a, b, strict=True))
     verdicts = {
-        "better": f"{rvpo} did better here{_lost(b)}.",
-        "worse": f"{rvpo} was the wrong choice here: {baseline} did better{_lost(a)}.",
-        "equal": f"{rvpo} and {baseline} did the same here, within {MARGIN:.2f}.",
-        "mixed": f"Neither {rvpo} nor {baseline} was better in both respects.",
+        "better": f"{method} did better here{_lost(b)}.",
+        "worse": f"{method} was the wrong choice here: {baseline} did better{_lost(a)}.",
+        "equal": f"{method} and {baseline} did the same here, within {MARGIN:.2f}.",
+        "mixed": f"Neither {method} nor {baseline} was better in both respects.",
     }
     return (
-        f"The format is met in {_mean(r.start[FORMAT] for r in b):.0%} of replies at the start. During training it "
-        f"was met in {_mean(r.format_in_training for r in b):.0%} of rollouts with {rvpo} and in "
-        f"{_mean(r.format_in_training for r in a):.0%} with {baseline} ({rvpo} higher in {higher} of {len(b)} seeds); "
-        f"at the end the worst channel stands at {_mean(r.worst_end for r in b):.2f} with {rvpo} and at "
+        f"During training it was met in {_mean(r.format_in_training for r in b):.0%} of rollouts with {method} and in "
+        f"{_mean(r.format_in_training for r in a):.0%} with {baseline} ({method} higher in {higher} of {len(b)} "
+        f"seeds); at the end the worst channel stands at {_mean(r.worst_end for r in b):.2f} with {method} and at "
         f"{_mean(r.worst_end for r in a):.2f} with {baseline}, and every channel is met in at least {KEPT:.0%} of "
         f"replies in {_kept(b)} of {len(b)} seeds and in {_kept(a)} of {len(a)}. "
         f"{verdicts[verdict(format_gain, worst_gain)]}"
@@ -73,8 +72,17 @@ def of(records: Sequence[Record], cell: Cell, method: str) -> list[Record]:
 
 
 def findings(records: Sequence[Record], cells: Sequence[Cell]) -> list[str]:
-    """Return one :func:`finding` for each cell."""
-    return [finding(cell, records) for cell in cells]
+    """Return a :func:`finding` for each method but the first of each cell, as one paragraph a cell."""
+    return ["\n\n".join([_start(cell, records), *_judged(cell, records)]) for cell in cells]
+
+
+def _start(cell: Cell, records: Sequence[Record]) -> str:
+    start = _mean(r.start[FORMAT] for r in of(records, cell, cell.methods[0].name))
+    return f"The format is met in {start:.0%} of replies at the start."
+
+
+def _judged(cell: Cell, records: Sequence[Record]) -> list[str]:
+    return [f"{method.name}: {finding(cell, records, method.name)}" for method in cell.methods[1:]]
 
 
 def summary(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
