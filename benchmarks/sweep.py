@@ -24,6 +24,7 @@ METHODS = {
     "rvpo": ["method.name=rvpo"],  # with the recipe's schedule
     "rvpo_k1": ["method.name=rvpo", "schedule=1.0"],
     "hard_min": ["method.name=hard_min", "schedule=null"],
+    "lift": ["method.name=lift", "schedule=null"],
     # The single-reward baselines of Rubrics-as-Rewards, for recipes whose first reward is a rubric.
     "explicit": ["method.name=grpo", "schedule=null", "rewards.0.options.aggregation=explicit"],
     "implicit": ["method.name=grpo", "schedule=null", "rewards.0.options.aggregation=implicit"],

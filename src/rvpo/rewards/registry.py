@@ -22,6 +22,7 @@ BUILTIN: Mapping[str, str] = {
     "format": "rvpo.rewards.toolcall:format_reward",
     "correctness": "rvpo.rewards.toolcall:correctness_reward",
     "length": "rvpo.rewards.toolcall:length_reward",
+    "math": "rvpo.rewards.math:math_reward",
     "rubric": "rvpo.judges.build:rubric_reward",
 }
 

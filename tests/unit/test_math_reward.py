@@ -1,0 +1,242 @@
+r"""The maths reward through the real Math-Verify: worked pairs, every form of reply and reference, hostile answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rvpo.errors import ConfigError, RewardError
+from rvpo.rewards import math as module
+from rvpo.rewards.math import math_reward
+
+
+def boxed(answer: str) -> str:
+    return f"We find \\boxed{{{answer}}}."
+
+
+def worker() -> int:
+    """The process id of the worker."""
+    assert module._WORKER._process is not None
+    return module._WORKER._process.pid
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker of this test's own, with a tighter limit; no remembered verdicts."""
+    monkeypatch.setattr(module, "_WORKER", module._Worker())
+    monkeypatch.setattr(module, "CPU_SECONDS", 0.8)
+    module._equal.cache_clear()
+    yield
+    if module._WORKER._process is not None:
+        module._end(module._WORKER._process)
+    module._equal.cache_clear()
+
+
+EQUAL = [
+    ("\\frac{1}{2}", "0.5"),
+    ("\\frac{1}{2}", "\\dfrac12"),
+    ("x^2+2x+1", "(x+1)^2"),
+    ("2\\sqrt{3}", "\\sqrt{12}"),
+    ("1,080", "1080"),
+    ("50\\%", "0.5"),
+    ("5\\text{ cm}", "5"),
+    ("x=5", "5"),
+    ("(1,2]", "(1, 2]"),
+    ("\\{1,2\\}", "\\left\\{2, 1\\right\\}"),
+    ("\\text{Monday}", "Monday"),
+]
+DIFFERENT = [("\\frac{1}{2}", "0.51"), ("(1,2]", "[1,2]"), ("A", "B"), ("\\pi", "3.14159"), ("x^2", "x^3"), ("2", "-2")]
+
+
+@pytest.mark.parametrize(("wanted", "given", "reward"), [(*p, 1.0) for p in EQUAL] + [(*p, 0.0) for p in DIFFERENT])
+def test_answers_are_compared_as_mathematics(wanted: str, given: str, reward: float) -> None:
+    assert math_reward(boxed(given), wanted) == reward
+
+
+@pytest.mark.parametrize(
+    ("reply", "reward"),
+    [
+        ("\\boxed{4}, no: \\boxed{5}", 1.0),
+        ("\\boxed{5}, no: \\boxed{4}", 0.0),
+        ("so \\boxed{ 5 } it is", 1.0),
+        ("\\boxed{\\boxed{5}}", 1.0),
+        ("The answer is 5.", 0.0),
+        ("", 0.0),
+        ("\\boxed{}", 0.0),
+        ("\\boxed{5", 0.0),
+        ("\\boxed{5}, no: \\boxed{", 0.0),  # cut off while it corrected itself
+    ],
+)
+def test_the_last_box_of_a_reply_counts(reply: str, reward: float) -> None:
+    assert math_reward(reply, "5") == reward
+
+
+def test_a_printed_brace_does_not_close_the_box() -> None:
+    r"""\{ needs no partner: the box below ends after \right. only, and a \\ before a brace escapes nothing."""
+    assert module._boxed(r"\boxed{\left\{ x \right.} and }") == r"\left\{ x \right."
+    assert module._boxed(r"\boxed{a \\} and }") == r"a \\"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["18", "$18$", " 18\n", "9 + 9 = 18, not 17\n#### 18", "17 is wrong. Thus $\\boxed{18}$, as 2 \\cdot 9 = 18."],
+)
+def test_every_form_of_a_reference(reference: str) -> None:
+    assert math_reward([boxed("18"), boxed("17")], [reference] * 2) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "???", "\\frac{", "####", "\\boxed{}", "\\boxed{5", "so \\boxed 5", "9" * 1001]
+)
+def test_a_reference_that_cannot_be_read_is_missing(reference: str) -> None:
+    """None, not 0, for this row alone, whatever the reply."""
+    replies = [boxed("5"), boxed(reference), "nothing"]
+    assert math_reward([*replies, boxed("5")], [reference] * 3 + ["5"]) == [None, None, None, 1.0]
+
+
+def test_chats_and_batches() -> None:
+    chat = [{"role": "assistant", "content": boxed("5")}]
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": boxed("5")}]}]
+    silent: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
+    assert math_reward([chat, parts, silent, []], ["5"] * 4, prompts=["?"] * 4, trainer_state=None) == [
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+    ]
+    assert math_reward([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("completions", "answer", "message"),
+    [
+        (["5"], ["5", "5"], "1 completions but 2 answers"),
+        ("5", ["5"], "completions is str and answer list"),
+        ([boxed("5")], [5], r"answer\[0\] is int; pass a reference as a string"),
+        ([None], ["5"], r"completions\[0\] is NoneType; pass a string or a chat"),
+    ],
+)
+def test_wrong_arguments_are_named(completions: Any, answer: Any, message: str) -> None:
+    with pytest.raises(RewardError, match=message):
+        math_reward(completions, answer)
+
+
+# --- hostile replies -----------------------------------------------------------------------------------------------
+
+ENDLESS = [
+    "5^{5^{5^{5^5}}}",  # Math-Verify's own limit does not end this (its issue 65)
+    "9999999!",
+    "(x+y+z+w)^{999}",
+    "\\frac{1}{" * 60 + "2" + "}" * 60,
+    "(" * 490 + "5" + ")" * 490,
+]
+BOUNDED = {
+    "Python": "10**10**10",
+    "call": "__import__('os').system('exit 1')",
+    "braces": "{" * 100_000,
+    "digits": "9" * 1000,
+    "huge answer": "1+" * 100_000 + "1",
+    "matrix": "\\begin{pmatrix}" + "\\\\".join("&".join("1" * 20) for _ in range(20)) + "\\end{pmatrix}",
+    "boxes": "\\boxed{" * 50_000,
+    "NUL": "5\x00",
+    "lone surrogate": "\ud800",
+    "line of the protocol": '5"]\ntrue\n["5", "5',
+}
+
+
+def rewards_in_time(answers: list[str]) -> list[float | None]:
+    """Score answers against 5 in a thread, so that a limit that does not hold fails a test, not hangs the suite."""
+    rewards: list[float | None] = []
+    batch = [boxed(answer) for answer in answers]
+    thread = threading.Thread(target=lambda: rewards.extend(math_reward(batch, ["5"] * len(batch))), daemon=True)
+    thread.start()
+    thread.join(timeout=600)
+    return rewards
+
+
+@pytest.mark.usefixtures("fresh")
+def test_endless_answers_are_wrong_and_cost_nobody_else() -> None:
+    assert rewards_in_time(["5", *ENDLESS, "\\frac{10}{2}"]) == [1.0, *[0.0] * len(ENDLESS), 1.0]
+
+
+@pytest.mark.parametrize("answer", BOUNDED.values(), ids=BOUNDED)
+def test_a_hostile_answer_is_wrong_and_costs_nobody_else(answer: str) -> None:
+    assert rewards_in_time(["5", answer, "\\frac{10}{2}"]) == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_limits_end_the_worker_and_the_next_comparison_starts_another() -> None:
+    assert math_reward(boxed("5"), "5") == 1.0
+    first = worker()
+    assert math_reward(boxed("6"), "5") == 0.0
+    assert worker() == first
+    assert math_reward(boxed("5^{5^{5^{5^5}}}"), "5") == 0.0
+    assert math_reward(boxed("7"), "7") == 1.0
+    assert worker() != first
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_worker_that_was_killed_from_outside_is_replaced() -> None:
+    assert math_reward(boxed("5"), "5") == 1.0
+    os.kill(worker(), 9)
+    math_reward(boxed("6"), "6")  # the comparison in progress is lost
+    assert math_reward(boxed("7"), "7") == 1.0
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    return any(condition() or time.sleep(0.1) for _ in range(300))
+
+
+def test_the_worker_ends_with_its_parent() -> None:
+    code = (
+        "from rvpo.rewards import math as m; m.math_reward(r'\\boxed{5}', '5'); "
+        "print(m._WORKER._process.pid, flush=True); import os; os._exit(0)"
+    )
+    pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert eventually(lambda: gone(pid))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text(st.sampled_from(list("0123456789xy+-*/^_{}()[]\\$%&!,.=<>| ")) | st.characters(), max_size=40))
+def test_any_answer_gets_a_reward(answer: str) -> None:
+    assert math_reward(boxed(answer), "5") in (0.0, 1.0)
+    assert math_reward(boxed("5"), answer) in (0.0, 1.0, None)
+
+
+# --- dependencies --------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_reward_imports_neither_math_verify_nor_torch() -> None:
+    code = "import sys, rvpo.rewards.math; print([m for m in ('math_verify', 'sympy', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_math_verify_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'rvpo\[math\]'"):
+        math_reward(boxed("5"), "5")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_worker_that_does_not_start_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    with pytest.raises(RewardError, match="did not start"):
+        math_reward(boxed("5"), "5")
