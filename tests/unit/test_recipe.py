@@ -56,6 +56,7 @@ def test_shipped_recipe_parses(path: Path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     rewards = ["rubric"] if recipe.data.layout in ("rar", "rubrics") else ["format", "correctness"]
+    rewards = ["math"] if "math" in path.stem else rewards
     assert [entry.function for entry in recipe.rewards] == rewards
 
 
@@ -69,8 +70,11 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
     recipe = load_recipe(path)
     args = run._config(recipe, [entry.name or entry.function for entry in recipe.rewards])
     paper = recipe.schedule == {"kind": "linear", "start": 0.5, "end": 2.0}
-    assert paper == (path.stem.startswith("qwen") or "rubrics" in path.stem)
-    assert (args.method, args.k, args.k_final) == (("rvpo", 0.5, 2.0) if paper else ("rvpo", 1.0, None))
+    riskpo = "riskpo" in path.stem
+    assert paper == ((path.stem.startswith("qwen") and not riskpo) or "rubrics" in path.stem)
+    constant = ("riskpo", None, None) if riskpo else ("rvpo", 1.0, None)
+    assert (args.method, args.k, args.k_final) == (("rvpo", 0.5, 2.0) if paper else constant)
+    assert (args.method_options or {}).get("bundle_size") == (5 if riskpo else None)
     assert args.output_dir == f"runs/{path.stem}"
     assert args.reward_weights == [1.0] * len(recipe.rewards)
     for option, value in recipe.trainer.items():
@@ -79,15 +83,17 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
     assert (warm_start is None) == (recipe.warm_start is None)
 
 
-@pytest.mark.parametrize("method", ["rvpo_explicit", "hard_min", "gdpo", "grpo"])
+@pytest.mark.parametrize("method", ["rvpo_explicit", "hard_min", "gdpo", "grpo", "lift"])
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipe_compares_methods(path: Path, method: str):
     """With the overrides that the recipes' comments name."""
-    recipe = load_recipe(path, [f"method.name={method}", "schedule=null"])
+    own_options = "riskpo" in path.stem  # which other methods do not have, so the whole section is replaced
+    override = f"method={{name: {method}}}" if own_options else f"method.name={method}"
+    recipe = load_recipe(path, [override, "schedule=null"])
     assert recipe.advantage_options()["method"] == method
 
 
-@pytest.mark.parametrize("path", [path for path in SHIPPED if "r" in path.stem and "rlla" not in path.stem])
+@pytest.mark.parametrize("path", [path for path in SHIPPED if "rar" in path.stem or "rubrics" in path.stem])
 @pytest.mark.parametrize("aggregation", ["explicit", "implicit"])
 def test_rubric_recipes_name_their_baselines(path: Path, aggregation: str):
     overrides = ["method.name=grpo", "schedule=null", f"rewards.0.options.aggregation={aggregation}"]
@@ -114,6 +120,7 @@ def test_defaults():
     assert (recipe.rewards[0].function, recipe.rewards[0].weight) == ("format", 1.0)
     assert recipe.advantage_options() == {
         "method": "rvpo",
+        "method_options": None,
         "variance_beta": None,
         "whiten": "batch",
         "dead_channels": "drop",
@@ -123,6 +130,7 @@ def test_defaults():
         "k": None,
         "k_schedule": "constant",
         "k_final": None,
+        "k_adaptive": None,
     }
 
 
@@ -131,6 +139,7 @@ def test_method_options_reach_the_trainer():
     options = build_recipe(LEAST | {"method": method | {"eps": 1e-6, "ddof": 0}}).advantage_options()
     assert options == {
         "method": "rvpo_explicit",
+        "method_options": None,
         "variance_beta": 0.25,
         "whiten": "group",
         "dead_channels": "keep",
@@ -140,6 +149,7 @@ def test_method_options_reach_the_trainer():
         "k": None,
         "k_schedule": "constant",
         "k_final": None,
+        "k_adaptive": None,
     }
 
 
@@ -157,6 +167,20 @@ def test_method_options_reach_the_trainer():
 def test_schedule(schedule: Any, want: tuple):
     options = build_recipe(LEAST | {"schedule": schedule}).advantage_options()
     assert (options["k_schedule"], options["k"], options["k_final"]) == want
+
+
+def test_adaptive_schedule():
+    options = build_recipe(LEAST | {"schedule": {"kind": "adaptive", "target": 0.3}}).advantage_options()
+    assert (options["k_schedule"], options["k"], options["k_adaptive"]) == ("adaptive", None, {"target": 0.3})
+    assert "adaptive target is 2, allowed is a number in [0, 1)" in refused(schedule={"kind": "adaptive", "target": 2})
+    assert "schedule adaptive: unknown key 'goal'" in refused(schedule={"kind": "adaptive", "goal": 0.3})
+
+
+def test_options_of_a_method_stand_flat():
+    options = build_recipe(LEAST | {"method": {"name": "lift", "kappa": 3.0, "eps": 1e-6}}).advantage_options()
+    assert (options["method_options"], options["advantage_eps"]) == ({"kappa": 3.0}, 1e-6)
+    assert "method.kapa is no option; allowed are name, beta" in refused(method={"name": "lift", "kapa": 3.0})
+    assert "method.kappa is no option" in refused(method={"name": "gdpo", "kappa": 3.0})
 
 
 def test_is_frozen():
@@ -196,7 +220,7 @@ def test_unknown_key(sections: dict, field: str):
     ("sections", "message"),
     [
         ({"modell": {}}, "modell: unknown key: did you mean 'model'?; allowed are name, output, seed, model, data,"),
-        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?; allowed are function, name, weight, options"),
+        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?; allowed are function, name, weight, range, reliability, options"),
         ({"warm_start": {"data": {"path": "d", "x": 1}}}, "warm_start.data.x: unknown key; allowed are path, layout,"),
     ],
 )
