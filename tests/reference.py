@@ -39,20 +39,9 @@ def reference(
     rows, channels = range(len(rewards)), range(len(rewards[0]))
     whiten = whiten or ("group" if method == "grpo" else "batch")
     dead_channels = dead_channels or ("keep" if method in ("grpo", "gdpo") else "drop")
-    if weights is None:
-        weights = [1.0 for _ in channels]
-    w = weights if isinstance(weights[0], list) else [weights for _ in rows]
+    w = weight_matrix(weights, rewards)
     members = {group: [n for n in rows if groups[n] == group] for group in groups}
-
-    # Z_j(g) = (R_j(g) - mean_j) / (std_j + eps), within the group
-    z = [[nan for _ in channels] for _ in rows]
-    std = [[0.0 for _ in channels] for _ in rows]
-    for group in members.values():
-        for j in channels:
-            column = [rewards[n][j] for n in group]
-            for n, score in zip(group, zscores(column, eps, ddof, rtol), strict=True):
-                z[n][j] = score
-                std[n][j] = 0.0 if isnan(score) or is_constant(column, eps, rtol) else deviation(column, ddof)
+    z, std = group_scores(rewards, members, eps, ddof, rtol)
     live = [[std[n][j] > 0 for j in channels] for n in rows]
 
     # The rule over the channels of one completion
@@ -75,16 +64,54 @@ def reference(
         for j, share in zip(taking_part, pull, strict=True):
             responsibilities[n][j] = share / total if total > 0 else 0.0
 
-    # Whitening, as the peers do it on the weighted *sum* of z-scores: W times our mean, hence eps / W
-    scored_weight = [fsum(w[n][j] for j in channels if not isnan(z[n][j])) for n in counted]
-    scale = 1.0 if method == "grpo" or not counted else fsum(scored_weight) / len(counted)
-    advantages = [aggregated[n] if whiten == "none" and n in counted else 0.0 for n in rows]
-    pools = {"none": [], "batch": [list(rows)], "group": list(members.values())}[whiten]
+    advantages = whitened(aggregated, counted, members, z, w, method == "grpo", eps, ddof, rtol, whiten)
+    return Reference(advantages, aggregated, z, responsibilities, live)
+
+
+def weight_matrix(weights: list[float] | list[list[float]] | None, rewards: list[list[float]]) -> list[list[float]]:
+    """Return (N, M) weights."""
+    if weights is None:
+        weights = [1.0 for _ in rewards[0]]
+    return weights if isinstance(weights[0], list) else [weights for _ in rewards]
+
+
+def group_scores(
+    rewards: list[list[float]], members: dict[int, list[int]], eps: float, ddof: int, rtol: float
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return Z_j(g) = (R_j(g) - mean_j) / (std_j + eps) and std_j (0 where not live), within the group."""
+    z = [[nan for _ in rewards[0]] for _ in rewards]
+    std = [[0.0 for _ in rewards[0]] for _ in rewards]
+    for group in members.values():
+        for j in range(len(rewards[0])):
+            column = [rewards[n][j] for n in group]
+            for n, score in zip(group, zscores(column, eps, ddof, rtol), strict=True):
+                z[n][j] = score
+                std[n][j] = 0.0 if isnan(score) or is_constant(column, eps, rtol) else deviation(column, ddof)
+    return z, std
+
+
+def whitened(
+    aggregated: list[float],
+    counted: list[int],
+    members: dict[int, list[int]],
+    z: list[list[float]],
+    w: list[list[float]],
+    raw: bool,
+    eps: float,
+    ddof: int,
+    rtol: float,
+    whiten: str,
+) -> list[float]:
+    """Whiten as the peers do it on the weighted *sum* of z-scores: W times our mean, hence eps / W."""
+    scored_weight = [fsum(wj for wj, zj in zip(w[n], z[n], strict=True) if not isnan(zj)) for n in counted]
+    scale = 1.0 if raw or not counted else fsum(scored_weight) / len(counted)
+    advantages = [aggregated[n] if whiten == "none" and n in counted else 0.0 for n in range(len(aggregated))]
+    pools = {"none": [], "batch": [list(range(len(aggregated)))], "group": list(members.values())}[whiten]
     for pool in pools:
         pool = [n for n in pool if n in counted]
         for n, score in zip(pool, zscores([aggregated[n] for n in pool], eps / scale, ddof, rtol), strict=True):
             advantages[n] = score
-    return Reference(advantages, aggregated, z, responsibilities, live)
+    return advantages
 
 
 def rule(method: str, z: list[float], p: list[float], k: float, beta: float) -> tuple[float, list[float]]:
@@ -141,3 +168,387 @@ def is_constant(values: list[float], eps: float, rtol: float) -> bool:
     if len(scored) < 2:
         return True
     return max(scored) - min(scored) <= rtol * max(abs(max(scored)), abs(min(scored)), eps)
+
+
+# --- methods that compare channels on their scales, or remember the run -----------------------------------------------
+
+SCALES = ("tchebycheff", "smooth_tchebycheff")
+LEVELS = [i / 20 for i in range(1, 20)]
+
+
+@dataclass
+class Cells:
+    """One batch, cell by cell: what each of the N x M cells is, and the channel of the run that it belongs to."""
+
+    rewards: list[list[float]]
+    members: dict[int, list[int]]
+    w: list[list[float]]
+    z: list[list[float]]
+    std: list[list[float]]
+    part: list[list[int]]  # the columns that take part, of each row
+    channel: list[list[str]]
+    ranges: dict[str, tuple[float, float]]
+
+    def shares(self, n: int) -> dict[int, float]:
+        total = fsum(self.w[n][j] for j in self.part[n])
+        return {j: self.w[n][j] / total for j in self.part[n]}
+
+    def attained(self, n: int, j: int) -> float:
+        """(R - lowest) / (highest - lowest), NaN where not scored or without weight."""
+        if isnan(self.rewards[n][j]) or self.w[n][j] == 0:
+            return nan
+        low, high = self.ranges[self.channel[n][j]]
+        return min(max((self.rewards[n][j] - low) / (high - low), 0.0), 1.0)
+
+    def mean_attained(self, name: str) -> float:
+        """Mean over the cells of the batch that belong to a channel of the run."""
+        cells = [(n, j) for n, row in enumerate(self.channel) for j, other in enumerate(row) if other == name]
+        scored = [x for n, j in cells if not isnan(x := self.attained(n, j))]
+        return fsum(scored) / len(scored) if scored else nan
+
+
+def remembering(
+    rewards: list[list[float]],
+    groups: list[int],
+    method: str,
+    state: dict,
+    *,
+    channel: list[list[str]],
+    ranges: dict[str, tuple[float, float]],
+    weights: list[float] | list[list[float]] | None = None,
+    reliability: list[list[float]] | None = None,
+    eps: float = 1e-4,
+    ddof: int = 1,
+    rtol: float = 1e-6,
+    whiten: str | None = None,
+    dead_channels: str | None = None,
+    **options,
+) -> tuple[Reference, dict]:
+    """Advantages of one batch and the state for the next, for every method; ``channel`` (N, M) names the cells.
+
+    ``ranges`` has the run's channels of this batch, in order. ``options`` are the method's own.
+    """
+    raw = method in ("grpo", *SCALES)
+    whiten = whiten or ("group" if raw else "none" if method == "riskpo" else "batch")
+    dead_channels = dead_channels or ("drop" if method in ("rvpo", "rvpo_explicit", "hard_min") else "keep")
+    w = weight_matrix(weights, rewards)
+    members: dict[int, list[int]] = {}
+    for n, group in enumerate(groups):
+        members.setdefault(group, []).append(n)
+    z, std = group_scores(rewards, members, eps, ddof, rtol)
+    live = [[s > 0 for s in row] for row in std]
+    if reliability is not None:  # Z' = sqrt(rho) Z, p' in proportion to p sqrt(rho)
+        z = [[zj * sqrt(rho) for zj, rho in zip(*rows, strict=True)] for rows in zip(z, reliability, strict=True)]
+        shrunk = [[wj * sqrt(rho) for wj, rho in zip(*rows, strict=True)] for rows in zip(w, reliability, strict=True)]
+        w = [[x * fsum(old) / (fsum(row) or 1.0) for x in row] for row, old in zip(shrunk, w, strict=True)]
+    counts = [
+        [live[n][j] if dead_channels == "drop" else not isnan(z[n][j]) for j in range(len(w[0]))] for n in range(len(w))
+    ]
+    part = [[j for j, present in enumerate(row) if present and w[n][j] > 0] for n, row in enumerate(counts)]
+    cells = Cells(rewards, members, w, z, std, part, channel, ranges)
+    if method == "riskpo":
+        aggregated, pull, counted, new = riskpo(cells, state, options)
+    else:
+        aggregated, pull, counted, new = score(method, cells, state, options)
+    responsibilities = [[0.0 for _ in row] for row in w]
+    for n, row in enumerate(pull):
+        total = fsum(row.values())
+        for j, share in row.items():
+            responsibilities[n][j] = share / total if total > 0 else 0.0
+    advantages = whitened(aggregated, counted, members, z, w, method == "grpo", eps, ddof, rtol, whiten)
+    return Reference(advantages, aggregated, z, responsibilities, live), new
+
+
+def score(method: str, cells: Cells, state: dict, options: dict) -> tuple[list[float], list[dict], list[int], dict]:
+    """Return A (N,), the unscaled responsibilities, the rows that take part and the new state."""
+    rows = range(len(cells.rewards))
+    if method in SCALES:
+        return shortfalls(method, cells, options)
+    if method == "lift":
+        return lift(cells, state, **options)
+    if method == "ctwa":
+        return ctwa(cells, state, **options)
+    aggregated, pull = [0.0 for _ in rows], [{} for _ in rows]
+    new: dict = {}
+    counted = [n for n in rows if cells.part[n]]
+    k = options.get("k", 1.0)
+    if isinstance(k, dict):
+        k, new = adaptive_k(cells, state, **k)
+    multipliers = {}
+    if method == "lagrangian":
+        # lambda_j <- clip(lambda_j + eta (tau_j - a_j), 0, lambda_max)
+        multipliers = dict(state.get("multipliers", {}))
+        for name in cells.ranges:
+            before = multipliers.get(name, 0.0)
+            short = options["thresholds"].get(name, nan) - cells.mean_attained(name)
+            step = 0.0 if isnan(short) else options.get("rate", 0.5) * short
+            multipliers[name] = min(max(before + step, 0.0), options.get("ceiling", 10.0))
+        new = {"multipliers": multipliers}
+    for n in counted:
+        if method == "grpo":
+            group = next(group for group in cells.members.values() if n in group)
+            aggregated[n] = weighted_sum(cells.rewards, group, n, cells.w[n])
+            pull[n] = {j: cells.w[n][j] * cells.std[n][j] for j in cells.part[n]}
+            continue
+        weight = {j: cells.w[n][j] + multipliers.get(cells.channel[n][j], 0.0) for j in cells.part[n]}
+        p = [weight[j] / fsum(weight.values()) for j in cells.part[n]]
+        aggregated[n], shares = rule(method, [cells.z[n][j] for j in cells.part[n]], p, k, options.get("beta", 0.5))
+        pull[n] = dict(zip(cells.part[n], shares, strict=True))
+    return aggregated, pull, counted, new
+
+
+def shortfalls(method: str, cells: Cells, options: dict) -> tuple[list[float], list[dict], list[int], dict]:
+    """-(max_j D_j + rho sum_j p_j (1 - x_j)), or -mu ln sum_j exp(D_j / mu), with D_j = M' p_j (1 - x_j)."""
+    rows = range(len(cells.rewards))
+    aggregated, pull = [0.0 for _ in rows], [{} for _ in rows]
+    for group in cells.members.values():
+        x = {(n, j): cells.attained(n, j) for n in group for j in range(len(cells.w[n]))}
+        for n in group:
+            filled = {}
+            for j in range(len(cells.w[n])):
+                scored = [x[m, j] for m in group if not isnan(x[m, j])]
+                if scored and cells.w[n][j] > 0:
+                    filled[j] = fsum(scored) / len(scored) if isnan(x[n, j]) else x[n, j]
+            total = fsum(cells.w[n][j] for j in filled)
+            p = {j: cells.w[n][j] / total for j in filled}
+            distance = {j: len(p) * p[j] * (1 - filled[j]) for j in p}
+            if not p:
+                continue
+            worst = max(distance.values())
+            if method == "tchebycheff":
+                rho = options.get("rho", 0.05)
+                tied = [j for j in p if worst - distance[j] <= 1e-6]
+                aggregated[n] = -(worst + rho * fsum(p[j] * (1 - filled[j]) for j in p))
+                slope = {j: p[j] * (len(p) * (j in tied) / len(tied) + rho) for j in p}
+            else:
+                mu = options.get("mu", 0.1)
+                odds = {j: exp((distance[j] - worst) / mu) for j in p}
+                aggregated[n] = -worst - mu * log(fsum(odds.values()))
+                slope = {j: p[j] * odds[j] for j in p}
+            wide = {j: cells.ranges[cells.channel[n][j]] for j in p}
+            total = fsum(slope.values())
+            pull[n] = {j: slope[j] / total * cells.std[n][j] / (wide[j][1] - wide[j][0]) for j in p}
+    counted = [
+        n for n in rows if any(wj > 0 and not isnan(r) for wj, r in zip(cells.w[n], cells.rewards[n], strict=True))
+    ]
+    return aggregated, pull, counted, {}
+
+
+def lift(
+    cells: Cells, state: dict, kappa: float = 6.0, margin: float = 0.2, horizon: float = 5.0
+) -> tuple[list[float], list[dict], list[int], dict]:
+    """A = sum_j (lambda_j + mu_j) p_j Z_j, with lambda ~ exp(-kappa a) and the least mu that lets no channel fall."""
+    rows, names = range(len(cells.rewards)), list(cells.ranges)
+    counted = [n for n in rows if any(cells.std[n][j] > 0 for j in cells.part[n])]
+    u = [dict.fromkeys(names, 0.0) for _ in rows]  # a completion's z-scores times their shares, by channel
+    share = [dict.fromkeys(names, 0.0) for _ in rows]
+    for n in rows:
+        for j, pj in cells.shares(n).items():
+            u[n][cells.channel[n][j]] += pj * cells.z[n][j]
+            share[n][cells.channel[n][j]] += pj
+    here = [name for name in names if counted and any(share[n][name] > 0 for n in rows)]
+
+    # Running means: the past fades by 1 - 1/horizon where the channel is there, a pair by the geometric mean of both.
+    past = state or {"attained": {}, "weight": {}, "covariance": {}, "covariance_weight": {}}
+    new = {key: dict(value) for key, value in past.items()}
+    for name in names:
+        if not isnan(x := cells.mean_attained(name)):
+            new["attained"][name] = past["attained"].get(name, 0.0) * (1 - 1 / horizon) + x / horizon
+            new["weight"][name] = past["weight"].get(name, 0.0) * (1 - 1 / horizon) + 1 / horizon
+    for a in here:
+        new["covariance_weight"][a] = past["covariance_weight"].get(a, 0.0) * (1 - 1 / horizon) + 1 / horizon
+    every = list(new["covariance_weight"])
+    for a in every:
+        for b in every:
+            fade = sqrt((1 - (a in here) / horizon) * (1 - (b in here) / horizon))
+            now = fsum(u[n][a] * u[n][b] for n in rows) / len(counted) if a in here and b in here else 0.0
+            new["covariance"][a, b] = past["covariance"].get((a, b), 0.0) * fade + now / horizon
+
+    mean = {name: new["attained"][name] / new["weight"][name] for name in names if name in new["weight"]}
+    w = {name: fsum(share[n][name] for n in rows) / len(cells.rewards) for name in mean}
+    low = min((mean[name] for name in mean if w[name] > 0), default=0.0)
+    need = {name: exp(-kappa * max(mean[name] - low, 0.0)) for name in mean}
+    average = fsum(w[name] * need[name] for name in mean) / (fsum(w.values()) or 1.0)
+    lambdas = {name: need[name] / average if name in need and average > 0 else 1.0 for name in names}
+
+    def covariance(a: str, b: str) -> float:
+        scale = sqrt(new["covariance_weight"][a] * new["covariance_weight"][b])
+        return new["covariance"][a, b] / scale
+
+    moving = [name for name in here if covariance(name, name) > 0]
+    of_lambda = fsum(lambdas[a] * covariance(a, b) * lambdas[b] for a in moving for b in moving)
+    demand = [
+        fsum(covariance(a, b) * lambdas[b] for b in moving) - margin * sqrt(max(of_lambda, 0) * covariance(a, a))
+        for a in moving
+    ]
+    ridged = [[covariance(a, b) * (1.02 if a == b else 1.0) for b in moving] for a in moving]
+    added = dict(zip(moving, least(ridged, demand), strict=True))
+    # A channel that is dead in the whole batch is not moved by it.
+    total = {
+        name: lambdas[name] + (added.get(name, 0.0) if any(u[n][name] != 0 for n in rows) else 0.0) for name in names
+    }
+    pull = [{j: pj * total[cells.channel[n][j]] for j, pj in cells.shares(n).items()} for n in rows]
+    return [fsum(x * cells.z[n][j] for j, x in pull[n].items()) for n in rows], pull, counted, new
+
+
+def least(q: list[list[float]], c: list[float]) -> list[float]:
+    """Minimise x^T q x / 2 + c^T x over x >= 0 by trying every set of entries that may be above 0."""
+    best, lowest = [0.0 for _ in c], 0.0
+    for free in range(1, 2 ** len(c)):
+        chosen = [i for i in range(len(c)) if free >> i & 1]
+        x = solve([[q[i][j] for j in chosen] for i in chosen], [-c[i] for i in chosen])
+        value = fsum(c[i] * xi for i, xi in zip(chosen, x, strict=True)) / 2  # x^T q x = -c^T x at a solution
+        if min(x) >= 0 and value < lowest:
+            lowest, best = value, [0.0 for _ in c]
+            for i, xi in zip(chosen, x, strict=True):
+                best[i] = xi
+    return best
+
+
+def solve(matrix: list[list[float]], right: list[float]) -> list[float]:
+    """Gauss's elimination with row pivots."""
+    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+    for i in range(len(rows)):
+        pivot = max(range(i, len(rows)), key=lambda r: abs(rows[r][i]))
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        for r in range(len(rows)):
+            if r != i:
+                factor = rows[r][i] / rows[i][i]
+                rows[r] = [x - factor * y for x, y in zip(rows[r], rows[i], strict=True)]
+    return [row[-1] / row[i] for i, row in enumerate(rows)]
+
+
+def ctwa(
+    cells: Cells, state: dict, target: float = 0.1, cap: float = 0.95, rate: float = 0.05, decay: float = 0.1
+) -> tuple[list[float], list[dict], list[int], dict]:
+    """GDPO with weights from before the batch; then w_j <- w_j exp(rate relu(target - E_j)), E_j the running Cov."""
+    rows = range(len(cells.rewards))
+    weights = {**dict.fromkeys(cells.ranges, 1.0), **state.get("weights", {})}
+    running = dict(state.get("covariance", {}))
+    pull = []
+    for n in rows:
+        weight = {j: cells.w[n][j] * weights[cells.channel[n][j]] for j in cells.part[n]}
+        pull.append({j: x / fsum(weight.values()) for j, x in weight.items()})
+    aggregated = [fsum(p * cells.z[n][j] for j, p in pull[n].items()) for n in rows]
+    counted = [n for n in rows if pull[n]]
+    mean = fsum(aggregated[n] for n in counted) / max(len(counted), 1)
+    spread = sqrt(fsum((aggregated[n] - mean) ** 2 for n in counted) / max(len(counted), 1))
+    a = [(aggregated[n] - mean) / max(spread, 1e-12) if n in counted else 0.0 for n in rows]
+    for name in cells.ranges:
+        x = []
+        for n in rows:
+            scored = [
+                value
+                for j, other in enumerate(cells.channel[n])
+                if other == name and not isnan(value := cells.attained(n, j))
+            ]
+            x.append(fsum(scored) / len(scored) if scored else nan)
+        covariances = []
+        for group in cells.members.values():
+            scored = [n for n in group if not isnan(x[n])]
+            if len(scored) > 1:
+                middle = fsum(x[n] for n in scored) / len(scored)
+                covariances.append(fsum(a[n] * (x[n] - middle) for n in scored) / len(scored))
+        if not covariances:
+            continue
+        new = fsum(covariances) / len(covariances)
+        running[name] = (1 - decay) * running[name] + decay * new if name in running else new
+        if cells.mean_attained(name) < cap:
+            weights[name] *= exp(rate * max(target - running[name], 0.0))
+    return aggregated, pull, counted, {"weights": weights, "covariance": running}
+
+
+def adaptive_k(
+    cells: Cells,
+    state: dict,
+    target: float = 0.55,
+    k_min: float = 0.05,
+    k_max: float = 20.0,
+    horizon: float = 10.0,
+) -> tuple[float, dict]:
+    """k at which the mean of (e - q) / (1 - q), e = 1 / sum_j r_j^2 / p_j, is the target; log k is averaged."""
+    rows = []
+    for n in range(len(cells.rewards)):
+        p = cells.shares(n)
+        low = min((cells.z[n][j] for j in p), default=0.0)
+        q = fsum(pj for j, pj in p.items() if cells.z[n][j] - low <= 1e-6)
+        if p and 1 - q > 1e-6:
+            rows.append((p, {j: cells.z[n][j] - low for j in p}, q))
+
+    def measure(k: float) -> float:
+        values = []
+        for p, above, q in rows:
+            odds = {j: pj * exp(-k * above[j]) for j, pj in p.items()}
+            effective = 1 / fsum((odds[j] / fsum(odds.values())) ** 2 / p[j] for j in p)
+            values.append((effective - q) / (1 - q))
+        return fsum(values) / len(values)
+
+    log_k = state.get("log_k")
+    if rows:
+        low, high = log(k_min), log(k_max)
+        if measure(k_min) <= target:
+            high = low
+        elif measure(k_max) > target:
+            low = high
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if measure(exp(middle)) > target else (low, middle)
+        log_k = low if log_k is None else log_k + (low - log_k) / horizon
+    return 1.0 if log_k is None else exp(log_k), {"log_k": log_k}
+
+
+def riskpo(cells: Cells, state: dict, options: dict) -> tuple[list[float], list[dict], list[int], dict]:
+    """Mixed value at risk of bundles of questions, with tracked quantiles and credit by the question's std."""
+    size, lower, upper = options.get("bundle_size", 5), 0.2, 0.8
+    of_score = options.get("score", "grpo")
+    of_score = {"method": of_score} if isinstance(of_score, str) else dict(of_score)
+    method = of_score.pop("method")
+    scores, pull, _, inner = score(method, cells, state.get("score", {}), of_score)
+    scored = [
+        s if any(wj > 0 and not isnan(r) for wj, r in zip(cells.w[n], cells.rewards[n], strict=True)) else nan
+        for n, s in enumerate(scores)
+    ]
+    questions = [group for group in cells.members.values() if not all(isnan(scored[n]) for n in group)]
+    tracked = state.get("quantiles")
+    aggregated, counted, papers = [0.0 for _ in scored], [], []
+    for start in range(0, len(questions), size):
+        bundle = questions[start : start + size]
+        sums = {}
+        for i in range(min(len(question) for question in bundle)):
+            if all(isnan(scored[question[i]]) for question in bundle):
+                continue
+            filled = []
+            for question in bundle:
+                known = [scored[n] for n in question if not isnan(scored[n])]
+                filled.append(fsum(known) / len(known) if isnan(scored[question[i]]) else scored[question[i]])
+            sums[i] = fsum(filled) * size / len(bundle)
+        values = list(sums.values())
+        papers += values
+        low, high = (quantile(values, a) if tracked is None else tracked[LEVELS.index(a)] for a in (lower, upper))
+        spread = deviation(values, 1) if len(values) > 1 else 1.0
+        for i, s in sums.items():
+            between = (max(s - low, 0) - max(s - high, 0) + low - high) / (upper - lower + 1e-6)
+            tail = -max(low - s, 0) / (lower + 1e-6)
+            paper = (between + 1.5 * tail) / 2.5 / ((1.0 if spread < 1e-3 else spread) + 1e-6)
+            for question in bundle:
+                n = question[i]
+                known = [scored[m] for m in question if not isnan(scored[m])]
+                contrast = deviation(known, 1) if len(known) > 1 else 1.0
+                counted.append(n)
+                if not isnan(scored[n]):
+                    aggregated[n] = paper / ((1.0 if contrast <= 1e-3 else contrast) + 1e-6)
+    if papers and tracked is None:
+        tracked = [quantile(papers, level) for level in LEVELS]
+    elif papers:
+        below = [sum(s < q for s in papers) / len(papers) for q in tracked]
+        tracked = [q + 0.1 * (level - b) for q, level, b in zip(tracked, LEVELS, below, strict=True)]
+    return aggregated, pull, sorted(counted), {"score": inner, "quantiles": tracked}
+
+
+def quantile(values: list[float], level: float) -> float:
+    """Interpolate linearly between the order statistics."""
+    ordered = sorted(values)
+    place = level * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])

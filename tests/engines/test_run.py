@@ -494,7 +494,8 @@ def write_layout(layout: str, path: Path) -> Path:
         path = path.with_suffix(".jsonl")
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     elif layout == "hub":  # MATH
-        rows = [{"problem": USER.format(noun), "solution": f"So it is $\\boxed{{{i}}}$."} for i, noun in enumerate(NOUNS)]
+        solutions = [f"So it is $\\boxed{{{i}}}$." for i in range(len(NOUNS))]
+        rows = [{"problem": USER.format(noun), "solution": text} for noun, text in zip(NOUNS, solutions, strict=True)]
         path = path.with_suffix(".jsonl")
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     else:

@@ -79,6 +79,12 @@ class AdvantageConfig:
     def rule(self) -> Rule:
         """The method with its options."""
         own = {option: value for option in ("k", "beta") if (value := getattr(self, option)) is not None}
+        if not isinstance(self.options, Mapping):
+            raise ConfigError(f"options is {self.options!r}, allowed is a mapping of the options of {self.method!r}")
+        if twice := [option for option in own if option in self.options and self.options[option] != own[option]]:
+            raise ConfigError(
+                f"{twice[0]} is {own[twice[0]]!r}, but options has {self.options[twice[0]]!r} for it: set one of them"
+            )
         return build_rule(self.method, {**self.options, **own})
 
     @property
@@ -104,4 +110,7 @@ class AdvantageConfig:
             raise unknown_option("method options", unknown[0], allowed)
         given = {key: value for key, value in mapping.items() if key in shared}
         own = {key: value for key, value in mapping.items() if key not in shared}
-        return cls(**given | {"options": {**given.get("options", {}), **own}})
+        options = given.get("options", {})
+        if own and isinstance(options, Mapping):  # what is no mapping is refused by the config itself
+            options = {**options, **own}
+        return cls(**given | {"options": options})

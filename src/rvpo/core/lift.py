@@ -50,8 +50,9 @@ def needs(attained: Tensor, weights: Tensor, kappa: float) -> Tensor:
         kappa: >= 0.
     """
     seen = ~attained.isnan()
-    lowest = attained[seen].min() if bool(seen.any()) else 0.0
-    need = torch.exp(-kappa * (attained - lowest))
+    counts = seen & (weights > 0)
+    lowest = attained[counts].min() if bool(counts.any()) else 0.0
+    need = torch.exp(-kappa * (attained - lowest).clamp(min=0))
     average = (weights * need)[seen].sum() / weights[seen].sum().clamp(min=torch.finfo(need.dtype).tiny)
     return torch.where(seen & (average > 0), need / average, 1.0)
 
@@ -95,7 +96,8 @@ def least_nonnegative(q: Tensor, c: Tensor) -> Tensor:
             if not bool(falling.any()):
                 break
             # As far towards the target as no entry becomes negative; those that reach 0 leave.
-            way = (x / (x - target).masked_fill(~falling, 1.0)).masked_fill(~falling, torch.inf)
+            step = (x - target).clamp(min=torch.finfo(x.dtype).tiny)  # 0 / 0 would never leave
+            way = (x / step).masked_fill(~falling, torch.inf)
             x = x + way.min() * (target - x)
             free &= ~(falling & (way <= way.min()))
             x = x.masked_fill(~free, 0.0)

@@ -127,7 +127,10 @@ class Running:
     Attributes:
         names: K names.
         total: decayed sum of the batches' values, (K,) or (K, K), float64 on the CPU.
-        weight: the same of the number of batches. The mean is their ratio, so that the first batch counts in full.
+        weight: (K,) the same of the number of batches. The mean is their ratio, so that the first batch counts in full.
+
+    A pair is scaled by the geometric means of what its two channels are scaled by. Where all channels are always there,
+    that is the same for all; where they come and go, covariances stay positive semidefinite.
     """
 
     names: tuple[str, ...]
@@ -137,24 +140,24 @@ class Running:
     @classmethod
     def empty(cls, dimensions: int) -> Running:
         """Begin anew, for channels (1) or pairs of channels (2)."""
-        nothing = torch.zeros((0,) * dimensions, dtype=torch.float64)
-        return cls((), nothing, nothing)
+        return cls((), torch.zeros((0,) * dimensions, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
 
     def update(self, names: Sequence[str], value: Tensor, horizon: float) -> Running:
         """Take in a batch's value for each of ``names``, NaN = not seen; the past fades by 1 - 1/``horizon``."""
         every = (*self.names, *(name for name in names if name not in self.names))
-        value = _laid_out(value.detach().to("cpu", torch.float64), names, every, torch.nan)
+        value = _laid_out(value.detach().cpu().double(), names, every, torch.nan)
         total, weight = (_laid_out(x, self.names, every, 0.0) for x in (self.total, self.weight))
-        seen, new = ~value.isnan(), 1 / horizon
+        seen = (~(value if value.ndim == 1 else value.diagonal()).isnan()).double()
+        new, keep = 1 / horizon, 1 - seen / horizon
         return Running(
             every,
-            torch.where(seen, (1 - new) * total + new * value.nan_to_num(nan=0.0), total),
-            torch.where(seen, (1 - new) * weight + new, weight),
+            _of_pairs(keep, value.ndim) * total + new * value.nan_to_num(nan=0.0),
+            keep * weight + new * seen,
         )
 
     def mean(self, names: Sequence[str]) -> Tensor:
         """Return the mean for each of ``names`` (or pair), float64 on the CPU, NaN where it was never seen."""
-        return _laid_out(self.total / self.weight, self.names, tuple(names), torch.nan)
+        return _laid_out(self.total / _of_pairs(self.weight, self.total.ndim), self.names, tuple(names), torch.nan)
 
     def to_state(self) -> dict[str, Any]:
         """Return plain data."""
@@ -167,6 +170,11 @@ class Running:
             return cls.empty(dimensions)
         total, weight = (torch.tensor(state[key], dtype=torch.float64) for key in ("total", "weight"))
         return cls(tuple(state["names"]), total, weight)
+
+
+def _of_pairs(x: Tensor, dimensions: int) -> Tensor:
+    """Return a scale of channels (K,) as that of pairs of them, (K, K), where there are two dimensions."""
+    return x if dimensions == 1 else (x[:, None] * x).sqrt()
 
 
 def _laid_out(x: Tensor, names: Sequence[str], wanted: Sequence[str], fill: float) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from rvpo.core import aggregate
@@ -42,8 +43,8 @@ class Batch:
 
     @cached_property
     def attained(self) -> Tensor:
-        """Rewards on their declared scale, (N, M) in [0, 1], NaN where missing."""
-        return self.channels.attained(self.rewards)
+        """Rewards on their declared scale, (N, M) in [0, 1], NaN where missing or of weight 0: those need no scale."""
+        return self.channels.attained(self.rewards.masked_fill(self.weights == 0, torch.nan))
 
     def shares(self, factor: Tensor | float = 1.0) -> Tensor:
         """Weights times ``factor`` as shares (N, M) of the channels present: rows sum to 1, or to 0 where none is."""

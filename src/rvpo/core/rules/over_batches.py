@@ -55,11 +55,14 @@ class Lift:
         together = (shares > 0).any(0) & takes_part.any()
         covariance = (z.T @ z / rows).masked_fill(~(together[:, None] & together), torch.nan)
         attained = Running.from_state(state.get("attained"), 1).update(
-            names, channels.mean(batch.attained.masked_fill(batch.weights == 0, torch.nan)), self.horizon
+            names, channels.mean(batch.attained), self.horizon
         )
         moments = Running.from_state(state.get("covariance"), 2).update(names, covariance, self.horizon)
         need = lift.needs(attained.mean(names), shares.mean(0).cpu().double(), self.kappa)
-        weights = need + lift.payers(moments.mean(names).nan_to_num(nan=0.0), need, self.margin)
+        here = together.cpu().double()
+        mu = lift.payers(moments.mean(names).nan_to_num(nan=0.0) * here[:, None] * here, need, self.margin)
+        # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
+        weights = need + mu * (z != 0).any(0).cpu()
         factor = channels.spread(weights.to(p))
         outcome = of_z(p, ((p * factor * batch.z).sum(-1), aggregate.normalised(p * factor)))
         return Outcome(
@@ -104,7 +107,8 @@ class Lagrangian:
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Move the dual variables by this batch, then weigh its channels by them."""
         names = batch.channels.names
-        _require_known("thresholds", self.thresholds, names)
+        if batch.channels.index.ndim == 1:  # the same in every batch; else a name may only be absent from this one
+            _require_known("thresholds", self.thresholds, names)
         before = _by_name(state.get("multipliers", {}), names, 0.0)
         after = reweigh.lagrangian(
             reweigh.LagrangianState(before),
@@ -117,7 +121,7 @@ class Lagrangian:
         extra = batch.channels.spread(after.to(batch.weights)) * (batch.weights > 0)
         p = aggregate.normalised((batch.weights + extra) * batch.present)
         kept = {**state.get("multipliers", {}), **dict(zip(names, after.tolist(), strict=True))}
-        metrics = {f"{name}/multiplier": kept[name] for name in self.thresholds}
+        metrics = {f"{name}/multiplier": kept[name] for name in self.thresholds if name in kept}
         return of_z(p, aggregate.mean(batch.z, p), {"multipliers": kept}, metrics)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rvpo.core import aggregate, scalarise
 from rvpo.core.adaptive import AdaptiveK, next_k
-from rvpo.core.checks import require_number
+from rvpo.core.checks import build, require_number
 from rvpo.core.rules.base import Batch, Outcome, of_z
 from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError
@@ -32,6 +33,8 @@ class SoftMin:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        if isinstance(self.k, Mapping):  # of the options of an AdaptiveK, as asdict gives them
+            object.__setattr__(self, "k", build(AdaptiveK, self.k, "adaptive k"))
         if not isinstance(self.k, AdaptiveK):
             require_number("k", self.k, math.inf, closed=True)
 
@@ -187,7 +190,8 @@ def _shortfalls(batch: Batch) -> tuple[Tensor, Tensor]:
 
     A channel that is left out cannot fall short, so a missing one is filled with its group's mean.
     """
-    x, scored = batch.attained, (~batch.scores.missing).to(batch.weights.dtype)
+    x = batch.attained
+    scored = (~x.isnan()).to(x.dtype)
     count = batch.groups.sum(scored)
     mean = batch.groups.spread(batch.groups.sum(x.nan_to_num(nan=0.0)) / count.clamp(min=1))
     p = aggregate.normalised(batch.weights * batch.groups.spread((count > 0).to(scored.dtype)))
