@@ -105,7 +105,7 @@ def test_the_advantages_are_the_cores(whole: dict, name: str):
         assert whole[name]["seen"][step]["all"] == out.advantages.tolist()
         for key, value in out.rule_metrics.items():
             assert whole[name]["steps"][step + 1][f"rvpo/{key}"] == pytest.approx(value, nan_ok=True), key
-    assert json.loads(json.dumps(state)) == state_of(whole[name]["output"])["method"]
+    assert json.loads(json.dumps(state)) == state_of(whole[name]["output"])["remembered"]
 
 
 def test_the_state_matters(whole: dict):
@@ -210,7 +210,7 @@ def test_rubrics_of_different_length_are_remembered_by_category(ragged: Callable
     logged = steps(trainer)[3]
     for name in ("even", "rubric/essential", "rubric/pitfall"):
         assert logged[f"rvpo/{name}/weight"] > 0
-    state = state_of(tmp_path, 3)["method"]
+    state = state_of(tmp_path, 3)["remembered"]
     names = state["attained"]["names"] if method == "lift" else state["weights"]
     assert set(names) == {"even", "rubric/essential", "rubric/pitfall"}
 

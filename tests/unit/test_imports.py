@@ -141,5 +141,5 @@ def test_every_public_name_loads():
     for name in rvpo.__all__:
         assert getattr(rvpo, name) is not None
     assert set(dir(rvpo)) == set(rvpo.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are AdvantageConfig"):
+    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are AdaptiveK, AdvantageConfig"):
         rvpo.advantage  # noqa: B018

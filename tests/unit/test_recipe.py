@@ -220,7 +220,7 @@ def test_unknown_key(sections: dict, field: str):
     ("sections", "message"),
     [
         ({"modell": {}}, "modell: unknown key: did you mean 'model'?; allowed are name, output, seed, model, data,"),
-        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?; allowed are function, name, weight, range, reliability, options"),
+        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?; allowed are function, name, weight, range,"),
         ({"warm_start": {"data": {"path": "d", "x": 1}}}, "warm_start.data.x: unknown key; allowed are path, layout,"),
     ],
 )

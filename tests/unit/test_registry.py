@@ -150,7 +150,10 @@ def test_needed_arguments(file: Path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("formt", "'formt' is neither a built-in name (format, correctness, length, math, rubric) nor 'module:function'"),
+        (
+            "formt",
+            "'formt' is neither a built-in name (format, correctness, length, math, rubric) nor 'module:function'",
+        ),
         (":format_reward", "is neither a built-in name"),
         ("rvpo.rewards.toolcall:formt", "rvpo.rewards.toolcall has no callable 'formt'"),
         ("rvpo.rewards.toolcall:", "has no callable ''"),

@@ -105,6 +105,11 @@ def compute(
     w = _weights(weights, r)
     if channels is None:
         channels = Channels.columns([str(j) for j in range(r.shape[1])], device=r.device)
+    elif channels.index.shape not in (r.shape, r.shape[1:]):
+        raise RewardError(
+            f"channels has an index of shape {tuple(channels.index.shape)}, allowed is ({r.shape[1]},) or "
+            f"{tuple(r.shape)}: a channel for each column, or for each cell"
+        )
     scores = group_zscore(r, partition, eps=config.eps, ddof=config.ddof, rtol=config.rtol)
     if reliability is not None:
         scores, w = _trusted(scores, w, reliability, config)

@@ -51,7 +51,7 @@ class AdvantageConfig:
     whiten: str | None = None
     dead_channels: str | None = None
     missing: str = "drop"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Fill in the method's defaults and refuse impossible values."""

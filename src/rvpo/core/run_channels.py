@@ -39,6 +39,19 @@ class Channels:
     index: Tensor
     ranges: tuple[Range | None, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse names that stand twice, and ranges or an index that do not fit them."""
+        if len(set(self.names)) < len(self.names) or len(self.ranges) != len(self.names):
+            raise ConfigError(
+                f"{len(self.names)} channels, {len(set(self.names))} different names and {len(self.ranges)} ranges: "
+                "each channel has its own name and one range (or None)"
+            )
+        if self.index.dtype != torch.int64 or not self.index.numel() or int(self.index.max()) >= len(self.names):
+            raise ConfigError(
+                f"index is a {self.index.dtype} tensor of shape {tuple(self.index.shape)} for {len(self.names)} "
+                "channels, allowed are int64 numbers of channels, one for each column or cell"
+            )
+
     @classmethod
     def columns(
         cls, names: Sequence[str], ranges: Sequence[Range | None] | None = None, device: torch.device | None = None

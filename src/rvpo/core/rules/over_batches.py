@@ -16,6 +16,8 @@ from rvpo.core.rules.base import Batch, Outcome, of_z
 from rvpo.core.run_channels import Running, State
 from rvpo.errors import ConfigError
 
+HUGE = 1e100  # of a weight
+
 
 @dataclass(frozen=True)
 class Lift:
@@ -175,9 +177,12 @@ class CTWA:
             rate=self.rate,
             decay=self.decay,
         )
+        weights = {**state.get("weights", {}), **dict(zip(names, moved.weights.tolist(), strict=True))}
+        if (largest := max(weights.values())) > HUGE:  # only ratios matter, and they never fall
+            weights = {name: weight / largest for name, weight in weights.items()}
         covariance = {name: c for name, c in zip(names, moved.covariance.tolist(), strict=True) if not math.isnan(c)}
         new = {
-            "weights": {**state.get("weights", {}), **dict(zip(names, moved.weights.tolist(), strict=True))},
+            "weights": weights,
             "covariance": {**state.get("covariance", {}), **covariance},
         }
         metrics = {f"{name}/weight": weight for name, weight in zip(names, before.tolist(), strict=True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from rvpo.core.trust import Evidence, Trust
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.errors import ConfigError
 from rvpo.rewards.rubric import RubricReward
+
+logger = logging.getLogger(__name__)
 
 FILE = "rvpo_state.json"
 """In a checkpoint. Only runs that remember something have it."""
@@ -42,13 +45,15 @@ class Memory:
         """
         given: Mapping[str, Any] = args.reward_ranges or {}  # type: ignore[assignment]
         self._given: Mapping[str, float] = args.reliability or {}  # type: ignore[assignment]
-        for option, mapping in (("reward_ranges", given), ("reliability", self._given)):
-            # A rubric's labels are channels, too, and not known before the first step.
-            if unknown := [name for name in mapping if name.split("/")[0] not in names]:
+        # A rubric's labels are channels, too, and not known before the first step; their scores lie in [0, 1].
+        functions_of = [name.split("/")[0] for name in self._given]
+        for option, mapping in (("reward_ranges", list(given)), ("reliability", functions_of)):
+            if unknown := [name for name in mapping if name not in names]:
                 raise ConfigError(f"{option} names the channel {unknown[0]!r}; the channels are {', '.join(names)}")
         own = {name: getattr(function, "reward_range", None) for name, function in zip(names, functions, strict=True)}
         self.ranges: tuple[Range | None, ...] = check_ranges([given.get(name, own[name]) for name in names], len(names))
         self.state: State = {}
+        self._method = args.method
         self._trust = Trust() if args.judge_twice else None
         self._evidence = Evidence()
 
@@ -57,7 +62,8 @@ class Memory:
         trusted = self._trusted(channels)
         if not trusted:
             return None
-        return channels.spread(torch.tensor(list(trusted.values()), dtype=torch.float64).to(channels.index.device))
+        # On the CPU: whoever uses it moves it, in a dtype that the device has.
+        return torch.tensor(list(trusted.values()), dtype=torch.float64)[channels.index.cpu()]
 
     def metrics(self, channels: Channels) -> dict[str, float]:
         """Return the reliabilities in use, if any."""
@@ -82,16 +88,21 @@ class Memory:
 
     def save(self, folder: Path) -> None:
         """Write the state into a checkpoint's folder, if there is any."""
-        state = {"method": self.state, "evidence": self._evidence.to_state()}
+        state = {"remembered": self.state, "evidence": self._evidence.to_state()}
         if any(state.values()):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FILE).write_text(json.dumps(state), "utf-8")
+            (folder / FILE).write_text(json.dumps({"method": self._method, **state}), "utf-8")
 
     def load(self, folder: Path) -> None:
-        """Read what :meth:`save` wrote; a checkpoint without it begins anew."""
+        """Read what :meth:`save` wrote; a checkpoint without it, or of another method, begins anew."""
         path = folder / FILE
         state = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        self.state = state.get("method", {})
+        self.state = state.get("remembered", {})
+        if state and state["method"] != self._method:
+            logger.warning(
+                "%s is what method %r remembered; method %r begins anew.", path, state["method"], self._method
+            )
+            self.state = {}
         self._evidence = Evidence.from_state(state.get("evidence"))
 
 

@@ -167,12 +167,13 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 state=self._memory.state,
             )
         except RewardError as error:
-            raise RewardError(f"{error} (channels in order: {', '.join(names)})") from error
+            hint = ": reward_ranges, or `range` in a recipe" if "no range was declared" in str(error) else ""
+            raise RewardError(f"{error}{hint} (channels in order: {', '.join(names)})") from error
+        ours = {**result.rule_metrics, **self._memory.metrics(channels)}  # as used, before this batch is learned from
         if mode == "train":
             pairs = self._again.pairs(names, rewards, families, table) if self._again else {}
             self._memory.learn(result, channels, pairs)
         metrics = {f"rvpo/{key}": value for key, value in result.metrics(table.cells if table else names).items()}
-        ours = {**result.rule_metrics, **self._memory.metrics(channels)}
         metrics |= {f"rvpo/{key}": value for key, value in ours.items()}
         for key, value in metrics.items():
             self._metrics[mode][key].append(value)

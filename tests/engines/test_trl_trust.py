@@ -1,0 +1,159 @@
+"""Channels that are judged twice: what is asked again, what it leaves behind, and what it changes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+from tiny_run import G, N, Scripted, even, high, make_trainer, parameters, recording, rubric_prompts, steps
+
+from rvpo.engines.trl.memory import rows_to_judge_twice
+from rvpo.errors import ConfigError
+from rvpo.rewards.rubric import Question, RubricReward, Verdict
+from rvpo.trl import RVPOConfig
+
+
+class Flaky:
+    """``high``, but every second judgement of the same completion comes out the other way round."""
+
+    __name__ = "flaky"
+
+    def __init__(self) -> None:
+        self.asked: Counter[tuple[int, ...]] = Counter()
+        self.sizes: list[int] = []
+
+    def __call__(self, completion_ids: list[list[int]], log_extra: Any, **_: Any) -> list[float]:
+        self.sizes.append(len(completion_ids))
+        log_extra("seen", [len(ids) for ids in completion_ids])
+        again = len(completion_ids) < N
+        return [float((ids[0] >= 20) != again) for ids in completion_ids]
+
+
+def test_a_flaky_channel_loses_trust_and_a_steady_one_keeps_it(tiny_model_dir: Path, tmp_path: Path):
+    flaky, options = Flaky(), {"judge_twice": 0.5, "max_steps": 12, "log_completions": True}
+    trainer = make_trainer(tiny_model_dir, tmp_path, [even, flaky], **options)
+    trainer.train()
+    logged = [entry for _, entry in sorted(steps(trainer).items())]
+    assert flaky.sizes == [N, N // 2] * 12
+    assert {entry["rvpo/even/reliability"] for entry in logged} == {1.0}  # a function of the text alone
+    trust = [entry["rvpo/flaky/reliability"] for entry in logged]
+    # The first batch is judged before anything is known; then every pair differs, so noise only adds up.
+    assert trust[0] == 1.0
+    assert trust == sorted(trust, reverse=True)
+    assert trust[-1] < 0.5
+
+
+def test_the_second_judgement_leaves_no_traces(tiny_model_dir: Path, tmp_path: Path):
+    """A steady channel is trusted in full, so the run is the same as without, to the bit."""
+    runs = {}
+    for share in (0.0, 0.3):
+        seen: list = []
+        options = {"judge_twice": share, "log_completions": True}
+        trainer = make_trainer(tiny_model_dir, tmp_path / str(share), [even, high], trainer=recording(seen), **options)
+        trainer.train()
+        runs[share] = seen, parameters(trainer).tolist(), steps(trainer)
+    assert runs[0.3][:2] == runs[0.0][:2]
+    trusted = {key for entry in runs[0.3][2].values() for key in entry} - {
+        key for entry in runs[0.0][2].values() for key in entry
+    }
+    assert trusted == {"rvpo/even/reliability", "rvpo/high/reliability"}
+
+
+class TwoMinds(Scripted):
+    """A judge whose second opinion on criterion 0 is always the opposite, and who notes what it is asked."""
+
+    def __init__(self, table: list) -> None:
+        super().__init__(table)
+        self.questions: list[list[Question]] = []
+
+    async def judge(self, questions: list[Question]) -> list[list[Verdict]]:
+        self.questions.append(questions)
+        if not questions[0].repeat:
+            return await super().judge(questions)
+        rows = rows_to_judge_twice(0.5, N, 3, self.generation - 1)
+        first = [self.table[self.generation - 1][row] for row in rows]
+        return [
+            [Verdict(1 - value if j == 0 else value) for j, (value, _) in enumerate(zip(row, q.criteria, strict=False))]
+            for row, q in zip(first, questions, strict=True)
+        ]
+
+
+def test_rubrics_are_judged_anew_by_label(tiny_model_dir: Path, tmp_path: Path):
+    """Criterion 0 is essential, criterion 1 the pitfall: only the first label loses trust; first verdicts stay."""
+    table = [[[float((row + step + j) % 2) for j in range(2)] for row in range(N)] for step in range(4)]
+    judge = TwoMinds(table)
+    reward = RubricReward(judge)
+    trainer = make_trainer(
+        tiny_model_dir,
+        tmp_path,
+        [reward, even],
+        dataset=rubric_prompts([2] * 12),
+        judge_twice=0.5,
+        max_steps=4,
+        save_strategy="steps",
+        save_steps=4,
+    )
+    trainer.train()
+    assert [[question.repeat for question in asked] for asked in judge.questions] == [[0] * N, [1] * (N // 2)] * 4
+    last = steps(trainer)[4]
+    assert last["rvpo/rubric/essential/reliability"] < 0.7
+    assert last["rvpo/rubric/pitfall/reliability"] == last["rvpo/even/reliability"] == 1.0
+    assert last["rvpo/rubric/essential/mean"] == 0.5  # of the first verdicts: every second row is met
+    kept = json.loads((tmp_path / "checkpoint-4" / "rvpo_state.json").read_text())
+    assert sorted(kept["evidence"]["names"]) == ["even", "rubric/essential", "rubric/pitfall"]
+    assert kept["remembered"] == {}
+
+
+def test_resumed_evidence_is_the_uninterrupted_runs(tiny_model_dir: Path, tmp_path: Path):
+    options = {"judge_twice": 0.5, "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "method": "lift"}
+    whole = make_trainer(tiny_model_dir, tmp_path / "whole", [even, Flaky()], **options)
+    whole.train()
+    resumed = make_trainer(tiny_model_dir, tmp_path / "resumed", [even, Flaky()], **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert steps(resumed) == steps(whole)
+    assert parameters(resumed).tolist() == parameters(whole).tolist()
+
+
+def test_another_methods_memory_begins_anew(tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    make_trainer(tiny_model_dir, tmp_path, **options, method="lift").train()
+    switched = make_trainer(tiny_model_dir, tmp_path, **options, method="ctwa")
+    switched.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert "is what method 'lift' remembered; method 'ctwa' begins anew" in caplog.text
+    kept = json.loads((tmp_path / "checkpoint-3" / "rvpo_state.json").read_text())
+    assert (kept["method"], sorted(kept["remembered"])) == ("ctwa", ["covariance", "weights"])
+
+
+def test_rows_are_chosen_by_seed_and_step_alone():
+    assert rows_to_judge_twice(0.0, 8, 0, 0) == []
+    assert len(rows_to_judge_twice(0.01, 8, 0, 0)) == 1  # never none, or nothing would ever be known
+    assert rows_to_judge_twice(1.0, 8, 0, 0) == list(range(8))
+    chosen = [rows_to_judge_twice(0.25, 64, 0, step) for step in range(8)]
+    assert all(len(rows) == 16 and rows == sorted(set(rows)) for rows in chosen)
+    assert len({tuple(rows) for rows in chosen}) == 8
+    assert chosen[3] == rows_to_judge_twice(0.25, 64, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"judge_twice": 1.5}, r"judge_twice is 1.5, allowed is a number in \[0, 1\]"),
+        ({"judge_twice": 0.1, "method": "grpo"}, "judge_twice is set, but method 'grpo' aggregates rewards"),
+        ({"reliability": {"a": 2}}, r"reliability of 'a' is 2, allowed is a number in \[0, 1\]"),
+        ({"reliability": {"a": 0.5}, "method": "tchebycheff"}, "reliability is set, but method 'tchebycheff'"),
+    ],
+)
+def test_refusals(options: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        RVPOConfig("unused", use_cpu=True, bf16=False, num_generations=G, **options)
+
+
+def test_reliability_of_a_channel_that_is_not_there(tiny_model_dir: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="reliability names the channel 'od'; the channels are even, high"):
+        make_trainer(tiny_model_dir, tmp_path, reliability={"od": 0.5})
