@@ -39,7 +39,7 @@ from rvpo.core.groups import Groups
 from rvpo.core.riskpo import LEVELS, RiskPOConfig, riskpo
 
 NAME = "compute_grpo_bundle_rvar_outcome_advantage_quantile_tracking"
-RELEASED = {"eps": 1e-6, "std_floor": 0.0, "leftover": "sum"}  # what makes ours the released arithmetic
+RELEASED = {"riskpo_eps": 1e-6, "std_floor": 0.0, "leftover": "sum"}  # what makes ours the released arithmetic
 CREDIT = {"uniform": "uniform", "std": "std", "score": "score", "deviation": "sum-mean"}
 TAILS = {"none": {"tail_weight": 0.0}, "lower": {"tail_weight": 1.5}, "seek": {"tail_weight": 0.7, "seek": True}}
 TOLERANCE = 1e-9

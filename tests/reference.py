@@ -230,7 +230,9 @@ def remembering(
     """
     raw = method in ("grpo", *SCALES)
     whiten = whiten or ("group" if raw else "none" if method == "riskpo" else "batch")
-    dead_channels = dead_channels or ("drop" if method in ("rvpo", "rvpo_explicit", "hard_min") else "keep")
+    inner = options.get("score", "grpo") if method == "riskpo" else method  # the rule over channels
+    inner = inner["method"] if isinstance(inner, dict) else inner
+    dead_channels = dead_channels or ("drop" if inner in ("rvpo", "rvpo_explicit", "hard_min") else "keep")
     w = weight_matrix(weights, rewards)
     members: dict[int, list[int]] = {}
     for n, group in enumerate(groups):
@@ -388,7 +390,9 @@ def lift(
         name: lambdas[name] + (added.get(name, 0.0) if any(u[n][name] != 0 for n in rows) else 0.0) for name in names
     }
     pull = [{j: pj * total[cells.channel[n][j]] for j, pj in cells.shares(n).items()} for n in rows]
-    return [fsum(x * cells.z[n][j] for j, x in pull[n].items()) for n in rows], pull, counted, new
+    aggregated = [fsum(x * cells.z[n][j] for j, x in pull[n].items()) for n in rows]
+    live = [{j: x for j, x in pull[n].items() if cells.std[n][j] > 0} for n in rows]  # a dead channel decides nothing
+    return aggregated, live, counted, new
 
 
 def least(q: list[list[float]], c: list[float]) -> list[float]:

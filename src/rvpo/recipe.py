@@ -134,7 +134,7 @@ class Recipe(_Strict):
 
     def advantage_options(self) -> dict[str, Any]:
         """Return ``method`` and ``schedule`` as options of ``RVPOConfig``, checked by the core's own configs."""
-        if "k" in self.method:
+        if "k" in self.method and self.method.get("name", "rvpo") == "rvpo":
             seen = self.method["k"]
             raise ConfigError(f"method.k is set, but `schedule` decides k: set `schedule: {seen}` instead")
         options = dict(self.method)
@@ -142,7 +142,8 @@ class Recipe(_Strict):
         own = rule_options(method) if method in METHODS else ()
         allowed = [*METHOD_OPTIONS, *(option for option in own if option not in (*METHOD_OPTIONS, "k"))]
         if unknown := [key for key in options if key not in allowed]:
-            raise ConfigError(f"method.{unknown[0]} is no option; allowed are {', '.join(allowed)}")
+            hint = did_you_mean(unknown[0], allowed)
+            raise ConfigError(f"method.{unknown[0]} is no option{hint}; allowed are {', '.join(allowed)}")
         config = AdvantageConfig.from_mapping({"method": method, **options})
         flat: dict[str, Any] = {
             "method": config.method,
@@ -169,6 +170,11 @@ class Recipe(_Strict):
             adaptive = {key: value for key, value in self.schedule.items() if key != "kind"}
             build(AdaptiveK, adaptive, "schedule adaptive")
             return flat | {"k_schedule": "adaptive", "k_adaptive": adaptive}
+        if isinstance(self.schedule, str):
+            raise ConfigError(
+                f"schedule is {self.schedule!r}, allowed is a number, or a mapping such as {{kind: adaptive}} or "
+                "{kind: linear, start: 0.5, end: 2.0}"
+            )
         schedule = Schedule.from_mapping(self.schedule)
         return flat | {"k": schedule.start, "k_schedule": schedule.kind, "k_final": schedule.end}
 

@@ -322,7 +322,7 @@ def test_a_command_line_is_parsed():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"method": "lift", "method_options": {"kapa": 3}}, "kapa is no option of method 'lift'; it has kappa"),
+        ({"method": "lift", "method_options": {"kapa": 3}}, "'lift' \\(did you mean 'kappa'\\?\\); it has kappa"),
         ({"method": "lift", "method_options": {"rho": 3}}, "method 'lift' has no rho: drop it, or use method 'tcheb"),
         ({"method": "lift", "method_options": 3}, "method_options is 3, allowed is a mapping"),
         ({"method": "lift", "k": 3.0}, "k is 3.0, but method 'lift' has no k"),

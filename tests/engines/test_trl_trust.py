@@ -130,6 +130,20 @@ def test_another_methods_memory_begins_anew(tiny_model_dir: Path, tmp_path: Path
     assert (kept["method"], sorted(kept["remembered"])) == ("ctwa", ["covariance", "weights"])
 
 
+def test_a_lost_memory_is_told(tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "method": "lift"}
+    make_trainer(tiny_model_dir, tmp_path, **options).train()
+    (tmp_path / "checkpoint-1" / "rvpo_state.json").unlink()
+    make_trainer(tiny_model_dir, tmp_path, **options).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert "There is no" in caplog.text
+    assert "method 'lift' begins anew" in caplog.text
+
+
+def test_a_threshold_for_no_channel_fails_before_training(tiny_model_dir: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="lagrangian names the channel 'hig'; the channels are even, high"):
+        make_trainer(tiny_model_dir, tmp_path, method="lagrangian", method_options={"thresholds": {"hig": 0.9}})
+
+
 def test_rows_are_chosen_by_seed_and_step_alone():
     assert rows_to_judge_twice(0.0, 8, 0, 0) == []
     assert len(rows_to_judge_twice(0.01, 8, 0, 0)) == 1  # never none, or nothing would ever be known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import exp, fsum, isnan, log, nan
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rvpo.core.groups import Groups
-from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, from_lists, group_covariance, lagrangian, to_lists
+from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
 from rvpo.core.scalarise import smooth_tchebycheff, tchebycheff
 
 examples = settings(max_examples=60, deadline=None)
@@ -268,17 +267,3 @@ def test_ctwa_is_still_where_all_covariances_reach_their_targets(drawn, margin):
     for batch, mean in zip(covariances, means, strict=True):
         state = ctwa(state, tensor(batch), tensor(mean), targets, tensor(caps))
     assert state.weights.tolist() == weights
-
-
-# --- state -----------------------------------------------------------------------------------------------------------
-
-
-@examples
-@given(st.lists(st.tuples(st.floats(0, 1e300), st.floats(-1e3, 1e3) | unscored), min_size=1, max_size=6))
-def test_states_survive_json_bit_for_bit(values):
-    first, second = (tensor(list(column)) for column in zip(*values, strict=True))
-    for state in (LagrangianState(first), CTWAState(first, second)):
-        again = from_lists(type(state), json.loads(json.dumps(to_lists(state))))
-        assert type(again) is type(state)
-        for old, new in zip(state, again, strict=True):
-            assert old.view(torch.int64).tolist() == new.view(torch.int64).tolist()

@@ -369,9 +369,24 @@ def test_result_fields_are_the_contract():
 
 def test_signature_is_the_contract():
     parameters = inspect.signature(rvpo.advantages).parameters
-    assert list(parameters) == ["rewards", "groups", "method", "k", "weights", "num_generations", "applies", "options"]
+    assert list(parameters) == [
+        "rewards", "groups", "method", "k", "weights", "num_generations", "applies", "ranges", "options",
+    ]  # fmt: skip
     assert parameters["method"].default == "rvpo"
     assert parameters["k"].default == 1.0
+
+
+def test_ranges_put_channels_on_one_scale():
+    """With -3 to 3 declared, the correctness of 0 is half met, behind the format, and so counts more."""
+    rewards = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.5, 0.0], [-0.5, 1.0]])
+    with pytest.raises(RewardError, match=r"channel '0' has a reward of -1, and no range was declared"):
+        rvpo.advantages(rewards, num_generations=4, method="lift")
+    out = rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(-3, 3), None], margin=-1.0)
+    # Attained are 1/2 and 3/4; lambda is exp(-6 a), scaled to the mean 1.
+    behind = 2 / (1 + math.exp(-6 / 4))
+    assert out.rule_metrics == {"0/weight": pytest.approx(behind), "1/weight": pytest.approx(2 - behind)}
+    with pytest.raises(ConfigError, match=r"range 0 is \(3, -3\), allowed is a pair"):
+        rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(3, -3), None])
 
 
 def test_rewards_are_not_changed():

@@ -179,7 +179,9 @@ def test_adaptive_schedule():
 def test_options_of_a_method_stand_flat():
     options = build_recipe(LEAST | {"method": {"name": "lift", "kappa": 3.0, "eps": 1e-6}}).advantage_options()
     assert (options["method_options"], options["advantage_eps"]) == ({"kappa": 3.0}, 1e-6)
-    assert "method.kapa is no option; allowed are name, beta" in refused(method={"name": "lift", "kapa": 3.0})
+    assert "method.kapa is no option: did you mean 'kappa'?; allowed are name, beta" in refused(
+        method={"name": "lift", "kapa": 3.0}
+    )
     assert "method.kappa is no option" in refused(method={"name": "gdpo", "kappa": 3.0})
 
 
@@ -268,7 +270,7 @@ def test_wrong_value(sections: dict, message: str):
             {"rewards": [{"function": "f", "name": "x"}, {"function": "g", "name": "x"}]},
             "rewards.1: another channel is 'x', too",
         ),
-        ({"method": {"nme": "gdpo"}}, "method.nme is no option; allowed are name, beta"),
+        ({"method": {"nme": "gdpo"}}, "method.nme is no option: did you mean 'name'?; allowed are name, beta"),
         ({"method": {"name": "rvpo", "method": "gdpo"}}, "method.method is no option"),
         ({"method": {"rtol": 0.1}}, "method.rtol is no option"),  # the trainer has none, so it would be lost
         ({"method": {"name": "ppo"}}, "method is 'ppo', allowed are 'rvpo'"),
@@ -279,7 +281,7 @@ def test_wrong_value(sections: dict, message: str):
             {"method": {"name": "gdpo"}, "schedule": 1.0},
             "schedule is 1.0, but method 'gdpo' has no k: drop it (on the command line: schedule=null), or use",
         ),
-        ({"schedule": "fast"}, "schedule start is 'fast', allowed is a number"),
+        ({"schedule": "fast"}, "schedule is 'fast', allowed is a number, or a mapping"),
         ({"schedule": True}, "schedule start is True"),
         ({"schedule": -1}, "schedule start is -1"),
         ({"schedule": float("inf")}, "schedule start is inf"),

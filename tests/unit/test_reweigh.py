@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.groups import Groups
-from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, from_lists, group_covariance, lagrangian, to_lists
+from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
 from rvpo.errors import RewardError
 
 NONE = [nan, nan]
@@ -105,15 +105,6 @@ def test_caps_missing_batches_and_zero_weights_hold_the_weight():
     )
     close(state.weights, 1, 1, 0, exp(0.2))
     close(state.covariance, 0, 0.01, 0, 0)
-
-
-def test_states_become_lists_and_back():
-    state = CTWAState(tensor(1, 1 / 3), tensor(0.1, nan))
-    lists = to_lists(state)
-    assert list(lists) == ["weights", "covariance"]
-    assert lists["weights"] == [1.0, 1 / 3]
-    assert isinstance(from_lists(CTWAState, lists), CTWAState)
-    assert to_lists(LagrangianState(tensor(0.5))) == {"multipliers": [0.5]}
 
 
 def test_a_state_of_other_channels_is_refused():

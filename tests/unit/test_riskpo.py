@@ -16,7 +16,7 @@ from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 from rvpo.errors import ConfigError, RewardError
 
 TAILS = ({"tail_weight": 0.0}, {"tail_weight": 1.5}, {"tail_weight": 0.7, "seek": True})
-PLAIN = {"eps": 0.0, "normalise": False, "credit": "uniform"}
+PLAIN = {"riskpo_eps": 0.0, "normalise": False, "credit": "uniform"}
 # Two questions, four completions each; the papers' scores are 2, 0, 1, 0.
 SCORES, IDS = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0], [0, 0, 0, 0, 1, 1, 1, 1]
 
@@ -94,14 +94,14 @@ def loops(scores: list[float], ids: list[int], c: RiskPOConfig, state: list[floa
         std = deviation(sums)
         for rows, s in papers:
             numerator = max(s - low, 0) - max(s - high, 0) + (low - high if c.anchored else 0.0)
-            a = (numerator - range_base) / (c.upper - c.lower + c.eps)
+            a = (numerator - range_base) / (c.upper - c.lower + c.riskpo_eps)
             if c.seek:
-                tail = max(s - high, 0) / (1 - c.upper + c.eps)
+                tail = max(s - high, 0) / (1 - c.upper + c.riskpo_eps)
             else:
-                tail = (-max(low - s, 0) - tail_base) / (c.lower + c.eps)
+                tail = (-max(low - s, 0) - tail_base) / (c.lower + c.riskpo_eps)
             a = (a + c.tail_weight * tail) / (1 + c.tail_weight)
             if c.normalise:
-                a /= (1.0 if std < c.std_floor else std) + c.eps
+                a /= (1.0 if std < c.std_floor else std) + c.riskpo_eps
             offs = [0.0 if isnan(scores[row]) else scores[row] - means[b] for b, row in enumerate(rows)]
             for b, row in enumerate(rows):
                 if isnan(scores[row]):
@@ -109,10 +109,10 @@ def loops(scores: list[float], ids: list[int], c: RiskPOConfig, state: list[floa
                 if c.credit == "uniform":
                     advantages[row] = a
                 elif c.credit == "std":
-                    advantages[row] = a / ((stds[b] if stds[b] > 1e-3 else 1.0) + c.eps)
+                    advantages[row] = a / ((stds[b] if stds[b] > 1e-3 else 1.0) + c.riskpo_eps)
                 elif c.credit == "score":
                     advantages[row] = a * (0.5 if scores[row] > 0 else 1.5)
-                elif abs(fsum(offs)) > c.eps:
+                elif abs(fsum(offs)) > c.riskpo_eps:
                     advantages[row] = a * offs[b] / fsum(offs)
                 else:
                     advantages[row] = a / len(rows)
@@ -398,7 +398,7 @@ def test_dtype_and_gradient():
         ({"credit": "sum-mean"}, "credit is 'sum-mean'"),
         ({"baseline": True}, "baseline is True"),
         ({"leftover": "merge"}, "leftover is 'merge'"),
-        ({"eps": 0.0, "std_floor": 0.0}, "eps and std_floor are both 0"),
+        ({"riskpo_eps": 0.0, "std_floor": 0.0}, "riskpo_eps and std_floor are both 0"),
         ({"omega": 1.0}, "unknown key 'omega'"),
     ],
 )

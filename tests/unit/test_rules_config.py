@@ -38,6 +38,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "baseline": "plain",
         "quantile_lr": 0.2,
         "leftover": "drop",
+        "riskpo_eps": 1e-3,
         "std_floor": 0.0,
         "score": {"method": "rvpo", "k": 2.0},
     },
@@ -54,8 +55,7 @@ def refused(mapping: dict[str, Any]) -> str:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_option_stands_flat(method: str):
     config = AdvantageConfig.from_mapping({"method": method, **OTHER[method]})
-    # RiskPO's eps has a namesake in the shared options, and stands in `options`.
-    assert set(OTHER[method]) == set(rule_options(method)) - ({"eps"} if method == "riskpo" else set())
+    assert set(OTHER[method]) == set(rule_options(method))
     for option, value in OTHER[method].items():
         assert getattr(config.rule, option) == value
         assert getattr(build_rule(method, NEEDED.get(method, {})), option) != value or option == "thresholds"
@@ -96,7 +96,7 @@ def test_options_of_others_name_the_owner(method: str):
     [
         ({"method": "lft"}, "method is 'lft', allowed are 'rvpo', 'rvpo_explicit'"),
         ({"method": "lift", "kapa": 1}, "unknown key 'kapa' (did you mean 'kappa'?); allowed are method, "),
-        ({"method": "lift", "options": {"kapa": 1}}, "kapa is no option of method 'lift'; it has kappa, margin, hor"),
+        ({"method": "lift", "options": {"kapa": 1}}, "'lift' (did you mean 'kappa'?); it has kappa, margin, hor"),
         ({"method": "gdpo", "options": {"kapa": 1}}, "kapa is no option of method 'gdpo'; it has none"),
         ({"method": "lift", "options": {"whiten": "group"}}, "whiten is no option of method 'lift'"),
         ({"method": "lift", "options": [1]}, "options is [1], allowed is a mapping of the options of 'lift'"),
@@ -134,7 +134,8 @@ def test_refused(mapping: dict[str, Any], message: str):
 
 
 def test_defaults_come_from_the_rule():
-    for method, rule in RULES.items():
+    for method in RULES:
+        rule = build_rule(method, NEEDED.get(method, {}))
         config = AdvantageConfig.from_mapping({"method": method, **NEEDED.get(method, {})})
         assert (config.whiten, config.dead_channels) == (rule.whiten, rule.dead_channels)
         for option in ("k", "beta"):

@@ -22,7 +22,7 @@ from rvpo.core.diagnostics import Advantages
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores, group_zscore
 from rvpo.core.rules import Batch
-from rvpo.core.run_channels import Channels, State
+from rvpo.core.run_channels import Channels, Range, State
 from rvpo.core.trust import shrink
 from rvpo.errors import ConfigError, RewardError
 
@@ -36,6 +36,7 @@ def advantages(
     *,
     num_generations: int | None = None,
     applies: Tensor | None = None,
+    ranges: Sequence[Range | None] | None = None,
     **options: Any,
 ) -> Advantages:
     """Turn the rewards of N completions on M channels into one advantage each.
@@ -43,16 +44,20 @@ def advantages(
     Args:
         rewards: (N, M) floating point; NaN = missing.
         groups: (N,) integer group ids in any order; groups may differ in size.
-        method: ``"rvpo"``, ``"rvpo_explicit"``, ``"hard_min"``, ``"gdpo"`` or ``"grpo"``.
-        k: risk coefficient of ``"rvpo"`` in [0, inf]; other methods ignore it.
+        method: ``"rvpo"``, ``"lift"``, ``"gdpo"``, ``"grpo"`` or another of :class:`rvpo.AdvantageConfig`'s.
+        k: risk coefficient of ``"rvpo"`` in [0, inf], or an :class:`rvpo.AdaptiveK`; other methods ignore it.
         weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
             except to ``eps``. A channel of weight 0 is monitored but takes no part.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
         applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
             different length are padded. What stands there is neither read nor counted as missing. None: all apply.
-        **options: ``beta`` (0.5, for ``"rvpo_explicit"``), ``eps`` (1e-4), ``ddof`` (1), ``rtol`` (1e-6), ``whiten``
-            (``"batch"``; ``"group"`` for ``"grpo"``), ``dead_channels`` (``"drop"``; ``"keep"`` for ``"grpo"`` and
-            ``"gdpo"``), ``missing`` (``"drop"``); their meaning is told by :class:`rvpo.AdvantageConfig`.
+        ranges: M pairs (lowest, highest) of what the rewards can be, None for [0, 1], for methods that compare how far
+            channels are met, such as ``"lift"``.
+        **options: shared ones, ``eps`` (1e-4), ``ddof`` (1), ``rtol`` (1e-6), ``whiten``, ``dead_channels`` and
+            ``missing`` (``"drop"``), whose meaning and defaults are told by :class:`rvpo.AdvantageConfig`; and the
+            method's own, such as ``beta`` or ``kappa``, told by its class in :mod:`rvpo.core.rules`.
+
+    A method that remembers the run sees a first batch here; :func:`rvpo.core.compute` takes its state.
 
     Raises:
         RewardError: wrong shape or dtype, an infinite reward, or NaN under ``missing="error"``.
@@ -67,7 +72,19 @@ def advantages(
     if method == "rvpo":
         options["k"] = k
     config = AdvantageConfig.from_mapping({"method": method, **options})
-    return compute(rewards, config, groups=groups, num_generations=num_generations, weights=weights, applies=applies)
+    channels = None
+    if ranges is not None:
+        columns = rewards.shape[1] if isinstance(rewards, Tensor) and rewards.ndim == 2 else len(ranges)
+        channels = Channels.columns([str(j) for j in range(columns)], ranges, getattr(rewards, "device", None))
+    return compute(
+        rewards,
+        config,
+        groups=groups,
+        num_generations=num_generations,
+        weights=weights,
+        applies=applies,
+        channels=channels,
+    )
 
 
 def compute(

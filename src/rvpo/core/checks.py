@@ -29,15 +29,20 @@ def build(cls: type[T], mapping: object, what: str) -> T:
 
 def unknown_option(what: str, key: object, allowed: Sequence[str]) -> ConfigError:
     """Return the error for a key that is not one of ``allowed``, with the closest of them."""
+    return ConfigError(f"{what}: unknown key {key!r}{did_you_mean(key, allowed)}; allowed are {', '.join(allowed)}")
+
+
+def did_you_mean(key: object, allowed: Sequence[str]) -> str:
+    """Return `` (did you mean 'key'?)`` where one of the allowed keys is close, else nothing."""
     close = difflib.get_close_matches(str(key), allowed, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return ConfigError(f"{what}: unknown key {key!r}{hint}; allowed are {', '.join(allowed)}")
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def require(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise ConfigError unless ``value`` is one of ``allowed`` (True is not taken for 1)."""
     if isinstance(value, bool) or value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, allowed are {', '.join(map(repr, allowed))}")
+        close = did_you_mean(value, [option for option in allowed if isinstance(option, str)])
+        raise ConfigError(f"{name} is {value!r}, allowed are {', '.join(map(repr, allowed))}{close}")
 
 
 def require_number(name: str, value: object, high: float, *, closed: bool = False) -> None:

@@ -8,8 +8,11 @@ With a_j in [0, 1] the attained share of channel j (its mean reward on its decla
 Z_j its group z-score and C = mean over completions of Z Z^T (a running mean as well)::
 
     lambda_j proportional to w_j exp(-kappa a_j)                     who needs help
-    mu       = the smallest mu >= 0 with (C (lambda + mu))_j >= m_j  who would pay for it
+    mu       = the argmin below, so that (C (lambda + mu))_j >= m_j  who would pay for it
     A(g)     = sum_j (lambda_j + mu_j) Z_j(g)
+
+In the code the weights stand in u_j = p_j Z_j, p the shares of a completion: need_j = lambda_j / p_j, C = mean u u^T
+and A = sum_j (need_j + mu_j) u_j. That is the same where p is constant, and lets rubrics differ from prompt to prompt.
 
 **What it ascends.** lambda is the gradient, by a, of the soft minimum -(1/kappa) ln sum_j w_j exp(-kappa a_j): the
 entropic worst case over channels, within ln(M)/kappa of the lowest a_j. kappa -> 0 is GDPO's mean, kappa -> inf works
@@ -63,8 +66,7 @@ def payers(covariance: Tensor, need: Tensor, margin: float) -> Tensor:
     Args:
         covariance: (K, K) mean of u u^T, where u is a completion's z-scores times the shares of their channels.
         need: (K,) lambda.
-        margin: smallest correlation of the advantage with a channel, in units of the correlation that lambda's own
-            advantage would have with itself: 0 lets no channel fall, 0.1 asks for a little rise.
+        margin: m_j in units of rms(A_lambda) rms(Z_j): 0 lets no channel fall, more asks for a little rise.
     """
     variance = covariance.diagonal()
     rms = (need @ covariance @ need).clamp(min=0).sqrt()

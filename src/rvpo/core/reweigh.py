@@ -34,7 +34,7 @@ drop completions with |w| above 100 times the median |w|, which whitened advanta
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,9 +54,6 @@ class CTWAState(NamedTuple):
 
     weights: Tensor
     covariance: Tensor
-
-
-State = TypeVar("State", LagrangianState, CTWAState)
 
 
 def lagrangian(
@@ -142,16 +139,6 @@ def ctwa(
     running = torch.where(state.covariance.isnan(), covariance, torch.where(unscored, state.covariance, moved))
     deficit = (targets - running).clamp(min=0.0).masked_fill(unscored | (attained >= caps), 0.0)
     return CTWAState(state.weights * torch.exp(rate * deficit), running)
-
-
-def to_lists(state: LagrangianState | CTWAState) -> dict[str, list[float]]:
-    """Return a state as lists of floats, for JSON; NaN stays NaN."""
-    return {name: values.tolist() for name, values in state._asdict().items()}
-
-
-def from_lists(kind: type[State], lists: dict[str, list[float]]) -> State:
-    """Undo :func:`to_lists`, bit for bit."""
-    return kind(**{name: torch.tensor(values, dtype=torch.float64) for name, values in lists.items()})
 
 
 def _check_lengths(**tensors: Tensor) -> None:

@@ -24,8 +24,9 @@ the closest level. Tracked quantiles of constant scores may cross by up to ``qua
 in for it. A paper without any scored completion is none, and a question without any joins no bundle. Where questions of
 a bundle differ in size, the smallest decides the number of papers; completions beyond it have advantage 0.
 
-With ``eps=1e-6, std_floor=0, leftover="sum"`` this is the arithmetic of the released code, in every mode it has. There,
-std(S) = 0 divides by eps: under tracked quantiles such a bundle gets advantages near 1e6, hence our ``std_floor``.
+With ``riskpo_eps=1e-6, std_floor=0, leftover="sum"`` this is the arithmetic of the released code, in every mode it
+has. There, std(S) = 0 divides by eps: under tracked quantiles such a bundle gets advantages near 1e6, hence our
+``std_floor``.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class RiskPOConfig:
         credit: how a paper's A is shared. ``"uniform"``: each completion gets A. ``"std"``: A divided by the std of the
             question's rewards (1 where that is at most 1e-3). ``"score"``: 0.5 A where the reward is above 0, else
             1.5 A. ``"deviation"``: in proportion to the reward's deviation from the question's mean, A / B where those
-            cancel to within ``eps``; shares can be negative, and large where deviations nearly cancel.
+            cancel to within ``riskpo_eps``; shares can be negative, and large where deviations nearly cancel.
         normalise: divide by the std (ddof 1) of the bundle's papers.
         anchored: keep the constant q_a - q_b of the range term.
         baseline: what is subtracted from the numerators of both terms (the range term alone under ``seek``): their
@@ -74,8 +75,9 @@ class RiskPOConfig:
         leftover: what becomes of the b < B last questions of a batch that fill no bundle. ``"scale"``: a smaller bundle
             with S times B / b, in the unit of the tracked quantiles (its spread is somewhat wider). ``"sum"``: the same
             unscaled, as released. ``"drop"``: advantage 0, not tracked.
-        eps: added to every denominator, in its unit.
-        std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``eps``, as released.
+        riskpo_eps: added to every denominator, in its unit.
+        std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``riskpo_eps``, as
+            released.
     """
 
     bundle_size: int = 5
@@ -90,7 +92,7 @@ class RiskPOConfig:
     baseline: str = "none"
     quantile_lr: float = 0.1
     leftover: str = "scale"
-    eps: float = 1e-6
+    riskpo_eps: float = 1e-6
     std_floor: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -104,7 +106,7 @@ class RiskPOConfig:
                 f"lower is {self.lower!r} and upper {self.upper!r}, allowed are levels 0 < lower < upper < 1 that are "
                 "closest to two different ones of the tracked levels 0.05, 0.1, … 0.95: move them apart"
             )
-        for name in ("tail_weight", "quantile_lr", "eps", "std_floor"):
+        for name in ("tail_weight", "quantile_lr", "riskpo_eps", "std_floor"):
             require_number(name, getattr(self, name), math.inf)
         for name in ("seek", "normalise", "anchored"):
             if not isinstance(getattr(self, name), bool):
@@ -113,8 +115,8 @@ class RiskPOConfig:
         require("credit", self.credit, CREDIT)
         require("baseline", self.baseline, BASELINE)
         require("leftover", self.leftover, LEFTOVER)
-        if self.eps == 0 and self.std_floor == 0:
-            raise ConfigError("eps and std_floor are both 0, so equal papers divide by 0: set one of them above 0")
+        if self.riskpo_eps == 0 and self.std_floor == 0:
+            raise ConfigError("riskpo_eps and std_floor are both 0, so equal papers divide by 0: set one above 0")
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> RiskPOConfig:
@@ -255,15 +257,15 @@ def _paper_advantage(
     """Return A of every paper (bundles, G), and the std of S (bundles, 1), which is 1 where there is one paper."""
     range_base, tail_base = _baseline(s, config, state)
     spread = (s - q_low).clamp(min=0) - (s - q_high).clamp(min=0) + (q_low - q_high if config.anchored else 0.0)
-    a = (spread - range_base) / (config.upper - config.lower + config.eps)
+    a = (spread - range_base) / (config.upper - config.lower + config.riskpo_eps)
     if config.seek:
-        tail = (s - q_high).clamp(min=0) / (1 - config.upper + config.eps)
+        tail = (s - q_high).clamp(min=0) / (1 - config.upper + config.riskpo_eps)
     else:
-        tail = (-(q_low - s).clamp(min=0) - tail_base) / (config.lower + config.eps)
+        tail = (-(q_low - s).clamp(min=0) - tail_base) / (config.lower + config.riskpo_eps)
     a = (config.tail_weight * tail + a) / (config.tail_weight + 1)
     std = _nanstd(s)
     if config.normalise:
-        a = a / (std.masked_fill(std < config.std_floor, 1.0) + config.eps)
+        a = a / (std.masked_fill(std < config.std_floor, 1.0) + config.riskpo_eps)
     return a, std
 
 
@@ -285,10 +287,10 @@ def _credit(desk: Tensor, mean: Tensor, questions: Tensor, config: RiskPOConfig)
         return torch.where(desk > 0, 0.5, 1.5).to(desk.dtype)
     if config.credit == "std":
         std = _nanstd(desk)
-        return 1 / (std.masked_fill(std <= FLAT_QUESTION, 1.0) + config.eps)
+        return 1 / (std.masked_fill(std <= FLAT_QUESTION, 1.0) + config.riskpo_eps)
     deviation = (desk - mean).nan_to_num(nan=0.0)
     total = deviation.sum(1, keepdim=True)
-    cancels = total.abs() <= config.eps
+    cancels = total.abs() <= config.riskpo_eps
     return torch.where(cancels, 1 / questions, deviation / total.masked_fill(cancels, 1.0))
 
 

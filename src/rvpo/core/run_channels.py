@@ -85,7 +85,7 @@ class Channels:
             raise RewardError(
                 f"channel {name!r} has a reward of {rewards[row, column].item():g}, and no range was declared for it, "
                 "which stands for [0, 1]: this method compares how far channels are met, so declare the lowest and "
-                "the highest value that it can take"
+                "the highest value that it can take (ranges)"
             )
         return attained.clamp(0, 1)
 
@@ -118,7 +118,7 @@ def check_ranges(ranges: Sequence[Range | None] | None, count: int) -> tuple[Ran
     if len(ranges) != count:
         raise ConfigError(f"{len(ranges)} ranges for {count} channels: give one a channel, None where it is [0, 1]")
     checked: list[Range | None] = []
-    for entry in ranges:
+    for j, entry in enumerate(ranges):
         if entry is None:
             checked.append(None)
             continue
@@ -126,8 +126,8 @@ def check_ranges(ranges: Sequence[Range | None] | None, count: int) -> tuple[Ran
         numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in pair)
         if len(pair) != 2 or not numbers or not -torch.inf < pair[0] < pair[1] < torch.inf:
             raise ConfigError(
-                f"range {entry!r}: allowed is a pair of finite numbers, the lowest and the highest reward of the "
-                "channel, such as [-3, 3]"
+                f"range {j} is {entry!r}, allowed is a pair of finite numbers, the lowest and the highest reward, "
+                "such as [-3, 3]"
             )
         checked.append((float(pair[0]), float(pair[1])))
     return tuple(checked)
@@ -136,6 +136,8 @@ def check_ranges(ranges: Sequence[Range | None] | None, count: int) -> tuple[Ran
 @dataclass(frozen=True)
 class Running:
     """An exponential mean over batches, for named channels or pairs of them; one that is absent does not fade.
+
+    ``mean = sum_t f^t x_t / sum_t f^t`` with f = 1 - 1/horizon, over the batches t = 0 (this one), 1, … that have it.
 
     Attributes:
         names: K names.

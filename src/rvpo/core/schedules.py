@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rvpo.core.checks import build, require, require_number
+from rvpo.core.checks import build, require_number
 from rvpo.errors import ConfigError
 
 KINDS = ("constant", "linear", "cosine")
@@ -33,7 +33,11 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations."""
-        require("schedule kind", self.kind, KINDS)
+        if self.kind not in KINDS:
+            raise ConfigError(
+                f"schedule kind is {self.kind!r}, allowed are {', '.join(map(repr, KINDS))}, and 'adaptive' in "
+                "recipes and RVPOConfig, by which k sets itself"
+            )
         for name, value in (("start", self.start), ("end", self.end)):
             if value is not None or name == "start":
                 require_number(f"schedule {name}", value, math.inf)

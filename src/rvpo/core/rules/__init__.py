@@ -1,9 +1,9 @@
 """The methods, as rules: each takes a batch and what it remembers, and gives one number a completion.
 
-The mathematics stands on one page a family: ``aggregate`` (RVPO and its limits), ``lift``, ``scalarise``, ``reweigh``,
-``riskpo``, ``adaptive``. Here each method has its options, with their defaults and limits, and says how a batch is put
-to those formulas. Engines know none of this: they pass rewards and keep the state. A new method is a class here and a
-line in :data:`RULES`.
+The mathematics stands on a page for each family, the equations at its top: ``aggregate`` (RVPO and its limits),
+``lift``, ``scalarise``, ``reweigh``, ``riskpo``, ``adaptive``. Here each method has its options, with their defaults
+and limits, and says how a batch is put to those formulas. Engines know none of this: they pass rewards and keep the
+state. A new method is a class here and a line in :data:`RULES`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from rvpo.core.checks import did_you_mean
 from rvpo.core.rules.base import Batch, Outcome, Rule
 from rvpo.core.rules.over_batches import CTWA, Lagrangian, Lift
 from rvpo.core.rules.over_channels import (
@@ -26,7 +27,25 @@ from rvpo.core.rules.over_channels import (
 from rvpo.core.rules.over_questions import RiskPO
 from rvpo.errors import ConfigError
 
-__all__ = ["RULES", "Batch", "Outcome", "Rule", "build_rule", "rule_options"]
+__all__ = [
+    "CTWA",
+    "RULES",
+    "Batch",
+    "Explicit",
+    "HardMin",
+    "Lagrangian",
+    "Lift",
+    "Mean",
+    "Outcome",
+    "RiskPO",
+    "Rule",
+    "SmoothTchebycheff",
+    "SoftMin",
+    "Tchebycheff",
+    "WeightedSum",
+    "build_rule",
+    "rule_options",
+]
 
 RULES: Mapping[str, type[Any]] = {
     "rvpo": SoftMin,
@@ -54,7 +73,7 @@ def build_rule(method: str, options: Mapping[str, Any]) -> Rule:
     Raises:
         ConfigError: an unknown method or option, or a value that cannot work.
     """
-    if method not in RULES:
+    if not isinstance(method, str) or method not in RULES:
         raise ConfigError(f"method is {method!r}, allowed are {', '.join(map(repr, RULES))}")
     allowed = rule_options(method)
     for option, value in options.items():
@@ -66,6 +85,7 @@ def build_rule(method: str, options: Mapping[str, Any]) -> Rule:
                 f"{option} is {value!r}, but method {method!r} has no {option}: drop it, or use method "
                 + " or ".join(map(repr, owners))
             )
-        raise ConfigError(f"{option} is no option of method {method!r}; it has {', '.join(allowed) or 'none'}")
+        close = did_you_mean(option, allowed)
+        raise ConfigError(f"{option} is no option of method {method!r}{close}; it has {', '.join(allowed) or 'none'}")
     rule: Rule = RULES[method](**options)
     return rule

@@ -77,8 +77,12 @@ class Rule(Protocol):
     dead_channels: ClassVar[str]
     uses_z: ClassVar[bool]
     """Whether it aggregates z-scores, and not rewards."""
+    remembers: bool
+    """Whether it needs its state to go on."""
+    names_channels: tuple[str, ...]
+    """Channels that its options speak of."""
     risk: float
-    """Its place between the mean (0) and the minimum over a completion's channels (inf)."""
+    """Its place between the mean (0) and the minimum over z-scores (inf); from 1 on rare successes are held back."""
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Aggregate a batch; ``state`` is empty at the start of a run."""

@@ -16,7 +16,7 @@ from rvpo.core.rules.base import Batch, Outcome, of_z
 from rvpo.core.run_channels import Running, State
 from rvpo.errors import ConfigError
 
-HUGE = 1e100  # of a weight
+MAX_WEIGHT = 1e100
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Lift:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
     kappa: float = 6.0
     margin: float = 0.2
@@ -66,7 +68,9 @@ class Lift:
         # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
         weights = need + mu * (z != 0).any(0).cpu()
         factor = channels.spread(weights.to(p))
-        outcome = of_z(p, ((p * factor * batch.z).sum(-1), aggregate.normalised(p * factor)))
+        # A channel that is dead decides nothing, however far behind it is.
+        decides = aggregate.normalised(p * factor * batch.scores.live)
+        outcome = of_z(p, ((p * factor * batch.z).sum(-1), decides))
         return Outcome(
             outcome.aggregated,
             outcome.responsibilities,
@@ -89,6 +93,7 @@ class Lagrangian:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
     risk: ClassVar[float] = 0.0
     thresholds: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.5
@@ -105,6 +110,11 @@ class Lagrangian:
             require_number(f"thresholds: {name}", threshold, 1, closed=True)
         require_positive("rate", self.rate)
         require_positive("ceiling", self.ceiling)
+
+    @property
+    def names_channels(self) -> tuple[str, ...]:
+        """The constrained ones."""
+        return tuple(self.thresholds)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Move the dual variables by this batch, then weigh its channels by them."""
@@ -131,6 +141,8 @@ class Lagrangian:
 class CTWA:
     """``"ctwa"``: weights that rise where a channel's covariance with the advantage is too low, arXiv 2602.06869.
 
+    That advantage is the weighted mean of z-scores at unit variance over the batch, whatever ``whiten`` says.
+
     Attributes:
         target: covariance of advantage and attained share demanded of every channel, >= 0.
         cap: mean attained share at which a channel needs no more weight, in [0, 1].
@@ -141,6 +153,8 @@ class CTWA:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
     target: float = 0.1
     cap: float = 0.95
@@ -178,7 +192,7 @@ class CTWA:
             decay=self.decay,
         )
         weights = {**state.get("weights", {}), **dict(zip(names, moved.weights.tolist(), strict=True))}
-        if (largest := max(weights.values())) > HUGE:  # only ratios matter, and they never fall
+        if (largest := max(weights.values())) > MAX_WEIGHT:  # only ratios matter, and they never fall
             weights = {name: weight / largest for name, weight in weights.items()}
         covariance = {name: c for name, c in zip(names, moved.covariance.tolist(), strict=True) if not math.isnan(c)}
         new = {

@@ -29,6 +29,7 @@ class SoftMin:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "drop"
     uses_z: ClassVar[bool] = True
+    names_channels: ClassVar[tuple[str, ...]] = ()
     k: float | AdaptiveK = 1.0
 
     def __post_init__(self) -> None:
@@ -42,6 +43,11 @@ class SoftMin:
     def risk(self) -> float:
         """K; for one that sets itself the usual 1."""
         return 1.0 if isinstance(self.k, AdaptiveK) else self.k
+
+    @property
+    def remembers(self) -> bool:
+        """Whether k sets itself."""
+        return isinstance(self.k, AdaptiveK)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.soft_min`; an adaptive k remembers its logarithm."""
@@ -64,6 +70,8 @@ class Explicit:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "drop"
     uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
     beta: float = 0.5
 
@@ -84,6 +92,8 @@ class HardMin:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "drop"
     uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = math.inf
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
@@ -99,6 +109,8 @@ class Mean:
     whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
@@ -114,6 +126,8 @@ class WeightedSum:
     whiten: ClassVar[str] = "group"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
@@ -146,6 +160,8 @@ class Tchebycheff:
     whiten: ClassVar[str] = "group"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
     rho: float = 0.05
 
@@ -170,6 +186,8 @@ class SmoothTchebycheff:
     whiten: ClassVar[str] = "group"
     dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = 0.0
     mu: float = 0.1
 

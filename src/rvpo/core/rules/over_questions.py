@@ -26,7 +26,7 @@ class RiskPO(riskpo.RiskPOConfig):
     """
 
     whiten: ClassVar[str] = "none"
-    dead_channels: ClassVar[str] = "keep"
+    remembers: ClassVar[bool] = True
     score: str | Mapping[str, Any] = "grpo"
 
     def __post_init__(self) -> None:
@@ -39,13 +39,25 @@ class RiskPO(riskpo.RiskPOConfig):
         """The rule that gives a completion its score."""
         from rvpo.core.rules import build_rule  # which knows this rule, too
 
-        score = {"method": self.score} if isinstance(self.score, str) else self.score
-        if not isinstance(score, Mapping) or score.get("method", "riskpo") == "riskpo":
+        options = {"method": self.score} if isinstance(self.score, str) else self.score
+        options = dict(options) if isinstance(options, Mapping) else {}
+        method = options.pop("method", None) or options.pop("name", None)  # a recipe's own word for it
+        if not isinstance(method, str) or method == "riskpo":
             raise ConfigError(
                 f"score is {self.score!r}, allowed is the name of another method, or a mapping such as "
                 "{method: rvpo, k: 2.0}; 'grpo' is one reward, or the weighted sum of several"
             )
-        return build_rule(score["method"], {key: value for key, value in score.items() if key != "method"})
+        return build_rule(method, options)
+
+    @property
+    def names_channels(self) -> tuple[str, ...]:
+        """Those of the rule over channels."""
+        return self.over_channels.names_channels
+
+    @property
+    def dead_channels(self) -> str:
+        """The default of the rule over channels."""
+        return self.over_channels.dead_channels
 
     @property
     def risk(self) -> float:

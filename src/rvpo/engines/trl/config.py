@@ -59,7 +59,7 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
         default="rvpo",
         metadata={
             "help": "How rewards become advantages: rvpo, rvpo_explicit, hard_min, gdpo, grpo, lift, tchebycheff, "
-            "smooth_tchebycheff, lagrangian, ctwa or riskpo."
+            "smooth_tchebycheff, lagrangian, ctwa or riskpo; their own options go into method_options."
         },
     )
     method_options: dict[str, Any] | str | None = field(
@@ -110,13 +110,16 @@ class RVPOConfig(GRPOConfig):  # type: ignore[misc]
     )
     whiten: str | None = field(
         default=None,
-        metadata={"help": "Whitening of the aggregate: batch (default), group (default of grpo) or none."},
+        metadata={
+            "help": "Whitening of the aggregate: batch, group or none. None picks the method's own: group for grpo and "
+            "the two tchebycheffs, none for riskpo, else batch."
+        },
     )
     dead_channels: str | None = field(
         default=None,
         metadata={
-            "help": "Channels that are constant in a group: drop leaves them out of the aggregation (default), keep "
-            "lets their z of 0 take part (default of grpo and gdpo)."
+            "help": "Channels that are constant in a group: drop leaves them out of the aggregation, keep lets their z "
+            "of 0 take part. None picks the method's own: drop for rvpo, rvpo_explicit and hard_min, else keep."
         },
     )
     missing_rewards: str = field(

@@ -26,7 +26,10 @@ DECIDED_BY = {
     "trainer.k_final": "schedule",
     "trainer.output_dir": "output and name",
     "trainer.seed": "seed",
+    "trainer.k_adaptive": "schedule",
     "trainer.reward_weights": "rewards[].weight",
+    "trainer.reward_ranges": "rewards[].range",
+    "trainer.reliability": "rewards[].reliability",
     "warm_start.trainer.output_dir": "warm_start.output",
 }
 

@@ -47,13 +47,15 @@ class Memory:
         self._given: Mapping[str, float] = args.reliability or {}  # type: ignore[assignment]
         # A rubric's labels are channels, too, and not known before the first step; their scores lie in [0, 1].
         functions_of = [name.split("/")[0] for name in self._given]
-        for option, mapping in (("reward_ranges", list(given)), ("reliability", functions_of)):
+        rule = args.advantage_config(progress=0.0).rule
+        named = [name.split("/")[0] for name in rule.names_channels]
+        for option, mapping in (("reward_ranges", list(given)), ("reliability", functions_of), (args.method, named)):
             if unknown := [name for name in mapping if name not in names]:
                 raise ConfigError(f"{option} names the channel {unknown[0]!r}; the channels are {', '.join(names)}")
         own = {name: getattr(function, "reward_range", None) for name, function in zip(names, functions, strict=True)}
         self.ranges: tuple[Range | None, ...] = check_ranges([given.get(name, own[name]) for name in names], len(names))
         self.state: State = {}
-        self._method = args.method
+        self._method, self._remembers = args.method, rule.remembers
         self._trust = Trust() if args.judge_twice else None
         self._evidence = Evidence()
 
@@ -97,6 +99,8 @@ class Memory:
         """Read what :meth:`save` wrote; a checkpoint without it, or of another method, begins anew."""
         path = folder / FILE
         state = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if not state and self._remembers:
+            logger.warning("There is no %s: method %r begins anew.", path, self._method)
         self.state = state.get("remembered", {})
         if state and state["method"] != self._method:
             logger.warning(

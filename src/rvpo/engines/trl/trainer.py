@@ -34,7 +34,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     Besides TRL's own metrics it logs ``rvpo/k``, ``rvpo/no_signal/groups``, ``rvpo/no_signal/completions`` and, for
     each channel, ``rvpo/{name}/mean``, ``std``, ``live``, ``dead``, ``missing``, ``responsibility``, ``bottleneck``
-    and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`). For rubrics the same by category and tag
+    and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`), and what the method itself has to say,
+    such as ``rvpo/{name}/weight``. For rubrics the same by category and tag
     (``rvpo/{name}/{label}/mean`` …) and the judge's totals (``rvpo/{name}/judge/calls`` …); with ``log_completions``,
     each verdict stands in ``verdicts/*.parquet``.
 
@@ -167,7 +168,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 state=self._memory.state,
             )
         except RewardError as error:
-            hint = ": reward_ranges, or `range` in a recipe" if "no range was declared" in str(error) else ""
+            hint = ", as reward_ranges, or `range` in a recipe" if "no range was declared" in str(error) else ""
             raise RewardError(f"{error}{hint} (channels in order: {', '.join(names)})") from error
         ours = {**result.rule_metrics, **self._memory.metrics(channels)}  # as used, before this batch is learned from
         if mode == "train":
