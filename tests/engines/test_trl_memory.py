@@ -331,7 +331,7 @@ def test_a_command_line_is_parsed():
         ({"k_adaptive": {"target": 0.3}}, "k_schedule is 'constant': set k_schedule='adaptive'"),
         ({"k_schedule": "adaptive", "k": 2.0}, "k is 2.0, but k_schedule is 'adaptive'"),
         ({"k_schedule": "adaptive", "k_adaptive": {"taget": 0.3}}, "did you mean 'target'"),
-        ({"reward_ranges": {"even": [1, 1]}}, r"range \[1, 1\]: allowed is a pair of finite numbers"),
+        ({"reward_ranges": {"even": [1, 1]}}, r"range 0 is \[1, 1\], allowed is a pair of finite numbers"),
         ({"reliability": {"even": 1.5}}, "reliability of 'even' is 1.5, allowed is a number in"),
         ({"method": "lagrangian"}, "thresholds is {}, allowed is a mapping of channels"),
     ],
