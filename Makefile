@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test lint check clean
 
-quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO and RVPO (about three minutes on two cores)
+quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
 	$(BIN)/rvpo quickstart
 
 test: $(VENV)/.installed  ## Run the tests

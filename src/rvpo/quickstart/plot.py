@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpo.quickstart.cells import GDPO, GRPO, RVPO_K1, RVPO_K2, RVPO_PAPER, Cell
+from rvpo.quickstart.cells import GDPO, GRPO, LIFT, RVPO_K1, RVPO_K2, RVPO_PAPER, Cell
 from rvpo.quickstart.records import Record
 from rvpo.quickstart.report import caption, of
 
@@ -17,6 +17,7 @@ COLOURS = {
     RVPO_K1.name: "#009e73",
     RVPO_K2.name: "#cc79a7",
     RVPO_PAPER.name: "#56b4e9",
+    LIFT.name: "#000000",
 }
 OTHER = "#999999"
 WINDOW = 5  # steps averaged: one step is 64 rollouts
