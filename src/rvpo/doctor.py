@@ -44,7 +44,7 @@ CAPABILITIES = (
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
     Capability("rubric rewards with a server or rules", ("openai", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
-    Capability("reward math (verifiable answers)", ("math_verify",), ".[math]"),
+    Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),

@@ -327,7 +327,7 @@ def test_rarely_met_channel_is_warned_about_once(make, caplog):
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("rvpo")]
     assert len(messages) == 1
     assert "k = 1 suppresses channels that are rarely met, and 'channel_0' is met in under about 30%" in messages[0]
-    assert "method='gdpo'" in messages[0]
+    assert "method='lift'" in messages[0]
 
 
 def test_the_warning_waits_until_k_is_1(make, caplog):

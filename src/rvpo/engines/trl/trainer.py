@@ -223,7 +223,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self, result: Advantages, names: Sequence[str] | Mapping[str, torch.Tensor], risk: float
     ) -> None:
         """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
-        if self._warned or risk < 1:
+        if self._warned:
             return
         counts = (result.responsibilities != 0).any(0) | result.live.any(0)
         cells = (
@@ -237,7 +237,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             before = self._recent_rewards.get(name)
             recent = (met if before is None else torch.cat([before, met]))[-1024:]
             self._recent_rewards[name] = recent
-            if rarely_met(recent[:, None])[0]:
+            if risk >= 1 and rarely_met(recent[:, None])[0]:
                 rare.append(name)
         if rare:
             self._warned, self._recent_rewards = True, {}
