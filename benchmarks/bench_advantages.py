@@ -70,6 +70,8 @@ def contenders(rewards: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:
         "gdpo": lambda: rvpo.advantages(rewards, num_generations=G, method="gdpo"),
         "rvpo": lambda: rvpo.advantages(rewards, num_generations=G),
         "rvpo, group ids": lambda: rvpo.advantages(rewards, ids),
+        "lift": lambda: rvpo.advantages(rewards, num_generations=G, method="lift"),
+        "riskpo": lambda: rvpo.advantages(rewards, num_generations=G, method="riskpo"),
     }
 
 
@@ -103,15 +105,15 @@ def main() -> None:
     print(f"float32, G = {G}, medians of {options.repetitions} interleaved repetitions\n")
     names = list(contenders(torch.zeros(G, 1), torch.zeros(G).long()))
     print(
-        "| N | M | " + " | ".join(f"{name} (ms)" for name in names) + " | gdpo / peers | rvpo / peers | rvpo / copy |"
+        "| N | M | " + " | ".join(f"{name} (ms)" for name in names) + " | gdpo / peers | rvpo / peers | rvpo / copy | lift / rvpo |"
     )
-    print("|" + "--:|" * (len(names) + 5))
+    print("|" + "--:|" * (len(names) + 6))
     for rows, channels in SHAPES:
         generator = torch.Generator().manual_seed(0)
         rewards = torch.rand(rows, channels, generator=generator).to(options.device)
         ids = torch.arange(rows // G).repeat_interleave(G)[torch.randperm(rows, generator=generator)]
         t = medians(contenders(rewards, ids.to(options.device)), options.repetitions, options.device)
-        ratios = [t["gdpo"] / t["peers"], t["rvpo"] / t["peers"], t["rvpo"] / t["copy"]]
+        ratios = [t["gdpo"] / t["peers"], t["rvpo"] / t["peers"], t["rvpo"] / t["copy"], t["lift"] / t["rvpo"]]
         cells = [f"{t[name] * 1e3:.3f}" for name in names] + [f"{ratio:.1f}" for ratio in ratios]
         print(f"| {rows} | {channels} | " + " | ".join(cells) + " |")
 
