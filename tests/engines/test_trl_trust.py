@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("trl")
 
-from tiny_run import G, N, Scripted, even, high, make_trainer, parameters, recording, rubric_prompts, steps
+from tiny_run import (
+    G,
+    N,
+    Scripted,
+    even,
+    high,
+    make_trainer,
+    parameters,
+    recording,
+    rubric_prompts,
+    run_job_twice,
+    steps,
+)
 
 from rvpo.engines.trl.memory import rows_to_judge_twice
 from rvpo.errors import ConfigError
@@ -118,6 +131,20 @@ def test_resumed_evidence_is_the_uninterrupted_runs(tiny_model_dir: Path, tmp_pa
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert steps(resumed) == steps(whole)
     assert parameters(resumed).tolist() == parameters(whole).tolist()
+
+
+def test_two_processes_share_their_evidence(tiny_model_dir: Path, tmp_path: Path):
+    """Each judges a third of its six completions again; the evidence holds the pairs of both."""
+    rewards = torch.rand(3, 12, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    options = {"per_device_train_batch_size": 6, "num_generations": G, "max_steps": 3, "save_strategy": "steps"}
+    options |= {"save_steps": 3, "judge_twice": 0.3, "method": "lift"}
+    job = {"model": str(tiny_model_dir), "output": str(tmp_path), "options": options, "table": rewards}
+    first, second = run_job_twice(job)
+    assert first["parameters"] == second["parameters"]
+    evidence = json.loads((tmp_path / "checkpoint-3" / "rvpo_state.json").read_text())["evidence"]
+    # Four pairs a step, of which each step keeps 99 in a hundred.
+    assert evidence["pairs"] == pytest.approx([4 * (1 + 0.99 + 0.99**2)] * 2)
+    assert min(evidence["noise"]) > 0  # the table's second answers are those of other rows
 
 
 def test_another_methods_memory_begins_anew(tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
