@@ -105,7 +105,9 @@ def main() -> None:
     print(f"float32, G = {G}, medians of {options.repetitions} interleaved repetitions\n")
     names = list(contenders(torch.zeros(G, 1), torch.zeros(G).long()))
     print(
-        "| N | M | " + " | ".join(f"{name} (ms)" for name in names) + " | gdpo / peers | rvpo / peers | rvpo / copy | lift / rvpo |"
+        "| N | M | "
+        + " | ".join(f"{name} (ms)" for name in names)
+        + " | gdpo / peers | rvpo / peers | rvpo / copy | lift / rvpo |"
     )
     print("|" + "--:|" * (len(names) + 6))
     for rows, channels in SHAPES:
