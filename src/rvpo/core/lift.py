@@ -73,8 +73,10 @@ def payers(covariance: Tensor, need: Tensor, margin: float) -> Tensor:
     falls = covariance @ need - margin * rms * variance.sqrt()
     mu = torch.zeros_like(need)
     alive = (variance > 0).nonzero()[:, 0]
-    ridged = (covariance + torch.diag(RIDGE * variance))[alive][:, alive]
-    mu[alive] = least_nonnegative(ridged, falls[alive])
+    # In units of each channel's spread: one that has all but faded from C is as well determined as the others.
+    spread = variance[alive].sqrt()
+    ridged = covariance[alive][:, alive] / spread / spread[:, None] + RIDGE * torch.eye(len(alive)).to(covariance)
+    mu[alive] = least_nonnegative(ridged, falls[alive] / spread) / spread
     return mu
 
 

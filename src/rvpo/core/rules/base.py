@@ -89,6 +89,17 @@ class Rule(Protocol):
         ...
 
 
+class Defaults:
+    """What most methods are; a method says where it differs."""
+
+    whiten: ClassVar[str] = "batch"
+    dead_channels: ClassVar[str] = "keep"
+    uses_z: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
+    names_channels: ClassVar[tuple[str, ...]] = ()
+    risk: ClassVar[float] = 0.0
+
+
 def of_z(
     p: Tensor,
     rule: tuple[Tensor, Tensor],

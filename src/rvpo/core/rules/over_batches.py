@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rvpo.core import aggregate, lift, reweigh
 from rvpo.core.checks import require_horizon, require_number, require_positive
-from rvpo.core.rules.base import Batch, Outcome, of_z
+from rvpo.core.rules.base import Batch, Defaults, Outcome, of_z
 from rvpo.core.run_channels import Running, State
 from rvpo.errors import ConfigError
 
@@ -20,7 +20,7 @@ MAX_WEIGHT = 1e100
 
 
 @dataclass(frozen=True)
-class Lift:
+class Lift(Defaults):
     """``"lift"``: work on the channel that is furthest behind, and let none fall. See :mod:`rvpo.core.lift`.
 
     Attributes:
@@ -30,12 +30,7 @@ class Lift:
         horizon: batches over which attained shares and correlations are averaged, >= 1.
     """
 
-    whiten: ClassVar[str] = "batch"
-    dead_channels: ClassVar[str] = "keep"
-    uses_z: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
     kappa: float = 6.0
     margin: float = 0.2
     horizon: float = 5.0
@@ -68,12 +63,10 @@ class Lift:
         # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
         weights = need + mu * (z != 0).any(0).cpu()
         factor = channels.spread(weights.to(p))
-        # A channel that is dead decides nothing, however far behind it is.
-        decides = aggregate.normalised(p * factor * batch.scores.live)
-        outcome = of_z(p, ((p * factor * batch.z).sum(-1), decides))
         return Outcome(
-            outcome.aggregated,
-            outcome.responsibilities,
+            (p * factor * batch.z).sum(-1),
+            # A channel that is dead decides nothing, however far behind it is.
+            aggregate.normalised(p * factor * batch.scores.live),
             takes_part,
             {"attained": attained.to_state(), "covariance": moments.to_state()},
             {f"{name}/weight": weight for name, weight in zip(names, weights.tolist(), strict=True)},
@@ -138,7 +131,7 @@ class Lagrangian:
 
 
 @dataclass(frozen=True)
-class CTWA:
+class CTWA(Defaults):
     """``"ctwa"``: weights that rise where a channel's covariance with the advantage is too low, arXiv 2602.06869.
 
     That advantage is the weighted mean of z-scores at unit variance over the batch, whatever ``whiten`` says.
@@ -150,12 +143,7 @@ class CTWA:
         decay: share of the newest batch in the running covariance, in (0, 1].
     """
 
-    whiten: ClassVar[str] = "batch"
-    dead_channels: ClassVar[str] = "keep"
-    uses_z: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
     target: float = 0.1
     cap: float = 0.95
     rate: float = 0.05

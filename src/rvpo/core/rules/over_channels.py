@@ -13,7 +13,7 @@ from torch import Tensor
 from rvpo.core import aggregate, scalarise
 from rvpo.core.adaptive import AdaptiveK, next_k
 from rvpo.core.checks import build, require_number
-from rvpo.core.rules.base import Batch, Outcome, of_z
+from rvpo.core.rules.base import Batch, Defaults, Outcome, of_z
 from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError
 
@@ -60,19 +60,14 @@ class SoftMin:
 
 
 @dataclass(frozen=True)
-class Explicit:
+class Explicit(Defaults):
     """``"rvpo_explicit"``: mean minus variance.
 
     Attributes:
         beta: penalty, >= 0; to second order ``beta = k / 2``.
     """
 
-    whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "drop"
-    uses_z: ClassVar[bool] = True
-    remembers: ClassVar[bool] = False
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
     beta: float = 0.5
 
     def __post_init__(self) -> None:
@@ -86,14 +81,10 @@ class Explicit:
 
 
 @dataclass(frozen=True)
-class HardMin:
+class HardMin(Defaults):
     """``"hard_min"``: the lowest z-score."""
 
-    whiten: ClassVar[str] = "batch"
     dead_channels: ClassVar[str] = "drop"
-    uses_z: ClassVar[bool] = True
-    remembers: ClassVar[bool] = False
-    names_channels: ClassVar[tuple[str, ...]] = ()
     risk: ClassVar[float] = math.inf
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
@@ -103,15 +94,8 @@ class HardMin:
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(Defaults):
     """``"gdpo"``: the weighted mean of z-scores, arXiv 2601.05242."""
-
-    whiten: ClassVar[str] = "batch"
-    dead_channels: ClassVar[str] = "keep"
-    uses_z: ClassVar[bool] = True
-    remembers: ClassVar[bool] = False
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.mean`."""
@@ -120,15 +104,11 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class WeightedSum:
+class WeightedSum(Defaults):
     """``"grpo"``: the weighted sum of raw rewards, normalised within the group."""
 
     whiten: ClassVar[str] = "group"
-    dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Sum around the group's means. In units of z a channel counts by its standard deviation.
@@ -150,7 +130,7 @@ class WeightedSum:
 
 
 @dataclass(frozen=True)
-class Tchebycheff:
+class Tchebycheff(Defaults):
     """``"tchebycheff"``: distance of the channel that falls shortest. See :mod:`rvpo.core.scalarise`.
 
     Attributes:
@@ -158,11 +138,7 @@ class Tchebycheff:
     """
 
     whiten: ClassVar[str] = "group"
-    dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
     rho: float = 0.05
 
     def __post_init__(self) -> None:
@@ -176,7 +152,7 @@ class Tchebycheff:
 
 
 @dataclass(frozen=True)
-class SmoothTchebycheff:
+class SmoothTchebycheff(Defaults):
     """``"smooth_tchebycheff"``: its smooth form, arXiv 2402.19078. See :mod:`rvpo.core.scalarise`.
 
     Attributes:
@@ -184,11 +160,7 @@ class SmoothTchebycheff:
     """
 
     whiten: ClassVar[str] = "group"
-    dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
-    names_channels: ClassVar[tuple[str, ...]] = ()
-    risk: ClassVar[float] = 0.0
     mu: float = 0.1
 
     def __post_init__(self) -> None:
