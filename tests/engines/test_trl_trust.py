@@ -26,7 +26,7 @@ from tiny_run import (
     steps,
 )
 
-from rvpo.engines.trl.memory import rows_to_judge_twice
+from rvpo.engines.trl.judged_twice import rows_to_judge_twice
 from rvpo.errors import ConfigError
 from rvpo.rewards.rubric import Question, RubricReward, Verdict
 from rvpo.trl import RVPOConfig

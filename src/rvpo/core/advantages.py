@@ -115,7 +115,7 @@ def compute(
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     applies = _check_rewards(rewards, applies, config)
-    partition = _partition(rewards, groups, num_generations)
+    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide).masked_fill(~applies, torch.nan)
@@ -189,15 +189,6 @@ def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:
     total = (w * ~scores.missing).sum(-1) * takes_part
     mean = total.sum() / takes_part.sum().clamp(min=1)
     return mean.masked_fill(mean == 0, 1.0)
-
-
-def _partition(rewards: Tensor, groups: Tensor | None, num_generations: int | None) -> Groups:
-    if (groups is None) == (num_generations is None):
-        seen = "neither" if groups is None else "both"
-        raise RewardError(f"{seen} of groups and num_generations given: pass exactly one of them")
-    if num_generations is not None:
-        return Groups.from_blocks(rewards.shape[0], num_generations, rewards.device)
-    return Groups.from_ids(torch.as_tensor(groups, device=rewards.device), rewards.shape[0])
 
 
 def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageConfig) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rvpo.core.groups import Groups
 from rvpo.core.run_channels import Channels, Range
 from rvpo.errors import RewardError
 
@@ -85,7 +86,8 @@ def assemble(
     names: Sequence[str],
     families: Sequence[Family],
     *,
-    num_generations: int,
+    num_generations: int | None = None,
+    groups: Tensor | None = None,
     weights: Tensor | Sequence[float] | None = None,
     ranges: Sequence[Range | None] | None = None,
 ) -> ChannelScores:
@@ -96,17 +98,19 @@ def assemble(
             only monitored.
         names: F names of the reward functions.
         families: those of them that have channels of their own.
-        num_generations: G; rows are in blocks of G.
+        num_generations: G, for rows in blocks of G, or else ``groups``.
+        groups: (N,) integer group ids in any order.
         weights: (F,) importance of the functions; a family's multiplies the weights of its scores. None: all 1.
         ranges: (F,) lowest and highest reward of the functions; scores of a family lie in [0, 1].
 
     Raises:
         RewardError: a family is no column or has another number of rows, or the rows of a group differ in channels.
     """
+    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device).index.tolist()
     function_weights = torch.ones(len(names)) if weights is None else torch.as_tensor(weights)
     weight_of = dict(zip(names, function_weights.tolist(), strict=True))
     for family in families:
-        _check(family, rewards.shape[0], names, num_generations)
+        _check(family, rewards.shape[0], names, partition)
     replaced = {family.name for family in families if not family.only_monitored}
     kept = [j for j, name in enumerate(names) if name not in replaced]
     every = torch.ones_like(rewards, dtype=torch.bool)
@@ -173,16 +177,17 @@ def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.de
     return mask.to(device)
 
 
-def _check(family: Family, rows: int, names: Sequence[str], num_generations: int) -> None:
+def _check(family: Family, rows: int, names: Sequence[str], groups: Sequence[int]) -> None:
     if family.name not in names:
         raise RewardError(f"family {family.name!r} is no reward function; those are {', '.join(names)}")
     if len(family.rows) != rows:
         raise RewardError(f"{family.name!r} has scores for {len(family.rows)} completions, allowed are {rows}")
-    for start in range(0, rows, num_generations):
-        first = [score.channel for score in family.rows[start]]
-        for i in range(start, min(start + num_generations, rows)):
-            if [score.channel for score in family.rows[i]] != first:
-                raise RewardError(
-                    f"{family.name!r}: completions {start} and {i} answer one prompt, but have other channels: a "
-                    "rubric belongs to the prompt, so give each row of the data its own"
-                )
+    first: dict[int, tuple[int, list[str]]] = {}
+    for i, (group, row) in enumerate(zip(groups, family.rows, strict=True)):
+        channels = [score.channel for score in row]
+        j, expected = first.setdefault(group, (i, channels))
+        if channels != expected:
+            raise RewardError(
+                f"{family.name!r}: completions {j} and {i} answer one prompt, but have other channels: a rubric "
+                "belongs to the prompt, so give each row of the data its own"
+            )

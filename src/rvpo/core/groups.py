@@ -29,6 +29,20 @@ class Groups:
     block: int | None = None
 
     @classmethod
+    def of(cls, rows: int, ids: Tensor | None, num_generations: int | None, device: torch.device) -> Groups:
+        """Group rows by the one of ``ids`` and ``num_generations`` that is given.
+
+        Raises:
+            RewardError: both or none of them are, or it does not fit the rows.
+        """
+        if (ids is None) == (num_generations is None):
+            seen = "neither" if ids is None else "both"
+            raise RewardError(f"{seen} of groups and num_generations given: pass exactly one of them")
+        if num_generations is not None:
+            return cls.from_blocks(rows, num_generations, device)
+        return cls.from_ids(torch.as_tensor(ids, device=device), rows)
+
+    @classmethod
     def from_ids(cls, ids: Tensor, rows: int) -> Groups:
         """Group rows by integer id. Ids may come in any order and groups may differ in size.
 

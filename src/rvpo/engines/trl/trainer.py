@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
 
-from rvpo.core import AdvantageConfig, Advantages, Channels, compute
-from rvpo.core.channels import Family, assemble
-from rvpo.core.diagnostics import rarely_met
+from rvpo.core import AdvantageConfig, Advantages
+from rvpo.core.channels import Family
+from rvpo.engines.aggregator import Aggregator
+from rvpo.engines.memory import Again
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
-from rvpo.engines.trl.memory import Again, Memory, rows_to_judge_twice, second_judgement
+from rvpo.engines.trl.judged_twice import rows_to_judge_twice, second_judgement
 from rvpo.engines.trl.rubrics import RandomState, VerdictTable, gather_families, judge_totals
-from rvpo.errors import ConfigError, EngineError, JudgeError, RewardError
+from rvpo.errors import ConfigError, EngineError, JudgeError
 from rvpo.rewards.rubric import RubricReward
 from rvpo.rewards.rubric.reward import too_many_missing
-
-logger = logging.getLogger(__name__)
 
 
 class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -66,8 +63,6 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             name = model if isinstance(model, str) else model.config._name_or_path
             args = RVPOConfig(f"{Path(name).name}-RVPO")
         self._channel_rewards: torch.Tensor | None = None
-        self._recent_rewards: dict[str, torch.Tensor] = {}
-        self._warned = False
         self._again: Again | None = None
         self._train_sampler: Any = None
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
@@ -77,7 +72,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"{names.count(twice[0])} reward functions are named {twice[0]!r}, so their metrics and columns would "
                 "overwrite each other: give each its own __name__"
             )
-        self._memory = Memory(self.args, self.reward_funcs, names)
+        own_ranges = [getattr(function, "reward_range", None) for function in self.reward_funcs]
+        self._aggregator = Aggregator(self.args, names, own_ranges, judge_twice=bool(self.args.judge_twice))
         self._rubric_rewards = [function for function in self.reward_funcs if isinstance(function, RubricReward)]
         self._verdicts = VerdictTable(Path(self.args.output_dir) / "verdicts")
         self._after_step = RandomState()
@@ -142,49 +138,23 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self, mode: str, rewards: torch.Tensor, families: list[Family], config: AdvantageConfig
     ) -> Advantages:
         """Aggregate the channels of all processes, and log what they say."""
-        generations = self.num_generations if mode == "train" else self.num_generations_eval
-        names, table = self.reward_func_names, None
-        values, weights, applies = rewards, self.reward_weights, None
-        channels = Channels.columns(names, self._memory.ranges, rewards.device)
-        try:
-            if families:
-                table = assemble(
-                    rewards,
-                    names,
-                    families,
-                    num_generations=generations,
-                    weights=self.reward_weights,
-                    ranges=self._memory.ranges,
-                )
-                values, weights, applies, channels = table.values, table.weights, table.applies, table.channels
-            result = compute(
-                values,
-                config,
-                num_generations=generations,
-                weights=weights,
-                applies=applies,
-                channels=channels,
-                reliability=self._memory.reliability(channels),
-                state=self._memory.state,
-            )
-        except RewardError as error:
-            hint = ", as reward_ranges, or `range` in a recipe" if "no range was declared" in str(error) else ""
-            raise RewardError(f"{error}{hint} (channels in order: {', '.join(names)})") from error
-        ours = {**result.rule_metrics, **self._memory.metrics(channels)}  # as used, before this batch is learned from
-        if mode == "train":
-            pairs = self._again.pairs(names, rewards, families, table) if self._again else {}
-            self._memory.learn(result, channels, pairs)
-        metrics = {f"rvpo/{key}": value for key, value in result.metrics(table.cells if table else names).items()}
-        metrics |= {f"rvpo/{key}": value for key, value in ours.items()}
-        for key, value in metrics.items():
+        done = self._aggregator(
+            rewards,
+            families,
+            config,
+            weights=self.reward_weights,
+            num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
+            learn=mode == "train",
+            again=self._again,
+        )
+        for key, value in done.metrics.items():
             self._metrics[mode][key].append(value)
         for key, value in judge_totals(self._rubric_rewards).items():
             self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
-        if mode == "train":
-            self._warn_of_rarely_met(result, table.cells if table else names, config.risk)
-        if table and self.log_completions and self.accelerator.is_main_process:
-            self._verdicts.add(mode, self.state.global_step + (mode == "train"), families, table, result)
-        return result
+        if done.table and self.log_completions and self.accelerator.is_main_process:
+            step = self.state.global_step + (mode == "train")
+            self._verdicts.add(mode, step, families, done.table, done.result)
+        return done.result
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -219,36 +189,6 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
         return float(self.state.global_step / max(self.state.max_steps - 1, 1))
 
-    def _warn_of_rarely_met(
-        self, result: Advantages, names: Sequence[str] | Mapping[str, torch.Tensor], risk: float
-    ) -> None:
-        """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
-        if self._warned:
-            return
-        counts = (result.responsibilities != 0).any(0) | result.live.any(0)
-        cells = (
-            names
-            if isinstance(names, Mapping)
-            else {name: (slice(None), j) for j, name in enumerate(names) if bool(counts[j])}
-        )
-        rare = []
-        for name, where in cells.items():
-            met = result.rewards[where]
-            before = self._recent_rewards.get(name)
-            recent = (met if before is None else torch.cat([before, met]))[-1024:]
-            self._recent_rewards[name] = recent
-            if risk >= 1 and rarely_met(recent[:, None])[0]:
-                rare.append(name)
-        if rare:
-            self._warned, self._recent_rewards = True, {}
-            logger.warning(
-                "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
-                "of rollouts (by a reward above the middle of its range): train with method='lift', which lifts them, "
-                "or warm-start the model on examples that meet them. This warning is shown once.",
-                risk,
-                f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
-            )
-
     # A checkpoint may fall between two generations (num_iterations > 1 or steps_per_generation above the accumulation
     # steps). TRL restarts its step counter at 0 on resume, which would pair the wrong prompts with the wrong step, and
     # its order of prompts at that of the first epoch.
@@ -258,7 +198,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
             buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
         if self.accelerator.is_main_process:
-            self._memory.save(folder)
+            self._aggregator.memory.save(folder)
         # Last, because a checkpoint is complete once TRL has written its trainer state.
         super()._save_checkpoint(model, trial)
         self._saved_step = self.state.global_step
@@ -271,7 +211,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self._saved_step = self.state.global_step
-            self._memory.load(Path(checkpoint))
+            self._aggregator.memory.load(Path(checkpoint))
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
             if self._train_sampler is not None:  # None for an iterable dataset
                 # Not a product of steps, because an epoch's last step may accumulate fewer batches.

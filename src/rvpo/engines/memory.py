@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from rvpo.core import Advantages, Channels
 from rvpo.core.channels import ChannelScores, Family
 from rvpo.core.run_channels import Range, State, check_ranges
 from rvpo.core.trust import Evidence, Trust
-from rvpo.engines.trl.config import RVPOConfig
+from rvpo.engines.options import AggregationOptions
 from rvpo.errors import ConfigError
-from rvpo.rewards.rubric import RubricReward
 
 logger = logging.getLogger(__name__)
 
@@ -37,26 +34,39 @@ class Memory:
         state: of the method; see :mod:`rvpo.core.run_channels`.
     """
 
-    def __init__(self, args: RVPOConfig, functions: Sequence[Any], names: Sequence[str]) -> None:
-        """Take the options of the channels from the config, else from the functions themselves.
+    def __init__(
+        self,
+        options: AggregationOptions,
+        names: Sequence[str],
+        own_ranges: Sequence[Range | None],
+        *,
+        judge_twice: bool = False,
+    ) -> None:
+        """Take the options of the channels from the config, else from the reward functions themselves.
+
+        Args:
+            options: of the engine.
+            names: of the reward functions.
+            own_ranges: what these say of their lowest and highest reward.
+            judge_twice: whether reliabilities are estimated from completions that are judged twice.
 
         Raises:
             ConfigError: an option for a channel that is not there, or a range that is none.
         """
-        given: Mapping[str, Any] = args.reward_ranges or {}  # type: ignore[assignment]
-        self._given: Mapping[str, float] = args.reliability or {}  # type: ignore[assignment]
+        given: Mapping[str, Any] = options.reward_ranges or {}  # type: ignore[assignment]
+        self._given: Mapping[str, float] = options.reliability or {}  # type: ignore[assignment]
         # A rubric's labels are channels, too, and not known before the first step; their scores lie in [0, 1].
         functions_of = [name.split("/")[0] for name in self._given]
-        rule = args.advantage_config(progress=0.0).rule
+        rule = options.advantage_config(progress=0.0).rule
         named = [name.split("/")[0] for name in rule.names_channels]
-        for option, mapping in (("reward_ranges", list(given)), ("reliability", functions_of), (args.method, named)):
+        for option, mapping in (("reward_ranges", list(given)), ("reliability", functions_of), (options.method, named)):
             if unknown := [name for name in mapping if name not in names]:
                 raise ConfigError(f"{option} names the channel {unknown[0]!r}; the channels are {', '.join(names)}")
-        own = {name: getattr(function, "reward_range", None) for name, function in zip(names, functions, strict=True)}
-        self.ranges: tuple[Range | None, ...] = check_ranges([given.get(name, own[name]) for name in names], len(names))
+        ranges = [given.get(name, own) for name, own in zip(names, own_ranges, strict=True)]
+        self.ranges: tuple[Range | None, ...] = check_ranges(ranges, len(names))
         self.state: State = {}
-        self._method, self._remembers = args.method, rule.remembers
-        self._trust = Trust() if args.judge_twice else None
+        self._method, self._remembers = options.method, rule.remembers
+        self._trust = Trust() if judge_twice else None
         self._evidence = Evidence()
 
     def reliability(self, channels: Channels) -> Tensor | None:
@@ -110,17 +120,6 @@ class Memory:
         self._evidence = Evidence.from_state(state.get("evidence"))
 
 
-def rows_to_judge_twice(share: float, rows: int, seed: int, step: int) -> list[int]:
-    """Choose which of a process's completions are scored a second time: the same rows on every process.
-
-    With a generator of their own, so that the run draws the same prompts and completions with and without.
-    """
-    if not share:
-        return []
-    count = max(1, round(share * rows))
-    return sorted(random.Random(f"{seed}/{step}").sample(range(rows), count))
-
-
 @dataclass(frozen=True)
 class Again:
     """Completions that were scored a second time.
@@ -155,22 +154,3 @@ class Again:
                     values = tuple(math.nan if score.value is None else score.value for score in (first, second))
                     pairs.setdefault(table.channels.names[channels[j]], []).append(values)  # type: ignore[arg-type]
         return pairs
-
-
-@contextmanager
-def second_judgement(trainer: Any, rubrics: Sequence[RubricReward], rows: Sequence[int]) -> Iterator[None]:
-    """Let reward functions run a second time without traces: no extra columns or metrics, the first verdicts kept."""
-    first = [reward.latest for reward in rubrics]
-    environments = trainer.environments
-    trainer._log_completion_extra = trainer._log_metric = lambda *_, **__: None
-    if environments is not None:
-        trainer.environments = [environments[i] for i in rows]
-    for reward in rubrics:
-        reward.repeat = 1
-    try:
-        yield
-    finally:
-        del trainer._log_completion_extra, trainer._log_metric  # the methods are there again
-        trainer.environments = environments
-        for reward, latest in zip(rubrics, first, strict=True):
-            reward.repeat, reward.latest = 0, latest
