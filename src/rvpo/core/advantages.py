@@ -151,6 +151,7 @@ def compute(
         missing=scores.missing & applies,
         applies=applies,
         signal=(scores.live & (w > 0)).any(-1),
+        takes_part=takes_part,
         rewards=rewards,
         groups=partition,
         state=outcome.state,

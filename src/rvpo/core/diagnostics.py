@@ -39,6 +39,7 @@ class Advantages:
         missing: (N, M) bool, True where the reward was NaN although the channel applies.
         applies: (N, M) bool, False where the column is no channel of that completion's prompt (padding).
         signal: (N,) bool, True where at least one channel of positive weight is live.
+        takes_part: (N,) bool, True for the rows that the whitening counts.
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
         state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``): plain data,
@@ -54,6 +55,7 @@ class Advantages:
     missing: Tensor
     applies: Tensor
     signal: Tensor
+    takes_part: Tensor
     rewards: Tensor
     groups: Groups
     state: Mapping[str, Any] = field(default_factory=dict)

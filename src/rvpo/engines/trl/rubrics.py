@@ -9,35 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate.utils import gather_object
 
 from rvpo.core import Advantages
 from rvpo.core.channels import ChannelScores, Family
+from rvpo.engines import records
 from rvpo.rewards.rubric import RubricReward
-
-SCHEMA = pa.schema(
-    {
-        "step": pa.int64(),  # the training step that first uses the completion, from 1; for an evaluation, the last
-        "completion": pa.int64(),  # its row among the step's completions, as in completions/
-        "group": pa.int64(),
-        "reward_function": pa.string(),
-        "criterion": pa.string(),
-        "text": pa.string(),
-        "labels": pa.list_(pa.string()),
-        "weight": pa.float64(),
-        "reward": pa.float64(),  # null where missing
-        "reason": pa.string(),  # why it is missing
-        "detail": pa.string(),
-        "live": pa.bool_(),
-        "z": pa.float64(),  # null where missing
-        "responsibility": pa.float64(),
-        "advantage": pa.float64(),  # of the completion
-    }
-)
-"""Columns of ``verdicts/verdicts_{step}.parquet``: one row a completion and criterion."""
 
 
 def gather_families(rewards: Sequence[RubricReward]) -> list[Family]:
@@ -84,7 +62,10 @@ class RandomState:
 
 
 class VerdictTable:
-    """Writes a parquet file for each step, again when the step generates more. A resumed run overwrites its steps."""
+    """Writes ``verdicts_{step}.parquet`` for each step, again when it generates more.
+
+    A resumed run overwrites its steps. One row a completion and rubric criterion; :data:`rvpo.engines.records.SCHEMA` has the columns.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Write below ``folder``, which is made on first use."""
@@ -98,33 +79,6 @@ class VerdictTable:
         name = f"{'verdicts' if mode == 'train' else 'eval'}_{step:05d}.parquet"
         if name != self._name:
             self._name, self._rows, self._completions = name, [], 0
-        groups, advantages = result.groups.index.tolist(), result.advantages.tolist()
-        z, live, responsibility = result.z.tolist(), result.live.tolist(), result.responsibilities.tolist()
-        for family in families:
-            first = table.first_column[family.name]
-            for i, row in enumerate(family.rows):
-                for column, score in enumerate(row, first):
-                    self._rows.append(
-                        {
-                            "step": step,
-                            "completion": self._completions + i,
-                            "group": groups[i],
-                            "reward_function": family.name,
-                            "criterion": score.channel,
-                            "text": score.text,
-                            "labels": list(score.labels),
-                            "weight": score.weight,
-                            "reward": score.value,
-                            "reason": score.reason,
-                            "detail": score.detail,
-                            "live": live[i][column],
-                            "z": None if score.value is None else z[i][column],
-                            "responsibility": responsibility[i][column],
-                            "advantage": advantages[i],
-                        }
-                    )
-        self._completions += len(advantages)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{name}.partial"
-        pq.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), partial)
-        partial.replace(self.folder / name)
+        self._rows += records.family_rows(step, families, table, result, self._completions)
+        self._completions += len(result.advantages)
+        records.write(self.folder / name, self._rows)

@@ -1,0 +1,16 @@
+"""verl: every rule of ``rvpo.core`` in verl's v1 trainer, started as ``python -m rvpo.verl <verl's overrides>``.
+
+The seam, for verl 0.9.1, whose estimators never see the single rewards of a completion: ``trainer.py`` subclasses
+verl's trainers through its registry, fetches what the reward function returned (``extra_fields["reward_extra_info"]``)
+and hands it to the advantage estimator that ``estimator.py`` registers; ``main.py`` gives verl's ``run_ppo`` a task
+runner that knows both. Nothing of verl is patched or copied. Module by module::
+
+    options.py    what stands under ``algorithm.rvpo``, checked before Ray starts
+    rewards.py    our rewards and judges as verl's ``custom_reward_function``
+    wire.py       how channels that differ from prompt to prompt travel from there to the trainer
+    rows.py       which rows of a batch vote, and their channels
+    estimator.py  one advantage a completion -> verl's token-level tensor
+    trainer.py    the step: fetch, aggregate, log; state in verl's checkpoints
+    records.py    one file a step with every channel of every completion
+    data.py       our prompts -> verl's parquet files
+"""

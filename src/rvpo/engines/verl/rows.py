@@ -1,0 +1,134 @@
+"""Which rows of a batch of verl's vote, and the channels of those that do.
+
+A row is one output of an agent loop. A session (one rollout of a prompt) may have several outputs, for example where a
+context was cut; they share one reward, and so the session counts once. Padding, which verl appends where the batch
+cannot be divided by its workers, has no reward and must not vote.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core.channels import Family, Score
+from rvpo.engines.verl import wire
+from rvpo.errors import RewardError
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of a batch, in order of their first row.
+
+    Attributes:
+        names: S names, ``{uid}_{session}``.
+        groups: (S,) int64, which prompt each answers.
+        final: the row of each session's last output, which has its reward.
+        of_row: (B,) int64, the session of each row; -1 for padding.
+    """
+
+    names: list[str]
+    groups: Tensor
+    final: list[int]
+    of_row: Tensor
+
+    @classmethod
+    def read(cls, keys: Sequence[str], tags: Sequence[Mapping[str, Any]]) -> Sessions:
+        """Read them off the batch's keys, ``{uid}_{session}_{output}``, and tags.
+
+        Raises:
+            RewardError: no row is a rollout, or a key is not of that form.
+        """
+        names: dict[str, int] = {}
+        final: list[tuple[int, int]] = []
+        uids: dict[str, int] = {}
+        groups: list[int] = []
+        of_row: list[int] = []
+        for row, (key, tag) in enumerate(zip(keys, tags, strict=True)):
+            if tag.get("is_padding", False):
+                of_row.append(-1)
+                continue
+            name, _, output = key.rpartition("_")
+            uid, _, session = name.rpartition("_")
+            if not uid or not session or not output.isdecimal():
+                raise RewardError(
+                    f"a row of verl's batch has the key {key!r}, allowed is uid_session_output: this version's batches "
+                    "are not those that rvpo relies on, see `rvpo doctor`"
+                )
+            if name not in names:
+                names[name] = len(names)
+                final.append((-1, -1))
+                groups.append(uids.setdefault(uid, len(uids)))
+            i = names[name]
+            final[i] = max(final[i], (int(output), row))
+            of_row.append(i)
+        if not names:
+            raise RewardError(f"none of the {len(keys)} rows of verl's batch is a rollout: all of them are padding")
+        return cls(list(names), torch.tensor(groups), [row for _, row in final], torch.tensor(of_row))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Give every row its session's value, (S,) -> (B,); 0 for padding."""
+        padded = torch.cat([values, values.new_zeros(1)])
+        return padded[self.of_row]  # -1 is the last entry
+
+
+def read_channels(infos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Tensor, list[Family]]:
+    """Read the rewards that a reward function returned for each session.
+
+    Args:
+        infos: S mappings, each what the function returned: numbers under the names of rewards, and the text of
+            :mod:`rvpo.engines.verl.wire` under ``rvpo`` where rewards have channels of their own.
+        names: F names of the rewards.
+
+    Returns:
+        ``rewards`` (S, F) in float64, NaN where missing (None or NaN) and where the reward is a family, and the
+        families.
+
+    Raises:
+        RewardError: a name is in none of the two places or in both, the text names a reward that ``names`` does not, or
+            a reward is no number.
+    """
+    texts = [wire.parse(info[wire.KEY]) if wire.KEY in info else {} for info in infos]
+    rows: dict[str, list[list[Score]]] = {name: [] for name in names if any(name in text for text in texts)}
+    for info, text in zip(infos, texts, strict=True):
+        if unknown := [name for name in text if name not in names]:
+            raise RewardError(
+                f"the reward function returned channels of {unknown[0]!r}, which is none of the rewards "
+                f"{', '.join(names)}: name it in algorithm.rvpo.reward_keys, too"
+            )
+        for name, scores in rows.items():
+            if name in info:
+                raise RewardError(
+                    f"the reward function returned {name!r} as a number and with channels of its own (key "
+                    f"{wire.KEY!r}): return it in one of the two ways"
+                )
+            scores.append(text.get(name, []))
+    values = [[math.nan if name in rows else _number(info, name) for name in names] for info in infos]
+    families = [Family(name, scores) for name, scores in rows.items()]
+    return torch.tensor(values, dtype=torch.float64), families
+
+
+def _number(info: Mapping[str, Any], name: str) -> float:
+    if name not in info:
+        seen = ", ".join(str(key) for key in info) or "nothing"
+        raise RewardError(
+            f"the reward function returned {seen}, but not the reward {name!r}: it returns a dict with a number for "
+            "each name in algorithm.rvpo.reward_keys, None (or NaN) where it could not be scored"
+        )
+    value = info[name]
+    if value is None:
+        return math.nan
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise RewardError(
+        f"the reward {name!r} is {reprlib.repr(value)}, a {type(value).__name__}; allowed is a number, or None where "
+        "it could not be scored"
+    )
