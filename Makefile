@@ -2,14 +2,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# verl cannot live in one environment with TRL.
+VENV_VERL ?= .venv-verl
+BIN_VERL := $(VENV_VERL)/bin
 
-.PHONY: quickstart test lint check clean
+.PHONY: quickstart test test-trl test-verl lint check clean
 
 quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
 	$(BIN)/rvpo quickstart
 
-test: $(VENV)/.installed  ## Run the tests
+test: test-trl test-verl  ## Run the tests
+
+test-trl: $(VENV)/.installed  ## All but those of the verl engine
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-verl: $(VENV_VERL)/.installed  ## Those of the verl engine: Ray and verl on the CPU
+	$(BIN_VERL)/python -m pytest tests/verl
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(BIN)/ruff check .
@@ -23,5 +31,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-clean:  ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+$(VENV_VERL)/.installed: pyproject.toml constraints-verl.txt
+	$(PYTHON) -m venv $(VENV_VERL)
+	$(BIN_VERL)/python -m pip install --quiet -c constraints-verl.txt -e '.[dev-verl]'
+	touch $@
+
+clean:  ## Remove the environments and caches
+	rm -rf $(VENV) $(VENV_VERL) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,15 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# verl and TRL exclude each other, so each has its own environment: `make test-trl`, `make test-verl`.
+HAS_VERL = any(importlib.metadata.packages_distributions().get("verl", []))
+collect_ignore = ["contract", "engines", "property", "unit"] if HAS_VERL else ["verl"]
+
+
+def pytest_report_header() -> str:
+    return "environment of verl: tests/verl alone" if HAS_VERL else "environment of TRL: without tests/verl"
+
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -155,6 +155,38 @@ def _print_table(table: dict[str, dict[str, float | None]]) -> None:
         typer.echo(f"{name:<{width}}  {mean:>6}  {line['number']:>7.0f}  {line['missing']:>7.1%}")
 
 
+@app.command("verl-data")
+def verl_data(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, of which the sections data and eval_data are read.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example data.path=train.parquet data.limit=512")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for train.parquet and eval.parquet. Its name is the rows' data_source.")
+    ] = Path("data/verl"),
+) -> None:
+    """Write a recipe's data as the parquet files that verl trains on.
+
+    `data` takes every option of rvpo.data.load_prompts. For a run on verl, give the files as data.train_files and
+    data.val_files; its reward functions find prompt and columns in each row's extra_info.
+    """
+    from rvpo.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from rvpo.data import load_prompts
+    from rvpo.engines.verl.data import write_parquet
+
+    for split, section in (("train", loaded.data), ("eval", loaded.eval_data)):
+        if section is None:
+            continue
+        typer.echo(f"reading {section.path}", err=True)
+        options = section.model_dump()
+        dataset = load_prompts(options.pop("path"), **options)
+        path = out / f"{split}.parquet"
+        write_parquet(dataset, path, data_source=out.resolve().name, split=split)
+        typer.echo(f"{len(dataset)} prompts: {path}")
+
+
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for report, plot and numbers.")] = Path("runs/quickstart"),
@@ -190,7 +222,7 @@ def doctor() -> None:
         missing = capability.missing
         state = f"missing {', '.join(missing)}: {capability.command}" if missing else "works"
         typer.echo(f"{capability.what:<40}{state}")
-    for note in checks.untested():
+    for note in checks.conflicts() + checks.untested():
         typer.echo(f"note: {note}")
 
 

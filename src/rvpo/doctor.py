@@ -10,7 +10,20 @@ from dataclasses import dataclass
 
 import rvpo
 
-PACKAGES = ("rvpo", "torch", "trl", "transformers", "accelerate", "datasets", "peft", "matplotlib", "gguf", "vllm")
+PACKAGES = (
+    "rvpo",
+    "torch",
+    "trl",
+    "verl",
+    "ray",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "peft",
+    "matplotlib",
+    "gguf",
+    "vllm",
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +48,19 @@ class Capability:
     @property
     def command(self) -> str:
         """The command that installs them; for our own extras, in the clone."""
-        ours = "-c constraints.txt -e " if self.install.startswith(".") else ""
+        ours = f"-c {self.constraints} -e " if self.install.startswith(".") else ""
         return f"pip install {ours}'{self.install}'"
+
+    @property
+    def constraints(self) -> str:
+        """The file with the versions that were tested together."""
+        return "constraints-verl.txt" if "verl" in self.install else "constraints.txt"
 
 
 CAPABILITIES = (
     Capability("rvpo.advantages (the algorithm)", ("torch",), "."),
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
+    Capability("rvpo.verl (verl engine)", ("verl", "TransferQueue", "hydra-core"), ".[verl]"),
     Capability("rubric rewards with a server or rules", ("openai", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
@@ -51,8 +70,9 @@ CAPABILITIES = (
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 
-# trl 1.16's seam is private: another minor version may have moved it.
+# The engines' seams are private: another version may have moved them.
 TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
+TESTED_WITH_VERL = {"verl": "0.9.1", "transformers": "5.10", "torch": "2.13"}
 
 
 def installed(name: str) -> str | None:
@@ -80,11 +100,24 @@ def versions() -> dict[str, object]:
     }
 
 
+def conflicts() -> list[str]:
+    """Return a note where both engines are installed, of which verl then does not work."""
+    if installed("trl") is None or installed("verl") is None:
+        return []
+    return [
+        "trl and verl are both installed, but verl needs transformers < 5.11 and fails where trl can be imported: give "
+        "each an environment of its own, with '.[trl]' or '.[verl]'"
+    ]
+
+
 def untested() -> list[str]:
     """Return a note for each installed package whose version differs from the tested one."""
+    tested, file = (TESTED, "constraints.txt")
+    if installed("verl") is not None and installed("trl") is None:
+        tested, file = TESTED_WITH_VERL, "constraints-verl.txt"
     notes = []
-    for name, version in TESTED.items():
+    for name, version in tested.items():
         seen = installed(name)
-        if seen is not None and not seen.startswith(version + "."):
-            notes.append(f"{name} {seen} is installed, tested is {version}: install with -c constraints.txt")
+        if seen is not None and not f"{seen}.".startswith(f"{version}."):
+            notes.append(f"{name} {seen} is installed, tested is {version}: install with -c {file}")
     return notes

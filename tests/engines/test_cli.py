@@ -40,6 +40,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["--help"], ["train", "quickstart", "doctor", "2605.05750"]),
         ([], ["train", "quickstart", "doctor"]),
         (["train", "--help"], ["recipe", "key=value", "--resume", "GRPOConfig", "metrics.jsonl"]),
+        (["verl-data", "--help"], ["recipe", "key=value", "--out", "eval_data", "data.train_files", "parquet"]),
         (["quickstart", "--help"], ["--out", "--seeds", "--processes", "three minutes"]),
         (["doctor", "--help"], ["what to install for what"]),
     ],

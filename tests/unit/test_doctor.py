@@ -38,7 +38,7 @@ def test_remedies_bring_what_is_needed(capability: doctor.Capability):
     if package != ".":
         assert capability.command == "pip install 'trl[vllm]'"  # pinned by TRL, which knows what it works with
         return
-    assert capability.command == f"pip install -c constraints.txt -e '{capability.install}'"
+    assert capability.command == f"pip install -c {capability.constraints} -e '{capability.install}'"
     requirements = PROJECT["dependencies"] + [
         line for extra in filter(None, extras.split(",")) for line in PROJECT["optional-dependencies"][extra]
     ]
@@ -47,9 +47,28 @@ def test_remedies_bring_what_is_needed(capability: doctor.Capability):
 
 
 def test_tested_versions_are_those_of_the_constraints():
-    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    for name, version in doctor.TESTED.items():
-        assert any(line.startswith(f"{name}=={version}.") for line in constraints), name
+    for file, tested in (("constraints.txt", doctor.TESTED), ("constraints-verl.txt", doctor.TESTED_WITH_VERL)):
+        constraints = (Path(__file__).parents[2] / file).read_text(encoding="utf-8").splitlines()
+        for name, version in tested.items():
+            assert any(f"{line}.".startswith(f"{name}=={version}.") for line in constraints), name
+
+
+def test_both_engines_in_one_environment_are_noted(monkeypatch: pytest.MonkeyPatch):
+    versions = {"trl": "1.16.0", "verl": "0.9.1"}
+    monkeypatch.setattr(doctor, "installed", versions.get)
+    (note,) = doctor.conflicts()
+    assert "trl and verl are both installed" in note
+    for engine in versions:
+        monkeypatch.setattr(doctor, "installed", {engine: versions[engine]}.get)
+        assert doctor.conflicts() == []
+
+
+def test_verl_has_versions_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    versions = {"verl": "0.9.1", "transformers": "5.23.0", "torch": "2.13.0"}
+    monkeypatch.setattr(doctor, "installed", versions.get)
+    assert doctor.untested() == [
+        "transformers 5.23.0 is installed, tested is 5.10: install with -c constraints-verl.txt"
+    ]
 
 
 def test_untested_versions_are_noted(monkeypatch: pytest.MonkeyPatch):

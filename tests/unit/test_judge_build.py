@@ -9,7 +9,7 @@ import pytest
 
 from rvpo.errors import ConfigError
 from rvpo.judges import MixedJudge, Question, RuleJudge, Verdict, load_judge
-from rvpo.judges.build import rubric_reward, with_cache
+from rvpo.judges.build import rubric_reward, with_cache, with_processes
 from rvpo.rewards.rubric import Criterion
 
 OWN = """\
@@ -145,3 +145,17 @@ def test_endpoint_judges_of_a_run_keep_their_verdicts_in_its_folder(tmp_path: Pa
     assert with_cache({"kind": "rule"}, path) == {"kind": "rule"}
     mixed = {"kind": "mixed", "judges": {"a": endpoint, "b": {"kind": "rule"}}}
     assert with_cache(mixed, path)["judges"] == {"a": {**endpoint, "cache": str(path)}, "b": {"kind": "rule"}}
+
+
+def test_endpoint_judges_of_several_processes_share_limits_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    endpoint = {"kind": "endpoint", "model": "m"}
+    shared = {**endpoint, "processes": 4, "cache": None}
+    assert with_processes(endpoint, 4) == shared
+    assert with_processes("http://host/v1#m", 4) == {**shared, "base_url": "http://host/v1"}
+    assert with_processes({**endpoint, "processes": 2}, 4) == {**shared, "processes": 2}
+    mixed = {"kind": "mixed", "judges": {"a": endpoint, "b": {"kind": "rule"}}}
+    assert with_processes(mixed, 4)["judges"] == {"a": shared, "b": {"kind": "rule"}}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert with_processes({**endpoint, "cache": "~/judge.sqlite"}, 4)["cache"] == str(tmp_path / "judge.sqlite")
+    with pytest.raises(ConfigError, match=r"judge\.cache is 'judge\.sqlite', allowed is an absolute path"):
+        with_processes({**endpoint, "cache": "judge.sqlite"}, 4)

@@ -323,10 +323,11 @@ def test_rates_are_spread_evenly(naps: list[float]):
     assert naps == pytest.approx([1.0, 1.0, 1.0, 5.0])
 
 
-def test_processes_share_concurrency_and_rates(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
+@pytest.mark.parametrize(("world", "options"), [("4", {}), ("2", {"processes": 4}), ("", {"processes": 4})])
+def test_processes_share_concurrency_and_rates(world: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
     with FaultServer(latency=0.02) as server:
-        judge(make(server, concurrency=12), questions(8))
+        judge(make(server, concurrency=12, **options), questions(8))
         assert server.max_in_flight == 3
 
 
@@ -754,6 +755,7 @@ def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pyt
         ({"retries": 1.5}, "retries=1.5; allowed: a whole number of at least 0"),
         ({"max_calls": -1}, "of at least 0 or None"),
         ({"requests_per_minute": 0}, "requests_per_minute=0"),
+        ({"processes": 0}, "processes=0; allowed: a whole number of at least 1 or None"),
         ({"model": " "}, "allowed: the name under which the server knows it"),
         ({"cache": ""}, "next step: name a file"),
         ({"base_url": "localhost:8000"}, "allowed: a URL such as"),

@@ -74,6 +74,16 @@ def test_what_is_no_verdict_is_missing_never_a_reward(answer: Any, reason: str):
     assert [(score.value, score.reason) for score in scores] == [(None, reason)] * 2
 
 
+def test_a_score_remembers_nothing():
+    """So calls may overlap; the call itself keeps its scores for the trainer."""
+    reward = RubricReward(Says(Verdict(0.75)))
+    called = asyncio.run(reward(["p"], ["c"], rubric=[RUBRIC]))
+    kept = reward.latest
+    totals, rows = asyncio.run(reward.score(["p", "q"], ["c", "d"], [RUBRIC, None]))
+    assert (totals, rows) == ([*called, None], [*kept, []])
+    assert reward.latest is kept
+
+
 def test_the_cause_of_our_own_errors_is_told():
     _, [[score, _]] = ask(Says(JudgeError("disk is full")))
     assert score.detail == "disk is full"

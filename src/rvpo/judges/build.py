@@ -70,13 +70,50 @@ def with_cache(spec: Any, path: Path) -> Any:
 
     ``cache: null`` in the spec stays no cache.
     """
+    return _each_endpoint(spec, lambda judge: {"cache": str(path), **judge})
+
+
+def with_processes(spec: Any, processes: int) -> Any:
+    """Return the spec for a run in which so many processes build it and share its limits and cache.
+
+    Raises:
+        ConfigError: the path of a cache is relative, which the processes would look for in different folders.
+    """
+    return _each_endpoint(spec, lambda judge: _shared(judge, processes))
+
+
+def kinds(spec: Any) -> set[str]:
+    """Return the kinds of judges that a spec names, those in a mixed one included."""
+    values = _from_text(spec) if isinstance(spec, str) else spec
+    if not isinstance(values, Mapping):
+        return {str(spec)}
+    if values.get("kind") == "mixed" and isinstance(values.get("judges"), Mapping):
+        return {kind for inner in values["judges"].values() for kind in kinds(inner)}
+    return {str(values.get("kind"))}
+
+
+def _shared(judge: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    cache = judge.get("cache")
+    if isinstance(cache, str) and cache:
+        path = Path(cache).expanduser()
+        if not path.is_absolute():
+            raise ConfigError(
+                f"judge.cache is {cache!r}, allowed is an absolute path (or ~/…), as the processes of the run work in "
+                "different folders: name a file on a disk of the machine"
+            )
+        cache = str(path)
+    return {"processes": processes, **judge, "cache": cache}
+
+
+def _each_endpoint(spec: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
+    """Return the spec, a short form as a mapping, with each endpoint judge in it changed."""
     values = _from_text(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping):
         return spec
     if values.get("kind") == "endpoint":
-        return {"cache": str(path), **values}
+        return change(values)
     if values.get("kind") == "mixed" and isinstance(values.get("judges"), Mapping):
-        return {**values, "judges": {name: with_cache(inner, path) for name, inner in values["judges"].items()}}
+        return {**values, "judges": {name: _each_endpoint(inner, change) for name, inner in values["judges"].items()}}
     return values
 
 

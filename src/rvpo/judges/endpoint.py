@@ -75,6 +75,7 @@ class EndpointJudge:
         temperature: float | None = 0.0,
         max_output_tokens: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        processes: int | None = None,
     ) -> None:
         """Open the cache; the server is not asked before :meth:`check` or :meth:`judge`.
 
@@ -92,8 +93,8 @@ class EndpointJudge:
                 once and for all, where the server rejects it.
             explain: ask for a short explanation before the verdict, with ``ask=criterion``; it becomes the verdict's
                 ``detail``.
-            concurrency: calls in flight, 1 to 1000. This and the two rates hold for the whole run: of ``WORLD_SIZE``
-                processes each takes an equal share (at least one call in flight).
+            concurrency: calls in flight, 1 to 1000. This and the two rates hold for the whole run: each of its
+                ``processes`` takes an equal share (at least one call in flight).
             requests_per_minute: None is no limit.
             tokens_per_minute: prompt and completion, estimated before a call and corrected after it; None is no limit.
             timeout: seconds for one attempt.
@@ -111,13 +112,14 @@ class EndpointJudge:
             max_output_tokens: of one answer; None is 512, and 16 more for each further criterion in it. Models that
                 reason need more. A probability always takes one.
             extra_body: further fields of a request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``.
+            processes: how many processes of the run build such a judge; None is ``WORLD_SIZE``, else 1.
 
         Raises:
             ConfigError: an option or combination cannot work.
             JudgeError: the cache file cannot be used.
         """
         check_options(locals())
-        world = max(1, int(os.environ.get("WORLD_SIZE") or 1))
+        world = processes or max(1, int(os.environ.get("WORLD_SIZE") or 1))
         rates = (rate and rate / world for rate in (requests_per_minute, tokens_per_minute))
         self._model, self._base_url, self._api_key_env = model, base_url, api_key_env
         self._verdict, self._ask, self._explain = verdict, ask, explain

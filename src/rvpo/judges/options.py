@@ -31,6 +31,7 @@ _NUMBERS = {
     "completion_price": (0, False, True),
     "temperature": (0, False, True),
     "max_output_tokens": (1, True, True),
+    "processes": (1, True, True),
 }
 
 

@@ -64,7 +64,8 @@ class RandomState:
 class VerdictTable:
     """Writes ``verdicts_{step}.parquet`` for each step, again when it generates more.
 
-    A resumed run overwrites its steps. One row a completion and rubric criterion; :data:`rvpo.engines.records.SCHEMA` has the columns.
+    One row a completion and rubric criterion; :data:`rvpo.engines.records.SCHEMA` has the columns. A resumed run
+    overwrites its steps.
     """
 
     def __init__(self, folder: Path) -> None:

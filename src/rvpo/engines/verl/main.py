@@ -13,7 +13,8 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
-from rvpo.engines.verl.options import ESTIMATORS, VerlOptions, read_options
+from rvpo.engines.verl.options import ESTIMATORS, VerlOptions, read_options, rewards_of_ours
+from rvpo.engines.verl.rewards import check_judges
 from rvpo.errors import RVPOError
 
 # Ray wraps what it decorates; a subclass needs the class itself.
@@ -37,16 +38,17 @@ def _train(config: DictConfig) -> None:
     auto_set_device(config)
     try:
         read_options(config)
+        check_judges(rewards_of_ours(config))
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
         run_ppo(config, task_runner_class=ray.remote(TaskRunner))
-    except RVPOError as error:
-        sys.exit(f"error: {error}")
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayTaskError as error:  # of the trainer's process; it passes for its cause, whole traces told
         if isinstance(error.cause, RVPOError):
             sys.exit(f"error: {error.cause}")
         raise
+    except RVPOError as error:
+        sys.exit(f"error: {error}")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from rvpo.core.run_channels import Range
 from rvpo.engines.options import AggregationOptions
 from rvpo.engines.verl.rewards import read_rewards
 from rvpo.errors import ConfigError
+from rvpo.recipe import RewardSection
 
 GRPO_NAMES = ("grpo-multi", "grpo_multi")
 """``algorithm.adv_estimator`` for GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""
@@ -144,7 +145,7 @@ def read_options(config: DictConfig) -> VerlOptions | None:
         )
     if unknown := [str(key) for key in given if key not in allowed]:
         raise unknown_option("algorithm.rvpo", unknown[0], allowed)
-    named, own_ranges = _rewards_of_ours(config) if "reward_keys" not in given else ({}, None)
+    named, own_ranges = _named_rewards(config) if "reward_keys" not in given else ({}, None)
     if not named and "reward_keys" not in given:
         named = {
             "reward_keys": _plain(algorithm.get("gdpo_reward_keys")),
@@ -166,17 +167,27 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _rewards_of_ours(config: DictConfig) -> tuple[dict[str, Any], list[Range | None] | None]:
-    """Return names, weights and reliabilities of the rewards, and their ranges, where they are our own function's."""
+def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
+    """Return the rewards where rvpo's own reward function gives them, else none; see :func:`read_rewards`."""
     function = config.reward.custom_reward_function
     if str(function.get("path")) != REWARDS_PATH:
+        return []
+    return read_rewards(_plain(function.get("reward_kwargs")) or {})
+
+
+def _named_rewards(config: DictConfig) -> tuple[dict[str, Any], list[Range | None] | None]:
+    """Return names, weights and reliabilities of the rewards, and their ranges, where they are our own function's."""
+    entries = rewards_of_ours(config)
+    if not entries:
         return {}, None
-    entries = read_rewards(_plain(function.get("reward_kwargs")) or {})
+    # The strictest, because verl's trainer does not know which of them a judge belongs to.
+    allowed = [entry.options["max_missing"] for entry in entries if "max_missing" in entry.options]
     trusted = {str(entry.name): entry.reliability for entry in entries if entry.reliability is not None}
     return {
         "reward_keys": [str(entry.name) for entry in entries],
         "reward_weights": {str(entry.name): entry.weight for entry in entries},
         "reliability": trusted or None,
+        "max_missing": min(allowed, default=None),
     }, [entry.range for entry in entries]
 
 

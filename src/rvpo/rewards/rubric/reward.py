@@ -130,26 +130,41 @@ class RubricReward:
                 f"reward {self.__name__!r} needs the column {self.column!r}; the data has {sorted(columns)}: read it "
                 "with layout rubrics, rar or healthbench, or set `column`"
             )
-        rubrics = [None if text is None else Rubric.from_json(text) for text in columns[self.column]]
+        totals, self.latest = await self.score(prompts, completions, columns[self.column])
+        return totals
+
+    async def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[Any], rubrics: Sequence[str | None]
+    ) -> tuple[list[float | None], list[list[Score]]]:
+        """Judge completions and remember nothing, so that calls may overlap.
+
+        Args:
+            prompts: N prompts.
+            completions: N completions, text or chat.
+            rubrics: N rubrics as JSON; None where a prompt has none.
+
+        Returns:
+            What the call returns, and what :attr:`latest` holds after it.
+        """
+        parsed = [None if text is None else Rubric.from_json(text) for text in rubrics]
         questions = [
             Question(prompt, completion_text(completion), self._criteria(rubric), self.repeat)
-            for prompt, completion, rubric in zip(prompts, completions, rubrics, strict=True)
+            for prompt, completion, rubric in zip(prompts, completions, parsed, strict=True)
             if rubric is not None
         ]
         answers = iter(await self._ask(questions))
         asked = iter(questions)
-        self.latest = []
         totals: list[float | None] = []
-        for rubric in rubrics:
+        rows: list[list[Score]] = []
+        for rubric in parsed:
             if rubric is None:
-                self.latest.append([])
                 totals.append(None)
+                rows.append([])
                 continue
             verdicts = next(answers)
-            criteria = next(asked).criteria
             totals.append(self._total(rubric, verdicts))
-            self.latest.append(self._scores(rubric, criteria, verdicts))
-        return totals
+            rows.append(self._scores(rubric, next(asked).criteria, verdicts))
+        return totals, rows
 
     def _criteria(self, rubric: Rubric) -> tuple[Criterion, ...]:
         return (overall(rubric),) if self.aggregation == "implicit" else rubric.criteria

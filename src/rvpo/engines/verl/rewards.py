@@ -1,0 +1,268 @@
+"""Our reward functions as verl's ``custom_reward_function``, one channel each (a rubric: one for each criterion).
+
+::
+
+    reward:
+      num_workers: 8
+      custom_reward_function:
+        path: pkg://rvpo.engines.verl.rewards
+        name: compute_score
+        reward_kwargs:
+          num_workers: ${reward.num_workers}    # so that the workers share a judge's limits
+          rewards: [format, {function: correctness, weight: 2.0}]   # entries as in `rewards` of our recipes
+
+What a reward function needs besides the completion comes from the row's ``extra_info`` (``rvpo verl-data`` writes it):
+
+- ``prompt``: the JSON text of the chat (or plain text), because verl hands no prompt to a reward function.
+- ``columns``: the JSON text of a mapping from names to values, the columns of the data.
+- Any other key is a column, too, as are ``data_source`` and ``ground_truth``; the latter is also the column ``answer``
+  where there is no other.
+
+Each worker is a process with an event loop. It builds each reward function once; async ones are awaited there, others
+run in threads, several at a time, so they must not share what a thread may not. Judges on a server keep their limits
+over all workers, and share verdicts through an SQLite ``cache``: all processes that use one file must run on one
+machine, so name a path on each machine's own disk. A local judge works, but every worker loads its own copy of the
+model: set ``reward.num_workers`` accordingly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import math
+import reprlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from rvpo.core.channels import Score
+from rvpo.data.generic import strict_json
+from rvpo.engines.verl import wire
+from rvpo.errors import ConfigError, DataError, RewardError
+from rvpo.judges.build import kinds, with_processes
+from rvpo.recipe import RewardSection, did_you_mean
+from rvpo.rewards.registry import (
+    FACTORIES,
+    PASSED,
+    RewardFunction,
+    load_object,
+    load_reward,
+    needed_arguments,
+)
+from rvpo.rewards.rubric import RubricReward
+
+logger = logging.getLogger(__name__)
+
+TAKEN = ("score", "reward", "pred", "uid", wire.KEY)
+"""Names that verl, or we, give another meaning beside the rewards."""
+
+_KEYWORDS = ("rewards", "num_workers")
+_FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # passed where verl serves a reward model itself
+_building = threading.Lock()
+_logged: set[type[Exception]] = set()
+
+
+async def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    **reward_kwargs: Any,
+) -> dict[str, float | str | None]:
+    """Score one completion; see the module's text.
+
+    A reward function that raises is a mistake of the run. verl would drop the completion, so the error is handed to
+    our trainer instead, which stops with it.
+
+    Args:
+        data_source: of the row.
+        solution_str: the completion's text without special tokens; what tools said stands in it, too.
+        ground_truth: of the row.
+        extra_info: of the row.
+        reward_kwargs: ``rewards`` and ``num_workers``, see :func:`read_rewards`.
+
+    Returns:
+        - ``score``: the weighted sum of the rewards, scaled up to all weights where some are missing; NaN where all
+          are. For verl's own metrics only: the trainer uses the others.
+        - under its name, the reward of each function that is one channel; None where missing, which verl's validation
+          leaves out of its means.
+        - ``rvpo``, where a rubric's criteria are the channels: the text of :mod:`rvpo.engines.verl.wire`.
+    """
+    kwargs = {key: value for key, value in reward_kwargs.items() if key not in _FROM_VERL}
+    try:
+        entries = read_rewards(kwargs)
+        functions = [_function(entry.model_dump_json(), kwargs.get("num_workers", 1)) for entry in entries]
+        row = _Row(solution_str, {"data_source": data_source, "ground_truth": ground_truth}, dict(extra_info or {}))
+        results = await asyncio.gather(*(row.score(*pair) for pair in zip(entries, functions, strict=True)))
+        return _returned(entries, results)
+    except Exception as error:
+        if type(error) not in _logged:  # one traceback, not one a completion
+            _logged.add(type(error))
+            logger.exception("a reward function failed")
+        return {"score": math.nan, wire.KEY: wire.write_error(error)}
+
+
+def _returned(
+    entries: Sequence[RewardSection], results: Sequence[tuple[float | None, list[Score] | None]]
+) -> dict[str, float | str | None]:
+    scored = [(entry.weight, value) for entry, (value, _) in zip(entries, results, strict=True) if value is not None]
+    part, whole = math.fsum(weight for weight, _ in scored), math.fsum(entry.weight for entry in entries)
+    score = math.fsum(weight * value for weight, value in scored) * whole / part if part else math.nan
+    named = {str(entry.name): result for entry, result in zip(entries, results, strict=True)}
+    single = {name: value for name, (value, scores) in named.items() if scores is None}
+    families = {name: scores for name, (_, scores) in named.items() if scores is not None}
+    return {"score": score, **single, **({wire.KEY: wire.write(families)} if families else {})}
+
+
+def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
+    """Check ``reward_kwargs`` and return its rewards, each with its name, and its range where it has one.
+
+    Nothing is built, so that the trainer can read it, too.
+
+    Args:
+        reward_kwargs: ``rewards``, entries as in a recipe, and ``num_workers``, how many processes build them.
+
+    Raises:
+        ConfigError: an unknown key, an entry that cannot work, or a name that is taken.
+    """
+    if unknown := [key for key in reward_kwargs if key not in _KEYWORDS]:
+        hint = did_you_mean(unknown[0], _KEYWORDS)
+        raise ConfigError(f"reward_kwargs.{unknown[0]} is no option{hint}; allowed are {', '.join(_KEYWORDS)}")
+    workers = reward_kwargs.get("num_workers", 1)
+    if type(workers) is not int or workers < 1:
+        raise ConfigError(
+            f"reward_kwargs.num_workers is {workers!r}, allowed is a whole number of at least 1: write "
+            "${reward.num_workers}"
+        )
+    rewards = reward_kwargs.get("rewards")
+    rewards = OmegaConf.to_container(rewards, resolve=True) if OmegaConf.is_config(rewards) else rewards
+    if not isinstance(rewards, Sequence) or isinstance(rewards, str) or not rewards:
+        raise ConfigError(f"reward_kwargs.rewards is {rewards!r}, allowed is a list of at least one reward")
+    entries = [_entry(i, value) for i, value in enumerate(rewards)]
+    names = [entry.name for entry in entries]
+    for i, name in enumerate(names):
+        if name in names[:i] or name in TAKEN:
+            owner = "verl" if name in TAKEN else "another reward"
+            raise ConfigError(f"reward_kwargs.rewards.{i} is called {name!r}, as {owner} is: give it another `name`")
+    return entries
+
+
+def check_judges(entries: Sequence[RewardSection]) -> None:
+    """Ask every judge on a server a first question, so that a dead one is found before anything else starts.
+
+    Raises:
+        JudgeError: one of them cannot work.
+    """
+    for entry in entries:
+        # A local judge belongs on the workers' machines; what a class of the user's own needs, nobody knows here.
+        if entry.function == "rubric" and kinds(entry.options.get("judge")) <= {"endpoint", "rule"}:
+            reward = load_reward(entry.function, entry.options, entry.name)
+            assert isinstance(reward, RubricReward)
+            asyncio.run(reward.check())
+
+
+def _entry(i: int, value: object) -> RewardSection:
+    try:
+        entry = RewardSection.model_validate({"function": value} if isinstance(value, str) else value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, ("reward_kwargs", "rewards", i, *problem["loc"])))
+        allowed = ", ".join(RewardSection.model_fields)
+        raise ConfigError(
+            f"{field}: {problem['msg']}, seen {reprlib.repr(problem['input'])}; the keys of a reward are {allowed}"
+        ) from error
+    function = load_object(entry.function, "reward")
+    name = entry.name or (entry.function if entry.function in FACTORIES else getattr(function, "__name__", None))
+    if entry.name is None and isinstance(function, type):
+        raise ConfigError(f"reward_kwargs.rewards.{i} is the class {entry.function!r}: give the channel a `name`")
+    return entry.model_copy(update={"name": name, "range": entry.range or getattr(function, "reward_range", None)})
+
+
+def _function(entry: str, workers: int) -> RewardFunction:
+    with _building:  # of several threads, one builds
+        return _build(entry, workers)
+
+
+@functools.cache
+def _build(text: str, workers: int) -> RewardFunction:
+    entry = RewardSection.model_validate_json(text)
+    options = dict(entry.options)
+    if entry.function == "rubric" and "judge" in options:
+        options["judge"] = with_processes(options["judge"], workers)
+    return load_reward(entry.function, options, entry.name)
+
+
+class _Row:
+    """A completion with the columns of its prompt, as TRL hands them to a reward function."""
+
+    def __init__(self, text: str, fields: Mapping[str, Any], extra_info: dict[str, Any]) -> None:
+        self._completion = [{"role": "assistant", "content": text}]
+        self._prompt = _prompt(extra_info.pop("prompt", None))
+        own = _columns(extra_info.pop("columns", "{}"))
+        columns = {**fields, **extra_info, **own}
+        if "answer" not in columns and fields["ground_truth"] not in (None, ""):
+            columns["answer"] = fields["ground_truth"]
+        self._columns = {name: value for name, value in columns.items() if name not in PASSED}
+
+    async def score(self, entry: RewardSection, function: RewardFunction) -> tuple[float | None, list[Score] | None]:
+        """Return the reward, None where missing, and the channels of a function that has its own."""
+        needed = [name for name in needed_arguments(function) if name not in entry.options]
+        if lacking := [name for name in needed if name not in self._columns]:
+            raise DataError(
+                f"reward {entry.name!r} needs the column {lacking[0]!r}; the row has {sorted(self._columns)}: write "
+                "the data with `rvpo verl-data`, or add the column to extra_info"
+            )
+        if self._prompt is None and "prompts" in inspect.signature(function).parameters:
+            raise DataError(
+                f"reward {entry.name!r} needs the prompt, and extra_info has none: write the data with `rvpo "
+                "verl-data`, or add the JSON text of the chat as extra_info.prompt"
+            )
+        if isinstance(function, RubricReward):
+            [total], [scores] = await function.score([self._prompt], [self._completion], [self._columns[needed[0]]])
+            return total, None if function.only_monitored else scores
+        columns = {name: [value] for name, value in self._columns.items() if name not in entry.options}
+        # An async function only makes its coroutine there.
+        result = await asyncio.to_thread(function, prompts=[self._prompt], completions=[self._completion], **columns)
+        return _reward(str(entry.name), await result if inspect.isawaitable(result) else result), None
+
+
+def _reward(name: str, result: Any) -> float | None:
+    try:
+        [value] = result
+        number = math.nan if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f"reward {name!r} returned {reprlib.repr(result)} for one completion, allowed is a list of one number, or "
+            "None where it is missing"
+        ) from error
+    if math.isinf(number):
+        raise RewardError(f"reward {name!r} is {number}, allowed is a finite number, or None where it is missing")
+    return None if math.isnan(number) else number
+
+
+def _prompt(value: Any) -> Any:
+    """Return the chat, or plain text where it is no JSON text of a chat; None where there is none."""
+    return _list_or_dict(value, list) or value if isinstance(value, str) else value
+
+
+def _columns(value: Any) -> dict[str, Any]:
+    columns = _list_or_dict(value, dict)
+    if columns is None:
+        raise DataError(
+            f"extra_info.columns is {reprlib.repr(value)}, allowed is the JSON text of a mapping from names to values: "
+            "write the data with `rvpo verl-data`"
+        )
+    return columns  # type: ignore[no-any-return]
+
+
+def _list_or_dict(text: Any, kind: type) -> Any:
+    try:
+        value = strict_json(text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, kind) else None

@@ -1,0 +1,140 @@
+"""Channels on their way from a reward worker to the trainer: one JSON text a completion.
+
+verl hands every key that a reward function returns to its trainer as an array of one type, the same keys for all
+completions. Rubrics differ from prompt to prompt, so their scores travel as a text under the key :data:`KEY`::
+
+    {"rubric": [{"name": "dose", "value": 1.0, "labels": ["essential"]},
+                {"name": "tone", "value": null, "reason": "timeout"}]}
+
+Nothing is filled up with null, and there is no NaN: ``"value": null`` is a missing score. Fields that have the default
+of :class:`~rvpo.core.channels.Score` are left out.
+
+Where a reward function raised, the text is ``{"error": …}`` instead, which the reader raises again: verl itself would
+log the exception in one worker and train on with the completions that are left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from rvpo.core.channels import Score
+from rvpo.data.generic import strict_json
+from rvpo.errors import RewardError
+
+KEY = "rvpo"
+"""The key of the text among those that ``compute_score`` returns."""
+
+_DEFAULTS = {field.name: field.default for field in fields(Score) if field.name not in ("channel", "value")}
+_TEXTS = ("reason", "judge", "text", "detail")
+
+
+def write(families: Mapping[str, Sequence[Score]]) -> str:
+    """Return the text for one completion.
+
+    Args:
+        families: name of a reward function -> the scores that it gives this completion; none where its prompt has no
+            rubric.
+
+    Raises:
+        RewardError: a value or weight that the reader would refuse.
+    """
+    values = {
+        name: [_entry(score, f"{name}.{j}") for j, score in enumerate(scores)] for name, scores in families.items()
+    }
+    return json.dumps(values, allow_nan=False, separators=(",", ":"))
+
+
+def write_error(error: Exception) -> str:
+    """Return the text for a completion on which a reward function raised."""
+    return json.dumps({"error": f"{type(error).__name__}: {error}"})
+
+
+def parse(text: object) -> dict[str, list[Score]]:
+    """Undo :func:`write`.
+
+    Raises:
+        RewardError: a reward function raised (:func:`write_error`), the text is not JSON, or anything in it is not as
+            written there.
+    """
+    if not isinstance(text, str):
+        raise _error("", f"{type(text).__name__} {reprlib.repr(text)}", "a JSON text")
+    try:
+        families = strict_json(text)
+    except (ValueError, RecursionError) as error:
+        raise _error("", f"{reprlib.repr(text)} ({error})", "JSON") from error
+    if not isinstance(families, dict):
+        raise _error("", reprlib.repr(families), "an object of reward functions")
+    if isinstance(families.get("error"), str):
+        raise RewardError(f"a reward function failed; the log of its worker shows where: {families['error']}")
+    return {name: _scores(name, scores) for name, scores in families.items()}
+
+
+def _entry(score: Score, where: str) -> dict[str, Any]:
+    value = score.value
+    if value is not None:
+        value = None if math.isnan(value) else _number(value, f"{where}.value", "a finite number or null")
+    entry: dict[str, Any] = {"name": score.channel, "value": value}
+    _weight(score.weight, f"{where}.weight")
+    return entry | {key: getattr(score, key) for key, default in _DEFAULTS.items() if getattr(score, key) != default}
+
+
+def _scores(name: str, entries: object) -> list[Score]:
+    if not isinstance(entries, list):
+        raise _error(name, reprlib.repr(entries), "a list of scores")
+    scores = [_score(entry, f"{name}.{j}") for j, entry in enumerate(entries)]
+    seen: set[str] = set()
+    for j, score in enumerate(scores):
+        if score.channel in seen:
+            raise _error(f"{name}.{j}.name", repr(score.channel), "a name that no other channel of the completion has")
+        seen.add(score.channel)
+    return scores
+
+
+def _score(entry: object, where: str) -> Score:
+    if not isinstance(entry, dict) or not {"name", "value"} <= entry.keys():
+        raise _error(where, reprlib.repr(entry), "an object with name and value")
+    if unknown := [key for key in entry if key not in ("name", "value", *_DEFAULTS)]:
+        raise _error(f"{where}.{unknown[0]}", "an unknown field", ", ".join(("name", "value", *_DEFAULTS)))
+    labels = entry.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise _error(f"{where}.labels", reprlib.repr(labels), "a list of texts")
+    for key in ("name", *_TEXTS):
+        if not isinstance(entry.get(key, ""), str):
+            raise _error(f"{where}.{key}", reprlib.repr(entry[key]), "a text")
+    value = entry["value"]
+    return Score(
+        entry["name"],
+        None if value is None else _number(value, f"{where}.value", "a finite number or null"),
+        _weight(entry.get("weight", 1.0), f"{where}.weight"),
+        tuple(labels),
+        *(entry.get(key) for key in _TEXTS),
+    )
+
+
+def _weight(weight: object, where: str) -> float:
+    allowed = "a finite number of at least 0"
+    number = _number(weight, where, allowed)
+    if number < 0:
+        raise _error(where, reprlib.repr(weight), allowed)
+    return number
+
+
+def _number(value: object, where: str, allowed: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer beyond every float
+        pass
+    raise _error(where, reprlib.repr(value), allowed)
+
+
+def _error(where: str, seen: str, allowed: str) -> RewardError:
+    return RewardError(
+        f"channels of a completion (key {KEY!r}){where and f', {where}'}: saw {seen}, allowed is {allowed}; let "
+        "rvpo.engines.verl.wire.write make the text"
+    )

@@ -1,0 +1,143 @@
+"""``algorithm.rvpo``: what is taken, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from rvpo.core.config import METHODS
+from rvpo.engines.verl.options import ESTIMATORS, VerlOptions, read_options
+from rvpo.errors import ConfigError
+
+
+def config(*overrides: str) -> DictConfig:
+    """Compose verl's own config, as its command line does."""
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", ["actor_rollout_ref.rollout.n=4", *overrides])
+
+
+def read(*overrides: str) -> VerlOptions:
+    options = read_options(config(*overrides))
+    assert options is not None
+    return options
+
+
+KEYS = "+algorithm.rvpo.reward_keys=[a,b]"
+
+
+@pytest.mark.parametrize(("estimator", "method"), ESTIMATORS.items())
+def test_every_method_has_a_name(estimator: str, method: str):
+    own = ["+algorithm.rvpo.method_options.thresholds={a: 0.9}"] if method == "lagrangian" else []
+    assert read(f"algorithm.adv_estimator={estimator}", KEYS, *own).method == method
+
+
+def test_names_are_all_methods_and_grpo_stays_verls_own():
+    assert set(ESTIMATORS.values()) == set(METHODS)
+    assert "grpo" not in ESTIMATORS
+    for estimator in ("grpo", "gae", "rloo"):
+        assert read_options(config(f"algorithm.adv_estimator={estimator}")) is None
+
+
+def test_gdpos_own_options_are_taken():
+    """The command line that fails in verl 0.9.1 works as it stands."""
+    options = read(
+        "algorithm.adv_estimator=gdpo", "+algorithm.gdpo_reward_keys=[b,a]", "+algorithm.gdpo_reward_weights=[2.0,0.5]"
+    )
+    assert (options.method, options.reward_keys, options.weights()) == ("gdpo", ["b", "a"], [2.0, 0.5])
+
+
+def test_options_reach_the_algorithm():
+    options = read(
+        "algorithm.adv_estimator=rvpo",
+        KEYS,
+        "+algorithm.rvpo={k: 0.5, k_schedule: linear, k_final: 2.0}",
+        "+algorithm.rvpo.reward_weights={b: 3}",
+        "+algorithm.rvpo.reward_ranges={a: [-3, 3]}",
+    )
+    assert [options.advantage_config(progress).k for progress in (0.0, 0.5, 1.0)] == [0.5, 1.25, 2.0]
+    assert options.weights() == [1.0, 3.0]
+    assert options.reward_ranges == {"a": [-3, 3]}
+    lift = read("algorithm.adv_estimator=lift", KEYS, "+algorithm.rvpo.method_options.kappa=4.0")
+    assert lift.advantage_config(0.0).options == {"kappa": 4.0}
+
+
+def test_the_rewards_of_our_own_function_are_named_once():
+    rewards = "[{function: correctness, weight: 2.0}, {function: format, range: [0, 1], reliability: 0.5}]"
+    options = read(
+        "algorithm.adv_estimator=lift",
+        "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards",
+        f"+reward.custom_reward_function.reward_kwargs.rewards={rewards}",
+        "+algorithm.rvpo.advantage_eps=1e-6",
+    )
+    assert options.reward_keys == ["correctness_reward", "format_reward"]
+    assert options.weights() == [2.0, 1.0]
+    assert list(options.own_ranges or []) == [(-3.0, 3.0), (0.0, 1.0)]
+    assert options.reliability == {"format_reward": 0.5}
+    assert options.advantage_eps == 1e-6
+
+
+def test_whitening_by_token_is_verls():
+    options = read("algorithm.adv_estimator=rvpo", KEYS, "+algorithm.rvpo.whiten=token")
+    assert options.whiten == "token"
+    assert options.advantage_config(0.0).whiten == "none"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([], "no reward is named.*reward_keys="),
+        (["+algorithm.rvpo.reward_key=[a]"], r"algorithm.rvpo: unknown key 'reward_key' \(did you mean 'reward_keys'"),
+        (["+algorithm.rvpo.method=lift"], "adv_estimator chooses the method"),
+        ([KEYS, "+algorithm.rvpo.k=-1"], "k is -1"),
+        ([KEYS, "+algorithm.rvpo.k_schedule=linear"], "k_schedule is 'linear', but k_final is None"),
+        ([KEYS, "+algorithm.rvpo.advantage_eps=-1"], "advantage_eps is -1"),
+        ([KEYS, "+algorithm.rvpo.whiten=tokens"], "whiten is 'tokens'"),
+        ([KEYS, "+algorithm.rvpo.max_missing=2"], "max_missing is 2"),
+        ([KEYS, "+algorithm.rvpo.reward_weights=[1]"], "1 numbers for the 2 rewards a, b"),
+        ([KEYS, "+algorithm.rvpo.reward_weights={c: 1}"], "reward_weights: unknown key 'c'; allowed are a, b"),
+        ([KEYS, "+algorithm.rvpo.reward_weights={a: -1}"], "reward_weights of 'a' is -1"),
+        ([KEYS, "+algorithm.rvpo.reward_weights=[0,0]"], "reward_weights are all 0"),
+        ([KEYS, "+algorithm.rvpo.reward_weights=two"], "allowed is a list, or a mapping"),
+        (["+algorithm.rvpo.reward_keys=[a,a]"], "names 'a' twice"),
+        (["+algorithm.rvpo.reward_keys=a"], "allowed is a list of names"),
+        ([KEYS, "algorithm.use_kl_in_reward=True"], "use_kl_in_reward is True.*use_kl_loss=True"),
+        ([KEYS, "algorithm.norm_adv_by_std_in_grpo=False"], "norm_adv_by_std_in_grpo is False"),
+        ([KEYS, "trainer.use_v1=False"], "trainer.use_v1 is False"),
+        (
+            [KEYS, "trainer.v1.trainer_mode=separate_async"],
+            "trainer_mode is 'separate_async', allowed are 'sync'",
+        ),
+        ([KEYS, "actor_rollout_ref.rollout.n=1"], "rollout.n is 1"),
+    ],
+)
+def test_what_cannot_work_is_refused(overrides: list[str], told: str):
+    with pytest.raises(ConfigError, match=f"(?s){told}"):
+        read("algorithm.adv_estimator=rvpo", *overrides)
+
+
+def test_options_without_an_estimator_of_ours_are_refused():
+    with pytest.raises(ConfigError, match=r"algorithm\.rvpo is set, but .* is 'grpo'"):
+        read_options(config("algorithm.adv_estimator=grpo", KEYS))
+
+
+@pytest.mark.parametrize("method", ["grpo", "riskpo", "tchebycheff"])
+def test_whitening_by_token_needs_a_method_that_whitens_the_batch(method: str):
+    estimator = next(name for name, own in ESTIMATORS.items() if own == method)
+    with pytest.raises(ConfigError, match=f"whiten is 'token'.*but method '{method}' whitens by"):
+        read(f"algorithm.adv_estimator={estimator}", KEYS, "+algorithm.rvpo.whiten=token")
+
+
+def test_every_option_has_help():
+    values: dict[str, Any] = dict(VerlOptions.help())
+    assert {"k", "whiten", "reward_keys", "reward_ranges", "max_missing"} <= set(values)
+    assert all(len(text) > 20 for text in values.values())
+
+
+def test_the_config_is_left_as_it_was():
+    given = config("algorithm.adv_estimator=rvpo", KEYS)
+    before = OmegaConf.to_yaml(given)
+    read_options(given)
+    assert OmegaConf.to_yaml(given) == before

@@ -1,0 +1,484 @@
+"""Our rewards and judges as verl's reward function: the same values as in TRL, missing ones, mistakes, many workers."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from omegaconf import OmegaConf
+from verl.trainer.ppo.reward import get_custom_reward_fn
+
+from rvpo.core.channels import Score
+from rvpo.engines.verl import wire
+from rvpo.engines.verl.rewards import check_judges, compute_score, read_rewards
+from rvpo.errors import ConfigError, JudgeError, RewardError
+from rvpo.rewards.rubric import Criterion, Rubric
+from rvpo.rewards.toolcall import correctness_reward, format_reward
+from verl import DataProto
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fault_server import FaultServer, degree
+
+REFERENCE = '<think> So. </think>\n<tool_call>\n{"name": "tide", "parameters": {"day": 1}}\n</tool_call>'
+OTHER_DAY = REFERENCE.replace("1", "2")
+
+REWARDS = '''
+"""Reward functions of a user."""
+import asyncio, threading
+from rvpo.rewards.rubric import Verdict
+
+built = []
+released = threading.Event()
+
+def words(completions, **_):
+    return [float(len(completion[0]["content"].split())) for completion in completions]
+
+async def dear(completions, price, **_):
+    await asyncio.sleep(0)
+    return [None if p is None else -float(p) for p in price]
+
+def asks(prompts, completions, **_):
+    return [float(len(prompt)) for prompt in prompts]
+
+def refuses(completions, **_):
+    raise KeyError("no such table")
+
+def endless(completions, **_):
+    return [float("inf")]
+
+def two(completions, **_):
+    return [1.0, 2.0]
+
+def waits(completions, **_):
+    return [float(released.wait(20))]
+
+async def releases(completions, **_):
+    released.set()
+    return [1.0]
+
+class Judge:
+    """A criterion is met by texts that hold its last word; those about the weather nobody can decide."""
+
+    def __init__(self):
+        built.append(self)
+
+    async def judge(self, questions):
+        await asyncio.sleep(0.001 * (hash(questions[0].completion) % 7))
+        return [[self.verdict(c.text, q.completion) for c in q.criteria] for q in questions]
+
+    def verdict(self, criterion, completion):
+        if "weather" in criterion:
+            return Verdict.missing("refused")
+        return Verdict(float(criterion.split()[-1] in completion))
+
+    async def check(self): ...
+
+    def usage(self):
+        return {}
+'''
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> str:
+    """Return the path of a file with reward functions."""
+    path = tmp_path / "rewards_of_a_user.py"
+    path.write_text(REWARDS, encoding="utf-8")
+    return str(path)
+
+
+def rubric(*words: str) -> str:
+    return Rubric(tuple(Criterion(word, f"Speaks of {word}", category="topic") for word in words)).to_json()
+
+
+def extra(prompt: Any = "Hello", **columns: Any) -> dict[str, Any]:
+    return {"index": 0, "split": "train", "prompt": json.dumps(prompt), "columns": json.dumps(columns)}
+
+
+def score(rewards: list[Any], text: str = "some words", ground_truth: Any = "", extra_info: Any = None, **kwargs: Any):
+    info = extra() if extra_info is None else extra_info
+    return asyncio.run(compute_score("data", text, ground_truth, info, rewards=rewards, **kwargs))
+
+
+def error(result: dict[str, Any]) -> str:
+    """Return what the trainer will stop with."""
+    assert math.isnan(result["score"])
+    with pytest.raises(RewardError) as caught:
+        wire.parse(result[wire.KEY])
+    return str(caught.value)
+
+
+# --- the text between worker and trainer ------------------------------------------------------------------------------
+
+
+def test_channels_arrive_as_they_were_sent():
+    families = {
+        "rubric": [
+            Score("dose", 1.0, labels=("essential", "axis:accuracy"), text="States the dose. \ud800"),
+            Score("tone", None, weight=0.25, reason="timeout", judge="small", detail='"no" \x00'),
+        ],
+        "empty": [],
+    }
+    text = wire.write(families)
+    assert wire.parse(text) == families
+    assert json.loads(text, parse_constant=pytest.fail)["rubric"][0] == {
+        "name": "dose",
+        "value": 1.0,
+        "labels": ["essential", "axis:accuracy"],
+        "text": "States the dose. \ud800",
+    }
+
+
+def test_what_is_no_number_is_null_and_what_is_infinite_is_refused():
+    assert wire.parse(wire.write({"r": [Score("a", math.nan)]})) == {"r": [Score("a", None)]}
+    with pytest.raises(RewardError, match=r"r\.0\.value: saw inf, allowed is a finite number or null"):
+        wire.write({"r": [Score("a", math.inf)]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "saw NoneType None, allowed is a JSON text"),
+        ("", "allowed is JSON"),
+        ("[" * 100_000, "recursion"),
+        ('{"r":' * 100_000, "recursion"),
+        ("9" * 10_000, "digits"),
+        ("[]", "saw [], allowed is an object of reward functions"),
+        ('{"r": 1}', "r: saw 1, allowed is a list of scores"),
+        ('{"r": [1]}', "r.0: saw 1, allowed is an object with name and value"),
+        ('{"r": [{"name": "a"}]}', "allowed is an object with name and value"),
+        ('{"r": [{"name": 1, "value": 1}]}', "r.0.name: saw 1, allowed is a text"),
+        ('{"r": [{"name": "a", "value": NaN}]}', "NaN is not JSON"),
+        ('{"r": [{"name": "a", "value": 1e999}]}', "r.0.value: saw inf"),
+        ('{"r": [{"name": "a", "value": ' + "9" * 400 + "}]}", "allowed is a finite number or null"),
+        ('{"r": [{"name": "a", "value": true}]}', "r.0.value: saw True"),
+        ('{"r": [{"name": "a", "value": "1"}]}', "r.0.value: saw '1'"),
+        ('{"r": [{"name": "a", "value": 1, "weight": -1}]}', "r.0.weight: saw -1, allowed is a finite number of at"),
+        ('{"r": [{"name": "a", "value": 1, "labels": "x"}]}', "r.0.labels: saw 'x', allowed is a list of texts"),
+        ('{"r": [{"name": "a", "value": 1, "reward": 1}]}', "r.0.reward: saw an unknown field, allowed is name, value"),
+        ('{"r": [{"name": "a", "value": 1}, {"name": "a", "value": 0}]}', "r.1.name: saw 'a', allowed is a name that"),
+        ('{"r": [], "r": []}', "occurs twice"),
+    ],
+)
+def test_a_text_that_nobody_wrote_is_refused(text: Any, message: str):
+    with pytest.raises(RewardError, match="channels of a completion") as caught:
+        wire.parse(text)
+    assert message in str(caught.value)
+
+
+# --- single rewards ---------------------------------------------------------------------------------------------------
+
+
+def test_the_score_is_the_weighted_sum(user: str):
+    """2 * 2 words + 0.5 * -3 = 2.5."""
+    rewards = [{"function": f"{user}:words", "weight": 2.0}, {"function": f"{user}:dear", "weight": 0.5}]
+    assert score(rewards, extra_info=extra(price=3)) == {"score": 2.5, "words": 2.0, "dear": -3.0}
+
+
+def test_what_is_missing_is_none_and_the_others_stand_in_for_it(user: str):
+    """2 * 2 words, at 2 of 2.5 of the weight: 4 * 2.5 / 2 = 5."""
+    rewards = [{"function": f"{user}:words", "weight": 2.0}, {"function": f"{user}:dear", "weight": 0.5}]
+    assert score(rewards, extra_info=extra(price=None)) == {"score": 5.0, "words": 2.0, "dear": None}
+    result = score([f"{user}:dear"], extra_info=extra(price=None))
+    assert math.isnan(result["score"])
+    assert result["dear"] is None
+
+
+def test_a_weight_of_zero_counts_for_nothing(user: str):
+    rewards = [{"function": f"{user}:words", "weight": 0}, {"function": f"{user}:dear", "name": "cost"}]
+    assert score(rewards, extra_info=extra(price=1)) == {"score": -1.0, "words": 2.0, "cost": -1.0}
+    assert math.isnan(score([{"function": f"{user}:words", "weight": 0}])["score"])
+
+
+@pytest.mark.parametrize("reply", [REFERENCE, OTHER_DAY, "no tags", "", REFERENCE + "x"])
+def test_tool_rewards_are_those_of_trl(reply: str):
+    """TRL hands over lists of chats; verl one text, with the answer as ground truth."""
+    chat, answer = [[{"role": "assistant", "content": reply}]], [REFERENCE]
+    [good], [laid_out] = correctness_reward(chat, answer), format_reward(chat, answer)
+    result = score(["correctness", "format"], reply, REFERENCE)
+    assert result == {"score": good + laid_out, "correctness_reward": good, "format_reward": laid_out}
+
+
+def test_columns_may_stand_in_extra_info_itself(user: str):
+    """As in data that were not made by us; a column ``answer`` wins over the ground truth."""
+    assert score([f"{user}:dear"], extra_info={"price": 4, "num_turns": None})["dear"] == -4.0
+    assert score(["format"], REFERENCE, "other", {"answer": REFERENCE})["format_reward"] == 1.0
+
+
+def test_a_prompt_that_was_not_written_by_us_is_text(user: str):
+    assert score([f"{user}:asks"], extra_info={"prompt": "Hello"})["asks"] == 5.0
+    assert score([f"{user}:asks"], extra_info=extra([{"role": "user", "content": "Hello"}]))["asks"] == 1.0
+
+
+def test_a_function_that_blocks_does_not_stop_the_others(user: str):
+    """The first one waits until the second has run."""
+    result = score([f"{user}:waits", f"{user}:releases"])
+    assert (result["waits"], result["releases"]) == (1.0, 1.0)
+
+
+# --- rubrics ----------------------------------------------------------------------------------------------------------
+
+
+def judged(user: str, **options: Any) -> dict[str, Any]:
+    return {"function": "rubric", "options": {"judge": {"kind": f"{user}:Judge"}, **options}}
+
+
+def test_each_criterion_is_a_channel(user: str):
+    result = score([judged(user), f"{user}:words"], "sun and rain", extra_info=extra(rubric=rubric("sun", "snow")))
+    assert wire.parse(result["rvpo"]) == {
+        "rubric": [
+            Score("sun", 1.0, labels=("topic",), text="Speaks of sun"),
+            Score("snow", 0.0, labels=("topic",), text="Speaks of snow"),
+        ]
+    }
+    assert (result["score"], result["words"]) == (0.5 + 3.0, 3.0)
+    assert set(result) == {"score", "words", "rvpo"}
+
+
+def test_a_missing_verdict_is_null_with_its_reason(user: str):
+    result = score([judged(user)], "sun", extra_info=extra(rubric=rubric("sun", "weather")))
+    [sun, weather] = wire.parse(result["rvpo"])["rubric"]
+    assert (sun.value, weather.value, weather.reason) == (1.0, None, "refused")
+    assert result["score"] == 1.0
+    assert math.isnan(score([judged(user)], "sun", extra_info=extra(rubric=rubric("weather")))["score"])
+
+
+def test_a_prompt_without_rubric_has_no_channels(user: str):
+    result = score([judged(user)], extra_info=extra(rubric=None))
+    assert wire.parse(result["rvpo"]) == {"rubric": []}
+
+
+def test_a_single_rubric_reward_is_a_number(user: str):
+    result = score([judged(user, aggregation="explicit")], "sun", extra_info=extra(rubric=rubric("sun", "snow")))
+    assert result == {"score": 0.5, "rubric": 0.5}
+
+
+def test_overlapping_calls_share_one_judge_and_keep_their_own_verdicts(user: str):
+    words = ["sun", "snow", "rain", "wind"]
+
+    async def many() -> list[Any]:
+        infos = [extra(rubric=rubric(*words[: 1 + i % 4])) for i in range(64)]
+        calls = [
+            compute_score("data", words[i // 4 % 4], "", info, rewards=[judged(user)]) for i, info in enumerate(infos)
+        ]
+        return await asyncio.gather(*calls)
+
+    for i, result in enumerate(asyncio.run(many())):
+        scores = wire.parse(result["rvpo"])["rubric"]
+        assert [(s.channel, s.value) for s in scores] == [
+            (word, float(word == words[i // 4 % 4])) for word in words[: 1 + i % 4]
+        ]
+    assert len(sys.modules[f"rvpo.rewards.file:{Path(user).resolve()}"].built) == 1
+
+
+# --- mistakes of the run ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("refuses", "KeyError: 'no such table'"),
+        ("endless", "reward 'endless' is inf, allowed is a finite number"),
+        ("two", "reward 'two' returned [1.0, 2.0] for one completion, allowed is a list of one number"),
+        (
+            "dear",
+            "reward 'dear' needs the column 'price'; the row has ['data_source', 'ground_truth', 'index', 'split']",
+        ),
+    ],
+)
+def test_a_reward_function_that_fails_stops_the_trainer(user: str, function: str, message: str):
+    assert message in error(score([f"{user}:words", f"{user}:{function}"]))
+
+
+def test_a_judge_without_the_prompt_is_a_mistake(user: str):
+    assert "reward 'rubric' needs the prompt" in error(score([judged(user)], extra_info={"rubric": rubric("sun")}))
+
+
+def test_a_malformed_row_is_a_mistake(user: str):
+    assert "extra_info.columns is '[1]'" in error(score([f"{user}:words"], extra_info={"columns": "[1]"}))
+    told = error(score([judged(user)], extra_info=extra(rubric="{}")))
+    assert "DataError" in told
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({}, "reward_kwargs.rewards is None, allowed is a list of at least one reward"),
+        ({"rewards": []}, "allowed is a list of at least one reward"),
+        ({"rewards": "format"}, "allowed is a list of at least one reward"),
+        ({"rewards": ["format"], "num_worker": 2}, "did you mean 'num_workers'?"),
+        ({"rewards": ["format"], "num_workers": 0}, "write ${reward.num_workers}"),
+        ({"rewards": ["format", "format"]}, "rewards.1 is called 'format_reward', as another reward is"),
+        ({"rewards": [{"function": "format", "name": "score"}]}, "rewards.0 is called 'score', as verl is"),
+        ({"rewards": [{"function": "format", "weight": -1}]}, "rewards.0.weight: Input should be greater than or"),
+        ({"rewards": [{"function": "format", "wieght": 1}]}, "the keys of a reward are function, name, weight"),
+        ({"rewards": [1]}, "reward_kwargs.rewards.0"),
+        ({"rewards": ["formt"]}, "reward 'formt' is neither a built-in name"),
+        ({"rewards": ["rvpo.rewards.rubric:RubricReward"]}, "give the channel a `name`"),
+    ],
+)
+def test_rewards_that_cannot_work(kwargs: dict[str, Any], message: str):
+    with pytest.raises(ConfigError) as caught:
+        read_rewards(kwargs)
+    assert message in str(caught.value)
+    told = error(asyncio.run(compute_score("data", "text", "", extra(), **kwargs)))
+    assert message in told
+
+
+def test_rewards_are_read_without_building_them():
+    entries = read_rewards({"rewards": ["correctness", {"function": "rubric", "options": {"judge": "no such judge"}}]})
+    assert [(entry.name, entry.range, entry.weight) for entry in entries] == [
+        ("correctness_reward", (-3.0, 3.0), 1.0),
+        ("rubric", None, 1.0),
+    ]
+
+
+def test_a_relative_cache_is_refused():
+    judge = {"kind": "endpoint", "model": "m", "base_url": "http://localhost:1/v1", "cache": "judge.sqlite"}
+    rewards = [{"function": "rubric", "options": {"judge": judge}}]
+    told = error(score(rewards, extra_info=extra(rubric=rubric("sun"))))
+    assert "judge.cache is 'judge.sqlite', allowed is an absolute path" in told
+
+
+# --- many workers -----------------------------------------------------------------------------------------------------
+
+
+def test_the_judges_limits_hold_over_all_workers():
+    """8 calls in flight over 4 workers: 2 each, and the server holds them until both are there."""
+
+    async def run(server: FaultServer) -> dict[str, Any]:
+        judge = {"kind": "endpoint", "model": server.model, "base_url": server.url, "concurrency": 8}
+        rewards = [{"function": "rubric", "options": {"judge": judge}}]
+        info = extra(rubric=rubric("sun", "snow", "rain", "wind", "ice"))
+        scored = asyncio.create_task(compute_score("data", "text", "", info, rewards=rewards, num_workers=4))
+        async with asyncio.timeout(60):
+            while server.in_flight < 2:
+                await asyncio.sleep(0.01)
+        server.hold = False
+        return await scored
+
+    with FaultServer() as server:
+        server.hold = True
+        result = asyncio.run(run(server))
+        assert server.max_in_flight == 2
+    assert [s.value for s in wire.parse(result["rvpo"])["rubric"]] == [
+        float(degree("text", f"Speaks of {word}") >= 0.5) for word in ("sun", "snow", "rain", "wind", "ice")
+    ]
+
+
+class Characters:
+    """A tokenizer of one token a character."""
+
+    def decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return "".join(map(chr, ids.tolist()))
+
+
+def verl_config(reward_kwargs: dict[str, Any]) -> Any:
+    function = {
+        "path": "pkg://rvpo.engines.verl.rewards",
+        "name": "compute_score",
+        "reward_kwargs": {"num_workers": "${reward.num_workers}", **reward_kwargs},
+    }
+    manager = {"source": "register", "name": "naive"}
+    return OmegaConf.create(
+        {"reward": {"num_workers": 2, "custom_reward_function": function, "reward_manager": manager}}
+    )
+
+
+def as_batch(text: str, ground_truth: str, extra_info: dict[str, Any]) -> DataProto:
+    """Return one completion as verl's agent loop sends it to a reward worker."""
+    ids = torch.tensor([[ord(letter) for letter in text]])
+    fields = {
+        "data_source": "data",
+        "reward_model": {"style": "rule", "ground_truth": ground_truth},
+        "extra_info": extra_info,
+        "tool_extra_fields": {"turn_scores": [], "tool_rewards": []},
+    }
+    return DataProto.from_dict(
+        {"responses": ids, "attention_mask": torch.ones_like(ids)},
+        non_tensors={key: np.array([value], dtype=object) for key, value in fields.items()},
+    )
+
+
+def test_verl_awaits_the_function():
+    function = get_custom_reward_fn(verl_config({"rewards": ["format"]}))
+    assert inspect.iscoroutinefunction(function)
+
+
+def start_workers(config: Any) -> list[Any]:
+    """Start two processes with verl's own reward manager."""
+
+    @ray.remote
+    class Worker:
+        async def score(self, batch: DataProto) -> dict[str, Any]:
+            from verl.trainer.ppo.reward import load_reward_manager
+
+            if not hasattr(self, "manager"):
+                self.manager = load_reward_manager(config, Characters())
+            return await self.manager.run_single(batch)
+
+    return [Worker.remote() for _ in range(2)]
+
+
+def in_turn(workers: list[Any], batches: list[DataProto]) -> list[dict[str, Any]]:
+    return ray.get([workers[i % 2].score.remote(batch) for i, batch in enumerate(batches)])
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    yield
+    ray.shutdown()
+
+
+def test_workers_of_verl_share_a_judge_and_its_cache(cluster: None, tmp_path: Path):
+    """Two processes, 12 completions of 5 and 2 criteria, then the same again: every verdict is paid for once."""
+    cache = str(tmp_path / "folder" / "judge.sqlite")
+    rubrics = [rubric("sun", "snow", "rain", "wind", "ice"), rubric("sea", "land")]
+    texts = [f"reply {i}" for i in range(12)]
+    batches = [as_batch(text, "an answer", extra(rubric=rubrics[i % 2])) for i, text in enumerate(texts)]
+    with FaultServer() as server:
+        judge = {"kind": "endpoint", "model": server.model, "base_url": server.url, "cache": cache}
+        config = verl_config({"rewards": [{"function": "rubric", "options": {"judge": judge}}, "length"]})
+        workers = start_workers(config)
+        first = in_turn(workers, batches)
+        second = in_turn(workers, batches[::-1])[::-1]  # each completion by the other worker
+        assert sum(server.answered.values()) == 6 * 5 + 6 * 2
+    for i, (result, again) in enumerate(zip(first, second, strict=True)):
+        info = result["reward_extra_info"]
+        assert again["reward_extra_info"] == info
+        scores = wire.parse(info["rvpo"])["rubric"]
+        assert all(s.reason is None for s in scores)
+        values = [float(degree(texts[i], s.text) >= 0.5) for s in scores]
+        assert [s.value for s in scores] == values
+        assert len(values) == (5, 2)[i % 2]
+        assert info["length_reward"] == 0.0
+        assert result["reward_score"] == pytest.approx(sum(values) / len(values))
+
+
+def test_a_dead_judge_is_found_before_anything_starts(free_port_url: str):
+    judge = {"kind": "endpoint", "base_url": free_port_url, "model": "m", "retries": 0, "timeout": 1.0}
+    entries = read_rewards({"rewards": ["format", {"function": "rubric", "options": {"judge": judge}}]})
+    with pytest.raises(JudgeError, match=r"127\.0\.0\.1"):
+        check_judges(entries)
+    local = {"kind": "mixed", "judges": {"a": judge, "b": {"kind": "local", "model": "no-such-model"}}, "default": "a"}
+    check_judges(read_rewards({"rewards": [{"function": "rubric", "options": {"judge": local}}]}))  # not opened here
+
+
+@pytest.fixture
+def free_port_url() -> str:
+    with FaultServer() as server:
+        return server.url

@@ -1,0 +1,101 @@
+"""Which rows of a batch vote, and what the reward function's answer means."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from rvpo.core.channels import Score
+from rvpo.engines.verl.rows import Sessions, read_channels
+from rvpo.errors import RewardError
+
+NO_TAG: dict[str, Any] = {}
+
+
+def test_a_session_with_several_outputs_counts_once_and_its_last_output_speaks():
+    keys = ["p_0_0", "p_1_1", "q_0_0", "p_1_0", "p_1_10", "q_1_0", "p_1_9"]
+    sessions = Sessions.read(keys, [NO_TAG] * len(keys))
+    assert sessions.names == ["p_0", "p_1", "q_0", "q_1"]
+    assert [keys[row] for row in sessions.final] == ["p_0_0", "p_1_10", "q_0_0", "q_1_0"]
+    assert sessions.groups.tolist() == [0, 0, 1, 1]
+    assert sessions.of_row.tolist() == [0, 1, 2, 1, 1, 3, 1]
+    assert sessions.spread(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [1, 2, 3, 2, 2, 4, 2]
+
+
+def test_padding_never_votes():
+    keys = ["pad9_0_0", "p_0_0", "pad9_1_0", "p_1_0"]
+    tags = [{"is_padding": True}, {"is_padding": False}, {"is_padding": True}, {}]
+    sessions = Sessions.read(keys, tags)
+    assert sessions.names == ["p_0", "p_1"]
+    assert sessions.of_row.tolist() == [-1, 0, -1, 1]
+    assert sessions.spread(torch.tensor([5.0, 7.0])).tolist() == [0, 5, 0, 7]
+    assert sessions.spread(torch.tensor([True, True])).tolist() == [False, True, False, True]
+    with pytest.raises(RewardError, match="all of them are padding"):
+        Sessions.read(keys[:1], tags[:1])
+
+
+def test_rows_may_come_in_any_order():
+    """verl reorders a batch by length: prompts then do not stand together."""
+    keys = [f"uid-{prompt}_{session}_{output}" for prompt in range(3) for session in range(4) for output in range(2)]
+    random.Random(0).shuffle(keys)
+    sessions = Sessions.read(keys, [NO_TAG] * len(keys))
+    for name, row in zip(sessions.names, sessions.final, strict=True):
+        assert keys[row] == f"{name}_1"
+    prompts = [name.rpartition("_")[0] for name in sessions.names]
+    for i, a in enumerate(prompts):
+        for j, b in enumerate(prompts):
+            assert (sessions.groups[i] == sessions.groups[j]).item() == (a == b)
+    for key, session in zip(keys, sessions.of_row.tolist(), strict=True):
+        assert key.startswith(f"{sessions.names[session]}_")
+
+
+@pytest.mark.parametrize("key", ["p", "p_0", "p_0_x", "_0_1", "p__1", ""])
+def test_unknown_keys_are_refused(key: str):
+    with pytest.raises(RewardError, match="allowed is uid_session_output"):
+        Sessions.read([key], [NO_TAG])
+
+
+def test_scalars_and_channels_of_their_own():
+    rubric = [{"name": "a", "value": 1.0, "labels": ["tone"]}, {"name": "b", "value": None, "reason": "timeout"}]
+    infos = [
+        {"score": 3, "format": True, "length": 2.5, "rvpo": json.dumps({"rubric": rubric}), "acc": "text"},
+        {"score": 3, "format": None, "length": math.nan, "rvpo": json.dumps({"rubric": []})},
+    ]
+    rewards, (family,) = read_channels(infos, ["length", "rubric", "format"])
+    assert rewards.dtype == torch.float64
+    assert rewards[0].tolist()[0::2] == [2.5, 1.0]
+    assert rewards.isnan().tolist() == [[False, True, False], [True, True, True]]
+    assert family.name == "rubric"
+    assert family.rows == [
+        [Score("a", 1.0, labels=("tone",)), Score("b", None, reason="timeout")],
+        [],
+    ]
+
+
+def test_a_prompt_without_a_rubric_has_no_text():
+    text = json.dumps({"rubric": [{"name": "a", "value": 0.0}]})
+    _, (family,) = read_channels([{"rvpo": text}, {}], ["rubric"])
+    assert [len(row) for row in family.rows] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        ({"a": 1.0}, "returned a, but not the reward 'b'"),
+        ({}, "returned nothing, but not the reward 'a'"),
+        ({"a": "1.0", "b": 0}, "the reward 'a' is '1.0', a str"),
+        ({"a": [1.0], "b": 0}, r"the reward 'a' is \[1.0\], a list"),
+        ({"a": 1, "b": 10**400}, "the reward 'b' is 1000"),
+        ({"a": 1, "b": 1, "rvpo": '{"c": []}'}, "channels of 'c', which is none of the rewards a, b"),
+        ({"a": 1, "b": 1, "rvpo": '{"b": []}'}, "returned 'b' as a number and with channels"),
+        ({"a": 1, "b": 1, "rvpo": "[" * 100_000}, "allowed is JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(info: dict[str, Any], told: str):
+    with pytest.raises(RewardError, match=told):
+        read_channels([info], ["a", "b"])
