@@ -17,11 +17,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # verl and TRL exclude each other, so each has its own environment: `make test-trl`, `make test-verl`.
 HAS_VERL = any(importlib.metadata.packages_distributions().get("verl", []))
-collect_ignore = ["contract", "engines", "property", "unit"] if HAS_VERL else ["verl"]
+collect_ignore = ["contract", "engines", "property", "unit"] if HAS_VERL else ["engines_verl"]
 
 
 def pytest_report_header() -> str:
-    return "environment of verl: tests/verl alone" if HAS_VERL else "environment of TRL: without tests/verl"
+    return (
+        "environment of verl: tests/engines_verl alone"
+        if HAS_VERL
+        else "environment of TRL: without tests/engines_verl"
+    )
 
 
 if TYPE_CHECKING:

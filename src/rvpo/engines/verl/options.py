@@ -208,6 +208,12 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
             f"algorithm.norm_adv_by_std_in_grpo is False, but {estimator!r} compares z-scores, which are divided by "
             "the standard deviation: drop it"
         )
+    reward_model = config.reward.reward_model
+    if reward_model.enable and not reward_model.enable_resource_pool:
+        raise ConfigError(
+            "reward.reward_model.enable is True without a resource pool, where verl hands on a reward's parts in "
+            "another way, which rvpo does not read: set reward.reward_model.enable_resource_pool=True"
+        )
     if int(config.actor_rollout_ref.rollout.n) < 2:
         raise ConfigError(
             f"actor_rollout_ref.rollout.n is {config.actor_rollout_ref.rollout.n}, but {estimator!r} compares the "

@@ -68,8 +68,7 @@ class ChannelAdvantages:
         if lacking := [key for key, info in zip(keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
                 f"rollout {lacking[0]!r} has no reward_extra_info, where verl puts what the reward function returned: "
-                "rewards of an agent loop itself, and a reward model without a resource pool of its own "
-                "(reward.reward_model.enable_resource_pool), do not come with their single channels"
+                "a reward that the agent loop gives itself comes without its parts, so leave it to the reward function"
             )
         return infos
 

@@ -17,19 +17,16 @@ import pytest
 import ray
 import torch
 from omegaconf import OmegaConf
+from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
+from fault_server import FaultServer, degree
 from rvpo.core.channels import Score
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.rewards import check_judges, compute_score, read_rewards
 from rvpo.errors import ConfigError, JudgeError, RewardError
 from rvpo.rewards.rubric import Criterion, Rubric
 from rvpo.rewards.toolcall import correctness_reward, format_reward
-from verl import DataProto
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from fault_server import FaultServer, degree
 
 REFERENCE = '<think> So. </think>\n<tool_call>\n{"name": "tide", "parameters": {"day": 1}}\n</tool_call>'
 OTHER_DAY = REFERENCE.replace("1", "2")

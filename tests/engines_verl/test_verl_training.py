@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from rig import rewards as task
-from rig.run import Run, TrainingFailedError, train
+from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, train
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, Schedule, compute
@@ -99,7 +95,7 @@ def test_advantages_in_verl_equal_rvpo_advantages_on_the_logged_rewards(annealed
         columns = {name: [row for row in rows if row["reward_function"] == name] for name in ("vowels", "brief")}
         sessions = [row["session"] for row in columns["vowels"]]
         assert sessions == [row["session"] for row in columns["brief"]]
-        assert len(sessions) == len(set(sessions)) == 64
+        assert len(sessions) == len(set(sessions)) == PROMPTS * GENERATIONS
         uids = [session.rpartition("_")[0] for session in sessions]
         groups = torch.tensor([uids.index(uid) for uid in uids])
         rewards = torch.stack([tensor([row["reward"] for row in rows]) for rows in columns.values()], 1)
@@ -127,7 +123,7 @@ def test_ragged_rubrics_train_with_two_workers_asynchronously(ragged: Run):
     assert list(ragged.metrics) == list(range(1, 13))
     means = [metrics["rvpo/channels/mean"] for metrics in ragged.metrics.values()]
     assert sum(means[-3:]) > sum(means[:3]) + 0.1
-    sizes = {len([row for row in table(ragged, 1) if row["completion"] == i]) for i in range(64)}
+    sizes = {len([row for row in table(ragged, 1) if row["completion"] == i]) for i in range(PROMPTS * GENERATIONS)}
     assert min(sizes) >= 2
     assert max(sizes) <= 5
     assert len(sizes) > 1, "rubrics of different length"

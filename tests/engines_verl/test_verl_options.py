@@ -111,6 +111,7 @@ def test_whitening_by_token_is_verls():
             "trainer_mode is 'separate_async', allowed are 'sync'",
         ),
         ([KEYS, "actor_rollout_ref.rollout.n=1"], "rollout.n is 1"),
+        ([KEYS, "reward.reward_model.enable=True"], "enable_resource_pool=True"),
     ],
 )
 def test_what_cannot_work_is_refused(overrides: list[str], told: str):
