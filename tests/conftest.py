@@ -21,11 +21,7 @@ collect_ignore = ["contract", "engines", "property", "unit"] if HAS_VERL else ["
 
 
 def pytest_report_header() -> str:
-    return (
-        "environment of verl: tests/engines_verl alone"
-        if HAS_VERL
-        else "environment of TRL: without tests/engines_verl"
-    )
+    return "without what needs TRL (make test-trl)" if HAS_VERL else "without what needs verl (make test-verl)"
 
 
 if TYPE_CHECKING:
