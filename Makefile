@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VENV_VERL ?= .venv-verl
 BIN_VERL := $(VENV_VERL)/bin
 
-.PHONY: quickstart test test-trl test-verl lint check clean
+.PHONY: quickstart test test-trl test-verl test-nightly lint check clean
 
 quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
 	$(BIN)/rvpo quickstart
@@ -18,6 +18,9 @@ test-trl: $(VENV)/.installed  ## All but those of the verl engine
 
 test-verl: $(VENV_VERL)/.installed  ## Those of the verl engine: Ray and verl on the CPU
 	$(BIN_VERL)/python -m pytest tests/engines_verl
+
+test-nightly: $(VENV_VERL)/.installed  ## Long trainings with verl: every mode, worker count and kind of reward
+	$(BIN_VERL)/python -m pytest tests/engines_verl -m slow -s
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(BIN)/ruff check .

@@ -154,12 +154,6 @@ def test_what_lift_remembers_is_resumed(ragged: Run):
 GDPO = ["algorithm.adv_estimator=gdpo", "+algorithm.gdpo_reward_keys=[vowels,brief]"]
 
 
-@pytest.mark.slow
-def test_verls_own_gdpo_fails_in_its_trainer(folder: Path):
-    with pytest.raises(TrainingFailedError, match=r"KeyError: 'key \"prompts\" not found in TensorDict"):
-        train(folder / "theirs", *GDPO, steps=2)
-
-
 @pytest.fixture(scope="module")
 def drafts(folder: Path) -> Run:
     """Ours on the same command line, where every other rollout has two outputs: 48 rows, which verl pads to 64."""
@@ -199,15 +193,3 @@ def test_a_mistake_is_told_in_one_line_and_before_ray_starts(folder: Path):
     log = str(told.value)
     assert "error: algorithm.rvpo: unknown key 'reward_key' (did you mean 'reward_keys'?)" in log
     assert "Traceback" not in log
-
-
-@pytest.mark.slow
-def test_a_reward_that_does_not_come_stops_the_run_with_its_name(folder: Path):
-    with pytest.raises(TrainingFailedError) as told:
-        train(
-            folder / "absent",
-            "algorithm.adv_estimator=rvpo",
-            "+algorithm.rvpo.reward_keys=[vowels,short]",
-            entry="rvpo.verl",
-        )
-    assert "error: the reward function returned score, vowels, brief, but not the reward 'short'" in str(told.value)
