@@ -1,4 +1,4 @@
-"""Every mode, worker count and kind of reward for 30 steps: ``make test-nightly``, a quarter of an hour on two cores."""
+"""Every mode, worker count and kind of reward for 30 steps: ``make test-nightly``, twenty minutes on two cores."""
 
 from __future__ import annotations
 
