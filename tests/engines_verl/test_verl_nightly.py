@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import string
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from rig.run import Run, TrainingFailedError, rubrics, train
+from datasets import Dataset
+from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, rubrics, train
+
+from fault_server import FaultServer, degree
+from rvpo.engines.verl.data import write_parquet
+from rvpo.rewards.rubric import Criterion, Rubric
 
 pytestmark = pytest.mark.slow
 STEPS = 30
@@ -54,3 +62,54 @@ def test_a_run_of_plain_verl_goes_on_with_ours(tmp_path: Path):
     assert "rvpo/vowels/weight" not in run.metrics[2]
     assert "rvpo/vowels/weight" in run.metrics[3]
     assert "method 'lift' begins anew" in run.log
+
+
+def rubric(i: int) -> Rubric:
+    """Return one criterion that a rule decides, and two to four that a judge is asked about."""
+    asked = tuple(Criterion(f"asked{j}", f"Statement {j} of prompt {i}.", tags=("asked",)) for j in range(2 + i % 3))
+    return Rubric((Criterion("short", "At most six letters.", category="form", rule={"max_chars": 6}), *asked))
+
+
+def test_rubrics_judged_by_a_server_in_the_reward_workers(tmp_path: Path):
+    """Two reward workers, a tenth of the judge's answers faulty: every verdict is right or missing."""
+    draw = random.Random(0)
+    words = sorted({"".join(draw.choices(string.ascii_lowercase, k=4)) for _ in range(64)})
+    rows = [
+        {"prompt": [{"role": "user", "content": word}], "rubric": rubric(i).to_json()} for i, word in enumerate(words)
+    ]
+    write_parquet(Dataset.from_list(rows), tmp_path / "judged.parquet", data_source="judged", split="train")
+    with FaultServer(fault_rate=0.1, seed=1, faults=["429", "500", "timeout", "drop"]) as server:
+        judge = f"{{kind: endpoint, base_url: '{server.url}', model: {server.model}, cache: '{tmp_path}/judge.sqlite', "
+        judge += "timeout: 5.0, retries: 4}"
+        run = train(
+            tmp_path / "run",
+            f"data.train_files={tmp_path}/judged.parquet",
+            f"data.val_files={tmp_path}/judged.parquet",
+            "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards",
+            "reward.custom_reward_function.name=compute_score",
+            f"+reward.custom_reward_function.reward_kwargs.rewards=[{{function: rubric, options: {{judge: {judge}}}}}]",
+            "+reward.custom_reward_function.reward_kwargs.num_workers=${reward.num_workers}",
+            "reward.num_workers=2",
+            "algorithm.adv_estimator=rvpo",
+            entry="rvpo.verl",
+            steps=4,
+        )
+        assert max(server.answered.values()) <= 2  # both workers, asked about equal completions at the same moment
+        assert server.faults_sent.total() > 0
+    assert list(run.metrics) == [1, 2, 3, 4]
+    missing = 0
+    for step in run.metrics:
+        cells = pq.read_table(run.folder / f"rollouts/channels/{step:06d}.parquet").to_pylist()
+        assert len({cell["completion"] for cell in cells}) == PROMPTS * GENERATIONS
+        outputs = {rollout["uid"].rpartition("_")[0]: rollout["output"] for rollout in run.rollouts[step]}
+        for cell in cells:
+            reply = outputs[cell["session"]]
+            if cell["criterion"] == "short":
+                assert cell["reward"] == float(len(reply) <= 6)
+            elif cell["reward"] is None:
+                missing += 1
+                assert cell["reason"]
+            else:
+                assert cell["reward"] == float(degree(reply, cell["text"]) >= 0.5)
+        assert {"rvpo/rubric/form/mean", "rvpo/rubric/asked/mean"} <= run.metrics[step].keys()
+    print(f"{missing} verdicts missing after {server.faults_sent.total()} faults")
