@@ -157,7 +157,7 @@ def _print_table(table: dict[str, dict[str, float | None]]) -> None:
 
 @app.command("verl-data")
 def verl_data(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, of which the sections data and eval_data are read.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or any YAML file with a section `data` (and `eval_data`).")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, for example data.path=train.parquet data.limit=512")
     ] = None,
@@ -167,18 +167,16 @@ def verl_data(
 ) -> None:
     """Write a recipe's data as the parquet files that verl trains on.
 
-    `data` takes every option of rvpo.data.load_prompts. For a run on verl, give the files as data.train_files and
-    data.val_files; its reward functions find prompt and columns in each row's extra_info.
+    `data` takes every option of rvpo.data.load_prompts; paths are as seen from here. For a run on verl, give the files
+    as data.train_files and data.val_files; its reward functions find prompt and columns in each row's extra_info.
     """
-    from rvpo.recipe import load_recipe
+    from rvpo.recipe import load_data_sections
 
-    loaded = load_recipe(recipe, overrides or [])
+    sections = load_data_sections(recipe, overrides or [])
     from rvpo.data import load_prompts
     from rvpo.engines.verl.data import write_parquet
 
-    for split, section in (("train", loaded.data), ("eval", loaded.eval_data)):
-        if section is None:
-            continue
+    for split, section in sections.items():
         typer.echo(f"reading {section.path}", err=True)
         options = section.model_dump()
         dataset = load_prompts(options.pop("path"), **options)
@@ -217,10 +215,15 @@ def doctor() -> None:
     for name in checks.PACKAGES:
         typer.echo(f"{name:<14}{checks.installed(name) or '-'}")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    typer.echo(f"{'GPU':<14}{device}\n")
+    typer.echo(f"{'GPU':<14}{device}")
+    engines = [name for name in ("trl", "verl") if checks.installed(name)]
+    typer.echo(f"{'engine':<14}{' and '.join(engines) or 'none'}\n")
     for capability in checks.CAPABILITIES:
         missing = capability.missing
-        state = f"missing {', '.join(missing)}: {capability.command}" if missing else "works"
+        state = "works"
+        if missing:
+            remedy = "in an environment of its own, " if capability.excluded else ""
+            state = f"missing {', '.join(missing)}: {remedy}{capability.command}"
         typer.echo(f"{capability.what:<40}{state}")
     for note in checks.conflicts() + checks.untested():
         typer.echo(f"note: {note}")

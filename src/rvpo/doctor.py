@@ -54,7 +54,13 @@ class Capability:
     @property
     def constraints(self) -> str:
         """The file with the versions that were tested together."""
-        return "constraints-verl.txt" if "verl" in self.install else "constraints.txt"
+        return "constraints-verl.txt" if "verl" in self.install else constraints()
+
+    @property
+    def excluded(self) -> bool:
+        """Whether it belongs into the other of the two environments, that of TRL or that of verl."""
+        engines = {".[trl": "verl", ".[verl": "trl", "trl[": "verl"}
+        return any(self.install.startswith(own) and installed(other) for own, other in engines.items())
 
 
 CAPABILITIES = (
@@ -85,6 +91,11 @@ def installed(name: str) -> str | None:
         return None
 
 
+def constraints() -> str:
+    """Return the file with the versions that were tested together, for the environment that this one is."""
+    return "constraints-verl.txt" if installed("verl") and not installed("trl") else "constraints.txt"
+
+
 def versions() -> dict[str, object]:
     """Return package versions and hardware, as a run folder records them."""
     import torch
@@ -112,9 +123,8 @@ def conflicts() -> list[str]:
 
 def untested() -> list[str]:
     """Return a note for each installed package whose version differs from the tested one."""
-    tested, file = (TESTED, "constraints.txt")
-    if installed("verl") is not None and installed("trl") is None:
-        tested, file = TESTED_WITH_VERL, "constraints-verl.txt"
+    file = constraints()
+    tested = TESTED if file == "constraints.txt" else TESTED_WITH_VERL
     notes = []
     for name, version in tested.items():
         seen = installed(name)

@@ -201,6 +201,32 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: the file cannot be read, an override is malformed, or the recipe cannot work. The message names
             every offending field with the value seen.
     """
+    return build_recipe(_read(path, overrides), str(path))
+
+
+def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, DataSection]:
+    """Read ``data`` (as ``"train"``) and ``eval_data`` (as ``"eval"``, where there is one) of a recipe, and no more.
+
+    Raises:
+        ConfigError: as of :func:`load_recipe`.
+    """
+    values = _read(path, overrides)
+    try:
+        return {
+            split: DataSection.model_validate(values.get(section))
+            for split, section in (("train", "data"), ("eval", "eval_data"))
+            if section == "data" or values.get(section) is not None
+        }
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}, seen {reprlib.repr(e['input'])}"
+            for e in error.errors()
+        ]
+        allowed = ", ".join(DataSection.model_fields)
+        raise ConfigError(f"{path}, section data: {'; '.join(problems)}; its keys are {allowed}") from error
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     path = Path(path)
     try:
         values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
@@ -212,7 +238,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"recipe {path} holds {type(values).__name__}, allowed is a mapping of sections")
     for override in overrides:
         _override(values, override)
-    return build_recipe(values, str(path))
+    return values
 
 
 def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -95,8 +95,8 @@ def test_rubrics_earn_what_they_earn_in_trl(tmp_path: Path, monkeypatch: pytest.
             [expected] = asyncio.run(reward([prompt], [reply], rubric=[rubric]))
             result = score(row, reply, rewards)
             assert result["score"] == expected
-            assert wire.parse(result["rvpo"]) == {"rubric": reward.latest[0]}
-    assert [len(wire.parse(score(row, "one", rewards)["rvpo"])["rubric"]) for row in rows] == [2, 1]
+            assert wire.parse(result["rvpo"]).channels == {"rubric": reward.latest[0]}
+    assert [len(wire.parse(score(row, "one", rewards)["rvpo"]).channels["rubric"]) for row in rows] == [2, 1]
 
 
 def test_columns_of_any_type_come_back_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

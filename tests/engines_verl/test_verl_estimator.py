@@ -9,7 +9,8 @@ from verl.trainer.ppo import core_algos
 
 import rvpo
 from rvpo.core.config import METHODS
-from rvpo.engines.verl.estimator import estimate, handing_over, registered_name, whiten_by_token
+from rvpo.engines.verl.config import registered_name
+from rvpo.engines.verl.estimator import estimate, handing_over, whiten_by_token
 from rvpo.errors import EngineError
 
 

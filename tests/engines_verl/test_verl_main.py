@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,15 +81,14 @@ def test_help_names_every_option_and_estimator(
     call: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sys, "argv", ["rvpo.verl", "--help"])
-    with pytest.raises(SystemExit) as done:
-        command.main()
-    assert not done.value.code
+    command.main()
     out = capsys.readouterr().out
-    for name in (
-        "+algorithm.rvpo.reward_keys",
-        "+algorithm.rvpo.k_schedule",
-        "grpo-multi",
-        "lift",
-        "total_training_steps",
-    ):
+    for name in ("+algorithm.rvpo.reward_keys", "+algorithm.rvpo.k_schedule", "grpo-multi", "lift", "none or token"):
         assert name in out
+
+
+def test_without_verl_the_way_to_it_is_told():
+    code = "import runpy, sys; sys.modules['hydra'] = None; runpy.run_module('rvpo.verl', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: python -m rvpo.verl needs the package hydra: pip")

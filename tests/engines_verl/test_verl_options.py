@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from rvpo.core.config import METHODS
-from rvpo.engines.verl.options import ESTIMATORS, VerlOptions, read_options
+from rvpo.engines.verl.config import ESTIMATORS, method_of, read_options, registered_name
+from rvpo.engines.verl.options import VerlOptions
 from rvpo.errors import ConfigError
 
 
@@ -26,6 +27,14 @@ def read(*overrides: str) -> VerlOptions:
 
 
 KEYS = "+algorithm.rvpo.reward_keys=[a,b]"
+OURS = [
+    "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards",
+    "+reward.custom_reward_function.reward_kwargs.rewards=[format]",
+]
+
+
+def flat(overrides: list[str | list[str]]) -> list[str]:
+    return [text for each in overrides for text in ([each] if isinstance(each, str) else each)]
 
 
 @pytest.mark.parametrize(("estimator", "method"), ESTIMATORS.items())
@@ -103,20 +112,65 @@ def test_whitening_by_token_is_verls():
         ([KEYS, "+algorithm.rvpo.reward_weights=two"], "allowed is a list, or a mapping"),
         (["+algorithm.rvpo.reward_keys=[a,a]"], "names 'a' twice"),
         (["+algorithm.rvpo.reward_keys=a"], "allowed is a list of names"),
+        (["+algorithm.rvpo=5"], "algorithm.rvpo is 5, allowed is a mapping"),
+        (["+algorithm.rvpo=[a]"], r"algorithm.rvpo is \['a'\], allowed is a mapping"),
+        ([KEYS, "+algorithm.rvpo.reward_ranges={zzz: [0, 1]}"], "reward_ranges names the channel 'zzz'"),
+        ([KEYS, "+algorithm.rvpo.reliability={zzz: 0.5}"], "reliability names the channel 'zzz'"),
+        ([KEYS, "+algorithm.gdpo_reward_weights=[1,2]"], "gdpo_reward_weights is .*reward_keys names the rewards"),
+        ([KEYS, "reward.reward_manager.name=limited"], "'limited', which makes"),
+        (
+            [KEYS, "reward.reward_manager.name=dapo", "+reward.reward_kwargs.overlong_buffer_cfg.enable=True"],
+            "overlong_buffer_cfg.enable is True",
+        ),
+        ([KEYS, "++trainer.v1.sync.parameter_sync_step=2"], "parameter_sync_step is 2"),
+        ([OURS, "+algorithm.rvpo.reward_keys=[format_reward]"], "named by the entries of reward_kwargs.rewards"),
+        ([OURS, "+algorithm.gdpo_reward_keys=[format_reward]"], "gdpo_reward_keys is .*the entries of reward_kwargs"),
+        ([OURS, "+reward.custom_reward_function.reward_kwargs.num_workers=3"], "is 3, but reward.num_workers is 8"),
         ([KEYS, "algorithm.use_kl_in_reward=True"], "use_kl_in_reward is True.*use_kl_loss=True"),
         ([KEYS, "algorithm.norm_adv_by_std_in_grpo=False"], "norm_adv_by_std_in_grpo is False"),
         ([KEYS, "trainer.use_v1=False"], "trainer.use_v1 is False"),
         (
             [KEYS, "trainer.v1.trainer_mode=separate_async"],
-            "trainer_mode is 'separate_async', allowed are 'sync'",
+            "trainer_mode is 'separate_async', allowed are sync and",
         ),
         ([KEYS, "actor_rollout_ref.rollout.n=1"], "rollout.n is 1"),
         ([KEYS, "reward.reward_model.enable=True"], "enable_resource_pool=True"),
     ],
 )
-def test_what_cannot_work_is_refused(overrides: list[str], told: str):
+def test_what_cannot_work_is_refused(overrides: list[str | list[str]], told: str):
     with pytest.raises(ConfigError, match=f"(?s){told}"):
-        read("algorithm.adv_estimator=rvpo", *overrides)
+        read("algorithm.adv_estimator=rvpo", *flat(overrides))
+
+
+def test_an_overlong_penalty_that_is_one_of_the_rewards_is_taken():
+    overlong = "+reward.reward_kwargs.overlong_buffer_cfg={enable: True, log: True}"
+    keys = "+algorithm.rvpo.reward_keys=[a,overlong_reward]"
+    assert read("algorithm.adv_estimator=rvpo", keys, "reward.reward_manager.name=dapo", overlong).reward_keys
+
+
+def test_an_unknown_estimator_is_refused_with_the_closest():
+    with pytest.raises(ConfigError, match=r"adv_estimator is 'liftt' \(did you mean 'lift'\?\).*grpo-multi.*gae"):
+        read_options(config("algorithm.adv_estimator=liftt"))
+
+
+def test_our_rewards_under_an_estimator_of_verls_are_refused():
+    """Their score is NaN where nothing could be scored."""
+    with pytest.raises(ConfigError, match="use grpo-multi"):
+        read_options(config("algorithm.adv_estimator=grpo", *OURS))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_name_that_verls_loggers_show_is_taken_back(method: str):
+    assert method_of(registered_name(method)) == method
+
+
+def test_the_strictest_rubric_decides_how_many_verdicts_may_be_missing():
+    judge = "judge: {kind: rule}"
+    lenient = f"{{function: rubric, name: a, options: {{{judge}, max_missing: 0.9}}}}"
+    silent = f"{{function: rubric, name: b, options: {{{judge}}}}}"
+    path, _ = OURS
+    kwargs = f"+reward.custom_reward_function.reward_kwargs.rewards=[{lenient},{silent}]"
+    assert read("algorithm.adv_estimator=rvpo", path, kwargs).max_missing == 0.25
 
 
 def test_options_without_an_estimator_of_ours_are_refused():

@@ -15,7 +15,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-from rvpo.engines.verl.options import read_options
+from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.rewards import read_rewards
 from rvpo.judges.build import load_judge, with_processes
 from rvpo.recipe import load_recipe

@@ -23,7 +23,8 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from fault_server import FaultServer, degree
 from rvpo.core.channels import Score
 from rvpo.engines.verl import wire
-from rvpo.engines.verl.rewards import check_judges, compute_score, read_rewards
+from rvpo.engines.verl.rewards import check_rewards, compute_score, read_rewards
+from rvpo.engines.verl.rows import read_channels
 from rvpo.errors import ConfigError, JudgeError, RewardError
 from rvpo.rewards.rubric import Criterion, Rubric
 from rvpo.rewards.toolcall import correctness_reward, format_reward
@@ -122,23 +123,23 @@ def error(result: dict[str, Any]) -> str:
 def test_channels_arrive_as_they_were_sent():
     families = {
         "rubric": [
-            Score("dose", 1.0, labels=("essential", "axis:accuracy"), text="States the dose. \ud800"),
+            Score("dose", 1.0, labels=("essential", "axis:accuracy"), text="States the dose. ü"),
             Score("tone", None, weight=0.25, reason="timeout", judge="small", detail='"no" \x00'),
         ],
         "empty": [],
     }
     text = wire.write(families)
-    assert wire.parse(text) == families
+    assert wire.parse(text).channels == families
     assert json.loads(text, parse_constant=pytest.fail)["rubric"][0] == {
         "name": "dose",
         "value": 1.0,
         "labels": ["essential", "axis:accuracy"],
-        "text": "States the dose. \ud800",
+        "text": "States the dose. ü",
     }
 
 
 def test_what_is_no_number_is_null_and_what_is_infinite_is_refused():
-    assert wire.parse(wire.write({"r": [Score("a", math.nan)]})) == {"r": [Score("a", None)]}
+    assert wire.parse(wire.write({"r": [Score("a", math.nan)]})).channels == {"r": [Score("a", None)]}
     with pytest.raises(RewardError, match=r"r\.0\.value: saw inf, allowed is a finite number or null"):
         wire.write({"r": [Score("a", math.inf)]})
 
@@ -233,7 +234,7 @@ def judged(user: str, **options: Any) -> dict[str, Any]:
 
 def test_each_criterion_is_a_channel(user: str):
     result = score([judged(user), f"{user}:words"], "sun and rain", extra_info=extra(rubric=rubric("sun", "snow")))
-    assert wire.parse(result["rvpo"]) == {
+    assert wire.parse(result["rvpo"]).channels == {
         "rubric": [
             Score("sun", 1.0, labels=("topic",), text="Speaks of sun"),
             Score("snow", 0.0, labels=("topic",), text="Speaks of snow"),
@@ -245,7 +246,7 @@ def test_each_criterion_is_a_channel(user: str):
 
 def test_a_missing_verdict_is_null_with_its_reason(user: str):
     result = score([judged(user)], "sun", extra_info=extra(rubric=rubric("sun", "weather")))
-    [sun, weather] = wire.parse(result["rvpo"])["rubric"]
+    [sun, weather] = wire.parse(result["rvpo"]).channels["rubric"]
     assert (sun.value, weather.value, weather.reason) == (1.0, None, "refused")
     assert result["score"] == 1.0
     assert math.isnan(score([judged(user)], "sun", extra_info=extra(rubric=rubric("weather")))["score"])
@@ -253,12 +254,14 @@ def test_a_missing_verdict_is_null_with_its_reason(user: str):
 
 def test_a_prompt_without_rubric_has_no_channels(user: str):
     result = score([judged(user)], extra_info=extra(rubric=None))
-    assert wire.parse(result["rvpo"]) == {"rubric": []}
+    assert wire.parse(result["rvpo"]).channels == {"rubric": []}
 
 
 def test_a_single_rubric_reward_is_a_number(user: str):
     result = score([judged(user, aggregation="explicit")], "sun", extra_info=extra(rubric=rubric("sun", "snow")))
+    told = wire.parse(result.pop("rvpo"))
     assert result == {"score": 0.5, "rubric": 0.5}
+    assert [score.value for score in told.monitored["rubric"]] == [1.0, 0.0]
 
 
 def test_overlapping_calls_share_one_judge_and_keep_their_own_verdicts(user: str):
@@ -272,7 +275,7 @@ def test_overlapping_calls_share_one_judge_and_keep_their_own_verdicts(user: str
         return await asyncio.gather(*calls)
 
     for i, result in enumerate(asyncio.run(many())):
-        scores = wire.parse(result["rvpo"])["rubric"]
+        scores = wire.parse(result["rvpo"]).channels["rubric"]
         assert [(s.channel, s.value) for s in scores] == [
             (word, float(word == words[i // 4 % 4])) for word in words[: 1 + i % 4]
         ]
@@ -369,7 +372,7 @@ def test_the_judges_limits_hold_over_all_workers():
         server.hold = True
         result = asyncio.run(run(server))
         assert server.max_in_flight == 2
-    assert [s.value for s in wire.parse(result["rvpo"])["rubric"]] == [
+    assert [s.value for s in wire.parse(result["rvpo"]).channels["rubric"]] == [
         float(degree("text", f"Speaks of {word}") >= 0.5) for word in ("sun", "snow", "rain", "wind", "ice")
     ]
 
@@ -457,7 +460,7 @@ def test_workers_of_verl_share_a_judge_and_its_cache(cluster: None, tmp_path: Pa
     for i, (result, again) in enumerate(zip(first, second, strict=True)):
         info = result["reward_extra_info"]
         assert again["reward_extra_info"] == info
-        scores = wire.parse(info["rvpo"])["rubric"]
+        scores = wire.parse(info["rvpo"]).channels["rubric"]
         assert all(s.reason is None for s in scores)
         values = [float(degree(texts[i], s.text) >= 0.5) for s in scores]
         assert [s.value for s in scores] == values
@@ -470,12 +473,44 @@ def test_a_dead_judge_is_found_before_anything_starts(free_port_url: str):
     judge = {"kind": "endpoint", "base_url": free_port_url, "model": "m", "retries": 0, "timeout": 1.0}
     entries = read_rewards({"rewards": ["format", {"function": "rubric", "options": {"judge": judge}}]})
     with pytest.raises(JudgeError, match=r"127\.0\.0\.1"):
-        check_judges(entries)
+        check_rewards(entries, 2)
     local = {"kind": "mixed", "judges": {"a": judge, "b": {"kind": "local", "model": "no-such-model"}}, "default": "a"}
-    check_judges(read_rewards({"rewards": [{"function": "rubric", "options": {"judge": local}}]}))  # not opened here
+    not_opened_here = read_rewards({"rewards": [{"function": "rubric", "options": {"judge": local}}]})
+    check_rewards(not_opened_here, 2)
+    mistaken = read_rewards({"rewards": [{"function": "rubric", "options": {}}]})
+    with pytest.raises(ConfigError, match="judge"):
+        check_rewards(mistaken, 2)
+    relative = judge | {"cache": "verdicts.sqlite"}
+    with pytest.raises(ConfigError, match="absolute path"):
+        check_rewards(read_rewards({"rewards": [{"function": "rubric", "options": {"judge": relative}}]}), 2)
+
+
+@pytest.mark.parametrize("aggregation", ["explicit", "implicit"])
+def test_the_scores_behind_a_single_reward_reach_the_trainer(aggregation: str):
+    """So that a dead judge is found, and verdicts are recorded, though they are no channels."""
+    with FaultServer() as server:
+        judge = {"kind": "endpoint", "base_url": server.url, "model": server.model}
+        rewards = [{"function": "rubric", "options": {"judge": judge, "aggregation": aggregation}}]
+        result = score(rewards, "a reply", extra_info=extra(rubric=rubric("sun", "sea")))
+    told = wire.parse(result["rvpo"])
+    assert told.channels == {}
+    assert len(told.monitored["rubric"]) == {"explicit": 2, "implicit": 1}[aggregation]
+    values, (family,) = read_channels([result], ["rubric"])
+    assert family.only_monitored
+    assert values[0, 0].item() == result["rubric"]
+
+
+def test_an_endless_error_is_cut():
+    assert len(wire.write_error(ValueError("x" * 10**7))) < 3000
 
 
 @pytest.fixture
 def free_port_url() -> str:
     with FaultServer() as server:
         return server.url
+
+
+def test_half_surrogates_which_no_file_can_hold_are_replaced():
+    sent = {"name": "a\ud800", "value": 1.0, "labels": ["\udfff"], "text": "\ud800"}
+    [entry] = wire.parse(json.dumps({"r": [sent]})).channels["r"]
+    assert entry == Score("a?", 1.0, labels=("?",), text="?")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+import rvpo
 from rvpo.core.channels import Score
 from rvpo.engines.verl.rows import Sessions, read_channels
-from rvpo.errors import RewardError
+from rvpo.errors import EngineError, RewardError
 
 NO_TAG: dict[str, Any] = {}
 
@@ -35,7 +36,7 @@ def test_padding_never_votes():
     assert sessions.of_row.tolist() == [-1, 0, -1, 1]
     assert sessions.spread(torch.tensor([5.0, 7.0])).tolist() == [0, 5, 0, 7]
     assert sessions.spread(torch.tensor([True, True])).tolist() == [False, True, False, True]
-    with pytest.raises(RewardError, match="all of them are padding"):
+    with pytest.raises(EngineError, match="all of them are padding"):
         Sessions.read(keys[:1], tags[:1])
 
 
@@ -54,9 +55,43 @@ def test_rows_may_come_in_any_order():
         assert key.startswith(f"{sessions.names[session]}_")
 
 
-@pytest.mark.parametrize("key", ["p", "p_0", "p_0_x", "_0_1", "p__1", ""])
+def test_prompts_are_put_in_the_order_of_the_data_and_sessions_in_that_of_their_numbers():
+    """They arrive as they are finished, the shortest first."""
+    keys = ["b_2_0", "pad_0_0", "a_1_0", "b_0_1", "c_0_0", "a_0_0", "b_0_0", "c_1_0"]
+    tags = [{"is_padding": key.startswith("pad")} for key in keys]
+    arrived = Sessions.read(keys, tags)
+    index = {"a": 7, "b": 3, "c": 3}  # c is a second dispatch of b's prompt
+    sessions = arrived.in_order_of([index[name[0]] for name in arrived.names])
+    assert sessions.names == ["b_0", "b_2", "c_0", "c_1", "a_0", "a_1"]
+    assert (
+        sessions.keys == [keys[row] for row in sessions.final] == ["b_0_1", "b_2_0", "c_0_0", "c_1_0", "a_0_0", "a_1_0"]
+    )
+    values = torch.arange(1.0, 7.0)
+    for key, tag, value in zip(keys, tags, sessions.spread(values).tolist(), strict=True):
+        name = key.rpartition("_")[0]
+        assert value == (0.0 if tag["is_padding"] else values[sessions.names.index(name)].item())
+
+
+def test_riskpo_does_not_depend_on_who_finished_first():
+    generator = torch.Generator().manual_seed(0)
+    keys = [f"p{prompt}_{session}_0" for prompt in range(10) for session in range(4)]
+    value = dict(zip(keys, torch.rand(len(keys), 2, generator=generator).tolist(), strict=True))
+
+    def advantages(order: list[str]) -> dict[str, float]:
+        arrived = Sessions.read(order, [NO_TAG] * len(order))
+        sessions = arrived.in_order_of([int(name[1 : name.index("_")]) for name in arrived.names])
+        rewards = torch.tensor([value[key] for key in sessions.keys])
+        result = rvpo.advantages(rewards, sessions.groups, method="riskpo")
+        return dict(zip(sessions.keys, result.advantages.tolist(), strict=True))
+
+    shuffled = keys.copy()
+    random.Random(1).shuffle(shuffled)
+    assert advantages(shuffled) == pytest.approx(advantages(keys))
+
+
+@pytest.mark.parametrize("key", ["p", "p_0", "p_0_x", "p_x_0", "_0_1", "p__1", ""])
 def test_unknown_keys_are_refused(key: str):
-    with pytest.raises(RewardError, match="allowed is uid_session_output"):
+    with pytest.raises(EngineError, match="allowed is uid_session_output"):
         Sessions.read([key], [NO_TAG])
 
 

@@ -101,9 +101,14 @@ class Memory:
     def save(self, folder: Path) -> None:
         """Write the state into a checkpoint's folder, if there is any."""
         state = {"remembered": self.state, "evidence": self._evidence.to_state()}
-        if any(state.values()):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / FILE).write_text(json.dumps({"method": self._method, **state}), "utf-8")
+        path = folder / FILE
+        if not any(state.values()):
+            path.unlink(missing_ok=True)  # of an older run in the same folder
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{FILE}.partial")
+        partial.write_text(json.dumps({"method": self._method, **state}), "utf-8")
+        partial.replace(path)
 
     def load(self, folder: Path) -> None:
         """Read what :meth:`save` wrote; a checkpoint without it, or of another method, begins anew."""

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import yaml
 
+from rvpo.doctor import constraints
 from rvpo.errors import ConfigError
 from rvpo.judges.mixed import RULE, MixedJudge
 from rvpo.rewards.registry import load_object
@@ -153,7 +154,7 @@ def _class(kind: str) -> Callable[..., Any]:
         try:
             return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
         except ImportError as error:
-            step = f"pip install -c constraints.txt -e '.[{extra}]'"
+            step = f"pip install -c {constraints()} -e '.[{extra}]'"
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
     if ":" not in kind:
         allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"

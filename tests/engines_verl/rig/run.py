@@ -153,7 +153,7 @@ def train(
     steps: int = 30,
     kill_after: int | None = None,
     env: dict[str, str] | None = None,
-    timeout: float = 300.0,
+    timeout: float = 900.0,
 ) -> Run:
     """Train in ``folder``, which is made if need be; a second call there resumes from its last checkpoint.
 
@@ -267,8 +267,9 @@ def main() -> None:
     except TrainingFailedError as error:
         sys.exit(str(error))
     for step, metrics in run.metrics.items():
-        seconds, score = metrics["timing_s/step"], metrics["critic/score/mean"]
-        print(f"step {step:3d}  score {score:.3f}  {seconds:.2f} s")
+        if "timing_s/step" in metrics:  # not so for a validation before training, which is step 0
+            seconds, score = metrics["timing_s/step"], metrics["critic/score/mean"]
+            print(f"step {step:3d}  score {score:.3f}  {seconds:.2f} s")
     print(f"{run.seconds:.0f} s in all, in {folder}")
 
 

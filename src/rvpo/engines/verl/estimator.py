@@ -16,14 +16,10 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from rvpo.core.config import METHODS
+from rvpo.engines.verl.config import registered_name
 from rvpo.errors import EngineError
 
 _advantages: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("advantages of the batch")
-
-
-def registered_name(method: str) -> str:
-    """Return the name of a method among verl's estimators. It differs from ``gdpo``, which verl has, too."""
-    return f"rvpo:{method}"
 
 
 @contextmanager

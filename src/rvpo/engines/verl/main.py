@@ -7,14 +7,15 @@ from typing import Any
 
 import hydra
 import ray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
-from rvpo.engines.verl.options import ESTIMATORS, VerlOptions, read_options, rewards_of_ours
-from rvpo.engines.verl.rewards import check_judges
+from rvpo.engines.verl.config import ESTIMATORS, read_options, rewards_of_ours
+from rvpo.engines.verl.options import VerlOptions
+from rvpo.engines.verl.rewards import check_rewards
 from rvpo.errors import RVPOError
 
 # Ray wraps what it decorates; a subclass needs the class itself.
@@ -25,11 +26,14 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
     """verl's task runner, in the process in which the trainer runs."""
 
     def run(self, config: DictConfig) -> None:
-        """Register our trainers there, and choose one of them where the estimator is ours."""
+        """Register our trainers there, choose one where the estimator is ours, tell our rewards their workers."""
         from rvpo.engines.verl import trainer
 
         if read_options(config) is not None:
             config.trainer.v1.trainer_mode = f"{trainer.PREFIX}{config.trainer.v1.trainer_mode}"
+        if rewards_of_ours(config):
+            with open_dict(config):
+                config.reward.custom_reward_function.reward_kwargs.num_workers = config.reward.num_workers
         super().run(config)
 
 
@@ -38,7 +42,7 @@ def _train(config: DictConfig) -> None:
     auto_set_device(config)
     try:
         read_options(config)
-        check_judges(rewards_of_ours(config))
+        check_rewards(rewards_of_ours(config), config.reward.num_workers)
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
@@ -54,8 +58,9 @@ def _train(config: DictConfig) -> None:
 def main() -> None:
     """Run verl with our estimators; the command line is verl's."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_help())
-    _train()
+        print(_help())  # alone: verl's own config is 900 lines, which would scroll it away
+    else:
+        _train()
 
 
 def _help() -> str:
@@ -66,7 +71,7 @@ def _help() -> str:
             "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and in addition",
             f"  algorithm.adv_estimator\n      {', '.join(ESTIMATORS)}",
             *lines,
-            "What follows is hydra's help on verl's own config.",
-            "",
+            "Quote brackets and braces for your shell: '+algorithm.rvpo.reward_keys=[a,b]'. --cfg job prints verl's",
+            "own config with what you override, --hydra-help hydra's options. docs/engines.md says more.",
         ]
     )

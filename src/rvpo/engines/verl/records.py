@@ -13,8 +13,10 @@ from rvpo.engines import records
 from rvpo.engines.aggregator import Aggregated
 from rvpo.engines.verl.rows import Sessions
 
-SCHEMA = records.SCHEMA.append(pa.field("session", pa.string()))
-"""Columns: those of every engine, and ``session``, ``{uid}_{session}``, by which verl's own dump names a rollout."""
+SCHEMA = records.SCHEMA.append(pa.field("session", pa.string())).append(pa.field("uid", pa.string()))
+"""Columns: those of every engine; ``session``, ``{uid of the prompt}_{number}``; and ``uid``, that of its last output,
+``{session}_{number}``, which verl's own dump has under the same name. That may have padding, this has none.
+"""
 
 
 class ChannelTable:
@@ -35,7 +37,7 @@ class ChannelTable:
         advantages: Tensor,
     ) -> None:
         """Write the channels of a step; ``advantages`` (S,) are those that the policy was trained with."""
-        own = {family.name for family in families}
+        own = {family.name for family in families if not family.only_monitored}
         plain = {name: weight for name, weight in zip(names, weights, strict=True) if name not in own}
         rows = list(records.column_rows(step, list(plain), list(plain.values()), done.result))
         if done.table is not None:
@@ -43,5 +45,5 @@ class ChannelTable:
         trained = advantages.tolist()
         for row in rows:
             i = row["completion"]
-            row |= {"session": sessions.names[i], "advantage": trained[i]}
+            row |= {"session": sessions.names[i], "uid": sessions.keys[i], "advantage": trained[i]}
         records.write(self._folder / f"{step:06d}.parquet", rows, SCHEMA)

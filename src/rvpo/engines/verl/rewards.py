@@ -58,8 +58,8 @@ from rvpo.rewards.rubric import RubricReward
 
 logger = logging.getLogger(__name__)
 
-TAKEN = ("score", "reward", "pred", "uid", wire.KEY)
-"""Names that verl, or we, give another meaning beside the rewards."""
+TAKEN = ("score", "reward", "acc", "pred", "uid", "input", "output", "gts", "step", "monitored", "error", wire.KEY)
+"""Names that verl, or we, give another meaning: a missing ``acc``, for one, is a 0 in verl's validation."""
 
 _KEYWORDS = ("rewards", "num_workers")
 _FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # passed where verl serves a reward model itself
@@ -88,10 +88,10 @@ async def compute_score(
 
     Returns:
         - ``score``: the weighted sum of the rewards, scaled up to all weights where some are missing; NaN where all
-          are. For verl's own metrics only: the trainer uses the others.
+          are. For verl's own metrics only: the trainer uses the others, and refuses verl's own estimators.
         - under its name, the reward of each function that is one channel; None where missing, which verl's validation
           leaves out of its means.
-        - ``rvpo``, where a rubric's criteria are the channels: the text of :mod:`rvpo.engines.verl.wire`.
+        - ``rvpo``, where there are rubrics: the text of :mod:`rvpo.engines.verl.wire`.
     """
     kwargs = {key: value for key, value in reward_kwargs.items() if key not in _FROM_VERL}
     try:
@@ -114,9 +114,12 @@ def _returned(
     part, whole = math.fsum(weight for weight, _ in scored), math.fsum(entry.weight for entry in entries)
     score = math.fsum(weight * value for weight, value in scored) * whole / part if part else math.nan
     named = {str(entry.name): result for entry, result in zip(entries, results, strict=True)}
-    single = {name: value for name, (value, scores) in named.items() if scores is None}
-    families = {name: scores for name, (_, scores) in named.items() if scores is not None}
-    return {"score": score, **single, **({wire.KEY: wire.write(families)} if families else {})}
+    rows = {name: scores for name, (_, scores) in named.items() if scores is not None}
+    monitored = {str(entry.name) for entry in entries if entry.options.get("aggregation", "channels") != "channels"}
+    families = {name: scores for name, scores in rows.items() if name not in monitored}
+    single = {name: value for name, (value, _) in named.items() if name not in families}
+    text = wire.write(families, {name: scores for name, scores in rows.items() if name in monitored})
+    return {"score": score, **single, **({wire.KEY: text} if rows else {})}
 
 
 def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
@@ -152,17 +155,19 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
     return entries
 
 
-def check_judges(entries: Sequence[RewardSection]) -> None:
-    """Ask every judge on a server a first question, so that a dead one is found before anything else starts.
+def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:
+    """Build every reward as the workers will, and ask judges on a server a first question: mistakes are found now.
 
     Raises:
-        JudgeError: one of them cannot work.
+        ConfigError: options of a reward cannot work.
+        JudgeError: a judge cannot work.
     """
     for entry in entries:
         # A local judge belongs on the workers' machines; what a class of the user's own needs, nobody knows here.
-        if entry.function == "rubric" and kinds(entry.options.get("judge")) <= {"endpoint", "rule"}:
-            reward = load_reward(entry.function, entry.options, entry.name)
-            assert isinstance(reward, RubricReward)
+        if "judge" in entry.options and not kinds(entry.options["judge"]) <= {"endpoint", "rule"}:
+            continue
+        reward = _load(entry, workers)
+        if isinstance(reward, RubricReward):
             asyncio.run(reward.check())
 
 
@@ -190,7 +195,10 @@ def _function(entry: str, workers: int) -> RewardFunction:
 
 @functools.cache
 def _build(text: str, workers: int) -> RewardFunction:
-    entry = RewardSection.model_validate_json(text)
+    return _load(RewardSection.model_validate_json(text), workers)
+
+
+def _load(entry: RewardSection, workers: int) -> RewardFunction:
     options = dict(entry.options)
     if entry.function == "rubric" and "judge" in options:
         options["judge"] = with_processes(options["judge"], workers)
@@ -224,7 +232,7 @@ class _Row:
             )
         if isinstance(function, RubricReward):
             [total], [scores] = await function.score([self._prompt], [self._completion], [self._columns[needed[0]]])
-            return total, None if function.only_monitored else scores
+            return total, scores
         columns = {name: [value] for name, value in self._columns.items() if name not in entry.options}
         # An async function only makes its coroutine there.
         result = await asyncio.to_thread(function, prompts=[self._prompt], completions=[self._completion], **columns)

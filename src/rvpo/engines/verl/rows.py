@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpo.core.channels import Family, Score
+from rvpo.core.channels import Family
 from rvpo.engines.verl import wire
-from rvpo.errors import RewardError
+from rvpo.errors import EngineError, RewardError
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Sessions:
 
     Attributes:
         names: S names, ``{uid}_{session}``.
+        keys: S keys of their last outputs, ``{uid}_{session}_{output}``, which verl's dump calls ``uid``.
         groups: (S,) int64, which prompt each answers.
         final: the row of each session's last output, which has its reward.
         of_row: (B,) int64, the session of each row; -1 for padding.
     """
 
     names: list[str]
+    keys: list[str]
     groups: Tensor
     final: list[int]
     of_row: Tensor
@@ -42,7 +44,7 @@ class Sessions:
         """Read them off the batch's keys, ``{uid}_{session}_{output}``, and tags.
 
         Raises:
-            RewardError: no row is a rollout, or a key is not of that form.
+            EngineError: no row is a rollout, or a key is not of that form.
         """
         names: dict[str, int] = {}
         final: list[tuple[int, int]] = []
@@ -55,8 +57,8 @@ class Sessions:
                 continue
             name, _, output = key.rpartition("_")
             uid, _, session = name.rpartition("_")
-            if not uid or not session or not output.isdecimal():
-                raise RewardError(
+            if not uid or not session.isdecimal() or not output.isdecimal():
+                raise EngineError(
                     f"a row of verl's batch has the key {key!r}, allowed is uid_session_output: this version's batches "
                     "are not those that rvpo relies on, see `rvpo doctor`"
                 )
@@ -68,8 +70,31 @@ class Sessions:
             final[i] = max(final[i], (int(output), row))
             of_row.append(i)
         if not names:
-            raise RewardError(f"none of the {len(keys)} rows of verl's batch is a rollout: all of them are padding")
-        return cls(list(names), torch.tensor(groups), [row for _, row in final], torch.tensor(of_row))
+            raise EngineError(f"none of the {len(keys)} rows of verl's batch is a rollout: all of them are padding")
+        rows = [row for _, row in final]
+        return cls(list(names), [keys[row] for row in rows], torch.tensor(groups), rows, torch.tensor(of_row))
+
+    def in_order_of(self, index: Sequence[int]) -> Sessions:
+        """Put prompts in order of ``index`` (S,), and each one's sessions in order of their numbers.
+
+        verl's own order is that in which they finished, the shortest first. A rule that lays the i-th rollouts of
+        several prompts side by side (RiskPO) would then compare the short with the short.
+        """
+        groups = self.groups.tolist()
+        first = {group: groups.index(group) for group in set(groups)}
+
+        def place(i: int) -> tuple[int, int, int]:
+            prompt = first[groups[i]]  # two dispatches of one prompt stay apart
+            return index[prompt], prompt, int(self.names[i].rpartition("_")[2])
+
+        order = sorted(range(len(groups)), key=place)
+        new = torch.empty(len(order) + 1, dtype=torch.int64)
+        new[order] = torch.arange(len(order))
+        new[-1] = -1  # padding
+        names, keys = ([values[i] for i in order] for values in (self.names, self.keys))
+        number: dict[int, int] = {}  # of a prompt, in the new order
+        renumbered = torch.tensor([number.setdefault(groups[i], len(number)) for i in order])
+        return Sessions(names, keys, renumbered, [self.final[i] for i in order], new[self.of_row])
 
     def spread(self, values: Tensor) -> Tensor:
         """Give every row its session's value, (S,) -> (B,); 0 for padding."""
@@ -93,23 +118,25 @@ def read_channels(infos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> t
         RewardError: a name is in none of the two places or in both, the text names a reward that ``names`` does not, or
             a reward is no number.
     """
-    texts = [wire.parse(info[wire.KEY]) if wire.KEY in info else {} for info in infos]
-    rows: dict[str, list[list[Score]]] = {name: [] for name in names if any(name in text for text in texts)}
+    texts = [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Told({}, {}) for info in infos]
     for info, text in zip(infos, texts, strict=True):
-        if unknown := [name for name in text if name not in names]:
+        if unknown := [name for name in (*text.channels, *text.monitored) if name not in names]:
             raise RewardError(
                 f"the reward function returned channels of {unknown[0]!r}, which is none of the rewards "
                 f"{', '.join(names)}: name it in algorithm.rvpo.reward_keys, too"
             )
-        for name, scores in rows.items():
-            if name in info:
-                raise RewardError(
-                    f"the reward function returned {name!r} as a number and with channels of its own (key "
-                    f"{wire.KEY!r}): return it in one of the two ways"
-                )
-            scores.append(text.get(name, []))
-    values = [[math.nan if name in rows else _number(info, name) for name in names] for info in infos]
-    families = [Family(name, scores) for name, scores in rows.items()]
+        if twice := [name for name in text.channels if name in info]:
+            raise RewardError(
+                f"the reward function returned {twice[0]!r} as a number and with channels of its own (key "
+                f"{wire.KEY!r}): return it in one of the two ways"
+            )
+    channels, monitored = (
+        {name: [told.get(name, []) for told in column] for name in names if any(name in told for told in column)}
+        for column in zip(*texts, strict=True)
+    )
+    values = [[math.nan if name in channels else _number(info, name) for name in names] for info in infos]
+    families = [Family(name, rows) for name, rows in channels.items()]
+    families += [Family(name, rows, only_monitored=True) for name, rows in monitored.items()]
     return torch.tensor(values, dtype=torch.float64), families
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,16 @@ from omegaconf import DictConfig
 from torch import Tensor
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
 
-from rvpo.engines.aggregator import Aggregator
-from rvpo.engines.verl.estimator import handing_over, registered_name, whiten_by_token
-from rvpo.engines.verl.options import BY_TOKEN, read_options
+from rvpo.engines.verl import wire
+from rvpo.engines.verl.config import read_options, registered_name
+from rvpo.engines.verl.estimator import handing_over, whiten_by_token
+from rvpo.engines.verl.options import BY_TOKEN
 from rvpo.engines.verl.records import ChannelTable
 from rvpo.engines.verl.rows import Sessions, read_channels
 from rvpo.errors import EngineError, JudgeError
 from rvpo.rewards.rubric.reward import too_many_missing
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "rvpo_"
 """Before the names of verl's trainer modes, in its registry."""
@@ -39,38 +43,51 @@ class ChannelAdvantages:
         assert options is not None, "the task runner chooses this trainer for our estimators alone"
         config.algorithm.adv_estimator = registered_name(options.method)
         self._options, self._weights = options, options.weights()
-        names = options.reward_keys
-        self._aggregator = Aggregator(options, names, options.own_ranges or [None] * len(names))
+        self._aggregator = options.aggregator()
         folder = config.trainer.get("rollout_data_dir")
         self._channels = ChannelTable(Path(folder) / "channels") if folder else None
+        self._warned = False
         super().__init__(config)  # type: ignore[call-arg]
 
     def _compute_advantage(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
         """Let verl do this step as ever, its estimator taking the advantages from here."""
-        sessions = Sessions.read(batch.keys, batch.tags)
-        rewards, families = read_channels(self._reward_infos(batch, sessions), self._aggregator.names)
+        sessions, infos = self._fetch(batch)
+        rewards, families = read_channels(infos, self._aggregator.names)
         for family in families:
             if problem := too_many_missing(family.rows, self._options.max_missing):
                 raise JudgeError(
-                    f"{family.name!r}: {problem}. Stopped in step {self.global_steps}: mend the judge and start again, "
-                    "verl resumes at its last checkpoint. What was judged and cached is not asked again"
+                    f"{family.name!r}: {problem}. Stopped in step {self.global_steps}: mend the judge and start again; "
+                    f"verl resumes at its last checkpoint (trainer.save_freq is {self.config.trainer.save_freq})"
                 )
         # The estimator is asked once verl has settled which tokens count (rollout correction may mask some).
         with handing_over(partial(self._aggregate, sessions, rewards, families, metrics)):
             return super()._compute_advantage(batch, metrics)  # type: ignore[misc]
 
-    def _reward_infos(self: Any, batch: Any, sessions: Sessions) -> list[dict[str, Any]]:
-        """Fetch what the reward function returned for each session."""
-        keys = [batch.keys[row] for row in sessions.final]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        # A list, an array or a stack of tensordict's, by TransferQueue's backend.
-        infos = [fields.get("reward_extra_info") for fields in list(data["extra_fields"])]
-        if lacking := [key for key, info in zip(keys, infos, strict=True) if not isinstance(info, dict)]:
+    def _fetch(self: Any, batch: Any) -> tuple[Sessions, list[dict[str, Any]]]:
+        """Fetch what the reward function returned for each session; prompts in the order of the data."""
+        arrived = Sessions.read(batch.keys, batch.tags)
+
+        def fetch(sessions: Sessions, field: str) -> list[Any]:
+            data = tq.kv_batch_get(keys=sessions.keys, partition_id=batch.partition_id, select_fields=[field])
+            return list(data[field])  # a list, an array or a stack of tensordict's, by TransferQueue's backend
+
+        sessions = arrived.in_order_of([int(index) for index in fetch(arrived, "index")])
+        infos = [fields.get("reward_extra_info") for fields in fetch(sessions, "extra_fields")]
+        if lacking := [key for key, info in zip(sessions.keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
                 f"rollout {lacking[0]!r} has no reward_extra_info, where verl puts what the reward function returned: "
                 "a reward that the agent loop gives itself comes without its parts, so leave it to the reward function"
             )
-        return infos
+        return sessions, infos
+
+    def _val_metrics_update(
+        self: Any, sources: Any, uids: Any, infos: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Tell of a reward function that raised in a validation, too; verl's own metrics follow."""
+        for text in infos.get(wire.KEY, []):
+            if text is not None:
+                wire.parse(text)
+        return super()._val_metrics_update(sources, uids, infos, *args, **kwargs)  # type: ignore[misc]
 
     def _aggregate(
         self: Any, sessions: Sessions, rewards: Tensor, families: list[Any], metrics: dict[str, Any], mask: Tensor
@@ -90,7 +107,24 @@ class ChannelAdvantages:
             self._channels.write(self.global_steps, names, self._weights, sessions, families, done, advantages)
         # What is undefined in this batch, such as the mean of a channel that was never scored, is left out.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})
+        metrics["rvpo/lost/completions"] = self._lost(sessions)
         return sessions.spread(advantages).to(mask.device)
+
+    def _lost(self: Any, sessions: Sessions) -> float:
+        """Count rollouts that verl dropped from the batch's groups, as it does where a reward function raises."""
+        wanted = len(set(sessions.groups.tolist())) * int(self.config.actor_rollout_ref.rollout.n)
+        lost = max(0, wanted - len(sessions.names))
+        if lost and not self._warned:
+            self._warned = True
+            logger.warning(
+                "verl dropped %d of %d rollouts of step %d, as it does where an agent loop or a reward function "
+                "raises: look for the traceback of an AgentLoopWorker in the log. rvpo/lost/completions counts them; "
+                "this warning is shown once.",
+                lost,
+                wanted,
+                self.global_steps,
+            )
+        return float(lost)
 
     def _save_checkpoint(self: Any) -> None:
         # First, because verl's last act is to say that the checkpoint is complete.

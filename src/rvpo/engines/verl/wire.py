@@ -6,11 +6,9 @@ completions. Rubrics differ from prompt to prompt, so their scores travel as a t
     {"rubric": [{"name": "dose", "value": 1.0, "labels": ["essential"]},
                 {"name": "tone", "value": null, "reason": "timeout"}]}
 
-Nothing is filled up with null, and there is no NaN: ``"value": null`` is a missing score. Fields that have the default
-of :class:`~rvpo.core.channels.Score` are left out.
-
-Where a reward function raised, the text is ``{"error": …}`` instead, which the reader raises again: verl itself would
-log the exception in one worker and train on with the completions that are left.
+Scores for the records alone, beside a reward that comes as one number, stand in an object ``"monitored"`` of the same
+form. Nothing is filled up with null, and there is no NaN: ``"value": null`` is a missing score. Fields that have the
+default of :class:`~rvpo.core.channels.Score` are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from rvpo.core.channels import Score
 from rvpo.data.generic import strict_json
@@ -33,28 +31,46 @@ _DEFAULTS = {field.name: field.default for field in fields(Score) if field.name 
 _TEXTS = ("reason", "judge", "text", "detail")
 
 
-def write(families: Mapping[str, Sequence[Score]]) -> str:
+_MOST = 2000  # characters of an error: it travels with every completion
+
+
+class Told(NamedTuple):
+    """What the text of a completion holds.
+
+    Attributes:
+        channels: name of a reward function -> the scores that are its channels.
+        monitored: the same for functions whose one number is the channel, and whose scores are for the records.
+    """
+
+    channels: dict[str, list[Score]]
+    monitored: dict[str, list[Score]]
+
+
+def write(families: Mapping[str, Sequence[Score]], monitored: Mapping[str, Sequence[Score]] | None = None) -> str:
     """Return the text for one completion.
 
     Args:
         families: name of a reward function -> the scores that it gives this completion; none where its prompt has no
             rubric.
+        monitored: the same for functions whose scores are no channels.
 
     Raises:
         RewardError: a value or weight that the reader would refuse.
     """
-    values = {
-        name: [_entry(score, f"{name}.{j}") for j, score in enumerate(scores)] for name, scores in families.items()
-    }
+
+    def entries(rows: Mapping[str, Sequence[Score]]) -> dict[str, Any]:
+        return {name: [_entry(score, f"{name}.{j}") for j, score in enumerate(scores)] for name, scores in rows.items()}
+
+    values = entries(families) | ({"monitored": entries(monitored)} if monitored else {})
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
 def write_error(error: Exception) -> str:
     """Return the text for a completion on which a reward function raised."""
-    return json.dumps({"error": f"{type(error).__name__}: {error}"})
+    return json.dumps({"error": f"{type(error).__name__}: {error}"[:_MOST]})
 
 
-def parse(text: object) -> dict[str, list[Score]]:
+def parse(text: object) -> Told:
     """Undo :func:`write`.
 
     Raises:
@@ -71,7 +87,8 @@ def parse(text: object) -> dict[str, list[Score]]:
         raise _error("", reprlib.repr(families), "an object of reward functions")
     if isinstance(families.get("error"), str):
         raise RewardError(f"a reward function failed; the log of its worker shows where: {families['error']}")
-    return {name: _scores(name, scores) for name, scores in families.items()}
+    monitored = families.pop("monitored") if isinstance(families.get("monitored"), dict) else {}
+    return Told(*({name: _scores(name, scores) for name, scores in rows.items()} for rows in (families, monitored)))
 
 
 def _entry(score: Score, where: str) -> dict[str, Any]:
@@ -108,12 +125,17 @@ def _score(entry: object, where: str) -> Score:
             raise _error(f"{where}.{key}", reprlib.repr(entry[key]), "a text")
     value = entry["value"]
     return Score(
-        entry["name"],
+        _storable(entry["name"]),
         None if value is None else _number(value, f"{where}.value", "a finite number or null"),
         _weight(entry.get("weight", 1.0), f"{where}.weight"),
-        tuple(labels),
-        *(entry.get(key) for key in _TEXTS),
+        tuple(map(_storable, labels)),
+        *(None if entry.get(key) is None else _storable(entry[key]) for key in _TEXTS),
     )
+
+
+def _storable(text: str) -> str:
+    """Return the text without half surrogates, which JSON can carry, and which fit into no file."""
+    return text.encode(errors="replace").decode()
 
 
 def _weight(weight: object, where: str) -> float:
