@@ -17,7 +17,7 @@ test-trl: $(VENV)/.installed  ## All but those of the verl engine
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-verl: $(VENV_VERL)/.installed  ## Those of the verl engine: Ray and verl on the CPU
-	$(BIN_VERL)/python -m pytest tests/engines_verl
+	$(BIN_VERL)/python -m pytest tests/engines_verl -n 2 --dist loadfile
 
 test-nightly: $(VENV_VERL)/.installed  ## Long trainings with verl: every mode, worker count and kind of reward
 	$(BIN_VERL)/python -m pytest tests/engines_verl -m slow -s

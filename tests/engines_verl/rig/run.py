@@ -41,6 +41,19 @@ class Run:
     seconds: float
     log: str
 
+    def channels(self, step: int) -> list[dict[str, Any]]:
+        """Return every channel of every completion of a step, as our trainer wrote it."""
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(self.folder / f"rollouts/channels/{step:06d}.parquet").to_pylist()
+
+
+def tensor(values: list[float | None]) -> Any:
+    """Return values in float64, NaN where missing."""
+    import torch
+
+    return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)
+
 
 class TrainingFailedError(RuntimeError):
     """The training ended with an error, or not at all; the message ends with the tail of its log."""
