@@ -75,7 +75,7 @@ def test_doctor():
     assert re.search(r"^rvpo\.advantages .* works$", result.output, re.MULTILINE)
     for line in result.output.splitlines():
         if "missing" in line:
-            assert re.search(r"missing [\w, ]+: pip install .*'[.\w\[\],]+'$", line)
+            assert re.search(r"missing [\w, -]+: (in an environment of its own, )?pip install .*'[.\w\[\],]+'$", line)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -354,14 +354,15 @@ def test_group_ids_come_in_any_order_and_are_not_indices():
 def test_result_fields_are_the_contract():
     fields = [field.name for field in dataclasses.fields(rvpo.Advantages)]
     assert fields == [
-        "advantages", "aggregated", "z", "responsibilities", "live", "missing", "applies", "signal",
+        "advantages", "aggregated", "z", "responsibilities", "live", "missing", "applies", "signal", "takes_part",
         "rewards", "groups", "state", "rule_metrics",
     ]  # fmt: skip
     out = run(A, B)
     for name in fields[:-3]:
         value = getattr(out, name)
         assert value.shape[0] == 3, name
-        assert value.dtype == (torch.bool if name in ("live", "missing", "applies", "signal") else torch.float64), name
+        boolean = name in ("live", "missing", "applies", "signal", "takes_part")
+        assert value.dtype == (torch.bool if boolean else torch.float64), name
     assert out.groups.index.tolist() == [0, 0, 0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         out.z = None

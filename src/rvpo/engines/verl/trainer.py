@@ -71,7 +71,7 @@ class ChannelAdvantages:
             data = tq.kv_batch_get(keys=sessions.keys, partition_id=batch.partition_id, select_fields=[field])
             return list(data[field])  # a list, an array or a stack of tensordict's, by TransferQueue's backend
 
-        sessions = arrived.in_order_of([int(index) for index in fetch(arrived, "index")])
+        sessions = arrived.in_order_of([_number(index) for index in fetch(arrived, "index")])
         infos = [fields.get("reward_extra_info") for fields in fetch(sessions, "extra_fields")]
         if lacking := [key for key, info in zip(sessions.keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
@@ -141,6 +141,14 @@ class ChannelAdvantages:
         if resumed and trainer.resume_mode == "resume_path":
             return Path(trainer.resume_from_path)
         return Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+
+
+def _number(index: Any) -> int:
+    """Return a row's number in the data; 0 where its ``extra_info.index`` is none, so that the order stays."""
+    try:
+        return int(index)
+    except (TypeError, ValueError):
+        return 0
 
 
 @register_trainer(f"{PREFIX}sync")
