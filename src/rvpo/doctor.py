@@ -54,7 +54,8 @@ class Capability:
     @property
     def constraints(self) -> str:
         """The file with the versions that were tested together."""
-        return "constraints-verl.txt" if "verl" in self.install else constraints()
+        of_engine = {"verl": "constraints-verl.txt", "trl": "constraints.txt"}
+        return next((file for engine, file in of_engine.items() if engine in self.install), constraints())
 
     @property
     def excluded(self) -> bool:
