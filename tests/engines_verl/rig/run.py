@@ -94,7 +94,7 @@ def overrides(folder: Path, workers: int, mode: str, steps: int) -> list[str]:
         "actor_rollout_ref.actor.use_torch_compile=False",
         "actor_rollout_ref.actor.ppo_mini_batch_size=${data.train_batch_size}",
         "actor_rollout_ref.actor.use_dynamic_bsz=True",
-        "actor_rollout_ref.actor.optim.lr=0.01",
+        "actor_rollout_ref.actor.optim.lr=0.005",  # at twice that, asynchronous runs may collapse
         "actor_rollout_ref.actor.optim.weight_decay=0",
         # The rollout: ours, a replica for each worker, sampling without filters.
         "actor_rollout_ref.rollout.name=rig",
