@@ -58,12 +58,13 @@ def measure(rows: int, channels: int, method: str, repeats: int) -> dict[str, fl
 
     keys = [f"{uid}_{i % GENERATIONS}_0" for i, uid in enumerate(uids)]
     tags: list[dict[str, object]] = [{} for _ in keys]
+    index = [i // GENERATIONS for i in range(rows)]
     infos = [{"score": 0.0, **dict(zip(names, row, strict=True))} for row in rewards.tolist()]
     options = VerlOptions(method=method, reward_keys=names, whiten=None, advantage_eps=1e-6)
     aggregator = Aggregator(options, names, [None] * channels)
 
     def ours() -> torch.Tensor:
-        sessions = Sessions.read(keys, tags)
+        sessions = Sessions.read(keys, tags).in_order_of(index)
         values, families = read_channels(infos, names)
 
         def advantages(_: torch.Tensor) -> torch.Tensor:

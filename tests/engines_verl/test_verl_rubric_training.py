@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,6 @@ from rig.run import GENERATIONS, PROMPTS, Run, rubrics, tensor, train
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("verl")
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")

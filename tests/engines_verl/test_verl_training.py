@@ -6,8 +6,6 @@ It takes two minutes, so the tests look at the same one from many sides.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +19,6 @@ from rvpo.core import Schedule
 TWO_CHANNELS = "+algorithm.rvpo.reward_keys=[vowels,brief]"
 ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo", "+algorithm.rvpo={k: 0.5, k_schedule: linear, k_final: 2.0}"]
 STEPS, SAVED, KILLED = 30, 10, 13
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("verl")
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from rvpo.errors import ConfigError
 from rvpo.judges.mixed import RULE, MixedJudge
 from rvpo.rewards.registry import load_object
 from rvpo.rewards.rubric import Judge, RubricReward
+from rvpo.rewards.rubric.reward import MAX_MISSING
 
 OURS = {
     "endpoint": ("rvpo.judges.endpoint", "EndpointJudge", "judge"),
@@ -58,7 +59,7 @@ def rubric_reward(
     column: str = "rubric",
     aggregation: str = "channels",
     weighting: str | Mapping[str, float] | None = None,
-    max_missing: float = 0.25,
+    max_missing: float = MAX_MISSING,
 ) -> RubricReward:
     """Build :class:`rvpo.rewards.rubric.RubricReward` from plain values: the reward ``rubric`` of recipes."""
     return RubricReward(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from rvpo.core.checks import did_you_mean, unknown_option
 from rvpo.core.config import METHODS
 from rvpo.engines.verl.options import VerlOptions
-from rvpo.engines.verl.rewards import read_rewards
+from rvpo.engines.verl.rewards import plain, read_rewards
 from rvpo.errors import ConfigError
 from rvpo.recipe import RewardSection
+from rvpo.rewards.rubric.reward import MAX_MISSING
 
 GRPO_NAMES = ("grpo-multi", "grpo_multi")
 """``algorithm.adv_estimator`` for GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""
@@ -28,8 +29,6 @@ MODES = ("sync", "colocate_async")
 
 REWARDS_PATH = "pkg://rvpo.engines.verl.rewards"
 """``path`` of our own reward function. Where it is used, the channels are named in its ``rewards``, and not twice."""
-
-RUBRIC_MAX_MISSING = 0.25  # default of RubricReward
 
 
 def registered_name(method: str) -> str:
@@ -103,11 +102,6 @@ def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
     return entries
 
 
-def plain(value: Any) -> Any:
-    """Return a part of a config as plain lists and mappings."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
 def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said of the rewards elsewhere: in our own reward function's entries, or for verl's GDPO."""
     entries = rewards_of_ours(config)
@@ -126,7 +120,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
             "reward_kwargs.rewards, with their weights and ranges: drop it, and drop entries that are not wanted"
         )
     # The strictest, because the trainer does not see which rubric a judge belongs to.
-    allowed = [e.options.get("max_missing", RUBRIC_MAX_MISSING) for e in entries if e.function == "rubric"]
+    allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function == "rubric"]
     trusted = {str(entry.name): entry.reliability for entry in entries if entry.reliability is not None}
     return {
         "reward_keys": [str(entry.name) for entry in entries],

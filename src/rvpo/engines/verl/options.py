@@ -12,6 +12,7 @@ from rvpo.core.run_channels import Range
 from rvpo.engines.aggregator import Aggregator
 from rvpo.engines.options import AggregationOptions
 from rvpo.errors import ConfigError
+from rvpo.rewards.rubric.reward import MAX_MISSING
 
 BY_TOKEN = "token"  # noqa: S105 (a value of `whiten`)
 
@@ -34,8 +35,15 @@ class VerlOptions(AggregationOptions):
     reward_weights: dict[str, float] | list[float] | None = field(
         default=None, metadata={"help": "Importance by name, or in the order of reward_keys; default: all the same."}
     )
+    whiten: str | None = field(
+        default=None,
+        metadata={
+            "help": "Whitening of the aggregate: batch, group, none or token (verl's own, for methods that whiten the "
+            "batch: longer completions count more). None picks the method's own."
+        },
+    )
     max_missing: float = field(
-        default=0.25,
+        default=MAX_MISSING,
         metadata={"help": "Share of one judge's verdicts on a batch that may be missing before the run stops."},
     )
     own_ranges: Sequence[Range | None] | None = None
@@ -68,9 +76,7 @@ class VerlOptions(AggregationOptions):
     @classmethod
     def help(cls) -> list[tuple[str, str]]:
         """Return the options that a user can set, each with its help text; the method is chosen elsewhere."""
-        told = {f.name: f.metadata["help"] for f in fields(cls) if "help" in f.metadata and f.name != "method"}
-        told["whiten"] = told["whiten"].replace("batch, group or none", "batch, group, none or token (verl's own)")
-        return list(told.items())
+        return [(f.name, f.metadata["help"]) for f in fields(cls) if "help" in f.metadata and f.name != "method"]
 
     def aggregator(self) -> Aggregator:
         """Return what does the step, at the beginning of a run.

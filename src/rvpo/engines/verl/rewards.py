@@ -142,8 +142,7 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
             f"reward_kwargs.num_workers is {workers!r}, allowed is a whole number of at least 1: write "
             "${reward.num_workers}"
         )
-    rewards = reward_kwargs.get("rewards")
-    rewards = OmegaConf.to_container(rewards, resolve=True) if OmegaConf.is_config(rewards) else rewards
+    rewards = plain(reward_kwargs.get("rewards"))
     if not isinstance(rewards, Sequence) or isinstance(rewards, str) or not rewards:
         raise ConfigError(f"reward_kwargs.rewards is {rewards!r}, allowed is a list of at least one reward")
     entries = [_entry(i, value) for i, value in enumerate(rewards)]
@@ -153,6 +152,11 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
             owner = "verl" if name in TAKEN else "another reward"
             raise ConfigError(f"reward_kwargs.rewards.{i} is called {name!r}, as {owner} is: give it another `name`")
     return entries
+
+
+def plain(value: Any) -> Any:
+    """Return a part of a config as plain lists and mappings."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:

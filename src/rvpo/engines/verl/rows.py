@@ -75,17 +75,16 @@ class Sessions:
         return cls(list(names), [keys[row] for row in rows], torch.tensor(groups), rows, torch.tensor(of_row))
 
     def in_order_of(self, index: Sequence[int]) -> Sessions:
-        """Put prompts in order of ``index`` (S,), and each one's sessions in order of their numbers.
+        """Put prompts in order of ``index`` (S,), and each one's sessions, which share it, in order of their numbers.
 
         verl's own order is that in which they finished, the shortest first. A rule that lays the i-th rollouts of
         several prompts side by side (RiskPO) would then compare the short with the short.
         """
         groups = self.groups.tolist()
-        first = {group: groups.index(group) for group in set(groups)}
 
         def place(i: int) -> tuple[int, int, int]:
-            prompt = first[groups[i]]  # two dispatches of one prompt stay apart
-            return index[prompt], prompt, int(self.names[i].rpartition("_")[2])
+            # By group as well, so that two dispatches of one prompt stay apart.
+            return index[i], groups[i], int(self.names[i].rpartition("_")[2])
 
         order = sorted(range(len(groups)), key=place)
         new = torch.empty(len(order) + 1, dtype=torch.int64)

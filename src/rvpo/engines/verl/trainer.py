@@ -66,13 +66,13 @@ class ChannelAdvantages:
     def _fetch(self: Any, batch: Any) -> tuple[Sessions, list[dict[str, Any]]]:
         """Fetch what the reward function returned for each session; prompts in the order of the data."""
         arrived = Sessions.read(batch.keys, batch.tags)
-
-        def fetch(sessions: Sessions, field: str) -> list[Any]:
-            data = tq.kv_batch_get(keys=sessions.keys, partition_id=batch.partition_id, select_fields=[field])
-            return list(data[field])  # a list, an array or a stack of tensordict's, by TransferQueue's backend
-
-        sessions = arrived.in_order_of([_number(index) for index in fetch(arrived, "index")])
-        infos = [fields.get("reward_extra_info") for fields in fetch(sessions, "extra_fields")]
+        data = tq.kv_batch_get(
+            keys=arrived.keys, partition_id=batch.partition_id, select_fields=["index", "extra_fields"]
+        )
+        # By TransferQueue's backend, each is a list, an array or a stack of tensordict's.
+        sessions = arrived.in_order_of([_number(index) for index in list(data["index"])])
+        extra_fields = dict(zip(arrived.keys, list(data["extra_fields"]), strict=True))
+        infos = [extra_fields[key].get("reward_extra_info") for key in sessions.keys]
         if lacking := [key for key, info in zip(sessions.keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
                 f"rollout {lacking[0]!r} has no reward_extra_info, where verl puts what the reward function returned: "

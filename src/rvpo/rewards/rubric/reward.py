@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 AGGREGATIONS = ("channels", "explicit", "implicit")
 IMPLICIT_SCALE = (1, 10)
+MAX_MISSING = 0.25
+"""Share of one judge's verdicts on a batch that may be missing, where nothing else is said."""
 
 
 class RubricReward:
@@ -54,7 +56,7 @@ class RubricReward:
         column: str = "rubric",
         aggregation: str = "channels",
         weighting: str | Mapping[str, float] | None = None,
-        max_missing: float = 0.25,
+        max_missing: float = MAX_MISSING,
         name: str = "rubric",
     ) -> None:
         """Keep the options; nothing is asked yet."""
