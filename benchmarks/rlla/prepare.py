@@ -47,14 +47,16 @@ def main() -> None:
     parser.add_argument("--max-answer-tokens", type=int, default=100)
     parser.add_argument("--warm", type=int, default=40, help="rows for the supervised start")
     parser.add_argument("--eval", type=int, default=16, help="rows held out")
+    parser.add_argument("--not-in", type=Path, nargs="*", default=[], help="files of rows to leave out: those trained on")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    seen = {line for path in args.not_in for line in path.read_text("utf-8").splitlines()}
     kept = []
     for row in json.loads(args.rlla.read_text("utf-8")):
         record = compact(row)
-        if record is None:
+        if record is None or json.dumps(record) in seen:
             continue
         text = tokenizer.apply_chat_template(record["prompt"], tokenize=False, add_generation_prompt=True)
         sizes = len(tokenizer(text)["input_ids"]), len(tokenizer(record["answer"])["input_ids"])
@@ -68,6 +70,8 @@ def main() -> None:
         "train": kept[args.warm + args.eval :],
     }
     for name, rows in parts.items():
+        if not rows:
+            continue
         lines = [json.dumps(record) for record, _ in rows]
         (args.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
         prompt, answer = (sum(s[i] for _, s in rows) / len(rows) for i in (0, 1))

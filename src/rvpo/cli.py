@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import os
-import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +14,7 @@ import typer
 
 from rvpo import __version__
 from rvpo.errors import RVPOError
+from rvpo.evals.commands import app as evals
 
 app = typer.Typer(
     name="rvpo",
@@ -24,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(evals)
 
 
 def _version(asked: bool) -> None:
@@ -100,37 +100,28 @@ def judge_completions(
     Every verdict is kept as soon as it is there: interrupted or called again, only what is missing is asked. An API key
     comes from the environment (OPENAI_API_KEY, or the variable that api_key_env of the YAML file names).
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from rvpo.judges.build import load_judge, with_cache
     from rvpo.judges.scoring import read_completions, score, summary
+    from rvpo.progress import Progress
 
     spec = with_cache(judge, out.with_name(out.name + ".sqlite"))  # also in the middle of a chunk, nothing paid is lost
     judged_by = load_judge(spec)
     options = {"layout": layout, "pitfalls": pitfalls} if rubrics else {}
     questions = read_completions(data, rubrics, **options)[:limit]
     total = sum(len(question.criteria) for question, _ in questions)
-    columns = ("verdicts", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
-    on_terminal = sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), disable=not on_terminal) as bar:
-        task = bar.add_task("", total=total, told="")
-        missing, done, told_at = 0, 0, time.monotonic()
+    with Progress("verdicts", total) as bar:
+        missing = 0
 
         def progress(arrived: int, lost: int) -> None:
-            nonlocal missing, done, told_at
-            missing, done = missing + lost, done + arrived
+            nonlocal missing
+            missing += lost
             cost = _cost(judged_by.usage())
-            told = f"{missing} missing" + ("" if math.isnan(cost) else f", cost {cost:.4g}")
-            bar.update(task, advance=arrived, told=told)
-            if not on_terminal and time.monotonic() > told_at + 30:  # a log file has no bar
-                told_at = time.monotonic()
-                typer.echo(f"{done} of {total} verdicts, {told}", err=True)
+            bar.advance(arrived, f"{missing} missing" + ("" if math.isnan(cost) else f", cost {cost:.4g}"))
 
         try:
             rows = score(questions, judged_by, out, judged_by=json.dumps(spec, default=str), progress=progress)
         except KeyboardInterrupt:
-            typer.echo(f"interrupted: {done} of {total} verdicts are kept, and the same command goes on", err=True)
+            typer.echo(f"interrupted: {bar.done} of {total} verdicts are kept, and the same command goes on", err=True)
             raise typer.Exit(130) from None
     _print_table(summary(rows, questions))
     usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}

@@ -8,6 +8,7 @@ was seen, the values that are allowed, and the next step. Each subclass belongs 
     ├── DataError      a dataset row or file is malformed (names the file, the row and the field)
     ├── RewardError    a reward matrix cannot be aggregated (wrong shape, infinite, forbidden missing value)
     ├── JudgeError     a judge cannot work at all (no server, no such model), or too many verdicts are missing
+    ├── ModelError     a model under evaluation cannot be loaded or asked
     └── EngineError    the training engine did not behave as the adapter relies on, or is not installed
 
 A single value that could not be *scored* is not an error: it is missing (NaN), see ``rvpo.core.normalize``.
@@ -32,6 +33,10 @@ class RewardError(RVPOError, ValueError):
 
 class JudgeError(RVPOError, RuntimeError):
     """A judge that cannot work at all, or too many verdicts that could not be had."""
+
+
+class ModelError(RVPOError, RuntimeError):
+    """A model under evaluation that cannot be loaded, or a server that does not answer for it."""
 
 
 class EngineError(RVPOError, RuntimeError):

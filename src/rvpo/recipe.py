@@ -95,6 +95,23 @@ class WarmStartSection(_Strict):
     trainer: dict[str, Any] = Field({}, description="Options of trl.SFTConfig.")
 
 
+class BenchmarkSection(_Strict):
+    """One benchmark that is evaluated during training."""
+
+    benchmark: str = Field(pattern="^(bfcl|gpqa|healthbench|toolcall)$")
+    name: str | None = Field(None, pattern=r"^\w[\w.-]*$", description="In the logs; default: the benchmark's own.")
+    options: dict[str, Any] = Field({}, description="As of `rvpo eval`: data, limit, judge, …")
+    generation: dict[str, Any] = Field({}, description="max_tokens, temperature, top_p, seed.")
+
+
+class EvalsSection(_Strict):
+    """Benchmarks during training, on small fixed sets: best and last checkpoint, and what was lost between them."""
+
+    every: int = Field(ge=1, description="Steps between two evaluations.")
+    batch_size: int = Field(16, ge=1, description="Items generated together in each process.")
+    benchmarks: list[BenchmarkSection] = Field(min_length=1)
+
+
 def _reward_entry(value: object) -> object:
     return {"function": value} if isinstance(value, str) else value
 
@@ -116,6 +133,7 @@ class Recipe(_Strict):
         "options of rvpo.AdaptiveK.",
     )
     warm_start: WarmStartSection | None = None
+    evals: EvalsSection | None = None
     trainer: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -125,6 +143,10 @@ class Recipe(_Strict):
         for i, channel in enumerate(channels):
             if channel in channels[:i]:
                 raise ConfigError(f"rewards.{i}: another channel is {channel!r}, too: give this one another `name`")
+        sets = [entry.name or entry.benchmark for entry in self.evals.benchmarks] if self.evals else []
+        for i, name in enumerate(sets):
+            if name in sets[:i]:
+                raise ConfigError(f"evals.benchmarks.{i}: another one is {name!r}, too: give this one another `name`")
         return self
 
     @property
@@ -185,6 +207,8 @@ _SECTIONS: Mapping[str, type[_Strict]] = {
     "eval_data": DataSection,
     "rewards": RewardSection,
     "warm_start": WarmStartSection,
+    "evals": EvalsSection,
+    "benchmarks": BenchmarkSection,
 }
 
 

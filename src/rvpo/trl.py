@@ -1,6 +1,20 @@
-"""The two names that a TRL script changes: ``from rvpo.trl import RVPOConfig, RVPOTrainer``."""
+"""The names that a TRL script changes: ``from rvpo.trl import RVPOConfig, RVPOTrainer``; and benchmarks in training."""
+
+from typing import TYPE_CHECKING, Any
 
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.trainer import RVPOTrainer
 
-__all__ = ["RVPOConfig", "RVPOTrainer"]
+if TYPE_CHECKING:
+    from rvpo.engines.trl.evaluation import BenchmarkCallback
+
+__all__ = ["BenchmarkCallback", "RVPOConfig", "RVPOTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load ``BenchmarkCallback`` when it is asked for: it needs the extra ``eval``, the trainer does not."""
+    if name == "BenchmarkCallback":
+        from rvpo.engines.trl.evaluation import BenchmarkCallback
+
+        return BenchmarkCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")

@@ -13,9 +13,10 @@ from rvpo.errors import ConfigError
 
 CHOICES = {
     "verdict": ("boolean", "probability", "scale"),
-    "ask": ("criterion", "rubric"),
+    "ask": ("criterion", "rubric", "healthbench"),
     "structured": ("auto", "json_schema", "json_object", "none"),
 }
+AUTO = "auto"  # of structured and temperature: what suits the way of asking
 MAX_CONCURRENCY = 1000  # connections that the client opens at most
 
 # Lowest value allowed, whether it must be whole, and whether None is allowed.
@@ -41,7 +42,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         if options[name] not in choices:
             raise ConfigError(f"{name}={options[name]!r}; allowed: {', '.join(choices)}; next step: choose one")
     for name, (lowest, whole, optional) in _NUMBERS.items():
-        _check_number(name, options[name], lowest, whole=whole, optional=optional)
+        if (name, options[name]) != ("temperature", AUTO):
+            _check_number(name, options[name], lowest, whole=whole, optional=optional)
     if options["concurrency"] > MAX_CONCURRENCY:
         raise ConfigError(f"concurrency={options['concurrency']}; allowed: 1 to {MAX_CONCURRENCY}; next step: lower it")
     _check_texts(options["model"], options["base_url"], options["api_key_env"], options["cache"])
@@ -77,8 +79,12 @@ def _check_texts(model: object, base_url: object, api_key_env: object, cache: ob
             "api_key_env is no name of an environment variable; allowed: a name in capitals such as OPENAI_API_KEY, "
             "never the key itself; next step: export the key under that name"
         )
-    if base_url is None:
-        return
+    if base_url is not None:
+        check_url(base_url)
+
+
+def check_url(base_url: object) -> None:
+    """Raise ConfigError unless this is the URL of a server, without a secret in it."""
     parts = urlsplit(base_url) if isinstance(base_url, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
@@ -96,6 +102,11 @@ def _check_combination(options: Mapping[str, Any]) -> None:
         raise ConfigError(
             "verdict='probability' with ask='rubric'; allowed: ask='criterion', as a probability is read off the one "
             "word of an answer; next step: change either"
+        )
+    if options["ask"] == "healthbench" and (options["verdict"], options["explain"]) != ("boolean", False):
+        raise ConfigError(
+            f"ask='healthbench' with verdict={options['verdict']!r} and explain={options['explain']!r}; allowed: "
+            "'boolean' and false, as its text asks for both an explanation and true or false; next step: leave both out"
         )
     if options["explain"] is True and (options["ask"] == "rubric" or options["verdict"] == "probability"):
         raise ConfigError(

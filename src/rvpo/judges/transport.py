@@ -51,6 +51,8 @@ class Answer:
         refused: whether the model or a filter declined.
         first_token: (token, log probability) of the likeliest first tokens, None where the server sent none.
         prompt_tokens, cached_tokens, completion_tokens: as the server counts them, 0 where it does not.
+        finish: why the model stopped, in the server's word: ``"stop"``, ``"length"``, ``"tool_calls"``.
+        calls: (name, arguments as JSON text) of the tool calls that the server parsed; None where there are none.
     """
 
     text: str | None
@@ -59,6 +61,8 @@ class Answer:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    finish: str = "stop"
+    calls: tuple[tuple[str, str], ...] | None = None
 
 
 class Chat:
@@ -126,13 +130,17 @@ class Chat:
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server offers; CallError where it does not say."""
+        return list(await self.roots())
+
+    async def roots(self) -> dict[str, str | None]:
+        """Return, for each name, where its weights come from, as vLLM tells under ``root``; None where it does not."""
         try:
             async with asyncio.timeout(self._timeout):
                 text = await self._client.get("/models", cast_to=str)
-            return [str(entry["id"]) for entry in json.loads(text)["data"]]
+            return {str(entry["id"]): entry.get("root") for entry in json.loads(text)["data"]}
         except (openai.APIError, TimeoutError) as error:
             raise self._failure(error) from None
-        except (KeyError, TypeError, ValueError, RecursionError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             raise CallError("malformed", "a response that is no list of models", again=True) from None
 
     def _failure(self, error: openai.APIError | TimeoutError) -> CallError:
@@ -193,7 +201,14 @@ def _read(text: str) -> Answer:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         cached_tokens=_count(cached),
         completion_tokens=_count(usage.get("completion_tokens")),
+        finish=str(choice.get("finish_reason") or "stop"),
+        calls=_calls(message.get("tool_calls")),
     )
+
+
+def _calls(values: Any) -> tuple[tuple[str, str], ...] | None:
+    functions = [value["function"] for value in values or ()]
+    return tuple((str(function["name"]), str(function["arguments"])) for function in functions) or None
 
 
 def _first_token(position: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -14,8 +14,10 @@ from trl.trainer.utils import get_callable_name
 
 from rvpo.data import load_prompts
 from rvpo.errors import ConfigError
+from rvpo.evals.build import generation_of, load_benchmark
+from rvpo.evals.items import Benchmark, Generation
 from rvpo.judges.build import with_cache
-from rvpo.recipe import DataSection, ModelSection, RewardSection, did_you_mean
+from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection, did_you_mean
 from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments
 from rvpo.rewards.rubric import RubricReward
 
@@ -116,6 +118,22 @@ def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -
             for dataset in datasets:
                 function.check_rubrics(dataset[function.column])
             asyncio.run(function.check())
+
+
+def load_benchmarks(section: EvalsSection | None, folder: Path) -> tuple[dict[str, Benchmark], dict[str, Generation]]:
+    """Return the benchmarks of a recipe's ``evals`` by name, and how each generates.
+
+    Raises:
+        ConfigError: an option cannot work, or a package of the extra ``eval`` is absent.
+        DataError: the data of one is absent or malformed.
+    """
+    benchmarks, generation = {}, {}
+    for entry in section.benchmarks if section else ():
+        name = entry.name or entry.benchmark
+        benchmarks[name] = load_benchmark(entry.benchmark, entry.options, folder / "evals" / name)
+        generation[name] = generation_of(benchmarks[name], entry.generation)
+        benchmarks[name].items()  # malformed data is found before the training
+    return benchmarks, generation
 
 
 def load_tokenizer(section: ModelSection) -> Any:

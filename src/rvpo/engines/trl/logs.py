@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from rvpo.engines.trl import run_folder
+from rvpo.files import write
 
 
 class MetricsFile(TrainerCallback):  # type: ignore[misc]
@@ -24,7 +25,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
         """Keep the lines up to the checkpoint's step."""
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() and self.done else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.done]
-        run_folder.write(self.path, "".join(f"{line}\n" for line in kept))
+        write(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Write one line. NaN and infinities are no JSON, so undefined values are null."""
@@ -66,6 +67,8 @@ def _short_line(state: Any, logs: dict[str, Any]) -> str:
             means[parts[1]] = value
         elif len(parts) == 3 and parts[0] == "rvpo" and parts[2] == "missing" and value:
             means[f"{parts[1]} missing"] = value
+        elif len(parts) == 3 and parts[0] == "benchmark" and ":" not in parts[2]:  # not axes, not categories
+            means[f"{parts[1]}/{parts[2]}"] = value
     shown = means or {key: logs[key] for key in ("train_runtime", "train_loss", "loss", "eval_loss") if key in logs}
     where = "eval" if any(key.startswith("eval_") for key in logs) else "step"
     # None: nothing was scored

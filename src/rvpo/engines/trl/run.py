@@ -9,6 +9,7 @@
       completions/     parquet: prompt, completion, one column a reward, advantage
       verdicts/        parquet: one row a completion and rubric criterion (engines/records.py has the columns)
       judge.sqlite     verdicts of an endpoint judge, so that nothing is paid for twice
+      evals/           benchmarks during training, see engines/trl/evaluation.py
       checkpoint-N/    to resume from
       warm_start/      the warm-started model, unless warm_start.output names a shared folder
       model/           the trained model and tokenizer; written last, so its presence means the run is done
@@ -29,6 +30,7 @@ from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.loading import (
     check_columns,
     check_judges,
+    load_benchmarks,
     load_data,
     load_model,
     load_peft,
@@ -95,6 +97,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         )
     if recipe.eval_data and args.eval_strategy == "no":
         logger.warning("eval_data is not used: set trainer.eval_strategy=steps and trainer.eval_steps")
+    benchmarks, generation = load_benchmarks(recipe.evals, folder)
     check_judges(rewards, [dataset] if eval_dataset is None else [dataset, eval_dataset])
     # Every process has looked before the first one writes.
     args.distributed_state.wait_for_everyone()
@@ -116,6 +119,12 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         peft_config=peft_config,
         callbacks=[metrics],
     )
+    if recipe.evals:
+        from rvpo.engines.trl.evaluation import BenchmarkCallback  # the extra eval
+
+        every, batch_size = recipe.evals.every, recipe.evals.batch_size
+        callback = BenchmarkCallback(trainer, benchmarks, every=every, generation=generation, batch_size=batch_size)
+        trainer.add_callback(callback)
     show_short_lines(trainer)
     if checkpoint and run_folder.is_last(checkpoint):
         # Stopped while the model was written. Transformers would train a step too many.

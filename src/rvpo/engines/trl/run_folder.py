@@ -11,6 +11,7 @@ import yaml
 
 from rvpo.doctor import versions
 from rvpo.errors import ConfigError
+from rvpo.files import difference, write
 from rvpo.recipe import load_recipe
 
 logger = logging.getLogger(__name__)
@@ -31,15 +32,6 @@ def check_free(folder: Path, resolved: dict[str, Any], resume: bool) -> None:
         )
 
 
-def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
-    """Return the first field, however deep, in which two recipes differ, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        fields = {**now, **before}
-        found = (difference(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in fields)
-        return next((difference for difference in found if difference), None)
-    return None if before == now else (where, before, now)
-
-
 def claim(folder: Path, resolved: dict[str, Any]) -> None:
     """Create the run's folder.
 
@@ -52,13 +44,6 @@ def claim(folder: Path, resolved: dict[str, Any]) -> None:
         raise ConfigError(f"{folder} cannot be created ({error.strerror}): choose another output") from error
     write(folder / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False))
     write(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
 
 
 def step(checkpoint: Path) -> int:

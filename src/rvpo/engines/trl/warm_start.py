@@ -13,8 +13,8 @@ from trl import SFTConfig, SFTTrainer
 
 from rvpo.data import render_sft
 from rvpo.engines.trl.loading import load_data, load_model, trl_arguments
-from rvpo.engines.trl.run_folder import difference, write
 from rvpo.errors import ConfigError
+from rvpo.files import difference, write
 from rvpo.recipe import Recipe
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,214 @@
+"""``rvpo eval …``: the benchmarks and their comparison on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rvpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    name="eval",
+    help="Evaluate a checkpoint with the field's own evaluators, and say what is signal and what is noise.",
+    no_args_is_help=True,
+)
+
+Model = Annotated[
+    str, typer.Argument(help="Folder of a model or adapter, hub id, or http://host:port/v1#MODEL.", show_default=False)
+]
+Out = Annotated[
+    Path | None, typer.Option(help="The run's folder; called again, it goes on. Default: runs/evals/BENCHMARK/MODEL.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many items, always the same ones.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest reply. Default: the benchmark's.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the benchmark's.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus of sampling. Default: the benchmark's.")]
+Seed = Annotated[int, typer.Option(help="Of sampling.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Local models: items generated together.")]
+Dtype = Annotated[str | None, typer.Option(help="Local models: float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="Local models: cpu, cuda, cuda:1. Default: cuda where there is one.")]
+GgufFile = Annotated[str | None, typer.Option(help="Local models: name of a GGUF file in the folder.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Servers: requests in flight.")]
+ApiKeyEnv = Annotated[str, typer.Option(help="Servers: NAME of the environment variable with the key.")]
+ExtraBody = Annotated[str | None, typer.Option(help="Servers: further fields of a request, as JSON.")]
+
+
+@app.command()
+def healthbench(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="HealthBench's JSONL: the full, hard or consensus file.")],
+    judge: Annotated[
+        str, typer.Option(help="Grader: http://host:port/v1#MODEL (reference template), local:FOLDER, or a YAML file.")
+    ],
+    out: Out = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 16,
+    dtype: Dtype = None,
+    device: Device = None,
+    gguf_file: GgufFile = None,
+    concurrency: Concurrency = 32,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
+    extra_body: ExtraBody = None,
+) -> None:
+    """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them."""
+    _run("healthbench", {"data": data, "judge": judge, "limit": limit}, locals())
+
+
+@app.command()
+def gpqa(
+    model: Model,
+    data: Annotated[
+        str, typer.Option(help="gpqa_diamond.csv, or a hub id such as Idavidrein/gpqa (after accepting its terms).")
+    ],
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each question is asked, each in another order.")] = 4,
+    order_seed: Annotated[int, typer.Option(help="Of the order of the answers.")] = 0,
+    out: Out = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 16,
+    dtype: Dtype = None,
+    device: Device = None,
+    gguf_file: GgufFile = None,
+    concurrency: Concurrency = 32,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
+    extra_body: ExtraBody = None,
+) -> None:
+    """Multiple-choice questions of graduate level, with a chain of thought."""
+    _run("gpqa", {"data": data, "epochs": epochs, "seed": order_seed, "limit": limit}, locals())
+
+
+@app.command()
+def bfcl(
+    model: Model,
+    categories: Annotated[
+        str, typer.Option(help="Comma-separated: all, non_live, live, or single ones such as simple_python.")
+    ] = "all",
+    prompting: Annotated[
+        str, typer.Option(help="rlla: ToolRL's layout of <think> and <tool_call>; own: the model's own tool format.")
+    ] = "own",
+    out: Out = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items a category, always the same.")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 16,
+    dtype: Dtype = None,
+    device: Device = None,
+    gguf_file: GgufFile = None,
+    concurrency: Concurrency = 32,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
+    extra_body: ExtraBody = None,
+) -> None:
+    """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval."""
+    _run("bfcl", {"categories": categories.split(","), "prompting": prompting, "limit": limit}, locals())
+
+
+@app.command()
+def toolcall(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Held-out dialogues: RLLA's files, or JSONL with prompt and answer.")],
+    layout: Annotated[str, typer.Option(help="Of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
+    offset: Annotated[int, typer.Option(min=0, help="Skip so many rows: those trained on.")] = 0,
+    shuffle_seed: Annotated[int | None, typer.Option(help="Shuffle before --offset, as the recipe's data did.")] = None,
+    out: Out = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 16,
+    dtype: Dtype = None,
+    device: Device = None,
+    gguf_file: GgufFile = None,
+    concurrency: Concurrency = 32,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
+    extra_body: ExtraBody = None,
+) -> None:
+    """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them."""
+    options = {"data": data, "layout": layout, "offset": offset, "limit": limit, "shuffle_seed": shuffle_seed}
+    _run("toolcall", options, locals())
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders of finished runs, or NAME=FOLDER,FOLDER for several seeds of a method.")
+    ],
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")] = 0.95,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison as .json or .md.")] = None,
+) -> None:
+    """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer.
+
+    The first run is what the others are compared with.
+    """
+    from rvpo.evals.compare import compare as compared
+
+    raise NotImplementedError((compared, runs, level, out))
+
+
+def _folder(benchmark: str, model: str, out: Path | None) -> Path:
+    name = model.partition("#")[2] if model.startswith(("http://", "https://")) else model
+    return out or Path("runs/evals") / benchmark / re.sub(r"[^\w.-]+", "-", name).strip("-.")
+
+
+def _run(name: str, options: dict[str, Any], given: dict[str, Any]) -> None:
+    """Evaluate with the options of a command (its local variables), and print the results."""
+    from rvpo.evals.build import generation_of, load_benchmark
+    from rvpo.evals.models import load_policy
+    from rvpo.evals.run import evaluate, table
+
+    _quiet_transformers()
+    folder = _folder(name, given["model"], given["out"])
+    benchmark = load_benchmark(name, options, folder)
+    policy = load_policy(
+        given["model"],
+        gguf_file=given["gguf_file"],
+        dtype=given["dtype"],
+        device=given["device"],
+        batch_size=given["batch_size"],
+        api_key_env=given["api_key_env"],
+        concurrency=given["concurrency"],
+        extra_body=_mapping(given["extra_body"]),
+    )
+    chosen = {key: given[key] for key in ("max_tokens", "temperature", "top_p") if given[key] is not None}
+    generation = generation_of(benchmark, chosen | {"seed": given["seed"]})
+    try:
+        results = evaluate(benchmark, policy, folder, generation=generation)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: what is done is kept in {folder}, and the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(table(results))
+    typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
+
+
+def _mapping(text: str | None) -> dict[str, Any] | None:
+    try:
+        values = json.loads(text) if text else {}
+    except ValueError as error:
+        raise ConfigError(
+            f"--extra-body is {text!r} ({error}), allowed is a JSON object: quote it for the shell"
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--extra-body is {text!r}, allowed is a JSON object such as '{{\"top_k\": 20}}'")
+    return values
+
+
+def _quiet_transformers() -> None:
+    """Leave the progress bar alone on the terminal."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

@@ -1,0 +1,224 @@
+"""``LocalPolicy``: replies of a model on this machine, through ``transformers``."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from rvpo.errors import ConfigError, ModelError
+from rvpo.evals.items import Generation, Item, Key, Reply
+from rvpo.evals.models import Replied, digest, seed_of
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_ADAPTER = "adapter_config.json"
+
+
+class LocalPolicy:
+    """A causal language model with its chat template.
+
+    What is generated together is fixed by the items alone: a run that was stopped and goes on makes the same batches,
+    and so the same replies to the last bit. Sampling parameters are those of :class:`Generation` and no others: a
+    checkpoint's own ``generation_config.json`` decides only where replies end.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, batch_size: int = 16) -> None:
+        """Take a model that is loaded, for example one that is being trained.
+
+        Args:
+            model: a causal language model of transformers or peft; its mode (training or not) is restored after use.
+            tokenizer: with a chat template.
+            name: in the records.
+            batch_size: items generated together.
+
+        Raises:
+            ConfigError: there is no chat template.
+        """
+        self._name, self._batch_size = name, batch_size
+        self._identity: dict[str, Any] = {"kind": "memory", "name": name}
+        self._place: tuple[str, dict[str, Any]] | None = None
+        self._set(model, tokenizer)
+
+    @classmethod
+    def at(
+        cls,
+        place: str,
+        *,
+        gguf_file: str | None = None,
+        dtype: str | None = None,
+        device: str | None = None,
+        batch_size: int = 16,
+    ) -> LocalPolicy:
+        """Name a folder or hub id; its weights are loaded when the first reply is asked for.
+
+        Raises:
+            ConfigError: an option cannot work, or the folder holds no model.
+        """
+        if dtype is not None and dtype not in _DTYPES:
+            raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(_DTYPES)}")
+        policy = cls.__new__(cls)
+        policy._name, policy._batch_size = place, batch_size
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        policy._place = (place, {"gguf_file": gguf_file, "dtype": dtype, "device": device})
+        policy._identity = _identity(place, gguf_file) | {"dtype": dtype or ("auto" if device != "cpu" else "float32")}
+        return policy
+
+    def identity(self) -> dict[str, Any]:
+        """Return the name and, for a folder, the digest of its files; for a hub id, the name alone."""
+        return self._identity
+
+    async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
+        """Yield batch after batch, the shortest prompts first; see :class:`rvpo.evals.models.Policy`.
+
+        Prompts that leave no room for ``max_tokens`` in the model's context are missing (``too_long``).
+        """
+        if self._place is not None:
+            place, options = self._place
+            self._set(*await asyncio.to_thread(_load, place, **options))
+            self._place = None
+        prompts = {item.key: self._tokens(item) for item in items}
+        room = self._context - generation.max_tokens
+        fitting = [item for item in items if len(prompts[item.key]) <= room]
+        for item in items:
+            if item.key in wanted and len(prompts[item.key]) > room:
+                detail = f"{len(prompts[item.key])} tokens and {generation.max_tokens} to come, of {self._context}"
+                yield [(item, Reply.missing("too_long", detail))]
+        fitting.sort(key=lambda item: (len(prompts[item.key]), item.key))
+        for start in range(0, len(fitting), self._batch_size):
+            batch = fitting[start : start + self._batch_size]
+            if not any(item.key in wanted for item in batch):
+                continue
+            replies = await asyncio.to_thread(self._generate, batch, [prompts[item.key] for item in batch], generation)
+            yield [(item, reply) for item, reply in zip(batch, replies, strict=True) if item.key in wanted]
+
+    def _set(self, model: Any, tokenizer: Any) -> None:
+        if not tokenizer.chat_template:
+            raise ConfigError(f"{self._name} has no chat template; allowed is a model for chats: name another")
+        self._model, self._tokenizer = model, copy.deepcopy(tokenizer)
+        self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        own = model.generation_config.eos_token_id
+        ends = own if isinstance(own, list) else [own]
+        self._ends = sorted({end for end in (*ends, self._tokenizer.eos_token_id) if end is not None})
+        text_config = model.config.get_text_config()
+        self._context = int(getattr(text_config, "max_position_embeddings", None) or 1 << 30)
+
+    def _tokens(self, item: Item) -> list[int]:
+        messages = [dict(message) for message in item.messages]
+        tools = [dict(tool) for tool in item.tools] or None
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program of its own: it raises what it likes
+            raise ModelError(
+                f"the chat template of {self._name} cannot write item {item.id!r} ({type(error).__name__}: {error}): "
+                "use another template, or leave out such items"
+            ) from error
+        if tools and item.tools[0]["function"]["name"] not in text:
+            raise ConfigError(
+                f"the chat template of {self._name} leaves tools out; allowed is one that shows them: use another "
+                "prompting (--prompting rlla), or a model with its own tool format"
+            )
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def _generate(self, batch: Sequence[Item], prompts: Sequence[list[int]], generation: Generation) -> list[Reply]:
+        padded = self._tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt")
+        inputs = {key: padded[key].to(self._model.device) for key in ("input_ids", "attention_mask")}
+        sampling = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
+        config = GenerationConfig(
+            max_new_tokens=generation.max_tokens,
+            eos_token_id=self._ends,
+            pad_token_id=self._tokenizer.pad_token_id,
+            do_sample=generation.temperature > 0,
+            **(sampling if generation.temperature > 0 else {}),
+        )
+        with _undisturbed(self._model, seed_of(generation.seed, batch)):
+            output = self._model.generate(**inputs, generation_config=config)
+        new = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._reply(item, len(prompt), ids) for item, prompt, ids in zip(batch, prompts, new, strict=True)]
+
+    def _reply(self, item: Item, prompt_tokens: int, ids: list[int]) -> Reply:
+        end = next((i for i, token in enumerate(ids) if token in self._ends), None)
+        said = ids if end is None else ids[:end]
+        # The marks of a tool call are special tokens of some models.
+        text = self._tokenizer.decode(said, skip_special_tokens=not item.tools)
+        finish = "length" if end is None else "stop"
+        return Reply(text, finish=finish, prompt_tokens=prompt_tokens, completion_tokens=len(said))
+
+
+@contextmanager
+def _undisturbed(model: Any, seed: int) -> Iterator[None]:
+    """Generate with a seed and a configuration of our own, and leave random numbers and the model as they were."""
+    training, defaults = model.training, model.generation_config
+    device = model.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(seed)
+        model.eval()
+        model.generation_config = GenerationConfig()  # what we do not set would come from the checkpoint's
+        try:
+            yield
+        finally:
+            model.generation_config = defaults
+            model.train(training)
+
+
+def _identity(place: str, gguf_file: str | None) -> dict[str, Any]:
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1:
+            raise ConfigError(
+                f"model is {place!r}, which is no folder; allowed are a folder with a model or an adapter, a hub id "
+                "'org/name', or http://host:port/v1#MODEL: check the path"
+            )
+        return {"kind": "hub", "name": place}
+    identity: dict[str, Any] = {"kind": "folder", "name": place, "sha256": digest(folder)}
+    if gguf_file:
+        identity["gguf_file"] = gguf_file
+    if (folder / _ADAPTER).exists():
+        identity["base"] = _identity(_base(folder), None)
+    return identity
+
+
+def _base(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{folder / _ADAPTER} names no base model ({error}): train the adapter again") from error
+
+
+def _load(place: str, *, gguf_file: str | None, dtype: str | None, device: str) -> tuple[Any, Any]:
+    """Return model and tokenizer; ModelError where transformers cannot load them."""
+    folder = Path(place).expanduser()
+    adapter = (folder / _ADAPTER).exists()
+    path = str(folder) if folder.is_dir() else place
+    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    weights = {"dtype": getattr(torch, dtype) if dtype else "auto" if device != "cpu" else torch.float32}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        if adapter:
+            from peft import PeftModel
+
+            base = AutoModelForCausalLM.from_pretrained(_base(folder), **weights)
+            model = PeftModel.from_pretrained(base, path)  # not merged, which would round in half precision
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, **weights, **options)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ModelError(
+            f"model {place!r} cannot be loaded: {said}; allowed are a folder or a hub id of a causal language model "
+            "with its tokenizer, or of an adapter whose base is there"
+        ) from error
+    return model.to(device).eval(), tokenizer

@@ -1,0 +1,254 @@
+"""Evaluate a model on a benchmark: ask, score, and leave a folder that explains itself.
+
+::
+
+    {folder}/
+      store.sqlite    replies and scores as they come: a run that was stopped goes on from here
+      items.parquet   a row an item and epoch: prompt, completion, a column ``score/{metric}`` each, details
+      results.json    means with intervals, the benchmark's own aggregates, settings, versions; written last
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rvpo.doctor import installed
+from rvpo.errors import DataError, ModelError
+from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
+from rvpo.evals.models import Policy
+from rvpo.evals.statistics import mean_interval
+from rvpo.evals.store import Store
+from rvpo.files import write
+from rvpo.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of results.json and items.parquet
+STRATUM = "category"  # the label within which items with weights are resampled, because weights come by category
+_CHUNK = 16  # items scored together: a judge has several questions to each
+_FIRST = 16  # replies of which at least one must be there
+_PACKAGES = ("rvpo", "torch", "transformers", "peft", "inspect-ai", "inspect-evals", "bfcl-eval")
+
+
+def evaluate(
+    benchmark: Benchmark,
+    policy: Policy,
+    folder: str | Path,
+    *,
+    generation: Generation | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Evaluate, or go on with an evaluation that was stopped; return what ``results.json`` holds.
+
+    Args:
+        benchmark: items and scores.
+        policy: who replies.
+        folder: of this run alone.
+        generation: how; None is the benchmark's own.
+        quiet: show no progress.
+
+    Raises:
+        ConfigError: the folder holds another run.
+        DataError: the benchmark's data is absent or malformed.
+        ModelError: the model cannot be loaded or asked. What was generated before is kept.
+        JudgeError: the benchmark's judge cannot work.
+    """
+    folder, generation = Path(folder), generation or benchmark.generation
+    items = _distinct(benchmark)
+    run = {
+        "version": VERSION,
+        "benchmark": benchmark.name,
+        "model": policy.identity(),
+        "settings": benchmark.settings(),
+        "generation": asdict(generation),
+    }
+    started = time.monotonic()
+    with Store(folder / "store.sqlite") as store:
+        store.claim(run)
+        if (check := getattr(benchmark, "check", None)) is not None:
+            asyncio.run(check())
+        replies = asyncio.run(_replies(items, policy, generation, store, _shown("replies", quiet)))
+        scored = asyncio.run(_scores(benchmark, items, replies, store, _shown("scores", quiet)))
+    results = run | {"primary": benchmark.primary} | _results(benchmark, items, replies, scored)
+    results["seconds_of_last_call"] = round(time.monotonic() - started, 1)
+    results["packages"] = {name: version for name in _PACKAGES if (version := installed(name))}
+    _write_items(folder / "items.parquet", items, replies, scored)
+    write(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    return results
+
+
+def _distinct(benchmark: Benchmark) -> list[Item]:
+    items = benchmark.items()
+    if not items:
+        raise DataError(f"{benchmark.name}: 0 items; allowed: at least one; check the data and --limit")
+    (key, number), *_ = Counter(item.key for item in items).most_common(1)
+    if number > 1:
+        raise DataError(f"{benchmark.name}: {number} items with the id {key[0]!r}; allowed is one: repair the data")
+    return items
+
+
+def _shown(what: str, quiet: bool) -> Callable[[int], AbstractContextManager[Progress | None]]:
+    return lambda total: nullcontext() if quiet or not total else Progress(what, total)
+
+
+async def _replies(
+    items: Sequence[Item],
+    policy: Policy,
+    generation: Generation,
+    store: Store,
+    shown: Callable[[int], AbstractContextManager[Progress | None]],
+) -> dict[Key, Reply]:
+    """Return a reply to each item, stored or new."""
+    replies = store.replies()
+    wanted = {item.key for item in items} - replies.keys()
+    if not wanted:
+        return replies
+    tokens, lost, started = 0, 0, time.monotonic()
+    with shown(len(wanted)) as bar:
+        async for batch in policy.replies(items, frozenset(wanted), generation):
+            store.add_replies(batch)
+            replies |= {item.key: reply for item, reply in batch}
+            tokens += sum(reply.completion_tokens for _, reply in batch)
+            lost += sum(reply.text is None for _, reply in batch)
+            if lost == len(wanted & replies.keys()) >= min(_FIRST, len(wanted)):
+                failed = batch[-1][1]
+                raise ModelError(
+                    f"none of the first {lost} items has a reply; the last is missing for {failed.reason} "
+                    f"({failed.detail}): correct the model, the server or --max-tokens, and run the command again"
+                )
+            if bar is not None:
+                rate = tokens / max(time.monotonic() - started, 1e-9)
+                bar.advance(len(batch), f"{rate:.0f} tokens/s" + (f", {lost} missing" if lost else ""))
+    return replies
+
+
+async def _scores(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    replies: dict[Key, Reply],
+    store: Store,
+    shown: Callable[[int], AbstractContextManager[Progress | None]],
+) -> dict[Key, Scored]:
+    """Return the scores of each item, stored or new; those of an item without a reply are missing for its reason."""
+    scored = store.scores()
+    for item in items:
+        if replies[item.key].text is None:
+            scored[item.key] = Scored.missing(benchmark.metrics(item), f"reply: {replies[item.key].reason}")
+    open_items = [item for item in items if item.key not in scored]
+    lost = 0
+    with shown(len(open_items)) as bar:
+        for start in range(0, len(open_items), _CHUNK):
+            chunk = open_items[start : start + _CHUNK]
+            new = await benchmark.score([(item, replies[item.key]) for item in chunk])
+            store.add_scores(zip(chunk, new, strict=True))
+            scored |= {item.key: value for item, value in zip(chunk, new, strict=True)}
+            lost += sum(bool(value.reasons) for value in new)
+            if bar is not None:
+                bar.advance(len(chunk), f"{lost} with a missing score" if lost else "")
+    return scored
+
+
+def _results(
+    benchmark: Benchmark, items: Sequence[Item], replies: dict[Key, Reply], scored: dict[Key, Scored]
+) -> dict[str, Any]:
+    of_items = [replies[item.key] for item in items]
+    had = [reply for reply in of_items if reply.text is not None]
+    return {
+        "items": len({item.id for item in items}),
+        "replies": len(had),
+        "replies_missing": dict(Counter(reply.reason for reply in of_items if reply.reason)),
+        "cut_off": sum(reply.finish == "length" for reply in had),
+        "prompt_tokens": sum(reply.prompt_tokens for reply in had),
+        "completion_tokens": sum(reply.completion_tokens for reply in had),
+        "metrics": {name: _metric(name, items, scored) for name in _names(items, scored)},
+        "summary": benchmark.summary([(item, scored[item.key]) for item in items]),
+    }
+
+
+def _names(items: Sequence[Item], scored: dict[Key, Scored]) -> list[str]:
+    """Return all metrics, in the order in which they first occur."""
+    return list(dict.fromkeys(name for item in items for name in scored[item.key].scores))
+
+
+def _metric(name: str, items: Sequence[Item], scored: dict[Key, Scored]) -> dict[str, Any]:
+    """Return a metric's mean with its interval over items; several epochs of an item count as one."""
+    having = [item for item in items if name in scored[item.key].scores]
+    values = [scored[item.key].scores[name] for item in having]
+    weighted = any(name in scored[item.key].weights for item in having)
+    weights = [scored[item.key].weights.get(name, 1.0) for item in having] if weighted else None
+    strata = [item.labels.get(STRATUM, "") for item in having] if weighted else None
+    interval = mean_interval(values, [item.id for item in having], weights=weights, strata=strata)
+    return {**asdict(interval), "missing": sum(value is None for value in values)}
+
+
+def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], scored: dict[Key, Scored]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    all_replies, all_scores = [replies[item.key] for item in items], [scored[item.key] for item in items]
+    text, number, whole = pa.string(), pa.float64(), pa.int64()
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        "id": (text, [item.id for item in items]),
+        "epoch": (whole, [item.epoch for item in items]),
+    }
+    for label in dict.fromkeys(label for item in items for label in item.labels):
+        columns[f"label/{label}"] = (text, [item.labels.get(label) for item in items])
+    columns |= {
+        "prompt": (text, [_json(list(map(dict, item.messages))) for item in items]),
+        "completion": (text, [None if reply.text is None else _sound(reply.text) for reply in all_replies]),
+        "calls": (text, [None if reply.calls is None else _json(reply.calls) for reply in all_replies]),
+        "finish": (text, [reply.finish for reply in all_replies]),
+        "reason": (text, [reply.reason for reply in all_replies]),
+        "prompt_tokens": (whole, [reply.prompt_tokens for reply in all_replies]),
+        "completion_tokens": (whole, [reply.completion_tokens for reply in all_replies]),
+    }
+    for name in _names(items, scored):
+        columns[f"score/{name}"] = (number, [scores.scores.get(name) for scores in all_scores])
+        if any(name in scores.weights for scores in all_scores):
+            columns[f"weight/{name}"] = (number, [scores.weights.get(name) for scores in all_scores])
+    columns |= {
+        "missing": (text, [_json(scores.reasons) for scores in all_scores]),
+        "details": (text, [_json(scores.details) for scores in all_scores]),
+    }
+    table = pa.table({name: pa.array(values, type_) for name, (type_, values) in columns.items()})
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
+
+
+def _json(value: Any) -> str:
+    return _sound(json.dumps(value, ensure_ascii=False))
+
+
+def _sound(text: str) -> str:
+    """Replace half surrogates, which a JSON reply can carry in, but no file."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the metrics as a table for the terminal, with what a reader must know beside it."""
+    metrics: dict[str, dict[str, Any]] = results["metrics"]
+    width = max(map(len, metrics))
+    lines = [f"{'':<{width}}  {'mean':>7}  {'95% interval':>18}  {'items':>6}  {'missing':>7}"]
+    for name, value in metrics.items():
+        between = "" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
+        mean = "-" if value["mean"] is None or math.isnan(value["mean"]) else f"{value['mean']:.3f}"
+        lines.append(f"{name:<{width}}  {mean:>7}  {between:>18}  {value['items']:>6}  {value['missing']:>7}")
+    notes = []
+    if lost := results["replies_missing"]:
+        notes.append(f"{sum(lost.values())} replies are missing {lost}: the same command asks for them again")
+    if cut := results["cut_off"]:
+        notes.append(
+            f"{cut} of {results['replies']} replies were cut off at {results['generation']['max_tokens']} tokens"
+        )
+    return "\n".join([*lines, *(["", *notes] if notes else [])])

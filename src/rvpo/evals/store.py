@@ -1,0 +1,105 @@
+"""What an evaluation has done so far, on disk: no reply and no score is paid for twice.
+
+One SQLite file in a run's folder. Replies and scores are committed as they come; ``kill -9`` loses what was on its way
+and nothing else. Replies that could not be had are never stored, so the next call asks for them again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rvpo.errors import ConfigError
+from rvpo.evals.items import Item, Key, Reply, Scored
+from rvpo.files import difference
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS claim (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS replies (id TEXT, epoch INTEGER, value TEXT NOT NULL, PRIMARY KEY (id, epoch));
+CREATE TABLE IF NOT EXISTS scores (id TEXT, epoch INTEGER, value TEXT NOT NULL, PRIMARY KEY (id, epoch));
+"""
+
+
+class Store:
+    """The replies and scores of one run; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file.
+
+        Raises:
+            ConfigError: it cannot be opened, or is no such file.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=10)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{path}: {error}; allowed is a folder that can be written to: name another") from error
+
+    def __enter__(self) -> Store:
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def claim(self, run: dict[str, Any]) -> None:
+        """Take the folder for a run, or find that it is this run's already.
+
+        Args:
+            run: what tells it from others, as plain JSON: benchmark, model, settings, generation.
+
+        Raises:
+            ConfigError: the folder is another run's; the message names the first difference.
+        """
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO claim VALUES (1, ?)", (json.dumps(run, sort_keys=True),))
+        (text,) = self._db.execute("SELECT value FROM claim").fetchone()
+        before, now = json.loads(text), json.loads(json.dumps(run))
+        if where := difference(before, now):
+            key, theirs, ours = where
+            raise ConfigError(
+                f"{self.path.parent} holds a run with {key} = {_short(theirs)}, this one has {_short(ours)}: name "
+                "another folder with --out, or remove that one"
+            )
+
+    def replies(self) -> dict[Key, Reply]:
+        """Return all replies so far."""
+        found = {}
+        for id_, epoch, text in self._db.execute("SELECT id, epoch, value FROM replies"):
+            values = json.loads(text)
+            values["calls"] = None if values["calls"] is None else tuple(values["calls"])
+            found[id_, epoch] = Reply(**values)
+        return found
+
+    def add_replies(self, replied: Sequence[tuple[Item, Reply]]) -> None:
+        """Keep replies, all or none of them; those that are missing are not kept."""
+        rows = [(*item.key, json.dumps(asdict(reply))) for item, reply in replied if reply.text is not None]
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", rows)
+
+    def scores(self) -> dict[Key, Scored]:
+        """Return all complete scores so far."""
+        rows = self._db.execute("SELECT id, epoch, value FROM scores")
+        return {(id_, epoch): Scored(**json.loads(text)) for id_, epoch, text in rows}
+
+    def add_scores(self, scored: Iterable[tuple[Item, Scored]]) -> None:
+        """Keep scores; where one is missing, the item's are not kept, so that the next call tries again."""
+        rows = [(*item.key, json.dumps(asdict(scores))) for item, scores in scored if not scores.reasons]
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
