@@ -32,6 +32,7 @@ check: lint test  ## Everything that CI checks
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps bfcl-eval  # its pins would break the others
 	touch $@
 
 $(VENV_VERL)/.installed: pyproject.toml constraints-verl.txt

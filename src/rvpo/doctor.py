@@ -34,11 +34,13 @@ class Capability:
         what: the command or import.
         needs: distributions that it imports.
         install: the extra that brings them: of a clone of this project (``.[extra]``), or of another package.
+        options: of the pip command.
     """
 
     what: str
     needs: tuple[str, ...]
     install: str
+    options: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -48,7 +50,7 @@ class Capability:
     @property
     def command(self) -> str:
         """The command that installs them; for our own extras, in the clone."""
-        ours = f"-c {self.constraints} -e " if self.install.startswith(".") else ""
+        ours = f"-c {self.constraints} -e " if self.install.startswith(".") else self.options
         return f"pip install {ours}'{self.install}'"
 
     @property
@@ -71,6 +73,9 @@ CAPABILITIES = (
     Capability("rubric rewards with a server or rules", ("openai", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
+    Capability("rvpo eval", ("inspect-evals", "scipy", "transformers"), ".[eval]"),
+    # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
+    Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),

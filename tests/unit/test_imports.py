@@ -93,7 +93,7 @@ def test_core_imports_only_torch_and_the_standard_library(path: Path):
         assert own or top == "torch" or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["core", "rewards", "data", "judges"])
+@pytest.mark.parametrize("folder", ["core", "rewards", "data", "judges", "evals"])
 def test_lower_layers_know_no_engine(folder: str):
     for path in files(folder):
         for name, line in imports(path):
@@ -109,6 +109,16 @@ def test_only_judges_have_a_network():
         for name, line in imports(path):
             top = name.partition(".")[0]
             assert top not in ("openai", "aiohttp", "httpx", "requests", "urllib3", "socket", "http"), f"{path}:{line}"
+
+
+def test_the_command_line_loads_nothing_of_an_evaluation():
+    code = """
+import sys
+import rvpo.cli
+heavy = ("torch", "numpy", "scipy", "pyarrow", "transformers", "inspect_ai", "bfcl_eval", "openai")
+print([name for name in heavy if name in sys.modules])
+"""
+    assert python(code) == "[]"
 
 
 def test_rubrics_know_no_judge():

@@ -48,6 +48,7 @@ def healthbench(
     judge: Annotated[
         str, typer.Option(help="Grader: http://host:port/v1#MODEL (reference template), local:FOLDER, or a YAML file.")
     ],
+    subset: Annotated[str, typer.Option(help="Which file --data is: full, hard or consensus.")] = "full",
     out: Out = None,
     limit: Limit = None,
     max_tokens: MaxTokens = None,
@@ -63,15 +64,15 @@ def healthbench(
     extra_body: ExtraBody = None,
 ) -> None:
     """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them."""
-    _run("healthbench", {"data": data, "judge": judge, "limit": limit}, locals())
+    _run("healthbench", {"path": data, "judge": judge, "subset": subset, "limit": limit}, locals())
 
 
 @app.command()
 def gpqa(
     model: Model,
     data: Annotated[
-        str, typer.Option(help="gpqa_diamond.csv, or a hub id such as Idavidrein/gpqa (after accepting its terms).")
-    ],
+        str, typer.Option(help="gpqa_diamond.csv, or the hub id, whose terms must be accepted there.")
+    ] = "Idavidrein/gpqa",
     epochs: Annotated[int, typer.Option(min=1, help="Times that each question is asked, each in another order.")] = 4,
     order_seed: Annotated[int, typer.Option(help="Of the order of the answers.")] = 0,
     out: Out = None,
@@ -89,7 +90,7 @@ def gpqa(
     extra_body: ExtraBody = None,
 ) -> None:
     """Multiple-choice questions of graduate level, with a chain of thought."""
-    _run("gpqa", {"data": data, "epochs": epochs, "seed": order_seed, "limit": limit}, locals())
+    _run("gpqa", {"path": data, "epochs": epochs, "seed": order_seed, "limit": limit}, locals())
 
 
 @app.command()
@@ -125,6 +126,7 @@ def toolcall(
     data: Annotated[str, typer.Option(help="Held-out dialogues: RLLA's files, or JSONL with prompt and answer.")],
     layout: Annotated[str, typer.Option(help="Of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
     offset: Annotated[int, typer.Option(min=0, help="Skip so many rows: those trained on.")] = 0,
+    max_prompt_chars: Annotated[int | None, typer.Option(min=1, help="Leave out longer prompts.")] = None,
     shuffle_seed: Annotated[int | None, typer.Option(help="Shuffle before --offset, as the recipe's data did.")] = None,
     out: Out = None,
     limit: Limit = None,
@@ -141,25 +143,46 @@ def toolcall(
     extra_body: ExtraBody = None,
 ) -> None:
     """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them."""
-    options = {"data": data, "layout": layout, "offset": offset, "limit": limit, "shuffle_seed": shuffle_seed}
+    options = {
+        "path": data,
+        "layout": layout,
+        "max_prompt_chars": max_prompt_chars,
+        "shuffle_seed": shuffle_seed,
+        "offset": offset,
+        "limit": limit,
+    }
     _run("toolcall", options, locals())
 
 
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(help="Folders of finished runs, or NAME=FOLDER,FOLDER for several seeds of a method.")
+        list[str],
+        typer.Argument(
+            help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The first "
+            "is what the others are compared with.",
+            show_default=False,
+        ),
     ],
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals and tests.")] = 0.95,
-    out: Annotated[Path | None, typer.Option(help="Also write the comparison as .json or .md.")] = None,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    smallest: Annotated[
+        float, typer.Option(min=0, help="Difference of interest, in units of the metric: how many items would tell it?")
+    ] = 0.02,
+    out: Annotated[Path | None, typer.Option(help="Write the comparison here, too: .json or .md.")] = None,
 ) -> None:
-    """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer.
-
-    The first run is what the others are compared with.
-    """
+    """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
     from rvpo.evals.compare import compare as compared
+    from rvpo.files import write
 
-    raise NotImplementedError((compared, runs, level, out))
+    if out is not None and out.suffix not in (".json", ".md"):
+        raise ConfigError(f"--out is {str(out)!r}, allowed is a file that ends in .json or .md: rename it")
+    comparison = compared(runs, level=level, smallest=smallest)
+    typer.echo(comparison.to_text())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        text = comparison.to_markdown() if out.suffix == ".md" else json.dumps(comparison.to_json(), indent=1) + "\n"
+        write(out, text)
+        typer.echo(f"written: {out}")
 
 
 def _folder(benchmark: str, model: str, out: Path | None) -> Path:

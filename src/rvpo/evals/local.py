@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
 
 from rvpo.errors import ConfigError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply
@@ -205,6 +206,7 @@ def _load(place: str, *, gguf_file: str | None, dtype: str | None, device: str) 
     adapter = (folder / _ADAPTER).exists()
     path = str(folder) if folder.is_dir() else place
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    transformers_logging.disable_progress_bar()  # of reading weights; replies have their own
     weights = {"dtype": getattr(torch, dtype) if dtype else "auto" if device != "cpu" else torch.float32}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)

@@ -3,6 +3,7 @@
 ::
 
     judge: {kind: endpoint, base_url: "http://localhost:8000/v1", model: Qwen/Qwen2.5-7B-Instruct, cache: judge.sqlite}
+    judge: {kind: endpoint, model: gpt-4.1-2025-04-14, ask: healthbench}     # HealthBench's own grader
     judge: {kind: local, model: models/my-judge}
     judge: {kind: rule}
     judge: {kind: "my_judges.py:MyJudge", strictness: 2}            # any class that follows rvpo.judges.Judge
@@ -14,8 +15,10 @@ Criteria with a ``rule`` always go to the rule judge. On the command line, ``rul
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -43,7 +46,7 @@ def load_judge(spec: str | Mapping[str, Any]) -> Judge:
     Raises:
         ConfigError: unknown kind or option, or an option that cannot work.
     """
-    values = _from_text(spec) if isinstance(spec, str) else spec
+    values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
         raise ConfigError(
             f"judge is {values!r}, allowed is a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class"
@@ -86,12 +89,36 @@ def with_processes(spec: Any, processes: int) -> Any:
 
 def kinds(spec: Any) -> set[str]:
     """Return the kinds of judges that a spec names, those in a mixed one included."""
-    values = _from_text(spec) if isinstance(spec, str) else spec
+    values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping):
         return {str(spec)}
     if values.get("kind") == "mixed" and isinstance(values.get("judges"), Mapping):
         return {kind for inner in values["judges"].values() for kind in kinds(inner)}
     return {str(values.get("kind"))}
+
+
+def identity(spec: Any) -> dict[str, Any]:
+    """Return what decides the verdicts of the judge of a spec, as plain JSON for records.
+
+    That of an endpoint judge is its :meth:`~rvpo.judges.EndpointJudge.identity`, without server, key, cache and limits.
+    The options of a class of yours, which could hold anything, are there by their digest alone.
+
+    Raises:
+        ConfigError: see :func:`load_judge`.
+    """
+    values = short_form(spec) if isinstance(spec, str) else spec
+    kind = values["kind"]
+    if kind == "mixed":
+        named = {name: identity(inner) for name, inner in values["judges"].items()}
+        return {"kind": kind, "judges": named, "default": values.get("default")}
+    options = {key: value for key, value in values.items() if key != "kind"}
+    if kind == "endpoint":
+        judge = _make(_class(kind), {**options, "cache": None}, f"judge of kind {kind!r}")
+        return cast("dict[str, Any]", judge.identity())
+    if kind in OURS:
+        return {"kind": kind, **options}
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
+    return {"kind": kind, "options": digest}
 
 
 def _shared(judge: Mapping[str, Any], processes: int) -> dict[str, Any]:
@@ -109,7 +136,7 @@ def _shared(judge: Mapping[str, Any], processes: int) -> dict[str, Any]:
 
 def _each_endpoint(spec: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
     """Return the spec, a short form as a mapping, with each endpoint judge in it changed."""
-    values = _from_text(spec) if isinstance(spec, str) else spec
+    values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping):
         return spec
     if values.get("kind") == "endpoint":
@@ -185,7 +212,12 @@ def _make(cls: Callable[..., Any], options: Mapping[str, Any], where: str) -> An
     return cls(**options)
 
 
-def _from_text(spec: str) -> Any:
+def short_form(spec: str) -> Any:
+    """Return what a short form of the command line means: a mapping, or whatever the YAML file holds.
+
+    Raises:
+        ConfigError: it is no short form, or the file cannot be read.
+    """
     if spec == "rule":
         return {"kind": "rule"}
     if spec.startswith(("http://", "https://")):

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rvpo.errors import JudgeError
-from rvpo.judges import limits
+from rvpo.judges import healthbench, limits
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
 from rvpo.judges.mixed import refuse_routed
-from rvpo.judges.options import CHOICES, check_options
+from rvpo.judges.options import AUTO, CHOICES, check_options
 from rvpo.judges.parsing import MalformedError
 from rvpo.judges.transport import Answer, CallError, Chat, about_response_format
 from rvpo.judges.usage import Usage
@@ -60,7 +60,7 @@ class EndpointJudge:
         api_key_env: str = "OPENAI_API_KEY",
         verdict: str = "boolean",
         ask: str = "criterion",
-        structured: str = "auto",
+        structured: str = AUTO,
         explain: bool = False,
         concurrency: int = 64,
         requests_per_minute: float | None = None,
@@ -72,7 +72,7 @@ class EndpointJudge:
         prompt_price: float | None = None,
         completion_price: float | None = None,
         cache: str | None = None,
-        temperature: float | None = 0.0,
+        temperature: float | str | None = AUTO,
         max_output_tokens: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
         processes: int | None = None,
@@ -88,9 +88,12 @@ class EndpointJudge:
                 for models that reason first), ``scale`` (a whole number from 1 to 10). A criterion with a ``scale`` of
                 its own is always graded on that one. Grades are normalised to [0, 1].
             ask: ``criterion`` makes one call a criterion, whose common beginning the server's prefix cache serves;
-                ``rubric`` makes one call for all criteria of a completion, whose answer must hold all of them.
+                ``rubric`` makes one call for all criteria of a completion, whose answer must hold all of them;
+                ``healthbench`` makes one call a criterion, the very request of HealthBench's own grader (see
+                :mod:`rvpo.judges.healthbench`): the judge then sees the points, and less is done against completions
+                that attack it.
             structured: how the form of the answer is enforced. ``auto`` begins with ``json_schema`` and steps down,
-                once and for all, where the server rejects it.
+                once and for all, where the server rejects it; with ``ask=healthbench`` it is ``none``, as there.
             explain: ask for a short explanation before the verdict, with ``ask=criterion``; it becomes the verdict's
                 ``detail``.
             concurrency: calls in flight, 1 to 1000. This and the two rates hold for the whole run: each of its
@@ -108,9 +111,10 @@ class EndpointJudge:
             prompt_price: of a million tokens, in any currency; ``cost`` is NaN where a price is None.
             completion_price: of a million tokens.
             cache: path of an SQLite file; verdicts in it are never asked again, and processes may share it.
-            temperature: None leaves it to the server, for models that allow no other.
-            max_output_tokens: of one answer; None is 512, and 16 more for each further criterion in it. Models that
-                reason need more. A probability always takes one.
+            temperature: ``auto`` is 0, and 0.5 with ``ask=healthbench``; None leaves it to the server, for models that
+                allow no other.
+            max_output_tokens: of one answer; None is 512, and 16 more for each further criterion in it, or 2048 with
+                ``ask=healthbench``. Models that reason need more. A probability always takes one.
             extra_body: further fields of a request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``.
             processes: how many processes of the run build such a judge; None is ``WORLD_SIZE``, else 1.
 
@@ -119,11 +123,17 @@ class EndpointJudge:
             JudgeError: the cache file cannot be used.
         """
         check_options(locals())
+        prompts = DIGEST
+        if ask == healthbench.ASK:
+            healthbench.template()  # now, not at the first question
+            prompts, structured = healthbench.TEMPLATE_DIGEST, "none" if structured == AUTO else structured
+            temperature = healthbench.TEMPERATURE if temperature == AUTO else temperature
+            max_output_tokens = max_output_tokens or healthbench.MAX_OUTPUT_TOKENS
         world = processes or max(1, int(os.environ.get("WORLD_SIZE") or 1))
         rates = (rate and rate / world for rate in (requests_per_minute, tokens_per_minute))
         self._model, self._base_url, self._api_key_env = model, base_url, api_key_env
         self._verdict, self._ask, self._explain = verdict, ask, explain
-        self._forms = CHOICES["structured"][1:] if structured == "auto" else (structured,)
+        self._forms = CHOICES["structured"][1:] if structured == AUTO else (structured,)
         self._form = 0  # which of them is in use
         self._concurrency = max(1, concurrency // world)
         self._pace = limits.Pace(*rates)
@@ -132,13 +142,13 @@ class EndpointJudge:
         self._budget = budget if cache else tuple(most and most // world for most in budget)
         self._store, self._has_file = VerdictStore(cache), cache is not None
         self._usage = Usage(prompt_price, completion_price)
-        self._temperature, self._max_output_tokens = temperature, max_output_tokens
+        self._temperature = 0.0 if isinstance(temperature, str) else temperature
+        self._max_output_tokens, self._prompts = max_output_tokens, prompts
         self._extra = dict(extra_body or {})
         # Not the base_url: a model keeps its name and its verdicts when its server moves to another port or host.
         # Not the form of the answer either: it is found out on the way, and does not change the question.
-        self._settings = _digest(
-            b"", [_KEY_VERSION, DIGEST, model, verdict, ask, explain, temperature, max_output_tokens, self._extra]
-        )
+        decides = [model, verdict, ask, explain, self._temperature, max_output_tokens, self._extra]
+        self._settings = _digest(b"", [_KEY_VERSION, prompts, *decides])
         self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
         self._lock = threading.Lock()
         self._warned: set[str] = set()
@@ -164,9 +174,30 @@ class EndpointJudge:
         """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
 
         Raises:
-            ConfigError: one has a rule, or names a judge.
+            ConfigError: one has a rule, or names a judge; or a scale, with ``ask=healthbench``.
         """
         refuse_routed(criteria)
+        if self._ask == healthbench.ASK:
+            for criterion in criteria:
+                healthbench.refuse_scale(criterion)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides a verdict, as plain JSON for records: no server, key, limit or cache.
+
+        ``extra_body``, which could hold anything, is there by its digest alone.
+        """
+        told = {
+            "kind": "endpoint",
+            "model": self._model,
+            "ask": self._ask,
+            "verdict": self._verdict,
+            "explain": self._explain,
+            "structured": self._forms[0] if len(self._forms) == 1 else AUTO,
+            "temperature": self._temperature,
+            "max_output_tokens": self._max_output_tokens,
+            "prompts": self._prompts,
+        }
+        return told | ({"extra_body": _digest(b"", [self._extra]).hex()} if self._extra else {})
 
     async def check(self) -> None:
         """List the server's models and ask one small question, which is answered from the cache the next time.
@@ -226,7 +257,8 @@ class EndpointJudge:
     async def _question(self, lane: _Lane, question: Question) -> list[Verdict]:
         prompt = [list(turn) for turn in chat(question.prompt)]
         base = _digest(self._settings, [prompt, question.completion, *[question.repeat] * (question.repeat > 0)])
-        keys = [_digest(base, [criterion.text, criterion.scale]) for criterion in question.criteria]
+        points = self._ask == healthbench.ASK  # whether the judge is shown them
+        keys = [_digest(base, [c.text, c.scale, *[c.points] * points]) for c in question.criteria]
         wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once
         if self._ask == "rubric":
             found = await self._settle(lane, question, wanted)
@@ -269,6 +301,8 @@ class EndpointJudge:
         return verdicts
 
     def _inquiry(self, question: Question, criteria: tuple[Criterion, ...]) -> Inquiry:
+        if self._ask == healthbench.ASK:
+            return healthbench.ask_item(question.prompt, question.completion, criteria[0])
         shown = material(question.prompt, question.completion)
         if self._ask == "rubric":
             return ask_rubric(shown, question.completion, criteria, verdict=self._verdict)

@@ -46,7 +46,7 @@ def read_object(answer: str, keys: Sequence[str], completion: str) -> dict[str, 
     """
     if len(answer) > MAX_ANSWER_CHARS:
         raise MalformedError(f"an answer of {len(answer)} characters")
-    text = _without_reasoning(answer).strip()
+    text = without_reasoning(answer).strip()
     if (fence := _FENCE.match(text)) and fence.end() == len(text):
         text = fence[1].strip()
     if _OBJECT.fullmatch(text):
@@ -97,7 +97,7 @@ def read_probability(tokens: Sequence[tuple[str, float]]) -> float:
     return mass["yes"] / total
 
 
-def _without_reasoning(answer: str) -> str:
+def without_reasoning(answer: str) -> str:
     """Return what follows the last end of a thought. One that begins and never ends holds no verdict."""
     end = max((at + len(tag) for tag in _THOUGHT_ENDS if (at := answer.rfind(tag)) >= 0), default=0)
     rest = answer[end:]

@@ -123,10 +123,15 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
             given = _Given(f"step {step}", {item.key: reply for item, reply in gathered})
             results = evaluate(benchmark, given, folder, generation=generation, quiet=True)
             self._history(name)
-            means = {metric: value["mean"] for metric, value in results["metrics"].items()}
-            # Not TRL's own log, which would empty the metrics of the step that it has not logged yet.
-            Trainer.log(self._trainer, {f"{PREFIX}/{name}/{metric}": mean for metric, mean in means.items()})
+            self._log({f"{PREFIX}/{name}/{metric}": value["mean"] for metric, value in results["metrics"].items()})
         accelerator.wait_for_everyone()
+
+    def _log(self, values: dict[str, float | None]) -> None:
+        control = self._trainer.control
+        due = control.should_log  # that of the step, which a log of ours would take for done
+        # Not TRL's own log, which would empty the metrics of that step.
+        Trainer.log(self._trainer, values)
+        control.should_log = due
 
     def _history(self, name: str) -> dict[str, Any]:
         """Write and return the history of a benchmark, as its folders have it."""

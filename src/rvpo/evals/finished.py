@@ -1,0 +1,157 @@
+"""Finished runs, as they are read back from their folders to be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet as parquet
+
+from rvpo.errors import ConfigError, DataError
+from rvpo.evals.run import STRATUM, VERSION
+from rvpo.files import difference
+
+
+@dataclass(slots=True)
+class Scores:
+    """One metric of one run.
+
+    Attributes:
+        values: id -> mean of the epochs that were scored.
+        weights: id -> weight in the metric's mean.
+        asked: ids that have the metric, scored or not.
+        binary: all scores are 0 or 1, one an item.
+        weighted: the benchmark gives weights.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    binary: bool = True
+    weighted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """What ``rvpo eval`` left in a folder.
+
+    Attributes:
+        folder: of the run.
+        benchmark: its name.
+        primary: the benchmark's main metric.
+        model: name of the model.
+        settings: of the benchmark.
+        generation: how replies were generated.
+        metrics: name -> scores.
+        categories: id -> kind, "" where the items have none.
+    """
+
+    folder: Path
+    benchmark: str
+    primary: str
+    model: str
+    settings: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    metrics: Mapping[str, Scores]
+    categories: Mapping[str, str]
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read a run's folder.
+
+    Raises:
+        ConfigError: it does not exist.
+        DataError: the run is not finished, or its files do not have their layout.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder, allowed is one that `rvpo eval` wrote, or NAME=FOLDER,FOLDER")
+    results, items = folder / "results.json", folder / "items.parquet"
+    for path in (results, items):
+        if not path.is_file():
+            raise DataError(
+                f"{folder} has no {path.name}, so its run is not finished: run `rvpo eval …` again to finish it"
+            )
+    try:
+        found = json.loads(results.read_text(encoding="utf-8"))
+        if found["version"] != VERSION:
+            raise DataError(
+                f"{results} has version {found['version']!r}, allowed is {VERSION}: evaluate into a new folder"
+            )
+        metrics, categories = _items(items)
+        return FinishedRun(
+            folder,
+            found["benchmark"],
+            found["primary"],
+            found["model"]["name"],
+            dict(found["settings"]),
+            dict(found["generation"]),
+            metrics,
+            categories,
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, pyarrow.ArrowException) as problem:
+        raise DataError(
+            f"{folder} does not have the layout of a run ({type(problem).__name__}: {problem}), allowed is what "
+            "`rvpo eval …` writes: run it again"
+        ) from problem
+
+
+def require_comparable(a: FinishedRun, b: FinishedRun) -> None:
+    """Refuse runs whose scores do not mean the same.
+
+    Raises:
+        ConfigError: they are of different benchmarks or have different settings; the first one that differs is named.
+    """
+    if a.benchmark != b.benchmark:
+        raise ConfigError(
+            f"{a.folder} is a run of {a.benchmark!r} and {b.folder} of {b.benchmark!r}: compare runs of one benchmark"
+        )
+    if differs := difference(a.settings, b.settings):
+        key, ours, theirs = differs
+        raise ConfigError(
+            f"{a.folder} and {b.folder} differ in the setting {key}: {ours!r} and {theirs!r}. Their scores are not "
+            "comparable: evaluate both with the same data, template and judge"
+        )
+
+
+def _items(path: Path) -> tuple[dict[str, Scores], dict[str, str]]:
+    """Return metric -> scores, and id -> category."""
+    names = parquet.read_schema(path).names
+    label = f"label/{STRATUM}"
+    wanted = [name for name in names if name.startswith(("score/", "weight/")) or name == label]
+    columns: dict[str, list[Any]] = parquet.read_table(path, columns=["id", "missing", *wanted]).to_pydict()
+    ids = columns["id"]
+    unscored = [json.loads(text or "{}") for text in columns["missing"]]
+    metrics = {
+        name[6:]: _pooled(name[6:], ids, columns[name], columns.get(f"weight/{name[6:]}"), unscored)
+        for name in wanted
+        if name.startswith("score/")
+    }
+    return metrics, {id_: kind or "" for id_, kind in zip(ids, columns.get(label, [""] * len(ids)), strict=True)}
+
+
+def _pooled(
+    metric: str,
+    ids: Sequence[str],
+    scores: Sequence[float | None],
+    weights: Sequence[float | None] | None,
+    unscored: Sequence[Mapping[str, str]],
+) -> Scores:
+    """Average the epochs of each item that were scored."""
+    pooled = Scores(weighted=weights is not None)
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for i, (id_, score) in enumerate(zip(ids, scores, strict=True)):
+        if score is not None and not math.isnan(score):
+            weight = None if weights is None else weights[i]
+            rows.setdefault(id_, []).append((score, 1.0 if weight is None else weight))
+            pooled.binary = pooled.binary and id_ not in pooled.asked and score in (0, 1)
+        elif metric not in unscored[i]:
+            continue  # this item does not have the metric
+        pooled.asked.add(id_)
+    for id_, pairs in rows.items():
+        pooled.values[id_], pooled.weights[id_] = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    return pooled

@@ -1,0 +1,257 @@
+"""GPQA (arXiv 2311.12022): science questions with four options, answered with a chain of thought.
+
+Prompt, reading of the answer and score are inspect-ai's own (``MultipleChoiceTemplate.SINGLE_ANSWER_COT``,
+``multiple_choice(cot=True)``, ``choice()``), as in ``inspect_evals/gpqa_diamond``, with the stored reply in place of a
+model; none of it is copied. Two things differ, and neither changes what an answer is worth:
+
+- *Order of the options.* inspect-evals keeps one order in all epochs, simple-evals draws one for each. Here an order is
+  drawn for each question and turned by one place in each epoch, so that in four epochs the right answer stands at A,
+  B, C and D once each, and who always says the same letter scores exactly 1/4.
+- *Long blanks.* inspect's patterns take time in the cube of a run of blanks, hours for 20,000 of them. Runs of
+  :data:`BLANKS` or more keep one of each kind of blank, which the patterns cannot tell from the whole run.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpo.data.generic import read_hub, require_columns
+from rvpo.data.records import Place, Row, Rows, require_text, source_error
+from rvpo.errors import ConfigError, DataError
+from rvpo.evals.items import Generation, Item, Reply, Scored
+
+HUB_ID = "Idavidrein/gpqa"
+SUBSET, SPLIT = "gpqa_diamond", "train"
+OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+COLUMNS = ("Record ID", "Question", *OPTIONS, "High-level domain", "Subdomain")
+"""The columns that are read, of those that GPQA's files have."""
+
+LETTERS = "ABCD"
+BLANKS = 16
+_LONG_BLANK = re.compile(rf"[^\S\n]{{{BLANKS},}}")
+
+
+class GPQA:
+    """GPQA-Diamond, or any questions in its layout.
+
+    Metrics: ``accuracy``, 0 or 1; ``answered``, whether inspect reads one letter in the reply; ``domain:<name>``, the
+    accuracy of a domain. A reply without a letter is wrong, as in both evaluators, and not missing.
+
+    Args:
+        path: a CSV file in the layout of ``gpqa_diamond.csv`` (:data:`COLUMNS`; others are ignored), or a hub id.
+        epochs: how often each question is asked, each time with the options in another order (4 in inspect-evals).
+        seed: of the orders.
+        limit: only the first so many questions.
+        subset: of the hub dataset.
+        split: of the hub dataset.
+
+    Raises:
+        ConfigError: an option cannot work, or inspect-ai is not installed.
+        DataError: the data cannot be had or are malformed; names file, row and field.
+    """
+
+    name = "gpqa"
+    primary = "accuracy"
+    generation = Generation(max_tokens=2048, temperature=0.5)  # simple-evals' sampler; inspect leaves both to the model
+
+    def __init__(
+        self,
+        path: str | Path = HUB_ID,
+        *,
+        epochs: int = 4,
+        seed: int = 0,
+        limit: int | None = None,
+        subset: str = SUBSET,
+        split: str = SPLIT,
+    ) -> None:
+        """Read and check all questions."""
+        for option, value, lowest in (("epochs", epochs, 1), ("seed", seed, 0), ("limit", limit, 1)):
+            if value is not None and value < lowest:
+                raise ConfigError(f"{option}={value}; allowed: at least {lowest}; next step: correct it")
+        self._evaluator = _Evaluator()
+        file = Path(path)
+        if file.exists() or file.suffix.lower() == ".csv":
+            rows = _read_csv(file)
+        else:
+            rows = _read_gated(str(path), subset, split)
+        self._questions = _check(str(path), rows)
+        self._asked = list(self._questions)[:limit]
+        self.epochs, self.seed = epochs, seed
+
+    def settings(self) -> dict[str, Any]:
+        """Return the digest of the questions asked, epochs, seed, and the version of inspect-ai, whose texts it is."""
+        asked = json.dumps([self._questions[id] for id in self._asked], sort_keys=True)
+        return {
+            "data": hashlib.sha256(asked.encode()).hexdigest(),
+            "questions": len(self._asked),
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "evaluator": f"inspect-ai {self._evaluator.version}: multiple_choice(cot=True), choice()",
+        }
+
+    def items(self) -> list[Item]:
+        """Return each question once an epoch; an epoch is complete before the next begins."""
+        return [self._item(id, epoch) for epoch in range(self.epochs) for id in self._asked]
+
+    def _item(self, id: str, epoch: int) -> Item:
+        row = self._questions[id]
+        prompt = self._evaluator.prompt(row["Question"], self._options(id, epoch))
+        labels = {"domain": row["High-level domain"], "subdomain": row["Subdomain"]}
+        return Item(id, ({"role": "user", "content": prompt},), epoch, labels=labels)
+
+    def _options(self, id: str, epoch: int) -> list[str]:
+        return [self._questions[id][OPTIONS[option]] for option in option_order(self.seed, id, epoch)]
+
+    def metrics(self, item: Item) -> list[str]:
+        """Return accuracy, answered, and the accuracy of the item's domain."""
+        return ["accuracy", "answered", f"domain:{item.labels['domain']}"]
+
+    async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
+        """Return 0 or 1 for each metric; details hold both letters and the order."""
+        return [await self._score(item, reply.text or "") for item, reply in replied]
+
+    async def _score(self, item: Item, text: str) -> Scored:
+        order = option_order(self.seed, item.id, item.epoch)
+        correct = LETTERS[order.index(0)]
+        right, letter = await self._evaluator.read(text, self._options(item.id, item.epoch), correct)
+        accuracy, answered, domain = self.metrics(item)
+        return Scored(
+            {accuracy: float(right), answered: float(letter is not None), domain: float(right)},
+            details={"letter": letter, "correct": correct, "order": list(order)},
+        )
+
+    def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
+        """Return accuracy by epoch, and the share of each letter among those chosen and the right ones.
+
+        A model whose ``chosen`` is far from ``correct`` has a favourite position. None stands for no letter.
+        """
+        had = [(item, one) for item, one in scored if one.scores["accuracy"] is not None]
+        by_epoch: dict[str, list[float]] = {}
+        for item, one in sorted(had, key=lambda pair: pair[0].epoch):
+            by_epoch.setdefault(str(item.epoch), []).append(one.scores["accuracy"] or 0.0)
+        return {
+            "accuracy_by_epoch": {epoch: sum(values) / len(values) for epoch, values in by_epoch.items()},
+            "chosen": _shares([one.details["letter"] for _, one in had]),
+            "correct": _shares([one.details["correct"] for _, one in had]),
+        }
+
+
+def option_order(seed: int, id: str, epoch: int) -> tuple[int, ...]:
+    """Return which of :data:`OPTIONS` stands at A, B, C, D: drawn by seed and id, turned by one place an epoch.
+
+    After four epochs a new order is drawn.
+    """
+    drawn = random.Random(f"{seed} {epoch // 4} {id}").sample(range(4), 4)
+    turn = epoch % 4
+    return tuple(drawn[turn:] + drawn[:turn])
+
+
+def shorten_blanks(text: str) -> str:
+    """Return the text with one blank of each kind, in order of their first places, for each run of BLANKS or more.
+
+    A run lies within a line. inspect's patterns count no blanks: to them a run is only spaces, or has none, or both.
+    """
+    return _LONG_BLANK.sub(lambda run: "".join(dict.fromkeys(run[0])), text)
+
+
+class _Evaluator:
+    """inspect-ai's multiple choice, with a stored reply in place of its model."""
+
+    def __init__(self) -> None:
+        try:
+            from inspect_ai import __version__, model, scorer, solver
+        except ImportError as error:
+            raise ConfigError(
+                f"GPQA is read by inspect-ai, which cannot be imported ({error}); allowed: the extra eval; next step: "
+                "pip install -c constraints.txt -e '.[eval]' in the clone"
+            ) from error
+        self.version = __version__
+        self._model, self._scorer, self._solver = model, scorer, solver
+        self._solve, self._score = solver.multiple_choice(cot=True), scorer.choice()
+
+    def prompt(self, question: str, options: list[str]) -> str:
+        template = self._solver.MultipleChoiceTemplate.SINGLE_ANSWER_COT.value
+        return str(self._solver.Choices(options).prompt(question, template))
+
+    async def read(self, reply: str, options: list[str], correct: str) -> tuple[bool, str | None]:
+        """Return whether the reply is right, and its letter where one can be read."""
+        # Lone surrogates, which a server's JSON may hold, would be refused.
+        text = shorten_blanks(reply).encode("utf-8", "replace").decode()
+
+        async def generate(state: Any, *_: object, **__: object) -> Any:
+            state.output = self._model.ModelOutput.from_content("stored", text)
+            return state
+
+        state = self._solver.TaskState(
+            model=self._model.ModelName("none/stored"),
+            sample_id="",
+            epoch=1,
+            input="",
+            messages=[self._model.ChatMessageUser(content="")],
+            choices=options,
+        )
+        state = await self._solve(state, generate)
+        score = await self._score(state, self._scorer.Target(correct))
+        if score is None:
+            return False, None
+        return score.value == self._scorer.CORRECT, score.answer or None
+
+
+def _check(source: str, rows: Rows) -> dict[str, dict[str, str]]:
+    """Return the questions by id, each with the text of all :data:`COLUMNS`."""
+    questions: dict[str, dict[str, str]] = {}
+    for place, row in rows:
+        question = {column: require_text(place, row, column) for column in COLUMNS}
+        id = question["Record ID"]
+        if id in questions:
+            raise place.error("Record ID", f"{id!r} a second time", "an id for each question", "remove or rename one")
+        questions[id] = question
+    if not questions:
+        raise source_error(source, "0 rows", "at least one question", "check how the file was written")
+    return questions
+
+
+def _read_csv(path: Path) -> Rows:
+    allowed = "CSV in UTF-8 with the columns of gpqa_diamond.csv"
+    if not path.is_file():
+        seen = "a folder" if path.is_dir() else "no such file"
+        raise source_error(str(path), seen, f"a file, {allowed}", f"check the path, or take the hub's {HUB_ID}")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _csv_rows(path, csv.reader(file, strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise source_error(str(path), str(error), allowed, "repair the file, or fetch it again") from error
+
+
+def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[Place, Row]]:
+    header: list[str] = next(reader, [])
+    require_columns(str(path), header, set(COLUMNS))
+    line = reader.line_num + 1
+    for index, cells in enumerate(cells for cells in reader if cells):  # the csv module gives [] for a blank line
+        place = Place(str(path), index, line)
+        if len(cells) != len(header):
+            next_step = "quote cells that hold commas or line ends"
+            raise place.error(None, f"{len(cells)} cells", f"{len(header)}, as in the header", next_step)
+        yield place, dict(zip(header, cells, strict=True))
+        line = reader.line_num + 1
+
+
+def _read_gated(repo_id: str, subset: str, split: str) -> Rows:
+    try:
+        yield from read_hub(repo_id, subset=subset, split=split, columns=set(COLUMNS))
+    except DataError as error:
+        hint = f"{HUB_ID} is gated: accept its terms on its page and run `hf auth login`, or name gpqa_diamond.csv"
+        raise DataError(f"{error}; {hint}") from error
+
+
+def _shares(values: Sequence[str | None]) -> dict[str, float]:
+    counts = Counter(str(value) for value in values)
+    return {value: count / len(values) for value, count in sorted(counts.items())}

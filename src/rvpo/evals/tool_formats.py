@@ -1,0 +1,213 @@
+r"""Two formats in which a model is shown tools and calls them: that of RLLA, and its own.
+
+**RLLA** (ToolRL, arXiv 2504.13958), for models trained on it. Tools stand in the system prompt, a numbered list with
+their parameters as JSON; the reply is ``<think> … </think>``, then ``<tool_call>`` with one JSON object ``{"name",
+"parameters"}`` a line, then ``<response>``. A model must see the sentences that it was trained on, so they are taken
+from a record of its data (:func:`read_template`). Without one, sentences of our own ask for the same layout; a score
+with those says less about how well a model does what it was trained for.
+
+**Own**: tools are handed to the model's chat template or server (``Item.tools``). Calls are what the server parsed, or
+text in the layouts of Hermes and Qwen (``<tool_call>`` around ``{"name", "arguments"}``), SmolLM2 (a list inside the
+tags) or Llama 3 (``{"name", "parameters"}`` as the whole text). As the official handler for Qwen does, a block that is
+no JSON is passed over, and thought up to the last ``</think>`` is not read.
+
+A reply is written by a policy, so it is hostile input: nothing here raises for what a reply holds, and work on it is
+bounded by the limits of :mod:`rvpo.rewards.toolcall`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rvpo.data.rlla import read_rlla_json, read_rlla_parquet
+from rvpo.errors import DataError
+from rvpo.evals.items import Message, Reply
+
+# Private there: the one bounded decoder for JSON that a policy wrote.
+from rvpo.rewards.toolcall import _DECODER, MAX_BLOCK_CHARS, MAX_CALLS, _too_deep
+
+Call = dict[str, dict[str, Any]]
+"""``{name: {parameter: value}}``."""
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True, slots=True)
+class RllaTemplate:
+    """The fixed sentences of an RLLA prompt.
+
+    Attributes:
+        head: of the system prompt, up to the list of tools.
+        tail: of the system prompt, behind the list.
+        opening: of the user's message, up to the dialogue.
+    """
+
+    head: str
+    tail: str
+    opening: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the sentences."""
+        return hashlib.sha256("\0".join((self.head, self.tail, self.opening)).encode()).hexdigest()
+
+
+OWN_WORDS = RllaTemplate(
+    head="You help the user, with tools where they fit. The tools are:\n",
+    tail="""
+
+First think. Then call tools, or respond, or both, in exactly this layout; leave out what is not needed:
+<think> your reasoning </think>
+<tool_call>
+{"name": "name of a tool", "parameters": {"name of a parameter": "its value"}}
+{"name": "name of a tool", "parameters": {}}
+</tool_call>
+<response> your words to the user </response>
+
+Each line between the tool_call tags is one call. Call a tool only if it serves the request.""",
+    opening="",
+)
+
+
+def read_template(path: Path) -> RllaTemplate:
+    """Take the fixed sentences from the first record of an RLLA file, JSON or parquet.
+
+    Raises:
+        DataError: the file is not of RLLA's layout, or its first record has no list of tools.
+    """
+    rows = read_rlla_parquet(path, set()) if path.suffix == ".parquet" else read_rlla_json(path)
+    place, row = next(rows, (None, None))
+    contents = [str(message["content"]) for message in row["prompt"]] if row else []
+    if len(contents) == 2:
+        system, user = contents
+        first, last = system.find("\n1. Name: "), system.rfind("\nParameters: ")
+        if 0 <= first < last and "<user>" in user:
+            end = system.find("\n", last + 1)
+            tail = system[end:] if end >= 0 else ""
+            return RllaTemplate(system[: first + 1], tail, user.partition("<user>")[0])
+    allowed = "a system prompt with '1. Name: …', 'Description: …', 'Parameters: {…}' and a user's turn in <user> tags"
+    raise DataError(
+        f"{path}: saw a first record ({place}) in another layout; allowed: {allowed}; "
+        "next step: name the file of RLLA data that the model was trained on, or leave the template out"
+    )
+
+
+def rlla_prompt(
+    template: RllaTemplate, messages: Sequence[Message], functions: Sequence[Mapping[str, Any]]
+) -> tuple[Message, Message]:
+    """Return system prompt and dialogue in RLLA's layout.
+
+    A system message of the question stands behind the template's. As in RLLA, a parameter says by its type
+    (``"integer, optional"``) that it may be left out, and has a default, empty where there is none.
+
+    Args:
+        template: the fixed sentences.
+        messages: the chat to continue; roles system, user and assistant.
+        functions: ``name``, ``description`` and ``parameters``, a JSON schema of an object.
+    """
+    tools = "\n".join(
+        f"{number}. Name: {function['name']}\nDescription: {function['description']}\n"
+        f"Parameters: {json.dumps(_flat_parameters(function['parameters']))}"
+        for number, function in enumerate(functions, 1)
+    )
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    tags = {"user": "user", "assistant": "response"}
+    turns = [(tags[message["role"]], message["content"]) for message in messages if message["role"] in tags]
+    dialogue = "\n\n".join(f"<{tag}> {content.strip()} </{tag}>" for tag, content in turns)
+    return (
+        {"role": "system", "content": "\n\n".join([template.head + tools + template.tail, *system])},
+        {"role": "user", "content": template.opening + dialogue},
+    )
+
+
+def rlla_calls(reply: Reply) -> list[Call] | None:
+    """Read the calls of a reply in RLLA's layout; ``[]`` where it has none, None where they cannot be read.
+
+    Read is the first ``<tool_call>`` behind the thought, one JSON object a line, blank lines aside.
+    """
+    answer = (reply.text or "").rpartition("</think>")[2]
+    if _OPEN not in answer:
+        return []
+    block, closed, _ = answer.partition(_OPEN)[2].partition(_CLOSE)
+    try:
+        if not closed or len(block) > MAX_BLOCK_CHARS:
+            raise ValueError("an open or too long block of calls")
+        return _as_calls([_json(line) for line in block.splitlines() if line.strip()])
+    except _UNREADABLE:
+        return None
+
+
+def own_calls(reply: Reply) -> list[Call] | None:
+    """Read the calls of a reply in the model's own format; ``[]`` where it has none, None where they cannot be read."""
+    try:
+        if reply.calls:
+            return [{call["name"]: _json(call["arguments"])} for call in reply.calls]
+        answer = (reply.text or "").rpartition("</think>")[2]
+        return _as_calls(list(_tagged(answer)) if _OPEN in answer else _bare(answer))
+    except _UNREADABLE:
+        return None
+
+
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+
+
+def _flat_parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema's properties as RLLA lists them."""
+    required = schema.get("required", [])
+    flat = {}
+    for name, given in schema["properties"].items():
+        kind = given.get("type", "any")
+        first = {"description": given.get("description", ""), "type": kind if name in required else f"{kind}, optional"}
+        rest = {key: value for key, value in given.items() if key not in ("description", "type", "default")}
+        flat[name] = {**first, **rest, "default": given.get("default", "")}
+    return flat
+
+
+def _tagged(text: str) -> Iterator[Any]:
+    """Yield the JSON values between pairs of tags; what is no JSON is passed over. Linear in the text."""
+    end = 0
+    for _ in range(MAX_CALLS):
+        start = text.find(_OPEN, end)
+        stop = text.find(_CLOSE, start)
+        if start < 0 or stop < 0:
+            return
+        end = stop + len(_CLOSE)
+        try:
+            value = _json(text[start + len(_OPEN) : stop])
+        except (ValueError, RecursionError):
+            continue
+        yield from value if isinstance(value, list) else [value]
+
+
+def _bare(text: str) -> list[Any]:
+    """Return the value of a text that is nothing but a JSON object with a name, else nothing."""
+    text = text.strip()
+    if not text.startswith("{"):
+        return []
+    try:
+        value = _json(text)
+    except (ValueError, RecursionError):
+        return []
+    return [value] if "name" in value else []
+
+
+def _json(text: str) -> Any:
+    if len(text) > MAX_BLOCK_CHARS or _too_deep(text):
+        raise ValueError("too long or too deep")
+    return _DECODER.decode(text.strip())
+
+
+def _as_calls(values: list[Any]) -> list[Call]:
+    """Return JSON values as calls; one of :data:`_UNREADABLE` where one is none, or there are too many."""
+    if len(values) > MAX_CALLS:
+        raise ValueError("too many calls")
+    calls: list[Call] = []
+    for value in values:
+        arguments = value["arguments"] if "arguments" in value else value["parameters"]
+        calls.append({value["name"]: dict(arguments.items())})
+    return calls

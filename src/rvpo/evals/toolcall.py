@@ -1,0 +1,143 @@
+"""Tool calling on held-out data: the rewards of ToolRL as a benchmark.
+
+The scores are those of :mod:`rvpo.rewards.toolcall`, which training pays for, so the rows must be held out: give the
+training's ``shuffle_seed`` and ``max_prompt_chars``, and a range of rows that it did not have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpo.data import load_prompts
+from rvpo.evals.items import Generation, Item, Message, Reply, Scored
+from rvpo.rewards.toolcall import correctness_reward, format_reward
+
+FULL_MARKS = 3.0
+UNSCORABLE = "the reference's calls cannot be read"
+_KINDS = {(True, False): "call", (False, True): "response", (True, True): "both", (False, False): "neither"}
+
+
+class ToolCall:
+    """Replies beside reference replies in the layout of RLLA.
+
+    Metrics of an item whose reference calls a tool:
+
+    - ``correctness`` in [-3, 3]: ToolRL's. Missing where the reference's own calls cannot be read.
+    - ``exact``, 0 or 1: the calls are the reference's, in any order: full marks in correctness.
+
+    of an item whose reference calls none (ToolRL's correctness is 0 there for any reply, and would only dilute):
+
+    - ``no_call``, 0 or 1: the reply calls nothing. Gibberish calls nothing, too; read it beside ``format``.
+
+    and of every item ``format``, 0 or 1: the reply is laid out as its reference is.
+
+    Args:
+        path: file, folder or hub id, as :func:`rvpo.data.load_prompts` takes it; prompts with the column ``answer``.
+        layout: of the data, such as ``rlla``, ``rlla_parquet``, ``jsonl``.
+        split: of a saved or hub dataset.
+        max_prompt_chars: leave out longer prompts.
+        shuffle_seed: shuffle with this seed before the rows are taken.
+        offset: first row taken.
+        limit: at most this many.
+
+    Raises:
+        ConfigError: an option cannot work.
+        DataError: the data cannot be had or are malformed.
+    """
+
+    name = "toolcall"
+    primary = "correctness"
+    generation = Generation(max_tokens=512)
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        layout: str = "auto",
+        split: str | None = None,
+        max_prompt_chars: int | None = None,
+        shuffle_seed: int | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        """Read and check the rows."""
+        rows = load_prompts(
+            path,
+            layout=layout,
+            reference_columns={"answer": "answer"},
+            split=split,
+            max_prompt_chars=max_prompt_chars,
+            shuffle_seed=shuffle_seed,
+            offset=offset,
+            limit=limit,
+        )
+        self._rows = _with_ids(rows["prompt"], rows["answer"])
+
+    def settings(self) -> dict[str, Any]:
+        """Return digest and number of the rows."""
+        digest = hashlib.sha256(json.dumps(list(self._rows)).encode()).hexdigest()  # an id is a digest of its row
+        return {"data": digest, "rows": len(self._rows)}
+
+    def items(self) -> list[Item]:
+        """Return the rows in their order. An id depends on its row alone, so that runs on overlapping ranges pair."""
+        return [
+            Item(id, messages, labels={"reference": _KINDS[_calls(answer), "<response>" in answer]})
+            for id, (messages, answer) in self._rows.items()
+        ]
+
+    def metrics(self, item: Item) -> list[str]:
+        """Return correctness, exact and format, or no_call and format."""
+        return ["correctness", "exact", "format"] if _calls(self._answer(item)) else ["no_call", "format"]
+
+    async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
+        """Return the scores of each reply's text."""
+        return [self._score(item, reply) for item, reply in replied]
+
+    def _score(self, item: Item, reply: Reply) -> Scored:
+        text, answer = reply.text or "", self._answer(item)
+        scores: dict[str, float | None] = {}
+        reasons = {}
+        if not _calls(answer):
+            scores["no_call"] = float("<tool_call>" not in text and not reply.calls)
+        elif (correctness := correctness_reward(text, answer)) is None:
+            scores = {"correctness": None, "exact": None}
+            reasons = dict.fromkeys(("correctness", "exact"), UNSCORABLE)
+        else:
+            scores = {"correctness": correctness, "exact": float(correctness == FULL_MARKS)}
+        return Scored(scores | {"format": format_reward(text, answer)}, reasons)
+
+    def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
+        """Return how many references hold a call, a response, both or neither."""
+        return {"references": dict(sorted(Counter(item.labels["reference"] for item, _ in scored).items()))}
+
+    def _answer(self, item: Item) -> str:
+        return self._rows[item.id][1]
+
+
+def _with_ids(
+    prompts: Sequence[str | list[dict[str, str]]], answers: Sequence[str]
+) -> dict[str, tuple[tuple[Message, ...], str]]:
+    """Return messages and answer by an id made of both; the second of two equal rows gets a number."""
+    rows: dict[str, tuple[tuple[Message, ...], str]] = {}
+    seen: Counter[str] = Counter()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        messages: list[dict[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        pairs = [(message["role"], message["content"]) for message in messages]
+        digest = hashlib.sha256(json.dumps([pairs, answer]).encode()).hexdigest()[:16]
+        seen[digest] += 1
+        id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        rows[id] = tuple(_message(role, content) for role, content in pairs), answer
+    return rows
+
+
+def _message(role: str, content: str) -> Mapping[str, str]:
+    return {"role": role, "content": content}
+
+
+def _calls(answer: str) -> bool:
+    return "<tool_call>" in answer

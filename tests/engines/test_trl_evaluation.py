@@ -1,0 +1,176 @@
+"""Benchmarks during training: what is recorded, that training is left alone, several processes, and what is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+import pyarrow.parquet as pq
+import torch
+from test_run import metrics, write_inputs
+from tiny_run import make_trainer, parameters, steps, two_processes
+
+from rvpo.engines.trl.evaluation import summary, told
+from rvpo.engines.trl.run import train
+from rvpo.errors import ConfigError, JudgeError
+from rvpo.evals.compare import compare
+from rvpo.evals.items import Generation, Item, Reply, Scored
+from rvpo.recipe import load_recipe
+from rvpo.trl import BenchmarkCallback
+
+NOUNS = ["cat", "dog", "sun", "rain", "red"]
+
+
+class Variety:
+    """Share of different words in a reply; fails at a given call."""
+
+    name, primary, generation = "variety", "different", Generation(max_tokens=6, temperature=1.0)
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.calls, self.fails_at = 0, fails_at
+
+    def settings(self) -> dict[str, Any]:
+        return {"nouns": NOUNS}
+
+    def items(self) -> list[Item]:
+        return [Item(noun, ({"role": "user", "content": f"what is the {noun}"},)) for noun in NOUNS]
+
+    async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise JudgeError("the judge is gone")
+        words = [(reply.text or "").split() for _, reply in replied]
+        return [Scored({"different": len(set(said)) / max(len(said), 1)}) for said in words]
+
+    def metrics(self, item: Item) -> Sequence[str]:
+        return ("different",)
+
+    def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
+        return {}
+
+
+def trained(model: Path, output: Path, benchmark: Any = None, every: int = 2, **options: Any) -> Any:
+    trainer = make_trainer(model, output, **options)
+    if benchmark is not None:
+        trainer.add_callback(BenchmarkCallback(trainer, {"words": benchmark}, every=every, batch_size=2))
+    trainer.train()
+    return trainer
+
+
+def test_start_every_second_step_and_end_are_evaluated(tiny_model_dir: Path, tmp_path: Path):
+    trainer = trained(tiny_model_dir, tmp_path, Variety(), max_steps=3)
+    folders = sorted((tmp_path / "evals" / "words").glob("step-*"))
+    assert [folder.name for folder in folders] == ["step-000000", "step-000002", "step-000003"]
+    history = json.loads((tmp_path / "evals" / "words" / "history.json").read_text())
+    means = {step: values["different"] for step, values in history["steps"].items()}
+    assert list(means) == ["0", "2", "3"]
+    for folder, mean in zip(folders, means.values(), strict=True):
+        rows = pq.read_table(folder / "items.parquet").to_pylist()
+        assert [row["id"] for row in rows] == NOUNS
+        by_hand = [len(set(row["completion"].split())) / max(len(row["completion"].split()), 1) for row in rows]
+        assert mean == pytest.approx(sum(by_hand) / len(by_hand))
+    assert history["best"]["mean"] == max(means.values())
+    assert history["last"] == {"step": 3, "mean": means["3"]}
+    assert history["drop"] == pytest.approx(max(means.values()) - means["3"])
+    logged = {
+        entry["step"]: entry["benchmark/words/different"]
+        for entry in trainer.state.log_history
+        if "benchmark/words/different" in entry
+    }
+    assert logged == {int(step): mean for step, mean in means.items()}
+    comparison = compare([folders[0], folders[2]])  # the folders are runs like any other
+    assert comparison.rows
+
+
+def test_training_is_as_without_it(tiny_model_dir: Path, tmp_path: Path):
+    plain = trained(tiny_model_dir, tmp_path / "plain", max_steps=4)
+    watched = trained(tiny_model_dir, tmp_path / "watched", Variety(), every=1, max_steps=4)
+    assert torch.equal(parameters(plain), parameters(watched))
+    assert steps(plain) == steps(watched)
+
+
+def test_an_evaluation_that_fails_does_not_end_the_training(
+    tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    trained(tiny_model_dir, tmp_path, Variety(fails_at=2), every=1, max_steps=2)
+    history = json.loads((tmp_path / "evals" / "words" / "history.json").read_text())
+    assert list(history["steps"]) == ["0", "2"]
+    assert "could not be evaluated at step 1; training goes on" in caplog.text
+    with pytest.raises(JudgeError, match="the judge is gone"):  # before training nothing is lost by stopping
+        trained(tiny_model_dir, tmp_path / "again", Variety(fails_at=1))
+
+
+def test_a_recipe_evaluates_and_logs(tiny_model_dir: Path, tmp_path: Path):
+    recipe = write_inputs(tmp_path, tiny_model_dir)
+    section = (
+        "evals={every: 2, batch_size: 4, benchmarks: [{benchmark: toolcall, name: heldout, "
+        f"options: {{path: {tmp_path}/prompts.jsonl, limit: 3}}, generation: {{max_tokens: 6}}}}]}}"
+    )
+    folder = train(load_recipe(recipe, [section]))
+    lines = [line for line in metrics(folder) if "benchmark/heldout/format" in line]
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    results = json.loads((folder / "evals" / "heldout" / "step-000004" / "results.json").read_text())
+    assert results["items"] == 3
+    assert results["generation"]["max_tokens"] == 6
+    assert results["model"] == {"kind": "training", "name": "step 4"}
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{every: 0, benchmarks: [{benchmark: toolcall}]}", r"evals\.every"),
+        ("{every: 2, benchmarks: []}", r"evals\.benchmarks"),
+        ("{every: 2, benchmarks: [{benchmark: mmlu}]}", r"evals\.benchmarks\.0\.benchmark"),
+        ("{every: 2, benchmarks: [{benchmark: gpqa}, {benchmark: gpqa}]}", "another one is 'gpqa', too"),
+        ("{every: 2, benchmarks: [{benchmark: toolcall, options: {paht: x}}]}", "paht|path"),
+        ("{every: 2, benchmarks: [{benchmark: toolcall, options: {path: P}, generation: {tokens: 2}}]}", "'tokens'"),
+    ],
+)
+def test_sections_that_cannot_work_are_refused_before_training(
+    section: str, told: str, tiny_model_dir: Path, tmp_path: Path
+):
+    recipe = write_inputs(tmp_path, tiny_model_dir)
+    section = section.replace("P}", f"{tmp_path}/prompts.jsonl}}")
+    with pytest.raises(ConfigError, match=told):
+        train(load_recipe(recipe, [f"evals={section}"]))
+    assert not (tmp_path / "runs" / "whole").exists()
+
+
+def test_options_of_the_callback_are_checked(tiny_model_dir: Path, tmp_path: Path):
+    trainer = make_trainer(tiny_model_dir, tmp_path)
+    with pytest.raises(ConfigError, match="every is 0"):
+        BenchmarkCallback(trainer, {"words": Variety()}, every=0)
+    with pytest.raises(ConfigError, match="benchmarks is empty"):
+        BenchmarkCallback(trainer, {}, every=1)
+
+
+def test_two_processes_share_the_items(tiny_model_dir: Path, tmp_path: Path):
+    two_processes(__file__, str(tiny_model_dir), str(tmp_path))
+    rows = pq.read_table(tmp_path / "evals" / "words" / "step-000002" / "items.parquet").to_pylist()
+    assert [row["id"] for row in rows] == NOUNS
+    assert all(row["completion"] is not None for row in rows)
+
+
+def result(mean: float | None) -> dict[str, Any]:
+    return {"metrics": {"different": {"mean": mean}}}
+
+
+def test_the_summary_names_best_last_and_drop():
+    history = summary({0: result(0.2), 100: result(0.8), 50: result(0.8), 150: result(0.5)}, "different")
+    assert list(history["steps"]) == [0, 50, 100, 150]
+    assert (history["best"], history["last"]) == ({"step": 50, "mean": 0.8}, {"step": 150, "mean": 0.5})
+    assert history["drop"] == pytest.approx(0.3)
+    assert "best 0.800 at step 50, last 0.500 at step 150, 0.300 lower" in told("words", history)
+    assert "the last is the best" in told("words", summary({0: result(0.2), 9: result(0.3)}, "different"))
+    assert told("words", summary({0: result(None)}, "different")) == "words: no evaluation has a score"
+
+
+if __name__ == "__main__":  # one of two processes
+    trained(Path(sys.argv[1]), Path(sys.argv[2]), Variety(), max_steps=2, per_device_train_batch_size=4)
