@@ -1,4 +1,4 @@
-"""BFCL: the real data and checker of bfcl-eval, both prompting formats, the leaderboard's aggregates, hostile replies."""
+"""BFCL: the real data and checker of bfcl-eval, both prompting formats, the leaderboard's aggregates, hostile text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -72,10 +74,15 @@ def score(benchmark: BFCL, pairs: list[tuple[Item, Reply]]) -> list[Scored]:
     return asyncio.run(benchmark.score(pairs))
 
 
+@cache
+def asked(category: str, prompting: str) -> tuple[BFCL, dict[str, Item]]:
+    benchmark = BFCL([category], prompting=prompting)
+    return benchmark, {item.id: item for item in benchmark.items()}
+
+
 def verdict(identity: str, text: str, prompting: str = "own", **reply: Any) -> Scored:
-    benchmark = BFCL([identity.rsplit("_", 1)[0]], prompting=prompting)
-    (item,) = (item for item in benchmark.items() if item.id == identity)
-    (scored,) = score(benchmark, [(item, Reply(text, **reply))])
+    benchmark, items = asked(identity.rsplit("_", 1)[0], prompting)
+    (scored,) = score(benchmark, [(items[identity], Reply(text, **reply))])
     return scored
 
 
@@ -111,7 +118,8 @@ def test_categories_are_those_of_the_package():
         headers = importlib.import_module("bfcl_eval.constants.column_headers")
     assert tuple(mapping.NON_LIVE_CATEGORY) == NON_LIVE
     assert tuple(mapping.LIVE_CATEGORY) == LIVE
-    table = BFCL().summary([(item, Scored({"accuracy": 1.0})) for item in BFCL().items()])["leaderboard"]
+    benchmark = BFCL(limit=1)
+    table = benchmark.summary([(item, Scored({"accuracy": 1.0})) for item in benchmark.items()])["leaderboard"]
     assert list(table["non_live"]) == headers.COLUMNS_NON_LIVE[2:]
     assert list(table["live"]) == headers.COLUMNS_LIVE[2:]
     ours = set(table["overall"])
@@ -122,7 +130,7 @@ def test_names_of_categories_and_groups():
     assert [item.labels["category"] for item in BFCL(["live_parallel"]).items()] == ["live_parallel"] * 16
     chosen = BFCL(["live_parallel", "non_live", "parallel"]).settings()["categories"]
     assert chosen == [*NON_LIVE, "live_parallel"]
-    assert BFCL(["all"]).settings() == BFCL(["live", "non_live"]).settings()
+    assert BFCL().settings() == BFCL(["all"]).settings() == BFCL(["live", "non_live"]).settings()
 
 
 @pytest.mark.parametrize(
@@ -193,10 +201,11 @@ import rvpo.evals.bfcl
 assert not any(name.startswith("bfcl_eval") for name in sys.modules), "only scoring needs the package"
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("openai", "anthropic", "cohere", "mistralai", "tenacity", "tree_sitter", "dotenv", "overrides"):
+        if name.partition(".")[0] in ("openai", "anthropic", "tenacity", "tree_sitter", "dotenv", "overrides"):
             raise ImportError(name + " is blocked")
-        if name.startswith(("bfcl_eval.model_handler.api", "bfcl_eval.model_handler.local", "bfcl_eval.constants.model_config")):
+        if name.startswith(("bfcl_eval.model_handler.api", "bfcl_eval.model_handler.local")):
             raise ImportError(name + " is blocked")
+        assert name != "bfcl_eval.constants.model_config"
 sys.meta_path.insert(0, Blocked())
 package = rvpo.evals.bfcl.load_package()
 entry = package.entries("simple_java")[0]
@@ -215,11 +224,11 @@ def test_what_was_loaded_before_is_there_afterwards(monkeypatch: pytest.MonkeyPa
     mine = {name: ModuleType(name) for name in ("bfcl_eval", "bfcl_eval.utils", "tenacity")}
     for name, module in mine.items():
         monkeypatch.setitem(sys.modules, name, module)
-    with pytest.raises(RuntimeError, match="inside"), bfcl_package._stand_ins():
+    with bfcl_package._stand_ins():
         assert all(sys.modules.get(name) is not module for name, module in mine.items())
-        raise RuntimeError("inside")
+        assert importlib.import_module("bfcl_eval.constants.enums").Language.PYTHON
     assert all(sys.modules[name] is module for name, module in mine.items())
-    assert "bfcl_eval.constants.model_config" not in sys.modules
+    assert not {"bfcl_eval.constants", "bfcl_eval.constants.model_config"} & sys.modules.keys()
 
 
 def test_an_absent_package_is_named_with_its_remedy():
@@ -264,17 +273,15 @@ def test_another_version_is_used_with_a_warning(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("category", SIZES)
 def test_the_answers_are_right_in_every_format(replies: ModuleType, category: str):
-    own, template = BFCL([category], prompting="own"), BFCL([category], prompting="rlla")
     spoken = {e.id: replies.right(e) for e in load_package().entries(category)}
-    for benchmark, write in (
-        (own, replies.server_calls),
-        (own, lambda s: Reply(replies.qwen_text(s, dots=False))),
-        (template, lambda s: Reply(replies.rlla_text(s))),
+    for prompting, write in (
+        ("own", replies.server_calls),
+        ("own", lambda s: Reply(replies.qwen_text(s, dots=False))),
+        ("rlla", lambda s: Reply(replies.rlla_text(s))),
     ):
-        scored = score(benchmark, [(item, write(spoken[item.id])) for item in benchmark.items()])
-        wrong = {
-            item.id for item, result in zip(benchmark.items(), scored, strict=True) if result.scores["accuracy"] < 1
-        }
+        benchmark, items = asked(category, prompting)
+        scored = score(benchmark, [(item, write(spoken[item.id])) for item in items.values()])
+        wrong = {item for item, result in zip(items, scored, strict=True) if result.scores["accuracy"] < 1}
         assert wrong == {identity for identity in UNATTAINABLE if identity.rsplit("_", 1)[0] == category}
 
 
@@ -483,12 +490,14 @@ def test_no_answer_comes_near_the_limits_of_code(replies: ModuleType):
                 assert all(len(value) < bfcl_package.MAX_CODE_CHARS / 2 for value in json.loads(text).values())
 
 
-def test_a_checker_that_fails_means_wrong():
-    """The checker takes the description's word that an array has items; here it has none."""
-    broken = replace(entry("simple_python"), functions=[{"name": AREA}])
-    result = load_package().check(broken, [{AREA: {"base": 10, "height": 5}}], dots=True)
+def test_a_reply_on_which_the_checker_fails_is_wrong():
+    """simple_python_145 wants a float, which the checker makes of any integer; `bfcl evaluate` stops here."""
+    arguments = {"principal": 5000, "interest_rate": 10**400, "period": 10, "compounding_frequency": "yearly"}
+    result = load_package().check(
+        entry("simple_python", 145), [{"calculate_compounded_interest": arguments}], dots=True
+    )
     assert (result.right, result.error_type) == (False, "rvpo:checker_failed")
-    assert result.error.startswith("KeyError")
+    assert result.error.startswith("OverflowError")
 
 
 # --- the prompt
@@ -496,7 +505,8 @@ def test_a_checker_that_fails_means_wrong():
 
 def rlla_file(folder: Path, instruction: str | None = None) -> Path:
     """A file in RLLA's layout, with sentences of our own."""
-    made = "Serve.\n\nTools:\n1. Name: a\nDescription: b\nParameters: {}\n2. Name: c\nDescription: d\nParameters: {}\n\nBe brief."
+    tools = "1. Name: a\nDescription: b\nParameters: {}\n2. Name: c\nDescription: d\nParameters: {}"
+    made = f"Serve.\n\nTools:\n{tools}\n\nBe brief."
     record = {"instruction": instruction or made, "input": "So far\n<user> Hi </user>", "output": "<think> x </think>"}
     path = folder / "rlla.json"
     path.write_text(json.dumps([record, record | {"instruction": "another"}]), encoding="utf-8")
@@ -532,10 +542,8 @@ def test_an_rlla_prompt_has_the_sentences_of_the_data(tmp_path: Path):
         "b": {"description": "More.", "type": "array, optional", "items": {"type": "float"}, "default": [1.0]},
     }
     shown = f"Description: Adds.\nParameters: {json.dumps(parameters)}"
-    assert system == {
-        "role": "system",
-        "content": f"Serve.\n\nTools:\n1. Name: math.add\n{shown}\n2. Name: again\n{shown}\n\nBe brief.\n\nSpeak French.",
-    }
+    tools = f"1. Name: math.add\n{shown}\n2. Name: again\n{shown}"
+    assert system == {"role": "system", "content": f"Serve.\n\nTools:\n{tools}\n\nBe brief.\n\nSpeak French."}
     turns = "<user> 1 and 2 </user>\n\n<response> 3 </response>\n\n<user> and 4? </user>"
     assert user == {"role": "user", "content": f"So far\n{turns}"}
 
@@ -609,16 +617,16 @@ def test_own_tools_are_json_schema():
 
 def summary_of(benchmark: BFCL, rights: dict[str, int], missing: dict[str, int] | None = None) -> tuple[Any, Any]:
     """Score the first ``rights`` questions of each category 1, the last ``missing`` None, all others 0."""
-    seen: dict[str, int] = {}
-    asked = [item.labels["category"] for item in benchmark.items()]
+    items = benchmark.items()
+    sizes = Counter(item.labels["category"] for item in items)
+    seen: Counter[str] = Counter()
     scored = []
-    for item in benchmark.items():
+    for item, weighed in zip(items, score(benchmark, [(item, Reply("")) for item in items]), strict=True):
         category = item.labels["category"]
-        place = seen[category] = seen.get(category, 0) + 1
-        value: float | None = float(place <= rights[category])
-        if place > asked.count(category) - (missing or {}).get(category, 0):
+        seen[category] += 1
+        value: float | None = float(seen[category] <= rights[category])
+        if seen[category] > sizes[category] - (missing or {}).get(category, 0):
             value = None
-        (weighed,) = score(benchmark, [(item, Reply(""))])
         scored.append((item, replace(weighed, scores=dict.fromkeys(benchmark.metrics(item), value))))
     return benchmark.summary(scored), scored
 

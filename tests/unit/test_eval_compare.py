@@ -109,6 +109,17 @@ def test_cannot_tell_names_the_items_that_the_observed_difference_needs(tmp_path
     row = only_row(a, b)
     assert row.p == pytest.approx(260 / 512)
     assert row.verdict == "cannot tell: about 480 items would be needed"
+    # Beside a second comparison, at 0.025: (2.2414 + 0.8416)^2 * 0.15 / 0.0025 + 2.51 = 572.8
+    c = write_run(tmp_path / "c", {"accuracy": [1] * 6 + [0] * 3 + [1] * 51})
+    for (row,) in compare([a, b, c]).rows.values():
+        assert row.verdict == "cannot tell: about 580 items would be needed"
+
+
+def test_items_that_did_not_suffice_are_not_said_to(tmp_path: Path):
+    # 5 won, none lost of 8: p = 2 / 2^5, though by the formula 7.849 * (15 / 56) / 0.625^2 + 1.92 = 7.3 items would do
+    a = write_run(tmp_path / "a", {"accuracy": [0] * 5 + [1] * 3})
+    b = write_run(tmp_path / "b", {"accuracy": [1] * 8})
+    assert only_row(a, b).verdict == "cannot tell: about 9 items would be needed"
 
 
 def test_no_difference_at_all_is_answered_for_the_smallest_of_interest(tmp_path: Path):

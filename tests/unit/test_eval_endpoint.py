@@ -38,10 +38,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "sleep", no_wait)
 
 
-def replies(policy: Any, items: Sequence[Item] = ITEMS) -> dict[str, Reply]:
+def replies(policy: Any, items: Sequence[Item] = ITEMS, generation: Generation = GENERATION) -> dict[str, Reply]:
     async def collect() -> dict[str, Reply]:
         keys = frozenset(item.key for item in items)
-        return {item.id: r async for batch in policy.replies(items, keys, GENERATION) for item, r in batch}
+        return {item.id: r async for batch in policy.replies(items, keys, generation) for item, r in batch}
 
     return asyncio.run(collect())
 
@@ -56,6 +56,10 @@ def test_the_request_says_all_that_decides_the_reply():
     assert first["messages"] == [{"role": "user", "content": "question 0"}]
     assert (first["max_tokens"], first["temperature"], first["top_p"], first["top_k"]) == (32, 0.5, 1.0, 5)
     assert first["seed"] != second["seed"]  # epochs differ
+    with FaultServer() as server:
+        replies(EndpointPolicy(server.url, server.model), ITEMS[:1], Generation(max_tokens=32, temperature=0.5))
+        replies(EndpointPolicy(server.url, server.model), ITEMS[:1], Generation(max_tokens=32, seed=3))
+        assert not any("seed" in body for body in server.requests)  # none given, and none needed
     assert "tools" not in first
     assert with_tools["tools"] == [TOOL]
     assert found["t"].text is not None

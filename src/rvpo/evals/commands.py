@@ -31,7 +31,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only so many items, alwa
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest reply. Default: the benchmark's.")]
 Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the benchmark's.")]
 TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus of sampling. Default: the benchmark's.")]
-Seed = Annotated[int, typer.Option(help="Of sampling.")]
+Seed = Annotated[int, typer.Option(help="Of sampling. A server is sent one where it is not 0.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Local models: items generated together.")]
 Dtype = Annotated[str | None, typer.Option(help="Local models: float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="Local models: cpu, cuda, cuda:1. Default: cuda where there is one.")]

@@ -107,7 +107,8 @@ class Generation:
         max_tokens: longest reply; longer ones are cut off, and counted.
         temperature: 0 is greedy.
         top_p: nucleus; 1 is all.
-        seed: of sampling.
+        seed: of sampling. A server is sent one with each request where it is not 0: not every server survives one
+            (vLLM 0.32 on a CPU does not), and none promises the same reply for it.
     """
 
     max_tokens: int

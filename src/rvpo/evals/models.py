@@ -198,8 +198,9 @@ class EndpointPolicy:
             "max_tokens": generation.max_tokens,
             "temperature": generation.temperature,
             "top_p": generation.top_p,
-            "seed": seed_of(generation.seed, [item]),
         }
+        if generation.temperature > 0 and generation.seed:
+            body["seed"] = seed_of(generation.seed, [item])
         if item.tools:
             body["tools"] = [dict(tool) for tool in item.tools]
         return body | self._extra

@@ -351,6 +351,12 @@ def _bootstrap(x: Array, w: Array, h: NDArray[np.intp], level: float, resamples:
     rng, sums, totals = np.random.default_rng(seed), np.zeros(resamples), np.zeros(resamples)
     for stratum in np.unique(h):
         own, weight = (x * w)[h == stratum], w[h == stratum]
+        # Where values repeat, as accuracies do, how often each is drawn is all there is to draw.
+        values, times = np.unique(np.stack([own, weight], 1), axis=0, return_counts=True)
+        if 8 * len(values) < len(own):
+            drawn = rng.multinomial(len(own), times / len(own), size=resamples) @ values
+            sums, totals = sums + drawn[:, 0], totals + drawn[:, 1]
+            continue
         equal, done = bool(np.ptp(weight) == 0), 0
         for rows in _chunks(resamples, len(own)):
             drawn = rng.integers(0, len(own), (rows, len(own)), dtype=np.int32)
