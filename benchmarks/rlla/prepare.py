@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--max-answer-tokens", type=int, default=100)
     parser.add_argument("--warm", type=int, default=40, help="rows for the supervised start")
     parser.add_argument("--eval", type=int, default=16, help="rows held out")
-    parser.add_argument("--not-in", type=Path, nargs="*", default=[], help="files of rows to leave out: those trained on")
+    parser.add_argument(
+        "--not-in", type=Path, nargs="*", default=[], help="files of rows to leave out: those trained on"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

@@ -583,6 +583,11 @@ def test_a_template_without_tools_is_refused(tmp_path: Path, instruction: str):
         BFCL(prompting="rlla", template=rlla_file(tmp_path, instruction))
 
 
+def test_an_absent_template_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"absent.json: saw no such file; allowed: RLLA data"):
+        BFCL(prompting="rlla", template=tmp_path / "absent.json")
+
+
 def test_our_own_sentences_show_the_layout():
     system, user = rlla_prompt(OWN_WORDS, [{"role": "user", "content": "Hi"}], [FUNCTION])
     assert user["content"] == "<user> Hi </user>"

@@ -3,10 +3,13 @@
 ::
 
     items.py        what a benchmark is: items, replies, scores
-    run.py          generate, score, keep everything on disk: resumable
-    models.py       who replies: a folder, an adapter, a hub id, a server
-    gpqa.py  healthbench.py  bfcl.py  toolcall.py      the benchmarks
+    run.py          generate, score, write the records
+    store.py        replies and scores on disk as they come: what a stopped run goes on from
+    models.py       who replies: a server, or (local.py) a folder, an adapter, a hub id
+    gpqa.py  healthbench.py  bfcl.py  toolcall.py    the benchmarks; build.py makes them from plain options
     statistics.py   intervals and tests on paired items
-    compare.py      runs beside each other
+    compare.py      runs beside each other, as finished.py reads them back
     commands.py     ``rvpo eval …``
+
+During training: ``rvpo/engines/trl/evaluation.py``. For users: ``docs/evals.md``.
 """

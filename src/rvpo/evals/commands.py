@@ -102,6 +102,10 @@ def bfcl(
     prompting: Annotated[
         str, typer.Option(help="rlla: ToolRL's layout of <think> and <tool_call>; own: the model's own tool format.")
     ] = "own",
+    rlla_template: Annotated[
+        Path | None,
+        typer.Option(help="For rlla: the RLLA file whose sentences the model was trained on. Default: our own words."),
+    ] = None,
     out: Out = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items a category, always the same.")] = None,
     max_tokens: MaxTokens = None,
@@ -117,7 +121,8 @@ def bfcl(
     extra_body: ExtraBody = None,
 ) -> None:
     """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval."""
-    _run("bfcl", {"categories": categories.split(","), "prompting": prompting, "limit": limit}, locals())
+    options = {"categories": categories.split(","), "prompting": prompting, "template": rlla_template, "limit": limit}
+    _run("bfcl", options, locals())
 
 
 @app.command()

@@ -176,8 +176,15 @@ def _results(
 
 
 def _names(items: Sequence[Item], scored: dict[Key, Scored]) -> list[str]:
-    """Return all metrics, in the order in which they first occur."""
-    return list(dict.fromkeys(name for item in items for name in scored[item.key].scores))
+    """Return all metrics, family by family, in the order in which they first occur."""
+    names = dict.fromkeys(name for item in items for name in scored[item.key].scores)
+    families = list(dict.fromkeys(map(_family, names)))
+    return sorted(names, key=lambda name: families.index(_family(name)))
+
+
+def _family(name: str) -> str:
+    family, colon, _ = name.partition(":")
+    return family if colon else ""
 
 
 def _metric(name: str, items: Sequence[Item], scored: dict[Key, Scored]) -> dict[str, Any]:

@@ -24,12 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rvpo.data.records import shorten, source_error
 from rvpo.data.rlla import read_rlla_json, read_rlla_parquet
-from rvpo.errors import DataError
 from rvpo.evals.items import Message, Reply
-
-# Private there: the one bounded decoder for JSON that a policy wrote.
-from rvpo.rewards.toolcall import _DECODER, MAX_BLOCK_CHARS, MAX_CALLS, _too_deep
+from rvpo.rewards.toolcall import MAX_BLOCK_CHARS, MAX_CALLS, decode
 
 Call = dict[str, dict[str, Any]]
 """``{name: {parameter: value}}``."""
@@ -78,10 +76,12 @@ def read_template(path: Path) -> RllaTemplate:
     """Take the fixed sentences from the first record of an RLLA file, JSON or parquet.
 
     Raises:
-        DataError: the file is not of RLLA's layout, or its first record has no list of tools.
+        DataError: the file is absent or not of RLLA's layout, or its first record has no list of tools.
     """
+    if not path.is_file():
+        raise source_error(str(path), "no such file", "RLLA data, JSON or parquet", "name a file of it")
     rows = read_rlla_parquet(path, set()) if path.suffix == ".parquet" else read_rlla_json(path)
-    place, row = next(rows, (None, None))
+    _, row = next(rows, (None, None))
     contents = [str(message["content"]) for message in row["prompt"]] if row else []
     if len(contents) == 2:
         system, user = contents
@@ -91,10 +91,8 @@ def read_template(path: Path) -> RllaTemplate:
             tail = system[end:] if end >= 0 else ""
             return RllaTemplate(system[: first + 1], tail, user.partition("<user>")[0])
     allowed = "a system prompt with '1. Name: …', 'Description: …', 'Parameters: {…}' and a user's turn in <user> tags"
-    raise DataError(
-        f"{path}: saw a first record ({place}) in another layout; allowed: {allowed}; "
-        "next step: name the file of RLLA data that the model was trained on, or leave the template out"
-    )
+    next_step = "name the file of RLLA data that the model was trained on, or leave the template out"
+    raise source_error(str(path), f"a first record with {shorten(contents)}", allowed, next_step)
 
 
 def rlla_prompt(
@@ -197,9 +195,9 @@ def _bare(text: str) -> list[Any]:
 
 
 def _json(text: str) -> Any:
-    if len(text) > MAX_BLOCK_CHARS or _too_deep(text):
-        raise ValueError("too long or too deep")
-    return _DECODER.decode(text.strip())
+    if len(text) > MAX_BLOCK_CHARS:
+        raise ValueError("too long")
+    return decode(text.strip())
 
 
 def _as_calls(values: list[Any]) -> list[Call]:

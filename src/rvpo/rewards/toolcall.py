@@ -202,10 +202,14 @@ def _parse_calls(text: str) -> list[Any]:
     block = text.split("<tool_call>", 2)[1].split("</tool_call>", 1)[0].strip()
     if len(block) > MAX_BLOCK_CHARS or block.count("\n") >= MAX_CALLS:
         raise ValueError("too long")
-    lines = block.split("\n")
-    if any(_too_deep(line) for line in lines):
+    return [decode(line) for line in block.split("\n")]
+
+
+def decode(text: str) -> Any:
+    """Parse one JSON value that a policy wrote, within the limits above; ValueError or RecursionError if that fails."""
+    if _too_deep(text):
         raise ValueError("too deep")
-    return [_DECODER.decode(line) for line in lines]
+    return _DECODER.decode(text)
 
 
 def _too_deep(line: str) -> bool:
