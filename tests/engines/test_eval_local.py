@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny_run import ON_CPU
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from rvpo.errors import ConfigError, ModelError
@@ -78,6 +87,51 @@ def test_the_checkpoints_own_sampling_does_not_leak_in(tiny_model_dir: Path, tmp
     (folder / "generation_config.json").write_text(json.dumps(config))
     plain = replies(load_policy(str(tiny_model_dir)), ITEMS, GREEDY)
     assert replies(load_policy(str(folder)), ITEMS, GREEDY) == plain
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tiny_model_dir: Path, tmp_path: Path):
+    """Through the command line, with sampling: replies are equal to the last bit, and none is made twice."""
+    data = tmp_path / "heldout.jsonl"
+    answer = "<think> so </think>\n<response> yes </response>"
+    rows = [{"prompt": f"{TEXTS[i % 6]} {'cat ' * (i % 17)} {'dog ' * (i % 5)}", "answer": answer} for i in range(200)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        options = ["--data", str(data), "--out", str(tmp_path / out), "--batch-size", "2", "--temperature", "1"]
+        line = [sys.executable, "-c", "from rvpo.cli import main; main()", "eval", "toolcall", str(tiny_model_dir)]
+        line += [*options, "--max-tokens", "24"]
+        return subprocess.Popen(line, env=os.environ | ON_CPU, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def kept() -> dict[str, str]:
+        path = tmp_path / "run" / "store.sqlite"
+        if not path.exists():
+            return {}
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            try:
+                return dict(db.execute("SELECT id, rowid || value FROM replies").fetchall())
+            except sqlite3.OperationalError:  # not made yet
+                return {}
+
+    killed = start("run")
+    deadline = time.monotonic() + 120
+    while len(kept()) < 10:
+        assert killed.poll() is None, killed.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = kept()
+    assert 10 <= len(before) < 200, "killed too late for this test"
+    for out in ("run", "whole"):
+        done = start(out)
+        assert done.wait(180) == 0, done.stderr.read().decode()
+    assert before.items() <= kept().items()  # rows that were there were not written again
+    tables = [pq.read_table(tmp_path / out / "items.parquet") for out in ("run", "whole")]
+    assert tables[0].equals(tables[1])
+    results = [json.loads((tmp_path / out / "results.json").read_text()) for out in ("run", "whole")]
+    for result in results:
+        result.pop("seconds_of_last_call")
+    assert results[0] == results[1]
 
 
 def test_a_prompt_that_leaves_no_room_is_missing(tiny_model_dir: Path):
