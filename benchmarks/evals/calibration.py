@@ -122,7 +122,7 @@ def coverage(rng: np.random.Generator, simulations: int) -> None:
             for _ in range(simulations):
                 a, b = draw(rng, n, 0.0)
                 seed = int(rng.integers(2**32))
-                mean = mean_interval(a, names(n), resamples=RESAMPLES, seed=seed)
+                mean = mean_interval(a, names(n), binary="accuracy" in name, resamples=RESAMPLES, seed=seed)
                 difference = difference_interval(b - a, resamples=RESAMPLES, seed=seed)
                 for i, (found, x, true) in enumerate(((mean, a, truth), (difference, b - a, 0.0))):
                     low, high = np.quantile(drawn @ x, [0.025, 0.975])

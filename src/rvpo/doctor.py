@@ -73,7 +73,7 @@ CAPABILITIES = (
     Capability("rubric rewards with a server or rules", ("openai", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
-    Capability("rvpo eval", ("inspect-evals", "scipy", "transformers"), ".[eval]"),
+    Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
     # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),

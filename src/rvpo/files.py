@@ -1,9 +1,16 @@
-"""Two things that every folder of results needs: files that are whole, and a word on what differs."""
+"""What folders of results need: files that are whole, a word on what differs, and which model it was."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
+
+from rvpo.errors import ConfigError
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin", "*.gguf")
+_DECIDES = ("*.json", "*.jinja", "*.txt", "*.model")  # config, tokenizer, chat template
+_OF_TRAINING = ("trainer_state.json", "rvpo_state.json", "warm_start.json")
 
 
 def write(path: Path, text: str) -> None:
@@ -20,3 +27,27 @@ def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] |
         found = (difference(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in fields)
         return next((difference for difference in found if difference), None)
     return None if before == now else (where, before, now)
+
+
+def model_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's files: its weights, and what decides how they are used.
+
+    Raises:
+        ConfigError: the folder holds no weights, or one of the files cannot be read.
+    """
+    weights = [path for pattern in _WEIGHTS for path in folder.glob(pattern)]
+    if not weights:
+        names = sorted(path.name for path in folder.iterdir())[:6]
+        raise ConfigError(
+            f"{folder} holds {names}, but no weights; allowed is a folder with a model or an adapter: name the folder "
+            "of a checkpoint, or the run's model/"
+        )
+    paths = {*weights, *(path for pattern in _DECIDES for path in folder.glob(pattern))}
+    whole = hashlib.sha256()
+    for path in sorted(path for path in paths if path.name not in _OF_TRAINING):
+        try:
+            with path.open("rb") as file:
+                whole.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; allowed is a file that can be read: repair it") from error
+    return whole.hexdigest()

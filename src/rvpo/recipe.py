@@ -100,7 +100,7 @@ class BenchmarkSection(_Strict):
 
     benchmark: str = Field(pattern="^(bfcl|gpqa|healthbench|toolcall)$")
     name: str | None = Field(None, pattern=r"^\w[\w.-]*$", description="In the logs; default: the benchmark's own.")
-    options: dict[str, Any] = Field({}, description="As of `rvpo eval`: data, limit, judge, …")
+    options: dict[str, Any] = Field({}, description="Of the benchmark's class: path, limit, …; see docs/evals.md")
     generation: dict[str, Any] = Field({}, description="max_tokens, temperature, top_p, seed.")
 
 

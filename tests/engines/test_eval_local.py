@@ -196,6 +196,30 @@ def test_another_checkpoint_is_another_model(tiny_model_dir: Path, tmp_path: Pat
     assert load_policy(str(folder)).identity()["sha256"] != before["sha256"]
 
 
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "special_tokens_map.json", "chat_template.jinja"])
+def test_another_tokenizer_or_template_is_another_model(name: str, tiny_model_dir: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / name).write_text("{}")
+    before = load_policy(str(folder)).identity()
+    (folder / name).write_text("{ }")
+    assert load_policy(str(folder)).identity() != before
+    assert load_policy(str(folder), batch_size=3).identity() != load_policy(str(folder)).identity()  # other replies
+    (folder / "trainer_state.json").write_text("{}")  # does not reply
+    (folder / "tokenizer").mkdir()
+    assert load_policy(str(folder)).identity()["sha256"] == load_policy(str(folder)).identity()["sha256"]
+
+
+def test_an_adapters_base_keeps_its_generation_config(tiny_model_dir: Path):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    base.generation_config.repetition_penalty = 1.5
+    adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    before = base.generation_config.to_dict()
+    replies(LocalPolicy(adapted, AutoTokenizer.from_pretrained(tiny_model_dir), name="step"), ITEMS, GREEDY)
+    assert adapted.get_base_model().generation_config.to_dict() == before
+    assert adapted.generation_config.to_dict() == before
+
+
 def test_tools_that_the_template_leaves_out_are_refused(tiny_model_dir: Path):
     tool = {"type": "function", "function": {"name": "get_weather", "description": "", "parameters": {}}}
     item = Item("q", ({"role": "user", "content": "rain"},), tools=(tool,))
@@ -213,8 +237,18 @@ def test_models_that_cannot_be_are_refused(tiny_model_dir: Path, tmp_path: Path)
         load_policy(str(tiny_model_dir), batch_size=0)
     with pytest.raises(ConfigError, match="dtype is 'int8'"):
         load_policy(str(tiny_model_dir), dtype="int8")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        replies(load_policy("org/absent"), ITEMS, GREEDY)
+    with pytest.raises(ModelError, match="model 'org/absent' cannot be had"):
+        load_policy("org/absent")
+    with pytest.raises(ConfigError, match="device is 'tpuu'"):
+        load_policy(str(tiny_model_dir), device="tpuu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="PyTorch sees no GPU here"):
+            load_policy(str(tiny_model_dir), device="cuda")
+    shutil.copytree(tiny_model_dir, tmp_path / "adapter")
+    for text in ("[]", "{}", '{"base_model_name_or_path": null}', "no JSON"):
+        (tmp_path / "adapter" / "adapter_config.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"adapter_config\.json names"):
+            load_policy(str(tmp_path / "adapter"))
     shutil.copytree(tiny_model_dir, tmp_path / "mute")
     for path in (tmp_path / "mute").glob("chat_template*"):
         path.unlink()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -19,9 +24,10 @@ from tiny_run import make_trainer, parameters, steps, two_processes
 
 from rvpo.engines.trl.evaluation import summary, told
 from rvpo.engines.trl.run import train
-from rvpo.errors import ConfigError, JudgeError
+from rvpo.errors import ConfigError, EngineError, JudgeError
 from rvpo.evals.compare import compare
 from rvpo.evals.items import Generation, Item, Reply, Scored
+from rvpo.evals.local import LocalPolicy
 from rvpo.recipe import load_recipe
 from rvpo.trl import BenchmarkCallback
 
@@ -29,12 +35,12 @@ NOUNS = ["cat", "dog", "sun", "rain", "red"]
 
 
 class Variety:
-    """Share of different words in a reply; fails at a given call."""
+    """Share of different words in a reply; fails at a given call to score."""
 
     name, primary, generation = "variety", "different", Generation(max_tokens=6, temperature=1.0)
 
-    def __init__(self, fails_at: int | None = None) -> None:
-        self.calls, self.fails_at = 0, fails_at
+    def __init__(self, fails_at: int | None = None, error: Exception | None = None) -> None:
+        self.calls, self.fails_at, self.error = 0, fails_at, error or JudgeError("the judge is gone")
 
     def settings(self) -> dict[str, Any]:
         return {"nouns": NOUNS}
@@ -45,7 +51,7 @@ class Variety:
     async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
         self.calls += 1
         if self.calls == self.fails_at:
-            raise JudgeError("the judge is gone")
+            raise self.error
         words = [(reply.text or "").split() for _, reply in replied]
         return [Scored({"different": len(set(said)) / max(len(said), 1)}) for said in words]
 
@@ -64,21 +70,25 @@ def trained(model: Path, output: Path, benchmark: Any = None, every: int = 2, **
     return trainer
 
 
+def history(output: Path) -> dict[str, Any]:
+    return json.loads((output / "evals" / "words" / "history.json").read_text())
+
+
 def test_start_every_second_step_and_end_are_evaluated(tiny_model_dir: Path, tmp_path: Path):
     trainer = trained(tiny_model_dir, tmp_path, Variety(), max_steps=3)
     folders = sorted((tmp_path / "evals" / "words").glob("step-*"))
     assert [folder.name for folder in folders] == ["step-000000", "step-000002", "step-000003"]
-    history = json.loads((tmp_path / "evals" / "words" / "history.json").read_text())
-    means = {step: values["different"] for step, values in history["steps"].items()}
+    words = history(tmp_path)
+    means = {step: values["different"] for step, values in words["steps"].items()}
     assert list(means) == ["0", "2", "3"]
     for folder, mean in zip(folders, means.values(), strict=True):
         rows = pq.read_table(folder / "items.parquet").to_pylist()
         assert [row["id"] for row in rows] == NOUNS
         by_hand = [len(set(row["completion"].split())) / max(len(row["completion"].split()), 1) for row in rows]
         assert mean == pytest.approx(sum(by_hand) / len(by_hand))
-    assert history["best"]["mean"] == max(means.values())
-    assert history["last"] == {"step": 3, "mean": means["3"]}
-    assert history["drop"] == pytest.approx(max(means.values()) - means["3"])
+    assert words["best"]["mean"] == max(means.values())
+    assert words["last"] == {"step": 3, "mean": means["3"]}
+    assert words["drop"] == pytest.approx(max(means.values()) - means["3"])
     logged = {
         entry["step"]: entry["benchmark/words/different"]
         for entry in trainer.state.log_history
@@ -96,15 +106,82 @@ def test_training_is_as_without_it(tiny_model_dir: Path, tmp_path: Path):
     assert steps(plain) == steps(watched)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        JudgeError("the judge is gone"),
+        OSError(28, "No space left on device"),
+        sqlite3.OperationalError("database or disk is full"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_an_evaluation_that_fails_does_not_end_the_training(
-    tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    error: Exception, tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    trained(tiny_model_dir, tmp_path, Variety(fails_at=2), every=1, max_steps=2)
-    history = json.loads((tmp_path / "evals" / "words" / "history.json").read_text())
-    assert list(history["steps"]) == ["0", "2"]
+    trained(tiny_model_dir, tmp_path, Variety(2, error), every=1, max_steps=2)
+    assert list(history(tmp_path)["steps"]) == ["0", "2"]
     assert "could not be evaluated at step 1; training goes on" in caplog.text
-    with pytest.raises(JudgeError, match="the judge is gone"):  # before training nothing is lost by stopping
-        trained(tiny_model_dir, tmp_path / "again", Variety(fails_at=1))
+    with pytest.raises(type(error)):  # before training nothing is lost by stopping
+        trained(tiny_model_dir, tmp_path / "again", Variety(1, error))
+
+
+def test_an_interrupt_ends_the_training(tiny_model_dir: Path, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny_model_dir, tmp_path, Variety(2, KeyboardInterrupt()), every=1, max_steps=2)
+
+
+def test_gradient_checkpointing_is_on_again_after_an_error(tiny_model_dir: Path, tmp_path: Path):
+    kwargs = {"use_reentrant": True, "preserve_rng_state": False}
+    options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": kwargs}
+    trainer = make_trainer(tiny_model_dir, tmp_path, max_steps=2, **options)
+    trainer.add_callback(BenchmarkCallback(trainer, {"words": Variety()}, every=1))
+    during = []
+
+    def generate(policy: LocalPolicy, *_: Any) -> list[Reply]:
+        during.append(trainer.model.is_gradient_checkpointing)
+        if len(during) > 1:
+            raise RuntimeError("CUDA error")
+        return [Reply("a word")] * len(NOUNS)
+
+    enabled = mock.Mock(wraps=trainer.model.gradient_checkpointing_enable)
+    trainer.model.gradient_checkpointing_enable = enabled
+    with mock.patch.object(LocalPolicy, "_generate", generate):
+        trainer.train()
+    assert during == [False, False, False]
+    assert trainer.model.is_gradient_checkpointing
+    assert all(kwargs in (*call.args, *call.kwargs.values()) for call in enabled.call_args_list)
+
+
+def test_what_an_earlier_training_left_ahead_is_removed(tiny_model_dir: Path, tmp_path: Path):
+    words = tmp_path / "evals" / "words"
+    trained(tiny_model_dir, tmp_path, Variety(), max_steps=6, save_strategy="steps", save_steps=2)
+    (words / "step-notes").mkdir()  # not ours
+    resumed = make_trainer(tiny_model_dir, tmp_path, max_steps=3)
+    resumed.add_callback(BenchmarkCallback(resumed, {"words": Variety()}, every=2))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert list(history(tmp_path)["steps"]) == ["0", "2", "3"]
+    trained(tiny_model_dir, tmp_path, Variety(fails_at=2), every=1, max_steps=1)
+    assert list(history(tmp_path)["steps"]) == ["0"]
+    assert [path.name for path in sorted(words.glob("step-*"))] == ["step-000000", "step-000001", "step-notes"]
+    assert not (words / "step-000001" / "results.json").exists()
+
+
+@pytest.mark.parametrize("sharded", ["DeepSpeed ZeRO-3", "FSDP"])
+def test_a_sharded_model_is_refused(
+    sharded: str, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make_trainer(tiny_model_dir, tmp_path)
+    state = trainer.accelerator.state
+    if sharded == "FSDP":
+        monkeypatch.setattr(state, "fsdp_plugin", SimpleNamespace(fsdp_version=2), raising=False)
+    else:
+        monkeypatch.setattr(type(state), "deepspeed_plugin", SimpleNamespace(zero_stage=3))
+    with pytest.raises(ConfigError, match=f"{sharded}; allowed .* rvpo eval"):
+        BenchmarkCallback(trainer, {"words": Variety()}, every=1)
+    monkeypatch.undo()
+    monkeypatch.setattr(type(state), "deepspeed_plugin", SimpleNamespace(zero_stage=2))
+    BenchmarkCallback(trainer, {"words": Variety()}, every=1)
 
 
 def test_a_recipe_evaluates_and_logs(tiny_model_dir: Path, tmp_path: Path):
@@ -151,11 +228,20 @@ def test_options_of_the_callback_are_checked(tiny_model_dir: Path, tmp_path: Pat
         BenchmarkCallback(trainer, {}, every=1)
 
 
-def test_two_processes_share_the_items(tiny_model_dir: Path, tmp_path: Path):
-    two_processes(__file__, str(tiny_model_dir), str(tmp_path))
-    rows = pq.read_table(tmp_path / "evals" / "words" / "step-000002" / "items.parquet").to_pylist()
+def test_two_processes_share_the_items_and_their_errors(tiny_model_dir: Path, tmp_path: Path):
+    two_processes(__file__, str(tiny_model_dir), str(tmp_path))  # where an error is not shared, this hangs
+    rows = pq.read_table(tmp_path / "evals" / "words" / "step-000003" / "items.parquet").to_pylist()
     assert [row["id"] for row in rows] == NOUNS
     assert all(row["completion"] is not None for row in rows)
+    assert list(history(tmp_path)["steps"]) == ["0", "3"]
+    own, told = ((tmp_path / f"said_{rank}.txt").read_text().splitlines() for rank in range(2))
+    assert own == [
+        "benchmark words could not be evaluated at step 1; training goes on: JudgeError: the judge is gone",
+        "benchmark words could not be evaluated at step 2; training goes on: EngineError: an evaluation failed in "
+        "process 1: RuntimeError: CUDA error",
+        "JudgeError: the judge is gone",
+    ]
+    assert told == ["EngineError: an evaluation failed in process 0: JudgeError: the judge is gone"]
 
 
 def result(mean: float | None) -> dict[str, Any]:
@@ -172,5 +258,30 @@ def test_the_summary_names_best_last_and_drop():
     assert told("words", summary({0: result(None)}, "different")) == "words: no evaluation has a score"
 
 
-if __name__ == "__main__":  # one of two processes
-    trained(Path(sys.argv[1]), Path(sys.argv[2]), Variety(), max_steps=2, per_device_train_batch_size=4)
+def two_trainings(model: Path, output: Path) -> None:
+    """One of two processes: the judge fails at step 1, process 1 at step 2; then the judge fails before a training."""
+    rank, said, generate = int(os.environ["RANK"]), [], LocalPolicy._generate
+
+    def torn(policy: LocalPolicy, *arguments: Any) -> list[Reply]:
+        if rank == 1 and policy._name == "step 2":
+            raise RuntimeError("CUDA error")
+        return generate(policy, *arguments)
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info:
+                said.append(f"{record.getMessage()}: {record.exc_info[0].__name__}: {record.exc_info[1]}")
+
+    logging.getLogger("rvpo").addHandler(Said())
+    options = {"per_device_train_batch_size": 4, "every": 1}
+    with mock.patch.object(LocalPolicy, "_generate", torn):
+        trained(model, output, Variety(fails_at=2), max_steps=3, **options)
+        try:
+            trained(model, output / "again", Variety(fails_at=1), **options)
+        except (EngineError, JudgeError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+    (output / f"said_{rank}.txt").write_text("\n".join(said))
+
+
+if __name__ == "__main__":
+    two_trainings(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -19,9 +19,11 @@ import pytest
 import rvpo
 from fault_server import FaultServer
 from rvpo.errors import ConfigError, ModelError
+from rvpo.evals.commands import _mapping
 from rvpo.evals.items import Generation, Item, Reply
 from rvpo.evals.models import EndpointPolicy, load_policy
 from rvpo.judges import limits
+from rvpo.judges.transport import Answer, Chat
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "", "parameters": {"type": "object"}}}
 ITEMS = [Item(f"q{i}", ({"role": "user", "content": f"question {i}"},)) for i in range(12)]
@@ -82,8 +84,31 @@ def test_what_cannot_be_had_is_missing_with_its_reason():
         found = replies(EndpointPolicy(server.url, server.model))
         assert {reply.reason for reply in found.values()} == {"too_long"}
         assert len(server.requests) == len(ITEMS)  # asked once each: no retry would help
-    with FaultServer(fault_rate=1.0, faults=("refusal",)) as server:
-        assert {reply.reason for reply in replies(EndpointPolicy(server.url, server.model)).values()} == {"refused"}
+    with FaultServer(fault_rate=1.0, faults=("refusal",)) as server:  # the model's own choice is a reply, and none else
+        found = replies(EndpointPolicy(server.url, server.model))
+        assert {(reply.text, reply.reason, reply.finish) for reply in found.values()} == {("", None, "refused")}
+
+
+def test_no_text_is_a_reply(monkeypatch: pytest.MonkeyPatch):
+    """As of a model that thinks, in a part of its own, until it is cut off: it has not answered, so it is wrong."""
+
+    async def silent(self: Chat, body: Any) -> Answer:
+        return Answer(None, False, None, 10, 0, 32, finish="length")
+
+    monkeypatch.setattr(Chat, "complete", silent)
+    found = replies(EndpointPolicy("http://127.0.0.1:9/v1", "m"))
+    assert {(reply.text, reply.reason, reply.finish) for reply in found.values()} == {("", None, "length")}
+
+
+def test_further_fields_of_a_request_are_known_by_their_digest_alone(capsys: pytest.CaptureFixture[str]):
+    with FaultServer() as server:
+        spec = f"{server.url}#{server.model}"
+        identities = [load_policy(spec, extra_body=extra).identity() for extra in ({"key": "sk-secret"}, {"key": "b"})]
+    assert "sk-secret" not in json.dumps(identities)
+    assert identities[0] != identities[1]
+    with pytest.raises(ConfigError, match="--extra-body is no JSON") as caught:
+        _mapping("{'key': 'sk-secret'}")
+    assert "sk-secret" not in str(caught.value)
 
 
 def test_a_server_or_model_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import Counter
@@ -13,9 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rvpo.errors import ConfigError, DataError, ModelError
+from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply, Scored
 from rvpo.evals.run import evaluate, table
+from rvpo.evals.store import Store
 
 
 class Lengths:
@@ -56,8 +58,14 @@ class Lengths:
 class Speaker:
     """Replies with as many words as the item's number in the alphabet, in batches; some items have no reply."""
 
-    def __init__(self, name: str = "speaker", lost: Set[str] = frozenset(), dies_after: float = math.inf) -> None:
-        self.name, self.lost, self.dies_after = name, lost, dies_after
+    def __init__(
+        self,
+        name: str = "speaker",
+        lost: Set[str] = frozenset(),
+        dies_after: float = math.inf,
+        reason: str = "timeout",
+    ) -> None:
+        self.name, self.lost, self.dies_after, self.reason = name, lost, dies_after, reason
         self.asked: Counter[Key] = Counter()
 
     def identity(self) -> dict[str, Any]:
@@ -73,7 +81,7 @@ class Speaker:
                 raise KeyboardInterrupt
             self.asked[item.key] += 1
             words = " ".join(["word"] * (ord(item.id[0]) - ord("a") + 1))
-            gone = Reply.missing("timeout", "no answer within 1 s")
+            gone = Reply.missing(self.reason, "so it was")
             yield [(item, gone if item.id in self.lost else Reply(words, prompt_tokens=3, completion_tokens=1))]
 
 
@@ -162,12 +170,92 @@ def test_another_run_does_not_get_into_a_folder(tmp_path: Path):
         evaluate(changed, Speaker(), tmp_path, quiet=True)
 
 
-def test_a_model_that_never_replies_ends_the_run_early(tmp_path: Path):
-    ids = [f"{letter}{number}" for letter in "abcdefgh" for number in range(8)]
-    silent = Speaker(lost=set(ids))
-    with pytest.raises(ModelError, match="none of the first 16 items has a reply; the last is missing for timeout"):
-        evaluate(Lengths(ids), silent, tmp_path, quiet=True)
+MANY = [f"{letter}{number}" for letter in "abcdefgh" for number in range(8)]
+
+
+@pytest.mark.parametrize("reason", ["connection", "rejected"])
+def test_a_model_that_never_replies_ends_the_run_early(reason: str, tmp_path: Path):
+    silent = Speaker(lost=set(MANY), reason=reason)
+    with pytest.raises(ModelError, match=f"no reply to 16 items in a row; the last is missing for {reason}"):
+        evaluate(Lengths(MANY), silent, tmp_path, quiet=True)
     assert silent.asked.total() == 16
+
+
+def test_a_server_that_dies_in_the_middle_ends_the_run_and_loses_nothing(tmp_path: Path):
+    dying = Speaker(lost=set(MANY[20:]), reason="connection")
+    with pytest.raises(ModelError, match="no reply to 16 items in a row"):
+        evaluate(Lengths(MANY), dying, tmp_path, quiet=True)
+    assert dying.asked.total() == 36
+    rest = Speaker()
+    assert evaluate(Lengths(MANY), rest, tmp_path, quiet=True)["replies"] == 64
+    assert rest.asked.total() == 44
+
+
+@pytest.mark.parametrize("reason", ["too_long", "rejected", "malformed"])
+def test_items_that_never_have_a_reply_do_not_stand_in_the_way(reason: str, tmp_path: Path):
+    """Not even if they come first, or are all that is open when a run goes on."""
+    lost = set(MANY[1:40]) if reason == "rejected" else set(MANY[:40])
+    for _ in range(2):
+        results = evaluate(Lengths(MANY), Speaker(lost=lost, reason=reason), tmp_path, quiet=True)
+        assert results["replies_missing"] == {reason: len(lost)}
+        assert results["metrics"]["words"]["items"] == 64 - len(lost)
+
+
+def test_a_judge_that_is_gone_ends_the_run_and_keeps_the_replies(tmp_path: Path):
+    class Judged(Lengths):
+        async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
+            reason = "1 of 3 verdicts missing (connection)"
+            return [Scored({"words": None}, {"words": reason}) for _ in replied]
+
+    with pytest.raises(JudgeError, match="no complete score for 16 items in a row"):
+        evaluate(Judged(MANY), Speaker(), tmp_path, quiet=True)
+    again = Speaker()
+    evaluate(Lengths(MANY), again, tmp_path, quiet=True)
+    assert not again.asked
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path):
+    class Checked(Lengths):
+        async def check(self) -> None:
+            raise JudgeError("the judge is down")
+
+    results = evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
+    before = (tmp_path / "results.json").read_bytes()
+    assert evaluate(Checked(), Speaker(), tmp_path, quiet=True) == json.loads(before)
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert json.loads(before)["metrics"] == results["metrics"]
+    with pytest.raises(JudgeError, match="the judge is down"):  # before anything is generated
+        evaluate(Checked(), (unasked := Speaker()), tmp_path / "new", quiet=True)
+    assert not unasked.asked
+
+
+def test_one_process_at_a_time(tmp_path: Path):
+    with (
+        Store(tmp_path / "store.sqlite"),
+        pytest.raises(ConfigError, match=r"another process evaluates into .*: wait for it, or name another folder"),
+    ):
+        evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
+    evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
+
+
+def test_it_runs_where_a_loop_runs_already(tmp_path: Path):
+    async def notebook() -> dict[str, Any]:
+        return evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
+
+    assert asyncio.run(notebook())["replies"] == 3
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rvpo.evals.run._write_items", full)
+    with pytest.raises(ConfigError, match="No space left on device; replies and scores are kept"):
+        evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
+    monkeypatch.undo()
+    again = Speaker()
+    assert evaluate(Lengths(), again, tmp_path, quiet=True)["replies"] == 3
+    assert not again.asked
 
 
 def test_items_must_be_there_and_differ(tmp_path: Path):
@@ -179,7 +267,7 @@ def test_items_must_be_there_and_differ(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="allowed is a folder that can be written to"):
+    with pytest.raises(ConfigError, match="allowed is a store of `rvpo eval` on a disk with room"):
         evaluate(Lengths(), Speaker(), tmp_path / "file", quiet=True)
     (tmp_path / "store.sqlite").write_text("this is no database" * 100)
     with pytest.raises(ConfigError, match=r"store\.sqlite: file is not a database"):
@@ -204,7 +292,7 @@ def test_hostile_replies_reach_the_records(tmp_path: Path):
     class Hostile(Speaker):
         async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> Any:
             for item in items:
-                yield [(item, Reply("\ud800 \x00 </think>" + "[" * 10_000))]
+                yield [(item, Reply("\ud800 \x00 </think>" + "[" * 10_000, finish="\ud800"))]
 
     evaluate(Lengths(), Hostile(), tmp_path, quiet=True)
     assert rows(tmp_path)[0]["completion"] == "? \x00 </think>" + "[" * 10_000

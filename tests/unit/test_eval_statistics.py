@@ -13,12 +13,15 @@ from scipy import stats
 
 from rvpo.evals.statistics import (
     Interval,
+    alike,
     difference_interval,
     holm,
     mcnemar,
     mean_interval,
     needed_items,
     over_seeds,
+    paired,
+    rescaled,
     sign_flip,
 )
 
@@ -149,13 +152,60 @@ def test_chunks_of_resamples_are_all_drawn(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_weights_and_strata_of_a_bootstrap():
-    # Two strata whose items are all alike: resampling within them cannot move the mean, resampling over them does
-    x, kinds = [3.0] * 10 + [-1.0] * 10, ["a"] * 10 + ["b"] * 10
+    # Two strata whose items are nearly alike: resampling within them hardly moves the mean, resampling over them does
+    x, kinds = np.repeat([3.0, -1.0], 10) + np.tile([-0.01, 0.01], 10), ["a"] * 10 + ["b"] * 10
     weights = [3.0] * 10 + [1.0] * 10
     fixed = mean_interval(x, ids(20), weights=weights, strata=kinds)
-    assert (fixed.low, fixed.mean, fixed.high) == pytest.approx((2.0, 2.0, 2.0))  # (30 * 3 - 10) / 40
+    assert fixed.mean == pytest.approx(2.0)  # (30 * 3 - 10) / 40
+    assert 1.99 < fixed.low < 2.0 < fixed.high < 2.01
     free = mean_interval(x, ids(20), weights=weights)
     assert free.low < 1.5 < 2.3 < free.high
+
+
+def test_scores_that_happen_to_lie_in_0_to_1_are_no_accuracies():
+    # As of a rubric without a negative one: the bootstrap, and the same as with all scores moved by 2
+    x = np.linspace(0.1, 0.9, 8)
+    found, moved = (mean_interval(v, ids(8)) for v in (x, x - 2))
+    assert (found.mean, found.low, found.high) == pytest.approx((moved.mean + 2, moved.low + 2, moved.high + 2))
+    accuracy = mean_interval(x, ids(8), binary=True)
+    assert accuracy.low < found.low - 0.1
+
+
+def test_accuracies_are_told_by_their_rows_before_epochs_are_averaged():
+    # Means of 1/2 of 0/1 are accuracies, scores of 1/2 are not; who has only the means can say what they are
+    pairs = mean_interval([1, 0] * 8, [i for i in ids(8) for _ in range(2)])
+    assert pairs == mean_interval([0.5] * 8, ids(8), binary=True)
+    assert pairs.low < 0.5 < pairs.high
+    assert mean_interval([0.5] * 8, ids(8)) == Interval(0.5, None, None, 8)
+    assert mean_interval([1.0] * 8, ids(8), binary=False) == Interval(1.0, None, None, 8)
+
+
+@pytest.mark.parametrize("value", [-0.5, 0.1, 3.0])
+def test_no_interval_where_nothing_varies(value: float):
+    assert mean_interval([value] * 8, ids(8)) == Interval(pytest.approx(value), None, None, 8)
+    # The mean of three epochs of 0.1 is 0.10000000000000002, that of one is 0.1: rounding is no variation
+    several = [i for number, i in enumerate(ids(20)) for _ in range(1 + 2 * (number % 2))]
+    assert mean_interval([value] * 40, several) == Interval(pytest.approx(value), None, None, 20)
+
+
+def test_few_scores_that_deviate_have_students_interval():
+    # 18 times full marks and twice none: s^2 = 20/19 * 0.9 * 0.1 * 9
+    x = [3.0] * 18 + [0.0] * 2
+    half = T19 * 3 * math.sqrt(0.9 * 0.1 / 19)
+    found = mean_interval(x, ids(20))
+    assert (found.mean, found.low, found.high) == pytest.approx((2.7, 2.7 - half, 2.7 + half), abs=1e-6)
+    theirs = stats.ttest_1samp([0.2, 0.4, -0.3], 0).confidence_interval()
+    found = mean_interval([0.2, 0.4, -0.3], ids(3))
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_students_interval_within_strata_by_hand():
+    # Shares 1/2 each; 4 items with the variance 1/4 and 5 that are alike: (1/2)^2 * (1/4) / 4, 9 - 2 degrees of freedom
+    x, kinds = [2.0, 2.0, 2.0, 3.0] + [-1.0] * 5, ["a"] * 4 + ["b"] * 5
+    found = mean_interval(x, ids(9), weights=[1 / 4] * 4 + [1 / 5] * 5, strata=kinds)
+    half = stats.t.ppf(0.975, 7) / 8
+    assert (found.mean, found.low, found.high) == pytest.approx((0.625, 0.625 - half, 0.625 + half))
+    assert mean_interval([2.0] * 4 + [-1.0] * 5, ids(9), strata=kinds).low is None
 
 
 def test_values_that_repeat_are_resampled_as_others_are():
@@ -187,9 +237,71 @@ def test_the_order_of_rows_does_not_matter(values: list[float], random):
 @given(some.lists(some.floats(-1, 1), min_size=2, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_an_interval_holds_its_mean(values: list[float]):
-    for found in (mean_interval(values, ids(len(values)), resamples=500), difference_interval(values, resamples=500)):
-        assert found.low <= found.mean + 1e-9
-        assert found.mean - 1e-9 <= found.high
+    mean = mean_interval(values, ids(len(values)), resamples=500)
+    # Where none is given, all are alike: a constant, but for rounding
+    assert mean.low is not None or np.ptp(values) <= 1e-12
+    for found in (mean, difference_interval(values, resamples=500)):
+        if found.low is not None:
+            assert found.low <= found.mean + 1e-9
+            assert found.mean - 1e-9 <= found.high
+
+
+# --- what is missing ---------------------------------------------------------------------------------------------
+
+
+def test_a_category_keeps_its_share_where_items_are_missing():
+    # Two categories of four that count 1/4 and 3/4. Of the first, one item is left, and stands for all four of it.
+    values, kinds = [1.0, None, NAN, None, 0.0, 0.0, 1.0, 0.0], ["a"] * 4 + ["b"] * 4
+    weights = [1 / 16] * 4 + [3 / 16] * 4
+    found = mean_interval(values, ids(8), weights=weights, strata=kinds)
+    assert found.mean == pytest.approx(1 / 4 * 1 + 3 / 4 * 1 / 4)
+    assert found.items == 5
+    kept = [0, 4, 5, 6, 7]
+    same = mean_interval(
+        [values[i] for i in kept], [ids(8)[i] for i in kept], weights=[1 / 4] + [3 / 16] * 4, strata=["a"] + ["b"] * 4
+    )
+    assert (found.low, found.high) == pytest.approx((same.low, same.high))
+    # Without a reply there is no weight: it is that of the category's others
+    unknown = [None if value is None else weight for value, weight in zip(values, weights, strict=True)]
+    assert mean_interval(values, ids(8), weights=unknown, strata=kinds) == found
+    # Without strata nothing stands for what is missing
+    assert mean_interval(values, ids(8), weights=weights).mean == pytest.approx((1 / 16 + 3 / 16) / (1 / 16 + 12 / 16))
+
+
+def test_a_category_of_which_nothing_is_left_leaves_no_mean():
+    values, kinds = [None, None, 1.0, 0.0], ["a", "a", "b", "b"]
+    for weights in ([1.0] * 4, [None, None, 1.0, 1.0], [NAN, 2.0, 1.0, 1.0]):
+        assert mean_interval(values, ids(4), weights=weights, strata=kinds) == Interval(None, None, None, 2)
+    # Unless it counts for nothing
+    assert mean_interval(values, ids(4), weights=[0.0, 0.0, 1.0, 1.0], strata=kinds).mean == 0.5
+
+
+def test_an_epoch_that_is_missing_takes_no_share():
+    # Item a has one of two epochs left, b both: they count the same
+    found = mean_interval([1, None, 0, 0], ["a", "a", "b", "b"], weights=[2.0, None, 2.0, 2.0], strata=["k"] * 4)
+    assert found.mean == 0.5
+
+
+def test_rescaled_by_hand():
+    kinds, scored = ["a", "a", "b", "b", "b"], [True, False, True, True, False]
+    # a: (1 + 3) on the first; b: the unknown one is as the others, so 3 * 2 on two of them
+    assert rescaled([1, 3, 2, 2, NAN], kinds, scored) == pytest.approx([4, 3, 3])
+    assert rescaled([1, 3, 2, 2, 5], kinds, [True] * 5) == pytest.approx([1, 3, 2, 2, 5])
+    assert rescaled([1, 3, 2, 2, 5], kinds, [False, False, True, True, True]) is None
+
+
+@given(some.lists(some.tuples(some.sampled_from("ab"), some.floats(0.1, 3), some.booleans()), min_size=1, max_size=12))
+def test_rescaled_keeps_the_sum_of_each_stratum(rows: list[tuple[str, float, bool]]):
+    kinds, weights, scored = zip(*rows, strict=True)
+    found = rescaled(weights, kinds, scored)
+    left = {kind for kind, _, kept in rows if kept}
+    if left != set(kinds):
+        assert found is None
+        return
+    assert found is not None
+    for kind in left:
+        own = sum(w for w, k in zip(found, (k for k, _, kept in rows if kept), strict=True) if k == kind)
+        assert own == pytest.approx(sum(weight for k, weight, _ in rows if k == kind))
 
 
 # --- paired differences ------------------------------------------------------------------------------------------
@@ -212,6 +324,19 @@ def test_equal_runs_are_not_certainly_equal():
     assert found.high > 0.03
 
 
+def test_differences_that_are_all_alike_by_hand():
+    # 20 of 20 won: with one more won and one more lost, 20/22 around which sqrt((22/22 - (20/22)^2) / 22)
+    found = difference_interval([1.0] * 20)
+    half = stats.t.ppf(0.975, 21) * math.sqrt((1 - (20 / 22) ** 2) / 22)
+    assert (found.mean, found.low, found.high) == pytest.approx((1.0, 20 / 22 - half, 20 / 22 + half))
+    # A difference of 0.02 at every item is one of that size
+    small = difference_interval([0.02] * 20)
+    assert (small.mean, small.low, small.high) == pytest.approx([0.02 * end for end in (1, found.low, found.high)])
+    # Within strata nothing varies either
+    apart = difference_interval([1.0] * 20 + [-1.0] * 20, strata=["a"] * 20 + ["b"] * 20)
+    assert apart.low < -0.05 < 0.05 < apart.high
+
+
 def test_difference_interval_of_many_is_the_bootstrap_of_the_mean():
     d = skewed(60) - skewed(60, 1)
     assert difference_interval(d, seed=3) == mean_interval(d, ids(60), seed=3)
@@ -230,6 +355,21 @@ def test_sign_flip_by_hand():
 def test_ties_by_rounding_are_ties():
     # 0.1 + 0.2 - 0.3 is 5.6e-17 in floating point; every sum is at least as extreme as 0
     assert sign_flip([0.1, 0.2, -0.3]) == 1.0
+
+
+def test_rounding_is_no_difference():
+    # Three runs of 0.1 have the mean 0.10000000000000002
+    b, a = np.full((3, 20), 0.1), np.full(20, 0.1)
+    assert (b.mean(0) - a != 0).all()
+    assert (paired(b, a) == 0).all()
+    assert sign_flip(paired(b, a)) == 1.0
+    # The scale is that of the largest score
+    assert paired([1e6, 0.5], [1e6, 0.5 + 1e-7]).tolist() == [0, 0]
+    assert paired([1.0, 0.5], [1.0, 0.5 + 1e-7])[1] == pytest.approx(-1e-7)
+    assert paired([[0.25, 1], [0.75, 1]], [[0.0, 0.5]]).tolist() == [0.5, 0.5]
+    assert alike([0.1, 0.10000000000000002])
+    assert not alike([0.1, 0.1000001])
+    assert needed_items([0.1, 0.10000000000000002], 0.1) is None
 
 
 def test_sign_flip_against_loops():
@@ -392,4 +532,17 @@ def test_seeds_that_differ_widen_what_items_alone_say():
 def test_equal_runs_over_seeds():
     x = np.ones((2, 5))
     assert over_seeds(x, x).p == 1.0
-    assert over_seeds(x).interval == Interval(1.0, 1.0, 1.0, 5)
+    assert over_seeds(x).interval == Interval(1.0, None, None, 5)
+
+
+def test_rounding_is_no_finding_over_seeds():
+    b, a = np.full((3, 20), 0.1), np.full((2, 20), 0.1)
+    found = over_seeds(b, a)
+    assert (found.p, found.interval) == (1.0, Interval(0.0, None, None, 20))
+    # Items that differ, runs that do not: of a difference of rounding alone nothing is left either
+    spread = np.tile(np.linspace(0.1, 0.9, 20), (3, 1))
+    assert over_seeds(spread, spread[:2]).p == 1.0
+    # A real difference that is everywhere the same has p from the signs of 5 items, 2 / 2^5, and no interval
+    found = over_seeds(np.full((3, 5), 0.3), np.full((2, 5), 0.1))
+    assert found.p == 2 / 32
+    assert found.interval == Interval(pytest.approx(0.2), None, None, 5)

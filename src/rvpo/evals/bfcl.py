@@ -16,7 +16,8 @@ the question is whether one is made; only a reply that could not be had is missi
       relevance    accuracy of live_relevance
 
   The leaderboard counts a category that was not evaluated as 0. Here an aggregate exists only if all its categories are
-  evaluated. With ``limit`` it estimates the leaderboard's value: categories count by their full sizes.
+  evaluated. With ``limit`` it estimates the leaderboard's value: categories count by their full sizes. Questions
+  that have no reply leave their category's share to its others; where one has no reply at all, there is no mean.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class BFCL:
     """The benchmark as ``rvpo eval bfcl`` runs it.
 
     Args:
-        categories: names of categories, or ``"all"``, ``"non_live"`` or ``"live"`` for those of a group.
+        categories: names of categories, or ``"all"``, ``"non_live"`` or ``"live"`` for those of a group; several as a
+            sequence, or separated by commas.
         prompting: ``"own"``: the model's own tool format, "." in function names replaced by "_" as in the official
             function-calling handlers; ``"rlla"``: the format of RLLA, for models trained on it.
         limit: at most so many questions of each category, a sample fixed by ``seed``; None: all.
@@ -126,7 +128,7 @@ class BFCL:
 
     def __init__(
         self,
-        categories: Sequence[str] = ("all",),
+        categories: Sequence[str] | str = "all",
         *,
         prompting: str = "own",
         limit: int | None = None,
@@ -140,7 +142,7 @@ class BFCL:
             raise ConfigError(f"limit={limit}; allowed: 1 or more; next step: leave it out to ask all questions")
         if template is not None and prompting != "rlla":
             raise ConfigError(f"template={str(template)!r} with prompting={prompting!r}; next step: prompting='rlla'")
-        self._categories = _named(categories)
+        self._categories = _named(categories.split(",") if isinstance(categories, str) else categories)
         self._prompting = prompting
         self._limit = limit
         self._seed = seed
@@ -223,7 +225,7 @@ class BFCL:
 
     @cached_property
     def _weights(self) -> dict[str, dict[str, float]]:
-        """Category -> aggregate that can be had -> weight of one of its questions there."""
+        """Category -> aggregate that can be had -> weight of one of its questions there, were none missing."""
         asked = [entry.category for entry in self._asked.values()]
         had = {name: shares for name, shares in self._shares.items() if shares.keys() <= set(self._categories)}
         return {

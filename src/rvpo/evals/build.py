@@ -40,10 +40,10 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
     make: Callable[..., Benchmark] = getattr(importlib.import_module(module), maker)
     given = dict(options) | ({"folder": folder} if name == "healthbench" else {})
     try:
-        inspect.signature(make).bind(**given)
-    except TypeError as error:  # an option that it does not have, or one that it needs
-        raise ConfigError(f"benchmark {name}: {error}: see rvpo eval {name} --help for what it takes") from None
-    return make(**given)
+        return make(**given)
+    except TypeError as error:  # an option that it does not have, one that it needs, or one of a wrong type
+        allowed = ", ".join(name for name in inspect.signature(make).parameters if name not in ("folder", "options"))
+        raise ConfigError(f"benchmark {name}: {error}; its options are {allowed}") from error
 
 
 def generation_of(benchmark: Benchmark, options: Mapping[str, Any]) -> Generation:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,7 +122,7 @@ def bfcl(
     extra_body: ExtraBody = None,
 ) -> None:
     """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval."""
-    options = {"categories": categories.split(","), "prompting": prompting, "template": rlla_template, "limit": limit}
+    options = {"categories": categories, "prompting": prompting, "template": rlla_template, "limit": limit}
     _run("bfcl", options, locals())
 
 
@@ -176,18 +177,23 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write the comparison here, too: .json or .md.")] = None,
 ) -> None:
     """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
-    from rvpo.evals.compare import compare as compared
-    from rvpo.files import write
-
     if out is not None and out.suffix not in (".json", ".md"):
         raise ConfigError(f"--out is {str(out)!r}, allowed is a file that ends in .json or .md: rename it")
-    comparison = compared(runs, level=level, smallest=smallest)
+    with _explained():
+        from rvpo.evals.compare import compare as compared
+        from rvpo.files import write
+
+        comparison = compared(runs, level=level, smallest=smallest)
     typer.echo(comparison.to_text())
-    if out is not None:
+    if out is None:
+        return
+    text = comparison.to_markdown() if out.suffix == ".md" else json.dumps(comparison.to_json(), indent=1) + "\n"
+    try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        text = comparison.to_markdown() if out.suffix == ".md" else json.dumps(comparison.to_json(), indent=1) + "\n"
         write(out, text)
-        typer.echo(f"written: {out}")
+    except OSError as error:
+        raise ConfigError(f"--out is {str(out)!r} ({error.strerror}), allowed is a file that can be written") from error
+    typer.echo(f"written: {out}")
 
 
 def _folder(benchmark: str, model: str, out: Path | None) -> Path:
@@ -197,46 +203,52 @@ def _folder(benchmark: str, model: str, out: Path | None) -> Path:
 
 def _run(name: str, options: dict[str, Any], given: dict[str, Any]) -> None:
     """Evaluate with the options of a command (its local variables), and print the results."""
-    from rvpo.evals.build import generation_of, load_benchmark
-    from rvpo.evals.models import load_policy
-    from rvpo.evals.run import evaluate, table
-
-    _quiet_transformers()
     folder = _folder(name, given["model"], given["out"])
-    benchmark = load_benchmark(name, options, folder)
-    policy = load_policy(
-        given["model"],
-        gguf_file=given["gguf_file"],
-        dtype=given["dtype"],
-        device=given["device"],
-        batch_size=given["batch_size"],
-        api_key_env=given["api_key_env"],
-        concurrency=given["concurrency"],
-        extra_body=_mapping(given["extra_body"]),
-    )
     chosen = {key: given[key] for key in ("max_tokens", "temperature", "top_p") if given[key] is not None}
-    generation = generation_of(benchmark, chosen | {"seed": given["seed"]})
-    try:
-        results = evaluate(benchmark, policy, folder, generation=generation)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: what is done is kept in {folder}, and the same command goes on", err=True)
-        raise typer.Exit(130) from None
+    with _explained():
+        from rvpo.evals.build import generation_of, load_benchmark
+        from rvpo.evals.models import load_policy
+        from rvpo.evals.run import evaluate, table
+
+        benchmark = load_benchmark(name, options, folder)
+        generation = generation_of(benchmark, chosen | {"seed": given["seed"]})
+        policy = load_policy(
+            given["model"],
+            gguf_file=given["gguf_file"],
+            dtype=given["dtype"],
+            device=given["device"],
+            batch_size=given["batch_size"],
+            api_key_env=given["api_key_env"],
+            concurrency=given["concurrency"],
+            extra_body=_mapping(given["extra_body"]),
+        )
+        try:
+            results = evaluate(benchmark, policy, folder, generation=generation)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted: what is done is kept in {folder}, and the same command goes on", err=True)
+            raise typer.Exit(130) from None
     typer.echo(table(results))
     typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what to install where a package is absent."""
+    try:
+        yield
+    except ImportError as error:
+        from rvpo.doctor import constraints
+
+        raise ConfigError(
+            f"{error}; rvpo eval needs the extra eval: pip install -c {constraints()} -e '.[eval]' in the clone"
+        ) from error
 
 
 def _mapping(text: str | None) -> dict[str, Any] | None:
     try:
         values = json.loads(text) if text else {}
-    except ValueError as error:
-        raise ConfigError(
-            f"--extra-body is {text!r} ({error}), allowed is a JSON object: quote it for the shell"
-        ) from None
+    except ValueError as error:  # what stands there may hold a key, so it is not repeated
+        raise ConfigError(f"--extra-body is no JSON ({error}), allowed is a JSON object in quotes") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"--extra-body is {text!r}, allowed is a JSON object such as '{{\"top_k\": 20}}'")
+        raise ConfigError("--extra-body is JSON but no object, allowed is one such as '{\"top_k\": 20}'")
     return values
-
-
-def _quiet_transformers() -> None:
-    """Leave the progress bar alone on the terminal."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

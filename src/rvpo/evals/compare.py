@@ -11,7 +11,8 @@ what is compared:
   runs, and p speaks of these checkpoints again.
 
 Tested are items as they were scored, unclipped, also where a benchmark clips its mean (HealthBench). Means are of the
-paired items alone. Items of a metric with weights are resampled within their categories, as in ``results.json``.
+paired items alone. Items of a metric with weights are resampled within their categories, as in ``results.json``; where
+items of a category are not paired, the others stand for them, so that it keeps its share of the mean.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Row:
 
     Attributes:
         metric: its name.
-        a: mean of A over the paired items.
+        a: mean of A over the paired items; None where nothing is paired, of all items or of a category with weights.
         b: mean of B.
         a_runs: mean of each run of A over the paired items.
         b_runs: mean of each run of B.
@@ -220,22 +221,26 @@ def _row(metric: str, a: Sequence[FinishedRun], b: Sequence[FinishedRun], option
     every = [*scores_a, *scores_b]
     asked = len(set[str]().union(*(scores.asked for scores in every)))
     common = sorted(set[str].intersection(*(set(scores.values) for scores in every)))
-    if not sum(every[0].weights[i] for i in common) > 0:
-        nothing = st.Interval(None, None, None, 0)
-        return _Draft(Row(metric, nothing, nothing, (), (), nothing, asked), np.zeros(0), None, 0.0)
+    w, kinds, lost = _weights([*a, *b], metric, common)
+    if not common or lost or (w is not None and not w.sum() > 0):
+        nothing = st.Interval(None, None, None, len(common))
+        row = Row(metric, nothing, nothing, (), (), nothing, asked)
+        if lost:
+            named = ", ".join(map(repr, lost))
+            row = replace(row, verdict=f"cannot tell: no item of category {named} is scored in all runs")
+        return _Draft(row, np.zeros(0), None, 0.0)
     x, y = (np.array([[scores.values[i] for i in common] for scores in group]) for group in (scores_a, scores_b))
-    w = np.array([every[0].weights[i] for i in common]) if any(scores.weighted for scores in every) else None
-    kinds = None if w is None else [a[0].categories[i] for i in common]
+    binary = all(scores.binary for scores in every)
     drawn: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
 
-    differences = y.mean(0) - x.mean(0)
+    differences = st.paired(y, x)
     seed_variance = 0.0
     if min(len(x), len(y), len(common)) > 1:
         found = st.over_seeds(y, x, weights=w, level=options.level)
         test, p, interval, seed_variance = "over_seeds", found.p, found.interval, found.seed_variance
     else:
         interval = st.difference_interval(differences, weights=w, strata=kinds, level=options.level, **drawn)
-        if w is None and len(x) == len(y) == 1 and all(scores.binary for scores in every):
+        if w is None and binary and len(x) == len(y) == 1 and all(scores.single for scores in every):
             test, p = "mcnemar", st.mcnemar(x[0], y[0])
         else:
             test, p = "sign_flip", st.sign_flip(differences, weights=w, **drawn)
@@ -243,12 +248,30 @@ def _row(metric: str, a: Sequence[FinishedRun], b: Sequence[FinishedRun], option
     def mean(values: st.Array) -> st.Interval:
         if min(values.shape) > 1:
             return st.over_seeds(values, weights=w, level=options.level).interval
-        weights = None if w is None else w.tolist()
-        return st.mean_interval(values.mean(0), common, weights=weights, strata=kinds, level=options.level, **drawn)
+        weighed: dict[str, Any] = {"weights": None if w is None else w.tolist(), "strata": kinds}
+        return st.mean_interval(values.mean(0), common, binary=binary, level=options.level, **weighed, **drawn)
 
     runs_a, runs_b = (tuple(np.average(values, axis=1, weights=w).tolist()) for values in (x, y))
     row = Row(metric, mean(x), mean(y), runs_a, runs_b, interval, asked, test, p)
     return _Draft(row, differences, w, seed_variance)
+
+
+def _weights(
+    runs: Sequence[FinishedRun], metric: str, common: Sequence[str]
+) -> tuple[st.Array | None, list[str] | None, list[str]]:
+    """Return weights and categories of the paired items, and the categories that have none; None without weights."""
+    scores = [run.metrics[metric] for run in runs if metric in run.metrics]
+    if not any(found.weighted for found in scores):
+        return None, None, []
+    asked = sorted(set[str]().union(*(found.asked for found in scores)))
+    known = {id_: weight for found in reversed(scores) for id_, weight in found.weights.items()}
+    kind = {id_: name for run in reversed(runs) for id_, name in run.categories.items()}
+    kinds = [kind[id_] for id_ in common]
+    present = set(common)
+    w = st.rescaled(
+        [known.get(id_, np.nan) for id_ in asked], [kind[id_] for id_ in asked], [id_ in present for id_ in asked]
+    )
+    return w, kinds, sorted({kind[id_] for id_ in asked} - set(kinds)) if w is None else []
 
 
 def _judged(
@@ -276,7 +299,7 @@ def _verdict(draft: _Draft, adjusted: float, family: int, names: tuple[str, str]
     observed, items = draft.row.difference.mean or 0.0, len(draft.differences)
     if adjusted <= 1 - options.level:
         return f"{names[observed > 0]} higher"
-    if np.ptp(draft.differences) == 0:
+    if st.alike(draft.differences):
         return "cannot tell: every item has the same difference" if observed else "cannot tell: no item differs"
     of_interest = abs(observed) < options.smallest
     needed = st.needed_items(

@@ -23,9 +23,10 @@ class Scores:
 
     Attributes:
         values: id -> mean of the epochs that were scored.
-        weights: id -> weight in the metric's mean.
+        weights: id -> weight in the metric's mean; an id without a score may lack it.
         asked: ids that have the metric, scored or not.
-        binary: all scores are 0 or 1, one an item.
+        binary: all scores are 0 or 1.
+        single: no item has two scores.
         weighted: the benchmark gives weights.
     """
 
@@ -33,6 +34,7 @@ class Scores:
     weights: dict[str, float] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     binary: bool = True
+    single: bool = True
     weighted: bool = False
 
 
@@ -143,15 +145,21 @@ def _pooled(
 ) -> Scores:
     """Average the epochs of each item that were scored."""
     pooled = Scores(weighted=weights is not None)
-    rows: dict[str, list[tuple[float, float]]] = {}
+    values: dict[str, list[float]] = {}
+    known: dict[str, list[float]] = {}
     for i, (id_, score) in enumerate(zip(ids, scores, strict=True)):
+        weight = None if weights is None else weights[i]
         if score is not None and not math.isnan(score):
-            weight = None if weights is None else weights[i]
-            rows.setdefault(id_, []).append((score, 1.0 if weight is None else weight))
-            pooled.binary = pooled.binary and id_ not in pooled.asked and score in (0, 1)
+            values.setdefault(id_, []).append(score)
+            weight = 1.0 if weight is None else weight
+            pooled.binary = pooled.binary and score in (0, 1)
+            pooled.single = pooled.single and id_ not in pooled.asked
         elif metric not in unscored[i]:
             continue  # this item does not have the metric
+        if weight is not None:
+            known.setdefault(id_, []).append(weight)
         pooled.asked.add(id_)
-    for id_, pairs in rows.items():
-        pooled.values[id_], pooled.weights[id_] = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    pooled.values, pooled.weights = (
+        {id_: sum(numbers) / len(numbers) for id_, numbers in rows.items()} for rows in (values, known)
+    )
     return pooled

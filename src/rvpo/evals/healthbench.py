@@ -195,7 +195,9 @@ class HealthBench:
         return {example.id: example for example in examples}
 
 
-def healthbench(path: str | Path, judge: Any, folder: str | Path, **options: Any) -> HealthBench:
+def healthbench(
+    path: str | Path, judge: Any, folder: str | Path, *, subset: str = "full", limit: int | None = None
+) -> HealthBench:
     """Build the benchmark from the words of the command line.
 
     Args:
@@ -203,7 +205,8 @@ def healthbench(path: str | Path, judge: Any, folder: str | Path, **options: Any
         judge: as in :func:`rvpo.judges.load_judge`. The short form ``http://host:port/v1#MODEL`` means HealthBench's
             own grader (``ask: healthbench``); a mapping or YAML file says itself how the judge is asked.
         folder: of the run; an endpoint judge that names no cache has its own there.
-        options: of :class:`HealthBench`.
+        subset: as for :class:`HealthBench`.
+        limit: as for :class:`HealthBench`.
 
     Raises:
         ConfigError: an option, the judge's included, cannot work.
@@ -213,7 +216,7 @@ def healthbench(path: str | Path, judge: Any, folder: str | Path, **options: Any
     if isinstance(judge, str) and judge.startswith(("http://", "https://")):
         judge = {**short_form(judge), "ask": "healthbench"}
     built = load_judge(with_cache(judge, Path(folder) / "judge.sqlite"))
-    return HealthBench(path, built, identity(judge), **options)
+    return HealthBench(path, built, identity(judge), subset=subset, limit=limit)
 
 
 def _read(path: Path) -> list[_Example]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
-import logging
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from rvpo.errors import ConfigError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply
-from rvpo.evals.models import Replied, digest, seed_of
-
-logger = logging.getLogger(__name__)
+from rvpo.evals.models import Replied, seed_of
+from rvpo.files import model_digest
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _ADAPTER = "adapter_config.json"
@@ -69,13 +66,17 @@ class LocalPolicy:
             raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(_DTYPES)}")
         policy = cls.__new__(cls)
         policy._name, policy._batch_size = place, batch_size
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        policy._place = (place, {"gguf_file": gguf_file, "dtype": dtype, "device": device})
-        policy._identity = _identity(place, gguf_file) | {"dtype": dtype or ("auto" if device != "cpu" else "float32")}
+        device = _device(device)
+        identity, revision = _identity(place, gguf_file)
+        options = {"gguf_file": gguf_file, "dtype": dtype, "device": device, "revision": revision}
+        policy._place = (place, options)
+        dtype = dtype or ("auto" if device != "cpu" else "float32")
+        kind = torch.device(device).type
+        policy._identity = identity | {"dtype": dtype, "device": kind, "batch_size": batch_size}
         return policy
 
     def identity(self) -> dict[str, Any]:
-        """Return the name and, for a folder, the digest of its files; for a hub id, the name alone."""
+        """Return the name, the digest of a folder's files or the commit of a hub id, and what else decides the bits."""
         return self._identity
 
     async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
@@ -85,7 +86,7 @@ class LocalPolicy:
         """
         if self._place is not None:
             place, options = self._place
-            self._set(*await asyncio.to_thread(_load, place, **options))
+            self._set(*_load(place, **options))
             self._place = None
         prompts = {item.key: self._tokens(item) for item in items}
         room = self._context - generation.max_tokens
@@ -99,7 +100,7 @@ class LocalPolicy:
             batch = fitting[start : start + self._batch_size]
             if not any(item.key in wanted for item in batch):
                 continue
-            replies = await asyncio.to_thread(self._generate, batch, [prompts[item.key] for item in batch], generation)
+            replies = self._generate(batch, [prompts[item.key] for item in batch], generation)
             yield [(item, reply) for item, reply in zip(batch, replies, strict=True) if item.key in wanted]
 
     def _set(self, model: Any, tokenizer: Any) -> None:
@@ -163,8 +164,10 @@ class LocalPolicy:
 @contextmanager
 def _undisturbed(model: Any, seed: int) -> Iterator[None]:
     """Generate with a seed and a configuration of our own, and leave random numbers and the model as they were."""
-    training, defaults = model.training, model.generation_config
-    device = model.device
+    training, device = model.training, model.device
+    # An adapter hands its configuration down to its base.
+    parts = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    defaults = [part.generation_config for part in parts]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(seed)
         model.eval()
@@ -172,40 +175,75 @@ def _undisturbed(model: Any, seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            model.generation_config = defaults
+            for part, config in zip(parts, defaults, strict=True):
+                part.generation_config = config
             model.train(training)
 
 
-def _identity(place: str, gguf_file: str | None) -> dict[str, Any]:
+def _device(device: str | None) -> str:
+    """Return the device's name; ConfigError where there is none such."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        absent = torch.device(device).type == "cuda" and not torch.cuda.is_available()
+    except RuntimeError as error:
+        raise ConfigError(f"device is {device!r}, allowed are cpu, cuda, cuda:1, …: {error}") from error
+    if absent:
+        raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here: install its CUDA build, or use cpu")
+    return device
+
+
+def _identity(place: str, gguf_file: str | None) -> tuple[dict[str, Any], str | None]:
+    """Return what tells a model from others, and the commit of a hub id."""
     folder = Path(place).expanduser()
+    own: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     if not folder.is_dir():
         if folder.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1:
             raise ConfigError(
                 f"model is {place!r}, which is no folder; allowed are a folder with a model or an adapter, a hub id "
                 "'org/name', or http://host:port/v1#MODEL: check the path"
             )
-        return {"kind": "hub", "name": place}
-    identity: dict[str, Any] = {"kind": "folder", "name": place, "sha256": digest(folder)}
-    if gguf_file:
-        identity["gguf_file"] = gguf_file
+        commit = _commit(place, gguf_file)
+        return {"kind": "hub", "name": place, "commit": commit, **own}, commit
+    identity: dict[str, Any] = {"kind": "folder", "name": place, "sha256": model_digest(folder), **own}
     if (folder / _ADAPTER).exists():
-        identity["base"] = _identity(_base(folder), None)
-    return identity
+        identity["base"] = _identity(_base(folder), None)[0]
+    return identity, None
+
+
+def _commit(repo: str, gguf_file: str | None) -> str:
+    """Return the commit of a hub id that is used now: the newest, or offline the one in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    said = ""
+    for name in filter(None, (gguf_file, "config.json", _ADAPTER)):
+        try:
+            return Path(hf_hub_download(repo, name)).parent.name  # …/snapshots/{commit}/{name}
+        except Exception as error:  # network boundary: the client raises errors of several unrelated families
+            said = (str(error).splitlines() or [""])[0]
+    raise ModelError(
+        f"model {repo!r} cannot be had: no folder of that name here, and the hub client says: {said}; allowed are a "
+        "folder, or a hub id that can be reached: check spelling, network and access rights"
+    )
 
 
 def _base(folder: Path) -> str:
     try:
-        return str(json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"])
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"{folder / _ADAPTER} names no base model ({error}): train the adapter again") from error
+        base = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(f"{folder / _ADAPTER} names no base model ({error!r}): train the adapter again") from error
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{folder / _ADAPTER} names {base!r} as base model, allowed is a folder or hub id: name it")
+    return base
 
 
-def _load(place: str, *, gguf_file: str | None, dtype: str | None, device: str) -> tuple[Any, Any]:
+def _load(
+    place: str, *, gguf_file: str | None, dtype: str | None, device: str, revision: str | None
+) -> tuple[Any, Any]:
     """Return model and tokenizer; ModelError where transformers cannot load them."""
     folder = Path(place).expanduser()
     adapter = (folder / _ADAPTER).exists()
     path = str(folder) if folder.is_dir() else place
-    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    options = {key: value for key, value in (("gguf_file", gguf_file), ("revision", revision)) if value}
     transformers_logging.disable_progress_bar()  # of reading weights; replies have their own
     weights = {"dtype": getattr(torch, dtype) if dtype else "auto" if device != "cpu" else torch.float32}
     try:

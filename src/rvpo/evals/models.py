@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Coroutine, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from rvpo.errors import ConfigError, JudgeError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 Replied: TypeAlias = list[tuple[Item, Reply]]
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin", "*.gguf")
-_DECIDES = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer*", "chat_template*", "*.model")
 _RETRIES = 5  # further attempts after a lost connection, 429 or 5xx
 
 
@@ -119,8 +116,9 @@ class EndpointPolicy:
         Raises:
             ModelError: no server there, or one without the model.
         """
-        root = asyncio.run(self._root())
-        extra = {"extra_body": self._extra} if self._extra else {}
+        root = wait_for(self._root())
+        # By its digest alone: it may hold a key.
+        extra = {"extra_body": _digest(self._extra)} if self._extra else {}
         return {"kind": "endpoint", "name": self._model, "root": root, **extra}
 
     async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
@@ -180,22 +178,23 @@ class EndpointPolicy:
                 return Reply.missing(failure.reason, failure.detail)
             await limits.sleep(limits.backoff(attempt) if failure.wait is None else failure.wait)
             attempt += 1
-        if answer.text is None and answer.calls is None:
-            return Reply.missing("refused" if answer.refused else "malformed", f"no text; finished by {answer.finish}")
+        # No text is a reply, too: a model that declines, or that thinks until it is cut off, has not answered.
         calls = answer.calls and tuple({"name": name, "arguments": arguments} for name, arguments in answer.calls)
         return Reply(
             text=answer.text or "",
             calls=calls,
-            finish=answer.finish,
+            finish="refused" if answer.refused else answer.finish,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
         )
 
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
+        # OpenAI's reasoning models know only the one, many other servers only the other.
+        limit = "max_completion_tokens" if "://api.openai.com" in self._url else "max_tokens"
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [dict(message) for message in item.messages],
-            "max_tokens": generation.max_tokens,
+            limit: generation.max_tokens,
             "temperature": generation.temperature,
             "top_p": generation.top_p,
         }
@@ -206,28 +205,39 @@ class EndpointPolicy:
         return body | self._extra
 
 
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where a loop runs already, as in a notebook.
+
+    Unlike ``asyncio.run`` it lets Ctrl-C interrupt at once: a batch on a CPU may take many minutes.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _to_the_end(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_to_the_end, work).result()
+
+
+def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.run_until_complete(_end_tasks(asyncio.all_tasks(loop)))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _end_tasks(tasks: Set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def seed_of(seed: int, items: Sequence[Item]) -> int:
     """Return a seed in [0, 2^31) for the items generated together: a function of the run's seed and their keys."""
-    text = json.dumps([seed, [item.key for item in items]])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+    return int(_digest([seed, [item.key for item in items]])[:8], 16) >> 1
 
 
-def digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's files: its weights, and what decides how it is used.
-
-    Raises:
-        ConfigError: the folder holds no weights.
-    """
-    weights = [path for pattern in _WEIGHTS for path in folder.glob(pattern)]
-    if not weights:
-        names = sorted(path.name for path in folder.iterdir())[:6]
-        raise ConfigError(
-            f"{folder} holds {names}, but no weights; allowed is a folder with a model or an adapter: name the folder "
-            "of a checkpoint, or the run's model/"
-        )
-    paths = {*weights, *(path for pattern in _DECIDES for path in folder.glob(pattern))}
-    whole = hashlib.sha256()
-    for path in sorted(paths):
-        with path.open("rb") as file:
-            whole.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -10,33 +10,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from rvpo.doctor import installed
-from rvpo.errors import DataError, ModelError
+from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
-from rvpo.evals.models import Policy
+from rvpo.evals.models import Policy, wait_for
 from rvpo.evals.statistics import mean_interval
 from rvpo.evals.store import Store
 from rvpo.files import write
 from rvpo.progress import Progress
 
-logger = logging.getLogger(__name__)
-
 VERSION = 1  # of results.json and items.parquet
 STRATUM = "category"  # the label within which items with weights are resampled, because weights come by category
 _CHUNK = 16  # items scored together: a judge has several questions to each
-_FIRST = 16  # replies of which at least one must be there
+_IN_A_ROW = 16  # failures after which a server or judge counts as gone
+_GONE = ("connection", "timeout", "server", "rate_limit")  # reasons that speak of a server, not of an item
 _PACKAGES = ("rvpo", "torch", "transformers", "peft", "inspect-ai", "inspect-evals", "bfcl-eval")
 
 
@@ -58,7 +54,7 @@ def evaluate(
         quiet: show no progress.
 
     Raises:
-        ConfigError: the folder holds another run.
+        ConfigError: the folder holds another run, or another process is at work in it.
         DataError: the benchmark's data is absent or malformed.
         ModelError: the model cannot be loaded or asked. What was generated before is kept.
         JudgeError: the benchmark's judge cannot work.
@@ -73,17 +69,27 @@ def evaluate(
         "generation": asdict(generation),
     }
     started = time.monotonic()
+    path = folder / "results.json"
     with Store(folder / "store.sqlite") as store:
         store.claim(run)
+        replies, scored = store.replies(), store.scores()
+        if path.exists() and all(item.key in scored for item in items):
+            done: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            return done
         if (check := getattr(benchmark, "check", None)) is not None:
-            asyncio.run(check())
-        replies = asyncio.run(_replies(items, policy, generation, store, _shown("replies", quiet)))
-        scored = asyncio.run(_scores(benchmark, items, replies, store, _shown("scores", quiet)))
-    results = run | {"primary": benchmark.primary} | _results(benchmark, items, replies, scored)
-    results["seconds_of_last_call"] = round(time.monotonic() - started, 1)
-    results["packages"] = {name: version for name in _PACKAGES if (version := installed(name))}
-    _write_items(folder / "items.parquet", items, replies, scored)
-    write(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            wait_for(check())
+        wait_for(_reply(items, replies, policy, generation, store, _shown("replies", quiet)))
+        wait_for(_score(benchmark, items, replies, scored, store, _shown("scores", quiet)))
+        results = run | {"primary": benchmark.primary} | _results(benchmark, items, replies, scored)
+        results["seconds_of_last_call"] = round(time.monotonic() - started, 1)
+        results["packages"] = {name: version for name in _PACKAGES if (version := installed(name))}
+        try:
+            _write_items(folder / "items.parquet", items, replies, scored)
+            write(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise ConfigError(
+                f"{folder}: {error}; replies and scores are kept: make room, and run the command again"
+            ) from error
     return results
 
 
@@ -101,61 +107,72 @@ def _shown(what: str, quiet: bool) -> Callable[[int], AbstractContextManager[Pro
     return lambda total: nullcontext() if quiet or not total else Progress(what, total)
 
 
-async def _replies(
+async def _reply(
     items: Sequence[Item],
+    replies: dict[Key, Reply],
     policy: Policy,
     generation: Generation,
     store: Store,
     shown: Callable[[int], AbstractContextManager[Progress | None]],
-) -> dict[Key, Reply]:
-    """Return a reply to each item, stored or new."""
-    replies = store.replies()
+) -> None:
+    """Add a reply to each item that has none."""
     wanted = {item.key for item in items} - replies.keys()
     if not wanted:
-        return replies
-    tokens, lost, started = 0, 0, time.monotonic()
+        return
+    most = _IN_A_ROW if replies else min(_IN_A_ROW, len(wanted))
+    first = not replies  # nothing was ever had: a request that is rejected says that all will be
+    tokens, lost, in_a_row, started = 0, 0, 0, time.monotonic()
     with shown(len(wanted)) as bar:
         async for batch in policy.replies(items, frozenset(wanted), generation):
             store.add_replies(batch)
-            replies |= {item.key: reply for item, reply in batch}
-            tokens += sum(reply.completion_tokens for _, reply in batch)
-            lost += sum(reply.text is None for _, reply in batch)
-            if lost == len(wanted & replies.keys()) >= min(_FIRST, len(wanted)):
-                failed = batch[-1][1]
-                raise ModelError(
-                    f"none of the first {lost} items has a reply; the last is missing for {failed.reason} "
-                    f"({failed.detail}): correct the model, the server or --max-tokens, and run the command again"
-                )
+            for item, reply in batch:
+                replies[item.key] = reply
+                tokens += reply.completion_tokens
+                lost += reply.text is None
+                first = first and reply.text is None
+                gone = reply.reason in _GONE or (first and reply.reason == "rejected")
+                in_a_row = in_a_row + 1 if gone else 0 if reply.text is not None else in_a_row
+                if in_a_row >= most:
+                    raise ModelError(
+                        f"no reply to {in_a_row} items in a row; the last is missing for {reply.reason} "
+                        f"({reply.detail}): mend the server or the options, and run the command again, which goes on"
+                    )
             if bar is not None:
                 rate = tokens / max(time.monotonic() - started, 1e-9)
                 bar.advance(len(batch), f"{rate:.0f} tokens/s" + (f", {lost} missing" if lost else ""))
-    return replies
 
 
-async def _scores(
+async def _score(
     benchmark: Benchmark,
     items: Sequence[Item],
     replies: dict[Key, Reply],
+    scored: dict[Key, Scored],
     store: Store,
     shown: Callable[[int], AbstractContextManager[Progress | None]],
-) -> dict[Key, Scored]:
-    """Return the scores of each item, stored or new; those of an item without a reply are missing for its reason."""
-    scored = store.scores()
+) -> None:
+    """Add the scores of each item that has none; those of an item without a reply are missing for its reason."""
     for item in items:
         if replies[item.key].text is None:
             scored[item.key] = Scored.missing(benchmark.metrics(item), f"reply: {replies[item.key].reason}")
     open_items = [item for item in items if item.key not in scored]
-    lost = 0
+    lost = in_a_row = 0
     with shown(len(open_items)) as bar:
         for start in range(0, len(open_items), _CHUNK):
             chunk = open_items[start : start + _CHUNK]
             new = await benchmark.score([(item, replies[item.key]) for item in chunk])
             store.add_scores(zip(chunk, new, strict=True))
-            scored |= {item.key: value for item, value in zip(chunk, new, strict=True)}
-            lost += sum(bool(value.reasons) for value in new)
+            for item, scores in zip(chunk, new, strict=True):
+                scored[item.key] = scores
+                lost += bool(scores.reasons)
+                gone = any(word in reason for reason in scores.reasons.values() for word in _GONE)
+                in_a_row = in_a_row + 1 if gone else 0
+            if in_a_row >= _IN_A_ROW:
+                raise JudgeError(
+                    f"no complete score for {in_a_row} items in a row; the last misses {scores.reasons}: mend the "
+                    "judge, and run the command again, which goes on"
+                )
             if bar is not None:
                 bar.advance(len(chunk), f"{lost} with a missing score" if lost else "")
-    return scored
 
 
 def _results(
@@ -188,13 +205,18 @@ def _family(name: str) -> str:
 
 
 def _metric(name: str, items: Sequence[Item], scored: dict[Key, Scored]) -> dict[str, Any]:
-    """Return a metric's mean with its interval over items; several epochs of an item count as one."""
+    """Return a metric's mean with its interval over items; several epochs of an item count as one.
+
+    An item without a reply has no weight of its own; its category keeps its share all the same.
+    """
     having = [item for item in items if name in scored[item.key].scores]
     values = [scored[item.key].scores[name] for item in having]
     weighted = any(name in scored[item.key].weights for item in having)
-    weights = [scored[item.key].weights.get(name, 1.0) for item in having] if weighted else None
+    known = [scored[item.key].weights.get(name) for item in having]
+    weights = [1.0 if had is None and value is not None else had for had, value in zip(known, values, strict=True)]
     strata = [item.labels.get(STRATUM, "") for item in having] if weighted else None
-    interval = mean_interval(values, [item.id for item in having], weights=weights, strata=strata)
+    ids = [item.id for item in having]
+    interval = mean_interval(values, ids, weights=weights if weighted else None, strata=strata)
     return {**asdict(interval), "missing": sum(value is None for value in values)}
 
 
@@ -212,9 +234,9 @@ def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], s
         columns[f"label/{label}"] = (text, [item.labels.get(label) for item in items])
     columns |= {
         "prompt": (text, [_json(list(map(dict, item.messages))) for item in items]),
-        "completion": (text, [None if reply.text is None else _sound(reply.text) for reply in all_replies]),
+        "completion": (text, [_sound(reply.text) for reply in all_replies]),
         "calls": (text, [None if reply.calls is None else _json(reply.calls) for reply in all_replies]),
-        "finish": (text, [reply.finish for reply in all_replies]),
+        "finish": (text, [_sound(reply.finish) for reply in all_replies]),
         "reason": (text, [reply.reason for reply in all_replies]),
         "prompt_tokens": (whole, [reply.prompt_tokens for reply in all_replies]),
         "completion_tokens": (whole, [reply.completion_tokens for reply in all_replies]),
@@ -237,9 +259,13 @@ def _json(value: Any) -> str:
     return _sound(json.dumps(value, ensure_ascii=False))
 
 
-def _sound(text: str) -> str:
-    """Replace half surrogates, which a JSON reply can carry in, but no file."""
-    return text.encode("utf-8", "replace").decode()
+@overload
+def _sound(text: str) -> str: ...
+@overload
+def _sound(text: str | None) -> str | None: ...
+def _sound(text: str | None) -> str | None:
+    """Replace half surrogates, which JSON can carry into a text, but no file takes."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def table(results: dict[str, Any]) -> str:
@@ -249,7 +275,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"{'':<{width}}  {'mean':>7}  {'95% interval':>18}  {'items':>6}  {'missing':>7}"]
     for name, value in metrics.items():
         between = "" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
-        mean = "-" if value["mean"] is None or math.isnan(value["mean"]) else f"{value['mean']:.3f}"
+        mean = "-" if value["mean"] is None else f"{value['mean']:.3f}"
         lines.append(f"{name:<{width}}  {mean:>7}  {between:>18}  {value['items']:>6}  {value['missing']:>7}")
     notes = []
     if lost := results["replies_missing"]:

@@ -8,6 +8,7 @@ cluster: they are averaged first, and the items are what is resampled, flipped a
     sign_flip, mcnemar    p of "B is as good as A", two-sided;  holm: of several such p
     over_seeds            the same for methods that were trained several times: over items and seeds
     needed_items          how many items would tell a difference
+    paired, rescaled      the differences that these take, and the weights of items where others are missing
 
 Scores are taken as they are. A benchmark that clips its *mean* (HealthBench, at 0) is tested on unclipped items: a
 clipped mean is no mean of items, and two models below the clip would look alike.
@@ -33,6 +34,7 @@ RESAMPLES = 10_000
 EXACT = 14  # differences of which all 2^14 signs are tried
 FEWEST = 6  # differing items with which a two-sided sign test can reach 0.05 at all: 2 / 2^6
 CELLS = 2_000_000  # of a matrix of resamples that is held at a time
+ROUNDING = 1e-12  # of the largest score: what lies below is no difference; 0.1 is not (0.1 + 0.1 + 0.1) / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Interval:
 
     Attributes:
         mean: None without items.
-        low: lower end; None for fewer than two items.
+        low: lower end; None where none can be given: for fewer than two items, or where nothing varies.
         high: upper end, as ``low``.
         items: n, those that have a value.
     """
@@ -71,33 +73,46 @@ def mean_interval(
     values: Sequence[float | None] | ArrayLike,
     ids: Sequence[str],
     *,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float | None] | None = None,
     strata: Sequence[str] | None = None,
+    binary: bool | None = None,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Return the mean over items, each the mean of its epochs, with its interval.
 
-    Values in [0, 1], such as accuracies, have Wilson's score interval (J. Am. Stat. Assoc. 22, 1927) at the effective
-    number of items n* = m (1 - m) / v, v being the squared standard error of the mean m, with quantiles of t (n* as in
-    E. Korn and B. Graubard, Survey Methodology 24, 1998). It does not collapse where all items are met or none is,
-    which a bootstrap does. Strata have one each; the ends' distances from the means add up in squares (G. Zou and A.
-    Donner, Stat. Med. 27, 2008). Other values have the bootstrap of :func:`difference_interval`.
+    Scores of 0 or 1 have Wilson's score interval (J. Am. Stat. Assoc. 22, 1927) at the effective number of items
+    n* = m (1 - m) / v, v being the squared standard error of the mean m, with quantiles of t (n* as in E. Korn and B.
+    Graubard, Survey Methodology 24, 1998). It does not collapse where all items are met or none is, which a bootstrap
+    does. Strata have one each; the ends' distances from the means add up in squares (G. Zou and A. Donner, Stat. Med.
+    27, 2008).
+
+    Other scores have the bootstrap of :func:`difference_interval`. Where fewer than six items differ from the commonest
+    score of their stratum, it has nothing to resample, and the interval is Student's. Where none differs, there is no
+    interval: such scores do not say how far another item's could lie away.
 
     Args:
-        values: one a row, (rows,); None or NaN where missing: left out.
+        values: one a row, (rows,); None or NaN where missing: left out, see :func:`rescaled`.
         ids: of the items; rows of one id are its epochs.
-        weights: of rows in the mean; None: all 1. An item has the mean of its rows'.
+        weights: of rows in the mean; None: all 1. An item has the mean of its rows'. That of a row whose value is
+            missing may be None, which is unknown.
         strata: of rows, where the benchmark fixes how many items are of each kind; an item has its first row's.
+        binary: whether a row's score is 0 or 1 by its nature, also if ``values`` are means of such; None: whether all
+            ``values`` are.
         level: of the interval.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
     x, w, h = _by_item(values, ids, weights, strata)
-    if len(x) < 2 or not w.sum() > 0:
+    if w is None or len(x) < 2 or not w.sum() > 0:
         return _point(x, w)
-    if x.min() < 0 or x.max() > 1:
+    if binary is None:
+        rows = np.array(values, dtype=float)
+        binary = bool(np.isin(rows[~np.isnan(rows)], (0, 1)).all())
+    if not binary and _deviating(x, h) < FEWEST:
+        return _students(x, w, h, level)
+    if not binary:
         return _bootstrap(x, w, h, level, resamples, seed)
     kinds = [k for k in np.unique(h) if w[h == k].sum() > 0]
     t = float(stats.t.ppf((1 + level) / 2, max(1, len(x) - len(kinds))))
@@ -123,12 +138,13 @@ def difference_interval(
 
     The percentile bootstrap over items, its quantiles spread so that on symmetric data it is as wide as the interval of
     Student's t (T. Hesterberg 2014, arXiv 1411.5279, "expanded percentile"): the plain one is too narrow for few items.
-    Where fewer than six items differ there is nothing to resample. There, as D. Bonett and R. Price do for pairs of 0/1
-    (J. Educ. Behav. Stat. 37, 2012), one item more is taken to be won and one lost, by the scale of the scores (1, or
-    the largest difference), and the interval is that of the normal theory around the mean of these n + 2.
+    Where fewer than six items deviate from the commonest difference of their stratum there is nothing to resample.
+    There, as D. Bonett and R. Price do for pairs of 0/1 (J. Educ. Behav. Stat. 37, 2012), one item more is taken to be
+    won and one lost, and the interval is that of the normal theory around the mean of these n + 2. They are won and
+    lost by the largest difference, and by no less than 1, the scale of scores, where fewer than six items differ.
 
     Args:
-        differences: (n,) one an item, B - A, none missing.
+        differences: (n,) one an item, B - A, none missing; see :func:`paired`.
         weights: (n,) of items in the mean; None: all 1.
         strata: (n,) kinds of which the benchmark fixes the number of items; each is resampled by itself.
         level: of the interval.
@@ -139,10 +155,10 @@ def difference_interval(
     w = np.ones_like(d) if weights is None else np.asarray(weights, dtype=float)
     if len(d) < 2 or not w.sum() > 0:
         return _point(d, w)
-    if np.count_nonzero(d) >= FEWEST:
-        h = np.zeros(len(d), dtype=np.intp) if strata is None else np.unique(list(strata), return_inverse=True)[1]
+    h = np.zeros(len(d), dtype=np.intp) if strata is None else np.unique(list(strata), return_inverse=True)[1]
+    if _deviating(d, h) >= FEWEST:
         return _bootstrap(d, w, h, level, resamples, seed)
-    scale = max(1.0, float(np.abs(d).max()))
+    scale = max(0.0 if np.count_nonzero(d) >= FEWEST else 1.0, float(np.abs(d).max()))
     d2, share = np.append(d, [-scale, scale]), np.append(w, [w.mean()] * 2)
     share /= share.sum()
     centre = float(d2 @ share)
@@ -160,7 +176,7 @@ def sign_flip(
     and p = (1 + as extreme) / (1 + resamples), which keeps its level (B. Phipson and G. Smyth 2010, arXiv 1603.05766).
 
     Args:
-        differences: (n,) one an item, B - A, none missing, unclipped.
+        differences: (n,) one an item, B - A, none missing, unclipped; see :func:`paired`.
         weights: (n,) of items in the mean; None: all 1.
         resamples: random signs.
         seed: of the random signs.
@@ -242,7 +258,7 @@ def needed_items(
     """
     d = np.asarray(differences, dtype=float)
     w = np.ones_like(d) if weights is None else np.asarray(weights, dtype=float)
-    if len(d) < 2 or not w.sum() > 0 or np.ptp(d) == 0:
+    if len(d) < 2 or not w.sum() > 0 or alike(d):
         return None
     share = w / w.sum()
     mean = float(d @ share)
@@ -271,6 +287,8 @@ def over_seeds(
     small is not believed, and at least R - 1. Methods may spread differently. A bootstrap over two or three runs would
     be too narrow where the seeds spread: by 1 - 1/R in the variance, and for want of t.
 
+    Where neither items nor seeds vary, there is no interval, and p is that of :func:`sign_flip`.
+
     Args:
         b: (R_b, n) scores, one row a run, R_b >= 2, n >= 2, none missing.
         a: (R_a, n) of the other method on the same items, R_a >= 2, or None.
@@ -282,7 +300,7 @@ def over_seeds(
     share = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=float) / np.sum(weights)
     wide = n / (n - 1) * share * share
 
-    d = methods[0].mean(0) if a is None else methods[0].mean(0) - methods[1].mean(0)
+    d = paired(methods[0], np.zeros(n) if a is None else methods[1])
     mean = float(d @ share)
     v_items = float(wide @ (d - mean) ** 2)
     seed_variance, spread = 0.0, v_items**2 / (n - 1)
@@ -294,42 +312,118 @@ def over_seeds(
         seed_variance += max(0.0, v_seeds - v_both)
         spread += v_seeds**2 / (r - 1)
     variance = v_items + seed_variance
-    if variance == 0:
-        return OverSeeds(Interval(mean, mean, mean, n), float(mean == 0), 0.0)
+    if variance <= (ROUNDING * max(float(np.abs(x).max()) for x in methods)) ** 2:
+        return OverSeeds(Interval(mean, None, None, n), sign_flip(d, weights=share), 0.0)
     df = max(variance**2 / spread, min(map(len, methods)) - 1)
     half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance)
     p = 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), df))
     return OverSeeds(Interval(mean, mean - half, mean + half, n), p, seed_variance)
 
 
+def paired(b: ArrayLike, a: ArrayLike) -> Array:
+    """Return the differences B - A, (n,), of scores averaged over runs; what is due to rounding alone is 0.
+
+    Args:
+        b: (n,) or (R_b, n) scores, none missing.
+        a: (n,) or (R_a, n) scores of the same items.
+    """
+    y, x = (np.atleast_2d(np.asarray(scores, dtype=float)) for scores in (b, a))
+    d: Array = y.mean(0) - x.mean(0)
+    noise = ROUNDING * max(float(np.abs(scores).max(initial=0)) for scores in (x, y))
+    d[np.abs(d) <= noise] = 0.0
+    return d
+
+
+def alike(values: ArrayLike) -> bool:
+    """Tell whether values are equal but for rounding; (n,), n >= 1."""
+    x = np.asarray(values, dtype=float)
+    return bool(np.ptp(x) <= ROUNDING * np.abs(x).max())
+
+
+def rescaled(weights: ArrayLike, strata: ArrayLike, scored: ArrayLike) -> Array | None:
+    """Return the weights of the scored items, such that a stratum keeps its share of the mean.
+
+    A benchmark's weights are for all items that it asks. Where some are missing, the others of their stratum stand for
+    them: their weights are scaled to the sum of the stratum's. Else a mean over categories would drift to those of
+    which nothing is missing.
+
+    Args:
+        weights: (n,) of all items; NaN where unknown, as it is where there is no reply: the mean of its stratum's.
+        strata: (n,) kinds.
+        scored: (n,) whether the item has a score, and so takes part in the mean.
+
+    Returns:
+        (scored items,), or None: there is no mean, because a stratum has lost all its items.
+    """
+    w: Array = np.array(weights, dtype=float)
+    of, kept = np.asarray(strata), np.asarray(scored, dtype=bool)
+    for stratum in np.unique(of[~kept]):
+        own = of == stratum
+        known = w[own & ~np.isnan(w)]
+        share = float(own.sum() * known.mean()) if len(known) else math.nan
+        left = float(w[own & kept].sum())
+        if share != 0 and not left > 0:
+            return None
+        w[own] *= share / left if left else 1.0
+    left_over: Array = w[kept]
+    return left_over
+
+
 def _by_item(
     values: Sequence[float | None] | ArrayLike,
     ids: Sequence[str],
-    weights: Sequence[float] | None,
+    weights: Sequence[float | None] | None,
     strata: Sequence[str] | None,
-) -> tuple[Array, Array, NDArray[np.intp]]:
-    """Return means, weights and strata's numbers of the items that have a value, (n,) each, in the order of ids."""
-    x = np.array(values, dtype=float)
-    scored = np.flatnonzero(~np.isnan(x)).tolist()
-    number: dict[str, int] = {id_: i for i, id_ in enumerate(sorted({ids[row] for row in scored}))}
-    item = np.fromiter((number[ids[row]] for row in scored), dtype=np.intp, count=len(scored))
-    rows = np.bincount(item, minlength=len(number))
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=float)
+) -> tuple[Array, Array | None, NDArray[np.intp]]:
+    """Return means, weights and strata's numbers of the items that have a value, (n,) each, in the order of ids.
+
+    Weights are None where there is no mean.
+    """
+    number = {id_: i for i, id_ in enumerate(sorted(set(ids)))}
+    item = np.fromiter((number[id_] for id_ in ids), dtype=np.intp, count=len(ids))
     h = np.zeros(len(number), dtype=np.intp)
     if strata is not None:
-        kinds = np.unique(list(strata), return_inverse=True)[1]
-        h[item[::-1]] = kinds[scored[::-1]]  # the first row's is written last
-    # A weight is constant within an item unless the benchmark says otherwise; averaging keeps it exactly so.
-    return (
-        np.bincount(item, x[scored], len(number)) / rows,
-        np.bincount(item, w[scored], len(number)) / rows,
-        h,
+        h[item[::-1]] = np.unique(list(strata), return_inverse=True)[1][::-1]  # the first row's is written last
+    x, w = (
+        _means(np.array(rows, dtype=float), item, len(number))
+        for rows in (values, np.ones(len(item)) if weights is None else weights)
     )
+    scored = ~np.isnan(x)
+    return x[scored], rescaled(w, h, scored), h[scored]
 
 
-def _point(x: Array, w: Array) -> Interval:
+def _means(rows: Array, item: NDArray[np.intp], items: int) -> Array:
+    """Return the mean of each item's rows, NaN where all are; equal ones are kept exactly."""
+    known = ~np.isnan(rows)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(item[known], rows[known], items) / np.bincount(item[known], minlength=items)
+
+
+def _point(x: Array, w: Array | None) -> Interval:
     """Return a mean of which nothing is known beside itself."""
-    return Interval(float(x @ w / w.sum()) if len(x) and w.sum() > 0 else None, None, None, len(x))
+    return Interval(None if w is None or not w.sum() > 0 else float(x @ w / w.sum()), None, None, len(x))
+
+
+def _deviating(x: Array, h: NDArray[np.intp]) -> int:
+    """Return how many items do not have the commonest value of their stratum, rounding aside."""
+    found, noise = 0, ROUNDING * float(np.abs(x).max())
+    for own in (x[h == k] for k in np.unique(h)):
+        values, times = np.unique(own, return_counts=True)
+        found += int((np.abs(own - values[times.argmax()]) > noise).sum())
+    return found
+
+
+def _students(x: Array, w: Array, h: NDArray[np.intp], level: float) -> Interval:
+    """Return Student's interval of the weighted mean, variances being those within strata."""
+    mean, share, variance, kinds = float(x @ w / w.sum()), w / w.sum(), 0.0, np.unique(h)
+    for own in (h == k for k in kinds):
+        n, part = int(own.sum()), share[own]
+        if not alike(x[own]) and part.sum() > 0:
+            variance += n / (n - 1) * float((part * part) @ (x[own] - x[own] @ part / part.sum()) ** 2)
+    if variance == 0:
+        return Interval(mean, None, None, len(x))
+    half = float(stats.t.ppf((1 + level) / 2, max(1, len(x) - len(kinds)))) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, len(x))
 
 
 def _wilson(x: Array, w: Array, t: float) -> tuple[float, float, float]:

@@ -1,18 +1,22 @@
 """What an evaluation has done so far, on disk: no reply and no score is paid for twice.
 
-One SQLite file in a run's folder. Replies and scores are committed as they come; ``kill -9`` loses what was on its way
-and nothing else. Replies that could not be had are never stored, so the next call asks for them again.
+One SQLite file in a run's folder, of one process at a time. Replies and scores are committed as they come; ``kill -9``
+loses what was on its way and nothing else. Replies that could not be had are never stored, so the next call asks for
+them again.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from rvpo.errors import ConfigError
 from rvpo.evals.items import Item, Key, Reply, Scored
@@ -29,29 +33,50 @@ class Store:
     """The replies and scores of one run; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file.
-
-        Raises:
-            ConfigError: it cannot be opened, or is no such file.
-        """
+        """Name the file; it is opened, or made, when the store is entered."""
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=10)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.executescript(_TABLES)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"{path}: {error}; allowed is a folder that can be written to: name another") from error
+        self._lock = FileLock(path.with_suffix(".lock"))
 
     def __enter__(self) -> Store:
-        """Return the store."""
+        """Take the folder and open the file.
+
+        Raises:
+            ConfigError: another process is at work in the folder, or the file cannot be opened or is no such file.
+        """
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise ConfigError(
+                    f"another process evaluates into {self.path.parent}: wait for it, or name another folder with --out"
+                ) from None
+            try:
+                # One thread at a time, but not always the same: a notebook has a loop of its own.
+                self._db = sqlite3.connect(self.path, check_same_thread=False)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.executescript(_TABLES)
+            except BaseException:
+                self._lock.release()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the file."""
+        """Close the file and leave the folder to others."""
         self._db.close()
+        self._lock.release()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"{self.path}: {error}; allowed is a store of `rvpo eval` on a disk with room: free space, or name "
+                "another folder with --out"
+            ) from error
 
     def claim(self, run: dict[str, Any]) -> None:
         """Take the folder for a run, or find that it is this run's already.
@@ -62,7 +87,7 @@ class Store:
         Raises:
             ConfigError: the folder is another run's; the message names the first difference.
         """
-        with self._db:
+        with self._explained(), self._db:
             self._db.execute("INSERT OR IGNORE INTO claim VALUES (1, ?)", (json.dumps(run, sort_keys=True),))
         (text,) = self._db.execute("SELECT value FROM claim").fetchone()
         before, now = json.loads(text), json.loads(json.dumps(run))
@@ -85,8 +110,8 @@ class Store:
     def add_replies(self, replied: Sequence[tuple[Item, Reply]]) -> None:
         """Keep replies, all or none of them; those that are missing are not kept."""
         rows = [(*item.key, json.dumps(asdict(reply))) for item, reply in replied if reply.text is not None]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", rows)
+        with self._explained(), self._db:
+            self._db.executemany("INSERT INTO replies VALUES (?, ?, ?)", rows)
 
     def scores(self) -> dict[Key, Scored]:
         """Return all complete scores so far."""
@@ -96,8 +121,8 @@ class Store:
     def add_scores(self, scored: Iterable[tuple[Item, Scored]]) -> None:
         """Keep scores; where one is missing, the item's are not kept, so that the next call tries again."""
         rows = [(*item.key, json.dumps(asdict(scores))) for item, scores in scored if not scores.reasons]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows)
+        with self._explained(), self._db:
+            self._db.executemany("INSERT INTO scores VALUES (?, ?, ?)", rows)
 
 
 def _short(value: Any) -> str:

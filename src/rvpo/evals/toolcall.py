@@ -84,7 +84,7 @@ class ToolCall:
         return {"data": digest, "rows": len(self._rows)}
 
     def items(self) -> list[Item]:
-        """Return the rows in their order. An id depends on its row alone, so that runs on overlapping ranges pair."""
+        """Return the rows in their order. An id depends on its row alone."""
         return [
             Item(id, messages, labels={"reference": _KINDS[_calls(answer), "<response>" in answer]})
             for id, (messages, answer) in self._rows.items()

@@ -27,6 +27,7 @@ import yaml
 
 from rvpo.doctor import constraints
 from rvpo.errors import ConfigError
+from rvpo.files import model_digest
 from rvpo.judges.mixed import RULE, MixedJudge
 from rvpo.rewards.registry import load_object
 from rvpo.rewards.rubric import Judge, RubricReward
@@ -101,7 +102,8 @@ def identity(spec: Any) -> dict[str, Any]:
     """Return what decides the verdicts of the judge of a spec, as plain JSON for records.
 
     That of an endpoint judge is its :meth:`~rvpo.judges.EndpointJudge.identity`, without server, key, cache and limits.
-    The options of a class of yours, which could hold anything, are there by their digest alone.
+    The options of a class of yours, which could hold anything, are there by their digest alone, as are the
+    weights of a local judge that lie in a folder.
 
     Raises:
         ConfigError: see :func:`load_judge`.
@@ -115,6 +117,10 @@ def identity(spec: Any) -> dict[str, Any]:
     if kind == "endpoint":
         judge = _make(_class(kind), {**options, "cache": None}, f"judge of kind {kind!r}")
         return cast("dict[str, Any]", judge.identity())
+    if kind == "local":
+        kept = {key: value for key, value in options.items() if key not in ("device", "batch_tokens")}
+        folder = Path(str(options.get("model"))).expanduser()
+        return {"kind": kind, **kept, **({"sha256": model_digest(folder)} if folder.is_dir() else {})}
     if kind in OURS:
         return {"kind": kind, **options}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()

@@ -17,6 +17,8 @@ from email.utils import parsedate_to_datetime
 MAX_BACKOFF = 30.0  # seconds
 MAX_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again after this
 
+_random = random.Random()  # the global one is a training's
+
 sleep = asyncio.sleep  # a name of our own, so that tests can record what was slept without slowing the loop
 
 
@@ -47,7 +49,7 @@ class Pace:
         if at > now:
             await sleep(at - now)
         while (pause := self._paused_until - time.monotonic()) > 0:
-            await sleep(pause * (1.0 + random.random() / 10))  # not all at the same moment
+            await sleep(pause * (1.0 + _random.random() / 10))  # not all at the same moment
 
     def settle(self, estimated: int, used: int) -> None:
         """Correct the pace by what a call really took."""
@@ -62,7 +64,7 @@ class Pace:
 
 def backoff(attempt: int) -> float:
     """Return the seconds to wait after failed attempt 0, 1, …: exponential, with full jitter."""
-    return random.uniform(0.0, min(MAX_BACKOFF, 0.5 * 2.0 ** min(attempt, 10)))
+    return _random.uniform(0.0, min(MAX_BACKOFF, 0.5 * 2.0 ** min(attempt, 10)))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

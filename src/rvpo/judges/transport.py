@@ -217,4 +217,4 @@ def _first_token(position: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
 
 
 def _count(value: object) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < 1 << 53 else 0

@@ -13,15 +13,17 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
-from trl.models import unwrap_model_for_generation
+from trl.distributed import DistributedBackend
+from trl.models.utils import disable_gradient_checkpointing
 
-from rvpo.errors import ConfigError, RVPOError
+from rvpo.errors import ConfigError, EngineError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply
 from rvpo.evals.local import LocalPolicy
 from rvpo.evals.models import Replied
@@ -42,9 +44,11 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
         heldout = ToolCall("heldout.jsonl", limit=64)
         trainer.add_callback(BenchmarkCallback(trainer, {"heldout": heldout}, every=50))
 
-    Works with every trainer of TRL. All processes generate, each a share of the items; the first one scores. Random
-    numbers of the training are left as they are. Before training an error ends the run; later it is logged, and that
-    evaluation is absent.
+    Works with every trainer of TRL, where each process holds the whole model. All processes generate, each a share of
+    the items; the first one scores, and the others wait for as long as the trainer's ``ddp_timeout`` (30 minutes
+    unless set) allows: raise it for a slow judge. Random numbers of the training are left as they are. Before training
+    an error of one process ends all of them; later it is logged, and that evaluation is absent. Evaluations beyond the
+    step from which training starts, of an earlier training in the same folder, are removed.
     """
 
     def __init__(
@@ -68,19 +72,24 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
             folder: of the records; None is ``evals`` in the trainer's ``output_dir``.
 
         Raises:
-            ConfigError: a number below 1, or no benchmark.
+            ConfigError: a number below 1, no benchmark, or a model that is sharded over processes.
         """
         for name, value in (("every", every), ("batch_size", batch_size)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name} is {value!r}, allowed is a whole number of at least 1")
         if not benchmarks:
             raise ConfigError("benchmarks is empty, allowed is at least one: name it, or leave the callback out")
+        _check_whole(trainer)
         self._trainer, self._benchmarks, self._every = trainer, dict(benchmarks), every
         self._generation, self._batch_size = dict(generation or {}), batch_size
         self._folder = folder or Path(trainer.args.output_dir) / "evals"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Evaluate the start; a resumed run has done so."""
+        """Remove what an earlier training left beyond this step, and evaluate the start; a resumed run has done so."""
+        with _together():
+            if state.is_world_process_zero:
+                for name in self._benchmarks:
+                    self._forget(name, state.global_step)
         if state.global_step == 0:
             self._evaluate(0)
 
@@ -101,47 +110,97 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
         for name, benchmark in self._benchmarks.items():
             try:
                 self._one(name, benchmark, step)
-            except RVPOError:
+            except Exception:  # a full disk or a GPU's memory as much as a judge: none is worth the training
                 if step == 0:
                     raise
-                logger.exception("benchmark %s could not be evaluated at step %d; training goes on", name, step)
+                if self._trainer.accelerator.is_main_process:
+                    logger.exception("benchmark %s could not be evaluated at step %d; training goes on", name, step)
 
     def _one(self, name: str, benchmark: Benchmark, step: int) -> None:
         generation = self._generation.get(name, benchmark.generation)
-        accelerator = self._trainer.accelerator
-        items = benchmark.items()
+        with _together():
+            replied = self._replies(benchmark.items(), generation, f"step {step}")
+        gathered = gather_object(replied)
+        with _together():
+            if self._trainer.accelerator.is_main_process:
+                replies = {item.key: reply for item, reply in gathered}
+                self._record(name, benchmark, step, replies, generation)
+
+    def _replies(self, items: Sequence[Item], generation: Generation, name: str) -> Replied:
+        """Return the replies to this process's share of the items."""
+        trainer, accelerator = self._trainer, self._trainer.accelerator
         mine = items[accelerator.process_index :: accelerator.num_processes]
-        with unwrap_model_for_generation(self._trainer.model_wrapped, accelerator) as model:
-            policy = LocalPolicy(
-                model, self._trainer.processing_class, name=f"step {step}", batch_size=self._batch_size
-            )
-            replied = asyncio.run(_collect(policy, mine, generation))
-        gathered = gather_object(replied) if accelerator.num_processes > 1 else replied
-        if accelerator.is_main_process:
-            folder = self._folder / name / f"step-{step:06d}"
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped behind its checkpoint
-            given = _Given(f"step {step}", {item.key: reply for item, reply in gathered})
-            results = evaluate(benchmark, given, folder, generation=generation, quiet=True)
-            self._history(name)
-            self._log({f"{PREFIX}/{name}/{metric}": value["mean"] for metric, value in results["metrics"].items()})
-        accelerator.wait_for_everyone()
+        model = accelerator.unwrap_model(trainer.model_wrapped)
+        with disable_gradient_checkpointing(model, trainer.args.gradient_checkpointing_kwargs):
+            policy = LocalPolicy(model, trainer.processing_class, name=name, batch_size=self._batch_size)
+            return asyncio.run(_collect(policy, mine, generation))
+
+    def _record(
+        self, name: str, benchmark: Benchmark, step: int, replies: Mapping[Key, Reply], generation: Generation
+    ) -> None:
+        """Score the replies, and write and log the results."""
+        folder = self._folder / name / f"step-{step:06d}"
+        if folder.exists():  # of a run that was stopped here
+            shutil.rmtree(folder)
+        results = evaluate(benchmark, _Given(f"step {step}", replies), folder, generation=generation, quiet=True)
+        self._write_history(name)
+        self._log({f"{PREFIX}/{name}/{metric}": value["mean"] for metric, value in results["metrics"].items()})
 
     def _log(self, values: dict[str, float | None]) -> None:
         control = self._trainer.control
         due = control.should_log  # that of the step, which a log of ours would take for done
-        # Not TRL's own log, which would empty the metrics of that step.
-        Trainer.log(self._trainer, values)
-        control.should_log = due
+        try:
+            # Not TRL's own log, which would empty the metrics of that step.
+            Trainer.log(self._trainer, values)
+        finally:
+            control.should_log = due
+
+    def _forget(self, name: str, start: int) -> None:
+        """Remove evaluations of steps that a training from ``start`` has still before it."""
+        ahead = [path for step, path in self._folders(name).items() if step > start or start == 0]
+        for path in ahead:
+            shutil.rmtree(path)
+        if ahead:
+            self._write_history(name)
+
+    def _folders(self, name: str) -> dict[int, Path]:
+        """Return the folders of a benchmark by step."""
+        paths = sorted((self._folder / name).glob("step-*"))
+        return {int(step): path for path in paths if (step := path.name.removeprefix("step-")).isdigit()}
 
     def _history(self, name: str) -> dict[str, Any]:
-        """Write and return the history of a benchmark, as its folders have it."""
-        folder = self._folder / name
-        steps = {}
-        for path in sorted(folder.glob("step-*/results.json")):
-            steps[int(path.parent.name.removeprefix("step-"))] = json.loads(path.read_text("utf-8"))
-        history = summary(steps, self._benchmarks[name].primary)
-        write(folder / "history.json", json.dumps(history, indent=1) + "\n")
-        return history
+        """Return the history of a benchmark, as its folders have it."""
+        results = {step: path / "results.json" for step, path in self._folders(name).items()}
+        steps = {step: json.loads(path.read_text("utf-8")) for step, path in results.items() if path.exists()}
+        return summary(steps, self._benchmarks[name].primary)
+
+    def _write_history(self, name: str) -> None:
+        write(self._folder / name / "history.json", json.dumps(self._history(name), indent=1) + "\n")
+
+
+def _check_whole(trainer: Trainer) -> None:
+    backend = DistributedBackend(trainer.accelerator)
+    if not (backend.is_zero3 or backend.is_fsdp):
+        return
+    # Each call of a sharded model is one of all processes, but their shares of the items differ.
+    raise ConfigError(
+        f"benchmarks during training, and a model sharded by {'DeepSpeed ZeRO-3' if backend.is_zero3 else 'FSDP'}; "
+        "allowed are one process, and several with the whole model each (DDP): leave the benchmarks out, and evaluate "
+        "the saved checkpoints with rvpo eval"
+    )
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Wait for all processes; where one failed, it raises its own error and every other one an EngineError."""
+    try:
+        yield
+    except Exception as error:
+        gather_object([f"{type(error).__name__}: {error}"])
+        raise
+    for process, failure in enumerate(gather_object([""])):
+        if failure:
+            raise EngineError(f"an evaluation failed in process {process}: {failure}")
 
 
 class _Given:
