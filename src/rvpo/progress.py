@@ -16,19 +16,20 @@ _LOG_SECONDS = 30.0
 class Progress:
     """Tells on stderr how much of a total is done; a context manager."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
         """Begin.
 
         Args:
             what: is counted, in the plural.
             total: number of it.
+            done: how much was done before.
         """
-        self.done = 0
+        self.done = done
         self._what, self._total = what, total
         self._on_terminal = sys.stderr.isatty()
         columns = (what, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
         self._bar = Bar(*columns, console=Console(stderr=True), disable=not self._on_terminal)
-        self._task = self._bar.add_task("", total=total, told="")
+        self._task = self._bar.add_task("", total=total, completed=done, told="")
         self._told_at = time.monotonic()
 
     def __enter__(self) -> Progress:

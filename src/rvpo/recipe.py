@@ -20,7 +20,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -98,7 +98,7 @@ class WarmStartSection(_Strict):
 class BenchmarkSection(_Strict):
     """One benchmark that is evaluated during training."""
 
-    benchmark: str = Field(pattern="^(bfcl|gpqa|healthbench|toolcall)$")
+    benchmark: Literal["bfcl", "gpqa", "healthbench", "toolcall"]
     name: str | None = Field(None, pattern=r"^\w[\w.-]*$", description="In the logs; default: the benchmark's own.")
     options: dict[str, Any] = Field({}, description="Of the benchmark's class: path, limit, …; see docs/evals.md")
     generation: dict[str, Any] = Field({}, description="max_tokens, temperature, top_p, seed.")

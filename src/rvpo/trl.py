@@ -14,7 +14,10 @@ __all__ = ["BenchmarkCallback", "RVPOConfig", "RVPOTrainer"]
 def __getattr__(name: str) -> Any:
     """Load ``BenchmarkCallback`` when it is asked for: it needs the extra ``eval``, the trainer does not."""
     if name == "BenchmarkCallback":
-        from rvpo.engines.trl.evaluation import BenchmarkCallback
+        from rvpo.evals.build import needs_extra
+
+        with needs_extra():
+            from rvpo.engines.trl.evaluation import BenchmarkCallback
 
         return BenchmarkCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")

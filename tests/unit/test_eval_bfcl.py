@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,8 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.evals import bfcl_package, tool_formats
 from rvpo.evals.bfcl import BFCL, GROUPS, LIVE, NON_LIVE
 from rvpo.evals.bfcl_package import Entry, load_package
-from rvpo.evals.items import Item, Reply, Scored
+from rvpo.evals.items import Generation, Item, Key, Reply, Scored
+from rvpo.evals.run import evaluate
 from rvpo.evals.tool_formats import OWN_WORDS, own_calls, read_template, rlla_calls, rlla_prompt
 
 ROOT = Path(__file__).parents[2]
@@ -719,6 +721,37 @@ def test_a_missing_score_is_not_a_wrong_one():
     assert mean(scored, "category:live_parallel") == 4 / 8
     assert summary["leaderboard"]["live"] == {"Python Parallel AST": 4 / 8}
     assert summary["left_out"]["relevance"] == ["live_relevance"], "no score at all decides nothing"
+
+
+class Lossy:
+    """Calls nothing where nothing is to be called, and always calls elsewhere; of ``lost`` items it has no reply."""
+
+    def __init__(self, lost: set[str]) -> None:
+        self.lost = lost
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": "lossy"}
+
+    async def replies(
+        self, items: Sequence[Item], wanted: Set[Key], generation: Generation
+    ) -> AsyncIterator[list[tuple[Item, Reply]]]:
+        call = {"name": "f", "arguments": "{}"}
+        replies = {"irrelevance": Reply("No."), "live_irrelevance": Reply("", calls=(call,))}
+        yield [
+            (item, Reply.missing("too_long") if item.id in self.lost else replies[item.labels["category"]])
+            for item in items
+        ]
+
+
+@pytest.mark.parametrize(("lost", "mean"), [(0, 0.5), (19, 0.5), (20, None)])
+def test_a_category_keeps_its_share_where_replies_are_missing(tmp_path: Path, lost: int, mean: float | None):
+    """All right in one category, all wrong in the other: 1/2, as in the leaderboard's table, however many are lost."""
+    benchmark = BFCL(["irrelevance", "live_irrelevance"], limit=20)
+    ids = [item.id for item in benchmark.items() if item.labels["category"] == "irrelevance"]
+    results = evaluate(benchmark, Lossy(set(ids[:lost])), tmp_path, quiet=True)
+    assert results["metrics"]["irrelevance"]["mean"] == (None if mean is None else pytest.approx(mean))
+    assert results["metrics"]["irrelevance"]["missing"] == lost
+    assert results["summary"]["leaderboard"]["overall"].get("Irrelevance Detection") == mean
 
 
 def test_metrics_are_those_that_are_scored():

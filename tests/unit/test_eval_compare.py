@@ -210,6 +210,45 @@ def test_weights_and_categories(tmp_path: Path):
     assert row.a == st.mean_interval(x, [f"q{i:04d}" for i in range(24)], weights=weights, strata=kinds)
 
 
+def test_a_category_keeps_its_share_where_a_run_lacks_items(tmp_path: Path):
+    # Two categories of 50 and 100 items that count the same. A meets all of "x" and none of "y"; B lacks 40 of "y",
+    # and what has no reply has no weight either. Means: (1 + 0) / 2, not (50/50 + 0) / (50/50 + 60/100)
+    kinds, weights = ["x"] * 50 + ["y"] * 100, [1 / 50] * 50 + [1 / 100] * 100
+    lacking = [*range(50, 90)]
+    x, y = [1.0] * 50 + [0.0] * 100, [1.0] * 50 + [None] * 40 + [1.0] * 60
+    reasons = {i: {"all": "reply: timeout"} for i in lacking}
+    known = [None if i in reasons else weight for i, weight in enumerate(weights)]
+    a = write_run(tmp_path / "a", {"all": x}, weights={"all": weights}, categories=kinds)
+    b = write_run(tmp_path / "b", {"all": y}, weights={"all": known}, categories=kinds, missing=reasons)
+    row, back = only_row(a, b), only_row(b, a)
+    assert (row.a.mean, row.b.mean, row.difference.mean) == pytest.approx((0.5, 1.0, 0.5))
+    assert (row.a_runs, row.b_runs) == (pytest.approx((0.5,)), pytest.approx((1.0,)))
+    assert (row.difference.items, row.asked) == (110, 150)
+    assert (back.a, back.b, back.p) == (row.b, row.a, row.p)
+    # The same of two seeds on both sides
+    c, d = (
+        write_run(tmp_path / name, {"all": s}, weights={"all": w}, categories=kinds, missing=m)
+        for name, s, w, m in (("c", x, weights, {}), ("d", y, known, reasons))
+    )
+    seeds = only_row(f"A={a},{c}", f"B={b},{d}")
+    assert seeds.test == "over_seeds"
+    assert (seeds.a.mean, seeds.difference.mean) == pytest.approx((0.5, 0.5))
+
+
+def test_a_category_of_which_no_item_is_paired(tmp_path: Path):
+    kinds, weights = ["x"] * 4 + ["y"] * 2, [1 / 4] * 4 + [1 / 2] * 2
+    scores = {"accuracy": [1, 0, 1, 0, 1, 1], "all": [1, 0, 1, 0, 1, 1]}
+    lost = {"accuracy": [1, 0, 1, 0, None, None], "all": [1, 0, 1, 0, None, None]}
+    reasons = {i: dict.fromkeys(scores, "reply: timeout") for i in (4, 5)}
+    a = write_run(tmp_path / "a", scores, weights={"all": weights}, categories=kinds)
+    b = write_run(tmp_path / "b", lost, weights={"all": weights}, categories=kinds, missing=reasons)
+    accuracy, weighted = compare([a, b]).rows["b"]
+    assert accuracy.p == 1.0
+    assert (weighted.p, weighted.a.mean, weighted.difference.mean) == (None, None, None)
+    assert (weighted.difference.items, weighted.asked) == (4, 6)
+    assert weighted.verdict == "cannot tell: no item of category 'y' is scored in all runs"
+
+
 # --- families ----------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +313,33 @@ def test_several_runs_on_one_side_speak_of_checkpoints(tmp_path: Path):
 
 
 # --- output ------------------------------------------------------------------------------------------------------
+
+
+def test_rounding_is_no_finding(tmp_path: Path):
+    # Three equal runs of 0.1 have the mean 0.10000000000000002, which is not higher than 0.1
+    a = write_run(tmp_path / "a", {"score": [0.1] * 20})
+    b = ",".join(write_run(tmp_path / f"b{i}", {"score": [0.1] * 20}) for i in range(3))
+    for row in (only_row(a, f"gdpo={b}"), only_row(f"gdpo={b}", a)):
+        assert (row.p, row.difference.mean, row.verdict) == (1.0, 0.0, "cannot tell: no item differs")
+    c = ",".join(write_run(tmp_path / f"c{i}", {"score": [0.1] * 20}) for i in range(2))
+    row = only_row(f"gdpo={b}", f"lift={c}")
+    assert (row.test, row.p, row.verdict) == ("over_seeds", 1.0, "cannot tell: no item differs")
+    assert row.a.low is None
+    assert json.loads(json.dumps(compare([f"gdpo={b}", f"lift={c}"]).to_json(), allow_nan=False))
+
+
+def test_accuracies_have_wilsons_interval_and_others_the_bootstrap(tmp_path: Path):
+    # Item by item 1, 1/2 or 0 in both: of epochs that are 0/1, or a score's own
+    ids = [f"q{i:04d}" for i in range(12)]
+    epochs, means = [1, 1, 1, 0, 0, 0] * 4, [1, 0.5, 0] * 4
+    a, b = (write_run(tmp_path / name, {"accuracy": epochs}, epochs=2) for name in "ab")
+    assert only_row(a, b).a == st.mean_interval(means, ids, binary=True)
+    c, d = (write_run(tmp_path / name, {"score": means}) for name in "cd")
+    assert only_row(c, d).a == st.mean_interval(means, ids, binary=False) != only_row(a, b).a
+    # One run whose scores are all 1 does not make the metric an accuracy
+    e = write_run(tmp_path / "e", {"score": [1] * 12})
+    row = only_row(e, d)
+    assert (row.a, row.test) == (st.Interval(1.0, None, None, 12), "sign_flip")
 
 
 def test_tables_and_json(tmp_path: Path):

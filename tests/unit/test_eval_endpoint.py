@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,3 +184,34 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tmp_path: Pa
         result.pop("seconds_of_last_call")
     assert run == uninterrupted
     assert pq.read_table(tmp_path / "run" / "items.parquet").equals(pq.read_table(tmp_path / "whole" / "items.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["eval", "gpqa", "m", "--data", "x.csv"],
+            "No module named 'scipy'.*pip install -c constraints.txt -e '.\\[eval\\]'",
+        ),
+        (["eval", "compare", "a", "b"], "No module named 'scipy'.*the extra eval"),
+    ],
+)
+def test_an_environment_without_the_extra_is_told_what_to_install(words: list[str], told: str):
+    code = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "scipy":
+            raise ModuleNotFoundError("No module named 'scipy'")
+
+sys.meta_path.insert(0, Blocked())
+sys.argv[1:] = {words!r}
+from rvpo.cli import main
+main()
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(told, done.stderr, re.DOTALL)

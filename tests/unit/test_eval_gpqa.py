@@ -240,10 +240,13 @@ def test_a_row_that_is_malformed_is_named_by_file_row_line_and_field(tmp_path: P
 def test_files_that_are_no_table_of_questions(tmp_path: Path):
     with pytest.raises(DataError, match=r"absent\.csv: saw no such file; .* or take the hub's Idavidrein/gpqa"):
         GPQA(tmp_path / "absent.csv")
-    with pytest.raises(DataError, match=r"no column 'Subdomain'; allowed: the columns \['Correct Answer'"):
+    with pytest.raises(DataError, match=r"no column 'Subdomain' among \['Record ID'.*allowed: the columns Record ID"):
         GPQA(write(tmp_path / "a.csv", [row()], COLUMNS[:-1]))
     with pytest.raises(DataError, match="saw 0 rows"):
         GPQA(write(tmp_path / "b.csv", []))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(DataError, match="saw an empty file; allowed: the columns Record ID"):
+        GPQA(tmp_path / "empty.csv")
     path = write(tmp_path / "c.csv", [row()])
     path.write_text(path.read_text(encoding="utf-8") + "only,three,cells\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"row 1 \(line 3\): saw 3 cells; allowed: 8, as in the header"):
@@ -309,9 +312,10 @@ def test_summary_shows_a_favourite_letter_and_leaves_out_what_has_no_reply(tmp_p
     assert summary["accuracy_by_epoch"] == {str(epoch): right[epoch] / 2 for epoch in range(4)}
     assert sum(right.values()) == 1.0  # B is right in one of four epochs
     assert summary["chosen"] == {"B": 0.5, "None": 0.5}
+    assert summary["notes"] == ["letters chosen: B 50%, None 50%"]
     assert summary["correct"] == dict.fromkeys(LETTERS, 0.25)
     gone = [(items[0], Scored.missing(benchmark.metrics(items[0]), "reply: timeout")), *scored[1:]]
     assert benchmark.summary(gone)["accuracy_by_epoch"]["0"] == 0.0  # r2 alone
     nothing = [(item, Scored.missing(benchmark.metrics(item), "reply: timeout")) for item in items]
-    assert benchmark.summary(nothing) == {"accuracy_by_epoch": {}, "chosen": {}, "correct": {}}
+    assert benchmark.summary(nothing) == {"accuracy_by_epoch": {}, "chosen": {}, "correct": {}, "notes": []}
     assert benchmark.metrics(items[1]) == ["accuracy", "answered", "domain:Biology"]

@@ -133,6 +133,7 @@ def test_scores_by_hand(write: Callable[..., Path]):
     assert three.scores == dict.fromkeys(("score", "theme:b", "axis:accuracy"), (1.5 - 6) / 1.5)
     assert one.details["verdicts"][2] == {
         "id": "c2",
+        "text": "met: rude",
         "points": -4.0,
         "value": 1.0,
         "reason": None,

@@ -55,6 +55,9 @@ class Lengths:
         return {"seen": len(scored)}
 
 
+MANY = [f"{letter}{number}" for letter in "abcdefgh" for number in range(8)]
+
+
 class Speaker:
     """Replies with as many words as the item's number in the alphabet, in batches; some items have no reply."""
 
@@ -170,10 +173,25 @@ def test_another_run_does_not_get_into_a_folder(tmp_path: Path):
         evaluate(changed, Speaker(), tmp_path, quiet=True)
 
 
-MANY = [f"{letter}{number}" for letter in "abcdefgh" for number in range(8)]
-
-
 @pytest.mark.parametrize("reason", ["connection", "rejected"])
+def test_a_folder_without_a_reply_is_free(tmp_path: Path):
+    """The first try may have had a wrong option or a server that was down."""
+    with pytest.raises(ModelError):
+        evaluate(Lengths(MANY), Speaker(lost=set(MANY), reason="connection"), tmp_path, quiet=True)
+    results = evaluate(Lengths(), Speaker("another"), tmp_path, quiet=True)
+    assert results["model"] == {"name": "another"}
+    with pytest.raises(ConfigError, match=r"model\.name"):
+        evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
+
+
+def test_what_a_reader_must_know_is_shown(tmp_path: Path):
+    class Noted(Lengths):
+        def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
+            return {"notes": ["the judge says yes to everything"]}
+
+    assert "the judge says yes to everything" in table(evaluate(Noted(), Speaker(), tmp_path, quiet=True))
+
+
 def test_a_model_that_never_replies_ends_the_run_early(reason: str, tmp_path: Path):
     silent = Speaker(lost=set(MANY), reason=reason)
     with pytest.raises(ModelError, match=f"no reply to 16 items in a row; the last is missing for {reason}"):

@@ -199,7 +199,8 @@ class BFCL:
             table: {cell: cells[source] for cell, source in row.items() if source in cells}
             for table, row in _TABLES.items()
         }
-        return {"leaderboard": tables, "left_out": left_out}
+        notes = [f"{name} is left out: no score for {', '.join(absent)}" for name, absent in left_out.items()]
+        return {"leaderboard": tables, "left_out": left_out, "notes": notes}
 
     @cached_property
     def _all(self) -> dict[str, list[Entry]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,9 +27,9 @@ Out = Annotated[
     Path | None, typer.Option(help="The run's folder; called again, it goes on. Default: runs/evals/BENCHMARK/MODEL.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only so many items, always the same ones.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest reply. Default: the benchmark's.")]
-Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the benchmark's.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus of sampling. Default: the benchmark's.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest reply. Default: see above.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: see above.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus of sampling. Default: see above.")]
 Seed = Annotated[int, typer.Option(help="Of sampling. A server is sent one where it is not 0.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Local models: items generated together.")]
 Dtype = Annotated[str | None, typer.Option(help="Local models: float32, bfloat16 or float16.")]
@@ -64,7 +62,10 @@ def healthbench(
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     extra_body: ExtraBody = None,
 ) -> None:
-    """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them."""
+    """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them.
+
+    Replies have up to 2048 tokens at temperature 0.5, as there.
+    """
     _run("healthbench", {"path": data, "judge": judge, "subset": subset, "limit": limit}, locals())
 
 
@@ -90,7 +91,10 @@ def gpqa(
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     extra_body: ExtraBody = None,
 ) -> None:
-    """Multiple-choice questions of graduate level, with a chain of thought."""
+    """Multiple-choice questions of graduate level, with a chain of thought.
+
+    Replies have up to 2048 tokens at temperature 0.5, as in simple-evals.
+    """
     _run("gpqa", {"path": data, "epochs": epochs, "seed": order_seed, "limit": limit}, locals())
 
 
@@ -121,7 +125,10 @@ def bfcl(
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     extra_body: ExtraBody = None,
 ) -> None:
-    """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval."""
+    """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval.
+
+    Replies have up to 4096 tokens, greedily.
+    """
     options = {"categories": categories, "prompting": prompting, "template": rlla_template, "limit": limit}
     _run("bfcl", options, locals())
 
@@ -148,7 +155,10 @@ def toolcall(
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     extra_body: ExtraBody = None,
 ) -> None:
-    """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them."""
+    """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them.
+
+    Replies have up to 512 tokens, greedily.
+    """
     options = {
         "path": data,
         "layout": layout,
@@ -179,7 +189,9 @@ def compare(
     """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise ConfigError(f"--out is {str(out)!r}, allowed is a file that ends in .json or .md: rename it")
-    with _explained():
+    from rvpo.evals.build import needs_extra
+
+    with needs_extra():
         from rvpo.evals.compare import compare as compared
         from rvpo.files import write
 
@@ -197,7 +209,9 @@ def compare(
 
 
 def _folder(benchmark: str, model: str, out: Path | None) -> Path:
-    name = model.partition("#")[2] if model.startswith(("http://", "https://")) else model
+    """Return the folder of a run; a model's folder gives its last two names, as in my-run-checkpoint-100."""
+    at_server = model.startswith(("http://", "https://"))
+    name = model.partition("#")[2] if at_server else "-".join(Path(model).resolve().parts[-2:])
     return out or Path("runs/evals") / benchmark / re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
@@ -205,8 +219,9 @@ def _run(name: str, options: dict[str, Any], given: dict[str, Any]) -> None:
     """Evaluate with the options of a command (its local variables), and print the results."""
     folder = _folder(name, given["model"], given["out"])
     chosen = {key: given[key] for key in ("max_tokens", "temperature", "top_p") if given[key] is not None}
-    with _explained():
-        from rvpo.evals.build import generation_of, load_benchmark
+    from rvpo.evals.build import generation_of, load_benchmark, needs_extra
+
+    with needs_extra():
         from rvpo.evals.models import load_policy
         from rvpo.evals.run import evaluate, table
 
@@ -229,19 +244,6 @@ def _run(name: str, options: dict[str, Any], given: dict[str, Any]) -> None:
             raise typer.Exit(130) from None
     typer.echo(table(results))
     typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Say what to install where a package is absent."""
-    try:
-        yield
-    except ImportError as error:
-        from rvpo.doctor import constraints
-
-        raise ConfigError(
-            f"{error}; rvpo eval needs the extra eval: pip install -c {constraints()} -e '.[eval]' in the clone"
-        ) from error
 
 
 def _mapping(text: str | None) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpo.data.generic import read_hub, require_columns
+from rvpo.data.generic import read_hub
 from rvpo.data.records import Place, Row, Rows, require_text, source_error
 from rvpo.errors import ConfigError, DataError
 from rvpo.evals.items import Generation, Item, Reply, Scored
@@ -90,8 +90,8 @@ class GPQA:
         """Return the digest of the questions asked, epochs, seed, and the version of inspect-ai, whose texts it is."""
         asked = json.dumps([self._questions[id] for id in self._asked], sort_keys=True)
         return {
+            "questions": len(self._asked),  # before the digest: it explains better why two runs differ
             "data": hashlib.sha256(asked.encode()).hexdigest(),
-            "questions": len(self._asked),
             "epochs": self.epochs,
             "seed": self.seed,
             "evaluator": f"inspect-ai {self._evaluator.version}: multiple_choice(cot=True), choice()",
@@ -137,10 +137,12 @@ class GPQA:
         by_epoch: dict[str, list[float]] = {}
         for item, one in sorted(had, key=lambda pair: pair[0].epoch):
             by_epoch.setdefault(str(item.epoch), []).append(one.scores["accuracy"] or 0.0)
+        chosen = _shares([one.details["letter"] for _, one in had])
         return {
             "accuracy_by_epoch": {epoch: sum(values) / len(values) for epoch, values in by_epoch.items()},
-            "chosen": _shares([one.details["letter"] for _, one in had]),
+            "chosen": chosen,
             "correct": _shares([one.details["correct"] for _, one in had]),
+            "notes": [f"letters chosen: {', '.join(f'{k} {v:.0%}' for k, v in chosen.items())}"] if chosen else [],
         }
 
 
@@ -233,7 +235,9 @@ def _read_csv(path: Path) -> Rows:
 
 def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[Place, Row]]:
     header: list[str] = next(reader, [])
-    require_columns(str(path), header, set(COLUMNS))
+    if absent := [name for name in COLUMNS if name not in header]:
+        seen = f"no column {', '.join(map(repr, absent))} among {header}" if header else "an empty file"
+        raise source_error(str(path), seen, f"the columns {', '.join(COLUMNS)}", "name gpqa_diamond.csv")
     line = reader.line_num + 1
     for index, cells in enumerate(cells for cells in reader if cells):  # the csv module gives [] for a blank line
         place = Place(str(path), index, line)

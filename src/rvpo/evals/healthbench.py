@@ -173,14 +173,18 @@ class HealthBench:
         given = [verdict for _, scores in scored for verdict in scores.details.get("verdicts", ())]
         reasons = Counter(str(verdict["reason"]) for verdict in given if verdict["value"] is None)
         missing, met = sum(reasons.values()), [v["value"] for v in given if v["value"] is not None]
+        met_share = math.fsum(met) / len(met) if met else None
+        whose = "HealthBench's own" if self.grader == "simple-evals" else "not HealthBench's own: compare with no other"
+        found = "none" if met_share is None else f"{met_share:.0%} met"
         return {
+            "notes": [f"grader: {whose}; {len(given)} verdicts, {missing} missing, {found}"],
             "grader": self.grader,
             "aggregates": {name: score and asdict(score) for name, score in aggregates.items()},
             "verdicts": {
                 "criteria": len(given),
                 "missing": missing,
                 "missing_share": missing / len(given) if given else None,
-                "met_share": math.fsum(met) / len(met) if met else None,
+                "met_share": met_share,
                 "reasons": dict(reasons),
             },
             "judge": {key: value if math.isfinite(value) else None for key, value in self._judge.usage().items()},
@@ -215,6 +219,7 @@ def healthbench(
 
     if isinstance(judge, str) and judge.startswith(("http://", "https://")):
         judge = {**short_form(judge), "ask": "healthbench"}
+    _read(Path(path))  # its mistakes are cheaper than loading a judge
     built = load_judge(with_cache(judge, Path(folder) / "judge.sqlite"))
     return HealthBench(path, built, identity(judge), subset=subset, limit=limit)
 
@@ -223,6 +228,9 @@ def _read(path: Path) -> list[_Example]:
     """Return all examples of a file, checked."""
     from rvpo.data import load_prompts
 
+    if path.is_file() and not path.read_bytes()[:64].lstrip(b"\xef\xbb\xbf \n").startswith(b"{"):
+        allowed = "HealthBench's JSONL, an object with prompt, rubrics, prompt_id and example_tags a line"
+        raise DataError(f"{path}: saw a file that does not begin with an object; allowed: {allowed}; check the path")
     examples: dict[str, _Example] = {}
     for number, row in enumerate(load_prompts(path, layout="healthbench")):
         try:
@@ -261,8 +269,8 @@ def _scored(example: _Example, verdicts: Sequence[Verdict]) -> Scored:
         if scores[name] is None
     }
     details = [
-        {"id": criterion.id, "points": criterion.points, "value": verdict.value, "reason": verdict.reason,
-         "explanation": verdict.detail}
+        {"id": criterion.id, "text": criterion.text, "points": criterion.points, "value": verdict.value,
+         "reason": verdict.reason, "explanation": verdict.detail}
         for criterion, verdict in zip(example.rubric.criteria, verdicts, strict=True)
     ]  # fmt: skip
     return Scored(scores, reasons, details={"verdicts": details})

@@ -175,5 +175,8 @@ class Benchmark(Protocol):
         ...
 
     def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
-        """Return the benchmark's own aggregates as plain JSON, such as a leaderboard's; ``{}`` where it has none."""
+        """Return the benchmark's own aggregates as plain JSON, such as a leaderboard's; ``{}`` where it has none.
+
+        ``notes``, a list of texts, is what a reader of the scores must know: it is shown below them.
+        """
         ...

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 from rvpo.doctor import installed
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
@@ -103,8 +103,11 @@ def _distinct(benchmark: Benchmark) -> list[Item]:
     return items
 
 
-def _shown(what: str, quiet: bool) -> Callable[[int], AbstractContextManager[Progress | None]]:
-    return lambda total: nullcontext() if quiet or not total else Progress(what, total)
+_Shown: TypeAlias = Callable[[int, int], AbstractContextManager[Progress | None]]  # of (total, done before)
+
+
+def _shown(what: str, quiet: bool) -> _Shown:
+    return lambda total, done: nullcontext() if quiet or total == done else Progress(what, total, done)
 
 
 async def _reply(
@@ -113,7 +116,7 @@ async def _reply(
     policy: Policy,
     generation: Generation,
     store: Store,
-    shown: Callable[[int], AbstractContextManager[Progress | None]],
+    shown: _Shown,
 ) -> None:
     """Add a reply to each item that has none."""
     wanted = {item.key for item in items} - replies.keys()
@@ -122,7 +125,7 @@ async def _reply(
     most = _IN_A_ROW if replies else min(_IN_A_ROW, len(wanted))
     first = not replies  # nothing was ever had: a request that is rejected says that all will be
     tokens, lost, in_a_row, started = 0, 0, 0, time.monotonic()
-    with shown(len(wanted)) as bar:
+    with shown(len(items), len(items) - len(wanted)) as bar:
         async for batch in policy.replies(items, frozenset(wanted), generation):
             store.add_replies(batch)
             for item, reply in batch:
@@ -148,7 +151,7 @@ async def _score(
     replies: dict[Key, Reply],
     scored: dict[Key, Scored],
     store: Store,
-    shown: Callable[[int], AbstractContextManager[Progress | None]],
+    shown: _Shown,
 ) -> None:
     """Add the scores of each item that has none; those of an item without a reply are missing for its reason."""
     for item in items:
@@ -156,7 +159,7 @@ async def _score(
             scored[item.key] = Scored.missing(benchmark.metrics(item), f"reply: {replies[item.key].reason}")
     open_items = [item for item in items if item.key not in scored]
     lost = in_a_row = 0
-    with shown(len(open_items)) as bar:
+    with shown(len(items), len(items) - len(open_items)) as bar:
         for start in range(0, len(open_items), _CHUNK):
             chunk = open_items[start : start + _CHUNK]
             new = await benchmark.score([(item, replies[item.key]) for item in chunk])
@@ -277,7 +280,7 @@ def table(results: dict[str, Any]) -> str:
         between = "" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
         mean = "-" if value["mean"] is None else f"{value['mean']:.3f}"
         lines.append(f"{name:<{width}}  {mean:>7}  {between:>18}  {value['items']:>6}  {value['missing']:>7}")
-    notes = []
+    notes = list(results["summary"].get("notes", []))
     if lost := results["replies_missing"]:
         notes.append(f"{sum(lost.values())} replies are missing {lost}: the same command asks for them again")
     if cut := results["cut_off"]:

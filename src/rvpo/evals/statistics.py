@@ -393,7 +393,7 @@ def _by_item(
 
 
 def _means(rows: Array, item: NDArray[np.intp], items: int) -> Array:
-    """Return the mean of each item's rows, NaN where all are; equal ones are kept exactly."""
+    """Return the mean of each item's rows, those that are NaN left out; NaN where all are."""
     known = ~np.isnan(rows)
     with np.errstate(invalid="ignore"):
         return np.bincount(item[known], rows[known], items) / np.bincount(item[known], minlength=items)

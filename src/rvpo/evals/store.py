@@ -79,7 +79,7 @@ class Store:
             ) from error
 
     def claim(self, run: dict[str, Any]) -> None:
-        """Take the folder for a run, or find that it is this run's already.
+        """Take the folder for a run, or find that it is this run's already. One without replies is free.
 
         Args:
             run: what tells it from others, as plain JSON: benchmark, model, settings, generation.
@@ -88,6 +88,7 @@ class Store:
             ConfigError: the folder is another run's; the message names the first difference.
         """
         with self._explained(), self._db:
+            self._db.execute("DELETE FROM claim WHERE NOT EXISTS (SELECT * FROM replies)")
             self._db.execute("INSERT OR IGNORE INTO claim VALUES (1, ?)", (json.dumps(run, sort_keys=True),))
         (text,) = self._db.execute("SELECT value FROM claim").fetchone()
         before, now = json.loads(text), json.loads(json.dumps(run))

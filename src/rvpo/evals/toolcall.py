@@ -81,7 +81,7 @@ class ToolCall:
     def settings(self) -> dict[str, Any]:
         """Return digest and number of the rows."""
         digest = hashlib.sha256(json.dumps(list(self._rows)).encode()).hexdigest()  # an id is a digest of its row
-        return {"data": digest, "rows": len(self._rows)}
+        return {"rows": len(self._rows), "data": digest}
 
     def items(self) -> list[Item]:
         """Return the rows in their order. An id depends on its row alone."""

@@ -239,6 +239,8 @@ def short_form(spec: str) -> Any:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"judge {spec!r} cannot be read: {error}") from error
+        raise ConfigError(
+            f"judge {spec!r} cannot be read ({error}); allowed is a YAML file with `kind: …`: check the path"
+        ) from error
     # A recipe's section may be pasted with its heading.
     return values["judge"] if isinstance(values, dict) and isinstance(values.get("judge"), dict) else values

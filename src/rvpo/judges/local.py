@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from rvpo.errors import ConfigError, JudgeError
 from rvpo.judges.local_prompt import Answer, Ids, Options, PromptEncoder
@@ -307,6 +308,7 @@ def _load(name: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:
     if not Path(name).expanduser().exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise JudgeError(f"the local judge's model is {name!r}: no such folder, and no hub id org/name; check the path")
     dtype = dtype or ("auto" if device.startswith("cuda") else "float32")
+    transformers_logging.disable_progress_bar()  # of reading weights: judging has its own
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device).eval()

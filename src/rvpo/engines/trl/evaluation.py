@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shutil
@@ -26,7 +25,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from rvpo.errors import ConfigError, EngineError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply
 from rvpo.evals.local import LocalPolicy
-from rvpo.evals.models import Replied
+from rvpo.evals.models import Replied, wait_for
 from rvpo.evals.run import evaluate
 from rvpo.files import write
 
@@ -133,7 +132,7 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
         model = accelerator.unwrap_model(trainer.model_wrapped)
         with disable_gradient_checkpointing(model, trainer.args.gradient_checkpointing_kwargs):
             policy = LocalPolicy(model, trainer.processing_class, name=name, batch_size=self._batch_size)
-            return asyncio.run(_collect(policy, mine, generation))
+            return wait_for(_collect(policy, mine, generation))
 
     def _record(
         self, name: str, benchmark: Benchmark, step: int, replies: Mapping[Key, Reply], generation: Generation
