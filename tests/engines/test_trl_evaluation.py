@@ -165,6 +165,9 @@ def test_what_an_earlier_training_left_ahead_is_removed(tiny_model_dir: Path, tm
     assert list(history(tmp_path)["steps"]) == ["0"]
     assert [path.name for path in sorted(words.glob("step-*"))] == ["step-000000", "step-000001", "step-notes"]
     assert not (words / "step-000001" / "results.json").exists()
+    with pytest.raises(JudgeError):
+        trained(tiny_model_dir, tmp_path, Variety(fails_at=1))
+    assert history(tmp_path)["steps"] == {}
 
 
 @pytest.mark.parametrize("sharded", ["DeepSpeed ZeRO-3", "FSDP"])
@@ -234,14 +237,15 @@ def test_two_processes_share_the_items_and_their_errors(tiny_model_dir: Path, tm
     assert [row["id"] for row in rows] == NOUNS
     assert all(row["completion"] is not None for row in rows)
     assert list(history(tmp_path)["steps"]) == ["0", "3"]
-    own, told = ((tmp_path / f"said_{rank}.txt").read_text().splitlines() for rank in range(2))
-    assert own == [
+    first, second = (json.loads((tmp_path / f"result_{rank}.json").read_text()) for rank in range(2))
+    assert (first["asked"], second["asked"]) == (sorted(NOUNS[::2]), sorted(NOUNS[1::2]))
+    assert first["said"] == [
         "benchmark words could not be evaluated at step 1; training goes on: JudgeError: the judge is gone",
         "benchmark words could not be evaluated at step 2; training goes on: EngineError: an evaluation failed in "
         "process 1: RuntimeError: CUDA error",
         "JudgeError: the judge is gone",
     ]
-    assert told == ["EngineError: an evaluation failed in process 0: JudgeError: the judge is gone"]
+    assert second["said"] == ["EngineError: an evaluation failed in process 0: JudgeError: the judge is gone"]
 
 
 def result(mean: float | None) -> dict[str, Any]:
@@ -254,18 +258,20 @@ def test_the_summary_names_best_last_and_drop():
     assert (history["best"], history["last"]) == ({"step": 50, "mean": 0.8}, {"step": 150, "mean": 0.5})
     assert history["drop"] == pytest.approx(0.3)
     assert "best 0.800 at step 50, last 0.500 at step 150, 0.300 lower" in told("words", history)
-    assert "the last is the best" in told("words", summary({0: result(0.2), 9: result(0.3)}, "different"))
+    assert "nothing lost" in told("words", summary({0: result(0.2), 9: result(0.3)}, "different"))
     assert told("words", summary({0: result(None)}, "different")) == "words: no evaluation has a score"
 
 
 def two_trainings(model: Path, output: Path) -> None:
     """One of two processes: the judge fails at step 1, process 1 at step 2; then the judge fails before a training."""
-    rank, said, generate = int(os.environ["RANK"]), [], LocalPolicy._generate
+    rank, generate = int(os.environ["RANK"]), LocalPolicy._generate
+    asked, said = set(), []
 
-    def torn(policy: LocalPolicy, *arguments: Any) -> list[Reply]:
+    def torn(policy: LocalPolicy, batch: Sequence[Item], *arguments: Any) -> list[Reply]:
+        asked.update(item.id for item in batch)
         if rank == 1 and policy._name == "step 2":
             raise RuntimeError("CUDA error")
-        return generate(policy, *arguments)
+        return generate(policy, batch, *arguments)
 
     class Said(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -280,7 +286,7 @@ def two_trainings(model: Path, output: Path) -> None:
             trained(model, output / "again", Variety(fails_at=1), **options)
         except (EngineError, JudgeError) as error:
             said.append(f"{type(error).__name__}: {error}")
-    (output / f"said_{rank}.txt").write_text("\n".join(said))
+    (output / f"result_{rank}.json").write_text(json.dumps({"asked": sorted(asked), "said": said}))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,11 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
     def _one(self, name: str, benchmark: Benchmark, step: int) -> None:
         generation = self._generation.get(name, benchmark.generation)
         with _together():
-            replied = self._replies(benchmark.items(), generation, f"step {step}")
+            items = benchmark.items()
+            if step == 0 and self._trainer.accelerator.is_main_process:
+                many, most = len(items), generation.max_tokens
+                logger.info("benchmark %s: %d replies of up to %d tokens at each evaluation", name, many, most)
+            replied = self._replies(items, generation, f"step {step}")
         gathered = gather_object(replied)
         with _together():
             if self._trainer.accelerator.is_main_process:
@@ -250,8 +254,8 @@ def told(name: str, history: Mapping[str, Any]) -> str:
         return f"{name}: no evaluation has a score"
     best, last = history["best"], history["last"]
     drop = (
-        "the last is the best"
-        if best["step"] == last["step"]
+        "nothing lost"
+        if history["drop"] == 0
         else f"{history['drop']:.3f} lower (the best of several is partly luck: see rvpo eval compare)"
     )
     return (
