@@ -381,6 +381,17 @@ def refused(error: type[Exception], match: str, *runs: str, **options: Any) -> N
         compare(runs, **options)
 
 
+def test_one_checkpoint_is_not_two_seeds(tmp_path: Path, a: str):
+    same = {"name": "m", "sha256": "1"}
+    b, c, d = (
+        write_run(tmp_path / name, {"accuracy": [1, 0, 1]}, model=same | {"sha256": sha})
+        for name, sha in (("b", "1"), ("c", "1"), ("d", "2"))
+    )
+    refused(ConfigError, "twin holds the same weights twice", a, f"twin={b},{c}")
+    assert compare([a, f"seeds={b},{d}"]).rows
+    assert compare([b, c]).rows  # two runs of one model may be compared
+
+
 def test_arguments_that_cannot_work(tmp_path: Path, a: str):
     b = write_run(tmp_path / "b", {"accuracy": [1, 0, 1]})
     refused(ConfigError, "0 runs to compare")

@@ -173,7 +173,6 @@ def test_another_run_does_not_get_into_a_folder(tmp_path: Path):
         evaluate(changed, Speaker(), tmp_path, quiet=True)
 
 
-@pytest.mark.parametrize("reason", ["connection", "rejected"])
 def test_a_folder_without_a_reply_is_free(tmp_path: Path):
     """The first try may have had a wrong option or a server that was down."""
     with pytest.raises(ModelError):
@@ -192,6 +191,7 @@ def test_what_a_reader_must_know_is_shown(tmp_path: Path):
     assert "the judge says yes to everything" in table(evaluate(Noted(), Speaker(), tmp_path, quiet=True))
 
 
+@pytest.mark.parametrize("reason", ["connection", "rejected"])
 def test_a_model_that_never_replies_ends_the_run_early(reason: str, tmp_path: Path):
     silent = Speaker(lost=set(MANY), reason=reason)
     with pytest.raises(ModelError, match=f"no reply to 16 items in a row; the last is missing for {reason}"):

@@ -200,6 +200,10 @@ def _groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
     if len(set(names)) < len(names) or "" in names:
         raise ConfigError(f"names are {', '.join(map(repr, names))}, allowed is each once: use NAME=FOLDER")
     groups = {name: [read_run(path) for path in paths] for name, paths in named}
+    for name, group in groups.items():
+        weights = [run.weights for run in group if run.weights]
+        if len(set(weights)) < len(weights):
+            raise ConfigError(f"{name} holds the same weights twice, allowed are training seeds: give each once")
     first, *rest = [run for group in groups.values() for run in group]
     for run in rest:
         require_comparable(first, run)

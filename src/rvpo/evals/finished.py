@@ -47,6 +47,7 @@ class FinishedRun:
         benchmark: its name.
         primary: the benchmark's main metric.
         model: name of the model.
+        weights: digest of its weights, None where the run has none.
         settings: of the benchmark.
         generation: how replies were generated.
         metrics: name -> scores.
@@ -57,6 +58,7 @@ class FinishedRun:
     benchmark: str
     primary: str
     model: str
+    weights: str | None
     settings: Mapping[str, Any]
     generation: Mapping[str, Any]
     metrics: Mapping[str, Scores]
@@ -90,6 +92,7 @@ def read_run(folder: Path) -> FinishedRun:
             found["benchmark"],
             found["primary"],
             found["model"]["name"],
+            found["model"].get("sha256"),
             dict(found["settings"]),
             dict(found["generation"]),
             metrics,
