@@ -1,4 +1,4 @@
-"""The commands of ``rvpo eval``: each offers its own options and those of every model, and names them as its class does."""
+"""The commands of ``rvpo eval``: their own options, those of every model, and names as the classes have them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_words_that_no_benchmark_knows_are_refused(tmp_path: Path):
         load_benchmark("gpqa", {"data": "x.csv"}, tmp_path)
     with pytest.raises(ConfigError, match="its options are path, judge, subset, limit"):
         load_benchmark("healthbench", {"path": "x.jsonl", "judge": "rule", "limt": 3}, tmp_path)
-    with pytest.raises(ConfigError, match="benchmark gpqa: .*; its options are"):
+    with pytest.raises(ConfigError, match=r"benchmark gpqa: .*; its options are"):
         load_benchmark("gpqa", {"path": "x.csv", "limit": "48"}, tmp_path)
     with pytest.raises(ConfigError, match=r"generation: unknown key 'max_token' \(did you mean 'max_tokens'\?\)"):
         generation_of(ToolCall, {"max_token": 5})
