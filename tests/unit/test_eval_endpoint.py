@@ -21,8 +21,9 @@ import rvpo
 from fault_server import FaultServer
 from rvpo.errors import ConfigError, ModelError
 from rvpo.evals.commands import _mapping
+from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
-from rvpo.evals.models import EndpointPolicy, load_policy
+from rvpo.evals.models import load_policy
 from rvpo.judges import limits
 from rvpo.judges.transport import Answer, Chat
 

@@ -5,7 +5,7 @@
     items.py        what a benchmark is: items, replies, scores
     run.py          generate, score, write the records
     store.py        replies and scores on disk as they come: what a stopped run goes on from
-    models.py       who replies: a server, or (local.py) a folder, an adapter, a hub id
+    policy.py       who replies: endpoint.py (a server), local.py (a folder, an adapter, a hub id); models.py chooses
     gpqa.py  healthbench.py  bfcl.py  toolcall.py    the benchmarks; build.py makes them from plain options
     statistics.py   intervals and tests on paired items
     compare.py      runs beside each other, as finished.py reads them back

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from rvpo.errors import ConfigError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply
-from rvpo.evals.models import Replied, seed_of
+from rvpo.evals.policy import Replied, seed_of
 from rvpo.files import model_digest
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -80,7 +80,7 @@ class LocalPolicy:
         return self._identity
 
     async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
-        """Yield batch after batch, the shortest prompts first; see :class:`rvpo.evals.models.Policy`.
+        """Yield batch after batch, the shortest prompts first; see :class:`rvpo.evals.policy.Policy`.
 
         Prompts that leave no room for ``max_tokens`` in the model's context are missing (``too_long``).
         """

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, overload
 from rvpo.doctor import installed
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
-from rvpo.evals.models import Policy, wait_for
+from rvpo.evals.policy import Policy, wait_for
 from rvpo.evals.statistics import mean_interval
 from rvpo.evals.store import Store
 from rvpo.files import write

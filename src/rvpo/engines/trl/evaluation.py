@@ -25,7 +25,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from rvpo.errors import ConfigError, EngineError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply
 from rvpo.evals.local import LocalPolicy
-from rvpo.evals.models import Replied, wait_for
+from rvpo.evals.policy import Replied, wait_for
 from rvpo.evals.run import evaluate
 from rvpo.files import write
 

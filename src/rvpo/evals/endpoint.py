@@ -1,0 +1,130 @@
+"""``EndpointPolicy``: replies of a model behind an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Set
+from contextlib import aclosing
+from typing import Any
+
+from rvpo.errors import JudgeError, ModelError
+from rvpo.evals.items import Generation, Item, Key, Reply
+from rvpo.evals.policy import Replied, digest, seed_of, wait_for
+from rvpo.judges import limits
+from rvpo.judges.options import check_url
+from rvpo.judges.transport import CallError, Chat
+
+_RETRIES = 5  # further attempts after a lost connection, 429 or 5xx
+
+
+class EndpointPolicy:
+    """A model behind an OpenAI-compatible server. Chat template and tool calls are the server's."""
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 32,
+        timeout: float = 600.0,
+        extra_body: dict[str, Any] | None = None,
+    ) -> None:
+        """Name the server; see :func:`rvpo.evals.models.load_policy` for the arguments.
+
+        Raises:
+            ConfigError: the URL is none, or holds a password or a query.
+        """
+        check_url(base_url)
+        self._url, self._model, self._api_key_env = base_url, model, api_key_env
+        self._concurrency, self._timeout, self._extra = concurrency, timeout, dict(extra_body or {})
+
+    def identity(self) -> dict[str, Any]:
+        """Ask the server for the model: its name, and the place of its weights where the server tells it.
+
+        Servers tell no more. Another checkpoint under the same name and place is not noticed: name a new folder then.
+
+        Raises:
+            ModelError: no server there, or one without the model.
+        """
+        root = wait_for(self._root())
+        # By its digest alone: it may hold a key.
+        extra = {"extra_body": digest(self._extra)} if self._extra else {}
+        return {"kind": "endpoint", "name": self._model, "root": root, **extra}
+
+    async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
+        """Yield replies one by one in the order in which they come; see :class:`rvpo.evals.policy.Policy`."""
+        slots = asyncio.Semaphore(self._concurrency)
+        async with aclosing(self._open()) as owner:
+            chat = await anext(owner)
+
+            async def reply(item: Item) -> tuple[Item, Reply]:
+                async with slots:
+                    return item, await self._reply(chat, item, generation)
+
+            tasks = [asyncio.create_task(reply(item)) for item in items if item.key in wanted]
+            try:
+                for done in asyncio.as_completed(tasks):
+                    yield [await done]
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _open(self) -> AsyncGenerator[Chat]:
+        return Chat.open(self._url, self._api_key_env, self._timeout)
+
+    async def _root(self) -> str | None:
+        try:
+            async with aclosing(self._open()) as owner:
+                roots = await (await anext(owner)).roots()
+        except JudgeError as error:  # about the key
+            raise ModelError(str(error)) from None
+        except CallError as failure:
+            if failure.reason in ("connection", "timeout") or failure.status in (401, 403):
+                step = "start the server, correct the URL, or export the key"
+                raise ModelError(f"no model at {self._url}: {failure.detail}; {step}") from None
+            return None  # a server without such a list
+        if self._model not in roots:
+            raise ModelError(f"{self._url} has no model {self._model!r}, allowed are {', '.join(sorted(roots))}")
+        return roots[self._model]
+
+    async def _reply(self, chat: Chat, item: Item, generation: Generation) -> Reply:
+        body = self._body(item, generation)
+        attempt = 0
+        while True:
+            try:
+                answer = await chat.complete(body)
+                break
+            except CallError as error:
+                failure = error
+            if not failure.again or attempt == _RETRIES:
+                return Reply.missing(failure.reason, failure.detail)
+            await limits.sleep(limits.backoff(attempt) if failure.wait is None else failure.wait)
+            attempt += 1
+        # No text is a reply, too: a model that declines, or that thinks until it is cut off, has not answered.
+        calls = None
+        if answer.calls is not None:
+            calls = tuple({"name": name, "arguments": arguments} for name, arguments in answer.calls)
+        return Reply(
+            text=answer.text or "",
+            calls=calls,
+            finish="refused" if answer.refused else answer.finish,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+        )
+
+    def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
+        # OpenAI's reasoning models know only the one, many other servers only the other.
+        limit = "max_completion_tokens" if "://api.openai.com" in self._url else "max_tokens"
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [dict(message) for message in item.messages],
+            limit: generation.max_tokens,
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+        }
+        if generation.temperature > 0 and generation.seed:
+            body["seed"] = seed_of(generation.seed, [item])
+        if item.tools:
+            body["tools"] = [dict(tool) for tool in item.tools]
+        return body | self._extra

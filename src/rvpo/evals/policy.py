@@ -1,0 +1,79 @@
+"""What a model under evaluation is, and two helpers of those that are one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Coroutine, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from rvpo.evals.items import Generation, Item, Key, Reply
+
+T = TypeVar("T")
+
+Replied: TypeAlias = list[tuple[Item, Reply]]
+
+
+class Policy(Protocol):
+    """A model under evaluation."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this model from every other, as plain JSON; ``name`` is for people.
+
+        A run is never continued with another identity: for a folder it holds the digest of the weights.
+        """
+        ...
+
+    def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
+        """Yield replies to the ``wanted`` items as they come; those that cannot be had are missing.
+
+        Args:
+            items: all items of the run, so that what is generated together does not depend on what is wanted.
+            wanted: keys of the items to reply to.
+            generation: how.
+
+        Raises:
+            ModelError: the model cannot be loaded or asked.
+        """
+        ...
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where a loop runs already, as in a notebook.
+
+    Unlike ``asyncio.run`` it lets Ctrl-C interrupt at once: a batch on a CPU may take many minutes.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _to_the_end(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_to_the_end, work).result()
+
+
+def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.run_until_complete(_end_tasks(asyncio.all_tasks(loop)))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _end_tasks(tasks: Set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def seed_of(seed: int, items: Sequence[Item]) -> int:
+    """Return a seed in [0, 2^31) for the items generated together: a function of the run's seed and their keys."""
+    return int(digest([seed, [item.key for item in items]])[:8], 16) >> 1
+
+
+def digest(values: Any) -> str:
+    """Return the SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
