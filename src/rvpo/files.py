@@ -1,8 +1,9 @@
-"""What folders of results need: files that are whole, a word on what differs, and which model it was."""
+"""What folders of results need: files that are whole, a word on what differs, and digests of what it was."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,20 @@ _OF_TRAINING = ("trainer_state.json", "rvpo_state.json", "warm_start.json")
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; half surrogates, which no file takes, become question marks."""
+    """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))
+    partial.write_text(sound(text), encoding="utf-8", newline="")
     partial.replace(path)
+
+
+def sound(text: str) -> str:
+    """Replace half surrogates, which JSON can carry into a text, but no encoding out of it, by question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def digest(values: Any) -> str:
+    """Return the SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rvpo.errors import ConfigError, DataError
+from rvpo.evals.tool_formats import Call
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,6 @@ _LONG_SPACE = re.compile(rf"\s{{{MAX_CODE_SPACE + 1}}}")
 
 Function = Mapping[str, Any]
 """A function as the benchmark describes it: ``name``, ``description``, ``parameters``."""
-
-Call = dict[str, dict[str, Any]]
-"""A call as the checker wants it: ``{name: {parameter: value}}``."""
 
 
 @dataclass(frozen=True, slots=True)

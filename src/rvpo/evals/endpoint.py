@@ -9,7 +9,8 @@ from typing import Any
 
 from rvpo.errors import JudgeError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply
-from rvpo.evals.policy import Replied, digest, seed_of, wait_for
+from rvpo.evals.policy import Replied, seed_of, wait_for
+from rvpo.files import digest
 from rvpo.judges import limits
 from rvpo.judges.options import check_url
 from rvpo.judges.transport import CallError, Chat

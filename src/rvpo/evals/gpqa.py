@@ -14,8 +14,6 @@ model; none of it is copied. Two things differ, and neither changes what an answ
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import random
 import re
 from collections import Counter
@@ -27,6 +25,7 @@ from rvpo.data.generic import read_hub
 from rvpo.data.records import Place, Row, Rows, require_text, source_error
 from rvpo.errors import ConfigError, DataError
 from rvpo.evals.items import Generation, Item, Reply, Scored
+from rvpo.files import digest, sound
 
 HUB_ID = "Idavidrein/gpqa"
 SUBSET, SPLIT = "gpqa_diamond", "train"
@@ -88,10 +87,9 @@ class GPQA:
 
     def settings(self) -> dict[str, Any]:
         """Return the digest of the questions asked, epochs, seed, and the version of inspect-ai, whose texts it is."""
-        asked = json.dumps([self._questions[id] for id in self._asked], sort_keys=True)
         return {
             "questions": len(self._asked),  # before the digest: it explains better why two runs differ
-            "data": hashlib.sha256(asked.encode()).hexdigest(),
+            "data": digest([self._questions[id] for id in self._asked]),
             "epochs": self.epochs,
             "seed": self.seed,
             "evaluator": f"inspect-ai {self._evaluator.version}: multiple_choice(cot=True), choice()",
@@ -186,7 +184,7 @@ class _Evaluator:
     async def read(self, reply: str, options: list[str], correct: str) -> tuple[bool, str | None]:
         """Return whether the reply is right, and its letter where one can be read."""
         # Lone surrogates, which a server's JSON may hold, would be refused.
-        text = shorten_blanks(reply).encode("utf-8", "replace").decode()
+        text = sound(shorten_blanks(reply))
 
         async def generate(state: Any, *_: object, **__: object) -> Any:
             state.output = self._model.ModelOutput.from_content("stored", text)

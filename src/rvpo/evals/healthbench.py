@@ -12,7 +12,6 @@ scores may be negative and are not clipped; :meth:`HealthBench.summary` clips me
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import random
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.evals.items import Generation, Item, Message, Reply, Scored
+from rvpo.files import digest
 
 if TYPE_CHECKING:
     from rvpo.rewards.rubric.criteria import Rubric
@@ -107,7 +107,7 @@ class HealthBench:
         return {
             "subset": self._subset,
             "limit": self._limit,
-            "data": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+            "data": digest(content),
             "grader": self.grader,
             "judge": self._identity,
         }

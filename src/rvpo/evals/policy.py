@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import AsyncIterator, Coroutine, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from rvpo.evals.items import Generation, Item, Key, Reply
+from rvpo.files import digest
 
 T = TypeVar("T")
 
@@ -72,8 +71,3 @@ async def _end_tasks(tasks: Set[asyncio.Task[Any]]) -> None:
 def seed_of(seed: int, items: Sequence[Item]) -> int:
     """Return a seed in [0, 2^31) for the items generated together: a function of the run's seed and their keys."""
     return int(digest([seed, [item.key for item in items]])[:8], 16) >> 1
-
-
-def digest(values: Any) -> str:
-    """Return the SHA-256 of plain values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

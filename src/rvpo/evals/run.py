@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 from rvpo.doctor import installed
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
@@ -25,7 +25,7 @@ from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
 from rvpo.evals.policy import Policy, wait_for
 from rvpo.evals.statistics import mean_interval
 from rvpo.evals.store import Store
-from rvpo.files import write
+from rvpo.files import sound, write
 from rvpo.progress import Progress
 
 VERSION = 1  # of results.json and items.parquet
@@ -237,9 +237,9 @@ def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], s
         columns[f"label/{label}"] = (text, [item.labels.get(label) for item in items])
     columns |= {
         "prompt": (text, [_json(list(map(dict, item.messages))) for item in items]),
-        "completion": (text, [_sound(reply.text) for reply in all_replies]),
+        "completion": (text, [reply.text and sound(reply.text) for reply in all_replies]),
         "calls": (text, [None if reply.calls is None else _json(reply.calls) for reply in all_replies]),
-        "finish": (text, [_sound(reply.finish) for reply in all_replies]),
+        "finish": (text, [sound(reply.finish) for reply in all_replies]),
         "reason": (text, [reply.reason for reply in all_replies]),
         "prompt_tokens": (whole, [reply.prompt_tokens for reply in all_replies]),
         "completion_tokens": (whole, [reply.completion_tokens for reply in all_replies]),
@@ -259,16 +259,7 @@ def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], s
 
 
 def _json(value: Any) -> str:
-    return _sound(json.dumps(value, ensure_ascii=False))
-
-
-@overload
-def _sound(text: str) -> str: ...
-@overload
-def _sound(text: str | None) -> str | None: ...
-def _sound(text: str | None) -> str | None:
-    """Replace half surrogates, which JSON can carry into a text, but no file takes."""
-    return None if text is None else text.encode("utf-8", "replace").decode()
+    return sound(json.dumps(value, ensure_ascii=False))
 
 
 def table(results: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from rvpo.evals.items import Message, Reply
 from rvpo.rewards.toolcall import MAX_BLOCK_CHARS, MAX_CALLS, decode
 
 Call = dict[str, dict[str, Any]]
-"""``{name: {parameter: value}}``."""
+"""``{name: {parameter: value}}``, as BFCL's checker wants it."""
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 

@@ -6,8 +6,6 @@ training's ``shuffle_seed`` and ``max_prompt_chars``, and a range of rows that i
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from rvpo.data import load_prompts
 from rvpo.evals.items import Generation, Item, Message, Reply, Scored
+from rvpo.files import digest
 from rvpo.rewards.toolcall import correctness_reward, format_reward
 
 FULL_MARKS = 3.0
@@ -80,8 +79,8 @@ class ToolCall:
 
     def settings(self) -> dict[str, Any]:
         """Return digest and number of the rows."""
-        digest = hashlib.sha256(json.dumps(list(self._rows)).encode()).hexdigest()  # an id is a digest of its row
-        return {"rows": len(self._rows), "data": digest}
+        # An id is a digest of its row.
+        return {"rows": len(self._rows), "data": digest(list(self._rows))}
 
     def items(self) -> list[Item]:
         """Return the rows in their order. An id depends on its row alone."""
@@ -128,9 +127,9 @@ def _with_ids(
     for prompt, answer in zip(prompts, answers, strict=True):
         messages: list[dict[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         pairs = [(message["role"], message["content"]) for message in messages]
-        digest = hashlib.sha256(json.dumps([pairs, answer]).encode()).hexdigest()[:16]
-        seen[digest] += 1
-        id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        row = digest([pairs, answer])[:16]
+        seen[row] += 1
+        id = row if seen[row] == 1 else f"{row}-{seen[row]}"
         rows[id] = tuple(_message(role, content) for role, content in pairs), answer
     return rows
 

@@ -19,6 +19,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from rvpo.files import sound
 from rvpo.judges.parsing import MalformedError, read_met, read_object, read_probability, read_score
 from rvpo.judges.transport import Answer
 from rvpo.rewards.rubric.criteria import Criterion
@@ -91,7 +92,7 @@ class Inquiry:
         if unknown := [key for key in values if _ID.fullmatch(key) and key not in self.keys]:
             raise MalformedError(f"the id {unknown[0][:40]!r}, which was not asked for")
         told = values.get("explanation") if self.explained else None
-        detail = clean(told)[:MAX_DETAIL_CHARS] if isinstance(told, str) else None
+        detail = sound(told)[:MAX_DETAIL_CHARS] if isinstance(told, str) else None
         return [
             Verdict(read_score(values[key], scale) if scale else read_met(values[key]), None, detail)
             for key, scale in zip(self.keys, self.scales, strict=True)
@@ -113,7 +114,7 @@ def ask_one(shown: str, completion: str, criterion: Criterion, *, verdict: str, 
     kind = "scale" if scale else verdict
     lowest, highest = scale or DEFAULT_SCALE
     name = f"{kind}_explained" if explain and kind != "probability" else kind
-    question = _filled(name, criterion=clean(criterion.text), lowest=lowest, highest=highest)
+    question = _filled(name, criterion=sound(criterion.text), lowest=lowest, highest=highest)
     keys = {"probability": (), "scale": ("score",), "boolean": ("criteria_met",)}[kind]
     return Inquiry(_messages(shown + question), (criterion,), completion, keys, (scale,), name != kind)
 
@@ -124,7 +125,7 @@ def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, ve
     keys = tuple(f"c{number}" for number in range(1, len(criteria) + 1))
     lines = [
         f"{key} ({f'whole number from {scale[0]} to {scale[1]}' if scale else 'true or false'}): "
-        + " ".join(clean(criterion.text).split())
+        + " ".join(sound(criterion.text).split())
         for key, scale, criterion in zip(keys, scales, criteria, strict=True)
     ]
     question = _filled("rubric", criteria="\n".join(lines))
@@ -162,9 +163,4 @@ def _scale(criterion: Criterion, verdict: str) -> tuple[int, int] | None:
 
 def harmless(text: str) -> str:
     """Return a text whose control tokens no chat template will take for its own."""
-    return _CONTROL.sub(lambda match: match[0] + "\u200b", clean(text))
-
-
-def clean(text: str) -> str:
-    """Replace half surrogates, which JSON can carry into a string, but no encoding out of it."""
-    return text.encode("utf-8", "replace").decode()
+    return _CONTROL.sub(lambda match: match[0] + "\u200b", sound(text))

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rvpo.errors import ConfigError
-from rvpo.judges.asking import MAX_DETAIL_CHARS, Inquiry, clean, harmless
+from rvpo.files import sound
+from rvpo.judges.asking import MAX_DETAIL_CHARS, Inquiry, harmless
 from rvpo.judges.parsing import MAX_ANSWER_CHARS, MalformedError, read_met, without_reasoning
 from rvpo.judges.transport import Answer
 from rvpo.rewards.rubric.criteria import Criterion
@@ -80,7 +81,7 @@ class Grading(Inquiry):
         if not isinstance(value, dict) or "criteria_met" not in value:
             raise MalformedError("an answer that is not just a JSON object with criteria_met")
         told = value.get("explanation")
-        detail = clean(told)[:MAX_DETAIL_CHARS] if isinstance(told, str) else None
+        detail = sound(told)[:MAX_DETAIL_CHARS] if isinstance(told, str) else None
         return [Verdict(read_met(value["criteria_met"]), None, detail)]
 
 
@@ -95,7 +96,7 @@ def ask_item(prompt: Prompt, completion: str, criterion: Criterion) -> Grading:
     points = int(criterion.points) if float(criterion.points).is_integer() else criterion.points
     values = {
         "conversation": "\n\n".join(f"{harmless(role)}: {harmless(text)}" for role, text in turns),
-        "rubric_item": f"[{points}] {clean(criterion.text)}",
+        "rubric_item": f"[{points}] {sound(criterion.text)}",
     }
     # In one pass: what a conversation says is never taken for a place to fill.
     question = _PLACE.sub(lambda place: values[place[1]], template())

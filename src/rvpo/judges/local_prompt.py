@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from rvpo.errors import ConfigError
+from rvpo.files import sound
 from rvpo.rewards.rubric.criteria import MAX_STEPS
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt
@@ -168,7 +169,7 @@ class PromptEncoder:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _data(self, text: str) -> Ids:
-        text = text.encode(errors="replace").decode()  # a lone surrogate is no text for a tokenizer
+        text = sound(text)  # a lone surrogate is no text for a tokenizer
         ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
         # Splitting is up to the tokenizer, and some find special tokens among their words: what is left of them goes.
         return tuple(i for i in ids if i not in self._special)

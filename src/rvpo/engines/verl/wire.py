@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from rvpo.core.channels import Score
 from rvpo.data.generic import strict_json
 from rvpo.errors import RewardError
+from rvpo.files import sound
 
 KEY = "rvpo"
 """The key of the text among those that ``compute_score`` returns."""
@@ -125,17 +126,12 @@ def _score(entry: object, where: str) -> Score:
             raise _error(f"{where}.{key}", reprlib.repr(entry[key]), "a text")
     value = entry["value"]
     return Score(
-        _storable(entry["name"]),
+        sound(entry["name"]),
         None if value is None else _number(value, f"{where}.value", "a finite number or null"),
         _weight(entry.get("weight", 1.0), f"{where}.weight"),
-        tuple(map(_storable, labels)),
-        *(None if entry.get(key) is None else _storable(entry[key]) for key in _TEXTS),
+        tuple(map(sound, labels)),
+        *(None if entry.get(key) is None else sound(entry[key]) for key in _TEXTS),
     )
-
-
-def _storable(text: str) -> str:
-    """Return the text without half surrogates, which JSON can carry, and which fit into no file."""
-    return text.encode(errors="replace").decode()
 
 
 def _weight(weight: object, where: str) -> float:

@@ -19,6 +19,7 @@ from typing import Any
 
 from rvpo.core.channels import Score
 from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
+from rvpo.files import sound
 from rvpo.rewards.rubric.criteria import Criterion, Rubric
 from rvpo.rewards.rubric.scores import channel_weights, explicit_score
 from rvpo.rewards.rubric.texts import completion_text
@@ -189,7 +190,7 @@ class RubricReward:
                 judge=criterion.judge or ("rule" if criterion.rule else None),
                 text=criterion.text,
                 # Half surrogates, which JSON can carry, fit into no file.
-                detail=verdict.detail and verdict.detail.encode(errors="replace").decode(),
+                detail=verdict.detail and sound(verdict.detail),
             )
             for criterion, verdict, weight in zip(criteria, verdicts, weights, strict=True)
         ]
