@@ -59,7 +59,7 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
     try:
         return make(**given)
     except TypeError as error:  # an option that it does not have, one that it needs, or one of a wrong type
-        allowed = ", ".join(name for name in inspect.signature(make).parameters if name not in ("folder", "options"))
+        allowed = ", ".join(name for name in inspect.signature(make).parameters if name != "folder")
         raise ConfigError(f"benchmark {name}: {error}; its options are {allowed}") from error
 
 
