@@ -30,10 +30,11 @@ COLOURS = {
 def read(folder: Path, steps: int | None) -> dict[tuple[str, str], pd.DataFrame]:
     """Return the verdicts of each run by (method, seed)."""
     runs = {}
-    for run in sorted(path for path in folder.iterdir() if (path / "verdicts").is_dir()):
-        files = sorted((run / "verdicts").glob("verdicts_*.parquet"))[:steps]
+    for run in sorted(path for path in folder.iterdir() if (path / "channels").is_dir()):
+        files = sorted((run / "channels").glob("0*.parquet"))[:steps]
         method, _, seed = run.name.rpartition("-")
-        runs[method, seed] = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+        rows = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+        runs[method, seed] = rows[rows.criterion.notna()]
     return runs
 
 

@@ -19,6 +19,7 @@ from tiny_run import (
     even,
     from_table,
     make_trainer,
+    read_verdicts,
     recording,
     rubric_prompts,
     run_job_twice,
@@ -84,7 +85,7 @@ def test_advantages_are_those_of_the_reference(make: Callable, tmp_path: Path, m
     )
     trainer.train()
     for step in range(STEPS):
-        verdicts = pd.read_parquet(tmp_path / "verdicts" / f"verdicts_{step + 1:05d}.parquet")
+        verdicts = read_verdicts(tmp_path, step + 1)
         scores = pd.read_parquet(tmp_path / "completions" / f"completions_{step + 1:05d}.parquet")["even"]
         want = expected(verdicts, [[float(x)] for x in scores], [0.5, 2.0], method)
         assert seen[step]["all"] == pytest.approx(want, abs=2e-6), step
@@ -94,7 +95,7 @@ def test_advantages_are_those_of_the_reference(make: Callable, tmp_path: Path, m
 def test_the_table_says_what_the_judge_said(make: Callable, tmp_path: Path):
     said = table()
     make([RubricReward(Scripted(said), max_missing=1.0)], log_completions=True).train()
-    rows = pd.read_parquet(tmp_path / "verdicts" / "verdicts_00002.parquet")
+    rows = read_verdicts(tmp_path, 2)
     assert sorted(rows.groupby("group").criterion.nunique()) == sorted(rows.groupby("group").size() // G)
     for row in rows.itertuples():
         verdict = said[1][row.completion][int(row.criterion[1:])]
@@ -115,7 +116,7 @@ def test_metrics_by_category_and_axis(make: Callable, tmp_path: Path):
     trainer = make([even, RubricReward(Scripted(table()), max_missing=1.0)], log_completions=True)
     trainer.train()
     logged = steps(trainer)[1]
-    rows = pd.read_parquet(tmp_path / "verdicts" / "verdicts_00001.parquet")
+    rows = read_verdicts(tmp_path, 1)
     for label, part in {
         "rubric": rows,
         "rubric/pitfall": rows[rows.criterion == "c1"],
@@ -141,7 +142,7 @@ def test_single_reward_baselines_monitor_the_criteria(make: Callable, tmp_path: 
     reward = RubricReward(Scripted(said), aggregation="explicit", max_missing=1.0)
     trainer = make([reward], trainer=recording(seen), method="grpo", log_completions=True)
     trainer.train()
-    rows = pd.read_parquet(tmp_path / "verdicts" / "verdicts_00001.parquet")
+    rows = read_verdicts(tmp_path, 1)
     scores = []
     for _, part in rows.groupby("completion"):
         scored = part[part.reward.notna()]
@@ -193,8 +194,8 @@ def test_two_processes_agree_with_one(tiny_model_dir: Path, tmp_path: Path):
         for rank in range(2):
             assert two[rank]["advantages"][step]["all"] == seen[step]["all"]
             assert two[rank]["advantages"][step]["local"] == seen[step]["all"][rank * ROWS // 2 :][: ROWS // 2]
-        names = [folder / "verdicts" / f"verdicts_{step + 1:05d}.parquet" for folder in (tmp_path / "one", tmp_path)]
-        first, second = (pd.read_parquet(name).drop(columns="detail") for name in names)
+        records = (read_verdicts(folder, step + 1) for folder in (tmp_path / "one", tmp_path))
+        first, second = (rows.drop(columns="detail") for rows in records)
         pd.testing.assert_frame_equal(first, second)
         want = expected(second, rewards[step], [1.0, 2.0], "rvpo")
         assert seen[step]["all"] == pytest.approx(want, abs=2e-6)
@@ -218,7 +219,7 @@ def test_real_rules_beside_an_ordinary_reward(make: Callable, tmp_path: Path):
     dataset = rubric_prompts([1] * 6).remove_columns("rubric").add_column("rubric", [rubric] * 6)
     trainer = make([even, RubricReward(MixedJudge({"rule": RuleJudge()}))], dataset=dataset, log_completions=True)
     trainer.train()
-    rows = pd.read_parquet(tmp_path / "verdicts" / "verdicts_00001.parquet")
+    rows = read_verdicts(tmp_path, 1)
     texts = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet").completion
     for row in rows.itertuples():
         words = texts[row.completion].split()

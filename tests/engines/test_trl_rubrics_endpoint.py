@@ -20,7 +20,17 @@ pytest.importorskip("trl")
 pytest.importorskip("openai")
 
 import pandas as pd
-from tiny_run import ON_CPU, G, even, make_trainer, parameters, recording, rubric_prompts, steps
+from tiny_run import (
+    ON_CPU,
+    G,
+    even,
+    make_trainer,
+    parameters,
+    read_verdicts,
+    recording,
+    rubric_prompts,
+    steps,
+)
 
 from fault_server import FaultServer, degree
 from reference import reference
@@ -71,7 +81,8 @@ def run(tiny_model_dir: Path, tmp_path: Path) -> Callable[..., Any]:
             **{"per_device_train_batch_size": ROWS, "max_steps": STEPS, "log_completions": True} | options,
         )
         trainer.train(resume_from_checkpoint=resume)
-        tables = [pd.read_parquet(path) for path in sorted((tmp_path / output / "verdicts").glob("*.parquet"))]
+        steps = range(1, 1 + len(list((tmp_path / output / "channels").glob("0*.parquet"))))
+        tables = [read_verdicts(tmp_path / output, step) for step in steps]
         return trainer, [step["all"] for step in seen], tables
 
     return train

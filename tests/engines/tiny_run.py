@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -58,6 +59,12 @@ def two_processes(*arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def read_verdicts(folder: Path, step: int) -> pd.DataFrame:
+    """Return the rows of a step's record that are criteria of rubrics."""
+    rows = pd.read_parquet(folder / "channels" / f"{step:06d}.parquet")
+    return rows[rows.criterion.notna()].reset_index(drop=True)
 
 
 def run_job_twice(job: dict[str, Any]) -> list[dict[str, Any]]:

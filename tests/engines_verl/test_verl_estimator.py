@@ -10,7 +10,8 @@ from verl.trainer.ppo import core_algos
 import rvpo
 from rvpo.core.config import METHODS
 from rvpo.engines.verl.config import registered_name
-from rvpo.engines.verl.estimator import estimate, handing_over, whiten_by_token
+from rvpo.core.normalize import whiten_by_token
+from rvpo.engines.verl.estimator import estimate, handing_over
 from rvpo.errors import EngineError
 
 
@@ -43,7 +44,7 @@ def test_whitening_by_token_equals_verls_gdpo(seed: int, weights: list[float] | 
         },
     )
     result = rvpo.advantages(rewards, groups, method="gdpo", whiten="none", eps=1e-6, weights=weights)
-    with handing_over(lambda given: whiten_by_token(result.aggregated, result.takes_part, given)):
+    with handing_over(lambda given: whiten_by_token(result.aggregated, result.takes_part, given.sum(1))):
         ours, returns = estimate(torch.zeros(rows, width), mask)
     assert ours is returns
     assert ours.shape == theirs.shape
@@ -62,12 +63,12 @@ def test_whitening_by_token_against_a_loop():
     expected = [
         (x.item() - mean) / (variance + 1e-8) ** 0.5 if part else 0.0 for x, part in zip(a, takes_part, strict=True)
     ]
-    np.testing.assert_allclose(whiten_by_token(a, takes_part, mask).numpy(), expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(whiten_by_token(a, takes_part, mask.sum(1)).numpy(), expected, rtol=1e-12, atol=1e-15)
 
 
 def test_too_few_tokens_say_nothing():
     mask = torch.tensor([[1, 0], [0, 0]])
-    assert whiten_by_token(torch.tensor([1.0, 2.0]), torch.tensor([True, True]), mask).tolist() == [0.0, 0.0]
+    assert whiten_by_token(torch.tensor([1.0, 2.0]), torch.tensor([True, True]), mask.sum(1)).tolist() == [0.0, 0.0]
 
 
 def test_tokens_outside_the_mask_get_nothing():

@@ -71,3 +71,27 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
     live_rows = groups.spread(live) & ~missing
     z = (deviation / (groups.spread(std) + eps)).masked_fill(~live_rows, 0.0).masked_fill(missing, torch.nan)
     return GroupScores(z, live_rows, missing, low + shifted_mean, std.masked_fill(~live, 0.0))
+
+
+def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor) -> Tensor:
+    """Whiten as verl does: each row counts as often as it has response tokens.
+
+    With n_i tokens in row i: mean m = sum n_i a_i / sum n_i, variance v = sum n_i (a_i - m)^2 / (sum n_i - 1), and
+    (a - m) / sqrt(v + 1e-8), as ``verl.utils.torch_functional.masked_whiten`` on the values spread over the tokens.
+    verl whitens the sum of z-scores, we their weighted mean: only the 1e-8 weighs differently.
+
+    Args:
+        aggregated: (N,) the rule's value of each row.
+        takes_part: (N,) bool, the rows that count; others get 0.
+        tokens: (N,) number of tokens that are trained on.
+
+    Returns:
+        (N,) in the dtype of ``aggregated``; all 0 where fewer than two tokens count.
+    """
+    n = tokens.to(aggregated) * takes_part
+    total = n.sum()
+    if total < 2:
+        return torch.zeros_like(aggregated)
+    centred = aggregated - (n * aggregated).sum() / total
+    variance = (n * centred.square()).sum() / (total - 1)
+    return (centred * torch.rsqrt(variance + 1e-8)).masked_fill(~takes_part, 0.0)

@@ -28,11 +28,19 @@ class Aggregated:
         result: its advantages.
         table: where the channels of rubrics lie; None where there is no rubric, and each reward function is a column.
         metrics: under the names that every engine logs, ``rvpo/{channel}/{metric}`` and ``rvpo/{metric}``.
+        config: the options with which it was aggregated.
+        channels: the named channels of the run that the cells belong to.
+        weights: (N, M) of the cells.
+        reliability: (M,) or (N, M), how far each cell was trusted; None where all were.
     """
 
     result: Advantages
     table: ChannelScores | None
     metrics: Mapping[str, float]
+    config: AdvantageConfig
+    channels: Channels
+    weights: Tensor
+    reliability: Tensor | None
 
 
 class Aggregator:
@@ -99,6 +107,7 @@ class Aggregator:
                     ranges=self.memory.ranges,
                 )
                 values, weights, applies, channels = table.values, table.weights, table.applies, table.channels
+            reliability = self.memory.reliability(channels)  # as used, before this batch is learned from
             result = compute(
                 values,
                 config,
@@ -107,7 +116,7 @@ class Aggregator:
                 weights=weights,
                 applies=applies,
                 channels=channels,
-                reliability=self.memory.reliability(channels),
+                reliability=reliability,
                 state=self.memory.state,
             )
         except RewardError as error:
@@ -119,7 +128,9 @@ class Aggregator:
             self.memory.learn(result, channels, pairs)
             self._warn_of_rarely_met(result, table.cells if table else names, config.risk)
         metrics = {**result.metrics(table.cells if table else names), **ours}
-        return Aggregated(result, table, {f"rvpo/{key}": value for key, value in metrics.items()})
+        logged = {f"rvpo/{key}": value for key, value in metrics.items()}
+        used = torch.ones(()) if weights is None else torch.as_tensor(weights)
+        return Aggregated(result, table, logged, config, channels, used.expand(result.rewards.shape), reliability)
 
     def _warn_of_rarely_met(self, result: Advantages, names: Sequence[str] | Mapping[str, Tensor], risk: float) -> None:
         """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""

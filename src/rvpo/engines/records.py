@@ -1,99 +1,152 @@
-"""The table of channels: one row for each completion and each of its channels, as parquet, for reports and replays."""
+"""``channels/``: every channel of every completion, as parquet, for reports and replays.
+
+:mod:`rvpo.reports.schema` says what the columns and the metadata are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
-from rvpo.core import Advantages
-from rvpo.core.channels import ChannelScores, Family
+from rvpo.core.channels import Family, Score
+from rvpo.engines.aggregator import Aggregated
+from rvpo.reports.schema import EVALUATION, METADATA, SCHEMA, VERSION
 
-SCHEMA = pa.schema(
-    {
-        "step": pa.int64(),  # the training step that first uses the completion, from 1; for an evaluation, the last
-        "completion": pa.int64(),  # its row among the step's completions, as in completions/
-        "group": pa.int64(),
-        "reward_function": pa.string(),
-        "criterion": pa.string(),  # null for a reward function that is one channel
-        "text": pa.string(),
-        "labels": pa.list_(pa.string()),
-        "weight": pa.float64(),
-        "reward": pa.float64(),  # null where missing
-        "reason": pa.string(),  # why it is missing
-        "detail": pa.string(),
-        "live": pa.bool_(),
-        "z": pa.float64(),  # null where missing
-        "responsibility": pa.float64(),
-        "advantage": pa.float64(),  # of the completion
-    }
-)
+_Cell = tuple[int, int, str, Score | None]  # row, column, reward function, and the score of a family
 
 
-def family_rows(
-    step: int, families: Sequence[Family], table: ChannelScores, result: Advantages, first_completion: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of reward functions that have channels of their own."""
-    columns = _Columns(step, result, first_completion)
-    for family in families:
-        first = table.first_column[family.name]
-        for i, scores in enumerate(family.rows):
-            for column, score in enumerate(scores, first):
-                yield columns.cell(i, column) | {
-                    "reward_function": family.name,
-                    "criterion": score.channel,
-                    "text": score.text,
-                    "labels": list(score.labels),
-                    "weight": score.weight,
-                    "reward": score.value,
-                    "reason": score.reason,
-                    "detail": score.detail,
-                }
+class ChannelTable:
+    """Writes a file for each step, again when the step generates more. A resumed run overwrites its steps."""
 
+    def __init__(self, folder: Path, extra: Mapping[str, pa.DataType] | None = None) -> None:
+        """Write below ``folder``, which is made on first use; ``extra`` are an engine's own columns."""
+        self._folder = folder
+        self._schema = SCHEMA
+        for name, kind in (extra or {}).items():
+            self._schema = self._schema.append(pa.field(name, kind))
+        self._path = folder
+        self._batches: list[pa.Table] = []
+        self._completions = 0
 
-def column_rows(
-    step: int, names: Sequence[str], weights: Sequence[float], result: Advantages
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of reward functions that are one channel each; ``names`` are the first columns of the result."""
-    columns = _Columns(step, result, 0)
-    rewards = result.rewards.tolist()
-    for column, (name, weight) in enumerate(zip(names, weights, strict=True)):
-        for i, row in enumerate(rewards):
-            cell = columns.cell(i, column)
-            reward = None if cell["z"] is None else row[column]
-            yield cell | {"reward_function": name, "labels": [], "weight": weight, "reward": reward}
+    def add(
+        self,
+        step: int,
+        weights: Mapping[str, float],
+        families: Sequence[Family],
+        done: Aggregated,
+        *,
+        trained: bool = True,
+        advantages: Tensor | None = None,
+        tokens: Tensor | None = None,
+        extra: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        """Add a batch.
 
-
-class _Columns:
-    """What a result says of each of its cells."""
-
-    def __init__(self, step: int, result: Advantages, first_completion: int) -> None:
-        self._common, self._first = {"step": step}, first_completion
-        self._groups, self._advantages = result.groups.index.tolist(), result.advantages.tolist()
-        self._live, self._responsibilities = result.live.tolist(), result.responsibilities.tolist()
-        scored = (result.applies & ~result.missing).tolist()
-        z = result.z.tolist()
-        self._z = [
-            [value if there else None for value, there in zip(*row, strict=True)] for row in zip(z, scored, strict=True)
-        ]
-
-    def cell(self, i: int, column: int) -> dict[str, Any]:
-        return self._common | {
-            "completion": self._first + i,
-            "group": self._groups[i],
-            "live": self._live[i][column],
-            "z": self._z[i][column],
-            "responsibility": self._responsibilities[i][column],
-            "advantage": self._advantages[i],
+        Args:
+            step: of the training.
+            weights: name of each reward function -> its importance.
+            families: those functions that have channels of their own.
+            done: what the batch came to.
+            trained: whether the policy is trained on it; else it is an evaluation.
+            advantages: (N,) that the policy is trained with, where they are not those of ``done``.
+            tokens: (N,) number of tokens by which the rows were whitened, if so.
+            extra: the engine's own columns, N values each.
+        """
+        path = self._folder / f"{'' if trained else EVALUATION}{step:06d}.parquet"
+        if path != self._path:
+            self._path, self._batches, self._completions = path, [], 0
+        rows = len(done.result.advantages)
+        per_completion = {
+            "step": [step] * rows,
+            "batch": [len(self._batches)] * rows,
+            "completion": list(range(self._completions, self._completions + rows)),
+            "group": done.result.groups.index.tolist(),
+            "advantage": (done.result.advantages if advantages is None else advantages).tolist(),
+            "tokens": [None] * rows if tokens is None else tokens.tolist(),
+            **(extra or {}),
         }
+        self._batches.append(_table(weights, families, done, per_completion, self._schema))
+        self._completions += rows
+        about = {
+            "version": VERSION,
+            "config": asdict(done.config),
+            "ranges": dict(zip(done.channels.names, done.channels.ranges, strict=True)),
+            "by_token": tokens is not None,
+        }
+        _write(path, pa.concat_tables(self._batches).replace_schema_metadata({METADATA: json.dumps(about)}))
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> None:
+def _table(
+    weights: Mapping[str, float],
+    families: Sequence[Family],
+    done: Aggregated,
+    per_completion: Mapping[str, Sequence[Any]],
+    schema: pa.Schema,
+) -> pa.Table:
+    """Lay out a batch: reward functions that are one channel, column by column, then families, row by row."""
+    result = done.result
+    own = {family.name for family in families if not family.only_monitored}
+    plain = [name for name in weights if name not in own]
+    cells: list[_Cell] = [
+        (i, column, name, None)
+        for column, name in enumerate(plain)
+        for i, applies in enumerate(result.applies[:, column].tolist())
+        if applies
+    ]
+    cells += _family_cells(families, done)
+    scores = [score for _, _, _, score in cells]
+    rows, columns = [cell[0] for cell in cells], [cell[1] for cell in cells]
+
+    def of_cells(x: Tensor) -> list[Any]:
+        return x.detach().cpu()[rows, columns].tolist() if cells else []
+
+    scored = of_cells(result.applies & ~result.missing)
+    index = of_cells(done.channels.index.expand(result.applies.shape))
+    reliability = None if done.reliability is None else done.reliability.expand(result.applies.shape)
+    values: dict[str, list[Any]] = {
+        **{name: [column[i] for i in rows] for name, column in per_completion.items()},
+        "reward_function": [cell[2] for cell in cells],
+        "channel": [done.channels.names[k] for k in index],
+        "criterion": [None if score is None else score.channel for score in scores],
+        "text": [None if score is None else score.text for score in scores],
+        "labels": [[] if score is None else list(score.labels) for score in scores],
+        "weight": [
+            weights[cell[2]] if score is None else score.weight for cell, score in zip(cells, scores, strict=True)
+        ],
+        "counts": of_cells(done.weights),
+        "reliability": [1.0] * len(cells) if reliability is None else of_cells(reliability),
+        "reward": _where(of_cells(result.rewards), scored),
+        "reason": [None if score is None else score.reason for score in scores],
+        "detail": [None if score is None else score.detail for score in scores],
+        "live": of_cells(result.live),
+        "z": _where(of_cells(result.z), scored),
+        "responsibility": of_cells(result.responsibilities),
+    }
+    return pa.table({name: pa.array(values[name], kind) for name, kind in zip(schema.names, schema.types, strict=True)})
+
+
+def _family_cells(families: Sequence[Family], done: Aggregated) -> Iterator[_Cell]:
+    for family in families:
+        assert done.table is not None  # where there are families
+        first = done.table.first_column[family.name]
+        for i, row in enumerate(family.rows):
+            yield from ((i, column, family.name, score) for column, score in enumerate(row, first))
+
+
+def _where(values: Sequence[float], there: Sequence[bool]) -> list[float | None]:
+    return [value if known else None for value, known in zip(values, there, strict=True)]
+
+
+def _write(path: Path, table: pa.Table) -> None:
     """Write a table, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), partial)
+    pq.write_table(table, partial)
     partial.replace(path)

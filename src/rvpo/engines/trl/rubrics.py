@@ -1,20 +1,16 @@
-"""What rubric rewards add to a step: channels gathered from all processes, judges' totals, a table of verdicts."""
+"""What rubric rewards add to a step: channels gathered from all processes, and judges' totals."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from rvpo.core import Advantages
-from rvpo.core.channels import ChannelScores, Family
-from rvpo.engines import records
+from rvpo.core.channels import Family
 from rvpo.rewards.rubric import RubricReward
 
 
@@ -59,27 +55,3 @@ class RandomState:
         torch.random.set_rng_state(self._torch)
         if self._cuda is not None:
             torch.cuda.random.set_rng_state_all(self._cuda)
-
-
-class VerdictTable:
-    """Writes ``verdicts_{step}.parquet`` for each step, again when it generates more.
-
-    One row a completion and rubric criterion; :data:`rvpo.engines.records.SCHEMA` has the columns. A resumed run
-    overwrites its steps.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Write below ``folder``, which is made on first use."""
-        self.folder = folder
-        self._name = ""
-        self._rows: list[dict[str, Any]] = []
-        self._completions = 0
-
-    def add(self, mode: str, step: int, families: Sequence[Family], table: ChannelScores, result: Advantages) -> None:
-        """Add the verdicts of one generation."""
-        name = f"{'verdicts' if mode == 'train' else 'eval'}_{step:05d}.parquet"
-        if name != self._name:
-            self._name, self._rows, self._completions = name, [], 0
-        self._rows += records.family_rows(step, families, table, result, self._completions)
-        self._completions += len(result.advantages)
-        records.write(self.folder / name, self._rows)

@@ -13,11 +13,13 @@ from rvpo.core import AdvantageConfig, Advantages
 from rvpo.core.channels import Family
 from rvpo.engines.aggregator import Aggregator
 from rvpo.engines.memory import Again
+from rvpo.engines.records import ChannelTable
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.judged_twice import rows_to_judge_twice, second_judgement
-from rvpo.engines.trl.rubrics import RandomState, VerdictTable, gather_families, judge_totals
+from rvpo.engines.trl.rubrics import RandomState, gather_families, judge_totals
 from rvpo.errors import ConfigError, EngineError, JudgeError
+from rvpo.reports.schema import FOLDER
 from rvpo.rewards.rubric import RubricReward
 from rvpo.rewards.rubric.reward import too_many_missing
 
@@ -33,8 +35,8 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
     each channel, ``rvpo/{name}/mean``, ``std``, ``live``, ``dead``, ``missing``, ``responsibility``, ``bottleneck``
     and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`), and what the method itself has to say,
     such as ``rvpo/{name}/weight``. For rubrics the same by category and tag
-    (``rvpo/{name}/{label}/mean`` …) and the judge's totals (``rvpo/{name}/judge/calls`` …); with ``log_completions``,
-    each verdict stands in ``verdicts/*.parquet``.
+    (``rvpo/{name}/{label}/mean`` …) and the judge's totals (``rvpo/{name}/judge/calls`` …). With ``log_completions``,
+    every channel of every completion stands in ``channels/*.parquet``, which ``rvpo diagnose`` reads.
 
     When more verdicts of a generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a
     checkpoint and raises JudgeError; resumed, it generates the same completions again (vLLM draws others).
@@ -75,7 +77,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
         own_ranges = [getattr(function, "reward_range", None) for function in self.reward_funcs]
         self._aggregator = Aggregator(self.args, names, own_ranges, judge_twice=bool(self.args.judge_twice))
         self._rubric_rewards = [function for function in self.reward_funcs if isinstance(function, RubricReward)]
-        self._verdicts = VerdictTable(Path(self.args.output_dir) / "verdicts")
+        self._channels = ChannelTable(Path(self.args.output_dir) / FOLDER)
         self._after_step = RandomState()
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
 
@@ -151,9 +153,10 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._metrics[mode][key].append(value)
         for key, value in judge_totals(self._rubric_rewards).items():
             self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
-        if done.table and self.log_completions and self.accelerator.is_main_process:
-            step = self.state.global_step + (mode == "train")
-            self._verdicts.add(mode, step, families, done.table, done.result)
+        if self.log_completions and self.accelerator.is_main_process:
+            trained = mode == "train"
+            weights = dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True))
+            self._channels.add(self.state.global_step + trained, weights, families, done, trained=trained)
         return done.result
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> Any:

@@ -11,6 +11,5 @@ runner that knows both. Nothing of verl is patched or copied. Module by module::
     rows.py       which rows of a batch vote, and their channels
     estimator.py  one advantage a completion -> verl's token-level tensor
     trainer.py    the step: fetch, aggregate, log; state in verl's checkpoints
-    records.py    one file a step with every channel of every completion
     data.py       our prompts -> verl's parquet files
 """

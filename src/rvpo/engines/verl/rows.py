@@ -100,6 +100,12 @@ class Sessions:
         padded = torch.cat([values, values.new_zeros(1)])
         return padded[self.of_row]  # -1 is the last entry
 
+    def total(self, values: Tensor) -> Tensor:
+        """Sum the rows of every session, (B,) -> (S,); padding counts nowhere."""
+        last = len(self.names)
+        sums = values.new_zeros(last + 1).index_add(0, self.of_row.remainder(last + 1), values)
+        return sums[:last]
+
 
 def read_channels(infos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Tensor, list[Family]]:
     """Read the rewards that a reward function returned for each session.

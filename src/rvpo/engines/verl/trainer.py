@@ -8,21 +8,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import transfer_queue as tq
 from omegaconf import DictConfig
 from torch import Tensor
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
 
+from rvpo.core.normalize import whiten_by_token
+from rvpo.engines.records import ChannelTable
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.config import read_options, registered_name
-from rvpo.engines.verl.estimator import handing_over, whiten_by_token
+from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.options import BY_TOKEN
-from rvpo.engines.verl.records import ChannelTable
 from rvpo.engines.verl.rows import Sessions, read_channels
 from rvpo.errors import EngineError, JudgeError
+from rvpo.reports.schema import FOLDER
 from rvpo.rewards.rubric.reward import too_many_missing
 
 logger = logging.getLogger(__name__)
+
+OWN_COLUMNS = {"session": pa.string(), "uid": pa.string()}
+"""Of the record: ``session``, ``{uid of the prompt}_{number}``; and ``uid``, that of its last output,
+``{session}_{number}``, which verl's own dump has under the same name. That may have padding, the record has none.
+"""
 
 PREFIX = "rvpo_"
 """Before the names of verl's trainer modes, in its registry."""
@@ -45,7 +53,7 @@ class ChannelAdvantages:
         self._options, self._weights = options, options.weights()
         self._aggregator = options.aggregator()
         folder = config.trainer.get("rollout_data_dir")
-        self._channels = ChannelTable(Path(folder) / "channels") if folder else None
+        self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
         super().__init__(config)  # type: ignore[call-arg]
 
@@ -96,15 +104,16 @@ class ChannelAdvantages:
         progress = (self.global_steps - 1) / max(self.total_training_steps - 1, 1)
         config = self._options.advantage_config(min(progress, 1.0))
         done = self._aggregator(rewards, families, config, weights=self._weights, groups=sessions.groups)
-        advantages = done.result.advantages
+        advantages, tokens = done.result.advantages, None
         if self._options.whiten == BY_TOKEN:
-            rows = whiten_by_token(
-                sessions.spread(done.result.aggregated), sessions.spread(done.result.takes_part), mask.cpu()
-            )
-            advantages = rows[sessions.final]
+            tokens = sessions.total(mask.cpu().sum(1))
+            advantages = whiten_by_token(done.result.aggregated, done.result.takes_part, tokens)
         if self._channels is not None:
-            names = self._aggregator.names
-            self._channels.write(self.global_steps, names, self._weights, sessions, families, done, advantages)
+            weights = dict(zip(self._aggregator.names, self._weights, strict=True))
+            own = {"session": sessions.names, "uid": sessions.keys}
+            self._channels.add(
+                self.global_steps, weights, families, done, advantages=advantages, tokens=tokens, extra=own
+            )
         # What is undefined in this batch, such as the mean of a channel that was never scored, is left out.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})
         metrics["rvpo/lost/completions"] = self._lost(sessions)
