@@ -1,0 +1,228 @@
+"""Logs of a run, whoever wrote them, as batches of completions with their rewards on every channel.
+
+:func:`open_run` finds out what a path is. One module reads each kind::
+
+    channel_tables.py   channels/*.parquet of our own engines: everything, exactly
+    completions.py      completions/*.parquet, which TRL's trainers write with log_completions=True
+    tables.py           parquet or JSONL with named columns, from anywhere
+
+A batch is what was whitened together: the completions that one generation step logged. Reading goes batch by batch, so
+that the length of a run does not matter to memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rvpo.core import AdvantageConfig
+from rvpo.core.run_channels import Range
+from rvpo.errors import ConfigError, DataError
+from rvpo.reports.schema import FOLDER
+
+COMPLETIONS = "completions"
+TABLES = (".parquet", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON."""
+
+    prompts: Sequence[str]
+    completions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N completions on M columns that were whitened together.
+
+    Attributes:
+        step: of the training.
+        rewards: (N, M) float64, NaN = missing.
+        groups: (N,) int64, which rows answer one prompt, within this batch.
+        channel: (M,) or (N, M) int64, the number of the run's channel that a cell belongs to.
+        advantages: (N,) float64 that the run trained with; None where they were not logged.
+        applies: (N, M) bool, False where the column is no channel of the row; None: all are.
+        weights: (N, M) or (M,) importance; None where unknown.
+        reliability: (N, M), how far a cell was trusted; None: fully.
+        tokens: (N,) by which the rows were whitened; None: they were not.
+        config: how the run aggregated this batch; None where unknown.
+        texts: if they were asked for and logged.
+    """
+
+    step: int
+    rewards: Tensor
+    groups: Tensor
+    channel: Tensor
+    advantages: Tensor | None = None
+    applies: Tensor | None = None
+    weights: Tensor | None = None
+    reliability: Tensor | None = None
+    tokens: Tensor | None = None
+    config: AdvantageConfig | None = None
+    texts: Texts | None = None
+
+    def rows(self, index: Tensor) -> Batch:
+        """Return some of the completions, whole groups for results that mean something."""
+
+        def take(x: Tensor | None) -> Tensor | None:
+            return x[index] if x is not None and x.shape[:1] == self.groups.shape and x.ndim else x
+
+        texts = self.texts and Texts(
+            *([column[i] for i in index.tolist()] for column in (self.texts.prompts, self.texts.completions))
+        )
+        return replace(
+            self,
+            rewards=self.rewards[index],
+            groups=self.groups[index],
+            channel=self.channel if self.channel.ndim == 1 else self.channel[index],
+            advantages=take(self.advantages),
+            applies=take(self.applies),
+            weights=self.weights if self.weights is None or self.weights.ndim == 1 else self.weights[index],
+            reliability=take(self.reliability),
+            tokens=take(self.tokens),
+            texts=texts,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """The logs of one run.
+
+    Attributes:
+        path: where they lie.
+        kind: ``"channels"``, ``"completions"`` or ``"table"``.
+        channels: K names, in order of the numbers in :attr:`Batch.channel`.
+        steps: that are there, in order.
+        read: yields the batches in order; its argument says whether with texts.
+        config: how the run aggregated, as of its last step; None where the logs do not say.
+        ranges: channel -> lowest and highest reward that was declared, None where nobody did.
+        every_batch: whether no batch of the training is missing in between, as far as the logs tell.
+        notes: what a reader has to know of how the logs were understood.
+    """
+
+    path: Path
+    kind: str
+    channels: tuple[str, ...]
+    steps: tuple[int, ...]
+    read: Callable[[bool], Iterator[Batch]]
+    config: AdvantageConfig | None = None
+    ranges: Mapping[str, Range | None] = field(default_factory=dict)
+    every_batch: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name, of the run and not of the logs in it."""
+        inner = self.path.name in (FOLDER, COMPLETIONS)
+        return (self.path.resolve().parent if inner else self.path.resolve()).name
+
+    def batches(self, texts: bool = False) -> Iterator[Batch]:
+        """Yield the batches in order of their steps.
+
+        Raises:
+            DataError: a file is damaged, or a reward is no finite number.
+        """
+        for batch in self.read(texts):
+            if bool(batch.rewards.isinf().any()):
+                row, column = batch.rewards.isinf().nonzero()[0].tolist()
+                name = self.channels[int(batch.channel.expand(batch.rewards.shape)[row, column])]
+                raise DataError(
+                    f"{self.path}, step {batch.step}, completion {row}: channel {name!r} has the reward "
+                    f"{batch.rewards[row, column].item()}, allowed are finite numbers, and null or NaN where it is "
+                    "missing: mend the reward function, or set these to null"
+                )
+            yield batch
+
+    def between(self, first: int | None, last: int | None) -> Run:
+        """Return the part of the run from step ``first`` to step ``last``, both included.
+
+        Raises:
+            ConfigError: there is no step in between.
+        """
+        if first is None and last is None:
+            return self
+        low, high = (self.steps[0] if first is None else first), (self.steps[-1] if last is None else last)
+        kept = tuple(step for step in self.steps if low <= step <= high)
+        if not kept:
+            raise ConfigError(
+                f"steps {low} to {high} of {self.path} hold nothing, allowed are steps {self.steps[0]} to "
+                f"{self.steps[-1]}: choose others"
+            )
+        whole = self.read
+
+        def read(texts: bool) -> Iterator[Batch]:
+            return (batch for batch in whole(texts) if low <= batch.step <= high)
+
+        whole_start = self.every_batch and kept[0] == self.steps[0]
+        return replace(self, steps=kept, read=read, every_batch=whole_start)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table; None: found by their usual names.
+
+    Attributes:
+        rewards: of the channels.
+        group: which rows answer one prompt.
+        advantage: that the run trained with.
+        step: of the training.
+        prompt: text.
+        completion: text.
+        group_size: rows lie in blocks of this many instead.
+    """
+
+    rewards: tuple[str, ...] | None = None
+    group: str | None = None
+    advantage: str | None = None
+    step: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    group_size: int | None = None
+
+
+def open_run(path: str | Path, columns: Columns | None = None) -> Run:
+    """Find out what logs a path holds.
+
+    Args:
+        path: folder of a run (ours, TRL's or verl's ``rollout_data_dir``), its ``channels`` or ``completions``, or a
+            parquet or JSONL file, or a folder of these.
+        columns: names of columns, for tables that others wrote.
+
+    Raises:
+        ConfigError: nothing is there, or nothing that can be read.
+        DataError: a file is damaged, newer than this version of rvpo, or lacks a column.
+    """
+    path, columns = Path(path), columns or Columns()
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist, allowed is the folder of a run, or a parquet or JSONL file of logs")
+    from rvpo.reports import channel_tables, completions, tables
+
+    if path.is_dir():
+        for folder in (path / FOLDER, path):
+            if files := channel_tables.files(folder):
+                return channel_tables.open_files(path, files)
+        for folder in (path / COMPLETIONS, path):
+            if files := completions.files(folder):
+                return completions.open_files(path, files, columns)
+        files = sorted(file for file in path.iterdir() if file.suffix in TABLES)
+    else:
+        if channel_tables.is_record(path):
+            return channel_tables.open_files(path, [path])
+        files = [path] if path.suffix in TABLES else []
+    if not files:
+        held = sorted(entry.name for entry in path.iterdir())[:6] if path.is_dir() else [path.name]
+        raise ConfigError(
+            f"{path} holds {', '.join(held) or 'nothing'}, allowed are channels/ (rvpo), completions/ (TRL with "
+            "log_completions=True), and files *.parquet or *.jsonl with a column a reward: name the folder or the file"
+        )
+    return tables.open_files(path, files, columns)
+
+
+def as_float(values: Sequence[float | None]) -> Tensor:
+    """Return (N,) float64, None as NaN."""
+    return torch.tensor([torch.nan if value is None else value for value in values], dtype=torch.float64)
