@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
     abouts = [_about(file) for file in (paths[0], paths[-1])]
-    gaps = [step for before, step in zip(steps, steps[1:], strict=False) if step > before + 1]
+    gaps = [step for before, step in pairwise(steps) if step > before + 1]
     every = not gaps and steps[0] == 1
     notes = () if every else ("not every step since the first is there: what a method remembers cannot be followed",)
     return Run(
@@ -156,8 +157,7 @@ def _with_texts(batch: Batch, path: Path, table: pa.Table) -> Batch:
     if texts is None or len(texts.completions) <= rows[-1]:
         return batch  # TRL keeps the last generation of a step alone
 
-    picked = Texts(*([column[i] for i in rows.tolist()] for column in (texts.prompts, texts.completions)))
-    return replace(batch, texts=picked)
+    return replace(batch, texts=texts.rows(rows.tolist()))
 
 
 def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
@@ -169,10 +169,8 @@ def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
     by_uid = {line["uid"]: line for line in lines if isinstance(line, dict) and "uid" in line}
     if not all(uid in by_uid for uid in uids):
         return batch
-    told = [by_uid[uid] for uid in uids]
-    return replace(
-        batch, texts=Texts([str(t.get("input", "")) for t in told], [str(t.get("output", "")) for t in told])
-    )
+    prompts, told = ([str(by_uid[uid].get(key, "")) for uid in uids] for key in ("input", "output"))
+    return replace(batch, texts=Texts(prompts, told))
 
 
 def _about(path: Path) -> About:

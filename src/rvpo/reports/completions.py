@@ -6,7 +6,7 @@ What TRL 1.16 does, and what follows:
   iterations or steps on one generation) is passed over.
 - Groups are blocks of equal prompts. Where a prompt stands in several blocks side by side, the blocks are as long as
   the greatest number that divides all of them.
-- ``log_metric`` and ``log_extra`` add columns of their own behind the rewards: name the rewards where these are numbers.
+- ``log_extra`` adds columns of its own behind the rewards: name the rewards where these are numbers.
 - At a step with an evaluation the file holds the evaluation's completions, and nothing says so.
 """
 

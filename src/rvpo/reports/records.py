@@ -35,6 +35,10 @@ class Texts:
     prompts: Sequence[str]
     completions: Sequence[str]
 
+    def rows(self, index: Sequence[int]) -> Texts:
+        """Return some of them."""
+        return Texts([self.prompts[i] for i in index], [self.completions[i] for i in index])
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -72,9 +76,7 @@ class Batch:
         def take(x: Tensor | None) -> Tensor | None:
             return x[index] if x is not None and x.shape[:1] == self.groups.shape and x.ndim else x
 
-        texts = self.texts and Texts(
-            *([column[i] for i in index.tolist()] for column in (self.texts.prompts, self.texts.completions))
-        )
+        texts = self.texts and self.texts.rows(index.tolist())
         return replace(
             self,
             rewards=self.rewards[index],

@@ -187,7 +187,7 @@ def _rewards(path: Path, table: pa.Table, taken: set[str]) -> tuple[str, ...]:
     found = marked or [name for name in numbers if name.lower() not in NEVER_REWARDS]
     if not found:
         raise ConfigError(
-            f"{path} has the columns {', '.join(table.column_names)}, and none that is clearly a reward: name them with "
+            f"{path} has the columns {', '.join(table.column_names)}, and none is clearly a reward: name them with "
             "--rewards a,b,c"
         )
     return tuple(found)
@@ -211,7 +211,7 @@ def _groups(path: Path, table: pa.Table, name: str | None, size: int | None) -> 
         return torch.arange(len(table)) // size
     if name is None:
         raise ConfigError(
-            f"{path} has the columns {', '.join(table.column_names)}, and none that says which rows answer one prompt: "
+            f"{path} has the columns {', '.join(table.column_names)}, and none tells which rows answer one prompt: "
             "name it with --group, or the number of completions of a prompt with --group-size"
         )
     column = table[name].combine_chunks()
