@@ -94,7 +94,7 @@ def channel_metrics(
     z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
     signal = result.signal.sum()
     counted = result.signal[:, None].to(z.dtype)
-    bottleneck = aggregate.hard_min(z.masked_fill(~result.live, 0.0), result.live.to(z.dtype))[1] * counted
+    bottleneck = bottlenecks(result).to(z.dtype) * counted
     responsibility = result.responsibilities.detach() * counted
     rewards, advantages = result.rewards.detach().to(z.dtype), result.advantages.detach().to(z.dtype)[:, None]
 
@@ -126,6 +126,12 @@ def channel_metrics(
     metrics["no_signal/groups"] = 1 - group_signal.mean().item()
     metrics["no_signal/completions"] = float(z.shape[0] - signal.item())
     return metrics
+
+
+def bottlenecks(result: Advantages) -> Tensor:
+    """Return (N, M) who is the lowest live channel of a completion: rows sum to 1, ties share, 0 where none is live."""
+    z = result.z.detach().masked_fill(~result.live, 0.0)
+    return aggregate.hard_min(z, result.live.to(z.dtype))[1]
 
 
 def _masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,134 @@
+"""From sums over groups to values, and to their intervals: a bootstrap over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rvpo.reports.diagnosis import Estimate
+from rvpo.reports.sums import SLOT
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+RESAMPLES = 1000
+HELD = 50_000_000  # numbers of a resampled table at a time
+
+
+def _ratio(numerator: str, denominator: str) -> Callable[[Array], Array]:
+    def value(sums: Array) -> Array:
+        return _divided(sums[..., SLOT[numerator]], sums[..., SLOT[denominator]])
+
+    return value
+
+
+def _correlation(sums: Array) -> Array:
+    """Pool within groups: a group counts by how far its advantages and the channel spread."""
+    aa, zz = sums[..., SLOT["aa"]], sums[..., SLOT["zz"]]
+    # Where the channel ranks and the advantages do not move at all, it is not followed: 0, and not unknown.
+    unmoved = (zz > 0) & (aa <= 1e-12 * zz)
+    known = _divided(sums[..., SLOT["az"]], np.sqrt(np.maximum(aa * zz, 0)))
+    return np.where(unmoved, 0.0, np.clip(known, -1, 1))
+
+
+def _fair(sums: Array) -> Array:
+    """Of m independent channels with one share each, the mean correlates by 1 / sqrt(m) with each of them."""
+    return 1 / np.sqrt(np.maximum(_divided(sums[..., SLOT["company"]], sums[..., SLOT["live"]]), 1))
+
+
+def _trend(sums: Array) -> Array:
+    n, t, tt = (sums[..., SLOT[name]] for name in ("scored", "time", "time2"))
+    spread = n * tt - t * t
+    slope = _divided(n * sums[..., SLOT["time_reward"]] - t * sums[..., SLOT["reward"]], spread)
+    return np.where(spread > 1e-9 * np.maximum(n * n, 1), slope, np.nan)
+
+
+def _reliability(sums: Array) -> Array:
+    again = _divided(sums[..., SLOT["again_ss"]], sums[..., SLOT["again_dof"]])
+    within = _divided(sums[..., SLOT["within_ss"]], sums[..., SLOT["within_dof"]])
+    return np.clip(1 - _divided(again, within), 0, 1)
+
+
+VALUES: Mapping[str, Callable[[Array], Array]] = {
+    "mean": _ratio("reward", "scored"),
+    "trend": _trend,
+    "early": _ratio("early_reward", "early_scored"),
+    "late": _ratio("late_reward", "late_scored"),
+    "scored": _ratio("scored", "cells"),
+    "live": _ratio("live", "cells"),
+    "live_groups": _ratio("groups_live", "groups_scored"),
+    "correlation": _correlation,
+    "fair": _fair,
+    "punished": _ratio("punished", "compared"),
+    "rewarded": _ratio("rewarded", "compared"),
+    "responsibility": _ratio("responsibility", "signal"),
+    "bottleneck": _ratio("bottleneck", "signal"),
+    "ceiling": _ratio("late_top", "late_scored"),
+    "reliability": _reliability,
+}
+"""Each takes sums (…, K, slots) and gives (…, K), NaN where undefined."""
+
+
+def values(sums: Array) -> dict[str, Array]:
+    """Return each statistic of sums (…, K, slots) as (…, K)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: of(sums) for name, of in VALUES.items()}
+
+
+def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | None:
+    """Return each statistic of ``resamples`` draws of as many groups, (R, K); None for fewer than two groups.
+
+    Args:
+        blocks: (B, K, slots) sums of groups; empty ones are no groups.
+        resamples: R.
+        seed: of the draws.
+    """
+    there = blocks[blocks[..., SLOT["cells"]].sum(1) > 0]
+    if len(there) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    flat = there.reshape(len(there), -1)
+    step = max(1, HELD // flat.shape[1])
+    parts = []
+    for start in range(0, resamples, step):
+        draws = rng.multinomial(len(there), np.full(len(there), 1 / len(there)), min(step, resamples - start))
+        parts.append(values((draws.astype(float) @ flat).reshape(-1, *blocks.shape[1:])))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def estimates(sums: Array, draws: Mapping[str, Array] | None, groups: int, level: float) -> dict[str, list[Estimate]]:
+    """Return each statistic of each channel with its interval.
+
+    Expanded percentiles (T. Hesterberg 2014, arXiv 1411.5279), as wide as Student's t on symmetric data: plain ones are
+    too narrow for few groups.
+
+    Args:
+        sums: (K, slots) of the run.
+        draws: from :func:`resampled`.
+        groups: that were resampled.
+        level: of the intervals.
+    """
+    n = max(groups, 2)
+    outside = float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))))
+    found = {}
+    for name, value in values(sums).items():
+        drawn = None if draws is None else draws[name]
+        found[name] = [_estimate(value[k], None if drawn is None else drawn[:, k], outside) for k in range(len(value))]
+    return found
+
+
+def _estimate(value: float, drawn: Array | None, outside: float) -> Estimate:
+    if np.isnan(value):
+        return Estimate(None)
+    known = None if drawn is None else drawn[~np.isnan(drawn)]
+    if known is None or len(known) < 20:
+        return Estimate(float(value))
+    low, high = np.quantile(known, [outside, 1 - outside])
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def _divided(a: Array, b: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(b != 0, a / np.where(b == 0, 1, b), np.nan)

@@ -1,0 +1,279 @@
+"""What a diagnosis counts: sums by group, so that groups can be resampled, in memory that does not grow with the run.
+
+A statistic of a channel is a function of sums over groups. Groups are what a bootstrap may resample: completions of a
+prompt are not independent. Up to ``BLOCKS`` groups have a place each; further ones share the places at random, which
+resamples clusters of groups instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core import AdvantageConfig, Advantages, Channels, compute
+from rvpo.core.diagnostics import bottlenecks
+from rvpo.core.groups import Groups
+from rvpo.core.run_channels import State
+from rvpo.reports.records import Batch, Run
+
+BLOCKS = 2048
+POINTS = 300  # in time, that curves have at most
+CHUNK_CELLS = 1_000_000  # of a batch that are looked at together
+SHIFTS = 32  # partners that a completion is compared with, at most
+SAME = 1e-6  # advantages nearer than this are the same: they are logged in single precision
+
+SLOTS = (
+    "cells",  # completions that have the channel
+    "scored",
+    "live",
+    "reward",
+    "time",  # of the scored completions, from 0 to 1; with `time2` and `time_reward` for a straight line
+    "time2",
+    "time_reward",
+    "early_scored",  # first third of the time
+    "early_reward",
+    "late_scored",  # last third
+    "late_reward",
+    "late_top",  # those of them with the channel's highest reward
+    "groups_scored",
+    "groups_live",
+    "az",  # products within groups of the used advantage a and the z-score, where the channel is live
+    "aa",
+    "zz",
+    "company",  # live channels of a completion, itself included, summed over completions where it is live
+    "rewarded",  # pairs of a group in which the better one got the higher advantage
+    "punished",
+    "compared",
+    "signal",  # completions with any live channel
+    "responsibility",
+    "bottleneck",
+    "again_ss",  # squared deviations of equal completions of a group from their mean, and their degrees of freedom
+    "again_dof",
+    "within_ss",  # those of all completions of a group
+    "within_dof",
+)
+SLOT = {name: i for i, name in enumerate(SLOTS)}
+Array = NDArray[np.float64]
+
+
+class Sums:
+    """Sums of a run.
+
+    Attributes:
+        blocks: (BLOCKS, K, slots).
+        points: (T, K, slots), over time.
+        point_steps: (T,) last step of each point.
+        products: (K, K, 3) sums of z_j z_l, z_j^2 and z_l^2 where both are live.
+        top: (K,) highest reward.
+        low: (K,) lowest reward.
+        completions: number of rows.
+        groups: number of groups.
+    """
+
+    def __init__(self, run: Run, k: float, assumed: AdvantageConfig | None) -> None:
+        """Begin; ``assumed`` is how the run aggregated where its advantages were not logged."""
+        channels = len(run.channels)
+        self._run, self._assumed = run, assumed
+        self._soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none")
+        self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
+        count = min(POINTS, len(run.steps))
+        self._point = {step: i * count // len(run.steps) for i, step in enumerate(run.steps)}
+        self.points = np.zeros((count, channels, len(SLOTS)))
+        self.point_steps = tuple({point: step for step, point in self._point.items()}.values())
+        self.products = np.zeros((channels, channels, 3))
+        self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
+        self.completions = self.groups = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch."""
+        advantages = batch.advantages
+        if advantages is None:
+            assert self._assumed is not None  # the caller's business
+            advantages = aggregated(batch, self._assumed, self._run).advantages
+        groups = Groups.from_ids(batch.groups, len(batch.groups)).index
+        for rows in _chunks(groups, batch.rewards.shape[1]):
+            self._count(batch.rows(rows), groups[rows], advantages[rows])
+
+    def _count(self, batch: Batch, ids: Tensor, advantages: Tensor) -> None:
+        groups = Groups.from_ids(ids, len(ids))
+        channel = batch.channel.expand(batch.rewards.shape)
+        result = aggregated(batch, self._soft_min, self._run)
+        steps = self._run.steps
+        time = (batch.step - steps[0]) / max(steps[-1] - steps[0], 1)
+        self._reach(result, channel, late=len(steps) == 1 or time > 2 / 3)
+        cells = _cell_sums(result, groups, advantages, time, len(steps) == 1)
+        top = torch.from_numpy(self.top)[channel]
+        at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
+        cells["late_top"] = groups.sum(at_top.double()) * (len(steps) == 1 or time > 2 / 3)
+        cells |= _pair_sums(result.rewards, advantages, groups, result.live)
+        if batch.texts is not None:
+            cells |= _again_sums(result.rewards, batch.texts.completions, groups)
+        self._keep(cells, groups, channel, batch.step)
+        self._correlate(result, channel)
+        self.completions += len(ids)
+        self.groups += groups.count
+
+    def _reach(self, result: Advantages, channel: Tensor, late: bool) -> None:
+        """Move the highest and lowest rewards; what was counted at a lower height is at it no longer."""
+        rewards = result.rewards.masked_fill(~result.applies, torch.nan)
+        flat, of = rewards.flatten(), channel.flatten()
+        known = ~flat.isnan()
+        for extreme, reduce in ((self.top, "amax"), (self.low, "amin")):
+            before = extreme.copy()
+            torch.from_numpy(extreme).scatter_reduce_(0, of[known], flat[known], reduce)
+            if reduce == "amax":
+                moved = extreme > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
+                self.blocks[:, moved, SLOT["late_top"]] = 0
+
+    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, step: int) -> None:
+        """Add the sums of groups (P, M) to their blocks and to their point in time."""
+        first = torch.full((groups.count,), len(channel)).scatter_reduce(
+            0, groups.index, torch.arange(len(channel)), "amin"
+        )
+        of = channel[first]  # (P, M): a group has one set of channels
+        table = torch.stack([cells.get(name, torch.zeros_like(cells["cells"])) for name in SLOTS], -1)
+        number = torch.arange(self.groups, self.groups + groups.count)
+        block = torch.where(number < BLOCKS, number, _scattered(number))
+        index = (block[:, None] * self.blocks.shape[1] + of).flatten()
+        torch.from_numpy(self.blocks).view(-1, len(SLOTS)).index_add_(0, index, table.flatten(0, 1))
+        point = torch.from_numpy(self.points[self._point[step]])
+        point.index_add_(0, of.flatten(), table.flatten(0, 1))
+
+    def _correlate(self, result: Advantages, channel: Tensor) -> None:
+        z = result.z.masked_fill(~result.live, 0.0)
+        live = result.live.double()
+        if bool((channel == channel[:1]).all()):  # columns are channels
+            order = channel[0].numpy()
+            parts = (z.T @ z, z.square().T @ live, live.T @ z.square())
+            for i, part in enumerate(parts):
+                self.products[order[:, None], order, i] += part.numpy()
+            return
+        k = len(self._run.channels)
+        count = torch.zeros(len(z), k, dtype=z.dtype).scatter_add(1, channel, live)
+        mean = torch.zeros(len(z), k, dtype=z.dtype).scatter_add(1, channel, z) / count.clamp(min=1)
+        there = (count > 0).double()
+        for i, part in enumerate((mean.T @ mean, mean.square().T @ there, there.T @ mean.square())):
+            self.products[..., i] += part.numpy()
+
+
+def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
+    """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
+    ranges = tuple(run.ranges.get(name) for name in run.channels)
+    return compute(
+        batch.rewards,
+        config,
+        groups=batch.groups,
+        weights=batch.weights,
+        applies=batch.applies,
+        channels=Channels(run.channels, batch.channel, ranges),
+        reliability=batch.reliability if config.rule.uses_z else None,
+        state=state,
+    )
+
+
+def _cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: float, single: bool) -> dict[str, Tensor]:
+    """Return the sums of each group on each column, (P, M)."""
+    rewards = result.rewards.nan_to_num(nan=0.0)
+    scored = (result.applies & ~result.missing).double()
+    live = (result.live & ~advantages.isnan()[:, None]).double()
+    count, total = groups.sum(scored), groups.sum(scored * rewards)
+    early, late = (float(single or time < 1 / 3)), float(single or time > 2 / 3)
+    known = live * advantages.nan_to_num(nan=0.0)[:, None]
+    alive = groups.sum(live)
+    a = (known - groups.spread(groups.sum(known) / alive.clamp(min=1))) * live
+    z = result.z.nan_to_num(nan=0.0) * live
+    deviation = (rewards - groups.spread(total / count.clamp(min=1))) * scored
+    signal = result.signal.double()[:, None].expand_as(rewards) * result.applies
+    company = result.live.sum(1, keepdim=True) * result.live
+    return {
+        "cells": groups.sum(result.applies.double()),
+        "scored": count,
+        "live": groups.sum(result.live.double()),
+        "reward": total,
+        "time": time * count,
+        "time2": time * time * count,
+        "time_reward": time * total,
+        "early_scored": early * count,
+        "early_reward": early * total,
+        "late_scored": late * count,
+        "late_reward": late * total,
+        "groups_scored": (count > 0).double(),
+        "groups_live": (groups.sum(result.live.double()) > 0).double(),
+        "az": groups.sum(a * z),
+        "aa": groups.sum(a * a),
+        "zz": groups.sum(z * z),
+        "company": groups.sum(company.double()),
+        "signal": groups.sum(signal),
+        "responsibility": groups.sum(result.responsibilities * signal),
+        "bottleneck": groups.sum(bottlenecks(result) * signal),
+        "within_ss": groups.sum(deviation.square()),
+        "within_dof": (count - 1).clamp(min=0),
+    }
+
+
+def _pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor) -> dict[str, Tensor]:
+    """Compare completions of a group, each with up to ``SHIFTS`` that follow it around the circle of its group.
+
+    In groups of up to twice as many completions, every pair is compared once.
+    """
+    order = torch.argsort(groups.index, stable=True)
+    size = torch.bincount(groups.index, minlength=groups.count)
+    start = (size.cumsum(0) - size)[groups.index[order]]
+    place, width = torch.arange(len(order)) - start, size[groups.index[order]]
+    r, a, alive = rewards[order].masked_fill(~live[order], torch.nan), advantages[order], live[order]
+    sums = {name: torch.zeros_like(r) for name in ("rewarded", "punished", "compared")}
+    for shift in range(1, min(int(size.max()) // 2, SHIFTS) + 1):
+        partner = start + (place + shift) % width
+        counted = (2 * shift < width) | ((2 * shift == width) & (place < shift))
+        better = r - r[partner]
+        higher = a - a[partner]
+        known = (counted & ~higher.isnan())[:, None] & alive & ~better.isnan() & (better != 0)
+        direction = better.sign() * (higher.sign() * (higher.abs() > SAME))[:, None]
+        sums["rewarded"] += known & (direction > 0)
+        sums["punished"] += known & (direction < 0)
+        sums["compared"] += known
+    ordered = Groups(groups.index[order], groups.count)
+    return {name: ordered.sum(x) for name, x in sums.items()}
+
+
+def _again_sums(rewards: Tensor, completions: Sequence[str], groups: Groups) -> dict[str, Tensor]:
+    """Squared deviations of equal completions of a group from their mean."""
+    keys: dict[tuple[int, str], int] = {}
+    pairs = zip(groups.index.tolist(), completions, strict=True)
+    ids = torch.tensor([keys.setdefault(pair, len(keys)) for pair in pairs])
+    same = Groups(ids, len(keys))
+    scored = (~rewards.isnan()).double()
+    count = same.sum(scored)
+    known = rewards.nan_to_num(nan=0.0)
+    deviation = (known - same.spread(same.sum(known * scored) / count.clamp(min=1))) * scored
+    of_group = torch.zeros(len(keys), dtype=torch.int64).scatter(0, ids, groups.index)
+    upwards = Groups(of_group, groups.count)
+    return {
+        "again_ss": upwards.sum(same.sum(deviation.square())),
+        "again_dof": upwards.sum((count - 1).clamp(min=0)),
+    }
+
+
+def _chunks(groups: Tensor, columns: int) -> Iterator[Tensor]:
+    """Yield the rows of whole groups, about ``CHUNK_CELLS`` cells at a time."""
+    limit = max(1, CHUNK_CELLS // columns)
+    if len(groups) <= limit:
+        yield torch.arange(len(groups))
+        return
+    order = torch.argsort(groups, stable=True)
+    sizes = torch.bincount(groups)
+    ends = sizes.cumsum(0)
+    part = (ends - 1) // limit  # groups that end within the same stretch
+    for number in sorted(set(part.tolist())):
+        within = (part == number).nonzero()[:, 0]
+        yield order[int(ends[within[0]] - sizes[within[0]]) : int(ends[within[-1]])]
+
+
+def _scattered(number: Tensor) -> Tensor:
+    """Return a block for each group, at random but the same at every call (a multiplicative hash)."""
+    mixed = (number * 2_654_435_761) % (1 << 32)
+    return (mixed >> 15) % BLOCKS

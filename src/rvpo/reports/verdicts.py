@@ -1,0 +1,146 @@
+"""The plain verdict on a channel, and the sentence that gave it.
+
+Rules are tried in this order; a channel has the first that holds::
+
+    dead        scored on under 1% of its completions, or constant in all but 5% of the groups: it teaches nothing
+    saturated   95% of the completions of the last third have its highest reward: nothing left to gain
+    noisy       half or more of its variance is noise: equal completions were scored differently
+    neglected   the used advantage follows it less than a quarter as far as an equal share would make it:
+                correlation within groups < 0.25 / sqrt(live channels), and so is the whole interval
+    unclear     the interval of that correlation holds the threshold: more groups would tell
+    healthy     all others
+
+1 / sqrt(m) is the correlation of the mean of m independent z-scores with each of them. Where channels agree the mean
+follows them further, where they oppose each other less; a channel that the others outvote falls below 0. The quarter
+is chosen, not derived: benchmarks/reports/neglect.py says what it finds and what it mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rvpo.core.run_channels import Range
+from rvpo.reports.diagnosis import Estimate
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Thresholds of the verdicts; see above."""
+
+    never_scored: float = 0.01
+    dead: float = 0.05
+    saturated: float = 0.95
+    noisy: float = 0.5
+    neglected: float = 0.25
+
+
+RULES = Rules()
+
+
+def at_its_best(top: float, low: float, limits: Range | None) -> bool:
+    """Tell whether the highest reward seen is the highest that there can be.
+
+    A reward that nobody declared and that is always the same is taken to be at its best from 1 on.
+    """
+    if limits is not None:
+        return top >= limits[1] - 0.05 * (limits[1] - limits[0])
+    return top > low or top >= 1
+
+
+def tell(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> str:
+    """Return the verdict."""
+    point = {name: np.array([np.nan if e.value is None else e.value]) for name, e in found.items()}
+    verdict = str(each(point, np.array([at_best]), rules)[0])
+    if verdict == "noisy" and _high(found["reliability"]) >= rules.noisy:
+        verdict = str(each(point | {"reliability": np.array([np.nan])}, np.array([at_best]), rules)[0])
+    if verdict in ("neglected", "healthy"):
+        threshold = rules.neglected * (found["fair"].value or 0.0)
+        correlation = found["correlation"]
+        if correlation.value is None:
+            return "unclear"
+        if verdict == "neglected" and _high(correlation) >= threshold:
+            return "unclear"
+        if verdict == "healthy" and (correlation.low is None or correlation.low < threshold):
+            return "unclear"
+    return verdict
+
+
+def each(values: Mapping[str, Array], at_best: NDArray[np.bool_], rules: Rules = RULES) -> NDArray[np.str_]:
+    """Return the verdict that values alone would give, without regard to how sure they are; the shape of a value."""
+    with np.errstate(invalid="ignore"):
+        never = ~(values["scored"] >= rules.never_scored)
+        saturated = (values["ceiling"] >= rules.saturated) & at_best
+        dead = ~(values["live_groups"] >= rules.dead)
+        noisy = values["reliability"] < rules.noisy
+        neglected = values["correlation"] < rules.neglected * values["fair"]
+    return np.select(
+        [never, saturated, dead, noisy, neglected], ["dead", "saturated", "dead", "noisy", "neglected"], "healthy"
+    )
+
+
+def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules: Rules = RULES) -> str:
+    """Say what gave the verdict, with its numbers."""
+    threshold = rules.neglected * (found["fair"].value or 0.0)
+    correlation = f"the advantage follows it by {interval(found['correlation'])}"
+    moved = _moved(found)
+    if verdict == "dead" and (found["scored"].value or 0.0) < rules.never_scored:
+        return f"scored on {percent(found['scored'])} of its completions"
+    if verdict == "dead":
+        return f"ranks {percent(found['live_groups'])} of the groups, under {rules.dead:.0%}{moved}"
+    if verdict == "saturated":
+        return f"{percent(found['ceiling'])} of the last third have its highest reward"
+    if verdict == "noisy":
+        noise = Estimate(*(None if x is None else 1 - x for x in _flipped(found["reliability"])))
+        return f"{percent(noise)} of its variance is noise: equal completions were scored differently"
+    if found["correlation"].value is None:
+        return "there are no advantages where it ranks"
+    told = f"{correlation}, the line is {threshold:.3f}"
+    if verdict == "unclear":
+        return f"{told} and lies in between: more groups would tell{moved}"
+    if verdict == "neglected":
+        against = " and works against it" if _high(found["correlation"]) < 0 else ""
+        punished = f"; {percent(found['punished'])} of improvements got the lower advantage"
+        return f"{told}{against}{punished}{moved}{'; its weight is 0' if monitored else ''}"
+    return f"{told}{moved}"
+
+
+def _moved(found: Mapping[str, Estimate]) -> str:
+    """Say that the mean rises or falls, where it clearly does."""
+    trend, early, late = found["trend"], found["early"].value, found["late"].value
+    if trend.low is None or trend.high is None or early is None or late is None:
+        return ""
+    if trend.low > 0 and late > early:
+        return f"; it rises from {early:.3g} to {late:.3g}"
+    return f"; it falls from {early:.3g} to {late:.3g}" if trend.high < 0 and late < early else ""
+
+
+def _flipped(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
+    return estimate.value, estimate.high, estimate.low
+
+
+def _high(estimate: Estimate) -> float:
+    """Return the upper end; where there is none, nothing can be ruled out."""
+    return np.inf if estimate.high is None else estimate.high
+
+
+def interval(estimate: Estimate) -> str:
+    """Return a correlation with its interval."""
+    if estimate.value is None:
+        return "-"
+    ends = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:+.2f}, {estimate.high:+.2f}]"
+    return f"{estimate.value:+.2f}{ends}"
+
+
+def percent(estimate: Estimate) -> str:
+    """Return a share with its interval."""
+    if estimate.value is None:
+        return "-"
+    low, high = estimate.low, estimate.high
+    ends = "" if low is None or high is None or high - low < 5e-4 else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{estimate.value:.1%}{ends}"
