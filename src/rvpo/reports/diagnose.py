@@ -14,7 +14,7 @@ from rvpo.core import AdvantageConfig
 from rvpo.errors import ConfigError
 from rvpo.reports import verdicts
 from rvpo.reports.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
-from rvpo.reports.estimates import LEVEL, RESAMPLES, estimates, resampled, values
+from rvpo.reports.estimates import LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
 from rvpo.reports.records import Run
 from rvpo.reports.sums import SLOT, Sums
 
@@ -63,8 +63,12 @@ def diagnose(
             progress(1)
     total = sums.blocks.sum(0)
     draws = resampled(sums.blocks, resamples, seed)
+    alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+    drawn_pulls = resampled_pulls(sums.pairs, alive, resamples, seed)
+    if draws is not None:
+        draws["pull"] = np.full_like(draws["mean"], np.nan) if drawn_pulls is None else drawn_pulls
     groups = int((sums.blocks[..., SLOT["cells"]].sum(1) > 0).sum())
-    found = estimates(total, draws, groups, level)
+    found = estimates(total, draws, groups, level, {"pull": pulls(sums.pairs.sum(0), alive)})
     best = np.array(
         [verdicts.at_its_best(sums.top[j], sums.low[j], run.ranges.get(n)) for j, n in enumerate(run.channels)]
     )
@@ -152,6 +156,7 @@ def _channel(
         live_groups=found["live_groups"],
         correlation=found["correlation"],
         fair=found["fair"].value if live else None,
+        pull=found["pull"],
         punished=found["punished"],
         responsibility=found["responsibility"],
         bottleneck=found["bottleneck"],

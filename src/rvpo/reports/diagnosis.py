@@ -38,6 +38,7 @@ class ChannelDiagnosis:
         live_groups: share of the groups that it ranks.
         correlation: within groups, of the advantage that the run used with the channel, where it is live.
         fair: what that would be if all live channels were independent and counted the same.
+        pull: how far it moves the used advantage while all other channels stay, in units of the average channel's.
         punished: of two completions of a group, how often the one that is better in it got the lower advantage.
         responsibility: mean share of the decision under the soft minimum.
         bottleneck: share of completions on which it is the lowest.
@@ -61,6 +62,7 @@ class ChannelDiagnosis:
     live_groups: Estimate
     correlation: Estimate
     fair: float | None
+    pull: Estimate
     punished: Estimate
     responsibility: Estimate
     bottleneck: Estimate

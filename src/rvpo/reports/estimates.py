@@ -14,6 +14,7 @@ from rvpo.reports.sums import SLOT
 Array = NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 1000
+RIDGE = 1e-6  # of a correlation matrix
 HELD = 50_000_000  # numbers of a resampled table at a time
 
 
@@ -77,6 +78,49 @@ def values(sums: Array) -> dict[str, Array]:
         return {name: of(sums) for name, of in VALUES.items()}
 
 
+def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
+    """Return how far each channel moves the advantage while the others stay: in units of the average channel.
+
+    The coefficients of the regression of the used advantage on the z-scores of all channels, within groups. For GDPO
+    they are in proportion to the weights, for GRPO to weights times spreads: whoever is correlated with a channel that
+    counts has a correlation with the advantage, but no coefficient.
+
+    Args:
+        pairs: (…, K, K + 1) sums of z_j z_l, and of z_j a.
+        alive: (K,) bool, channels that take part in the average.
+
+    Returns:
+        (…, K), NaN where the channel is never live.
+    """
+    c, b = pairs[..., :-1], pairs[..., -1]
+    k = c.shape[-1]
+    spread = np.sqrt(np.maximum(np.einsum("...jj->...j", c), 0))
+    there = spread > 0
+    scale = np.where(there, spread, 1)
+    correlation = c / scale[..., :, None] / scale[..., None, :]
+    # Channels that are each other's copy share their coefficient, instead of dividing 0 by 0.
+    ridged = correlation + np.eye(k) * np.where(there, RIDGE, 1)[..., :, None]
+    beta = np.linalg.solve(ridged, (b / scale)[..., None])[..., 0] / scale
+    counted = there & alive
+    average = np.abs(np.where(counted, beta, 0)).sum(-1, keepdims=True) / np.maximum(counted.sum(-1, keepdims=True), 1)
+    return np.where(there & (average > 0), beta / np.where(average > 0, average, 1), np.nan)
+
+
+def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed: int) -> Array | None:
+    """Return :func:`pulls` of ``resamples`` draws of as many groups, (R, K); None for fewer than two groups."""
+    there = pairs[np.einsum("bjj->b", pairs[..., :-1]) > 0]
+    if len(there) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    flat = there.reshape(len(there), -1)
+    step = max(1, HELD // flat.shape[1])
+    parts = []
+    for start in range(0, resamples, step):
+        draws = rng.multinomial(len(there), np.full(len(there), 1 / len(there)), min(step, resamples - start))
+        parts.append(pulls((draws.astype(float) @ flat).reshape(-1, *pairs.shape[1:]), alive))
+    return np.concatenate(parts)
+
+
 def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | None:
     """Return each statistic of ``resamples`` draws of as many groups, (R, K); None for fewer than two groups.
 
@@ -98,7 +142,9 @@ def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | No
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def estimates(sums: Array, draws: Mapping[str, Array] | None, groups: int, level: float) -> dict[str, list[Estimate]]:
+def estimates(
+    sums: Array, draws: Mapping[str, Array] | None, groups: int, level: float, extra: Mapping[str, Array]
+) -> dict[str, list[Estimate]]:
     """Return each statistic of each channel with its interval.
 
     Expanded percentiles (T. Hesterberg 2014, arXiv 1411.5279), as wide as Student's t on symmetric data: plain ones are
@@ -109,12 +155,13 @@ def estimates(sums: Array, draws: Mapping[str, Array] | None, groups: int, level
         draws: from :func:`resampled`.
         groups: that were resampled.
         level: of the intervals.
+        extra: further statistics (K,), whose draws are in ``draws`` too.
     """
     n = max(groups, 2)
     outside = float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))))
     found = {}
-    for name, value in values(sums).items():
-        drawn = None if draws is None else draws[name]
+    for name, value in {**values(sums), **extra}.items():
+        drawn = None if draws is None else draws.get(name)
         found[name] = [_estimate(value[k], None if drawn is None else drawn[:, k], outside) for k in range(len(value))]
     return found
 

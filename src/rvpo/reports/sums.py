@@ -23,6 +23,7 @@ from rvpo.reports.records import Batch, Run
 BLOCKS = 2048
 POINTS = 300  # in time, that curves have at most
 CHUNK_CELLS = 1_000_000  # of a batch that are looked at together
+PAIR_CELLS = 4_000_000  # of products of channels, over all blocks
 SHIFTS = 32  # partners that a completion is compared with, at most
 SAME = 1e-6  # advantages nearer than this are the same: they are logged in single precision
 
@@ -68,6 +69,8 @@ class Sums:
         points: (T, K, slots), over time.
         point_steps: (T,) last step of each point.
         products: (K, K, 3) sums of z_j z_l, z_j^2 and z_l^2 where both are live.
+        pairs: (B, K, K + 1) sums of z_j z_l, and of z_j a in the last column, of the same groups pooled further where
+            there are many channels: what the regression of the used advantage a on all channels needs.
         top: (K,) highest reward.
         low: (K,) lowest reward.
         completions: number of rows.
@@ -85,6 +88,7 @@ class Sums:
         self.points = np.zeros((count, channels, len(SLOTS)))
         self.point_steps = tuple({point: step for step, point in self._point.items()}.values())
         self.products = np.zeros((channels, channels, 3))
+        self.pairs = np.zeros((min(BLOCKS, max(64, PAIR_CELLS // channels**2)), channels, channels + 1))
         self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
         self.completions = self.groups = 0
 
@@ -112,8 +116,8 @@ class Sums:
         cells |= _pair_sums(result.rewards, advantages, groups, result.live)
         if batch.texts is not None:
             cells |= _again_sums(result.rewards, batch.texts.completions, groups)
-        self._keep(cells, groups, channel, batch.step)
-        self._correlate(result, channel)
+        blocks = self._keep(cells, groups, channel, batch.step)
+        self._correlate(result, channel, groups, advantages, blocks[groups.index])
         self.completions += len(ids)
         self.groups += groups.count
 
@@ -129,8 +133,8 @@ class Sums:
                 moved = extreme > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
                 self.blocks[:, moved, SLOT["late_top"]] = 0
 
-    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, step: int) -> None:
-        """Add the sums of groups (P, M) to their blocks and to their point in time."""
+    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, step: int) -> Tensor:
+        """Add the sums of groups (P, M) to their blocks and to their point in time; return the blocks (P,)."""
         first = torch.full((groups.count,), len(channel)).scatter_reduce(
             0, groups.index, torch.arange(len(channel)), "amin"
         )
@@ -142,22 +146,32 @@ class Sums:
         torch.from_numpy(self.blocks).view(-1, len(SLOTS)).index_add_(0, index, table.flatten(0, 1))
         point = torch.from_numpy(self.points[self._point[step]])
         point.index_add_(0, of.flatten(), table.flatten(0, 1))
+        return block
 
-    def _correlate(self, result: Advantages, channel: Tensor) -> None:
-        z = result.z.masked_fill(~result.live, 0.0)
-        live = result.live.double()
-        if bool((channel == channel[:1]).all()):  # columns are channels
-            order = channel[0].numpy()
-            parts = (z.T @ z, z.square().T @ live, live.T @ z.square())
-            for i, part in enumerate(parts):
-                self.products[order[:, None], order, i] += part.numpy()
-            return
-        k = len(self._run.channels)
-        count = torch.zeros(len(z), k, dtype=z.dtype).scatter_add(1, channel, live)
-        mean = torch.zeros(len(z), k, dtype=z.dtype).scatter_add(1, channel, z) / count.clamp(min=1)
-        there = (count > 0).double()
-        for i, part in enumerate((mean.T @ mean, mean.square().T @ there, there.T @ mean.square())):
+    def _correlate(
+        self, result: Advantages, channel: Tensor, groups: Groups, advantages: Tensor, block: Tensor
+    ) -> None:
+        z, live = _by_channel(result, channel, len(self._run.channels))
+        for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
             self.products[..., i] += part.numpy()
+        known = ~advantages.isnan()
+        a = advantages.nan_to_num(nan=0.0)[:, None]
+        count = groups.sum(known.double()[:, None]).clamp(min=1)
+        a = ((a - groups.spread(groups.sum(a) / count))[:, 0]) * known
+        z = z * known[:, None]
+        # Sorted by block, the rows of a block are one product of matrices.
+        order = torch.argsort(block % len(self.pairs), stable=True)
+        numbers, sizes = torch.unique_consecutive((block % len(self.pairs))[order], return_counts=True)
+        both = torch.cat([z, a[:, None]], 1)[order]
+        for number, rows in zip(numbers.tolist(), torch.split(both, sizes.tolist()), strict=True):
+            self.pairs[number] += (rows[:, :-1].T @ rows).numpy()
+
+
+def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return z-scores of the run's channels, (N, K), the mean of a channel's live cells, and where there are any."""
+    z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
+    total, number = (torch.zeros(len(z), count, dtype=z.dtype).scatter_add(1, channel, x) for x in (z, live))
+    return total / number.clamp(min=1), (number > 0).double()
 
 
 def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:

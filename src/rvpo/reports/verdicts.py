@@ -5,14 +5,17 @@ Rules are tried in this order; a channel has the first that holds::
     dead        scored on under 1% of its completions, or constant in all but 5% of the groups: it teaches nothing
     saturated   95% of the completions of the last third have its highest reward: nothing left to gain
     noisy       half or more of its variance is noise: equal completions were scored differently
-    neglected   the used advantage follows it less than a quarter as far as an equal share would make it:
-                correlation within groups < 0.25 / sqrt(live channels), and so is the whole interval
-    unclear     the interval of that correlation holds the threshold: more groups would tell
+    neglected   ignored: with all other channels held, it moves the used advantage less than a quarter as far as the
+                average channel does, and the whole interval says so; or
+                outvoted: the advantage follows it less than a quarter as far as if all live channels were independent
+                and counted the same, correlation within groups < 0.25 / sqrt(live channels), interval included
+    unclear     an interval holds its threshold: more groups would tell
     healthy     all others
 
-1 / sqrt(m) is the correlation of the mean of m independent z-scores with each of them. Where channels agree the mean
-follows them further, where they oppose each other less; a channel that the others outvote falls below 0. The quarter
-is chosen, not derived: benchmarks/reports/neglect.py says what it finds and what it mistakes.
+The two differ where channels are correlated. One that does not count at all still rises with those that are like it:
+not outvoted, but ignored. One that counts in full and is opposed by ten others is not ignored, but outvoted.
+1 / sqrt(m) is the correlation of the mean of m independent z-scores with each of them. The quarter is chosen, not
+derived: benchmarks/reports/neglect.py says what it finds and what it mistakes.
 """
 
 from __future__ import annotations
@@ -60,15 +63,18 @@ def tell(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> 
     if verdict == "noisy" and _high(found["reliability"]) >= rules.noisy:
         verdict = str(each(point | {"reliability": np.array([np.nan])}, np.array([at_best]), rules)[0])
     if verdict in ("neglected", "healthy"):
-        threshold = rules.neglected * (found["fair"].value or 0.0)
-        correlation = found["correlation"]
-        if correlation.value is None:
+        lines = _lines(found, rules)
+        if any(estimate.value is None for estimate, _ in lines):
             return "unclear"
-        if verdict == "neglected" and _high(correlation) >= threshold:
-            return "unclear"
-        if verdict == "healthy" and (correlation.low is None or correlation.low < threshold):
-            return "unclear"
+        if any(_high(estimate) < line for estimate, line in lines):
+            return "neglected"
+        return "healthy" if all(_low(estimate) >= line for estimate, line in lines) else "unclear"
     return verdict
+
+
+def _lines(found: Mapping[str, Estimate], rules: Rules) -> tuple[tuple[Estimate, float], tuple[Estimate, float]]:
+    """Return what decides whether a channel is ignored, and whether it is outvoted, each with its threshold."""
+    return (found["pull"], rules.neglected), (found["correlation"], rules.neglected * (found["fair"].value or 0.0))
 
 
 def each(values: Mapping[str, Array], at_best: NDArray[np.bool_], rules: Rules = RULES) -> NDArray[np.str_]:
@@ -78,7 +84,8 @@ def each(values: Mapping[str, Array], at_best: NDArray[np.bool_], rules: Rules =
         saturated = (values["ceiling"] >= rules.saturated) & at_best
         dead = ~(values["live_groups"] >= rules.dead)
         noisy = values["reliability"] < rules.noisy
-        neglected = values["correlation"] < rules.neglected * values["fair"]
+        outvoted = values["correlation"] < rules.neglected * values["fair"]
+        neglected = outvoted | (values["pull"] < rules.neglected)
     return np.select(
         [never, saturated, dead, noisy, neglected], ["dead", "saturated", "dead", "noisy", "neglected"], "healthy"
     )
@@ -86,8 +93,6 @@ def each(values: Mapping[str, Array], at_best: NDArray[np.bool_], rules: Rules =
 
 def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules: Rules = RULES) -> str:
     """Say what gave the verdict, with its numbers."""
-    threshold = rules.neglected * (found["fair"].value or 0.0)
-    correlation = f"the advantage follows it by {interval(found['correlation'])}"
     moved = _moved(found)
     if verdict == "dead" and (found["scored"].value or 0.0) < rules.never_scored:
         return f"scored on {percent(found['scored'])} of its completions"
@@ -98,16 +103,22 @@ def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules
     if verdict == "noisy":
         noise = Estimate(*(None if x is None else 1 - x for x in _flipped(found["reliability"])))
         return f"{percent(noise)} of its variance is noise: equal completions were scored differently"
-    if found["correlation"].value is None:
+    (pull, least), (correlation, line) = _lines(found, rules)
+    if pull.value is None or correlation.value is None:
         return "there are no advantages where it ranks"
-    told = f"{correlation}, the line is {threshold:.3f}"
+    moves = f"it moves the advantage {times(pull)} as far as the average channel"
+    follows = f"the advantage follows it by {interval(correlation)}, at least {line:.2f} would be a quarter of a share"
     if verdict == "unclear":
-        return f"{told} and lies in between: more groups would tell{moved}"
-    if verdict == "neglected":
-        against = " and works against it" if _high(found["correlation"]) < 0 else ""
-        punished = f"; {percent(found['punished'])} of improvements got the lower advantage"
-        return f"{told}{against}{punished}{moved}{'; its weight is 0' if monitored else ''}"
-    return f"{told}{moved}"
+        unsure = moves if _low(pull) < least <= _high(pull) else follows
+        return f"{unsure}: more groups would tell{moved}"
+    if verdict == "healthy":
+        return f"{moves}{moved}"
+    reasons = []
+    if _high(pull) < least:
+        reasons.append(f"ignored: {moves}{', its weight is 0' if monitored else ''}")
+    if _high(correlation) < line:
+        reasons.append(f"outvoted: {follows}")
+    return f"{'; '.join(reasons)}; {percent(found['punished'])} of improvements got the lower advantage{moved}"
 
 
 def _moved(found: Mapping[str, Estimate]) -> str:
@@ -127,6 +138,18 @@ def _flipped(estimate: Estimate) -> tuple[float | None, float | None, float | No
 def _high(estimate: Estimate) -> float:
     """Return the upper end; where there is none, nothing can be ruled out."""
     return np.inf if estimate.high is None else estimate.high
+
+
+def _low(estimate: Estimate) -> float:
+    return -np.inf if estimate.low is None else estimate.low
+
+
+def times(estimate: Estimate) -> str:
+    """Return a multiple with its interval."""
+    if estimate.value is None:
+        return "-"
+    ends = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.value:.2f}{ends} times"
 
 
 def interval(estimate: Estimate) -> str:
