@@ -10,8 +10,8 @@ Advantages are those of GRPO, GDPO or RVPO. One channel of it is neglected, in o
                weight stands inside the soft minimum, and a light channel that is far down still speaks
     scale      its rewards are s times as large, and raw rewards are summed (GRPO); in groups where all others tie GRPO
                scales it up again
-    outvoted   the others oppose it, so that its row of the channels' correlation matrix sums to about s: below 0 the
-               mean rule (GDPO) lowers it
+    outvoted   the others oppose it, so that its row of the channels' correlation matrix sums to s: below 0 the mean
+               rule (GDPO) lowers it
 
 Clean runs are made alike, without. Rows count channels; the truth is which one was touched, not what became of it.
 """
@@ -42,7 +42,7 @@ CLEAN = ("grpo", "gdpo", "rvpo")
 
 
 def make(path: Path, seed: int, way: str | None, strength: float, method: str) -> tuple[int | None, int]:
-    """Write a run; return the channel that is neglected, and the number of channels."""
+    """Write a run; return the channel that is neglected, and the number of completions."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     m = rng.choice([3, 5, 8, 17])
     steps, prompts, g = rng.randint(20, 80), rng.randint(4, 12), rng.choice([4, 8, 16])
@@ -52,9 +52,7 @@ def make(path: Path, seed: int, way: str | None, strength: float, method: str) -
     binary = torch.rand(m, generator=generator) < 0.7
     loading = torch.empty(m).uniform_(0, 0.5, generator=generator)
     if way == "outvoted":
-        binary[:] = True  # which shrinks a correlation of normals by about 2 / pi
-        loading = torch.full((m,), min(0.95, (1 - strength) / (m - 1) * 3.1416 / 2) ** 0.5)
-        loading[target] = -loading[target]
+        loading = opposed(m, target, strength, level + drift / 2, binary, generator)
     missing = rng.uniform(0, 0.05)
     weights = torch.ones(m)
     if way and way.startswith("weight"):
@@ -78,7 +76,23 @@ def make(path: Path, seed: int, way: str | None, strength: float, method: str) -
             table[f"channel_{j}"] += [None if x != x else x for x in rewards[:, j].tolist()]
         table["advantage"] += result.advantages.tolist()
     pq.write_table(pa.table(table), path)
-    return target, m
+    return target, len(table["step"])
+
+
+def opposed(
+    m: int, target: int, row_sum: float, push: torch.Tensor, binary: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the loadings at which the target's row of the channels' correlation matrix sums to ``row_sum``."""
+    factor, noise = torch.randn(20_000, 1, generator=generator), torch.randn(20_000, m, generator=generator)
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        loading = torch.full((m,), (low + high) / 2)
+        loading[target] *= -1
+        latent = loading * factor + (1 - loading**2).sqrt() * noise + push
+        rewards = torch.where(binary, (latent > 0).float(), torch.sigmoid(latent))
+        reached = torch.corrcoef(rewards.T)[target].sum() > row_sum
+        low, high = ((low + high) / 2, high) if reached else (low, (low + high) / 2)
+    return loading
 
 
 def main() -> None:
@@ -89,6 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     cells = [(way, strength) for way, strengths in WAYS.items() for strength in strengths]
     hit: dict[tuple[str, float], Counter] = {cell: Counter() for cell in cells}
+    large: dict[tuple[str, float], Counter] = {cell: Counter() for cell in cells}
     others: dict[str, Counter] = {name: Counter() for name in ("beside a neglected one", *CLEAN)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.parquet"
@@ -96,15 +111,17 @@ def main() -> None:
             way, strength = cells[i % len(cells)] if i < args.runs else (None, 0.0)
             methods = {"scale": ["grpo"], "outvoted": ["gdpo"], "weight": ["grpo", "gdpo"], "weight, rvpo": ["rvpo"]}
             method = random.Random(i).choice(methods.get(way or "", CLEAN))
-            target, _ = make(path, args.seed * 1_000_000 + i, way, strength, method)
+            target, size = make(path, args.seed * 1_000_000 + i, way, strength, method)
             found = [channel.verdict for channel in diagnose(open_run(path), texts=False).channels]
             for j, verdict in enumerate(found):
                 if j == target:
                     hit[way, strength][verdict] += 1
+                    if size >= 2000:
+                        large[way, strength][verdict == "neglected"] += 1
                 else:
                     others["beside a neglected one" if way else method][verdict] += 1
     verdicts = ("neglected", "unclear", "healthy", "saturated", "dead", "noisy")
-    print(f"{'neglected channels':<28}" + "".join(f"{v:>11}" for v in verdicts) + f"{'recall':>9}")
+    print(f"{'neglected channels':<28}" + "".join(f"{v:>11}" for v in verdicts) + f"{'recall':>9}{'>= 2000':>9}")
     for (way, strength), counts in hit.items():
         share = counts["neglected"] / max(1, counts.total())
         print(
@@ -122,7 +139,11 @@ def main() -> None:
     strong = [cell for cell in cells if cell[1] <= 0.1]
     recall = sum(hit[c]["neglected"] for c in strong) / sum(hit[c].total() for c in strong)
     print(f"\nprecision {true / (true + false):.3f} ({true} of {true + false})")
-    print(f"recall {true / injected:.3f} of all {injected}, {recall:.3f} at s = 0.1 or less")
+    share_of_large = sum(large[c][True] for c in strong) / sum(large[c].total() for c in strong)
+    print(
+        f"recall {true / injected:.3f} of all {injected}, {recall:.3f} at s = 0.1 or less, {share_of_large:.3f} of those in runs "
+        "of 2,000 completions and more"
+    )
 
 
 if __name__ == "__main__":

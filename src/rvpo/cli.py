@@ -15,6 +15,7 @@ import typer
 from rvpo import __version__
 from rvpo.errors import RVPOError
 from rvpo.evals.commands import app as evals
+from rvpo.reports.commands import diagnose, replay
 
 app = typer.Typer(
     name="rvpo",
@@ -24,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(evals)
+app.command("diagnose")(diagnose)
+app.command("replay")(replay)
 
 
 def _version(asked: bool) -> None:

@@ -6,9 +6,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import rvpo
+from rvpo.errors import ConfigError
 
 PACKAGES = (
     "rvpo",
@@ -76,6 +79,7 @@ CAPABILITIES = (
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
     # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
+    Capability("rvpo diagnose, replay, compare, report", ("pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
@@ -100,6 +104,21 @@ def installed(name: str) -> str | None:
 def constraints() -> str:
     """Return the file with the versions that were tested together, for the environment that this one is."""
     return "constraints-verl.txt" if installed("verl") and not installed("trl") else "constraints.txt"
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Say what to install where a package is absent that ``what``, a plural, needs.
+
+    Raises:
+        ConfigError: instead of an ImportError.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{error}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
+        ) from error
 
 
 def versions() -> dict[str, object]:

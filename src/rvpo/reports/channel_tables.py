@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -36,6 +37,9 @@ NEEDED = (
     "tokens",
 )
 """Columns that a batch is made of. Those that follow completions to their texts are read where texts are asked for."""
+
+DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "reason", "detail")
+"""What a reader wants to know of a completion's channels."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,17 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         ranges={name: limits for about in abouts for name, limits in about.ranges.items()},
         every_batch=every,
         notes=notes if abouts[-1].config.rule.remembers else (),
+        details=partial(_details, dict(zip(steps, paths, strict=True))),
     )
+
+
+def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return the cells of some completions, as rows of the record."""
+    table = _table(paths[step], ["completion", *DETAILS])
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
+    for row in table.filter(pc.is_in(table["completion"], pa.array(list(numbers)))).to_pylist():
+        found[row.pop("completion")].append(row)
+    return found
 
 
 def _read(paths: Sequence[Path], names: dict[str, int], texts: bool) -> Iterator[Batch]:
@@ -143,6 +157,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
         reliability=None if bool((reliability == 1).all()) else reliability,
         tokens=tokens,
         config=about.config,
+        numbers=torch.from_numpy(rows),
     )
 
 

@@ -16,7 +16,7 @@ from rvpo.reports import verdicts
 from rvpo.reports.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
 from rvpo.reports.estimates import LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
 from rvpo.reports.records import Run
-from rvpo.reports.sums import SLOT, Sums
+from rvpo.reports.sums import SLOT, Sums, one_thread
 
 Array = NDArray[np.float64]
 ASSUMED = AdvantageConfig(method="grpo")
@@ -54,13 +54,14 @@ def diagnose(
     assumed = assumed or ASSUMED
     sums = Sums(run, k, assumed)
     logged, done, monitored = False, -1, np.ones(len(run.channels), dtype=bool)
-    for batch in run.batches(texts):
-        sums.add(batch)
-        logged = logged or batch.advantages is not None
-        _note_weights(monitored, batch.weights, batch.channel)
-        if progress is not None and batch.step != done:
-            done = batch.step
-            progress(1)
+    with one_thread():
+        for batch in run.batches(texts):
+            sums.add(batch)
+            logged = logged or batch.advantages is not None
+            _note_weights(monitored, batch.weights, batch.channel)
+            if progress is not None and batch.step != done:
+                done = batch.step
+                progress(1)
     total = sums.blocks.sum(0)
     draws = resampled(sums.blocks, resamples, seed)
     alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class Batch:
         reliability: (N, M), how far a cell was trusted; None: fully.
         tokens: (N,) by which the rows were whitened; None: they were not.
         config: how the run aggregated this batch; None where unknown.
+        numbers: (N,) int64, of the completions in their step, by which :attr:`Run.details` knows them.
         texts: if they were asked for and logged.
     """
 
@@ -68,6 +70,7 @@ class Batch:
     reliability: Tensor | None = None
     tokens: Tensor | None = None
     config: AdvantageConfig | None = None
+    numbers: Tensor | None = None
     texts: Texts | None = None
 
     def rows(self, index: Tensor) -> Batch:
@@ -87,6 +90,7 @@ class Batch:
             weights=self.weights if self.weights is None or self.weights.ndim == 1 else self.weights[index],
             reliability=take(self.reliability),
             tokens=take(self.tokens),
+            numbers=take(self.numbers),
             texts=texts,
         )
 
@@ -105,6 +109,8 @@ class Run:
         ranges: channel -> lowest and highest reward that was declared, None where nobody did.
         every_batch: whether no batch of the training is missing in between, as far as the logs tell.
         notes: what a reader has to know of how the logs were understood.
+        details: what the logs say of each channel of a completion, by step and numbers of completions; None where they
+            say no more than the batches.
     """
 
     path: Path
@@ -116,6 +122,7 @@ class Run:
     ranges: Mapping[str, Range | None] = field(default_factory=dict)
     every_batch: bool = True
     notes: tuple[str, ...] = ()
+    details: Callable[[int, Sequence[int]], dict[int, list[dict[str, Any]]]] | None = None
 
     @property
     def name(self) -> str:
@@ -162,6 +169,23 @@ class Run:
 
         whole_start = self.every_batch and kept[0] == self.steps[0]
         return replace(self, steps=kept, read=read, every_batch=whole_start)
+
+
+def with_weights(run: Run, weights: Sequence[float]) -> Run:
+    """Return the run with the importance of its channels, which its logs do not tell.
+
+    Raises:
+        ConfigError: not one finite number >= 0 a channel, or the logs do tell.
+    """
+    if run.kind == "channels":
+        raise ConfigError(f"{run.path} tells the weights of its channels: leave --weights out")
+    if len(weights) != len(run.channels) or not all(0 <= w < float("inf") for w in weights) or not any(weights):
+        raise ConfigError(
+            f"--weights is {', '.join(format(w, 'g') for w in weights)}, allowed is a finite number >= 0 for each of "
+            f"{', '.join(run.channels)}, in this order, at least one above 0"
+        )
+    given, whole = torch.tensor(weights, dtype=torch.float64), run.read
+    return replace(run, read=lambda texts: (replace(batch, weights=given) for batch in whole(texts)))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError, RewardError
 from rvpo.reports.diagnose import describe
 from rvpo.reports.records import Batch, Run
-from rvpo.reports.sums import SAME, aggregated
+from rvpo.reports.sums import SAME, aggregated, one_thread
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
@@ -133,16 +133,17 @@ def replay(
     followed = [_Followed(run, config) for config in (own, *methods, *candidates) if config]
     rules, guesses = followed[: len(followed) - len(candidates)], followed[len(followed) - len(candidates) :]
     step = None
-    for batch in run.batches():
-        used = batch.advantages
-        for rule in followed:
-            result = rule.result(batch, as_recorded=rule is followed[0] and run.config is not None)
-            if used is None and result is not None:
-                used = result.advantages  # of the assumed method, which comes first
-            rule.add(batch, result, used)
-        if progress is not None and batch.step != step:
-            step = batch.step
-            progress(1)
+    with one_thread():
+        for batch in run.batches():
+            used = batch.advantages
+            for rule in followed:
+                result = rule.result(batch, as_recorded=rule is followed[0] and run.config is not None)
+                if used is None and result is not None:
+                    used = result.advantages  # of the assumed method, which comes first
+                rule.add(batch, result, used)
+            if progress is not None and batch.step != step:
+                step = batch.step
+                progress(1)
     told, difference, notes = None, None, list(run.notes)
     if own:
         mine, *rules = rules

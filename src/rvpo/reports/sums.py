@@ -8,6 +8,7 @@ resamples clusters of groups instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -103,7 +104,8 @@ class Sums:
             self._count(batch.rows(rows), groups[rows], advantages[rows])
 
     def _count(self, batch: Batch, ids: Tensor, advantages: Tensor) -> None:
-        groups = Groups.from_ids(ids, len(ids))
+        size = block_size(ids)
+        groups = Groups.from_blocks(len(ids), size, ids.device) if size else Groups.from_ids(ids, len(ids))
         channel = batch.channel.expand(batch.rewards.shape)
         result = aggregated(batch, self._soft_min, self._run)
         steps = self._run.steps
@@ -177,16 +179,40 @@ def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor
 def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
     """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
     ranges = tuple(run.ranges.get(name) for name in run.channels)
+    size = block_size(batch.groups)
     return compute(
         batch.rewards,
         config,
-        groups=batch.groups,
+        groups=None if size else batch.groups,
+        num_generations=size,
         weights=batch.weights,
         applies=batch.applies,
         channels=Channels(run.channels, batch.channel, ranges),
         reliability=batch.reliability if config.rule.uses_z else None,
         state=state,
     )
+
+
+def block_size(groups: Tensor) -> int | None:
+    """Return the size of groups that lie in blocks of one size, whose sums are plain views; None for others."""
+    changes = (groups[1:] != groups[:-1]).nonzero()[:, 0]
+    size = len(groups) if not len(changes) else int(changes[0]) + 1
+    if len(groups) % size or len(groups) == size:
+        return None
+    blocks = groups.view(-1, size)
+    first = blocks[:, 0]
+    return size if bool((blocks == first[:, None]).all()) and len(set(first.tolist())) == len(first) else None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Batches are small: threads that wait for each other would cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: float, single: bool) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_callable_name
 
 from rvpo.data import load_prompts
+from rvpo.doctor import needs_extra
 from rvpo.errors import ConfigError
-from rvpo.evals.build import generation_of, load_benchmark, needs_extra
+from rvpo.evals.build import generation_of, load_benchmark
 from rvpo.evals.items import Benchmark, Generation
 from rvpo.judges.build import with_cache
 from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection, did_you_mean
@@ -130,7 +131,7 @@ def load_benchmarks(section: EvalsSection | None, folder: Path) -> tuple[dict[st
     benchmarks, generation = {}, {}
     for entry in section.benchmarks if section else ():
         name = entry.name or entry.benchmark
-        with needs_extra():
+        with needs_extra("eval", "evaluations"):
             import rvpo.evals.run  # noqa: F401 - what the callback needs, found out before the run has a folder
 
             benchmarks[name] = load_benchmark(entry.benchmark, entry.options, folder / "evals" / name)

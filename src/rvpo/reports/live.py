@@ -1,0 +1,103 @@
+"""``rvpo report --live``: the page of a run that is still training, served on this machine and made anew as logs come."""
+
+from __future__ import annotations
+
+import html
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rvpo.errors import ConfigError, RVPOError
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 5  # between two looks of a page that waits
+_WAITING = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="{seconds}">'
+    "<title>rvpo report</title><body><h1>Nothing to show yet</h1><p>{reason}</p><p>This page looks again every "
+    "{seconds} seconds.</p></body></html>"
+)
+
+
+class LivePage:
+    """The newest page, made again only when the logs have changed.
+
+    Attributes:
+        paths: of the logs.
+    """
+
+    def __init__(self, paths: Sequence[Path], make: Callable[[], str]) -> None:
+        """Keep ``make``, which reads the logs and returns the page."""
+        self.paths = list(paths)
+        self._make, self._lock = make, threading.Lock()
+        self._state: object = None
+        self._text: str | None = None
+
+    def text(self) -> str:
+        """Return the page; the last good one while a file is being written, and a word of patience before the first."""
+        with self._lock:
+            state = self._look()
+            if self._text is None or state != self._state:
+                try:
+                    self._text, self._state = self._make(), state
+                except RVPOError as error:
+                    if self._text is None:
+                        return _WAITING.format(seconds=SECONDS, reason=html.escape(str(error)))
+                    logger.info("The page stays as it is: %s", error)
+            return self._text
+
+    def _look(self) -> object:
+        """Return what changes with the logs: names, sizes and times of their files."""
+        found = [file for path in self.paths for file in (path.rglob("*") if path.is_dir() else [path])]
+        logs = [file for file in found if file.suffix in (".parquet", ".jsonl")]
+        state = []
+        for file in sorted(logs):
+            try:
+                stat = file.stat()
+            except OSError:  # removed meanwhile
+                continue
+            state.append((str(file), stat.st_size, stat.st_mtime_ns))
+        return state
+
+
+def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
+    """Return a server of the page; the caller runs and closes it.
+
+    Only requests that name this machine are answered, so that no other web page can read the run through the reader's
+    browser.
+
+    Raises:
+        ConfigError: the port is taken, or the host is not this machine's.
+    """
+    local = {"localhost", "127.0.0.1", "::1", host}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 (the base class's name)
+            if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in local:
+                return self._answer(403, "this name is not this machine's")
+            if urlsplit(self.path).path not in ("/", "/index.html"):
+                return self._answer(404, "there is one page, /")
+            return self._answer(200, page.text(), "text/html")
+
+        def _answer(self, code: int, text: str, kind: str = "text/plain") -> None:
+            body = text.encode("utf-8", "replace")
+            self.send_response(code)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            logger.debug(format, *args)
+
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be served ({error.strerror}): choose another --port, or 0 for any that is free"
+        ) from error

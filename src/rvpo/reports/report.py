@@ -1,0 +1,229 @@
+"""The data of the page: diagnoses, replays, samples and a comparison of one or more runs, small enough for one file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import rvpo
+from rvpo.core import AdvantageConfig
+from rvpo.core.diagnostics import bottlenecks
+from rvpo.errors import RewardError
+from rvpo.reports.diagnose import diagnose
+from rvpo.reports.diagnosis import Diagnosis
+from rvpo.reports.page import render
+from rvpo.reports.records import Batch, Run
+from rvpo.reports.replay import DEFAULT, Replay, parse_method, replay
+from rvpo.reports.sums import aggregated
+
+LIMIT = 10_000_000  # bytes of the file
+NUMBERS = 250_000  # of all curves
+SAMPLES = 240  # of all runs
+LONGEST = 4_000  # characters of a text
+CELLS = 60  # channels that a sample tells, the lowest first
+
+PRESETS: tuple[Mapping[str, Any], ...] = (
+    {
+        "name": "Constraint neglect (as in Figure 1)",
+        "channels": ["correct", "helpful", "safe"],
+        "rewards": [[1.0, 1.0, 0.0], [0.7, 0.6, 1.0], [0.3, 0.2, 1.0], [0.1, 0.2, 1.0]],
+        "note": "The first completion is brilliant and breaks the constraint. A mean encourages it, a soft minimum "
+        "does not: move k. (The paper's Figure 1 makes this point; the numbers are ours.)",
+    },
+    {
+        "name": "A rare success",
+        "channels": ["fluent", "polite", "strict format"],
+        "rewards": [[0.2, 0.3, 1.0], [0.7, 0.8, 0.0], [0.9, 0.6, 0.0], [0.4, 0.9, 0.0], [0.6, 0.4, 0.0]],
+        "note": "Only the first completion meets the format. The larger k, the less that counts: a soft minimum guards "
+        "what is mostly met and holds back what is rarely met.",
+    },
+    {
+        "name": "One reward on a large scale",
+        "channels": ["correctness", "format"],
+        "rewards": [[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]],
+        "note": "GRPO sums raw rewards, so that the format hardly matters; the others put each on its own scale.",
+    },
+    {
+        "name": "Dead and missing",
+        "channels": ["a", "b", "same for all"],
+        "rewards": [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [None, 1.0, 1.0], [0.5, None, 1.0]],
+        "note": "An empty cell was not scored: it is left out and is no 0. A channel that is the same for all ranks "
+        "nothing.",
+    },
+)
+
+
+def report(
+    runs: Sequence[Run],
+    *,
+    title: str | None = None,
+    assumed: AdvantageConfig | None = None,
+    k: float = 1.0,
+    comparison: Mapping[str, Any] | None = None,
+    diagnoses: Sequence[Diagnosis] | None = None,
+    live: bool = False,
+    limit: int = LIMIT,
+) -> str:
+    """Return the text of the page.
+
+    Args:
+        runs: one or more.
+        title: of the page; None: the runs' names.
+        assumed: the runs' method, where logs do not say.
+        k: of the soft minimum that tells responsibilities.
+        comparison: of the runs by method, as :meth:`rvpo.reports.compare.Comparison.to_json` gives it.
+        diagnoses: of the runs, where they are there already.
+        live: the page looks for a newer one of itself.
+        limit: bytes of the page; samples, then points of curves, are left out until it is kept.
+    """
+    found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
+    replays = [_replayed(run, assumed) for run in runs]
+    each = max(4, SAMPLES // len(runs))
+    points = max(20, min(300, NUMBERS // sum(5 * len(run.channels) for run in runs)))
+    while True:
+        data = {
+            "schema": "rvpo.report/1",
+            "title": title or ", ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else ""),
+            "generated": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "version": rvpo.__version__,
+            "runs": [
+                {
+                    "name": run.name,
+                    "path": str(run.path),
+                    "diagnosis": _thinned(diagnosis, points),
+                    "replay": told,
+                    "samples": samples(run, each, k) if each else [],
+                }
+                for run, diagnosis, told in zip(runs, found, replays, strict=True)
+            ],
+            "comparison": comparison,
+            "presets": PRESETS,
+            "live": live,
+        }
+        text = render(_rounded(data))
+        if len(text.encode("utf-8", "replace")) <= limit or (not each and points <= 20):
+            return text
+        each, points = (each // 4, points) if each else (0, points // 2)
+
+
+def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any]]:
+    """Return completions by the channel that is lowest in them: as many of each, from all over the run.
+
+    A run whose logs hold no completions has none.
+    """
+    rng = random.Random(seed)
+    share = max(2, count // max(1, len(run.channels)))
+    kept: dict[str | None, list[tuple[Batch, int]]] = {}
+    seen: dict[str | None, int] = {}
+    soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none")
+    for batch in run.batches(texts=True):
+        if batch.texts is None:
+            continue
+        lowest = bottlenecks(aggregated(batch, soft_min, run))
+        channel = batch.channel.expand(lowest.shape)
+        for i, (value, column) in enumerate(zip(*(x.tolist() for x in lowest.max(1)), strict=True)):
+            name = run.channels[int(channel[i, column])] if value > 0 else None
+            # A reservoir: every completion of the run is as likely to be kept.
+            seen[name] = number = seen.get(name, 0) + 1
+            place = len(kept.setdefault(name, [])) if number <= share else rng.randrange(number)
+            if place < share:
+                group = (batch.groups == batch.groups[i]).nonzero()[:, 0]  # all that z-scores need
+                kept[name][place : place + 1] = [(batch.rows(group), int((group == i).nonzero()[0]))]
+    chosen = [(name, batch, i) for name, rows in kept.items() for batch, i in rows]
+    rng.shuffle(chosen)
+    return sorted((_sample(run, name, batch, i, k) for name, batch, i in chosen[:count]), key=lambda s: s["step"])
+
+
+def _sample(run: Run, worst: str | None, batch: Batch, i: int, k: float) -> dict[str, Any]:
+    assert batch.texts is not None  # chosen for them
+    if run.details is not None and batch.numbers is not None:
+        number = int(batch.numbers[i])
+        cells = run.details(batch.step, [number])[number]
+    else:
+        cells = _cells(run, batch, i, k)
+    cells = sorted(cells, key=lambda cell: (cell["z"] is None, cell["z"] or 0.0))[:CELLS]
+    return {
+        "step": batch.step,
+        "worst": worst,
+        "advantage": None if batch.advantages is None else float(batch.advantages[i]),
+        "prompt": _short(batch.texts.prompts[i]),
+        "completion": _short(batch.texts.completions[i]),
+        "cells": [
+            cell | {key: _short(cell[key]) for key in ("text", "reason", "detail") if cell[key]} for cell in cells
+        ],
+    }
+
+
+def _cells(run: Run, batch: Batch, i: int, k: float) -> list[dict[str, Any]]:
+    result = aggregated(batch, AdvantageConfig(method="rvpo", k=k, whiten="none"), run)
+    channel = batch.channel.expand(result.z.shape)
+    return [
+        {
+            "channel": run.channels[int(channel[i, j])],
+            "criterion": None,
+            "text": None,
+            "reward": _number(result.rewards[i, j]),
+            "z": _number(result.z[i, j]),
+            "responsibility": _number(result.responsibilities[i, j]),
+            "reason": None,
+            "detail": None,
+        }
+        for j in range(result.z.shape[1])
+        if bool(result.applies[i, j])
+    ]
+
+
+def _replayed(run: Run, assumed: AdvantageConfig | None) -> dict[str, Any] | None:
+    """Return a replay under the usual rules; None where the logs have no advantages to compare with."""
+    first = next(run.batches(), None)
+    if first is None or (first.advantages is None and assumed is None):
+        return None
+    try:
+        told: Replay = replay(run, [parse_method(text) for text in DEFAULT], assumed=assumed)
+    except RewardError:
+        return None
+    own = {"method": told.own or "unknown", "largest_difference": told.own_difference, "note": " ".join(told.notes)}
+    return {"own": own, "rules": [{"label": rule.method, **asdict(rule)} for rule in told.rules if not rule.problem]}
+
+
+def _thinned(diagnosis: Diagnosis, points: int) -> dict[str, Any]:
+    """Average neighbouring points of the curves until there are no more than ``points``."""
+    steps = diagnosis.curves.steps
+    size = -(-len(steps) // points)
+    if size <= 1:
+        return diagnosis.to_json()
+    starts = range(0, len(steps), size)
+
+    def average(values: Sequence[float | None]) -> tuple[float | None, ...]:
+        parts = ([x for x in values[start : start + size] if x is not None] for start in starts)
+        return tuple(sum(part) / len(part) if part else None for part in parts)
+
+    curves = {
+        name: {channel: average(values) for channel, values in getattr(diagnosis.curves, name).items()}
+        for name in ("mean", "responsibility", "correlation", "live", "missing")
+    }
+    ends = tuple(steps[min(start + size, len(steps)) - 1] for start in starts)
+    return replace(diagnosis, curves=replace(diagnosis.curves, steps=ends, **curves)).to_json()
+
+
+def _rounded(value: Any) -> Any:
+    """Keep five digits of every number: more cannot be seen, and make the file larger."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(inner) for inner in value]
+    return value
+
+
+def _number(x: Any) -> float | None:
+    value = float(x)
+    return None if value != value else value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters)"
