@@ -177,12 +177,7 @@ def _find(path: Path, names: Sequence[str], role: str, given: str | None) -> str
 
 
 def _rewards(path: Path, table: pa.Table, taken: set[str]) -> tuple[str, ...]:
-    numbers = [
-        field.name
-        for field in table.schema
-        if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type) or pa.types.is_boolean(field.type))
-        and field.name not in taken
-    ]
+    numbers = [field.name for field in table.schema if _may_be_reward(field) and field.name not in taken]
     marked = [name for name in numbers if name.startswith(REWARD_PREFIXES)]
     found = marked or [name for name in numbers if name.lower() not in NEVER_REWARDS]
     if not found:
@@ -193,11 +188,18 @@ def _rewards(path: Path, table: pa.Table, taken: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _may_be_reward(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_null(kind):  # never scored; only its name can tell that it is a reward
+        return field.name.startswith(REWARD_PREFIXES)
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
 def _short(name: str, names: Sequence[str]) -> str:
     """Return a reward's name without a prefix that all of them share."""
     for prefix in REWARD_PREFIXES:
-        if all(other.startswith(prefix) and len(other) > len(prefix) for other in names):
-            return name.removeprefix(prefix)
+        if all(other.startswith(prefix) and not other.removeprefix(prefix).isdecimal() for other in names):
+            return name.removeprefix(prefix) or name
     return name
 
 

@@ -1,0 +1,314 @@
+"""A diagnosis against loops over completions and pairs, and verdicts on runs whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import rvpo
+from rvpo.core import AdvantageConfig
+from rvpo.errors import ConfigError
+from rvpo.reports import sums
+from rvpo.reports.diagnose import describe, diagnose
+from rvpo.reports.diagnosis import Diagnosis
+from rvpo.reports.records import Run, open_run
+from rvpo.reports.terminal import diagnosis_text
+
+
+def make(
+    path: Path,
+    *,
+    steps: int = 12,
+    prompts: int = 4,
+    g: int = 6,
+    m: int = 4,
+    method: str = "gdpo",
+    weights: list[float] | None = None,
+    seed: int = 0,
+    missing: float = 0.05,
+    change=lambda rewards, step: rewards,
+    texts: bool = False,
+) -> Run:
+    """Write a run of binary and graded channels; ``change`` edits the rewards of a step before advantages are made."""
+    generator = torch.Generator().manual_seed(seed)
+    table: dict[str, list] = {"step": [], "group": [], **{f"reward_{name}": [] for name in "abcdefgh"[:m]}}
+    table |= {"advantage": [], "completion": []}
+    for step in range(1, steps + 1):
+        n = prompts * g
+        rewards = torch.rand(n, m, generator=generator, dtype=torch.float64)
+        rewards[:, ::2] = (rewards[:, ::2] > 0.4).double()
+        rewards = change(rewards, step)
+        rewards[torch.rand(n, m, generator=generator) < missing] = torch.nan
+        result = rvpo.advantages(rewards, num_generations=g, method=method, weights=weights)
+        table["step"] += [step] * n
+        table["group"] += [i // g for i in range(n)]
+        for j, name in enumerate("abcdefgh"[:m]):
+            table[f"reward_{name}"] += [None if x != x else x for x in rewards[:, j].tolist()]
+        table["advantage"] += result.advantages.tolist()
+        table["completion"] += [f"{i % 3}" for i in range(n)]
+    if not texts:
+        del table["completion"]
+    pq.write_table(pa.table(table), path)
+    return open_run(path)
+
+
+def verdicts(found: Diagnosis) -> dict[str, str]:
+    return {channel.name: channel.verdict for channel in found.channels}
+
+
+def pearson(x: list[float], y: list[float]) -> float:
+    mx, my = fmean(x), fmean(y)
+    over = math.sqrt(sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y))
+    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / over
+
+
+def test_numbers_are_those_of_loops(tmp_path: Path):
+    run = make(tmp_path / "run.parquet", texts=True, change=lambda r, step: r * torch.tensor([1.0, 0.0, 1.0, 2.0]))
+    found = {channel.name: channel for channel in diagnose(run).channels}
+    rows = pq.read_table(tmp_path / "run.parquet").to_pylist()
+    groups = [list(part) for _, part in itertools.groupby(rows, key=lambda row: (row["step"], row["group"]))]
+    for j, name in enumerate("abcd"):
+        column = f"reward_{name}"
+        az, aa, zz, live, better, worse, pairs, reward, scored = 0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, 0
+        again_ss = again_dof = within_ss = within_dof = 0.0
+        for group in groups:
+            known = [row for row in group if row[column] is not None]
+            scored, reward = scored + len(known), reward + sum(row[column] for row in known)
+            if len({row[column] for row in known}) > 1:
+                live += len(known)
+                mean = fmean(row[column] for row in known)
+                sd = math.sqrt(sum((row[column] - mean) ** 2 for row in known) / (len(known) - 1))
+                z = [(row[column] - mean) / (sd + 1e-4) for row in known]
+                centre = fmean(row["advantage"] for row in known)
+                a = [row["advantage"] - centre for row in known]
+                az += sum(x * y for x, y in zip(a, z, strict=True))
+                aa, zz = aa + sum(x * x for x in a), zz + sum(x * x for x in z)
+                for one, two in itertools.combinations(known, 2):
+                    if one[column] != two[column]:
+                        up = (one[column] - two[column]) * (one["advantage"] - two["advantage"])
+                        pairs, better, worse = pairs + 1, better + (up > 1e-9), worse + (up < -1e-9)
+            if known:
+                mean = fmean(row[column] for row in known)
+                within_ss += sum((row[column] - mean) ** 2 for row in known)
+                within_dof += len(known) - 1
+            for text in {row["completion"] for row in known}:
+                same = [row[column] for row in known if row["completion"] == text]
+                again_ss += sum((x - fmean(same)) ** 2 for x in same)
+                again_dof += len(same) - 1
+        channel = found[name]
+        assert channel.mean.value == pytest.approx(reward / scored)
+        assert channel.live == pytest.approx(live / len(rows))
+        assert channel.missing == pytest.approx(1 - scored / len(rows))
+        assert channel.pairs == again_dof
+        if name == "b":  # all zero
+            assert channel.verdict == "dead"
+            assert channel.correlation.value is None
+            continue
+        assert channel.correlation.value == pytest.approx(az / math.sqrt(aa * zz))
+        assert channel.punished.value == pytest.approx(worse / pairs)
+        noise = (again_ss / again_dof) / (within_ss / within_dof)
+        assert channel.reliability.value == pytest.approx(max(0, min(1, 1 - noise)))
+        assert j == "abcd".index(name)
+
+
+def test_curves_and_trend(tmp_path: Path):
+    run = make(
+        tmp_path / "run.parquet",
+        steps=10,
+        missing=0.0,
+        change=lambda r, step: r * 0 + torch.tensor([0.1 * step, 1, 0, 0.5]),
+    )
+    found = {channel.name: channel for channel in diagnose(run).channels}
+    assert found["a"].trend.value == pytest.approx(0.9)  # from 0.1 to 1.0
+    assert found["a"].early == pytest.approx(fmean([0.1, 0.2, 0.3]))  # the first third of the time
+    assert found["a"].late == pytest.approx(fmean([0.8, 0.9, 1.0]))
+    curves = diagnose(run).curves
+    assert curves.steps == tuple(range(1, 11))
+    assert curves.mean["a"] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert curves.correlation["a"] == (None,) * 10
+
+
+def test_long_runs_have_fewer_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sums, "POINTS", 4)
+    run = make(tmp_path / "run.parquet", steps=10, missing=0.0, change=lambda r, step: r * 0 + step)
+    curves = diagnose(run).curves
+    assert curves.steps == (3, 5, 8, 10)
+    assert curves.mean["a"] == pytest.approx([2.0, 4.5, 7.0, 9.5])
+
+
+def test_chunks_and_unsorted_groups_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make(tmp_path / "run.parquet")
+    table = pq.read_table(tmp_path / "run.parquet")
+    whole = diagnose(run)
+    shuffled = table.take(pa.array(np.random.default_rng(0).permutation(len(table))))
+    pq.write_table(shuffled, tmp_path / "shuffled.parquet")
+    monkeypatch.setattr(sums, "CHUNK_CELLS", 30)
+    for path in ("run.parquet", "shuffled.parquet"):
+        other = diagnose(open_run(tmp_path / path))
+        for before, after in zip(whole.channels, other.channels, strict=True):
+            assert after.correlation.value == pytest.approx(before.correlation.value)
+            assert after.pull.value == pytest.approx(before.pull.value)
+            assert after.punished.value == pytest.approx(before.punished.value)
+            assert after.mean.value == pytest.approx(before.mean.value)
+
+
+def test_more_groups_than_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Groups are resampled in clusters then: the same values, and intervals of about the same width."""
+    run = make(tmp_path / "run.parquet", steps=40)
+    before = diagnose(run).channels[0]
+    monkeypatch.setattr(sums, "BLOCKS", 40)
+    after = diagnose(open_run(tmp_path / "run.parquet")).channels[0]
+    assert after.correlation.value == pytest.approx(before.correlation.value)
+    widths = [c.correlation.high - c.correlation.low for c in (before, after)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.5)
+
+
+@pytest.mark.parametrize("method", ["gdpo", "grpo", "rvpo"])
+def test_all_that_count_the_same_are_healthy(tmp_path: Path, method: str):
+    run = make(tmp_path / "run.parquet", steps=40, method=method, change=lambda r, step: (r > 0.5).double())
+    assert set(verdicts(diagnose(run)).values()) == {"healthy"}
+
+
+@pytest.mark.parametrize("method", ["gdpo", "grpo", "rvpo"])
+def test_a_channel_of_weight_zero_is_ignored(tmp_path: Path, method: str):
+    run = make(tmp_path / "run.parquet", steps=40, method=method, weights=[1.0, 1.0, 0.0, 1.0])
+    found = diagnose(run)
+    assert verdicts(found) == {"a": "healthy", "b": "healthy", "c": "neglected", "d": "healthy"}
+    assert found.channels[2].rule.startswith("ignored: it moves the advantage ")
+    assert found.channels[2].confidence > 0.99
+
+
+def test_a_small_scale_is_ignored_by_a_sum(tmp_path: Path):
+    run = make(
+        tmp_path / "run.parquet", steps=40, method="grpo", change=lambda r, step: r * torch.tensor([1.0, 3.0, 0.1, 1.0])
+    )
+    assert verdicts(diagnose(run))["c"] == "neglected"
+
+
+def test_a_channel_that_all_others_oppose_is_outvoted(tmp_path: Path):
+    """It counts in full, and what it gains the others lose: a mean works against it."""
+
+    def oppose(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        rewards[:, 1:] = torch.where(rewards[:, :1] > 0, rewards[:, 1:] * 0.3, 0.5 + rewards[:, 1:] * 0.5)
+        return rewards
+
+    run = make(tmp_path / "run.parquet", steps=40, m=5, change=oppose)
+    found = diagnose(run)
+    assert verdicts(found)["a"] == "neglected"
+    assert "outvoted: the advantage follows it by -" in found.channels[0].rule
+    assert found.channels[0].punished.value > 0.5
+
+
+def test_one_that_rises_with_its_like_is_not_outvoted_but_ignored(tmp_path: Path):
+    def alike(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        flip = rewards[:, 1] < 0.25
+        rewards[:, 2] = torch.where(flip, 1 - rewards[:, 0], rewards[:, 0])
+        return rewards
+
+    run = make(tmp_path / "run.parquet", steps=60, weights=[1.0, 1.0, 0.0, 1.0], change=alike)
+    found = {channel.name: channel for channel in diagnose(run).channels}
+    assert found["c"].correlation.value > 0.2  # it follows a, which counts
+    assert abs(found["c"].pull.value) < 0.1
+    assert found["c"].verdict == "neglected"
+    assert "outvoted" not in found["c"].rule
+
+
+def test_copies_share_their_pull(tmp_path: Path):
+    def copied(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        rewards[:, 1] = rewards[:, 0]
+        return rewards
+
+    run = make(tmp_path / "run.parquet", steps=40, missing=0.0, change=copied)
+    pulls = [channel.pull.value for channel in diagnose(run).channels]
+    assert pulls == pytest.approx([1.0] * 4, rel=0.1)  # GDPO counts all the same
+
+
+def test_dead_saturated_and_never_scored(tmp_path: Path):
+    def edges(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        rewards[:, 0] = 1.0 if step > 4 else rewards[:, 0]
+        rewards[:, 1] = 0.3
+        rewards[:, 2] = torch.nan
+        return rewards
+
+    found = diagnose(make(tmp_path / "run.parquet", missing=0.0, change=edges))
+    assert verdicts(found) == {"a": "saturated", "b": "dead", "c": "dead", "d": "healthy"}
+    assert found.channels[2].rule == "scored on 0.0% of its completions"
+
+
+def test_equal_completions_with_different_rewards_are_noise(tmp_path: Path):
+    found = diagnose(make(tmp_path / "run.parquet", steps=60, missing=0.0, texts=True))  # rewards know nothing of texts
+    assert set(verdicts(found).values()) == {"noisy"}
+    assert set(verdicts(diagnose(open_run(tmp_path / "run.parquet"), texts=False)).values()) == {"healthy"}
+
+
+def test_a_few_groups_do_not_tell(tmp_path: Path):
+    run = make(tmp_path / "run.parquet", steps=1, prompts=3, g=4, weights=[1.0, 1.0, 0.3, 1.0])
+    assert "unclear" in verdicts(diagnose(run)).values()
+    one = make(tmp_path / "one.parquet", steps=1, prompts=1, g=8)
+    assert {c.confidence for c in diagnose(one).channels} == {None}
+    assert {c.correlation.low for c in diagnose(one).channels} == {None}
+    assert "healthy" not in verdicts(diagnose(one)).values()
+
+
+def test_without_advantages_a_method_is_assumed(tmp_path: Path):
+    make(tmp_path / "run.parquet", method="grpo")
+    logged = diagnose(open_run(tmp_path / "run.parquet"))
+    table = pq.read_table(tmp_path / "run.parquet").drop_columns(["advantage"])
+    pq.write_table(table, tmp_path / "bare.parquet")
+    assumed = diagnose(open_run(tmp_path / "bare.parquet"))
+    assert [c.correlation for c in assumed.channels] == [c.correlation for c in logged.channels]
+    assert assumed.method == "grpo (assumed)"
+    assert "those of grpo are assumed" in assumed.notes[-1]
+    other = diagnose(open_run(tmp_path / "bare.parquet"), assumed=AdvantageConfig(method="hard_min"))
+    assert [c.correlation for c in other.channels] != [c.correlation for c in logged.channels]
+
+
+def test_intervals_hold_what_they_should(tmp_path: Path):
+    """Of 40 runs with a true correlation of 1/2 (four independent channels that count the same), about 38 hold it."""
+    held = 0
+    for seed in range(40):
+        run = make(tmp_path / "run.parquet", steps=10, prompts=3, g=8, seed=seed, missing=0.0, change=lambda r, s: r)
+        low, high = (lambda e: (e.low, e.high))(diagnose(run, resamples=400).channels[1].correlation)
+        held += low <= 0.5 <= high
+    assert held >= 33
+
+
+def test_json_and_text(tmp_path: Path):
+    found = diagnose(make(tmp_path / "run.parquet"))
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert told["schema"] == "rvpo.diagnosis/1"
+    assert [channel["name"] for channel in told["channels"]] == ["a", "b", "c", "d"]
+    text = diagnosis_text(found)
+    assert "288 completions in 48 groups over 12 steps" in text
+    assert max(len(line) for line in text.splitlines()[4:]) < 160
+    assert diagnosis_text(found, as_markdown=True).count("| a |") == 1
+
+
+def test_options_that_cannot_work(tmp_path: Path):
+    run = make(tmp_path / "run.parquet")
+    with pytest.raises(ConfigError, match="level is 1 and resamples 1000, allowed is 0 < level < 1, resamples >= 100"):
+        diagnose(run, level=1)
+
+
+def test_methods_in_words():
+    assert describe(AdvantageConfig(method="rvpo", k=2.0)) == "rvpo k=2"
+    assert describe(AdvantageConfig(method="gdpo")) == "gdpo"
+    lagrangian = AdvantageConfig(method="lagrangian", options={"thresholds": {"a": 0.5}}, whiten="group")
+    assert describe(lagrangian) == "lagrangian thresholds={'a': 0.5} whiten=group"
+
+
+def test_block_size():
+    assert sums.block_size(torch.tensor([4, 4, 2, 2, 7, 7])) == 2
+    assert sums.block_size(torch.tensor([4, 4, 2, 2, 4, 4])) is None  # a group in two places
+    assert sums.block_size(torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])) is None
+    assert sums.block_size(torch.tensor([0, 1, 0, 1])) is None
+    assert sums.block_size(torch.tensor([5, 5])) is None  # one group: from_ids does as well
