@@ -124,11 +124,10 @@ def main() -> None:
     print(f"{'neglected channels':<28}" + "".join(f"{v:>11}" for v in verdicts) + f"{'recall':>9}{'>= 2000':>9}")
     for (way, strength), counts in hit.items():
         share = counts["neglected"] / max(1, counts.total())
-        print(
-            f"{way + ' ' + format(strength, 'g'):<28}"
-            + "".join(f"{counts[v]:>11}" for v in verdicts)
-            + f"{share:>9.2f}"
-        )
+        big = large[way, strength]
+        of_large = f"{big[True] / big.total():>9.2f}" if big else f"{'-':>9}"
+        told = "".join(f"{counts[v]:>11}" for v in verdicts)
+        print(f"{way + ' ' + format(strength, 'g'):<28}{told}{share:>9.2f}{of_large}")
     print(f"\n{'other channels':<28}" + "".join(f"{v:>11}" for v in verdicts) + f"{'wrongly':>9}")
     for name, counts in others.items():
         share = counts["neglected"] / max(1, counts.total())

@@ -1,0 +1,145 @@
+"""Replays: rank correlations and flips by hand, methods by name, what memory asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy import stats
+
+import rvpo
+from rvpo.errors import ConfigError
+from rvpo.reports.records import open_run, with_weights
+from rvpo.reports.replay import DEFAULT, parse_method, replay, spearman
+from rvpo.reports.terminal import replay_text
+
+G = 5
+
+
+def write(path: Path, method: str = "gdpo", steps: int = 4, m: int = 3, **options: object) -> Path:
+    generator = torch.Generator().manual_seed(1)
+    table: dict[str, list] = {"step": [], "group": [], **{f"reward_{j}": [] for j in "abc"[:m]}, "advantage": []}
+    for step in range(1, steps + 1):
+        rewards = torch.rand(4 * G, m, generator=generator, dtype=torch.float64)
+        rewards[:, 0] = rewards[:, 0].round()
+        result = rvpo.advantages(rewards, num_generations=G, method=method, **options)
+        table["step"] += [step] * 4 * G
+        table["group"] += [i // G for i in range(4 * G)]
+        for j, name in enumerate("abc"[:m]):
+            table[f"reward_{name}"] += rewards[:, j].tolist()
+        table["advantage"] += result.advantages.tolist()
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def test_the_method_is_found_where_the_logs_do_not_tell(tmp_path: Path):
+    for method in ("grpo", "gdpo", "hard_min"):
+        found = replay(open_run(write(tmp_path / "run.parquet", method)), [])
+        assert found.own == method
+        assert found.own_difference < 1e-12
+    weighted = open_run(write(tmp_path / "run.parquet", "gdpo", weights=[1.0, 0.5, 2.0]))
+    assert replay(weighted, []).own is None
+    assert "no rule with equal weights" in replay(weighted, []).notes[-1]
+    assert replay(with_weights(weighted, [1.0, 0.5, 2.0]), []).own == "gdpo"
+
+
+def test_numbers_by_hand(tmp_path: Path):
+    """One group, two channels. The run used the sum; the minimum turns one sign and some ranks."""
+    path = tmp_path / "run.parquet"
+    used = [1.0, 0.5, -0.5, -1.0]
+    pq.write_table(
+        pa.table(
+            {"group": [0] * 4, "reward_a": [3.0, 2.0, 1.0, 0.0], "reward_b": [0.0, 2.0, 3.0, 1.0], "advantage": used}
+        ),
+        path,
+    )
+    rule = replay(open_run(path), [parse_method("hard_min:whiten=none,eps=0")]).rules[0]
+    z = torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 2.0, 3.0, 1.0]]).T
+    z = (z - z.mean(0)) / z.std(0)
+    lowest = z.min(1).values.tolist()  # -1.16, 0.39, -0.39, -1.16: the first is discouraged now
+    assert rule.sign_flips == 1 / 4
+    assert rule.rank_correlation == pytest.approx(stats.spearmanr(lowest, used).statistic)
+    assert rule.largest_difference == pytest.approx(max(abs(x - y) for x, y in zip(lowest, used, strict=True)))
+    assert rule.effective_channels == pytest.approx((1 + 2 + 1 + 1) / 4)  # the second has both as its lowest
+    for name, column in (("a", 0), ("b", 1)):
+        assert rule.influence[name] == pytest.approx(stats.pearsonr(lowest, z[:, column].tolist()).statistic)
+    assert rule.responsibility == {"a": pytest.approx((0 + 0.5 + 1 + 1) / 4), "b": pytest.approx((1 + 0.5) / 4)}
+
+
+def test_ranks_within_groups_against_scipy():
+    generator = torch.Generator().manual_seed(3)
+    a, b = (torch.randint(0, 5, (60,), generator=generator).double() for _ in range(2))
+    groups = torch.randint(0, 7, (60,), generator=generator)
+    a[groups == 3] = 2.0  # constant: no correlation
+    total, count = spearman(a, b, groups)
+    each = [stats.spearmanr(a[groups == g], b[groups == g]).statistic for g in range(7) if g != 3]
+    assert count == 6
+    assert total == pytest.approx(sum(each))
+    assert spearman(a[:0], b[:0], groups[:0]) == (0.0, 0)
+
+
+def test_memory_needs_every_batch(tmp_path: Path):
+    """A table says nothing of steps that it lacks, a channel on no known scale is refused, and the others go on."""
+    run = open_run(write(tmp_path / "run.parquet", steps=3))
+    found = replay(run, [parse_method(text) for text in DEFAULT])
+    assert [rule.problem for rule in found.rules] == [None] * len(DEFAULT)
+    later = replay(run.between(2, None), [parse_method("lift"), parse_method("gdpo")])
+    assert later.rules[0].problem == "it remembers the run, and not every batch since the first step is logged"
+    assert later.rules[0].sign_flips is None
+    assert later.rules[1].problem is None
+    table = pq.read_table(tmp_path / "run.parquet")
+    scaled = table.set_column(2, "reward_a", pa.array([7.0 * i for i in range(len(table))]))
+    pq.write_table(scaled, tmp_path / "scaled.parquet")
+    refused = replay(open_run(tmp_path / "scaled.parquet"), [parse_method("lift"), parse_method("gdpo")])
+    assert "no range was declared" in refused.rules[0].problem
+    assert refused.rules[1].problem is None
+    assert "lift: channel 'a' has a reward of" in replay_text(refused)
+
+
+def test_without_advantages_the_method_takes_their_place(tmp_path: Path):
+    table = pq.read_table(write(tmp_path / "run.parquet")).drop_columns(["advantage"])
+    pq.write_table(table, tmp_path / "bare.parquet")
+    bare = open_run(tmp_path / "bare.parquet")
+    with pytest.raises(ConfigError, match=r"has no advantages to compare with: name the column \(--advantage\), or"):
+        replay(bare, [])
+    found = replay(bare, [parse_method("gdpo"), parse_method("hard_min")], assumed=parse_method("gdpo"))
+    assert found.own == "gdpo"
+    assert found.own_difference is None
+    assert found.rules[0].rank_correlation == pytest.approx(1)
+    assert found.rules[0].sign_flips == 0
+    assert found.rules[1].rank_correlation < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gdp", "'gdp' is no method, allowed are rvpo, rvpo_explicit"),
+        ("rvpo:2", "has the option '2', allowed is option=value, such as rvpo:k=2"),
+        ("rvpo:kk=2", "kk"),
+        ("gdpo:k=2", "k is 2, but method 'gdpo' has no k"),
+        ("rvpo:k=-1", "k is -1, allowed is"),
+    ],
+)
+def test_methods_that_are_none(text: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        parse_method(text)
+
+
+def test_methods_by_name():
+    assert parse_method("rvpo:k=inf").k == float("inf")
+    assert parse_method("rvpo:k=0.5,dead_channels=keep").dead_channels == "keep"
+    assert parse_method("lift:kappa=3").rule.kappa == 3
+    assert parse_method("riskpo:bundle_size=2").rule.bundle_size == 2
+
+
+def test_json_and_text(tmp_path: Path):
+    found = replay(open_run(write(tmp_path / "run.parquet")), [parse_method(text) for text in DEFAULT])
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert told["schema"] == "rvpo.replay/1"
+    assert [rule["method"] for rule in told["rules"]][:3] == ["grpo", "gdpo", "rvpo k=0.5"]
+    assert "(gdpo, replayed to within" in replay_text(found)
+    assert replay_text(found, as_markdown=True).count("| hard_min |") == 1
