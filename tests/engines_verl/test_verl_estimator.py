@@ -9,8 +9,8 @@ from verl.trainer.ppo import core_algos
 
 import rvpo
 from rvpo.core.config import METHODS
-from rvpo.engines.verl.config import registered_name
 from rvpo.core.normalize import whiten_by_token
+from rvpo.engines.verl.config import registered_name
 from rvpo.engines.verl.estimator import estimate, handing_over
 from rvpo.errors import EngineError
 

@@ -14,6 +14,8 @@ from rig.run import GENERATIONS, PROMPTS, Run, rubrics, tensor, train
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
+from rvpo.reports.records import open_run
+from rvpo.reports.replay import replay
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,13 @@ def test_what_lift_remembers_is_resumed(ragged: Run):
             assert json.loads(json.dumps(state)) == saved["remembered"]
         trained = tensor([own[0]["advantage"] for own in cells.values()])
         torch.testing.assert_close(trained, result.advantages, rtol=0, atol=1e-9)
+
+
+def test_the_record_of_rubrics_replays(ragged: Run):
+    again = replay(open_run(ragged.folder / "rollouts"), [])
+    assert again.own == "lift"
+    assert again.own_difference is not None
+    assert again.own_difference < 1e-9
 
 
 GDPO = ["algorithm.adv_estimator=gdpo", "+algorithm.gdpo_reward_keys=[vowels,brief]"]

@@ -15,6 +15,9 @@ from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, tensor, trai
 
 import rvpo
 from rvpo.core import Schedule
+from rvpo.reports.diagnose import diagnose
+from rvpo.reports.records import open_run
+from rvpo.reports.replay import replay
 
 TWO_CHANNELS = "+algorithm.rvpo.reward_keys=[vowels,brief]"
 ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo", "+algorithm.rvpo={k: 0.5, k_schedule: linear, k_final: 2.0}"]
@@ -66,6 +69,23 @@ def test_advantages_in_verl_equal_rvpo_advantages_on_the_logged_rewards(annealed
         # What verl itself saw: it reports the extremes over all response tokens, in float32.
         assert metrics["critic/advantages/max"] == pytest.approx(expected.max().item(), abs=1e-5)
         assert metrics["critic/advantages/min"] == pytest.approx(expected.min().item(), abs=1e-5)
+
+
+def test_the_record_tells_all_that_a_replay_and_a_diagnosis_need(annealed: Run):
+    run = open_run(annealed.folder / "rollouts")
+    assert (run.kind, run.channels, run.steps) == ("channels", ("vowels", "brief"), tuple(range(1, STEPS + 1)))
+    again = replay(run, [])
+    assert again.own == "rvpo k=2"  # at the end of its schedule, which is followed
+    assert again.own_difference is not None
+    assert again.own_difference < 1e-9
+    for batch in run.batches(texts=True):
+        assert batch.texts is not None
+        assert batch.rewards[:, 0].tolist() == pytest.approx(
+            [task.vowels(text, "") for text in batch.texts.completions]
+        )
+    found = diagnose(run)
+    assert (found.completions, found.groups) == (STEPS * PROMPTS * GENERATIONS, STEPS * PROMPTS)
+    assert {channel.verdict for channel in found.channels} == {"healthy"}
 
 
 def test_logged_rewards_are_those_of_the_completions_that_verl_dumped(annealed: Run):

@@ -56,7 +56,7 @@ def files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.glob("*.parquet") if path.stem.isdecimal()]
-    return sorted(found, key=lambda path: int(path.stem)) if any(map(is_record, found[:1])) else []
+    return sorted(found, key=lambda path: int(path.stem)) if any(map(is_record, found)) else []
 
 
 def is_record(path: Path) -> bool:

@@ -1,0 +1,138 @@
+"""The record that engines write: what goes in comes out, whitened by tokens too, in several batches, by evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rvpo.core import AdvantageConfig
+from rvpo.core.channels import Family, Score
+from rvpo.core.normalize import whiten_by_token
+from rvpo.engines.aggregator import Aggregator
+from rvpo.engines.options import AggregationOptions
+from rvpo.engines.records import ChannelTable
+from rvpo.errors import DataError
+from rvpo.reports.diagnose import diagnose
+from rvpo.reports.records import open_run
+from rvpo.reports.replay import replay
+
+NAMES, WEIGHTS = ["length", "rubric"], {"length": 0.5, "rubric": 2.0}
+
+
+def scores(generator: torch.Generator) -> list[list[Score]]:
+    """Three prompts of four completions with 2, 4 and 3 criteria; one verdict is missing."""
+    rows = []
+    for size in (2, 4, 3):
+        for i in range(4):
+            values = torch.rand(size, generator=generator).tolist()
+            rows.append(
+                [
+                    Score(f"c{j}", value, 1.0 + j, ("hard" if j else "easy",), text=f"is {j} met?", detail="because")
+                    for j, value in enumerate(values)
+                ]
+            )
+            if (size, i) == (3, 1):
+                rows[-1][2] = Score("c2", None, 3.0, ("hard",), reason="timeout", text="is 2 met?")
+    return rows
+
+
+def write(folder: Path, *, steps: int = 3, only_monitored: bool = False, tokens: bool = False) -> None:
+    generator = torch.Generator().manual_seed(0)
+    options = AggregationOptions(method="gdpo" if tokens else "lift")
+    aggregator = Aggregator(options, NAMES, [None, None])
+    table = ChannelTable(folder / "channels", {"session": pa.string()})
+    for step in range(1, steps + 1):
+        for _ in range(2):  # two batches a step
+            rewards = torch.rand(12, 2, generator=generator, dtype=torch.float64)
+            families = [Family("rubric", scores(generator), only_monitored)]
+            config = options.advantage_config(0.0)
+            done = aggregator(rewards, families, config, weights=list(WEIGHTS.values()), num_generations=4)
+            count, advantages = None, None
+            if tokens:
+                count = torch.randint(1, 9, (12,), generator=generator)
+                advantages = whiten_by_token(done.result.aggregated, done.result.takes_part, count)
+            own = {"session": [f"s{i}" for i in range(12)]}
+            table.add(step, WEIGHTS, families, done, advantages=advantages, tokens=count, extra=own)
+    table.add(steps, WEIGHTS, families, done, trained=False, extra=own)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["by_row", "by_token"])
+@pytest.mark.parametrize("only_monitored", [False, True])
+def test_a_record_gives_its_advantages_again(tmp_path: Path, only_monitored: bool, tokens: bool):
+    write(tmp_path, only_monitored=only_monitored, tokens=tokens)
+    run = open_run(tmp_path)
+    assert run.steps == (1, 2, 3)  # the evaluation is none
+    assert [batch.step for batch in run.batches()] == [1, 1, 2, 2, 3, 3]
+    again = replay(run, [])
+    assert again.own_difference is not None
+    assert again.own_difference < 1e-12
+    assert again.completions == 72
+
+
+def test_what_is_written(tmp_path: Path):
+    write(tmp_path)
+    rows = pq.read_table(tmp_path / "channels" / "000002.parquet").to_pylist()
+    assert len(rows) == 2 * (12 + 4 * (2 + 4 + 3))
+    assert {row["batch"] for row in rows} == {0, 1}
+    assert sorted({row["completion"] for row in rows}) == list(range(24))
+    assert {row["channel"] for row in rows} == {"length", "rubric/easy", "rubric/hard"}
+    assert {row["session"] for row in rows} == {f"s{i}" for i in range(12)}
+    lost = [row for row in rows if row["reason"] == "timeout"]
+    assert [(row["reward"], row["z"], row["criterion"], row["counts"]) for row in lost] == [(None, None, "c2", 6.0)] * 2
+    assert {row["counts"] for row in rows if row["criterion"] is None} == {0.5}
+    assert (tmp_path / "channels" / "eval_000003.parquet").exists()
+
+
+def test_details_of_a_completion(tmp_path: Path):
+    write(tmp_path)
+    run = open_run(tmp_path)
+    batch = list(run.batches())[1]
+    number = int(batch.numbers[9])
+    assert number == 12 + 9
+    cells = run.details(1, [number])[number]
+    assert [cell["criterion"] for cell in cells] == [None, "c0", "c1", "c2"]
+    assert cells[3]["reason"] == "timeout"
+    assert cells[1]["text"] == "is 0 met?"
+
+
+def test_a_gap_breaks_what_is_remembered(tmp_path: Path):
+    write(tmp_path)
+    (tmp_path / "channels" / "000002.parquet").unlink()
+    run = open_run(tmp_path)
+    assert not run.every_batch
+    found = replay(run, [])
+    assert "cannot be replayed: it remembers the run" in found.notes[-1]
+    assert diagnose(run).completions == 48
+
+
+def test_a_damaged_file_is_named(tmp_path: Path):
+    write(tmp_path)
+    path = tmp_path / "channels" / "000002.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"000002.parquet cannot be read .*, allowed is a record that rvpo wrote"):
+        list(open_run(tmp_path).batches())
+
+
+def test_one_file_is_a_run_too(tmp_path: Path):
+    write(tmp_path)
+    assert open_run(tmp_path / "channels" / "000002.parquet").steps == (2,)
+    assert open_run(tmp_path / "channels").name == tmp_path.name
+
+
+def test_an_adaptive_k_is_recorded_as_it_is(tmp_path: Path):
+    options = AggregationOptions(method="rvpo", k_schedule="adaptive", k_adaptive={"target": 0.7})
+    aggregator = Aggregator(options, ["a", "b", "c"], [None] * 3)
+    table = ChannelTable(tmp_path / "channels")
+    generator = torch.Generator().manual_seed(0)
+    weights = dict.fromkeys("abc", 1.0)
+    for step in range(1, 5):
+        rewards = torch.rand(16, 3, generator=generator, dtype=torch.float64)
+        done = aggregator(rewards, [], options.advantage_config(0.0), weights=None, num_generations=8)
+        table.add(step, weights, [], done)
+    run = open_run(tmp_path)
+    assert run.config == AdvantageConfig(method="rvpo", k=options.advantage_config(0.0).k)
+    assert replay(run, []).own_difference < 1e-12
