@@ -71,7 +71,7 @@ def main() -> None:
         {"prompt": [{"role": "user", "content": f"Describe {t} in one short sentence."}], "thing": t} for t in THINGS
     ]
     GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(args.model),
+        model=AutoModelForCausalLM.from_pretrained(args.model, dtype="float32"),
         processing_class=AutoTokenizer.from_pretrained(args.model),
         reward_funcs=[words, named, full_stop, no_comma],
         train_dataset=Dataset.from_list(rows),

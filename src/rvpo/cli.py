@@ -16,6 +16,7 @@ from rvpo import __version__
 from rvpo.errors import RVPOError
 from rvpo.evals.commands import app as evals
 from rvpo.reports.commands import diagnose, replay
+from rvpo.reports.report_command import report
 
 app = typer.Typer(
     name="rvpo",
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(evals)
 app.command("diagnose")(diagnose)
 app.command("replay")(replay)
+app.command("report")(report)
 
 
 def _version(asked: bool) -> None:

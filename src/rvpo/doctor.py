@@ -116,6 +116,8 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "rvpo":  # no package is absent: it is a mistake of ours
+            raise
         raise ConfigError(
             f"{error}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
         ) from error

@@ -12,6 +12,8 @@ import rvpo
 from rvpo.core import AdvantageConfig
 from rvpo.core.diagnostics import bottlenecks
 from rvpo.errors import RewardError
+from rvpo.reports.compare_tables import tests
+from rvpo.reports.comparison import WORST, Comparison
 from rvpo.reports.diagnose import diagnose
 from rvpo.reports.diagnosis import Diagnosis
 from rvpo.reports.page import render
@@ -23,6 +25,7 @@ LIMIT = 10_000_000  # bytes of the file
 NUMBERS = 250_000  # of all curves
 SAMPLES = 240  # of all runs
 LONGEST = 4_000  # characters of a text
+TESTED = {"auc": "mean over training", "last": "at the end"}
 CELLS = 60  # channels that a sample tells, the lowest first
 
 PRESETS: tuple[Mapping[str, Any], ...] = (
@@ -62,7 +65,7 @@ def report(
     title: str | None = None,
     assumed: AdvantageConfig | None = None,
     k: float = 1.0,
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     diagnoses: Sequence[Diagnosis] | None = None,
     live: bool = False,
     limit: int = LIMIT,
@@ -74,7 +77,7 @@ def report(
         title: of the page; None: the runs' names.
         assumed: the runs' method, where logs do not say.
         k: of the soft minimum that tells responsibilities.
-        comparison: of the runs by method, as :meth:`rvpo.reports.compare.Comparison.to_json` gives it.
+        comparison: of the runs by method.
         diagnoses: of the runs, where they are there already.
         live: the page looks for a newer one of itself.
         limit: bytes of the page; samples, then points of curves, are left out until it is kept.
@@ -99,7 +102,7 @@ def report(
                 }
                 for run, diagnosis, told in zip(runs, found, replays, strict=True)
             ],
-            "comparison": comparison,
+            "comparison": comparison and _comparison(comparison),
             "presets": PRESETS,
             "live": live,
         }
@@ -107,6 +110,24 @@ def report(
         if len(text.encode("utf-8", "replace")) <= limit or (not each and points <= 20):
             return text
         each, points = (each // 4, points) if each else (0, points // 2)
+
+
+def _comparison(told: Comparison) -> dict[str, Any]:
+    """Return what the page shows of a comparison: curves by method, and the tests of two measures."""
+    groups = {}
+    for group in told.groups:
+        worst = {WORST: group.worst_curve} if group.worst_curve else {}
+        groups[group.name] = {
+            "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
+            "curves": {
+                name: {"steps": told.steps, "mean": band.mean, "low": band.low, "high": band.high}
+                for name, band in {**worst, **group.curves}.items()
+            },
+        }
+    tables = {words: tests(told, measure) for measure, words in TESTED.items()}
+    head = ["measure", *next(iter(tables.values()))[0]]
+    rows = [[words, *line] for words, (_, *lines) in tables.items() for line in lines]
+    return {"baseline": told.baseline, "groups": groups, "table": {"head": head, "rows": rows}, "notes": told.notes}
 
 
 def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rvpo.doctor import needs_extra
 from rvpo.errors import ConfigError, DataError
+from rvpo.folders import named_folders
 from rvpo.reports.commands import (
     Advantage,
     Group,
@@ -26,6 +26,7 @@ from rvpo.reports.commands import (
 )
 
 if TYPE_CHECKING:
+    from rvpo.reports.comparison import Comparison
     from rvpo.reports.records import Columns
     from rvpo.reports.run_groups import Found
 
@@ -78,8 +79,8 @@ def report(
         if not live:
             write_text(out, make())
             return
-        watched = [Path(part) for run in runs for part in run.partition("=")[2].split(",") or [run] if part] or []
-        with server(LivePage(watched or [Path(run) for run in runs], make), host, port) as served:
+        watched = [path for run in runs for path in named_folders(run)[1]]
+        with server(LivePage(watched, make), host, port) as served:
             typer.echo(f"http://{host}:{served.server_address[1]}/ shows the newest logs; Ctrl-C ends it")
             try:
                 served.serve_forever()
@@ -87,10 +88,9 @@ def report(
                 typer.echo("ended")
 
 
-def _compared(found: Found, columns: Columns) -> Mapping[str, Any] | None:
-    """Compare the runs by method, as the page wants it; None where they are of one method or have no step in common."""
+def _compared(found: Found, columns: Columns) -> Comparison | None:
+    """Compare the runs by method; None where they are of one method or have no step in common."""
     from rvpo.reports.compare import compare
-    from rvpo.reports.compare_tables import tests
     from rvpo.reports.run_groups import group_runs
 
     if len(found.paths) < 2:
@@ -99,23 +99,6 @@ def _compared(found: Found, columns: Columns) -> Mapping[str, Any] | None:
     if len(groups.runs) < 2:
         return None
     try:
-        told = compare(groups.runs, notes=groups.notes)
+        return compare(groups.runs, notes=groups.notes)
     except (ConfigError, DataError):
         return None
-    curves = {
-        group.name: {name: {"steps": told.steps, **_band(band)} for name, band in group.bands().items()}
-        for group in told.groups
-    }
-    head, *rows = tests(told, "auc")
-    return {
-        "baseline": told.baseline,
-        "groups": {
-            group.name: {
-                "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
-                "curves": curves[group.name],
-            }
-            for group in told.groups
-        },
-        "table": {"head": head, "rows": rows},
-        "notes": told.notes,
-    }
