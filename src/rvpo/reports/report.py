@@ -47,6 +47,7 @@ PRESETS: tuple[Mapping[str, Any], ...] = (
         "name": "One reward on a large scale",
         "channels": ["correctness", "format"],
         "rewards": [[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]],
+        "ranges": [[-3.0, 3.0], [0.0, 1.0]],
         "note": "GRPO sums raw rewards, so that the format hardly matters; the others put each on its own scale.",
     },
     {
@@ -206,8 +207,9 @@ def _replayed(run: Run, assumed: AdvantageConfig | None) -> dict[str, Any] | Non
         told: Replay = replay(run, [parse_method(text) for text in DEFAULT], assumed=assumed)
     except RewardError:
         return None
-    own = {"method": told.own or "unknown", "largest_difference": told.own_difference, "note": " ".join(told.notes)}
-    return {"own": own, "rules": [{"label": rule.method, **asdict(rule)} for rule in told.rules if not rule.problem]}
+    own = {"method": told.own or "unknown", "largest_difference": told.own_difference, "note": ""}
+    notes = [note for note in told.notes if note not in run.notes]  # those stand above already
+    return {"own": own, "notes": notes, "rules": [{"label": rule.method, **asdict(rule)} for rule in told.rules]}
 
 
 def _thinned(diagnosis: Diagnosis, points: int) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""The quickstart's runs with their records kept: real neglect of a format, to be diagnosed and compared.
+
+    python benchmarks/reports/quickstart_runs.py --out runs/quickstart-records --seeds 5
+    rvpo diagnose runs/quickstart-records/gdpo-1
+    rvpo compare runs/quickstart-records
+    rvpo report runs/quickstart-records
+
+The same models, prompts, seeds and settings as `rvpo quickstart` from the start at which the format is mostly met, so
+docs/results.md#the-quickstart-when-rvpo-helps-and-when-it-is-the-wrong-choice has their outcomes. Finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from transformers import PrinterCallback
+
+from rvpo.quickstart.cells import GDPO, LIFT, MOSTLY_MET, RVPO_K1, Settings
+from rvpo.quickstart.model import load_checkpoint, make_tokenizer
+from rvpo.quickstart.task import REWARDS
+from rvpo.quickstart.train import _arguments, _requests
+from rvpo.trl import RVPOTrainer
+
+
+def main() -> None:
+    """Train what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    settings = Settings()
+    for seed in range(args.seeds):
+        for method in (GDPO, RVPO_K1, LIFT):
+            folder = args.out / f"{method.rule}-{seed}"
+            if len(list((folder / "channels").glob("0*.parquet"))) == settings.steps:
+                continue
+            config = _arguments(method, seed, settings, str(folder))
+            config.log_completions, config.num_completions_to_print = True, 0
+            trainer = RVPOTrainer(
+                load_checkpoint(MOSTLY_MET.checkpoint),
+                reward_funcs=list(REWARDS),
+                args=config,
+                train_dataset=_requests(seed, settings.steps * settings.prompts),
+                processing_class=make_tokenizer(),
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+            print(folder, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"use strict";
+/* How the channels moved: one plot, a choice of quantity, a choice of channels. */
+const CurvesView = (() => {
+  const { bySeverity, byId, el, field, isNumber, list, number, percent, record, text } = Dom;
+  const METRICS = [
+    ["mean", "Mean reward", "Mean reward over the scored completions.", number],
+    ["responsibility", "Responsibility", "Mean share of the decision under the soft minimum.", number],
+    [
+      "correlation",
+      "Correlation",
+      "Correlation of the advantage that was trained with and the channel, within groups.",
+      number,
+    ],
+    ["live", "Live", "Share of completions on which the channel ranks their group.", percent],
+    ["missing", "Missing", "Share of completions on which the channel was not scored.", percent],
+  ];
+  const FEW = 8;
+  let metric = "mean";
+  let chosen = null; // names of the channels shown; null: the worst few
+  let diagnosis = {};
+
+  const curves = () => record(diagnosis.curves);
+  const steps = () => list(curves().steps);
+  const order = () => bySeverity(diagnosis).map((channel) => text(channel.name));
+  const values = (name, which = metric) => list(field(curves()[which], name));
+  const known = (which) => order().some((name) => values(name, which).some(isNumber));
+  const visible = () => order().filter((name, i) => (chosen ? chosen.has(name) : i < FEW));
+
+  function trace(name) {
+    const { colour, dash } = Charts.style(order().indexOf(name));
+    const points = steps().length <= 40;
+    return {
+      x: steps(),
+      y: values(name),
+      name: Charts.label(Dom.short(name, 40)),
+      mode: points ? "lines+markers" : "lines",
+      line: { color: Charts.colour(colour), dash, width: 2 },
+      marker: { size: 5 },
+      connectgaps: false,
+      hovertemplate: metric === "live" || metric === "missing" ? "%{y:.0%}" : "%{y:.3f}",
+    };
+  }
+
+  function yaxis() {
+    const title = { text: METRICS.find(([value]) => value === metric)[1] };
+    if (metric === "live" || metric === "missing")
+      return Charts.axis({ title, range: [-0.03, 1.03], tickformat: ".0%" });
+    return Charts.axis({
+      title,
+      zeroline: metric === "correlation",
+      rangemode: metric === "responsibility" ? "tozero" : "normal",
+    });
+  }
+
+  function describe(shown) {
+    const [, label, , show] = METRICS.find(([value]) => value === metric);
+    const ways = shown.slice(0, FEW).flatMap((name) => {
+      const seen = values(name).filter(isNumber);
+      return seen.length ? [`${name} from ${show(seen[0])} to ${show(seen[seen.length - 1])}`] : [];
+    });
+    const what = `Lines of ${label.toLowerCase()} over ${Dom.plural(steps().length, "point")} in time.`;
+    return `${what} ${ways.join("; ")}. ${Charts.SEE_TABLE}`;
+  }
+
+  function plot() {
+    const shown = visible();
+    Charts.draw("curves-plot", describe(shown), () => ({
+      traces: shown.map(trace),
+      layout: {
+        height: 380,
+        hovermode: "x unified",
+        xaxis: Charts.axis({ title: { text: "Step" }, zeroline: false }),
+        yaxis: yaxis(),
+      },
+    }));
+    byId("curves-lead").textContent = METRICS.find(([value]) => value === metric)[2];
+    Charts.table("curves-data", "Curves", () => [
+      ["Step", ...shown],
+      steps().map((step, t) => [text(step), ...shown.map((name) => number(values(name)[t], 3))]),
+    ]);
+  }
+
+  function choose(names) {
+    chosen = names;
+    chips();
+    plot();
+  }
+
+  function toggle(name) {
+    const names = new Set(visible());
+    if (!names.delete(name)) names.add(name);
+    choose(names);
+  }
+
+  function chips() {
+    const focused = document.activeElement && document.activeElement.id;
+    const shown = new Set(visible());
+    byId("curves-channels").replaceChildren(
+      ...order().map((name, i) =>
+        el(
+          "button",
+          {
+            type: "button",
+            id: `curve-${i}`,
+            class: "chip",
+            "aria-pressed": String(shown.has(name)),
+            onclick: () => toggle(name),
+          },
+          Charts.swatch(i),
+          el("span", {}, name),
+        ),
+      ),
+    );
+    if (focused && focused.startsWith("curve-") && byId(focused)) byId(focused).focus({ preventScroll: true });
+  }
+
+  function buttons() {
+    byId("curves-worst").hidden = order().length <= FEW;
+    byId("curves-worst").onclick = () => choose(null);
+    byId("curves-all").onclick = () => choose(new Set(order()));
+    byId("curves-none").onclick = () => choose(new Set());
+  }
+
+  function render(run) {
+    diagnosis = record(run.diagnosis);
+    const offered = METRICS.filter(([value]) => known(value));
+    if (!Dom.show("curves", steps().length > 0 && offered.length > 0)) return Charts.forget("curves-plot");
+    if (!known(metric)) [[metric]] = offered;
+    Dom.segmented(byId("curves-metric"), offered, metric, (value) => {
+      metric = value;
+      plot();
+    });
+    buttons();
+    chips();
+    return plot();
+  }
+
+  return { render };
+})();

@@ -1,0 +1,83 @@
+"use strict";
+/* What other rules would have made of the logged rewards. */
+const ReplayView = (() => {
+  const { byId, bySeverity, data, el, field, isNumber, list, number, percent, record, shaded, text } = Dom;
+  const METRICS = [
+    [
+      "influence",
+      "Influence",
+      "Correlation of a rule's advantages with the channel, within groups. Below 0, the better ones are discouraged.",
+    ],
+    ["responsibility", "Responsibility", "Mean share of the decision."],
+  ];
+  let metric = "influence";
+  let run = {};
+
+  const rules = () => list(record(run.replay).rules).map(record);
+  const title = (rule) => text(rule.label || rule.method);
+
+  function ownText(replay) {
+    const { method, largest_difference: difference, note } = record(replay.own);
+    const parts = [
+      method
+        ? `Compared with the advantages that were used: ${text(method)}.`
+        : "Compared with the advantages that were used.",
+    ];
+    if (isNumber(difference))
+      parts.push(`Computed again, they differ by at most ${difference === 0 ? "0" : difference.toPrecision(2)}.`);
+    return [...parts, text(note)].join(" ").trim();
+  }
+
+  function table() {
+    const heads = ["Rule", "Sign flips", "Rank correlation", "Effective channels"];
+    const rows = rules().map((rule) => [
+      title(rule),
+      data(rule.sign_flips, percent(rule.sign_flips)),
+      data(rule.rank_correlation, number(rule.rank_correlation)),
+      data(rule.effective_channels, number(rule.effective_channels, 1)),
+    ]);
+    Dom.fillTable(byId("replay-table"), "Rules on the logged rewards", heads, rows);
+  }
+
+  /** All channels that the diagnosis or a rule names, those that want a look first. */
+  function channels() {
+    const first = bySeverity(run.diagnosis).map((channel) => text(channel.name));
+    return [...new Set([...first, ...rules().flatMap((rule) => Object.keys(record(rule[metric])))])];
+  }
+
+  function channelTable() {
+    const value = (rule, name) => field(rule[metric], name);
+    const all = rules()
+      .flatMap((rule) => Object.values(record(rule[metric])))
+      .filter(isNumber)
+      .map(Math.abs);
+    const scale = Math.max(0, ...all);
+    const rows = channels().map((name) => [
+      name,
+      ...rules().map((rule) => shaded(value(rule, name), scale, data(value(rule, name), number(value(rule, name))))),
+    ]);
+    Dom.fillTable(
+      byId("replay-channels"),
+      "What each channel gets under each rule",
+      ["Channel", ...rules().map(title)],
+      rows,
+    );
+    byId("replay-lead").textContent = METRICS.find(([key]) => key === metric)[2];
+  }
+
+  function render(shown) {
+    run = shown;
+    if (!Dom.show("replay", rules().length > 0)) return;
+    byId("replay-own").textContent = ownText(record(run.replay));
+    Dom.segmented(byId("replay-metric"), METRICS, metric, (value) => {
+      metric = value;
+      channelTable();
+    });
+    table();
+    channelTable();
+    const problems = rules().flatMap((rule) => (rule.problem ? [`${title(rule)}: ${text(rule.problem)}`] : []));
+    Dom.notes(byId("replay-notes"), [...problems, ...list(record(run.replay).notes)]);
+  }
+
+  return { render };
+})();

@@ -1,0 +1,142 @@
+"use strict";
+/* Completions one at a time, with what every channel said of them. */
+const SamplesView = (() => {
+  const { byId, data, el, fillTable, isNumber, list, number, record, shaded, signed, text } = Dom;
+  const EVERY = "";
+  let samples = [];
+  let channel = EVERY;
+  let place = 0;
+  let drawn = "";
+
+  // A channel may itself be called "", so values in the select carry a mark in front.
+  const shown = () => samples.filter((sample) => channel === EVERY || `=${text(sample.worst)}` === channel);
+
+  /** Lowest z first, of equal ones the most responsible; missing ones last. */
+  function cellsOf(sample) {
+    const key = (cell) => (isNumber(cell.z) ? cell.z : Infinity);
+    const share = (cell) => (isNumber(cell.responsibility) ? cell.responsibility : 0);
+    return list(sample.cells)
+      .map(record)
+      .sort((a, b) => (key(a) === key(b) ? share(b) - share(a) : key(a) - key(b)));
+  }
+
+  function nameOf(cell) {
+    const criterion = [cell.criterion, cell.text]
+      .filter((part) => part)
+      .map(text)
+      .join(": ");
+    return [el("span", {}, text(cell.channel)), criterion ? el("span", { class: "rule" }, criterion) : null];
+  }
+
+  function reward(cell) {
+    return isNumber(cell.reward) ? data(cell.reward, number(cell.reward)) : el("span", { class: "muted" }, "missing");
+  }
+
+  function why(cell) {
+    return el(
+      "td",
+      { class: "why" },
+      [cell.reason, cell.detail]
+        .filter((part) => part)
+        .map(text)
+        .join(" · "),
+    );
+  }
+
+  function cellTable(sample) {
+    const rows = cellsOf(sample).map((cell) => [
+      el("th", { scope: "row" }, nameOf(cell)),
+      reward(cell),
+      data(cell.z, signed(cell.z)),
+      shaded(cell.responsibility, 1, data(cell.responsibility, number(cell.responsibility))),
+      why(cell),
+    ]);
+    return fillTable(
+      el("table", { class: "shaded" }),
+      "Channels of this completion",
+      ["Channel", "Reward", "z", "Responsibility", "Reason"],
+      rows,
+    );
+  }
+
+  function passage(title, content, id) {
+    return [
+      el("h4", { id }, title),
+      el("pre", { id: `${id}-text`, tabindex: "0", role: "region", "aria-labelledby": id }, text(content)),
+    ];
+  }
+
+  function article(sample) {
+    const facts = [
+      isNumber(sample.step) ? `step ${sample.step}` : "",
+      sample.worst !== null && sample.worst !== undefined ? `worst in ${text(sample.worst)}` : "",
+      isNumber(sample.advantage) ? `advantage ${signed(sample.advantage)}` : "",
+    ];
+    const cells = el(
+      "div",
+      { class: "wide tall", role: "region", "aria-label": "Channels of this completion", tabindex: "0" },
+      cellTable(sample),
+    );
+    return [
+      el("h3", {}, facts.filter((fact) => fact).join(" · ") || "Completion"),
+      ...passage("Prompt", sample.prompt, "sample-prompt"),
+      ...passage("Completion", sample.completion, "sample-completion"),
+      cells,
+    ];
+  }
+
+  function draw() {
+    const all = shown();
+    place = Math.min(Math.max(place, 0), Math.max(all.length - 1, 0));
+    byId("samples-position").textContent = all.length ? `${place + 1} of ${all.length}` : "none";
+    byId("samples-previous").setAttribute("aria-disabled", String(place <= 0));
+    byId("samples-next").setAttribute("aria-disabled", String(place >= all.length - 1));
+    const sample = JSON.stringify(all[place] ?? null);
+    if (sample === drawn) return; // so that a refresh does not scroll its reader back
+    drawn = sample;
+    byId("sample").replaceChildren(...(all.length ? article(all[place]) : []));
+  }
+
+  function move(by) {
+    place += by;
+    draw();
+  }
+
+  function onKey(event) {
+    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (by === undefined) return;
+    event.preventDefault();
+    place = by === -Infinity ? 0 : by === Infinity ? shown().length - 1 : place + by;
+    draw();
+  }
+
+  function controls() {
+    const worst = [...new Set(samples.map((sample) => text(sample.worst)))].sort();
+    const options = worst.map((name) => [
+      `=${name}`,
+      `${name || "none"} (${samples.filter((sample) => text(sample.worst) === name).length})`,
+    ]);
+    channel = Dom.fillSelect(
+      byId("samples-channel"),
+      [[EVERY, `any channel (${samples.length})`], ...options],
+      channel,
+    );
+    byId("samples-channel").onchange = (event) => {
+      channel = event.target.value;
+      place = 0;
+      draw();
+    };
+    byId("samples-previous").onclick = () => move(-1);
+    byId("samples-next").onclick = () => move(1);
+    byId("samples-previous").parentElement.onkeydown = onKey;
+  }
+
+  function render(run) {
+    samples = list(run.samples).map(record);
+    if (!Dom.show("samples", samples.length > 0)) return;
+    controls();
+    draw();
+  }
+
+  return { render };
+})();

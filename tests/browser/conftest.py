@@ -1,0 +1,107 @@
+"""A Chromium that is installed on the machine, and pages of reports in it.
+
+Without a browser or playwright these tests are skipped; where the environment variable CI is set they fail instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def absent(what: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start the browser; nothing is downloaded."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("playwright is not installed: pip install playwright (it needs no `playwright install`)")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        absent(f"no browser is installed; looked for {', '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+@dataclass
+class Opened:
+    """A page, and what it said and asked for while it was open."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def settle(self) -> None:
+        """Let what waits for the next frames happen, such as plotly's drawing."""
+        self.page.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
+        )
+
+    def js(self, expression: str, argument: Any = None) -> Any:
+        return self.page.evaluate(expression, argument)
+
+
+@pytest.fixture
+def open_url(browser: Browser) -> Iterator[Callable[..., Opened]]:
+    """Return ``open_url(url, width=1280, height=900, scheme="light")``."""
+    contexts = []
+
+    def build(url: str, width: int = 1280, height: int = 900, scheme: Any = "light") -> Opened:
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        opened = Opened(context.new_page())
+        opened.page.on("console", lambda message: opened.said.append(f"{message.type}: {message.text}"))
+        opened.page.on("pageerror", lambda error: opened.said.append(f"pageerror: {error}"))
+        opened.page.on("dialog", lambda dialog: (opened.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        context.on("request", lambda request: opened.asked.append(request.url))
+        opened.page.goto(url)
+        return opened
+
+    yield build
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def open_report(open_url: Callable[..., Opened], tmp_path: Path) -> Callable[..., Opened]:
+    """Return ``open_report(data, width=1280, ...)``: the page of these data, from the disk."""
+    from rvpo.reports.page import render
+
+    def build(data: Mapping[str, Any], **look: Any) -> Opened:
+        path = tmp_path / "report.html"
+        path.write_text(render(data), encoding="utf-8")
+        return open_url(path.as_uri(), **look)
+
+    return build
