@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # verl and TRL exclude each other, so each has its own environment: `make test-trl`, `make test-verl`.
 HAS_VERL = any(importlib.metadata.packages_distributions().get("verl", []))
-collect_ignore = ["contract", "engines", "property", "unit"] if HAS_VERL else ["engines_verl"]
+collect_ignore = ["browser", "contract", "engines", "property", "unit"] if HAS_VERL else ["engines_verl"]
 
 
 def pytest_report_header() -> str:

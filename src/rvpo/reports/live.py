@@ -1,4 +1,4 @@
-"""``rvpo report --live``: the page of a run that is still training, served on this machine and made anew as logs come."""
+"""``rvpo report --live``: the page of a run that still trains, served on this machine and made anew as logs come."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
     local = {"localhost", "127.0.0.1", "::1", host}
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the base class's name)
+        def do_GET(self) -> None:
             if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in local:
                 return self._answer(403, "this name is not this machine's")
             if urlsplit(self.path).path not in ("/", "/index.html"):

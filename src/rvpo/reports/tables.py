@@ -191,7 +191,7 @@ def _rewards(path: Path, table: pa.Table, taken: set[str]) -> tuple[str, ...]:
 def _may_be_reward(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_null(kind):  # never scored; only its name can tell that it is a reward
-        return field.name.startswith(REWARD_PREFIXES)
+        return str(field.name).startswith(REWARD_PREFIXES)
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
