@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rvpo import __version__
+from rvpo.conformance.command import check
 from rvpo.errors import RVPOError
 from rvpo.evals.commands import app as evals
 from rvpo.reports.commands import diagnose, replay
@@ -29,6 +30,7 @@ app.add_typer(evals)
 app.command("diagnose")(diagnose)
 app.command("replay")(replay)
 app.command("report")(report)
+app.command("check")(check)
 
 
 def _version(asked: bool) -> None:

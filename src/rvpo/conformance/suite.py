@@ -1,0 +1,171 @@
+"""Run every property on a target, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rvpo.conformance.processes import PROCESSES, compare
+from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED, Fault, Property, unmet
+from rvpo.conformance.properties.numbers import OUTPUT
+from rvpo.conformance.shrink import shrink
+from rvpo.conformance.target import CallError, Example, NotHereError, Target
+
+PASS, FAIL, NOT_APPLICABLE, NOTE = "PASS", "FAIL", "n.a.", "note"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one property.
+
+    Attributes:
+        asked: the property.
+        status: ``PASS``, ``FAIL``, ``NOT_APPLICABLE``, or ``NOTE`` for one that only describes.
+        holds: whether it held, None where it is not applicable.
+        remark: why it is not applicable, or in which narrower form it was checked.
+        batches: how many batches it was asked about.
+        example: the smallest failing batch.
+        fault: what went wrong on it.
+    """
+
+    asked: Property
+    status: str
+    holds: bool | None
+    remark: str = ""
+    batches: int = 0
+    example: Example | None = None
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of all.
+
+    Attributes:
+        target: the function.
+        findings: one a property, the required ones first.
+    """
+
+    target: Target
+    findings: tuple[Finding, ...]
+
+    @property
+    def failures(self) -> list[Finding]:
+        """The required properties that do not hold."""
+        return [finding for finding in self.findings if finding.status == FAIL]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every required property that applies holds."""
+        return not self.failures
+
+    def __getitem__(self, name: str) -> Finding:
+        """Return what came of the property ``name``."""
+        return next(finding for finding in self.findings if finding.asked.name == name)
+
+
+def check(
+    target: Target, *, seeds: int = 3, processes: int = 1, timeout: float = 120.0, local_rows: bool = False
+) -> Report:
+    """Ask a function for everything.
+
+    Args:
+        target: the function.
+        seeds: batches of each shape.
+        processes: how many processes shall agree with one; 1 leaves that property out.
+        timeout: seconds after which processes that have not answered are ended.
+        local_rows: whether each of them hands over its own rows only, as to a function that gathers by itself.
+    """
+    return Report(target, tuple(_findings(target, seeds, processes, timeout, local_rows)))
+
+
+def _findings(target: Target, seeds: int, processes: int, timeout: float, local_rows: bool) -> Iterator[Finding]:
+    first = examine(target, OUTPUT, seeds)
+    yield first
+    broken = first.fault is not None and first.fault.kind == "raised" and not _ever_answers(target, seeds)
+    for asked in (*REQUIRED, *DESCRIPTIVE):
+        if asked is OUTPUT:
+            continue
+        if broken:
+            yield Finding(asked, NOT_APPLICABLE, None, "it raises on ordinary batches")
+            continue
+        yield examine(target, asked, seeds)
+        if asked is REQUIRED[-1]:
+            yield _over_processes(target, processes, timeout, local_rows)
+
+
+def examine(target: Target, asked: Property, seeds: int) -> Finding:
+    """Ask about one property, and shrink the first batch on which it fails."""
+    logger.debug("%s: %s", target.name, asked.name)
+    reason = unmet(target, asked.needs)
+    if reason is not None:
+        return Finding(asked, NOT_APPLICABLE, None, reason)
+    batches = 0
+    for seed in range(seeds):
+        for example in asked.examples(target, seed):
+            try:
+                fault = _find(target, asked, example)
+            except NotHereError as error:
+                reason = reason or str(error)
+                continue
+            batches += 1
+            if fault is not None:
+                return _failed(target, asked, example, fault, batches)
+    if not batches:
+        return Finding(asked, NOT_APPLICABLE, None, reason or "there is no such batch")
+    remark = "; ".join(dict.fromkeys(text for trait, text in asked.reduced.items() if trait in target.traits))
+    return Finding(asked, PASS if asked.required else NOTE, True, remark, batches)
+
+
+def _find(target: Target, asked: Property, example: Example) -> Fault | None:
+    try:
+        return asked.check(target, example)
+    except CallError as error:
+        return Fault("raised", str(error))
+
+
+def _failed(target: Target, asked: Property, example: Example, fault: Fault, batches: int) -> Finding:
+    """Say that a property does not hold, or why that is no fault of this rule."""
+    for trait, why in asked.excused.items():
+        if trait in target.traits:
+            return Finding(asked, NOT_APPLICABLE, None, f"declared {trait}: {why}", batches)
+    if not asked.required:
+        if fault.kind == "raised":
+            return Finding(asked, NOT_APPLICABLE, None, f"it raises: {fault.what}", batches)
+        return Finding(asked, NOTE, False, "", batches, example, fault)
+
+    def find(smaller: Example) -> Fault | None:
+        try:
+            return _find(target, asked, smaller)
+        except NotHereError:
+            return None
+
+    example, fault = shrink(example, fault, find, blocks=target.blocks)
+    return Finding(asked, FAIL, False, "", batches, example, fault)
+
+
+def _ever_answers(target: Target, seeds: int) -> bool:
+    """Whether the function answers to any ordinary batch at all."""
+    for seed in range(seeds):
+        for example in OUTPUT.examples(target, seed):
+            try:
+                target.answer(example)
+            except CallError:
+                continue
+            return True
+    return False
+
+
+def _over_processes(target: Target, processes: int, timeout: float, local_rows: bool) -> Finding:
+    if processes < 2:
+        return Finding(PROCESSES, NOT_APPLICABLE, None, "only one process was asked for")
+    try:
+        outcome = compare(target, processes, timeout, local_rows=local_rows)
+    except NotHereError as error:
+        return Finding(PROCESSES, NOT_APPLICABLE, None, str(error))
+    if outcome.fault is not None:
+        return Finding(PROCESSES, FAIL, False, "", outcome.batches, outcome.example, outcome.fault)
+    return Finding(PROCESSES, PASS, True, outcome.remark, outcome.batches)

@@ -1,0 +1,258 @@
+"""From what the user wrote to a target.
+
+rvpo:METHOD[?option=value&…]     a method of ours
+trl:grpo, trl:gdpo               what TRL's own trainer computes
+verl:NAME                        an estimator of verl's registry
+package.module:function          anybody's
+folder/file.py:function          anybody's
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import rvpo
+from rvpo.conformance.calling import by_completions, by_tokens
+from rvpo.conformance.target import CHANNELS, STYLES, TRAITS, Spec, Target
+from rvpo.core.checks import did_you_mean, require
+from rvpo.core.config import METHODS, AdvantageConfig
+from rvpo.errors import ConfigError, EngineError
+
+ENGINES = ("trl", "verl")
+RANGE = (-8.0, 8.0)
+"""The declared range of every channel, for our methods that compare how far channels are met."""
+
+OWN_TRAITS: Mapping[str, tuple[str, ...]] = {
+    "rvpo_explicit": ("spread-penalty",),
+    "lift": ("shared-weights",),
+    "lagrangian": ("shared-weights",),
+    "tchebycheff": ("levels",),
+    "smooth_tchebycheff": ("levels",),
+    "riskpo": ("bundles",),
+}
+"""What our methods are by their definition in docs/algorithm.md. The others have no trait."""
+
+THRESHOLD = 0.5
+"""For ``rvpo:lagrangian``, which needs thresholds: the same for every channel, so that their order means nothing."""
+
+
+def resolve(spec: Spec) -> Target:
+    """Return what a name stands for.
+
+    Raises:
+        ConfigError: there is no such thing, or it cannot be called in this style.
+        EngineError: the engine is not installed.
+    """
+    require("style", spec.style, STYLES)
+    require("channels", spec.channels, CHANNELS)
+    for trait in spec.traits:
+        require("declared trait", trait, tuple(TRAITS))
+    place, colon, name = spec.name.rpartition(":")
+    if not colon or not place or not name:
+        raise ConfigError(
+            f"the function to check is {spec.name!r}, allowed are rvpo:METHOD (such as rvpo:lift), trl:grpo, trl:gdpo, "
+            "verl:ESTIMATOR (such as verl:gdpo), package.module:function and path/to/file.py:function"
+        )
+    head, _, rest = spec.name.partition(":")
+    if head == "rvpo":
+        return _own(spec, rest)
+    if head in ENGINES:
+        return _engine(spec, head, rest)
+    function = _attribute(_module(place), name, spec.name)
+    return replace(from_function(function, spec), spec=spec)
+
+
+def from_function(function: Callable[..., Any], spec: Spec) -> Target:
+    """Return the target of a function that is already there. Without a name, another process cannot build it.
+
+    Raises:
+        ConfigError: it cannot be called in this style.
+    """
+    if not callable(function):
+        raise ConfigError(f"{spec.name} is a {type(function).__name__}, allowed is something that can be called")
+    parameters = _signature(function)
+    style = _guess(spec, parameters) if spec.style == "auto" else spec.style
+    _check_call(spec, style, parameters)
+    traits = frozenset(spec.traits)
+    if style == "completions":
+        answer = by_completions(function, spec.options, spec.k_name)
+        return Target(
+            spec.name, answer, has_k=spec.k_name is not None, one_channel=spec.channels == "one", traits=traits
+        )
+    one = spec.channels == "one" or (spec.channels == "auto" and "non_tensor_batch" not in (parameters or {}))
+    answer = by_tokens(function, spec.options, spec.k_name)
+    return Target(spec.name, answer, by_tokens=True, has_k=spec.k_name is not None, one_channel=one, traits=traits)
+
+
+def parse_value(text: str) -> Any:
+    """Read an option's value: JSON where it is JSON (also ``inf``), else text."""
+    if text in ("inf", "infinity"):
+        return math.inf
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse_options(entries: list[str], what: str) -> dict[str, Any]:
+    """Read ``key=value`` entries.
+
+    Raises:
+        ConfigError: an entry has no ``=``, or a key stands twice.
+    """
+    options: dict[str, Any] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals or not key.isidentifier() or key in options:
+            raise ConfigError(f"{what} is {entry!r}, allowed is key=value, such as k=2.0, each key once")
+        options[key] = parse_value(value)
+    return options
+
+
+def _own(spec: Spec, rest: str) -> Target:
+    """Return one of our methods, from ``METHOD?option=value&…``."""
+    method, _, query = rest.partition("?")
+    require("method", method, METHODS)
+    if spec.style == "tokens" or spec.channels == "one":
+        raise ConfigError(
+            f"{spec.name} is called by completions, with many channels: drop --style tokens and --channels one, or "
+            "name a function"
+        )
+    options = {**parse_options(query.split("&") if query else [], "option"), **spec.options}
+    traits = {*OWN_TRAITS.get(method, ()), *spec.traits}
+    has_k = method == "rvpo"
+    if isinstance(options.get("k"), Mapping):
+        has_k = False
+        traits.add("adapts")
+    if options.get("missing") == "error":
+        traits.add("complete-only")
+    dummy = {"thresholds": {"0": THRESHOLD}} if method == "lagrangian" else {}
+    AdvantageConfig.from_mapping({"method": method, **dummy, **options})  # fails here what can never work
+
+    def advantages(rewards: Any, groups: Any, **given: Any) -> Any:
+        channels = rewards.shape[1]
+        if method == "lagrangian" and "thresholds" not in given:
+            given["thresholds"] = {str(j): THRESHOLD for j in range(channels)}
+        return rvpo.advantages(rewards, groups, method, ranges=[RANGE] * channels, **given)
+
+    answer = by_completions(advantages, options, "k" if has_k else None)
+    return Target(spec.name, answer, has_k=has_k, traits=frozenset(traits), spec=spec)
+
+
+def _engine(spec: Spec, engine: str, name: str) -> Target:
+    """Return an engine's own function, from the adapter that lies with the engine."""
+    try:
+        adapter = importlib.import_module(f"rvpo.engines.{engine}.conformance")
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"{spec.name} needs {engine}, and {error.name} is not installed here: pip install 'rvpo[{engine}]'"
+            + (", in an environment of its own" if engine == "verl" else "")
+        ) from error
+    target: Target = adapter.target(spec, name)
+    return replace(target, traits=target.traits | frozenset(spec.traits), spec=spec)
+
+
+def _module(place: str) -> ModuleType:
+    """Import ``package.module`` or ``path/file.py``, from where the user stands."""
+    path = Path(place)
+    try:
+        with _from_here(path):
+            if path.suffix != ".py":
+                return importlib.import_module(place)
+            if not path.is_file():
+                raise ConfigError(f"{place} is no file here ({Path.cwd()}): give the path of the function's file")
+            name = f"rvpo_checked_{path.stem}"
+            found = importlib.util.spec_from_file_location(name, path.resolve())
+            if found is None or found.loader is None:
+                raise ConfigError(f"{place} cannot be loaded as Python: give the path of the function's file")
+            module = importlib.util.module_from_spec(found)
+            sys.modules[name] = module  # where dataclasses look their annotations up
+            found.loader.exec_module(module)
+            return module
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever importing code of others raises
+        raise ConfigError(
+            f"{place} cannot be imported ({type(error).__name__}: {error}): allowed are a module that Python finds "
+            "from this folder, and the path of a file that ends in .py"
+        ) from error
+
+
+@contextmanager
+def _from_here(path: Path) -> Iterator[None]:
+    """Let modules beside the file, or of the current folder, be found; a console script does not look there."""
+    here = str(path.resolve().parent if path.suffix == ".py" else Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:  # the module may have changed it
+            sys.path.remove(here)
+
+
+def _attribute(module: ModuleType, name: str, whole: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            callables = [key for key in vars(value) if callable(getattr(value, key)) and not key.startswith("_")]
+            raise ConfigError(
+                f"{whole}: {getattr(value, '__name__', module.__name__)} has no {part!r}"
+                f"{did_you_mean(part, callables)}; what can be called there are {', '.join(callables[:20]) or 'none'}"
+            )
+        value = getattr(value, part)
+    return value
+
+
+def _signature(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return None
+
+
+def _guess(spec: Spec, parameters: Mapping[str, inspect.Parameter] | None) -> str:
+    names = set(parameters or {})
+    if names & {"token_level_rewards", "response_mask"}:
+        return "tokens"
+    if names & {"rewards", "groups"}:
+        return "completions"
+    raise ConfigError(
+        f"{spec.name} has the parameters {', '.join(sorted(names)) or 'unknown'}, from which --style auto cannot tell "
+        "how it is called: pass --style completions for f(rewards, groups) or --style tokens for verl's "
+        "f(token_level_rewards, response_mask, index, …)"
+    )
+
+
+def _check_call(spec: Spec, style: str, parameters: Mapping[str, inspect.Parameter] | None) -> None:
+    """Refuse before the first call what cannot be called this way."""
+    if parameters is None:
+        return
+    signature = inspect.Signature(list(parameters.values()))
+    options = {**spec.options, **({spec.k_name: 1.0} if spec.k_name else {})}
+    swallows = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    try:
+        if style == "completions":
+            signature.bind(None, None, **options)
+        else:
+            standard = ("index", "config", "non_tensor_batch", "batch")
+            given = {key: None for key in (*standard, *options) if swallows or key in parameters}
+            signature.bind(**{"token_level_rewards": None, "response_mask": None, **given})
+    except TypeError as error:
+        called = "f(rewards, groups" if style == "completions" else "f(token_level_rewards, response_mask, index, …"
+        other = "tokens" if style == "completions" else "completions"
+        raise ConfigError(
+            f"{spec.name} takes ({', '.join(parameters)}), and --style {style} calls "
+            f"{called}{''.join(f', {key}=' for key in options)}), which does not fit ({error}): pass --style {other}, "
+            "or an --option for each argument that it needs"
+        ) from error

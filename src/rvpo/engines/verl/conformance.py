@@ -1,0 +1,48 @@
+"""verl's own advantage estimators for ``rvpo check``, from its registry."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+from verl.trainer.ppo import core_algos
+
+from rvpo.conformance.target import Spec, Target
+from rvpo.conformance.targets import from_function
+from rvpo.core.checks import did_you_mean
+from rvpo.errors import ConfigError
+
+GIVEN = ("token_level_rewards", "response_mask", "index", "config", "non_tensor_batch", "batch")
+"""What the check hands over. An estimator that needs a critic, or probabilities of tokens, is more than a rule."""
+
+
+def target(spec: Spec, name: str) -> Target:
+    """Return the estimator ``name``, called by tokens.
+
+    Raises:
+        ConfigError: verl has no such estimator, or it needs more than rewards.
+    """
+    allowed = [key for key in core_algos.ADV_ESTIMATOR_REGISTRY if not lacks(key) and not key.startswith("rvpo:")]
+    if name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+        raise ConfigError(
+            f"verl's estimator is {name!r}{did_you_mean(name, allowed)}, allowed are {', '.join(allowed)}; one that "
+            "your own module registers is checked as module:function with --style tokens"
+        )
+    if missing := lacks(name):
+        raise ConfigError(
+            f"verl's estimator {name!r} needs {', '.join(missing)}, and the check has rewards only: allowed are "
+            f"{', '.join(allowed)}"
+        )
+    return from_function(core_algos.ADV_ESTIMATOR_REGISTRY[name], replace(spec, style="tokens"))
+
+
+def lacks(name: str) -> list[str]:
+    """Return the arguments that an estimator needs besides what the check hands over."""
+    parameters = inspect.signature(core_algos.ADV_ESTIMATOR_REGISTRY[name]).parameters.values()
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in GIVEN
+    ]
