@@ -18,8 +18,10 @@ from transformers import PrinterCallback
 
 from rvpo.quickstart.cells import GDPO, LIFT, MOSTLY_MET, RVPO_K1, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
-from rvpo.quickstart.task import REWARDS
+from rvpo.quickstart.task import FORMAT, REWARDS
 from rvpo.quickstart.train import _arguments, _requests
+from rvpo.reports.diagnose import diagnose
+from rvpo.reports.records import open_run
 from rvpo.trl import RVPOTrainer
 
 
@@ -47,6 +49,21 @@ def main() -> None:
             trainer.remove_callback(PrinterCallback)
             trainer.train()
             print(folder, flush=True)
+    print_verdicts(args.out)
+
+
+def print_verdicts(out: Path) -> None:
+    """Say what a diagnosis of the first steps, and of all, says of the format, beside what became of it."""
+    spans = (15, 30, Settings().steps)
+    print(f"\n{'run':<10}{'format, last third':>20}" + "".join(f"{f'steps 1 to {span}':>34}" for span in spans))
+    for folder in sorted(out.iterdir()):
+        cells = []
+        for span in spans:
+            found = diagnose(open_run(folder).between(None, span), texts=False)
+            channel = next(channel for channel in found.channels if channel.name == FORMAT)
+            r = channel.correlation
+            cells.append(f"{channel.verdict} {r.value:+.2f} [{r.low:+.2f}, {r.high:+.2f}]")
+        print(f"{folder.name:<10}{channel.late:>20.2f}" + "".join(f"{cell:>34}" for cell in cells))
 
 
 if __name__ == "__main__":
