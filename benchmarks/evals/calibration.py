@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rvpo.evals.statistics import (
+from rvpo.statistics import (
     difference_interval,
     holm,
     mcnemar,

@@ -17,6 +17,7 @@ from rvpo.conformance.command import check
 from rvpo.errors import RVPOError
 from rvpo.evals.commands import app as evals
 from rvpo.reports.commands import diagnose, replay
+from rvpo.reports.compare_command import compare
 from rvpo.reports.report_command import report
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(evals)
 app.command("diagnose")(diagnose)
 app.command("replay")(replay)
+app.command("compare")(compare)
 app.command("report")(report)
 app.command("check")(check)
 

@@ -14,8 +14,8 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
+from rvpo import statistics as st
 from rvpo.errors import ConfigError, DataError
-from rvpo.evals import statistics as st
 from rvpo.evals.compare import Row, compare
 
 Table = Mapping[str, Sequence[float | None]]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy import stats
 
-from rvpo.evals.statistics import (
+from rvpo.statistics import (
     Interval,
     alike,
     difference_interval,
@@ -147,7 +147,7 @@ def test_bootstrap_is_as_wide_as_students_t_on_symmetric_data():
 def test_chunks_of_resamples_are_all_drawn(monkeypatch: pytest.MonkeyPatch):
     x = skewed(50)
     whole = mean_interval(x, ids(50), resamples=1000)
-    monkeypatch.setattr("rvpo.evals.statistics.CELLS", 350)  # 7 resamples at a time
+    monkeypatch.setattr("rvpo.statistics.base.CELLS", 350)  # 7 resamples at a time
     assert mean_interval(x, ids(50), resamples=1000) == whole
 
 
@@ -392,10 +392,10 @@ def test_sign_flip_against_scipy(n: int):
 def test_random_signs_are_those_of_all_signs(monkeypatch: pytest.MonkeyPatch):
     d = skewed(14) - 0.1
     exact = sign_flip(d)
-    monkeypatch.setattr("rvpo.evals.statistics.EXACT", 0)
+    monkeypatch.setattr("rvpo.statistics.pvalues.EXACT", 0)
     drawn = sign_flip(d, resamples=40_000)
     assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 40_000))
-    monkeypatch.setattr("rvpo.evals.statistics.CELLS", 14 * 8)
+    monkeypatch.setattr("rvpo.statistics.base.CELLS", 14 * 8)
     assert sign_flip(d, resamples=4_001) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4_001))
 
 

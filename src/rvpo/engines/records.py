@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from rvpo.core.channels import Family, Score
 from rvpo.engines.aggregator import Aggregated
-from rvpo.reports.schema import EVALUATION, METADATA, SCHEMA, VERSION
+from rvpo.reports.schema import EVALUATION, METADATA, SCHEMA, VERSION, last_step
 
 _Cell = tuple[int, int, str, Score | None]  # row, column, reward function, and the score of a family
 
@@ -32,6 +33,8 @@ class ChannelTable:
         for name, kind in (extra or {}).items():
             self._schema = self._schema.append(pa.field(name, kind))
         self._path = folder
+        self._step: int | None = None  # of the last training batch, and of the one before it
+        self._follows: int | None = None
         self._batches: list[pa.Table] = []
         self._completions = 0
 
@@ -62,6 +65,9 @@ class ChannelTable:
         path = self._folder / f"{'' if trained else EVALUATION}{step:06d}.parquet"
         if path != self._path:
             self._path, self._batches, self._completions = path, [], 0
+            if trained:
+                self._follows = self._step if self._step is not None else last_step(self._folder, before=step)
+                self._step = step
         rows = len(done.result.advantages)
         per_completion = {
             "step": [step] * rows,
@@ -79,6 +85,8 @@ class ChannelTable:
             "config": asdict(done.config),
             "ranges": dict(zip(done.channels.names, done.channels.ranges, strict=True)),
             "by_token": tokens is not None,
+            "follows": self._follows if trained else None,
+            "written": time.time(),
         }
         _write(path, pa.concat_tables(self._batches).replace_schema_metadata({METADATA: json.dumps(about)}))
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rvpo.core.checks import unknown_option
-from rvpo.doctor import constraints
 from rvpo.errors import ConfigError
 from rvpo.evals.items import Benchmark, Generation
 
@@ -22,21 +20,6 @@ BENCHMARKS = {
     "toolcall": ("rvpo.evals.toolcall", "ToolCall"),
 }
 """Name -> module and what builds it. Loaded when asked for: they need packages of the extra ``eval``."""
-
-
-@contextmanager
-def needs_extra() -> Iterator[None]:
-    """Say what to install where a package of the extra ``eval`` is absent.
-
-    Raises:
-        ConfigError: instead of an ImportError.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ConfigError(
-            f"{error}; evaluations need the extra eval: pip install -c {constraints()} -e '.[eval]' in the clone"
-        ) from error
 
 
 def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Benchmark:

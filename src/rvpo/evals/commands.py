@@ -53,9 +53,10 @@ def _evaluate(
     """Evaluate a model on the benchmark of a name with its options, and print the results."""
     folder = _folder(name, model, out)
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    from rvpo.evals.build import generation_of, load_benchmark, needs_extra
+    from rvpo.doctor import needs_extra
+    from rvpo.evals.build import generation_of, load_benchmark
 
-    with needs_extra():
+    with needs_extra("eval", "evaluations"):
         from rvpo.evals.models import load_policy
         from rvpo.evals.run import evaluate, table
 
@@ -188,9 +189,9 @@ def compare(
     """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise ConfigError(f"--out is {str(out)!r}, allowed is a file that ends in .json or .md: rename it")
-    from rvpo.evals.build import needs_extra
+    from rvpo.doctor import needs_extra
 
-    with needs_extra():
+    with needs_extra("eval", "evaluations"):
         from rvpo.evals.compare import compare as compared
         from rvpo.files import write
 

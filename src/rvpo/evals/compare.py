@@ -1,6 +1,6 @@
 """Runs of one benchmark beside each other: is the difference signal, or noise?
 
-Runs are paired by item; :mod:`rvpo.evals.statistics` says how the numbers come about. What they speak of depends on
+Runs are paired by item; :mod:`rvpo.statistics` says how the numbers come about. What they speak of depends on
 what is compared:
 
 - **Runs** (a folder each): the p value speaks of these checkpoints. Its sample is the items: it says whether B answers
@@ -24,10 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from rvpo import statistics as st
 from rvpo.errors import ConfigError, DataError
-from rvpo.evals import statistics as st
 from rvpo.evals.finished import FinishedRun, Scores, read_run, require_comparable
 from rvpo.files import difference
+from rvpo.folders import named_folders, require_once
+from rvpo.tables import aligned, markdown, told_p
 
 SMALLEST = 0.02
 """Two points of an accuracy: what one to three thousand items can tell. How many items would tell a difference smaller
@@ -93,11 +95,11 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Return a table for each comparison, and the notes."""
-        return self._render(lambda table: ["| " + " | ".join(line) + " |" for line in _ruled(table)], "### ", "- ")
+        return self._render(markdown, "### ", "- ")
 
     def to_text(self) -> str:
         """Return the same for a terminal."""
-        return self._render(_aligned, "", "* ")
+        return self._render(aligned, "", "* ")
 
     def _render(self, lines: Callable[[list[list[str]]], list[str]], head: str, bullet: str) -> str:
         parts = []
@@ -182,20 +184,14 @@ class _Draft:
 def _groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
     """Return name -> runs, in the order given."""
     named: list[tuple[str, list[Path]]] = []
-    for text in map(str, runs):
-        name, equals, folders = text.partition("=")
-        if Path(text).is_dir() or not equals:  # a folder's own name may hold "="
-            named.append((Path(text).name, [Path(text)]))
-        else:
-            named.append((name, [Path(part) for part in folders.split(",")]))
+    for text in runs:
+        name, paths = named_folders(text)
+        named.append((paths[0].name if name is None else name, paths))
     if len(named) < 2:
         raise ConfigError(
             f"{len(named)} runs to compare, allowed are two or more: give FOLDER or NAME=FOLDER,FOLDER for each"
         )
-    every = [path.resolve() for _, paths in named for path in paths]
-    for path in every:
-        if every.count(path) > 1:
-            raise ConfigError(f"{path} is given twice, allowed is once: a run says nothing beside itself")
+    require_once([path for _, paths in named for path in paths])
     names = [name for name, _ in named]
     if len(set(names)) < len(names) or "" in names:
         raise ConfigError(f"names are {', '.join(map(repr, names))}, allowed is each once: use NAME=FOLDER")
@@ -353,16 +349,13 @@ def _notes(groups: Mapping[str, Sequence[FinishedRun]], options: _Options) -> It
 
 
 def _cells(row: Row) -> list[str]:
-    p, adjusted = (
-        "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}" for value in (row.p, row.adjusted)
-    )
     return [
         row.metric,
         _interval(row.a, row.a_runs),
         _interval(row.b, row.b_runs),
         _interval(row.difference, sign="+"),
-        p,
-        adjusted,
+        told_p(row.p),
+        told_p(row.adjusted),
         f"{row.difference.items:,} of {row.asked:,}",
         row.verdict,
     ]
@@ -375,14 +368,3 @@ def _interval(interval: st.Interval, runs: Sequence[float] = (), sign: str = "")
     if interval.low is not None and interval.high is not None:
         text += f" [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
     return text + (f" ({', '.join(f'{mean:.3f}' for mean in runs)})" if len(runs) > 1 else "")
-
-
-def _ruled(table: list[list[str]]) -> list[list[str]]:
-    """Escape the cells of a Markdown table and rule off its head."""
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in table]
-    return [escaped[0], ["---"] * len(table[0]), *escaped[1:]]
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]

@@ -23,10 +23,10 @@ from rvpo.doctor import installed
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
 from rvpo.evals.policy import Policy, wait_for
-from rvpo.evals.statistics import mean_interval
 from rvpo.evals.store import Store
 from rvpo.files import sound, write
 from rvpo.progress import Progress
+from rvpo.statistics import mean_interval
 
 VERSION = 1  # of results.json and items.parquet
 STRATUM = "category"  # the label within which items with weights are resampled, because weights come by category

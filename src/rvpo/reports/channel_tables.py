@@ -21,6 +21,7 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.run_channels import Range
 from rvpo.errors import DataError
 from rvpo.reports import completions
+from rvpo.reports.completions import floats
 from rvpo.reports.records import COMPLETIONS, Batch, Run, Texts
 from rvpo.reports.schema import EVALUATION, METADATA, VERSION
 
@@ -49,6 +50,8 @@ class About:
     config: AdvantageConfig
     ranges: dict[str, Range | None]
     by_token: bool
+    follows: int | None
+    written: float
 
 
 def files(folder: Path) -> list[Path]:
@@ -75,6 +78,13 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
     Raises:
         DataError: a file is damaged, or newer than this version of rvpo.
     """
+    notes: list[str] = []
+    abouts = [_about(file) for file in paths]
+    for i, (before, now) in enumerate(pairwise(abouts), 1):
+        if now.written < before.written:
+            notes.append(f"{len(paths) - i} files from {paths[i].name} on are older than {paths[i - 1].name}: left out")
+            abouts, paths = abouts[:i], paths[:i]
+            break
     names: dict[str, int] = {}
     steps: list[int] = []
     for file in paths:
@@ -82,10 +92,12 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         steps.append(table["step"][0].as_py() if len(table) else int(file.stem))
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
-    abouts = [_about(file) for file in (paths[0], paths[-1])]
-    gaps = [step for before, step in pairwise(steps) if step > before + 1]
-    every = not gaps and steps[0] == 1
-    notes = () if every else ("not every step since the first is there: what a method remembers cannot be followed",)
+    if not names:
+        raise DataError(f"{path} holds no completion, allowed is at least one: see whether the run has begun")
+    every = abouts[0].follows is None and steps[0] == 1
+    every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
+    if abouts[-1].config.rule.remembers and not every:
+        notes.append("not every step since the first is there: what a method remembers cannot be followed")
     return Run(
         path,
         "channels",
@@ -95,7 +107,7 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         config=abouts[-1].config,
         ranges={name: limits for about in abouts for name, limits in about.ranges.items()},
         every_batch=every,
-        notes=notes if abouts[-1].config.rule.remembers else (),
+        notes=tuple(notes),
         details=partial(_details, dict(zip(steps, paths, strict=True))),
     )
 
@@ -112,7 +124,8 @@ def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> di
 def _read(paths: Sequence[Path], names: dict[str, int], texts: bool) -> Iterator[Batch]:
     for path in paths:
         about = _about(path)
-        table = _table(path, [*NEEDED, *(["uid"] if texts and "uid" in pq.read_schema(path).names else [])])
+        present = pq.read_schema(path).names
+        table = _table(path, [*NEEDED, *(name for name in ("criterion", "uid") if texts and name in present)])
         number = table["batch"].to_numpy()
         for batch in np.unique(number):
             part = table.filter(pa.array(number == batch))
@@ -163,22 +176,27 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
 
 def _with_texts(batch: Batch, path: Path, table: pa.Table) -> Batch:
     """Add texts, from TRL's completions or verl's dump of the same step; without them where there are none."""
-    completion = _ints(table, "completion")
-    rows, first = np.unique(completion, return_index=True)
     if "uid" in table.column_names:
+        _, first = np.unique(_ints(table, "completion"), return_index=True)
         uids = [table["uid"][i].as_py() for i in first.tolist()]
         return _of_dump(batch, path.parent.parent / f"{batch.step}.jsonl", uids)
-    texts = completions.texts_of(path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet")
-    if texts is None or len(texts.completions) <= rows[-1]:
-        return batch  # TRL keeps the last generation of a step alone
-
-    return replace(batch, texts=texts.rows(rows.tolist()))
+    # TRL keeps the last generation of a step alone, and at an evaluation that of the evaluation: rewards must agree.
+    plain = table.filter(pc.is_null(table["criterion"]))
+    own = {
+        name: plain.filter(pc.equal(plain["channel"], name))["reward"] for name in plain["channel"].unique().to_pylist()
+    }
+    texts = completions.texts_of(
+        path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet",
+        {"advantage": batch.advantages, **{name: floats(column, name) for name, column in own.items()}},
+    )
+    return batch if texts is None else replace(batch, texts=texts)
 
 
 def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
 
     try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        # Not splitlines: a completion may hold any of Unicode's ends of a line.
+        lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
     except (OSError, ValueError):
         return batch
     by_uid = {line["uid"]: line for line in lines if isinstance(line, dict) and "uid" in line}
@@ -191,18 +209,18 @@ def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
 def _about(path: Path) -> About:
     try:
         told: dict[str, Any] = json.loads(pq.read_schema(path).metadata[METADATA])
-        version = told["version"]
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        version = int(told["version"])
+        if version <= VERSION:
+            known = {option.name for option in fields(AdvantageConfig)}
+            config = AdvantageConfig(**{key: value for key, value in told["config"].items() if key in known})
+            ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
+            return About(config, ranges, bool(told["by_token"]), told.get("follows"), float(told.get("written", 0)))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(f"{path} is damaged ({error}), allowed is a record that rvpo wrote: remove the file") from error
-    if version > VERSION:
-        raise DataError(
-            f"{path} is a record of version {version}, allowed is up to {VERSION}: read it with the version of rvpo "
-            "that wrote it, or a newer one"
-        )
-    known = {option.name for option in fields(AdvantageConfig)}
-    config = AdvantageConfig(**{key: value for key, value in told["config"].items() if key in known})
-    ranges = {name: None if limits is None else (limits[0], limits[1]) for name, limits in told["ranges"].items()}
-    return About(config, ranges, bool(told["by_token"]))
+    raise DataError(
+        f"{path} is a record of version {version}, allowed is up to {VERSION}: read it with the version of rvpo that "
+        "wrote it, or a newer one"
+    )
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:

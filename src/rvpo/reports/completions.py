@@ -5,7 +5,7 @@ What TRL 1.16 does, and what follows:
 - A file is written at every log, with the last generation's completions. One that was logged before (several
   iterations or steps on one generation) is passed over.
 - Groups are blocks of equal prompts. Where a prompt stands in several blocks side by side, the blocks are as long as
-  the greatest number that divides all of them.
+  the greatest number that divides all of them, in most files; a file that has no such blocks is cut by its own.
 - ``log_extra`` adds columns of its own behind the rewards: name the rewards where these are numbers.
 - At a step with an evaluation the file holds the evaluation's completions, and nothing says so.
 """
@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     """
     rewards = columns.rewards or _rewards(paths[0])
     size = columns.group_size or _group_size(paths)
+    if columns.group_size:
+        _check_size(paths, columns.group_size)
     notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)"]
     notes.append(
         f"groups of {size} completions, found by their prompts (--group-size sets it)"
@@ -67,17 +71,31 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     )
 
 
-def texts_of(path: Path) -> Texts | None:
-    """Return prompts and completions of a file; None where there is none that can be read."""
+def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
+    """Return prompts and completions of a file, if it is about the same completions.
+
+    Args:
+        path: of the file.
+        agrees: numbers, (N,) each, that its columns of these names must hold; None and columns it lacks do not matter.
+
+    Returns:
+        N texts each; None where there is no such file, or it is about others.
+    """
     try:
-        table = pq.read_table(path, columns=["prompt", "completion"], partitioning=None)
+        schema = pq.read_schema(path)
+        known = {name: values for name, values in agrees.items() if values is not None and name in schema.names}
+        table = pq.read_table(path, columns=["prompt", "completion", *known], partitioning=None)
     except (pa.ArrowException, OSError, KeyError):
         return None
-    return Texts(_texts(table["prompt"]), _texts(table["completion"]))
+    for name, values in known.items():
+        there = floats(table[name], str(path))
+        if there.shape != values.shape or not torch.allclose(there, values, rtol=1e-5, atol=1e-6, equal_nan=True):
+            return None
+    return Texts(_texts(table["prompt"]), _texts(table["completion"])) if known else None
 
 
 def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, texts: bool) -> Iterator[Batch]:
-    before: tuple[Tensor, Tensor] | None = None
+    before: tuple[list[str], Tensor, Path] | None = None
     for path in paths:
         wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
         table = _table(path, wanted)
@@ -85,44 +103,76 @@ def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, texts: boo
             continue
         values = torch.stack([_floats(path, table, name) for name in rewards], 1)
         advantages = _floats(path, table, "advantage")
-        now = (values.nan_to_num(nan=torch.inf), advantages.nan_to_num(nan=torch.inf))
-        if before is not None and all(torch.equal(x, y) for x, y in zip(before, now, strict=True)):
-            continue  # the same generation, logged again
-        before = now
         prompts = _texts(table["prompt"])
+        numbers = torch.cat([values, advantages[:, None]], 1).nan_to_num(nan=torch.inf)
+        again = before is not None and before[0] == prompts and torch.equal(before[1], numbers)
+        # Rewards that are all the same do not tell one generation from another: then the completions do.
+        if again and before is not None and _completions(before[2]) == _completions(path):
+            continue  # the same generation, logged again
+        before = prompts, numbers, path
         yield Batch(
             _step(path),
             values,
-            _groups(path, prompts, size),
+            _groups(prompts, size),
             torch.arange(len(rewards)),
             advantages,
             texts=Texts(prompts, _texts(table["completion"])) if texts else None,
         )
 
 
-def _groups(path: Path, prompts: Sequence[str], size: int) -> Tensor:
-    if size and len(prompts) % size:
-        raise DataError(
-            f"{path} has {len(prompts)} completions, which are no blocks of {size}: set the number of completions of a "
-            "prompt (--group-size)"
-        )
-    if size:
-        return torch.arange(len(prompts)) // size
-    starts = [i for i, prompt in enumerate(prompts) if i == 0 or prompt != prompts[i - 1]]
-    ids = torch.zeros(len(prompts), dtype=torch.int64)
-    ids[starts[1:]] = 1
-    return ids.cumsum(0)
+def _check_size(paths: Sequence[Path], size: int) -> None:
+    for path in paths:
+        rows = pq.ParquetFile(path).metadata.num_rows
+        if rows % size:
+            raise DataError(
+                f"{path} has {rows} completions, which are no blocks of {size}: set the number of completions of a "
+                "prompt (--group-size)"
+            )
+
+
+def _completions(path: Path) -> list[str]:
+    return _texts(_table(path, ["completion"])["completion"])
+
+
+def _groups(prompts: Sequence[str], size: int) -> Tensor:
+    """Cut a file into blocks of ``size``; one that has none, such as an evaluation's, by its own."""
+    lengths = _lengths(prompts)
+    if not size or any(length % size for length in lengths):
+        own = math.gcd(*lengths)
+        if own == 1:
+            return torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        size = own
+    return torch.arange(len(prompts)) // size
+
+
+def _lengths(prompts: Sequence[str]) -> list[int]:
+    """Return how often each prompt stands in a row."""
+    return [len(list(same)) for _, same in groupby(prompts)]
 
 
 def _group_size(paths: Sequence[Path], look_at: int = 50) -> int:
-    """Return the number of completions of a prompt, 0 where it differs."""
-    size = 0
+    """Return the number of completions of a prompt that most files have, 0 where there is none."""
+    sizes: Counter[int] = Counter()
+    single = None
     for path in paths[:look_at]:
-        prompts = _texts(_table(path, ["prompt"])["prompt"])
-        starts = [i for i, prompt in enumerate(prompts) if i == 0 or prompt != prompts[i - 1]]
-        for start, end in zip(starts, [*starts[1:], len(prompts)], strict=True):
-            size = math.gcd(size, end - start)
+        table = _table(path, ["prompt", "advantage"])
+        if len(table):
+            lengths = _lengths(_texts(table["prompt"]))
+            sizes[math.gcd(*lengths)] += 1
+            single = single or (len(lengths) == 1 and _floats(path, table, "advantage"))
+    size = sizes.most_common(1)[0][0] if sizes else 0
+    if isinstance(single, Tensor) and len(single) == size:  # one prompt alone, perhaps several groups of it
+        size = _by_sums(single)
     return size if size > 1 else 0
+
+
+def _by_sums(advantages: Tensor) -> int:
+    """Return the smallest size of blocks whose advantages sum to 0, as those of a group do; their number else."""
+    n = len(advantages)
+    if bool(advantages.isnan().any()) or not bool(advantages.abs().max() > 1e-3):
+        return n
+    fitting = (d for d in range(2, n + 1) if n % d == 0)
+    return next((d for d in fitting if bool((advantages.view(-1, d).sum(1).abs() < 1e-3 * d).all())), n)
 
 
 def _rewards(path: Path) -> tuple[str, ...]:
@@ -171,7 +221,11 @@ def floats(column: pa.ChunkedArray, where: str) -> Tensor:
         return torch.full((len(column),), torch.nan, dtype=torch.float64)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"{where} holds {kind}, allowed are numbers, null where missing: name other columns")
-    values = column.cast(pa.float64()) if not pa.types.is_boolean(kind) else column.cast(pa.int8()).cast(pa.float64())
+    values = (
+        column.cast(pa.float64(), safe=False)
+        if not pa.types.is_boolean(kind)
+        else column.cast(pa.int8()).cast(pa.float64())
+    )
     return torch.from_numpy(np.array(values.to_numpy(), dtype=np.float64))
 
 

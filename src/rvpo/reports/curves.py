@@ -17,7 +17,6 @@ channel is looked for in windows for the same reason. What was not scored is lef
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -208,7 +207,8 @@ def _means(values: Array, starts: NDArray[np.int64], width: int) -> Array:
 
 def lowest(values: Array) -> Array:
     """Return the lowest channel of each row, (T, K) -> (T,); NaN where a row has none."""
-    return _quiet(np.nanmin, values) if values.shape[1] else np.full(len(values), math.nan)
+    found: Array = np.where(np.isnan(values), math.inf, values).min(axis=1, initial=math.inf)
+    return np.where(np.isinf(found), math.nan, found)
 
 
 def measures(windowed: Array, every: Array) -> dict[str, float]:
@@ -218,18 +218,7 @@ def measures(windowed: Array, every: Array) -> dict[str, float]:
         windowed: (W,) means of windows.
         every: (T,) what the auc is the mean of.
     """
-    best, last = _quiet(np.nanmax, windowed), float(windowed[-1])
-    return {
-        "first": float(windowed[0]),
-        "best": float(best),
-        "last": last,
-        "auc": float(_quiet(np.nanmean, every)),
-        "drop": float(best) - last,
-    }
-
-
-def _quiet(function: Callable[..., Array], values: Array) -> Array:
-    """Call a function of numpy without its warning that all is NaN, for which NaN is the right answer."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return function(values, axis=-1)
+    known, scored = windowed[~np.isnan(windowed)], every[~np.isnan(every)]
+    best, last = float(known.max()) if len(known) else math.nan, float(windowed[-1])
+    auc = float(scored.mean()) if len(scored) else math.nan
+    return {"first": float(windowed[0]), "best": best, "last": last, "auc": auc, "drop": best - last}

@@ -8,11 +8,15 @@ as JSON::
     config     rvpo.AdvantageConfig at this step, with the k in force
     ranges     channel -> [lowest, highest] of its rewards, null where nobody declared it
     by_token   whether rows were whitened by their number of tokens (verl)
+    follows    the step whose batches came before these, null at the start: a step may train on older completions
+    written    seconds since 1970: what an older run left behind in the same folder is older than what precedes it
 
 so that the advantages can be computed again from the file, and from the files before it where a method remembers.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -46,3 +50,9 @@ SCHEMA = pa.schema(
         "tokens": pa.int64(),  # of the completion that were trained on, where rows are whitened by them
     }
 )
+
+
+def last_step(folder: Path, before: int) -> int | None:
+    """Return the last training step below ``before`` that has a record in a folder, None where there is none."""
+    steps = [int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdecimal()]
+    return max((step for step in steps if step < before), default=None)

@@ -1,0 +1,171 @@
+"""Methods that were trained several times: over items *and* seeds, and over the runs alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, special, stats
+
+from rvpo.statistics.base import LEVEL, ROUNDING, Array, Interval, alike, paired
+from rvpo.statistics.pvalues import sign_flip
+
+
+@dataclass(frozen=True, slots=True)
+class OverSeeds:
+    """What training again with other seeds, and asking other items, would give.
+
+    Attributes:
+        interval: of the mean or the difference of means.
+        p: two-sided p value of "it is 0".
+        seed_variance: the part of the squared standard error that more items do not lessen.
+    """
+
+    interval: Interval
+    p: float
+    seed_variance: float
+
+
+def over_seeds(
+    b: ArrayLike, a: ArrayLike | None = None, *, weights: ArrayLike | None = None, level: float = LEVEL
+) -> OverSeeds:
+    """Return the mean of a method trained R times, or the difference of two such, over items *and* training seeds.
+
+    All runs answer all items, so a score is method + seed + item + what this seed makes of this item, and::
+
+        squared standard error  =  v_items + sum over methods of max(0, v_seeds - v_both)
+        v_items    of the mean over items of the scores (or differences) averaged over runs
+        v_seeds    variance of the run means / R
+        v_both     what v_seeds and v_items count twice: mean square of the residuals / (R n)
+
+    the two-way random-effects analysis of variance. Quantiles are those of t with Satterthwaite's degrees of freedom
+    (Biometrics Bull. 2, 1946), taken with the undiminished v_seeds, so that a spread of seeds that happens to look
+    small is not believed, and at least R - 1. Methods may spread differently. A bootstrap over two or three runs would
+    be too narrow where the seeds spread: by 1 - 1/R in the variance, and for want of t.
+
+    Where neither items nor seeds vary, there is no interval, and p is that of :func:`sign_flip`.
+
+    Args:
+        b: (R_b, n) scores, one row a run, R_b >= 2, n >= 2, none missing.
+        a: (R_a, n) of the other method on the same items, R_a >= 2, or None.
+        weights: (n,) of items in the mean; None: all 1.
+        level: of the interval.
+    """
+    methods = [np.asarray(x, dtype=float) for x in ((b,) if a is None else (b, a))]
+    n = methods[0].shape[1]
+    share = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=float) / np.sum(weights)
+    wide = n / (n - 1) * share * share
+
+    d = paired(methods[0], np.zeros(n) if a is None else methods[1])
+    mean = float(d @ share)
+    v_items = float(wide @ (d - mean) ** 2)
+    seed_variance, spread = 0.0, v_items**2 / (n - 1)
+    for x in methods:
+        runs, r = x @ share, len(x)
+        residual = (x - x.mean(0)) - (runs - runs.mean())[:, None]
+        v_seeds = float(runs.var(ddof=1)) / r
+        v_both = float((wide @ residual.T**2).sum()) / (r * (r - 1))
+        seed_variance += max(0.0, v_seeds - v_both)
+        spread += v_seeds**2 / (r - 1)
+    variance = v_items + seed_variance
+    if variance <= (ROUNDING * max(float(np.abs(x).max()) for x in methods)) ** 2:
+        return OverSeeds(Interval(mean, None, None, n), sign_flip(d, weights=share), 0.0)
+    df = max(variance**2 / spread, min(map(len, methods)) - 1)
+    half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance)
+    p = 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), df))
+    return OverSeeds(Interval(mean, mean - half, mean + half, n), p, seed_variance)
+
+
+def runs_interval(b: ArrayLike, a: ArrayLike, *, by_pair: bool = False, level: float = LEVEL) -> Interval:
+    """Return mean(b) - mean(a), of one number a run, with its interval.
+
+    Of pairs it is Student's; else B. Welch's (Biometrika 34, 1947), which lets the methods spread differently. Both
+    take the runs for normal: for a few bistable seeds it is a rough guide, and the tests of
+    :mod:`rvpo.statistics.pvalues`, which assume no such thing, have the last word.
+
+    Args:
+        b: (R_b,) one number a run, none missing, R_b >= 1.
+        a: (R_a,) of the other method; where paired, R_a = R_b and in the same order.
+        by_pair: whether the i-th runs belong together.
+        level: of the interval.
+
+    Returns:
+        The interval, its ``items`` being the runs of both, or the pairs. No ends for a single run, or where no run of a
+        method (no pair) differs from another.
+    """
+    y, x = (np.asarray(values, dtype=float) for values in (b, a))
+    mean = float(y.mean() - x.mean())
+    parts = [paired(y, x)] if by_pair else [y, x]
+    count = sum(map(len, parts))
+    if min(map(len, parts)) < 2:
+        return Interval(mean, None, None, count)
+    variances = [0.0 if alike(part) else float(part.var(ddof=1)) / len(part) for part in parts]
+    variance = sum(variances)
+    if variance == 0:
+        return Interval(mean, None, None, count)
+    df = variance**2 / sum(v * v / (len(part) - 1) for v, part in zip(variances, parts, strict=True))
+    half = float(special.stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def hedges_g(b: ArrayLike, a: ArrayLike, *, by_pair: bool = False, level: float = LEVEL) -> Interval:
+    """Return mean(b) - mean(a) in standard deviations of a method's runs, with its interval.
+
+    ::
+
+        g = J (mean_b - mean_a) / s       J = 1 - 3 / (4 (R_a + R_b - 2) - 1)
+
+    s is pooled over both methods, paired or not, so that g means the same in both designs (L. Hedges, J. Educ. Stat. 6,
+    1981). The interval is that of the population's value under normal runs, from the noncentral t distribution: exact
+    for unpaired runs that spread alike; of pairs with the ends scaled by s_d / s (J. Algina and H. Keselman, Educ.
+    Psychol. Meas. 63, 2003).
+
+    Args:
+        b: (R_b,) one number a run, none missing.
+        a: (R_a,) of the other method; where paired, R_a = R_b and in the same order.
+        by_pair: whether the i-th runs belong together.
+        level: of the interval.
+
+    Returns:
+        The interval; all of it None where the runs of neither method differ, or there are too few of them, and the ends
+        where all pairs have the same difference.
+    """
+    y, x = (np.asarray(values, dtype=float) for values in (b, a))
+    df = len(y) + len(x) - 2
+    count = len(y) if by_pair else len(y) + len(x)
+    if min(len(y), len(x)) < 2 or (alike(y) and alike(x)):
+        return Interval(None, None, None, count)
+    s = math.sqrt(sum((len(values) - 1) * float(values.var(ddof=1)) for values in (y, x)) / df)
+    difference = float(y.mean() - x.mean())
+    g = (1 - 3 / (4 * df - 1)) * difference / s
+    if by_pair:
+        d = paired(y, x)
+        if alike(d):
+            return Interval(g, None, None, count)
+        error, df = float(d.std(ddof=1)) / math.sqrt(len(d)), len(d) - 1
+    else:
+        error = s * math.sqrt(1 / len(y) + 1 / len(x))
+    low, high = (_noncentrality(difference / error, df, p) * error / s for p in ((1 + level) / 2, (1 - level) / 2))
+    return Interval(g, low, high, count)
+
+
+def _noncentrality(t: float, df: int, p: float) -> float:
+    """Return the noncentrality at which a noncentral t variable lies at or below ``t`` with probability p.
+
+    The variable is (Z + noncentrality) / S, so the probability is the mean of Phi(t S - noncentrality) over S. scipy's
+    own distribution fails for the huge t of methods whose runs hardly differ.
+    """
+    scaled = t * _roots(df)
+    return float(
+        optimize.brentq(lambda x: float(special.ndtr(scaled - x).mean()) - p, scaled.min() - 9, scaled.max() + 9)
+    )
+
+
+@lru_cache(maxsize=64)
+def _roots(df: int, points: int = 500) -> Array:
+    """Return S = sqrt(chi^2 / df) at equally likely places, (points,)."""
+    quantiles: Array = stats.chi2.ppf((np.arange(points) + 0.5) / points, df)
+    return np.sqrt(quantiles / df)

@@ -1,0 +1,118 @@
+"""How many items, and how many seeds, would tell a difference."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from rvpo.statistics.base import RESAMPLES, alike
+from rvpo.statistics.pvalues import smallest_p
+
+
+def needed_items(
+    differences: ArrayLike,
+    difference: float | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    level: float = 0.05,
+    power: float = 0.8,
+    seed_variance: float = 0.0,
+) -> int | None:
+    """Return how many items of the same kind, asked as often, would tell a difference.
+
+    ::
+
+        n = f s^2 / (delta^2 - f seed_variance) + z_{1-level/2}^2 / 2,      f = (z_{1-level/2} + z_power)^2
+
+    the usual sample size of a paired test (for evaluations: E. Miller 2024, arXiv 2411.00640); the last term is for s^2
+    being estimated (W. Guenther, Am. Statist. 35, 1981). s^2 is the observed variance of an item's difference (for
+    weighted means, n times the squared standard error). Where delta is the observed difference, the result is as
+    uncertain as this is: at an observed p of 0.05, it is twice the items there are.
+
+    Args:
+        differences: (n,) one an item, B - A.
+        difference: delta; None: the observed one.
+        weights: (n,) of items in the mean; None: all 1.
+        level: of the two-sided test; that of Holm's strictest step for one of m tests is 0.05 / m.
+        power: probability that the test then finds it.
+        seed_variance: squared standard error that comes from training seeds; more items do not lessen it.
+
+    Returns:
+        None where no number can be told: fewer than two items, no two items that differ differently, a difference of
+        0, or one that only more training seeds would tell.
+    """
+    d = np.asarray(differences, dtype=float)
+    w = np.ones_like(d) if weights is None else np.asarray(weights, dtype=float)
+    if len(d) < 2 or not w.sum() > 0 or alike(d):
+        return None
+    share = w / w.sum()
+    mean = float(d @ share)
+    delta = mean if difference is None else difference
+    variance = len(d) ** 2 / (len(d) - 1) * float((share * share) @ (d - mean) ** 2)
+    z = float(stats.norm.ppf(1 - level / 2))
+    factor = (z + float(stats.norm.ppf(power))) ** 2
+    left = delta * delta - factor * seed_variance
+    return math.ceil(factor * variance / left + z * z / 2) if left > 0 else None
+
+
+def seeds_for_level(level: float, *, by_pair: bool = False, resamples: int = RESAMPLES) -> int | None:
+    """Return the smallest number of runs of either method with which a p as small as ``level`` is possible at all.
+
+    Args:
+        level: of the test; that of Holm's strictest step for one of m tests is 0.05 / m.
+        by_pair: whether runs are paired by seed, for :func:`~rvpo.statistics.sign_flip`; else it is for
+            :func:`~rvpo.statistics.permutation`.
+        resamples: as of these.
+
+    Returns:
+        None where no number of runs can.
+    """
+    numbers = range(1, 64)  # long before, assignments are drawn at random, and more runs change nothing
+    return next((n for n in numbers if smallest_p(n, None if by_pair else n, resamples=resamples) <= level), None)
+
+
+def needed_seeds(
+    b: ArrayLike,
+    a: ArrayLike,
+    *,
+    by_pair: bool = False,
+    level: float = 0.05,
+    power: float = 0.8,
+    resamples: int = RESAMPLES,
+) -> int | None:
+    """Return how many runs of either method would tell the observed difference of means.
+
+    ::
+
+        n = f (s_a^2 + s_b^2) / delta^2 + z_{1-level/2}^2 / 4        f = (z_{1-level/2} + z_power)^2
+        n = f s_d^2 / delta^2 + z_{1-level/2}^2 / 2                  of pairs, d being their differences
+
+    the usual sample sizes, with W. Guenther's terms for the s^2 being estimated (Am. Statist. 35, 1981), and not below
+    what :func:`seeds_for_level` says. Delta and s^2 are those observed, so the result is an order of magnitude.
+
+    Args:
+        b: (R_b,) one number a run, none missing.
+        a: (R_a,) of the other method; where paired, R_a = R_b and in the same order.
+        by_pair: whether the i-th runs belong together.
+        level: of the two-sided test.
+        power: probability that the test then finds it.
+        resamples: of the test.
+
+    Returns:
+        None where no number can be told: fewer than two runs, or no difference, or no spread.
+    """
+    y, x = (np.asarray(values, dtype=float) for values in (b, a))
+    fewest = seeds_for_level(level, by_pair=by_pair, resamples=resamples)
+    if min(len(y), len(x)) < 2 or fewest is None:
+        return None
+    parts = [y - x] if by_pair else [y, x]
+    variance = sum(0.0 if alike(part) else float(part.var(ddof=1)) for part in parts)
+    delta = float(y.mean() - x.mean())
+    z = float(special.ndtri(1 - level / 2))
+    if alike(np.concatenate([y, x])) or delta == 0 or variance == 0:
+        return None
+    n = (z + float(special.ndtri(power))) ** 2 * variance / delta**2 + z * z / (2 * len(parts))
+    return max(math.ceil(n), fewest) if math.isfinite(n) else None
