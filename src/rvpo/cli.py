@@ -19,6 +19,7 @@ from rvpo.evals.commands import app as evals
 from rvpo.reports.commands import diagnose, replay
 from rvpo.reports.compare_command import compare
 from rvpo.reports.report_command import report
+from rvpo.tables import printable
 
 app = typer.Typer(
     name="rvpo",
@@ -243,5 +244,6 @@ def main() -> None:
     try:
         app()
     except RVPOError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        text = "\n".join(printable(line) for line in str(error).split("\n"))
+        typer.secho(f"error: {text}", err=True, fg=typer.colors.RED)
         raise SystemExit(2) from None

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+
+def printable(text: str) -> str:
+    """Replace what could steer a terminal or break a line: names of channels come from data, and may be anything."""
+    return "".join("�" if unicodedata.category(c) in _STEERING else c for c in text)
+
+
+_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 Table = Sequence[Sequence[str]]
 """Lines of cells, the head first, all of the same length."""
@@ -10,15 +19,16 @@ Table = Sequence[Sequence[str]]
 
 def markdown(table: Table) -> list[str]:
     """Return the lines of a Markdown table, cells escaped."""
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    escaped = [[printable(cell).replace("|", "\\|") for cell in line] for line in table]
     ruled = [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]]
     return ["| " + " | ".join(line) + " |" for line in ruled]
 
 
 def aligned(table: Table) -> list[str]:
     """Return the lines of a table whose columns are aligned by blanks."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    shown = [[printable(cell) for cell in line] for line in table]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in shown]
 
 
 def told_p(p: float | None) -> str:

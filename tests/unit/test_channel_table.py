@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     write(tmp_path)
     path = tmp_path / "channels" / "000002.parquet"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"000002.parquet cannot be read .*, allowed is a record that rvpo wrote"):
+    with pytest.raises(DataError, match=r"000002.parquet is damaged .*, allowed is a record that rvpo wrote: remove"):
         list(open_run(tmp_path).batches())
 
 
@@ -136,3 +136,51 @@ def test_an_adaptive_k_is_recorded_as_it_is(tmp_path: Path):
     run = open_run(tmp_path)
     assert run.config == AdvantageConfig(method="rvpo", k=options.advantage_config(0.0).k)
     assert replay(run, []).own_difference < 1e-12
+
+
+def test_what_an_older_run_left_behind_is_left_out(tmp_path: Path):
+    write(tmp_path, steps=5)
+    write(tmp_path, steps=3)
+    run = open_run(tmp_path)
+    assert run.steps == (1, 2, 3)
+    assert "2 files from 000004.parquet on are older than 000003.parquet: left out" in run.notes
+    assert replay(run, []).own_difference < 1e-12
+
+
+def test_steps_that_train_on_older_completions_are_no_gap(tmp_path: Path):
+    """As with several iterations on one generation; and a resumed run goes on where the last one stopped."""
+    options = AggregationOptions(method="lift")
+    aggregator = Aggregator(options, ["a", "b"], [None] * 2)
+    generator = torch.Generator().manual_seed(0)
+    for steps in ((1, 3), (5, 7)):
+        table = ChannelTable(tmp_path / "channels")
+        for step in steps:
+            rewards = torch.rand(8, 2, generator=generator, dtype=torch.float64)
+            done = aggregator(rewards, [], options.advantage_config(0.0), weights=None, num_generations=4)
+            table.add(step, {"a": 1.0, "b": 1.0}, [], done)
+    run = open_run(tmp_path)
+    assert run.every_batch
+    assert replay(run, []).own_difference < 1e-12
+
+
+def texts_beside(folder: Path, step: int, rewards: list[float], advantages: list[float]) -> None:
+    rows = len(rewards)
+    table = {
+        "prompt": ["p"] * rows,
+        "completion": [f"c{i}" for i in range(rows)],
+        "length": rewards,
+        "advantage": advantages,
+    }
+    (folder / "completions").mkdir(exist_ok=True)
+    pq.write_table(pa.table(table), folder / "completions" / f"completions_{step:05d}.parquet")
+
+
+def test_texts_are_taken_only_where_they_are_of_the_same_completions(tmp_path: Path):
+    """TRL's file has a step's last generation, or an evaluation's; ours has all of the training's."""
+    write(tmp_path)
+    first, last = list(open_run(tmp_path).batches())[:2]
+    texts_beside(tmp_path, 1, last.rewards[:, 0].tolist(), last.advantages.tolist())
+    texts_beside(tmp_path, 2, first.rewards[:, 0].tolist(), first.advantages.tolist())
+    told = [batch.texts for batch in open_run(tmp_path).batches(texts=True)]
+    assert [texts is not None for texts in told] == [False, True, False, False, False, False]
+    assert told[1].completions == [f"c{i}" for i in range(12)]

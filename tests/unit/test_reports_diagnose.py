@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import rvpo
-from rvpo.core import AdvantageConfig
-from rvpo.errors import ConfigError
+from rvpo.core import AdvantageConfig, compute
+from rvpo.errors import ConfigError, DataError
 from rvpo.reports import sums
 from rvpo.reports.diagnose import describe, diagnose
 from rvpo.reports.diagnosis import Diagnosis
@@ -312,3 +312,98 @@ def test_block_size():
     assert sums.block_size(torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])) is None
     assert sums.block_size(torch.tensor([0, 1, 0, 1])) is None
     assert sums.block_size(torch.tensor([5, 5])) is None  # one group: from_ids does as well
+
+
+def test_a_method_that_remembers_is_followed(tmp_path: Path):
+    method = AdvantageConfig(method="lagrangian", options={"thresholds": {"a": 0.9}, "rate": 1.0})
+    path = tmp_path / "run.parquet"
+    run = make(path, steps=30, missing=0.0)
+    channels = rvpo.Channels.columns(run.channels)
+    state, advantages = {}, []
+    for batch in run.batches():
+        result = compute(batch.rewards, method, groups=batch.groups, channels=channels, state=state)
+        state = result.state
+        advantages += result.advantages.tolist()
+    table = pq.read_table(path).drop_columns(["advantage"])
+    pq.write_table(table, tmp_path / "bare.parquet")
+    pq.write_table(table.append_column("advantage", pa.array(advantages)), path)
+    logged, assumed = diagnose(open_run(path)), diagnose(open_run(tmp_path / "bare.parquet"), assumed=method)
+    for one, two in zip(assumed.channels, logged.channels, strict=True):
+        assert one.pull.value == pytest.approx(two.pull.value)
+    assert assumed.channels[0].pull.value > assumed.channels[1].pull.value + 0.3
+    with pytest.raises(ConfigError, match=r"remembers the run, and .* does not have every step since the first"):
+        diagnose(open_run(tmp_path / "bare.parquet").between(2, None), assumed=method)
+
+
+def test_one_equal_pair_is_no_evidence_of_noise(tmp_path: Path):
+    run = make(tmp_path / "run.parquet", steps=40, missing=0.0, texts=True)
+    table = pq.read_table(tmp_path / "run.parquet")
+    texts = [str(i) for i in range(len(table))]
+    texts[1] = texts[0]
+    changed = table.set_column(table.column_names.index("completion"), "completion", pa.array(texts))
+    pq.write_table(changed, tmp_path / "run.parquet")
+    found = diagnose(open_run(tmp_path / "run.parquet"))
+    assert {channel.pairs for channel in found.channels} == {1}
+    assert {channel.reliability.value for channel in found.channels} == {None}
+    assert "noisy" not in verdicts(found).values()
+    assert run.channels == ("a", "b", "c", "d")
+
+
+def test_a_cost_that_counts_against_is_reversed_and_not_ignored(tmp_path: Path):
+    make(tmp_path / "run.parquet", steps=40, missing=0.0)
+    table = pq.read_table(tmp_path / "run.parquet")
+    cost = pa.array([1 - x for x in table["reward_c"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("reward_c"), "reward_c", cost), tmp_path / "run.parquet")
+    found = {channel.name: channel for channel in diagnose(open_run(tmp_path / "run.parquet")).channels}
+    assert found["c"].verdict == "neglected"
+    assert found["c"].rule.startswith("reversed: it moves the advantage -0.9")
+
+
+def test_a_scale_that_eps_silences_is_seen(tmp_path: Path):
+    run = make(
+        tmp_path / "run.parquet", steps=40, missing=0.0, change=lambda r, step: r * torch.tensor([1e-5, 1, 1, 1])
+    )
+    found = diagnose(run).channels[0]
+    assert found.verdict == "neglected"
+    assert found.pull.value < 0.1  # GDPO divides by std + 1e-4
+
+
+def test_advantages_that_follow_nothing(tmp_path: Path):
+    run = make(
+        tmp_path / "run.parquet", steps=40, m=2, missing=0.0, change=lambda r, s: torch.stack([r[:, 0], 1 - r[:, 0]], 1)
+    )
+    found = diagnose(run).channels
+    assert {channel.verdict for channel in found} == {"neglected"}
+    assert {channel.pull.value for channel in found} == {0.0}
+
+
+def test_few_groups_never_condemn(tmp_path: Path):
+    for seed in range(20):
+        run = make(tmp_path / "run.parquet", steps=1, prompts=2, g=4, m=8, seed=seed, missing=0.0)
+        assert set(verdicts(diagnose(run)).values()) <= {"unclear", "dead", "saturated"}
+
+
+def test_partners_in_large_groups_do_not_depend_on_the_order_of_rows(tmp_path: Path):
+    make(tmp_path / "run.parquet", steps=4, prompts=2, g=200, missing=0.0, change=lambda r, s: r)
+    table = pq.read_table(tmp_path / "run.parquet")
+    found = []
+    for keys in ([("step", "ascending"), ("group", "ascending"), ("reward_b", "ascending")], None):
+        rows = table.sort_by(keys) if keys else table.take(pa.array(np.random.default_rng(0).permutation(len(table))))
+        pq.write_table(rows, tmp_path / "sorted.parquet")
+        found.append(diagnose(open_run(tmp_path / "sorted.parquet")).channels[1].punished)
+    assert found[0].value == pytest.approx(found[1].value, abs=0.02)
+
+
+def test_groups_of_one_are_refused(tmp_path: Path):
+    pq.write_table(pa.table({"group": [0, 1, 2], "reward_a": [0.0, 1.0, 2.0]}), tmp_path / "run.parquet")
+    with pytest.raises(DataError, match=r"3 completions in as many groups, .*\(--group\), or their number"):
+        diagnose(open_run(tmp_path / "run.parquet"))
+
+
+def test_names_cannot_steer_a_terminal(tmp_path: Path):
+    name = "reward_\x1b[31mRED\x1b]0;title\x07\nfake  healthy"
+    pq.write_table(pa.table({"group": [0, 0, 1, 1], name: [0.0, 1.0, 1.0, 0.0]}), tmp_path / "run.parquet")
+    text = diagnosis_text(diagnose(open_run(tmp_path / "run.parquet")))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert not any(line.startswith("fake") for line in text.splitlines())

@@ -200,3 +200,105 @@ def test_rows_of_a_batch():
     assert part.advantages.tolist() == [3.0, 1.0]
     assert part.weights.tolist() == [1.0, 2.0]
     assert part.channel.tolist() == [0, 1]
+
+
+def completions(path: Path, step: int, prompts: list[str], rewards: list[float], **more: list) -> None:
+    write(
+        path / "completions" / f"completions_{step:05d}.parquet",
+        **{
+            "step": [step] * len(prompts),
+            "prompt": prompts,
+            "completion": [f"{step} {i}" for i in range(len(prompts))],
+        },
+        good=rewards,
+        advantage=more.pop("advantage", rewards),
+        **more,
+    )
+
+
+def test_batches_that_are_all_the_same_are_not_one_generation(tmp_path: Path):
+    """Dead ones are equal in every number; what they say differs. What is logged again is equal in that, too."""
+    for step in (1, 2):
+        completions(tmp_path, step, ["a"] * 4, [1.0] * 4)
+    assert len(list(open_run(tmp_path).batches())) == 2
+    again = tmp_path / "completions" / "completions_00003.parquet"
+    again.write_bytes((tmp_path / "completions" / "completions_00002.parquet").read_bytes())
+    assert len(list(open_run(tmp_path).batches())) == 2
+
+
+def test_a_file_of_another_group_size_does_not_split_the_others(tmp_path: Path):
+    """As an evaluation with num_generations_eval leaves it."""
+    for step in (1, 2, 3):
+        completions(tmp_path, step, ["a"] * 8 + ["b"] * 8, [float(i + step) for i in range(16)])
+    completions(tmp_path, 4, ["c"] * 4 + ["d"] * 4, [float(i) for i in range(8)])
+    completions(tmp_path, 5, ["e"] * 3 + ["f"] * 4, [float(i) for i in range(7)])  # cut
+    sizes = [batch.groups.bincount().tolist() for batch in open_run(tmp_path).batches()]
+    assert sizes == [[8, 8]] * 3 + [[4, 4], [3, 4]]
+
+
+def test_several_groups_of_a_single_prompt_are_told_by_their_advantages(tmp_path: Path):
+    advantages = [1.0, -1.0, 0.5, -0.5, 1.0, 1.0, -1.0, -1.0]  # of two groups of four, or four of two: not the latter
+    advantages = [1.5, -1.0, -0.5, 0.0, 1.0, 1.0, -1.0, -1.0]
+    completions(tmp_path, 1, ["a"] * 8, [float(i) for i in range(8)], advantage=advantages)
+    assert only(open_run(tmp_path)).groups.tolist() == [0] * 4 + [1] * 4
+
+
+def test_empty_files_are_passed_over(tmp_path: Path):
+    completions(tmp_path, 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
+    empty = pq.read_table(tmp_path / "completions" / "completions_00001.parquet").slice(0, 0)
+    pq.write_table(empty, tmp_path / "completions" / "completions_00002.parquet")
+    assert len(list(open_run(tmp_path).batches())) == 1
+
+
+def test_totals_and_other_numbers_are_no_channels(tmp_path: Path):
+    columns = {"group": [0, 0, 1, 1], "prompt_id": [5, 5, 6, 6], "global_step": [1] * 4, "response_length": [3] * 4}
+    path = write(tmp_path / "run.parquet", **columns, a=[0.0, 1.0, 1.0, 0.0], b=[1.0] * 4, total=[1.0, 2.0, 2.0, 1.0])
+    assert open_run(path).channels == ("a", "b")
+    path = write(tmp_path / "run.parquet", **columns, reward_a=[0.0, 1.0, 1.0, 0.0], reward_total=[1.0, 2.0, 2.0, 1.0])
+    assert open_run(path).channels == ("a",)
+    assert open_run(path, Columns(rewards=("reward_total",))).channels == ("total",)
+    with pytest.raises(ConfigError, match="none is clearly a reward"):
+        open_run(write(tmp_path / "run.parquet", group=[0, 0], note=[None, None], reward=[1.0, 2.0]))
+
+
+def test_a_column_that_is_a_sum_of_others_is_pointed_out(tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = torch.rand(3, 40, generator=generator).tolist()
+    made = [x + 2 * y for x, y in zip(a, b, strict=True)]
+    path = write(
+        tmp_path / "run.parquet", group=[i // 4 for i in range(40)], reward_a=a, reward_b=b, reward_c=c, reward_all=made
+    )
+    notes = open_run(path).notes
+    assert [note for note in notes if "is a weighted sum of other rewards" in note] == [
+        "'reward_all' is a weighted sum of other rewards: if it is a total, name the rewards without it (--rewards)"
+    ]
+
+
+def test_columns_that_nobody_needs_may_differ_between_files(tmp_path: Path):
+    for i, truth in enumerate(("four", 4)):
+        rows = [{"group": i, "reward_a": float(j), "gts": truth, "response": f"{j}"} for j in range(2)]
+        (tmp_path / f"{i}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    batch = next(iter(open_run(tmp_path).batches(texts=True)))
+    assert batch.rewards[:, 0].tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert batch.texts.completions == ["0", "1", "0", "1"]
+
+
+def test_ids_that_start_anew_are_pointed_out(tmp_path: Path):
+    path = write(tmp_path / "run.parquet", group=[0, 0, 1, 1, 0, 0], reward_a=[0.0, 1.0] * 3)
+    assert "ids of groups come back after others" in open_run(path).notes[-1]
+
+
+def test_an_infinite_advantage_is_named(tmp_path: Path):
+    path = write(tmp_path / "run.parquet", group=[0, 0], reward_a=[1.0, 0.0], advantage=[1.0, float("-inf")])
+    with pytest.raises(DataError, match="step 0, completion 1: the advantage is -inf, allowed are finite numbers"):
+        list(open_run(path).batches())
+
+
+@pytest.mark.parametrize("about", ['{"version": 1}', '{"version": "one"}', "[]", '{"version": 1, "ranges": null}'])
+def test_damaged_metadata_is_told(tmp_path: Path, about: str):
+    (tmp_path / "channels").mkdir()
+    pq.write_table(
+        SCHEMA.empty_table().replace_schema_metadata({METADATA: about}), tmp_path / "channels/000001.parquet"
+    )
+    with pytest.raises(DataError, match="is damaged"):
+        open_run(tmp_path)

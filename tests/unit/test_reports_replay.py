@@ -14,7 +14,7 @@ from scipy import stats
 import rvpo
 from rvpo.errors import ConfigError
 from rvpo.reports.records import open_run, with_weights
-from rvpo.reports.replay import DEFAULT, parse_method, replay, spearman
+from rvpo.reports.replay import DEFAULT, parse_method, parse_methods, replay, spearman
 from rvpo.reports.terminal import replay_text
 
 G = 5
@@ -143,3 +143,26 @@ def test_json_and_text(tmp_path: Path):
     assert [rule["method"] for rule in told["rules"]][:3] == ["grpo", "gdpo", "rvpo k=0.5"]
     assert "(gdpo, replayed to within" in replay_text(found)
     assert replay_text(found, as_markdown=True).count("| hard_min |") == 1
+
+
+def test_a_method_that_does_not_fit_is_told(tmp_path: Path):
+    found = replay(open_run(write(tmp_path / "run.parquet", "gdpo")), [], assumed=parse_method("grpo"))
+    assert "grpo does not give the logged advantages: they differ by up to" in found.notes[-1]
+
+
+def test_no_advantage_at_all_is_no_method(tmp_path: Path):
+    table = pq.read_table(write(tmp_path / "run.parquet"))
+    empty = table.set_column(table.column_names.index("advantage"), "advantage", pa.nulls(len(table), pa.float64()))
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    with pytest.raises(ConfigError, match="has no advantages to compare with"):
+        replay(open_run(tmp_path / "empty.parquet"), [])
+
+
+def test_options_that_hold_commas_and_small_numbers():
+    assert parse_method("rvpo:k=1e-3").k == 1e-3
+    rule = parse_method("lagrangian:thresholds={a: 0.9, b: 0.5},rate=2").rule
+    assert (rule.thresholds, rule.rate) == ({"a": 0.9, "b": 0.5}, 2)
+    first, second = parse_methods("lagrangian:thresholds={a: 0.9, b: 0.5} rvpo:k=2")
+    assert (first.method, second.k) == ("lagrangian", 2)
+    with pytest.raises(ConfigError, match="which is no YAML, allowed are values such as"):
+        parse_method("rvpo:k=[")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +106,7 @@ def replay(
         from rvpo.reports import replay as replaying
         from rvpo.reports.terminal import replay_text
 
-        rules = [replaying.parse_method(text) for text in (methods.split() if methods else replaying.DEFAULT)]
+        rules = replaying.parse_methods(methods or " ".join(replaying.DEFAULT))
         run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights)
         with Progress("steps", len(run.steps)) as bar:
             found = replaying.replay(run, rules, assumed=parsed(method), progress=bar.advance)
@@ -122,7 +123,7 @@ def columns_of(
 
     names = tuple(part.strip() for part in rewards.split(",")) if rewards else None
     if names and (len(set(names)) < len(names) or "" in names):
-        raise ConfigError(f"--rewards is {rewards!r}, allowed is each column once, separated by commas")
+        raise ConfigError(f"--rewards is {rewards!r}, allowed is each column once, separated by commas: name them anew")
     return Columns(names, group, advantage, step, group_size=group_size)
 
 
@@ -130,13 +131,15 @@ def opened(path: Path, columns: Columns, steps: str | None, weights: str | None)
     """Open logs."""
     from rvpo.reports.records import open_run, with_weights
 
-    run = open_run(path, columns).between(*_bounds(steps))
+    run = open_run(path, columns).between(*bounds_of(steps))
     if weights is None:
         return run
     try:
         numbers = [float(part) for part in weights.split(",")]
     except ValueError:
-        raise ConfigError(f"--weights is {weights!r}, allowed are numbers separated by commas, such as 1,0.5") from None
+        raise ConfigError(
+            f"--weights is {weights!r}, allowed are numbers separated by commas: give one a channel, such as 1,0.5"
+        ) from None
     return with_weights(run, numbers)
 
 
@@ -150,7 +153,15 @@ def parsed(method: str | None) -> AdvantageConfig | None:
 def write_json(path: Path | None, value: Any) -> None:
     """Write an output that was asked for; numbers that are not finite are null."""
     if path is not None:
-        write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path | None, text: str) -> None:
@@ -171,10 +182,11 @@ def write_text(path: Path | None, text: str) -> None:
     typer.echo(f"written: {path}")
 
 
-def _bounds(steps: str | None) -> tuple[int | None, int | None]:
+def bounds_of(steps: str | None) -> tuple[int | None, int | None]:
+    """Return the first and the last step of an option, None where it leaves one out."""
     if steps is None:
         return None, None
     first, colon, last = steps.partition(":")
     if not colon or not all(part.strip() == "" or part.strip().isdecimal() for part in (first, last)):
-        raise ConfigError(f"--steps is {steps!r}, allowed is FIRST:LAST, either of which may be left out, such as 50:")
+        raise ConfigError(f"--steps is {steps!r}, allowed is FIRST:LAST: leave either out, as in 50:")
     return (int(first) if first.strip() else None), (int(last) if last.strip() else None)

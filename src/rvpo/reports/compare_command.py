@@ -16,7 +16,7 @@ from rvpo.reports.commands import (
     Rewards,
     Step,
     Steps,
-    _bounds,
+    bounds_of,
     columns_of,
     write_json,
     write_text,
@@ -79,7 +79,7 @@ def compare(
         from rvpo.reports.comparison import MEASURES
         from rvpo.reports.run_groups import find_runs, group_runs
 
-        columns, between = columns_of(rewards, group, group_size, None, step), _bounds(steps)
+        columns, between = columns_of(rewards, group, group_size, None, step), bounds_of(steps)
         found = find_runs(runs)
         with Progress("runs", len(found.paths)) as bar:
             groups = group_runs(found, columns, between, bar.advance)

@@ -65,7 +65,7 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         "completions",
         rewards,
         steps,
-        partial(_read, list(paths), rewards, size),
+        partial(_read, list(paths), rewards, size, columns.group_size is not None),
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
     )
@@ -94,7 +94,7 @@ def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
     return Texts(_texts(table["prompt"]), _texts(table["completion"])) if known else None
 
 
-def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, texts: bool) -> Iterator[Batch]:
+def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool) -> Iterator[Batch]:
     before: tuple[list[str], Tensor, Path] | None = None
     for path in paths:
         wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
@@ -113,7 +113,7 @@ def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, texts: boo
         yield Batch(
             _step(path),
             values,
-            _groups(prompts, size),
+            torch.arange(len(prompts)) // size if given else _groups(prompts, size),
             torch.arange(len(rewards)),
             advantages,
             texts=Texts(prompts, _texts(table["completion"])) if texts else None,
@@ -153,15 +153,16 @@ def _lengths(prompts: Sequence[str]) -> list[int]:
 def _group_size(paths: Sequence[Path], look_at: int = 50) -> int:
     """Return the number of completions of a prompt that most files have, 0 where there is none."""
     sizes: Counter[int] = Counter()
-    single = None
+    single: Tensor | None = None
     for path in paths[:look_at]:
         table = _table(path, ["prompt", "advantage"])
         if len(table):
             lengths = _lengths(_texts(table["prompt"]))
             sizes[math.gcd(*lengths)] += 1
-            single = single or (len(lengths) == 1 and _floats(path, table, "advantage"))
+            if single is None and len(lengths) == 1:
+                single = _floats(path, table, "advantage")
     size = sizes.most_common(1)[0][0] if sizes else 0
-    if isinstance(single, Tensor) and len(single) == size:  # one prompt alone, perhaps several groups of it
+    if single is not None and len(single) == size:  # one prompt alone, perhaps several groups of it
         size = _by_sums(single)
     return size if size > 1 else 0
 

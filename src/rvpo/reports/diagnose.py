@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig
-from rvpo.errors import ConfigError
+from rvpo.errors import ConfigError, DataError
 from rvpo.reports import verdicts
 from rvpo.reports.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
-from rvpo.reports.estimates import LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
+from rvpo.reports.estimates import EVIDENCE, LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
 from rvpo.reports.records import Run
 from rvpo.reports.sums import SLOT, Sums, one_thread
 
@@ -52,6 +52,11 @@ def diagnose(
     if not 0 < level < 1 or resamples < 100:
         raise ConfigError(f"level is {level!r} and resamples {resamples!r}, allowed is 0 < level < 1, resamples >= 100")
     assumed = assumed or ASSUMED
+    if assumed.rule.remembers and not run.every_batch:
+        raise ConfigError(
+            f"{describe(assumed)} remembers the run, and {run.path} does not have every step since the first: assume "
+            "another method"
+        )
     sums = Sums(run, k, assumed)
     logged, done, monitored = False, -1, np.ones(len(run.channels), dtype=bool)
     with one_thread():
@@ -62,6 +67,11 @@ def diagnose(
             if progress is not None and batch.step != done:
                 done = batch.step
                 progress(1)
+    if sums.groups == sums.completions:
+        raise DataError(
+            f"{run.path} has {sums.completions} completions in as many groups, allowed are several a group: "
+            "name the column that says which belong together (--group), or their number (--group-size)"
+        )
     total = sums.blocks.sum(0)
     draws = resampled(sums.blocks, resamples, seed)
     alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
@@ -69,7 +79,12 @@ def diagnose(
     if draws is not None:
         draws["pull"] = np.full_like(draws["mean"], np.nan) if drawn_pulls is None else drawn_pulls
     groups = int((sums.blocks[..., SLOT["cells"]].sum(1) > 0).sum())
-    found = estimates(total, draws, groups, level, {"pull": pulls(sums.pairs.sum(0), alive)})
+    few = np.any([total[:, SLOT[slot]] < least for slot, least in EVIDENCE.items()], axis=0)
+    if draws is not None:
+        draws["reliability"][:, few] = np.nan
+    moved = pulls(sums.pairs.sum(0), alive) if sums.known else np.full(len(run.channels), np.nan)
+    found = estimates(total, draws, groups, level, {"pull": moved})
+    found["reliability"] = [Estimate(None) if few[j] else e for j, e in enumerate(found["reliability"])]
     best = np.array(
         [verdicts.at_its_best(sums.top[j], sums.low[j], run.ranges.get(n)) for j, n in enumerate(run.channels)]
     )
@@ -168,11 +183,9 @@ def _channel(
 
 
 def _confidence(verdict: str, drawn: NDArray[np.str_] | None) -> float | None:
-    """Return the share of resamples with this verdict; what is unclear is as sure as its commonest verdict."""
-    if drawn is None:
+    """Return the share of resamples with this verdict; what is unclear is none that a resample could have."""
+    if drawn is None or verdict == "unclear":
         return None
-    if verdict == "unclear":
-        return float(max((drawn == other).mean() for other in np.unique(drawn)))
     return float((drawn == verdict).mean())
 
 

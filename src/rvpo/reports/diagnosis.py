@@ -27,7 +27,7 @@ class ChannelDiagnosis:
         name: of the channel.
         verdict: one of ``VERDICTS``.
         rule: the sentence, with its numbers, that gave the verdict.
-        confidence: share of bootstrap resamples that give the same verdict; None where nothing can be resampled.
+        confidence: share of bootstrap resamples that give the same verdict; None where it is unclear.
         mean: reward over the scored completions.
         trend: change of the mean from the first to the last step, by a straight line.
         early: mean reward of the first third of the steps.

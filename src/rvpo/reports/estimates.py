@@ -15,7 +15,8 @@ Array = NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 1000
 RIDGE = 1e-6  # of a correlation matrix
-HELD = 50_000_000  # numbers of a resampled table at a time
+HELD = 5_000_000  # numbers of a resampled table at a time
+FEWEST = 8  # groups with which an interval can be given: fewer have too few different resamples
 
 
 def _ratio(numerator: str, denominator: str) -> Callable[[Array], Array]:
@@ -72,6 +73,13 @@ VALUES: Mapping[str, Callable[[Array], Array]] = {
 """Each takes sums (…, K, slots) and gives (…, K), NaN where undefined."""
 
 
+OF_RANKED = ("correlation", "pull", "punished")
+"""Statistics of the groups that a channel ranks, which may be few in a long run."""
+
+EVIDENCE = {"again_dof": 20, "again_groups": 10}
+"""Fewest comparisons of equal completions, and groups that hold them, from which noise can be told."""
+
+
 def values(sums: Array) -> dict[str, Array]:
     """Return each statistic of sums (…, K, slots) as (…, K)."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -90,7 +98,7 @@ def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
         alive: (K,) bool, channels that take part in the average.
 
     Returns:
-        (…, K), NaN where the channel is never live.
+        (…, K), NaN where the channel is never live, 0 where no channel moves the advantage.
     """
     c, b = pairs[..., :-1], pairs[..., -1]
     k = c.shape[-1]
@@ -103,13 +111,13 @@ def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
     beta = np.linalg.solve(ridged, (b / scale)[..., None])[..., 0] / scale
     counted = there & alive
     average = np.abs(np.where(counted, beta, 0)).sum(-1, keepdims=True) / np.maximum(counted.sum(-1, keepdims=True), 1)
-    return np.where(there & (average > 0), beta / np.where(average > 0, average, 1), np.nan)
+    return np.where(there, np.where(average > 0, beta / np.where(average > 0, average, 1), 0.0), np.nan)
 
 
 def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed: int) -> Array | None:
-    """Return :func:`pulls` of ``resamples`` draws of as many groups, (R, K); None for fewer than two groups."""
+    """Return :func:`pulls` of ``resamples`` draws of as many groups, (R, K); None for too few groups."""
     there = pairs[np.einsum("bjj->b", pairs[..., :-1]) > 0]
-    if len(there) < 2:
+    if len(there) < FEWEST:
         return None
     rng = np.random.default_rng(seed)
     flat = there.reshape(len(there), -1)
@@ -122,7 +130,7 @@ def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed
 
 
 def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | None:
-    """Return each statistic of ``resamples`` draws of as many groups, (R, K); None for fewer than two groups.
+    """Return each statistic of ``resamples`` draws of as many groups, (R, K); None for too few groups.
 
     Args:
         blocks: (B, K, slots) sums of groups; empty ones are no groups.
@@ -130,7 +138,7 @@ def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | No
         seed: of the draws.
     """
     there = blocks[blocks[..., SLOT["cells"]].sum(1) > 0]
-    if len(there) < 2:
+    if len(there) < FEWEST:
         return None
     rng = np.random.default_rng(seed)
     flat = there.reshape(len(there), -1)
@@ -158,16 +166,20 @@ def estimates(
         extra: further statistics (K,), whose draws are in ``draws`` too.
     """
     n = max(groups, 2)
+    ranked = sums[..., SLOT["groups_live"]]
     outside = float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))))
     found = {}
     for name, value in {**values(sums), **extra}.items():
         drawn = None if draws is None else draws.get(name)
-        found[name] = [_estimate(value[k], None if drawn is None else drawn[:, k], outside) for k in range(len(value))]
+        known = [drawn is not None and not (name in OF_RANKED and n < FEWEST) for n in ranked]
+        found[name] = [
+            _estimate(x, drawn[:, k] if drawn is not None and known[k] else None, outside) for k, x in enumerate(value)
+        ]
     return found
 
 
 def _estimate(value: float, drawn: Array | None, outside: float) -> Estimate:
-    if np.isnan(value):
+    if not np.isfinite(value):
         return Estimate(None)
     known = None if drawn is None else drawn[~np.isnan(drawn)]
     if known is None or len(known) < 20:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -45,10 +46,11 @@ class LivePage:
             if self._text is None or state != self._state:
                 try:
                     self._text, self._state = self._make(), state
-                except RVPOError as error:
+                except Exception as error:  # a page that is there must not be lost, whatever the logs hold
+                    known = isinstance(error, RVPOError)
+                    logger.log(logging.INFO if known else logging.WARNING, "no new page: %s", error, exc_info=not known)
                     if self._text is None:
                         return _WAITING.format(seconds=SECONDS, reason=html.escape(str(error)))
-                    logger.info("The page stays as it is: %s", error)
             return self._text
 
     def _look(self) -> object:
@@ -68,17 +70,21 @@ class LivePage:
 def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
     """Return a server of the page; the caller runs and closes it.
 
-    Only requests that name this machine are answered, so that no other web page can read the run through the reader's
-    browser.
+    On an address of this machine alone, only requests that name it are answered, so that no other web page can read the
+    run through the reader's browser.
 
     Raises:
         ConfigError: the port is taken, or the host is not this machine's.
     """
-    local = {"localhost", "127.0.0.1", "::1", host}
+    local = {"localhost", "127.0.0.1", "::1"}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in local:
+            try:
+                name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            except ValueError:
+                return self._answer(400, "the header Host is no name")
+            if host in local and name not in local:
                 return self._answer(403, "this name is not this machine's")
             if urlsplit(self.path).path not in ("/", "/index.html"):
                 return self._answer(404, "there is one page, /")
@@ -92,13 +98,19 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
             with suppress(ConnectionError):  # the page was closed meanwhile
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815 (the base class's name)
 
         def log_message(self, format: str, *args: Any) -> None:
             logger.debug(format, *args)
 
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
     try:
-        return ThreadingHTTPServer((host, port), Handler)
+        return Server((host, port), Handler)
     except OSError as error:
         raise ConfigError(
             f"{host}:{port} cannot be served ({error.strerror}): choose another --port, or 0 for any that is free"

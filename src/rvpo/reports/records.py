@@ -6,8 +6,8 @@
     completions.py      completions/*.parquet, which TRL's trainers write with log_completions=True
     tables.py           parquet or JSONL with named columns, from anywhere
 
-A batch is what was whitened together: the completions that one generation step logged. Reading goes batch by batch, so
-that the length of a run does not matter to memory.
+A batch is what was whitened together: the completions that one generation step logged. Folders are read file by file,
+so that the length of a run does not matter to memory; of a table, the columns with numbers are held.
 """
 
 from __future__ import annotations
@@ -145,6 +145,12 @@ class Run:
                     f"{batch.rewards[row, column].item()}, allowed are finite numbers, and null or NaN where it is "
                     "missing: mend the reward function, or set these to null"
                 )
+            if batch.advantages is not None and bool(batch.advantages.isinf().any()):
+                row = int(batch.advantages.isinf().nonzero()[0])
+                raise DataError(
+                    f"{self.path}, step {batch.step}, completion {row}: the advantage is "
+                    f"{batch.advantages[row].item()}, allowed are finite numbers, and null where there is none: mend it"
+                )
             yield batch
 
     def between(self, first: int | None, last: int | None) -> Run:
@@ -225,7 +231,10 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
     """
     path, columns = Path(path), columns or Columns()
     if not path.exists():
-        raise ConfigError(f"{path} does not exist, allowed is the folder of a run, or a parquet or JSONL file of logs")
+        raise ConfigError(
+            f"{path} does not exist, allowed is the folder of a run, or a parquet or JSONL file of logs: "
+            "check the spelling"
+        )
     from rvpo.reports import channel_tables, completions, tables
 
     if path.is_dir():

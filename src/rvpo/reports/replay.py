@@ -9,11 +9,13 @@ A method that remembers the run is followed from the first batch on, as in train
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +32,10 @@ from rvpo.reports.sums import SAME, aggregated, one_thread
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
 """Rules without memory that may have given advantages whose method the logs do not tell."""
+NO_ADVANTAGES = (
+    "{} has no advantages to compare with: name the column (--advantage), or the method that the run used "
+    "(--method grpo)"
+)
 EQUAL = 1e-4  # advantages that agree so far are those of a rule: rewards and advantages are logged in single precision
 
 
@@ -89,18 +95,45 @@ def parse_method(text: str) -> AdvantageConfig:
     Raises:
         ConfigError: no method or option of that name, or a value that cannot work.
     """
-    import yaml
-
     name, _, tail = text.partition(":")
     options: dict[str, Any] = {}
-    for part in filter(None, tail.split(",")):
+    for part in _outside_brackets(tail, ","):
         key, equals, value = part.partition("=")
         if not equals:
             raise ConfigError(f"{text!r} has the option {part!r}, allowed is option=value, such as rvpo:k=2")
-        options[key.strip()] = float("inf") if value.strip() == "inf" else yaml.safe_load(value)
+        options[key.strip()] = _value(value.strip(), text)
     if name not in METHODS:
         raise ConfigError(f"{name!r} is no method, allowed are {', '.join(METHODS)}, with options as in rvpo:k=2")
     return AdvantageConfig.from_mapping({"method": name, **options})
+
+
+def parse_methods(text: str) -> list[AdvantageConfig]:
+    """Build the methods of a text that separates them by blanks; see :func:`parse_method`."""
+    return [parse_method(part) for part in _outside_brackets(text, " ")]
+
+
+def _outside_brackets(text: str, mark: str) -> list[str]:
+    """Split at marks that stand in no brackets, as those of a mapping do; empty parts are none."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        if character == mark and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part.strip()]
+
+
+def _value(text: str, whole: str) -> Any:
+    """Read a number, also one such as 1e-3, or else YAML."""
+    with suppress(ValueError):
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{whole!r} has the value {text!r}, which is no YAML, allowed are values such as 2, keep or {{a: 0.5}}"
+        ) from error
 
 
 def replay(
@@ -124,10 +157,7 @@ def replay(
     """
     first = next(run.batches(), None)
     if first is None or (first.advantages is None and assumed is None):
-        raise ConfigError(
-            f"{run.path} has no advantages to compare with: name the column (--advantage), or the method that the run "
-            "used (--method grpo)"
-        )
+        raise ConfigError(NO_ADVANTAGES.format(run.path))
     own = run.config or assumed
     candidates = [] if own else [parse_method(text) for text in CANDIDATES]
     followed = [_Followed(run, config) for config in (own, *methods, *candidates) if config]
@@ -145,19 +175,27 @@ def replay(
                 step = batch.step
                 progress(1)
     told, difference, notes = None, None, list(run.notes)
+    weighted = "equal weights" if first.weights is None else "the given weights"
     if own:
         mine, *rules = rules
         told, difference = describe(own), mine.largest if first.advantages is not None else None
         if mine.problem:
             notes.append(f"its own method {told} cannot be replayed: {mine.problem}")
-    elif (best := min(guesses, key=lambda guess: guess.largest)).largest < EQUAL:
-        told, difference = describe(best.config), best.largest
-        notes.append(f"the logs do not tell the method; {told} with equal weights gives the logged advantages")
+        elif difference is not None and difference > EQUAL * max(1.0, mine.extreme):
+            notes.append(f"{told} does not give the logged advantages: they differ by up to {difference:.3g}")
     else:
-        notes.append(
-            "the logs do not tell the method, and no rule with equal weights gives the logged advantages (nearest: "
-            f"{describe(best.config)}, off by up to {best.largest:.3g})"
-        )
+        tried = [(guess.largest, guess) for guess in guesses if guess.largest is not None and not guess.problem]
+        if not tried:
+            raise ConfigError(NO_ADVANTAGES.format(run.path))
+        nearest, best = min(tried, key=lambda pair: pair[0])
+        if nearest < EQUAL:
+            told, difference = describe(best.config), nearest
+            notes.append(f"the logs do not tell the method; {told} with {weighted} gives the logged advantages")
+        else:
+            notes.append(
+                f"the logs do not tell the method, and no rule with {weighted} gives the logged advantages (nearest: "
+                f"{describe(best.config)}, off by up to {nearest:.3g})"
+            )
     return Replay(run.name, told, difference, followed[0].rows, tuple(rule.finished() for rule in rules), tuple(notes))
 
 
@@ -165,7 +203,9 @@ class _Followed:
     """A rule on its way through a run."""
 
     def __init__(self, run: Run, config: AdvantageConfig) -> None:
-        self.config, self.largest, self.rows = config, 0.0, 0
+        self.config, self.rows = config, 0
+        self.largest: float | None = None
+        self.extreme = 0.0  # of the advantages that the run used
         self.problem: str | None = None
         self._run = run
         self._state: State = {}
@@ -215,7 +255,9 @@ class _Followed:
 
     def _against(self, result: Advantages, used: Tensor) -> None:
         ours, known = result.advantages, ~used.isnan()
-        self.largest = max(self.largest, float((ours - used)[known].abs().max()) if bool(known.any()) else 0.0)
+        if bool(known.any()):
+            self.largest = max(self.largest or 0.0, float((ours - used)[known].abs().max()))
+            self.extreme = max(self.extreme, float(used[known].abs().max()))
         both = known & (ours.abs() > SAME) & (used.abs() > SAME)
         self._flips += float((both & (ours.sign() != used.sign())).sum())
         self._compared += float(known.sum())

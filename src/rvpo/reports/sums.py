@@ -55,6 +55,7 @@ SLOTS = (
     "bottleneck",
     "again_ss",  # squared deviations of equal completions of a group from their mean, and their degrees of freedom
     "again_dof",
+    "again_groups",  # groups that have such completions
     "within_ss",  # those of all completions of a group
     "within_dof",
 )
@@ -75,6 +76,7 @@ class Sums:
         top: (K,) highest reward.
         low: (K,) lowest reward.
         completions: number of rows.
+        known: of these, how many have an advantage.
         groups: number of groups.
     """
 
@@ -82,7 +84,10 @@ class Sums:
         """Begin; ``assumed`` is how the run aggregated where its advantages were not logged."""
         channels = len(run.channels)
         self._run, self._assumed = run, assumed
-        self._soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none")
+        # Without an eps worth the name: a channel on a scale so small that the run's own eps silences it is to be seen.
+        self._soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none", eps=1e-12)
+        self._state: State = {}
+        self.known = 0
         self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
         count = min(POINTS, len(run.steps))
         self._point = {step: i * count // len(run.steps) for i, step in enumerate(run.steps)}
@@ -98,7 +103,8 @@ class Sums:
         advantages = batch.advantages
         if advantages is None:
             assert self._assumed is not None  # the caller's business
-            advantages = aggregated(batch, self._assumed, self._run).advantages
+            result = aggregated(batch, self._assumed, self._run, self._state)
+            advantages, self._state = result.advantages, result.state
         groups = Groups.from_ids(batch.groups, len(batch.groups)).index
         for rows in _chunks(groups, batch.rewards.shape[1]):
             self._count(batch.rows(rows), groups[rows], advantages[rows])
@@ -110,7 +116,7 @@ class Sums:
         result = aggregated(batch, self._soft_min, self._run)
         steps = self._run.steps
         time = (batch.step - steps[0]) / max(steps[-1] - steps[0], 1)
-        self._reach(result, channel, late=len(steps) == 1 or time > 2 / 3)
+        self._reach(result, channel)
         cells = _cell_sums(result, groups, advantages, time, len(steps) == 1)
         top = torch.from_numpy(self.top)[channel]
         at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
@@ -121,9 +127,10 @@ class Sums:
         blocks = self._keep(cells, groups, channel, batch.step)
         self._correlate(result, channel, groups, advantages, blocks[groups.index])
         self.completions += len(ids)
+        self.known += int((~advantages.isnan()).sum())
         self.groups += groups.count
 
-    def _reach(self, result: Advantages, channel: Tensor, late: bool) -> None:
+    def _reach(self, result: Advantages, channel: Tensor) -> None:
         """Move the highest and lowest rewards; what was counted at a lower height is at it no longer."""
         rewards = result.rewards.masked_fill(~result.applies, torch.nan)
         flat, of = rewards.flatten(), channel.flatten()
@@ -260,8 +267,11 @@ def _pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor
 
     In groups of up to twice as many completions, every pair is compared once.
     """
-    order = torch.argsort(groups.index, stable=True)
     size = torch.bincount(groups.index, minlength=groups.count)
+    order = torch.arange(len(groups.index))
+    if int(size.max()) > 2 * SHIFTS:  # partners must not depend on how rows happen to be sorted
+        order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))
+    order = order[torch.argsort(groups.index[order], stable=True)]
     start = (size.cumsum(0) - size)[groups.index[order]]
     place, width = torch.arange(len(order)) - start, size[groups.index[order]]
     r, a, alive = rewards[order].masked_fill(~live[order], torch.nan), advantages[order], live[order]
@@ -292,10 +302,8 @@ def _again_sums(rewards: Tensor, completions: Sequence[str], groups: Groups) -> 
     deviation = (known - same.spread(same.sum(known * scored) / count.clamp(min=1))) * scored
     of_group = torch.zeros(len(keys), dtype=torch.int64).scatter(0, ids, groups.index)
     upwards = Groups(of_group, groups.count)
-    return {
-        "again_ss": upwards.sum(same.sum(deviation.square())),
-        "again_dof": upwards.sum((count - 1).clamp(min=0)),
-    }
+    dof = upwards.sum((count - 1).clamp(min=0))
+    return {"again_ss": upwards.sum(same.sum(deviation.square())), "again_dof": dof, "again_groups": (dof > 0).double()}
 
 
 def _chunks(groups: Tensor, columns: int) -> Iterator[Tensor]:

@@ -1,13 +1,11 @@
 """Parquet or JSONL with named columns, from any trainer: one row a completion, one column a reward.
 
 Usual names are found by themselves; rewards may stand in an object ``rewards``. Without a column of the step all rows
-are one batch.
+are one batch. Files are looked at first, and only the columns that are needed are held; texts where they are asked for.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.reports.completions import as_text, floats
 from rvpo.reports.records import Batch, Columns, Run, Texts
+from rvpo.reports.table_files import Column, columns_in, read_columns
 
 USUAL: Mapping[str, tuple[str, ...]] = {
     "group": ("group", "group_id", "prompt_id", "uid", "prompt"),
@@ -31,20 +29,17 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "completion": ("completion", "completions", "response", "output", "text"),
 }
 REWARD_PREFIXES = ("reward/", "rewards/", "reward.", "rewards.", "reward_", "rewards_")
-NEVER_REWARDS = (
-    "index",
-    "row",
-    "id",
-    "rank",
-    "epoch",
-    "seed",
-    "tokens",
-    "length",
-    "reward",
-    "score",
-    "__index_level_0__",
+
+TOTALS = frozenset(
+    ("reward", "rewards", "score", "total", "sum", "mean", "avg", "average", "std", "overall", "combined", "weighted")
 )
-"""Numbers that are seldom channels (``reward`` and ``score`` are mostly their sum); --rewards can still name them."""
+"""Mostly made of the channels, and none; --rewards can still name them."""
+
+NEVER_REWARDS = frozenset(
+    ("index", "row", "id", "rank", "epoch", "seed", "tokens", "length", "truncated", "__index_level_0__")
+)
+NEVER_ENDINGS = ("_id", "_index", "_len", "_length", "_tokens", "_step", "_time", "_seed", "_std", "_mean")
+LOOKED_AT = 5_000  # rows, for a column that is the sum of others
 
 
 def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
@@ -54,35 +49,84 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         ConfigError: a column that is named, or a group, cannot be found.
         DataError: a file is damaged, or a column does not hold what it should.
     """
-    table = pa.concat_tables([_load(file) for file in paths], promote_options="permissive")
+    there: dict[str, Column] = {}
+    for file in paths:
+        for column in columns_in(file):
+            there[column.name] = there.get(column.name, column).together(column)
+    if not there:
+        raise DataError(f"{path} has no rows, allowed is one a completion: check how it was written")
+    names = list(there)
+    found = {role: _find(path, names, role, getattr(columns, role)) for role in USUAL}
+    if columns.group_size is not None:
+        found["group"] = None
+    rewards = columns.rewards or _rewards(path, list(there.values()), set(filter(None, found.values())))
+    if absent := [name for name in rewards if name not in names]:
+        raise ConfigError(
+            f"{path} has no column {absent[0]!r} for a reward, allowed are {', '.join(names)}: name others (--rewards)"
+        )
+    if found["group"] is None and columns.group_size is None:
+        raise ConfigError(
+            f"{path} has the columns {', '.join(names)}, and none tells which rows answer one prompt: name it with "
+            "--group, or the number of completions of a prompt with --group-size"
+        )
+    numbers = list(dict.fromkeys([*rewards, *filter(None, (found["advantage"],))]))
+    table = read_columns(path, paths, [*numbers, *filter(None, (found["group"], found["step"]))])
     if not len(table):
         raise DataError(f"{path} has no rows, allowed is one a completion: check how it was written")
-    names = table.column_names
-    found = {role: _find(path, names, role, getattr(columns, role)) for role in USUAL}
-    rewards = columns.rewards or _rewards(path, table, set(filter(None, found.values())))
-    if absent := [name for name in rewards if name not in names]:
-        raise ConfigError(f"{path} has no column {absent[0]!r} for a reward; it has {', '.join(names)}")
     groups = _groups(path, table, found["group"], columns.group_size)
-    step = found["step"]
-    steps = np.zeros(len(table), dtype=np.int64) if step is None else _steps(path, table, step)
-    order = np.argsort(steps, kind="stable")
-    notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)"]
-    notes.append(
-        f"groups are those of column {found['group']!r}" if columns.group_size is None else "groups are blocks"
-    )
-    if step is None:
-        notes.append("there is no column of the step: all rows are one batch, and nothing can be said over time")
-    kept = list(dict.fromkeys([*rewards, *(name for name in (found["advantage"],) if name)]))
-    values = {name: floats(table[name], f"{path}, column {name!r}") for name in kept}
-    texts = {role: table[name] for role in ("prompt", "completion") if (name := found[role])}
+    steps = np.zeros(len(table), dtype=np.int64) if found["step"] is None else _steps(path, table, found["step"])
+    values = {name: floats(table[name], f"{path}, column {name!r}") for name in numbers}
+    texts = {role: name for role in ("prompt", "completion") if (name := found[role])}
     return Run(
         path,
         "table",
         tuple(_short(name, rewards) for name in rewards),
         tuple(np.unique(steps).tolist()),
-        partial(_read, values, rewards, found["advantage"], groups, steps, order, texts),
-        notes=tuple(notes),
+        partial(_read, values, rewards, found["advantage"], groups, steps, partial(read_columns, path, paths), texts),
+        notes=tuple(_notes(found, columns, rewards, values, groups)),
     )
+
+
+def _notes(
+    found: Mapping[str, str | None],
+    columns: Columns,
+    rewards: Sequence[str],
+    values: Mapping[str, Tensor],
+    groups: Tensor,
+) -> Iterator[str]:
+    """Say how the table was understood, and what may be misunderstood."""
+    yield f"rewards are the columns {', '.join(rewards)} (--rewards names others)"
+    size = columns.group_size
+    yield f"groups are those of column {found['group']!r}" if size is None else f"groups are blocks of {size}"
+    for name in sums_of_others({name: values[name] for name in rewards}):
+        yield f"{name!r} is a weighted sum of other rewards: if it is a total, name the rewards without it (--rewards)"
+    if found["step"] is None:
+        yield "there is no column of the step: all rows are one batch, and nothing can be said over time"
+        blocks = 1 + int((groups[1:] != groups[:-1]).sum())
+        if size is None and blocks > len(set(groups.tolist())):
+            yield "ids of groups come back after others: if they start anew in each step, name its column (--step)"
+
+
+def sums_of_others(values: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of columns that are sums of two or more others, each with a weight above 0."""
+    names = list(values)
+    x = torch.stack([values[name][:LOOKED_AT] for name in names], 1)
+    x = x[~x.isnan().any(1)]
+    if len(x) < 3 * len(names) or len(names) < 3:
+        return []
+    centred = (x - x.mean(0)).numpy()
+    spread = centred.std(0)
+    found = []
+    for j, name in enumerate(names):
+        others = [i for i in range(len(names)) if i != j and spread[i] > 0]
+        if len(others) < 2 or spread[j] == 0:
+            continue
+        weights, _, rank, _ = np.linalg.lstsq(centred[:, others], centred[:, j], rcond=None)
+        off = np.abs(centred[:, others] @ weights - centred[:, j]).max() / spread[j]
+        counted = weights > 1e-6
+        if rank == len(others) and off < 1e-5 and counted.sum() >= 2 and (weights[~counted] > -1e-6).all():
+            found.append(name)
+    return found
 
 
 def _read(
@@ -91,108 +135,68 @@ def _read(
     advantage: str | None,
     groups: Tensor,
     steps: Any,
-    order: Any,
-    texts: Mapping[str, pa.ChunkedArray],
+    load: Any,
+    texts: Mapping[str, str],
     with_texts: bool,
 ) -> Iterator[Batch]:
-    bounds = np.flatnonzero(np.diff(steps[order])) + 1
-    for part in np.split(order, bounds):
+    order = np.argsort(steps, kind="stable")
+    words = load(list(texts.values())) if with_texts and "completion" in texts else None
+    for part in np.split(order, np.flatnonzero(np.diff(steps[order])) + 1):
         rows = torch.from_numpy(part)
-        told = None
-        if with_texts and "completion" in texts:
-            prompts, completions = (
-                [as_text(value) for value in texts[role].take(pa.array(part)).to_pylist()]
-                if role in texts
-                else [""] * len(part)
-                for role in ("prompt", "completion")
-            )
-            told = Texts(prompts, completions)
         yield Batch(
             int(steps[part[0]]),
             torch.stack([values[name][rows] for name in rewards], 1),
             groups[rows],
             torch.arange(len(rewards)),
             None if advantage is None else values[advantage][rows],
-            texts=told,
+            texts=None if words is None else _texts(words, texts, part),
         )
 
 
-def _load(path: Path) -> pa.Table:
-    if path.suffix == ".parquet":
-        try:
-            return _flat(pq.read_table(path, partitioning=None))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read ({error}), allowed is whole parquet: write it again") from error
-    rows = []
-    with path.open("rb") as lines:  # bytes, so that a wrong encoding is found with its line
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise _line_error(path, number, f"{line[:60]!r} ({error})", "repair the line") from error
-            if not isinstance(row, dict):
-                raise _line_error(path, number, f"a {type(row).__name__}", "wrap it in an object")
-            rows.append(row)
-    names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
-    return _flat(pa.table({name: _column(path, name, [row.get(name) for row in rows]) for name in names}))
-
-
-def _line_error(path: Path, number: int, seen: str, next_step: str) -> DataError:
-    return DataError(f"{path}, line {number}: {seen}, allowed is one JSON object a line, UTF-8: {next_step}")
-
-
-def _column(path: Path, name: str, values: list[Any]) -> pa.Array:
-    """Build a column; numbers of both kinds are one kind, and what no column can hold is kept as JSON."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {int, float, bool} and float in kinds:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    if kinds == {dict}:
-        keys = list(dict.fromkeys(key for value in values if value for key in value))
-        inner = [_column(path, f"{name}.{key}", [None if v is None else v.get(key) for v in values]) for key in keys]
-        return pa.StructArray.from_arrays(inner, keys) if keys else pa.nulls(len(values))
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else as_text(value) for value in values], pa.string())
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    """Give the parts of an object ``rewards`` columns of their own, ``rewards.{name}``."""
-    for name in [field.name for field in table.schema if pa.types.is_struct(field.type)]:
-        if name in ("rewards", "reward"):
-            struct = table[name].combine_chunks()
-            index = table.column_names.index(name)
-            table = table.remove_column(index)
-            for part in struct.type:
-                table = table.append_column(f"{name}.{part.name}", struct.field(part.name))
-    return table
+def _texts(words: pa.Table, texts: Mapping[str, str], rows: Any) -> Texts:
+    prompts, completions = (
+        [as_text(value) for value in words[texts[role]].take(pa.array(rows)).to_pylist()]
+        if role in texts
+        else [""] * len(rows)
+        for role in ("prompt", "completion")
+    )
+    return Texts(prompts, completions)
 
 
 def _find(path: Path, names: Sequence[str], role: str, given: str | None) -> str | None:
     if given is not None:
         if given not in names:
-            raise ConfigError(f"{path} has no column {given!r} (--{role}); it has {', '.join(names)}")
+            raise ConfigError(
+                f"{path} has no column {given!r} (--{role}), allowed are {', '.join(names)}: name one of them"
+            )
         return given
     return next((name for name in USUAL[role] if name in names), None)
 
 
-def _rewards(path: Path, table: pa.Table, taken: set[str]) -> tuple[str, ...]:
-    numbers = [field.name for field in table.schema if _may_be_reward(field) and field.name not in taken]
-    marked = [name for name in numbers if name.startswith(REWARD_PREFIXES)]
-    found = marked or [name for name in numbers if name.lower() not in NEVER_REWARDS]
-    if not found:
-        raise ConfigError(
-            f"{path} has the columns {', '.join(table.column_names)}, and none is clearly a reward: name them with "
-            "--rewards a,b,c"
-        )
-    return tuple(found)
+def _rewards(path: Path, columns: Sequence[Column], taken: set[str]) -> tuple[str, ...]:
+    """Return the columns that are rewards by their names: those with a prefix, else all numbers that may be one."""
+    taken = taken | {name for names in USUAL.values() for name in names}
+    numbers = {column.name: column.empty for column in columns if column.numeric and column.name not in taken}
+    marked = [name for name in numbers if name.startswith(REWARD_PREFIXES) and not _is_total(name)]
+    plain = [
+        name
+        for name, empty in numbers.items()
+        if not empty
+        and name.lower() not in TOTALS | NEVER_REWARDS
+        and not name.lower().endswith(NEVER_ENDINGS)
+        and not (name.startswith(REWARD_PREFIXES) and _is_total(name))
+    ]
+    if found := marked or plain:
+        return tuple(found)
+    raise ConfigError(
+        f"{path} has the columns {', '.join(column.name for column in columns)}, and none is clearly a reward: name "
+        "them with --rewards a,b,c"
+    )
 
 
-def _may_be_reward(field: pa.Field) -> bool:
-    kind = field.type
-    if pa.types.is_null(kind):  # never scored; only its name can tell that it is a reward
-        return str(field.name).startswith(REWARD_PREFIXES)
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+def _is_total(name: str) -> bool:
+    inner = next((name.removeprefix(prefix) for prefix in REWARD_PREFIXES if name.startswith(prefix)), name)
+    return inner.lower() in TOTALS or inner.lower().endswith(("_std", "_mean"))
 
 
 def _short(name: str, names: Sequence[str]) -> str:
@@ -204,18 +208,14 @@ def _short(name: str, names: Sequence[str]) -> str:
 
 
 def _groups(path: Path, table: pa.Table, name: str | None, size: int | None) -> Tensor:
-    if size is not None:
-        if size < 1 or len(table) % size:
+    if name is None:
+        assert size is not None  # one of both is there
+        if len(table) % size:
             raise ConfigError(
                 f"--group-size is {size}, but {path} has {len(table)} rows, which are no blocks of that size: name the "
                 "column of the group instead (--group)"
             )
         return torch.arange(len(table)) // size
-    if name is None:
-        raise ConfigError(
-            f"{path} has the columns {', '.join(table.column_names)}, and none tells which rows answer one prompt: "
-            "name it with --group, or the number of completions of a prompt with --group-size"
-        )
     column = table[name].combine_chunks()
     if pa.types.is_nested(column.type):
         column = pa.array([as_text(value) for value in column.to_pylist()])

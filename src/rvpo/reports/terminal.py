@@ -7,7 +7,7 @@ from textwrap import fill
 
 from rvpo.reports.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
 from rvpo.reports.replay import Replay
-from rvpo.tables import aligned, markdown
+from rvpo.tables import aligned, markdown, printable
 
 Lines = Callable[[list[list[str]]], list[str]]
 
@@ -63,6 +63,7 @@ def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
 
 def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], as_markdown: bool) -> str:
     lines: Lines = markdown if as_markdown else aligned
+    head, told, notes = printable(head), [*map(printable, told)], [*map(printable, notes)]
     wrapped = notes if as_markdown else [fill(note, 118, subsequent_indent="  ") for note in notes]
     said = told if as_markdown else [fill(line, 118, subsequent_indent="  ") for line in told]
     bullet = "- " if as_markdown else "* "
