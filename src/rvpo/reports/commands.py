@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,12 @@ Step = Annotated[str | None, typer.Option(help="Column of the training step.")]
 Weights = Annotated[
     str | None, typer.Option(help="Importance of the channels in their order, 1,0.5,2, where the logs do not tell it.")
 ]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range", help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for rules that need them; repeatable."
+    ),
+]
 Steps = Annotated[str | None, typer.Option(help="Only these steps, FIRST:LAST, such as 50: or :100.")]
 Method = Annotated[
     str | None,
@@ -43,6 +50,7 @@ def diagnose(
     advantage: Advantage = None,
     step: Step = None,
     weights: Weights = None,
+    ranges: Ranges = None,
     steps: Steps = None,
     method: Method = None,
     k: Annotated[float, typer.Option(min=0, help="Of the soft minimum that tells responsibilities.")] = 1.0,
@@ -64,7 +72,7 @@ def diagnose(
         from rvpo.reports import diagnose as diagnosing
         from rvpo.reports.terminal import diagnosis_text
 
-        run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights)
+        run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
         assumed = parsed(method)
         with Progress("steps", len(run.steps)) as bar:
             found = diagnosing.diagnose(run, k=k, assumed=assumed, texts=texts, seed=seed, progress=bar.advance)
@@ -92,6 +100,7 @@ def replay(
     advantage: Advantage = None,
     step: Step = None,
     weights: Weights = None,
+    ranges: Ranges = None,
     steps: Steps = None,
     method: Method = None,
     json_file: JsonFile = None,
@@ -107,7 +116,7 @@ def replay(
         from rvpo.reports.terminal import replay_text
 
         rules = replaying.parse_methods(methods or " ".join(replaying.DEFAULT))
-        run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights)
+        run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
         with Progress("steps", len(run.steps)) as bar:
             found = replaying.replay(run, rules, assumed=parsed(method), progress=bar.advance)
     typer.echo(replay_text(found))
@@ -127,11 +136,14 @@ def columns_of(
     return Columns(names, group, advantage, step, group_size=group_size)
 
 
-def opened(path: Path, columns: Columns, steps: str | None, weights: str | None) -> Run:
+def opened(
+    path: Path, columns: Columns, steps: str | None, weights: str | None, ranges: Sequence[str] | None = None
+) -> Run:
     """Open logs."""
-    from rvpo.reports.records import open_run, with_weights
+    from rvpo.reports.records import open_run, with_ranges, with_weights
 
     run = open_run(path, columns).between(*bounds_of(steps))
+    run = with_ranges(run, dict(map(_range, ranges or ())))
     if weights is None:
         return run
     try:
@@ -180,6 +192,15 @@ def write_text(path: Path | None, text: str) -> None:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file") from error
     typer.echo(f"written: {path}")
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, limits = text.rpartition("=")
+    low, _, high = limits.partition(":")
+    try:
+        return name, (float(low), float(high))
+    except ValueError:
+        raise ConfigError(f"--range is {text!r}, allowed is NAME=LOW:HIGH: write it as in correctness=-3:3") from None
 
 
 def bounds_of(steps: str | None) -> tuple[int | None, int | None]:

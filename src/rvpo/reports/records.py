@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig
-from rvpo.core.run_channels import Range
+from rvpo.core.run_channels import Range, check_ranges
 from rvpo.errors import ConfigError, DataError
 from rvpo.reports.schema import FOLDER
 
@@ -192,6 +192,20 @@ def with_weights(run: Run, weights: Sequence[float]) -> Run:
         )
     given, whole = torch.tensor(weights, dtype=torch.float64), run.read
     return replace(run, read=lambda texts: (replace(batch, weights=given) for batch in whole(texts)))
+
+
+def with_ranges(run: Run, ranges: Mapping[str, Range]) -> Run:
+    """Return the run with the lowest and the highest reward of some channels, which its logs do not tell.
+
+    Raises:
+        ConfigError: no such channel, or no range.
+    """
+    if unknown := [name for name in ranges if name not in run.channels]:
+        raise ConfigError(
+            f"--range names the channel {unknown[0]!r}, allowed are {', '.join(run.channels)}: name one of them"
+        )
+    check_ranges(list(ranges.values()), len(ranges))
+    return replace(run, ranges={**run.ranges, **ranges})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rvpo.reports.commands import (
     Group,
     GroupSize,
     Method,
+    Ranges,
     Rewards,
     Step,
     Steps,
@@ -48,6 +49,7 @@ def report(
     advantage: Advantage = None,
     step: Step = None,
     weights: Weights = None,
+    ranges: Ranges = None,
     steps: Steps = None,
     method: Method = None,
     k: Annotated[float, typer.Option(min=0, help="Of the soft minimum that tells responsibilities.")] = 1.0,
@@ -72,7 +74,7 @@ def report(
 
         def make() -> str:
             found = find_runs(runs)
-            opens = [opened(path, columns, steps, weights) for _, path in found.paths]
+            opens = [opened(path, columns, steps, weights, ranges) for _, path in found.paths]
             compared = _compared(found, columns)
             return page(opens, title=title, assumed=assumed, k=k, comparison=compared, live=live)
 
