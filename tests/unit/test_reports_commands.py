@@ -223,3 +223,23 @@ def test_a_port_that_is_taken(tmp_path: Path):
     page = LivePage([tmp_path], lambda: "")
     with server(page, "127.0.0.1", 0) as served, pytest.raises(ConfigError, match="choose another --port"):
         server(page, "127.0.0.1", served.server_address[1])
+
+
+@pytest.mark.parametrize(
+    ("logged", "shown"),
+    [
+        ('[{"role": "assistant", "content": "Hi."}]', "Hi."),
+        (
+            '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]',
+            "user: Hi.\n\nassistant: Yes?",
+        ),
+        ('[{"role": "user", "content": [1]}]', '[{"role": "user", "content": [1]}]'),
+        ('[{"role": "user"', '[{"role": "user"'),
+        ("[{" * 5_000, "[{" * 2_000 + " … (6,000 more characters)"),
+        ("plain", "plain"),
+    ],
+)
+def test_chats_are_shown_as_their_messages(tmp_path: Path, logged: str, shown: str):
+    table = {"group": [0, 0], "reward_a": [0.0, 1.0], "completion": [logged, logged], "step": [1, 1]}
+    pq.write_table(pa.table(table), tmp_path / "run.parquet")
+    assert {sample["completion"] for sample in samples(open_run(tmp_path / "run.parquet"), 4, 1.0)} == {shown}

@@ -423,8 +423,22 @@ def test_without_the_same_seeds_runs_are_not_paired_and_the_notes_say_why(change
     found = compare({"a": seeds("a", [0.1, 0.2, 0.3, 0.4]), "b": b})
     assert {row.test for row in found.rows} == {"unpaired"}
     assert f"b against a: not paired by seed ({why})." in found.notes
-    found = compare({"a": seeds("a", [0.1, 0.2, 0.3, 0.4]), "b": seeds("b", [0.5, 0.6, 0.7, 0.8])})
-    assert "b against a: paired by seed." in found.notes
+
+
+@pytest.mark.parametrize(
+    ("count", "why"),
+    [
+        (3, None),  # neither can tell
+        (4, "4 pairs cannot give a p of 0.05, 4 runs against 4 can"),
+        (5, "5 pairs cannot give a p of 0.05, 5 runs against 5 can"),
+        (6, None),
+    ],
+)
+def test_pairs_that_are_too_few_do_not_pair(count: int, why: str | None):
+    scores = [0.1 + 0.05 * i for i in range(count)]
+    found = compare({"a": seeds("a", scores), "b": seeds("b", [x + 0.4 for x in scores])})
+    assert {row.test for row in found.rows} == {"unpaired" if why else "paired"}
+    assert f"b against a: {f'not paired by seed ({why})' if why else 'paired by seed'}." in found.notes
 
 
 def test_holm_is_over_channels_and_groups_and_the_worst_channel_is_a_family():

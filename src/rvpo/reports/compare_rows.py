@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from rvpo import statistics as st
 from rvpo.reports.comparison import MEASURES, Group, Row, RunNumbers
 
+LEVEL = 0.05
+"""Pairs that cannot reach it do not pair, if as many runs can without."""
+
 MOST_SEEDS = 100
 """A verdict that more than these would be needed does not say how many."""
 
@@ -61,7 +64,12 @@ def why_unpaired(a: Sequence[RunNumbers], b: Sequence[RunNumbers]) -> str | None
         if twice := [run for run in runs if seeds.count(run.seed) > 1]:
             return f"seed {twice[0].seed} stands twice, in {twice[0].path} and {twice[1].path}"
     ours, theirs = (sorted(run.seed for run in runs if run.seed is not None) for runs in (a, b))
-    return None if ours == theirs else f"seeds are {_listed(ours)} and {_listed(theirs)}"
+    if ours != theirs:
+        return f"seeds are {_listed(ours)} and {_listed(theirs)}"
+    n = len(ours)
+    if n > 1 and st.smallest_p(n, None) > LEVEL >= st.smallest_p(n, n):  # decided by numbers of runs, not by results
+        return f"{n} pairs cannot give a p of {LEVEL}, {n} runs against {n} can"
+    return None
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -171,8 +172,8 @@ def _sample(run: Run, worst: str | None, batch: Batch, i: int, k: float) -> dict
         "step": batch.step,
         "worst": worst,
         "advantage": None if batch.advantages is None else float(batch.advantages[i]),
-        "prompt": _short(batch.texts.prompts[i]),
-        "completion": _short(batch.texts.completions[i]),
+        "prompt": _short(_readable(batch.texts.prompts[i])),
+        "completion": _short(_readable(batch.texts.completions[i])),
         "cells": [
             cell | {key: _short(cell[key]) for key in ("text", "reason", "detail") if cell[key]} for cell in cells
         ],
@@ -246,6 +247,20 @@ def _rounded(value: Any) -> Any:
 def _number(x: Any) -> float | None:
     value = float(x)
     return None if value != value else value
+
+
+def _readable(text: str) -> str:
+    """Return a chat, which logs hold as JSON, as its messages; a single reply without its role."""
+    try:
+        chat = json.loads(text) if text.startswith("[{") else None
+        told = [(str(message["role"]), message["content"]) for message in chat or ()]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return text
+    if not told or not all(isinstance(content, str) for _, content in told):
+        return text
+    if len(told) == 1 and told[0][0] == "assistant":
+        return str(told[0][1])
+    return "\n\n".join(f"{role}: {content}" for role, content in told)
 
 
 def _short(text: str) -> str:
