@@ -3,11 +3,11 @@
 ::
 
     schema.py      the one record of a run, as our engines write it
-    records.py     any logs -> batches of rewards, groups and advantages
-    diagnose.py    which reward is being ignored, and how sure that is
+    records.py     any logs -> batches of rewards, groups and advantages (channel_tables, completions, tables read them)
+    diagnose.py    which reward is being ignored, and how sure that is: group_sums, sums -> estimates -> verdicts
     replay.py      what another rule would have done
-    compare.py     runs by method over seeds, tested
-    page.py        one HTML file of it all
+    compare.py     runs by method over seeds, tested: run_groups, curves -> compare_rows -> compare_tables
+    report.py      the data of one HTML file of it all; page/ is the file, live.py serves it
 
 Needs the extra ``report``. Reads records only; no engine is named here.
 """

@@ -15,8 +15,9 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.reports import verdicts
 from rvpo.reports.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
 from rvpo.reports.estimates import EVIDENCE, LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
+from rvpo.reports.group_sums import SLOT
 from rvpo.reports.records import Run
-from rvpo.reports.sums import SLOT, Sums, one_thread
+from rvpo.reports.sums import Sums, one_thread
 
 Array = NDArray[np.float64]
 ASSUMED = AdvantageConfig(method="grpo")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from rvpo.reports.diagnosis import Estimate
-from rvpo.reports.sums import SLOT
+from rvpo.reports.group_sums import SLOT
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -119,14 +119,7 @@ def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed
     there = pairs[np.einsum("bjj->b", pairs[..., :-1]) > 0]
     if len(there) < FEWEST:
         return None
-    rng = np.random.default_rng(seed)
-    flat = there.reshape(len(there), -1)
-    step = max(1, HELD // flat.shape[1])
-    parts = []
-    for start in range(0, resamples, step):
-        draws = rng.multinomial(len(there), np.full(len(there), 1 / len(there)), min(step, resamples - start))
-        parts.append(pulls((draws.astype(float) @ flat).reshape(-1, *pairs.shape[1:]), alive))
-    return np.concatenate(parts)
+    return np.concatenate([pulls(sums, alive) for sums in _drawn(there, resamples, seed)])
 
 
 def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | None:
@@ -140,14 +133,18 @@ def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | No
     there = blocks[blocks[..., SLOT["cells"]].sum(1) > 0]
     if len(there) < FEWEST:
         return None
-    rng = np.random.default_rng(seed)
-    flat = there.reshape(len(there), -1)
-    step = max(1, HELD // flat.shape[1])
-    parts = []
-    for start in range(0, resamples, step):
-        draws = rng.multinomial(len(there), np.full(len(there), 1 / len(there)), min(step, resamples - start))
-        parts.append(values((draws.astype(float) @ flat).reshape(-1, *blocks.shape[1:])))
+    parts = [values(sums) for sums in _drawn(there, resamples, seed)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _drawn(groups: Array, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield sums over as many groups (B, …), drawn with replacement, (r, …) at a time."""
+    rng = np.random.default_rng(seed)
+    flat = groups.reshape(len(groups), -1)
+    step = max(1, HELD // flat.shape[1])
+    for start in range(0, resamples, step):
+        draws = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), min(step, resamples - start))
+        yield (draws.astype(float) @ flat).reshape(-1, *groups.shape[1:])
 
 
 def estimates(

@@ -26,8 +26,9 @@ from rvpo.core.normalize import whiten_by_token
 from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError, RewardError
 from rvpo.reports.diagnose import describe
+from rvpo.reports.group_sums import SAME
 from rvpo.reports.records import Batch, Run
-from rvpo.reports.sums import SAME, aggregated, one_thread
+from rvpo.reports.sums import aggregated, one_thread
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
