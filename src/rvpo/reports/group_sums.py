@@ -1,4 +1,4 @@
-"""The sums of each group on each column, of which a channel's statistics are functions. See :mod:`rvpo.reports.sums`."""
+"""The sums of each group on each column, of which statistics of channels are functions. See ``sums.py``."""
 
 from __future__ import annotations
 
