@@ -30,7 +30,7 @@ import torch
 
 import rvpo
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 
 WAYS = {
     "weight": (0.0, 0.05, 0.1, 0.25, 0.5),

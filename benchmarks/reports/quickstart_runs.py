@@ -21,7 +21,7 @@ from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.task import FORMAT, REWARDS
 from rvpo.quickstart.train import _arguments, _requests
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.trl import RVPOTrainer
 
 

@@ -22,7 +22,7 @@ from rvpo.quickstart.cells import MOSTLY_MET, Method, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.task import REWARDS
 from rvpo.quickstart.train import _arguments, _requests
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.reports.replay import replay
 from rvpo.trl import RVPOTrainer
 

@@ -24,7 +24,7 @@ CHANNELS, STEP, GROUP = 17, 1000, 8
 CHILD = """
 import json, resource, sys, time
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 import torch
 start = time.perf_counter()
 told = {}

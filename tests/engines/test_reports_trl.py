@@ -17,7 +17,7 @@ from tiny_run import G, Scripted, even, from_table, high, make_trainer, prompts,
 
 from rvpo.core.config import METHODS
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.reports.replay import parse_method, replay
 from rvpo.rewards.rubric import RubricReward
 

@@ -14,7 +14,7 @@ from rig.run import GENERATIONS, PROMPTS, Run, rubrics, tensor, train
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.reports.replay import replay
 
 

@@ -16,7 +16,7 @@ from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, tensor, trai
 import rvpo
 from rvpo.core import Schedule
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.reports.replay import replay
 
 TWO_CHANNELS = "+algorithm.rvpo.reward_keys=[vowels,brief]"

@@ -17,7 +17,7 @@ from rvpo.engines.options import AggregationOptions
 from rvpo.engines.records import ChannelTable
 from rvpo.errors import DataError
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.reports.replay import replay
 
 NAMES, WEIGHTS = ["length", "rubric"], {"length": 0.5, "rubric": 2.0}

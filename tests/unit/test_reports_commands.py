@@ -21,7 +21,7 @@ import rvpo
 from rvpo.cli import app
 from rvpo.errors import ConfigError
 from rvpo.reports.live import LivePage, server
-from rvpo.reports.records import open_run
+from rvpo.reports.opening import open_run
 from rvpo.reports.report import report, samples
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

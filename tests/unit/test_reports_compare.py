@@ -29,7 +29,8 @@ from rvpo.reports.compare import compare
 from rvpo.reports.compare_command import compare as command
 from rvpo.reports.comparison import MEASURES, Comparison, Row
 from rvpo.reports.curves import RunCurves, lowest, measures, read_curves, scales, shares, smoothed, windows
-from rvpo.reports.records import Columns, open_run
+from rvpo.reports.opening import open_run
+from rvpo.reports.records import Columns
 from rvpo.reports.run_groups import Groups, find_runs, group_runs
 from rvpo.reports.run_origins import split_seed
 from rvpo.reports.schema import METADATA
@@ -540,7 +541,7 @@ def test_runs_without_a_common_channel_have_no_worst_one():
     assert {row.channel for row in found.rows} == {"c", "other"}
     assert found.groups[0].runs[0].worst is None
     assert "There is no worst channel: no channel is in all runs." in found.notes
-    assert "c: mean over runs" in found.to_text(("auc",), channels=False)
+    assert "c: mean over runs" in compare_tables.text(found, ("auc",), channels=False)
 
 
 def test_one_run_a_group_gives_numbers_without_p():
@@ -593,12 +594,12 @@ def test_json_is_plain_and_whole():
 
 def test_tables_show_a_measure_or_all_of_them():
     found = compare({"a": seeds("a", [0.1, 0.2]), "b|c": seeds("b", [0.3, 0.4])})
-    short = found.to_text(("last",), channels=False)
+    short = compare_tables.text(found, ("last",), channels=False)
     assert "last: b|c against a" in short
     assert "auc: b|c" not in short
     assert "c: mean over runs" not in short.replace("worst channel: mean over runs", "")
     assert "0.10 0.20" in short  # each run
-    everything = found.to_markdown()
+    everything = compare_tables.text(found, MEASURES, as_markdown=True)
     assert all(f"### {measure}: b|c against a" in everything for measure in MEASURES)
     assert "| b\\|c | 2 | 0.500 |" in everything
     assert "### c: mean over runs" in everything
@@ -607,7 +608,7 @@ def test_tables_show_a_measure_or_all_of_them():
     assert (len(head), worst[:2], row[:3]) == (9, ["b|c", "worst channel"], ["b|c", "c", "0.150"])
     assert list(found.groups[0].bands()) == ["worst channel", "c"]
     many = compare({"a": seeds("a", np.linspace(0, 1, 9)), "b": seeds("b", [0.3])})
-    assert "0.00 to 1.00" in many.to_text(("last",))
+    assert "0.00 to 1.00" in compare_tables.text(many, ("last",))
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -20,7 +20,8 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.reports import sums
 from rvpo.reports.diagnose import describe, diagnose
 from rvpo.reports.diagnosis import Diagnosis
-from rvpo.reports.records import Run, open_run
+from rvpo.reports.opening import open_run
+from rvpo.reports.records import Run
 from rvpo.reports.terminal import diagnosis_text
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from rvpo.errors import ConfigError, DataError
-from rvpo.reports.records import Batch, Columns, Run, open_run, with_weights
+from rvpo.reports.opening import open_run
+from rvpo.reports.records import Batch, Columns, Run, with_weights
 from rvpo.reports.schema import METADATA, SCHEMA
 
 

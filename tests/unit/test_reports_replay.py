@@ -13,7 +13,8 @@ from scipy import stats
 
 import rvpo
 from rvpo.errors import ConfigError
-from rvpo.reports.records import open_run, with_weights
+from rvpo.reports.opening import open_run
+from rvpo.reports.records import with_weights
 from rvpo.reports.replay import DEFAULT, parse_method, parse_methods, replay, spearman
 from rvpo.reports.terminal import replay_text
 

@@ -3,7 +3,7 @@
 ::
 
     schema.py      the one record of a run, as our engines write it
-    records.py     any logs -> batches of rewards, groups and advantages (channel_tables, completions, tables read them)
+    opening.py     any logs -> a run of batches (records.py): channel_tables, completions, tables read them
     diagnose.py    which reward is being ignored, and how sure that is: group_sums, sums -> estimates -> verdicts
     replay.py      what another rule would have done
     compare.py     runs by method over seeds, tested: run_groups, curves -> compare_rows -> compare_tables

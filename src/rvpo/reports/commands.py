@@ -140,7 +140,8 @@ def opened(
     path: Path, columns: Columns, steps: str | None, weights: str | None, ranges: Sequence[str] | None = None
 ) -> Run:
     """Open logs."""
-    from rvpo.reports.records import open_run, with_ranges, with_weights
+    from rvpo.reports.opening import open_run
+    from rvpo.reports.records import with_ranges, with_weights
 
     run = open_run(path, columns).between(*bounds_of(steps))
     run = with_ranges(run, dict(map(_range, ranges or ())))

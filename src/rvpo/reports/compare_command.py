@@ -76,6 +76,7 @@ def compare(
     with needs_extra("report", "reports"):
         from rvpo.progress import Progress
         from rvpo.reports.compare import compare as compared
+        from rvpo.reports.compare_tables import text
         from rvpo.reports.comparison import MEASURES
         from rvpo.reports.run_groups import find_runs, group_runs
 
@@ -92,6 +93,6 @@ def compare(
             level=level,
             notes=groups.notes,
         )
-    typer.echo(comparison.to_text(MEASURES if everything else (measure.value,), channels=everything))
+    typer.echo(text(comparison, MEASURES if everything else (measure.value,), channels=everything))
     write_json(json_file, comparison.to_json())
-    write_text(markdown_file, comparison.to_markdown())
+    write_text(markdown_file, text(comparison, MEASURES, as_markdown=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -144,15 +144,3 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return {"schema": "rvpo.comparison/1", **asdict(self)}
-
-    def to_text(self, measures: Sequence[str] = MEASURES, *, channels: bool = True) -> str:
-        """Return tables for a terminal: see :func:`rvpo.reports.compare_tables.text`."""
-        from rvpo.reports.compare_tables import text
-
-        return text(self, measures, channels=channels)
-
-    def to_markdown(self, measures: Sequence[str] = MEASURES, *, channels: bool = True) -> str:
-        """Return the same in Markdown."""
-        from rvpo.reports.compare_tables import text
-
-        return text(self, measures, channels=channels, as_markdown=True)

@@ -67,7 +67,7 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
     """Read a run batch by batch.
 
     Args:
-        run: from :func:`rvpo.reports.records.open_run`.
+        run: from :func:`rvpo.reports.opening.open_run`.
         progress: called with the number of steps that were read.
 
     Raises:

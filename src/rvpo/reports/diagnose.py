@@ -37,7 +37,7 @@ def diagnose(
     """Diagnose every channel of a run.
 
     Args:
-        run: from :func:`rvpo.reports.records.open_run`.
+        run: from :func:`rvpo.reports.opening.open_run`.
         k: of the soft minimum under which responsibilities are told.
         assumed: how advantages come about where none were logged; None: GRPO on the plain sum.
         texts: read completions too, to find equal ones that were scored differently.

@@ -1,13 +1,8 @@
-"""Logs of a run, whoever wrote them, as batches of completions with their rewards on every channel.
-
-:func:`open_run` finds out what a path is. One module reads each kind::
-
-    channel_tables.py   channels/*.parquet of our own engines: everything, exactly
-    completions.py      completions/*.parquet, which TRL's trainers write with log_completions=True
-    tables.py           parquet or JSONL with named columns, from anywhere
+"""What the logs of a run are, whoever wrote them: batches of completions with their rewards on every channel.
 
 A batch is what was whitened together: the completions that one generation step logged. Folders are read file by file,
 so that the length of a run does not matter to memory; of a table, the columns with numbers are held.
+:mod:`rvpo.reports.opening` finds out what a path holds.
 """
 
 from __future__ import annotations
@@ -26,7 +21,6 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.reports.schema import FOLDER
 
 COMPLETIONS = "completions"
-TABLES = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -229,49 +223,3 @@ class Columns:
     prompt: str | None = None
     completion: str | None = None
     group_size: int | None = None
-
-
-def open_run(path: str | Path, columns: Columns | None = None) -> Run:
-    """Find out what logs a path holds.
-
-    Args:
-        path: folder of a run (ours, TRL's or verl's ``rollout_data_dir``), its ``channels`` or ``completions``, or a
-            parquet or JSONL file, or a folder of these.
-        columns: names of columns, for tables that others wrote.
-
-    Raises:
-        ConfigError: nothing is there, or nothing that can be read.
-        DataError: a file is damaged, newer than this version of rvpo, or lacks a column.
-    """
-    path, columns = Path(path), columns or Columns()
-    if not path.exists():
-        raise ConfigError(
-            f"{path} does not exist, allowed is the folder of a run, or a parquet or JSONL file of logs: "
-            "check the spelling"
-        )
-    from rvpo.reports import channel_tables, completions, tables
-
-    if path.is_dir():
-        for folder in (path / FOLDER, path):
-            if files := channel_tables.files(folder):
-                return channel_tables.open_files(path, files)
-        for folder in (path / COMPLETIONS, path):
-            if files := completions.files(folder):
-                return completions.open_files(path, files, columns)
-        files = sorted(file for file in path.iterdir() if file.suffix in TABLES)
-    else:
-        if channel_tables.is_record(path):
-            return channel_tables.open_files(path, [path])
-        files = [path] if path.suffix in TABLES else []
-    if not files:
-        held = sorted(entry.name for entry in path.iterdir())[:6] if path.is_dir() else [path.name]
-        raise ConfigError(
-            f"{path} holds {', '.join(held) or 'nothing'}, allowed are channels/ (rvpo), completions/ (TRL with "
-            "log_completions=True), and files *.parquet or *.jsonl with a column a reward: name the folder or the file"
-        )
-    return tables.open_files(path, files, columns)
-
-
-def as_float(values: Sequence[float | None]) -> Tensor:
-    """Return (N,) float64, None as NaN."""
-    return torch.tensor([torch.nan if value is None else value for value in values], dtype=torch.float64)

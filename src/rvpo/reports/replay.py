@@ -147,7 +147,7 @@ def replay(
     """Aggregate the rewards of a run anew.
 
     Args:
-        run: from :func:`rvpo.reports.records.open_run`.
+        run: from :func:`rvpo.reports.opening.open_run`.
         methods: rules to try.
         assumed: the run's own method, where its logs do not say; it takes the place of the logged advantages where
             there are none.

@@ -19,7 +19,8 @@ from rvpo.files import difference
 from rvpo.folders import named_folders, require_once
 from rvpo.reports import channel_tables, completions
 from rvpo.reports.curves import RunCurves
-from rvpo.reports.records import COMPLETIONS, TABLES, Columns
+from rvpo.reports.opening import TABLES
+from rvpo.reports.records import COMPLETIONS, Columns
 from rvpo.reports.run_origins import Between, Origin, read_run
 from rvpo.reports.schema import FOLDER
 

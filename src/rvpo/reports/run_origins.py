@@ -15,7 +15,8 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.files import digest
 from rvpo.reports.curves import RunCurves, read_curves
 from rvpo.reports.diagnose import describe
-from rvpo.reports.records import COMPLETIONS, Columns, open_run
+from rvpo.reports.opening import open_run
+from rvpo.reports.records import COMPLETIONS, Columns
 from rvpo.reports.schema import FOLDER
 
 _NUMBERED = re.compile(r"(?:(?P<stem>.*?)[-_])?(?:seed|s)?[-_=]?(?P<seed>\d{1,9})")
