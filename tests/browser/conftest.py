@@ -17,6 +17,14 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep these tests on one worker, one after another, so that a module is open only while its own tests run."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = (
     "--headless",
@@ -35,9 +43,12 @@ def absent(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start the browser; nothing is downloaded."""
+    """Start the browser; nothing is downloaded.
+
+    For a module and not for a session: while it is open an event loop runs in this thread, and other tests start theirs.
+    """
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
