@@ -47,7 +47,7 @@ def absent(what: str) -> NoReturn:
 def browser() -> Iterator[Browser]:
     """Start the browser; nothing is downloaded.
 
-    For a module and not for a session: while it is open an event loop runs in this thread, and other tests start theirs.
+    For a module and not for a session: while it is open an event loop runs in this thread, and others start theirs.
     """
     try:
         from playwright.sync_api import sync_playwright
