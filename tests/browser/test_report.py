@@ -628,7 +628,5 @@ def test_a_system_that_turns_dark_takes_the_page_along(open_report: Open):
     opened = open_report(report(), scheme="light")
     before = opened.js("document.getElementById('curves-plot').layout.font.color")
     opened.page.emulate_media(color_scheme="dark")
-    opened.page.wait_for_function(
-        "before => document.getElementById('curves-plot').layout.font.color !== before", arg=before
-    )
+    opened.until(lambda: opened.js("document.getElementById('curves-plot').layout.font.color") != before)
     assert opened.page.locator("#theme").get_attribute("aria-pressed") == "true"

@@ -70,9 +70,7 @@ def opened_live(open_url: Open, served: Served) -> Opened:
 def turn(opened: Opened, generated: str) -> None:
     """Let five seconds pass and wait for the answer."""
     opened.page.clock.run_for(EVERY_MS + 100)
-    opened.page.wait_for_function(
-        "shown => document.getElementById('live-status').textContent.includes(shown)", arg=generated
-    )
+    opened.until(lambda: generated in opened.js("document.getElementById('live-status').textContent"))
 
 
 def test_it_refreshes_itself_and_keeps_what_the_reader_chose(open_url: Open, served: Served):
@@ -101,7 +99,7 @@ def test_it_refreshes_itself_and_keeps_what_the_reader_chose(open_url: Open, ser
     new["runs"].insert(0, run("new", points=5))
     served.text = render(new)
     turn(opened, "point 30")
-    page.wait_for_function("document.getElementById('facts').textContent.startsWith('b ')")
+    opened.until(lambda: opened.js("document.getElementById('facts').textContent").startswith("b "))
     assert "150" in opened.text("#tiles")
     after = opened.js(state)
     assert after == before | {"run": "2", "y": after["y"]}
@@ -119,7 +117,7 @@ def test_it_can_be_paused_and_says_when_nobody_answers(open_url: Open, served: S
     assert len(opened.asked) == asked
     assert "50" in opened.text("#tiles")
     opened.page.locator("#live-pause").press("Enter")
-    opened.page.wait_for_function("document.getElementById('tiles').textContent.includes('100')")
+    opened.until(lambda: "100" in opened.js("document.getElementById('tiles').textContent"))
     served.status = 503
     turn(opened, "not live: the server answers 503")
 

@@ -65,7 +65,7 @@ def test_diagnose(tmp_path: Path):
     output = run(
         "diagnose", tmp_path / "mine", "--json", tmp_path / "d.json", "--markdown", tmp_path / "d.md", "--steps", "3:"
     )
-    assert "mine: 96 completions in 24 groups over 6 steps, advantages: as logged" in output
+    assert "mine: 96 completions in 24 groups (4 each) over 6 steps, advantages: as logged" in output
     told = json.loads((tmp_path / "d.json").read_text())
     assert [channel["name"] for channel in told["channels"]] == ["r0", "r1", "r2"]
     assert "| r0 |" in (tmp_path / "d.md").read_text()

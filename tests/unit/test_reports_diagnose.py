@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from statistics import fmean
 
@@ -289,7 +290,7 @@ def test_json_and_text(tmp_path: Path):
     assert told["schema"] == "rvpo.diagnosis/1"
     assert [channel["name"] for channel in told["channels"]] == ["a", "b", "c", "d"]
     text = diagnosis_text(found)
-    assert "288 completions in 48 groups over 12 steps" in text
+    assert "288 completions in 48 groups (6 each) over 12 steps, advantages: as logged. None of 4 channels" in text
     assert max(len(line) for line in text.splitlines()[4:]) < 160
     assert diagnosis_text(found, as_markdown=True).count("| a |") == 1
 
@@ -408,3 +409,19 @@ def test_names_cannot_steer_a_terminal(tmp_path: Path):
     assert "\x1b" not in text
     assert "\x07" not in text
     assert not any(line.startswith("fake") for line in text.splitlines())
+
+
+def test_what_neglect_comes_from_is_told(tmp_path: Path):
+    scale = torch.tensor([1.0, 3.0, 0.1, 1.0])
+    run = make(tmp_path / "run.parquet", steps=40, method="grpo", missing=0.0, change=lambda r, step: r * scale)
+    rule = {channel.name: channel.rule for channel in diagnose(run).channels}["c"]
+    times = 3 * math.sqrt(1 / 12) / (0.1 * math.sqrt(0.6 * 0.4))  # of a uniform and of a binary reward
+    told = re.search(r"its spread within groups is (\d+) times smaller than that of 'b': raise its weight", rule)
+    assert int(told[1]) == pytest.approx(times, abs=1.5)
+
+    def oppose(rewards: torch.Tensor, step: int) -> torch.Tensor:
+        rewards[:, 1:] = torch.where(rewards[:, :1] > 0, rewards[:, 1:] * 0.3, 0.5 + rewards[:, 1:] * 0.5)
+        return rewards
+
+    rule = diagnose(make(tmp_path / "run.parquet", steps=40, m=5, change=oppose)).channels[0].rule
+    assert re.search(r"opposed by '[b-e]' \(-0\.\d\d\), '[b-e]' \(-0\.\d\d\): raise its weight", rule)

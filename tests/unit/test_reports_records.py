@@ -303,3 +303,43 @@ def test_damaged_metadata_is_told(tmp_path: Path, about: str):
     )
     with pytest.raises(DataError, match="is damaged"):
         open_run(tmp_path)
+
+
+def test_options_of_tables_do_not_pass_silently_over_trl_s_completions(tmp_path: Path):
+    completions(tmp_path, 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
+    for option in ("group", "advantage", "step"):
+        with pytest.raises(ConfigError, match=f"--{option} is 'x', but .* holds TRL's completions"):
+            open_run(tmp_path, Columns(**{option: "x"}))
+
+
+def test_blocks_that_mix_prompts_are_pointed_out(tmp_path: Path):
+    completions(tmp_path, 1, ["a"] * 4 + ["b"] * 4, [float(i) for i in range(8)])
+    assert (
+        "1 of the first file's blocks of 8 hold several prompts" in open_run(tmp_path, Columns(group_size=8)).notes[-1]
+    )
+
+
+def test_a_column_like_an_advantage_is_pointed_out(tmp_path: Path):
+    columns = {"problem": ["p"] * 4 + ["q"] * 4, "acc": [1.0, 0.0] * 4, "centred": [0.5, -0.5, 1.0, -1.0] * 2}
+    notes = open_run(write(tmp_path / "run.parquet", **columns)).notes
+    assert any(note.startswith("'centred' sums to 0 in every group, as an advantage does") for note in notes)
+    assert not any(note.startswith("'acc'") for note in notes)
+    assert only(open_run(write(tmp_path / "run.parquet", **columns, A_hat=[0.0] * 8))).advantages is not None
+
+
+def test_a_line_that_is_still_written_is_left_out(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"group": 0, "reward_a": 1}\n{"group": 0, "reward_a": 0}\n{"group": 1, "rewa')
+    assert len(only(open_run(path)).rewards) == 2
+
+
+def test_rewards_of_an_object_have_short_names(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"group": 0, "rewards": {"a": 1, "b": 0}}\n' * 2)
+    assert open_run(path, Columns(rewards=("b",))).channels == ("b",)
+
+
+def test_a_folder_of_runs_is_none(tmp_path: Path):
+    completions(tmp_path / "one", 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
+    with pytest.raises(ConfigError, match="holds the folders of runs, allowed is one run: name one of them"):
+        open_run(tmp_path)

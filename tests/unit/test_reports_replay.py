@@ -167,3 +167,11 @@ def test_options_that_hold_commas_and_small_numbers():
     assert (first.method, second.k) == ("lagrangian", 2)
     with pytest.raises(ConfigError, match="which is no YAML, allowed are values such as"):
         parse_method("rvpo:k=[")
+
+
+def test_the_least_followed_channels_are_shown_first(tmp_path: Path):
+    found = replay(open_run(write(tmp_path / "run.parquet", "gdpo", m=3)), [parse_method("gdpo"), parse_method("grpo")])
+    influence = found.rules[0].influence
+    names = sorted(influence, key=influence.get)
+    head = next(line for line in replay_text(found).splitlines() if line.startswith("rule"))
+    assert head.split()[-3:] == names

@@ -156,7 +156,8 @@ def _engine(spec: Spec, engine: str, name: str) -> Target:
         adapter = importlib.import_module(f"rvpo.engines.{engine}.conformance")
     except ModuleNotFoundError as error:
         raise EngineError(
-            f"{spec.name} needs {engine}, and {error.name} is not installed here: pip install 'rvpo[{engine}]'"
+            f"{spec.name} needs {engine}, and {error.name} is not installed here: pip install -c "
+            f"{'constraints-verl.txt' if engine == 'verl' else 'constraints.txt'} -e '.[{engine}]' in the clone"
             + (", in an environment of its own" if engine == "verl" else "")
         ) from error
     target: Target = adapter.target(spec, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from textwrap import fill
 
@@ -32,10 +33,25 @@ def text(comparison: Comparison, measures: Sequence[str], *, channels: bool = Tr
         out += [f"{head}{_name(channel)}: mean over runs", "", *lines(_numbers(comparison, channel, measures[0])), ""]
     for measure in measures:
         for group in comparison.groups[1:]:
-            table = tests(comparison, measure, group.name)
+            table, reasons = _short(tests(comparison, measure, group.name))
             out += [f"{head}{measure}: {group.name} against {comparison.baseline}", "", *lines(table), ""]
+            out += [*(bullet + fill(f"cannot tell: {reason}", 118, subsequent_indent="  ") for reason in reasons), ""]
     notes = comparison.notes if as_markdown else [fill(note, 118, subsequent_indent="  ") for note in comparison.notes]
     return "\n".join([*out, *(bullet + note for note in notes)]) + "\n"
+
+
+def _short(table: list[list[str]]) -> tuple[list[list[str]], list[str]]:
+    """Cut from verdicts why so few runs cannot tell, which is the same in many lines, and return these reasons."""
+    reasons: dict[str, None] = {}
+    lines = []
+    for line in table:
+        told = re.fullmatch(r"cannot tell: (with .* is possible.*); (.*)", line[-1])
+        if told is None:
+            lines.append(line)
+            continue
+        reasons[told[1]] = None
+        lines.append([*line[:-1], f"cannot tell: {told[2]}"])
+    return lines, list(reasons)
 
 
 def tests(comparison: Comparison, measure: str, group: str | None = None) -> list[list[str]]:  # noqa: PT028 - no test

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from rvpo.errors import DataError
+from rvpo.errors import ConfigError, DataError
 from rvpo.reports.records import Batch, Columns, Run, Texts
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
@@ -47,6 +47,11 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     Raises:
         DataError: a file is damaged, or none of its columns is a reward.
     """
+    for option in ("group", "advantage", "step"):
+        if (given := getattr(columns, option)) is not None:
+            raise ConfigError(
+                f"--{option} is {given!r}, but {path} holds TRL's completions, whose columns are known: leave it out"
+            )
     rewards = columns.rewards or _rewards(paths[0])
     size = columns.group_size or _group_size(paths)
     if columns.group_size:
@@ -59,6 +64,8 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         if not size
         else f"groups of {size} completions"
     )
+    if columns.group_size and (mixed := _mixed(paths[0], columns.group_size)):
+        notes.append(f"{mixed} of the first file's blocks of {size} hold several prompts: is that their number?")
     steps = tuple(_step(file) for file in paths)
     return Run(
         path,
@@ -128,6 +135,12 @@ def _check_size(paths: Sequence[Path], size: int) -> None:
                 f"{path} has {rows} completions, which are no blocks of {size}: set the number of completions of a "
                 "prompt (--group-size)"
             )
+
+
+def _mixed(path: Path, size: int) -> int:
+    """Return how many blocks of a file hold more than one prompt."""
+    prompts = _texts(_table(path, ["prompt"])["prompt"])
+    return sum(len(set(prompts[start : start + size])) > 1 for start in range(0, len(prompts), size))
 
 
 def _completions(path: Path) -> list[str]:

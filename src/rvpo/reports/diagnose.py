@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,11 @@ def diagnose(
         )
         for j, name in enumerate(run.channels)
     )
+    correlations = _correlations(sums.products)
+    channels = _advised(run, channels, total, correlations)
     notes = list(run.notes)
+    if logged and assumed is not ASSUMED:
+        notes.append(f"advantages are logged: {describe(assumed)} (--method) is not needed and was not used")
     if not logged:
         notes.append(f"the logs have no advantages: those of {describe(assumed)} are assumed (--method)")
     return Diagnosis(
@@ -115,7 +119,7 @@ def diagnose(
         groups=sums.groups,
         steps=len(run.steps),
         channels=channels,
-        correlations=_correlations(sums.products),
+        correlations=correlations,
         curves=_curves(run, sums),
         notes=tuple(notes),
     )
@@ -181,6 +185,24 @@ def _channel(
         reliability=found["reliability"],
         pairs=int(total[SLOT["again_dof"]]),
     )
+
+
+def _advised(
+    run: Run,
+    channels: Sequence[ChannelDiagnosis],
+    total: Array,
+    correlations: Sequence[Sequence[float | None]],
+) -> tuple[ChannelDiagnosis, ...]:
+    """Add to the sentence of neglected channels where the neglect comes from."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spreads = np.sqrt(total[:, SLOT["within_ss"]] / total[:, SLOT["within_dof"]])
+    sums_raw = run.config is None or run.config.method == "grpo"
+    advised = []
+    for j, channel in enumerate(channels):
+        told = verdicts.advice(j, run.channels, channel.rule, spreads, correlations, sums_raw)
+        neglected = channel.verdict == "neglected" and told
+        advised.append(replace(channel, rule=f"{channel.rule}; {told}") if neglected else channel)
+    return tuple(advised)
 
 
 def _confidence(verdict: str, drawn: NDArray[np.str_] | None) -> float | None:

@@ -17,6 +17,11 @@ from rvpo.reports.schema import FOLDER
 TABLES = (".parquet", ".jsonl")
 
 
+def files_of_run(folder: Path) -> bool:
+    """Tell whether a folder is that of a run of ours or of TRL's."""
+    return bool(channel_tables.files(folder / FOLDER) or completions.files(folder / COMPLETIONS))
+
+
 def open_run(path: str | Path, columns: Columns | None = None) -> Run:
     """Find out what logs a path holds.
 
@@ -48,7 +53,13 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
             return channel_tables.open_files(path, [path])
         files = [path] if path.suffix in TABLES else []
     if not files:
-        held = sorted(entry.name for entry in path.iterdir())[:6] if path.is_dir() else [path.name]
+        if path.is_dir() and any(files_of_run(entry) for entry in path.iterdir() if entry.is_dir()):
+            raise ConfigError(
+                f"{path} holds the folders of runs, allowed is one run: name one of them, or use rvpo compare or rvpo "
+                "report, which take several"
+            )
+        entries = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
+        held = [*entries[:6], f"{len(entries) - 6} more"] if len(entries) > 6 else entries
         raise ConfigError(
             f"{path} holds {', '.join(held) or 'nothing'}, allowed are channels/ (rvpo), completions/ (TRL with "
             "log_completions=True), and files *.parquet or *.jsonl with a column a reward: name the folder or the file"

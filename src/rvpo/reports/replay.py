@@ -110,7 +110,7 @@ def parse_method(text: str) -> AdvantageConfig:
 
 def parse_methods(text: str) -> list[AdvantageConfig]:
     """Build the methods of a text that separates them by blanks; see :func:`parse_method`."""
-    return [parse_method(part) for part in _outside_brackets(text, " ")]
+    return [parse_method(part.strip().rstrip(",")) for part in _outside_brackets(text, " ")]
 
 
 def _outside_brackets(text: str, mark: str) -> list[str]:
@@ -225,7 +225,8 @@ class _Followed:
         try:
             result = aggregated(batch, config, self._run, self._state)
         except (RewardError, ConfigError) as error:
-            self.problem = str(error)
+            hint = " (--range NAME=LOW:HIGH)" if "no range was declared" in str(error) else ""
+            self.problem = f"{error}{hint}"
             return None
         self._state = result.state
         if as_recorded and batch.tokens is not None:

@@ -76,6 +76,8 @@ def report(
             found = find_runs(runs)
             opens = [opened(path, columns, steps, weights, ranges) for _, path in found.paths]
             compared = _compared(found, columns)
+            if len(opens) > 1 and not live:
+                typer.echo(f"reading {len(opens)} runs", err=True)
             return page(opens, title=title, assumed=assumed, k=k, comparison=compared, live=live)
 
         if not live:

@@ -76,6 +76,8 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    return  # still being written
                 raise _line_error(path, number, f"{line[:60]!r} ({error})", "repair the line") from error
             if not isinstance(row, dict):
                 raise _line_error(path, number, f"a {type(row).__name__}", "wrap it in an object")

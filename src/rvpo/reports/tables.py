@@ -22,10 +22,10 @@ from rvpo.reports.records import Batch, Columns, Run, Texts
 from rvpo.reports.table_files import Column, columns_in, read_columns
 
 USUAL: Mapping[str, tuple[str, ...]] = {
-    "group": ("group", "group_id", "prompt_id", "uid", "prompt"),
+    "group": ("group", "group_id", "prompt_id", "uid", "prompt", "question", "problem", "query"),
     "step": ("step", "global_step", "training_step", "iteration"),
-    "advantage": ("advantage", "advantages"),
-    "prompt": ("prompt", "prompts", "input", "question"),
+    "advantage": ("advantage", "advantages", "adv", "advs", "A_hat"),
+    "prompt": ("prompt", "prompts", "input", "question", "problem", "query"),
     "completion": ("completion", "completions", "response", "output", "text"),
 }
 REWARD_PREFIXES = ("reward/", "rewards/", "reward.", "rewards.", "reward_", "rewards_")
@@ -36,9 +36,9 @@ TOTALS = frozenset(
 """Mostly made of the channels, and none; --rewards can still name them."""
 
 NEVER_REWARDS = frozenset(
-    ("index", "row", "id", "rank", "epoch", "seed", "tokens", "length", "truncated", "__index_level_0__")
+    ("index", "row", "id", "rank", "epoch", "seed", "tokens", "length", "truncated", "n_tok", "__index_level_0__")
 )
-NEVER_ENDINGS = ("_id", "_index", "_len", "_length", "_tokens", "_step", "_time", "_seed", "_std", "_mean")
+NEVER_ENDINGS = ("_id", "_index", "_len", "_length", "_tokens", "_tok", "_step", "_time", "_seed", "_std", "_mean")
 LOOKED_AT = 5_000  # rows, for a column that is the sum of others
 
 
@@ -59,7 +59,7 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     found = {role: _find(path, names, role, getattr(columns, role)) for role in USUAL}
     if columns.group_size is not None:
         found["group"] = None
-    rewards = columns.rewards or _rewards(path, list(there.values()), set(filter(None, found.values())))
+    rewards = _given(columns.rewards, names) or _rewards(path, list(there.values()), set(filter(None, found.values())))
     if absent := [name for name in rewards if name not in names]:
         raise ConfigError(
             f"{path} has no column {absent[0]!r} for a reward, allowed are {', '.join(names)}: name others (--rewards)"
@@ -98,6 +98,12 @@ def _notes(
     yield f"rewards are the columns {', '.join(rewards)} (--rewards names others)"
     size = columns.group_size
     yield f"groups are those of column {found['group']!r}" if size is None else f"groups are blocks of {size}"
+    if columns.rewards is None:
+        for name in rewards:
+            if _is_centred(values[name], groups):
+                yield f"{name!r} sums to 0 in every group, as an advantage does: name it (--advantage), or the rewards"
+    if found["step"] is not None:
+        yield f"steps are those of column {found['step']!r}"
     for name in sums_of_others({name: values[name] for name in rewards}):
         yield f"{name!r} is a weighted sum of other rewards: if it is a total, name the rewards without it (--rewards)"
     if found["step"] is None:
@@ -105,6 +111,14 @@ def _notes(
         blocks = 1 + int((groups[1:] != groups[:-1]).sum())
         if size is None and blocks > len(set(groups.tolist())):
             yield "ids of groups come back after others: if they start anew in each step, name its column (--step)"
+
+
+def _is_centred(values: Tensor, groups: Tensor) -> bool:
+    """Tell whether values sum to 0 in every group, without being 0."""
+    values, groups = values[:LOOKED_AT].nan_to_num(nan=0.0), groups[:LOOKED_AT]
+    last = groups == groups[-1]  # may be cut off
+    sums = torch.zeros(int(groups.max()) + 1, dtype=values.dtype).index_add(0, groups[~last], values[~last])
+    return bool(values.abs().max() > 1e-3) and bool(sums.abs().max() < 1e-3) and not bool(last.all())
 
 
 def sums_of_others(values: Mapping[str, Tensor]) -> list[str]:
@@ -171,6 +185,14 @@ def _find(path: Path, names: Sequence[str], role: str, given: str | None) -> str
             )
         return given
     return next((name for name in USUAL[role] if name in names), None)
+
+
+def _given(rewards: tuple[str, ...] | None, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the columns that were named, also by what stands behind ``rewards.``."""
+    if rewards is None:
+        return None
+    full = {name: next((p + name for p in REWARD_PREFIXES if p + name in names), name) for name in rewards}
+    return tuple(name if name in names else full[name] for name in rewards)
 
 
 def _rewards(path: Path, columns: Sequence[Column], taken: set[str]) -> tuple[str, ...]:

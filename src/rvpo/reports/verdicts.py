@@ -21,7 +21,7 @@ derived: benchmarks/reports/neglect.py says what it finds and what it mistakes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +122,40 @@ def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules
     if _high(correlation) < line:
         reasons.append(f"outvoted: {follows}")
     return f"{'; '.join(reasons)}; {percent(found['punished'])} of improvements got the lower advantage{moved}"
+
+
+def advice(
+    j: int,
+    names: Sequence[str],
+    rule: str,
+    spreads: Array,
+    correlations: Sequence[Sequence[float | None]],
+    sums_raw: bool,
+) -> str:
+    """Say what a neglected channel's neglect comes from, where that can be seen, and what there is against it.
+
+    Args:
+        j: which of the K channels.
+        names: K names.
+        rule: the sentence of its verdict.
+        spreads: (K,) standard deviations of rewards within groups.
+        correlations: (K, K) between channels, within groups.
+        sums_raw: whether raw rewards may have been summed.
+    """
+    widest = int(np.nanargmax(spreads)) if not np.isnan(spreads).all() else j
+    if sums_raw and "ignored" in rule and spreads[widest] > 4 * spreads[j] > 0:
+        times_smaller = spreads[widest] / spreads[j]
+        return (
+            f"its spread within groups is {times_smaller:.0f} times smaller than that of {names[widest]!r}: raise its "
+            "weight, or use a rule that puts rewards on one scale (gdpo, lift, rvpo)"
+        )
+    opposed = sorted((c, names[i]) for i, c in enumerate(correlations[j]) if i != j and c is not None and c < -0.05)
+    if "outvoted" in rule and opposed:
+        told = ", ".join(f"{name!r} ({c:+.2f})" for c, name in opposed[:2])
+        return (
+            f"opposed by {told}: raise its weight, or use a rule that lets none fall (lift) or guards the lowest (rvpo)"
+        )
+    return ""
 
 
 def _moved(found: Mapping[str, Estimate]) -> str:

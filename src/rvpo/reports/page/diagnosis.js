@@ -49,6 +49,19 @@ const DiagnosisView = (() => {
     return [first, ...others].join(" ");
   }
 
+  /** "format is neglected in 4 of 15 runs, safety in 1." */
+  function acrossRuns(runs) {
+    const times = new Map();
+    for (const run of runs)
+      for (const name of withVerdict(bySeverity(record(run.diagnosis)), "neglected"))
+        times.set(name, (times.get(name) || 0) + 1);
+    const ranked = [...times].sort((a, b) => b[1] - a[1]);
+    if (!ranked.length) return `No channel is neglected in any of ${plural(runs.length, "run")}.`;
+    const [[name, most], ...others] = ranked;
+    const rest = others.slice(0, 4).map(([other, n]) => `, ${other} in ${n}`);
+    return `${name} is neglected in ${most} of ${plural(runs.length, "run")}${rest.join("")}.`;
+  }
+
   function lowest(channels, field) {
     return channels
       .filter((channel) => isNumber(record(channel[field]).value))
@@ -57,7 +70,6 @@ const DiagnosisView = (() => {
 
   function tiles(diagnosis, channels) {
     const least = lowest(channels, "correlation");
-    const worst = lowest(channels, "mean");
     const missing = channels.map((channel) => channel.missing).filter(isNumber);
     const all = [
       ["Steps", count(diagnosis.steps), ""],
@@ -68,7 +80,6 @@ const DiagnosisView = (() => {
         least ? number(least.correlation.value) : "–",
         least ? text(least.name) : "no correlation is known",
       ],
-      ["Lowest mean", worst ? number(worst.mean.value) : "–", worst ? text(worst.name) : "no mean is known"],
       [
         "Not scored",
         missing.length ? percent(missing.reduce((a, b) => a + b, 0) / missing.length) : "–",
@@ -120,6 +131,7 @@ const DiagnosisView = (() => {
         names(neglected) || "–",
       ];
     });
+    byId("runs-summary").textContent = acrossRuns(runs);
     Dom.fillTable(byId("runs-table"), "All runs", ["Run", "Method", "Steps", "Neglected", "Which"], rows);
   }
 
