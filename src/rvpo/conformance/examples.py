@@ -6,7 +6,6 @@ Every reward is a multiple of 1/64, so that sums are exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -97,8 +96,3 @@ def _group(size: int, channels: int, kinds: Sequence[str], seed: int, generator:
                 column = (column - column.mean()) / column.std().clamp(min=0.1) + 0.5
         columns.append(on_grid(column[torch.randperm(size, generator=generator)]).clamp(-3, 3))
     return torch.stack(columns, 1)
-
-
-def at_precision(examples: Sequence[Example], dtype: torch.dtype) -> list[Example]:
-    """Return the batches in another floating point type."""
-    return [replace(example, rewards=example.rewards.to(dtype)) for example in examples]

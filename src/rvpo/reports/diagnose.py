@@ -13,7 +13,7 @@ from torch import Tensor
 from rvpo.core import AdvantageConfig
 from rvpo.errors import ConfigError, DataError
 from rvpo.reports import verdicts
-from rvpo.reports.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
+from rvpo.reports.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, or_none
 from rvpo.reports.estimates import EVIDENCE, LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
 from rvpo.reports.group_sums import SLOT
 from rvpo.reports.records import Run
@@ -216,7 +216,7 @@ def _correlations(products: Array) -> tuple[tuple[float | None, ...], ...]:
     both, first, second = np.moveaxis(products, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         c = both / np.sqrt(first * second)
-    return tuple(tuple(_or_none(x) for x in row) for row in c)
+    return tuple(tuple(or_none(x) for x in row) for row in c)
 
 
 def _curves(run: Run, sums: Sums) -> Curves:
@@ -227,7 +227,7 @@ def _curves(run: Run, sums: Sums) -> Curves:
         found["missing"] = 1 - sums.points[..., SLOT["scored"]] / cells
 
     def by_channel(name: str) -> dict[str, tuple[float | None, ...]]:
-        return {channel: tuple(map(_or_none, found[name][:, j])) for j, channel in enumerate(run.channels)}
+        return {channel: tuple(map(or_none, found[name][:, j])) for j, channel in enumerate(run.channels)}
 
     return Curves(
         steps=sums.point_steps,
@@ -237,7 +237,3 @@ def _curves(run: Run, sums: Sums) -> Curves:
         live=by_channel("live_share"),
         missing=by_channel("missing"),
     )
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

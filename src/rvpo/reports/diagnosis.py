@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+def or_none(value: float) -> float | None:
+    """Return a number, None where it is not finite: JSON has no others."""
+    return float(value) if math.isfinite(value) else None
+
 
 VERDICTS = ("neglected", "noisy", "unclear", "dead", "saturated", "healthy")
 """In order of how much they want a look."""

@@ -64,7 +64,6 @@ VALUES: Mapping[str, Callable[[Array], Array]] = {
     "correlation": _correlation,
     "fair": _fair,
     "punished": _ratio("punished", "compared"),
-    "rewarded": _ratio("rewarded", "compared"),
     "responsibility": _ratio("responsibility", "signal"),
     "bottleneck": _ratio("bottleneck", "signal"),
     "ceiling": _ratio("late_top", "late_scored"),

@@ -33,8 +33,7 @@ SLOTS = (
     "aa",
     "zz",
     "company",  # live channels of a completion, itself included, summed over completions where it is live
-    "rewarded",  # pairs of a group in which the better one got the higher advantage
-    "punished",
+    "punished",  # pairs of a group in which the better one got the lower advantage
     "compared",
     "signal",  # completions with any live channel
     "responsibility",
@@ -101,7 +100,7 @@ def pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor)
     start = (size.cumsum(0) - size)[groups.index[order]]
     place, width = torch.arange(len(order)) - start, size[groups.index[order]]
     r, a, alive = rewards[order].masked_fill(~live[order], torch.nan), advantages[order], live[order]
-    sums = {name: torch.zeros_like(r) for name in ("rewarded", "punished", "compared")}
+    sums = {name: torch.zeros_like(r) for name in ("punished", "compared")}
     for shift in range(1, min(int(size.max()) // 2, SHIFTS) + 1):
         partner = start + (place + shift) % width
         counted = (2 * shift < width) | ((2 * shift == width) & (place < shift))
@@ -109,7 +108,6 @@ def pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor)
         higher = a - a[partner]
         known = (counted & ~higher.isnan())[:, None] & alive & ~better.isnan() & (better != 0)
         direction = better.sign() * (higher.sign() * (higher.abs() > SAME))[:, None]
-        sums["rewarded"] += known & (direction > 0)
         sums["punished"] += known & (direction < 0)
         sums["compared"] += known
     ordered = Groups(groups.index[order], groups.count)

@@ -26,6 +26,7 @@ from rvpo.core.normalize import whiten_by_token
 from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError, RewardError
 from rvpo.reports.diagnose import describe
+from rvpo.reports.diagnosis import or_none
 from rvpo.reports.group_sums import SAME
 from rvpo.reports.records import Batch, Run
 from rvpo.reports.sums import aggregated, one_thread
@@ -280,8 +281,8 @@ class _Followed:
             self._flips / self._compared if self._compared else None,
             self._rank / self._ranked if self._ranked else None,
             self._effective / self._signal if self._signal else None,
-            dict(zip(names, map(_or_none, influence), strict=True)),
-            dict(zip(names, map(_or_none, responsibility), strict=True)),
+            dict(zip(names, map(or_none, influence), strict=True)),
+            dict(zip(names, map(or_none, responsibility), strict=True)),
             self.largest,
         )
 
@@ -316,7 +317,3 @@ def _ranks(x: Tensor, groups: Groups) -> Tensor:
     ranks = np.empty(len(value))
     ranks[order] = ((starts + ends - 1) / 2)[run]
     return torch.from_numpy(ranks)
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

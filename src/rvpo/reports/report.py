@@ -14,9 +14,9 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.diagnostics import bottlenecks
 from rvpo.errors import RewardError
 from rvpo.reports.compare_tables import tests
-from rvpo.reports.comparison import WORST, Comparison
+from rvpo.reports.comparison import Comparison
 from rvpo.reports.diagnose import diagnose
-from rvpo.reports.diagnosis import Diagnosis
+from rvpo.reports.diagnosis import Diagnosis, or_none
 from rvpo.reports.page import render
 from rvpo.reports.records import Batch, Run
 from rvpo.reports.replay import DEFAULT, Replay, parse_method, replay
@@ -118,12 +118,11 @@ def _comparison(told: Comparison) -> dict[str, Any]:
     """Return what the page shows of a comparison: curves by method, and the tests of two measures."""
     groups = {}
     for group in told.groups:
-        worst = {WORST: group.worst_curve} if group.worst_curve else {}
         groups[group.name] = {
             "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
             "curves": {
                 name: {"steps": told.steps, "mean": band.mean, "low": band.low, "high": band.high}
-                for name, band in {**worst, **group.curves}.items()
+                for name, band in group.bands().items()
             },
         }
     tables = {words: tests(told, measure) for measure, words in TESTED.items()}
@@ -188,9 +187,9 @@ def _cells(run: Run, batch: Batch, i: int, k: float) -> list[dict[str, Any]]:
             "channel": run.channels[int(channel[i, j])],
             "criterion": None,
             "text": None,
-            "reward": _number(result.rewards[i, j]),
-            "z": _number(result.z[i, j]),
-            "responsibility": _number(result.responsibilities[i, j]),
+            "reward": or_none(result.rewards[i, j]),
+            "z": or_none(result.z[i, j]),
+            "responsibility": or_none(result.responsibilities[i, j]),
             "reason": None,
             "detail": None,
         }
@@ -242,11 +241,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [_rounded(inner) for inner in value]
     return value
-
-
-def _number(x: Any) -> float | None:
-    value = float(x)
-    return None if value != value else value
 
 
 def _readable(text: str) -> str:
