@@ -187,9 +187,9 @@ def _cells(run: Run, batch: Batch, i: int, k: float) -> list[dict[str, Any]]:
             "channel": run.channels[int(channel[i, j])],
             "criterion": None,
             "text": None,
-            "reward": or_none(result.rewards[i, j]),
-            "z": or_none(result.z[i, j]),
-            "responsibility": or_none(result.responsibilities[i, j]),
+            "reward": or_none(result.rewards[i, j].item()),
+            "z": or_none(result.z[i, j].item()),
+            "responsibility": or_none(result.responsibilities[i, j].item()),
             "reason": None,
             "detail": None,
         }
