@@ -262,3 +262,6 @@ def main(job: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     main(json.loads(Path(sys.argv[1]).read_text()))
+    if torch.distributed.is_initialized():
+        # Else the interpreter may end while gloo's threads still run, and abort after all is done.
+        torch.distributed.destroy_process_group()
