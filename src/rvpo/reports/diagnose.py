@@ -59,33 +59,9 @@ def diagnose(
             "another method"
         )
     sums = Sums(run, k, assumed)
-    logged, done, monitored = False, -1, np.ones(len(run.channels), dtype=bool)
-    with one_thread():
-        for batch in run.batches(texts):
-            sums.add(batch)
-            logged = logged or batch.advantages is not None
-            _note_weights(monitored, batch.weights, batch.channel)
-            if progress is not None and batch.step != done:
-                done = batch.step
-                progress(1)
-    if sums.groups == sums.completions:
-        raise DataError(
-            f"{run.path} has {sums.completions} completions in as many groups, allowed are several a group: "
-            "name the column that says which belong together (--group), or their number (--group-size)"
-        )
+    logged, monitored = _count(run, sums, texts, progress)
     total = sums.blocks.sum(0)
-    draws = resampled(sums.blocks, resamples, seed)
-    alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
-    drawn_pulls = resampled_pulls(sums.pairs, alive, resamples, seed)
-    if draws is not None:
-        draws["pull"] = np.full_like(draws["mean"], np.nan) if drawn_pulls is None else drawn_pulls
-    groups = int((sums.blocks[..., SLOT["cells"]].sum(1) > 0).sum())
-    few = np.any([total[:, SLOT[slot]] < least for slot, least in EVIDENCE.items()], axis=0)
-    if draws is not None:
-        draws["reliability"][:, few] = np.nan
-    moved = pulls(sums.pairs.sum(0), alive) if sums.known else np.full(len(run.channels), np.nan)
-    found = estimates(total, draws, groups, level, {"pull": moved})
-    found["reliability"] = [Estimate(None) if few[j] else e for j, e in enumerate(found["reliability"])]
+    found, draws = _estimated(run, sums, total, level, resamples, seed)
     best = np.array(
         [verdicts.at_its_best(sums.top[j], sums.low[j], run.ranges.get(n)) for j, n in enumerate(run.channels)]
     )
@@ -137,6 +113,47 @@ def describe(config: AdvantageConfig) -> str:
         if value != getattr(config.rule, name):
             told.append(f"{name}={value}")
     return " ".join([config.method, *told])
+
+
+def _count(run: Run, sums: Sums, texts: bool, progress: Callable[[int], None] | None) -> tuple[bool, NDArray[np.bool_]]:
+    """Read the run into its sums; return whether it logged advantages, and (K,) which channels never count.
+
+    Raises:
+        DataError: no two completions answer one prompt.
+    """
+    logged, done, monitored = False, -1, np.ones(len(run.channels), dtype=bool)
+    with one_thread():
+        for batch in run.batches(texts):
+            sums.add(batch)
+            logged = logged or batch.advantages is not None
+            _note_weights(monitored, batch.weights, batch.channel)
+            if progress is not None and batch.step != done:
+                done = batch.step
+                progress(1)
+    if sums.groups == sums.completions:
+        raise DataError(
+            f"{run.path} has {sums.completions} completions in as many groups, allowed are several a group: "
+            "name the column that says which belong together (--group), or their number (--group-size)"
+        )
+    return logged, monitored
+
+
+def _estimated(
+    run: Run, sums: Sums, total: Array, level: float, resamples: int, seed: int
+) -> tuple[dict[str, list[Estimate]], dict[str, Array] | None]:
+    """Return each statistic of each channel with its interval, and the draws that gave these."""
+    draws = resampled(sums.blocks, resamples, seed)
+    alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+    drawn_pulls = resampled_pulls(sums.pairs, alive, resamples, seed)
+    few = np.any([total[:, SLOT[slot]] < least for slot, least in EVIDENCE.items()], axis=0)
+    if draws is not None:
+        draws["pull"] = np.full_like(draws["mean"], np.nan) if drawn_pulls is None else drawn_pulls
+        draws["reliability"][:, few] = np.nan
+    groups = int((sums.blocks[..., SLOT["cells"]].sum(1) > 0).sum())
+    moved = pulls(sums.pairs.sum(0), alive) if sums.known else np.full(len(run.channels), np.nan)
+    found = estimates(total, draws, groups, level, {"pull": moved})
+    found["reliability"] = [Estimate(None) if few[j] else e for j, e in enumerate(found["reliability"])]
+    return found, draws
 
 
 def _default(option: Field[Any]) -> Any:

@@ -87,6 +87,7 @@ def report(
     found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
     replays = [_replayed(run, assumed) for run in runs]
     each = max(4, SAMPLES // len(runs))
+    drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
     points = max(20, min(300, NUMBERS // sum(5 * len(run.channels) for run in runs)))
     while True:
         data = {
@@ -100,9 +101,9 @@ def report(
                     "path": str(run.path),
                     "diagnosis": _thinned(diagnosis, points),
                     "replay": told,
-                    "samples": samples(run, each, k) if each else [],
+                    "samples": _some(chosen, each),
                 }
-                for run, diagnosis, told in zip(runs, found, replays, strict=True)
+                for run, diagnosis, told, chosen in zip(runs, found, replays, drawn, strict=True)
             ],
             "comparison": comparison and _comparison(comparison),
             "presets": PRESETS,
@@ -112,6 +113,11 @@ def report(
         if len(text.encode("utf-8", "replace")) <= limit or (not each and points <= 20):
             return text
         each, points = (each // 4, points) if each else (0, points // 2)
+
+
+def _some(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return at most ``count`` of them, from all over."""
+    return [samples[i * len(samples) // count] for i in range(count)] if count < len(samples) else list(samples)
 
 
 def _comparison(told: Comparison) -> dict[str, Any]:
