@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import compute_gdpo_outcome_advantage
 
-from rvpo.engines.aggregator import Aggregator
 from rvpo.engines.verl.estimator import estimate, handing_over
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rows import Sessions, read_channels
+from rvpo.step.aggregator import Aggregator
 
 LENGTH, GENERATIONS = 1024, 8
 

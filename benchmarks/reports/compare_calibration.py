@@ -25,10 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rvpo.reports.compare import compare
-from rvpo.reports.comparison import MEASURES, Comparison
-from rvpo.reports.curves import RunCurves
-from rvpo.tables import markdown
+from rvpo.compare.comparison import MEASURES, Comparison
+from rvpo.compare.curves import RunCurves
+from rvpo.compare.trainings import compare
+from rvpo.text.tables import markdown
 
 STEPS = 60
 RUNS = (3, 5, 8)

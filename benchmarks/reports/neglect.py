@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 import torch
 
 import rvpo
-from rvpo.reports.diagnose import diagnose
-from rvpo.reports.opening import open_run
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.logs.open import open_run
 
 WAYS = {
     "weight": (0.0, 0.05, 0.1, 0.25, 0.5),

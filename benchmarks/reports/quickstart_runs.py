@@ -16,12 +16,12 @@ from pathlib import Path
 
 from transformers import PrinterCallback
 
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.logs.open import open_run
 from rvpo.quickstart.cells import GDPO, LIFT, MOSTLY_MET, RVPO_K1, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.task import FORMAT, REWARDS
 from rvpo.quickstart.train import _arguments, _requests
-from rvpo.reports.diagnose import diagnose
-from rvpo.reports.opening import open_run
 from rvpo.trl import RVPOTrainer
 
 

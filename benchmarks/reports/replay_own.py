@@ -18,12 +18,12 @@ import trl
 from transformers import PrinterCallback
 
 from rvpo.core.config import METHODS
+from rvpo.diagnose.replay import replay
+from rvpo.logs.open import open_run
 from rvpo.quickstart.cells import MOSTLY_MET, Method, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.task import REWARDS
 from rvpo.quickstart.train import _arguments, _requests
-from rvpo.reports.opening import open_run
-from rvpo.reports.replay import replay
 from rvpo.trl import RVPOTrainer
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 CHANNELS, STEP, GROUP = 17, 1000, 8
 CHILD = """
 import json, resource, sys, time
-from rvpo.reports.diagnose import diagnose
-from rvpo.reports.opening import open_run
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.logs.open import open_run
 import torch
 start = time.perf_counter()
 told = {}

@@ -14,7 +14,7 @@ __all__ = ["BenchmarkCallback", "RVPOConfig", "RVPOTrainer"]
 def __getattr__(name: str) -> Any:
     """Load ``BenchmarkCallback`` when it is asked for: it needs the extra ``eval``, the trainer does not."""
     if name == "BenchmarkCallback":
-        from rvpo.doctor import needs_extra
+        from rvpo.extras import needs_extra
 
         with needs_extra("eval", "evaluations"):
             from rvpo.engines.trl.evaluation import BenchmarkCallback

@@ -116,7 +116,7 @@ def open_url(browser: Browser) -> Iterator[Callable[..., Opened]]:
 @pytest.fixture
 def open_report(open_url: Callable[..., Opened], tmp_path: Path) -> Callable[..., Opened]:
     """Return ``open_report(data, width=1280, ...)``: the page of these data, from the disk."""
-    from rvpo.reports.page import render
+    from rvpo.page import render
 
     def build(data: Mapping[str, Any], **look: Any) -> Opened:
         path = tmp_path / "report.html"

@@ -12,7 +12,7 @@ import pytest
 
 from browser.conftest import Opened
 from browser.report_data import report, run
-from rvpo.reports.page import render
+from rvpo.page import render
 
 Open = Callable[..., Opened]
 EVERY_MS = 5000

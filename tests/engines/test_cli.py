@@ -14,7 +14,7 @@ from tiny_run import ON_CPU
 from typer.testing import CliRunner
 
 import rvpo
-from rvpo.cli import app, main
+from rvpo.cli.app import app, main
 
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
@@ -57,7 +57,7 @@ def test_help_waits_for_nothing_heavy():
     code = """
 import sys
 from typer.testing import CliRunner
-from rvpo.cli import app
+from rvpo.cli.app import app
 assert all(CliRunner().invoke(app, [*name, "--help"]).exit_code == 0 for name in ([], ["train"], ["quickstart"]))
 print(sorted({"torch", "numpy", "trl", "transformers", "datasets", "yaml"} & set(sys.modules)))
 """

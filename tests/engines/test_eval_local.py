@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tiny_model_d
 
     def start(out: str) -> subprocess.Popen[bytes]:
         options = ["--data", str(data), "--out", str(tmp_path / out), "--batch-size", "2", "--temperature", "1"]
-        line = [sys.executable, "-c", "from rvpo.cli import main; main()", "eval", "toolcall", str(tiny_model_dir)]
+        line = [sys.executable, "-c", "from rvpo.cli.app import main; main()", "eval", "toolcall", str(tiny_model_dir)]
         line += [*options, "--max-tokens", "24"]
         return subprocess.Popen(line, env=os.environ | ON_CPU, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 

@@ -16,9 +16,9 @@ import trl
 from tiny_run import G, Scripted, even, from_table, high, make_trainer, prompts, rubric_prompts
 
 from rvpo.core.config import METHODS
-from rvpo.reports.diagnose import diagnose
-from rvpo.reports.opening import open_run
-from rvpo.reports.replay import parse_method, replay
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.diagnose.replay import parse_method, replay
+from rvpo.logs.open import open_run
 from rvpo.rewards.rubric import RubricReward
 
 STEPS, ROWS, M = 4, 4 * G, 3

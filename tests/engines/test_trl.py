@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, HfArgumentParser
 from trl import GRPOConfig, GRPOTrainer
 
 import rvpo
-from rvpo.core.diagnostics import CHANNEL_METRICS
+from rvpo.core.metrics import CHANNEL_METRICS
 from rvpo.errors import ConfigError, EngineError, RewardError
 from rvpo.trl import RVPOConfig, RVPOTrainer
 

@@ -22,10 +22,10 @@ import torch
 from test_run import metrics, write_inputs
 from tiny_run import make_trainer, parameters, steps, two_processes
 
+from rvpo.compare.benchmarks import compare
 from rvpo.engines.trl.evaluation import summary, told
 from rvpo.engines.trl.run import train
 from rvpo.errors import ConfigError, EngineError, JudgeError
-from rvpo.evals.compare import compare
 from rvpo.evals.items import Generation, Item, Reply, Scored
 from rvpo.evals.local import LocalPolicy
 from rvpo.recipe import load_recipe

@@ -369,7 +369,7 @@ def test_malformed_rubrics_are_found_before_training(make: Callable):
 
 
 def test_a_group_has_one_rubric():
-    from rvpo.core.channels import Family, Score, assemble
+    from rvpo.core.ragged import Family, Score, assemble
 
     rows = [[Score("a", 1.0)], [Score("b", 1.0)]]
     with pytest.raises(RewardError, match="completions 0 and 1 answer one prompt, but have other channels"):

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from rvpo.cli import app
+from rvpo.cli.app import app
 from rvpo.data import load_prompts
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.data import SCHEMA, write_parquet

@@ -21,7 +21,7 @@ from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from fault_server import FaultServer, degree
-from rvpo.core.channels import Score
+from rvpo.core.ragged import Score
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.rewards import check_rewards, compute_score, read_rewards
 from rvpo.engines.verl.rows import read_channels

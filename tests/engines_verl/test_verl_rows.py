@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import rvpo
-from rvpo.core.channels import Score
+from rvpo.core.ragged import Score
 from rvpo.engines.verl.rows import Sessions, read_channels
 from rvpo.errors import EngineError, RewardError
 

@@ -14,8 +14,8 @@ from rig.run import GENERATIONS, PROMPTS, Run, rubrics, tensor, train
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
-from rvpo.reports.opening import open_run
-from rvpo.reports.replay import replay
+from rvpo.diagnose.replay import replay
+from rvpo.logs.open import open_run
 
 
 @pytest.fixture(scope="module")

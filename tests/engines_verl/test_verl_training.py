@@ -15,9 +15,9 @@ from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, tensor, trai
 
 import rvpo
 from rvpo.core import Schedule
-from rvpo.reports.diagnose import diagnose
-from rvpo.reports.opening import open_run
-from rvpo.reports.replay import replay
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.diagnose.replay import replay
+from rvpo.logs.open import open_run
 
 TWO_CHANNELS = "+algorithm.rvpo.reward_keys=[vowels,brief]"
 ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo", "+algorithm.rvpo={k: 0.5, k_schedule: linear, k_final: 2.0}"]

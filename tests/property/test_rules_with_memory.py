@@ -16,8 +16,8 @@ from torch import Tensor
 import rvpo
 from reference import remembering
 from rvpo.core import AdvantageConfig, Channels, compute
+from rvpo.core.channels import Running
 from rvpo.core.config import METHODS
-from rvpo.core.run_channels import Running
 
 examples = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from rvpo.core import AdvantageConfig
-from rvpo.core.channels import Family, Score
 from rvpo.core.normalize import whiten_by_token
-from rvpo.engines.aggregator import Aggregator
-from rvpo.engines.options import AggregationOptions
-from rvpo.engines.records import ChannelTable
+from rvpo.core.ragged import Family, Score
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.diagnose.replay import replay
 from rvpo.errors import DataError
-from rvpo.reports.diagnose import diagnose
-from rvpo.reports.opening import open_run
-from rvpo.reports.replay import replay
+from rvpo.logs.open import open_run
+from rvpo.logs.writer import ChannelTable
+from rvpo.step.aggregator import Aggregator
+from rvpo.step.options import AggregationOptions
 
 NAMES, WEIGHTS = ["length", "rubric"], {"length": 0.5, "rubric": 2.0}
 

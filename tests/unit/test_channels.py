@@ -9,7 +9,7 @@ import torch
 
 import rvpo
 from reference import reference
-from rvpo.core.channels import Family, Score, assemble
+from rvpo.core.ragged import Family, Score, assemble
 from rvpo.errors import RewardError
 
 NAN = math.nan

@@ -20,8 +20,8 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
+from rvpo.cli.check import check as command
 from rvpo.conformance import show
-from rvpo.conformance.command import check as command
 from rvpo.conformance.processes import compare
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED
 from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, check, examine

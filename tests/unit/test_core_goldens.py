@@ -22,7 +22,7 @@ from torch import Tensor
 
 import rvpo
 from rvpo import AdvantageConfig, Schedule, schedules
-from rvpo.core.diagnostics import CHANNEL_METRICS
+from rvpo.core.metrics import CHANNEL_METRICS
 from rvpo.errors import ConfigError, RewardError, RVPOError
 
 A = [0.0, 1.0, 2.0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rvpo
-from rvpo import doctor
+from rvpo import extras as doctor
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

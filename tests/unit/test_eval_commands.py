@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from rvpo.cli import eval as commands
+from rvpo.cli.eval import _folder, app
 from rvpo.errors import ConfigError
-from rvpo.evals import commands
 from rvpo.evals.build import BENCHMARKS, generation_of, load_benchmark
-from rvpo.evals.commands import _folder, app
 from rvpo.evals.toolcall import ToolCall
 
 REQUIRED: dict[str, dict[str, Any]] = {

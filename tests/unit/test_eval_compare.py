@@ -15,8 +15,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from rvpo import statistics as st
+from rvpo.compare.benchmarks import Row, compare
 from rvpo.errors import ConfigError, DataError
-from rvpo.evals.compare import Row, compare
 
 Table = Mapping[str, Sequence[float | None]]
 SETTINGS = {"data": "sha256:1", "judge": {"model": "grader", "temperature": 0.0}}

@@ -19,8 +19,8 @@ import pytest
 
 import rvpo
 from fault_server import FaultServer
+from rvpo.cli.eval import _mapping
 from rvpo.errors import ConfigError, ModelError
-from rvpo.evals.commands import _mapping
 from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
 from rvpo.evals.models import load_policy
@@ -136,7 +136,7 @@ def test_in_flight_is_bounded():
 
 
 def command(url: str, model: str, data: Path, out: Path) -> list[str]:
-    line = "from rvpo.cli import main; main()"
+    line = "from rvpo.cli.app import main; main()"
     return [
         sys.executable, "-c", line, "eval", "toolcall", f"{url}#{model}", "--data", str(data), "--out", str(out),
         "--concurrency", "2",
@@ -208,7 +208,7 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 sys.argv[1:] = {words!r}
-from rvpo.cli import main
+from rvpo.cli.app import main
 main()
 """
     environment = os.environ | {"PYTHONPATH": str(Path(rvpo.__file__).parents[1])}

@@ -14,6 +14,32 @@ import pytest
 import rvpo
 
 PACKAGE = Path(rvpo.__file__).parent
+# From the ground up: a room imports only from rooms that stand before it.
+ROOMS = (
+    "errors",
+    "text",
+    "files",
+    "statistics",
+    "core",
+    "step",
+    "rewards",
+    "data",
+    "recipe",
+    "extras",
+    "logs",
+    "judges",
+    "conformance",
+    "diagnose",
+    "evals",
+    "compare",
+    "page",
+    "engines",
+    "trl",
+    "verl",
+    "quickstart",
+    "cli",
+    "__main__",
+)
 ENGINES = ("trl", "transformers", "verl", "ray", "datasets", "accelerate", "peft", "vllm")
 
 
@@ -78,7 +104,7 @@ def test_importing_the_core_adds_only_rvpo_to_torch():
 import sys
 import torch
 before = set(sys.modules)
-import rvpo.core, rvpo.core.diagnostics, rvpo.core.schedules
+import rvpo.core, rvpo.core.metrics, rvpo.core.schedules
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(loaded - set(sys.stdlib_module_names)))
 """
@@ -93,12 +119,32 @@ def test_core_imports_only_torch_and_the_standard_library(path: Path):
         assert own or top == "torch" or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["core", "rewards", "data", "judges", "evals", "reports", "conformance"])
-def test_lower_layers_know_no_engine(folder: str):
-    for path in files(folder):
+def room(name: str) -> str | None:
+    """Return the room of a dotted name of ours, None for names of others and for ``rvpo`` itself."""
+    first, _, rest = name.partition(".")
+    return rest.partition(".")[0] if first == "rvpo" and rest.partition(".")[0] in ROOMS else None
+
+
+def test_every_room_has_its_floor():
+    here = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert here - {"__init__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("place", ROOMS)
+def test_a_room_imports_only_from_rooms_below_it(place: str):
+    below = ROOMS[: ROOMS.index(place) + 1]
+    own = files(place) if (PACKAGE / place).is_dir() else [PACKAGE / f"{place}.py"]
+    for path in own:
         for name, line in imports(path):
-            assert not name.startswith(("rvpo.engines", "rvpo.trl")), f"{path}:{line} imports {name}"
-            assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm"), f"{path}:{line} imports {name}"
+            assert room(name) in (None, *below), f"{path}:{line} imports {name}, which lies above {place}"
+
+
+def test_typer_is_imported_by_the_command_line_alone():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.is_relative_to(PACKAGE / "cli"):
+            continue
+        for name, line in imports(path):
+            assert name.partition(".")[0] not in ("typer", "click"), f"{path}:{line} imports {name}"
 
 
 def test_only_judges_have_a_network():
@@ -106,7 +152,7 @@ def test_only_judges_have_a_network():
     for path in sorted(PACKAGE.rglob("*.py")):
         if "judges" in path.relative_to(PACKAGE).parts:
             continue
-        if path == PACKAGE / "reports" / "live.py":
+        if path == PACKAGE / "page" / "live.py":
             assert {name for name, _ in imports(path) if name.startswith(("http", "socket"))} == {
                 "http.server.BaseHTTPRequestHandler",
                 "http.server.ThreadingHTTPServer",
@@ -121,7 +167,7 @@ def test_only_judges_have_a_network():
 def test_the_command_line_loads_nothing_of_an_evaluation():
     code = """
 import sys
-import rvpo.cli
+import rvpo.cli.app
 heavy = ("torch", "numpy", "scipy", "pyarrow", "transformers", "inspect_ai", "bfcl_eval", "openai")
 print([name for name in heavy if name in sys.modules])
 """

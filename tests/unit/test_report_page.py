@@ -16,9 +16,9 @@ import pytest
 
 from browser import rule_cases
 from browser.report_data import HOSTILE, hostile, report, run
+from rvpo import page
 from rvpo.errors import ConfigError, DataError
-from rvpo.reports import page
-from rvpo.reports.page.build import SCRIPTS, embed
+from rvpo.page.build import SCRIPTS, embed
 
 pytest.importorskip("plotly", reason="the extra report is not installed")
 FOLDER = Path(page.__file__).parent
@@ -96,7 +96,7 @@ def test_another_schema_is_refused(schema: str | None):
 
 
 def test_without_plotly_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    from rvpo.reports.page import build
+    from rvpo.page import build
 
     build._plotly.cache_clear()
     monkeypatch.setitem(sys.modules, "plotly.offline", None)

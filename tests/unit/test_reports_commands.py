@@ -18,11 +18,11 @@ import torch
 from typer.testing import CliRunner
 
 import rvpo
-from rvpo.cli import app
+from rvpo.cli.app import app
 from rvpo.errors import ConfigError
-from rvpo.reports.live import LivePage, server
-from rvpo.reports.opening import open_run
-from rvpo.reports.report import report, samples
+from rvpo.logs.open import open_run
+from rvpo.page.live import LivePage, server
+from rvpo.page.report import report, samples
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 

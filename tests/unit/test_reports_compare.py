@@ -22,18 +22,18 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from rvpo import statistics as st
+from rvpo.cli.compare import compare as command
+from rvpo.compare import tables as compare_tables
+from rvpo.compare.comparison import MEASURES, Comparison, Row
+from rvpo.compare.curves import RunCurves, lowest, measures, read_curves, scales, shares, smoothed, windows
+from rvpo.compare.run_groups import Groups, find_runs, group_runs
+from rvpo.compare.run_origins import split_seed
+from rvpo.compare.trainings import compare
 from rvpo.core import AdvantageConfig
 from rvpo.errors import ConfigError, DataError
-from rvpo.reports import compare_tables
-from rvpo.reports.compare import compare
-from rvpo.reports.compare_command import compare as command
-from rvpo.reports.comparison import MEASURES, Comparison, Row
-from rvpo.reports.curves import RunCurves, lowest, measures, read_curves, scales, shares, smoothed, windows
-from rvpo.reports.opening import open_run
-from rvpo.reports.records import Columns
-from rvpo.reports.run_groups import Groups, find_runs, group_runs
-from rvpo.reports.run_origins import split_seed
-from rvpo.reports.schema import METADATA
+from rvpo.logs.open import open_run
+from rvpo.logs.run import Columns
+from rvpo.logs.schema import METADATA
 
 NAN = math.nan
 

@@ -17,13 +17,13 @@ import torch
 
 import rvpo
 from rvpo.core import AdvantageConfig, compute
+from rvpo.diagnose import sums
+from rvpo.diagnose.diagnose import describe, diagnose
+from rvpo.diagnose.diagnosis import Diagnosis
+from rvpo.diagnose.text import diagnosis_text
 from rvpo.errors import ConfigError, DataError
-from rvpo.reports import sums
-from rvpo.reports.diagnose import describe, diagnose
-from rvpo.reports.diagnosis import Diagnosis
-from rvpo.reports.opening import open_run
-from rvpo.reports.records import Run
-from rvpo.reports.terminal import diagnosis_text
+from rvpo.logs.open import open_run
+from rvpo.logs.run import Run
 
 
 def make(

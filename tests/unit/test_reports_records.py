@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rvpo.errors import ConfigError, DataError
-from rvpo.reports.opening import open_run
-from rvpo.reports.records import Batch, Columns, Run, with_weights
-from rvpo.reports.schema import METADATA, SCHEMA
+from rvpo.logs.open import open_run
+from rvpo.logs.run import Batch, Columns, Run, with_weights
+from rvpo.logs.schema import METADATA, SCHEMA
 
 
 def write(path: Path, **columns: list) -> Path:

@@ -12,11 +12,11 @@ import torch
 from scipy import stats
 
 import rvpo
+from rvpo.diagnose.replay import DEFAULT, parse_method, parse_methods, replay, spearman
+from rvpo.diagnose.text import replay_text
 from rvpo.errors import ConfigError
-from rvpo.reports.opening import open_run
-from rvpo.reports.records import with_weights
-from rvpo.reports.replay import DEFAULT, parse_method, parse_methods, replay, spearman
-from rvpo.reports.terminal import replay_text
+from rvpo.logs.open import open_run
+from rvpo.logs.run import with_weights
 
 G = 5
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rvpo.core.channels import Score
+from rvpo.core.ragged import Score
 from rvpo.errors import ConfigError, DataError, JudgeError
 from rvpo.judges import EndpointJudge, MixedJudge, RuleJudge
 from rvpo.rewards.rubric import Criterion, Question, Rubric, RubricReward, Verdict

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Channels, compute
-from rvpo.core.channels import Family, Score, assemble
-from rvpo.core.run_channels import Running, check_ranges
+from rvpo.core.channels import Running, check_ranges
+from rvpo.core.ragged import Family, Score, assemble
 from rvpo.errors import ConfigError, RewardError
 
 NAN = math.nan

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 from typer.testing import CliRunner
 
-from rvpo.cli import app
+from rvpo.cli.app import app
 from rvpo.errors import ConfigError, DataError
 from rvpo.judges import MixedJudge, RuleJudge, scoring
 from rvpo.judges.scoring import COLUMNS, read_completions, summary

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rvpo.core.channels import Channels, Range, State
 from rvpo.core.config import AdvantageConfig
-from rvpo.core.diagnostics import Advantages
 from rvpo.core.groups import Groups
+from rvpo.core.metrics import Advantages
 from rvpo.core.normalize import GroupScores, group_zscore
 from rvpo.core.rules import Batch
-from rvpo.core.run_channels import Channels, Range, State
 from rvpo.core.trust import shrink
 from rvpo.errors import ConfigError, RewardError
 

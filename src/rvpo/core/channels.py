@@ -1,193 +1,203 @@
-"""Channels that differ from prompt to prompt, padded to one matrix: here and nowhere else.
+"""The named channels of a run, and what is remembered of them from batch to batch.
 
-A rubric gives one prompt 5 channels and the next one 17. A column therefore means something only within a group; what
-says whether it exists for a row at all is ``applies``, so padding is neither a missing reward nor a channel::
-
-    prompt a, 2 criteria  ->  | 1  0  .  |      applies | 1 1 0 |
-    prompt b, 3 criteria  ->  | 0  1  1  |              | 1 1 1 |
+Most rules look at one batch alone. Some follow the run: they need to know which cells of this batch belong to the same
+channel as those of the last one, on which scale the channel's rewards lie, and a running mean for each channel. That
+mean is the state, plain data of names and numbers, so that a checkpoint restores it to the last bit; and because every
+process sees the rewards of all of them, it is the same for any number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rvpo.core.groups import Groups
-from rvpo.core.run_channels import Channels, Range
-from rvpo.errors import RewardError
+from rvpo.errors import ConfigError, RewardError
 
+State = Mapping[str, Any]
+"""What a rule remembers: nested mappings and lists of numbers, as JSON holds them."""
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One completion on one channel of its prompt.
-
-    Attributes:
-        channel: its name, unique among the channels of the prompt.
-        value: the reward, or None where it could not be had.
-        weight: importance, >= 0; 0 is monitored and takes no part.
-        labels: names under which metrics pool it, such as a category.
-        reason: why it is missing.
-        judge: who decided it, where there are several.
-        text: what the channel asks for, and ``detail``, what its judge said: for the records only.
-    """
-
-    channel: str
-    value: float | None
-    weight: float = 1.0
-    labels: tuple[str, ...] = ()
-    reason: str | None = None
-    judge: str | None = None
-    text: str | None = None
-    detail: str | None = None
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class ChannelScores:
-    """What ``rvpo.core.compute`` takes, for N completions and M columns.
+class Channels:
+    """The K channels of a run, and where their cells lie in this batch.
 
     Attributes:
-        values: (N, M) rewards, NaN where missing and where no channel is.
-        weights: (N, M).
-        applies: (N, M) bool, False where no channel is.
-        cells: name -> (N, M) bool, which cells a metric of that name pools.
-        first_column: name of a family -> the column of its first channel.
-        channels: the channels of the run that the cells belong to: a function, or the first label of a score (its
-            family, where it has none), because a criterion of one prompt may never be seen again.
+        names: K names, unique.
+        index: (M,) or (N, M) int64, which channel a cell belongs to. Several cells of a row may belong to one, such as
+            the criteria of a rubric's category.
+        ranges: K pairs (lowest, highest) of what the channel's reward can be, or None where nobody said; that is then
+            taken for [0, 1], and a reward outside is an error as soon as a rule needs the scale.
     """
 
-    values: Tensor
-    weights: Tensor
-    applies: Tensor
-    cells: Mapping[str, Tensor]
-    first_column: Mapping[str, int]
-    channels: Channels
+    names: tuple[str, ...]
+    index: Tensor
+    ranges: tuple[Range | None, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse names that stand twice, and ranges or an index that do not fit them."""
+        if len(set(self.names)) < len(self.names) or len(self.ranges) != len(self.names):
+            raise ConfigError(
+                f"{len(self.names)} channels, {len(set(self.names))} different names and {len(self.ranges)} ranges: "
+                "each channel has its own name and one range (or None)"
+            )
+        if self.index.dtype != torch.int64 or not self.index.numel() or int(self.index.max()) >= len(self.names):
+            raise ConfigError(
+                f"index is a {self.index.dtype} tensor of shape {tuple(self.index.shape)} for {len(self.names)} "
+                "channels, allowed are int64 numbers of channels, one for each column or cell"
+            )
+
+    @classmethod
+    def columns(
+        cls, names: Sequence[str], ranges: Sequence[Range | None] | None = None, device: torch.device | None = None
+    ) -> Channels:
+        """One channel a column.
+
+        Raises:
+            ConfigError: a range is no pair of two numbers in ascending order, or there are not M of them.
+        """
+        ranges = check_ranges(ranges, len(names))
+        return cls(tuple(names), torch.arange(len(names), device=device), ranges)
+
+    def attained(self, rewards: Tensor) -> Tensor:
+        """Scale rewards (N, M) to [0, 1], NaN where missing: 0 at the channel's lowest, 1 at its highest.
+
+        A declared range clips what lies outside.
+
+        Raises:
+            RewardError: a reward lies outside [0, 1] and its channel has no declared range.
+        """
+        limits = [(0.0, 1.0) if limits is None else limits for limits in self.ranges]
+        table = torch.tensor(limits, dtype=rewards.dtype, device=rewards.device)
+        index = self.index.expand(rewards.shape)
+        low, high = table[index].unbind(-1)
+        attained = (rewards - low) / (high - low)
+        undeclared = torch.tensor([limits is None for limits in self.ranges], device=rewards.device)[index]
+        outside = undeclared & ((attained < 0) | (attained > 1))
+        if outside.any():
+            row, column = outside.nonzero()[0].tolist()
+            name = self.names[int(index[row, column])]
+            raise RewardError(
+                f"channel {name!r} has a reward of {rewards[row, column].item():g}, and no range was declared for it, "
+                "which stands for [0, 1]: this method compares how far channels are met, so declare the lowest and "
+                "the highest value that it can take (ranges)"
+            )
+        return attained.clamp(0, 1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
+        # A product with one-hot columns, because index_add is not deterministic on CUDA.
+        onehot = torch.nn.functional.one_hot(self.index, len(self.names)).to(x.dtype)
+        if self.index.ndim == 1:
+            return x @ onehot
+        return torch.einsum("nm,nmk->nk", x, onehot)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Average the cells of each channel over the batch, (N, M) with NaN = not counted -> (K,), NaN where none."""
+        counted = ~x.isnan()
+        return self.pool(x.masked_fill(~counted, 0.0)).sum(0) / self.pool(counted.to(x.dtype)).sum(0)
+
+    def spread(self, stat: Tensor) -> Tensor:
+        """Give every cell its channel's value, (K,) -> (M,) or (N, M)."""
+        return stat[self.index]
 
 
-@dataclass(frozen=True)
-class Family:
-    """The channels that one reward function gives each completion.
-
-    Attributes:
-        name: of the reward function; its channels are pooled under it, and under ``{name}/{label}``.
-        rows: N lists of scores, of different length; within a group all have the same channels.
-        only_monitored: the function's own scalar is the channel, and these scores take no part.
-    """
-
-    name: str
-    rows: Sequence[Sequence[Score]]
-    only_monitored: bool = False
-
-
-def assemble(
-    rewards: Tensor,
-    names: Sequence[str],
-    families: Sequence[Family],
-    *,
-    num_generations: int | None = None,
-    groups: Tensor | None = None,
-    weights: Tensor | Sequence[float] | None = None,
-    ranges: Sequence[Range | None] | None = None,
-) -> ChannelScores:
-    """Lay ordinary channels and families side by side.
-
-    Args:
-        rewards: (N, F) one column a reward function; that of a family is replaced by its channels, unless they are
-            only monitored.
-        names: F names of the reward functions.
-        families: those of them that have channels of their own.
-        num_generations: G, for rows in blocks of G, or else ``groups``.
-        groups: (N,) integer group ids in any order.
-        weights: (F,) importance of the functions; a family's multiplies the weights of its scores. None: all 1.
-        ranges: (F,) lowest and highest reward of the functions; scores of a family lie in [0, 1].
+def check_ranges(ranges: Sequence[Range | None] | None, count: int) -> tuple[Range | None, ...]:
+    """Return ``count`` ranges, None where not declared.
 
     Raises:
-        RewardError: a family is no column or has another number of rows, or the rows of a group differ in channels.
+        ConfigError: see :meth:`Channels.columns`.
     """
-    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device).index.tolist()
-    function_weights = torch.ones(len(names)) if weights is None else torch.as_tensor(weights)
-    weight_of = dict(zip(names, function_weights.tolist(), strict=True))
-    for family in families:
-        _check(family, rewards.shape[0], names, partition)
-    replaced = {family.name for family in families if not family.only_monitored}
-    kept = [j for j, name in enumerate(names) if name not in replaced]
-    every = torch.ones_like(rewards, dtype=torch.bool)
-    values = [rewards[:, kept]]
-    all_weights = [function_weights.to(rewards)[kept].expand(rewards.shape[0], -1)]
-    applies = [every[:, kept]]
-    pooled: dict[str, list[tuple[int, int]]] = {
-        names[j]: [(i, column) for i in range(rewards.shape[0])] for column, j in enumerate(kept)
-    }
-    first_column: dict[str, int] = {}
-    run = [names[j] for j in kept]  # names of the run's channels, in order of appearance
-    limits: list[Range | None] = [ranges[j] if ranges else None for j in kept]
-    index = [torch.arange(len(kept)).expand(rewards.shape[0], -1)]
-    column = len(kept)
-    if not kept and not any(row for family in families for row in family.rows):
-        # No prompt of this batch has a rubric: one column that applies to nobody keeps the matrix from being empty.
-        every = every & False
-        values, all_weights, applies, column = [rewards[:, :1]], [every[:, :1].to(rewards)], [every[:, :1]], 1
-        run, limits, index = names[:1], [None], [torch.zeros(rewards.shape[0], 1, dtype=torch.int64)]  # type: ignore[assignment]
-    for family in families:
-        first_column[family.name] = column
-        width = max((len(row) for row in family.rows), default=0)
-        factor = 0.0 if family.only_monitored else weight_of[family.name]
-        everything = f"{family.name}/criteria" if family.only_monitored else family.name
-        for i, row in enumerate(family.rows):
-            for j, score in enumerate(row):
-                for label in (everything, *(f"{family.name}/{label}" for label in score.labels)):
-                    pooled.setdefault(label, []).append((i, column + j))
-
-        def padded(entries: list[list[float]], fill: float, width: int = width) -> Tensor:
-            rows = [row + [fill] * (width - len(row)) for row in entries]
-            return torch.tensor(rows, dtype=rewards.dtype, device=rewards.device).reshape(len(rows), width)
-
-        belongs = [[_of_run(run, limits, everything, score) for score in row] for row in family.rows]
-        index.append(padded(belongs, 0).long().cpu())  # type: ignore[arg-type]
-        scored = [[torch.nan if score.value is None else score.value for score in row] for row in family.rows]
-        values.append(padded(scored, torch.nan))
-        all_weights.append(padded([[factor * score.weight for score in row] for row in family.rows], 0.0))
-        applies.append(padded([[1.0] * len(row) for row in family.rows], 0.0).bool())
-        column += width
-    shape = (rewards.shape[0], column)
-    return ChannelScores(
-        torch.cat(values, 1),
-        torch.cat(all_weights, 1),
-        torch.cat(applies, 1),
-        {name: _mask(pooled[name], shape, rewards.device) for name in pooled},
-        first_column,
-        Channels(tuple(run), torch.cat(index, 1).to(rewards.device), tuple(limits)),
-    )
-
-
-def _of_run(run: list[str], limits: list[Range | None], family: str, score: Score) -> int:
-    """Return the number of the run's channel that a score belongs to, adding it where it is new."""
-    name = f"{family}/{score.labels[0]}" if score.labels else family
-    if name not in run:
-        run.append(name)
-        limits.append((0.0, 1.0))
-    return run.index(name)
-
-
-def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:
-    mask = torch.zeros(shape, dtype=torch.bool)
-    mask[tuple(torch.tensor(cells).T)] = True
-    return mask.to(device)
-
-
-def _check(family: Family, rows: int, names: Sequence[str], groups: Sequence[int]) -> None:
-    if family.name not in names:
-        raise RewardError(f"family {family.name!r} is no reward function; those are {', '.join(names)}")
-    if len(family.rows) != rows:
-        raise RewardError(f"{family.name!r} has scores for {len(family.rows)} completions, allowed are {rows}")
-    first: dict[int, tuple[int, list[str]]] = {}
-    for i, (group, row) in enumerate(zip(groups, family.rows, strict=True)):
-        channels = [score.channel for score in row]
-        j, expected = first.setdefault(group, (i, channels))
-        if channels != expected:
-            raise RewardError(
-                f"{family.name!r}: completions {j} and {i} answer one prompt, but have other channels: a rubric "
-                "belongs to the prompt, so give each row of the data its own"
+    if ranges is None:
+        return (None,) * count
+    if len(ranges) != count:
+        raise ConfigError(f"{len(ranges)} ranges for {count} channels: give one a channel, None where it is [0, 1]")
+    checked: list[Range | None] = []
+    for j, entry in enumerate(ranges):
+        if entry is None:
+            checked.append(None)
+            continue
+        pair = list(entry) if isinstance(entry, (list, tuple)) else []
+        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in pair)
+        if len(pair) != 2 or not numbers or not -torch.inf < pair[0] < pair[1] < torch.inf:
+            raise ConfigError(
+                f"range {j} is {entry!r}, allowed is a pair of finite numbers, the lowest and the highest reward, "
+                "such as [-3, 3]"
             )
+        checked.append((float(pair[0]), float(pair[1])))
+    return tuple(checked)
+
+
+@dataclass(frozen=True)
+class Running:
+    """An exponential mean over batches, for named channels or pairs of them; one that is absent does not fade.
+
+    ``mean = sum_t f^t x_t / sum_t f^t`` with f = 1 - 1/horizon, over the batches t = 0 (this one), 1, … that have it.
+
+    Attributes:
+        names: K names.
+        total: decayed sum of the batches' values, (K,) or (K, K), float64 on the CPU.
+        weight: (K,) the same of the number of batches. The mean is their ratio, so that the first batch counts in full.
+
+    A pair is scaled by the geometric means of what its two channels are scaled by. Where all channels are always there,
+    that is the same for all; where they come and go, covariances stay positive semidefinite.
+    """
+
+    names: tuple[str, ...]
+    total: Tensor
+    weight: Tensor
+
+    @classmethod
+    def empty(cls, dimensions: int) -> Running:
+        """Begin anew, for channels (1) or pairs of channels (2)."""
+        return cls((), torch.zeros((0,) * dimensions, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
+
+    def update(self, names: Sequence[str], value: Tensor, horizon: float) -> Running:
+        """Take in a batch's value for each of ``names``, NaN = not seen; the past fades by 1 - 1/``horizon``."""
+        every = (*self.names, *(name for name in names if name not in self.names))
+        value = _laid_out(value.detach().cpu().double(), names, every, torch.nan)
+        total, weight = (_laid_out(x, self.names, every, 0.0) for x in (self.total, self.weight))
+        seen = (~(value if value.ndim == 1 else value.diagonal()).isnan()).double()
+        new, keep = 1 / horizon, 1 - seen / horizon
+        return Running(
+            every,
+            _of_pairs(keep, value.ndim) * total + new * value.nan_to_num(nan=0.0),
+            keep * weight + new * seen,
+        )
+
+    def mean(self, names: Sequence[str]) -> Tensor:
+        """Return the mean for each of ``names`` (or pair), float64 on the CPU, NaN where it was never seen."""
+        return _laid_out(self.total / _of_pairs(self.weight, self.total.ndim), self.names, tuple(names), torch.nan)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {"names": list(self.names), "total": self.total.tolist(), "weight": self.weight.tolist()}
+
+    @classmethod
+    def from_state(cls, state: State | None, dimensions: int) -> Running:
+        """Undo :meth:`to_state`, to the last bit; None begins anew."""
+        if state is None:
+            return cls.empty(dimensions)
+        total, weight = (torch.tensor(state[key], dtype=torch.float64) for key in ("total", "weight"))
+        return cls(tuple(state["names"]), total, weight)
+
+
+def _of_pairs(x: Tensor, dimensions: int) -> Tensor:
+    """Return a scale of channels (K,) as that of pairs of them, (K, K), where there are two dimensions."""
+    return x if dimensions == 1 else (x[:, None] * x).sqrt()
+
+
+def _laid_out(x: Tensor, names: Sequence[str], wanted: Sequence[str], fill: float) -> Tensor:
+    """Rearrange every dimension of x from ``names`` to ``wanted``; what it does not have is ``fill``."""
+    place = {name: i for i, name in enumerate(names)}
+    # One more entry, at the end, stands for all that is not there.
+    x = torch.nn.functional.pad(x, (0, 1) * x.ndim, value=fill)
+    index = torch.tensor([place.get(name, len(names)) for name in wanted], dtype=torch.int64)
+    for dimension in range(x.ndim):
+        x = x.index_select(dimension, index)
+    return x

@@ -44,9 +44,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rvpo.core.channels import Channels
 from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
-from rvpo.core.run_channels import Channels
 from rvpo.errors import ConfigError, RewardError
 
 # One decayed sum a channel: half the squared differences of pairs and their number, squared deviations from the group

@@ -19,14 +19,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rvpo.doctor import installed
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
 from rvpo.evals.policy import Policy, wait_for
 from rvpo.evals.store import Store
+from rvpo.extras import installed
 from rvpo.files import sound, write
-from rvpo.progress import Progress
 from rvpo.statistics import mean_interval
+from rvpo.text.progress import Progress
 
 VERSION = 1  # of results.json and items.parquet
 STRATUM = "category"  # the label within which items with weights are resampled, because weights come by category

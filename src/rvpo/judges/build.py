@@ -25,8 +25,8 @@ from typing import Any, cast
 
 import yaml
 
-from rvpo.doctor import constraints
 from rvpo.errors import ConfigError
+from rvpo.extras import constraints
 from rvpo.files import model_digest
 from rvpo.judges.mixed import RULE, MixedJudge
 from rvpo.rewards.registry import load_object

@@ -49,7 +49,7 @@ def template() -> str:
     Raises:
         ConfigError: inspect-evals is not installed, or carries another text.
     """
-    from rvpo.doctor import constraints
+    from rvpo.extras import constraints
 
     step = f"pip install -c {constraints()} -e '.[eval]'"
     try:

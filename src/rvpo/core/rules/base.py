@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rvpo.core import aggregate
+from rvpo.core.channels import Channels, State
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
-from rvpo.core.run_channels import Channels, State
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rvpo.core import aggregate, lift, reweigh
+from rvpo.core.channels import Running, State
 from rvpo.core.checks import require_horizon, require_number, require_positive
 from rvpo.core.rules.base import Batch, Defaults, Outcome, of_z
-from rvpo.core.run_channels import Running, State
 from rvpo.errors import ConfigError
 
 MAX_WEIGHT = 1e100

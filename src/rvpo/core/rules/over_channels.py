@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rvpo.core import aggregate, scalarise
 from rvpo.core.adaptive import AdaptiveK, next_k
+from rvpo.core.channels import State
 from rvpo.core.checks import build, require_number
 from rvpo.core.rules.base import Batch, Defaults, Outcome, of_z
-from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError
 
 

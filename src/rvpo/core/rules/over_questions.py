@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from rvpo.core import riskpo
+from rvpo.core.channels import State
 from rvpo.core.rules.base import Batch, Outcome, Rule
-from rvpo.core.run_channels import State
 from rvpo.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from rvpo.core.checks import require_number
-from rvpo.engines.options import MAPPINGS, AggregationOptions
 from rvpo.errors import ConfigError
+from rvpo.step.options import MAPPINGS, AggregationOptions
 
 # GRPOConfig options that choose TRL's own aggregation, which ours replaces, with the only value they may have here.
 REPLACED = {"scale_rewards": "group", "multi_objective_aggregation": "sum_then_normalize"}
@@ -20,7 +20,7 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
     """Arguments of :class:`RVPOTrainer`: everything of ``trl.GRPOConfig``, and how rewards become advantages.
 
     ``reward_weights`` enters every method. ``beta`` stays TRL's KL coefficient; the variance penalty of
-    ``"rvpo_explicit"`` is ``variance_beta``. See :class:`rvpo.engines.options.AggregationOptions` for the rest.
+    ``"rvpo_explicit"`` is ``variance_beta``. See :class:`rvpo.step.options.AggregationOptions` for the rest.
 
     Raises:
         ConfigError: for a value or combination that cannot work, and for the TRL options that this aggregation

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_callable_name
 
 from rvpo.data import load_prompts
-from rvpo.doctor import needs_extra
 from rvpo.errors import ConfigError
 from rvpo.evals.build import generation_of, load_benchmark
 from rvpo.evals.items import Benchmark, Generation
+from rvpo.extras import needs_extra
 from rvpo.judges.build import with_cache
 from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection, did_you_mean
 from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from rvpo.core.channels import Family
+from rvpo.core.ragged import Family
 from rvpo.rewards.rubric import RubricReward
 
 

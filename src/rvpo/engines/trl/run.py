@@ -7,7 +7,7 @@
       versions.json    packages and hardware
       metrics.jsonl    one JSON object a logging step (TRL's metrics and rvpo/…)
       completions/     parquet: prompt, completion, one column a reward, advantage
-      channels/        parquet: one row a completion and channel (reports/schema.py has the columns)
+      channels/        parquet: one row a completion and channel (logs/schema.py has the columns)
       judge.sqlite     verdicts of an endpoint judge, so that nothing is paid for twice
       evals/           benchmarks during training, see engines/trl/evaluation.py
       checkpoint-N/    to resume from

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from rvpo.doctor import versions
 from rvpo.errors import ConfigError
+from rvpo.extras import versions
 from rvpo.files import difference, write
 from rvpo.recipe import load_recipe
 

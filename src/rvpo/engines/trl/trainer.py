@@ -10,18 +10,18 @@ import torch
 from trl import GRPOTrainer
 
 from rvpo.core import AdvantageConfig, Advantages
-from rvpo.core.channels import Family
-from rvpo.engines.aggregator import Aggregator
-from rvpo.engines.memory import Again
-from rvpo.engines.records import ChannelTable
+from rvpo.core.ragged import Family
 from rvpo.engines.trl import buffer
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.judged_twice import rows_to_judge_twice, second_judgement
 from rvpo.engines.trl.rubrics import RandomState, gather_families, judge_totals
 from rvpo.errors import ConfigError, EngineError, JudgeError
-from rvpo.reports.schema import FOLDER
+from rvpo.logs.schema import FOLDER
+from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric import RubricReward
 from rvpo.rewards.rubric.reward import too_many_missing
+from rvpo.step.aggregator import Aggregator
+from rvpo.step.memory import Again
 
 
 class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class RVPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     Besides TRL's own metrics it logs ``rvpo/k``, ``rvpo/no_signal/groups``, ``rvpo/no_signal/completions`` and, for
     each channel, ``rvpo/{name}/mean``, ``std``, ``live``, ``dead``, ``missing``, ``responsibility``, ``bottleneck``
-    and ``advantage_corr`` (see :func:`rvpo.core.diagnostics.channel_metrics`), and what the method itself has to say,
+    and ``advantage_corr`` (see :func:`rvpo.core.metrics.channel_metrics`), and what the method itself has to say,
     such as ``rvpo/{name}/weight``. For rubrics the same by category and tag
     (``rvpo/{name}/{label}/mean`` …) and the judge's totals (``rvpo/{name}/judge/calls`` …). With ``log_completions``,
     every channel of every completion stands in ``channels/*.parquet``, which ``rvpo diagnose`` reads.

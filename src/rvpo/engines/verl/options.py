@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from rvpo.core import AdvantageConfig
+from rvpo.core.channels import Range
 from rvpo.core.checks import require, require_number, unknown_option
 from rvpo.core.config import WHITEN
-from rvpo.core.run_channels import Range
-from rvpo.engines.aggregator import Aggregator
-from rvpo.engines.options import AggregationOptions
 from rvpo.errors import ConfigError
 from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.step.aggregator import Aggregator
+from rvpo.step.options import AggregationOptions
 
 BY_TOKEN = "token"  # noqa: S105 (a value of `whiten`)
 

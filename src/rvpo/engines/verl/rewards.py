@@ -40,7 +40,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from rvpo.core.channels import Score
+from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
 from rvpo.errors import ConfigError, DataError, RewardError

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpo.core.channels import Family
+from rvpo.core.ragged import Family
 from rvpo.engines.verl import wire
 from rvpo.errors import EngineError, RewardError
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
 
 from rvpo.core.normalize import whiten_by_token
-from rvpo.engines.records import ChannelTable
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.config import read_options, registered_name
 from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.options import BY_TOKEN
 from rvpo.engines.verl.rows import Sessions, read_channels
 from rvpo.errors import EngineError, JudgeError
-from rvpo.reports.schema import FOLDER
+from rvpo.logs.schema import FOLDER
+from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric.reward import too_many_missing
 
 logger = logging.getLogger(__name__)

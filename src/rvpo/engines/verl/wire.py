@@ -8,7 +8,7 @@ completions. Rubrics differ from prompt to prompt, so their scores travel as a t
 
 Scores for the records alone, beside a reward that comes as one number, stand in an object ``"monitored"`` of the same
 form. Nothing is filled up with null, and there is no NaN: ``"value": null`` is a missing score. Fields that have the
-default of :class:`~rvpo.core.channels.Score` are left out.
+default of :class:`~rvpo.core.ragged.Score` are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from rvpo.core.channels import Score
+from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
 from rvpo.errors import RewardError
 from rvpo.files import sound

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rvpo.core.channels import Score
+from rvpo.core.ragged import Score
 from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
 from rvpo.files import sound
 from rvpo.rewards.rubric.criteria import Criterion, Rubric

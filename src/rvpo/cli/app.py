@@ -1,0 +1,73 @@
+"""The command line. Commands import what they need when they run, so that ``rvpo --help`` is instant."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from rvpo import __version__
+from rvpo.cli.check import check
+from rvpo.cli.compare import compare
+from rvpo.cli.diagnose import diagnose
+from rvpo.cli.doctor import doctor
+from rvpo.cli.eval import app as evaluate
+from rvpo.cli.judge import judge
+from rvpo.cli.quickstart import quickstart
+from rvpo.cli.replay import replay
+from rvpo.cli.report import report
+from rvpo.cli.train import train
+from rvpo.cli.verl_data import verl_data
+from rvpo.errors import RVPOError
+from rvpo.text.tables import printable
+
+app = typer.Typer(
+    name="rvpo",
+    help="Train language models on many rewards without neglecting one (RVPO, arXiv 2605.05750).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("train")(train)
+app.command("judge")(judge)
+app.command("verl-data")(verl_data)
+app.command("quickstart")(quickstart)
+app.command("doctor")(doctor)
+app.add_typer(evaluate)
+app.command("diagnose")(diagnose)
+app.command("replay")(replay)
+app.command("compare")(compare)
+app.command("report")(report)
+app.command("check")(check)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _setup(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show informational messages of libraries, too.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("rvpo").setLevel(logging.INFO)  # what we say ourselves is little, and meant for the user
+
+
+def main() -> None:
+    """Run the command line; an error of ours is a message, not a traceback."""
+    try:
+        app()
+    except RVPOError as error:
+        text = "\n".join(printable(line) for line in str(error).split("\n"))
+        typer.secho(f"error: {text}", err=True, fg=typer.colors.RED)
+        raise SystemExit(2) from None

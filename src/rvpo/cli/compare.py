@@ -1,0 +1,98 @@
+"""``rvpo compare``: training runs by method over seeds, on the command line."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rvpo.cli.logs import (
+    Group,
+    GroupSize,
+    JsonFile,
+    MarkdownFile,
+    Rewards,
+    Step,
+    Steps,
+    bounds_of,
+    columns_of,
+    write_json,
+    write_text,
+)
+from rvpo.extras import needs_extra
+
+
+class Measure(StrEnum):
+    """What is compared."""
+
+    auc = "auc"
+    last = "last"
+    best = "best"
+    drop = "drop"
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of runs, a folder that holds runs, or NAME=FOLDER,FOLDER,… for the seeds of one method. "
+            "Without names, runs that differ in their seeds alone are one group.",
+            show_default=False,
+        ),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Name of the group that the others are compared with. Default: the first.")
+    ] = None,
+    measure: Annotated[
+        Measure,
+        typer.Option(help="auc: mean over all steps; last: the end; best: the highest window; drop: best - last."),
+    ] = Measure.auc,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print all measures, and the numbers of all channels.")
+    ] = False,
+    unpaired: Annotated[
+        bool, typer.Option("--unpaired", help="Do not pair runs by seed where both groups have the same seeds.")
+    ] = False,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Steps that first, best and last are means of. Default: 5% of the steps.")
+    ] = None,
+    trailing: Annotated[
+        bool, typer.Option("--trailing", help="In --json: smooth curves by the steps before, not by those around.")
+    ] = False,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    rewards: Rewards = None,
+    group: Group = None,
+    group_size: GroupSize = None,
+    step: Step = None,
+    steps: Steps = None,
+    json_file: JsonFile = None,
+    markdown_file: MarkdownFile = None,
+) -> None:
+    """Compare training runs by method over seeds: differences with intervals, tests, and "cannot tell".
+
+    Every channel, and the worst one, as the share attained of its range, from the logs of the training itself.
+    """
+    with needs_extra("report", "reports"):
+        from rvpo.compare.comparison import MEASURES
+        from rvpo.compare.run_groups import find_runs, group_runs
+        from rvpo.compare.tables import text
+        from rvpo.compare.trainings import compare as compared
+        from rvpo.text.progress import Progress
+
+        columns, between = columns_of(rewards, group, group_size, None, step), bounds_of(steps)
+        found = find_runs(runs)
+        with Progress("runs", len(found.paths)) as bar:
+            groups = group_runs(found, columns, between, bar.advance)
+        comparison = compared(
+            groups.runs,
+            baseline=baseline,
+            window=window,
+            trailing=trailing,
+            unpaired=unpaired,
+            level=level,
+            notes=groups.notes,
+        )
+    typer.echo(text(comparison, MEASURES if everything else (measure.value,), channels=everything))
+    write_json(json_file, comparison.to_json())
+    write_text(markdown_file, text(comparison, MEASURES, as_markdown=True))

@@ -1,0 +1,225 @@
+"""``rvpo eval …``: the benchmarks and their comparison on the command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rvpo.errors import ConfigError
+
+app = typer.Typer(
+    name="eval",
+    help="Evaluate a checkpoint with the field's own evaluators, and say what is signal and what is noise.",
+    no_args_is_help=True,
+)
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many items, always the same ones.")]
+
+
+def _evaluate(
+    name: str,
+    options: dict[str, Any],
+    *,
+    model: Annotated[
+        str,
+        typer.Argument(help="Folder of a model or adapter, hub id, or http://host:port/v1#MODEL.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder; called again, it goes on. Default: runs/evals/BENCHMARK/MODEL."),
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply. Default: see above.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: see above.")] = None,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus of sampling.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of sampling. A server is sent one where it is not 0.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Local models: items generated together.")] = 16,
+    dtype: Annotated[str | None, typer.Option(help="Local models: float32, bfloat16 or float16.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Local models: cpu, cuda, cuda:1. Default: cuda where there is one.")
+    ] = None,
+    gguf_file: Annotated[str | None, typer.Option(help="Local models: name of a GGUF file in the folder.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Servers: requests in flight.")] = 32,
+    api_key_env: Annotated[
+        str, typer.Option(help="Servers: NAME of the environment variable with the key.")
+    ] = "OPENAI_API_KEY",
+    extra_body: Annotated[str | None, typer.Option(help="Servers: further fields of a request, as JSON.")] = None,
+) -> None:
+    """Evaluate a model on the benchmark of a name with its options, and print the results."""
+    folder = _folder(name, model, out)
+    chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    from rvpo.evals.build import generation_of, load_benchmark
+    from rvpo.extras import needs_extra
+
+    with needs_extra("eval", "evaluations"):
+        from rvpo.evals.models import load_policy
+        from rvpo.evals.run import evaluate, table
+
+        benchmark = load_benchmark(name, options, folder)
+        generation = generation_of(benchmark, {key: value for key, value in chosen.items() if value is not None})
+        policy = load_policy(
+            model,
+            gguf_file=gguf_file,
+            dtype=dtype,
+            device=device,
+            batch_size=batch_size,
+            api_key_env=api_key_env,
+            concurrency=concurrency,
+            extra_body=_mapping(extra_body),
+        )
+        try:
+            results = evaluate(benchmark, policy, folder, generation=generation)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted: what is done is kept in {folder}, and the same command goes on", err=True)
+            raise typer.Exit(130) from None
+    typer.echo(table(results))
+    typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
+
+
+def _benchmark(options: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Make a command of a function that returns a benchmark's options; those of the model are the same for all."""
+    own = inspect.signature(options, eval_str=True).parameters
+    shared = dict(inspect.signature(_evaluate, eval_str=True).parameters)
+    del shared["name"], shared["options"]
+
+    def command(**given: Any) -> None:
+        chosen = options(**{name: given.pop(name) for name in own})
+        _evaluate(options.__name__, chosen, **given)
+
+    taken = [shared.pop("model"), *own.values(), *shared.values()]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in taken]
+    command.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in keyword}
+    command.__doc__ = options.__doc__
+    app.command(options.__name__)(command)
+    return options
+
+
+@_benchmark
+def healthbench(
+    data: Annotated[Path, typer.Option(help="HealthBench's JSONL: the full, hard or consensus file.")],
+    judge: Annotated[
+        str, typer.Option(help="Grader: http://host:port/v1#MODEL (reference template), local:FOLDER, or a YAML file.")
+    ],
+    subset: Annotated[str, typer.Option(help="Which file --data is: full, hard or consensus.")] = "full",
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them.
+
+    Replies have up to 2048 tokens at temperature 0.5, as there.
+    """
+    return {"path": data, "judge": judge, "subset": subset, "limit": limit}
+
+
+@_benchmark
+def gpqa(
+    data: Annotated[
+        str, typer.Option(help="gpqa_diamond.csv, or the hub id, whose terms must be accepted there.")
+    ] = "Idavidrein/gpqa",
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each question is asked, each in another order.")] = 4,
+    order_seed: Annotated[int, typer.Option(help="Of the order of the answers.")] = 0,
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """Multiple-choice questions of graduate level, with a chain of thought.
+
+    Replies have up to 2048 tokens at temperature 0.5, as in simple-evals.
+    """
+    return {"path": data, "epochs": epochs, "seed": order_seed, "limit": limit}
+
+
+@_benchmark
+def bfcl(
+    categories: Annotated[
+        str, typer.Option(help="Comma-separated: all, non_live, live, or single ones such as simple_python.")
+    ] = "all",
+    prompting: Annotated[
+        str, typer.Option(help="rlla: ToolRL's layout of <think> and <tool_call>; own: the model's own tool format.")
+    ] = "own",
+    rlla_template: Annotated[
+        Path | None,
+        typer.Option(help="For rlla: the RLLA file whose sentences the model was trained on. Default: our own words."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items a category, always the same.")] = None,
+) -> dict[str, Any]:
+    """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval.
+
+    Replies have up to 4096 tokens, greedily.
+    """
+    return {"categories": categories, "prompting": prompting, "template": rlla_template, "limit": limit}
+
+
+@_benchmark
+def toolcall(
+    data: Annotated[str, typer.Option(help="Held-out dialogues: RLLA's files, or JSONL with prompt and answer.")],
+    layout: Annotated[str, typer.Option(help="Of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
+    max_prompt_chars: Annotated[int | None, typer.Option(min=1, help="Leave out longer prompts.")] = None,
+    shuffle_seed: Annotated[int | None, typer.Option(help="Shuffle before --offset, as the recipe's data did.")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Skip so many rows: those trained on.")] = 0,
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them.
+
+    Replies have up to 512 tokens, greedily.
+    """
+    rows = {"shuffle_seed": shuffle_seed, "offset": offset, "limit": limit}
+    return {"path": data, "layout": layout, "max_prompt_chars": max_prompt_chars, **rows}
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The first "
+            "is what the others are compared with.",
+            show_default=False,
+        ),
+    ],
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    smallest: Annotated[
+        float, typer.Option(min=0, help="Difference of interest, in units of the metric: how many items would tell it?")
+    ] = 0.02,
+    out: Annotated[Path | None, typer.Option(help="Write the comparison here, too: .json or .md.")] = None,
+) -> None:
+    """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
+    if out is not None and out.suffix not in (".json", ".md"):
+        raise ConfigError(f"--out is {str(out)!r}, allowed is a file that ends in .json or .md: rename it")
+    from rvpo.extras import needs_extra
+
+    with needs_extra("eval", "evaluations"):
+        from rvpo.compare.benchmarks import compare as compared
+        from rvpo.files import write
+
+        comparison = compared(runs, level=level, smallest=smallest)
+    typer.echo(comparison.to_text())
+    if out is None:
+        return
+    text = comparison.to_markdown() if out.suffix == ".md" else json.dumps(comparison.to_json(), indent=1) + "\n"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(out, text)
+    except OSError as error:
+        raise ConfigError(f"--out is {str(out)!r} ({error.strerror}), allowed is a file that can be written") from error
+    typer.echo(f"written: {out}")
+
+
+def _folder(benchmark: str, model: str, out: Path | None) -> Path:
+    """Return the folder of a run; a model's folder gives its last two names, as in my-run-checkpoint-100."""
+    at_server = model.startswith(("http://", "https://"))
+    name = model.partition("#")[2] if at_server else "-".join(Path(model).resolve().parts[-2:])
+    return out or Path("runs/evals") / benchmark / re.sub(r"[^\w.-]+", "-", name).strip("-.")
+
+
+def _mapping(text: str | None) -> dict[str, Any] | None:
+    try:
+        values = json.loads(text) if text else {}
+    except ValueError as error:  # what stands there may hold a key, so it is not repeated
+        raise ConfigError(f"--extra-body is no JSON ({error}), allowed is a JSON object in quotes") from None
+    if not isinstance(values, dict):
+        raise ConfigError("--extra-body is JSON but no object, allowed is one such as '{\"top_k\": 20}'")
+    return values

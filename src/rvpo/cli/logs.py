@@ -1,0 +1,131 @@
+"""Options that several commands share: what logs look like, and where output goes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rvpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rvpo.core import AdvantageConfig
+    from rvpo.logs.run import Columns, Run
+
+LOGS = "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), or a parquet or JSONL file."
+Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
+Rewards = Annotated[str | None, typer.Option(help="Columns of the rewards, a,b,c. Default: found by their names.")]
+Group = Annotated[str | None, typer.Option(help="Column that says which completions answer one prompt.")]
+GroupSize = Annotated[int | None, typer.Option(min=2, help="Completions of a prompt, where rows lie in blocks.")]
+Advantage = Annotated[str | None, typer.Option(help="Column of the advantage that the run used.")]
+Step = Annotated[str | None, typer.Option(help="Column of the training step.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Importance of the channels in their order, 1,0.5,2, where the logs do not tell it.")
+]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range", help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for rules that need them; repeatable."
+    ),
+]
+Steps = Annotated[str | None, typer.Option(help="Only these steps, FIRST:LAST, such as 50: or :100.")]
+Method = Annotated[
+    str | None,
+    typer.Option(help="How the run made its advantages, where the logs do not say: NAME or NAME:option=value,…"),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything here as JSON.")]
+MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write the table here as Markdown.")]
+
+
+def columns_of(
+    rewards: str | None, group: str | None, group_size: int | None, advantage: str | None, step: str | None
+) -> Columns:
+    """Return the options that say how logs look."""
+    from rvpo.logs.run import Columns
+
+    names = tuple(part.strip() for part in rewards.split(",")) if rewards else None
+    if names and (len(set(names)) < len(names) or "" in names):
+        raise ConfigError(f"--rewards is {rewards!r}, allowed is each column once, separated by commas: name them anew")
+    return Columns(names, group, advantage, step, group_size=group_size)
+
+
+def opened(
+    path: Path, columns: Columns, steps: str | None, weights: str | None, ranges: Sequence[str] | None = None
+) -> Run:
+    """Open logs."""
+    from rvpo.logs.open import open_run
+    from rvpo.logs.run import with_ranges, with_weights
+
+    run = open_run(path, columns).between(*bounds_of(steps))
+    run = with_ranges(run, dict(map(_range, ranges or ())))
+    if weights is None:
+        return run
+    try:
+        numbers = [float(part) for part in weights.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--weights is {weights!r}, allowed are numbers separated by commas: give one a channel, such as 1,0.5"
+        ) from None
+    return with_weights(run, numbers)
+
+
+def parsed(method: str | None) -> AdvantageConfig | None:
+    """Return the method of an option."""
+    from rvpo.diagnose.replay import parse_method
+
+    return None if method is None else parse_method(method)
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write an output that was asked for; numbers that are not finite are null."""
+    if path is not None:
+        write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Write an output that was asked for, and say so.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path is None:
+        return
+    from rvpo.files import write
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file") from error
+    typer.echo(f"written: {path}")
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, limits = text.rpartition("=")
+    low, _, high = limits.partition(":")
+    try:
+        return name, (float(low), float(high))
+    except ValueError:
+        raise ConfigError(f"--range is {text!r}, allowed is NAME=LOW:HIGH: write it as in correctness=-3:3") from None
+
+
+def bounds_of(steps: str | None) -> tuple[int | None, int | None]:
+    """Return the first and the last step of an option, None where it leaves one out."""
+    if steps is None:
+        return None, None
+    first, colon, last = steps.partition(":")
+    if not colon or not all(part.strip() == "" or part.strip().isdecimal() for part in (first, last)):
+        raise ConfigError(f"--steps is {steps!r}, allowed is FIRST:LAST: leave either out, as in 50:")
+    return (int(first) if first.strip() else None), (int(last) if last.strip() else None)

@@ -1,0 +1,67 @@
+"""``rvpo replay``: what other methods would have done with the rewards of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rvpo.cli.logs import (
+    Advantage,
+    Group,
+    GroupSize,
+    JsonFile,
+    Logs,
+    MarkdownFile,
+    Method,
+    Ranges,
+    Rewards,
+    Step,
+    Steps,
+    Weights,
+    columns_of,
+    opened,
+    parsed,
+    write_json,
+    write_text,
+)
+from rvpo.extras import needs_extra
+
+
+def replay(
+    path: Logs,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Rules, NAME or NAME:option=value,option=value, separated by blanks, such as "
+            "'gdpo rvpo:k=2 rvpo:k=5 lift:kappa=4'. Default: the usual ones.",
+        ),
+    ] = None,
+    rewards: Rewards = None,
+    group: Group = None,
+    group_size: GroupSize = None,
+    advantage: Advantage = None,
+    step: Step = None,
+    weights: Weights = None,
+    ranges: Ranges = None,
+    steps: Steps = None,
+    method: Method = None,
+    json_file: JsonFile = None,
+    markdown_file: MarkdownFile = None,
+) -> None:
+    """Aggregate the logged rewards of a run under other rules, and say what they would have done differently.
+
+    The run's own method, replayed, gives its logged advantages; how exactly is told.
+    """
+    with needs_extra("report", "reports"):
+        from rvpo.diagnose import replay as replaying
+        from rvpo.diagnose.text import replay_text
+        from rvpo.text.progress import Progress
+
+        rules = replaying.parse_methods(methods or " ".join(replaying.DEFAULT))
+        run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
+        with Progress("steps", len(run.steps)) as bar:
+            found = replaying.replay(run, rules, assumed=parsed(method), progress=bar.advance)
+    typer.echo(replay_text(found))
+    write_json(json_file, found.to_json())
+    write_text(markdown_file, replay_text(found, as_markdown=True))

@@ -1,0 +1,108 @@
+"""``rvpo report``: the page of one or more runs, as a file or while training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rvpo.cli.logs import (
+    Advantage,
+    Group,
+    GroupSize,
+    Method,
+    Ranges,
+    Rewards,
+    Step,
+    Steps,
+    Weights,
+    columns_of,
+    opened,
+    parsed,
+    write_text,
+)
+from rvpo.compare.folders import named_folders
+from rvpo.errors import ConfigError, DataError
+from rvpo.extras import needs_extra
+
+if TYPE_CHECKING:
+    from rvpo.compare.comparison import Comparison
+    from rvpo.compare.run_groups import Found
+    from rvpo.logs.run import Columns
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Logs as for `rvpo diagnose`, or a folder of runs, or NAME=FOLDER,FOLDER as for `rvpo compare`.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(help="Of the page. Default: the runs' names.")] = None,
+    rewards: Rewards = None,
+    group: Group = None,
+    group_size: GroupSize = None,
+    advantage: Advantage = None,
+    step: Step = None,
+    weights: Weights = None,
+    ranges: Ranges = None,
+    steps: Steps = None,
+    method: Method = None,
+    k: Annotated[float, typer.Option(min=0, help="Of the soft minimum that tells responsibilities.")] = 1.0,
+    live: Annotated[
+        bool, typer.Option("--live", help="Serve the page while training goes on, instead of writing a file.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="For --live. Any but this machine's own lets others read the run.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --live; 0 is any that is free.")] = 8765,
+) -> None:
+    """Make one HTML page of runs: verdicts, curves, responsibilities, replays, samples, and a rule explorer.
+
+    The file needs no network and opens from disk. Several runs are compared by method.
+    """
+    with needs_extra("report", "reports"):
+        from rvpo.compare.run_groups import find_runs
+        from rvpo.page.live import LivePage, server
+        from rvpo.page.report import report as page
+
+        assumed, columns = parsed(method), columns_of(rewards, group, group_size, advantage, step)
+
+        def make() -> str:
+            found = find_runs(runs)
+            opens = [opened(path, columns, steps, weights, ranges) for _, path in found.paths]
+            compared = _compared(found, columns)
+            if len(opens) > 1 and not live:
+                typer.echo(f"reading {len(opens)} runs", err=True)
+            return page(opens, title=title, assumed=assumed, k=k, comparison=compared, live=live)
+
+        if not live:
+            write_text(out, make())
+            return
+        watched = [path for run in runs for path in named_folders(run)[1]]
+        with server(LivePage(watched, make), host, port) as served:
+            typer.echo(f"http://{host}:{served.server_address[1]}/ shows the newest logs; Ctrl-C ends it")
+            try:
+                served.serve_forever()
+            except KeyboardInterrupt:
+                typer.echo("ended")
+
+
+def _compared(found: Found, columns: Columns) -> Comparison | None:
+    """Compare the runs by method; None where they are of one method or have no step in common."""
+    from rvpo.compare.run_groups import group_runs
+    from rvpo.compare.trainings import compare
+
+    if len(found.paths) < 2:
+        return None
+    groups = group_runs(found, columns)
+    if len(groups.runs) < 2:
+        return None
+    try:
+        return compare(groups.runs, notes=groups.notes)
+    except (ConfigError, DataError):
+        return None

@@ -1,0 +1,44 @@
+"""``rvpo train``: a training run from a recipe."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/ for examples.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value, for example trainer.max_steps=20 method.name=gdpo schedule=null"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+) -> None:
+    """Train a model as a recipe says.
+
+    `trainer` takes every option of TRL's GRPOConfig, `warm_start.trainer` of SFTConfig, `method` of
+    rvpo.AdvantageConfig and `data` of rvpo.data.load_prompts. The run's folder keeps the resolved recipe, versions,
+    metrics.jsonl, completions and checkpoints.
+    """
+    from rvpo.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    _quiet_transformers()
+    from rvpo.engines.trl.run import train as run
+
+    folder = run(loaded, resume=resume)
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"done: {folder}")
+
+
+def _quiet_transformers() -> None:
+    """Leave the training's progress bar alone on the terminal."""
+    # TRL 1.16 calls names that transformers 6 will remove, in each step; nothing that our user could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own

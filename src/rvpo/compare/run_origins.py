@@ -1,0 +1,135 @@
+"""Which method and which seed a run is, from its recipe, its record, or the name of its folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rvpo.compare.curves import RunCurves, read_curves
+from rvpo.core import AdvantageConfig
+from rvpo.diagnose.diagnose import describe
+from rvpo.errors import ConfigError, DataError
+from rvpo.files import digest
+from rvpo.logs.open import open_run
+from rvpo.logs.run import COMPLETIONS, Columns
+from rvpo.logs.schema import FOLDER
+
+_NUMBERED = re.compile(r"(?:(?P<stem>.*?)[-_])?(?:seed|s)?[-_=]?(?P<seed>\d{1,9})")
+_POWER = re.compile(r"\de$")  # what stands before the number in lr1e-3, which is no seed
+_OF_ONE_RUN = ("output", "output_dir", "logging_dir", "run_name", "report_to")
+"""Keys of a recipe, at any depth, that say which run it is, not what it does; so do all that hold ``seed``."""
+_WITHIN = (FOLDER, COMPLETIONS, "rollouts", "rollout_data", "logs")
+"""Names of folders that a run has its logs in; it is its parent that is named after the run."""
+
+Between = tuple[int | None, int | None]
+"""First and last step of interest; None: the run's own."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a run's settings.
+
+    Attributes:
+        method: in words; ``""`` where nothing tells it.
+        stem: the folder's name without its number.
+        settings: nested, without what belongs to one run; None without a recipe.
+    """
+
+    method: str
+    stem: str
+    settings: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal for runs that differ in their seeds alone."""
+        return digest([self.method, self.stem] if self.settings is None else ["recipe", self.settings])
+
+
+def read_run(path: Path, columns: Columns | None, between: Between = (None, None)) -> tuple[RunCurves, Origin]:
+    """Read a run from its first to its last step of interest, and what tells which method and seed it is.
+
+    Raises:
+        ConfigError: the path holds no logs, or none of these steps.
+        DataError: a file is damaged.
+    """
+    run, whole = read_curves(open_run(path, columns).between(*between)), path.resolve()
+    home = whole.parent if whole.is_file() or whole.name in _WITHIN else whole
+    named = whole.with_suffix("") if whole.is_file() else home
+    stem, seed = split_seed(named.name, named.parent.name)
+    run = replace(run, name=named.name if named.name.startswith(stem) else f"{stem}/{named.name}")
+    recipe = _recipe(home / "recipe.yaml")
+    if recipe is None:
+        return replace(run, seed=seed), Origin("" if run.configs is None else _of_record(*run.configs), stem)
+    told = recipe.get("seed")
+    seed = told if isinstance(told, int) and not isinstance(told, bool) else seed
+    return replace(run, seed=seed), Origin(_of_recipe(recipe), stem, _settings({**recipe, "name": None}))
+
+
+def split_seed(name: str, parent: str) -> tuple[str, int | None]:
+    """Split the name of a run's folder into method and seed: ``grpo-0``, ``grpo_seed1``, or ``2`` in ``grpo``."""
+    match = _NUMBERED.fullmatch(name)
+    if match is None or _POWER.search(match["stem"] or ""):
+        return name, None
+    return (parent if match["stem"] in (None, "", "seed", "s") else match["stem"]), int(match["seed"])
+
+
+def _recipe(path: Path) -> dict[str, Any] | None:
+    try:
+        recipe = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read ({told}), allowed is a recipe: repair or remove it") from error
+    if not isinstance(recipe, dict):
+        raise DataError(f"{path} holds {type(recipe).__name__}, allowed is a mapping: repair or remove it")
+    return recipe
+
+
+def _settings(value: Any) -> Any:
+    """Return nested settings without what belongs to one run; lists are mappings from places, and nothing is absent."""
+    if isinstance(value, list):
+        value = {str(place): item for place, item in enumerate(value)}
+    if not isinstance(value, dict):
+        return value
+    kept = {str(key): item for key, item in value.items() if item is not None}
+    return {
+        key: _settings(item)
+        for key, item in kept.items()
+        if isinstance(item, dict | list) or not (key in _OF_ONE_RUN or "seed" in key)
+    }
+
+
+def _of_recipe(recipe: Mapping[str, Any]) -> str:
+    """Return the method and its options, and the schedule of k, in words."""
+    section, schedule = recipe.get("method") or {}, recipe.get("schedule")
+    options = dict(section) if isinstance(section, dict) else {"name": section}
+    options["method"] = options.pop("name", "rvpo")
+    start = schedule.get("start") if isinstance(schedule, dict) else schedule
+    if options["method"] == "rvpo" and isinstance(start, int | float):
+        options["k"] = start
+    try:
+        told = describe(AdvantageConfig.from_mapping(options))
+    except (ConfigError, TypeError):  # of another version, perhaps
+        told = " ".join([str(options.pop("method")), *(f"{key}={value}" for key, value in options.items())])
+    if not isinstance(schedule, dict):
+        return told
+    kind, end = schedule.get("kind", "constant"), schedule.get("end")
+    if kind == "adaptive":
+        return re.sub(r"\bk=\S+", "k adaptive", told)
+    words = "" if kind in ("constant", "linear") else f" {kind}"
+    return told if end is None else re.sub(r"\bk=(\S+)", rf"k=\1..{end:g}{words}", told)
+
+
+def _of_record(first: AdvantageConfig, last: AdvantageConfig) -> str:
+    """Return the method in words; k as it moved."""
+    told = describe(last)
+    start, end = (getattr(config.rule, "k", None) for config in (first, last))
+    if isinstance(start, float) and isinstance(end, float) and start != end:
+        return re.sub(r"\bk=\S+", f"k={start:.2g}..{end:.2g}", told)
+    return told

@@ -1,0 +1,189 @@
+"""From sums over groups to values, and to their intervals: a bootstrap over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rvpo.diagnose.diagnosis import Estimate
+from rvpo.diagnose.group_sums import SLOT
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+RESAMPLES = 1000
+RIDGE = 1e-6  # of a correlation matrix
+HELD = 5_000_000  # numbers of a resampled table at a time
+FEWEST = 8  # groups with which an interval can be given: fewer have too few different resamples
+
+
+def _ratio(numerator: str, denominator: str) -> Callable[[Array], Array]:
+    def value(sums: Array) -> Array:
+        return _divided(sums[..., SLOT[numerator]], sums[..., SLOT[denominator]])
+
+    return value
+
+
+def _correlation(sums: Array) -> Array:
+    """Pool within groups: a group counts by how far its advantages and the channel spread."""
+    aa, zz = sums[..., SLOT["aa"]], sums[..., SLOT["zz"]]
+    # Where the channel ranks and the advantages do not move at all, it is not followed: 0, and not unknown.
+    unmoved = (zz > 0) & (aa <= 1e-12 * zz)
+    known = _divided(sums[..., SLOT["az"]], np.sqrt(np.maximum(aa * zz, 0)))
+    return np.where(unmoved, 0.0, np.clip(known, -1, 1))
+
+
+def _fair(sums: Array) -> Array:
+    """Of m independent channels with one share each, the mean correlates by 1 / sqrt(m) with each of them."""
+    return 1 / np.sqrt(np.maximum(_divided(sums[..., SLOT["company"]], sums[..., SLOT["live"]]), 1))
+
+
+def _trend(sums: Array) -> Array:
+    n, t, tt = (sums[..., SLOT[name]] for name in ("scored", "time", "time2"))
+    spread = n * tt - t * t
+    slope = _divided(n * sums[..., SLOT["time_reward"]] - t * sums[..., SLOT["reward"]], spread)
+    return np.where(spread > 1e-9 * np.maximum(n * n, 1), slope, np.nan)
+
+
+def _reliability(sums: Array) -> Array:
+    again = _divided(sums[..., SLOT["again_ss"]], sums[..., SLOT["again_dof"]])
+    within = _divided(sums[..., SLOT["within_ss"]], sums[..., SLOT["within_dof"]])
+    return np.clip(1 - _divided(again, within), 0, 1)
+
+
+VALUES: Mapping[str, Callable[[Array], Array]] = {
+    "mean": _ratio("reward", "scored"),
+    "trend": _trend,
+    "early": _ratio("early_reward", "early_scored"),
+    "late": _ratio("late_reward", "late_scored"),
+    "scored": _ratio("scored", "cells"),
+    "live": _ratio("live", "cells"),
+    "live_groups": _ratio("groups_live", "groups_scored"),
+    "correlation": _correlation,
+    "fair": _fair,
+    "punished": _ratio("punished", "compared"),
+    "responsibility": _ratio("responsibility", "signal"),
+    "bottleneck": _ratio("bottleneck", "signal"),
+    "ceiling": _ratio("late_top", "late_scored"),
+    "reliability": _reliability,
+}
+"""Each takes sums (…, K, slots) and gives (…, K), NaN where undefined."""
+
+
+OF_RANKED = ("correlation", "pull", "punished")
+"""Statistics of the groups that a channel ranks, which may be few in a long run."""
+
+EVIDENCE = {"again_dof": 20, "again_groups": 10}
+"""Fewest comparisons of equal completions, and groups that hold them, from which noise can be told."""
+
+
+def values(sums: Array) -> dict[str, Array]:
+    """Return each statistic of sums (…, K, slots) as (…, K)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: of(sums) for name, of in VALUES.items()}
+
+
+def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
+    """Return how far each channel moves the advantage while the others stay: in units of the average channel.
+
+    The coefficients of the regression of the used advantage on the z-scores of all channels, within groups. For GDPO
+    they are in proportion to the weights, for GRPO to weights times spreads: whoever is correlated with a channel that
+    counts has a correlation with the advantage, but no coefficient.
+
+    Args:
+        pairs: (…, K, K + 1) sums of z_j z_l, and of z_j a.
+        alive: (K,) bool, channels that take part in the average.
+
+    Returns:
+        (…, K), NaN where the channel is never live, 0 where no channel moves the advantage.
+    """
+    c, b = pairs[..., :-1], pairs[..., -1]
+    k = c.shape[-1]
+    spread = np.sqrt(np.maximum(np.einsum("...jj->...j", c), 0))
+    there = spread > 0
+    scale = np.where(there, spread, 1)
+    correlation = c / scale[..., :, None] / scale[..., None, :]
+    # Channels that are each other's copy share their coefficient, instead of dividing 0 by 0.
+    ridged = correlation + np.eye(k) * np.where(there, RIDGE, 1)[..., :, None]
+    beta = np.linalg.solve(ridged, (b / scale)[..., None])[..., 0] / scale
+    counted = there & alive
+    average = np.abs(np.where(counted, beta, 0)).sum(-1, keepdims=True) / np.maximum(counted.sum(-1, keepdims=True), 1)
+    return np.where(there, np.where(average > 0, beta / np.where(average > 0, average, 1), 0.0), np.nan)
+
+
+def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed: int) -> Array | None:
+    """Return :func:`pulls` of ``resamples`` draws of as many groups, (R, K); None for too few groups."""
+    there = pairs[np.einsum("bjj->b", pairs[..., :-1]) > 0]
+    if len(there) < FEWEST:
+        return None
+    return np.concatenate([pulls(sums, alive) for sums in _drawn(there, resamples, seed)])
+
+
+def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | None:
+    """Return each statistic of ``resamples`` draws of as many groups, (R, K); None for too few groups.
+
+    Args:
+        blocks: (B, K, slots) sums of groups; empty ones are no groups.
+        resamples: R.
+        seed: of the draws.
+    """
+    there = blocks[blocks[..., SLOT["cells"]].sum(1) > 0]
+    if len(there) < FEWEST:
+        return None
+    parts = [values(sums) for sums in _drawn(there, resamples, seed)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _drawn(groups: Array, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield sums over as many groups (B, …), drawn with replacement, (r, …) at a time."""
+    rng = np.random.default_rng(seed)
+    flat = groups.reshape(len(groups), -1)
+    step = max(1, HELD // flat.shape[1])
+    for start in range(0, resamples, step):
+        draws = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), min(step, resamples - start))
+        yield (draws.astype(float) @ flat).reshape(-1, *groups.shape[1:])
+
+
+def estimates(
+    sums: Array, draws: Mapping[str, Array] | None, groups: int, level: float, extra: Mapping[str, Array]
+) -> dict[str, list[Estimate]]:
+    """Return each statistic of each channel with its interval.
+
+    Expanded percentiles (T. Hesterberg 2014, arXiv 1411.5279), as wide as Student's t on symmetric data: plain ones are
+    too narrow for few groups.
+
+    Args:
+        sums: (K, slots) of the run.
+        draws: from :func:`resampled`.
+        groups: that were resampled.
+        level: of the intervals.
+        extra: further statistics (K,), whose draws are in ``draws`` too.
+    """
+    n = max(groups, 2)
+    ranked = sums[..., SLOT["groups_live"]]
+    outside = float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))))
+    found = {}
+    for name, value in {**values(sums), **extra}.items():
+        drawn = None if draws is None else draws.get(name)
+        known = [drawn is not None and not (name in OF_RANKED and n < FEWEST) for n in ranked]
+        found[name] = [
+            _estimate(x, drawn[:, k] if drawn is not None and known[k] else None, outside) for k, x in enumerate(value)
+        ]
+    return found
+
+
+def _estimate(value: float, drawn: Array | None, outside: float) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None)
+    known = None if drawn is None else drawn[~np.isnan(drawn)]
+    if known is None or len(known) < 20:
+        return Estimate(float(value))
+    low, high = np.quantile(known, [outside, 1 - outside])
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def _divided(a: Array, b: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(b != 0, a / np.where(b == 0, 1, b), np.nan)

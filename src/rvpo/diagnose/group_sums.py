@@ -1,0 +1,130 @@
+"""The sums of each group on each column, of which statistics of channels are functions. See ``sums.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rvpo.core import Advantages
+from rvpo.core.groups import Groups
+from rvpo.core.metrics import bottlenecks
+
+SHIFTS = 32  # partners that a completion is compared with, at most
+SAME = 1e-6  # advantages nearer than this are the same: they are logged in single precision
+
+SLOTS = (
+    "cells",  # completions that have the channel
+    "scored",
+    "live",
+    "reward",
+    "time",  # of the scored completions, from 0 to 1; with `time2` and `time_reward` for a straight line
+    "time2",
+    "time_reward",
+    "early_scored",  # first third of the time
+    "early_reward",
+    "late_scored",  # last third
+    "late_reward",
+    "late_top",  # those of them with the channel's highest reward
+    "groups_scored",
+    "groups_live",
+    "az",  # products within groups of the used advantage a and the z-score, where the channel is live
+    "aa",
+    "zz",
+    "company",  # live channels of a completion, itself included, summed over completions where it is live
+    "punished",  # pairs of a group in which the better one got the lower advantage
+    "compared",
+    "signal",  # completions with any live channel
+    "responsibility",
+    "bottleneck",
+    "again_ss",  # squared deviations of equal completions of a group from their mean, and their degrees of freedom
+    "again_dof",
+    "again_groups",  # groups that have such completions
+    "within_ss",  # those of all completions of a group
+    "within_dof",
+)
+SLOT = {name: i for i, name in enumerate(SLOTS)}
+
+
+def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: float, single: bool) -> dict[str, Tensor]:
+    """Return the sums of each group on each column, (P, M)."""
+    rewards = result.rewards.nan_to_num(nan=0.0)
+    scored = (result.applies & ~result.missing).double()
+    live = (result.live & ~advantages.isnan()[:, None]).double()
+    count, total = groups.sum(scored), groups.sum(scored * rewards)
+    early, late = (float(single or time < 1 / 3)), float(single or time > 2 / 3)
+    known = live * advantages.nan_to_num(nan=0.0)[:, None]
+    alive = groups.sum(live)
+    a = (known - groups.spread(groups.sum(known) / alive.clamp(min=1))) * live
+    z = result.z.nan_to_num(nan=0.0) * live
+    deviation = (rewards - groups.spread(total / count.clamp(min=1))) * scored
+    signal = result.signal.double()[:, None].expand_as(rewards) * result.applies
+    company = result.live.sum(1, keepdim=True) * result.live
+    return {
+        "cells": groups.sum(result.applies.double()),
+        "scored": count,
+        "live": groups.sum(result.live.double()),
+        "reward": total,
+        "time": time * count,
+        "time2": time * time * count,
+        "time_reward": time * total,
+        "early_scored": early * count,
+        "early_reward": early * total,
+        "late_scored": late * count,
+        "late_reward": late * total,
+        "groups_scored": (count > 0).double(),
+        "groups_live": (groups.sum(result.live.double()) > 0).double(),
+        "az": groups.sum(a * z),
+        "aa": groups.sum(a * a),
+        "zz": groups.sum(z * z),
+        "company": groups.sum(company.double()),
+        "signal": groups.sum(signal),
+        "responsibility": groups.sum(result.responsibilities * signal),
+        "bottleneck": groups.sum(bottlenecks(result) * signal),
+        "within_ss": groups.sum(deviation.square()),
+        "within_dof": (count - 1).clamp(min=0),
+    }
+
+
+def pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor) -> dict[str, Tensor]:
+    """Compare completions of a group, each with up to ``SHIFTS`` that follow it around the circle of its group.
+
+    In groups of up to twice as many completions, every pair is compared once.
+    """
+    size = torch.bincount(groups.index, minlength=groups.count)
+    order = torch.arange(len(groups.index))
+    if int(size.max()) > 2 * SHIFTS:  # partners must not depend on how rows happen to be sorted
+        order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))
+    order = order[torch.argsort(groups.index[order], stable=True)]
+    start = (size.cumsum(0) - size)[groups.index[order]]
+    place, width = torch.arange(len(order)) - start, size[groups.index[order]]
+    r, a, alive = rewards[order].masked_fill(~live[order], torch.nan), advantages[order], live[order]
+    sums = {name: torch.zeros_like(r) for name in ("punished", "compared")}
+    for shift in range(1, min(int(size.max()) // 2, SHIFTS) + 1):
+        partner = start + (place + shift) % width
+        counted = (2 * shift < width) | ((2 * shift == width) & (place < shift))
+        better = r - r[partner]
+        higher = a - a[partner]
+        known = (counted & ~higher.isnan())[:, None] & alive & ~better.isnan() & (better != 0)
+        direction = better.sign() * (higher.sign() * (higher.abs() > SAME))[:, None]
+        sums["punished"] += known & (direction < 0)
+        sums["compared"] += known
+    ordered = Groups(groups.index[order], groups.count)
+    return {name: ordered.sum(x) for name, x in sums.items()}
+
+
+def again_sums(rewards: Tensor, completions: Sequence[str], groups: Groups) -> dict[str, Tensor]:
+    """Squared deviations of equal completions of a group from their mean."""
+    keys: dict[tuple[int, str], int] = {}
+    pairs = zip(groups.index.tolist(), completions, strict=True)
+    ids = torch.tensor([keys.setdefault(pair, len(keys)) for pair in pairs])
+    same = Groups(ids, len(keys))
+    scored = (~rewards.isnan()).double()
+    count = same.sum(scored)
+    known = rewards.nan_to_num(nan=0.0)
+    deviation = (known - same.spread(same.sum(known * scored) / count.clamp(min=1))) * scored
+    of_group = torch.zeros(len(keys), dtype=torch.int64).scatter(0, ids, groups.index)
+    upwards = Groups(of_group, groups.count)
+    dof = upwards.sum((count - 1).clamp(min=0))
+    return {"again_ss": upwards.sum(same.sum(deviation.square())), "again_dof": dof, "again_groups": (dof > 0).double()}

@@ -1,0 +1,319 @@
+"""The same rewards under another rule: what each method would have done with the completions of a finished run.
+
+Counterfactual for one step only: the completions are those of the policy that the run's own rule trained. What another
+rule's policy would have written, no log can say.
+
+A method that remembers the run is followed from the first batch on, as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core import AdvantageConfig, Advantages
+from rvpo.core.channels import State
+from rvpo.core.config import METHODS
+from rvpo.core.groups import Groups
+from rvpo.core.normalize import whiten_by_token
+from rvpo.diagnose.diagnose import describe
+from rvpo.diagnose.diagnosis import or_none
+from rvpo.diagnose.group_sums import SAME
+from rvpo.diagnose.sums import aggregated, one_thread
+from rvpo.errors import ConfigError, RewardError
+from rvpo.logs.run import Batch, Run
+
+DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
+CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
+"""Rules without memory that may have given advantages whose method the logs do not tell."""
+NO_ADVANTAGES = (
+    "{} has no advantages to compare with: name the column (--advantage), or the method that the run used "
+    "(--method grpo)"
+)
+EQUAL = 1e-4  # advantages that agree so far are those of a rule: rewards and advantages are logged in single precision
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a rule would have done.
+
+    Attributes:
+        method: in words, with its options.
+        sign_flips: share of completions that the run encouraged and the rule discourages, or the other way round.
+        rank_correlation: Spearman's, within groups, of its advantages with those that the run used.
+        effective_channels: how many channels decide a completion, 1 / sum r^2 of the responsibilities r.
+        influence: channel -> correlation within groups of its advantages with the channel, where it is live.
+        responsibility: channel -> mean share of the decision.
+        largest_difference: to the advantages that the run used.
+        problem: why the rule could not be applied; the numbers are then None.
+    """
+
+    method: str
+    sign_flips: float | None = None
+    rank_correlation: float | None = None
+    effective_channels: float | None = None
+    influence: Mapping[str, float | None] | None = None
+    responsibility: Mapping[str, float | None] | None = None
+    largest_difference: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A run under several rules.
+
+    Attributes:
+        run: its name.
+        own: the run's own method in words; None where no rule is known to have given its advantages.
+        own_difference: largest difference of its replayed advantages to the logged ones.
+        completions: how many.
+        rules: one each.
+        notes: what a reader has to know.
+    """
+
+    run: str
+    own: str | None
+    own_difference: float | None
+    completions: int
+    rules: tuple[Rule, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {"schema": "rvpo.replay/1", **asdict(self)}
+
+
+def parse_method(text: str) -> AdvantageConfig:
+    """Build a method from ``NAME`` or ``NAME:option=value,option=value``, such as ``rvpo:k=2``.
+
+    Raises:
+        ConfigError: no method or option of that name, or a value that cannot work.
+    """
+    name, _, tail = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in _outside_brackets(tail, ","):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} has the option {part!r}, allowed is option=value, such as rvpo:k=2")
+        options[key.strip()] = _value(value.strip(), text)
+    if name not in METHODS:
+        raise ConfigError(f"{name!r} is no method, allowed are {', '.join(METHODS)}, with options as in rvpo:k=2")
+    return AdvantageConfig.from_mapping({"method": name, **options})
+
+
+def parse_methods(text: str) -> list[AdvantageConfig]:
+    """Build the methods of a text that separates them by blanks; see :func:`parse_method`."""
+    return [parse_method(part.strip().rstrip(",")) for part in _outside_brackets(text, " ")]
+
+
+def _outside_brackets(text: str, mark: str) -> list[str]:
+    """Split at marks that stand in no brackets, as those of a mapping do; empty parts are none."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        if character == mark and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part.strip()]
+
+
+def _value(text: str, whole: str) -> Any:
+    """Read a number, also one such as 1e-3, or else YAML."""
+    with suppress(ValueError):
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{whole!r} has the value {text!r}, which is no YAML, allowed are values such as 2, keep or {{a: 0.5}}"
+        ) from error
+
+
+def replay(
+    run: Run,
+    methods: Sequence[AdvantageConfig],
+    *,
+    assumed: AdvantageConfig | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Replay:
+    """Aggregate the rewards of a run anew.
+
+    Args:
+        run: from :func:`rvpo.logs.open.open_run`.
+        methods: rules to try.
+        assumed: the run's own method, where its logs do not say; it takes the place of the logged advantages where
+            there are none.
+        progress: called with the number of steps that were read.
+
+    Raises:
+        ConfigError: the logs have no advantages and no method is assumed.
+    """
+    first = next(run.batches(), None)
+    if first is None or (first.advantages is None and assumed is None):
+        raise ConfigError(NO_ADVANTAGES.format(run.path))
+    own = run.config or assumed
+    candidates = [] if own else [parse_method(text) for text in CANDIDATES]
+    followed = [_Followed(run, config) for config in (own, *methods, *candidates) if config]
+    rules, guesses = followed[: len(followed) - len(candidates)], followed[len(followed) - len(candidates) :]
+    step = None
+    with one_thread():
+        for batch in run.batches():
+            used = batch.advantages
+            for rule in followed:
+                result = rule.result(batch, as_recorded=rule is followed[0] and run.config is not None)
+                if used is None and result is not None:
+                    used = result.advantages  # of the assumed method, which comes first
+                rule.add(batch, result, used)
+            if progress is not None and batch.step != step:
+                step = batch.step
+                progress(1)
+    told, difference, notes = None, None, list(run.notes)
+    weighted = "equal weights" if first.weights is None else "the given weights"
+    if own:
+        mine, *rules = rules
+        told, difference = describe(own), mine.largest if first.advantages is not None else None
+        if mine.problem:
+            notes.append(f"its own method {told} cannot be replayed: {mine.problem}")
+        elif difference is not None and difference > EQUAL * max(1.0, mine.extreme):
+            notes.append(f"{told} does not give the logged advantages: they differ by up to {difference:.3g}")
+    else:
+        tried = [(guess.largest, guess) for guess in guesses if guess.largest is not None and not guess.problem]
+        if not tried:
+            raise ConfigError(NO_ADVANTAGES.format(run.path))
+        nearest, best = min(tried, key=lambda pair: pair[0])
+        if nearest < EQUAL:
+            told, difference = describe(best.config), nearest
+            notes.append(f"the logs do not tell the method; {told} with {weighted} gives the logged advantages")
+        else:
+            notes.append(
+                f"the logs do not tell the method, and no rule with {weighted} gives the logged advantages (nearest: "
+                f"{describe(best.config)}, off by up to {nearest:.3g})"
+            )
+    return Replay(run.name, told, difference, followed[0].rows, tuple(rule.finished() for rule in rules), tuple(notes))
+
+
+class _Followed:
+    """A rule on its way through a run."""
+
+    def __init__(self, run: Run, config: AdvantageConfig) -> None:
+        self.config, self.rows = config, 0
+        self.largest: float | None = None
+        self.extreme = 0.0  # of the advantages that the run used
+        self.problem: str | None = None
+        self._run = run
+        self._state: State = {}
+        self._flips = self._compared = self._rank = self._ranked = self._effective = self._signal = 0.0
+        k = len(run.channels)
+        self._influence: NDArray[np.float64] = np.zeros((k, 3))
+        self._responsibility: NDArray[np.float64] = np.zeros((k, 2))
+        if config.rule.remembers and not run.every_batch:
+            self.problem = "it remembers the run, and not every batch since the first step is logged"
+
+    def result(self, batch: Batch, as_recorded: bool) -> Advantages | None:
+        """Aggregate a batch; None once there is a problem."""
+        if self.problem:
+            return None
+        config = batch.config if as_recorded and batch.config is not None else self.config
+        try:
+            result = aggregated(batch, config, self._run, self._state)
+        except (RewardError, ConfigError) as error:
+            hint = " (--range NAME=LOW:HIGH)" if "no range was declared" in str(error) else ""
+            self.problem = f"{error}{hint}"
+            return None
+        self._state = result.state
+        if as_recorded and batch.tokens is not None:
+            advantages = whiten_by_token(result.aggregated, result.takes_part, batch.tokens)
+            return Advantages(**{f.name: getattr(result, f.name) for f in fields(result)} | {"advantages": advantages})
+        return result
+
+    def add(self, batch: Batch, result: Advantages | None, used: Tensor | None) -> None:
+        """Count what the rule did to a batch."""
+        self.rows += len(batch.groups)
+        if result is None:
+            return
+        if used is not None:
+            self._against(result, used)
+        z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
+        a = result.advantages[:, None] * live
+        a = (a - result.groups.spread(result.groups.sum(a) / result.groups.sum(live).clamp(min=1))) * live
+        channel = batch.channel.expand(z.shape).numpy()
+        for slot, x in enumerate((a * z, a * a, z * z)):
+            np.add.at(self._influence[:, slot], channel, x.numpy())
+        r = result.responsibilities * result.signal[:, None]
+        signal = result.signal[:, None].double() * result.applies
+        for slot, x in enumerate((r, signal)):
+            np.add.at(self._responsibility[:, slot], channel, x.numpy())
+        rows = result.signal & (r.square().sum(1) > 0)
+        self._effective += float((1 / r[rows].square().sum(1)).sum())
+        self._signal += float(rows.sum())
+
+    def _against(self, result: Advantages, used: Tensor) -> None:
+        ours, known = result.advantages, ~used.isnan()
+        if bool(known.any()):
+            self.largest = max(self.largest or 0.0, float((ours - used)[known].abs().max()))
+            self.extreme = max(self.extreme, float(used[known].abs().max()))
+        both = known & (ours.abs() > SAME) & (used.abs() > SAME)
+        self._flips += float((both & (ours.sign() != used.sign())).sum())
+        self._compared += float(known.sum())
+        correlation, groups = spearman(ours[known], used[known], result.groups.index[known])
+        self._rank += correlation
+        self._ranked += groups
+
+    def finished(self) -> Rule:
+        """Return what was counted."""
+        if self.problem:
+            return Rule(describe(self.config), problem=self.problem)
+        names = self._run.channels
+        az, aa, zz = self._influence.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            influence, responsibility = az / np.sqrt(aa * zz), self._responsibility[:, 0] / self._responsibility[:, 1]
+        return Rule(
+            describe(self.config),
+            self._flips / self._compared if self._compared else None,
+            self._rank / self._ranked if self._ranked else None,
+            self._effective / self._signal if self._signal else None,
+            dict(zip(names, map(or_none, influence), strict=True)),
+            dict(zip(names, map(or_none, responsibility), strict=True)),
+            self.largest,
+        )
+
+
+def spearman(a: Tensor, b: Tensor, groups: Tensor) -> tuple[float, int]:
+    """Return the sum of the rank correlations of a and b (N,) within groups, and the number of groups that have one.
+
+    Ties have their mean rank; values nearer than single precision tells are ties. A group has none where either is
+    constant.
+    """
+    if not len(a):
+        return 0.0, 0
+    of = Groups.from_ids(groups, len(groups))
+    ranks = torch.stack([_ranks(x, of) for x in (a, b)], 1)
+    size = of.sum(torch.ones_like(ranks))
+    centred = ranks - of.spread(of.sum(ranks) / size)
+    variance = of.sum(centred.square())
+    both = of.sum((centred[:, 0] * centred[:, 1])[:, None])[:, 0]
+    there = (variance > 0).all(1)
+    return float((both / variance.prod(1).sqrt())[there].sum()), int(there.sum())
+
+
+def _ranks(x: Tensor, groups: Groups) -> Tensor:
+    """Return mean ranks within groups, (N,)."""
+    rounded = (x.double() / SAME).round()
+    order = np.lexsort((rounded.numpy(), groups.index.numpy()))
+    value, group = rounded.numpy()[order], groups.index.numpy()[order]
+    new = np.r_[True, (value[1:] != value[:-1]) | (group[1:] != group[:-1])]
+    run = np.cumsum(new) - 1
+    starts = np.flatnonzero(new)
+    ends = np.r_[starts[1:], len(value)]
+    ranks = np.empty(len(value))
+    ranks[order] = ((starts + ends - 1) / 2)[run]
+    return torch.from_numpy(ranks)

@@ -1,0 +1,209 @@
+"""What a diagnosis counts: sums by group, so that groups can be resampled, in memory that does not grow with the run.
+
+A statistic of a channel is a function of sums over groups. Groups are what a bootstrap may resample: completions of a
+prompt are not independent. Up to ``BLOCKS`` groups have a place each; further ones share the places at random, which
+resamples clusters of groups instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core import AdvantageConfig, Advantages, Channels, compute
+from rvpo.core.channels import State
+from rvpo.core.groups import Groups
+from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums, pair_sums
+from rvpo.logs.run import Batch, Run
+
+BLOCKS = 2048
+POINTS = 300  # in time, that curves have at most
+CHUNK_CELLS = 1_000_000  # of a batch that are looked at together
+PAIR_CELLS = 4_000_000  # of products of channels, over all blocks
+
+Array = NDArray[np.float64]
+
+
+class Sums:
+    """Sums of a run.
+
+    Attributes:
+        blocks: (BLOCKS, K, slots).
+        points: (T, K, slots), over time.
+        point_steps: (T,) last step of each point.
+        products: (K, K, 3) sums of z_j z_l, z_j^2 and z_l^2 where both are live.
+        pairs: (B, K, K + 1) sums of z_j z_l, and of z_j a in the last column, of the same groups pooled further where
+            there are many channels: what the regression of the used advantage a on all channels needs.
+        top: (K,) highest reward.
+        low: (K,) lowest reward.
+        completions: number of rows.
+        known: of these, how many have an advantage.
+        groups: number of groups.
+    """
+
+    def __init__(self, run: Run, k: float, assumed: AdvantageConfig | None) -> None:
+        """Begin; ``assumed`` is how the run aggregated where its advantages were not logged."""
+        channels = len(run.channels)
+        self._run, self._assumed = run, assumed
+        # Without an eps worth the name: a channel on a scale so small that the run's own eps silences it is to be seen.
+        self._soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none", eps=1e-12)
+        self._state: State = {}
+        self.known = 0
+        self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
+        count = min(POINTS, len(run.steps))
+        self._point = {step: i * count // len(run.steps) for i, step in enumerate(run.steps)}
+        self.points = np.zeros((count, channels, len(SLOTS)))
+        self.point_steps = tuple({point: step for step, point in self._point.items()}.values())
+        self.products = np.zeros((channels, channels, 3))
+        self.pairs = np.zeros((min(BLOCKS, max(64, PAIR_CELLS // channels**2)), channels, channels + 1))
+        self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
+        self.completions = self.groups = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch."""
+        advantages = batch.advantages
+        if advantages is None:
+            assert self._assumed is not None  # the caller's business
+            result = aggregated(batch, self._assumed, self._run, self._state)
+            advantages, self._state = result.advantages, result.state
+        groups = Groups.from_ids(batch.groups, len(batch.groups)).index
+        for rows in _chunks(groups, batch.rewards.shape[1]):
+            self._count(batch.rows(rows), groups[rows], advantages[rows])
+
+    def _count(self, batch: Batch, ids: Tensor, advantages: Tensor) -> None:
+        size = block_size(ids)
+        groups = Groups.from_blocks(len(ids), size, ids.device) if size else Groups.from_ids(ids, len(ids))
+        channel = batch.channel.expand(batch.rewards.shape)
+        result = aggregated(batch, self._soft_min, self._run)
+        steps = self._run.steps
+        time = (batch.step - steps[0]) / max(steps[-1] - steps[0], 1)
+        self._reach(result, channel)
+        cells = cell_sums(result, groups, advantages, time, len(steps) == 1)
+        top = torch.from_numpy(self.top)[channel]
+        at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
+        cells["late_top"] = groups.sum(at_top.double()) * (len(steps) == 1 or time > 2 / 3)
+        cells |= pair_sums(result.rewards, advantages, groups, result.live)
+        if batch.texts is not None:
+            cells |= again_sums(result.rewards, batch.texts.completions, groups)
+        blocks = self._keep(cells, groups, channel, batch.step)
+        self._correlate(result, channel, groups, advantages, blocks[groups.index])
+        self.completions += len(ids)
+        self.known += int((~advantages.isnan()).sum())
+        self.groups += groups.count
+
+    def _reach(self, result: Advantages, channel: Tensor) -> None:
+        """Move the highest and lowest rewards; what was counted at a lower height is at it no longer."""
+        rewards = result.rewards.masked_fill(~result.applies, torch.nan)
+        flat, of = rewards.flatten(), channel.flatten()
+        known = ~flat.isnan()
+        for extreme, reduce in ((self.top, "amax"), (self.low, "amin")):
+            before = extreme.copy()
+            torch.from_numpy(extreme).scatter_reduce_(0, of[known], flat[known], reduce)
+            if reduce == "amax":
+                moved = extreme > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
+                self.blocks[:, moved, SLOT["late_top"]] = 0
+
+    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, step: int) -> Tensor:
+        """Add the sums of groups (P, M) to their blocks and to their point in time; return the blocks (P,)."""
+        first = torch.full((groups.count,), len(channel)).scatter_reduce(
+            0, groups.index, torch.arange(len(channel)), "amin"
+        )
+        of = channel[first]  # (P, M): a group has one set of channels
+        table = torch.stack([cells.get(name, torch.zeros_like(cells["cells"])) for name in SLOTS], -1)
+        number = torch.arange(self.groups, self.groups + groups.count)
+        block = torch.where(number < BLOCKS, number, _scattered(number))
+        index = (block[:, None] * self.blocks.shape[1] + of).flatten()
+        torch.from_numpy(self.blocks).view(-1, len(SLOTS)).index_add_(0, index, table.flatten(0, 1))
+        point = torch.from_numpy(self.points[self._point[step]])
+        point.index_add_(0, of.flatten(), table.flatten(0, 1))
+        return block
+
+    def _correlate(
+        self, result: Advantages, channel: Tensor, groups: Groups, advantages: Tensor, block: Tensor
+    ) -> None:
+        z, live = _by_channel(result, channel, len(self._run.channels))
+        for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
+            self.products[..., i] += part.numpy()
+        known = ~advantages.isnan()
+        a = advantages.nan_to_num(nan=0.0)[:, None]
+        count = groups.sum(known.double()[:, None]).clamp(min=1)
+        a = ((a - groups.spread(groups.sum(a) / count))[:, 0]) * known
+        z = z * known[:, None]
+        # Sorted by block, the rows of a block are one product of matrices.
+        order = torch.argsort(block % len(self.pairs), stable=True)
+        numbers, sizes = torch.unique_consecutive((block % len(self.pairs))[order], return_counts=True)
+        both = torch.cat([z, a[:, None]], 1)[order]
+        for number, rows in zip(numbers.tolist(), torch.split(both, sizes.tolist()), strict=True):
+            self.pairs[number] += (rows[:, :-1].T @ rows).numpy()
+
+
+def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return z-scores of the run's channels, (N, K), the mean of a channel's live cells, and where there are any."""
+    z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
+    total, number = (torch.zeros(len(z), count, dtype=z.dtype).scatter_add(1, channel, x) for x in (z, live))
+    return total / number.clamp(min=1), (number > 0).double()
+
+
+def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
+    """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
+    ranges = tuple(run.ranges.get(name) for name in run.channels)
+    size = block_size(batch.groups)
+    return compute(
+        batch.rewards,
+        config,
+        groups=None if size else batch.groups,
+        num_generations=size,
+        weights=batch.weights,
+        applies=batch.applies,
+        channels=Channels(run.channels, batch.channel, ranges),
+        reliability=batch.reliability if config.rule.uses_z else None,
+        state=state,
+    )
+
+
+def block_size(groups: Tensor) -> int | None:
+    """Return the size of groups that lie in blocks of one size, whose sums are plain views; None for others."""
+    changes = (groups[1:] != groups[:-1]).nonzero()[:, 0]
+    size = len(groups) if not len(changes) else int(changes[0]) + 1
+    if len(groups) % size or len(groups) == size:
+        return None
+    blocks = groups.view(-1, size)
+    first = blocks[:, 0]
+    return size if bool((blocks == first[:, None]).all()) and len(set(first.tolist())) == len(first) else None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Batches are small: threads that wait for each other would cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _chunks(groups: Tensor, columns: int) -> Iterator[Tensor]:
+    """Yield the rows of whole groups, about ``CHUNK_CELLS`` cells at a time."""
+    limit = max(1, CHUNK_CELLS // columns)
+    if len(groups) <= limit:
+        yield torch.arange(len(groups))
+        return
+    order = torch.argsort(groups, stable=True)
+    sizes = torch.bincount(groups)
+    ends = sizes.cumsum(0)
+    part = (ends - 1) // limit  # groups that end within the same stretch
+    for number in sorted(set(part.tolist())):
+        within = (part == number).nonzero()[:, 0]
+        yield order[int(ends[within[0]] - sizes[within[0]]) : int(ends[within[-1]])]
+
+
+def _scattered(number: Tensor) -> Tensor:
+    """Return a block for each group, at random but the same at every call (a multiplicative hash)."""
+    mixed = (number * 2_654_435_761) % (1 << 32)
+    return (mixed >> 15) % BLOCKS

@@ -1,0 +1,125 @@
+"""A diagnosis and a replay as text, for a terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from textwrap import fill
+
+from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
+from rvpo.diagnose.replay import Replay
+from rvpo.text.tables import aligned, markdown, printable
+
+NARROW = ("channel", "verdict", "sure", "mean", "trend", "live", "missing", "pull", "correlation", "punished")
+WIDE = ("dead", "responsibility", "bottleneck", "at the top")
+Lines = Callable[[list[list[str]]], list[str]]
+
+
+def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False) -> str:
+    """Return a summary, the table, a sentence for each channel that wants a look, and the notes; Markdown has more."""
+    ranked = sorted(diagnosis.channels, key=lambda channel: VERDICTS.index(channel.verdict))
+    wide = as_markdown
+    table = [[*NARROW, *(WIDE if wide else ())], *(_line(channel, wide) for channel in ranked)]
+    head = (
+        f"{diagnosis.run}: {diagnosis.completions:,} completions in {diagnosis.groups:,} groups "
+        f"({diagnosis.completions / diagnosis.groups:.3g} each) over {diagnosis.steps:,} steps, advantages: "
+        f"{diagnosis.method}. {summary(diagnosis)}"
+    )
+    quiet = ("saturated", "healthy")
+    told = [f"{c.name}: {c.verdict}. {_capital(c.rule)}." for c in ranked if as_markdown or c.verdict not in quiet]
+    if not as_markdown:
+        for verdict in quiet:
+            names = [channel.name for channel in ranked if channel.verdict == verdict]
+            told += [f"{verdict}: {', '.join(names)}."] if names else []
+    notes = [
+        "sure: share of resamples with this verdict. trend: along a straight line from the first to the last step. "
+        "pull: how far it moves the advantage, the others held, in units of the average channel. correlation: of the "
+        "advantage with it within groups. punished: the better of two got the lower advantage."
+        + (f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else "")
+        + f" [low, high]: {diagnosis.level:.0%}, bootstrap over groups.",
+        *diagnosis.notes,
+    ]
+    return _text(head, table, told, notes, as_markdown)
+
+
+def summary(diagnosis: Diagnosis) -> str:
+    """Return which channels are neglected, in a sentence."""
+    names = [channel.name for channel in diagnosis.channels if channel.verdict == "neglected"]
+    total = len(diagnosis.channels)
+    if not names:
+        return f"None of {total} channels is neglected."
+    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} neglected: {', '.join(names)}."
+
+
+def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
+    """Return the table of rules, and the notes."""
+    names = list(dict.fromkeys(name for rule in replay.rules for name in rule.influence or ()))
+    own = next((rule.influence for rule in replay.rules if rule.influence and rule.method == replay.own), None)
+    own = own or next((rule.influence for rule in replay.rules if rule.influence), {})
+    names.sort(key=lambda name: (value := (own or {}).get(name)) is None or value)  # the least followed first
+    shown = names[:6]
+    table = [["rule", "sign flips", "rank corr.", "channels", *shown]]
+    for rule in replay.rules:
+        cells = [_share(rule.sign_flips), _number(rule.rank_correlation), _number(rule.effective_channels)]
+        influence = rule.influence or {}
+        table.append([rule.method, *cells, *(_number(influence.get(name), sign="+") for name in shown)])
+    method = "method unknown" if replay.own is None else replay.own
+    gives = "" if replay.own_difference is None else f", replayed to within {replay.own_difference:.2g}"
+    notes = [
+        "sign flips: completions encouraged by one and discouraged by the other. rank corr.: with the run's own "
+        "advantages, within groups. channels: how many decide a completion. Then the correlation of the rule's "
+        "advantage with each channel"
+        + (f" (the {len(shown)} of {len(names)} that are followed least)." if len(names) > len(shown) else "."),
+        "The completions are those of the policy that the run trained: this says what a rule would have made of them.",
+        *replay.notes,
+    ]
+    problems = [f"{rule.method}: {rule.problem}" for rule in replay.rules if rule.problem]
+    return _text(
+        f"{replay.run} ({method}{gives}), {replay.completions:,} completions", table, problems, notes, as_markdown
+    )
+
+
+def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], as_markdown: bool) -> str:
+    lines: Lines = markdown if as_markdown else aligned
+    head, told, notes = printable(head), [*map(printable, told)], [*map(printable, notes)]
+    wrapped = notes if as_markdown else [fill(note, 118, subsequent_indent="  ") for note in notes]
+    said = told if as_markdown else [fill(line, 118, subsequent_indent="  ") for line in told]
+    bullet = "- " if as_markdown else "* "
+    parts = [f"### {head}" if as_markdown else fill(head, 118), "", *lines(table)]
+    for block in (said, wrapped):
+        parts += ["", *(bullet + line for line in block)] if block else []
+    return "\n".join(parts) + "\n"
+
+
+def _line(channel: ChannelDiagnosis, wide: bool) -> list[str]:
+    cells = [
+        channel.name,
+        channel.verdict,
+        _share(channel.confidence),
+        _number(channel.mean.value),
+        _number(channel.trend.value, sign="+"),
+        _share(channel.live),
+        _share(channel.missing),
+        _interval(channel.pull),
+        _interval(channel.correlation, sign="+"),
+        _share(channel.punished.value),
+    ]
+    more = (channel.dead, *(e.value for e in (channel.responsibility, channel.bottleneck, channel.ceiling)))
+    return [*cells, *(map(_share, more) if wide else ())]
+
+
+def _interval(estimate: Estimate, sign: str = "") -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return _number(estimate.value, sign)
+    return f"{estimate.value:{sign}.2f} [{estimate.low:{sign}.2f}, {estimate.high:{sign}.2f}]"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else format(value, f"{sign}.3g")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,237 @@
+"""``channels/*.parquet``: the record that our own engines write. See :mod:`rvpo.logs.schema`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from rvpo.core import AdvantageConfig
+from rvpo.core.channels import Range
+from rvpo.errors import DataError
+from rvpo.logs import read_trl as completions
+from rvpo.logs.read_trl import floats
+from rvpo.logs.run import COMPLETIONS, Batch, Run, Texts
+from rvpo.logs.schema import EVALUATION, METADATA, VERSION
+
+NEEDED = (
+    "step",
+    "batch",
+    "completion",
+    "group",
+    "channel",
+    "counts",
+    "reliability",
+    "reward",
+    "advantage",
+    "tokens",
+)
+"""Columns that a batch is made of. Those that follow completions to their texts are read where texts are asked for."""
+
+DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "reason", "detail")
+"""What a reader wants to know of a completion's channels."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a file says of itself."""
+
+    config: AdvantageConfig
+    ranges: dict[str, Range | None]
+    by_token: bool
+    follows: int | None
+    written: float
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the records of training steps in a folder, in order; none where it holds none."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.glob("*.parquet") if path.stem.isdecimal()]
+    return sorted(found, key=lambda path: int(path.stem)) if any(map(is_record, found)) else []
+
+
+def is_record(path: Path) -> bool:
+    """Tell whether a file is one of ours."""
+    if path.suffix != ".parquet" or path.stem.startswith(EVALUATION):
+        return False
+    try:
+        return METADATA in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False  # whoever reads it tells what is wrong with it
+
+
+def open_files(path: Path, paths: Sequence[Path]) -> Run:
+    """Open the records of a run.
+
+    Raises:
+        DataError: a file is damaged, or newer than this version of rvpo.
+    """
+    notes: list[str] = []
+    abouts = [_about(file) for file in paths]
+    for i, (before, now) in enumerate(pairwise(abouts), 1):
+        if now.written < before.written:
+            notes.append(f"{len(paths) - i} files from {paths[i].name} on are older than {paths[i - 1].name}: left out")
+            abouts, paths = abouts[:i], paths[:i]
+            break
+    names: dict[str, int] = {}
+    steps: list[int] = []
+    for file in paths:
+        table = _table(file, ["step", "channel"])
+        steps.append(table["step"][0].as_py() if len(table) else int(file.stem))
+        for name in table["channel"].unique().to_pylist():
+            names.setdefault(name, len(names))
+    if not names:
+        raise DataError(f"{path} holds no completion, allowed is at least one: see whether the run has begun")
+    every = abouts[0].follows is None and steps[0] == 1
+    every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
+    if abouts[-1].config.rule.remembers and not every:
+        notes.append("not every step since the first is there: what a method remembers cannot be followed")
+    return Run(
+        path,
+        "channels",
+        tuple(names),
+        tuple(steps),
+        partial(_read, list(paths), names),
+        config=abouts[-1].config,
+        ranges={name: limits for about in abouts for name, limits in about.ranges.items()},
+        every_batch=every,
+        notes=tuple(notes),
+        details=partial(_details, dict(zip(steps, paths, strict=True))),
+    )
+
+
+def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return the cells of some completions, as rows of the record."""
+    table = _table(paths[step], ["completion", *DETAILS])
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
+    for row in table.filter(pc.is_in(table["completion"], pa.array(list(numbers)))).to_pylist():
+        found[row.pop("completion")].append(row)
+    return found
+
+
+def _read(paths: Sequence[Path], names: dict[str, int], texts: bool) -> Iterator[Batch]:
+    for path in paths:
+        about = _about(path)
+        present = pq.read_schema(path).names
+        table = _table(path, [*NEEDED, *(name for name in ("criterion", "uid") if texts and name in present)])
+        number = table["batch"].to_numpy()
+        for batch in np.unique(number):
+            part = table.filter(pa.array(number == batch))
+            read = _batch(part, about, names)
+            yield _with_texts(read, path, part) if texts else read
+
+
+def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
+    """Put the cells of a batch back into a matrix; the cells of a completion keep their order."""
+    completion = _ints(table, "completion")
+    rows, row = np.unique(completion, return_inverse=True)
+    order = np.argsort(row, kind="stable")
+    counts = np.bincount(row)
+    column = np.empty_like(row)
+    column[order] = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(rows), int(counts.max()))
+    cells = torch.from_numpy(row), torch.from_numpy(column)
+
+    def matrix(name: str, fill: float) -> Tensor:
+        out = torch.full(shape, fill, dtype=torch.float64)
+        out[cells] = torch.from_numpy(table[name].to_numpy().astype(np.float64))
+        return out
+
+    encoded = table["channel"].combine_chunks().dictionary_encode()
+    numbers = np.array([names[name] for name in encoded.dictionary.to_pylist()])[encoded.indices.to_numpy()]
+    channel = torch.zeros(shape, dtype=torch.int64)
+    channel[cells] = torch.from_numpy(numbers)
+    applies = torch.zeros(shape, dtype=torch.bool)
+    applies[cells] = True
+    uniform = bool((channel == channel[:1]).all()) and bool(applies.all())
+    reliability = matrix("reliability", 1.0)
+    first = order[np.cumsum(counts) - counts]  # a cell of each completion
+    tokens = torch.from_numpy(_ints(table, "tokens")[first]) if about.by_token else None
+    return Batch(
+        step=int(table["step"][0].as_py()),
+        rewards=matrix("reward", torch.nan),
+        groups=torch.from_numpy(_ints(table, "group")[first]),
+        channel=channel[0] if uniform else channel,
+        advantages=torch.from_numpy(table["advantage"].to_numpy()[first].astype(np.float64)),
+        applies=None if bool(applies.all()) else applies,
+        weights=matrix("counts", 0.0),
+        reliability=None if bool((reliability == 1).all()) else reliability,
+        tokens=tokens,
+        config=about.config,
+        numbers=torch.from_numpy(rows),
+    )
+
+
+def _with_texts(batch: Batch, path: Path, table: pa.Table) -> Batch:
+    """Add texts, from TRL's completions or verl's dump of the same step; without them where there are none."""
+    if "uid" in table.column_names:
+        _, first = np.unique(_ints(table, "completion"), return_index=True)
+        uids = [table["uid"][i].as_py() for i in first.tolist()]
+        return _of_dump(batch, path.parent.parent / f"{batch.step}.jsonl", uids)
+    # TRL keeps the last generation of a step alone, and at an evaluation that of the evaluation: rewards must agree.
+    plain = table.filter(pc.is_null(table["criterion"]))
+    own = {
+        name: plain.filter(pc.equal(plain["channel"], name))["reward"] for name in plain["channel"].unique().to_pylist()
+    }
+    texts = completions.texts_of(
+        path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet",
+        {"advantage": batch.advantages, **{name: floats(column, name) for name, column in own.items()}},
+    )
+    return batch if texts is None else replace(batch, texts=texts)
+
+
+def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
+
+    try:
+        # Not splitlines: a completion may hold any of Unicode's ends of a line.
+        lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    except (OSError, ValueError):
+        return batch
+    by_uid = {line["uid"]: line for line in lines if isinstance(line, dict) and "uid" in line}
+    if not all(uid in by_uid for uid in uids):
+        return batch
+    prompts, told = ([str(by_uid[uid].get(key, "")) for uid in uids] for key in ("input", "output"))
+    return replace(batch, texts=Texts(prompts, told))
+
+
+def _about(path: Path) -> About:
+    try:
+        told: dict[str, Any] = json.loads(pq.read_schema(path).metadata[METADATA])
+        version = int(told["version"])
+        if version <= VERSION:
+            known = {option.name for option in fields(AdvantageConfig)}
+            config = AdvantageConfig(**{key: value for key, value in told["config"].items() if key in known})
+            ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
+            return About(config, ranges, bool(told["by_token"]), told.get("follows"), float(told.get("written", 0)))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(f"{path} is damaged ({error}), allowed is a record that rvpo wrote: remove the file") from error
+    raise DataError(
+        f"{path} is a record of version {version}, allowed is up to {VERSION}: read it with the version of rvpo that "
+        "wrote it, or a newer one"
+    )
+
+
+def _table(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), allowed is a record that rvpo wrote whole: remove the file, or run the "
+            "step again"
+        ) from error
+
+
+def _ints(table: pa.Table, name: str) -> Any:
+    return table[name].to_numpy().astype(np.int64)

@@ -1,0 +1,258 @@
+"""``completions/*.parquet``, which TRL's trainers write with ``log_completions=True``: a column a reward, no group ids.
+
+What TRL 1.16 does, and what follows:
+
+- A file is written at every log, with the last generation's completions. One that was logged before (several
+  iterations or steps on one generation) is passed over.
+- Groups are blocks of equal prompts. Where a prompt stands in several blocks side by side, the blocks are as long as
+  the greatest number that divides all of them, in most files; a file that has no such blocks is cut by its own.
+- ``log_extra`` adds columns of its own behind the rewards: name the rewards where these are numbers.
+- At a step with an evaluation the file holds the evaluation's completions, and nothing says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from rvpo.errors import ConfigError, DataError
+from rvpo.logs.run import Batch, Columns, Run, Texts
+
+_NAME = re.compile(r"completions_(\d+)\.parquet")
+NEVER_REWARDS = ("step", "prompt", "completion", "advantage", "image", "images")
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the completions of a folder in order of their steps; none where it holds none."""
+    found = [path for path in folder.glob("completions_*.parquet") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step)
+
+
+def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
+    """Open the completions of a run.
+
+    Raises:
+        DataError: a file is damaged, or none of its columns is a reward.
+    """
+    for option in ("group", "advantage", "step"):
+        if (given := getattr(columns, option)) is not None:
+            raise ConfigError(
+                f"--{option} is {given!r}, but {path} holds TRL's completions, whose columns are known: leave it out"
+            )
+    rewards = columns.rewards or _rewards(paths[0])
+    size = columns.group_size or _group_size(paths)
+    if columns.group_size:
+        _check_size(paths, columns.group_size)
+    notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)"]
+    notes.append(
+        f"groups of {size} completions, found by their prompts (--group-size sets it)"
+        if columns.group_size is None and size
+        else "groups are completions of equal prompts that stand together: their number differs"
+        if not size
+        else f"groups of {size} completions"
+    )
+    if columns.group_size and (mixed := _mixed(paths[0], columns.group_size)):
+        notes.append(f"{mixed} of the first file's blocks of {size} hold several prompts: is that their number?")
+    steps = tuple(_step(file) for file in paths)
+    return Run(
+        path,
+        "completions",
+        rewards,
+        steps,
+        partial(_read, list(paths), rewards, size, columns.group_size is not None),
+        every_batch=steps == tuple(range(1, len(steps) + 1)),
+        notes=tuple(notes),
+    )
+
+
+def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
+    """Return prompts and completions of a file, if it is about the same completions.
+
+    Args:
+        path: of the file.
+        agrees: numbers, (N,) each, that its columns of these names must hold; None and columns it lacks do not matter.
+
+    Returns:
+        N texts each; None where there is no such file, or it is about others.
+    """
+    try:
+        schema = pq.read_schema(path)
+        known = {name: values for name, values in agrees.items() if values is not None and name in schema.names}
+        table = pq.read_table(path, columns=["prompt", "completion", *known], partitioning=None)
+    except (pa.ArrowException, OSError, KeyError):
+        return None
+    for name, values in known.items():
+        there = floats(table[name], str(path))
+        if there.shape != values.shape or not torch.allclose(there, values, rtol=1e-5, atol=1e-6, equal_nan=True):
+            return None
+    return Texts(_texts(table["prompt"]), _texts(table["completion"])) if known else None
+
+
+def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool) -> Iterator[Batch]:
+    before: tuple[list[str], Tensor, Path] | None = None
+    for path in paths:
+        wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
+        table = _table(path, wanted)
+        if not len(table):
+            continue
+        values = torch.stack([_floats(path, table, name) for name in rewards], 1)
+        advantages = _floats(path, table, "advantage")
+        prompts = _texts(table["prompt"])
+        numbers = torch.cat([values, advantages[:, None]], 1).nan_to_num(nan=torch.inf)
+        again = before is not None and before[0] == prompts and torch.equal(before[1], numbers)
+        # Rewards that are all the same do not tell one generation from another: then the completions do.
+        if again and before is not None and _completions(before[2]) == _completions(path):
+            continue  # the same generation, logged again
+        before = prompts, numbers, path
+        yield Batch(
+            _step(path),
+            values,
+            torch.arange(len(prompts)) // size if given else _groups(prompts, size),
+            torch.arange(len(rewards)),
+            advantages,
+            texts=Texts(prompts, _texts(table["completion"])) if texts else None,
+        )
+
+
+def _check_size(paths: Sequence[Path], size: int) -> None:
+    for path in paths:
+        rows = pq.ParquetFile(path).metadata.num_rows
+        if rows % size:
+            raise DataError(
+                f"{path} has {rows} completions, which are no blocks of {size}: set the number of completions of a "
+                "prompt (--group-size)"
+            )
+
+
+def _mixed(path: Path, size: int) -> int:
+    """Return how many blocks of a file hold more than one prompt."""
+    prompts = _texts(_table(path, ["prompt"])["prompt"])
+    return sum(len(set(prompts[start : start + size])) > 1 for start in range(0, len(prompts), size))
+
+
+def _completions(path: Path) -> list[str]:
+    return _texts(_table(path, ["completion"])["completion"])
+
+
+def _groups(prompts: Sequence[str], size: int) -> Tensor:
+    """Cut a file into blocks of ``size``; one that has none, such as an evaluation's, by its own."""
+    lengths = _lengths(prompts)
+    if not size or any(length % size for length in lengths):
+        own = math.gcd(*lengths)
+        if own == 1:
+            return torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        size = own
+    return torch.arange(len(prompts)) // size
+
+
+def _lengths(prompts: Sequence[str]) -> list[int]:
+    """Return how often each prompt stands in a row."""
+    return [len(list(same)) for _, same in groupby(prompts)]
+
+
+def _group_size(paths: Sequence[Path], look_at: int = 50) -> int:
+    """Return the number of completions of a prompt that most files have, 0 where there is none."""
+    sizes: Counter[int] = Counter()
+    single: Tensor | None = None
+    for path in paths[:look_at]:
+        table = _table(path, ["prompt", "advantage"])
+        if len(table):
+            lengths = _lengths(_texts(table["prompt"]))
+            sizes[math.gcd(*lengths)] += 1
+            if single is None and len(lengths) == 1:
+                single = _floats(path, table, "advantage")
+    size = sizes.most_common(1)[0][0] if sizes else 0
+    if single is not None and len(single) == size:  # one prompt alone, perhaps several groups of it
+        size = _by_sums(single)
+    return size if size > 1 else 0
+
+
+def _by_sums(advantages: Tensor) -> int:
+    """Return the smallest size of blocks whose advantages sum to 0, as those of a group do; their number else."""
+    n = len(advantages)
+    if bool(advantages.isnan().any()) or not bool(advantages.abs().max() > 1e-3):
+        return n
+    fitting = (d for d in range(2, n + 1) if n % d == 0)
+    return next((d for d in fitting if bool((advantages.view(-1, d).sum(1).abs() < 1e-3 * d).all())), n)
+
+
+def _rewards(path: Path) -> tuple[str, ...]:
+    schema = _schema(path)
+    names = [field.name for field in schema if pa.types.is_floating(field.type) and field.name not in NEVER_REWARDS]
+    if not names:
+        raise DataError(
+            f"{path} has the columns {', '.join(schema.names)}, none of which is a reward (a floating point number): "
+            "name them with --rewards"
+        )
+    return tuple(names)
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}), allowed is parquet: remove the damaged file") from error
+
+
+def _table(path: Path, columns: Sequence[str]) -> pa.Table:
+    schema = _schema(path)
+    if absent := [name for name in columns if name not in schema.names]:
+        raise DataError(
+            f"{path} has no column {absent[0]!r}, it has {', '.join(schema.names)}: name the columns (--rewards), or "
+            "read a single kind of file"
+        )
+    try:
+        return pq.read_table(path, columns=list(dict.fromkeys(columns)), partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}), allowed is whole parquet: remove the file") from error
+
+
+def _floats(path: Path, table: pa.Table, name: str) -> Tensor:
+    return floats(table[name], f"{path}, column {name!r}")
+
+
+def floats(column: pa.ChunkedArray, where: str) -> Tensor:
+    """Return a column of numbers as (N,) float64, null as NaN.
+
+    Raises:
+        DataError: it does not hold numbers; ``where`` names it.
+    """
+    kind = column.type
+    if pa.types.is_null(kind):
+        return torch.full((len(column),), torch.nan, dtype=torch.float64)
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"{where} holds {kind}, allowed are numbers, null where missing: name other columns")
+    values = (
+        column.cast(pa.float64(), safe=False)
+        if not pa.types.is_boolean(kind)
+        else column.cast(pa.int8()).cast(pa.float64())
+    )
+    return torch.from_numpy(np.array(values.to_numpy(), dtype=np.float64))
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    return [as_text(value) for value in column.to_pylist()]
+
+
+def as_text(value: Any) -> str:
+    """Return a text as it is, anything else (a chat) as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None  # `files` takes no others
+    return int(match[1])

@@ -1,0 +1,225 @@
+"""What the logs of a run are, whoever wrote them: batches of completions with their rewards on every channel.
+
+A batch is what was whitened together: the completions that one generation step logged. Folders are read file by file,
+so that the length of a run does not matter to memory; of a table, the columns with numbers are held.
+:mod:`rvpo.logs.open` finds out what a path holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core import AdvantageConfig
+from rvpo.core.channels import Range, check_ranges
+from rvpo.errors import ConfigError, DataError
+from rvpo.logs.schema import FOLDER
+
+COMPLETIONS = "completions"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON."""
+
+    prompts: Sequence[str]
+    completions: Sequence[str]
+
+    def rows(self, index: Sequence[int]) -> Texts:
+        """Return some of them."""
+        return Texts([self.prompts[i] for i in index], [self.completions[i] for i in index])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N completions on M columns that were whitened together.
+
+    Attributes:
+        step: of the training.
+        rewards: (N, M) float64, NaN = missing.
+        groups: (N,) int64, which rows answer one prompt, within this batch.
+        channel: (M,) or (N, M) int64, the number of the run's channel that a cell belongs to.
+        advantages: (N,) float64 that the run trained with; None where they were not logged.
+        applies: (N, M) bool, False where the column is no channel of the row; None: all are.
+        weights: (N, M) or (M,) importance; None where unknown.
+        reliability: (N, M), how far a cell was trusted; None: fully.
+        tokens: (N,) by which the rows were whitened; None: they were not.
+        config: how the run aggregated this batch; None where unknown.
+        numbers: (N,) int64, of the completions in their step, by which :attr:`Run.details` knows them.
+        texts: if they were asked for and logged.
+    """
+
+    step: int
+    rewards: Tensor
+    groups: Tensor
+    channel: Tensor
+    advantages: Tensor | None = None
+    applies: Tensor | None = None
+    weights: Tensor | None = None
+    reliability: Tensor | None = None
+    tokens: Tensor | None = None
+    config: AdvantageConfig | None = None
+    numbers: Tensor | None = None
+    texts: Texts | None = None
+
+    def rows(self, index: Tensor) -> Batch:
+        """Return some of the completions, whole groups for results that mean something."""
+
+        def take(x: Tensor | None) -> Tensor | None:
+            return x[index] if x is not None and x.shape[:1] == self.groups.shape and x.ndim else x
+
+        texts = self.texts and self.texts.rows(index.tolist())
+        return replace(
+            self,
+            rewards=self.rewards[index],
+            groups=self.groups[index],
+            channel=self.channel if self.channel.ndim == 1 else self.channel[index],
+            advantages=take(self.advantages),
+            applies=take(self.applies),
+            weights=self.weights if self.weights is None or self.weights.ndim == 1 else self.weights[index],
+            reliability=take(self.reliability),
+            tokens=take(self.tokens),
+            numbers=take(self.numbers),
+            texts=texts,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """The logs of one run.
+
+    Attributes:
+        path: where they lie.
+        kind: ``"channels"``, ``"completions"`` or ``"table"``.
+        channels: K names, in order of the numbers in :attr:`Batch.channel`.
+        steps: that are there, in order.
+        read: yields the batches in order; its argument says whether with texts.
+        config: how the run aggregated, as of its last step; None where the logs do not say.
+        ranges: channel -> lowest and highest reward that was declared, None where nobody did.
+        every_batch: whether no batch of the training is missing in between, as far as the logs tell.
+        notes: what a reader has to know of how the logs were understood.
+        details: what the logs say of each channel of a completion, by step and numbers of completions; None where they
+            say no more than the batches.
+    """
+
+    path: Path
+    kind: str
+    channels: tuple[str, ...]
+    steps: tuple[int, ...]
+    read: Callable[[bool], Iterator[Batch]]
+    config: AdvantageConfig | None = None
+    ranges: Mapping[str, Range | None] = field(default_factory=dict)
+    every_batch: bool = True
+    notes: tuple[str, ...] = ()
+    details: Callable[[int, Sequence[int]], dict[int, list[dict[str, Any]]]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's name, of the run and not of the logs in it."""
+        inner = self.path.name in (FOLDER, COMPLETIONS)
+        return (self.path.resolve().parent if inner else self.path.resolve()).name
+
+    def batches(self, texts: bool = False) -> Iterator[Batch]:
+        """Yield the batches in order of their steps.
+
+        Raises:
+            DataError: a file is damaged, or a reward is no finite number.
+        """
+        for batch in self.read(texts):
+            if bool(batch.rewards.isinf().any()):
+                row, column = batch.rewards.isinf().nonzero()[0].tolist()
+                name = self.channels[int(batch.channel.expand(batch.rewards.shape)[row, column])]
+                raise DataError(
+                    f"{self.path}, step {batch.step}, completion {row}: channel {name!r} has the reward "
+                    f"{batch.rewards[row, column].item()}, allowed are finite numbers, and null or NaN where it is "
+                    "missing: mend the reward function, or set these to null"
+                )
+            if batch.advantages is not None and bool(batch.advantages.isinf().any()):
+                row = int(batch.advantages.isinf().nonzero()[0])
+                raise DataError(
+                    f"{self.path}, step {batch.step}, completion {row}: the advantage is "
+                    f"{batch.advantages[row].item()}, allowed are finite numbers, and null where there is none: mend it"
+                )
+            yield batch
+
+    def between(self, first: int | None, last: int | None) -> Run:
+        """Return the part of the run from step ``first`` to step ``last``, both included.
+
+        Raises:
+            ConfigError: there is no step in between.
+        """
+        if first is None and last is None:
+            return self
+        low, high = (self.steps[0] if first is None else first), (self.steps[-1] if last is None else last)
+        kept = tuple(step for step in self.steps if low <= step <= high)
+        if not kept:
+            raise ConfigError(
+                f"steps {low} to {high} of {self.path} hold nothing, allowed are steps {self.steps[0]} to "
+                f"{self.steps[-1]}: choose others"
+            )
+        whole = self.read
+
+        def read(texts: bool) -> Iterator[Batch]:
+            return (batch for batch in whole(texts) if low <= batch.step <= high)
+
+        whole_start = self.every_batch and kept[0] == self.steps[0]
+        return replace(self, steps=kept, read=read, every_batch=whole_start)
+
+
+def with_weights(run: Run, weights: Sequence[float]) -> Run:
+    """Return the run with the importance of its channels, which its logs do not tell.
+
+    Raises:
+        ConfigError: not one finite number >= 0 a channel, or the logs do tell.
+    """
+    if run.kind == "channels":
+        raise ConfigError(f"{run.path} tells the weights of its channels: leave --weights out")
+    if len(weights) != len(run.channels) or not all(0 <= w < float("inf") for w in weights) or not any(weights):
+        raise ConfigError(
+            f"--weights is {', '.join(format(w, 'g') for w in weights)}, allowed is a finite number >= 0 for each of "
+            f"{', '.join(run.channels)}, in this order, at least one above 0"
+        )
+    given, whole = torch.tensor(weights, dtype=torch.float64), run.read
+    return replace(run, read=lambda texts: (replace(batch, weights=given) for batch in whole(texts)))
+
+
+def with_ranges(run: Run, ranges: Mapping[str, Range]) -> Run:
+    """Return the run with the lowest and the highest reward of some channels, which its logs do not tell.
+
+    Raises:
+        ConfigError: no such channel, or no range.
+    """
+    if unknown := [name for name in ranges if name not in run.channels]:
+        raise ConfigError(
+            f"--range names the channel {unknown[0]!r}, allowed are {', '.join(run.channels)}: name one of them"
+        )
+    check_ranges(list(ranges.values()), len(ranges))
+    return replace(run, ranges={**run.ranges, **ranges})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table; None: found by their usual names.
+
+    Attributes:
+        rewards: of the channels.
+        group: which rows answer one prompt.
+        advantage: that the run trained with.
+        step: of the training.
+        prompt: text.
+        completion: text.
+        group_size: rows lie in blocks of this many instead.
+    """
+
+    rewards: tuple[str, ...] | None = None
+    group: str | None = None
+    advantage: str | None = None
+    step: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    group_size: int | None = None

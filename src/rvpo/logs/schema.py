@@ -1,0 +1,58 @@
+"""The record of a run: one row for each completion and each of its channels, in parquet, one file a step.
+
+Both engines write it (``rvpo.logs.writer``), ``rvpo.reports`` reads it. ``channels/000001.parquet`` is the first
+training step, ``channels/eval_000001.parquet`` an evaluation after it. The file's metadata says under ``rvpo.records``,
+as JSON::
+
+    version    1; a reader refuses what is newer than itself
+    config     rvpo.AdvantageConfig at this step, with the k in force
+    ranges     channel -> [lowest, highest] of its rewards, null where nobody declared it
+    by_token   whether rows were whitened by their number of tokens (verl)
+    follows    the step whose batches came before these, null at the start: a step may train on older completions
+    written    seconds since 1970: what an older run left behind in the same folder is older than what precedes it
+
+so that the advantages can be computed again from the file, and from the files before it where a method remembers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+VERSION = 1
+METADATA = b"rvpo.records"
+FOLDER = "channels"
+EVALUATION = "eval_"
+"""Before the step in the names of files that were not trained on."""
+
+SCHEMA = pa.schema(
+    {
+        "step": pa.int64(),  # the training step that first uses the completion, from 1; for an evaluation, the last
+        "batch": pa.int64(),  # of the step, from 0: completions that were whitened together
+        "completion": pa.int64(),  # its row among the step's completions, as in completions/
+        "group": pa.int64(),  # its prompt, within the batch
+        "reward_function": pa.string(),
+        "channel": pa.string(),  # of the run: the function, or a family's category, under which methods remember it
+        "criterion": pa.string(),  # null for a reward function that is one channel
+        "text": pa.string(),
+        "labels": pa.list_(pa.string()),
+        "weight": pa.float64(),  # of the function; of the criterion in its rubric
+        "counts": pa.float64(),  # weight in the aggregation: both multiplied, 0 where only monitored
+        "reliability": pa.float64(),  # share of the channel's variance that counts as no noise
+        "reward": pa.float64(),  # null where missing
+        "reason": pa.string(),  # why it is missing
+        "detail": pa.string(),
+        "live": pa.bool_(),
+        "z": pa.float64(),  # null where missing
+        "responsibility": pa.float64(),
+        "advantage": pa.float64(),  # of the completion, as trained with
+        "tokens": pa.int64(),  # of the completion that were trained on, where rows are whitened by them
+    }
+)
+
+
+def last_step(folder: Path, before: int) -> int | None:
+    """Return the last training step below ``before`` that has a record in a folder, None where there is none."""
+    steps = [int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdecimal()]
+    return max((step for step in steps if step < before), default=None)

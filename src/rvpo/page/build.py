@@ -1,0 +1,142 @@
+"""Put a page together from plain data.
+
+What comes from logs is hostile: a completion may hold ``</script>`` or markup. It enters the file in one place, as JSON
+in which no character is left that HTML could read, and the scripts write it as text only. A Content-Security-Policy
+backs this: the page may run the scripts it was made with, by their hashes, and may reach no network; while a run is
+watched (``live``) it may fetch itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from rvpo.errors import ConfigError, DataError
+
+SCHEMA: Final = "rvpo.report/1"
+SCRIPTS: Final = (
+    "rules.js",
+    "dom.js",
+    "charts.js",
+    "diagnosis.js",
+    "curves.js",
+    "comparison.js",
+    "maps.js",
+    "replay.js",
+    "explorer.js",
+    "samples.js",
+    "page.js",
+)
+"""Ours, in the order in which they need each other."""
+
+# HTML reads none of these inside JSON then, and U+2028 and U+2029 are line ends to older readers of JavaScript.
+# Half surrogates, which a tokenizer can leave behind, exist in JSON but not in UTF-8.
+_UNSAFE: Final = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+_SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """Return the text of the page, to be written as UTF-8.
+
+    Args:
+        data: plain JSON values of the schema ``rvpo.report/1``. A number that is not finite becomes null.
+
+    Raises:
+        ConfigError: plotly is not installed.
+        DataError: data of another schema, or a value that JSON does not have.
+    """
+    if data.get("schema") != SCHEMA:
+        raise DataError(
+            f"the schema of the report is {data.get('schema')!r}, allowed is {SCHEMA!r}: make the data with the "
+            "version of rvpo that renders it"
+        )
+    scripts = [_plotly(), *(_text(name) for name in SCRIPTS)]
+    slots = {
+        "policy": _policy(scripts, live=bool(data.get("live"))),
+        "version": html.escape(_words(data.get("version"))),
+        "title": html.escape(_words(data.get("title")) or "rvpo report"),
+        "style": _text("page.css"),
+        "data": embed(data),
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+    }
+    # One pass: what is filled in is not looked at again.
+    return _SLOT.sub(lambda slot: slots[slot[1]], _text("template.html"))
+
+
+def embed(value: object) -> str:
+    """Return a value as JSON that can stand in a script element and be encoded as UTF-8, whatever texts it holds.
+
+    Raises:
+        DataError: a value that JSON does not have.
+    """
+    try:
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the data of the report is no plain JSON: {error}; pass numbers, texts, lists and mappings"
+        ) from None
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(value: object) -> object:
+    """Replace numbers that JSON does not have by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+def _words(value: object) -> str:
+    """Return a text that UTF-8 can encode."""
+    return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _policy(scripts: list[str], *, live: bool) -> str:
+    """Return the Content-Security-Policy: these scripts and no others, and no network.
+
+    Plotly styles its drawings by attributes and a style element of its own, hence 'unsafe-inline' for styles alone.
+    """
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {hashes}",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "connect-src 'self'" if live else "connect-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+@cache
+def _text(name: str) -> str:
+    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise ConfigError(
+            "a report needs plotly, which is not installed: pip install -c constraints.txt -e '.[report]' in the clone"
+        ) from None
+    script: str = get_plotlyjs()
+    if re.search(r"</script|<!--", script, re.IGNORECASE):
+        raise ConfigError("this version of plotly cannot stand inside a page: install another one")
+    return script

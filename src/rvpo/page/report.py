@@ -1,0 +1,267 @@
+"""The data of the page: diagnoses, replays, samples and a comparison of one or more runs, small enough for one file."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import rvpo
+from rvpo.compare.comparison import Comparison
+from rvpo.compare.tables import tests
+from rvpo.core import AdvantageConfig
+from rvpo.core.metrics import bottlenecks
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.diagnose.diagnosis import Diagnosis, or_none
+from rvpo.diagnose.replay import DEFAULT, Replay, parse_method, replay
+from rvpo.diagnose.sums import aggregated
+from rvpo.errors import RewardError
+from rvpo.logs.run import Batch, Run
+from rvpo.page import render
+
+LIMIT = 10_000_000  # bytes of the file
+NUMBERS = 250_000  # of all curves
+SAMPLES = 240  # of all runs
+LONGEST = 4_000  # characters of a text
+TESTED = {"auc": "mean over training", "last": "at the end"}
+CELLS = 60  # channels that a sample tells, the lowest first
+
+PRESETS: tuple[Mapping[str, Any], ...] = (
+    {
+        "name": "Constraint neglect (as in Figure 1)",
+        "channels": ["correct", "helpful", "safe"],
+        "rewards": [[1.0, 1.0, 0.0], [0.7, 0.6, 1.0], [0.3, 0.2, 1.0], [0.1, 0.2, 1.0]],
+        "note": "The first completion is brilliant and breaks the constraint. A mean encourages it, a soft minimum "
+        "does not: move k. (The paper's Figure 1 makes this point; the numbers are ours.)",
+    },
+    {
+        "name": "A rare success",
+        "channels": ["fluent", "polite", "strict format"],
+        "rewards": [[0.2, 0.3, 1.0], [0.7, 0.8, 0.0], [0.9, 0.6, 0.0], [0.4, 0.9, 0.0], [0.6, 0.4, 0.0]],
+        "note": "Only the first completion meets the format. The larger k, the less that counts: a soft minimum guards "
+        "what is mostly met and holds back what is rarely met.",
+    },
+    {
+        "name": "One reward on a large scale",
+        "channels": ["correctness", "format"],
+        "rewards": [[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]],
+        "ranges": [[-3.0, 3.0], [0.0, 1.0]],
+        "note": "GRPO sums raw rewards, so that the format hardly matters; the others put each on its own scale.",
+    },
+    {
+        "name": "Dead and missing",
+        "channels": ["a", "b", "same for all"],
+        "rewards": [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [None, 1.0, 1.0], [0.5, None, 1.0]],
+        "note": "An empty cell was not scored: it is left out and is no 0. A channel that is the same for all ranks "
+        "nothing.",
+    },
+)
+
+
+def report(
+    runs: Sequence[Run],
+    *,
+    title: str | None = None,
+    assumed: AdvantageConfig | None = None,
+    k: float = 1.0,
+    comparison: Comparison | None = None,
+    diagnoses: Sequence[Diagnosis] | None = None,
+    live: bool = False,
+    limit: int = LIMIT,
+) -> str:
+    """Return the text of the page.
+
+    Args:
+        runs: one or more.
+        title: of the page; None: the runs' names.
+        assumed: the runs' method, where logs do not say.
+        k: of the soft minimum that tells responsibilities.
+        comparison: of the runs by method.
+        diagnoses: of the runs, where they are there already.
+        live: the page looks for a newer one of itself.
+        limit: bytes of the page; samples, then points of curves, are left out until it is kept.
+    """
+    found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
+    replays = [_replayed(run, assumed) for run in runs]
+    each = max(4, SAMPLES // len(runs))
+    drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
+    points = max(20, min(300, NUMBERS // sum(5 * len(run.channels) for run in runs)))
+    while True:
+        data = {
+            "schema": "rvpo.report/1",
+            "title": title or ", ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else ""),
+            "generated": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "version": rvpo.__version__,
+            "runs": [
+                {
+                    "name": run.name,
+                    "path": str(run.path),
+                    "diagnosis": _thinned(diagnosis, points),
+                    "replay": told,
+                    "samples": _some(chosen, each),
+                }
+                for run, diagnosis, told, chosen in zip(runs, found, replays, drawn, strict=True)
+            ],
+            "comparison": comparison and _comparison(comparison),
+            "presets": PRESETS,
+            "live": live,
+        }
+        text = render(_rounded(data))
+        if len(text.encode("utf-8", "replace")) <= limit or (not each and points <= 20):
+            return text
+        each, points = (each // 4, points) if each else (0, points // 2)
+
+
+def _some(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return at most ``count`` of them, from all over."""
+    return [samples[i * len(samples) // count] for i in range(count)] if count < len(samples) else list(samples)
+
+
+def _comparison(told: Comparison) -> dict[str, Any]:
+    """Return what the page shows of a comparison: curves by method, and the tests of two measures."""
+    groups = {}
+    for group in told.groups:
+        groups[group.name] = {
+            "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
+            "curves": {
+                name: {"steps": told.steps, "mean": band.mean, "low": band.low, "high": band.high}
+                for name, band in group.bands().items()
+            },
+        }
+    tables = {words: tests(told, measure) for measure, words in TESTED.items()}
+    head = ["measure", *next(iter(tables.values()))[0]]
+    rows = [[words, *line] for words, (_, *lines) in tables.items() for line in lines]
+    return {"baseline": told.baseline, "groups": groups, "table": {"head": head, "rows": rows}, "notes": told.notes}
+
+
+def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any]]:
+    """Return completions by the channel that is lowest in them: as many of each, from all over the run.
+
+    A run whose logs hold no completions has none.
+    """
+    rng = random.Random(seed)
+    share = max(2, count // max(1, len(run.channels)))
+    kept: dict[str | None, list[tuple[Batch, int]]] = {}
+    seen: dict[str | None, int] = {}
+    soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none")
+    for batch in run.batches(texts=True):
+        if batch.texts is None:
+            continue
+        lowest = bottlenecks(aggregated(batch, soft_min, run))
+        channel = batch.channel.expand(lowest.shape)
+        for i, (value, column) in enumerate(zip(*(x.tolist() for x in lowest.max(1)), strict=True)):
+            name = run.channels[int(channel[i, column])] if value > 0 else None
+            # A reservoir: every completion of the run is as likely to be kept.
+            seen[name] = number = seen.get(name, 0) + 1
+            place = len(kept.setdefault(name, [])) if number <= share else rng.randrange(number)
+            if place < share:
+                group = (batch.groups == batch.groups[i]).nonzero()[:, 0]  # all that z-scores need
+                kept[name][place : place + 1] = [(batch.rows(group), int((group == i).nonzero()[0]))]
+    chosen = [(name, batch, i) for name, rows in kept.items() for batch, i in rows]
+    rng.shuffle(chosen)
+    return sorted((_sample(run, name, batch, i, k) for name, batch, i in chosen[:count]), key=lambda s: s["step"])
+
+
+def _sample(run: Run, worst: str | None, batch: Batch, i: int, k: float) -> dict[str, Any]:
+    assert batch.texts is not None  # chosen for them
+    if run.details is not None and batch.numbers is not None:
+        number = int(batch.numbers[i])
+        cells = run.details(batch.step, [number])[number]
+    else:
+        cells = _cells(run, batch, i, k)
+    cells = sorted(cells, key=lambda cell: (cell["z"] is None, cell["z"] or 0.0))[:CELLS]
+    return {
+        "step": batch.step,
+        "worst": worst,
+        "advantage": None if batch.advantages is None else float(batch.advantages[i]),
+        "prompt": _short(_readable(batch.texts.prompts[i])),
+        "completion": _short(_readable(batch.texts.completions[i])),
+        "cells": [
+            cell | {key: _short(cell[key]) for key in ("text", "reason", "detail") if cell[key]} for cell in cells
+        ],
+    }
+
+
+def _cells(run: Run, batch: Batch, i: int, k: float) -> list[dict[str, Any]]:
+    result = aggregated(batch, AdvantageConfig(method="rvpo", k=k, whiten="none"), run)
+    channel = batch.channel.expand(result.z.shape)
+    return [
+        {
+            "channel": run.channels[int(channel[i, j])],
+            "criterion": None,
+            "text": None,
+            "reward": or_none(result.rewards[i, j].item()),
+            "z": or_none(result.z[i, j].item()),
+            "responsibility": or_none(result.responsibilities[i, j].item()),
+            "reason": None,
+            "detail": None,
+        }
+        for j in range(result.z.shape[1])
+        if bool(result.applies[i, j])
+    ]
+
+
+def _replayed(run: Run, assumed: AdvantageConfig | None) -> dict[str, Any] | None:
+    """Return a replay under the usual rules; None where the logs have no advantages to compare with."""
+    first = next(run.batches(), None)
+    if first is None or (first.advantages is None and assumed is None):
+        return None
+    try:
+        told: Replay = replay(run, [parse_method(text) for text in DEFAULT], assumed=assumed)
+    except RewardError:
+        return None
+    own = {"method": told.own or "unknown", "largest_difference": told.own_difference, "note": ""}
+    notes = [note for note in told.notes if note not in run.notes]  # those stand above already
+    return {"own": own, "notes": notes, "rules": [{"label": rule.method, **asdict(rule)} for rule in told.rules]}
+
+
+def _thinned(diagnosis: Diagnosis, points: int) -> dict[str, Any]:
+    """Average neighbouring points of the curves until there are no more than ``points``."""
+    steps = diagnosis.curves.steps
+    size = -(-len(steps) // points)
+    if size <= 1:
+        return diagnosis.to_json()
+    starts = range(0, len(steps), size)
+
+    def average(values: Sequence[float | None]) -> tuple[float | None, ...]:
+        parts = ([x for x in values[start : start + size] if x is not None] for start in starts)
+        return tuple(sum(part) / len(part) if part else None for part in parts)
+
+    curves = {
+        name: {channel: average(values) for channel, values in getattr(diagnosis.curves, name).items()}
+        for name in ("mean", "responsibility", "correlation", "live", "missing")
+    }
+    ends = tuple(steps[min(start + size, len(steps)) - 1] for start in starts)
+    return replace(diagnosis, curves=replace(diagnosis.curves, steps=ends, **curves)).to_json()
+
+
+def _rounded(value: Any) -> Any:
+    """Keep five digits of every number: more cannot be seen, and make the file larger."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(inner) for inner in value]
+    return value
+
+
+def _readable(text: str) -> str:
+    """Return a chat, which logs hold as JSON, as its messages; a single reply without its role."""
+    try:
+        chat = json.loads(text) if text.startswith("[{") else None
+        told = [(str(message["role"]), message["content"]) for message in chat or ()]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return text
+    if not told or not all(isinstance(content, str) for _, content in told):
+        return text
+    if len(told) == 1 and told[0][0] == "assistant":
+        return str(told[0][1])
+    return "\n\n".join(f"{role}: {content}" for role, content in told)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters)"

@@ -1,0 +1,1 @@
+"""One batch, any engine: from rewards to advantages, with a memory from batch to batch."""
