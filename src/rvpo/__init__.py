@@ -1,7 +1,8 @@
 """RVPO: train language models on many rewards without neglecting one.
 
-``rvpo.advantages`` is the algorithm (arXiv 2605.05750); ``rvpo.trl`` is the drop-in trainer; ``rvpo.rewards`` and
-``rvpo.data`` bring channels and prompts. Names load on first use, so that ``import rvpo`` itself is instant.
+``rvpo.Aggregator`` turns the rewards of a batch into advantages, in any loop; ``rvpo.advantages`` is the same without a
+memory. ``rvpo.trl`` is the drop-in trainer; ``rvpo.rewards`` and ``rvpo.data`` bring channels and prompts. Methods are
+objects: ``rvpo.LIFT()``, ``rvpo.RVPO(k=2.0)`` … Names load on first use, so that ``import rvpo`` itself is instant.
 """
 
 from __future__ import annotations
@@ -10,29 +11,68 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rvpo.core import AdaptiveK, AdvantageConfig, Advantages, Channels, Schedule, advantages, schedules
+    from rvpo.core import (
+        CTWA,
+        GDPO,
+        GRPO,
+        LIFT,
+        RVPO,
+        AdaptiveK,
+        AdvantageConfig,
+        Advantages,
+        Batch,
+        Channels,
+        Cosine,
+        HardMin,
+        Lagrangian,
+        Linear,
+        Method,
+        Outcome,
+        RiskPO,
+        RVPOExplicit,
+        SmoothTchebycheff,
+        Tchebycheff,
+        advantages,
+    )
+    from rvpo.step.aggregator import Aggregated, Aggregator
 
 __version__ = "0.1.0"
 __all__ = [
+    "CTWA",
+    "GDPO",
+    "GRPO",
+    "LIFT",
+    "RVPO",
     "AdaptiveK",
     "AdvantageConfig",
     "Advantages",
+    "Aggregated",
+    "Aggregator",
+    "Batch",
     "Channels",
-    "Schedule",
+    "Cosine",
+    "HardMin",
+    "Lagrangian",
+    "Linear",
+    "Method",
+    "Outcome",
+    "RVPOExplicit",
+    "RiskPO",
+    "SmoothTchebycheff",
+    "Tchebycheff",
     "__version__",
     "advantages",
-    "schedules",
 ]
+_OF_THE_STEP = ("Aggregated", "Aggregator")
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from ``rvpo.core`` on first use."""
-    if name == "schedules":
-        return importlib.import_module("rvpo.core.schedules")
-    if name == "trl":  # no public name of the core; for whoever writes rvpo.trl after `import rvpo`
+    """Load a public name on first use."""
+    if name == "trl":  # not a public name of the core; for whoever writes rvpo.trl after `import rvpo`
         return importlib.import_module("rvpo.trl")
     if name in __all__:
-        return getattr(importlib.import_module("rvpo.core"), name)
+        home = "rvpo.step.aggregator" if name in _OF_THE_STEP else "rvpo.core"
+        return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'rvpo' has no attribute {name!r}; public names are {', '.join(__all__)}")
 
 

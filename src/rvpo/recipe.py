@@ -6,8 +6,7 @@
     model: {path: org/model-or-folder}
     data: {path: prompts.jsonl}     # options of rvpo.data.load_prompts
     rewards: [format, {function: my_rewards.py:politeness, weight: 0.5}]
-    method: {name: rvpo}            # options of rvpo.AdvantageConfig
-    schedule: 1.0                   # k, or {kind: linear, start: 0.5, end: 2.0}
+    method: lift:kappa=3            # or rvpo:k=linear(0.5,2), or {name: lift, kappa: 3}, or my_rules.py:cvar
     trainer: {max_steps: 100, num_generations: 8}    # any option of trl.GRPOConfig
 
 ``rvpo train recipe.yaml trainer.max_steps=20`` overrides single values.
@@ -23,17 +22,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rvpo.core import AdaptiveK, AdvantageConfig, Schedule
-from rvpo.core.checks import build
-from rvpo.core.config import METHODS
-from rvpo.core.rules import rule_options
+from rvpo.core.methods.registry import build_method, spell
 from rvpo.errors import ConfigError
-
-# The shared options of AdvantageConfig that a recipe's method section takes, beside those of the method itself;
-# `schedule` decides k.
-METHOD_OPTIONS = ("name", "beta", "whiten", "dead_channels", "missing", "eps", "ddof")
 
 
 class _Strict(BaseModel):
@@ -79,9 +71,6 @@ class RewardSection(_Strict):
     range: tuple[float, float] | None = Field(
         None, strict=False, description="Lowest and highest reward; default: the function's own, else [0, 1]."
     )
-    reliability: float | None = Field(
-        None, ge=0, le=1, description="Share of its variance that is no noise; None trusts it."
-    )
     options: dict[str, Any] = {}
 
 
@@ -116,6 +105,11 @@ def _reward_entry(value: object) -> object:
     return {"function": value} if isinstance(value, str) else value
 
 
+def _method_text(value: str | dict[str, Any]) -> str:
+    """Return a method as its text, so that equal methods are equal recipes."""
+    return spell(build_method(value))
+
+
 class Recipe(_Strict):
     """A whole run. See the module's text for an example."""
 
@@ -126,11 +120,10 @@ class Recipe(_Strict):
     data: DataSection
     eval_data: DataSection | None = None
     rewards: list[Annotated[RewardSection, BeforeValidator(_reward_entry)]] = Field(min_length=1)
-    method: dict[str, Any] = {}
-    schedule: Any = Field(
-        None,
-        description="k of method rvpo: a number, {kind, start, end} of rvpo.Schedule, or {kind: adaptive, …} with "
-        "options of rvpo.AdaptiveK.",
+    method: Annotated[str | dict[str, Any], AfterValidator(_method_text)] = Field(
+        "rvpo",
+        validate_default=True,
+        description="How rewards become advantages: text such as lift:kappa=3, or a mapping with name and options.",
     )
     warm_start: WarmStartSection | None = None
     evals: EvalsSection | None = None
@@ -138,7 +131,6 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
-        self.advantage_options()
         channels = [entry.name or entry.function for entry in self.rewards]
         for i, channel in enumerate(channels):
             if channel in channels[:i]:
@@ -153,52 +145,6 @@ class Recipe(_Strict):
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.output).expanduser() / self.name
-
-    def advantage_options(self) -> dict[str, Any]:
-        """Return ``method`` and ``schedule`` as options of ``RVPOConfig``, checked by the core's own configs."""
-        if "k" in self.method and self.method.get("name", "rvpo") == "rvpo":
-            seen = self.method["k"]
-            raise ConfigError(f"method.k is set, but `schedule` decides k: set `schedule: {seen}` instead")
-        options = dict(self.method)
-        method = options.pop("name", "rvpo")
-        own = rule_options(method) if method in METHODS else ()
-        allowed = [*METHOD_OPTIONS, *(option for option in own if option not in (*METHOD_OPTIONS, "k"))]
-        if unknown := [key for key in options if key not in allowed]:
-            hint = did_you_mean(unknown[0], allowed)
-            raise ConfigError(f"method.{unknown[0]} is no option{hint}; allowed are {', '.join(allowed)}")
-        config = AdvantageConfig.from_mapping({"method": method, **options})
-        flat: dict[str, Any] = {
-            "method": config.method,
-            "method_options": dict(config.options) or None,
-            "variance_beta": config.beta,
-            "whiten": config.whiten,
-            "dead_channels": config.dead_channels,
-            "missing_rewards": config.missing,
-            "advantage_eps": config.eps,
-            "advantage_ddof": config.ddof,
-            "k": None,
-            "k_schedule": "constant",
-            "k_final": None,
-            "k_adaptive": None,
-        }
-        if self.schedule is None:
-            return flat
-        if config.method != "rvpo":
-            raise ConfigError(
-                f"schedule is {self.schedule!r}, but method {config.method!r} has no k: drop it (on the command line: "
-                "schedule=null), or use method rvpo"
-            )
-        if isinstance(self.schedule, Mapping) and self.schedule.get("kind") == "adaptive":
-            adaptive = {key: value for key, value in self.schedule.items() if key != "kind"}
-            build(AdaptiveK, adaptive, "schedule adaptive")
-            return flat | {"k_schedule": "adaptive", "k_adaptive": adaptive}
-        if isinstance(self.schedule, str):
-            raise ConfigError(
-                f"schedule is {self.schedule!r}, allowed is a number, or a mapping such as {{kind: adaptive}} or "
-                "{kind: linear, start: 0.5, end: 2.0}"
-            )
-        schedule = Schedule.from_mapping(self.schedule)
-        return flat | {"k": schedule.start, "k_schedule": schedule.kind, "k_final": schedule.end}
 
 
 _SECTIONS: Mapping[str, type[_Strict]] = {
@@ -216,6 +162,11 @@ def did_you_mean(key: str, allowed: Iterable[str]) -> str:
     """Return ``: did you mean 'key'?`` where one of the allowed keys is close, else nothing."""
     close = difflib.get_close_matches(key, allowed, n=1)
     return f": did you mean {close[0]!r}?" if close else ""
+
+
+def load_recorded_recipe(path: str | Path) -> Recipe:
+    """Read the recipe that a run's folder keeps, also that of an older version; see :func:`load_recipe`."""
+    return build_recipe(migrated(_read(path, ())), str(path))
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -267,11 +218,48 @@ def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values; see :func:`load_recipe` for the errors."""
+    if "schedule" in values:
+        now = migrated(values)["method"]
+        text = now if isinstance(now, str) else spell(build_method(now))
+        raise ConfigError(
+            f"{where}: schedule is {values['schedule']!r}; expected no such section, because k is an option of the "
+            f"method. Drop it and write `method: {text}`"
+        )
     try:
         return Recipe.model_validate(dict(values))
     except ValidationError as error:
         lines = [f"  {_problem(e)}" for e in error.errors()]
         raise ConfigError(f"{where} cannot work:\n" + "\n".join(lines)) from error
+
+
+def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe of a run that was started before methods had one spelling, as it is written now."""
+    values = dict(values)
+    schedule = values.pop("schedule", None)
+    method = values.get("method")
+    if isinstance(method, Mapping):
+        method = {"name": "rvpo", **method}
+        if schedule is not None and method["name"] == "rvpo":
+            method["k"] = {"kind": "linear", **schedule} if isinstance(schedule, Mapping) else schedule
+            if isinstance(schedule, Mapping) and schedule.get("kind", "constant") == "constant":
+                method["k"] = schedule.get("start", 1.0)
+        moved = {"missing": "missing_rewards", "eps": "advantage_eps", "ddof": "advantage_ddof"}
+        trainer = {new: method.pop(old) for old, new in moved.items() if old in method}
+        if isinstance(score := method.get("score"), Mapping) and "method" in score:
+            method["score"] = {("name" if key == "method" else key): value for key, value in score.items()}
+        values["method"] = method
+        values["trainer"] = {**(values.get("trainer") or {}), **trainer}
+    elif schedule is not None and method is None:
+        return migrated({**values, "method": {"name": "rvpo"}, "schedule": schedule})
+    if isinstance(values.get("rewards"), list):
+        values["rewards"] = [_without_reliability(entry) for entry in values["rewards"]]
+    return values
+
+
+def _without_reliability(entry: Any) -> Any:
+    if isinstance(entry, Mapping) and entry.get("reliability", 0) is None:
+        return {key: value for key, value in entry.items() if key != "reliability"}
+    return entry
 
 
 def _problem(error: Any) -> str:

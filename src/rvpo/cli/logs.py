@@ -35,7 +35,10 @@ Ranges = Annotated[
 Steps = Annotated[str | None, typer.Option(help="Only these steps, FIRST:LAST, such as 50: or :100.")]
 Method = Annotated[
     str | None,
-    typer.Option(help="How the run made its advantages, where the logs do not say: NAME or NAME:option=value,…"),
+    typer.Option(
+        help="How the run made its advantages, where the logs do not say: NAME or NAME:option=value, such as lift:kappa=3, "
+        "or a method of your own as file.py:name."
+    ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything here as JSON.")]
 MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write the table here as Markdown.")]
@@ -75,9 +78,10 @@ def opened(
 
 def parsed(method: str | None) -> AdvantageConfig | None:
     """Return the method of an option."""
-    from rvpo.diagnose.replay import parse_method
+    from rvpo.core import AdvantageConfig
+    from rvpo.core.methods.registry import build_method
 
-    return None if method is None else parse_method(method)
+    return None if method is None else AdvantageConfig(build_method(method))
 
 
 def write_json(path: Path | None, value: Any) -> None:

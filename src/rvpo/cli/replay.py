@@ -54,11 +54,13 @@ def replay(
     The run's own method, replayed, gives its logged advantages; how exactly is told.
     """
     with needs_extra("report", "reports"):
+        from rvpo.core import AdvantageConfig
+        from rvpo.core.methods.registry import read_texts
         from rvpo.diagnose import replay as replaying
         from rvpo.diagnose.text import replay_text
         from rvpo.text.progress import Progress
 
-        rules = replaying.parse_methods(methods or " ".join(replaying.DEFAULT))
+        rules = [AdvantageConfig(method) for method in read_texts(methods or " ".join(replaying.DEFAULT))]
         run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
         with Progress("steps", len(run.steps)) as bar:
             found = replaying.replay(run, rules, assumed=parsed(method), progress=bar.advance)

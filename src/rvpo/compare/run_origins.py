@@ -12,12 +12,14 @@ import yaml
 
 from rvpo.compare.curves import RunCurves, read_curves
 from rvpo.core import AdvantageConfig
-from rvpo.diagnose.diagnose import describe
+from rvpo.core.methods.recorded import method_of_record
+from rvpo.core.methods.registry import read_text, spell
 from rvpo.errors import ConfigError, DataError
 from rvpo.files import digest
 from rvpo.logs.open import open_run
 from rvpo.logs.run import COMPLETIONS, Columns
 from rvpo.logs.schema import FOLDER
+from rvpo.recipe import migrated
 
 _NUMBERED = re.compile(r"(?:(?P<stem>.*?)[-_])?(?:seed|s)?[-_=]?(?P<seed>\d{1,9})")
 _POWER = re.compile(r"\de$")  # what stands before the number in lr1e-3, which is no seed
@@ -65,6 +67,7 @@ def read_run(path: Path, columns: Columns | None, between: Between = (None, None
     recipe = _recipe(home / "recipe.yaml")
     if recipe is None:
         return replace(run, seed=seed), Origin("" if run.configs is None else _of_record(*run.configs), stem)
+    recipe = migrated(recipe)
     told = recipe.get("seed")
     seed = told if isinstance(told, int) and not isinstance(told, bool) else seed
     return replace(run, seed=seed), Origin(_of_recipe(recipe), stem, _settings({**recipe, "name": None}))
@@ -106,30 +109,21 @@ def _settings(value: Any) -> Any:
 
 
 def _of_recipe(recipe: Mapping[str, Any]) -> str:
-    """Return the method and its options, and the schedule of k, in words."""
-    section, schedule = recipe.get("method") or {}, recipe.get("schedule")
-    options = dict(section) if isinstance(section, dict) else {"name": section}
-    options["method"] = options.pop("name", "rvpo")
-    start = schedule.get("start") if isinstance(schedule, dict) else schedule
-    if options["method"] == "rvpo" and isinstance(start, int | float):
-        options["k"] = start
+    """Return the method of a recipe as text. What it names is not imported, as a recipe among logs is data."""
+    method = recipe.get("method") or "rvpo"
     try:
-        told = describe(AdvantageConfig.from_mapping(options))
+        if isinstance(method, str):
+            name, options = read_text(method)
+            method = {"name": name, **options}
+        return spell(method_of_record(method))
     except (ConfigError, TypeError):  # of another version, perhaps
-        told = " ".join([str(options.pop("method")), *(f"{key}={value}" for key, value in options.items())])
-    if not isinstance(schedule, dict):
-        return told
-    kind, end = schedule.get("kind", "constant"), schedule.get("end")
-    if kind == "adaptive":
-        return re.sub(r"\bk=\S+", "k adaptive", told)
-    words = "" if kind in ("constant", "linear") else f" {kind}"
-    return told if end is None else re.sub(r"\bk=(\S+)", rf"k=\1..{end:g}{words}", told)
+        return str(method)
 
 
 def _of_record(first: AdvantageConfig, last: AdvantageConfig) -> str:
-    """Return the method in words; k as it moved."""
-    told = describe(last)
-    start, end = (getattr(config.rule, "k", None) for config in (first, last))
+    """Return the method as text; where a record of version 1 says k step by step, as it moved."""
+    text = str(last)
+    start, end = (getattr(config.method, "k", None) for config in (first, last))
     if isinstance(start, float) and isinstance(end, float) and start != end:
-        return re.sub(r"\bk=\S+", f"k={start:.2g}..{end:.2g}", told)
-    return told
+        return re.sub(r"\bk=[^,]+", f"k={start:.2g}..{end:.2g}", text)
+    return text

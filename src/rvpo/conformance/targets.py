@@ -1,10 +1,10 @@
 """From what the user wrote to a target.
 
-rvpo:METHOD[?option=value&…]     a method of ours
+METHOD or METHOD:option=value    a method of ours, as everywhere: lift, rvpo:k=2
 trl:grpo, trl:gdpo               what TRL's own trainer computes
 verl:NAME                        an estimator of verl's registry
-package.module:function          anybody's
-folder/file.py:function          anybody's
+package.module:NAME              anybody's: a function (rewards, groups), a function (z, p), or a class from rvpo.Method
+folder/file.py:NAME              likewise
 """
 
 from __future__ import annotations
@@ -33,18 +33,8 @@ ENGINES = ("trl", "verl")
 RANGE = (-8.0, 8.0)
 """The declared range of every channel, for our methods that compare how far channels are met."""
 
-OWN_TRAITS: Mapping[str, tuple[str, ...]] = {
-    "rvpo_explicit": ("spread-penalty",),
-    "lift": ("shared-weights",),
-    "lagrangian": ("shared-weights",),
-    "tchebycheff": ("levels",),
-    "smooth_tchebycheff": ("levels",),
-    "riskpo": ("bundles",),
-}
-"""What our methods are by their definition in docs/algorithm.md. The others have no trait."""
-
 THRESHOLD = 0.5
-"""For ``rvpo:lagrangian``, which needs thresholds: the same for every channel, so that their order means nothing."""
+"""For ``lagrangian``, which needs thresholds: the same for every channel, so that their order means nothing."""
 
 
 def resolve(spec: Spec) -> Target:
@@ -58,19 +48,31 @@ def resolve(spec: Spec) -> Target:
     require("channels", spec.channels, CHANNELS)
     for trait in spec.traits:
         require("declared trait", trait, tuple(TRAITS))
-    place, colon, name = spec.name.rpartition(":")
-    if not colon or not place or not name:
-        raise ConfigError(
-            f"the function to check is {spec.name!r}, allowed are rvpo:METHOD (such as rvpo:lift), trl:grpo, trl:gdpo, "
-            "verl:ESTIMATOR (such as verl:gdpo), package.module:function and path/to/file.py:function"
-        )
     head, _, rest = spec.name.partition(":")
-    if head == "rvpo":
-        return _own(spec, rest)
-    if head in ENGINES:
+    name = read_text(spec.name)[0]
+    if head == "rvpo" and is_known(rest.partition("?")[0]):
+        raise ConfigError(f"the function to check is {spec.name!r}; expected a method as everywhere: {rest}")
+    if is_known(name) or is_known(head):
+        return _of_method(spec, build_method(_with_threshold(spec.name)), spec.name)
+    if head in ENGINES and rest:
         return _engine(spec, head, rest)
-    function = _attribute(_module(place), name, spec.name)
-    return replace(from_function(function, spec), spec=spec)
+    if ":" not in name:
+        raise ConfigError(
+            f"the function to check is {spec.name!r}{did_you_mean(spec.name, known_methods())}; expected a method (such as "
+            "lift or rvpo:k=2), trl:grpo, trl:gdpo, verl:ESTIMATOR (such as verl:gdpo), package.module:function or "
+            "path/to/file.py:function"
+        )
+    found = load_object(name, "function to check")
+    if _is_method(found):
+        return _of_method(spec, build_method(spec.name), spec.name)
+    return replace(from_function(found, spec), spec=spec)
+
+
+def _is_method(found: Any) -> bool:
+    """Return whether an object is a method: a class or object of rvpo.Method, or a function (z, p) -> A."""
+    if isinstance(found, Method) or (isinstance(found, type) and issubclass(found, Method)):
+        return True
+    return not isinstance(found, type) and list(_signature(found) or ())[:2] == ["z", "p"]
 
 
 def from_function(function: Callable[..., Any], spec: Spec) -> Target:
@@ -120,33 +122,41 @@ def parse_options(entries: list[str], what: str) -> dict[str, Any]:
     return options
 
 
-def _own(spec: Spec, rest: str) -> Target:
-    """Return one of our methods, from ``METHOD?option=value&…``."""
-    method, _, query = rest.partition("?")
-    require("method", method, METHODS)
+def _with_threshold(spelling: str) -> str:
+    """Return a spelling with thresholds, which ``lagrangian`` needs and the check sets for each batch anew."""
+    return f"lagrangian:thresholds={{0:{THRESHOLD}}}" if spelling == "lagrangian" else spelling
+
+
+def _of_method(spec: Spec, method: Method, spelling: str) -> Target:
+    """Return a method, ours or anybody's: called on its first batch, with the shared options of the spec."""
     if spec.style == "tokens" or spec.channels == "one":
         raise ConfigError(
             f"{spec.name} is called by completions, with many channels: drop --style tokens and --channels one, or "
             "name a function"
         )
-    options = {**parse_options(query.split("&") if query else [], "option"), **spec.options}
-    traits = {*OWN_TRAITS.get(method, ()), *spec.traits}
-    has_k = method == "rvpo"
-    if isinstance(options.get("k"), Mapping):
-        has_k = False
-        traits.add("adapts")
-    if options.get("missing") == "error":
-        traits.add("complete-only")
-    dummy = {"thresholds": {"0": THRESHOLD}} if method == "lagrangian" else {}
-    AdvantageConfig.from_mapping({"method": method, **dummy, **options})  # fails here what can never work
+    shared = ("eps", "ddof", "rtol", "missing")
+    own = {name: value for name, value in spec.options.items() if name not in shared}
+    build_method(_with_threshold(spelling), own)  # fails here what can never work
+    has_k = isinstance(method, RVPO) and not method.remembers and not method.needs_progress and "k=" not in spelling
+    traits = {*method.traits, *spec.traits} | ({"complete-only"} if spec.options.get("missing") == "error" else set())
 
     def advantages(rewards: Any, groups: Any, **given: Any) -> Any:
         channels = rewards.shape[1]
-        if method == "lagrangian" and "thresholds" not in given:
-            given["thresholds"] = {str(j): THRESHOLD for j in range(channels)}
-        return rvpo.advantages(rewards, groups, method, ranges=[RANGE] * channels, **given)
+        spelled: Any = spelling
+        if spelling == "lagrangian":
+            spelled = {"name": spelling, "thresholds": {str(j): THRESHOLD for j in range(channels)}}
+        remembers = build_method(_with_threshold(spelling)).remembers
+        return rvpo.advantages(
+            rewards,
+            groups,
+            spelled,
+            ranges=[RANGE] * channels,
+            progress=0.5,
+            state={} if remembers else None,
+            **given,
+        )
 
-    answer = by_completions(advantages, options, "k" if has_k else None)
+    answer = by_completions(advantages, spec.options, "k" if has_k else None)
     return Target(spec.name, answer, has_k=has_k, traits=frozenset(traits), spec=spec)
 
 
@@ -162,57 +172,6 @@ def _engine(spec: Spec, engine: str, name: str) -> Target:
         ) from error
     target: Target = adapter.target(spec, name)
     return replace(target, traits=target.traits | frozenset(spec.traits), spec=spec)
-
-
-def _module(place: str) -> ModuleType:
-    """Import ``package.module`` or ``path/file.py``, from where the user stands."""
-    path = Path(place)
-    try:
-        with _from_here(path):
-            if path.suffix != ".py":
-                return importlib.import_module(place)
-            if not path.is_file():
-                raise ConfigError(f"{place} is no file here ({Path.cwd()}): give the path of the function's file")
-            name = f"rvpo_checked_{path.stem}"
-            found = importlib.util.spec_from_file_location(name, path.resolve())
-            if found is None or found.loader is None:
-                raise ConfigError(f"{place} cannot be loaded as Python: give the path of the function's file")
-            module = importlib.util.module_from_spec(found)
-            sys.modules[name] = module  # where dataclasses look their annotations up
-            found.loader.exec_module(module)
-            return module
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever importing code of others raises
-        raise ConfigError(
-            f"{place} cannot be imported ({type(error).__name__}: {error}): allowed are a module that Python finds "
-            "from this folder, and the path of a file that ends in .py"
-        ) from error
-
-
-@contextmanager
-def _from_here(path: Path) -> Iterator[None]:
-    """Let modules beside the file, or of the current folder, be found; a console script does not look there."""
-    here = str(path.resolve().parent if path.suffix == ".py" else Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:  # the module may have changed it
-            sys.path.remove(here)
-
-
-def _attribute(module: ModuleType, name: str, whole: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        if not hasattr(value, part):
-            callables = [key for key in vars(value) if callable(getattr(value, key)) and not key.startswith("_")]
-            raise ConfigError(
-                f"{whole}: {getattr(value, '__name__', module.__name__)} has no {part!r}"
-                f"{did_you_mean(part, callables)}; what can be called there are {', '.join(callables[:20]) or 'none'}"
-            )
-        value = getattr(value, part)
-    return value
 
 
 def _signature(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:

@@ -1,10 +1,43 @@
 """The algorithm: torch and the standard library only, no engine."""
 
-from rvpo.core.adaptive import AdaptiveK
 from rvpo.core.advantages import advantages, compute
 from rvpo.core.channels import Channels
 from rvpo.core.config import AdvantageConfig
+from rvpo.core.methods.adaptive_k import AdaptiveK
+from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.ctwa import CTWA
+from rvpo.core.methods.gdpo import GDPO
+from rvpo.core.methods.grpo import GRPO
+from rvpo.core.methods.lagrangian import Lagrangian
+from rvpo.core.methods.lift import LIFT
+from rvpo.core.methods.riskpo import RiskPO
+from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
+from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
 from rvpo.core.metrics import Advantages
-from rvpo.core.schedules import Schedule
+from rvpo.core.schedules import Cosine, Linear, Schedule
 
-__all__ = ["AdaptiveK", "AdvantageConfig", "Advantages", "Channels", "Schedule", "advantages", "compute"]
+__all__ = [
+    "CTWA",
+    "GDPO",
+    "GRPO",
+    "LIFT",
+    "RVPO",
+    "AdaptiveK",
+    "AdvantageConfig",
+    "Advantages",
+    "Batch",
+    "Channels",
+    "Cosine",
+    "HardMin",
+    "Lagrangian",
+    "Linear",
+    "Method",
+    "Outcome",
+    "RVPOExplicit",
+    "RiskPO",
+    "Schedule",
+    "SmoothTchebycheff",
+    "Tchebycheff",
+    "advantages",
+    "compute",
+]

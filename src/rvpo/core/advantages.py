@@ -1,17 +1,16 @@
-"""Normalise, aggregate, whiten: many rewards a completion in, one advantage out.
+"""Normalise, aggregate, whiten: many rewards per completion in, one advantage out.
 
 ::
 
-    rewards (N, M) --group z-score--> z (N, M) --rule over channels--> aggregated (N,) --whiten--> advantages (N,)
+    rewards (N, M) --group z-score--> z (N, M) --method--> aggregated (N,) --whiten--> advantages (N,)
 
-The rule is one of ``rvpo.core.aggregate``; GRPO alone sums the raw rewards first and normalises the sum. Everything
+The method is one file of ``rvpo.core.methods``; GRPO alone sums the raw rewards first and normalises the sum. Everything
 else (missing values, dead channels, weights, rows without signal) is shared by all methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,58 +19,77 @@ from torch import Tensor
 from rvpo.core.channels import Channels, Range, State
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
+from rvpo.core.methods.base import Batch, Method
+from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import Advantages
-from rvpo.core.normalize import GroupScores, group_zscore
-from rvpo.core.rules import Batch
-from rvpo.core.trust import shrink
+from rvpo.core.normalize import GroupScores, group_zscore, whiten_by_token
 from rvpo.errors import ConfigError, RewardError
+
+Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
+"""Changes z-scores and weights (N, M) before the method sees them; see :mod:`rvpo.step.trust`."""
 
 
 def advantages(
     rewards: Tensor,
     groups: Tensor | None = None,
-    method: str = "rvpo",
-    k: float = 1.0,
+    method: str | Mapping[str, Any] | Method = "rvpo",
     weights: Tensor | Sequence[float] | None = None,
     *,
     num_generations: int | None = None,
     applies: Tensor | None = None,
     ranges: Sequence[Range | None] | None = None,
+    progress: float | None = None,
+    tokens: Tensor | None = None,
+    state: State | None = None,
+    eps: float = 1e-4,
+    ddof: int = 1,
+    rtol: float = 1e-6,
+    missing: str = "drop",
     **options: Any,
 ) -> Advantages:
     """Turn the rewards of N completions on M channels into one advantage each.
 
+    This is the door without a memory. A method that follows the run from batch to batch, such as ``"lift"``, is
+    refused unless you carry its ``state`` yourself; :class:`rvpo.Aggregator` does that for you.
+
     Args:
         rewards: (N, M) floating point; NaN = missing.
         groups: (N,) integer group ids in any order; groups may differ in size.
-        method: ``"rvpo"``, ``"lift"``, ``"gdpo"``, ``"grpo"`` or another of :class:`rvpo.AdvantageConfig`'s.
-        k: risk coefficient of ``"rvpo"`` in [0, inf], or an :class:`rvpo.AdaptiveK`; other methods ignore it.
+        method: ``"rvpo"``, ``"gdpo"``, ``"grpo"`` …, with options as text (``"rvpo:k=2"``), a mapping or an object
+            (``rvpo.RVPO(2.0)``), or a method of your own (``"my_rules.py:cvar"``).
         weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
             except to ``eps``. A channel of weight 0 is monitored but takes no part.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
         applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
-            different length are padded. What stands there is neither read nor counted as missing. None: all apply.
+            different length are padded. Such a cell is neither read nor counted as missing. None: all apply.
         ranges: M pairs (lowest, highest) of what the rewards can be, None for [0, 1], for methods that compare how far
             channels are met, such as ``"lift"``.
-        **options: shared ones, ``eps`` (1e-4), ``ddof`` (1), ``rtol`` (1e-6), ``whiten``, ``dead_channels`` and
-            ``missing`` (``"drop"``), whose meaning and defaults are told by :class:`rvpo.AdvantageConfig`; and the
-            method's own, such as ``beta`` or ``kappa``, told by its class in :mod:`rvpo.core.rules`.
-
-    A method that remembers the run sees a first batch here; :func:`rvpo.core.compute` takes its state.
+        progress: share of the training that is done, in [0, 1]; needed by a scheduled k.
+        tokens: (N,) number of trained tokens per completion; needed by ``whiten="token"``.
+        state: what the last batch's result has as ``state``; an empty mapping at the start of a run.
+        eps: added to every standard deviation, in reward units.
+        ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
+        rtol: relative range at or below which a channel counts as constant in its group.
+        missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses NaN.
+        **options: the method's own, such as ``k=2.0`` or ``whiten="none"``.
 
     Raises:
         RewardError: wrong shape or dtype, an infinite reward, or NaN under ``missing="error"``.
-        ConfigError: an unknown option, or a value or combination that cannot work.
+        ConfigError: an unknown option, a value that cannot work, or a method that remembers without ``state``.
 
     Example:
         >>> import torch, rvpo
         >>> rewards = torch.tensor([[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]])  # correctness, format
-        >>> rvpo.advantages(rewards, num_generations=4).advantages
+        >>> rvpo.advantages(rewards, num_generations=4, method="rvpo:k=1").advantages
         tensor([-0.1902,  1.1254,  0.3260, -1.2612])
     """
-    if method == "rvpo":
-        options["k"] = k
-    config = AdvantageConfig.from_mapping({"method": method, **options})
+    config = AdvantageConfig(build_method(method, options), eps=eps, ddof=ddof, rtol=rtol, missing=missing)
+    if config.method.remembers and state is None:
+        raise ConfigError(
+            f"method {str(config)!r} remembers the run from batch to batch, but no state is given, so every call would "
+            f"be a first batch. Use rvpo.Aggregator({str(config)!r}, names), which keeps the state, or pass state={{}} "
+            "on the first batch and the result's state on the next ones"
+        )
     channels = None
     if ranges is not None:
         columns = rewards.shape[1] if isinstance(rewards, Tensor) and rewards.ndim == 2 else len(ranges)
@@ -84,6 +102,9 @@ def advantages(
         weights=weights,
         applies=applies,
         channels=channels,
+        progress=progress,
+        tokens=tokens,
+        state=state,
     )
 
 
@@ -96,13 +117,16 @@ def compute(
     weights: Tensor | Sequence[float] | None = None,
     applies: Tensor | None = None,
     channels: Channels | None = None,
-    reliability: Tensor | Sequence[float] | None = None,
+    progress: float | None = None,
+    tokens: Tensor | None = None,
+    adjust: Adjust | None = None,
     state: State | None = None,
 ) -> Advantages:
-    """:func:`advantages` with its options in a config, as the engines call it.
+    """:func:`advantages` with its options in a config, as the step and the reports call it.
 
     Args:
-        rewards: see :func:`advantages`, as for ``groups``, ``num_generations``, ``weights`` and ``applies``.
+        rewards: see :func:`advantages`, as for ``groups``, ``num_generations``, ``weights``, ``applies``, ``progress``
+            and ``tokens``.
         config: the method and its options.
         groups: see above.
         num_generations: see above.
@@ -110,8 +134,9 @@ def compute(
         applies: see above.
         channels: names and ranges of the channels, for methods that follow them from batch to batch or compare them on
             their scales; None numbers the columns and takes all ranges for [0, 1].
-        reliability: (M,) or (N, M) in [0, 1], share of a channel's variance that is no noise; see
-            :mod:`rvpo.core.trust`. None trusts all.
+        progress: see above.
+        tokens: see above.
+        adjust: changes z-scores and weights before the method sees them.
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     applies = _check_rewards(rewards, applies, config)
@@ -124,20 +149,20 @@ def compute(
         channels = Channels.columns([str(j) for j in range(r.shape[1])], device=r.device)
     elif channels.index.shape not in (r.shape, r.shape[1:]):
         raise RewardError(
-            f"channels has an index of shape {tuple(channels.index.shape)}, allowed is ({r.shape[1]},) or "
-            f"{tuple(r.shape)}: a channel for each column, or for each cell"
+            f"channels has an index of shape {tuple(channels.index.shape)}; expected ({r.shape[1]},) or "
+            f"{tuple(r.shape)}, a channel for each column or for each cell"
         )
     scores = group_zscore(r, partition, eps=config.eps, ddof=config.ddof, rtol=config.rtol)
-    if reliability is not None:
-        scores, w = _trusted(scores, w, reliability, config)
+    if adjust is not None:
+        scores, w = adjust(scores, w)
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
-    outcome = config.rule(Batch(r, w, scores, present, partition, channels), state or {})
+    outcome = config.method(Batch(r, w, scores, present, partition, channels, progress), state or {})
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
     takes_part = outcome.takes_part
-    eps = config.eps if config.method == "grpo" else config.eps / _total_weight(w, scores, takes_part)
-    whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps)
+    eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part)
+    whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens)
 
     def out(x: Tensor) -> Tensor:
         return x.to(rewards.dtype)
@@ -155,34 +180,35 @@ def compute(
         rewards=rewards,
         groups=partition,
         state=outcome.state,
-        rule_metrics=outcome.metrics,
+        method_metrics=outcome.metrics,
     )
 
 
-def _whiten(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
+def _whiten(
+    a: Tensor,
+    takes_part: Tensor,
+    groups: Groups,
+    config: AdvantageConfig,
+    eps: Tensor | float,
+    tokens: Tensor | None,
+) -> Tensor:
     """Centre and scale the aggregate over the batch or the group; rows that take no part get 0 and are not counted."""
     if config.whiten == "none":
         return a.masked_fill(~takes_part, 0.0)
+    if config.whiten == "token":
+        if tokens is None or tokens.shape != a.shape:
+            seen = "None" if tokens is None else f"a tensor of shape {tuple(tokens.shape)}"
+            raise ConfigError(
+                f"whiten is 'token', but tokens is {seen}; expected the number of trained tokens of each of the "
+                f"{a.shape[0]} rows. Pass tokens, or drop whiten: only verl's engine knows them by itself"
+            )
+        return whiten_by_token(a, takes_part, tokens)
     if config.whiten == "batch":
         groups = Groups(torch.zeros_like(groups.index), 1, block=a.shape[0])
     # A row is a completion on a single channel here, so normalisation is the one of the rewards.
     counted = a.masked_fill(~takes_part, torch.nan)[:, None]
     scores = group_zscore(counted, groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
     return scores.z[:, 0].nan_to_num(nan=0.0)
-
-
-def _trusted(
-    scores: GroupScores, w: Tensor, reliability: Tensor | Sequence[float], config: AdvantageConfig
-) -> tuple[GroupScores, Tensor]:
-    """Shrink z-scores and weights by reliability; what takes no part is left alone."""
-    if not config.rule.uses_z:
-        raise ConfigError(
-            f"reliability is given, but method {config.method!r} aggregates rewards, not z-scores: drop it, or use a "
-            "method such as 'gdpo', 'rvpo' or 'lift'"
-        )
-    z, shrunk = shrink(scores.z.nan_to_num(nan=0.0), w, reliability)
-    # The shares alone matter to a rule, and a row's total to the whitening's eps: both are kept by `shrink`.
-    return replace(scores, z=z.masked_fill(scores.missing, torch.nan)), shrunk
 
 
 def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:
@@ -202,13 +228,13 @@ def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageCon
             else f"a {type(rewards).__name__}"
         )
         raise RewardError(
-            f"rewards is {seen}, allowed is a floating point tensor of shape (N, M), not empty, with NaN = missing"
+            f"rewards is {seen}; expected a floating point tensor of shape (N, M), not empty, with NaN = missing"
         )
     if applies is None:
         applies = torch.ones_like(rewards, dtype=torch.bool)
     elif applies.shape != rewards.shape or applies.dtype != torch.bool:
         raise RewardError(
-            f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}, allowed is a bool tensor of shape "
+            f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}, expected a bool tensor of shape "
             f"{tuple(rewards.shape)}: True where the channel belongs to the completion's prompt"
         )
     bad = rewards.isinf() if config.missing == "drop" else ~rewards.isfinite()
@@ -216,7 +242,7 @@ def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageCon
     if bad.any():
         row, channel = bad.nonzero()[0].tolist()
         raise RewardError(
-            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}, allowed are finite numbers"
+            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}, expected finite numbers"
             + (", and NaN where a channel could not be scored" if config.missing == "drop" else ' (missing="error")')
             + ": check the reward function of that channel"
         )
@@ -230,12 +256,12 @@ def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
     w = torch.as_tensor(weights, dtype=r.dtype, device=r.device)
     if w.shape not in (r.shape[1:], r.shape):
         raise RewardError(
-            f"weights has shape {tuple(w.shape)}, allowed is ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
+            f"weights has shape {tuple(w.shape)}, expected ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
         )
     # Weights of single rows may all be 0: a batch in which no prompt has a channel of weight has no signal.
     if not bool((w.isfinite() & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
         raise RewardError(
-            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}, allowed are finite numbers >= 0, at least one "
+            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}, expected finite numbers >= 0, at least one "
             "above 0: a reward to be minimised is negated in its reward function, not by a negative weight"
         )
     return w.expand_as(r)

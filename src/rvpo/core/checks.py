@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from torch import Tensor
 
 from rvpo.errors import ConfigError
 
@@ -21,7 +25,7 @@ def build(cls: type[T], mapping: object, what: str) -> T:
     """
     allowed = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{what}: {mapping!r} is not a mapping with the keys {', '.join(allowed)}")
+        raise ConfigError(f"{what}: {mapping!r} is not a mapping; expected one with the keys {', '.join(allowed)}")
     if unknown := [key for key in mapping if key not in allowed]:
         raise unknown_option(what, unknown[0], allowed)
     return cls(**mapping)
@@ -42,25 +46,122 @@ def require(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise ConfigError unless ``value`` is one of ``allowed`` (True is not taken for 1)."""
     if isinstance(value, bool) or value not in allowed:
         close = did_you_mean(value, [option for option in allowed if isinstance(option, str)])
-        raise ConfigError(f"{name} is {value!r}, allowed are {', '.join(map(repr, allowed))}{close}")
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}{close}")
 
 
 def require_number(name: str, value: object, high: float, *, closed: bool = False) -> None:
     """Raise ConfigError unless ``value`` is a number in [0, high), or in [0, high] where ``closed``."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not (0 <= value < high or (closed and value == high)):  # type: ignore[operator]
-        raise ConfigError(f"{name} is {value!r}, allowed is a number in [0, {high}{']' if closed else ')'}")
+        raise ConfigError(f"{name} is {value!r}; expected a number in [0, {high}{']' if closed else ')'}")
 
 
 def require_positive(name: str, value: object) -> None:
     """Raise ConfigError unless ``value`` is a finite number above 0."""
     require_number(name, value, math.inf)
     if value == 0:
-        raise ConfigError(f"{name} is 0, allowed is a number above 0")
+        raise ConfigError(f"{name} is 0; expected a number above 0")
 
 
 def require_horizon(value: object) -> None:
     """Raise ConfigError unless ``value`` is a finite number >= 1."""
     require_number("horizon", value, math.inf)
     if not isinstance(value, (int, float)) or value < 1:
-        raise ConfigError(f"horizon is {value!r}, allowed is a number of batches >= 1 (1: no memory)")
+        raise ConfigError(f"horizon is {value!r}; expected a number of batches >= 1 (1: no memory)")
+
+
+def check_lengths(**tensors: Tensor) -> None:
+    """Raise RewardError unless all tensors are (K,), with the same K."""
+    if len({tensor.shape for tensor in tensors.values()}) > 1 or any(t.ndim != 1 for t in tensors.values()):
+        seen = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise RewardError(
+            f"shapes differ or are not (K,): {seen}: Pass one value for each of the K channels that the state was "
+            "started with, and start a new state when the channels change"
+        )
+
+_CALL = re.compile(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+def call_text(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Take ``name(1,2,key=3)`` apart: the name, positional values and named ones; the name is "" if it is no call.
+
+    >>> call_text("adaptive(0.5, k_max=10)")
+    ('adaptive', [0.5], {'k_max': 10})
+    """
+    match = _CALL.fullmatch(text)
+    if match is None:
+        return "", [], {}
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for part in outside_brackets(match[2] or "", ","):
+        key, equals, value = part.partition("=")
+        if equals:
+            named[key.strip()] = plain_value(value)
+        else:
+            positional.append(plain_value(part))
+    return match[1], positional, named
+
+
+def plain_value(text: str, depth: int = 0) -> Any:
+    """Read a value of an option: number, true, false, none, ``[a,b]``, ``{key:value}``, or else text.
+
+    >>> plain_value("{format:0.9, safe:1}")
+    {'format': 0.9, 'safe': 1}
+
+    Raises:
+        ConfigError: brackets that do not close, a key that is given twice, or more than 8 nested brackets.
+    """
+    text = text.strip()
+    if depth > 8:
+        raise ConfigError(f"{text[:40]!r} has more than 8 nested brackets; expected a value such as 2 or {{a:0.5}}")
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    if text[:1] == '"':
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{text!r} is not a quoted text ({error}); expected one such as \"a:b\"") from error
+    if text[:1] == "[" and text[-1:] == "]":
+        return [plain_value(part, depth + 1) for part in outside_brackets(text[1:-1], ",")]
+    if text[:1] == "{" and text[-1:] == "}":
+        values: dict[str, Any] = {}
+        for part in outside_brackets(text[1:-1], ","):
+            key, *value = outside_brackets(part, ":", most=1)
+            name = str(plain_value(key, depth + 1)) if key.strip()[:1] == '"' else key.strip()
+            if not value or not name or name in values:
+                raise ConfigError(f"{text!r} holds {part.strip()!r}; expected key:value, each key once")
+            values[name] = plain_value(value[0], depth + 1)
+        return values
+    if text[:1] in tuple("[{") or text[-1:] in tuple("]}"):
+        raise ConfigError(f"{text!r} has a bracket that does not close; expected [a,b] or {{key:value}}")
+    return text
+
+
+def outside_brackets(text: str, mark: str, most: int | None = None) -> list[str]:
+    """Split at marks that stand in no brackets and no double quotes; blank parts are left out.
+
+    Args:
+        text: what is split.
+        mark: one character.
+        most: number of splits at most.
+    """
+    parts, depth, quoted, escaped = [""], 0, False, False
+    for character in text:
+        if quoted:
+            quoted = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        else:
+            before = parts[-1].rstrip()[-1:]  # a quote inside a word is an ordinary character
+            quoted = character == '"' and (not before or before in "[{(:,=")
+            depth += (character in "[{(") - (character in "]})")
+        if character == mark and depth <= 0 and not quoted and (most is None or len(parts) <= most):
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part.strip()]

@@ -99,7 +99,7 @@ class Groups:
         target = x.new_full((self.count, x.shape[1]), start)
         return target.scatter_reduce(0, self.index[:, None].expand_as(x), x, reduce)
 
-    def spread(self, stat: Tensor) -> Tensor:
+    def broadcast(self, stat: Tensor) -> Tensor:
         """Give every row its group's value, (P, M) -> (N, M)."""
         if self.block is not None:
             return stat[:, None].expand(-1, self.block, *stat.shape[1:]).flatten(0, 1)

@@ -1,7 +1,8 @@
-"""The result of one batch, and what it says: which channel is the bottleneck, and which one is ignored."""
+"""The result of one batch, and every metric that is logged of it: names, meanings, and how they are computed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +14,61 @@ from rvpo.core import aggregate
 from rvpo.core.groups import Groups
 from rvpo.errors import RewardError
 
+PREFIX = "rvpo/"
+"""Before every name that an engine logs."""
+
 CHANNEL_METRICS = (
-    "mean",  # mean raw reward over the scored completions
-    "std",  # their standard deviation (ddof 1) over the batch
-    "live",  # share of completions (of those that the channel applies to) on which it is live
-    "dead",  # … scored, but constant in the group
-    "missing",  # … not scored; live + dead + missing = 1
-    "responsibility",  # mean responsibility over the completions with signal; sums to 1 over channels
-    "bottleneck",  # share of completions with signal on which it is the lowest live z (ties share)
-    "advantage_corr",  # Pearson correlation of the advantage with the channel's z where it is live
+    "mean",
+    "std",
+    "live",
+    "dead",
+    "missing",
+    "responsibility",
+    "bottleneck",
+    "advantage_corr",
 )
+"""Of every channel, in the order in which :func:`channel_metrics` computes them."""
+
+WEIGHT = "weight"
+MULTIPLIER = "multiplier"
+RELIABILITY = "reliability"
+JUDGE = "judge"
+NO_SIGNAL_GROUPS = "no_signal/groups"
+NO_SIGNAL_COMPLETIONS = "no_signal/completions"
+LOST_COMPLETIONS = "lost/completions"
+
+CATALOGUE = {
+    "rvpo/{channel}/mean": "mean raw reward over the scored completions",
+    "rvpo/{channel}/std": "their standard deviation over the batch (ddof 1)",
+    "rvpo/{channel}/live": "share of the completions that the channel applies to on which it ranks its group",
+    "rvpo/{channel}/dead": "share on which it was scored, but is constant in the group",
+    "rvpo/{channel}/missing": "share on which it was not scored; live + dead + missing = 1",
+    "rvpo/{channel}/responsibility": "mean share of the decision over completions with signal; sums to 1 over channels",
+    "rvpo/{channel}/bottleneck": "share of completions with signal on which it has the lowest live z (ties share)",
+    "rvpo/{channel}/advantage_corr": "correlation of the advantage with its z where live; near or below 0: ignored",
+    "rvpo/{channel}/weight": "lift, ctwa: what the method makes the channel count, on average 1",
+    "rvpo/{channel}/multiplier": "lagrangian: the dual variable of the channel's threshold",
+    "rvpo/{channel}/reliability": "share of the channel's variance that counts as signal, if Reliability is in use",
+    "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
+    "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
+    "rvpo/no_signal/completions": "number of their completions",
+    "rvpo/k": "rvpo: the risk coefficient of this batch",
+    "rvpo/k_effective": "rvpo with an adaptive k: the measure that this k reached (target 0.55)",
+    "rvpo/k_bottleneck": "the same for measure=bottleneck",
+    "rvpo/riskpo/quantile_lower": "riskpo: tracked lower quantile of the papers' scores",
+    "rvpo/riskpo/quantile_upper": "riskpo: tracked upper quantile",
+    "rvpo/riskpo/lower_tail": "riskpo: share of papers below the lower quantile",
+    "rvpo/riskpo/upper_tail": "riskpo: share of papers above the upper quantile",
+    "rvpo/riskpo/flat_bundles": "riskpo: share of bundles whose papers are all equal",
+    "rvpo/lost/completions": "verl: rollouts that verl dropped, as it does where a reward function raises",
+}
+"""Every metric that is logged, with what it means. ``{channel}``: a reward function, or ``function/label`` of a rubric."""
+
+
+def in_catalogue(key: str) -> bool:
+    """Return whether a logged key is one of :data:`CATALOGUE`."""
+    patterns = (re.escape(name).replace(r"\{channel\}", ".+").replace(r"\{total\}", ".+") for name in CATALOGUE)
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -31,7 +77,7 @@ class Advantages:
 
     Attributes:
         advantages: (N,) what the policy gradient uses; 0 for rows without signal.
-        aggregated: (N,) the rule's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
+        aggregated: (N,) the method's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
         z: (N, M) group z-scores; 0 where dead, NaN where missing.
         responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z`` (for ``"grpo"`` scaled to sum to 1);
             rows sum to 1 over the channels that take part, or are all 0 where none does.
@@ -44,7 +90,7 @@ class Advantages:
         groups: the partition of rows into groups.
         state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``): plain data,
             empty for methods without memory.
-        rule_metrics: what the method itself says of this batch, such as the weights that it gave.
+        method_metrics: what the method itself says of this batch, such as the weights that it gave.
     """
 
     advantages: Tensor
@@ -59,7 +105,7 @@ class Advantages:
     rewards: Tensor
     groups: Groups
     state: Mapping[str, Any] = field(default_factory=dict)
-    rule_metrics: Mapping[str, float] = field(default_factory=dict)
+    method_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
@@ -123,8 +169,8 @@ def channel_metrics(
         for metric, value in zip(CHANNEL_METRICS, row, strict=True)
     }
     group_signal = result.groups.max(counted)
-    metrics["no_signal/groups"] = 1 - group_signal.mean().item()
-    metrics["no_signal/completions"] = float(z.shape[0] - signal.item())
+    metrics[NO_SIGNAL_GROUPS] = 1 - group_signal.mean().item()
+    metrics[NO_SIGNAL_COMPLETIONS] = float(z.shape[0] - signal.item())
     return metrics
 
 

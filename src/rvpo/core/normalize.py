@@ -61,15 +61,15 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
 
     # Shifting by the group's minimum first keeps all digits when rewards are large and close together.
     low = low.masked_fill(scored == 0, 0.0)
-    shifted = (rewards - groups.spread(low)).masked_fill(missing, 0.0)
+    shifted = (rewards - groups.broadcast(low)).masked_fill(missing, 0.0)
     shifted_mean = groups.sum(shifted) / scored.clamp(min=1)
-    deviation = (shifted - groups.spread(shifted_mean)).masked_fill(missing, 0.0)
+    deviation = (shifted - groups.broadcast(shifted_mean)).masked_fill(missing, 0.0)
     variance = groups.sum(deviation.square()) / (scored - ddof).clamp(min=1)
     # The inner fill keeps the gradient of the square root finite where the variance is 0.
     std = variance.masked_fill(~live, 1.0).sqrt()
 
-    live_rows = groups.spread(live) & ~missing
-    z = (deviation / (groups.spread(std) + eps)).masked_fill(~live_rows, 0.0).masked_fill(missing, torch.nan)
+    live_rows = groups.broadcast(live) & ~missing
+    z = (deviation / (groups.broadcast(std) + eps)).masked_fill(~live_rows, 0.0).masked_fill(missing, torch.nan)
     return GroupScores(z, live_rows, missing, low + shifted_mean, std.masked_fill(~live, 0.0))
 
 

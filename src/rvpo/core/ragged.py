@@ -9,6 +9,7 @@ says whether it exists for a row at all is ``applies``, so padding is neither a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -106,69 +107,118 @@ def assemble(
     Raises:
         RewardError: a family is no column or has another number of rows, or the rows of a group differ in channels.
     """
-    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device).index.tolist()
+    rows = rewards.shape[0]
+    partition = Groups.of(rows, groups, num_generations, rewards.device).index.tolist()
+    for family in families:
+        _check(family, rows, names, partition)
     function_weights = torch.ones(len(names)) if weights is None else torch.as_tensor(weights)
     weight_of = dict(zip(names, function_weights.tolist(), strict=True))
-    for family in families:
-        _check(family, rewards.shape[0], names, partition)
     replaced = {family.name for family in families if not family.only_monitored}
     kept = [j for j, name in enumerate(names) if name not in replaced]
-    every = torch.ones_like(rewards, dtype=torch.bool)
-    values = [rewards[:, kept]]
-    all_weights = [function_weights.to(rewards)[kept].expand(rewards.shape[0], -1)]
-    applies = [every[:, kept]]
-    pooled: dict[str, list[tuple[int, int]]] = {
-        names[j]: [(i, column) for i in range(rewards.shape[0])] for column, j in enumerate(kept)
-    }
-    first_column: dict[str, int] = {}
-    run = [names[j] for j in kept]  # names of the run's channels, in order of appearance
-    limits: list[Range | None] = [ranges[j] if ranges else None for j in kept]
-    index = [torch.arange(len(kept)).expand(rewards.shape[0], -1)]
-    column = len(kept)
-    if not kept and not any(row for family in families for row in family.rows):
-        # No prompt of this batch has a rubric: one column that applies to nobody keeps the matrix from being empty.
-        every = every & False
-        values, all_weights, applies, column = [rewards[:, :1]], [every[:, :1].to(rewards)], [every[:, :1]], 1
-        run, limits, index = names[:1], [None], [torch.zeros(rewards.shape[0], 1, dtype=torch.int64)]  # type: ignore[assignment]
-    for family in families:
-        first_column[family.name] = column
-        width = max((len(row) for row in family.rows), default=0)
-        factor = 0.0 if family.only_monitored else weight_of[family.name]
-        everything = f"{family.name}/criteria" if family.only_monitored else family.name
-        for i, row in enumerate(family.rows):
-            for j, score in enumerate(row):
-                for label in (everything, *(f"{family.name}/{label}" for label in score.labels)):
-                    pooled.setdefault(label, []).append((i, column + j))
-
-        def padded(entries: list[list[float]], fill: float, width: int = width) -> Tensor:
-            rows = [row + [fill] * (width - len(row)) for row in entries]
-            return torch.tensor(rows, dtype=rewards.dtype, device=rewards.device).reshape(len(rows), width)
-
-        belongs = [[_of_run(run, limits, everything, score) for score in row] for row in family.rows]
-        index.append(padded(belongs, 0).long().cpu())  # type: ignore[arg-type]
-        scored = [[torch.nan if score.value is None else score.value for score in row] for row in family.rows]
-        values.append(padded(scored, torch.nan))
-        all_weights.append(padded([[factor * score.weight for score in row] for row in family.rows], 0.0))
-        applies.append(padded([[1.0] * len(row) for row in family.rows], 0.0).bool())
-        column += width
-    shape = (rewards.shape[0], column)
-    return ChannelScores(
-        torch.cat(values, 1),
-        torch.cat(all_weights, 1),
-        torch.cat(applies, 1),
-        {name: _mask(pooled[name], shape, rewards.device) for name in pooled},
-        first_column,
-        Channels(tuple(run), torch.cat(index, 1).to(rewards.device), tuple(limits)),
+    layout = _Layout(rewards)
+    layout.add_functions(
+        [names[j] for j in kept],
+        rewards[:, kept],
+        function_weights.to(rewards)[kept],
+        [ranges[j] if ranges else None for j in kept],
     )
+    for family in families:
+        layout.add_family(family, 0.0 if family.only_monitored else weight_of[family.name])
+    if layout.width == 0:
+        layout.add_nothing(names[0])
+    return layout.finished()
 
 
-def _of_run(run: list[str], limits: list[Range | None], family: str, score: Score) -> int:
-    """Return the number of the run's channel that a score belongs to, adding it where it is new."""
-    name = f"{family}/{score.labels[0]}" if score.labels else family
-    if name not in run:
-        run.append(name)
-        limits.append((0.0, 1.0))
-    return run.index(name)
+class _Layout:
+    """The matrix while it grows, block of columns by block of columns."""
+
+    def __init__(self, rewards: Tensor) -> None:
+        self._like, self._rows = rewards, rewards.shape[0]
+        self.width = 0
+        self._values: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        self._applies: list[Tensor] = []
+        self._index: list[Tensor] = []
+        self._cells: dict[str, list[tuple[int, int]]] = {}  # name -> the cells that a metric of that name pools
+        self._first_column: dict[str, int] = {}
+        self._number_of: dict[str, int] = {}  # name of a channel of the run -> its number, in order of appearance
+        self._ranges: list[Range | None] = []
+
+    def add_functions(
+        self, names: Sequence[str], values: Tensor, weights: Tensor, ranges: Sequence[Range | None]
+    ) -> None:
+        """Add reward functions that are one channel each, (N, F)."""
+        numbers = [self._number(name, limits) for name, limits in zip(names, ranges, strict=True)]
+        for column, name in enumerate(names):
+            self._cells[name] = [(row, column) for row in range(self._rows)]
+        self._append(
+            values,
+            weights.expand(self._rows, -1),
+            torch.ones_like(values, dtype=torch.bool),
+            torch.tensor(numbers, dtype=torch.int64).expand(self._rows, -1),
+        )
+
+    def add_family(self, family: Family, factor: float) -> None:
+        """Add a column for each place in the longest row of a family."""
+        self._first_column[family.name] = self.width
+        everything = f"{family.name}/criteria" if family.only_monitored else family.name
+        shape = self._rows, max((len(row) for row in family.rows), default=0)
+        values, weights = self._like.new_full(shape, torch.nan), self._like.new_zeros(shape)
+        applies, index = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.int64)
+        for i, row in enumerate(family.rows):
+            if not row:
+                continue
+            length = len(row)
+            scored = [math.nan if score.value is None else score.value for score in row]
+            values[i, :length] = values.new_tensor(scored)
+            weights[i, :length] = weights.new_tensor([factor * score.weight for score in row])
+            applies[i, :length] = True
+            index[i, :length] = torch.tensor([self._number_of_score(score, everything) for score in row])
+            self._pool(family.name, everything, i, row)
+        self._append(values, weights, applies.to(self._like.device), index)
+
+    def add_nothing(self, name: str) -> None:
+        """Add one column that applies to nobody: no prompt of this batch has a rubric, and a matrix is not empty."""
+        self._number(name, None)
+        column = self._like[:, :1]
+        nowhere = torch.zeros_like(column, dtype=torch.bool)
+        self._append(column, torch.zeros_like(column), nowhere, torch.zeros(self._rows, 1, dtype=torch.int64))
+
+    def finished(self) -> ChannelScores:
+        """Return the whole matrix."""
+        device, shape = self._like.device, (self._rows, self.width)
+        return ChannelScores(
+            torch.cat(self._values, 1),
+            torch.cat(self._weights, 1),
+            torch.cat(self._applies, 1),
+            {name: _mask(cells, shape, device) for name, cells in self._cells.items()},
+            self._first_column,
+            Channels(tuple(self._number_of), torch.cat(self._index, 1).to(device), tuple(self._ranges)),
+        )
+
+    def _append(self, values: Tensor, weights: Tensor, applies: Tensor, index: Tensor) -> None:
+        self._values.append(values)
+        self._weights.append(weights)
+        self._applies.append(applies)
+        self._index.append(index)
+        self.width += values.shape[1]
+
+    def _number_of_score(self, score: Score, everything: str) -> int:
+        """Return the number of the run's channel that a score belongs to: its first label, else its family."""
+        return self._number(f"{everything}/{score.labels[0]}" if score.labels else everything, (0.0, 1.0))
+
+    def _number(self, name: str, limits: Range | None) -> int:
+        """Return the number of a channel of the run, adding it if it is new."""
+        if name not in self._number_of:
+            self._number_of[name] = len(self._number_of)
+            self._ranges.append(limits)
+        return self._number_of[name]
+
+    def _pool(self, family: str, everything: str, row: int, scores: Sequence[Score]) -> None:
+        """Note under which names metrics pool the cells of a row."""
+        for column, score in enumerate(scores, self.width):
+            for label in (everything, *(f"{family}/{label}" for label in score.labels)):
+                self._cells.setdefault(label, []).append((row, column))
 
 
 def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:

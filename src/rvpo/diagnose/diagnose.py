@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rvpo.core import AdvantageConfig
+from rvpo.core import GRPO, AdvantageConfig
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, or_none
 from rvpo.diagnose.estimates import EVIDENCE, LEVEL, RESAMPLES, estimates, pulls, resampled, resampled_pulls, values
@@ -20,7 +19,7 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.logs.run import Run
 
 Array = NDArray[np.float64]
-ASSUMED = AdvantageConfig(method="grpo")
+ASSUMED = AdvantageConfig(GRPO())
 
 
 def diagnose(
@@ -53,9 +52,9 @@ def diagnose(
     if not 0 < level < 1 or resamples < 100:
         raise ConfigError(f"level is {level!r} and resamples {resamples!r}, allowed is 0 < level < 1, resamples >= 100")
     assumed = assumed or ASSUMED
-    if assumed.rule.remembers and not run.every_batch:
+    if assumed.method.remembers and not run.every_batch:
         raise ConfigError(
-            f"{describe(assumed)} remembers the run, and {run.path} does not have every step since the first: assume "
+            f"{assumed} remembers the run, and {run.path} does not have every step since the first: assume "
             "another method"
         )
     sums = Sums(run, k, assumed)
@@ -81,14 +80,14 @@ def diagnose(
     channels = _advised(run, channels, total, correlations)
     notes = list(run.notes)
     if logged and assumed is not ASSUMED:
-        notes.append(f"advantages are logged: {describe(assumed)} (--method) is not needed and was not used")
+        notes.append(f"advantages are logged: {assumed} (--method) is not needed and was not used")
     if not logged:
-        notes.append(f"the logs have no advantages: those of {describe(assumed)} are assumed (--method)")
+        notes.append(f"the logs have no advantages: those of {assumed} are assumed (--method)")
     return Diagnosis(
         run=run.name,
         path=str(run.path),
         kind=run.kind,
-        method=describe(run.config) if run.config else "as logged" if logged else f"{describe(assumed)} (assumed)",
+        method=str(run.config) if run.config else "as logged" if logged else f"{assumed} (assumed)",
         k=k,
         level=level,
         completions=sums.completions,
@@ -99,20 +98,6 @@ def diagnose(
         curves=_curves(run, sums),
         notes=tuple(notes),
     )
-
-
-def describe(config: AdvantageConfig) -> str:
-    """Return a method with those of its options that differ from its defaults, such as ``rvpo k=2``."""
-    told = []
-    for option in fields(config.rule):  # type: ignore[arg-type]
-        value = getattr(config.rule, option.name)
-        if option.name == "k" or value != _default(option):
-            told.append(f"{option.name}={value:g}" if isinstance(value, float) else f"{option.name}={value}")
-    for name in ("whiten", "dead_channels"):
-        value = getattr(config, name)
-        if value != getattr(config.rule, name):
-            told.append(f"{name}={value}")
-    return " ".join([config.method, *told])
 
 
 def _count(run: Run, sums: Sums, texts: bool, progress: Callable[[int], None] | None) -> tuple[bool, NDArray[np.bool_]]:
@@ -154,10 +139,6 @@ def _estimated(
     found = estimates(total, draws, groups, level, {"pull": moved})
     found["reliability"] = [Estimate(None) if few[j] else e for j, e in enumerate(found["reliability"])]
     return found, draws
-
-
-def _default(option: Field[Any]) -> Any:
-    return option.default if option.default_factory is MISSING else option.default_factory()
 
 
 def _note_weights(monitored: NDArray[np.bool_], weights: Tensor | None, channel: Tensor) -> None:
@@ -213,7 +194,7 @@ def _advised(
     """Add to the sentence of neglected channels where the neglect comes from."""
     with np.errstate(invalid="ignore", divide="ignore"):
         spreads = np.sqrt(total[:, SLOT["within_ss"]] / total[:, SLOT["within_dof"]])
-    sums_raw = run.config is None or run.config.method == "grpo"
+    sums_raw = run.config is None or run.config.method.name == "grpo"
     advised = []
     for j, channel in enumerate(channels):
         told = verdicts.advice(j, run.channels, channel.rule, spreads, correlations, sums_raw)

@@ -56,9 +56,9 @@ def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: floa
     early, late = (float(single or time < 1 / 3)), float(single or time > 2 / 3)
     known = live * advantages.nan_to_num(nan=0.0)[:, None]
     alive = groups.sum(live)
-    a = (known - groups.spread(groups.sum(known) / alive.clamp(min=1))) * live
+    a = (known - groups.broadcast(groups.sum(known) / alive.clamp(min=1))) * live
     z = result.z.nan_to_num(nan=0.0) * live
-    deviation = (rewards - groups.spread(total / count.clamp(min=1))) * scored
+    deviation = (rewards - groups.broadcast(total / count.clamp(min=1))) * scored
     signal = result.signal.double()[:, None].expand_as(rewards) * result.applies
     company = result.live.sum(1, keepdim=True) * result.live
     return {
@@ -123,7 +123,7 @@ def again_sums(rewards: Tensor, completions: Sequence[str], groups: Groups) -> d
     scored = (~rewards.isnan()).double()
     count = same.sum(scored)
     known = rewards.nan_to_num(nan=0.0)
-    deviation = (known - same.spread(same.sum(known * scored) / count.clamp(min=1))) * scored
+    deviation = (known - same.broadcast(same.sum(known * scored) / count.clamp(min=1))) * scored
     of_group = torch.zeros(len(keys), dtype=torch.int64).scatter(0, ids, groups.index)
     upwards = Groups(of_group, groups.count)
     dof = upwards.sum((count - 1).clamp(min=0))

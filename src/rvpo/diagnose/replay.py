@@ -8,14 +8,13 @@ A method that remembers the run is followed from the first batch on, as in train
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +23,6 @@ from rvpo.core.channels import State
 from rvpo.core.config import METHODS
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import whiten_by_token
-from rvpo.diagnose.diagnose import describe
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
 from rvpo.diagnose.sums import aggregated, one_thread
@@ -42,8 +40,8 @@ EQUAL = 1e-4  # advantages that agree so far are those of a rule: rewards and ad
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a rule would have done.
+class ReplayedMethod:
+    """What a method would have done.
 
     Attributes:
         method: in words, with its options.
@@ -83,59 +81,12 @@ class Replay:
     own: str | None
     own_difference: float | None
     completions: int
-    rules: tuple[Rule, ...]
+    rules: tuple[ReplayedMethod, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return {"schema": "rvpo.replay/1", **asdict(self)}
-
-
-def parse_method(text: str) -> AdvantageConfig:
-    """Build a method from ``NAME`` or ``NAME:option=value,option=value``, such as ``rvpo:k=2``.
-
-    Raises:
-        ConfigError: no method or option of that name, or a value that cannot work.
-    """
-    name, _, tail = text.partition(":")
-    options: dict[str, Any] = {}
-    for part in _outside_brackets(tail, ","):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"{text!r} has the option {part!r}, allowed is option=value, such as rvpo:k=2")
-        options[key.strip()] = _value(value.strip(), text)
-    if name not in METHODS:
-        raise ConfigError(f"{name!r} is no method, allowed are {', '.join(METHODS)}, with options as in rvpo:k=2")
-    return AdvantageConfig.from_mapping({"method": name, **options})
-
-
-def parse_methods(text: str) -> list[AdvantageConfig]:
-    """Build the methods of a text that separates them by blanks; see :func:`parse_method`."""
-    return [parse_method(part.strip().rstrip(",")) for part in _outside_brackets(text, " ")]
-
-
-def _outside_brackets(text: str, mark: str) -> list[str]:
-    """Split at marks that stand in no brackets, as those of a mapping do; empty parts are none."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[{(") - (character in "]})")
-        if character == mark and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part for part in parts if part.strip()]
-
-
-def _value(text: str, whole: str) -> Any:
-    """Read a number, also one such as 1e-3, or else YAML."""
-    with suppress(ValueError):
-        return int(text) if text.lstrip("+-").isdecimal() else float(text)
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{whole!r} has the value {text!r}, which is no YAML, allowed are values such as 2, keep or {{a: 0.5}}"
-        ) from error
 
 
 def replay(
@@ -145,13 +96,13 @@ def replay(
     assumed: AdvantageConfig | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replay:
-    """Aggregate the rewards of a run anew.
+    """Aggregate the rewards of a run again, by other methods and by its own.
 
     Args:
         run: from :func:`rvpo.logs.open.open_run`.
-        methods: rules to try.
-        assumed: the run's own method, where its logs do not say; it takes the place of the logged advantages where
-            there are none.
+        methods: what to try.
+        assumed: the run's own method, where its logs do not say or where it is not available; it takes the place of
+            the logged advantages where there are none.
         progress: called with the number of steps that were read.
 
     Raises:
@@ -160,52 +111,86 @@ def replay(
     first = next(run.batches(), None)
     if first is None or (first.advantages is None and assumed is None):
         raise ConfigError(NO_ADVANTAGES.format(run.path))
-    own = run.config or assumed
-    candidates = [] if own else [parse_method(text) for text in CANDIDATES]
-    followed = [_Followed(run, config) for config in (own, *methods, *candidates) if config]
-    rules, guesses = followed[: len(followed) - len(candidates)], followed[len(followed) - len(candidates) :]
+    own = _own(run, methods, assumed)
+    candidates = [] if own else [AdvantageConfig(build_method(text)) for text in CANDIDATES]
+    recorded = own is not None and run.config is not None
+    mine = _Followed(run, own, as_recorded=recorded) if own else None
+    tried = [_Followed(run, config) for config in methods]
+    guesses = [_Followed(run, config) for config in candidates]
+    _follow(run, [*([mine] if mine else []), *tried, *guesses], mine, progress)
+    notes = list(run.notes)
+    if mine is not None:
+        told, difference = str(mine.config), mine.largest if first.advantages is not None else None
+        notes += _of_own(mine, difference)
+    else:
+        told, difference, note = _guessed(run, guesses, "equal weights" if first.weights is None else "the given weights")
+        notes.append(note)
+    rows = (mine or [*tried, *guesses][0]).rows
+    return Replay(run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes))
+
+
+def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:
+    """Return how the run aggregated: as recorded, with a method of one's own as the caller names it, or as assumed."""
+    if run.config is None:
+        return assumed
+    if not isinstance(run.config.method, Recorded):
+        return run.config
+    recorded = spell(run.config.method)
+    for config in (*([assumed] if assumed else []), *methods):
+        if assumed is config or spell(config.method) == recorded:
+            return dataclasses.replace(run.config, method=config.method)
+    return run.config
+
+
+def _follow(
+    run: Run, followed: Sequence[_Followed], mine: _Followed | None, progress: Callable[[int], None] | None
+) -> None:
+    """Lead every method through the run, batch by batch."""
     step = None
     with one_thread():
         for batch in run.batches():
             used = batch.advantages
-            for rule in followed:
-                result = rule.result(batch, as_recorded=rule is followed[0] and run.config is not None)
-                if used is None and result is not None:
+            for method in followed:
+                result = method.result(batch)
+                if used is None and method is mine and result is not None:
                     used = result.advantages  # of the assumed method, which comes first
-                rule.add(batch, result, used)
+                method.add(batch, result, used)
             if progress is not None and batch.step != step:
                 step = batch.step
                 progress(1)
-    told, difference, notes = None, None, list(run.notes)
-    weighted = "equal weights" if first.weights is None else "the given weights"
-    if own:
-        mine, *rules = rules
-        told, difference = describe(own), mine.largest if first.advantages is not None else None
-        if mine.problem:
-            notes.append(f"its own method {told} cannot be replayed: {mine.problem}")
-        elif difference is not None and difference > EQUAL * max(1.0, mine.extreme):
-            notes.append(f"{told} does not give the logged advantages: they differ by up to {difference:.3g}")
-    else:
-        tried = [(guess.largest, guess) for guess in guesses if guess.largest is not None and not guess.problem]
-        if not tried:
-            raise ConfigError(NO_ADVANTAGES.format(run.path))
-        nearest, best = min(tried, key=lambda pair: pair[0])
-        if nearest < EQUAL:
-            told, difference = describe(best.config), nearest
-            notes.append(f"the logs do not tell the method; {told} with {weighted} gives the logged advantages")
-        else:
-            notes.append(
-                f"the logs do not tell the method, and no rule with {weighted} gives the logged advantages (nearest: "
-                f"{describe(best.config)}, off by up to {nearest:.3g})"
-            )
-    return Replay(run.name, told, difference, followed[0].rows, tuple(rule.finished() for rule in rules), tuple(notes))
+
+
+def _of_own(mine: _Followed, difference: float | None) -> list[str]:
+    """Return what a reader has to know of the replay of the run's own method."""
+    if mine.problem:
+        return [f"its own method {mine.config} cannot be replayed: {mine.problem}"]
+    if difference is not None and difference > EQUAL * max(1.0, mine.extreme):
+        return [f"{mine.config} does not give the logged advantages: they differ by up to {difference:.3g}"]
+    return []
+
+
+def _guessed(run: Run, guesses: Sequence[_Followed], weighted: str) -> tuple[str | None, float | None, str]:
+    """Return which method without memory gives the logged advantages, if one does, its difference, and a note."""
+    tried = [(guess.largest, guess) for guess in guesses if guess.largest is not None and not guess.problem]
+    if not tried:
+        raise ConfigError(NO_ADVANTAGES.format(run.path))
+    nearest, best = min(tried, key=lambda pair: pair[0])
+    if nearest < EQUAL:
+        note = f"the logs do not say the method; {best.config} with {weighted} gives the logged advantages"
+        return str(best.config), nearest, note
+    note = (
+        f"the logs do not say the method, and no method with {weighted} gives the logged advantages (nearest: "
+        f"{best.config}, off by up to {nearest:.3g})"
+    )
+    return None, None, note
 
 
 class _Followed:
-    """A rule on its way through a run."""
+    """A method on its way through a run."""
 
-    def __init__(self, run: Run, config: AdvantageConfig) -> None:
+    def __init__(self, run: Run, config: AdvantageConfig, *, as_recorded: bool = False) -> None:
         self.config, self.rows = config, 0
+        self._as_recorded = as_recorded
         self.largest: float | None = None
         self.extreme = 0.0  # of the advantages that the run used
         self.problem: str | None = None
@@ -215,24 +200,28 @@ class _Followed:
         k = len(run.channels)
         self._influence: NDArray[np.float64] = np.zeros((k, 3))
         self._responsibility: NDArray[np.float64] = np.zeros((k, 2))
-        if config.rule.remembers and not run.every_batch:
+        if isinstance(config.method, Recorded):
+            self.problem = (
+                f"it is not available here; if it is your own, name it with --method {config.method.name}"
+            )
+        elif config.whiten == "token" and not as_recorded:
+            self.problem = "it whitens by tokens, which are not known for another method's record"
+        elif config.method.remembers and not run.every_batch:
             self.problem = "it remembers the run, and not every batch since the first step is logged"
 
-    def result(self, batch: Batch, as_recorded: bool) -> Advantages | None:
+    def result(self, batch: Batch) -> Advantages | None:
         """Aggregate a batch; None once there is a problem."""
         if self.problem:
             return None
-        config = batch.config if as_recorded and batch.config is not None else self.config
+        config = self.config
+        if self._as_recorded and batch.config is not None and not isinstance(batch.config.method, Recorded):
+            config = batch.config
         try:
             result = aggregated(batch, config, self._run, self._state)
         except (RewardError, ConfigError) as error:
-            hint = " (--range NAME=LOW:HIGH)" if "no range was declared" in str(error) else ""
-            self.problem = f"{error}{hint}"
+            self.problem = str(error)
             return None
         self._state = result.state
-        if as_recorded and batch.tokens is not None:
-            advantages = whiten_by_token(result.aggregated, result.takes_part, batch.tokens)
-            return Advantages(**{f.name: getattr(result, f.name) for f in fields(result)} | {"advantages": advantages})
         return result
 
     def add(self, batch: Batch, result: Advantages | None, used: Tensor | None) -> None:
@@ -244,7 +233,7 @@ class _Followed:
             self._against(result, used)
         z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
         a = result.advantages[:, None] * live
-        a = (a - result.groups.spread(result.groups.sum(a) / result.groups.sum(live).clamp(min=1))) * live
+        a = (a - result.groups.broadcast(result.groups.sum(a) / result.groups.sum(live).clamp(min=1))) * live
         channel = batch.channel.expand(z.shape).numpy()
         for slot, x in enumerate((a * z, a * a, z * z)):
             np.add.at(self._influence[:, slot], channel, x.numpy())
@@ -268,16 +257,16 @@ class _Followed:
         self._rank += correlation
         self._ranked += groups
 
-    def finished(self) -> Rule:
+    def finished(self) -> ReplayedMethod:
         """Return what was counted."""
         if self.problem:
-            return Rule(describe(self.config), problem=self.problem)
+            return ReplayedMethod(str(self.config), problem=self.problem)
         names = self._run.channels
         az, aa, zz = self._influence.T
         with np.errstate(invalid="ignore", divide="ignore"):
             influence, responsibility = az / np.sqrt(aa * zz), self._responsibility[:, 0] / self._responsibility[:, 1]
-        return Rule(
-            describe(self.config),
+        return ReplayedMethod(
+            str(self.config),
             self._flips / self._compared if self._compared else None,
             self._rank / self._ranked if self._ranked else None,
             self._effective / self._signal if self._signal else None,
@@ -298,7 +287,7 @@ def spearman(a: Tensor, b: Tensor, groups: Tensor) -> tuple[float, int]:
     of = Groups.from_ids(groups, len(groups))
     ranks = torch.stack([_ranks(x, of) for x in (a, b)], 1)
     size = of.sum(torch.ones_like(ranks))
-    centred = ranks - of.spread(of.sum(ranks) / size)
+    centred = ranks - of.broadcast(of.sum(ranks) / size)
     variance = of.sum(centred.square())
     both = of.sum((centred[:, 0] * centred[:, 1])[:, None])[:, 0]
     there = (variance > 0).all(1)

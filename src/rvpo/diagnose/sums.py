@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rvpo.core import AdvantageConfig, Advantages, Channels, compute
+from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums, pair_sums
 from rvpo.logs.run import Batch, Run
+from rvpo.step.trust import shrinking
 
 BLOCKS = 2048
 POINTS = 300  # in time, that curves have at most
@@ -51,7 +52,7 @@ class Sums:
         channels = len(run.channels)
         self._run, self._assumed = run, assumed
         # Without an eps worth the name: a channel on a scale so small that the run's own eps silences it is to be seen.
-        self._soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none", eps=1e-12)
+        self._soft_min = AdvantageConfig(RVPO(k, whiten="none"), eps=1e-12)
         self._state: State = {}
         self.known = 0
         self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
@@ -132,7 +133,7 @@ class Sums:
         known = ~advantages.isnan()
         a = advantages.nan_to_num(nan=0.0)[:, None]
         count = groups.sum(known.double()[:, None]).clamp(min=1)
-        a = ((a - groups.spread(groups.sum(a) / count))[:, 0]) * known
+        a = ((a - groups.broadcast(groups.sum(a) / count))[:, 0]) * known
         z = z * known[:, None]
         # Sorted by block, the rows of a block are one product of matrices.
         order = torch.argsort(block % len(self.pairs), stable=True)
@@ -161,9 +162,19 @@ def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | N
         weights=batch.weights,
         applies=batch.applies,
         channels=Channels(run.channels, batch.channel, ranges),
-        reliability=batch.reliability if config.rule.uses_z else None,
+        progress=progress_of(batch, run),
+        tokens=batch.tokens,
+        adjust=shrinking(batch.reliability) if batch.reliability is not None and config.method.uses_z else None,
         state=state,
     )
+
+
+def progress_of(batch: Batch, run: Run) -> float:
+    """Return the share of the training that was done at a batch: as recorded, else by its place among the steps."""
+    if batch.progress is not None:
+        return batch.progress
+    first, last = run.steps[0], run.steps[-1]
+    return min(max((batch.step - first) / max(last - first, 1), 0.0), 1.0)
 
 
 def block_size(groups: Tensor) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,6 @@ NEEDED = (
     "group",
     "channel",
     "counts",
-    "reliability",
     "reward",
     "advantage",
     "tokens",
@@ -48,6 +47,7 @@ class About:
     """What a file says of itself."""
 
     config: AdvantageConfig
+    progress: float | None
     ranges: dict[str, Range | None]
     by_token: bool
     follows: int | None
@@ -96,7 +96,7 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         raise DataError(f"{path} holds no completion, allowed is at least one: see whether the run has begun")
     every = abouts[0].follows is None and steps[0] == 1
     every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
-    if abouts[-1].config.rule.remembers and not every:
+    if abouts[-1].config.method.remembers and not every:
         notes.append("not every step since the first is there: what a method remembers cannot be followed")
     return Run(
         path,
@@ -125,7 +125,8 @@ def _read(paths: Sequence[Path], names: dict[str, int], texts: bool) -> Iterator
     for path in paths:
         about = _about(path)
         present = pq.read_schema(path).names
-        table = _table(path, [*NEEDED, *(name for name in ("criterion", "uid") if texts and name in present)])
+        further = ("reliability", *(("criterion", "uid") if texts else ()))
+        table = _table(path, [*NEEDED, *(name for name in further if name in present)])
         number = table["batch"].to_numpy()
         for batch in np.unique(number):
             part = table.filter(pa.array(number == batch))
@@ -156,7 +157,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
     applies = torch.zeros(shape, dtype=torch.bool)
     applies[cells] = True
     uniform = bool((channel == channel[:1]).all()) and bool(applies.all())
-    reliability = matrix("reliability", 1.0)
+    reliability = matrix("reliability", 1.0) if "reliability" in table.column_names else None
     first = order[np.cumsum(counts) - counts]  # a cell of each completion
     tokens = torch.from_numpy(_ints(table, "tokens")[first]) if about.by_token else None
     return Batch(
@@ -167,7 +168,8 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
         advantages=torch.from_numpy(table["advantage"].to_numpy()[first].astype(np.float64)),
         applies=None if bool(applies.all()) else applies,
         weights=matrix("counts", 0.0),
-        reliability=None if bool((reliability == 1).all()) else reliability,
+        reliability=None if reliability is None or bool((reliability == 1).all()) else reliability,
+        progress=about.progress,
         tokens=tokens,
         config=about.config,
         numbers=torch.from_numpy(rows),
@@ -211,16 +213,35 @@ def _about(path: Path) -> About:
         told: dict[str, Any] = json.loads(pq.read_schema(path).metadata[METADATA])
         version = int(told["version"])
         if version <= VERSION:
-            known = {option.name for option in fields(AdvantageConfig)}
-            config = AdvantageConfig(**{key: value for key, value in told["config"].items() if key in known})
+            config = _config(told["config"], version, bool(told["by_token"]))
             ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
-            return About(config, ranges, bool(told["by_token"]), told.get("follows"), float(told.get("written", 0)))
+            return About(
+                config,
+                told.get("progress"),
+                ranges,
+                bool(told["by_token"]),
+                told.get("follows"),
+                float(told.get("written", 0)),
+            )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(f"{path} is damaged ({error}), allowed is a record that rvpo wrote: remove the file") from error
     raise DataError(
         f"{path} is a record of version {version}, allowed is up to {VERSION}: read it with the version of rvpo that "
         "wrote it, or a newer one"
     )
+
+
+def _config(told: Mapping[str, Any], version: int, by_token: bool) -> AdvantageConfig:
+    """Return the config of a record."""
+    if version > 1:
+        return AdvantageConfig.of_record(told)
+    # Version 1 had the method's name, its options k and beta, its other options, whiten and dead_channels side by side.
+    method = dict(told.get("options") or {}) | {"name": told["method"], "dead_channels": told.get("dead_channels")}
+    method["whiten"] = "token" if by_token else told.get("whiten")
+    method |= {key: told[key] for key in ("k", "beta") if told.get(key) is not None}
+    if isinstance(score := method.get("score"), dict):
+        method["score"] = {("name" if key == "method" else key): value for key, value in score.items()}
+    return AdvantageConfig.of_record({**told, "method": method})
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:

@@ -50,6 +50,7 @@ class Batch:
         reliability: (N, M), how far a cell was trusted; None: fully.
         tokens: (N,) by which the rows were whitened; None: they were not.
         config: how the run aggregated this batch; None where unknown.
+        progress: share of the training that was done; None where unknown.
         numbers: (N,) int64, of the completions in their step, by which :attr:`Run.details` knows them.
         texts: if they were asked for and logged.
     """
@@ -64,6 +65,7 @@ class Batch:
     reliability: Tensor | None = None
     tokens: Tensor | None = None
     config: AdvantageConfig | None = None
+    progress: float | None = None
     numbers: Tensor | None = None
     texts: Texts | None = None
 

@@ -1,17 +1,19 @@
-"""The record of a run: one row for each completion and each of its channels, in parquet, one file a step.
+"""The record of a run: one row for each completion and each of its channels, in parquet, one file per step.
 
-Both engines write it (``rvpo.logs.writer``), ``rvpo.reports`` reads it. ``channels/000001.parquet`` is the first
-training step, ``channels/eval_000001.parquet`` an evaluation after it. The file's metadata says under ``rvpo.records``,
-as JSON::
+Both engines write it (``rvpo.logs.writer``), ``rvpo.logs.read_channels`` reads it. ``channels/000001.parquet`` is the
+first training step, ``channels/eval_000001.parquet`` an evaluation after it. The file's metadata says under
+``rvpo.records``, as JSON::
 
-    version    1; a reader refuses what is newer than itself
-    config     rvpo.AdvantageConfig at this step, with the k in force
+    version    2; a reader refuses what is newer than itself
+    config     rvpo.AdvantageConfig as plain values: {method: {name, …options}, eps, ddof, rtol, missing}
+    progress   share of the training that was done, by which a scheduled k is replayed; null if unknown
     ranges     channel -> [lowest, highest] of its rewards, null where nobody declared it
     by_token   whether rows were whitened by their number of tokens (verl)
     follows    the step whose batches came before these, null at the start: a step may train on older completions
-    written    seconds since 1970: what an older run left behind in the same folder is older than what precedes it
+    written    seconds since 1970: what an older run left in the same folder is older than what precedes it
 
 so that the advantages can be computed again from the file, and from the files before it where a method remembers.
+Version 1 had the method's name and its options apart, and a column ``reliability`` in every file.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 METADATA = b"rvpo.records"
 FOLDER = "channels"
 EVALUATION = "eval_"
@@ -39,7 +41,6 @@ SCHEMA = pa.schema(
         "labels": pa.list_(pa.string()),
         "weight": pa.float64(),  # of the function; of the criterion in its rubric
         "counts": pa.float64(),  # weight in the aggregation: both multiplied, 0 where only monitored
-        "reliability": pa.float64(),  # share of the channel's variance that counts as no noise
         "reward": pa.float64(),  # null where missing
         "reason": pa.string(),  # why it is missing
         "detail": pa.string(),
@@ -50,6 +51,10 @@ SCHEMA = pa.schema(
         "tokens": pa.int64(),  # of the completion that were trained on, where rows are whitened by them
     }
 )
+
+
+RELIABILITY = {"reliability": pa.float64()}
+"""A further column, share of the channel's variance that counts as signal, in runs that trust channels differently."""
 
 
 def last_step(folder: Path, before: int) -> int | None:

@@ -12,11 +12,12 @@ from typing import Any
 import rvpo
 from rvpo.compare.comparison import Comparison
 from rvpo.compare.tables import tests
-from rvpo.core import AdvantageConfig
+from rvpo.core import RVPO, AdvantageConfig
+from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import bottlenecks
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis, or_none
-from rvpo.diagnose.replay import DEFAULT, Replay, parse_method, replay
+from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.sums import aggregated
 from rvpo.errors import RewardError
 from rvpo.logs.run import Batch, Run
@@ -146,7 +147,7 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
     share = max(2, count // max(1, len(run.channels)))
     kept: dict[str | None, list[tuple[Batch, int]]] = {}
     seen: dict[str | None, int] = {}
-    soft_min = AdvantageConfig(method="rvpo", k=k, whiten="none")
+    soft_min = AdvantageConfig(RVPO(k, whiten="none"))
     for batch in run.batches(texts=True):
         if batch.texts is None:
             continue
@@ -186,7 +187,7 @@ def _sample(run: Run, worst: str | None, batch: Batch, i: int, k: float) -> dict
 
 
 def _cells(run: Run, batch: Batch, i: int, k: float) -> list[dict[str, Any]]:
-    result = aggregated(batch, AdvantageConfig(method="rvpo", k=k, whiten="none"), run)
+    result = aggregated(batch, AdvantageConfig(RVPO(k, whiten="none")), run)
     channel = batch.channel.expand(result.z.shape)
     return [
         {
@@ -210,7 +211,7 @@ def _replayed(run: Run, assumed: AdvantageConfig | None) -> dict[str, Any] | Non
     if first is None or (first.advantages is None and assumed is None):
         return None
     try:
-        told: Replay = replay(run, [parse_method(text) for text in DEFAULT], assumed=assumed)
+        told: Replay = replay(run, [AdvantageConfig(build_method(text)) for text in DEFAULT], assumed=assumed)
     except RewardError:
         return None
     own = {"method": told.own or "unknown", "largest_difference": told.own_difference, "note": ""}

@@ -13,21 +13,19 @@ from rvpo.quickstart.task import Habits
 
 
 @dataclass(frozen=True)
-class Method:
-    """One way to turn the fifteen channels into an advantage: ``method``, ``k`` and ``k_final`` of ``RVPOConfig``."""
+class Contender:
+    """One way to turn the fifteen channels into an advantage: a name for people, and the method as text."""
 
     name: str
-    rule: str
-    k: float | None = None
-    k_final: float | None = None  # where k ends on a straight line; None keeps it constant
+    method: str
 
 
-GRPO = Method("GRPO", "grpo")
-GDPO = Method("GDPO", "gdpo")
-LIFT = Method("LIFT", "lift")
-RVPO_K1 = Method("RVPO k=1", "rvpo", 1.0)  # the default k; dead channels are dropped, also by default
-RVPO_K2 = Method("RVPO k=2", "rvpo", 2.0)
-RVPO_PAPER = Method("RVPO k=0.5 to 2", "rvpo", 0.5, 2.0)  # the paper's schedule
+GRPO = Contender("GRPO", "grpo")
+GDPO = Contender("GDPO", "gdpo")
+LIFT = Contender("LIFT", "lift")
+RVPO_K1 = Contender("RVPO k=1", "rvpo:k=1")  # the default k; dead channels are dropped, also by default
+RVPO_K2 = Contender("RVPO k=2", "rvpo:k=2")
+RVPO_PAPER = Contender("RVPO k=0.5 to 2", "rvpo:k=linear(0.5,2)")  # the paper's schedule
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Cell:
     name: str
     title: str
     habits: Habits
-    methods: tuple[Method, ...]
+    methods: tuple[Contender, ...]
 
     @property
     def checkpoint(self) -> Path:

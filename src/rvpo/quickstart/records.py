@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rvpo.quickstart.cells import Cell, Method, Settings
+from rvpo.quickstart.cells import Cell, Contender, Settings
 from rvpo.quickstart.task import FORMAT
 
 
@@ -18,20 +18,20 @@ class Job:
     """One run to be made: a start, a method and a seed."""
 
     cell: Cell
-    method: Method
+    contender: Contender
     seed: int
     settings: Settings
 
     @property
     def name(self) -> str:
         """A file name, unique among the jobs of one quickstart."""
-        return f"{self.cell.name}-{self.method.name.lower().replace(' ', '_').replace('=', '')}-seed{self.seed}"
+        return f"{self.cell.name}-{self.contender.name.lower().replace(' ', '_').replace('=', '')}-seed{self.seed}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the outcome depends on. A finished run counts only while this is the same."""
         return {
             "cell": self.cell.name,
-            "method": asdict(self.method),
+            "method": asdict(self.contender),
             "seed": self.seed,
             "settings": asdict(self.settings),
             "checkpoint": hashlib.sha256(self.cell.checkpoint.read_bytes()).hexdigest(),

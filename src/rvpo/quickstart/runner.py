@@ -165,7 +165,7 @@ def _make(job: Job) -> Record:
 
     with _collected_warnings() as collected:
         rates = train(job, on_step)
-    return Record(job.cell.name, job.method.name, job.seed, **rates, warnings=collected)
+    return Record(job.cell.name, job.contender.name, job.seed, **rates, warnings=collected)
 
 
 class _collected_warnings(logging.Handler):  # noqa: N801 (reads as a function)

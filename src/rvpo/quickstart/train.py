@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 
-from rvpo.quickstart.cells import Method, Settings
+from rvpo.quickstart.cells import Contender, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.records import Job
 from rvpo.quickstart.task import CHANNELS, REWARDS, draw_request
@@ -31,7 +31,7 @@ def train(job: Job, on_step: Callable[[], None]) -> dict[str, Any]:
         trainer = RVPOTrainer(
             model,
             reward_funcs=list(REWARDS),
-            args=_arguments(job.method, job.seed, job.settings, folder),
+            args=_arguments(job.contender, job.seed, job.settings, folder),
             train_dataset=_requests(job.seed, job.settings.steps * job.settings.prompts),
             processing_class=tokenizer,
             callbacks=[_OnStep(on_step)],
@@ -72,13 +72,10 @@ def _requests(seed: int, count: int) -> Any:
     return Dataset.from_list([draw_request(rng).row() for _ in range(count)])
 
 
-def _arguments(method: Method, seed: int, settings: Settings, folder: str) -> RVPOConfig:
+def _arguments(contender: Contender, seed: int, settings: Settings, folder: str) -> RVPOConfig:
     return RVPOConfig(
         output_dir=folder,
-        method=method.rule,
-        k=method.k,
-        k_final=method.k_final,
-        k_schedule="constant" if method.k_final is None else "linear",
+        method=contender.method,
         seed=seed,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.prompts * settings.generations,

@@ -1,21 +1,24 @@
-"""``Aggregator``: what every engine does with the rewards of a batch, apart from fetching them."""
+"""``Aggregator``: from the rewards of a batch to advantages, with a memory from batch to batch. Any loop, any engine."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rvpo.core import AdvantageConfig, Advantages, Channels, compute
-from rvpo.core.channels import Range
-from rvpo.core.metrics import rarely_met
+from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
+from rvpo.core.channels import Range, State, check_ranges
+from rvpo.core.checks import did_you_mean, require_number
+from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
-from rvpo.errors import RewardError
-from rvpo.step.memory import Again, Memory
-from rvpo.step.options import AggregationOptions
+from rvpo.errors import ConfigError, RewardError
+from rvpo.step.reading import Rewards, aligned_families, group_numbers
+from rvpo.step.trust import Again, Reliability, shrinking
 
 logger = logging.getLogger(__name__)
 
@@ -25,122 +28,242 @@ class Aggregated:
     """What a batch comes to.
 
     Attributes:
-        result: its advantages.
-        table: where the channels of rubrics lie; None where there is no rubric, and each reward function is a column.
-        metrics: under the names that every engine logs, ``rvpo/{channel}/{metric}`` and ``rvpo/{metric}``.
+        advantages: (N,), in the kind in which the rewards came: a tensor, an array or a list.
+        metrics: by name, as every engine logs them; see :mod:`rvpo.core.metrics`.
+        result: everything as tensors: z-scores, responsibilities, what is live and missing.
+        table: where the channels of rubrics lie; None without a rubric, when each name is a column.
         config: the options with which it was aggregated.
+        progress: share of the training that was done; None if it was not given.
         channels: the named channels of the run that the cells belong to.
         weights: (N, M) of the cells.
-        reliability: (M,) or (N, M), how far each cell was trusted; None where all were.
+        families: the rubrics of the batch.
+        importance: weight of each reward function by name.
+        tokens: (N,) trained tokens by which rows were whitened; None if they were not.
+        reliability: (M,) or (N, M), how far each cell was trusted; None if all were.
     """
 
+    advantages: Any
+    metrics: Mapping[str, float]
     result: Advantages
     table: ChannelScores | None
-    metrics: Mapping[str, float]
     config: AdvantageConfig
+    progress: float | None
     channels: Channels
     weights: Tensor
+    families: Sequence[Family]
+    importance: Mapping[str, float]
+    tokens: Tensor | None
     reliability: Tensor | None
 
 
 class Aggregator:
     """From the rewards of a batch to advantages and metrics, with a memory from batch to batch.
 
+    Example:
+        >>> import rvpo
+        >>> agg = rvpo.Aggregator("lift", ["correct", "safe"], ranges={"correct": (-3, 3)}, weights={"correct": 2.0})
+        >>> rewards = [{"correct": 3.0, "safe": 0}, {"correct": -1.0, "safe": 1}, {"correct": 0.5, "safe": None}]
+        >>> out = agg(rewards, num_generations=3)
+        >>> [round(a, 2) for a in out.advantages]
+        [0.94, -1.05, 0.11]
+
     Attributes:
-        names: of the reward functions.
-        memory: what is remembered, for checkpoints.
+        config: the method and the numerical choices.
+        names: M names, of the channels or of the reward functions.
+        ranges: lowest and highest reward by name, None where nobody declared it.
     """
 
     def __init__(
         self,
-        options: AggregationOptions,
+        method: str | Mapping[str, Any] | Method,
         names: Sequence[str],
-        own_ranges: Sequence[Range | None],
         *,
-        judge_twice: bool = False,
+        ranges: Mapping[str, Range | None] | Sequence[Range | None] | None = None,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
+        eps: float = 1e-4,
+        ddof: int = 1,
+        missing: str = "drop",
+        reliability: Reliability | None = None,
     ) -> None:
-        """Begin a run; see :class:`rvpo.step.memory.Memory` for the arguments."""
-        self.options, self.names = options, list(names)
-        self.memory = Memory(options, self.names, own_ranges, judge_twice=judge_twice)
+        """Begin a run.
+
+        Args:
+            method: text such as ``"lift:kappa=3"``, a mapping or an object such as ``rvpo.LIFT()``.
+            names: of the channels, in the order of the columns of the rewards.
+            ranges: lowest and highest reward, by name or in order, for methods that compare how far channels are met;
+                [0, 1] where not given.
+            weights: importance >= 0, by name or in order; 1 where not given.
+            eps: added to every standard deviation, in reward units.
+            ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
+            missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses it.
+            reliability: how far each channel is trusted; None trusts all.
+
+        Raises:
+            ConfigError: an unknown method, option or name, or a value that cannot work.
+        """
+        self.names = _checked_names(names)
+        self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
+        _require_names(self.config.method.name, [n.split("/")[0] for n in self.config.method.names_channels], self.names)
+        self.ranges = _checked_ranges(ranges, self.names)
+        self.weights = _checked_weights(weights, self.names)
+        self.reliability = reliability
+        if reliability is not None:
+            reliability.check(self.names)
+            if not self.config.method.uses_z:
+                raise ConfigError(
+                    f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; expected "
+                    "a method such as gdpo, rvpo or lift, or no reliability"
+                )
+        self._state: State = {}
         self._recent_rewards: dict[str, Tensor] = {}
         self._warned = False
 
     def __call__(
         self,
-        rewards: Tensor,
-        families: Sequence[Family],
-        config: AdvantageConfig,
+        rewards: Any,
         *,
-        weights: Tensor | Sequence[float] | None,
         num_generations: int | None = None,
-        groups: Tensor | None = None,
+        groups: Any = None,
+        progress: float | None = None,
+        tokens: Tensor | None = None,
+        families: Sequence[Family] = (),
         learn: bool = True,
         again: Again | None = None,
     ) -> Aggregated:
-        """Aggregate the channels of a batch.
+        """Turn the rewards of N completions into one advantage each.
 
         Args:
-            rewards: (N, F) one column a reward function, NaN = missing.
-            families: those functions that have channels of their own for each prompt.
-            config: the options at this moment of training.
-            weights: (F,) importance of the functions; None weighs all the same.
-            num_generations: G, for rows in blocks of G, or else ``groups``.
-            groups: (N,) integer group ids.
-            learn: whether the batch is trained on, and so remembered.
-            again: the completions that were scored a second time.
+            rewards: (N, M) tensor, array or nested lists, or N mappings by name; None, NaN or an absent name = missing.
+                A mapping may hold a rubric, ``{name: {criterion: verdict}}``, with other criteria for each prompt.
+            num_generations: G, for rows in consecutive blocks of G completions of one prompt; or else ``groups``.
+            groups: N ids of any hashable kind, equal for completions of one prompt.
+            progress: share of the training that is done, in [0, 1]; needed by a scheduled k.
+            tokens: (N,) number of trained tokens, needed by ``whiten="token"``.
+            families: rubrics with weights, labels and reasons; their columns in ``rewards`` are replaced.
+            learn: whether the batch is trained on, and so remembered; False for an evaluation.
+            again: completions that were scored a second time, for ``reliability``.
 
         Raises:
-            RewardError: rewards that cannot be aggregated.
+            RewardError: rewards or groups that cannot be aggregated.
+            ConfigError: a scheduled k without ``progress``.
         """
-        names, table = self.names, None
-        values, applies = rewards, None
-        channels = Channels.columns(names, self.memory.ranges, rewards.device)
+        read = Rewards(rewards, self.names)
+        matrix = read.matrix
+        if groups is not None:
+            groups = group_numbers(groups, len(matrix), matrix.device)
+        if read.families:
+            rows = range(len(matrix))
+            index = [row // (num_generations or 1) for row in rows] if groups is None else groups.tolist()
+            families = [*families, *aligned_families(read.families, index)]
         try:
-            if families:
-                table = assemble(
-                    rewards,
-                    names,
-                    families,
-                    num_generations=num_generations,
-                    groups=groups,
-                    weights=weights,
-                    ranges=self.memory.ranges,
-                )
-                values, weights, applies, channels = table.values, table.weights, table.applies, table.channels
-            reliability = self.memory.reliability(channels)  # as used, before this batch is learned from
+            values, weights, applies, channels, table = self._laid_out(matrix, families, num_generations, groups)
+            # As it was before this batch is learned from.
+            cells = None if self.reliability is None else self.reliability.cells(channels)
             result = compute(
                 values,
-                config,
+                self.config,
                 groups=groups,
                 num_generations=num_generations,
                 weights=weights,
                 applies=applies,
                 channels=channels,
-                reliability=reliability,
-                state=self.memory.state,
+                progress=progress,
+                tokens=tokens,
+                adjust=None if cells is None else shrinking(cells),
+                state=self._state,
             )
         except RewardError as error:
-            hint = ", as reward_ranges, or `range` in a recipe" if "no range was declared" in str(error) else ""
-            raise RewardError(f"{error}{hint} (channels in order: {', '.join(names)})") from error
-        ours = {**result.rule_metrics, **self.memory.metrics(channels)}  # as used, before this batch is learned from
+            raise RewardError(f"{error} (channels in order: {', '.join(self.names)})") from error
+        shown = self.names if table is None else table.cells
+        metrics = {**result.metrics(shown), **result.method_metrics}
+        if self.reliability is not None:
+            trusted = self.reliability.by_name(channels)
+            metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
-            pairs = again.pairs(names, rewards, families, table) if again else {}
-            self.memory.learn(result, channels, pairs)
-            self._warn_of_rarely_met(result, table.cells if table else names, config.risk)
-        metrics = {**result.metrics(table.cells if table else names), **ours}
-        logged = {f"rvpo/{key}": value for key, value in metrics.items()}
-        used = torch.ones(()) if weights is None else torch.as_tensor(weights)
-        return Aggregated(result, table, logged, config, channels, used.expand(result.rewards.shape), reliability)
+            self._learn(result, channels, again, matrix, families, table)
+            self._warn_of_rarely_met(result, shown, progress)
+        return Aggregated(
+            advantages=read.give_back(result.advantages),
+            metrics={f"{PREFIX}{key}": value for key, value in metrics.items()},
+            result=result,
+            table=table,
+            config=self.config,
+            progress=progress,
+            channels=channels,
+            weights=torch.as_tensor(weights).expand(result.rewards.shape),
+            families=families,
+            importance=dict(zip(self.names, self.weights, strict=True)),
+            tokens=tokens if self.config.whiten == "token" else None,
+            reliability=cells,
+        )
 
-    def _warn_of_rarely_met(self, result: Advantages, names: Sequence[str] | Mapping[str, Tensor], risk: float) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered as plain JSON data, for a checkpoint."""
+        state = {"method": self.config.method.name, "remembered": copy.deepcopy(dict(self._state))}
+        if self.reliability is not None:
+            state["evidence"] = copy.deepcopy(self.reliability.to_state())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, to the last bit.
+
+        Raises:
+            ConfigError: it is of another method, or not a state.
+        """
+        if not isinstance(state, Mapping) or not isinstance(state.get("remembered"), Mapping):
+            raise ConfigError(f"state is {str(state)[:80]!r}; expected what state_dict() of an Aggregator returned")
+        if state.get("method") != self.config.method.name:
+            raise ConfigError(
+                f"state is what method {state.get('method')!r} remembered; expected one of method "
+                f"{self.config.method.name!r}. Build the Aggregator with that method, or start without a state"
+            )
+        self._state = copy.deepcopy(dict(state["remembered"]))
+        if self.reliability is not None:
+            self.reliability.load_state(state.get("evidence"))
+
+    def _laid_out(
+        self, matrix: Tensor, families: Sequence[Family], num_generations: int | None, groups: Tensor | None
+    ) -> tuple[Tensor, Tensor | list[float], Tensor | None, Channels, ChannelScores | None]:
+        """Return rewards, weights, which cells apply, channels and, with rubrics, the table of these."""
+        if not families:
+            return matrix, self.weights, None, Channels.columns(self.names, self.ranges, matrix.device), None
+        table = assemble(
+            matrix,
+            self.names,
+            families,
+            num_generations=num_generations,
+            groups=groups,
+            weights=self.weights,
+            ranges=self.ranges,
+        )
+        return table.values, table.weights, table.applies, table.channels, table
+
+    def _learn(
+        self,
+        result: Advantages,
+        channels: Channels,
+        again: Again | None,
+        matrix: Tensor,
+        families: Sequence[Family],
+        table: ChannelScores | None,
+    ) -> None:
+        self._state = result.state
+        if self.reliability is not None:
+            pairs = again.pairs(self.names, matrix, families, table) if again else {}
+            self.reliability.learn(result, channels, pairs)
+
+    def _warn_of_rarely_met(
+        self, result: Advantages, shown: Sequence[str] | Mapping[str, Tensor], progress: float | None
+    ) -> None:
         """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
         if self._warned:
             return
+        risk = self.config.method.risk(progress)
         counts = (result.responsibilities != 0).any(0) | result.live.any(0)
         cells = (
-            names
-            if isinstance(names, Mapping)
-            else {name: (slice(None), j) for j, name in enumerate(names) if bool(counts[j])}
+            shown
+            if isinstance(shown, Mapping)
+            else {name: (slice(None), j) for j, name in enumerate(shown) if bool(counts[j])}
         )
         rare = []
         for name, where in cells.items():
@@ -159,3 +282,44 @@ class Aggregator:
                 risk,
                 f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
             )
+
+
+def _checked_names(names: Sequence[str]) -> list[str]:
+    if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"names is {names!r}; expected a list of names, one per channel, such as ['correct', 'safe']")
+    if twice := [name for i, name in enumerate(names) if name in list(names)[:i]]:
+        raise ConfigError(f"names has {twice[0]!r} twice; expected a name of its own for each channel")
+    return list(names)
+
+
+def _require_names(option: str, named: Sequence[str], names: Sequence[str]) -> None:
+    if unknown := [name for name in named if name not in names]:
+        raise ConfigError(
+            f"{option} names the channel {unknown[0]!r}{did_you_mean(unknown[0], names)}; expected one of "
+            f"{', '.join(names)}"
+        )
+
+
+def _checked_ranges(
+    ranges: Mapping[str, Range | None] | Sequence[Range | None] | None, names: Sequence[str]
+) -> tuple[Range | None, ...]:
+    if isinstance(ranges, Mapping):
+        _require_names("ranges", list(ranges), names)
+        ranges = [ranges.get(name) for name in names]
+    return check_ranges(ranges, len(names), names)
+
+
+def _checked_weights(weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]) -> list[float]:
+    if weights is None:
+        return [1.0] * len(names)
+    if isinstance(weights, Mapping):
+        _require_names("weights", list(weights), names)
+        weights = [weights.get(name, 1.0) for name in names]
+    given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
+    if len(given) != len(names):
+        raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
+    for name, weight in zip(names, given, strict=True):
+        require_number(f"weight of {name!r}", weight, float("inf"))
+    if not any(given):
+        raise ConfigError(f"weights are all 0 ({given}); expected at least one above 0")
+    return [float(weight) for weight in given]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from trl import GRPOConfig
 
-from rvpo.core.checks import require_number
+from rvpo.core.methods.registry import build_method, spell
 from rvpo.errors import ConfigError
 from rvpo.step.options import MAPPINGS, AggregationOptions
 
@@ -19,8 +20,8 @@ REPLACED = {"scale_rewards": "group", "multi_objective_aggregation": "sum_then_n
 class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
     """Arguments of :class:`RVPOTrainer`: everything of ``trl.GRPOConfig``, and how rewards become advantages.
 
-    ``reward_weights`` enters every method. ``beta`` stays TRL's KL coefficient; the variance penalty of
-    ``"rvpo_explicit"`` is ``variance_beta``. See :class:`rvpo.step.options.AggregationOptions` for the rest.
+    ``method`` is a text (``"lift:kappa=3"``), a mapping or an object (``rvpo.LIFT(kappa=3)``). ``reward_weights`` enters
+    every method. ``beta`` stays TRL's KL coefficient. See :class:`rvpo.step.options.AggregationOptions` for the rest.
 
     Raises:
         ConfigError: for a value or combination that cannot work, and for the TRL options that this aggregation
@@ -29,15 +30,6 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, *MAPPINGS]  # noqa: RUF012 (transformers' own declaration)
 
-    judge_twice: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of completions that every reward function scores a second time, to estimate how reliable "
-            "each channel is and trust it accordingly; 0 (default) trusts all. A judge that answers greedily, or from "
-            "a cache of its own, repeats itself: let it sample."
-        },
-    )
-
     def __post_init__(self) -> None:
         """Check the options of both sides before anything is loaded."""
         super().__post_init__()
@@ -45,8 +37,8 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             if getattr(self, option) != only:
                 raise ConfigError(
                     f"{option} is {getattr(self, option)!r}, but RVPOTrainer replaces TRL's aggregation, so it would "
-                    f"have no effect: drop it, and choose `method` ('gdpo' is TRL's normalize_then_sum, 'grpo' its "
-                    "sum_then_normalize) and `whiten` instead"
+                    "have no effect; expected it unset. Choose `method` instead: gdpo is TRL's normalize_then_sum, grpo "
+                    "its sum_then_normalize, and a method's whiten says how advantages are scaled (gdpo:whiten=group)"
                 )
         weights = self.reward_weights
         if weights is not None and not (
@@ -55,9 +47,18 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             and any(weights)
         ):
             raise ConfigError(
-                f"reward_weights is {weights!r}, allowed is a list of finite numbers >= 0, at least one above 0: "
-                "negate a reward inside its reward function instead"
+                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0. "
+                "Negate a reward inside its reward function instead"
             )
         self.check_aggregation()
-        require_number("judge_twice", self.judge_twice, 1, closed=True)
-        self.refuse_unused("judge_twice", self.advantage_config(progress=0.0))
+        if self.advantage_config().whiten == "token":
+            raise ConfigError(
+                "whiten is 'token', which only verl's engine knows; expected batch, group or none. Drop it from `method`"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; a method that is an object as its text."""
+        values: dict[str, Any] = super().to_dict()
+        if not isinstance(self.method, str | dict):
+            values["method"] = spell(build_method(self.method))
+        return values

@@ -1,28 +1,60 @@
-"""Scoring a share of the completions a second time, from which the trust in each channel is estimated."""
+"""Scoring a share of the completions a second time, from which the trust in each channel is estimated.
+
+For :class:`rvpo.step.trust.Reliability` with ``twice`` above 0. A judge that answers greedily, or from a cache of its
+own, repeats itself: let it sample.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
+from rvpo.engines.trl.rubrics import gather_families
 from rvpo.rewards.rubric import RubricReward
+from rvpo.step.trust import Again
 
 
-def rows_to_judge_twice(share: float, rows: int, seed: int, step: int) -> list[int]:
+def score_again(
+    trainer: Any,
+    share: float,
+    rubrics: Mapping[str, RubricReward],
+    score: Callable[..., Tensor],
+    scored: Sequence[Sequence[Any]],
+    rewards: Tensor,
+) -> Again:
+    """Score some completions of each process a second time. Collective.
+
+    Args:
+        trainer: whose reward functions run.
+        share: of the completions, above 0.
+        rubrics: rubric rewards by the name of their channel.
+        score: TRL's ``_calculate_rewards``.
+        scored: its arguments, a process's completions each.
+        rewards: (N, F) what it returned, of all processes.
+    """
+    count = len(scored[0])
+    rows = _rows(share, count, trainer.args.seed, trainer._step)
+    with _second_judgement(trainer, list(rubrics.values()), rows):
+        again = score(*([values[i] for i in rows] for values in scored))
+        families = gather_families(rubrics)
+    return Again([start + i for start in range(0, rewards.shape[0], count) for i in rows], again, families)
+
+
+def _rows(share: float, rows: int, seed: int, step: int) -> list[int]:
     """Choose which of a process's completions are scored a second time: the same rows on every process.
 
     With a generator of their own, so that the run draws the same prompts and completions with and without.
     """
-    if not share:
-        return []
     count = max(1, round(share * rows))
     return sorted(random.Random(f"{seed}/{step}").sample(range(rows), count))
 
 
 @contextmanager
-def second_judgement(trainer: Any, rubrics: Sequence[RubricReward], rows: Sequence[int]) -> Iterator[None]:
+def _second_judgement(trainer: Any, rubrics: Sequence[RubricReward], rows: Sequence[int]) -> Iterator[None]:
     """Let reward functions run a second time without traces: no extra columns or metrics, the first verdicts kept."""
     first = [reward.latest for reward in rubrics]
     environments = trainer.environments

@@ -24,15 +24,10 @@ from rvpo.rewards.rubric import RubricReward
 
 # Which part of the recipe decides a trainer's option; the section `method` decides the others.
 DECIDED_BY = {
-    "trainer.k": "schedule",
-    "trainer.k_schedule": "schedule",
-    "trainer.k_final": "schedule",
     "trainer.output_dir": "output and name",
     "trainer.seed": "seed",
-    "trainer.k_adaptive": "schedule",
     "trainer.reward_weights": "rewards[].weight",
     "trainer.reward_ranges": "rewards[].range",
-    "trainer.reliability": "rewards[].reliability",
     "warm_start.trainer.output_dir": "warm_start.output",
 }
 

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from rvpo.core.metrics import JUDGE, PREFIX
 from rvpo.core.ragged import Family
 from rvpo.rewards.rubric import RubricReward
 
 
-def gather_families(rewards: Sequence[RubricReward]) -> list[Family]:
-    """Return the scores of the latest call over the completions of all processes, in order of rank. Collective."""
+def gather_families(rewards: Mapping[str, RubricReward]) -> list[Family]:
+    """Return the scores of the latest call over the completions of all processes, in order of rank. Collective.
+
+    Args:
+        rewards: the rubric rewards by the name of their channel.
+    """
     return [
-        Family(reward.__name__, gather_object(list(reward.latest)), only_monitored=reward.only_monitored)
-        for reward in rewards
+        Family(name, gather_object(list(reward.latest)), only_monitored=reward.only_monitored)
+        for name, reward in rewards.items()
     ]
 
 
-def judge_totals(rewards: Sequence[RubricReward]) -> dict[str, float]:
+def judge_totals(rewards: Mapping[str, RubricReward]) -> dict[str, float]:
     """Return each judge's usage, summed over processes, without what is unknown or never occurred. Collective."""
     totals: dict[str, float] = {}
-    for reward in rewards:
+    for channel, reward in rewards.items():
         for usage in gather_object([reward.judge.usage()]):
             for key, value in usage.items():
                 if math.isnan(value) or (value == 0 and "missing/" in key):  # no prices; a reason that did not occur
                     continue
-                name = f"rvpo/{reward.__name__}/judge/{key}"
+                name = f"{PREFIX}{channel}/{JUDGE}/{key}"
                 if name not in totals:
                     totals[name] = value
                 elif key.startswith("all/") or "/all/" in key:  # all processes read it from one cache file

@@ -143,8 +143,7 @@ def _config(recipe: Recipe, names: Sequence[str]) -> RVPOConfig:
         "seed": recipe.seed,
         "reward_weights": [entry.weight for entry in recipe.rewards],
         "reward_ranges": _named(recipe, names, "range"),
-        "reliability": _named(recipe, names, "reliability"),
-        **recipe.advantage_options(),
+        "method": recipe.method,
     }
     config: RVPOConfig = trl_arguments(RVPOConfig, TRAINER_DEFAULTS | recipe.trainer, own, "trainer")
     return config

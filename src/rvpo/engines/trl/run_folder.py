@@ -12,7 +12,7 @@ import yaml
 from rvpo.errors import ConfigError
 from rvpo.extras import versions
 from rvpo.files import difference, write
-from rvpo.recipe import load_recipe
+from rvpo.recipe import load_recorded_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def check_free(folder: Path, resolved: dict[str, Any], resume: bool) -> None:
         return
     if not resume:
         raise ConfigError(f"{folder} holds an unfinished run: pass --resume, choose another name, or remove it")
-    before = load_recipe(path).model_dump()  # one that was written before an option existed has its default
+    before = load_recorded_recipe(path).model_dump()  # one that was written before an option existed has its default
     if changed := difference(before, resolved):
         raise ConfigError(
             f"{folder} was started with another {changed[0]} ({changed[1]!r}, now {changed[2]!r}): resume with the "

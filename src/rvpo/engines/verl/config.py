@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rvpo.core.checks import did_you_mean, unknown_option
-from rvpo.core.config import METHODS
+from rvpo.core.methods.base import Method
+from rvpo.core.methods.registry import METHODS, build_method, is_known, read_text, spell
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import plain, read_rewards
 from rvpo.errors import ConfigError
@@ -18,11 +19,11 @@ from rvpo.rewards.rubric.reward import MAX_MISSING
 GRPO_NAMES = ("grpo-multi", "grpo_multi")
 """``algorithm.adv_estimator`` for GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""
 
-ESTIMATORS: Mapping[str, str] = {
-    **{method: method for method in METHODS if method != "grpo"},
-    **dict.fromkeys(GRPO_NAMES, "grpo"),
-}
-"""``algorithm.adv_estimator`` -> method."""
+ESTIMATORS = tuple(GRPO_NAMES[0] if name == "grpo" else name for name in METHODS)
+"""What ``algorithm.adv_estimator`` can be, with options as in any text of a method, and a method of one's own."""
+
+REGISTERED = "rvpo:advantages"
+"""Our one name among verl's estimators; what it does is decided by the trainer."""
 
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that are supported."""
@@ -31,15 +32,28 @@ REWARDS_PATH = "pkg://rvpo.engines.verl.rewards"
 """``path`` of our own reward function. Where it is used, the channels are named in its ``rewards``, and not twice."""
 
 
-def registered_name(method: str) -> str:
-    """Return the name of a method among verl's estimators. It differs from ``gdpo``, which verl has, too."""
-    return f"rvpo:{method}"
+def method_of(config: DictConfig) -> Method | None:
+    """Return the method that ``algorithm.adv_estimator`` stands for, as text or mapping; None for verl's own.
 
+    Raises:
+        ConfigError: it is neither, or an option of the method cannot work.
+    """
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
-def method_of(estimator: str) -> str | None:
-    """Return the method that ``algorithm.adv_estimator`` stands for, None for verl's own estimators."""
-    named = {**ESTIMATORS, **{registered_name(method): method for method in METHODS}}
-    return named.get(estimator)
+    given = plain(config.algorithm.adv_estimator)
+    name = read_text(given)[0] if isinstance(given, str) else given.get("name") if isinstance(given, dict) else given
+    if name in GRPO_NAMES:
+        given = given.replace(name, "grpo", 1) if isinstance(given, str) else {**given, "name": "grpo"}
+    elif isinstance(given, str) and (given == "grpo" or (given in ADV_ESTIMATOR_REGISTRY and given not in METHODS)):
+        return None
+    elif isinstance(given, str) and not is_known(str(name)) and ":" not in str(name):
+        known = [*ESTIMATORS, *ADV_ESTIMATOR_REGISTRY]
+        theirs = [key for key in ADV_ESTIMATOR_REGISTRY if key not in (*METHODS, REGISTERED) or key == "grpo"]
+        raise ConfigError(
+            f"algorithm.adv_estimator is {given!r}{did_you_mean(str(name), known)}; expected one of rvpo's "
+            f"{', '.join(ESTIMATORS)}, a method of your own as file.py:name, or one of verl's own {', '.join(theirs)}"
+        )
+    return build_method(given)
 
 
 def read_options(config: DictConfig) -> VerlOptions | None:
@@ -51,35 +65,42 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     Raises:
         ConfigError: an option that cannot work, or one of verl's that contradicts the estimator.
     """
-    estimator = str(config.algorithm.adv_estimator)
+    method = method_of(config)
+    estimator = str(plain(config.algorithm.adv_estimator)) if method is None else method.name
     given = plain(config.algorithm.get("rvpo")) or {}
     if not isinstance(given, dict):
         raise ConfigError(
-            f"algorithm.rvpo is {given!r}, allowed is a mapping of options, such as +algorithm.rvpo.k=1.0"
+            f"algorithm.rvpo is {given!r}; expected a mapping of options, such as +algorithm.rvpo.reward_keys=[a,b]"
         )
-    method = method_of(estimator)
     if method is None:
         _check_without_us(config, estimator, given)
         return None
     _check_trainer(config, estimator)
     if "method" in given:
         raise ConfigError(
-            f"algorithm.rvpo.method is {given['method']!r}, but algorithm.adv_estimator chooses the method: set that "
-            f"to one of {', '.join(ESTIMATORS)}"
+            f"algorithm.rvpo.method is {given['method']!r}, but algorithm.adv_estimator chooses the method; expected it "
+            f"there, such as algorithm.adv_estimator=lift. Known are {', '.join(ESTIMATORS)}"
         )
     allowed = [name for name, _ in VerlOptions.help()]
     if unknown := [str(key) for key in given if key not in allowed]:
         raise unknown_option("algorithm.rvpo", unknown[0], allowed)
     named = _named_rewards(config, given)
-    options = VerlOptions(method=method, **{key: value for key, value in named.items() if value is not None} | given)
+    options = VerlOptions(method=method,  # type: ignore[arg-type]
+        **{key: value for key, value in named.items() if value is not None} | given)
     if not options.reward_keys:
         raise ConfigError(
             f"algorithm.adv_estimator is {estimator!r}, but no reward is named: list the keys that the reward function "
             "returns beside `score`, such as +algorithm.rvpo.reward_keys=[correctness,format]"
         )
-    options.weights()
-    options.aggregator()
+    options.build()
     return options
+
+
+def spell_out(config: DictConfig) -> None:
+    """Write the method back as text, which verl's own config takes, whatever its spelling was."""
+    if (method := method_of(config)) is not None:
+        text = spell(method)
+        config.algorithm.adv_estimator = text.replace("grpo", GRPO_NAMES[0], 1) if method.name == "grpo" else text
 
 
 def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
@@ -121,11 +142,9 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
         )
     # The strictest, because the trainer does not see which rubric a judge belongs to.
     allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function == "rubric"]
-    trusted = {str(entry.name): entry.reliability for entry in entries if entry.reliability is not None}
     return {
         "reward_keys": [str(entry.name) for entry in entries],
         "reward_weights": {str(entry.name): entry.weight for entry in entries},
-        "reliability": trusted or None,
         "max_missing": min(allowed, default=None),
         "own_ranges": [entry.range for entry in entries],
     }
@@ -133,14 +152,6 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
 
 def _check_without_us(config: DictConfig, estimator: str, given: Mapping[str, Any]) -> None:
     """Refuse what has no meaning, or none that is meant, under one of verl's own estimators."""
-    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
-
-    if estimator not in ADV_ESTIMATOR_REGISTRY:
-        known = [*ESTIMATORS, *ADV_ESTIMATOR_REGISTRY]
-        raise ConfigError(
-            f"algorithm.adv_estimator is {estimator!r}{did_you_mean(estimator, known)}, allowed are rvpo's "
-            f"{', '.join(ESTIMATORS)}, and verl's own {', '.join(name for name in known if name not in ESTIMATORS)}"
-        )
     if given:
         raise ConfigError(
             f"algorithm.rvpo is set, but algorithm.adv_estimator is {estimator!r}, verl's own: drop algorithm.rvpo, or "

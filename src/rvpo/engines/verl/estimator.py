@@ -1,4 +1,4 @@
-"""verl's seam for advantages: an estimator, registered under ``rvpo:{method}``.
+"""verl's seam for advantages: an estimator, registered under one name for all methods.
 
 verl calls an estimator with token-level rewards of one scalar a completion. The trainer therefore says beforehand how
 the advantages of this batch are had (:func:`handing_over`); the estimator lays them out over the tokens.
@@ -14,8 +14,7 @@ from typing import Any
 from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from rvpo.core.config import METHODS
-from rvpo.engines.verl.config import registered_name
+from rvpo.engines.verl.config import REGISTERED
 from rvpo.errors import EngineError
 
 _advantages: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("advantages of the batch")
@@ -48,5 +47,4 @@ def estimate(token_level_rewards: Tensor, response_mask: Tensor, **_: Any) -> tu
     return tokens, tokens
 
 
-for _method in METHODS:
-    register_adv_est(registered_name(_method))(estimate)
+register_adv_est(REGISTERED)(estimate)

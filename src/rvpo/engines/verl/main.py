@@ -13,7 +13,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
-from rvpo.engines.verl.config import ESTIMATORS, read_options, rewards_of_ours
+from rvpo.engines.verl.config import ESTIMATORS, read_options, rewards_of_ours, spell_out
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import check_rewards
 from rvpo.errors import RVPOError
@@ -41,7 +41,8 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
 def _train(config: DictConfig) -> None:
     auto_set_device(config)
     try:
-        read_options(config)
+        if read_options(config) is not None:
+            spell_out(config)
         check_rewards(rewards_of_ours(config), config.reward.num_workers)
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
@@ -69,7 +70,8 @@ def _help() -> str:
     return "\n".join(
         [
             "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and in addition",
-            f"  algorithm.adv_estimator\n      {', '.join(ESTIMATORS)}",
+            f"  algorithm.adv_estimator\n      {', '.join(ESTIMATORS)}, with options as in lift:kappa=3, or a method of your "
+            "own as file.py:name",
             *lines,
             "Quote brackets and braces for your shell: '+algorithm.rvpo.reward_keys=[a,b]'. --cfg job prints verl's",
             "own config with what you override, --hydra-help hydra's options. docs/engines.md says more.",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 
-from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
-from rvpo.core.checks import require, require_number, unknown_option
-from rvpo.core.config import WHITEN
+from rvpo.core.checks import require_number, unknown_option
 from rvpo.errors import ConfigError
 from rvpo.rewards.rubric.reward import MAX_MISSING
 from rvpo.step.aggregator import Aggregator
 from rvpo.step.options import AggregationOptions
-
-BY_TOKEN = "token"  # noqa: S105 (a value of `whiten`)
 
 
 @dataclass
@@ -35,13 +31,6 @@ class VerlOptions(AggregationOptions):
     reward_weights: dict[str, float] | list[float] | None = field(
         default=None, metadata={"help": "Importance by name, or in the order of reward_keys; default: all the same."}
     )
-    whiten: str | None = field(
-        default=None,
-        metadata={
-            "help": "Whitening of the aggregate: batch, group, none or token (verl's own, for methods that whiten the "
-            "batch: longer completions count more). None picks the method's own."
-        },
-    )
     max_missing: float = field(
         default=MAX_MISSING,
         metadata={"help": "Share of one judge's verdicts on a batch that may be missing before the run stops."},
@@ -59,33 +48,21 @@ class VerlOptions(AggregationOptions):
         if twice := [key for i, key in enumerate(self.reward_keys) if key in self.reward_keys[:i]]:
             raise ConfigError(f"reward_keys names {twice[0]!r} twice: {self.reward_keys}")
         require_number("max_missing", self.max_missing, 1, closed=True)
-        require("whiten", self.whiten, (None, *WHITEN, BY_TOKEN))
-        if self.whiten == BY_TOKEN and (own := replace(self, whiten=None).advantage_config(0.0).whiten) != "batch":
-            raise ConfigError(
-                f"whiten is 'token', verl's whitening of the batch weighted by tokens, but method {self.method!r} "
-                f"whitens by {own!r}: drop whiten"
-            )
         self.check_aggregation()
-
-    def advantage_config(self, progress: float) -> AdvantageConfig:
-        """Return the aggregation at ``progress``; whitening by token comes after it, where tokens are known."""
-        if self.whiten == BY_TOKEN:
-            return replace(self, whiten="none").advantage_config(progress)
-        return super().advantage_config(progress)
 
     @classmethod
     def help(cls) -> list[tuple[str, str]]:
         """Return the options that a user can set, each with its help text; the method is chosen elsewhere."""
         return [(f.name, f.metadata["help"]) for f in fields(cls) if "help" in f.metadata and f.name != "method"]
 
-    def aggregator(self) -> Aggregator:
+    def build(self) -> Aggregator:
         """Return what does the step, at the beginning of a run.
 
         Raises:
-            ConfigError: an option names a reward that is not there.
+            ConfigError: an option names a reward that does not exist.
         """
         names = self.reward_keys
-        return Aggregator(self, names, self.own_ranges or [None] * len(names))
+        return self.aggregator(names, self.own_ranges or [None] * len(names), self.weights())
 
     def weights(self) -> list[float]:
         """Return one weight a name of ``reward_keys``.

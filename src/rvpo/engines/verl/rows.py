@@ -95,7 +95,7 @@ class Sessions:
         renumbered = torch.tensor([number.setdefault(groups[i], len(number)) for i in order])
         return Sessions(names, keys, renumbered, [self.final[i] for i in order], new[self.of_row])
 
-    def spread(self, values: Tensor) -> Tensor:
+    def broadcast(self, values: Tensor) -> Tensor:
         """Give every row its session's value, (S,) -> (B,); 0 for padding."""
         padded = torch.cat([values, values.new_zeros(1)])
         return padded[self.of_row]  # -1 is the last entry

@@ -14,16 +14,17 @@ from omegaconf import DictConfig
 from torch import Tensor
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
 
-from rvpo.core.normalize import whiten_by_token
+from rvpo.core.metrics import LOST_COMPLETIONS
+from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
 from rvpo.engines.verl import wire
-from rvpo.engines.verl.config import read_options, registered_name
+from rvpo.engines.verl.config import REGISTERED, read_options
 from rvpo.engines.verl.estimator import handing_over
-from rvpo.engines.verl.options import BY_TOKEN
 from rvpo.engines.verl.rows import Sessions, read_channels
 from rvpo.errors import EngineError, JudgeError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric.reward import too_many_missing
+from rvpo.step import memory
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ class ChannelAdvantages:
         config.trainer.v1.trainer_mode = str(config.trainer.v1.trainer_mode).removeprefix(PREFIX)
         options = read_options(config)
         assert options is not None, "the task runner chooses this trainer for our estimators alone"
-        config.algorithm.adv_estimator = registered_name(options.method)
-        self._options, self._weights = options, options.weights()
-        self._aggregator = options.aggregator()
+        config.algorithm.adv_estimator = REGISTERED
+        self._options = options
+        self._aggregator = options.build()
         folder = config.trainer.get("rollout_data_dir")
         self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
@@ -64,7 +65,7 @@ class ChannelAdvantages:
         for family in families:
             if problem := too_many_missing(family.rows, self._options.max_missing):
                 raise JudgeError(
-                    f"{family.name!r}: {problem}. Stopped in step {self.global_steps}: mend the judge and start again; "
+                    f"{family.name!r}: {problem}. Stopped in step {self.global_steps}: fix the judge and start again; "
                     f"verl resumes at its last checkpoint (trainer.save_freq is {self.config.trainer.save_freq})"
                 )
         # The estimator is asked once verl has settled which tokens count (rollout correction may mask some).
@@ -102,22 +103,20 @@ class ChannelAdvantages:
     ) -> Tensor:
         """Return the advantage of each row; ``mask`` (B, T) says which tokens count."""
         progress = (self.global_steps - 1) / max(self.total_training_steps - 1, 1)
-        config = self._options.advantage_config(min(progress, 1.0))
-        done = self._aggregator(rewards, families, config, weights=self._weights, groups=sessions.groups)
-        advantages, tokens = done.result.advantages, None
-        if self._options.whiten == BY_TOKEN:
-            tokens = sessions.total(mask.cpu().sum(1))
-            advantages = whiten_by_token(done.result.aggregated, done.result.takes_part, tokens)
+        done = self._aggregator(
+            rewards,
+            groups=sessions.groups,
+            progress=min(progress, 1.0),
+            tokens=sessions.total(mask.cpu().sum(1)),
+            families=families,
+        )
         if self._channels is not None:
-            weights = dict(zip(self._aggregator.names, self._weights, strict=True))
             own = {"session": sessions.names, "uid": sessions.keys}
-            self._channels.add(
-                self.global_steps, weights, families, done, advantages=advantages, tokens=tokens, extra=own
-            )
+            self._channels.add(self.global_steps, done, extra=own)
         # What is undefined in this batch, such as the mean of a channel that was never scored, is left out.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})
-        metrics["rvpo/lost/completions"] = self._lost(sessions)
-        return sessions.spread(advantages).to(mask.device)
+        metrics[f"{PREFIX_OF_METRICS}{LOST_COMPLETIONS}"] = self._lost(sessions)
+        return sessions.broadcast(done.advantages).to(mask.device)
 
     def _lost(self: Any, sessions: Sessions) -> float:
         """Count rollouts that verl dropped from the batch's groups, as it does where a reward function raises."""
@@ -137,13 +136,13 @@ class ChannelAdvantages:
 
     def _save_checkpoint(self: Any) -> None:
         # First, because verl's last act is to say that the checkpoint is complete.
-        self._aggregator.memory.save(self._checkpoint_folder())
+        memory.save(self._aggregator, self._checkpoint_folder())
         super()._save_checkpoint()  # type: ignore[misc]
 
     def _load_checkpoint(self: Any) -> None:
         super()._load_checkpoint()  # type: ignore[misc]
         if self.global_steps:
-            self._aggregator.memory.load(self._checkpoint_folder(resumed=True))
+            memory.load(self._aggregator, self._checkpoint_folder(resumed=True))
 
     def _checkpoint_folder(self: Any, resumed: bool = False) -> Path:
         trainer = self.config.trainer

@@ -38,10 +38,88 @@ gradients.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from rvpo.core import aggregate
+from rvpo.core.channels import State
+from rvpo.core.checks import require_horizon, require_number
+from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.metrics import WEIGHT
+from rvpo.core.running_mean import RunningMean
+from rvpo.errors import ConfigError
+
 RIDGE = 0.02  # of each channel's own variance
+
+
+@dataclass(frozen=True)
+class LIFT(Method):
+    """``lift``: work on the channel that is furthest behind, and let none fall.
+
+    Attributes:
+        kappa: how much more the furthest behind counts, >= 0: a channel met 1/kappa less often weighs e times as much.
+        margin: how far above 0 the advantage's correlation with every channel is kept, in [-1, 1); -1 never binds, and
+            leaves the weights of those behind alone.
+        horizon: batches over which attained shares and correlations are averaged, >= 1.
+    """
+
+    name: ClassVar[str] = "lift"
+    summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
+    kappa: float = 6.0
+    margin: float = 0.2
+    horizon: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        require_number("kappa", self.kappa, math.inf)
+        if isinstance(self.margin, bool) or not isinstance(self.margin, (int, float)) or not -1 <= self.margin < 1:
+            raise ConfigError(
+                f"margin is {self.margin!r}; expected a correlation in [-1, 1). 0 lets no channel fall, -1 lets all"
+            )
+        require_horizon(self.horizon)
+
+    @property
+    def remembers(self) -> bool:
+        """Attained shares and correlations are means over batches."""
+        return True
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """All rows share one set of weights, which the whole batch decides."""
+        return ("shared-weights",)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """Update the running means with this batch, then weigh its channels by them."""
+        names, channels, p = batch.channels.names, batch.channels, batch.shares()
+        z = channels.pool(p * batch.z)  # (N, K)
+        shares = channels.pool(p)
+        takes_part = (batch.scores.live & (p > 0)).any(-1)
+        rows = takes_part.sum().clamp(min=1)
+        together = (shares > 0).any(0) & takes_part.any()
+        covariance = (z.T @ z / rows).masked_fill(~(together[:, None] & together), torch.nan)
+        attained = RunningMean.from_state(state.get("attained"), 1).update(
+            names, channels.mean(batch.attained), self.horizon
+        )
+        moments = RunningMean.from_state(state.get("covariance"), 2).update(names, covariance, self.horizon)
+        need = needs(attained.mean(names), shares.mean(0).cpu().double(), self.kappa)
+        here = together.cpu().double()
+        mu = payers(moments.mean(names).nan_to_num(nan=0.0) * here[:, None] * here, need, self.margin)
+        # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
+        weights = need + mu * (z != 0).any(0).cpu()
+        factor = channels.broadcast(weights.to(p))
+        return Outcome(
+            (p * factor * batch.z).sum(-1),
+            # A channel that is dead decides nothing, however far behind it is.
+            aggregate.normalised(p * factor * batch.scores.live),
+            takes_part,
+            {"attained": attained.to_state(), "covariance": moments.to_state()},
+            {f"{name}/{WEIGHT}": weight for name, weight in zip(names, weights.tolist(), strict=True)},
+        )
 
 
 def needs(attained: Tensor, weights: Tensor, kappa: float) -> Tensor:

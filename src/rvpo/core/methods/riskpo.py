@@ -32,15 +32,18 @@ has. There, std(S) = 0 divides by eps: under tracked quantiles such a bundle get
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rvpo.core.checks import build, require, require_number
+from rvpo.core.channels import State
+from rvpo.core.checks import require, require_number
 from rvpo.core.groups import Groups
+from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.grpo import GRPO
 from rvpo.errors import ConfigError, RewardError
 
 LEVELS = tuple(i / 20 for i in range(1, 20))  # 0.05 … 0.95
@@ -52,8 +55,8 @@ FLAT_QUESTION = 1e-3  # a question whose std is no larger has no contrast: credi
 
 
 @dataclass(frozen=True)
-class RiskPOConfig:
-    """Every choice of RiskPO. The defaults are the paper's levels and the released script's other values.
+class RiskPO(Method):
+    """``riskpo``: risk across questions. The defaults are the paper's levels and the released script's other values.
 
     Attributes:
         bundle_size: B, questions of a bundle.
@@ -78,7 +81,15 @@ class RiskPOConfig:
         riskpo_eps: added to every denominator, in its unit.
         std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``riskpo_eps``, as
             released.
+        score: the method that gives a completion its one score: an object such as ``rvpo.RVPO(2.0)``; in text and
+            mappings its spelling, as in ``riskpo:score={name:rvpo,k:2}``. GRPO, the default, is the weighted sum of
+            raw rewards; a rule over channels stacks both kinds of risk. Rules over z-scores see only differences
+            within a group, so questions differ in spread alone.
     """
+
+    name: ClassVar[str] = "riskpo"
+    summary: ClassVar[str] = "risk across questions instead of channels (RiskPO)"
+    own_whiten: ClassVar[str] = "none"
 
     bundle_size: int = 5
     lower: float = 0.2
@@ -94,9 +105,16 @@ class RiskPOConfig:
     leftover: str = "scale"
     riskpo_eps: float = 1e-6
     std_floor: float = 1e-3
+    score: Method = field(default_factory=GRPO)
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        super().__post_init__()
+        if not isinstance(self.score, Method) or isinstance(self.score, RiskPO):
+            raise ConfigError(
+                f"score is {self.score!r}; expected another method as an object, such as rvpo.RVPO(2.0) or rvpo.GRPO(), "
+                "which is one reward or the weighted sum of several. In text its spelling will do: riskpo:score=gdpo"
+            )
         if not isinstance(self.bundle_size, int) or isinstance(self.bundle_size, bool) or self.bundle_size < 1:
             raise ConfigError(f"bundle_size is {self.bundle_size!r}, allowed is a whole number of questions from 1 on")
         require_number("lower", self.lower, 1)
@@ -119,9 +137,55 @@ class RiskPOConfig:
             raise ConfigError("riskpo_eps and std_floor are both 0, so equal papers divide by 0: set one above 0")
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> RiskPOConfig:
-        """Build from a plain mapping, for example a recipe's section. Unknown keys are an error."""
-        return build(cls, mapping, "riskpo options")
+    def from_options(cls, options: Mapping[str, Any], parse: Callable[[Any], Method]) -> RiskPO:
+        """Build from plain options, in which ``score`` is spelled like any method."""
+        if "score" not in options:
+            return cls(**options)
+        return cls(**{**options, "score": parse(options["score"])})
+
+    @property
+    def own_dead_channels(self) -> str:  # type: ignore[override]
+        """That of the method that scores."""
+        return self.score.own_dead_channels
+
+    @property
+    def uses_z(self) -> bool:  # type: ignore[override]
+        """As the method that scores does."""
+        return self.score.uses_z
+
+    @property
+    def remembers(self) -> bool:
+        """Quantiles follow the run."""
+        return True
+
+    @property
+    def needs_progress(self) -> bool:
+        """As the method that scores does."""
+        return self.score.needs_progress
+
+    @property
+    def names_channels(self) -> tuple[str, ...]:
+        """Those of the method that scores."""
+        return self.score.names_channels
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Advantages depend on which questions lie in one bundle."""
+        return ("bundles",)
+
+    def risk(self, progress: float | None) -> float:
+        """Return that of the method that scores."""
+        return self.score.risk(progress)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """Score every completion by the method over channels, then bundle the questions."""
+        scored = self.score(batch, state.get("score", {}))
+        missing = ~(batch.weights * ~batch.scores.missing > 0).any(-1)
+        scores = scored.aggregated.masked_fill(missing, torch.nan)
+        result = riskpo(scores, batch.groups, self, state.get("quantiles"))
+        new = {"score": scored.state, "quantiles": result.state}
+        metrics = {**scored.metrics, **result.metrics}
+        return Outcome(result.advantages, scored.responsibilities, result.papers >= 0, new, metrics)
 
 
 @dataclass(frozen=True)
@@ -147,7 +211,7 @@ class RiskPOResult:
     metrics: dict[str, float]
 
 
-def riskpo(scores: Tensor, groups: Groups, config: RiskPOConfig, state: Sequence[float] | None = None) -> RiskPOResult:
+def riskpo(scores: Tensor, groups: Groups, config: RiskPO, state: Sequence[float] | None = None) -> RiskPOResult:
     """Turn one score a completion into RiskPO advantages, and the tracked quantiles into those after this batch.
 
     Args:
@@ -219,7 +283,7 @@ def _check(scores: Tensor, groups: Groups, state: Sequence[float] | None) -> Non
         )
 
 
-def _seats(r: Tensor, groups: Groups, config: RiskPOConfig) -> tuple[Tensor, Tensor, Tensor, int]:
+def _seats(r: Tensor, groups: Groups, config: RiskPO) -> tuple[Tensor, Tensor, Tensor, int]:
     """Give every completion its bundle (-1: none), its question's place in it and its turn within the question."""
     rows = torch.arange(r.shape[0], device=r.device)
     first = groups.min(rows[:, None].to(r.dtype))[:, 0]
@@ -239,7 +303,7 @@ def _seats(r: Tensor, groups: Groups, config: RiskPOConfig) -> tuple[Tensor, Ten
     return bundle[groups.index], (place % config.bundle_size)[groups.index], turn, -(-kept // config.bundle_size)
 
 
-def _quantiles(s: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+def _quantiles(s: Tensor, config: RiskPO, state: Sequence[float] | None) -> tuple[Tensor, Tensor]:
     """Return q_a and q_b for every bundle, (bundles, 1) each."""
     if not s.numel():  # torch has no quantile of nothing
         return s.new_empty(0, 1), s.new_empty(0, 1)
@@ -252,7 +316,7 @@ def _quantiles(s: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -
 
 
 def _paper_advantage(
-    s: Tensor, q_low: Tensor, q_high: Tensor, config: RiskPOConfig, state: Sequence[float] | None
+    s: Tensor, q_low: Tensor, q_high: Tensor, config: RiskPO, state: Sequence[float] | None
 ) -> tuple[Tensor, Tensor]:
     """Return A of every paper (bundles, G), and the std of S (bundles, 1), which is 1 where there is one paper."""
     range_base, tail_base = _baseline(s, config, state)
@@ -269,7 +333,7 @@ def _paper_advantage(
     return a, std
 
 
-def _baseline(s: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+def _baseline(s: Tensor, config: RiskPO, state: Sequence[float] | None) -> tuple[Tensor, Tensor]:
     """Return the integrals of both numerators over the tracked quantile curve, by trapezoids over the levels."""
     if state is None or config.baseline == "none":
         return s.new_zeros(()), s.new_zeros(())
@@ -279,7 +343,7 @@ def _baseline(s: Tensor, config: RiskPOConfig, state: Sequence[float] | None) ->
     return torch.trapezoid(spread, levels), torch.trapezoid(-(low - q).clamp(min=0), levels)
 
 
-def _credit(desk: Tensor, mean: Tensor, questions: Tensor, config: RiskPOConfig) -> Tensor:
+def _credit(desk: Tensor, mean: Tensor, questions: Tensor, config: RiskPO) -> Tensor:
     """Return what each completion's advantage is to its paper's A, broadcast to (bundles, B, G)."""
     if config.credit == "uniform":
         return torch.ones_like(desk)
@@ -301,7 +365,7 @@ def _nanstd(x: Tensor) -> Tensor:
     return (squares / (n - 1).clamp(min=1)).sqrt().masked_fill(n < 2, 1.0)
 
 
-def _track(papers: Tensor, config: RiskPOConfig, state: Sequence[float] | None) -> list[float] | None:
+def _track(papers: Tensor, config: RiskPO, state: Sequence[float] | None) -> list[float] | None:
     """Return the tracked quantiles after a batch of papers; a batch without any changes nothing."""
     if not papers.numel():
         return None if state is None else list(state)

@@ -24,7 +24,7 @@ The measure: L. Kish, *Survey Sampling*, 1965, as used for importance weights. T
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -77,6 +77,17 @@ class AdaptiveK:
             raise ConfigError(
                 f"adaptive horizon is {self.horizon!r}, allowed is a number of steps >= 1 (1: no averaging)"
             )
+
+    def __str__(self) -> str:
+        """Return its text, such as ``adaptive(target=0.55)``: the options that differ from the defaults."""
+        default = AdaptiveK(measure=self.measure)
+        shown = [
+            f"{option.name}={value:.12g}" if isinstance(value, float) else f"{option.name}={value}"
+            for option in fields(self)
+            if (value := getattr(self, option.name)) != getattr(default, option.name)
+            or (option.name == "measure" and value != "effective")
+        ]
+        return f"adaptive({','.join(shown)})" if shown else "adaptive"
 
 
 def next_k(z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None) -> tuple[float, float | None, float]:

@@ -1,5 +1,7 @@
 """Trust: how far a noisy channel may be believed, and how little it then decides.
 
+One module behind the step: :class:`Reliability` is the one hook of :class:`rvpo.Aggregator`, off by default.
+
 **Model.** Within a group a reward is a true value plus independent noise, R = T + E. The reliability of a channel is
 
     rho = var T / var R = 1 - var E / var R        in [0, 1], within groups
@@ -38,15 +40,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rvpo.core.channels import Channels
+from rvpo.core import Advantages, Channels
 from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
+from rvpo.core.normalize import GroupScores
+from rvpo.core.ragged import ChannelScores, Family
 from rvpo.errors import ConfigError, RewardError
 
 # One decayed sum a channel: half the squared differences of pairs and their number, squared deviations from the group
@@ -262,7 +266,7 @@ def _spread(rewards: Tensor, groups: Groups) -> tuple[Tensor, Tensor]:
     missing = rewards.isnan()
     scored = groups.sum((~missing).to(rewards.dtype))
     mean = groups.sum(rewards.masked_fill(missing, 0.0)) / scored.clamp(min=1)
-    squares = (rewards - groups.spread(mean)).masked_fill(missing, 0.0).square()
+    squares = (rewards - groups.broadcast(mean)).masked_fill(missing, 0.0).square()
     return squares.sum(0), (scored - 1).clamp(min=0).sum(0)
 
 
@@ -277,3 +281,118 @@ def _load(state: Mapping[str, list[float]] | None, channels: int) -> dict[str, T
             "with the channels that it was saved with, or start anew with None"
         )
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in state.items()}
+
+
+class Reliability:
+    """The hook of :class:`rvpo.Aggregator`: how far each channel is trusted, as given or as estimated.
+
+    Attributes:
+        given: name of a channel -> its reliability in [0, 1]; for a rubric, of a label or of the whole function.
+        twice: share of the completions that every reward function scores a second time; an engine does that.
+        trust: how reliabilities are estimated from these.
+
+    Raises:
+        ConfigError: a share outside [0, 1].
+
+    Example:
+        >>> import rvpo
+        >>> from rvpo.step.trust import Reliability
+        >>> agg = rvpo.Aggregator("gdpo", ["helpful", "safe"], reliability=Reliability({"helpful": 0.6}))
+    """
+
+    def __init__(
+        self, given: Mapping[str, float] | None = None, *, twice: float = 0.0, trust: Trust | None = None
+    ) -> None:
+        """Begin a run without evidence."""
+        self.given, self.twice, self.trust = dict(given or {}), twice, trust or Trust()
+        for name, share in self.given.items():
+            require_number(f"reliability of {name!r}", share, 1, closed=True)
+        require_number("reliability: twice", twice, 1, closed=True)
+        self._evidence = Evidence()
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse names of channels that do not exist; labels of rubrics are known by their function's name.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        if unknown := [name for name in self.given if name.split("/")[0] not in names]:
+            raise ConfigError(f"reliability names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
+
+    def by_name(self, channels: Channels) -> dict[str, float]:
+        """Return a reliability for each channel, or nothing if all are trusted.
+
+        What was given counts, for a channel or, among a rubric's labels, for the whole function; else the estimate.
+        """
+        if not self.given and not self.twice:
+            return {}
+        known = self._evidence.reliability(channels.names, self.trust) if self.twice else {}
+        given = self.given
+        return {name: given.get(name, given.get(name.split("/")[0], known.get(name, 1.0))) for name in channels.names}
+
+    def cells(self, channels: Channels) -> Tensor | None:
+        """Return how far each cell is trusted, (M,) or (N, M) float64 on the CPU; None if all are trusted."""
+        trusted = self.by_name(channels)
+        if not trusted:
+            return None
+        return torch.tensor(list(trusted.values()), dtype=torch.float64)[channels.index.cpu()]
+
+    def learn(self, result: Advantages, channels: Channels, pairs: Mapping[str, list[tuple[float, float]]]) -> None:
+        """Take in a batch and the completions of it that were judged twice."""
+        if self.twice:
+            self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self.trust)
+
+    def to_state(self) -> dict[str, object]:
+        """Return the evidence as plain data, empty before the first batch."""
+        return self._evidence.to_state()
+
+    def load_state(self, state: Mapping[str, list[Any]] | None) -> None:
+        """Undo :meth:`to_state`, to the last bit."""
+        self._evidence = Evidence.from_state(state)
+
+
+def shrinking(reliability: Tensor) -> Any:
+    """Return what :func:`rvpo.core.compute` takes as ``adjust``: z-scores and weights shrunk by reliability."""
+
+    def adjust(scores: GroupScores, weights: Tensor) -> tuple[GroupScores, Tensor]:
+        # The shares alone matter to a method, and a row's total to the whitening's eps: `shrink` keeps both.
+        z, shrunk = shrink(scores.z.nan_to_num(nan=0.0), weights, reliability)
+        return replace(scores, z=z.masked_fill(scores.missing, torch.nan)), shrunk
+
+    return adjust
+
+
+@dataclass(frozen=True)
+class Again:
+    """Completions that were scored a second time.
+
+    Attributes:
+        rows: which of the N completions of all processes.
+        rewards: (len(rows), F) their second rewards.
+        families: their second verdicts.
+    """
+
+    rows: list[int]
+    rewards: Tensor
+    families: list[Family]
+
+    def pairs(
+        self, names: Sequence[str], rewards: Tensor, families: Sequence[Family], table: ChannelScores | None
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Return both judgements by channel of the run; ``rewards`` (N, F) and ``families`` are the first ones."""
+        replaced = {family.name for family in families if not family.only_monitored}
+        firsts, seconds = rewards[self.rows].T.tolist(), self.rewards.T.tolist()
+        pairs = {
+            name: list(zip(first, second, strict=True))
+            for name, first, second in zip(names, firsts, seconds, strict=True)
+            if name not in replaced
+        }
+        for family, again in zip(families, self.families, strict=True):
+            assert table is not None  # where there are families
+            column = table.first_column[family.name]
+            for row, scores in zip(self.rows, again.rows, strict=True):
+                channels = table.channels.index[row].tolist()
+                for j, (first, second) in enumerate(zip(family.rows[row], scores, strict=True), column):
+                    values = tuple(math.nan if score.value is None else score.value for score in (first, second))
+                    pairs.setdefault(table.channels.names[channels[j]], []).append(values)  # type: ignore[arg-type]
+        return pairs

@@ -1,0 +1,185 @@
+"""What a method is, what it sees, and what it returns.
+
+A method is one frozen dataclass in one file: the equation at the top, then options, state and call together. Its
+objects, its text (``lift:kappa=3``) and its mapping (``{"name": "lift", "kappa": 3}``) mean the same everywhere; see
+:mod:`rvpo.core.methods.registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from rvpo.core import aggregate
+from rvpo.core.channels import Channels, State
+from rvpo.core.checks import require
+from rvpo.core.groups import Groups
+from rvpo.core.normalize import GroupScores
+
+WHITEN = ("batch", "group", "token", "none")
+DEAD_CHANNELS = ("drop", "keep")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees: N completions on M channels, in float64.
+
+    Attributes:
+        rewards: (N, M), NaN = missing.
+        weights: (N, M) importance, >= 0.
+        scores: group z-scores and the states of the channels.
+        present: (N, M) bool, which channels may take part: the live ones, or all that are scored (``dead_channels``).
+        groups: which rows belong together.
+        channels: the named channels of the run that the cells belong to.
+        progress: share of the training that is done, in [0, 1]; None if unknown.
+    """
+
+    rewards: Tensor
+    weights: Tensor
+    scores: GroupScores
+    present: Tensor
+    groups: Groups
+    channels: Channels
+    progress: float | None = None
+
+    @cached_property
+    def z(self) -> Tensor:
+        """Z-scores (N, M), 0 where the channel is not present."""
+        return self.scores.z.masked_fill(~self.present, 0.0)
+
+    @cached_property
+    def attained(self) -> Tensor:
+        """Rewards on their declared scale, (N, M) in [0, 1], NaN where missing or of weight 0: those need no scale."""
+        return self.channels.attained(self.rewards.masked_fill(self.weights == 0, torch.nan))
+
+    def shares(self, factor: Tensor | float = 1.0) -> Tensor:
+        """Weights times ``factor`` as shares (N, M) of the channels present: rows sum to 1, or to 0 if none is."""
+        return aggregate.normalised(self.weights * factor * self.present)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method returns.
+
+    Attributes:
+        aggregated: (N,).
+        responsibilities: (N, M), rows sum to 1 or are 0.
+        takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0.
+        state: what the method needs with the next batch; plain data.
+        metrics: what it logs about this batch, by name.
+    """
+
+    aggregated: Tensor
+    responsibilities: Tensor
+    takes_part: Tensor
+    state: State = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_z(
+        cls,
+        p: Tensor,
+        rule: tuple[Tensor, Tensor],
+        state: State | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Complete a rule over z-scores, (aggregated, responsibilities): every row with a share takes part."""
+        return cls(rule[0], rule[1], (p > 0).any(-1), state or {}, metrics or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How rewards become one number per completion. Derive from it with ``@dataclass(frozen=True)``.
+
+    Attributes:
+        whiten: how the aggregate is centred and scaled: over the ``"batch"`` (as published), within the ``"group"``,
+            over the batch with each row counted by its ``"token"``s (as verl), or ``"none"``. None: the method's own.
+        dead_channels: ``"drop"`` leaves a channel that is constant in its group out of the aggregation, ``"keep"`` lets
+            its z of 0 take part. None: the method's own.
+    """
+
+    name: ClassVar[str] = ""
+    """Name by which text, mappings and records know the method."""
+    summary: ClassVar[str] = ""
+    """One sentence for help texts."""
+    own_whiten: ClassVar[str] = "batch"
+    own_dead_channels: ClassVar[str] = "keep"
+    uses_z: ClassVar[bool] = True
+    """Whether it aggregates z-scores, and not rewards."""
+    sums_weights: ClassVar[bool] = False
+    """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
+    always_spelled: ClassVar[tuple[str, ...]] = ()
+    """Options that its text always shows, whatever their value."""
+
+    whiten: str | None = None
+    dead_channels: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Name a class that has no name of its own by its place."""
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = place_of(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        require("whiten", self.whiten, (None, *WHITEN))
+        require("dead_channels", self.dead_channels, (None, *DEAD_CHANNELS))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it needs its state to go on."""
+        return False
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether it has to know how much of the training is done."""
+        return False
+
+    @property
+    def names_channels(self) -> tuple[str, ...]:
+        """Channels that its options name."""
+        return ()
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What it is by its definition, for ``rvpo check``; see :data:`rvpo.conformance.target.TRAITS`."""
+        return ()
+
+    def risk(self, progress: float | None) -> float:
+        """Its place between the mean (0) and the minimum (inf) over z-scores; from 1 on it holds rare successes back.
+
+        Args:
+            progress: share of the training that is done, None if unknown.
+        """
+        return 0.0
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """Aggregate a batch; ``state`` is empty at the start of a run."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(self, batch, state)")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], parse: Callable[[Any], Method]) -> Self:
+        """Build from plain options; ``parse`` builds a method that is an option of this one."""
+        return cls(**options)
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the default of every option that has one."""
+        found = {option.name: option.default for option in fields(self) if option.default is not MISSING}
+        made = {option.name: option.default_factory() for option in fields(self) if option.default_factory is not MISSING}
+        return {**found, **made}
+
+    def options(self) -> dict[str, Any]:
+        """Return the options by name, but for ``whiten`` and ``dead_channels`` where they are the method's own."""
+        own = {"whiten": (None, self.own_whiten), "dead_channels": (None, self.own_dead_channels)}
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in values.items() if value not in own.get(name, ())}
+
+
+def place_of(found: object) -> str:
+    """Return ``module:name`` of a class or function."""
+    return f"{getattr(found, '__module__', '?')}:{getattr(found, '__qualname__', type(found).__qualname__)}"

@@ -1,0 +1,32 @@
+"""GDPO: the weighted mean of z-scores, arXiv 2601.05242.
+
+::
+
+    A = sum_j p_j Z_j        p: shares of the weights
+
+Each channel is normalised within its group before the sum, so channels of different scale count the same. The limit
+k -> 0 of RVPO. **Failure case.** A surplus on one channel pays for a failure on another; channel j falls wherever its
+row of the correlation matrix of the z-scores sums to less than 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rvpo.core import aggregate
+from rvpo.core.channels import State
+from rvpo.core.methods.base import Batch, Method, Outcome
+
+
+@dataclass(frozen=True)
+class GDPO(Method):
+    """``gdpo``: the weighted mean of z-scores."""
+
+    name: ClassVar[str] = "gdpo"
+    summary: ClassVar[str] = "weighted mean of z-scores"
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """See :func:`rvpo.core.aggregate.mean`."""
+        p = batch.shares()
+        return Outcome.of_z(p, aggregate.mean(batch.z, p))

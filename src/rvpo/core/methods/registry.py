@@ -1,0 +1,273 @@
+"""Every method by name, and the one way to write a method down.
+
+A method is an object, a text or a mapping, and the three mean the same wherever a method is taken::
+
+    rvpo.LIFT(kappa=3, margin=0.1)      "lift:kappa=3,margin=0.1"      {"name": "lift", "kappa": 3, "margin": 0.1}
+
+A method of your own is named by its place: ``my_rules.py:cvar`` or ``package.module:CVaR``, with options behind a
+further colon as above. It is a class like ours, derived from :class:`rvpo.Method`, or a function ``(z, p) -> A``. A
+package can also register a name of its own in the entry-point group ``rvpo.methods``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from rvpo.core.checks import did_you_mean, outside_brackets, plain_value
+from rvpo.core.methods.adaptive_k import AdaptiveK
+from rvpo.core.methods.base import Method, place_of
+from rvpo.core.methods.ctwa import CTWA
+from rvpo.core.methods.function import FunctionMethod
+from rvpo.core.methods.gdpo import GDPO
+from rvpo.core.methods.grpo import GRPO
+from rvpo.core.methods.lagrangian import Lagrangian
+from rvpo.core.methods.lift import LIFT
+from rvpo.core.methods.riskpo import RiskPO
+from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
+from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
+from rvpo.core.schedules import Schedule
+from rvpo.errors import ConfigError
+from rvpo.importing import load_object
+
+METHODS: Mapping[str, type[Method]] = {
+    method.name: method
+    for method in (
+        RVPO,
+        RVPOExplicit,
+        HardMin,
+        GDPO,
+        GRPO,
+        LIFT,
+        Tchebycheff,
+        SmoothTchebycheff,
+        Lagrangian,
+        CTWA,
+        RiskPO,
+    )
+}
+"""The methods of this package, by name."""
+
+ENTRY_POINTS = "rvpo.methods"
+"""Group of entry points in which other packages register methods by name."""
+
+
+def build_method(spelling: Any, options: Mapping[str, Any] | None = None) -> Method:
+    """Return the method that a spelling stands for.
+
+    Args:
+        spelling: an object, its class, a text or a mapping with ``name``; see the module.
+        options: further options, by name.
+
+    Raises:
+        ConfigError: an unknown method or option, an option that is given twice, or a value that cannot work.
+
+    Example:
+        >>> build_method("lift:kappa=3") == build_method({"name": "lift", "kappa": 3}) == LIFT(kappa=3)
+        True
+    """
+    more = dict(options or {})
+    if isinstance(spelling, Method):
+        if more:
+            raise _unusable(more, f"method is the object {spelling!r}; set its options where it is built")
+        if spelling.name in METHODS and type(spelling) is not METHODS[spelling.name]:
+            raise ConfigError(
+                f"{type(spelling).__qualname__} has the name {spelling.name!r}, which is a method of rvpo; expected a "
+                "name of its own. Leave `name` out to name it by its place"
+            )
+        return spelling
+    if isinstance(spelling, str):
+        name, own = read_text(spelling)
+    elif isinstance(spelling, Mapping):
+        own = {str(key): value for key, value in spelling.items()}
+        name = own.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"method is {spelling!r}; expected a mapping with a name, such as {{'name': 'lift'}}")
+        if ":" in name and "=" in name:
+            raise ConfigError(f"method name is {name!r}; expected options as keys of the mapping, not in the name")
+    elif callable(spelling):
+        return _from_object(spelling, more, place_of(spelling))
+    else:
+        raise ConfigError(
+            f"method is {spelling!r}; expected a text such as 'lift:kappa=3', a mapping such as {{'name': 'lift'}} or "
+            "an object such as rvpo.LIFT()"
+        )
+    if twice := [key for key in more if key in own and own[key] != more[key]]:
+        raise ConfigError(
+            f"{twice[0]} is {more[twice[0]]!r}, but method {spelling!r} has {own[twice[0]]!r}; set one of them"
+        )
+    return _named(name, {**own, **more})
+
+
+def read_text(text: str) -> tuple[str, dict[str, Any]]:
+    """Take ``NAME:option=value,option=value`` apart.
+
+    >>> read_text("rvpo:k=linear(0.5,2)")
+    ('rvpo', {'k': 'linear(0.5,2)'})
+    >>> read_text("my_rules.py:cvar:alpha=0.5")
+    ('my_rules.py:cvar', {'alpha': 0.5})
+
+    Raises:
+        ConfigError: an option without a value, or one that is given twice.
+    """
+    head, equals, _ = text.partition("=")
+    if not equals:
+        return text.strip(), {}
+    name, _, first = head.rpartition(":")
+    if not name:
+        raise ConfigError(f"method is {text!r}; expected NAME:option=value, such as lift:kappa=3")
+    options: dict[str, Any] = {}
+    for part in outside_brackets(first + text[len(head) :], ","):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals or not value.strip() or key in options:
+            raise ConfigError(
+                f"method is {text!r}, and its part {part.strip()!r} is not option=value, each option once; expected "
+                "NAME:option=value,option=value, such as lift:kappa=3,margin=0.1"
+            )
+        options[key] = plain_value(value)
+    return name.strip(), options
+
+
+def read_texts(text: str) -> list[Method]:
+    """Build the methods of a text that separates them by blanks, such as ``gdpo rvpo:k=2 lift:kappa=4``."""
+    return [build_method(part.strip().rstrip(",")) for part in outside_brackets(text.replace("\n", " "), " ")]
+
+
+def spell(method: Method) -> str:
+    """Return a method as text: its name, and the options that differ from their defaults.
+
+    >>> spell(RVPO(2.0)), spell(LIFT(kappa=3)), spell(GDPO())
+    ('rvpo:k=2', 'lift:kappa=3', 'gdpo')
+    """
+    default = method.defaults()
+    shown = {
+        name: value
+        for name, value in method.options().items()
+        if name in method.always_spelled or name not in default or value != default[name]
+    }
+    options = ",".join(f"{name}={_spelled(value)}" for name, value in shown.items())
+    return f"{method.name}:{options}" if options else method.name
+
+
+def as_mapping(method: Method) -> dict[str, Any]:
+    """Return a method as a mapping of plain values with all its options, as records keep it."""
+    return {"name": method.name, **{name: _plain(value) for name, value in method.options().items()}}
+
+
+def known_methods() -> tuple[str, ...]:
+    """Return the names of this package's methods and of those that other packages register."""
+    return (*METHODS, *(name for name in _entry_points() if name not in METHODS))
+
+
+def is_known(name: str) -> bool:
+    """Return whether a name is a method of this package or of one that registers it; nothing is imported."""
+    return name in METHODS or name in _entry_points()
+
+
+def help_text() -> str:
+    """Return a help text of an option that takes a method: every name with one sentence, and how options are written."""
+    listed = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+    return (
+        f"How rewards become advantages. {listed}. Options follow the name: lift:kappa=3,margin=0.1 or "
+        "rvpo:k=linear(0.5,2). Your own: my_rules.py:cvar or package.module:CVaR."
+    )
+
+
+def _named(name: str, options: Mapping[str, Any]) -> Method:
+    if name in METHODS:
+        return _from_object(METHODS[name], options, name)
+    if name in (registered := _entry_points()):
+        return _from_object(registered[name].load(), options, name)
+    if (head := name.partition(":")[0]) in METHODS:
+        raise ConfigError(f"method is {name!r}; expected {head}:option=value, such as lift:kappa=3, or {head} alone")
+    if ":" in name:
+        return _from_object(load_object(name, "method"), options, name)
+    raise ConfigError(
+        f"method is {name!r}{did_you_mean(name, known_methods())}; expected one of {', '.join(known_methods())}, or a "
+        "method of your own as file.py:name or package.module:Name"
+    )
+
+
+def _from_object(found: Any, options: Mapping[str, Any], name: str) -> Method:
+    """Build a method from what its name stands for: a class, an object or a function."""
+    if isinstance(found, Method):
+        if options:
+            raise _unusable(options, f"{name} is an object: set its options where it is built")
+        return found
+    if not isinstance(found, type):
+        return FunctionMethod.of(found, name, options)
+    if not issubclass(found, Method) or found is Method:
+        raise ConfigError(
+            f"{name} is the class {found.__name__}; expected a class that is derived from rvpo.Method, or a function "
+            "(z, p) -> A"
+        )
+    if vars(found).get("__annotations__") and "__dataclass_fields__" not in vars(found):
+        raise ConfigError(f"{name} is not a dataclass; expected @dataclass(frozen=True) above class {found.__name__}")
+    if ":" in name:
+        found.name = name  # known by its place, so that its text can be read back
+    _check_options(found, options, name)
+    return found.from_options(options, build_method)
+
+
+def _check_options(found: type[Method], options: Mapping[str, Any], name: str) -> None:
+    allowed = [option.name for option in fields(found)]
+    for option, value in options.items():
+        if option in allowed:
+            continue
+        own = [key for key in allowed if key not in ("whiten", "dead_channels")]
+        owners = [method for method, cls in METHODS.items() if option in (f.name for f in fields(cls))]
+        hint = did_you_mean(option, allowed) or (f". Use method {' or '.join(owners)} for it" if owners else "")
+        raise ConfigError(
+            f"{option} is {value!r}, but method {name!r} has no option {option!r}{hint}; expected "
+            f"{'one of ' + ', '.join(own) if own else 'no option'}, besides whiten and dead_channels"
+        )
+
+
+def _unusable(options: Mapping[str, Any], why: str) -> ConfigError:
+    name, value = next(iter(options.items()))
+    return ConfigError(f"{name} is {value!r}, but {why}")
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _spelled(value: Any) -> str:
+    """Return a value as it is written in a text."""
+    if isinstance(value, Method):
+        return _spelled({"name": value.name, **value.options()})
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_quoted(str(name))}:{_spelled(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_spelled, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return _quoted(value) if isinstance(value, str) and plain_value(_quoted(value)) != value else str(value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as it is written in an option, in double quotes if anything in it has a meaning there."""
+    return text if re.fullmatch(r"[\w./-]+", text) and plain_value(text) == text else json.dumps(text)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, Method):
+        return as_mapping(value)
+    if isinstance(value, Schedule | AdaptiveK):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,150 @@
+"""Tchebycheff scalarisations: how far the channel that falls shortest lies from its ideal.
+
+The classic alternatives to a weighted sum. Each rule takes the attained shares ``x`` (N, M) — the reward of a channel
+scaled by its declared [lo, hi] to [0, 1], so that 1 is the ideal point — and the channel shares ``p`` (N, M), as in
+:mod:`rvpo.core.aggregate`, and returns the value (N,), in units of x, and the responsibilities (N, M). The value plays
+the part of GRPO's weighted sum: it is normalised within the group afterwards. With M' the number of channels that take
+part in the row (p_j > 0) and the distance to the ideal D_j = M' p_j (1 - x_j), so that equal weights measure 1 - x_j::
+
+    augmented Tchebycheff   S = -( max_j D_j + rho * sum_j p_j (1 - x_j) )        rho = 0: plain Tchebycheff
+    smooth Tchebycheff      S = -mu ln( sum_j exp(D_j / mu) )                     mu -> 0: plain Tchebycheff
+
+Augmented: Steuer and Choo 1983; a rho of 0.05 is usual (ParEGO, Knowles 2006), and as rho -> inf completions are
+ordered as by the weighted sum. Smooth: Lin et al. 2024, arXiv 2402.19078. It lies in [plain - mu ln M', plain], and as
+mu -> inf, S + mu ln M' becomes the weighted sum -sum_j p_j (1 - x_j).
+
+For x in [0, 1] values are at most 0 and do not fall when a channel rises; where all is attained they are 0 (augmented)
+and -mu ln M' (smooth). dS/dx_j is p_j (M' t_j + rho), where t are the shares of the channels tied for the maximum, and
+M' p_j t_j, where t = softmax(D / mu). It does not sum to 1; the responsibilities are dS/dx scaled so that it does. A
+channel with p = 0 is ignored whatever stands there, NaN included; a row whose shares are all 0 has value 0 and
+responsibilities 0.
+
+Rows of a group are comparable only where the same channels take part: one that is left out cannot fall short, and
+mu ln M' changes with their number. A missing x is to be filled, with its group's mean for instance, not left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rvpo.core import aggregate
+from rvpo.core.channels import State
+from rvpo.core.checks import require_number
+from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Tchebycheff(Method):
+    """``tchebycheff``: distance of the channel that falls shortest.
+
+    Attributes:
+        rho: weight of the augmenting sum, >= 0; 0 is the plain rule.
+    """
+
+    name: ClassVar[str] = "tchebycheff"
+    summary: ClassVar[str] = "distance of the channel that falls furthest short of its range's top"
+    own_whiten: ClassVar[str] = "group"
+    uses_z: ClassVar[bool] = False
+    rho: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        require_number("rho", self.rho, math.inf)
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """It compares levels of rewards, not only their order within a group."""
+        return ("levels",)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """See :func:`rvpo.core.tchebycheff`."""
+        x, p = _shortfalls(batch)
+        return _of_scale(batch, p, tchebycheff(x, p, self.rho))
+
+
+@dataclass(frozen=True)
+class SmoothTchebycheff(Method):
+    """``smooth_tchebycheff``: its smooth form, arXiv 2402.19078.
+
+    Attributes:
+        mu: temperature in units of attained share, > 0.
+    """
+
+    name: ClassVar[str] = "smooth_tchebycheff"
+    summary: ClassVar[str] = "the smooth form of tchebycheff"
+    own_whiten: ClassVar[str] = "group"
+    uses_z: ClassVar[bool] = False
+    mu: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        require_number("mu", self.mu, math.inf)
+        if self.mu == 0:
+            raise ConfigError("mu is 0; expected a number above 0. Its limit is tchebycheff:rho=0")
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """It compares levels of rewards, not only their order within a group."""
+        return ("levels",)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """See :func:`rvpo.core.smooth_tchebycheff`."""
+        x, p = _shortfalls(batch)
+        return _of_scale(batch, p, smooth_tchebycheff(x, p, self.mu))
+
+
+def _shortfalls(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return attained shares (N, M) and the shares of the channels (N, M) for a scalarisation.
+
+    A channel that is left out cannot fall short, so a missing one is filled with its group's mean.
+    """
+    x = batch.attained
+    scored = (~x.isnan()).to(x.dtype)
+    count = batch.groups.sum(scored)
+    mean = batch.groups.broadcast(batch.groups.sum(x.nan_to_num(nan=0.0)) / count.clamp(min=1))
+    p = aggregate.normalised(batch.weights * batch.groups.broadcast((count > 0).to(scored.dtype)))
+    return torch.where(scored > 0, x, mean), p
+
+
+def _of_scale(batch: Batch, p: Tensor, rule: tuple[Tensor, Tensor]) -> Outcome:
+    """Complete a scalarisation: in units of z a channel counts by its spread."""
+    value, responsibilities = rule
+    std = batch.groups.broadcast(batch.scores.std) * batch.scores.live
+    low_high = torch.tensor([limits or (0.0, 1.0) for limits in batch.channels.ranges], dtype=p.dtype)
+    width = batch.channels.broadcast((low_high[:, 1] - low_high[:, 0]).to(p.device))
+    takes_part = ((batch.weights > 0) & ~batch.scores.missing).any(-1)
+    return Outcome(value, aggregate.normalised(responsibilities * std / width), takes_part)
+
+
+def tchebycheff(x: Tensor, p: Tensor, rho: float) -> tuple[Tensor, Tensor]:
+    """Augmented Tchebycheff, ``rho`` in [0, inf). Channels tied for the largest distance decide in proportion to p."""
+    shortfall, distance, equal, count = _distances(x, p)
+    worst, tied = aggregate.hard_min(-distance, equal)
+    return worst - rho * (p * shortfall).sum(-1), aggregate.normalised(p * (count * tied + rho))
+
+
+def smooth_tchebycheff(x: Tensor, p: Tensor, mu: float) -> tuple[Tensor, Tensor]:
+    """Smooth Tchebycheff with temperature ``mu`` in (0, inf), in units of x; 1e-6 to 1e3 are tested.
+
+    The soft minimum of -D with k = 1/mu and equal shares 1/M', which is anchored at the largest distance, less
+    mu ln M'. That offset is Lin et al.'s; it is the same for all rows with M' channels.
+    """
+    _, distance, equal, count = _distances(x, p)
+    softened, decides = aggregate.soft_min(-distance, equal, 1 / mu)
+    return softened - mu * count[:, 0].clamp(min=1).log(), aggregate.normalised(p * decides)
+
+
+def _distances(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return 1 - x (N, M), its weighted form D (N, M), equal shares (N, M) and M' (N, 1); 0 where p = 0."""
+    takes_part = p > 0
+    count = takes_part.sum(-1, keepdim=True).to(x.dtype)
+    shortfall = (1 - x).masked_fill(~takes_part, 0.0)
+    return shortfall, count * p * shortfall, aggregate.normalised(takes_part.to(x.dtype)), count

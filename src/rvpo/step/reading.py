@@ -1,0 +1,188 @@
+"""The kinds in which callers hold rewards and groups: tensors, arrays, lists, and rows by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core.checks import did_you_mean
+from rvpo.core.ragged import Family, Score
+from rvpo.errors import RewardError
+
+EXPECTED = "a tensor, an array or nested lists of shape (N, M), or N mappings by name"
+
+
+class Rewards:
+    """The rewards of a batch, read from whatever the caller has.
+
+    Attributes:
+        matrix: (N, F) floating point, one column per name, NaN = missing.
+        families: rubrics: the names whose value is a mapping of criteria.
+        kind: ``"tensor"``, ``"array"`` or ``"list"``, in which the caller gets advantages back.
+    """
+
+    def __init__(self, rewards: Any, names: Sequence[str]) -> None:
+        """Read rewards.
+
+        Raises:
+            RewardError: they are of no known kind, have another number of columns, or an unknown name.
+        """
+        self.kind, self.families = "list", []
+        if isinstance(rewards, Tensor):
+            self.kind = "tensor"
+            self.matrix = rewards if rewards.is_floating_point() else rewards.to(torch.get_default_dtype())
+        elif type(rewards).__module__ == "numpy":
+            self.kind = "array"
+            self.matrix = _from_array(rewards)
+        else:
+            rows = _rows(rewards)
+            if rows and isinstance(rows[0], Mapping):
+                self.matrix, self.families = _from_mappings(rows, names)
+            else:
+                self.matrix = _from_lists(rows)
+        if self.matrix.ndim != 2 or self.matrix.shape[1] != len(names) or not len(self.matrix):
+            raise RewardError(
+                f"rewards has shape {tuple(self.matrix.shape)} for the {len(names)} channels {', '.join(names)}; "
+                f"expected {EXPECTED}, with one column per channel and at least one row"
+            )
+
+    def give_back(self, x: Tensor) -> Any:
+        """Return a result in the caller's kind."""
+        if self.kind == "tensor":
+            return x
+        return x.numpy() if self.kind == "array" else x.tolist()
+
+
+def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
+    """Number the groups of rows by their ids, in order of appearance.
+
+    Args:
+        groups: N ids: a tensor, an array or a sequence of any hashable values.
+        rows: N.
+        device: of the result.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        RewardError: another number of ids, or an id that is None, NaN or cannot be hashed.
+    """
+    ids = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(ids) != rows or (ids and isinstance(ids[0], list)):
+        raise RewardError(f"groups has {len(ids)} ids for {rows} rows; expected one id per row")
+    numbers: dict[Any, int] = {}
+    index = []
+    for row, name in enumerate(ids):
+        if name is None or name != name:
+            raise RewardError(f"groups[{row}] is {name!r}; expected an id of the row's prompt, such as a number or text")
+        try:
+            index.append(numbers.setdefault(name, len(numbers)))
+        except TypeError as error:
+            raise RewardError(
+                f"groups[{row}] is a {type(name).__name__}, which cannot be hashed; expected an id such as a number, a "
+                "text or a tuple"
+            ) from error
+    return torch.tensor(index, dtype=torch.int64, device=device)
+
+
+def _rows(rewards: Any) -> list[Any]:
+    if isinstance(rewards, str | bytes | Mapping) or not hasattr(rewards, "__iter__"):
+        raise RewardError(f"rewards is a {type(rewards).__name__}; expected {EXPECTED}")
+    return list(rewards)
+
+
+def _from_array(rewards: Any) -> Tensor:
+    if rewards.dtype.kind == "O":  # numbers and None
+        return _from_lists(_rows(rewards.tolist()))
+    if rewards.dtype.kind not in "fiub":
+        raise RewardError(f"rewards is an array of dtype {rewards.dtype}; expected numbers, with NaN = missing")
+    known = {"float16", "float32", "float64"}
+    # A copy in rows: torch takes no array with a negative stride, and warns of one that cannot be written to.
+    return torch.from_numpy(rewards.astype(str(rewards.dtype) if str(rewards.dtype) in known else "float64", order="C"))
+
+
+def _from_lists(rows: Sequence[Any]) -> Tensor:
+    values = []
+    for i, row in enumerate(rows):
+        if isinstance(row, str | bytes | Mapping) or not hasattr(row, "__iter__"):
+            raise RewardError(f"rewards[{i}] is a {type(row).__name__}; expected a list of one number per channel")
+        values.append([_number(value, f"rewards[{i}]") for value in row])
+    if len({len(row) for row in values}) > 1:
+        short = next(i for i, row in enumerate(values) if len(row) != len(values[0]))
+        raise RewardError(
+            f"rewards[{short}] has {len(values[short])} numbers and rewards[0] has {len(values[0])}; expected one per "
+            "channel in every row, None where a channel could not be scored"
+        )
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _from_mappings(rows: Sequence[Any], names: Sequence[str]) -> tuple[Tensor, list[Family]]:
+    """Read rows by name; a name whose values are mappings is a rubric, a channel for each criterion."""
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise RewardError(f"rewards[{i}] is a {type(row).__name__} and rewards[0] a mapping; expected N mappings")
+        if unknown := [name for name in row if name not in names]:
+            raise RewardError(
+                f"rewards[{i}] names {unknown[0]!r}{did_you_mean(unknown[0], names)}; expected {', '.join(names)}"
+            )
+    columns, families = [], []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if any(isinstance(value, Mapping) for value in values):
+            families.append(Family(name, [_scores(value, f"rewards[{i}], {name!r}") for i, value in enumerate(values)]))
+            values = [None] * len(rows)
+        columns.append([_number(value, f"rewards[{i}], {name!r}") for i, value in enumerate(values)])
+    return torch.tensor(columns, dtype=torch.float64).T.contiguous(), families
+
+
+def _scores(verdicts: Any, where: str) -> list[Score]:
+    if _number_or_none(verdicts) is None and not isinstance(verdicts, Mapping):
+        return []
+    if not isinstance(verdicts, Mapping):
+        raise RewardError(f"{where} is {verdicts!r}, but a mapping in other rows; expected {{criterion: verdict}}")
+    scores = []
+    for criterion, verdict in verdicts.items():
+        value = _number(verdict, f"{where}, criterion {criterion!r}")
+        scores.append(Score(str(criterion), None if math.isnan(value) else value))
+    return scores
+
+
+def aligned_families(families: Sequence[Family], groups: Sequence[int]) -> list[Family]:
+    """Give all rows of a group the same criteria: one that a row lacks is missing there."""
+    aligned = []
+    for family in families:
+        criteria: dict[int, dict[str, None]] = {}
+        for group, row in zip(groups, family.rows, strict=True):
+            criteria.setdefault(group, {}).update({score.channel: None for score in row})
+        rows = []
+        for group, row in zip(groups, family.rows, strict=True):
+            known = {score.channel: score for score in row}
+            rows.append([known.get(name, Score(name, None, reason="absent")) for name in criteria[group]])
+        aligned.append(Family(family.name, rows, family.only_monitored))
+    return aligned
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _number(value: Any, where: str) -> float:
+    """Return a reward as a float, NaN for None.
+
+    Raises:
+        RewardError: it is not a number.
+    """
+    if value is None:
+        return math.nan
+    convert: Callable[[], Any] | None = getattr(value, "item", None)  # a scalar of torch or NumPy
+    try:
+        plain = convert() if convert is not None else value
+    except (ValueError, RuntimeError):  # several values
+        plain = value
+    if isinstance(plain, bool | int | float):
+        return float(plain)
+    raise RewardError(f"{where} is {value!r}; expected a number, or None or NaN where it could not be scored")
