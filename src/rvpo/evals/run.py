@@ -24,7 +24,7 @@ from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
 from rvpo.evals.policy import Policy, wait_for
 from rvpo.evals.store import Store
 from rvpo.extras import installed
-from rvpo.files import sound, write
+from rvpo.files import sound, whole, write
 from rvpo.statistics import mean_interval
 from rvpo.text.progress import Progress
 
@@ -228,10 +228,10 @@ def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], s
     import pyarrow.parquet as pq
 
     all_replies, all_scores = [replies[item.key] for item in items], [scored[item.key] for item in items]
-    text, number, whole = pa.string(), pa.float64(), pa.int64()
+    text, number, integer = pa.string(), pa.float64(), pa.int64()
     columns: dict[str, tuple[Any, list[Any]]] = {
         "id": (text, [item.id for item in items]),
-        "epoch": (whole, [item.epoch for item in items]),
+        "epoch": (integer, [item.epoch for item in items]),
     }
     for label in dict.fromkeys(label for item in items for label in item.labels):
         columns[f"label/{label}"] = (text, [item.labels.get(label) for item in items])
@@ -241,8 +241,8 @@ def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], s
         "calls": (text, [None if reply.calls is None else _json(reply.calls) for reply in all_replies]),
         "finish": (text, [sound(reply.finish) for reply in all_replies]),
         "reason": (text, [reply.reason for reply in all_replies]),
-        "prompt_tokens": (whole, [reply.prompt_tokens for reply in all_replies]),
-        "completion_tokens": (whole, [reply.completion_tokens for reply in all_replies]),
+        "prompt_tokens": (integer, [reply.prompt_tokens for reply in all_replies]),
+        "completion_tokens": (integer, [reply.completion_tokens for reply in all_replies]),
     }
     for name in _names(items, scored):
         columns[f"score/{name}"] = (number, [scores.scores.get(name) for scores in all_scores])
@@ -253,9 +253,8 @@ def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], s
         "details": (text, [_json(scores.details) for scores in all_scores]),
     }
     table = pa.table({name: pa.array(values, type_) for name, (type_, values) in columns.items()})
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(table, partial)
 
 
 def _json(value: Any) -> str:

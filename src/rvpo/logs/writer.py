@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from rvpo.core.ragged import Family, Score
+from rvpo.files import whole
 from rvpo.logs.schema import EVALUATION, METADATA, SCHEMA, VERSION, last_step
 from rvpo.step.aggregator import Aggregated
 
@@ -88,7 +89,9 @@ class ChannelTable:
             "follows": self._follows if trained else None,
             "written": time.time(),
         }
-        _write(path, pa.concat_tables(self._batches).replace_schema_metadata({METADATA: json.dumps(about)}))
+        with whole(path) as partial:
+            table = pa.concat_tables(self._batches).replace_schema_metadata({METADATA: json.dumps(about)})
+            pq.write_table(table, partial)
 
 
 def _table(
@@ -150,11 +153,3 @@ def _family_cells(families: Sequence[Family], done: Aggregated) -> Iterator[_Cel
 
 def _where(values: Sequence[float], there: Sequence[bool]) -> list[float | None]:
     return [value if known else None for value, known in zip(values, there, strict=True)]
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    """Write a table, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(table, partial)
-    partial.replace(path)

@@ -18,6 +18,7 @@ from rvpo.core.channels import Range, State, check_ranges
 from rvpo.core.ragged import ChannelScores, Family
 from rvpo.core.trust import Evidence, Trust
 from rvpo.errors import ConfigError
+from rvpo.files import write
 from rvpo.step.options import AggregationOptions
 
 logger = logging.getLogger(__name__)
@@ -105,10 +106,7 @@ class Memory:
         if not any(state.values()):
             path.unlink(missing_ok=True)  # of an older run in the same folder
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps({"method": self._method, **state}), "utf-8")
-        partial.replace(path)
+        write(path, json.dumps({"method": self._method, **state}))
 
     def load(self, folder: Path) -> None:
         """Read what :meth:`save` wrote; a checkpoint without it, or of another method, begins anew."""
