@@ -15,10 +15,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +29,7 @@ from rvpo.core.checks import build
 from rvpo.core.config import METHODS
 from rvpo.core.rules import rule_options
 from rvpo.errors import ConfigError
+from rvpo.text.suggest import did_you_mean
 
 # The shared options of AdvantageConfig that a recipe's method section takes, beside those of the method itself;
 # `schedule` decides k.
@@ -210,12 +210,6 @@ _SECTIONS: Mapping[str, type[_Strict]] = {
     "evals": EvalsSection,
     "benchmarks": BenchmarkSection,
 }
-
-
-def did_you_mean(key: str, allowed: Iterable[str]) -> str:
-    """Return ``: did you mean 'key'?`` where one of the allowed keys is close, else nothing."""
-    close = difflib.get_close_matches(key, allowed, n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

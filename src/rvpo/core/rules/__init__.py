@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from rvpo.core.checks import did_you_mean
 from rvpo.core.rules.base import Batch, Outcome, Rule
 from rvpo.core.rules.over_batches import CTWA, Lagrangian, Lift
 from rvpo.core.rules.over_channels import (
@@ -26,6 +25,7 @@ from rvpo.core.rules.over_channels import (
 )
 from rvpo.core.rules.over_questions import RiskPO
 from rvpo.errors import ConfigError
+from rvpo.text.suggest import did_you_mean
 
 __all__ = [
     "CTWA",

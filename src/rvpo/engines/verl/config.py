@@ -7,13 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rvpo.core.checks import did_you_mean, unknown_option
+from rvpo.core.checks import unknown_option
 from rvpo.core.config import METHODS
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import plain, read_rewards
 from rvpo.errors import ConfigError
 from rvpo.recipe import RewardSection
 from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.text.suggest import did_you_mean
 
 GRPO_NAMES = ("grpo-multi", "grpo_multi")
 """``algorithm.adv_estimator`` for GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""

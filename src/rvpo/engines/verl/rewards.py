@@ -45,7 +45,7 @@ from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
 from rvpo.errors import ConfigError, DataError, RewardError
 from rvpo.judges.build import kinds, with_processes
-from rvpo.recipe import RewardSection, did_you_mean
+from rvpo.recipe import RewardSection
 from rvpo.rewards.registry import (
     FACTORIES,
     PASSED,
@@ -55,6 +55,7 @@ from rvpo.rewards.registry import (
     needed_arguments,
 )
 from rvpo.rewards.rubric import RubricReward
+from rvpo.text.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
