@@ -10,16 +10,11 @@ folder/file.py:function          anybody's
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import rvpo
@@ -28,7 +23,7 @@ from rvpo.conformance.target import CHANNELS, STYLES, TRAITS, Spec, Target
 from rvpo.core.checks import require
 from rvpo.core.config import METHODS, AdvantageConfig
 from rvpo.errors import ConfigError, EngineError
-from rvpo.text.suggest import did_you_mean
+from rvpo.importing import is_object_spec, load_object
 
 ENGINES = ("trl", "verl")
 RANGE = (-8.0, 8.0)
@@ -59,19 +54,17 @@ def resolve(spec: Spec) -> Target:
     require("channels", spec.channels, CHANNELS)
     for trait in spec.traits:
         require("declared trait", trait, tuple(TRAITS))
-    place, colon, name = spec.name.rpartition(":")
-    if not colon or not place or not name:
+    head, _, rest = spec.name.partition(":")
+    if not rest or (head not in ("rvpo", *ENGINES) and not is_object_spec(spec.name)):
         raise ConfigError(
             f"the function to check is {spec.name!r}, allowed are rvpo:METHOD (such as rvpo:lift), trl:grpo, trl:gdpo, "
             "verl:ESTIMATOR (such as verl:gdpo), package.module:function and path/to/file.py:function"
         )
-    head, _, rest = spec.name.partition(":")
     if head == "rvpo":
         return _own(spec, rest)
     if head in ENGINES:
         return _engine(spec, head, rest)
-    function = _attribute(_module(place), name, spec.name)
-    return replace(from_function(function, spec), spec=spec)
+    return replace(from_function(load_object(spec.name, "function"), spec), spec=spec)
 
 
 def from_function(function: Callable[..., Any], spec: Spec) -> Target:
@@ -163,57 +156,6 @@ def _engine(spec: Spec, engine: str, name: str) -> Target:
         ) from error
     target: Target = adapter.target(spec, name)
     return replace(target, traits=target.traits | frozenset(spec.traits), spec=spec)
-
-
-def _module(place: str) -> ModuleType:
-    """Import ``package.module`` or ``path/file.py``, from where the user stands."""
-    path = Path(place)
-    try:
-        with _from_here(path):
-            if path.suffix != ".py":
-                return importlib.import_module(place)
-            if not path.is_file():
-                raise ConfigError(f"{place} is no file here ({Path.cwd()}): give the path of the function's file")
-            name = f"rvpo_checked_{path.stem}"
-            found = importlib.util.spec_from_file_location(name, path.resolve())
-            if found is None or found.loader is None:
-                raise ConfigError(f"{place} cannot be loaded as Python: give the path of the function's file")
-            module = importlib.util.module_from_spec(found)
-            sys.modules[name] = module  # where dataclasses look their annotations up
-            found.loader.exec_module(module)
-            return module
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever importing code of others raises
-        raise ConfigError(
-            f"{place} cannot be imported ({type(error).__name__}: {error}): allowed are a module that Python finds "
-            "from this folder, and the path of a file that ends in .py"
-        ) from error
-
-
-@contextmanager
-def _from_here(path: Path) -> Iterator[None]:
-    """Let modules beside the file, or of the current folder, be found; a console script does not look there."""
-    here = str(path.resolve().parent if path.suffix == ".py" else Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:  # the module may have changed it
-            sys.path.remove(here)
-
-
-def _attribute(module: ModuleType, name: str, whole: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        if not hasattr(value, part):
-            callables = [key for key in vars(value) if callable(getattr(value, key)) and not key.startswith("_")]
-            raise ConfigError(
-                f"{whole}: {getattr(value, '__name__', module.__name__)} has no {part!r}"
-                f"{did_you_mean(part, callables)}; what can be called there are {', '.join(callables[:20]) or 'none'}"
-            )
-        value = getattr(value, part)
-    return value
 
 
 def _signature(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:

@@ -28,8 +28,8 @@ import yaml
 from rvpo.errors import ConfigError
 from rvpo.extras import constraints
 from rvpo.files import model_digest
+from rvpo.importing import is_object_spec, load_callable
 from rvpo.judges.mixed import RULE, MixedJudge
-from rvpo.rewards.registry import load_object
 from rvpo.rewards.rubric import Judge, RubricReward
 from rvpo.rewards.rubric.reward import MAX_MISSING
 
@@ -190,10 +190,10 @@ def _class(kind: str) -> Callable[..., Any]:
         except ImportError as error:
             step = f"pip install -c {constraints()} -e '.[{extra}]'"
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
-    if ":" not in kind:
+    if not is_object_spec(kind):
         allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"
         raise ConfigError(f"judge.kind is {kind!r}, allowed are {allowed}")
-    return load_object(kind, "judge")
+    return load_callable(kind, "judge")
 
 
 def _make(cls: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
