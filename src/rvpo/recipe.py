@@ -15,13 +15,11 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rvpo.core import AdaptiveK, AdvantageConfig, Schedule
@@ -29,6 +27,7 @@ from rvpo.core.checks import build
 from rvpo.core.config import METHODS
 from rvpo.core.rules import rule_options
 from rvpo.errors import ConfigError
+from rvpo.text import strict_yaml
 from rvpo.text.suggest import did_you_mean
 
 # The shared options of AdvantageConfig that a recipe's method section takes, beside those of the method itself;
@@ -247,10 +246,10 @@ def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[
 def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     path = Path(path)
     try:
-        values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        values = strict_yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
+    except ValueError as error:  # also where the text is not UTF-8
         raise ConfigError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds {type(values).__name__}, allowed is a mapping of sections")
@@ -292,8 +291,8 @@ def _override(values: dict[str, Any], text: str) -> None:
             node[key] = {}
         node = _item(node, key, ".".join(parents[: i + 1]), text)
     try:
-        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
+        value = strict_yaml.load(raw)
+    except ValueError as error:
         raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
     if isinstance(node, list):
         _item(node, last, dotted, text)
@@ -313,24 +312,3 @@ def _item(node: Any, key: str, where: str, text: str) -> Any:
     if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
         return node[int(key)]
     raise ConfigError(f"override {text!r}: there is no {where} to set; lists are indexed from 0")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-5 as a number, as every recipe author expects, and refuses repeated keys."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a repeated key."""
-        # Not <<, which merges another mapping whose keys this one may override.
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=deep) for key in own]
-        repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if repeated is not None:
-            raise yaml.YAMLError(f"key {repeated!r} stands twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)

@@ -23,8 +23,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from rvpo.errors import ConfigError
 from rvpo.extras import constraints
 from rvpo.files import model_digest
@@ -32,6 +30,7 @@ from rvpo.importing import is_object_spec, load_callable
 from rvpo.judges.mixed import RULE, MixedJudge
 from rvpo.rewards.rubric import Judge, RubricReward
 from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.text import strict_yaml
 
 OURS = {
     "endpoint": ("rvpo.judges.endpoint", "EndpointJudge", "judge"),
@@ -237,8 +236,8 @@ def short_form(spec: str) -> Any:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"judge {spec!r}: allowed are rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = strict_yaml.load(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"judge {spec!r} cannot be read ({error}); allowed is a YAML file with `kind: …`: check the path"
         ) from error
