@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,28 @@ _DECIDES = ("*.json", "*.jinja", "*.txt", "*.model")  # config, tokenizer, chat 
 _OF_TRAINING = ("trainer_state.json", "rvpo_state.json", "warm_start.json")
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: ``with whole(path) as partial: ...`` writes to the path ``partial``.
+
+    The folder of ``path`` is created. After the block, the partial file next to ``path`` replaces it in one step. If
+    the block raises, the partial file is removed and ``path`` stays as it was. A killed process may leave the partial
+    file; the next write replaces it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(sound(text), encoding="utf-8", newline="")
-    partial.replace(path)
+    """Write a text file whole or not at all, as UTF-8."""
+    with whole(path) as partial:
+        partial.write_text(sound(text), encoding="utf-8", newline="")
 
 
 def sound(text: str) -> str:

@@ -14,18 +14,17 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rvpo.core.methods.registry import build_method, spell
 from rvpo.errors import ConfigError
+from rvpo.text import strict_yaml
+from rvpo.text.suggest import did_you_mean
 
 
 class _Strict(BaseModel):
@@ -158,12 +157,6 @@ _SECTIONS: Mapping[str, type[_Strict]] = {
 }
 
 
-def did_you_mean(key: str, allowed: Iterable[str]) -> str:
-    """Return ``: did you mean 'key'?`` where one of the allowed keys is close, else nothing."""
-    close = difflib.get_close_matches(key, allowed, n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
-
-
 def load_recorded_recipe(path: str | Path) -> Recipe:
     """Read the recipe that a run's folder keeps, also that of an older version; see :func:`load_recipe`."""
     return build_recipe(migrated(_read(path, ())), str(path))
@@ -204,10 +197,10 @@ def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[
 def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     path = Path(path)
     try:
-        values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        values = strict_yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
+    except ValueError as error:  # also where the text is not UTF-8
         raise ConfigError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds {type(values).__name__}, allowed is a mapping of sections")
@@ -286,8 +279,8 @@ def _override(values: dict[str, Any], text: str) -> None:
             node[key] = {}
         node = _item(node, key, ".".join(parents[: i + 1]), text)
     try:
-        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
+        value = strict_yaml.load(raw)
+    except ValueError as error:
         raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
     if isinstance(node, list):
         _item(node, last, dotted, text)
@@ -307,24 +300,3 @@ def _item(node: Any, key: str, where: str, text: str) -> Any:
     if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
         return node[int(key)]
     raise ConfigError(f"override {text!r}: there is no {where} to set; lists are indexed from 0")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-5 as a number, as every recipe author expects, and refuses repeated keys."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a repeated key."""
-        # Not <<, which merges another mapping whose keys this one may override.
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=deep) for key in own]
-        repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if repeated is not None:
-            raise yaml.YAMLError(f"key {repeated!r} stands twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)

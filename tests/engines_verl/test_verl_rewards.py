@@ -26,6 +26,7 @@ from rvpo.engines.verl import wire
 from rvpo.engines.verl.rewards import check_rewards, compute_score, read_rewards
 from rvpo.engines.verl.rows import read_channels
 from rvpo.errors import ConfigError, JudgeError, RewardError
+from rvpo.importing import load_object
 from rvpo.rewards.rubric import Criterion, Rubric
 from rvpo.rewards.toolcall import correctness_reward, format_reward
 
@@ -279,7 +280,7 @@ def test_overlapping_calls_share_one_judge_and_keep_their_own_verdicts(user: str
         assert [(s.channel, s.value) for s in scores] == [
             (word, float(word == words[i // 4 % 4])) for word in words[: 1 + i % 4]
         ]
-    assert len(sys.modules[f"rvpo.rewards.file:{Path(user).resolve()}"].built) == 1
+    assert len(load_object(f"{user}:built", "list of judges")) == 1, "the file is imported once per process"
 
 
 # --- mistakes of the run ----------------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ def test_a_malformed_row_is_a_mistake(user: str):
         ({"rewards": [{"function": "format", "weight": -1}]}, "rewards.0.weight: Input should be greater than or"),
         ({"rewards": [{"function": "format", "wieght": 1}]}, "the keys of a reward are function, name, weight"),
         ({"rewards": [1]}, "reward_kwargs.rewards.0"),
-        ({"rewards": ["formt"]}, "reward 'formt' is neither a built-in name"),
+        ({"rewards": ["formt"]}, "reward is 'formt' (did you mean 'format'?); expected a built-in name"),
         ({"rewards": ["rvpo.rewards.rubric:RubricReward"]}, "give the channel a `name`"),
     ],
 )

@@ -481,7 +481,7 @@ def test_descriptions_tell_rules_apart():
         (Spec("rvpo:rvpo?k"), "option is 'k', allowed is key=value"),
         (Spec("rvpo:gdpo", style="tokens"), "called by completions"),
         (Spec("no.such.module:f"), r"no\.such\.module cannot be imported \(ModuleNotFoundError"),
-        (Spec("no/such/file.py:f"), r"no/such/file\.py is no file here"),
+        (Spec("no/such/file.py:f"), r"the file no/such/file\.py does not exist in .*Check the path"),
         (Spec("math:sqrrt"), r"math has no 'sqrrt' \(did you mean 'sqrt'\?\)"),
         (Spec("math:pi"), "math:pi is a float, allowed is something that can be called"),
         (Spec("textwrap:dedent"), r"takes \(text\), and --style completions calls f\(rewards, groups\)"),

@@ -18,6 +18,7 @@ PACKAGE = Path(rvpo.__file__).parent
 ROOMS = (
     "errors",
     "text",
+    "importing",
     "files",
     "statistics",
     "core",
@@ -115,7 +116,7 @@ print(sorted(loaded - set(sys.stdlib_module_names)))
 def test_core_imports_only_torch_and_the_standard_library(path: Path):
     for name, line in imports(path):
         top = name.partition(".")[0]
-        own = name.startswith(("rvpo.core", "rvpo.errors"))
+        own = name.startswith(("rvpo.core", "rvpo.errors", "rvpo.text.suggest", "rvpo.importing"))
         assert own or top == "torch" or top in sys.stdlib_module_names, f"{path.name}:{line} imports {name}"
 
 

@@ -78,6 +78,11 @@ def test_short_forms(tmp_path: Path, own: Path):
     path = tmp_path / "judge.yaml"
     path.write_text(f"judge: {{kind: '{own}:Mine', value: 0.5}}\n")
     assert verdicts(load_judge(str(path)), Criterion("a", "x"))[0].value == 0.5
+    path.write_text(f"kind: '{own}:Mine'\nvalue: 25e-2\n")
+    assert verdicts(load_judge(str(path)), Criterion("a", "x"))[0].value == 0.25, "YAML 1.1 reads 25e-2 as text"
+    path.write_text(f"kind: '{own}:Mine'\nvalue: 0.5\nvalue: 1.0\n")
+    with pytest.raises(ConfigError, match=r"cannot be read.*the key 'value' occurs twice, first in line 2"):
+        load_judge(str(path))
 
 
 @pytest.mark.parametrize(

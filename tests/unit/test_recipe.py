@@ -179,7 +179,7 @@ def test_adaptive_schedule():
 def test_options_of_a_method_stand_flat():
     options = build_recipe(LEAST | {"method": {"name": "lift", "kappa": 3.0, "eps": 1e-6}}).advantage_options()
     assert (options["method_options"], options["advantage_eps"]) == ({"kappa": 3.0}, 1e-6)
-    assert "method.kapa is no option: did you mean 'kappa'?; allowed are name, beta" in refused(
+    assert "method.kapa is no option (did you mean 'kappa'?); allowed are name, beta" in refused(
         method={"name": "lift", "kapa": 3.0}
     )
     assert "method.kappa is no option" in refused(method={"name": "gdpo", "kappa": 3.0})
@@ -221,8 +221,8 @@ def test_unknown_key(sections: dict, field: str):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"modell": {}}, "modell: unknown key: did you mean 'model'?; allowed are name, output, seed, model, data,"),
-        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?; allowed are function, name, weight, range,"),
+        ({"modell": {}}, "modell: unknown key (did you mean 'model'?); allowed are name, output, seed, model, data,"),
+        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?); allowed are function, name, weight, range,"),
         ({"warm_start": {"data": {"path": "d", "x": 1}}}, "warm_start.data.x: unknown key; allowed are path, layout,"),
     ],
 )
@@ -270,7 +270,7 @@ def test_wrong_value(sections: dict, message: str):
             {"rewards": [{"function": "f", "name": "x"}, {"function": "g", "name": "x"}]},
             "rewards.1: another channel is 'x', too",
         ),
-        ({"method": {"nme": "gdpo"}}, "method.nme is no option: did you mean 'name'?; allowed are name, beta"),
+        ({"method": {"nme": "gdpo"}}, "method.nme is no option (did you mean 'name'?); allowed are name, beta"),
         ({"method": {"name": "rvpo", "method": "gdpo"}}, "method.method is no option"),
         ({"method": {"rtol": 0.1}}, "method.rtol is no option"),  # the trainer has none, so it would be lost
         ({"method": {"name": "ppo"}}, "method is 'ppo', allowed are 'rvpo'"),
@@ -318,8 +318,8 @@ def test_error_names_the_file(tmp_path: Path):
         ("- name: a\n", "holds list, allowed is a mapping"),
         ("", "holds NoneType, allowed is a mapping"),
         ("name: [a\n", "is not YAML"),
-        ("name: a\nname: b\n", "key 'name' stands twice.*line 1"),
-        ("trainer: {max_steps: 1, max_steps: 2}\n", "key 'max_steps' stands twice"),
+        ("name: a\nname: b\n", "the key 'name' occurs twice, first in line 1.*line 2"),
+        ("trainer: {max_steps: 1, max_steps: 2}\n", "the key 'max_steps' occurs twice"),
         ("name: 2024-13-01\n", "is not YAML: month must be in 1..12"),
         ("? [a]\n: b\n", "unhashable key"),
         ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),

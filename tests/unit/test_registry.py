@@ -153,14 +153,23 @@ def test_needed_arguments(file: Path):
     [
         (
             "formt",
-            "'formt' is neither a built-in name (format, correctness, length, math, rubric) nor 'module:function'",
+            "'formt' (did you mean 'format'?); expected a built-in name (format, correctness, length, math, rubric), "
+            "'module:function' or 'file.py:function'",
         ),
-        (":format_reward", "is neither a built-in name"),
-        ("rvpo.rewards.toolcall:formt", "rvpo.rewards.toolcall has no callable 'formt'"),
-        ("rvpo.rewards.toolcall:", "has no callable ''"),
-        ("rvpo.rewards.toolcall:WORDS", "has no callable 'WORDS'"),
-        ("no_such_module:f", "cannot import no_such_module (No module named 'no_such_module'); check the name"),
-        ("none.py:f", "cannot import none.py"),
+        (":format_reward", "reward is ':format_reward' (did you mean 'format'?); expected a built-in name"),
+        (
+            "rvpo.rewards.toolcall:formt",
+            "rvpo.rewards.toolcall has no 'formt'; expected one of its functions and classes: ",
+        ),
+        ("rvpo.rewards.toolcall:formatreward", "has no 'formatreward' (did you mean 'format_reward'?)"),
+        ("rvpo.rewards.toolcall:", "reward is 'rvpo.rewards.toolcall:'; expected a built-in name"),
+        ("rvpo.rewards.toolcall:WORDS", "has the type int; expected a function or a class"),
+        ("rvpo.rewards.toolcall:__name__", "has the type str; expected a function or a class"),
+        (
+            "no_such_module:f",
+            "no_such_module cannot be imported (ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("none.py:f", "the file none.py does not exist in "),
     ],
 )
 def test_nothing_callable_there(spec: str, message: str):
@@ -171,9 +180,10 @@ def test_nothing_callable_there(spec: str, message: str):
 
 
 def test_file_without_the_function(file: Path):
-    for name in ("shorter", "threshold"):
-        with pytest.raises(ConfigError, match=f"has no callable '{name}'"):
-            load_reward(f"{file}:{name}")
+    with pytest.raises(ConfigError, match="has no 'shorter'"):
+        load_reward(f"{file}:shorter")
+    with pytest.raises(ConfigError, match=r":threshold' has the type int; expected a function or a class"):
+        load_reward(f"{file}:threshold")
 
 
 def test_unknown_option(file: Path):
@@ -181,10 +191,11 @@ def test_unknown_option(file: Path):
         load_reward(f"{file}:longer", {"then": 1})
 
 
-def test_errors_of_the_file_itself_are_shown_as_they_are(tmp_path: Path):
-    """Its author needs the traceback; and a second try runs the file again."""
+def test_errors_of_the_file_itself_name_their_line(tmp_path: Path):
+    """Its author needs the place; and a second try runs the file again."""
     path = tmp_path / "broken.py"
     path.write_text("raise RuntimeError('no judge here')\n", encoding="utf-8")
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="no judge here"):
+        with pytest.raises(ConfigError, match=r"RuntimeError: no judge here, .*broken\.py, line 1\)") as caught:
             load_reward(f"{path}:f")
+        assert isinstance(caught.value.__cause__, RuntimeError), "with its traceback"

@@ -321,7 +321,10 @@ YAML_MALFORMED = {
         "- {prompt: p, criteria: [{id: a, text: t, rule: {x: 2024-01-01}}]}",
         "row 0, .*criteria that do",
     ),
-    "cycle": ("- {prompt: p, criteria: [{id: a, text: t, rule: &r {x: *r}}]}", "row 0, .*criteria that do not fit"),
+    "cycle": (
+        "- {prompt: p, criteria: [{id: a, text: t, rule: &r {x: *r}}]}",
+        r"saw no YAML .*alias \*r lies inside",
+    ),
     "yes is no text": ("- {prompt: p, criteria: [{id: a, text: yes}]}", "text is True, allowed is text"),
     "same id in shared": (YAML.replace("id: dose", "id: kind"), "row 0, .*both have the id 'kind'"),
 }

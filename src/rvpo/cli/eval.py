@@ -201,7 +201,6 @@ def compare(
         return
     text = comparison.to_markdown() if out.suffix == ".md" else json.dumps(comparison.to_json(), indent=1) + "\n"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write(out, text)
     except OSError as error:
         raise ConfigError(f"--out is {str(out)!r} ({error.strerror}), allowed is a file that can be written") from error

@@ -109,7 +109,6 @@ def write_text(path: Path | None, text: str) -> None:
     from rvpo.files import write
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file") from error

@@ -26,6 +26,7 @@ from rvpo.conformance import examples
 from rvpo.conformance.properties.base import TOLERANCE, Fault, Property, ask
 from rvpo.conformance.target import CallError, Example, NotHereError, Spec, Target
 from rvpo.errors import RVPOError
+from rvpo.files import write
 
 SIZES = (4, 4, 4)
 
@@ -187,9 +188,7 @@ def _worker(folder: Path) -> None:
         result = {"advantages": answers}
     except (CallError, RVPOError) as error:
         result = {"error": str(error)}
-    written = folder / f"partial_{rank}.json"
-    written.write_text(json.dumps(result), "utf-8")
-    written.rename(folder / f"result_{rank}.json")
+    write(folder / f"result_{rank}.json", json.dumps(result))
     os._exit(0)  # nobody waits for processes that will not come to a common end
 
 

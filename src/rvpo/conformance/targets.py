@@ -25,9 +25,10 @@ from typing import Any
 import rvpo
 from rvpo.conformance.calling import by_completions, by_tokens
 from rvpo.conformance.target import CHANNELS, STYLES, TRAITS, Spec, Target
-from rvpo.core.checks import did_you_mean, require
+from rvpo.core.checks import require
 from rvpo.core.config import METHODS, AdvantageConfig
 from rvpo.errors import ConfigError, EngineError
+from rvpo.text.suggest import did_you_mean
 
 ENGINES = ("trl", "verl")
 RANGE = (-8.0, 8.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from rvpo.errors import ConfigError
+from rvpo.text.suggest import did_you_mean
 
 T = TypeVar("T")
 
@@ -36,17 +36,11 @@ def unknown_option(what: str, key: object, allowed: Sequence[str]) -> ConfigErro
     return ConfigError(f"{what}: unknown key {key!r}{did_you_mean(key, allowed)}; allowed are {', '.join(allowed)}")
 
 
-def did_you_mean(key: object, allowed: Sequence[str]) -> str:
-    """Return `` (did you mean 'key'?)`` where one of the allowed keys is close, else nothing."""
-    close = difflib.get_close_matches(str(key), allowed, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def require(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise ConfigError unless ``value`` is one of ``allowed`` (True is not taken for 1)."""
     if isinstance(value, bool) or value not in allowed:
-        close = did_you_mean(value, [option for option in allowed if isinstance(option, str)])
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}{close}")
+        choices = ", ".join(map(repr, allowed))
+        raise ConfigError(f"{name} is {value!r}; expected one of {choices}{did_you_mean(value, allowed)}")
 
 
 def require_number(name: str, value: object, high: float, *, closed: bool = False) -> None:

@@ -14,8 +14,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rvpo.data.records import (
     Place,
     Row,
@@ -28,6 +26,7 @@ from rvpo.data.records import (
     source_error,
 )
 from rvpo.errors import ConfigError, DataError
+from rvpo.text import strict_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -216,8 +215,8 @@ def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
     """
     source, layout = str(path), "a list of entries, or {prompts: [entries], shared: {name: [criteria]}}"
     try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
+        data = strict_yaml.load(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # also where the text is not UTF-8
         raise source_error(source, f"no YAML ({error})", layout, "repair the file") from error
     if isinstance(data, list):
         data = {"prompts": data}
@@ -233,17 +232,6 @@ def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
             seen = f"{type(entry).__name__} {shorten(entry)}"
             raise place.error(None, seen, "{prompt: ..., criteria: [...]}", "write each entry as a mapping")
         yield place, plain_row(place, entry, shared, references)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses repeated keys, as our JSON readers do."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a repeated key."""
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        if repeated := [key for i, key in enumerate(keys) if key in keys[:i]]:
-            raise yaml.YAMLError(f"the key {repeated[0]!r} occurs twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
 
 
 # --- shared by the layouts --------------------------------------------------------------------------------------------
@@ -276,7 +264,7 @@ def _rubric_json(place: Place, field: str, values: dict[str, Any]) -> str:
     try:
         rubric = Rubric.from_mapping(values).to_json()
         characters = json.dumps(values, ensure_ascii=False)
-    except (DataError, TypeError, ValueError, RecursionError) as error:  # YAML has dates and cycles, JSON has not
+    except (DataError, TypeError, ValueError, RecursionError) as error:  # YAML has dates, JSON has not
         allowed = "criteria as in rvpo.rewards.rubric.Criterion"
         raise place.error(field, f"criteria that do not fit: {error}", allowed, "repair the row") from error
     check_unicode(place, field, characters)

@@ -24,7 +24,7 @@ from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
 from rvpo.evals.policy import Policy, wait_for
 from rvpo.evals.store import Store
 from rvpo.extras import installed
-from rvpo.files import sound, write
+from rvpo.files import sound, whole, write
 from rvpo.statistics import mean_interval
 from rvpo.text.progress import Progress
 
@@ -224,38 +224,56 @@ def _metric(name: str, items: Sequence[Item], scored: dict[Key, Scored]) -> dict
 
 
 def _write_items(path: Path, items: Sequence[Item], replies: dict[Key, Reply], scored: dict[Key, Scored]) -> None:
+    """Write ``items.parquet``: one row per item and epoch."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    all_replies, all_scores = [replies[item.key] for item in items], [scored[item.key] for item in items]
-    text, number, whole = pa.string(), pa.float64(), pa.int64()
-    columns: dict[str, tuple[Any, list[Any]]] = {
-        "id": (text, [item.id for item in items]),
-        "epoch": (whole, [item.epoch for item in items]),
-    }
-    for label in dict.fromkeys(label for item in items for label in item.labels):
-        columns[f"label/{label}"] = (text, [item.labels.get(label) for item in items])
+    all_scores = [scored[item.key] for item in items]
+    columns = _item_columns(items)
+    columns |= _reply_columns([replies[item.key] for item in items])
+    columns |= _score_columns(_names(items, scored), all_scores)
     columns |= {
-        "prompt": (text, [_json(list(map(dict, item.messages))) for item in items]),
-        "completion": (text, [reply.text and sound(reply.text) for reply in all_replies]),
-        "calls": (text, [None if reply.calls is None else _json(reply.calls) for reply in all_replies]),
-        "finish": (text, [sound(reply.finish) for reply in all_replies]),
-        "reason": (text, [reply.reason for reply in all_replies]),
-        "prompt_tokens": (whole, [reply.prompt_tokens for reply in all_replies]),
-        "completion_tokens": (whole, [reply.completion_tokens for reply in all_replies]),
+        "missing": (str, [_json(scores.reasons) for scores in all_scores]),
+        "details": (str, [_json(scores.details) for scores in all_scores]),
     }
-    for name in _names(items, scored):
-        columns[f"score/{name}"] = (number, [scores.scores.get(name) for scores in all_scores])
-        if any(name in scores.weights for scores in all_scores):
-            columns[f"weight/{name}"] = (number, [scores.weights.get(name) for scores in all_scores])
-    columns |= {
-        "missing": (text, [_json(scores.reasons) for scores in all_scores]),
-        "details": (text, [_json(scores.details) for scores in all_scores]),
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    table = pa.table({name: pa.array(values, kinds[kind]) for name, (kind, values) in columns.items()})
+    with whole(path) as partial:
+        pq.write_table(table, partial)
+
+
+_Columns: TypeAlias = dict[str, tuple[type, list[Any]]]  # name -> type of the values, and a value or None per row
+
+
+def _item_columns(items: Sequence[Item]) -> _Columns:
+    labels = dict.fromkeys(label for item in items for label in item.labels)
+    return {
+        "id": (str, [item.id for item in items]),
+        "epoch": (int, [item.epoch for item in items]),
+        **{f"label/{label}": (str, [item.labels.get(label) for item in items]) for label in labels},
+        "prompt": (str, [_json(list(map(dict, item.messages))) for item in items]),
     }
-    table = pa.table({name: pa.array(values, type_) for name, (type_, values) in columns.items()})
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+
+
+def _reply_columns(replies: Sequence[Reply]) -> _Columns:
+    return {
+        "completion": (str, [reply.text and sound(reply.text) for reply in replies]),
+        "calls": (str, [None if reply.calls is None else _json(reply.calls) for reply in replies]),
+        "finish": (str, [sound(reply.finish) for reply in replies]),
+        "reason": (str, [reply.reason for reply in replies]),
+        "prompt_tokens": (int, [reply.prompt_tokens for reply in replies]),
+        "completion_tokens": (int, [reply.completion_tokens for reply in replies]),
+    }
+
+
+def _score_columns(names: Sequence[str], scored: Sequence[Scored]) -> _Columns:
+    """Return a column per metric, each followed by its weights if it has any."""
+    columns: _Columns = {}
+    for name in names:
+        columns[f"score/{name}"] = (float, [scores.scores.get(name) for scores in scored])
+        if any(name in scores.weights for scores in scored):
+            columns[f"weight/{name}"] = (float, [scores.weights.get(name) for scores in scored])
+    return columns
 
 
 def _json(value: Any) -> str:

@@ -23,15 +23,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from rvpo.errors import ConfigError
 from rvpo.extras import constraints
 from rvpo.files import model_digest
+from rvpo.importing import is_object_spec, load_callable
 from rvpo.judges.mixed import RULE, MixedJudge
-from rvpo.rewards.registry import load_object
 from rvpo.rewards.rubric import Judge, RubricReward
 from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.text import strict_yaml
 
 OURS = {
     "endpoint": ("rvpo.judges.endpoint", "EndpointJudge", "judge"),
@@ -190,10 +189,10 @@ def _class(kind: str) -> Callable[..., Any]:
         except ImportError as error:
             step = f"pip install -c {constraints()} -e '.[{extra}]'"
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
-    if ":" not in kind:
+    if not is_object_spec(kind):
         allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"
         raise ConfigError(f"judge.kind is {kind!r}, allowed are {allowed}")
-    return load_object(kind, "judge")
+    return load_callable(kind, "judge")
 
 
 def _make(cls: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
@@ -237,8 +236,8 @@ def short_form(spec: str) -> Any:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"judge {spec!r}: allowed are rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = strict_yaml.load(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"judge {spec!r} cannot be read ({error}); allowed is a YAML file with `kind: …`: check the path"
         ) from error

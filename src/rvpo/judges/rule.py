@@ -29,7 +29,6 @@ refuses look-around and back-references, which rubrics use.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import functools
 import json
 import math
@@ -49,6 +48,7 @@ from referencing.jsonschema import DRAFT202012
 from rvpo.errors import ConfigError
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
+from rvpo.text.suggest import did_you_mean
 
 REGEX_SECONDS = 1.0  # for one pattern on one completion; a sane one needs milliseconds
 MAX_JSON_CHARS = 65_536  # longer text is not met: it is no answer that a schema describes
@@ -156,9 +156,9 @@ def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
     rule: dict[str, Any] = json.loads(rule_json)
     for key in rule:
         if key not in KEYS:
-            close = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f": did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"rule has the unknown check {key!r}; allowed are {', '.join(KEYS)}{hint}")
+            raise ConfigError(
+                f"rule has the unknown check {key!r}{did_you_mean(key, KEYS)}; allowed are {', '.join(KEYS)}"
+            )
     case_sensitive = rule.pop("case_sensitive", False)
     if not isinstance(case_sensitive, bool) or not rule:
         raise ConfigError(

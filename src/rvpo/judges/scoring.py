@@ -18,6 +18,7 @@ from rvpo.data import load_prompts
 from rvpo.data.generic import read_jsonl, read_parquet
 from rvpo.data.records import Place, Row, require_field
 from rvpo.errors import ConfigError, DataError
+from rvpo.files import whole
 from rvpo.rewards.rubric import Criterion, Judge, Question, Rubric, Verdict
 from rvpo.rewards.rubric.scores import explicit_score
 from rvpo.rewards.rubric.texts import chat, completion_text
@@ -269,6 +270,5 @@ def _write(rows: list[Row], out: Path) -> None:
     kinds = {"row": pa.int64(), "labels": pa.list_(pa.string())}
     kinds |= dict.fromkeys(("points", "verdict", "reward"), pa.float64())
     schema = pa.schema({name: kinds.get(name, pa.string()) for name in COLUMNS})
-    partial = out.with_name(out.name + ".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
-    partial.replace(out)
+    with whole(out) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rvpo.files import write
 from rvpo.quickstart.cells import Cell, Contender, Settings
 from rvpo.quickstart.task import FORMAT
 
@@ -83,10 +84,8 @@ class Record:
 
 def save(job: Job, record: Record, folder: Path) -> None:
     """Write a finished run at once and whole, so that a killed quickstart finds it, or does not."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{job.name}.partial"
-    partial.write_text(json.dumps({"fingerprint": job.fingerprint(), **asdict(record)}, indent=1), encoding="utf-8")
-    partial.replace(folder / f"{job.name}.json")
+    content = {"fingerprint": job.fingerprint(), **asdict(record)}
+    write(folder / f"{job.name}.json", json.dumps(content, indent=1))
 
 
 def load(job: Job, folder: Path) -> Record | None:

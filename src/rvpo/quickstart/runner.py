@@ -19,6 +19,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from rvpo.errors import ConfigError, EngineError
+from rvpo.files import write
 from rvpo.quickstart import plot, records, report
 from rvpo.quickstart.cells import CELLS, Cell, Settings
 from rvpo.quickstart.records import Job, Record
@@ -86,7 +87,7 @@ def run(
 
     findings = report.findings(made, cells)
     text = report.text(made, cells, findings)
-    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    write(folder / "report.txt", text + "\n")
     image = plot.draw(made, cells, folder / "quickstart.png")
     seconds = time.perf_counter() - began
     numbers = {
@@ -97,7 +98,7 @@ def run(
         "seconds": seconds,
     }
     path = folder / "results.json"
-    path.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    write(path, json.dumps(numbers, indent=1))
     return Results(made, text, findings, image, path, seconds, resumed=len(jobs) - len(todo))
 
 

@@ -6,15 +6,13 @@ A class is built with the entry's options, and its instance is called; so is wha
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rvpo.errors import ConfigError
+from rvpo.importing import is_object_spec, load_callable
+from rvpo.text.suggest import did_you_mean
 
 RewardFunction = Callable[..., Any]
 
@@ -46,7 +44,7 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
         ConfigError: when nothing callable is found there, it does not take one of the options, or it has no ``**_`` for
             the arguments that it does not use.
     """
-    function: RewardFunction = load_object(spec, "reward")
+    function = find_reward(spec)
     options = dict(options or {})
     parameters = inspect.signature(function).parameters if options else {}
     if unknown := [key for key in options if key not in parameters]:
@@ -71,22 +69,19 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
     return function if name is None else _named(function, name)
 
 
-def load_object(spec: str, what: str) -> Callable[..., Any]:
-    """Import the function or class that a spec names.
+def find_reward(spec: str) -> RewardFunction:
+    """Import the function, class or factory that a spec names, and build nothing.
 
     Raises:
         ConfigError: nothing callable is found there.
     """
-    where, _, attribute = str(BUILTIN.get(spec, spec)).rpartition(":")
-    if not where:
+    where = BUILTIN.get(spec, spec)
+    if not is_object_spec(where):
         raise ConfigError(
-            f"{what} {spec!r} is neither a built-in name ({', '.join(BUILTIN)}) nor 'module:function' nor "
-            "'file.py:function'"
+            f"reward is {spec!r}{did_you_mean(spec, BUILTIN)}; expected a built-in name ({', '.join(BUILTIN)}), "
+            "'module:function' or 'file.py:function'. Choose one of the names, or name your own function."
         )
-    function = getattr(_module(where, spec), attribute, None)
-    if not callable(function):
-        raise ConfigError(f"{what} {spec!r}: {where} has no callable {attribute!r}")
-    return cast("Callable[..., Any]", function)
+    return load_callable(where, "reward")
 
 
 def needed_arguments(function: RewardFunction) -> list[str]:
@@ -130,29 +125,3 @@ def _named(function: RewardFunction, name: str) -> RewardFunction:
     wrapper = functools.update_wrapper(named_async if is_async else named, function)
     wrapper.__name__ = name
     return wrapper
-
-
-def _module(where: str, spec: str) -> Any:
-    try:
-        if not where.endswith(".py"):
-            return importlib.import_module(where)
-        return _module_of_file(Path(where).expanduser().resolve())
-    except (ImportError, FileNotFoundError) as error:
-        raise ConfigError(f"reward {spec!r}: cannot import {where} ({error}); check the name and its folder") from error
-
-
-def _module_of_file(path: Path) -> Any:
-    """Import a file once, however many of its functions are named: it may load a judge."""
-    name = f"rvpo.rewards.file:{path}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None  # for the suffix .py
-        # Registered before it runs, as import does: dataclasses look their module up.
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.channels import Range, State, check_ranges
-from rvpo.core.checks import did_you_mean, require_number
+from rvpo.core.checks import require_number
 from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.errors import ConfigError, RewardError
+from rvpo.text.suggest import did_you_mean
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.trust import Again, Reliability, shrinking
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpo.core.checks import did_you_mean
 from rvpo.core.ragged import Family, Score
 from rvpo.errors import RewardError
+from rvpo.text.suggest import did_you_mean
 
 EXPECTED = "a tensor, an array or nested lists of shape (N, M), or N mappings by name"
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from rvpo.core.channels import State
-from rvpo.core.checks import did_you_mean
 from rvpo.core.methods.base import Batch, Method, Outcome
 from rvpo.errors import ConfigError, RewardError
+from rvpo.text.suggest import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from rvpo.core.checks import did_you_mean, outside_brackets, plain_value
+from rvpo.core.checks import outside_brackets, plain_value
 from rvpo.core.methods.adaptive_k import AdaptiveK
 from rvpo.core.methods.base import Method, place_of
 from rvpo.core.methods.ctwa import CTWA
@@ -33,6 +33,7 @@ from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
 from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
 from rvpo.core.schedules import Schedule
 from rvpo.errors import ConfigError
+from rvpo.text.suggest import did_you_mean
 from rvpo.importing import load_object
 
 METHODS: Mapping[str, type[Method]] = {

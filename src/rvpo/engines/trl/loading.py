@@ -18,9 +18,10 @@ from rvpo.evals.build import generation_of, load_benchmark
 from rvpo.evals.items import Benchmark, Generation
 from rvpo.extras import needs_extra
 from rvpo.judges.build import with_cache
-from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection, did_you_mean
+from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection
 from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments
 from rvpo.rewards.rubric import RubricReward
+from rvpo.text.suggest import did_you_mean
 
 # Which part of the recipe decides a trainer's option; the section `method` decides the others.
 DECIDED_BY = {

@@ -7,12 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rvpo.core.checks import did_you_mean, unknown_option
+from rvpo.core.checks import unknown_option
 from rvpo.core.methods.base import Method
 from rvpo.core.methods.registry import METHODS, build_method, is_known, read_text, spell
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import plain, read_rewards
 from rvpo.errors import ConfigError
+from rvpo.text.suggest import did_you_mean
 from rvpo.recipe import RewardSection
 from rvpo.rewards.rubric.reward import MAX_MISSING
 

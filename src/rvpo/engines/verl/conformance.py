@@ -9,8 +9,8 @@ from verl.trainer.ppo import core_algos
 
 from rvpo.conformance.target import Spec, Target
 from rvpo.conformance.targets import from_function
-from rvpo.core.checks import did_you_mean
 from rvpo.errors import ConfigError
+from rvpo.text.suggest import did_you_mean
 
 GIVEN = ("token_level_rewards", "response_mask", "index", "config", "non_tensor_batch", "batch")
 """What the check hands over. An estimator that needs a critic, or probabilities of tokens, is more than a rule."""

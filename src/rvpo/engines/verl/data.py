@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rvpo.data.records import Place, shorten
+from rvpo.files import whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,13 +56,10 @@ def write_parquet(dataset: Dataset, path: Path, *, data_source: str, split: str)
     Raises:
         DataError: a value of a column that JSON cannot hold.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with pq.ParquetWriter(partial, SCHEMA) as file:
+    with whole(path) as partial, pq.ParquetWriter(partial, SCHEMA) as file:
         rows = _rows(dataset, str(path), data_source, split)
         while batch := [row for _, row in zip(range(_ROWS), rows, strict=False)]:
             file.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
-    partial.replace(path)
 
 
 def _rows(dataset: Dataset, path: str, data_source: str, split: str) -> Iterator[dict[str, Any]]:

@@ -45,16 +45,17 @@ from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
 from rvpo.errors import ConfigError, DataError, RewardError
 from rvpo.judges.build import kinds, with_processes
-from rvpo.recipe import RewardSection, did_you_mean
+from rvpo.recipe import RewardSection
 from rvpo.rewards.registry import (
     FACTORIES,
     PASSED,
     RewardFunction,
-    load_object,
+    find_reward,
     load_reward,
     needed_arguments,
 )
 from rvpo.rewards.rubric import RubricReward
+from rvpo.text.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ def _entry(i: int, value: object) -> RewardSection:
         raise ConfigError(
             f"{field}: {problem['msg']}, seen {reprlib.repr(problem['input'])}; the keys of a reward are {allowed}"
         ) from error
-    function = load_object(entry.function, "reward")
+    function = find_reward(entry.function)
     name = entry.name or (entry.function if entry.function in FACTORIES else getattr(function, "__name__", None))
     if entry.name is None and isinstance(function, type):
         raise ConfigError(f"reward_kwargs.rewards.{i} is the class {entry.function!r}: give the channel a `name`")

@@ -132,38 +132,68 @@ def _criterion(entry: object, index: int) -> Criterion:
     if isinstance(values.get("id"), int) and not isinstance(values["id"], bool):
         values["id"] = str(values["id"])
     for key in ("id", "text"):
-        text = values.get(key)
-        if not isinstance(text, str) or not text.strip() or text.encode(errors="replace").decode() != text:
-            raise DataError(f"{where}: {key} is {_short(text)}, allowed is text that is not blank, in valid Unicode")
+        _require_text(values, key, where)
     where = f"criterion {index} ({values['id']!r})"
+    values["points"] = _points(values, where)
+    _require_polarity(values, where)
+    for key in ("category", "judge"):
+        _require_text_or_null(values, key, where)
+    values["tags"] = _tags(values, where)
+    _require_rule(values, where)
+    values["scale"] = _scale(values, where)
+    return Criterion(**values)
+
+
+def _require_text(values: Mapping[str, Any], key: str, where: str) -> None:
+    text = values.get(key)
+    if not isinstance(text, str) or not text.strip() or text.encode(errors="replace").decode() != text:
+        raise DataError(f"{where}: {key} is {_short(text)}, allowed is text that is not blank, in valid Unicode")
+
+
+def _require_text_or_null(values: Mapping[str, Any], key: str, where: str) -> None:
+    if not isinstance(values.get(key), str | None) or values.get(key) == "":
+        raise DataError(f"{where}: {key} is {_short(values[key])}, allowed is text")
+
+
+def _points(values: Mapping[str, Any], where: str) -> float:
     points = values.get("points", 1.0)
     if isinstance(points, bool) or not isinstance(points, int | float) or not math.isfinite(points) or points == 0:
         raise DataError(f"{where}: points is {_short(points)}, allowed is a finite number that is not 0")
-    values["points"] = float(points)
+    return float(points)
+
+
+def _require_polarity(values: Mapping[str, Any], where: str) -> None:
     if values.get("polarity") not in (None, GOOD, BAD):
         raise DataError(
             f"{where}: polarity is {_short(values['polarity'])}, allowed are 'good' and 'bad': what it means that the "
             "text is met; leave it out to follow the sign of points"
         )
-    for key in ("category", "judge"):
-        if not isinstance(values.get(key), str | None) or values.get(key) == "":
-            raise DataError(f"{where}: {key} is {_short(values[key])}, allowed is text")
+
+
+def _tags(values: Mapping[str, Any], where: str) -> tuple[str, ...]:
     tags = values.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise DataError(f"{where}: tags is {_short(tags)}, allowed is a list of texts such as 'axis:accuracy'")
-    values["tags"] = tuple(tags)
-    if values.get("rule") is not None and not (isinstance(values["rule"], dict) and values["rule"]):
-        raise DataError(f"{where}: rule is {_short(values['rule'])}, allowed is a mapping such as {{'max_words': 80}}")
+    return tuple(tags)
+
+
+def _require_rule(values: Mapping[str, Any], where: str) -> None:
+    rule = values.get("rule")
+    if rule is not None and not (isinstance(rule, dict) and rule):
+        raise DataError(f"{where}: rule is {_short(rule)}, allowed is a mapping such as {{'max_words': 80}}")
+
+
+def _scale(values: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     scale = values.get("scale")
-    if scale is not None:
-        whole = isinstance(scale, list) and len(scale) == 2 and all(type(bound) is int for bound in scale)
-        if not whole or not 1 <= scale[1] - scale[0] <= MAX_STEPS:
-            raise DataError(
-                f"{where}: scale is {_short(scale)}, allowed is [lowest, highest] in whole numbers, at most "
-                f"{MAX_STEPS} apart"
-            )
-        values["scale"] = (scale[0], scale[1])
-    return Criterion(**values)
+    if scale is None:
+        return None
+    whole = isinstance(scale, list) and len(scale) == 2 and all(type(bound) is int for bound in scale)
+    if not whole or not 1 <= scale[1] - scale[0] <= MAX_STEPS:
+        raise DataError(
+            f"{where}: scale is {_short(scale)}, allowed is [lowest, highest] in whole numbers, at most "
+            f"{MAX_STEPS} apart"
+        )
+    return scale[0], scale[1]
 
 
 def _mapping(values: object, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:

@@ -1,0 +1,113 @@
+"""Strict YAML: plain data only, every key once, and bounded in depth and size."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_DEPTH = 100
+"""Most mappings and lists inside one another: Python's own recursion ends near 1000, and readers recurse, too."""
+
+MAX_REPEATED = 1_000_000
+"""Most values that aliases may repeat: a few lines of aliases to aliases can stand for more than fits into memory."""
+
+
+def load(text: str) -> Any:
+    """Read a text with one YAML document.
+
+    It is YAML 1.1 as PyYAML's ``SafeLoader`` reads it, except that ``1e-5`` is a number, and that the following are
+    errors: a key that occurs twice in a mapping, an alias inside the value that it repeats, nesting deeper than
+    :data:`MAX_DEPTH`, and aliases that repeat more than :data:`MAX_REPEATED` values.
+
+    Raises:
+        ValueError: the text is not such YAML. The message names the problem and the line.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, _loader())  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except ValueError:  # an impossible date, or an integer with too many digits
+        raise
+    except Exception as error:  # PyYAML checks no value that has an explicit tag, as in `!!bool x`
+        raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})") from error
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Make the loader's class on first use: importing yaml is slow, and ``import rvpo`` does not need it."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Checks while the tree of nodes grows, before any value is built from it."""
+
+        def __init__(self, stream: str) -> None:
+            super().__init__(stream)
+            self._sizes: dict[yaml.Node, int] = {}  # of the finished nodes with an anchor, aliases expanded
+            self._open: list[int] = []  # the sizes so far of the unfinished nodes, from the root inwards
+            self._repeated = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            """Compose a node, or look an alias up."""
+            if self.check_event(yaml.AliasEvent):
+                return self._alias(parent, index)
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            if len(self._open) >= MAX_DEPTH:
+                raise _error(f"the values are nested more than {MAX_DEPTH} deep", event.start_mark)
+            self._open.append(1)
+            node = super().compose_node(parent, index)
+            assert node is not None
+            size = self._open.pop()
+            if event.anchor is not None:
+                self._sizes[node] = size
+            self._grow(size)
+            return node
+
+        def _alias(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            node = super().compose_node(parent, index)
+            assert node is not None  # else PyYAML raises
+            if node not in self._sizes:
+                raise _error(f"the alias *{event.anchor} lies inside the value that it repeats", event.start_mark)
+            self._repeated += self._sizes[node]
+            if self._repeated > MAX_REPEATED:
+                raise _error(f"aliases repeat more than {MAX_REPEATED} values", event.start_mark)
+            self._grow(self._sizes[node])
+            return node
+
+        def _grow(self, size: int) -> None:
+            if self._open:
+                self._open[-1] += size
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            """Compose a mapping, and refuse a repeated key.
+
+            Not later, in ``construct_mapping``: by then, ``<<`` may have put the keys of another mapping here, which
+            this one may override.
+            """
+            node = super().compose_mapping_node(anchor)
+            lines: dict[Any, int] = {}
+            for key, _ in node.value:
+                # Keys that are lists or mappings are left to construct_mapping, which refuses them.
+                if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                value, line = self.construct_object(key), key.start_mark.line + 1
+                if value in lines:
+                    raise _error(f"the key {value!r} occurs twice, first in line {lines[value]}", key.start_mark)
+                lines[value] = line
+            return node
+
+    def _error(problem: str, mark: Any) -> yaml.YAMLError:
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+    return Loader
