@@ -47,7 +47,7 @@ class Outcome:
     remark: str = ""
 
 
-def compare(target: Target, processes: int, timeout: float, *, local_rows: bool = False) -> Outcome:
+def compare_processes(target: Target, processes: int, timeout: float, *, local_rows: bool = False) -> Outcome:
     """Compare several processes with this one.
 
     Args:
@@ -205,7 +205,7 @@ PROCESSES = Property(
     _nothing,
 )
 
-__all__ = ["PROCESSES", "Outcome", "compare"]
+__all__ = ["PROCESSES", "Outcome", "compare_processes"]
 
 if __name__ == "__main__":
     _worker(Path(sys.argv[1]))
