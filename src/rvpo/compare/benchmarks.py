@@ -11,8 +11,8 @@ is compared:
   the group, and p is about these checkpoints again.
 
 Items are tested as they were scored, unclipped, even if a benchmark clips its mean (HealthBench). Means are of the
-paired items only. Items of a metric with weights are resampled within their categories, as in ``results.json``. If items
-of a category are not paired, the others stand for them, so that the category keeps its share of the mean.
+paired items only. Items of a metric with weights are resampled within their categories, as in ``results.json``. If some
+items of a category are not paired, the others represent them, so that the category keeps its share of the mean.
 """
 
 from __future__ import annotations
@@ -128,14 +128,7 @@ def _metrics(runs: Sequence[FinishedRun]) -> list[str]:
 def _sample(
     metric: str, sides: Mapping[str, Sequence[FinishedRun]], smallest: float, options: CompareOptions
 ) -> Sample[BenchmarkRow]:
-    """Compare one metric on the items that all runs have scored; the verdict is final if there is no test.
-
-    Args:
-        metric: name of the metric.
-        sides: name -> runs, of A and B.
-        smallest: difference of interest.
-        options: options of the tests.
-    """
+    """Compare one metric of two sides, name -> runs, on the items that all runs have scored."""
     (name_a, a), (name_b, b) = sides.items()
     names, family = (name_a, name_b), _family(metric, a[0].primary)
     scores_a, scores_b = ([run.metrics.get(metric, Scores()) for run in group] for group in (a, b))
@@ -151,8 +144,7 @@ def _sample(
         return Sample(row, names, family, lambda *_: "")
     x, y = (np.array([[scores.values[i] for i in common] for scores in group]) for group in (scores_a, scores_b))
     binary = all(scores.binary for scores in every)
-    differences = st.paired(y, x)
-    seed_variance = 0.0
+    differences, seed_variance = st.paired(y, x), 0.0
     if min(len(x), len(y), len(common)) > 1:
         found = st.over_seeds(y, x, weights=w, level=options.level)
         test, p, interval, seed_variance = "over_seeds", found.p, found.interval, found.seed_variance
@@ -191,7 +183,7 @@ def _why_not(
         return f"a difference of {smallest:g} would probably have shown"
     about = max(needed, items + 1)  # these did not suffice
     digits = 10 ** max(0, len(str(about)) - 2)
-    about = -(-about // digits) * digits
+    about = -(-about // digits) * digits  # two digits, rounded up
     which = f" for a difference of {smallest:g}" if of_interest else ""
     return f"about {about:,} items would be needed{which}"
 
@@ -204,7 +196,7 @@ def _family(metric: str, primary: str) -> str:
 def _weights(
     runs: Sequence[FinishedRun], metric: str, common: Sequence[str]
 ) -> tuple[st.Array | None, list[str] | None, list[str]]:
-    """Return weights and categories of the paired items, None without weights, and the categories without paired items."""
+    """Return weights and categories of the paired items (None without weights), and categories without paired items."""
     scores = [run.metrics[metric] for run in runs if metric in run.metrics]
     if not any(found.weighted for found in scores):
         return None, None, []

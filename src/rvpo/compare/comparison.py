@@ -1,11 +1,6 @@
-"""The result of a comparison: :mod:`~rvpo.compare.trainings` and :mod:`~rvpo.compare.benchmarks` make one each.
+"""The result of a comparison, of training runs or of benchmark runs.
 
-A row is one difference between a group B and the baseline A. Rows of both kinds end with the same fields::
-
-    test         name of the test; "" if there is none
-    p            p value of "B = A", two-sided; None without a test
-    adjusted     p by Holm within the family of the row
-    verdict      what this means, in words
+A row is one difference between a group B and the baseline A. Its verdict says what the p value means, in words.
 """
 
 from __future__ import annotations
@@ -17,16 +12,13 @@ from typing import Any
 from rvpo.statistics import Interval
 
 MEASURES = ("auc", "last", "best", "drop")
-"""Measures that are tested, see :mod:`rvpo.compare.curves`. ``first`` is only shown: training has changed nothing yet."""
+"""Measures that are tested, see :mod:`rvpo.compare.curves`; not ``first``: training has changed nothing yet."""
 
 WORST = "worst channel"
 """Name of the worst channel where channels have names; in rows it is None."""
 
 Series = tuple[float | None, ...]
 """Points of a curve; None where nothing was scored."""
-
-
-# --- training runs -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +92,8 @@ class TrainingRow:
         difference: difference of the means, B - A; its ``items`` are runs, or pairs.
         effect: Hedges' g.
         test: ``"paired"`` or ``"unpaired"``; ``""`` if a side has fewer than two runs.
-        p: see the module, as for ``adjusted`` and ``verdict``.
-        adjusted: the family is all channels and groups within the measure; the worst channel is its own family.
+        p: p value of "B = A", two-sided.
+        adjusted: ``p`` by Holm over all channels and groups within the measure; the worst channel is its own family.
         smallest: smallest p that so many runs can give.
         verdict: in words.
     """
@@ -157,9 +149,6 @@ class TrainingComparison:
         return {"schema": "rvpo.comparison/1", **asdict(self)}
 
 
-# --- runs of a benchmark -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
     """One metric.
@@ -173,8 +162,8 @@ class BenchmarkRow:
         difference: difference B - A.
         asked: number of items that have this metric in any of the runs; ``difference.items`` of them are paired.
         test: ``"mcnemar"``, ``"sign_flip"`` or ``"over_seeds"``; ``""`` if no item is paired.
-        p: see the module, as for ``adjusted`` and ``verdict``.
-        adjusted: the family is the primary metric, metrics of the same ``family:``, or the rest, over all groups.
+        p: p value of "B = A", two-sided; None if no item is paired.
+        adjusted: ``p`` by Holm over all groups and the family: the primary metric, a ``family:``, or the rest.
         verdict: in words.
     """
 

@@ -17,6 +17,7 @@ channel is looked for in windows for the same reason. Missing values are left ou
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -238,7 +239,15 @@ class SharedShape:
     trailing: bool
 
 
-def numbers_of_run(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
+def numbers_of_groups(
+    groups: Mapping[str, Sequence[RunCurves]], share: Sequence[Array], shape: SharedShape
+) -> list[TrainingGroup]:
+    """Return the groups in numbers; ``share`` holds the shares (S, K) of each run, in order."""
+    each = iter(share)
+    return [_group(name, [_numbers(run, next(each), shape) for run in runs], shape) for name, runs in groups.items()]
+
+
+def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
     """Return the numbers of a run from its shares (S, K)."""
     windowed = windows(share, shape.width)
     smooth = smoothed(share, shape.width, trailing=shape.trailing)[shape.points]
@@ -256,25 +265,18 @@ def numbers_of_run(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbe
     )
 
 
-def numbers_of_group(name: str, runs: Sequence[RunNumbers], channels: Sequence[str]) -> TrainingGroup:
-    """Return a group of runs with their curves together."""
+def _group(name: str, runs: Sequence[RunNumbers], shape: SharedShape) -> TrainingGroup:
     worst = [run.worst_curve for run in runs if run.worst_curve is not None]
-    curves = {channel: _band([run.curves[channel] for run in runs]) for channel in channels}
+    curves = {channel: _band([run.curves[channel] for run in runs]) for channel in shape.channels}
     return TrainingGroup(name, tuple(runs), curves, _band(worst) if worst else None)
 
 
 def _band(curves: Sequence[Series]) -> Band:
     """Return mean, range and standard deviation over the runs that have a point."""
     x = np.array(curves, dtype=float)
-    there = ~np.isnan(x)
-    count = there.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(there, x, 0.0).sum(axis=0) / count
-        std = np.sqrt(np.where(there, (x - mean) ** 2, 0.0).sum(axis=0) / np.where(count > 1, count - 1, np.nan))
-    low, high = (
-        np.where(count > 0, getattr(np.where(there, x, fill), find)(axis=0), np.nan)
-        for fill, find in ((np.inf, "min"), (-np.inf, "max"))
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of points that no run, or only one run, has: they are NaN
+        mean, low, high, std = np.nanmean(x, 0), np.nanmin(x, 0), np.nanmax(x, 0), np.nanstd(x, 0, ddof=1)
     return Band(_series(mean), _series(low), _series(high), _series(std))
 
 

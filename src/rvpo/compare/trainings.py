@@ -2,8 +2,8 @@
 
 A run is one number per measure and channel (:mod:`rvpo.compare.curves`), and the runs are the sample: p is about
 methods, not about checkpoints. It is the p of a permutation test, paired by seed if both groups have the same seeds.
-The reason is bistable runs, which end at 0.98 or at 0.00: t tests assume that runs are normal, a permutation test takes
-them as they are. Its price is that a few runs cannot give a small p. Then the verdict says so, and how many seeds could.
+The reason is bistable runs, which end at 0.98 or at 0.00: t tests assume that runs are normal, a permutation test does
+not. Its price is that a few runs cannot give a small p. Then the verdict says so, and how many seeds could.
 
 Holm's adjustment is over all channels and all compared groups within a measure. The worst channel, which a method
 against neglect is for, is a family of its own.
@@ -20,15 +20,7 @@ from numpy.typing import NDArray
 
 from rvpo import statistics as st
 from rvpo.compare.comparison import MEASURES, RunNumbers, TrainingComparison, TrainingGroup, TrainingRow
-from rvpo.compare.curves import (
-    WINDOW_SHARE,
-    RunCurves,
-    SharedShape,
-    numbers_of_group,
-    numbers_of_run,
-    scales,
-    shares,
-)
+from rvpo.compare.curves import WINDOW_SHARE, RunCurves, SharedShape, numbers_of_groups, scales, shares
 from rvpo.compare.engine import CompareOptions, Sample, baseline_first, judge_samples
 from rvpo.errors import ConfigError, DataError
 
@@ -90,8 +82,7 @@ def compare_trainings(
     names, common = tuple(limits), np.logical_and.reduce(scored)
     points = np.unique(np.linspace(0, len(steps) - 1, CURVE_POINTS).round().astype(int))
     shape = SharedShape(names, common, width, points, trailing)
-    numbers = iter([numbers_of_run(run, x, shape) for run, x in zip(runs, share, strict=True)])
-    made = [numbers_of_group(name, [next(numbers) for _ in group], names) for name, group in groups.items()]
+    made = numbers_of_groups(groups, share, shape)
     channels: list[str | None] = [None] if common.any() else []
     channels += [name for name, anywhere in zip(names, np.logical_or.reduce(scored), strict=True) if anywhere]
     samples = [

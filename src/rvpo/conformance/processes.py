@@ -1,7 +1,7 @@
 """One process against several: each computes the advantages, and all of them are those of a single process.
 
-``compare`` writes the batches to a folder, starts this module once for each process, and gives them a time limit. They
-find each other through a file (gloo), not through a port.
+``compare_processes`` writes the batches to a folder, starts this module once per process, with a time limit. They find
+each other through a file (gloo), not through a port.
 """
 
 from __future__ import annotations
