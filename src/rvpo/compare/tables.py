@@ -52,14 +52,11 @@ def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = Fals
         comparison: result of :func:`rvpo.compare.benchmarks.compare_benchmarks`.
         as_markdown: return Markdown; otherwise text for a terminal.
     """
-    head = ["metric", comparison.baseline, "", "difference", "p", "Holm", "paired on", "verdict"]
-    tables = [
-        (
-            f"{comparison.benchmark}: {name} against {comparison.baseline}",
-            [[*head[:2], name, *head[3:]], *map(_benchmark_cells, rows)],
-        )
-        for name, rows in comparison.rows.items()
-    ]
+    tables = []
+    for name, rows in comparison.rows.items():
+        head = ["metric", comparison.baseline, name, "difference", "p", "Holm", "paired on", "verdict"]
+        title = f"{comparison.benchmark}: {name} against {comparison.baseline}"
+        tables.append((title, [head, *map(_benchmark_cells, rows)]))
     return _text(tables, comparison.notes, as_markdown)
 
 
