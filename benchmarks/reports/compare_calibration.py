@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rvpo.compare.comparison import MEASURES, Comparison
+from rvpo.compare.comparison import MEASURES, TrainingComparison
 from rvpo.compare.curves import RunCurves
-from rvpo.compare.trainings import compare
+from rvpo.compare.trainings import compare_trainings
 from rvpo.text.tables import markdown
 
 STEPS = 60
@@ -105,13 +105,14 @@ def runs_of(rng: np.random.Generator, world: World, runs: int, channels: int) ->
 
 def simulated(
     rng: np.random.Generator, world: World, runs: int, channels: int, unpaired: bool, simulations: int
-) -> list[Comparison]:
+) -> list[TrainingComparison]:
     return [
-        compare(runs_of(rng, world, runs, channels), unpaired=unpaired, resamples=RESAMPLES) for _ in range(simulations)
+        compare_trainings(runs_of(rng, world, runs, channels), unpaired=unpaired, resamples=RESAMPLES)
+        for _ in range(simulations)
     ]
 
 
-def rates(found: Sequence[Comparison], measure: str) -> dict[str, float]:
+def rates(found: Sequence[TrainingComparison], measure: str) -> dict[str, float]:
     """Return the rates of p <= 0.05 in a measure: of a channel, of any channel before and after Holm, of the worst."""
     rows = [[row for row in comparison.rows if row.measure == measure] for comparison in found]
     of_channels = [[row for row in every if row.channel is not None] for every in rows]
@@ -182,7 +183,7 @@ def effects(rng: np.random.Generator, simulations: int) -> None:
     """Coverage where there is a difference: of the means and of Hedges' g, in auc of channel 0."""
     lines = []
     for world in POWER[:4]:
-        many = compare(runs_of(rng, world, TRUTH, 1), unpaired=True, resamples=1)
+        many = compare_trainings(runs_of(rng, world, TRUTH, 1), unpaired=True, resamples=1)
         row = next(row for row in many.rows if row.measure == "auc" and row.channel == "c0")
         truth, delta = row.difference.mean, row.effect.mean
         for runs in RUNS:

@@ -9,7 +9,7 @@ pytest.importorskip("trl")
 
 import rvpo
 from rvpo.conformance import examples
-from rvpo.conformance.processes import compare
+from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.suite import NOT_APPLICABLE, check
 from rvpo.conformance.target import CallError, Spec, Target
 from rvpo.conformance.targets import resolve
@@ -47,7 +47,7 @@ def test_what_trl_does_not_keep(target: Target):
 
 
 def test_two_processes():
-    outcome = compare(resolve(Spec("trl:gdpo")), 2, 180.0)
+    outcome = compare_processes(resolve(Spec("trl:gdpo")), 2, 180.0)
     assert outcome.fault is None
     assert outcome.batches == 2
 

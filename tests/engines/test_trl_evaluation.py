@@ -22,7 +22,7 @@ import torch
 from test_run import metrics, write_inputs
 from tiny_run import make_trainer, parameters, steps, two_processes
 
-from rvpo.compare.benchmarks import compare
+from rvpo.compare.benchmarks import compare_benchmarks
 from rvpo.engines.trl.evaluation import summary, told
 from rvpo.engines.trl.run import train
 from rvpo.errors import ConfigError, EngineError, JudgeError
@@ -95,7 +95,7 @@ def test_start_every_second_step_and_end_are_evaluated(tiny_model_dir: Path, tmp
         if "benchmark/words/different" in entry
     }
     assert logged == {int(step): mean for step, mean in means.items()}
-    comparison = compare([folders[0], folders[2]])  # the folders are runs like any other
+    comparison = compare_benchmarks([folders[0], folders[2]])  # the folders are runs like any other
     assert comparison.rows
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from rvpo.cli.check import check as command
 from rvpo.conformance import show
-from rvpo.conformance.processes import compare
+from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED
 from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, check, examine
 from rvpo.conformance.target import TRAITS, Spec
@@ -646,7 +646,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Callable:
     """Return ``several(name, …)``: what came of two processes."""
     path = tmp_path_factory.mktemp("processes") / "parallel.py"
     path.write_text(PROCESSES)
-    return lambda name, **options: compare(resolve(Spec(f"{path}:{name}")), 2, 120.0, **options)
+    return lambda name, **options: compare_processes(resolve(Spec(f"{path}:{name}")), 2, 120.0, **options)
 
 
 def test_processes_with_their_own_rows(several: Callable):
@@ -673,7 +673,7 @@ def test_processes_that_hang_are_ended(tmp_path: Path, monkeypatch: pytest.Monke
     path.chmod(0o755)
     target = resolve(Spec("rvpo:rvpo"))
     monkeypatch.setattr(sys, "executable", str(path))
-    fault = compare(target, 2, 1.0).fault
+    fault = compare_processes(target, 2, 1.0).fault
     assert fault.what.startswith("process 0 of 2 had not answered after 1 s")
     started = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert len(started) == 2
@@ -697,7 +697,7 @@ def test_a_process_that_dies_says_its_last_words(tmp_path: Path, monkeypatch: py
     path.chmod(0o755)
     target = resolve(Spec("rvpo:rvpo"))
     monkeypatch.setattr(sys, "executable", str(path))
-    assert compare(target, 2, 30.0).fault.what == "process 0 of 2 ended without an answer: no memory"
+    assert compare_processes(target, 2, 30.0).fault.what == "process 0 of 2 ended without an answer: no memory"
 
 
 def test_a_function_without_a_name_cannot_be_found_by_another_process():

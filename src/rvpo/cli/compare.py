@@ -76,15 +76,15 @@ def compare(
     with needs_extra("report", "reports"):
         from rvpo.compare.comparison import MEASURES
         from rvpo.compare.run_groups import find_runs, group_runs
-        from rvpo.compare.tables import text
-        from rvpo.compare.trainings import compare as compared
+        from rvpo.compare.tables import trainings_text
+        from rvpo.compare.trainings import compare_trainings
         from rvpo.text.progress import Progress
 
         columns, between = columns_of(rewards, group, group_size, None, step), bounds_of(steps)
         found = find_runs(runs)
         with Progress("runs", len(found.paths)) as bar:
             groups = group_runs(found, columns, between, bar.advance)
-        comparison = compared(
+        comparison = compare_trainings(
             groups.runs,
             baseline=baseline,
             window=window,
@@ -93,6 +93,6 @@ def compare(
             level=level,
             notes=groups.notes,
         )
-    typer.echo(text(comparison, MEASURES if everything else (measure.value,), channels=everything))
+    typer.echo(trainings_text(comparison, MEASURES if everything else (measure.value,), channels=everything))
     write_json(json_file, comparison.to_json())
-    write_text(markdown_file, text(comparison, MEASURES, as_markdown=True))
+    write_text(markdown_file, trainings_text(comparison, MEASURES, as_markdown=True))

@@ -170,8 +170,8 @@ def toolcall(
     return {"path": data, "layout": layout, "max_prompt_chars": max_prompt_chars, **rows}
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_evals(
     runs: Annotated[
         list[str],
         typer.Argument(
@@ -192,14 +192,16 @@ def compare(
     from rvpo.extras import needs_extra
 
     with needs_extra("eval", "evaluations"):
-        from rvpo.compare.benchmarks import compare as compared
+        from rvpo.compare.benchmarks import compare_benchmarks
+        from rvpo.compare.tables import benchmarks_text
         from rvpo.files import write
 
-        comparison = compared(runs, level=level, smallest=smallest)
-    typer.echo(comparison.to_text())
+        comparison = compare_benchmarks(runs, level=level, smallest=smallest)
+    typer.echo(benchmarks_text(comparison))
     if out is None:
         return
-    text = comparison.to_markdown() if out.suffix == ".md" else json.dumps(comparison.to_json(), indent=1) + "\n"
+    as_json = json.dumps(comparison.to_json(), indent=1) + "\n"
+    text = as_json if out.suffix == ".json" else benchmarks_text(comparison, as_markdown=True)
     try:
         write(out, text)
     except OSError as error:

@@ -27,7 +27,7 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.extras import needs_extra
 
 if TYPE_CHECKING:
-    from rvpo.compare.comparison import Comparison
+    from rvpo.compare.comparison import TrainingComparison
     from rvpo.compare.run_groups import Found
     from rvpo.logs.run import Columns
 
@@ -92,10 +92,10 @@ def report(
                 typer.echo("ended")
 
 
-def _compared(found: Found, columns: Columns) -> Comparison | None:
+def _compared(found: Found, columns: Columns) -> TrainingComparison | None:
     """Compare the runs by method; None where they are of one method or have no step in common."""
     from rvpo.compare.run_groups import group_runs
-    from rvpo.compare.trainings import compare
+    from rvpo.compare.trainings import compare_trainings
 
     if len(found.paths) < 2:
         return None
@@ -103,6 +103,6 @@ def _compared(found: Found, columns: Columns) -> Comparison | None:
     if len(groups.runs) < 2:
         return None
     try:
-        return compare(groups.runs, notes=groups.notes)
+        return compare_trainings(groups.runs, notes=groups.notes)
     except (ConfigError, DataError):
         return None

@@ -1,9 +1,15 @@
-"""Runs next to each other: is one better, or was it luck?
+"""Compares runs: is one method better than another, or was it luck?
 
-::
+One engine, two kinds of input. Each kind reads its runs and makes samples; everything after that is shared::
 
-    trainings.py     training runs by method over seeds: run_groups.py, run_origins.py and curves.py read them
-    benchmarks.py    runs of ``rvpo eval``, paired by item: finished.py reads them
-    rows.py, comparison.py, tables.py    the tests, the result and its tables, for trainings
-    folders.py       ``NAME=FOLDER,FOLDER`` on a command line
+    trainings.py       training runs, grouped by method over seeds -> samples, one per measure and channel
+        run_groups.py, run_origins.py    which runs belong together; the method and the seed of a run
+        curves.py                        the curves of a run, and the few numbers that it comes to
+    benchmarks.py      runs of ``rvpo eval``, paired by item -> samples, one per metric
+        finished.py                      reads the folder of a finished run
+
+    folders.py         parses ``NAME=FOLDER,FOLDER`` on a command line
+    engine.py          options, baseline, Holm's adjustment over families, verdicts
+    comparison.py      the result: rows, groups, notes, JSON
+    tables.py          the result as tables, for a terminal and in Markdown
 """

@@ -1,4 +1,7 @@
-"""What a comparison of training runs is made of; :mod:`rvpo.compare.trainings` makes it."""
+"""The result of a comparison, of training runs or of benchmark runs.
+
+A row is one difference between a group B and the baseline A. Its verdict says what the p value means, in words.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from typing import Any
 from rvpo.statistics import Interval
 
 MEASURES = ("auc", "last", "best", "drop")
-"""What is tested, see :mod:`rvpo.compare.curves`; ``first`` is told only, as training has changed nothing yet."""
+"""Measures that are tested, see :mod:`rvpo.compare.curves`; not ``first``: training has changed nothing yet."""
 
 WORST = "worst channel"
-"""How it is called where channels are; in rows it is None."""
+"""Name of the worst channel where channels have names; in rows it is None."""
 
 Series = tuple[float | None, ...]
-"""P points of a curve; None where nothing was scored."""
+"""Points of a curve; None where nothing was scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,17 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class RunNumbers:
-    """One run.
+    """The numbers of one training run. Values are None if they were not scored.
 
     Attributes:
-        name: of its folder.
-        path: of its logs.
-        seed: of the training; None where nothing tells it.
-        steps: how many it has, of which the comparison may use fewer.
-        measures: channel -> first, best, last, auc and drop; None where it was not scored, here and below.
-        worst: the same of the worst channel; None where the runs share no channel.
-        curves: channel -> P smoothed shares.
-        worst_curve: the same of the worst channel.
+        name: name of the run's folder.
+        path: path of the logs.
+        seed: random seed of the training; None if unknown.
+        steps: number of logged steps; the comparison may use fewer.
+        measures: channel -> first, best, last, auc and drop.
+        worst: these measures for the worst channel; None if the runs share no channel.
+        curves: channel -> smoothed shares.
+        worst_curve: smoothed shares of the worst channel.
     """
 
     name: str
@@ -53,13 +56,13 @@ class RunNumbers:
     worst_curve: Series | None
 
     def of(self, channel: str | None) -> Mapping[str, float | None]:
-        """Return the measures of a channel, of the worst one for None."""
+        """Return the measures of a channel; None is the worst channel."""
         return (self.worst or {}) if channel is None else self.measures[channel]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Runs of one method: its name, the runs, and their curves together, by channel and of the worst channel."""
+class TrainingGroup:
+    """Runs of one method: the name, the runs, and their curves together, by channel and of the worst channel."""
 
     name: str
     runs: tuple[RunNumbers, ...]
@@ -67,7 +70,7 @@ class Group:
     worst_curve: Band | None
 
     def bands(self) -> dict[str, Band]:
-        """Return the curves by channel, that of the worst channel under ``WORST`` and first."""
+        """Return the curves by channel, that of the worst channel first, as ``WORST``."""
         return ({} if self.worst_curve is None else {WORST: self.worst_curve}) | dict(self.curves)
 
     def values(self, channel: str | None, measure: str) -> list[float]:
@@ -77,21 +80,21 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One measure of one channel: a group B against the baseline A.
+class TrainingRow:
+    """One measure of one channel.
 
     Attributes:
         group: name of B.
         measure: one of ``MEASURES``.
-        channel: its name; None for the worst channel.
-        a: of those of A's runs that have it, in order; where paired, by seed.
-        b: of B's.
-        difference: of the means, B - A; its ``items`` are runs, or pairs.
+        channel: name of the channel; None for the worst channel.
+        a: values of those runs of A that have the measure; if paired, in order of their seeds.
+        b: values of B's runs.
+        difference: difference of the means, B - A; its ``items`` are runs, or pairs.
         effect: Hedges' g.
-        test: ``"paired"``, ``"unpaired"``, or ``""`` where a side has fewer than two runs.
-        p: of B = A, two-sided.
-        adjusted: ``p`` by Holm, over channels and groups within the measure; the worst channel is a family of its own.
-        smallest: the smallest p that so many runs can give.
+        test: ``"paired"`` or ``"unpaired"``; ``""`` if a side has fewer than two runs.
+        p: p value of "B = A", two-sided.
+        adjusted: ``p`` by Holm over all channels and groups within the measure; the worst channel is its own family.
+        smallest: smallest p that so many runs can give.
         verdict: in words.
     """
 
@@ -110,22 +113,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """What :func:`rvpo.compare.trainings.compare` found. P points of curves.
+class TrainingComparison:
+    """Result of :func:`rvpo.compare.trainings.compare_trainings`.
 
     Attributes:
         baseline: name of A.
-        level: of the intervals; 1 - level is that of the tests.
-        window: steps that first, best and last are means of, and curves are smoothed by.
-        first: step that is compared first.
-        last: step that is compared last.
-        count: how many steps are compared.
-        steps: P of these, at which curves are given.
-        scales: channel -> the rewards that count as 0 and 1; the channels of everything else.
-        worst_of: channels that the worst one is looked for in: those that all runs have.
-        groups: the baseline first.
-        rows: by measure and group, the worst channel first.
-        notes: what a reader has to know.
+        level: level of the intervals; the level of the tests is 1 - level.
+        window: number of steps that first, best and last are means of, and that curves are smoothed over.
+        first: first step that is compared.
+        last: last step that is compared.
+        count: number of steps that are compared.
+        steps: those of these steps at which curves have points.
+        scales: channel -> the rewards that count as 0 and 1; its keys are the channels of everything else.
+        worst_of: channels that all runs have; the worst channel is one of them.
+        groups: groups of runs, the baseline first.
+        rows: rows by measure and group, the worst channel first.
+        notes: sentences that a reader needs to know.
     """
 
     baseline: str
@@ -137,10 +140,68 @@ class Comparison:
     steps: tuple[int, ...]
     scales: Mapping[str, tuple[float, float]]
     worst_of: tuple[str, ...]
-    groups: tuple[Group, ...]
-    rows: tuple[Row, ...]
+    groups: tuple[TrainingGroup, ...]
+    rows: tuple[TrainingRow, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return {"schema": "rvpo.comparison/1", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """One metric.
+
+    Attributes:
+        metric: name of the metric.
+        a: mean of A over the paired items; None if no item is paired, of all items or of a category with weights.
+        b: mean of B.
+        a_runs: mean of each run of A over the paired items.
+        b_runs: mean of each run of B.
+        difference: difference B - A.
+        asked: number of items that have this metric in any of the runs; ``difference.items`` of them are paired.
+        test: ``"mcnemar"``, ``"sign_flip"`` or ``"over_seeds"``; ``""`` if no item is paired.
+        p: p value of "B = A", two-sided; None if no item is paired.
+        adjusted: ``p`` by Holm over all groups and the family: the primary metric, a ``family:``, or the rest.
+        verdict: in words.
+    """
+
+    metric: str
+    a: Interval
+    b: Interval
+    a_runs: tuple[float, ...]
+    b_runs: tuple[float, ...]
+    difference: Interval
+    asked: int
+    test: str = ""
+    p: float | None = None
+    adjusted: float | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkComparison:
+    """Result of :func:`rvpo.compare.benchmarks.compare_benchmarks`.
+
+    Attributes:
+        benchmark: name of the benchmark of all runs.
+        primary: its main metric, which is the first row.
+        level: level of the intervals; the level of the tests is 1 - level.
+        baseline: name of A.
+        folders: name -> folders of its runs.
+        rows: name of each other group -> its metrics.
+        notes: sentences that a reader needs to know.
+    """
+
+    benchmark: str
+    primary: str
+    level: float
+    baseline: str
+    folders: Mapping[str, tuple[str, ...]]
+    rows: Mapping[str, tuple[BenchmarkRow, ...]]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return asdict(self)

@@ -1,54 +1,55 @@
-"""How far every channel of a run got, step by step, and the few numbers that a curve comes to.
+"""Curves of a run: the share that each channel attained, step by step, and the few numbers that a curve comes to.
 
-T steps, K channels, a window of w steps::
+S steps, K channels, a window of w steps::
 
     share          (mean reward of a step - lowest) / (highest - lowest), in [0, 1]
-    window         mean of w consecutive steps, T - w + 1 of them
+    window         mean of w consecutive steps, S - w + 1 of them
     first, last    the first window and the last
     best           the highest window
-    drop           best - last: what was lost again, >= 0, by chance too
+    drop           best - last: what was lost again; >= 0, also by chance
     auc            mean over all steps
     worst channel  in each window the channel with the lowest share; its auc is the mean over windows
 
 Best and last are means over a window because single steps are noise, of which a maximum picks the luckiest. The lowest
-channel is looked for in windows for the same reason. What was not scored is left out and never 0.
+channel is looked for in windows for the same reason. Missing values are left out; they are never 0.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rvpo.compare.comparison import Band, RunNumbers, Series, TrainingGroup
 from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
 from rvpo.errors import DataError
 from rvpo.logs.run import Batch, Run
+from rvpo.statistics import Array
 
-Array = NDArray[np.float64]
-
-WINDOW = 0.05
+WINDOW_SHARE = 0.05
 """Default width of a window, as a share of the steps."""
 
 
 @dataclass(frozen=True)
 class RunCurves:
-    """What a run attained: T steps, K channels.
+    """Mean rewards of a run: S steps, K channels.
 
     Attributes:
-        path: of its logs.
-        name: of the run.
-        channels: K names.
-        steps: (T,) int64, ascending.
-        mean: (T, K) mean reward of a step, NaN where none was scored.
+        path: path of the logs.
+        name: name of the run.
+        channels: K names of channels.
+        steps: (S,) int64, ascending.
+        mean: (S, K) mean reward of a step, NaN if none was scored.
         seen: channel -> lowest and highest reward of any completion; channels that were never scored are absent.
-        ranges: channel -> declared lowest and highest reward; those of which nobody did are absent.
-        seed: of the training; None where nothing tells it.
-        configs: how the run aggregated at its first and its last step; None where the logs do not say.
-        notes: of how the logs were understood.
+        ranges: channel -> declared lowest and highest reward; channels without a declared range are absent.
+        seed: random seed of the training; None if unknown.
+        configs: how the run aggregated at its first and its last step; None if the logs do not say.
+        notes: notes on how the logs were read.
     """
 
     path: str
@@ -67,8 +68,8 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
     """Read a run batch by batch.
 
     Args:
-        run: from :func:`rvpo.logs.open.open_run`.
-        progress: called with the number of steps that were read.
+        run: run from :func:`rvpo.logs.open.open_run`.
+        progress: function that is called with the number of steps that were read.
 
     Raises:
         DataError: a file is damaged, or nothing was scored.
@@ -116,11 +117,11 @@ def _scored(batch: Batch) -> tuple[NDArray[np.int64], Array]:
 
 
 def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:
-    """Return channel -> what counts as 0 and as 1 for all runs together, and notes on how that came about.
+    """Return channel -> rewards that count as 0 and as 1 in all runs, and notes on how they were determined.
 
-    It is the declared range; where nobody declared one, the lowest and the highest reward of any completion of any run;
-    and where this is one and the same, [0, 1], as far as it lies therein. A declared range is widened to what was seen.
-    Channels that are left have no scale.
+    The scale is the declared range. Without one, it is the lowest and the highest reward of any completion of any run.
+    If these are equal, it is [0, 1], provided that they lie in it. A declared range is widened to what was seen. Other
+    channels have no scale.
     """
     found: dict[str, Range] = {}
     notes: list[str] = []
@@ -156,15 +157,15 @@ def _told(ranges: Sequence[Range]) -> str:
 
 
 def shares(run: RunCurves, limits: Mapping[str, Range], steps: NDArray[np.int64]) -> Array:
-    """Return the share that each of the channels in ``limits`` attained at some steps of a run.
+    """Return the shares that the channels in ``limits`` attained at some steps of a run.
 
     Args:
-        run: that has all ``steps``.
+        run: run that has all ``steps``.
         limits: channel -> lowest and highest reward, K' of them.
-        steps: (T',) ascending.
+        steps: (S',) steps, ascending.
 
     Returns:
-        (T', K'), NaN where nothing was scored, or the run has no such channel.
+        (S', K'), NaN if nothing was scored, or if the run lacks the channel.
     """
     rows = run.mean[np.searchsorted(run.steps, steps)]
     place = {name: j for j, name in enumerate(run.channels)}
@@ -176,23 +177,23 @@ def shares(run: RunCurves, limits: Mapping[str, Range], steps: NDArray[np.int64]
 
 
 def windows(values: Array, width: int) -> Array:
-    """Return the mean of every ``width`` consecutive steps, (T, …) -> (T - width + 1, …); NaN is left out."""
+    """Return the mean of every ``width`` consecutive steps, (S, …) -> (S - width + 1, …); NaN is left out."""
     return _means(values, np.arange(len(values) - width + 1), width)
 
 
 def smoothed(values: Array, width: int, *, trailing: bool = False) -> Array:
-    """Return a moving average, (T, …) -> (T, …), over fewer steps at the ends; NaN is left out.
+    """Return a moving average, (S, …) -> (S, …), over fewer steps at the ends; NaN is left out.
 
     Args:
-        values: T steps.
-        width: of the window; one that is even reaches a step further back than ahead.
-        trailing: whether it ends at the step; else the step is in its middle.
+        values: (S, …) one value per step.
+        width: number of steps of the window; an even window reaches one step further back than ahead.
+        trailing: whether the window ends at the step; otherwise the step is in its middle.
     """
     return _means(values, np.arange(len(values)) - (width - 1 if trailing else width // 2), width)
 
 
 def _means(values: Array, starts: NDArray[np.int64], width: int) -> Array:
-    """Return the mean of ``width`` steps from each start, as far as these exist; NaN where none is scored."""
+    """Return the mean of ``width`` steps from each start, as far as these exist; NaN if none is scored."""
     ends = np.clip(starts + width, 0, len(values))
     starts = np.clip(starts, 0, len(values))
     there = ~np.isnan(values)
@@ -206,19 +207,83 @@ def _means(values: Array, starts: NDArray[np.int64], width: int) -> Array:
 
 
 def lowest(values: Array) -> Array:
-    """Return the lowest channel of each row, (T, K) -> (T,); NaN where a row has none."""
+    """Return the lowest channel of each row, (S, K) -> (S,); NaN if a row has none."""
     found: Array = np.where(np.isnan(values), math.inf, values).min(axis=1, initial=math.inf)
     return np.where(np.isinf(found), math.nan, found)
 
 
 def measures(windowed: Array, every: Array) -> dict[str, float]:
-    """Return what a curve comes to; see the module's text. NaN where it was not scored.
+    """Return the measures of a curve, see the module; NaN if it was not scored.
 
     Args:
-        windowed: (W,) means of windows.
-        every: (T,) what the auc is the mean of.
+        windowed: (windows,) means of windows.
+        every: (S,) values that the auc is the mean of.
     """
     known, scored = windowed[~np.isnan(windowed)], every[~np.isnan(every)]
     best, last = float(known.max()) if len(known) else math.nan, float(windowed[-1])
     auc = float(scored.mean()) if len(scored) else math.nan
     return {"first": float(windowed[0]), "best": best, "last": last, "auc": auc, "drop": best - last}
+
+
+# --- numbers of a run and of a group -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SharedShape:
+    """What all runs have in common: K channels, which of them all runs have, the window, and the points of curves."""
+
+    channels: tuple[str, ...]
+    common: NDArray[np.bool_]
+    width: int
+    points: NDArray[np.int64]
+    trailing: bool
+
+
+def numbers_of_groups(
+    groups: Mapping[str, Sequence[RunCurves]], share: Sequence[Array], shape: SharedShape
+) -> list[TrainingGroup]:
+    """Return the groups in numbers; ``share`` holds the shares (S, K) of each run, in order."""
+    each = iter(share)
+    return [_group(name, [_numbers(run, next(each), shape) for run in runs], shape) for name, runs in groups.items()]
+
+
+def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
+    """Return the numbers of a run from its shares (S, K)."""
+    windowed = windows(share, shape.width)
+    smooth = smoothed(share, shape.width, trailing=shape.trailing)[shape.points]
+    worst = lowest(windowed[:, shape.common])
+    any_common = bool(shape.common.any())
+    return RunNumbers(
+        name=run.name,
+        path=run.path,
+        seed=run.seed,
+        steps=len(run.steps),
+        measures={name: _or_none(measures(windowed[:, j], share[:, j])) for j, name in enumerate(shape.channels)},
+        worst=_or_none(measures(worst, worst)) if any_common else None,
+        curves={name: _series(smooth[:, j]) for j, name in enumerate(shape.channels)},
+        worst_curve=_series(lowest(smooth[:, shape.common])) if any_common else None,
+    )
+
+
+def _group(name: str, runs: Sequence[RunNumbers], shape: SharedShape) -> TrainingGroup:
+    worst = [run.worst_curve for run in runs if run.worst_curve is not None]
+    curves = {channel: _band([run.curves[channel] for run in runs]) for channel in shape.channels}
+    return TrainingGroup(name, tuple(runs), curves, _band(worst) if worst else None)
+
+
+def _band(curves: Sequence[Series]) -> Band:
+    """Return mean, range and standard deviation over the runs that have a point."""
+    x = np.array(curves, dtype=float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of points that no run, or only one run, has: they are NaN
+        mean, low, high, std = np.nanmean(x, 0), np.nanmin(x, 0), np.nanmax(x, 0), np.nanstd(x, 0, ddof=1)
+    return Band(_series(mean), _series(low), _series(high), _series(std))
+
+
+def _series(values: Array) -> Series:
+    told = values.round(6).tolist()
+    return tuple(None if value != value else value for value in told) if np.isnan(values).any() else tuple(told)
+
+
+def _or_none(found: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else value for name, value in found.items()}

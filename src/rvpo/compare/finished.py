@@ -1,4 +1,4 @@
-"""Finished runs, as they are read back from their folders to be compared."""
+"""Reads finished runs of ``rvpo eval`` from their folders."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """What ``rvpo eval`` left in a folder.
+    """A run that ``rvpo eval`` has finished.
 
     Attributes:
-        folder: of the run.
-        benchmark: its name.
+        folder: folder of the run.
+        benchmark: name of the benchmark.
         primary: the benchmark's main metric.
         model: name of the model.
-        weights: digest of its weights, None where the run has none.
-        settings: of the benchmark.
+        weights: digest of the model's weights; None if unknown.
+        settings: settings of the benchmark.
         generation: how replies were generated.
         metrics: name -> scores.
-        categories: id -> kind, "" where the items have none.
+        categories: id -> category; "" for items without one.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class FinishedRun:
     categories: Mapping[str, str]
 
 
-def read_run(folder: Path) -> FinishedRun:
+def read_finished(folder: Path) -> FinishedRun:
     """Read a run's folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What stands on a command line for runs to compare: ``FOLDER``, ``NAME=FOLDER`` and ``NAME=FOLDER,FOLDER,…``."""
+"""Parses what a command line names as runs: ``FOLDER``, ``NAME=FOLDER`` and ``NAME=FOLDER,FOLDER,…``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from rvpo.errors import ConfigError
 
 
 def named_folders(text: str | Path) -> tuple[str | None, list[Path]]:
-    """Return the name, None where there is none, and the folders.
+    """Return the name, None without one, and the folders.
 
     Raises:
-        ConfigError: one of several folders is empty, as in ``NAME=a,``.
+        ConfigError: the name is empty, or one of several folders is, as in ``NAME=a,``.
     """
     name, equals, folders = str(text).partition("=")
-    if Path(text).exists() or not equals:  # a folder's own name may hold "="
+    if Path(text).exists() or not equals:  # the name of a folder may contain "="
         return None, [Path(text)]
+    if not name:
+        raise ConfigError(f"{text!r} has no name before =, allowed is NAME=FOLDER: give one")
     parts = folders.split(",")
     if "" in parts:
         raise ConfigError(
@@ -26,7 +28,7 @@ def named_folders(text: str | Path) -> tuple[str | None, list[Path]]:
 
 
 def require_once(paths: Sequence[Path]) -> None:
-    """Refuse folders that are given twice, also by different names.
+    """Refuse folders that are given twice, also under different names.
 
     Raises:
         ConfigError: one is.

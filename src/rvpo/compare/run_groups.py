@@ -16,7 +16,7 @@ from typing import Any
 
 from rvpo.compare.curves import RunCurves
 from rvpo.compare.folders import named_folders, require_once
-from rvpo.compare.run_origins import Between, Origin, read_run
+from rvpo.compare.run_origins import Between, Origin, read_training
 from rvpo.errors import ConfigError
 from rvpo.files import difference
 from rvpo.logs import read_channels as channel_tables
@@ -29,7 +29,7 @@ _DEPTH = 2  # how far below a sweep's folder runs are looked for: gdpo/0, gdpo/1
 
 
 @dataclass(frozen=True)
-class Groups:
+class RunGroups:
     """Runs by method.
 
     Attributes:
@@ -69,8 +69,6 @@ def find_runs(arguments: Sequence[str | Path]) -> Found:
     notes: list[str] = []
     for argument in arguments:
         name, paths = named_folders(argument)
-        if name == "":
-            raise ConfigError(f"{argument!r} has no name before =, allowed is NAME=FOLDER: give one")
         found += [(name, run) for path in paths for run in _runs(path, notes)]
     require_once([path for _, path in found])
     return Found(found, tuple(notes))
@@ -81,7 +79,7 @@ def group_runs(
     columns: Columns | None = None,
     between: Between = (None, None),
     progress: Callable[[int], None] | None = None,
-) -> Groups:
+) -> RunGroups:
     """Read runs and group them by method.
 
     Args:
@@ -96,7 +94,7 @@ def group_runs(
     """
     groups: dict[str, _Group] = {}
     for name, path in found.paths:
-        run, origin = read_run(path, columns, between)
+        run, origin = read_training(path, columns, between)
         group = groups.setdefault(f"={name}" if name is not None else origin.key, _Group(name))
         group.runs.append(run)
         group.origins.append(origin)
@@ -105,7 +103,7 @@ def group_runs(
     names = _names(list(groups.values()))
     differing = (note for name, group in zip(names, groups.values(), strict=True) for note in _differing(name, group))
     ordered = (sorted(group.runs, key=lambda run: (run.seed is None, run.seed or 0)) for group in groups.values())
-    return Groups(dict(zip(names, ordered, strict=True)), (*found.notes, *differing))
+    return RunGroups(dict(zip(names, ordered, strict=True)), (*found.notes, *differing))
 
 
 # --- folders -----------------------------------------------------------------------------------------------------

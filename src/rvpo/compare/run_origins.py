@@ -52,7 +52,7 @@ class Origin:
         return digest([self.method, self.stem] if self.settings is None else ["recipe", self.settings])
 
 
-def read_run(path: Path, columns: Columns | None, between: Between = (None, None)) -> tuple[RunCurves, Origin]:
+def read_training(path: Path, columns: Columns | None, between: Between = (None, None)) -> tuple[RunCurves, Origin]:
     """Read a run from its first to its last step of interest, and what tells which method and seed it is.
 
     Raises:

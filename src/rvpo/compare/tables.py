@@ -1,43 +1,89 @@
-"""A comparison of training runs as tables: for a terminal, and in Markdown."""
+"""A comparison as text: tables and notes, for a terminal or in Markdown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import fill
 
-from rvpo.compare.comparison import WORST, Comparison, Group, Row
+from rvpo.compare.comparison import (
+    WORST,
+    BenchmarkComparison,
+    BenchmarkRow,
+    TrainingComparison,
+    TrainingGroup,
+    TrainingRow,
+)
 from rvpo.statistics import Interval
-from rvpo.text.tables import Table, aligned, markdown, told_p
+from rvpo.text.tables import aligned, markdown, told_p
 
 _NUMBERS = ("first", "best", "last", "auc", "drop")
 _FEW = 8  # runs that are shown one by one
+_WIDTH = 118  # of a line in a terminal
 
 
-def text(comparison: Comparison, measures: Sequence[str], *, channels: bool = True, as_markdown: bool = False) -> str:
-    """Return what a comparison found: the groups in numbers, the tests, and the notes.
+def trainings_text(
+    comparison: TrainingComparison, measures: Sequence[str], *, channels: bool = True, as_markdown: bool = False
+) -> str:
+    """Return a comparison of training runs as text: the groups in numbers, the tests, and the notes.
 
     Args:
-        comparison: from :func:`rvpo.compare.trainings.compare`.
-        measures: whose tests are shown.
-        channels: show the numbers of all channels; else of the worst one alone.
-        as_markdown: in Markdown; else for a terminal.
+        comparison: result of :func:`rvpo.compare.trainings.compare_trainings`.
+        measures: measures whose tests are shown.
+        channels: show the numbers of all channels; otherwise of the worst channel alone.
+        as_markdown: return Markdown; otherwise text for a terminal.
     """
-    lines: Callable[[Table], list[str]] = markdown if as_markdown else aligned
-    head, bullet = ("### ", "- ") if as_markdown else ("", "* ")
     shown: list[str | None] = [None] if comparison.worst_of else []
     if channels or not shown:
         shown += comparison.scales
+    tables = [(f"{_name(channel)}: mean over runs", _numbers(comparison, channel, measures[0])) for channel in shown]
+    tables += [
+        (f"{measure}: {group.name} against {comparison.baseline}", table_of_tests(comparison, measure, group.name))
+        for measure in measures
+        for group in comparison.groups[1:]
+    ]
+    return _text(tables, comparison.notes, as_markdown)
+
+
+def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = False) -> str:
+    """Return a comparison of benchmark runs as text: one table per group, and the notes.
+
+    Args:
+        comparison: result of :func:`rvpo.compare.benchmarks.compare_benchmarks`.
+        as_markdown: return Markdown; otherwise text for a terminal.
+    """
+    tables = []
+    for name, rows in comparison.rows.items():
+        head = ["metric", comparison.baseline, name, "difference", "p", "Holm", "paired on", "verdict"]
+        title = f"{comparison.benchmark}: {name} against {comparison.baseline}"
+        tables.append((title, [head, *map(_benchmark_cells, rows)]))
+    return _text(tables, comparison.notes, as_markdown)
+
+
+def table_of_tests(comparison: TrainingComparison, measure: str, group: str | None = None) -> list[list[str]]:
+    """Return the tests of a measure as a table, the head first: of one group against the baseline, or of all groups."""
+    rows = [row for row in comparison.rows if row.measure == measure and group in (None, row.group)]
+    if group is None:
+        head = ["group", "channel", "baseline", "mean", "difference", "p", "Holm", "g", "verdict"]
+        return [head, *([row.group, *_training_cells(row)] for row in rows)]
+    head = ["channel", comparison.baseline, group, "difference", "p", "Holm", "g", "verdict"]
+    return [head, *map(_training_cells, rows)]
+
+
+def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], as_markdown: bool) -> str:
+    """Return titles, tables and notes as text; lines are wrapped for a terminal."""
+    lines, head, bullet = (markdown, "### ", "- ") if as_markdown else (aligned, "", "* ")
     out: list[str] = []
-    for channel in shown:
-        out += [f"{head}{_name(channel)}: mean over runs", "", *lines(_numbers(comparison, channel, measures[0])), ""]
-    for measure in measures:
-        for group in comparison.groups[1:]:
-            table, reasons = _short(tests(comparison, measure, group.name))
-            out += [f"{head}{measure}: {group.name} against {comparison.baseline}", "", *lines(table), ""]
-            out += [*(bullet + fill(f"cannot tell: {reason}", 118, subsequent_indent="  ") for reason in reasons), ""]
-    notes = comparison.notes if as_markdown else [fill(note, 118, subsequent_indent="  ") for note in comparison.notes]
-    return "\n".join([*out, *(bullet + note for note in notes)]) + "\n"
+    for title, table in tables:
+        short, reasons = _short(table)
+        out += [head + title, "", *lines(short), ""]
+        out += [*(bullet + _wrapped(f"cannot tell: {reason}") for reason in reasons), ""] if reasons else []
+    return "\n".join([*out, *(bullet + (note if as_markdown else _wrapped(note)) for note in notes)]) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    """Wrap a note; names and paths stay whole, so that they can be copied."""
+    return fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _short(table: list[list[str]]) -> tuple[list[list[str]], list[str]]:
@@ -54,22 +100,8 @@ def _short(table: list[list[str]]) -> tuple[list[list[str]], list[str]]:
     return lines, list(reasons)
 
 
-def tests(comparison: Comparison, measure: str, group: str | None = None) -> list[list[str]]:  # noqa: PT028 - no test
-    """Return the tests of a measure as a table, the head first: of one group against the baseline, or of all groups."""
-    rows = [row for row in comparison.rows if row.measure == measure and group in (None, row.group)]
-    if group is None:
-        head = ["group", "channel", "baseline", "mean", "difference", "p", "Holm", "g", "verdict"]
-        return [head, *([row.group, *_cells(row)] for row in rows)]
-    head = ["channel", comparison.baseline, group, "difference", "p", "Holm", "g", "verdict"]
-    return [head, *map(_cells, rows)]
-
-
-def _name(channel: str | None) -> str:
-    return WORST if channel is None else channel
-
-
-def _numbers(comparison: Comparison, channel: str | None, measure: str) -> Table:
-    """Return a line a group: the means of its runs, and the runs one by one in a measure."""
+def _numbers(comparison: TrainingComparison, channel: str | None, measure: str) -> list[list[str]]:
+    """Return one line per group: the means of its runs, and one measure of each run."""
     table = [["group", "runs", *_NUMBERS, f"{measure} of each run"]]
     for group in comparison.groups:
         means = [_mean(group.values(channel, name)) for name in _NUMBERS]
@@ -78,11 +110,7 @@ def _numbers(comparison: Comparison, channel: str | None, measure: str) -> Table
     return table
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.3f}" if values else "-"
-
-
-def _each(group: Group, channel: str | None, measure: str) -> str:
+def _each(group: TrainingGroup, channel: str | None, measure: str) -> str:
     values = group.values(channel, measure)
     if not values:
         return "missing"
@@ -90,23 +118,33 @@ def _each(group: Group, channel: str | None, measure: str) -> str:
     return " ".join(told) if len(told) <= _FEW else f"{min(values):.2f} to {max(values):.2f}"
 
 
-def _cells(row: Row) -> list[str]:
-    return [
-        _name(row.channel),
-        _mean(row.a),
-        _mean(row.b),
-        _interval(row.difference, 3),
-        told_p(row.p),
-        told_p(row.adjusted),
-        _interval(row.effect, 1),
-        row.verdict,
-    ]
+def _training_cells(row: TrainingRow) -> list[str]:
+    means = [_name(row.channel), _mean(row.a), _mean(row.b), _interval(row.difference)]
+    return [*means, told_p(row.p), told_p(row.adjusted), _interval(row.effect, 1), row.verdict]
 
 
-def _interval(interval: Interval, digits: int) -> str:
+def _benchmark_cells(row: BenchmarkRow) -> list[str]:
+    means = [f"{_interval(mean, sign='')}{_runs(runs)}" for mean, runs in ((row.a, row.a_runs), (row.b, row.b_runs))]
+    items = f"{row.difference.items:,} of {row.asked:,}"
+    return [row.metric, *means, _interval(row.difference), told_p(row.p), told_p(row.adjusted), items, row.verdict]
+
+
+def _name(channel: str | None) -> str:
+    return WORST if channel is None else channel
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.3f}" if values else "-"
+
+
+def _runs(means: Sequence[float]) -> str:
+    return f" ({', '.join(f'{mean:.3f}' for mean in means)})" if len(means) > 1 else ""
+
+
+def _interval(interval: Interval, digits: int = 3, sign: str = "+") -> str:
     if interval.mean is None:
         return "-"
-    text = f"{interval.mean:+.{digits}f}"
+    text = f"{interval.mean:{sign}.{digits}f}"
     if interval.low is not None and interval.high is not None:
-        text += f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+        text += f" [{interval.low:{sign}.{digits}f}, {interval.high:{sign}.{digits}f}]"
     return text

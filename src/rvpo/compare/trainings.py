@@ -1,34 +1,40 @@
-"""Training runs beside each other, grouped by method over seeds: is one better on a channel, or was it luck?
+"""Training runs next to each other, grouped by method over seeds: is one better on a channel, or was it luck?
 
-A run is one number a measure and channel (:mod:`rvpo.compare.curves`), and the runs are the sample: p speaks of
-methods, not of checkpoints. It is that of a permutation test, paired by seed where both groups have the same seeds.
-Bistable runs, which end at 0.98 or at 0.00, are why: t tests take runs for normal, a permutation test takes them as
-they are. Its price is that a few runs cannot give a small p, and then the verdict says so and how many seeds could.
+A run is one number per measure and channel (:mod:`rvpo.compare.curves`), and the runs are the sample: p is about
+methods, not about checkpoints. It is the p of a permutation test, paired by seed if both groups have the same seeds.
+The reason is bistable runs, which end at 0.98 or at 0.00: t tests assume that runs are normal, a permutation test does
+not. Its price is that a few runs cannot give a small p. Then the verdict says so, and how many seeds could.
 
-Holm's adjustment is over all channels and all compared groups within a measure; the worst channel, which is what a
-method against neglect is for, is a family of its own.
+Holm's adjustment is over all channels and all compared groups within a measure. The worst channel, which a method
+against neglect is for, is a family of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rvpo import statistics as st
-from rvpo.compare import rows as compare_rows
-from rvpo.compare.comparison import Band, Comparison, Group, Row, RunNumbers, Series
-from rvpo.compare.curves import WINDOW, Array, RunCurves, lowest, measures, scales, shares, smoothed, windows
-from rvpo.compare.rows import Options
+from rvpo.compare.comparison import MEASURES, RunNumbers, TrainingComparison, TrainingGroup, TrainingRow
+from rvpo.compare.curves import WINDOW_SHARE, RunCurves, SharedShape, numbers_of_groups, scales, shares
+from rvpo.compare.engine import CompareOptions, Sample, baseline_first, judge_samples
 from rvpo.errors import ConfigError, DataError
 
-POINTS = 200
-"""Of a curve, at most; it is smoothed, so that little is lost between them."""
+CURVE_POINTS = 200
+"""Most points of a curve. Curves are smoothed, so that little is lost between points."""
+
+PAIRED_LEVEL = 0.05
+"""Pairs that cannot reach this level are not paired, if as many runs can reach it unpaired."""
+
+MOST_SEEDS = 100
+"""If more seeds than this would be needed, the verdict does not say how many."""
 
 
-def compare(
+def compare_trainings(
     groups: Mapping[str, Sequence[RunCurves]],
     *,
     baseline: str | None = None,
@@ -39,27 +45,32 @@ def compare(
     resamples: int = st.RESAMPLES,
     seed: int = 0,
     notes: Sequence[str] = (),
-) -> Comparison:
-    """Compare groups of runs with one of them.
+) -> TrainingComparison:
+    """Compare groups of training runs with one of them.
 
     Args:
-        groups: name -> runs, each with another seed; of :func:`~rvpo.compare.run_groups.group_runs`.
+        groups: name -> runs, each with another seed; from :func:`~rvpo.compare.run_groups.group_runs`.
         baseline: name of the group that the others are compared with; None: the first.
-        window: steps that first, best and last are means of, and curves are smoothed by; None: 5% of the steps.
-        trailing: smooth curves by the steps before; else by those around. Measures do not depend on it.
-        unpaired: do not pair by seed where both groups have the same seeds.
-        level: of the intervals; differences are told at 1 - level.
-        resamples: random assignments, where there are too many to try all.
-        seed: of these.
-        notes: on how the runs were found.
+        window: number of steps that first, best and last are means of, and that curves are smoothed over; None: 5% of
+            the steps.
+        trailing: smooth curves over the steps before; otherwise over those around. Measures do not depend on it.
+        unpaired: do not pair by seed, even if both groups have the same seeds.
+        level: level of the intervals; the level of the tests is 1 - level.
+        resamples: number of random assignments, if there are too many to try all.
+        seed: random seed of these.
+        notes: notes on how the runs were found.
 
     Raises:
-        ConfigError: fewer than two groups, no such baseline, or a level or window that cannot be.
-        DataError: the runs have no step in common, or no channel of which a share can be told.
+        ConfigError: there are fewer than two groups, the baseline does not exist, or level or window is out of range.
+        DataError: the runs have no step in common, or no channel whose share can be computed.
     """
-    groups = _baseline_first(groups, baseline)
-    if not 0 < level < 1:
-        raise ConfigError(f"level is {level!r}, allowed is 0 < level < 1, such as 0.95")
+    groups = baseline_first(
+        groups,
+        baseline,
+        found=f"{len(groups)} group of runs ({', '.join(groups)})",
+        next_step="name runs of another method, or tell groups apart with NAME=FOLDER,FOLDER",
+    )
+    options = CompareOptions(level, resamples, seed)
     runs = [run for group in groups.values() for run in group]
     steps = _common_steps(runs)
     width = _width(window, len(steps))
@@ -67,25 +78,28 @@ def compare(
     if not limits:
         raise DataError(f"no channel can be compared, allowed is one whose rewards differ: {'; '.join(of_scales)}")
     share = [shares(run, limits, steps) for run in runs]
-    scored: NDArray[np.bool_] = np.array([~np.isnan(x).all(axis=0) for x in share])  # (runs, channels)
+    scored: NDArray[np.bool_] = np.array([~np.isnan(x).all(axis=0) for x in share])  # (runs, K)
     names, common = tuple(limits), np.logical_and.reduce(scored)
-    shape = _Shape(
-        names, common, width, np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int)), trailing
-    )
-    told = iter([_numbers(run, x, shape) for run, x in zip(runs, share, strict=True)])
-    made = [_group(name, [next(told) for _ in group], names) for name, group in groups.items()]
+    points = np.unique(np.linspace(0, len(steps) - 1, CURVE_POINTS).round().astype(int))
+    shape = SharedShape(names, common, width, points, trailing)
+    made = numbers_of_groups(groups, share, shape)
     channels: list[str | None] = [None] if common.any() else []
     channels += [name for name, anywhere in zip(names, np.logical_or.reduce(scored), strict=True) if anywhere]
-    options = Options(level, unpaired, resamples, seed)
-    rows = compare_rows.rows(made[0], made[1:], channels, options)
-    return Comparison(
+    samples = [
+        _sample(measure, channel, made[0], group, unpaired, options)
+        for measure in MEASURES
+        for group in made[1:]
+        for channel in channels
+    ]
+    rows = judge_samples(samples, options)
+    return TrainingComparison(
         baseline=made[0].name,
         level=level,
         window=width,
         first=int(steps[0]),
         last=int(steps[-1]),
         count=len(steps),
-        steps=tuple(steps[shape.points].tolist()),
+        steps=tuple(steps[points].tolist()),
         scales=limits,
         worst_of=tuple(name for name, everywhere in zip(names, common, strict=True) if everywhere),
         groups=tuple(made),
@@ -97,35 +111,23 @@ def compare(
             *_of_steps(runs, steps, width),
             *of_scales,
             *_of_channels(runs, names, scored),
-            *_of_tests(made, rows, options),
+            *_of_tests(made, rows, unpaired, level),
         ),
     )
 
 
 def _width(window: int | None, steps: int) -> int:
-    width = max(1, round(WINDOW * steps)) if window is None else window
+    width = max(1, round(WINDOW_SHARE * steps)) if window is None else window
     if not 1 <= width <= steps:
         raise ConfigError(f"window is {width} steps, allowed is 1 to {steps}, which all runs have")
     return width
 
 
-def _baseline_first(groups: Mapping[str, Sequence[RunCurves]], baseline: str | None) -> dict[str, Sequence[RunCurves]]:
-    if len(groups) < 2:
-        raise ConfigError(
-            f"{len(groups)} group of runs ({', '.join(groups)}), allowed are two or more: name runs of another method, "
-            "or tell groups apart with NAME=FOLDER,FOLDER"
-        )
-    first = next(iter(groups)) if baseline is None else baseline
-    if first not in groups:
-        raise ConfigError(f"baseline is {first!r}, allowed are {', '.join(map(repr, groups))}")
-    return {first: groups[first], **groups}
-
-
 def _common_steps(runs: Sequence[RunCurves]) -> NDArray[np.int64]:
-    """Return the steps that all runs have, (T,).
+    """Return the steps that all runs have, (S,).
 
     Raises:
-        DataError: there are none.
+        DataError: no step is in all runs.
     """
     steps = runs[0].steps
     for run in runs[1:]:
@@ -140,69 +142,77 @@ def _common_steps(runs: Sequence[RunCurves]) -> NDArray[np.int64]:
     return steps
 
 
-# --- numbers of a run and of a group -----------------------------------------------------------------------------
+# --- samples -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What all runs have in common: K channels, which of them all runs have, the window, and the points of curves."""
-
-    channels: tuple[str, ...]
-    common: NDArray[np.bool_]
-    width: int
-    points: NDArray[np.int64]
-    trailing: bool
-
-
-def _numbers(run: RunCurves, share: Array, shape: _Shape) -> RunNumbers:
-    """Return what a run's shares (T, K) come to."""
-    windowed = windows(share, shape.width)
-    smooth = smoothed(share, shape.width, trailing=shape.trailing)[shape.points]
-    worst = lowest(windowed[:, shape.common])
-    any_common = bool(shape.common.any())
-    return RunNumbers(
-        name=run.name,
-        path=run.path,
-        seed=run.seed,
-        steps=len(run.steps),
-        measures={name: _or_none(measures(windowed[:, j], share[:, j])) for j, name in enumerate(shape.channels)},
-        worst=_or_none(measures(worst, worst)) if any_common else None,
-        curves={name: _series(smooth[:, j]) for j, name in enumerate(shape.channels)},
-        worst_curve=_series(lowest(smooth[:, shape.common])) if any_common else None,
+def _sample(
+    measure: str, channel: str | None, a: TrainingGroup, b: TrainingGroup, unpaired: bool, options: CompareOptions
+) -> Sample[TrainingRow]:
+    """Compare one measure on the runs that have it; the verdict is final if there is no test."""
+    runs_a, runs_b = ([run for run in group.runs if run.of(channel).get(measure) is not None] for group in (a, b))
+    by_pair = not unpaired and len(runs_a) > 1 and why_unpaired(runs_a, runs_b) is None
+    if by_pair:
+        runs_a, runs_b = (sorted(runs, key=lambda run: run.seed or 0) for runs in (runs_a, runs_b))
+    x, y = (
+        tuple(value for run in runs if (value := run.of(channel).get(measure)) is not None) for runs in (runs_a, runs_b)
     )
+    nothing = st.Interval(None, None, None, 0)
+    row = TrainingRow(b.name, measure, channel, x, y, nothing, nothing)
+    if not x or not y:
+        lacking = " and ".join(group.name for group, values in ((a, x), (b, y)) if not values)
+        row = replace(row, verdict=f"missing: no run of {lacking} has it")
+    else:
+        difference, effect = (f(y, x, by_pair=by_pair, level=options.level) for f in (st.runs_interval, st.hedges_g))
+        row = replace(row, difference=difference, effect=effect)
+        if min(len(x), len(y)) < 2:
+            single = " and ".join(group.name for group, values in ((a, x), (b, y)) if len(values) == 1)
+            row = replace(row, verdict=f"no p: one run of {single}, so how seeds differ is unknown")
+        else:
+            p = st.sign_flip(st.paired(y, x), **options.drawn) if by_pair else st.permutation(y, x, **options.drawn)
+            smallest = st.smallest_p(len(y), None if by_pair else len(x), resamples=options.resamples)
+            row = replace(row, test="paired" if by_pair else "unpaired", p=p, smallest=smallest)
+    why_not, more = partial(_why_not, row, options.resamples), "drops more" if measure == "drop" else "higher"
+    return Sample(row, (a.name, b.name), (measure, channel is None), why_not, more, row.smallest or 0.0)
 
 
-def _group(name: str, runs: Sequence[RunNumbers], channels: Sequence[str]) -> Group:
-    worst = [run.worst_curve for run in runs if run.worst_curve is not None]
-    curves = {channel: _band([run.curves[channel] for run in runs]) for channel in channels}
-    return Group(name, tuple(runs), curves, _band(worst) if worst else None)
+def _why_not(row: TrainingRow, resamples: int, level: float, impossible: str) -> str:
+    """Return why a difference is not significant, and how many seeds would be needed."""
+    a, b, by_pair = row.a, row.b, row.test == "paired"
+    if impossible:
+        runs = f"{len(b)} pairs of seeds" if by_pair else f"{len(b)} runs against {len(a)}"
+        enough = st.seeds_for_level(level, by_pair=by_pair, resamples=resamples)
+        then = "no number of seeds would change that" if enough is None else f"at least {enough} seeds each"
+        return f"with {runs} {impossible}; {then}"
+    if st.alike([*a, *b]):
+        return "all runs are equal"
+    needed = st.needed_seeds(b, a, by_pair=by_pair, level=level, resamples=resamples)
+    if needed is None:
+        return ""
+    about = max(needed, min(len(a), len(b)) + 1)  # these did not suffice
+    told = f"about {about}" if about <= MOST_SEEDS else f"more than {MOST_SEEDS}"
+    return f"{told} seeds each would be needed for a difference of this size"
 
 
-def _band(curves: Sequence[Series]) -> Band:
-    """Return mean, range and standard deviation over the runs that have a point."""
-    x = np.array(curves, dtype=float)
-    there = ~np.isnan(x)
-    count = there.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(there, x, 0.0).sum(axis=0) / count
-        std = np.sqrt(np.where(there, (x - mean) ** 2, 0.0).sum(axis=0) / np.where(count > 1, count - 1, np.nan))
-    low, high = (
-        np.where(count > 0, getattr(np.where(there, x, fill), find)(axis=0), np.nan)
-        for fill, find in ((np.inf, "min"), (-np.inf, "max"))
-    )
-    return Band(_series(mean), _series(low), _series(high), _series(std))
+def why_unpaired(a: Sequence[RunNumbers], b: Sequence[RunNumbers]) -> str | None:
+    """Return why runs are not paired by seed; None if they are."""
+    for run in (*a, *b):
+        if run.seed is None:
+            return f"nothing tells the seed of {run.name}"
+    for runs in (a, b):
+        seeds = [run.seed for run in runs]
+        if twice := [run for run in runs if seeds.count(run.seed) > 1]:
+            return f"seed {twice[0].seed} stands twice, in {twice[0].path} and {twice[1].path}"
+    ours, theirs = (sorted(run.seed for run in runs if run.seed is not None) for runs in (a, b))
+    if ours != theirs:
+        return f"seeds are {', '.join(map(str, ours))} and {', '.join(map(str, theirs))}"
+    n = len(ours)
+    # The numbers of runs decide this, not the results.
+    if n > 1 and st.smallest_p(n, None) > PAIRED_LEVEL >= st.smallest_p(n, n):
+        return f"{n} pairs cannot give a p of {PAIRED_LEVEL}, {n} runs against {n} can"
+    return None
 
 
-def _series(values: Array) -> Series:
-    told = values.round(6).tolist()
-    return tuple(None if value != value else value for value in told) if np.isnan(values).any() else tuple(told)
-
-
-def _or_none(found: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else value for name, value in found.items()}
-
-
-# --- words -------------------------------------------------------------------------------------------------------
+# --- notes -------------------------------------------------------------------------------------------------------
 
 
 def _of_steps(runs: Sequence[RunCurves], steps: NDArray[np.int64], width: int) -> Iterator[str]:
@@ -225,7 +235,7 @@ def _of_groups(groups: Mapping[str, Sequence[RunCurves]]) -> Iterator[str]:
 
 
 def _of_logs(runs: Sequence[RunCurves]) -> Iterator[str]:
-    """Yield how logs were understood, once for all runs of which the same is to be said."""
+    """Yield notes on how logs were read, one line for all runs that share a note."""
     for note in dict.fromkeys(note for run in runs for note in run.notes):
         names = [run.name for run in runs if note in run.notes]
         yield f"{_some(names) if len(names) < len(runs) else 'all runs'}: {note}"
@@ -249,10 +259,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 8 else f"{', '.join(names[:6])} and {len(names) - 6} more"
 
 
-def _of_tests(groups: Sequence[Group], rows: Sequence[Row], options: Options) -> Iterator[str]:
+def _of_tests(
+    groups: Sequence[TrainingGroup], rows: Sequence[TrainingRow], unpaired: bool, level: float
+) -> Iterator[str]:
     baseline, *others = groups
     for group in others:
-        why = "--unpaired" if options.unpaired else compare_rows.why_unpaired(baseline.runs, group.runs)
+        why = "--unpaired" if unpaired else why_unpaired(baseline.runs, group.runs)
         if min(len(baseline.runs), len(group.runs)) > 1:
             yield (
                 f"{group.name} against {baseline.name}: "
@@ -262,7 +274,7 @@ def _of_tests(groups: Sequence[Group], rows: Sequence[Row], options: Options) ->
         yield (
             f"p: permutation test, two-sided; Holm: adjusted for all channels{' and groups' * (len(others) > 1)}, each "
             "measure by itself, and so is the worst channel. The verdict follows from it. "
-            f"[low, high]: {options.level:.0%} interval, which takes runs for normal. g: the difference in standard "
+            f"[low, high]: {level:.0%} interval, which takes runs for normal. g: the difference in standard "
             "deviations of runs (Hedges)."
         )
     if single := [group.name for group in groups if len(group.runs) == 1]:

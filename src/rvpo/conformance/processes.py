@@ -1,7 +1,7 @@
 """One process against several: each computes the advantages, and all of them are those of a single process.
 
-``compare`` writes the batches to a folder, starts this module once for each process, and gives them a time limit. They
-find each other through a file (gloo), not through a port.
+``compare_processes`` writes the batches to a folder, starts this module once per process, with a time limit. They find
+each other through a file (gloo), not through a port.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Outcome:
     remark: str = ""
 
 
-def compare(target: Target, processes: int, timeout: float, *, local_rows: bool = False) -> Outcome:
+def compare_processes(target: Target, processes: int, timeout: float, *, local_rows: bool = False) -> Outcome:
     """Compare several processes with this one.
 
     Args:
@@ -204,7 +204,7 @@ PROCESSES = Property(
     _nothing,
 )
 
-__all__ = ["PROCESSES", "Outcome", "compare"]
+__all__ = ["PROCESSES", "Outcome", "compare_processes"]
 
 if __name__ == "__main__":
     _worker(Path(sys.argv[1]))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rvpo.conformance.processes import PROCESSES, compare
+from rvpo.conformance.processes import PROCESSES, compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED, Fault, Property, unmet
 from rvpo.conformance.properties.numbers import OUTPUT
 from rvpo.conformance.shrink import shrink
@@ -163,7 +163,7 @@ def _over_processes(target: Target, processes: int, timeout: float, local_rows: 
     if processes < 2:
         return Finding(PROCESSES, NOT_APPLICABLE, None, "only one process was asked for")
     try:
-        outcome = compare(target, processes, timeout, local_rows=local_rows)
+        outcome = compare_processes(target, processes, timeout, local_rows=local_rows)
     except NotHereError as error:
         return Finding(PROCESSES, NOT_APPLICABLE, None, str(error))
     if outcome.fault is not None:

@@ -14,19 +14,14 @@ import importlib.util
 import inspect
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import rvpo
 from rvpo.conformance.calling import by_completions, by_tokens
 from rvpo.conformance.target import CHANNELS, STYLES, TRAITS, Spec, Target
 from rvpo.core.checks import require
-from rvpo.core.config import METHODS, AdvantageConfig
 from rvpo.errors import ConfigError, EngineError
 from rvpo.text.suggest import did_you_mean
 

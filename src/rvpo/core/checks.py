@@ -73,6 +73,7 @@ def check_lengths(**tensors: Tensor) -> None:
             "started with, and start a new state when the channels change"
         )
 
+
 _CALL = re.compile(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
@@ -120,7 +121,7 @@ def plain_value(text: str, depth: int = 0) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise ConfigError(f"{text!r} is not a quoted text ({error}); expected one such as \"a:b\"") from error
+            raise ConfigError(f'{text!r} is not a quoted text ({error}); expected one such as "a:b"') from error
     if text[:1] == "[" and text[-1:] == "]":
         return [plain_value(part, depth + 1) for part in outside_brackets(text[1:-1], ",")]
     if text[:1] == "{" and text[-1:] == "}":

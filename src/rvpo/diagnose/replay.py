@@ -20,9 +20,7 @@ from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Advantages
 from rvpo.core.channels import State
-from rvpo.core.config import METHODS
 from rvpo.core.groups import Groups
-from rvpo.core.normalize import whiten_by_token
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
 from rvpo.diagnose.sums import aggregated, one_thread
@@ -123,7 +121,9 @@ def replay(
         told, difference = str(mine.config), mine.largest if first.advantages is not None else None
         notes += _of_own(mine, difference)
     else:
-        told, difference, note = _guessed(run, guesses, "equal weights" if first.weights is None else "the given weights")
+        told, difference, note = _guessed(
+            run, guesses, "equal weights" if first.weights is None else "the given weights"
+        )
         notes.append(note)
     rows = (mine or [*tried, *guesses][0]).rows
     return Replay(run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes))
@@ -201,9 +201,7 @@ class _Followed:
         self._influence: NDArray[np.float64] = np.zeros((k, 3))
         self._responsibility: NDArray[np.float64] = np.zeros((k, 2))
         if isinstance(config.method, Recorded):
-            self.problem = (
-                f"it is not available here; if it is your own, name it with --method {config.method.name}"
-            )
+            self.problem = f"it is not available here; if it is your own, name it with --method {config.method.name}"
         elif config.whiten == "token" and not as_recorded:
             self.problem = "it whitens by tokens, which are not known for another method's record"
         elif config.method.remembers and not run.every_batch:

@@ -84,9 +84,7 @@ class ChannelTable:
             pq.write_table(pa.concat_tables(self._batches).replace_schema_metadata(metadata), partial)
 
 
-def _table(
-    done: Aggregated, per_completion: Mapping[str, Sequence[Any]], extra: Mapping[str, pa.DataType]
-) -> pa.Table:
+def _table(done: Aggregated, per_completion: Mapping[str, Sequence[Any]], extra: Mapping[str, pa.DataType]) -> pa.Table:
     """Lay out a batch: reward functions that are one channel, column by column, then families, row by row."""
     cells = [*_plain_cells(done), *_family_cells(done)]
     values = {

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import rvpo
-from rvpo.compare.comparison import Comparison
-from rvpo.compare.tables import tests
+from rvpo.compare.comparison import TrainingComparison
+from rvpo.compare.tables import table_of_tests
 from rvpo.core import RVPO, AdvantageConfig
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import bottlenecks
@@ -68,7 +68,7 @@ def report(
     title: str | None = None,
     assumed: AdvantageConfig | None = None,
     k: float = 1.0,
-    comparison: Comparison | None = None,
+    comparison: TrainingComparison | None = None,
     diagnoses: Sequence[Diagnosis] | None = None,
     live: bool = False,
     limit: int = LIMIT,
@@ -121,7 +121,7 @@ def _some(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]
     return [samples[i * len(samples) // count] for i in range(count)] if count < len(samples) else list(samples)
 
 
-def _comparison(told: Comparison) -> dict[str, Any]:
+def _comparison(told: TrainingComparison) -> dict[str, Any]:
     """Return what the page shows of a comparison: curves by method, and the tests of two measures."""
     groups = {}
     for group in told.groups:
@@ -132,7 +132,7 @@ def _comparison(told: Comparison) -> dict[str, Any]:
                 for name, band in group.bands().items()
             },
         }
-    tables = {words: tests(told, measure) for measure, words in TESTED.items()}
+    tables = {words: table_of_tests(told, measure) for measure, words in TESTED.items()}
     head = ["measure", *next(iter(tables.values()))[0]]
     rows = [[words, *line] for words, (_, *lines) in tables.items() for line in lines]
     return {"baseline": told.baseline, "groups": groups, "table": {"head": head, "rows": rows}, "notes": told.notes}

@@ -17,9 +17,9 @@ from rvpo.core.checks import require_number
 from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.errors import ConfigError, RewardError
-from rvpo.text.suggest import did_you_mean
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.trust import Again, Reliability, shrinking
+from rvpo.text.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,9 @@ class Aggregator:
         """
         self.names = _checked_names(names)
         self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
-        _require_names(self.config.method.name, [n.split("/")[0] for n in self.config.method.names_channels], self.names)
+        _require_names(
+            self.config.method.name, [n.split("/")[0] for n in self.config.method.names_channels], self.names
+        )
         self.ranges = _checked_ranges(ranges, self.names)
         self.weights = _checked_weights(weights, self.names)
         self.reliability = reliability

@@ -10,9 +10,9 @@ from rvpo.core import AdvantageConfig, Method
 from rvpo.core.channels import Range, check_ranges
 from rvpo.core.methods.registry import help_text
 from rvpo.errors import ConfigError
-from rvpo.text.suggest import did_you_mean
 from rvpo.step.aggregator import Aggregator
 from rvpo.step.trust import Reliability
+from rvpo.text.suggest import did_you_mean
 
 MAPPINGS = ("method", "reward_ranges")
 """Options that can be mappings."""

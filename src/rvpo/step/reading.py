@@ -78,7 +78,9 @@ def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
     index = []
     for row, name in enumerate(ids):
         if name is None or name != name:
-            raise RewardError(f"groups[{row}] is {name!r}; expected an id of the row's prompt, such as a number or text")
+            raise RewardError(
+                f"groups[{row}] is {name!r}; expected an id of the row's prompt, such as a number or text"
+            )
         try:
             index.append(numbers.setdefault(name, len(numbers)))
         except TypeError as error:

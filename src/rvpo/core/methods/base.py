@@ -170,7 +170,9 @@ class Method:
     def defaults(self) -> dict[str, Any]:
         """Return the default of every option that has one."""
         found = {option.name: option.default for option in fields(self) if option.default is not MISSING}
-        made = {option.name: option.default_factory() for option in fields(self) if option.default_factory is not MISSING}
+        made = {
+            option.name: option.default_factory() for option in fields(self) if option.default_factory is not MISSING
+        }
         return {**found, **made}
 
     def options(self) -> dict[str, Any]:

@@ -105,7 +105,9 @@ class FunctionMethod(Method):
         rows = takes_part.shape[0]
         if not isinstance(a, Tensor) or a.shape != (rows,):
             seen = f"a tensor of shape {tuple(a.shape)}" if isinstance(a, Tensor) else f"a {type(a).__name__}"
-            raise RewardError(f"method {self.place!r} returned {seen}; expected a tensor of shape ({rows},), one A per row")
+            raise RewardError(
+                f"method {self.place!r} returned {seen}; expected a tensor of shape ({rows},), one A per row"
+            )
         bad = ~a.isfinite() & takes_part
         if bool(bad.any()):
             row = int(bad.nonzero()[0])

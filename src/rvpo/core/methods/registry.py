@@ -33,8 +33,8 @@ from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
 from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
 from rvpo.core.schedules import Schedule
 from rvpo.errors import ConfigError
-from rvpo.text.suggest import did_you_mean
 from rvpo.importing import load_object
+from rvpo.text.suggest import did_you_mean
 
 METHODS: Mapping[str, type[Method]] = {
     method.name: method

@@ -23,14 +23,18 @@ def named_rewards(reward_funcs: Any, reward_names: Sequence[str] | None) -> tupl
     """
     if isinstance(reward_funcs, Mapping):
         if reward_names is not None:
-            raise ConfigError(f"reward_names is {reward_names!r}, but reward_funcs names its functions; drop one of them")
+            raise ConfigError(
+                f"reward_names is {reward_names!r}, but reward_funcs names its functions; drop one of them"
+            )
         reward_names, reward_funcs = list(reward_funcs), list(reward_funcs.values())
     if reward_funcs is None:
         return None, []
     functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     names = [_own_name(function) for function in functions] if reward_names is None else list(reward_names)
     if len(names) != len(functions):
-        raise ConfigError(f"reward_names has {len(names)} names for {len(functions)} reward functions; expected one each")
+        raise ConfigError(
+            f"reward_names has {len(names)} names for {len(functions)} reward functions; expected one each"
+        )
     for name in names:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"the name of a reward is {name!r}; expected a text such as 'correct': {NAME_THEM}")

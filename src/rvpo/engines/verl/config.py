@@ -13,9 +13,9 @@ from rvpo.core.methods.registry import METHODS, build_method, is_known, read_tex
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import plain, read_rewards
 from rvpo.errors import ConfigError
-from rvpo.text.suggest import did_you_mean
 from rvpo.recipe import RewardSection
 from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.text.suggest import did_you_mean
 
 GRPO_NAMES = ("grpo-multi", "grpo_multi")
 """``algorithm.adv_estimator`` for GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""
@@ -86,8 +86,10 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     if unknown := [str(key) for key in given if key not in allowed]:
         raise unknown_option("algorithm.rvpo", unknown[0], allowed)
     named = _named_rewards(config, given)
-    options = VerlOptions(method=method,  # type: ignore[arg-type]
-        **{key: value for key, value in named.items() if value is not None} | given)
+    options = VerlOptions(
+        method=method,  # type: ignore[arg-type]
+        **{key: value for key, value in named.items() if value is not None} | given,
+    )
     if not options.reward_keys:
         raise ConfigError(
             f"algorithm.adv_estimator is {estimator!r}, but no reward is named: list the keys that the reward function "

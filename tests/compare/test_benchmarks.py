@@ -15,7 +15,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from rvpo import statistics as st
-from rvpo.compare.benchmarks import Row, compare
+from rvpo.compare.benchmarks import compare_benchmarks
+from rvpo.compare.comparison import BenchmarkRow
+from rvpo.compare.tables import benchmarks_text
 from rvpo.errors import ConfigError, DataError
 
 Table = Mapping[str, Sequence[float | None]]
@@ -62,8 +64,8 @@ def write_run(
     return str(folder)
 
 
-def only_row(*runs: str, **options: Any) -> Row:
-    (rows,) = compare(runs, **options).rows.values()
+def only_row(*runs: str, **options: Any) -> BenchmarkRow:
+    (rows,) = compare_benchmarks(runs, **options).rows.values()
     (row,) = rows
     return row
 
@@ -111,7 +113,7 @@ def test_cannot_tell_names_the_items_that_the_observed_difference_needs(tmp_path
     assert row.verdict == "cannot tell: about 480 items would be needed"
     # Beside a second comparison, at 0.025: (2.2414 + 0.8416)^2 * 0.15 / 0.0025 + 2.51 = 572.8
     c = write_run(tmp_path / "c", {"accuracy": [1] * 6 + [0] * 3 + [1] * 51})
-    for (row,) in compare([a, b, c]).rows.values():
+    for (row,) in compare_benchmarks([a, b, c]).rows.values():
         assert row.verdict == "cannot tell: about 580 items would be needed"
 
 
@@ -176,7 +178,7 @@ def test_pairs_are_by_id_and_what_one_lacks_is_left_out(tmp_path: Path):
     assert (row.difference.items, row.asked) == (2, 6)
     assert row.a.mean == pytest.approx((0.1 + 0.4) / 2)
     assert row.b.mean == pytest.approx((0.3 + 0.8) / 2)
-    assert "| 2 of 6 |" in compare([a, b]).to_markdown()
+    assert "| 2 of 6 |" in benchmarks_text(compare_benchmarks([a, b]), as_markdown=True)
 
 
 def test_items_without_a_metric_are_not_missing(tmp_path: Path):
@@ -242,7 +244,7 @@ def test_a_category_of_which_no_item_is_paired(tmp_path: Path):
     reasons = {i: dict.fromkeys(scores, "reply: timeout") for i in (4, 5)}
     a = write_run(tmp_path / "a", scores, weights={"all": weights}, categories=kinds)
     b = write_run(tmp_path / "b", lost, weights={"all": weights}, categories=kinds, missing=reasons)
-    accuracy, weighted = compare([a, b]).rows["b"]
+    accuracy, weighted = compare_benchmarks([a, b]).rows["b"]
     assert accuracy.p == 1.0
     assert (weighted.p, weighted.a.mean, weighted.difference.mean) == (None, None, None)
     assert (weighted.difference.items, weighted.asked) == (4, 6)
@@ -257,7 +259,7 @@ def test_holm_is_over_families_and_over_all_compared_runs(tmp_path: Path):
         names = ["score", "axis:x", "axis:y", "theme:z", "length", "cost"]
         return {name: rubric(30, 10 * seed + i, 0.05 * seed) for i, name in enumerate(names)}
 
-    found = compare([write_run(tmp_path / name, scores(i)) for i, name in enumerate("abc")])
+    found = compare_benchmarks([write_run(tmp_path / name, scores(i)) for i, name in enumerate("abc")])
     assert [row.metric for row in found.rows["b"]] == ["score", "cost", "length", "axis:x", "axis:y", "theme:z"]
     for family in (["score"], ["cost", "length"], ["axis:x", "axis:y"], ["theme:z"]):
         rows = [row for name in "bc" for row in found.rows[name] if row.metric in family]
@@ -268,11 +270,11 @@ def test_holm_is_over_families_and_over_all_compared_runs(tmp_path: Path):
 def test_a_metric_that_no_item_has_in_both(tmp_path: Path):
     a = write_run(tmp_path / "a", {"score": rubric(9, 1), "axis:x": [None] * 9}, missing={0: {"axis:x": "judge"}})
     b = write_run(tmp_path / "b", {"score": rubric(9, 2), "axis:x": [0.5] * 9})
-    found = compare([a, b])
+    found = compare_benchmarks([a, b])
     row = found.rows["b"][1]
     assert (row.p, row.adjusted, row.difference.mean, row.asked) == (None, None, None, 9)
     assert row.verdict == "cannot tell: no item is scored in all runs"
-    assert "| axis:x | - | - | - |  |  | 0 of 9 |" in found.to_markdown()
+    assert "| axis:x | - | - | - |  |  | 0 of 9 |" in benchmarks_text(found, as_markdown=True)
 
 
 # --- training seeds ----------------------------------------------------------------------------------------------
@@ -282,7 +284,7 @@ def test_seeds_of_two_methods(tmp_path: Path):
     xs, ys = [rubric(50, seed) for seed in (1, 2)], [rubric(50, seed, 0.4) for seed in (3, 4, 5)]
     a = ",".join(write_run(tmp_path / f"a{i}", {"score": x}) for i, x in enumerate(xs))
     b = ",".join(write_run(tmp_path / f"b{i}", {"score": y}) for i, y in enumerate(ys))
-    found = compare([f"GDPO={a}", f"LIFT={b}"])
+    found = compare_benchmarks([f"GDPO={a}", f"LIFT={b}"])
     (row,) = found.rows["LIFT"]
     expected = st.over_seeds(ys, xs)
     assert row.test == "over_seeds"
@@ -290,7 +292,7 @@ def test_seeds_of_two_methods(tmp_path: Path):
     assert row.a_runs == pytest.approx([sum(x) / 50 for x in xs])
     assert row.b_runs == pytest.approx([sum(y) / 50 for y in ys])
     assert row.verdict == "LIFT higher"
-    text = found.to_text()
+    text = benchmarks_text(found)
     assert f"({row.a_runs[0]:.3f}, {row.a_runs[1]:.3f})" in text
     assert "over training seeds and items" in text
     assert "speaks of these checkpoints" not in text
@@ -305,11 +307,11 @@ def test_seeds_that_spread_ask_for_more_seeds(tmp_path: Path):
 def test_several_runs_on_one_side_speak_of_checkpoints(tmp_path: Path):
     xs, y = [rubric(50, seed) for seed in (1, 2)], rubric(50, 3, 0.4)
     a = ",".join(write_run(tmp_path / f"a{i}", {"score": x}) for i, x in enumerate(xs))
-    found = compare([f"A={a}", write_run(tmp_path / "b", {"score": y})])
+    found = compare_benchmarks([f"A={a}", write_run(tmp_path / "b", {"score": y})])
     (row,) = found.rows["b"]
     assert row.test == "sign_flip"
     assert row.p == st.sign_flip(np.array(y) - np.mean(xs, axis=0))
-    assert "p speaks of these checkpoints" in found.to_text()
+    assert "p speaks of these checkpoints" in benchmarks_text(found)
 
 
 # --- output ------------------------------------------------------------------------------------------------------
@@ -325,7 +327,7 @@ def test_rounding_is_no_finding(tmp_path: Path):
     row = only_row(f"gdpo={b}", f"lift={c}")
     assert (row.test, row.p, row.verdict) == ("over_seeds", 1.0, "cannot tell: no item differs")
     assert row.a.low is None
-    assert json.loads(json.dumps(compare([f"gdpo={b}", f"lift={c}"]).to_json(), allow_nan=False))
+    assert json.loads(json.dumps(compare_benchmarks([f"gdpo={b}", f"lift={c}"]).to_json(), allow_nan=False))
 
 
 def test_accuracies_have_wilsons_interval_and_others_the_bootstrap(tmp_path: Path):
@@ -345,8 +347,8 @@ def test_accuracies_have_wilsons_interval_and_others_the_bootstrap(tmp_path: Pat
 def test_tables_and_json(tmp_path: Path):
     a = write_run(tmp_path / "a", {"accuracy": [0] * 20 + [1] * 20})
     b = write_run(tmp_path / "b", {"accuracy": [1] * 40}, generation={"max_tokens": 64, "temperature": 0.7})
-    found = compare([a, f"lift={b}"])
-    head, rule, line = found.to_markdown().splitlines()[2:5]
+    found = compare_benchmarks([a, f"lift={b}"])
+    head, rule, line = benchmarks_text(found, as_markdown=True).splitlines()[2:5]
     assert head == "| metric | a | lift | difference | p | Holm | paired on | verdict |"
     assert rule == "| --- | --- | --- | --- | --- | --- | --- | --- |"
     assert re.fullmatch(
@@ -354,7 +356,7 @@ def test_tables_and_json(tmp_path: Path):
         r"\| <0\.001 \| <0\.001 \| 40 of 40 \| lift higher \|",
         line,
     )
-    columns = found.to_text().splitlines()[2:4]
+    columns = benchmarks_text(found).splitlines()[2:4]
     assert columns[0].index("verdict") == columns[1].index("lift higher")
     assert any("temperature is 0.0" in note and "0.7" in note for note in found.notes)
     plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -365,7 +367,7 @@ def test_tables_and_json(tmp_path: Path):
 
 def test_a_folder_may_have_an_equals_sign(tmp_path: Path):
     runs = [write_run(tmp_path / name, {"accuracy": [1, 0]}) for name in ("k=1", "k=2")]
-    assert compare(runs).baseline == "k=1"
+    assert compare_benchmarks(runs).baseline == "k=1"
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -378,7 +380,7 @@ def a(tmp_path: Path) -> str:
 
 def refused(error: type[Exception], match: str, *runs: str, **options: Any) -> None:
     with pytest.raises(error, match=match):
-        compare(runs, **options)
+        compare_benchmarks(runs, **options)
 
 
 def test_one_checkpoint_is_not_two_seeds(tmp_path: Path, a: str):
@@ -388,8 +390,8 @@ def test_one_checkpoint_is_not_two_seeds(tmp_path: Path, a: str):
         for name, sha in (("b", "1"), ("c", "1"), ("d", "2"))
     )
     refused(ConfigError, "twin holds the same weights twice", a, f"twin={b},{c}")
-    assert compare([a, f"seeds={b},{d}"]).rows
-    assert compare([b, c]).rows  # two runs of one model may be compared
+    assert compare_benchmarks([a, f"seeds={b},{d}"]).rows
+    assert compare_benchmarks([b, c]).rows  # two runs of one model may be compared
 
 
 def test_arguments_that_cannot_work(tmp_path: Path, a: str):
@@ -399,9 +401,9 @@ def test_arguments_that_cannot_work(tmp_path: Path, a: str):
     refused(ConfigError, "nowhere is no folder", a, str(tmp_path / "nowhere"))
     refused(ConfigError, "given twice", a, f"again={a}")
     refused(ConfigError, "names are 'x', 'x', allowed is each once", f"x={a}", f"x={b}")
-    refused(ConfigError, "names are 'a', ''", a, f"={b}")
+    refused(ConfigError, "has no name before =, allowed is NAME=FOLDER: give one", a, f"={b}")
     refused(ConfigError, "level is 95", a, b, level=95)
-    refused(ConfigError, "smallest 0", a, b, smallest=0)
+    refused(ConfigError, "smallest is 0, allowed is a number above 0", a, b, smallest=0)
 
 
 def test_unfinished_and_unreadable_runs(tmp_path: Path, a: str):
