@@ -17,10 +17,10 @@ test-trl: $(VENV)/.installed  ## All but those of the verl engine
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-verl: $(VENV_VERL)/.installed  ## Those of the verl engine: Ray and verl on the CPU
-	$(BIN_VERL)/python -m pytest tests/engines_verl -n 2 --dist loadfile
+	$(BIN_VERL)/python -m pytest tests/engines/verl -n 2 --dist loadfile
 
 test-nightly: $(VENV_VERL)/.installed  ## Long trainings with verl: every mode, worker count and kind of reward
-	$(BIN_VERL)/python -m pytest tests/engines_verl -m slow -s
+	$(BIN_VERL)/python -m pytest tests/engines/verl -m slow -s
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(BIN)/ruff check .

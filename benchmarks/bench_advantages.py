@@ -5,7 +5,7 @@
 Prints a Markdown table. All columns of a row are measured in one run, in turns, so that a busy machine slows all of
 them; the medians are compared as ratios. The peers' formula is our own restatement of TRL 1.16's
 ``normalize_then_sum`` (float32, no dead channels, no responsibilities, no masks); that it is TRL's formula is shown
-by tests/contract/test_against_trl.py, which runs TRL itself.
+by tests/engines/trl/test_against_trl.py, which runs TRL itself.
 """
 
 from __future__ import annotations

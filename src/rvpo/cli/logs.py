@@ -36,8 +36,8 @@ Steps = Annotated[str | None, typer.Option(help="Only these steps, FIRST:LAST, s
 Method = Annotated[
     str | None,
     typer.Option(
-        help="How the run made its advantages, where the logs do not say: NAME or NAME:option=value, such as lift:kappa=3, "
-        "or a method of your own as file.py:name."
+        help="How the run made its advantages, where the logs do not say: NAME or NAME:option=value, such as "
+        "lift:kappa=3, or a method of your own as file.py:name."
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything here as JSON.")]

@@ -22,7 +22,11 @@ import rvpo
 from rvpo.conformance.calling import by_completions, by_tokens
 from rvpo.conformance.target import CHANNELS, STYLES, TRAITS, Spec, Target
 from rvpo.core.checks import require
+from rvpo.core.methods.base import Method
+from rvpo.core.methods.registry import build_method, is_known, known_methods, read_text
+from rvpo.core.methods.rvpo import RVPO
 from rvpo.errors import ConfigError, EngineError
+from rvpo.importing import load_object
 from rvpo.text.suggest import did_you_mean
 
 ENGINES = ("trl", "verl")
@@ -54,8 +58,8 @@ def resolve(spec: Spec) -> Target:
         return _engine(spec, head, rest)
     if ":" not in name:
         raise ConfigError(
-            f"the function to check is {spec.name!r}{did_you_mean(spec.name, known_methods())}; expected a method (such as "
-            "lift or rvpo:k=2), trl:grpo, trl:gdpo, verl:ESTIMATOR (such as verl:gdpo), package.module:function or "
+            f"the function to check is {spec.name!r}{did_you_mean(spec.name, known_methods())}; expected a method "
+            "(such as lift or rvpo:k=2), trl:grpo, trl:gdpo, verl:ESTIMATOR (such as verl:gdpo), package.module:function or "
             "path/to/file.py:function"
         )
     found = load_object(name, "function to check")

@@ -4,8 +4,8 @@
 
     rewards (N, M) --group z-score--> z (N, M) --method--> aggregated (N,) --whiten--> advantages (N,)
 
-The method is one file of ``rvpo.core.methods``; GRPO alone sums the raw rewards first and normalises the sum. Everything
-else (missing values, dead channels, weights, rows without signal) is shared by all methods.
+The method is one file of ``rvpo.core.methods``; GRPO alone sums the raw rewards first and normalises the sum.
+Everything else (missing values, dead channels, weights, rows without signal) is shared by all methods.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class Channels:
         """Refuse names that stand twice, and ranges or an index that do not fit them."""
         if len(set(self.names)) < len(self.names) or len(self.ranges) != len(self.names):
             raise ConfigError(
-                f"{len(self.names)} channels have {len(set(self.names))} different names and {len(self.ranges)} ranges; "
-                "expected a name of its own and one range (or None) for each channel"
+                f"{len(self.names)} channels have {len(set(self.names))} different names and {len(self.ranges)} "
+                "ranges; expected a name of its own and one range (or None) for each channel"
             )
         if self.index.dtype != torch.int64 or not self.index.numel() or int(self.index.max()) >= len(self.names):
             raise ConfigError(
@@ -83,9 +83,9 @@ class Channels:
             name = self.names[int(index[row, column])]
             raise RewardError(
                 f"channel {name!r} has a reward of {rewards[row, column].item():g}, but no range was declared for it; "
-                "expected a reward in [0, 1], because this method compares how far channels are met. Declare the lowest "
-                f"and the highest reward: ranges={{{name!r}: [low, high]}} (reward_ranges in RVPOConfig and in verl, "
-                "`range` of a recipe's reward, --range NAME=LOW:HIGH on the command line)"
+                "expected a reward in [0, 1], because this method compares how far channels are met. Declare the "
+                f"lowest and the highest reward: ranges={{{name!r}: [low, high]}} (reward_ranges in RVPOConfig and in "
+                "verl, `range` of a recipe's reward, --range NAME=LOW:HIGH on the command line)"
             )
         return attained.clamp(0, 1)
 
@@ -132,8 +132,8 @@ def check_ranges(
         numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in pair)
         if len(pair) != 2 or not numbers or not -torch.inf < pair[0] < pair[1] < torch.inf:
             raise ConfigError(
-                f"the range of {names[j] if names else f'channel {j}'} is {entry!r}; expected a pair of finite numbers, "
-                "the lowest and the highest reward, such as [-3, 3]"
+                f"the range of {names[j] if names else f'channel {j}'} is {entry!r}; expected a pair of finite "
+                "numbers, the lowest and the highest reward, such as [-3, 3]"
             )
         checked.append((float(pair[0]), float(pair[1])))
     return tuple(checked)

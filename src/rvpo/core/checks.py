@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from rvpo.errors import ConfigError
+from rvpo.errors import ConfigError, RewardError
 from rvpo.text.suggest import did_you_mean
 
 T = TypeVar("T")

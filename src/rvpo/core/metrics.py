@@ -62,7 +62,7 @@ CATALOGUE = {
     "rvpo/riskpo/flat_bundles": "riskpo: share of bundles whose papers are all equal",
     "rvpo/lost/completions": "verl: rollouts that verl dropped, as it does where a reward function raises",
 }
-"""Every metric that is logged, with what it means. ``{channel}``: a reward function, or ``function/label`` of a rubric."""
+"""Every metric that is logged. ``{channel}`` is a reward function, or ``function/label`` of a rubric."""
 
 
 def in_catalogue(key: str) -> bool:

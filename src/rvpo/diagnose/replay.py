@@ -21,6 +21,8 @@ from torch import Tensor
 from rvpo.core import AdvantageConfig, Advantages
 from rvpo.core.channels import State
 from rvpo.core.groups import Groups
+from rvpo.core.methods.recorded import Recorded
+from rvpo.core.methods.registry import build_method, spell
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
 from rvpo.diagnose.sums import aggregated, one_thread
@@ -117,6 +119,7 @@ def replay(
     guesses = [_Followed(run, config) for config in candidates]
     _follow(run, [*([mine] if mine else []), *tried, *guesses], mine, progress)
     notes = list(run.notes)
+    told: str | None
     if mine is not None:
         told, difference = str(mine.config), mine.largest if first.advantages is not None else None
         notes += _of_own(mine, difference)

@@ -1,4 +1,4 @@
-"""``Aggregator``: from the rewards of a batch to advantages, with a memory from batch to batch. Any loop, any engine."""
+"""``Aggregator``: from the rewards of a batch to advantages, with a memory from batch to batch."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class Aggregator:
             reliability.check(self.names)
             if not self.config.method.uses_z:
                 raise ConfigError(
-                    f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; expected "
-                    "a method such as gdpo, rvpo or lift, or no reliability"
+                    f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
+                    "expected a method such as gdpo, rvpo or lift, or no reliability"
                 )
         self._state: State = {}
         self._recent_rewards: dict[str, Tensor] = {}

@@ -31,7 +31,8 @@ class Rewards:
         Raises:
             RewardError: they are of no known kind, have another number of columns, or an unknown name.
         """
-        self.kind, self.families = "list", []
+        self.kind = "list"
+        self.families: list[Family] = []
         if isinstance(rewards, Tensor):
             self.kind = "tensor"
             self.matrix = rewards if rewards.is_floating_point() else rewards.to(torch.get_default_dtype())

@@ -44,8 +44,8 @@ class Recorded(Method):
             ConfigError: always.
         """
         raise ConfigError(
-            f"method {self.name!r} is not available here; expected a method of this version or of an installed package. "
-            f"If it is your own, name it: --method {self.name}"
+            f"method {self.name!r} is not available here; expected a method of this version or of an installed "
+            f"package. If it is your own, name it: --method {self.name}"
         )
 
 

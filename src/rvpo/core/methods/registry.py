@@ -172,7 +172,7 @@ def is_known(name: str) -> bool:
 
 
 def help_text() -> str:
-    """Return a help text of an option that takes a method: every name with one sentence, and how options are written."""
+    """Return a help text of an option that takes a method: every name, and how options are written."""
     listed = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     return (
         f"How rewards become advantages. {listed}. Options follow the name: lift:kappa=3,margin=0.1 or "

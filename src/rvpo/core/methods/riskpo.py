@@ -112,8 +112,8 @@ class RiskPO(Method):
         super().__post_init__()
         if not isinstance(self.score, Method) or isinstance(self.score, RiskPO):
             raise ConfigError(
-                f"score is {self.score!r}; expected another method as an object, such as rvpo.RVPO(2.0) or rvpo.GRPO(), "
-                "which is one reward or the weighted sum of several. In text its spelling will do: riskpo:score=gdpo"
+                f"score is {self.score!r}; expected another method as an object, such as rvpo.RVPO(2.0) or "
+                "rvpo.GRPO(), which is one reward or the weighted sum of several. In text: riskpo:score=gdpo"
             )
         if not isinstance(self.bundle_size, int) or isinstance(self.bundle_size, bool) or self.bundle_size < 1:
             raise ConfigError(f"bundle_size is {self.bundle_size!r}, allowed is a whole number of questions from 1 on")

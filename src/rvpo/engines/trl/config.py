@@ -20,8 +20,9 @@ REPLACED = {"scale_rewards": "group", "multi_objective_aggregation": "sum_then_n
 class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
     """Arguments of :class:`RVPOTrainer`: everything of ``trl.GRPOConfig``, and how rewards become advantages.
 
-    ``method`` is a text (``"lift:kappa=3"``), a mapping or an object (``rvpo.LIFT(kappa=3)``). ``reward_weights`` enters
-    every method. ``beta`` stays TRL's KL coefficient. See :class:`rvpo.step.options.AggregationOptions` for the rest.
+    ``method`` is a text (``"lift:kappa=3"``), a mapping or an object (``rvpo.LIFT(kappa=3)``). ``reward_weights``
+    enters every method. ``beta`` stays TRL's KL coefficient. See
+    :class:`rvpo.step.options.AggregationOptions` for the rest.
 
     Raises:
         ConfigError: for a value or combination that cannot work, and for the TRL options that this aggregation
@@ -37,8 +38,9 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             if getattr(self, option) != only:
                 raise ConfigError(
                     f"{option} is {getattr(self, option)!r}, but RVPOTrainer replaces TRL's aggregation, so it would "
-                    "have no effect; expected it unset. Choose `method` instead: gdpo is TRL's normalize_then_sum, grpo "
-                    "its sum_then_normalize, and a method's whiten says how advantages are scaled (gdpo:whiten=group)"
+                    "have no effect; expected it unset. Choose `method` instead: gdpo is TRL's normalize_then_sum, "
+                    "grpo its sum_then_normalize, and a method's whiten says how advantages are scaled "
+                    "(gdpo:whiten=group)"
                 )
         weights = self.reward_weights
         if weights is not None and not (
@@ -53,7 +55,8 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         self.check_aggregation()
         if self.advantage_config().whiten == "token":
             raise ConfigError(
-                "whiten is 'token', which only verl's engine knows; expected batch, group or none. Drop it from `method`"
+                "whiten is 'token', which only verl's engine knows; expected batch, group or none. Drop it from "
+                "`method`"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def named_rewards(reward_funcs: Any, reward_names: Sequence[str] | None) -> tupl
             raise ConfigError(f"the name of a reward is {name!r}; expected a text such as 'correct': {NAME_THEM}")
         if names.count(name) > 1:
             raise ConfigError(
-                f"{names.count(name)} reward functions are named {name!r}, so their metrics and columns would overwrite "
-                f"each other; expected a name of its own for each: {NAME_THEM}"
+                f"{names.count(name)} reward functions are named {name!r}, so their metrics and columns would "
+                f"overwrite each other; expected a name of its own for each: {NAME_THEM}"
             )
     return functions, names
 

@@ -104,7 +104,7 @@ class RVPOMixin:
                 if hasattr(dataset, "num_rows") and reward.column in dataset.column_names:
                     reward.check_rubrics(dataset[reward.column])
             asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
-        return super().train(*args, **kwargs)
+        return super().train(*args, **kwargs)  # type: ignore[misc]
 
     def _calculate_rewards(
         self: Any, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]

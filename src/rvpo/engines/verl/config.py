@@ -79,8 +79,8 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     _check_trainer(config, estimator)
     if "method" in given:
         raise ConfigError(
-            f"algorithm.rvpo.method is {given['method']!r}, but algorithm.adv_estimator chooses the method; expected it "
-            f"there, such as algorithm.adv_estimator=lift. Known are {', '.join(ESTIMATORS)}"
+            f"algorithm.rvpo.method is {given['method']!r}, but algorithm.adv_estimator chooses the method; expected "
+            f"it there, such as algorithm.adv_estimator=lift. Known are {', '.join(ESTIMATORS)}"
         )
     allowed = [name for name, _ in VerlOptions.help()]
     if unknown := [str(key) for key in given if key not in allowed]:

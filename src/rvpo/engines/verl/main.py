@@ -70,8 +70,8 @@ def _help() -> str:
     return "\n".join(
         [
             "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and in addition",
-            f"  algorithm.adv_estimator\n      {', '.join(ESTIMATORS)}, with options as in lift:kappa=3, or a method of your "
-            "own as file.py:name",
+            f"  algorithm.adv_estimator\n      {', '.join(ESTIMATORS)}, with options as in "
+            "lift:kappa=3, or a method of your own as file.py:name",
             *lines,
             "Quote brackets and braces for your shell: '+algorithm.rvpo.reward_keys=[a,b]'. --cfg job prints verl's",
             "own config with what you override, --hydra-help hydra's options. docs/engines.md says more.",

@@ -3,7 +3,7 @@
  * The rules of rvpo in JavaScript: Rules.advantages(rewards, method, options) for ONE group of completions.
  *
  * A copy by hand of rvpo.advantages(rewards, num_generations=N, method=..., ...) with its defaults (eps 1e-4, ddof 1,
- * rtol 1e-6), in double precision; tests/browser compares both to 1e-9. It follows src/rvpo/core file by file:
+ * rtol 1e-6), in double precision; tests/page/browser compares both to 1e-9. It follows src/rvpo/core file by file:
  * normalize.py, aggregate.py, scalarise.py, lift.py (its first batch), rules/. Change it there first.
  *
  * rewards is N rows of M numbers; NaN, null or undefined is missing. `live` is true where the channel ranks the group.

@@ -13,7 +13,7 @@ import pytest
 import rvpo
 from rvpo import extras as doctor
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def test_installed():
@@ -36,7 +36,7 @@ def test_remedies_bring_what_is_needed(capability: doctor.Capability):
     """Each extra of ours that is recommended exists and, with the base install, names the packages."""
     package, _, extras = capability.install.rstrip("]").partition("[")
     if package != ".":
-        constraints = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        constraints = (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8").splitlines()
         (bfcl,) = (line for line in constraints if line.startswith("bfcl-eval=="))
         # vLLM is pinned by TRL, which knows what it works with; bfcl-eval's own pins would break the environment.
         assert capability.command in ("pip install 'trl[vllm]'", f"pip install --no-deps '{bfcl}'")
@@ -51,7 +51,7 @@ def test_remedies_bring_what_is_needed(capability: doctor.Capability):
 
 def test_tested_versions_are_those_of_the_constraints():
     for file, tested in (("constraints.txt", doctor.TESTED), ("constraints-verl.txt", doctor.TESTED_WITH_VERL)):
-        constraints = (Path(__file__).parents[2] / file).read_text(encoding="utf-8").splitlines()
+        constraints = (Path(__file__).parents[1] / file).read_text(encoding="utf-8").splitlines()
         for name, version in tested.items():
             assert any(f"{line}.".startswith(f"{name}=={version}.") for line in constraints), name
 

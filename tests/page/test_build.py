@@ -157,10 +157,10 @@ def test_scripts_and_template_name_the_same_elements():
 
 
 def test_rules_in_javascript_agree_with_rvpo_under_node():
-    """As tests/browser does in the page itself; here on more groups."""
+    """As tests/page/browser does in the page itself; here on more groups."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not installed; tests/browser compares the rules in a browser")
+        pytest.skip("node is not installed; tests/page/browser compares the rules in a browser")
     cases = rule_cases.cases(1600)
     code = f"""
 const Rules = require({json.dumps(str(FOLDER / "rules.js"))});

@@ -20,7 +20,7 @@ from rvpo.engines.verl.rewards import read_rewards
 from rvpo.judges.build import load_judge, with_processes
 from rvpo.recipe import load_recipe
 
-FOLDER = Path(__file__).parents[2] / "recipes" / "verl"
+FOLDER = Path(__file__).parents[3] / "recipes" / "verl"
 FAMILIES = ("rlla", "rar")
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in FAMILIES)
 RLLA, RAR = ([name for name in SHIPPED if name.startswith(family)] for family in FAMILIES)

@@ -13,7 +13,7 @@ from rvpo.errors import ConfigError
 from rvpo.recipe import Recipe, build_recipe, load_recipe
 from rvpo.rewards.registry import load_reward
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 LEAST: dict[str, Any] = {"name": "a", "model": {"path": "m"}, "data": {"path": "d"}, "rewards": ["format"]}
 FULL = """\
 name: a

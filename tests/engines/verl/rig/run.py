@@ -1,4 +1,4 @@
-"""Train the rig's tiny model with verl on the CPU: ``python tests/engines_verl/rig/run.py --help``."""
+"""Train the rig's tiny model with verl on the CPU: ``python tests/engines/verl/rig/run.py --help``."""
 
 from __future__ import annotations
 

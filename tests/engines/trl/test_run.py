@@ -29,7 +29,7 @@ from rvpo.engines.trl.run import train
 from rvpo.errors import ConfigError, DataError
 from rvpo.recipe import Recipe, load_recipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 NOUNS = ["cat", "dog", "sun", "rain", "red", "blue"]
 REWARDS = '''\
 import os

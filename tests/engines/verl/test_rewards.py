@@ -439,7 +439,7 @@ def in_turn(workers: list[Any], batches: list[DataProto]) -> list[dict[str, Any]
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     yield
     ray.shutdown()
