@@ -7,10 +7,10 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
+from rvpo.core.rules import RULES, build_rule, rule_options
 
 from rvpo.core import AdaptiveK, AdvantageConfig
 from rvpo.core.config import METHODS
-from rvpo.core.rules import RULES, build_rule, rule_options
 from rvpo.errors import ConfigError
 
 # A value other than the default for every option of every method.

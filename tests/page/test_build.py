@@ -13,9 +13,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-
 from browser import rule_cases
 from browser.report_data import HOSTILE, hostile, report, run
+
 from rvpo import page
 from rvpo.errors import ConfigError, DataError
 from rvpo.page.build import SCRIPTS, embed

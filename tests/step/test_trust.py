@@ -8,11 +8,11 @@ import math
 
 import pytest
 import torch
+from rvpo.core.trust import Trust, flip_reliability, next_reliability, shrink
 from torch import Tensor
 
 from rvpo.core.aggregate import mean, soft_min
 from rvpo.core.groups import Groups
-from rvpo.core.trust import Trust, flip_reliability, next_reliability, shrink
 from rvpo.errors import ConfigError, RewardError
 
 NAN = math.nan

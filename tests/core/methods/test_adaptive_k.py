@@ -13,9 +13,9 @@ import math
 
 import pytest
 import torch
+from rvpo.core.adaptive import AdaptiveK, measured, next_k, solve_k
 from torch import Tensor
 
-from rvpo.core.adaptive import AdaptiveK, measured, next_k, solve_k
 from rvpo.core.aggregate import soft_min
 from rvpo.errors import ConfigError, RewardError
 

@@ -6,10 +6,10 @@ from math import exp, nan
 
 import pytest
 import torch
+from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
 from torch import Tensor
 
 from rvpo.core.groups import Groups
-from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
 from rvpo.errors import RewardError
 
 NONE = [nan, nan]

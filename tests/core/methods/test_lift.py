@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rvpo.core.lift import RIDGE, least_nonnegative, needs, payers
 from torch import Tensor
 
 from reference import least
 from rvpo.core import AdvantageConfig, Advantages, Channels, compute
-from rvpo.core.lift import RIDGE, least_nonnegative, needs, payers
 from rvpo.errors import RewardError
 
 examples = settings(max_examples=60, deadline=None)

@@ -10,9 +10,9 @@ from math import fsum, isnan, nan, sqrt
 
 import pytest
 import torch
+from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 
 from rvpo.core.groups import Groups
-from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 from rvpo.errors import ConfigError, RewardError
 
 TAILS = ({"tail_weight": 0.0}, {"tail_weight": 1.5}, {"tail_weight": 0.7, "seek": True})

@@ -8,10 +8,10 @@ import math
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 from torch import Tensor
 
 from rvpo.core.groups import Groups
-from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 
 examples = settings(max_examples=60, deadline=None)
 

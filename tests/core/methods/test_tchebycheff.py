@@ -8,9 +8,8 @@ from math import log, nan
 
 import pytest
 import torch
-from torch import Tensor
-
 from rvpo.core.scalarise import smooth_tchebycheff, tchebycheff
+from torch import Tensor
 
 
 def rows(*values: list[float]) -> Tensor:

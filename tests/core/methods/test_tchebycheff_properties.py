@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
+from rvpo.core.scalarise import smooth_tchebycheff, tchebycheff
 from torch import Tensor
 
 from rvpo.core.groups import Groups
-from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
-from rvpo.core.scalarise import smooth_tchebycheff, tchebycheff
 
 examples = settings(max_examples=60, deadline=None)
 shares_of_one = st.integers(0, 16).map(lambda i: i / 16)

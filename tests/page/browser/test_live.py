@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-
 from browser.conftest import Opened
 from browser.report_data import report, run
+
 from rvpo.page import render
 
 Open = Callable[..., Opened]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-
-import rvpo
 from browser.conftest import Opened
 from browser.report_data import FIGURE_1, HOSTILE, RARE, comparison, hostile, report, run
+
+import rvpo
 
 Open = Callable[..., Opened]
 METHODS = ("grpo", "gdpo", "rvpo", "rvpo_explicit", "hard_min", "tchebycheff", "smooth_tchebycheff", "lift")
