@@ -105,7 +105,7 @@ def test_the_advantages_are_the_cores(whole: dict, name: str):
         out = compute(as_tensor(rewards), config, num_generations=G, channels=channels, state=state)
         state = out.state
         assert whole[name]["seen"][step]["all"] == out.advantages.tolist()
-        for key, value in out.rule_metrics.items():
+        for key, value in out.method_metrics.items():
             assert whole[name]["steps"][step + 1][f"rvpo/{key}"] == pytest.approx(value, nan_ok=True), key
     assert json.loads(json.dumps(state)) == state_of(whole[name]["output"])["remembered"]
 
