@@ -93,7 +93,7 @@ class AggregationOptions:
                 f"{', '.join(names)}"
             )
         return Aggregator(
-            self.method,
+            self.method,  # type: ignore[arg-type]
             names,
             ranges=[given.get(name, own) for name, own in zip(names, own_ranges, strict=True)],
             weights=weights,

@@ -159,7 +159,7 @@ class Mine(rvpo.Method):
     share: float = 0.5
 
     def __call__(self, batch: Any, state: Any) -> rvpo.Outcome:
-        p = batch.shares()
+        p = batch.p
         seen = state.get("batches", 0) + 1
         value = self.share * (p * batch.z).sum(-1)
         return rvpo.Outcome.of_z(p, (value, p), {"batches": seen}, {"batches": float(seen)})
