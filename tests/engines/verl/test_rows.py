@@ -25,7 +25,7 @@ def test_a_session_with_several_outputs_counts_once_and_its_last_output_speaks()
     assert [keys[row] for row in sessions.final] == ["p_0_0", "p_1_10", "q_0_0", "q_1_0"]
     assert sessions.groups.tolist() == [0, 0, 1, 1]
     assert sessions.of_row.tolist() == [0, 1, 2, 1, 1, 3, 1]
-    assert sessions.spread(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [1, 2, 3, 2, 2, 4, 2]
+    assert sessions.broadcast(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [1, 2, 3, 2, 2, 4, 2]
 
 
 def test_padding_never_votes():
@@ -34,8 +34,8 @@ def test_padding_never_votes():
     sessions = Sessions.read(keys, tags)
     assert sessions.names == ["p_0", "p_1"]
     assert sessions.of_row.tolist() == [-1, 0, -1, 1]
-    assert sessions.spread(torch.tensor([5.0, 7.0])).tolist() == [0, 5, 0, 7]
-    assert sessions.spread(torch.tensor([True, True])).tolist() == [False, True, False, True]
+    assert sessions.broadcast(torch.tensor([5.0, 7.0])).tolist() == [0, 5, 0, 7]
+    assert sessions.broadcast(torch.tensor([True, True])).tolist() == [False, True, False, True]
     with pytest.raises(EngineError, match="all of them are padding"):
         Sessions.read(keys[:1], tags[:1])
 
@@ -67,7 +67,7 @@ def test_prompts_are_put_in_the_order_of_the_data_and_sessions_in_that_of_their_
         sessions.keys == [keys[row] for row in sessions.final] == ["b_0_1", "b_2_0", "c_0_0", "c_1_0", "a_0_0", "a_1_0"]
     )
     values = torch.arange(1.0, 7.0)
-    for key, tag, value in zip(keys, tags, sessions.spread(values).tolist(), strict=True):
+    for key, tag, value in zip(keys, tags, sessions.broadcast(values).tolist(), strict=True):
         name = key.rpartition("_")[0]
         assert value == (0.0 if tag["is_padding"] else values[sessions.names.index(name)].item())
 

@@ -9,52 +9,25 @@ from omegaconf import DictConfig
 
 from rvpo.core.checks import unknown_option
 from rvpo.core.methods.base import Method
-from rvpo.core.methods.registry import METHODS, build_method, is_known, read_text, spell
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import plain, read_rewards
+from rvpo.engines.verl.spelling import (
+    ESTIMATORS,
+    OPTION,
+    REGISTERED,
+    belongs_to_methods,
+    read_method,
+    written_now,
+)
 from rvpo.errors import ConfigError
 from rvpo.recipe import RewardSection
 from rvpo.rewards.rubric.reward import MAX_MISSING
-from rvpo.text.suggest import did_you_mean
-
-GRPO_NAMES = ("grpo-multi", "grpo_multi")
-"""``algorithm.adv_estimator`` for GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""
-
-ESTIMATORS = tuple(GRPO_NAMES[0] if name == "grpo" else name for name in METHODS)
-"""What ``algorithm.adv_estimator`` can be, with options as in any text of a method, and a method of one's own."""
-
-REGISTERED = "rvpo:advantages"
-"""Our one name among verl's estimators; what it does is decided by the trainer."""
 
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that are supported."""
 
 REWARDS_PATH = "pkg://rvpo.engines.verl.rewards"
 """``path`` of our own reward function. Where it is used, the channels are named in its ``rewards``, and not twice."""
-
-
-def method_of(config: DictConfig) -> Method | None:
-    """Return the method that ``algorithm.adv_estimator`` stands for, as text or mapping; None for verl's own.
-
-    Raises:
-        ConfigError: it is neither, or an option of the method cannot work.
-    """
-    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
-
-    given = plain(config.algorithm.adv_estimator)
-    name = read_text(given)[0] if isinstance(given, str) else given.get("name") if isinstance(given, dict) else given
-    if name in GRPO_NAMES:
-        given = given.replace(name, "grpo", 1) if isinstance(given, str) else {**given, "name": "grpo"}
-    elif isinstance(given, str) and (given == "grpo" or (given in ADV_ESTIMATOR_REGISTRY and given not in METHODS)):
-        return None
-    elif isinstance(given, str) and not is_known(str(name)) and ":" not in str(name):
-        known = [*ESTIMATORS, *ADV_ESTIMATOR_REGISTRY]
-        theirs = [key for key in ADV_ESTIMATOR_REGISTRY if key not in (*METHODS, REGISTERED) or key == "grpo"]
-        raise ConfigError(
-            f"algorithm.adv_estimator is {given!r}{did_you_mean(str(name), known)}; expected one of rvpo's "
-            f"{', '.join(ESTIMATORS)}, a method of your own as file.py:name, or one of verl's own {', '.join(theirs)}"
-        )
-    return build_method(given)
 
 
 def read_options(config: DictConfig) -> VerlOptions | None:
@@ -66,8 +39,7 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     Raises:
         ConfigError: an option that cannot work, or one of verl's that contradicts the estimator.
     """
-    method = method_of(config)
-    estimator = str(plain(config.algorithm.adv_estimator)) if method is None else method.name
+    method, estimator = read_method(config), str(plain(config.algorithm.adv_estimator))
     given = plain(config.algorithm.get("rvpo")) or {}
     if not isinstance(given, dict):
         raise ConfigError(
@@ -77,14 +49,9 @@ def read_options(config: DictConfig) -> VerlOptions | None:
         _check_without_us(config, estimator, given)
         return None
     _check_trainer(config, estimator)
-    if "method" in given:
-        raise ConfigError(
-            f"algorithm.rvpo.method is {given['method']!r}, but algorithm.adv_estimator chooses the method; expected "
-            f"it there, such as algorithm.adv_estimator=lift. Known are {', '.join(ESTIMATORS)}"
-        )
-    allowed = [name for name, _ in VerlOptions.help()]
-    if unknown := [str(key) for key in given if key not in allowed]:
-        raise unknown_option("algorithm.rvpo", unknown[0], allowed)
+    if estimator == REGISTERED:
+        given = {key: value for key, value in given.items() if key != "method"}
+    _check_names(method, given)
     named = _named_rewards(config, given)
     options = VerlOptions(
         method=method,  # type: ignore[arg-type]
@@ -92,18 +59,11 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     )
     if not options.reward_keys:
         raise ConfigError(
-            f"algorithm.adv_estimator is {estimator!r}, but no reward is named: list the keys that the reward function "
-            "returns beside `score`, such as +algorithm.rvpo.reward_keys=[correctness,format]"
+            f"{OPTION} is {estimator!r}, but no reward is named; expected the keys that the reward function returns "
+            "besides `score`, such as +algorithm.rvpo.reward_keys=[correctness,format]"
         )
     options.build()
     return options
-
-
-def spell_out(config: DictConfig) -> None:
-    """Write the method back as text, which verl's own config takes, whatever its spelling was."""
-    if (method := method_of(config)) is not None:
-        text = spell(method)
-        config.algorithm.adv_estimator = text.replace("grpo", GRPO_NAMES[0], 1) if method.name == "grpo" else text
 
 
 def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
@@ -124,6 +84,31 @@ def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
             "or write ${reward.num_workers}"
         )
     return entries
+
+
+def _check_names(method: Method, given: Mapping[str, Any]) -> None:
+    """Refuse what is not an option under ``algorithm.rvpo``, and say where it is written instead."""
+    if "method" in given:
+        raise ConfigError(
+            f"algorithm.rvpo.method is {given['method']!r}, but {OPTION} chooses the method; expected it there, such "
+            f"as {OPTION}=lift. Known methods: {', '.join(ESTIMATORS)}"
+        )
+    allowed = [name for name, _ in VerlOptions.help()]
+    unknown = {str(key): value for key, value in given.items() if key not in allowed}
+    if moved := {key: value for key, value in unknown.items() if belongs_to_methods(key)}:
+        text = written_now(method, moved)
+        raise ConfigError(
+            f"algorithm.rvpo.{next(iter(moved))} is {next(iter(moved.values()))!r}, but options of a method follow its "
+            f"name; expected '{OPTION}=\"{text}\"'. Drop {', '.join(f'algorithm.rvpo.{key}' for key in moved)}"
+        )
+    for key in unknown:
+        if key in ("reliability", "judge_twice"):
+            raise ConfigError(
+                f"algorithm.rvpo.{key} is {unknown[key]!r}, but with verl every reward is trusted alike; expected no "
+                f"such option. Drop it, or weigh the rewards with algorithm.rvpo.reward_weights. rvpo.Aggregator and "
+                "RVPOTrainer take reliability=Reliability(...)"
+            )
+        raise unknown_option("algorithm.rvpo", key, allowed)
 
 
 def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, Any]:

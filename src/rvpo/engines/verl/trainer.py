@@ -17,9 +17,10 @@ from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, registe
 from rvpo.core.metrics import LOST_COMPLETIONS
 from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
 from rvpo.engines.verl import wire
-from rvpo.engines.verl.config import REGISTERED, read_options
+from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.rows import Sessions, read_channels
+from rvpo.engines.verl.spelling import register
 from rvpo.errors import EngineError, JudgeError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
@@ -50,9 +51,8 @@ class ChannelAdvantages:
         config.trainer.v1.trainer_mode = str(config.trainer.v1.trainer_mode).removeprefix(PREFIX)
         options = read_options(config)
         assert options is not None, "the task runner chooses this trainer for our estimators alone"
-        config.algorithm.adv_estimator = REGISTERED
-        self._options = options
-        self._aggregator = options.build()
+        self._options, self._aggregator = options, options.build()
+        register(config, self._aggregator.config.method)
         folder = config.trainer.get("rollout_data_dir")
         self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
