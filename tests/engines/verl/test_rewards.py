@@ -17,6 +17,7 @@ import pytest
 import ray
 import torch
 from omegaconf import OmegaConf
+from reward_worker import Worker
 from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
@@ -378,14 +379,6 @@ def test_the_judges_limits_hold_over_all_workers():
     ]
 
 
-class Characters:
-    """A tokenizer of one token a character."""
-
-    def decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> str:
-        assert skip_special_tokens
-        return "".join(map(chr, ids.tolist()))
-
-
 def verl_config(reward_kwargs: dict[str, Any]) -> Any:
     function = {
         "path": "pkg://rvpo.engines.verl.rewards",
@@ -421,16 +414,8 @@ def test_verl_awaits_the_function():
 def start_workers(config: Any) -> list[Any]:
     """Start two processes with verl's own reward manager."""
 
-    @ray.remote
-    class Worker:
-        async def score(self, batch: DataProto) -> dict[str, Any]:
-            from verl.trainer.ppo.reward import load_reward_manager
-
-            if not hasattr(self, "manager"):
-                self.manager = load_reward_manager(config, Characters())
-            return await self.manager.run_single(batch)
-
-    return [Worker.remote() for _ in range(2)]
+    worker = ray.remote(Worker)
+    return [worker.remote(config) for _ in range(2)]
 
 
 def in_turn(workers: list[Any], batches: list[DataProto]) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def test_riskpo_does_not_depend_on_who_finished_first():
         arrived = Sessions.read(order, [NO_TAG] * len(order))
         sessions = arrived.in_order_of([int(name[1 : name.index("_")]) for name in arrived.names])
         rewards = torch.tensor([value[key] for key in sessions.keys])
-        result = rvpo.advantages(rewards, sessions.groups, method="riskpo")
+        result = rvpo.advantages(rewards, sessions.groups, method="riskpo", state={})
         return dict(zip(sessions.keys, result.advantages.tolist(), strict=True))
 
     shuffled = keys.copy()

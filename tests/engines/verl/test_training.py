@@ -14,13 +14,12 @@ from rig import rewards as task
 from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, tensor, train
 
 import rvpo
-from rvpo.core import Schedule
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.replay import replay
 from rvpo.logs.open import open_run
 
 TWO_CHANNELS = "+algorithm.rvpo.reward_keys=[vowels,brief]"
-ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo", "+algorithm.rvpo={k: 0.5, k_schedule: linear, k_final: 2.0}"]
+ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo:k=linear(0.5,2)"]
 STEPS, SAVED, KILLED = 30, 10, 13
 
 
@@ -40,7 +39,7 @@ def test_both_channels_improve(annealed: Run):
 
 
 def test_k_follows_the_trainers_steps_also_after_a_resumption(annealed: Run):
-    schedule = Schedule("linear", 0.5, 2.0)
+    schedule = rvpo.Linear(0.5, 2.0)
     for step, metrics in annealed.metrics.items():
         assert metrics["rvpo/k"] == pytest.approx(schedule((step - 1) / (STEPS - 1))), step
 
@@ -63,7 +62,7 @@ def test_advantages_in_verl_equal_rvpo_advantages_on_the_logged_rewards(annealed
         uids = [session.rpartition("_")[0] for session in sessions]
         groups = torch.tensor([uids.index(uid) for uid in uids])
         rewards = torch.stack([tensor([row["reward"] for row in rows]) for rows in columns.values()], 1)
-        expected = rvpo.advantages(rewards, groups, k=metrics["rvpo/k"]).advantages
+        expected = rvpo.advantages(rewards, groups, rvpo.RVPO(metrics["rvpo/k"])).advantages
         trained = tensor([row["advantage"] for row in columns["vowels"]])
         torch.testing.assert_close(trained, expected, rtol=0, atol=1e-9)
         # What verl itself saw: it reports the extremes over all response tokens, in float32.
@@ -75,7 +74,7 @@ def test_the_record_tells_all_that_a_replay_and_a_diagnosis_need(annealed: Run):
     run = open_run(annealed.folder / "rollouts")
     assert (run.kind, run.channels, run.steps) == ("channels", ("vowels", "brief"), tuple(range(1, STEPS + 1)))
     again = replay(run, [])
-    assert again.own == "rvpo k=2"  # at the end of its schedule, which is followed
+    assert again.own == "rvpo:k=linear(0.5,2)"
     assert again.own_difference is not None
     assert again.own_difference < 1e-9
     for batch in run.batches(texts=True):
