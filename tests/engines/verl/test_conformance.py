@@ -94,8 +94,8 @@ def test_two_processes():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("gdpoo", r"verl's estimator is 'gdpoo' \(did you mean 'gdpo'\?\), allowed are grpo"),
-        ("gae", "needs values, gamma, lam, and the check has rewards only: allowed are grpo"),
+        ("gdpoo", r"verl's estimator is 'gdpoo' \(did you mean 'gdpo'\?\); expected one of grpo"),
+        ("gae", "needs values, gamma, lam, but the check has rewards only; expected one of grpo"),
         ("remax", "needs reward_baselines"),
     ],
 )

@@ -91,7 +91,7 @@ def test_riskpo_does_not_depend_on_who_finished_first():
 
 @pytest.mark.parametrize("key", ["p", "p_0", "p_0_x", "p_x_0", "_0_1", "p__1", ""])
 def test_unknown_keys_are_refused(key: str):
-    with pytest.raises(EngineError, match="allowed is uid_session_output"):
+    with pytest.raises(EngineError, match="expected uid_session_output"):
         Sessions.read([key], [NO_TAG])
 
 
@@ -126,9 +126,9 @@ def test_a_prompt_without_a_rubric_has_no_text():
         ({"a": "1.0", "b": 0}, "the reward 'a' is '1.0', a str"),
         ({"a": [1.0], "b": 0}, r"the reward 'a' is \[1.0\], a list"),
         ({"a": 1, "b": 10**400}, "the reward 'b' is 1000"),
-        ({"a": 1, "b": 1, "rvpo": '{"c": []}'}, "channels of 'c', which is none of the rewards a, b"),
+        ({"a": 1, "b": 1, "rvpo": '{"c": []}'}, "channels of 'c', which is not one of the rewards a, b"),
         ({"a": 1, "b": 1, "rvpo": '{"b": []}'}, "returned 'b' as a number and with channels"),
-        ({"a": 1, "b": 1, "rvpo": "[" * 100_000}, "allowed is JSON"),
+        ({"a": 1, "b": 1, "rvpo": "[" * 100_000}, "expected JSON"),
     ],
 )
 def test_what_cannot_be_read_is_refused(info: dict[str, Any], told: str):

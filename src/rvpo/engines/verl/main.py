@@ -27,7 +27,7 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
     """verl's task runner, in the process in which the trainer runs."""
 
     def run(self, config: DictConfig) -> None:
-        """Register our trainers there, choose one where the estimator is ours, tell our rewards their workers."""
+        """Register our trainers, choose one if the estimator is ours, and give our rewards the number of workers."""
         from rvpo.engines.verl import trainer
 
         if read_options(config) is not None:
@@ -49,7 +49,7 @@ def _train(config: DictConfig) -> None:
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
         run_ppo(config, task_runner_class=ray.remote(TaskRunner))
-    except ray.exceptions.RayTaskError as error:  # of the trainer's process; it passes for its cause, whole traces told
+    except ray.exceptions.RayTaskError as error:  # of the trainer's process; its text is a whole trace
         if isinstance(error.cause, RVPOError):
             sys.exit(f"error: {error.cause}")
         raise
