@@ -26,7 +26,6 @@ from verl.trainer.ppo.core_algos import compute_gdpo_outcome_advantage
 from rvpo.engines.verl.estimator import estimate, handing_over
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rows import Sessions, read_channels
-from rvpo.step.aggregator import Aggregator
 
 LENGTH, GENERATIONS = 1024, 8
 
@@ -60,18 +59,16 @@ def measure(rows: int, channels: int, method: str, repeats: int) -> dict[str, fl
     tags: list[dict[str, object]] = [{} for _ in keys]
     index = [i // GENERATIONS for i in range(rows)]
     infos = [{"score": 0.0, **dict(zip(names, row, strict=True))} for row in rewards.tolist()]
-    options = VerlOptions(method=method, reward_keys=names, whiten=None, advantage_eps=1e-6)
-    aggregator = Aggregator(options, names, [None] * channels)
+    aggregator = VerlOptions(method=method, reward_keys=names, advantage_eps=1e-6).build()
 
     def ours() -> torch.Tensor:
         sessions = Sessions.read(keys, tags).in_order_of(index)
         values, families = read_channels(infos, names)
 
-        def advantages(_: torch.Tensor) -> torch.Tensor:
-            done = aggregator(
-                values, families, options.advantage_config(0.5), weights=options.weights(), groups=sessions.groups
-            )
-            return sessions.spread(done.result.advantages)
+        def advantages(mask: torch.Tensor) -> torch.Tensor:
+            tokens = sessions.total(mask.sum(1))
+            done = aggregator(values, groups=sessions.groups, progress=0.5, tokens=tokens, families=families)
+            return sessions.broadcast(done.advantages)
 
         with handing_over(advantages):
             return estimate(zeros, mask)[0]

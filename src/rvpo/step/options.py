@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rvpo.core import AdvantageConfig, Method
 from rvpo.core.channels import Range, check_ranges
+from rvpo.core.checks import require, require_number
+from rvpo.core.config import MISSING_REWARDS
 from rvpo.core.methods.registry import help_text
 from rvpo.errors import ConfigError
 from rvpo.step.aggregator import Aggregator
@@ -57,6 +60,10 @@ class AggregationOptions:
             raise ConfigError(f"reward_ranges is {self.reward_ranges!r}; expected a mapping, or its JSON text")
         ranges: Mapping[str, Any] = self.reward_ranges or {}  # type: ignore[assignment]
         check_ranges(list(ranges.values()), len(ranges), list(ranges))
+        # Under the names that they have here: the core calls them eps, ddof and missing.
+        require_number("advantage_eps", self.advantage_eps, math.inf)
+        require("advantage_ddof", self.advantage_ddof, (0, 1))
+        require("missing_rewards", self.missing_rewards, MISSING_REWARDS)
         self.advantage_config()
 
     def advantage_config(self) -> AdvantageConfig:

@@ -9,7 +9,7 @@ from verl.trainer.ppo import core_algos
 import rvpo
 from rvpo.conformance import examples
 from rvpo.conformance.calling import by_completions
-from rvpo.conformance.processes import compare
+from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE
 from rvpo.conformance.suite import NOT_APPLICABLE, check, examine
 from rvpo.conformance.target import Example, Spec
@@ -86,7 +86,7 @@ def test_options_reach_verls_function_and_config():
 
 
 def test_two_processes():
-    outcome = compare(resolve(Spec("verl:gdpo")), 2, 180.0)
+    outcome = compare_processes(resolve(Spec("verl:gdpo")), 2, 180.0)
     assert outcome.fault is None
     assert outcome.remark == "2 processes, to the last bit"
 
@@ -94,8 +94,8 @@ def test_two_processes():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("gdpoo", r"verl's estimator is 'gdpoo' \(did you mean 'gdpo'\?\), allowed are grpo"),
-        ("gae", "needs values, gamma, lam, and the check has rewards only: allowed are grpo"),
+        ("gdpoo", r"verl's estimator is 'gdpoo' \(did you mean 'gdpo'\?\); expected one of grpo"),
+        ("gae", "needs values, gamma, lam, but the check has rewards only; expected one of grpo"),
         ("remax", "needs reward_baselines"),
     ],
 )

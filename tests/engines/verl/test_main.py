@@ -43,7 +43,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def test_verl_gets_its_config_and_our_task_runner(call: Any):
     [(config, runner)] = call(*OURS)
-    assert config.algorithm.adv_estimator == "rvpo"
+    assert config.algorithm.adv_estimator == "rvpo:k=1"
     assert config.trainer.v1.trainer_mode == "sync"
     assert issubclass(runner.__ray_metadata__.modified_class, command.TaskRunner)
     assert issubclass(command.TaskRunner, TaskRunnerV1.__ray_metadata__.modified_class)
@@ -54,10 +54,39 @@ def test_verls_own_estimators_pass(call: Any):
     assert config.algorithm.adv_estimator == "grpo"
 
 
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("lift:kappa=3", "lift:kappa=3"),
+        ("rvpo:k=linear(0.5,2),dead_channels=keep", "rvpo:dead_channels=keep,k=linear(0.5,2)"),
+        ('"rvpo:k=linear(0.5,2)"', "rvpo:k=linear(0.5,2)"),
+        ("{name: rvpo, k: 'linear(0.5,2)'}", "rvpo:k=linear(0.5,2)"),
+        ("gdpo:whiten=token", "gdpo:whiten=token"),
+        ("grpo_multi", "grpo-multi"),
+        ('lagrangian:thresholds={"a":0.9}', "lagrangian:thresholds={a:0.9}"),
+    ],
+)
+def test_a_method_can_be_typed_as_its_text(call: Any, typed: str, text: str):
+    """Hydra itself would stop at the equals sign of a text that has no quotes of its own."""
+    [(config, _)] = call(*OURS[1:], f"algorithm.adv_estimator={typed}")
+    assert config.algorithm.adv_estimator == text
+
+
 def test_a_mistake_ends_before_ray_starts(call: Any):
     with pytest.raises(SystemExit) as told:
-        call(*OURS, "+algorithm.rvpo.kk=1")
-    assert str(told.value).startswith("error: algorithm.rvpo: unknown key 'kk' (did you mean 'k'?)")
+        call(*OURS, "+algorithm.rvpo.reward_weight=[1,2]")
+    assert str(told.value).startswith(
+        "error: algorithm.rvpo: unknown key 'reward_weight' (did you mean 'reward_weights'?)"
+    )
+
+
+def test_an_option_of_before_ends_with_how_it_is_written_now(call: Any):
+    with pytest.raises(SystemExit) as told:
+        call(*OURS, "+algorithm.rvpo.k=2.0")
+    assert told.value.code == (
+        "error: algorithm.rvpo.k is 2.0, but options of a method follow its name; expected "
+        "'algorithm.adv_estimator=\"rvpo:k=2\"'. Drop algorithm.rvpo.k"
+    )
 
 
 def test_our_errors_in_the_trainers_process_are_told_in_a_line(call: Any):
@@ -83,8 +112,10 @@ def test_help_names_every_option_and_estimator(
     monkeypatch.setattr(sys, "argv", ["rvpo.verl", "--help"])
     command.main()
     out = capsys.readouterr().out
-    for name in ("+algorithm.rvpo.reward_keys", "+algorithm.rvpo.k_schedule", "grpo-multi", "lift", "none or token"):
+    for name in ("+algorithm.rvpo.reward_keys", "+algorithm.rvpo.max_missing", "grpo-multi", "my_rules.py:cvar"):
         assert name in out
+    assert "'algorithm.adv_estimator=rvpo:k=linear(0.5,2)'" in out
+    assert "+algorithm.rvpo.method" not in out
 
 
 def test_without_verl_the_way_to_it_is_told():

@@ -43,7 +43,7 @@ def test_channels_improve(tmp_path: Path, mode: str, workers: int, ragged: bool)
 
 
 def test_verls_own_gdpo_fails_in_its_trainer(tmp_path: Path):
-    """Ours takes the same command line (test_verl_training.py). When this fails, verl has mended it."""
+    """Ours takes the same command line (test_rubric_training.py). If this fails, verl has fixed it."""
     line = ["algorithm.adv_estimator=gdpo", "+algorithm.gdpo_reward_keys=[vowels,brief]"]
     with pytest.raises(TrainingFailedError, match=r"KeyError: 'key \"prompts\" not found in TensorDict"):
         train(tmp_path, *line, steps=2)

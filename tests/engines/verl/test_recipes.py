@@ -15,8 +15,11 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+import rvpo
+from rvpo.core.methods.registry import build_method
 from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.rewards import read_rewards
+from rvpo.engines.verl.spelling import read_method
 from rvpo.judges.build import load_judge, with_processes
 from rvpo.recipe import load_recipe
 
@@ -97,8 +100,8 @@ def test_it_is_the_papers(name: str):
 def test_ours_accepts_it(name: str):
     options = read_options(composed(name))
     assert options is not None
-    assert (options.method, options.dead_channels) == ("rvpo", "keep")
-    assert [options.advantage_config(progress).k for progress in (0.0, 0.5, 1.0)] == [0.5, 1.25, 2.0]
+    assert options.method == rvpo.RVPO(rvpo.Linear(0.5, 2.0), dead_channels="keep")
+    assert [options.method.risk(progress) for progress in (0.0, 0.5, 1.0)] == [0.5, 1.25, 2.0]
     assert options.reward_keys == (["format_reward", "correctness_reward"] if name in RLLA else ["rubric"])
 
 
@@ -110,9 +113,7 @@ def test_its_method_and_rewards_are_those_of_the_recipe_for_trl(name: str):
     assert [(entry.function, entry.weight) for entry in ours] == [
         (entry.function, entry.weight) for entry in theirs.rewards
     ]
-    expected = theirs.advantage_options()
-    assert config.algorithm.adv_estimator == expected["method"]
-    assert {key: expected[key] for key in config.algorithm.rvpo} == config.algorithm.rvpo
+    assert read_method(config) == build_method(theirs.method)
     if name in RAR:
         judge = {key: value for key, value in ours[0].options["judge"].items() if key != "cache"}
         assert judge == theirs.rewards[0].options["judge"]
@@ -158,6 +159,6 @@ def test_the_commands_in_the_comments_can_be_typed(family: str):
 
 @pytest.mark.parametrize(("name", "method"), [(SHIPPED[0], "gdpo"), (SHIPPED[0], "hard_min"), (RLLA[0], "gdpo")])
 def test_baselines_are_overrides(name: str, method: str):
-    options = read_options(composed(name, [f"algorithm.adv_estimator={method}", "~algorithm.rvpo"]))
+    options = read_options(composed(name, [f"algorithm.adv_estimator={method}"]))
     assert options is not None
-    assert (options.method, options.k) == (method, None)
+    assert options.method == build_method(method)

@@ -17,6 +17,7 @@ import pytest
 import ray
 import torch
 from omegaconf import OmegaConf
+from reward_worker import Worker
 from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
@@ -141,32 +142,32 @@ def test_channels_arrive_as_they_were_sent():
 
 def test_what_is_no_number_is_null_and_what_is_infinite_is_refused():
     assert wire.parse(wire.write({"r": [Score("a", math.nan)]})).channels == {"r": [Score("a", None)]}
-    with pytest.raises(RewardError, match=r"r\.0\.value: saw inf, allowed is a finite number or null"):
+    with pytest.raises(RewardError, match=r"r\.0\.value: got inf; expected a finite number or null"):
         wire.write({"r": [Score("a", math.inf)]})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "saw NoneType None, allowed is a JSON text"),
-        ("", "allowed is JSON"),
+        (None, "got NoneType None; expected a JSON text"),
+        ("", "expected JSON"),
         ("[" * 100_000, "recursion"),
         ('{"r":' * 100_000, "recursion"),
         ("9" * 10_000, "digits"),
-        ("[]", "saw [], allowed is an object of reward functions"),
-        ('{"r": 1}', "r: saw 1, allowed is a list of scores"),
-        ('{"r": [1]}', "r.0: saw 1, allowed is an object with name and value"),
-        ('{"r": [{"name": "a"}]}', "allowed is an object with name and value"),
-        ('{"r": [{"name": 1, "value": 1}]}', "r.0.name: saw 1, allowed is a text"),
+        ("[]", "got []; expected an object of reward functions"),
+        ('{"r": 1}', "r: got 1; expected a list of scores"),
+        ('{"r": [1]}', "r.0: got 1; expected an object with name and value"),
+        ('{"r": [{"name": "a"}]}', "expected an object with name and value"),
+        ('{"r": [{"name": 1, "value": 1}]}', "r.0.name: got 1; expected a text"),
         ('{"r": [{"name": "a", "value": NaN}]}', "NaN is not JSON"),
-        ('{"r": [{"name": "a", "value": 1e999}]}', "r.0.value: saw inf"),
-        ('{"r": [{"name": "a", "value": ' + "9" * 400 + "}]}", "allowed is a finite number or null"),
-        ('{"r": [{"name": "a", "value": true}]}', "r.0.value: saw True"),
-        ('{"r": [{"name": "a", "value": "1"}]}', "r.0.value: saw '1'"),
-        ('{"r": [{"name": "a", "value": 1, "weight": -1}]}', "r.0.weight: saw -1, allowed is a finite number of at"),
-        ('{"r": [{"name": "a", "value": 1, "labels": "x"}]}', "r.0.labels: saw 'x', allowed is a list of texts"),
-        ('{"r": [{"name": "a", "value": 1, "reward": 1}]}', "r.0.reward: saw an unknown field, allowed is name, value"),
-        ('{"r": [{"name": "a", "value": 1}, {"name": "a", "value": 0}]}', "r.1.name: saw 'a', allowed is a name that"),
+        ('{"r": [{"name": "a", "value": 1e999}]}', "r.0.value: got inf"),
+        ('{"r": [{"name": "a", "value": ' + "9" * 400 + "}]}", "expected a finite number or null"),
+        ('{"r": [{"name": "a", "value": true}]}', "r.0.value: got True"),
+        ('{"r": [{"name": "a", "value": "1"}]}', "r.0.value: got '1'"),
+        ('{"r": [{"name": "a", "value": 1, "weight": -1}]}', "r.0.weight: got -1; expected a finite number of at"),
+        ('{"r": [{"name": "a", "value": 1, "labels": "x"}]}', "r.0.labels: got 'x'; expected a list of texts"),
+        ('{"r": [{"name": "a", "value": 1, "reward": 1}]}', "r.0.reward: got an unknown field; expected name, value"),
+        ('{"r": [{"name": "a", "value": 1}, {"name": "a", "value": 0}]}', "r.1.name: got 'a'; expected a name that"),
         ('{"r": [], "r": []}', "occurs twice"),
     ],
 )
@@ -290,8 +291,8 @@ def test_overlapping_calls_share_one_judge_and_keep_their_own_verdicts(user: str
     ("function", "message"),
     [
         ("refuses", "KeyError: 'no such table'"),
-        ("endless", "reward 'endless' is inf, allowed is a finite number"),
-        ("two", "reward 'two' returned [1.0, 2.0] for one completion, allowed is a list of one number"),
+        ("endless", "reward 'endless' is inf; expected a finite number"),
+        ("two", "reward 'two' returned [1.0, 2.0] for one completion; expected a list of one number"),
         (
             "dear",
             "reward 'dear' needs the column 'price'; the row has ['data_source', 'ground_truth', 'index', 'split']",
@@ -315,9 +316,9 @@ def test_a_malformed_row_is_a_mistake(user: str):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({}, "reward_kwargs.rewards is None, allowed is a list of at least one reward"),
-        ({"rewards": []}, "allowed is a list of at least one reward"),
-        ({"rewards": "format"}, "allowed is a list of at least one reward"),
+        ({}, "reward_kwargs.rewards is None; expected a list of at least one reward"),
+        ({"rewards": []}, "expected a list of at least one reward"),
+        ({"rewards": "format"}, "expected a list of at least one reward"),
         ({"rewards": ["format"], "num_worker": 2}, "did you mean 'num_workers'?"),
         ({"rewards": ["format"], "num_workers": 0}, "write ${reward.num_workers}"),
         ({"rewards": ["format", "format"]}, "rewards.1 is called 'format_reward', as another reward is"),
@@ -378,14 +379,6 @@ def test_the_judges_limits_hold_over_all_workers():
     ]
 
 
-class Characters:
-    """A tokenizer of one token a character."""
-
-    def decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> str:
-        assert skip_special_tokens
-        return "".join(map(chr, ids.tolist()))
-
-
 def verl_config(reward_kwargs: dict[str, Any]) -> Any:
     function = {
         "path": "pkg://rvpo.engines.verl.rewards",
@@ -421,16 +414,8 @@ def test_verl_awaits_the_function():
 def start_workers(config: Any) -> list[Any]:
     """Start two processes with verl's own reward manager."""
 
-    @ray.remote
-    class Worker:
-        async def score(self, batch: DataProto) -> dict[str, Any]:
-            from verl.trainer.ppo.reward import load_reward_manager
-
-            if not hasattr(self, "manager"):
-                self.manager = load_reward_manager(config, Characters())
-            return await self.manager.run_single(batch)
-
-    return [Worker.remote() for _ in range(2)]
+    worker = ray.remote(Worker)
+    return [worker.remote(config) for _ in range(2)]
 
 
 def in_turn(workers: list[Any], batches: list[DataProto]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ def test_a_session_with_several_outputs_counts_once_and_its_last_output_speaks()
     assert [keys[row] for row in sessions.final] == ["p_0_0", "p_1_10", "q_0_0", "q_1_0"]
     assert sessions.groups.tolist() == [0, 0, 1, 1]
     assert sessions.of_row.tolist() == [0, 1, 2, 1, 1, 3, 1]
-    assert sessions.spread(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [1, 2, 3, 2, 2, 4, 2]
+    assert sessions.broadcast(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [1, 2, 3, 2, 2, 4, 2]
 
 
 def test_padding_never_votes():
@@ -34,8 +34,8 @@ def test_padding_never_votes():
     sessions = Sessions.read(keys, tags)
     assert sessions.names == ["p_0", "p_1"]
     assert sessions.of_row.tolist() == [-1, 0, -1, 1]
-    assert sessions.spread(torch.tensor([5.0, 7.0])).tolist() == [0, 5, 0, 7]
-    assert sessions.spread(torch.tensor([True, True])).tolist() == [False, True, False, True]
+    assert sessions.broadcast(torch.tensor([5.0, 7.0])).tolist() == [0, 5, 0, 7]
+    assert sessions.broadcast(torch.tensor([True, True])).tolist() == [False, True, False, True]
     with pytest.raises(EngineError, match="all of them are padding"):
         Sessions.read(keys[:1], tags[:1])
 
@@ -67,7 +67,7 @@ def test_prompts_are_put_in_the_order_of_the_data_and_sessions_in_that_of_their_
         sessions.keys == [keys[row] for row in sessions.final] == ["b_0_1", "b_2_0", "c_0_0", "c_1_0", "a_0_0", "a_1_0"]
     )
     values = torch.arange(1.0, 7.0)
-    for key, tag, value in zip(keys, tags, sessions.spread(values).tolist(), strict=True):
+    for key, tag, value in zip(keys, tags, sessions.broadcast(values).tolist(), strict=True):
         name = key.rpartition("_")[0]
         assert value == (0.0 if tag["is_padding"] else values[sessions.names.index(name)].item())
 
@@ -81,7 +81,7 @@ def test_riskpo_does_not_depend_on_who_finished_first():
         arrived = Sessions.read(order, [NO_TAG] * len(order))
         sessions = arrived.in_order_of([int(name[1 : name.index("_")]) for name in arrived.names])
         rewards = torch.tensor([value[key] for key in sessions.keys])
-        result = rvpo.advantages(rewards, sessions.groups, method="riskpo")
+        result = rvpo.advantages(rewards, sessions.groups, method="riskpo", state={})
         return dict(zip(sessions.keys, result.advantages.tolist(), strict=True))
 
     shuffled = keys.copy()
@@ -91,7 +91,7 @@ def test_riskpo_does_not_depend_on_who_finished_first():
 
 @pytest.mark.parametrize("key", ["p", "p_0", "p_0_x", "p_x_0", "_0_1", "p__1", ""])
 def test_unknown_keys_are_refused(key: str):
-    with pytest.raises(EngineError, match="allowed is uid_session_output"):
+    with pytest.raises(EngineError, match="expected uid_session_output"):
         Sessions.read([key], [NO_TAG])
 
 
@@ -126,9 +126,9 @@ def test_a_prompt_without_a_rubric_has_no_text():
         ({"a": "1.0", "b": 0}, "the reward 'a' is '1.0', a str"),
         ({"a": [1.0], "b": 0}, r"the reward 'a' is \[1.0\], a list"),
         ({"a": 1, "b": 10**400}, "the reward 'b' is 1000"),
-        ({"a": 1, "b": 1, "rvpo": '{"c": []}'}, "channels of 'c', which is none of the rewards a, b"),
+        ({"a": 1, "b": 1, "rvpo": '{"c": []}'}, "channels of 'c', which is not one of the rewards a, b"),
         ({"a": 1, "b": 1, "rvpo": '{"b": []}'}, "returned 'b' as a number and with channels"),
-        ({"a": 1, "b": 1, "rvpo": "[" * 100_000}, "allowed is JSON"),
+        ({"a": 1, "b": 1, "rvpo": "[" * 100_000}, "expected JSON"),
     ],
 )
 def test_what_cannot_be_read_is_refused(info: dict[str, Any], told: str):

@@ -12,15 +12,16 @@ import pytest
 import torch
 from rig import rewards as task
 from rig.run import GENERATIONS, PROMPTS, Run, TrainingFailedError, tensor, train
+from typer.testing import CliRunner
 
 import rvpo
-from rvpo.core import Schedule
+from rvpo.cli.app import app
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.replay import replay
 from rvpo.logs.open import open_run
 
 TWO_CHANNELS = "+algorithm.rvpo.reward_keys=[vowels,brief]"
-ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo", "+algorithm.rvpo={k: 0.5, k_schedule: linear, k_final: 2.0}"]
+ANNEALED = [TWO_CHANNELS, "algorithm.adv_estimator=rvpo:k=linear(0.5,2)"]
 STEPS, SAVED, KILLED = 30, 10, 13
 
 
@@ -40,7 +41,7 @@ def test_both_channels_improve(annealed: Run):
 
 
 def test_k_follows_the_trainers_steps_also_after_a_resumption(annealed: Run):
-    schedule = Schedule("linear", 0.5, 2.0)
+    schedule = rvpo.Linear(0.5, 2.0)
     for step, metrics in annealed.metrics.items():
         assert metrics["rvpo/k"] == pytest.approx(schedule((step - 1) / (STEPS - 1))), step
 
@@ -63,7 +64,7 @@ def test_advantages_in_verl_equal_rvpo_advantages_on_the_logged_rewards(annealed
         uids = [session.rpartition("_")[0] for session in sessions]
         groups = torch.tensor([uids.index(uid) for uid in uids])
         rewards = torch.stack([tensor([row["reward"] for row in rows]) for rows in columns.values()], 1)
-        expected = rvpo.advantages(rewards, groups, k=metrics["rvpo/k"]).advantages
+        expected = rvpo.advantages(rewards, groups, rvpo.RVPO(metrics["rvpo/k"])).advantages
         trained = tensor([row["advantage"] for row in columns["vowels"]])
         torch.testing.assert_close(trained, expected, rtol=0, atol=1e-9)
         # What verl itself saw: it reports the extremes over all response tokens, in float32.
@@ -75,7 +76,7 @@ def test_the_record_tells_all_that_a_replay_and_a_diagnosis_need(annealed: Run):
     run = open_run(annealed.folder / "rollouts")
     assert (run.kind, run.channels, run.steps) == ("channels", ("vowels", "brief"), tuple(range(1, STEPS + 1)))
     again = replay(run, [])
-    assert again.own == "rvpo k=2"  # at the end of its schedule, which is followed
+    assert again.own == "rvpo:k=linear(0.5,2)"
     assert again.own_difference is not None
     assert again.own_difference < 1e-9
     for batch in run.batches(texts=True):
@@ -98,6 +99,57 @@ def test_logged_rewards_are_those_of_the_completions_that_verl_dumped(annealed: 
             assert rewards == pytest.approx(
                 {"vowels": task.vowels(rollout["output"], ""), "brief": task.brief(rollout["output"], "")}
             )
+
+
+CVAR = '''
+"""A method of one's own: the mean of the worst channels of a completion."""
+
+
+def cvar(z, p, *, alpha=0.5):
+    worst = z.masked_fill(p == 0, float("inf")).sort(-1).values
+    count = (alpha * (p > 0).sum(-1)).ceil().clamp(min=1).long()
+    total = worst.cumsum(-1).gather(-1, count[:, None] - 1)[:, 0]
+    return (total / count).where((p > 0).any(-1), 0.0)
+'''
+
+
+@pytest.fixture(scope="module")
+def own(folder: Path) -> Run:
+    """CVaR from a file in the folder in which the command is typed, for two steps."""
+    (folder / "cvar/cwd").mkdir(parents=True)
+    (folder / "cvar/cwd/my_rules.py").write_text(CVAR)
+    method = "algorithm.adv_estimator=my_rules.py:cvar:alpha=0.25"
+    return train(folder / "cvar", TWO_CHANNELS, method, entry="rvpo.verl", steps=2)
+
+
+def test_a_method_of_ones_own_trains_and_is_in_the_record(own: Run):
+    assert list(own.metrics) == [1, 2]
+    run = open_run(own.folder / "rollouts")
+    assert run.config is not None
+    place = f"{own.folder}/cwd/my_rules.py:cvar"
+    assert run.config.to_mapping()["method"] == {"name": place, "alpha": 0.25}
+    z: dict[str, list[float | None]] = {"vowels": [], "brief": []}
+    for row in own.channels(1):
+        assert row["live"]
+        z[row["reward_function"]].append(row["z"])
+    lowest = torch.stack([tensor(column) for column in z.values()], 1).min(1).values  # a quarter of two channels: one
+    logged = tensor([row["advantage"] for row in own.channels(1) if row["reward_function"] == "vowels"])
+    expected = (lowest - lowest.mean()) / (lowest.std() + 1e-4 / 2)  # eps over the sum of the weights, as in TRL
+    torch.testing.assert_close(logged, expected, rtol=0, atol=1e-6)
+
+
+def test_replay_says_how_to_name_a_method_of_ones_own_and_then_gives_the_logged_advantages(own: Run):
+    """From any folder: a record is data, so what it names is not imported unless the user says so."""
+    rollouts, place = str(own.folder / "rollouts"), f"{own.folder}/cwd/my_rules.py:cvar"
+    told = CliRunner().invoke(app, ["replay", rollouts])
+    assert told.exit_code == 0, told.output
+    assert f"--method {place}" in " ".join(told.output.split())
+    out = own.folder / "replay.json"
+    named = CliRunner().invoke(app, ["replay", rollouts, "--method", f"{place}:alpha=0.25", "--json", str(out)])
+    assert named.exit_code == 0, named.output
+    found = json.loads(out.read_text())
+    assert found["own"] == f"{place}:alpha=0.25"
+    assert found["own_difference"] < 1e-6
 
 
 def test_a_mistake_is_told_in_one_line_and_before_ray_starts(folder: Path):

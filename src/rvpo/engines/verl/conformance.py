@@ -25,12 +25,12 @@ def target(spec: Spec, name: str) -> Target:
     allowed = [key for key in core_algos.ADV_ESTIMATOR_REGISTRY if not lacks(key) and not key.startswith("rvpo:")]
     if name not in core_algos.ADV_ESTIMATOR_REGISTRY:
         raise ConfigError(
-            f"verl's estimator is {name!r}{did_you_mean(name, allowed)}, allowed are {', '.join(allowed)}; one that "
-            "your own module registers is checked as module:function with --style tokens"
+            f"verl's estimator is {name!r}{did_you_mean(name, allowed)}; expected one of {', '.join(allowed)}. An "
+            "estimator that your own module registers is checked as module:function with --style tokens"
         )
     if missing := lacks(name):
         raise ConfigError(
-            f"verl's estimator {name!r} needs {', '.join(missing)}, and the check has rewards only: allowed are "
+            f"verl's estimator {name!r} needs {', '.join(missing)}, but the check has rewards only; expected one of "
             f"{', '.join(allowed)}"
         )
     return from_function(core_algos.ADV_ESTIMATOR_REGISTRY[name], replace(spec, style="tokens"))

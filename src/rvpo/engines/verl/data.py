@@ -4,7 +4,7 @@ A row of the file::
 
     data_source   text by which verl groups its validation metrics
     prompt        chat messages {role, content}
-    reward_model  {style: "rule", ground_truth: the answer, or "" where there is none}
+    reward_model  {style: "rule", ground_truth: the answer, or "" if there is none}
     extra_info    {index, split, prompt: JSON text of the chat, columns: JSON text of the other columns}
 
 Both JSON texts are there for the reward functions. The columns are one text because Arrow gives every row of a nested
@@ -49,7 +49,7 @@ def write_parquet(dataset: Dataset, path: Path, *, data_source: str, split: str)
 
     Args:
         dataset: of :func:`rvpo.data.load_prompts`.
-        path: of the file; its folder is made.
+        path: place of the file; its folder is made.
         data_source: see the module's text.
         split: such as ``train``.
 

@@ -1,7 +1,7 @@
 """verl's seam for advantages: an estimator, registered under one name for all methods.
 
-verl calls an estimator with token-level rewards of one scalar a completion. The trainer therefore says beforehand how
-the advantages of this batch are had (:func:`handing_over`); the estimator lays them out over the tokens.
+verl calls an estimator with token-level rewards of one scalar per completion. The trainer therefore says beforehand how
+to get the advantages of this batch (:func:`handing_over`); the estimator lays them out over the tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from rvpo.engines.verl.config import REGISTERED
+from rvpo.engines.verl.spelling import REGISTERED
 from rvpo.errors import EngineError
 
 _advantages: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("advantages of the batch")
@@ -41,7 +41,7 @@ def estimate(token_level_rewards: Tensor, response_mask: Tensor, **_: Any) -> tu
     except LookupError:
         raise EngineError(
             "the single rewards did not reach the estimator, because verl's own trainer is running: start with "
-            "`python -m rvpo.verl` instead of `python -m verl.trainer.main_ppo`, all else stays"
+            "`python -m rvpo.verl` instead of `python -m verl.trainer.main_ppo`. All else stays"
         ) from None
     tokens = advantages(response_mask).to(token_level_rewards)[:, None] * response_mask
     return tokens, tokens

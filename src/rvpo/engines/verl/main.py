@@ -13,9 +13,10 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
-from rvpo.engines.verl.config import ESTIMATORS, read_options, rewards_of_ours, spell_out
+from rvpo.engines.verl.config import read_options, rewards_of_ours
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import check_rewards
+from rvpo.engines.verl.spelling import ESTIMATORS, OPTION, quoted, spell_out
 from rvpo.errors import RVPOError
 
 # Ray wraps what it decorates; a subclass needs the class itself.
@@ -26,7 +27,7 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
     """verl's task runner, in the process in which the trainer runs."""
 
     def run(self, config: DictConfig) -> None:
-        """Register our trainers there, choose one where the estimator is ours, tell our rewards their workers."""
+        """Register our trainers, choose one if the estimator is ours, and give our rewards the number of workers."""
         from rvpo.engines.verl import trainer
 
         if read_options(config) is not None:
@@ -48,7 +49,7 @@ def _train(config: DictConfig) -> None:
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
         run_ppo(config, task_runner_class=ray.remote(TaskRunner))
-    except ray.exceptions.RayTaskError as error:  # of the trainer's process; it passes for its cause, whole traces told
+    except ray.exceptions.RayTaskError as error:  # of the trainer's process; its text is a whole trace
         if isinstance(error.cause, RVPOError):
             sys.exit(f"error: {error.cause}")
         raise
@@ -61,6 +62,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(_help())  # alone: verl's own config is 900 lines, which would scroll it away
     else:
+        sys.argv[1:] = quoted(sys.argv[1:])
         _train()
 
 
@@ -70,10 +72,15 @@ def _help() -> str:
     return "\n".join(
         [
             "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and in addition",
-            f"  algorithm.adv_estimator\n      {', '.join(ESTIMATORS)}, with options as in "
-            "lift:kappa=3, or a method of your own as file.py:name",
+            f"  {OPTION}",
+            f"      The method: {', '.join(ESTIMATORS)}, a method of your own such as my_rules.py:cvar,",
+            "      or one of verl's own estimators, such as grpo. Options of a method follow its name:",
+            f"        {OPTION}=lift:kappa=3",
+            f"        '{OPTION}=rvpo:k=linear(0.5,2)'",
+            f"        '{OPTION}={{name: rvpo, k: \"linear(0.5,2)\"}}'",
             *lines,
-            "Quote brackets and braces for your shell: '+algorithm.rvpo.reward_keys=[a,b]'. --cfg job prints verl's",
-            "own config with what you override, --hydra-help hydra's options. docs/engines.md says more.",
+            "Quote brackets, braces and parentheses for your shell: '+algorithm.rvpo.reward_keys=[a,b]'.",
+            "--cfg job prints verl's own config with what you override, --hydra-help Hydra's options.",
+            "docs/engines.md says more.",
         ]
     )

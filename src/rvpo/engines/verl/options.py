@@ -15,10 +15,10 @@ from rvpo.step.options import AggregationOptions
 
 @dataclass
 class VerlOptions(AggregationOptions):
-    """What stands under ``algorithm.rvpo``: the options of every engine, and those that verl has no place for.
+    """The options under ``algorithm.rvpo``: those of every engine, and those that verl has no place for.
 
     Attributes:
-        own_ranges: what the reward functions say of their lowest and highest reward, where they are ours. No option.
+        own_ranges: lowest and highest reward that our reward functions declare. Not an option of users.
     """
 
     reward_keys: list[str] = field(
@@ -29,7 +29,7 @@ class VerlOptions(AggregationOptions):
         },
     )
     reward_weights: dict[str, float] | list[float] | None = field(
-        default=None, metadata={"help": "Importance by name, or in the order of reward_keys; default: all the same."}
+        default=None, metadata={"help": "Importance by name, or in the order of reward_keys. Default: all the same."}
     )
     max_missing: float = field(
         default=MAX_MISSING,
@@ -44,9 +44,9 @@ class VerlOptions(AggregationOptions):
             ConfigError: one of them does not.
         """
         if not isinstance(self.reward_keys, list) or not all(isinstance(key, str) for key in self.reward_keys):
-            raise ConfigError(f"reward_keys is {self.reward_keys!r}, allowed is a list of names")
+            raise ConfigError(f"reward_keys is {self.reward_keys!r}; expected a list of names, such as [correct,safe]")
         if twice := [key for i, key in enumerate(self.reward_keys) if key in self.reward_keys[:i]]:
-            raise ConfigError(f"reward_keys names {twice[0]!r} twice: {self.reward_keys}")
+            raise ConfigError(f"reward_keys names {twice[0]!r} twice: {self.reward_keys}; expected each name once")
         require_number("max_missing", self.max_missing, 1, closed=True)
         self.check_aggregation()
 
@@ -56,7 +56,7 @@ class VerlOptions(AggregationOptions):
         return [(f.name, f.metadata["help"]) for f in fields(cls) if "help" in f.metadata and f.name != "method"]
 
     def build(self) -> Aggregator:
-        """Return what does the step, at the beginning of a run.
+        """Return the aggregator of a run that begins.
 
         Raises:
             ConfigError: an option names a reward that does not exist.
@@ -65,10 +65,10 @@ class VerlOptions(AggregationOptions):
         return self.aggregator(names, self.own_ranges or [None] * len(names), self.weights())
 
     def weights(self) -> list[float]:
-        """Return one weight a name of ``reward_keys``.
+        """Return one weight per name of ``reward_keys``.
 
         Raises:
-            ConfigError: a name is unknown or missing, or a weight is no finite number >= 0.
+            ConfigError: a name is unknown or missing, or a weight is not a finite number >= 0.
         """
         given = self.reward_weights
         if given is None:
@@ -77,16 +77,16 @@ class VerlOptions(AggregationOptions):
             if len(given) != len(self.reward_keys):
                 raise ConfigError(
                     f"reward_weights has {len(given)} numbers for the {len(self.reward_keys)} rewards "
-                    f"{', '.join(self.reward_keys)}: give one each, or a mapping by name"
+                    f"{', '.join(self.reward_keys)}; expected one per reward, or a mapping by name"
                 )
             given = dict(zip(self.reward_keys, given, strict=True))
         if not isinstance(given, dict):
-            raise ConfigError(f"reward_weights is {given!r}, allowed is a list, or a mapping of names to numbers")
+            raise ConfigError(f"reward_weights is {given!r}; expected a list, or a mapping of names to numbers")
         if unknown := [name for name in given if name not in self.reward_keys]:
             raise unknown_option("reward_weights", unknown[0], self.reward_keys)
         for name, weight in given.items():
             require_number(f"reward_weights of {name!r}", weight, float("inf"))
         weights = [float(given.get(name, 1.0)) for name in self.reward_keys]
         if not any(weights):
-            raise ConfigError(f"reward_weights are all 0 ({given!r}), allowed is at least one above 0")
+            raise ConfigError(f"reward_weights are all 0 ({given!r}); expected at least one above 0")
         return weights

@@ -1,4 +1,4 @@
-"""Our reward functions as verl's ``custom_reward_function``, one channel each (a rubric: one for each criterion).
+"""Our reward functions as verl's ``custom_reward_function``: one channel per function, one per criterion of a rubric.
 
 ::
 
@@ -82,7 +82,7 @@ async def compute_score(
 
     Args:
         data_source: of the row.
-        solution_str: the completion's text without special tokens; what tools said stands in it, too.
+        solution_str: the completion's text without special tokens; it includes what tools said.
         ground_truth: of the row.
         extra_info: of the row.
         reward_kwargs: ``rewards`` and ``num_workers``, see :func:`read_rewards`.
@@ -136,22 +136,24 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
     """
     if unknown := [key for key in reward_kwargs if key not in _KEYWORDS]:
         hint = did_you_mean(unknown[0], _KEYWORDS)
-        raise ConfigError(f"reward_kwargs.{unknown[0]} is no option{hint}; allowed are {', '.join(_KEYWORDS)}")
+        raise ConfigError(f"reward_kwargs.{unknown[0]} is not an option{hint}; expected {' or '.join(_KEYWORDS)}")
     workers = reward_kwargs.get("num_workers", 1)
     if type(workers) is not int or workers < 1:
         raise ConfigError(
-            f"reward_kwargs.num_workers is {workers!r}, allowed is a whole number of at least 1: write "
+            f"reward_kwargs.num_workers is {workers!r}; expected a whole number of at least 1. Write "
             "${reward.num_workers}"
         )
     rewards = plain(reward_kwargs.get("rewards"))
     if not isinstance(rewards, Sequence) or isinstance(rewards, str) or not rewards:
-        raise ConfigError(f"reward_kwargs.rewards is {rewards!r}, allowed is a list of at least one reward")
+        raise ConfigError(f"reward_kwargs.rewards is {rewards!r}; expected a list of at least one reward")
     entries = [_entry(i, value) for i, value in enumerate(rewards)]
     names = [entry.name for entry in entries]
     for i, name in enumerate(names):
         if name in names[:i] or name in TAKEN:
             owner = "verl" if name in TAKEN else "another reward"
-            raise ConfigError(f"reward_kwargs.rewards.{i} is called {name!r}, as {owner} is: give it another `name`")
+            raise ConfigError(
+                f"reward_kwargs.rewards.{i} is called {name!r}, as {owner} is; expected a name of its own. Set `name`"
+            )
     return entries
 
 
@@ -184,12 +186,14 @@ def _entry(i: int, value: object) -> RewardSection:
         field = ".".join(map(str, ("reward_kwargs", "rewards", i, *problem["loc"])))
         allowed = ", ".join(RewardSection.model_fields)
         raise ConfigError(
-            f"{field}: {problem['msg']}, seen {reprlib.repr(problem['input'])}; the keys of a reward are {allowed}"
+            f"{field}: {problem['msg']}, got {reprlib.repr(problem['input'])}; the keys of a reward are {allowed}"
         ) from error
     function = find_reward(entry.function)
     name = entry.name or (entry.function if entry.function in FACTORIES else getattr(function, "__name__", None))
     if entry.name is None and isinstance(function, type):
-        raise ConfigError(f"reward_kwargs.rewards.{i} is the class {entry.function!r}: give the channel a `name`")
+        raise ConfigError(
+            f"reward_kwargs.rewards.{i} is the class {entry.function!r}; expected a `name` for its channel"
+        )
     return entry.model_copy(update={"name": name, "range": entry.range or getattr(function, "reward_range", None)})
 
 
@@ -227,12 +231,12 @@ class _Row:
         needed = [name for name in needed_arguments(function) if name not in entry.options]
         if lacking := [name for name in needed if name not in self._columns]:
             raise DataError(
-                f"reward {entry.name!r} needs the column {lacking[0]!r}; the row has {sorted(self._columns)}: write "
+                f"reward {entry.name!r} needs the column {lacking[0]!r}; the row has {sorted(self._columns)}. Write "
                 "the data with `rvpo verl-data`, or add the column to extra_info"
             )
         if self._prompt is None and "prompts" in inspect.signature(function).parameters:
             raise DataError(
-                f"reward {entry.name!r} needs the prompt, and extra_info has none: write the data with `rvpo "
+                f"reward {entry.name!r} needs the prompt, and extra_info has none. Write the data with `rvpo "
                 "verl-data`, or add the JSON text of the chat as extra_info.prompt"
             )
         if isinstance(function, RubricReward):
@@ -250,16 +254,16 @@ def _reward(name: str, result: Any) -> float | None:
         number = math.nan if value is None else float(value)
     except (TypeError, ValueError) as error:
         raise RewardError(
-            f"reward {name!r} returned {reprlib.repr(result)} for one completion, allowed is a list of one number, or "
-            "None where it is missing"
+            f"reward {name!r} returned {reprlib.repr(result)} for one completion; expected a list of one number, or "
+            "None if it is missing"
         ) from error
     if math.isinf(number):
-        raise RewardError(f"reward {name!r} is {number}, allowed is a finite number, or None where it is missing")
+        raise RewardError(f"reward {name!r} is {number}; expected a finite number, or None if it is missing")
     return None if math.isnan(number) else number
 
 
 def _prompt(value: Any) -> Any:
-    """Return the chat, or plain text where it is no JSON text of a chat; None where there is none."""
+    """Return the chat, or plain text if it is not the JSON text of a chat; None if there is no prompt."""
     return _list_or_dict(value, list) or value if isinstance(value, str) else value
 
 
@@ -267,8 +271,8 @@ def _columns(value: Any) -> dict[str, Any]:
     columns = _list_or_dict(value, dict)
     if columns is None:
         raise DataError(
-            f"extra_info.columns is {reprlib.repr(value)}, allowed is the JSON text of a mapping from names to values: "
-            "write the data with `rvpo verl-data`"
+            f"extra_info.columns is {reprlib.repr(value)}; expected the JSON text of a mapping from names to values. "
+            "Write the data with `rvpo verl-data`"
         )
     return columns  # type: ignore[no-any-return]
 

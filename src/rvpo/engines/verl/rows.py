@@ -41,7 +41,7 @@ class Sessions:
 
     @classmethod
     def read(cls, keys: Sequence[str], tags: Sequence[Mapping[str, Any]]) -> Sessions:
-        """Read them off the batch's keys, ``{uid}_{session}_{output}``, and tags.
+        """Read the sessions from the batch's keys, ``{uid}_{session}_{output}``, and tags.
 
         Raises:
             EngineError: no row is a rollout, or a key is not of that form.
@@ -59,8 +59,8 @@ class Sessions:
             uid, _, session = name.rpartition("_")
             if not uid or not session.isdecimal() or not output.isdecimal():
                 raise EngineError(
-                    f"a row of verl's batch has the key {key!r}, allowed is uid_session_output: this version's batches "
-                    "are not those that rvpo relies on, see `rvpo doctor`"
+                    f"a row of verl's batch has the key {key!r}; expected uid_session_output. The batches of this "
+                    "version of verl are not those that rvpo relies on: see `rvpo doctor`"
                 )
             if name not in names:
                 names[name] = len(names)
@@ -75,7 +75,7 @@ class Sessions:
         return cls(list(names), [keys[row] for row in rows], torch.tensor(groups), rows, torch.tensor(of_row))
 
     def in_order_of(self, index: Sequence[int]) -> Sessions:
-        """Put prompts in order of ``index`` (S,), and each one's sessions, which share it, in order of their numbers.
+        """Put prompts in order of ``index`` (S,), and the sessions of each prompt in order of their numbers.
 
         verl's own order is that in which they finished, the shortest first. A rule that lays the i-th rollouts of
         several prompts side by side (RiskPO) would then compare the short with the short.
@@ -120,20 +120,20 @@ def read_channels(infos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> t
         families.
 
     Raises:
-        RewardError: a name is in none of the two places or in both, the text names a reward that ``names`` does not, or
-            a reward is no number.
+        RewardError: a name is in neither of the two places or in both, the text names a reward that ``names`` does not,
+            or a reward is not a number.
     """
     texts = [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Told({}, {}) for info in infos]
     for info, text in zip(infos, texts, strict=True):
         if unknown := [name for name in (*text.channels, *text.monitored) if name not in names]:
             raise RewardError(
-                f"the reward function returned channels of {unknown[0]!r}, which is none of the rewards "
-                f"{', '.join(names)}: name it in algorithm.rvpo.reward_keys, too"
+                f"the reward function returned channels of {unknown[0]!r}, which is not one of the rewards "
+                f"{', '.join(names)}. Name it in algorithm.rvpo.reward_keys, too"
             )
         if twice := [name for name in text.channels if name in info]:
             raise RewardError(
                 f"the reward function returned {twice[0]!r} as a number and with channels of its own (key "
-                f"{wire.KEY!r}): return it in one of the two ways"
+                f"{wire.KEY!r}); expected one of the two"
             )
     channels, monitored = (
         {name: [told.get(name, []) for told in column] for name in names if any(name in told for told in column)}
@@ -149,8 +149,8 @@ def _number(info: Mapping[str, Any], name: str) -> float:
     if name not in info:
         seen = ", ".join(str(key) for key in info) or "nothing"
         raise RewardError(
-            f"the reward function returned {seen}, but not the reward {name!r}: it returns a dict with a number for "
-            "each name in algorithm.rvpo.reward_keys, None (or NaN) where it could not be scored"
+            f"the reward function returned {seen}, but not the reward {name!r}; expected a dict with a number for "
+            "each name in algorithm.rvpo.reward_keys, None or NaN if it could not be scored"
         )
     value = info[name]
     if value is None:
@@ -161,6 +161,6 @@ def _number(info: Mapping[str, Any], name: str) -> float:
     except (TypeError, ValueError, OverflowError):
         pass
     raise RewardError(
-        f"the reward {name!r} is {reprlib.repr(value)}, a {type(value).__name__}; allowed is a number, or None where "
+        f"the reward {name!r} is {reprlib.repr(value)}, a {type(value).__name__}; expected a number, or None if "
         "it could not be scored"
     )

@@ -17,9 +17,10 @@ from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, registe
 from rvpo.core.metrics import LOST_COMPLETIONS
 from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
 from rvpo.engines.verl import wire
-from rvpo.engines.verl.config import REGISTERED, read_options
+from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.rows import Sessions, read_channels
+from rvpo.engines.verl.spelling import register
 from rvpo.errors import EngineError, JudgeError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
@@ -29,16 +30,16 @@ from rvpo.step import memory
 logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = {"session": pa.string(), "uid": pa.string()}
-"""Of the record: ``session``, ``{uid of the prompt}_{number}``; and ``uid``, that of its last output,
-``{session}_{number}``, which verl's own dump has under the same name. That may have padding, the record has none.
+"""Columns of the record that only verl's runs have: ``session`` is ``{uid of the prompt}_{number}``, ``uid`` is that of
+its last output, ``{session}_{number}``, as in verl's own dump. The dump may have padding rows, the record does not.
 """
 
 PREFIX = "rvpo_"
-"""Before the names of verl's trainer modes, in its registry."""
+"""Prefix of the names of our trainers in verl's registry."""
 
 
 class ChannelAdvantages:
-    """Mixed into a trainer of verl's: the step from the rewards of a batch to its advantages.
+    """Mixin for a trainer of verl's: the step from the rewards of a batch to its advantages.
 
     It logs what ``RVPOTrainer`` logs for TRL, under the same names (``rvpo/{name}/mean`` …), saves what a method
     remembers as ``rvpo_state.json`` in verl's checkpoints and, where ``trainer.rollout_data_dir`` is set, writes every
@@ -50,16 +51,15 @@ class ChannelAdvantages:
         config.trainer.v1.trainer_mode = str(config.trainer.v1.trainer_mode).removeprefix(PREFIX)
         options = read_options(config)
         assert options is not None, "the task runner chooses this trainer for our estimators alone"
-        config.algorithm.adv_estimator = REGISTERED
-        self._options = options
-        self._aggregator = options.build()
+        self._options, self._aggregator = options, options.build()
+        register(config, self._aggregator.config.method)
         folder = config.trainer.get("rollout_data_dir")
         self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
         super().__init__(config)  # type: ignore[call-arg]
 
     def _compute_advantage(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
-        """Let verl do this step as ever, its estimator taking the advantages from here."""
+        """Let verl do this step; its estimator takes the advantages from here."""
         sessions, infos = self._fetch(batch)
         rewards, families = read_channels(infos, self._aggregator.names)
         for family in families:
@@ -85,14 +85,14 @@ class ChannelAdvantages:
         if lacking := [key for key, info in zip(sessions.keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
                 f"rollout {lacking[0]!r} has no reward_extra_info, where verl puts what the reward function returned: "
-                "a reward that the agent loop gives itself comes without its parts, so leave it to the reward function"
+                "a reward that the agent loop gives itself comes without its parts. Leave it to the reward function"
             )
         return sessions, infos
 
     def _val_metrics_update(
         self: Any, sources: Any, uids: Any, infos: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Tell of a reward function that raised in a validation, too; verl's own metrics follow."""
+        """Raise if a reward function raised in a validation, too; else return verl's own metrics."""
         for text in infos.get(wire.KEY, []):
             if text is not None:
                 wire.parse(text)
@@ -152,7 +152,7 @@ class ChannelAdvantages:
 
 
 def _number(index: Any) -> int:
-    """Return a row's number in the data; 0 where its ``extra_info.index`` is none, so that the order stays."""
+    """Return a row's number in the data; 0 if its ``extra_info.index`` is not a number, so that the order stays."""
     try:
         return int(index)
     except (TypeError, ValueError):

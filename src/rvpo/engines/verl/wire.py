@@ -1,4 +1,4 @@
-"""Channels on their way from a reward worker to the trainer: one JSON text a completion.
+"""Channels on their way from a reward worker to the trainer: one JSON text per completion.
 
 verl hands every key that a reward function returns to its trainer as an array of one type, the same keys for all
 completions. Rubrics differ from prompt to prompt, so their scores travel as a text under the key :data:`KEY`::
@@ -6,8 +6,8 @@ completions. Rubrics differ from prompt to prompt, so their scores travel as a t
     {"rubric": [{"name": "dose", "value": 1.0, "labels": ["essential"]},
                 {"name": "tone", "value": null, "reason": "timeout"}]}
 
-Scores for the records alone, beside a reward that comes as one number, stand in an object ``"monitored"`` of the same
-form. Nothing is filled up with null, and there is no NaN: ``"value": null`` is a missing score. Fields that have the
+An object ``"monitored"`` of the same form holds scores that are only recorded, next to a reward that comes as one
+number. Nothing is padded with null, and NaN does not occur: ``"value": null`` is a missing score. Fields that have the
 default of :class:`~rvpo.core.ragged.Score` are left out.
 """
 
@@ -153,6 +153,6 @@ def _number(value: object, where: str, allowed: str) -> float:
 
 def _error(where: str, seen: str, allowed: str) -> RewardError:
     return RewardError(
-        f"channels of a completion (key {KEY!r}){where and f', {where}'}: saw {seen}, allowed is {allowed}; let "
-        "rvpo.engines.verl.wire.write make the text"
+        f"channels of a completion (key {KEY!r}){where and f', {where}'}: got {seen}; expected {allowed}. "
+        "rvpo.engines.verl.wire.write makes such a text"
     )

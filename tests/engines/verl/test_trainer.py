@@ -1,0 +1,104 @@
+"""What the trainer keeps in verl's checkpoints, and what it takes from those of older versions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import rvpo
+from rvpo.engines.verl.trainer import ChannelAdvantages
+from rvpo.step.memory import FILE
+
+# As written in a run of LIFT before methods had one spelling, after the first two of BATCHES.
+OLD = (
+    '{"method": "lift", "remembered": {"attained": {"names": ["vowels", "brief"], "total": [0.185, '
+    '0.21250000000000002], "weight": [0.36000000000000004, 0.36000000000000004]}, "covariance": {"names": ["vowels", '
+    '"brief"], "total": [[0.04497267486072985, 0.019999406775600588], [0.019999406775600588, 0.044983741492534104]], '
+    '"weight": [0.36000000000000004, 0.36000000000000004]}}, "evidence": {}}'
+)
+BATCHES = [
+    [[1, 0.5], [0, -0.5], [0.5, 1], [0, 0]],
+    [[0.25, -1], [1, 0], [0.75, 0.5], [0.5, 1]],
+    [[0, 1], [1, 0], [1, -1], [0.5, 0.5]],
+]
+# What that version gave for the third batch.
+THIRD = [-0.8658359809559109, 0.8658359809559109, 0.8643961558626712, -0.8643961558626712]
+
+
+class Verl:
+    """What the trainer asks of verl's own."""
+
+    def _save_checkpoint(self) -> None: ...
+
+    def _load_checkpoint(self) -> None: ...
+
+
+class Trainer(ChannelAdvantages, Verl):
+    def __init__(self, folder: Path, step: int, method: str = "lift", **trainer: Any) -> None:
+        self._aggregator = rvpo.Aggregator(method, ["vowels", "brief"], ranges={"brief": (-1, 1)})
+        self.global_steps = step
+        settings = {"default_local_dir": str(folder), "resume_mode": "auto", "resume_from_path": None, **trainer}
+        self.config = OmegaConf.create({"trainer": settings})
+
+    def advantages(self, batch: list[list[float]]) -> list[float]:
+        rewards = torch.tensor(batch, dtype=torch.float64)
+        result: list[float] = self._aggregator(rewards, groups=[0, 0, 1, 1]).advantages.tolist()
+        return result
+
+
+def old_checkpoint(folder: Path, step: int = 2) -> Path:
+    path = folder / f"global_step_{step}"
+    path.mkdir(parents=True)
+    (path / FILE).write_text(OLD)
+    return path
+
+
+def test_a_checkpoint_of_the_version_before_goes_on_to_the_last_digits(tmp_path: Path):
+    old_checkpoint(tmp_path)
+    trainer = Trainer(tmp_path, 2)
+    trainer._load_checkpoint()
+    assert trainer.advantages(BATCHES[2]) == pytest.approx(THIRD, abs=1e-12)
+
+
+def test_resume_path_names_the_folder(tmp_path: Path):
+    path = old_checkpoint(tmp_path / "elsewhere", 7)
+    trainer = Trainer(tmp_path, 7, resume_mode="resume_path", resume_from_path=str(path))
+    trainer._load_checkpoint()
+    assert trainer.advantages(BATCHES[2]) == pytest.approx(THIRD, abs=1e-12)
+
+
+def test_the_same_batches_are_remembered_as_that_version_did(tmp_path: Path):
+    trainer = Trainer(tmp_path, 2)
+    for batch in BATCHES[:2]:
+        trainer.advantages(batch)
+    trainer._save_checkpoint()
+    saved, old = json.loads((tmp_path / "global_step_2" / FILE).read_text()), json.loads(OLD)
+    assert saved["method"] == old["method"]
+    for name, moment in old["remembered"].items():
+        assert saved["remembered"][name]["names"] == moment["names"]
+        for key in ("total", "weight"):
+            assert torch.tensor(saved["remembered"][name][key]).flatten().tolist() == pytest.approx(
+                torch.tensor(moment[key]).flatten().tolist(), abs=1e-12
+            )
+
+
+def test_a_checkpoint_of_another_method_begins_anew_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    old_checkpoint(tmp_path)
+    trainer = Trainer(tmp_path, 2, "ctwa")
+    with caplog.at_level(logging.WARNING):
+        trainer._load_checkpoint()
+    assert "what method 'lift' remembered; method 'ctwa' begins anew" in caplog.text
+    assert trainer.advantages(BATCHES[0]) == Trainer(tmp_path, 0, "ctwa").advantages(BATCHES[0])
+
+
+def test_a_run_from_the_start_reads_no_checkpoint(tmp_path: Path):
+    old_checkpoint(tmp_path, 0)
+    trainer = Trainer(tmp_path, 0)
+    trainer._load_checkpoint()
+    assert trainer._aggregator.state_dict()["remembered"] == {}
