@@ -34,7 +34,6 @@ from rvpo.errors import ConfigError
 from rvpo.text import strict_yaml
 from rvpo.text.suggest import did_you_mean
 
-
 MOVED = {"missing": "missing_rewards", "eps": "advantage_eps", "ddof": "advantage_ddof"}
 """Options that the section ``method`` had once, and their names among the options of the trainer."""
 
@@ -366,8 +365,8 @@ def _take_method_apart(values: dict[str, Any], key: str, raw: str, text: str) ->
         name, options = read_text(method)
         if key == "name" and options:
             raise ConfigError(
-                f"override {text!r}: method is {method!r}, whose options belong to {name}; expected another method as a "
-                f"whole, method={raw}"
+                f"override {text!r}: method is {method!r}, whose options belong to {name}; expected another method as "
+                f"a whole, method={raw}"
             )
         values["method"] = {"name": name, **options}
 

@@ -165,8 +165,8 @@ def load_tokenizer(section: ModelSection) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(_local(section.path), padding_side="left", **gguf)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"model.path is {section.path!r}, and transformers finds no tokenizer there; expected a folder with a model "
-            f"and its tokenizer, or a hub id that can be reached. It said: {str(error).splitlines()[0]}"
+            f"model.path is {section.path!r}, and transformers finds no tokenizer there; expected a folder with a "
+            f"model and its tokenizer, or a hub id that can be reached. It said: {str(error).splitlines()[0]}"
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
