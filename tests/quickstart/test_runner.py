@@ -13,8 +13,8 @@ pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
 
 from rvpo.errors import ConfigError
-from rvpo.quickstart import CELLS, Settings, records, report, run
-from rvpo.quickstart.cells import GDPO, MOSTLY_MET, RARELY_MET, RVPO_K1
+from rvpo.quickstart import CELLS, EVALUATED_CELLS, Settings, contenders, records, report, run
+from rvpo.quickstart.cells import GDPO, LIFT, MOSTLY_MET, RARELY_MET, RVPO_K1, RVPO_PAPER, Contender
 from rvpo.quickstart.records import Job, Record
 from rvpo.quickstart.task import (
     ARGUMENTS,
@@ -152,6 +152,97 @@ def test_it_runs_from_end_to_end_and_resumes(tmp_path: Path) -> None:
     assert runs[1].stat().st_mtime_ns == kept
     for before, after in zip(first.records, second.records, strict=True):
         assert replace(before, seconds=0) == replace(after, seconds=0), "a run is the same whatever ran before it"
+
+
+def test_the_default_methods() -> None:
+    """What docs/results.md tabulates; changing them changes published numbers."""
+    assert [[one.method for one in cell.methods] for cell in CELLS] == [
+        ["gdpo", "rvpo:k=1", "lift"],
+        ["gdpo", "rvpo:k=2", "lift"],
+    ]
+    assert [[one.method for one in cell.methods] for cell in EVALUATED_CELLS] == [
+        ["gdpo", "grpo", "rvpo:k=linear(0.5,2)", "rvpo:k=1", "lift"],
+        ["gdpo", "rvpo:k=1", "rvpo:k=linear(0.5,2)", "rvpo:k=2", "lift"],
+    ]
+
+
+def test_methods_are_any_spellings() -> None:
+    """A method that has a name here keeps it, and so its colour and its finished runs."""
+    chosen = contenders(" lift rvpo rvpo:k=linear(0.5, 2)\nlift:kappa=3,margin=0.1 ")
+    assert chosen[:3] == (LIFT, RVPO_K1, RVPO_PAPER)
+    assert chosen[3] == Contender("lift:kappa=3,margin=0.1", "lift:kappa=3,margin=0.1")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (" ", "methods is ' '; expected methods separated by blanks, each once, such as 'gdpo lift rvpo:k=2'"),
+        ("gdpo rvpo rvpo:k=1", "expected methods separated by blanks, each once"),
+        ("gdpo lfit", r"method is 'lfit' \(did you mean 'lift'\?\)"),
+        ("gdpo none.py:cvar", r"the file none\.py does not exist"),
+    ],
+)
+def test_methods_that_cannot_work(methods: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        contenders(methods)
+
+
+CVAR = """\
+def cvar(z, p, *, alpha=0.5):
+    count = max(1, round(alpha * z.shape[1]))
+    return z.sort(-1).values[:, :count].mean(-1)
+"""
+
+
+def test_a_method_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the command; named by its file, relative to the current folder."""
+    from typer.testing import CliRunner
+
+    from rvpo.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rules.py").write_text(CVAR, "utf-8")
+    monkeypatch.setattr("rvpo.quickstart.runner.Settings", lambda: TINY)
+    command = ["quickstart", "--methods", "gdpo my_rules.py:cvar:alpha=0.25", "--seeds", "1", "--processes", "1"]
+    result = CliRunner().invoke(app, [*command, "--out", "out"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "my_rules.py:cvar:alpha=0.25: During training it was met in" in result.output
+    saved = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert [(r["cell"], r["method"]) for r in saved["records"]] == [
+        (cell, method) for cell in ("mostly_met", "rarely_met") for method in ("GDPO", "my_rules.py:cvar:alpha=0.25")
+    ]
+    assert (tmp_path / "out" / "quickstart.png").exists()
+
+
+def test_methods_and_all_methods_exclude_each_other() -> None:
+    from rvpo.cli.quickstart import quickstart
+
+    with pytest.raises(ConfigError, match="--methods and --all-methods are both given; expected one of them"):
+        quickstart(methods="gdpo", all_methods=True)
+
+
+def test_a_run_of_changed_code_is_made_again(tmp_path: Path) -> None:
+    """A method's own file is part of the fingerprint, also where the method is an option of another."""
+    rules = tmp_path / "rules.py"
+    rules.write_text(CVAR, "utf-8")
+    jobs = [
+        Job(MOSTLY_MET, contenders(method)[0], 0, TINY)
+        for method in (f"{rules}:cvar", f"{rules}:cvar:alpha=0.25", f"riskpo:score={rules}:cvar")
+    ]
+    assert len({job.name for job in jobs}) == 3
+    for job in jobs:
+        records.save(job, made("cvar", 0, 0.5, 0.5), tmp_path / "runs")
+        assert records.load(job, tmp_path / "runs") is not None
+    rules.write_text(CVAR.replace("0.5", "0.75"), "utf-8")
+    assert [records.load(job, tmp_path / "runs") for job in jobs] == [None] * 3
+    assert [job.fingerprint()["method"]["code"] for job in (Job(MOSTLY_MET, LIFT, 0, TINY),)] == [[]]
+
+
+def test_names_of_files_hold_no_separators() -> None:
+    names = {Job(MOSTLY_MET, Contender(text, text), 0, TINY).name for text in ("a/b.py:c", "a-b.py-c", "a:b.py/c")}
+    assert len(names) == 3
+    assert not any(character in name for name in names for character in "/:\\ ")
+    assert Job(MOSTLY_MET, RVPO_PAPER, 3, TINY).name == "mostly_met-rvpo_k0.5_to_2-seed3"
 
 
 def test_it_refuses_to_run_nothing(tmp_path: Path) -> None:

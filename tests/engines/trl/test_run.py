@@ -55,7 +55,7 @@ data: {{path: {folder}/prompts.jsonl}}
 rewards:
   - {folder}/rewards.py:even
   - {{function: {folder}/rewards.py:high, weight: 0.5}}
-schedule: {{kind: linear, start: 0.5, end: 2.0}}
+method: rvpo:k=linear(0.5,2)
 trainer:
   max_steps: 4
   save_steps: 2
@@ -222,7 +222,7 @@ def test_unfinished_run_needs_resume(whole: Path, inputs: Path, tmp_path: Path):
         ("trainer.learning_rate=1.0", r"another trainer\.learning_rate \(0\.01, now 1\.0\)"),
         ("trainer.beta=0.1", r"another trainer\.beta \(None, now 0\.1\)"),
         ("seed=1", r"another seed \(0, now 1\)"),
-        ("schedule=1.0", r"another schedule \({.*}, now 1\.0\)"),
+        ("method=rvpo:k=1", r"another method \('rvpo:k=linear\(0\.5,2\)', now 'rvpo:k=1'\)"),
         ("rewards=[format]", "another rewards "),
     ],
 )
@@ -243,6 +243,31 @@ def test_recipe_from_before_an_option_existed_resumes(whole: Path, inputs: Path,
     assert resume(inputs, tmp_path) == folder
 
 
+# What version 0.1 wrote of the method, to the letter, and how the same is said today.
+OLDER = {
+    "rvpo:k=linear(0.5,2)": "method: {}\nschedule:\n  kind: linear\n  start: 0.5\n  end: 2.0\n",
+    "rvpo:k=adaptive(target=0.3)": "method:\n  name: rvpo\nschedule:\n  kind: adaptive\n  target: 0.3\n",
+    "lift:kappa=3": "method:\n  name: lift\n  kappa: 3.0\nschedule: null\n",
+    "riskpo:score=rvpo:k=2": "method:\n  name: riskpo\n  score:\n    method: rvpo\n    k: 2.0\nschedule: null\n",
+    "rvpo": "method: {}\nschedule: null\n",
+}
+
+
+@pytest.mark.parametrize("method", OLDER)
+def test_run_of_an_older_version_resumes(whole: Path, inputs: Path, tmp_path: Path, method: str):
+    """Its folder holds another spelling of the same recipe; another method is still another recipe."""
+    folder = copy(whole, tmp_path)
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    del recipe["method"]
+    for entry in recipe["rewards"]:
+        entry["reliability"] = None
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False) + OLDER[method], "utf-8")
+    options = [f"output={tmp_path / 'runs'}", f"method={method}"]
+    assert train(load_recipe(inputs, options), resume=True) == folder
+    with pytest.raises(ConfigError, match=r"was started with another method \('.*', now 'gdpo'\)"):
+        train(load_recipe(inputs, [*options, "method=gdpo"]), resume=True)
+
+
 def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ConfigError, match=r"file/whole cannot be created \(Not a directory\): choose another output"):
@@ -252,24 +277,31 @@ def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
-        ("trainer.learning_rte=1", ConfigError, r"trainer\.learning_rte is no option.*mean 'learning_rate'"),
-        ("trainer.max_steps=few", ConfigError, r"trainer\.max_steps is 'few', allowed is a value of type int"),
+        ("trainer.learning_rte=1", ConfigError, r"trainer\.learning_rte is not an option.*mean 'learning_rate'"),
+        ("trainer.max_steps=few", ConfigError, r"trainer\.max_steps is 'few'; expected a value of type int"),
         ("trainer.learning_rate=fast", ConfigError, r"trainer\.learning_rate is 'fast'.* type float"),
         ("trainer.num_generations=3", ConfigError, "trainer: .*num_generations"),
         ("trainer.advantage_eps=small", ConfigError, "advantage_eps is "),
         ("trainer.scale_rewards=batch", ConfigError, "scale_rewards is 'batch'"),
-        ("trainer.max_steps=1e1", ConfigError, r"trainer\.max_steps is 10\.0, allowed is a value of type int"),
-        ("trainer.generation_batch_size=8.0", ConfigError, r"generation_batch_size is 8\.0, allowed .* type int"),
-        ("trainer.zzz=1", ConfigError, r"trainer\.zzz is no option.*docs/trl lists those of GRPOConfig"),
+        ("trainer.max_steps=1e1", ConfigError, r"trainer\.max_steps is 10\.0; expected a value of type int"),
+        ("trainer.generation_batch_size=8.0", ConfigError, r"generation_batch_size is 8\.0; expected .* type int"),
+        ("trainer.zzz=1", ConfigError, r"trainer\.zzz is not an option.*docs/trl lists those of GRPOConfig"),
         ("trainer.seed=3", ConfigError, r"trainer\.seed is decided by `seed`"),
-        ("trainer.k=3.0", ConfigError, r"trainer\.k is decided by `schedule`"),
-        ("trainer.whiten=none", ConfigError, r"trainer\.whiten is decided by `method`"),
+        ("trainer.method=gdpo", ConfigError, r"trainer\.method is decided by `method`"),
+        ("trainer.k=3.0", ConfigError, r"trainer\.k is not an option.*in `method`, such as method: rvpo:k=3\.0"),
+        ("trainer.whiten=none", ConfigError, r"trainer\.whiten is not .*`method`, such as method: rvpo:whiten=none"),
+        ("trainer.kappa=3", ConfigError, r"trainer\.kappa is not an option.*such as method: lift:kappa=3"),
+        (
+            "trainer.judge_twice=0.1",
+            ConfigError,
+            r"expected it in Python: RVPOTrainer\(…, reliability=Reliability\(twi",
+        ),
         ("trainer.output_dir=x", ConfigError, r"trainer\.output_dir is decided by `output and name`"),
         ("trainer.reward_weights=[1]", ConfigError, r"trainer\.reward_weights is decided by `rewards\[\]\.weight`"),
         ("trainer.eval_strategy=steps", ConfigError, "eval_strategy is 'steps', but there is no eval_data: add the"),
         ("model.peft={rank: 4}", ConfigError, "model.peft: .*'rank'"),
         ("rewards.1={function: format, name: even}", ConfigError, r"rewards\.1: another channel is 'even', too"),
-        ("rewards=[formt]", ConfigError, "reward 'formt' is neither"),
+        ("rewards=[formt]", ConfigError, r"reward is 'formt' \(did you mean 'format'\?\); expected a built-in"),
         ("data.path=none.jsonl", DataError, r"none\.jsonl"),
         ("model.path=none/here", ConfigError, r"model\.path is 'none/here', and transformers finds no tokenizer"),
         ("warm_start={data: {path: none.jsonl}, trainer: {max_stps: 1}}", ConfigError, r"warm_start\.trainer\.max_st"),
@@ -344,12 +376,51 @@ def test_killed_while_writing_the_adapter(inputs: Path, tmp_path: Path):
     torch.testing.assert_close(*adapters, rtol=0, atol=0)
 
 
+# --- a method of one's own --------------------------------------------------------------------------------------------
+
+CVAR = '''\
+def cvar(z, p, *, alpha=0.5):
+    """Mean of the lowest z-scores that together have the share alpha."""
+    low, order = z.sort(-1)
+    before = p.gather(1, order).cumsum(-1) - p.gather(1, order)
+    kept = (alpha - before).clamp(min=0).minimum(p.gather(1, order))
+    return (kept * low).sum(-1) / kept.sum(-1).clamp(min=1e-9)
+'''
+
+
+def test_method_of_ones_own_trains(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Named by its file, relative to the current folder; the recipe, the metrics and the record name it."""
+    (tmp_path / "my_rules.py").write_text(CVAR, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    method = "my_rules.py:cvar:alpha=0.25"
+    recipe = load_recipe(inputs, [f"output={tmp_path / 'runs'}", f"method={method}", "trainer.max_steps=2"])
+    folder = train(recipe)
+    assert yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))["method"] == method
+    assert {"rvpo/even/responsibility", "rvpo/high/bottleneck"} <= metrics(folder)[0].keys()
+
+    files = sorted((folder / "channels").glob("*.parquet"))
+    recorded = json.loads(pq.read_schema(files[0]).metadata[b"rvpo.records"])
+    assert recorded["config"]["method"] == {"name": "my_rules.py:cvar", "alpha": 0.25}
+
+    # Both channels share the weights 1 and 0.5, so a share of 0.25 is the lowest channel alone.
+    rows = pq.read_table(sorted((folder / "completions").glob("*.parquet"))[0]).to_pylist()
+    rewards = torch.tensor([[row["even"], row["high"]] for row in rows])
+    want = rvpo.advantages(rewards, num_generations=4, method="hard_min", weights=[1.0, 0.5]).advantages
+    torch.testing.assert_close(torch.tensor([row["advantage"] for row in rows]), want)
+
+    assert train(recipe, resume=True) == folder
+    with pytest.raises(
+        ConfigError, match=r"another method \('my_rules\.py:cvar:alpha=0\.25', now 'my_rules\.py:cvar'\)"
+    ):
+        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", "method=my_rules.py:cvar"]), resume=True)
+
+
 # --- rewards ----------------------------------------------------------------------------------------------------------
 
 
 def test_reward_options_reach_the_function(whole: Path, inputs: Path, tmp_path: Path):
     override = f"rewards.0={{function: {inputs.parent}/rewards.py:even, options: {{scale: 3.0}}}}"
-    recipe = load_recipe(inputs, [f"output={tmp_path}", "trainer.max_steps=1", "schedule=0.5", override])
+    recipe = load_recipe(inputs, [f"output={tmp_path}", "trainer.max_steps=1", "method.k=0.5", override])
     line, scaled = metrics(whole)[0], metrics(train(recipe))[0]
     # The first completions are the same, and the channel keeps its name.
     assert scaled["rvpo/even/mean"] == pytest.approx(3 * line["rvpo/even/mean"])
@@ -563,7 +634,7 @@ def test_shipped_recipe_runs(path: Path, tmp_path: Path, tiny_model_dir: Path):
     generating = steps[::2] if path.stem.startswith("qwen") and not rubric else steps
     paper = [0.5, 2.0] if len(generating) == 2 else [0.5, 1.25, 2.0]
     if not math:
-        assert [line["rvpo/k"] for line in generating] == (paper if shipped["schedule"] != 1.0 else [1.0] * 3)
+        assert [line["rvpo/k"] for line in generating] == ([1.0] * 3 if recipe.method == "rvpo:k=1" else paper)
     for line in generating:
         if math:  # the tiny model boxes nothing; risk across questions tracks its quantiles
             assert (line["rvpo/math_reward/mean"], line["rvpo/math_reward/missing"]) == (0.0, 0.0)
