@@ -98,7 +98,7 @@ def call_text(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 
 def plain_value(text: str, depth: int = 0) -> Any:
-    """Read a value of an option: number, true, false, none, ``[a,b]``, ``{key:value}``, or else text.
+    """Read a value of an option: number, true, false, null, ``[a,b]``, ``{key:value}``, or else text.
 
     >>> plain_value("{format:0.9, safe:1}")
     {'format': 0.9, 'safe': 1}
@@ -109,7 +109,7 @@ def plain_value(text: str, depth: int = 0) -> Any:
     text = text.strip()
     if depth > 8:
         raise ConfigError(f"{text[:40]!r} has more than 8 nested brackets; expected a value such as 2 or {{a:0.5}}")
-    words = {"true": True, "false": False, "none": None, "null": None}
+    words = {"true": True, "false": False, "null": None}  # not "none", which is a value of whiten
     if text.lower() in words:
         return words[text.lower()]
     for number in (int, float):

@@ -48,7 +48,9 @@ def diagnose(
         DataError: logs that cannot be read.
     """
     if not 0 < level < 1 or resamples < 100:
-        raise ConfigError(f"level is {level!r} and resamples {resamples!r}, allowed is 0 < level < 1, resamples >= 100")
+        raise ConfigError(
+            f"level is {level!r} and resamples {resamples!r}; expected 0 < level < 1 and resamples >= 100"
+        )
     assumed = assumed or ASSUMED
     if assumed.method.remembers and not run.every_batch:
         raise ConfigError(

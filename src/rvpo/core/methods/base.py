@@ -128,9 +128,12 @@ class Method:
             cls.name = place_of(cls)
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
+        """Refuse impossible values; the method's own way of whitening and of dead channels is None."""
         require("whiten", self.whiten, (None, *WHITEN))
         require("dead_channels", self.dead_channels, (None, *DEAD_CHANNELS))
+        for option, own in (("whiten", self.own_whiten), ("dead_channels", self.own_dead_channels)):
+            if getattr(self, option) == own:
+                object.__setattr__(self, option, None)
 
     @property
     def remembers(self) -> bool:
@@ -178,10 +181,9 @@ class Method:
         return {**found, **made}
 
     def options(self) -> dict[str, Any]:
-        """Return the options by name, but for ``whiten`` and ``dead_channels`` where they are the method's own."""
-        own = {"whiten": (None, self.own_whiten), "dead_channels": (None, self.own_dead_channels)}
+        """Return the options by name, but for ``whiten`` and ``dead_channels`` if they are the method's own."""
         values = {option.name: getattr(self, option.name) for option in fields(self)}
-        return {name: value for name, value in values.items() if value not in own.get(name, ())}
+        return {k: v for k, v in values.items() if v is not None or k not in ("whiten", "dead_channels")}
 
 
 def place_of(found: object) -> str:

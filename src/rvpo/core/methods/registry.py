@@ -250,7 +250,9 @@ def _spelled(value: Any) -> str:
         return "{" + ",".join(f"{_quoted(str(name))}:{_spelled(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_spelled, value)) + "]"
-    if isinstance(value, bool) or value is None:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
