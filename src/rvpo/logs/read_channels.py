@@ -234,7 +234,7 @@ def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
     try:
         told: dict[str, Any] = json.loads((_schema(path).metadata or {})[METADATA])
         version = int(told["version"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise _damaged(path, error) from error
     if version > VERSION:
         raise DataError(
