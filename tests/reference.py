@@ -231,7 +231,7 @@ def remembering(
     raw = method in ("grpo", *SCALES)
     whiten = whiten or ("group" if raw else "none" if method == "riskpo" else "batch")
     inner = options.get("score", "grpo") if method == "riskpo" else method  # the rule over channels
-    inner = inner["method"] if isinstance(inner, dict) else inner
+    inner = inner["name"] if isinstance(inner, dict) else inner
     dead_channels = dead_channels or ("drop" if inner in ("rvpo", "rvpo_explicit", "hard_min") else "keep")
     w = weight_matrix(weights, rewards)
     members: dict[int, list[int]] = {}
@@ -505,8 +505,8 @@ def riskpo(cells: Cells, state: dict, options: dict) -> tuple[list[float], list[
     """Mixed value at risk of bundles of questions, with tracked quantiles and credit by the question's std."""
     size, lower, upper = options.get("bundle_size", 5), 0.2, 0.8
     of_score = options.get("score", "grpo")
-    of_score = {"method": of_score} if isinstance(of_score, str) else dict(of_score)
-    method = of_score.pop("method")
+    of_score = {"name": of_score} if isinstance(of_score, str) else dict(of_score)
+    method = of_score.pop("name")
     scores, pull, _, inner = score(method, cells, state.get("score", {}), of_score)
     scored = [
         s if any(wj > 0 and not isnan(r) for wj, r in zip(cells.w[n], cells.rewards[n], strict=True)) else nan

@@ -81,7 +81,8 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import torch, rvpo
 out = rvpo.advantages(torch.tensor([[0., 2.], [1., 0.], [2., 1.]]), num_generations=3, method="gdpo", eps=0.)
-assert rvpo.schedules.linear()(0.5) == 1.25
+assert rvpo.Linear()(0.5) == 1.25
+assert rvpo.Aggregator("lift", ["a", "b"])([[0, 1], [1, 0]], num_generations=2).advantages is not None
 print([round(value, 6) for value in out.advantages.tolist()], len(out.metrics()))
 """
     assert python(code) == "[0.0, -1.0, 1.0] 18"
@@ -205,5 +206,5 @@ def test_every_public_name_loads():
     for name in rvpo.__all__:
         assert getattr(rvpo, name) is not None
     assert set(dir(rvpo)) == set(rvpo.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are AdaptiveK, AdvantageConfig"):
+    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are CTWA, GDPO"):
         rvpo.advantage  # noqa: B018

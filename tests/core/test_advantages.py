@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 import rvpo
-from rvpo import AdvantageConfig, Schedule, schedules
+from rvpo import AdvantageConfig
+from rvpo.core.methods.registry import METHODS, build_method
 from rvpo.core.metrics import CHANNEL_METRICS
 from rvpo.errors import ConfigError, RewardError, RVPOError
 
@@ -355,7 +356,7 @@ def test_result_fields_are_the_contract():
     fields = [field.name for field in dataclasses.fields(rvpo.Advantages)]
     assert fields == [
         "advantages", "aggregated", "z", "responsibilities", "live", "missing", "applies", "signal", "takes_part",
-        "rewards", "groups", "state", "rule_metrics",
+        "rewards", "groups", "state", "method_metrics",
     ]  # fmt: skip
     out = run(A, B)
     for name in fields[:-3]:
@@ -371,23 +372,23 @@ def test_result_fields_are_the_contract():
 def test_signature_is_the_contract():
     parameters = inspect.signature(rvpo.advantages).parameters
     assert list(parameters) == [
-        "rewards", "groups", "method", "k", "weights", "num_generations", "applies", "ranges", "options",
+        "rewards", "groups", "method", "weights", "num_generations", "applies", "ranges", "progress", "tokens", "state",
+        "eps", "ddof", "rtol", "missing", "options",
     ]  # fmt: skip
     assert parameters["method"].default == "rvpo"
-    assert parameters["k"].default == 1.0
 
 
 def test_ranges_put_channels_on_one_scale():
     """With -3 to 3 declared, the correctness of 0 is half met, behind the format, and so counts more."""
     rewards = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.5, 0.0], [-0.5, 1.0]])
-    with pytest.raises(RewardError, match=r"channel '0' has a reward of -1, and no range was declared"):
-        rvpo.advantages(rewards, num_generations=4, method="lift")
-    out = rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(-3, 3), None], margin=-1.0)
+    with pytest.raises(RewardError, match=r"channel '0' has a reward of -1, but no range was declared"):
+        rvpo.advantages(rewards, num_generations=4, method="lift", state={})
+    out = rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(-3, 3), None], margin=-1.0, state={})
     # Attained are 1/2 and 3/4; lambda is exp(-6 a), scaled to the mean 1.
     behind = 2 / (1 + math.exp(-6 / 4))
-    assert out.rule_metrics == {"0/weight": pytest.approx(behind), "1/weight": pytest.approx(2 - behind)}
-    with pytest.raises(ConfigError, match=r"range 0 is \(3, -3\), allowed is a pair"):
-        rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(3, -3), None])
+    assert out.method_metrics == {"0/weight": pytest.approx(behind), "1/weight": pytest.approx(2 - behind)}
+    with pytest.raises(ConfigError, match=r"the range of 0 is \(3, -3\); expected a pair"):
+        rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(3, -3), None], state={})
 
 
 def test_rewards_are_not_changed():
@@ -484,12 +485,16 @@ R = torch.zeros(6, 2)
 @pytest.mark.parametrize(
     ("rewards", "options", "message"),
     [
-        (torch.zeros(6), {}, r"rewards is a torch.float32 tensor of shape \(6,\), allowed .* shape \(N, M\)"),
-        (torch.zeros(6, 2).long(), {}, r"rewards is a torch.int64 tensor of shape \(6, 2\), allowed .* floating point"),
-        ([[1.0, 2.0]], {}, r"rewards is a list, allowed is a floating point tensor"),
-        (torch.zeros(0, 2), {}, r"rewards is a torch.float32 tensor of shape \(0, 2\), allowed"),
-        (torch.zeros(6, 0), {}, r"rewards is a torch.float32 tensor of shape \(6, 0\), allowed"),
-        (torch.tensor([[0.0, 1.0], [math.inf, 0.0]]), {"num_generations": 2}, r"rewards\[1, 0\] is inf, allowed"),
+        (torch.zeros(6), {}, r"rewards is a torch.float32 tensor of shape \(6,\); expected .* shape \(N, M\)"),
+        (
+            torch.zeros(6, 2).long(),
+            {},
+            r"rewards is a torch.int64 tensor of shape \(6, 2\); expected .* floating point",
+        ),
+        ([[1.0, 2.0]], {}, r"rewards is a list; expected a floating point tensor"),
+        (torch.zeros(0, 2), {}, r"rewards is a torch.float32 tensor of shape \(0, 2\); expected"),
+        (torch.zeros(6, 0), {}, r"rewards is a torch.float32 tensor of shape \(6, 0\); expected"),
+        (torch.tensor([[0.0, 1.0], [math.inf, 0.0]]), {"num_generations": 2}, r"rewards\[1, 0\] is inf; expected"),
         (torch.tensor([[0.0, NAN]]), {"num_generations": 1, "missing": "error"}, r"rewards\[0, 1\] is nan.*\"error\""),
         (R, {"num_generations": None}, r"neither of groups and num_generations given: pass exactly one"),
         (R, {"groups": torch.zeros(6).long()}, r"both of groups and num_generations given: pass exactly one"),
@@ -497,7 +502,7 @@ R = torch.zeros(6, 2)
         (R, {"num_generations": 0}, r"num_generations is 0, but 6 rows"),
         (R, {"num_generations": None, "groups": torch.zeros(5).long()}, r"groups has shape \(5,\), but .* 6 rows"),
         (R, {"num_generations": None, "groups": torch.zeros(6)}, r"groups has dtype torch.float32, but .* integers"),
-        (R, {"weights": [1.0, 1.0, 1.0]}, r"weights has shape \(3,\), allowed is \(2,\) or \(6, 2\)"),
+        (R, {"weights": [1.0, 1.0, 1.0]}, r"weights has shape \(3,\); expected \(2,\) or \(6, 2\)"),
         (R, {"weights": [1.0, -1.0]}, r"weights is \[1.0, -1.0\], .*>= 0.*negated in its reward function"),
         (R, {"weights": [0.0, 0.0]}, r"weights is \[0.0, 0.0\], .*at least one above 0"),
         (R, {"weights": [1.0, NAN]}, r"weights is \[1.0, nan\]"),
@@ -512,113 +517,101 @@ def test_reward_errors(rewards: Tensor, options: dict, message: str):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "rpvo"}, r"method is 'rpvo', allowed are 'rvpo', 'rvpo_explicit', 'hard_min', 'gdpo', 'grpo'"),
-        ({"dead_channel": "drop"}, r"unknown key 'dead_channel' \(did you mean 'dead_channels'\?\); allowed are"),
-        ({"zzz": 1}, r"unknown key 'zzz'; allowed are method, k, beta"),
-        ({"dead_channels": "ignore"}, r"dead_channels is 'ignore', allowed are 'drop', 'keep'"),
-        ({"missing": "zero"}, r"missing is 'zero', allowed are 'drop', 'error'"),
-        ({"whiten": True}, r"whiten is True, allowed are 'batch', 'group', 'none'"),
-        ({"ddof": 2}, r"ddof is 2, allowed are 0, 1"),
+        (
+            {"method": "rpvo"},
+            r"method is 'rpvo' \(did you mean 'rvpo'\?\); expected one of rvpo, rvpo_explicit, hard_min",
+        ),
+        (
+            {"dead_channel": "drop"},
+            r"has no option 'dead_channel' \(did you mean 'dead_channels'\?\); expected one of k",
+        ),
+        ({"zzz": 1}, r"zzz is 1, but method 'rvpo' has no option 'zzz'; expected one of k"),
+        ({"dead_channels": "ignore"}, r"dead_channels is 'ignore'; expected one of None, 'drop', 'keep'"),
+        ({"missing": "zero"}, r"missing is 'zero'; expected one of 'drop', 'error'"),
+        ({"whiten": True}, r"whiten is True; expected one of None, 'batch', 'group', 'token', 'none'"),
+        ({"ddof": 2}, r"ddof is 2; expected one of 0, 1"),
         ({"ddof": True}, r"ddof is True"),
-        ({"k": -1}, r"k is -1, allowed is a number in \[0, inf\]"),
+        ({"k": -1}, r"k is -1; expected a number in \[0, inf\]"),
         ({"k": NAN}, r"k is nan"),
         ({"k": "2"}, r"k is '2'"),
-        ({"eps": -1e-4}, r"eps is -0.0001, allowed is a number in \[0, inf\)"),
-        ({"rtol": 1.0}, r"rtol is 1.0, allowed is a number in \[0, 1\)"),
+        ({"eps": -1e-4}, r"eps is -0.0001; expected a number in \[0, inf\)"),
+        ({"rtol": 1.0}, r"rtol is 1.0; expected a number in \[0, 1\)"),
         ({"method": "rvpo_explicit", "beta": math.inf}, r"beta is inf"),
-        ({"method": "gdpo", "k": 1.0}, r"k is 1.0, but method 'gdpo' has no k: drop it, or use method 'rvpo'"),
-        ({"method": "rvpo", "beta": 1.0}, r"beta is 1.0, but method 'rvpo' has no beta.*'rvpo_explicit'"),
+        ({"method": "gdpo", "k": 7}, r"k is 7, but method 'gdpo' has no option 'k'. Use method rvpo for it"),
+        ({"method": "rvpo", "beta": 1.0}, r"beta is 1.0, but method 'rvpo' has no option 'beta'.*rvpo_explicit"),
         ({"method": "grpo", "whiten": "batch"}, r"'grpo' with whiten='batch' .* is not GRPO"),
         ({"method": "grpo", "dead_channels": "drop"}, r"'grpo' with .*dead_channels='drop' is not GRPO"),
     ],
 )
 def test_config_errors(options: dict, message: str):
     with pytest.raises(ConfigError, match=message):
-        AdvantageConfig.from_mapping(options)
+        rvpo.advantages(R, num_generations=3, **options)
 
 
 def test_config_errors_reach_the_caller_of_advantages():
     with pytest.raises(ConfigError, match="did you mean 'whiten'"):
         rvpo.advantages(R, num_generations=3, whitten="none")
-    with pytest.raises(ConfigError, match="is not a mapping"):
-        AdvantageConfig.from_mapping(["rvpo"])
 
 
-def test_k_is_ignored_by_other_methods():
-    assert run(A, B, method="gdpo", k=5.0).aggregated.tolist() == run(A, B, method="gdpo").aggregated.tolist()
+@pytest.mark.parametrize("method", ["lift", "ctwa", "lagrangian:thresholds={0:0.5}", "riskpo", "rvpo:k=adaptive"])
+def test_a_method_that_remembers_wants_its_state(method: str):
+    with pytest.raises(ConfigError, match=r"remembers the run.*rvpo\.Aggregator\('.*', names\).*state=\{\}"):
+        rvpo.advantages(R, num_generations=3, method=method)
+    first = rvpo.advantages(R, num_generations=3, method=method, state={})
+    assert rvpo.advantages(R, num_generations=3, method=method, state=first.state).advantages.shape == (6,)
+
+
+def test_a_schedule_wants_progress():
+    with pytest.raises(ConfigError, match=r"progress is None, but k follows the schedule linear\(0.5,2\)"):
+        rvpo.advantages(R, num_generations=3, method="rvpo:k=linear(0.5,2)")
+    annealed = run(A, B, method="rvpo:k=linear(0.5,2)", progress=0.5)
+    assert annealed.aggregated.tolist() == run(A, B, method="rvpo:k=1.25").aggregated.tolist()
+    assert annealed.method_metrics == {"k": 1.25}
+
+
+def test_whitening_by_token_wants_tokens():
+    with pytest.raises(ConfigError, match="whiten is 'token', but tokens is None"):
+        rvpo.advantages(R, num_generations=3, method="gdpo:whiten=token")
 
 
 # --- configs -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("method", "k", "beta", "whiten", "dead_channels"),
+    ("method", "options", "whiten", "dead_channels"),
     [
-        ("rvpo", 1.0, None, "batch", "drop"),
-        ("rvpo_explicit", None, 0.5, "batch", "drop"),
-        ("hard_min", None, None, "batch", "drop"),
-        ("gdpo", None, None, "batch", "keep"),
-        ("grpo", None, None, "group", "keep"),
+        ("rvpo", {"k": 1.0}, "batch", "drop"),
+        ("rvpo_explicit", {"beta": 0.5}, "batch", "drop"),
+        ("hard_min", {}, "batch", "drop"),
+        ("gdpo", {}, "batch", "keep"),
+        ("grpo", {}, "group", "keep"),
+        ("lift", {"kappa": 6.0, "margin": 0.2, "horizon": 5.0}, "batch", "keep"),
+        ("tchebycheff", {"rho": 0.05}, "group", "keep"),
+        ("smooth_tchebycheff", {"mu": 0.1}, "group", "keep"),
+        ("riskpo", None, "none", "keep"),
+        ("riskpo:score=hard_min", None, "none", "drop"),
+        ("ctwa", {"target": 0.1, "cap": 0.95, "rate": 0.05, "decay": 0.1}, "batch", "keep"),
     ],
 )
-def test_config_defaults_are_the_contract(method: str, k, beta, whiten: str, dead_channels: str):
-    assert dataclasses.asdict(AdvantageConfig(method)) == {
-        "method": method, "k": k, "beta": beta, "eps": 1e-4, "ddof": 1, "rtol": 1e-6, "whiten": whiten,
-        "dead_channels": dead_channels, "missing": "drop", "options": {},
-    }  # fmt: skip
+def test_config_defaults_are_the_contract(method: str, options, whiten: str, dead_channels: str):
+    config = AdvantageConfig(method)  # type: ignore[arg-type]
+    assert (config.whiten, config.dead_channels) == (whiten, dead_channels)
+    values = config.to_mapping()
+    if options is not None:
+        assert values.pop("method") == {"name": method, **options}
+        assert values == {"eps": 1e-4, "ddof": 1, "rtol": 1e-6, "missing": "drop"}
+
+
+def test_the_default_method_is_the_papers():
+    assert AdvantageConfig().method == build_method("rvpo")
+    assert set(METHODS) >= {"rvpo", "lift"}
 
 
 def test_configs_are_frozen_and_rebuild_from_their_own_mapping():
-    for config in (AdvantageConfig("rvpo", k=2.0), schedules.linear()):
-        assert type(config).from_mapping(dataclasses.asdict(config)) == config
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(config, dataclasses.fields(config)[0].name, "x")
-
-
-# --- schedules of k ----------------------------------------------------------------------------------------------
-
-
-def test_schedule_values():
-    at = [0.0, 0.25, 0.5, 1.0]
-    assert [schedules.constant()(t) for t in at] == [1, 1, 1, 1]
-    # the paper's line, 0.5 -> 2.0: a quarter of 1.5 is 0.375
-    assert [schedules.linear()(t) for t in at] == [0.5, 0.875, 1.25, 2]
-    # (1 - cos(pi t)) / 2 at 1/4 is (1 - sqrt(1/2)) / 2
-    assert [schedules.cosine()(t) for t in at] == pytest.approx([0.5, 0.5 + 1.5 * (1 - sqrt(0.5)) / 2, 1.25, 2])
-    assert schedules.linear(3.0, 1.0)(0.5) == 2  # it may fall as well
-
-
-def test_schedules_clamp_progress():
-    for schedule in (schedules.linear(), schedules.cosine()):
-        assert schedule(-0.1) == 0.5
-        assert schedule(1.7) == 2.0
-
-
-def test_schedules_from_a_recipe():
-    assert Schedule.from_mapping(2) == schedules.constant(2)
-    assert Schedule.from_mapping({"kind": "linear", "start": 0.5, "end": 2.0}) == schedules.linear()
-    assert Schedule.from_mapping({"kind": "cosine", "start": 0, "end": 1}) == schedules.cosine(0, 1)
-    assert Schedule.from_mapping({}) == schedules.constant()
-
-
-@pytest.mark.parametrize(
-    ("mapping", "message"),
-    [
-        ({"kind": "step"}, r"schedule kind is 'step', allowed are 'constant', 'linear', 'cosine'"),
-        ({"stop": 1.0}, r"unknown key 'stop'; allowed are kind, start, end|did you mean"),
-        ({"kind": "linear", "start": 1.0}, r"a linear schedule needs an end value of k"),
-        ({"start": 1.0, "end": 2.0}, r"a constant schedule has no end, but end is 2.0"),
-        ({"start": -1.0}, r"schedule start is -1.0, allowed is a number in \[0, inf\)"),
-        ({"start": None}, r"schedule start is None, allowed is a number"),
-        ({"kind": "linear", "start": 0.5, "end": math.inf}, r"schedule end is inf"),
-        ("fast", r"schedule start is 'fast'"),
-    ],
-)
-def test_schedule_errors(mapping: object, message: str):
-    with pytest.raises(ConfigError, match=message):
-        Schedule.from_mapping(mapping)
-
-
-def test_schedule_refuses_nan_progress():
-    with pytest.raises(ConfigError, match="training progress is nan"):
-        schedules.linear()(NAN)
+    config = AdvantageConfig(rvpo.RVPO(2.0, whiten="group"), ddof=0)
+    assert AdvantageConfig.from_mapping(config.to_mapping()) == config == AdvantageConfig.of_record(config.to_mapping())
+    assert str(config) == "rvpo:whiten=group,k=2"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.ddof = 1  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="is not a mapping"):
+        AdvantageConfig.from_mapping(["rvpo"])  # type: ignore[arg-type]

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Channels, compute
-from rvpo.core.channels import Running, check_ranges
+from rvpo.core.channels import check_ranges
+from rvpo.core.methods.lagrangian import Lagrangian
 from rvpo.core.ragged import Family, Score, assemble
+from rvpo.core.running_mean import RunningMean
 from rvpo.errors import ConfigError, RewardError
 
 NAN = math.nan
@@ -42,13 +44,13 @@ def test_outside_an_undeclared_range(bad: float):
     """The message names the channel of the cell, also where columns differ from row to row."""
     ragged = Channels(("a", "b"), torch.tensor([[0, 1], [1, 0]]), (None, (-9.0, 9.0)))
     same(ragged.attained(tensor([[0.0, bad], [0.0, 0.5]]))[1], [0.5, 0.5])
-    with pytest.raises(RewardError, match=f"channel 'a' has a reward of {bad:g}, and no range was declared"):
+    with pytest.raises(RewardError, match=f"channel 'a' has a reward of {bad:g}, but no range was declared"):
         ragged.attained(tensor([[0.0, 0.0], [0.0, bad]]))
 
 
 @pytest.mark.parametrize("entry", [(0,), (0, 1, 2), (1, 1), (2, 1), (0, math.inf), (NAN, 1), "01", 3, (0, True)])
 def test_ranges_that_are_none(entry: Any):
-    with pytest.raises(ConfigError, match=r"allowed is a pair of finite numbers, the lowest and the highest"):
+    with pytest.raises(ConfigError, match=r"expected a pair of finite numbers, the lowest and the highest"):
         Channels.columns(["a"], [entry])
 
 
@@ -68,7 +70,7 @@ def test_pool_mean_and_spread_by_hand():
     x = tensor([[1.0, 2.0, 4.0], [8.0, NAN, 16.0]])
     same(channels.pool(x.nan_to_num(nan=0.0)), [[3.0, 4.0, 0.0], [16.0, 8.0, 0.0]])
     same(channels.mean(x), [(1 + 2 + 16) / 3, (4 + 8) / 2, NAN])
-    same(channels.spread(tensor([0.1, 0.2, 0.3])), [[0.1, 0.1, 0.2], [0.2, 0.1, 0.1]])
+    same(channels.broadcast(tensor([0.1, 0.2, 0.3])), [[0.1, 0.1, 0.2], [0.2, 0.1, 0.1]])
 
 
 def test_columns_are_the_simple_case():
@@ -76,7 +78,7 @@ def test_columns_are_the_simple_case():
     x = tensor([[1.0, NAN], [2.0, NAN]])
     same(channels.pool(x.nan_to_num(nan=0.0)), [[1.0, 0.0], [2.0, 0.0]])
     same(channels.mean(x), [1.5, NAN])
-    same(channels.spread(tensor([5.0, 6.0])), [5.0, 6.0])
+    same(channels.broadcast(tensor([5.0, 6.0])), [5.0, 6.0])
 
 
 # --- running means ----------------------------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def test_columns_are_the_simple_case():
 
 def test_running_mean_by_hand():
     """Horizon 4: the past keeps 3/4. The first batch counts in full, an absent channel does not fade."""
-    running = Running.empty(1).update(["a", "b"], tensor([1.0, 0.5]), 4.0)
+    running = RunningMean.empty(1).update(["a", "b"], tensor([1.0, 0.5]), 4.0)
     same(running.mean(["a", "b"]), [1.0, 0.5])
     running = running.update(["b", "c"], tensor([0.0, NAN]), 4.0)
     same(running.mean(["c", "a", "b"]), [NAN, 1.0, 0.5 * 0.75 / 1.75])
@@ -95,7 +97,7 @@ def test_running_mean_by_hand():
 def test_running_mean_of_pairs_by_hand():
     """b is away in the second batch: its own mean stays, and the pair's past fades by sqrt(3/4) alone."""
     first = tensor([[4.0, 2.0], [2.0, 9.0]])
-    running = Running.empty(2).update(["a", "b"], first, 4.0)
+    running = RunningMean.empty(2).update(["a", "b"], first, 4.0)
     same(running.mean(["b", "a"]), [[9.0, 2.0], [2.0, 4.0]])
     running = running.update(["a", "b"], tensor([[1.0, NAN], [NAN, NAN]]), 4.0)
     a = (0.75 * 4 + 1) / 1.75
@@ -104,7 +106,7 @@ def test_running_mean_of_pairs_by_hand():
 
 
 def test_no_memory():
-    running = Running.empty(1)
+    running = RunningMean.empty(1)
     for value in (0.25, NAN, 0.75):
         running = running.update(["a"], tensor([value]), 1.0)
     same(running.mean(["a"]), [0.75])
@@ -112,15 +114,15 @@ def test_no_memory():
 
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_plain_data_keeps_every_bit(dimensions: int):
-    running, generator = Running.empty(dimensions), torch.Generator().manual_seed(0)
+    running, generator = RunningMean.empty(dimensions), torch.Generator().manual_seed(0)
     for names in ("ab", "bcd", "a"):
         value = torch.randn((len(names),) * dimensions, generator=generator, dtype=torch.float64)
         running = running.update(names, value, 3.0)
-    again = Running.from_state(json.loads(json.dumps(running.to_state())), dimensions)
+    again = RunningMean.from_state(json.loads(json.dumps(running.to_state())), dimensions)
     assert again.names == running.names == tuple("abcd")
     assert torch.equal(again.total, running.total)
     assert torch.equal(again.weight, running.weight)
-    assert Running.from_state(None, dimensions).names == ()
+    assert RunningMean.from_state(None, dimensions).names == ()
 
 
 # --- which channel of the run a score is ------------------------------------------------------------------------------
@@ -162,14 +164,14 @@ def test_a_batch_without_any_rubric_has_a_channel_of_nobody():
 
 
 def test_a_threshold_for_an_unknown_column_is_refused():
-    config = AdvantageConfig("lagrangian", options={"thresholds": {"forma": 0.9}})
+    config = AdvantageConfig(Lagrangian({"forma": 0.9}))
     channels = Channels.columns(["format", "length"])
-    with pytest.raises(ConfigError, match="thresholds names the channel 'forma'; the channels are format, length"):
+    with pytest.raises(ConfigError, match="thresholds names the channel 'forma'; expected one of format, length"):
         compute(torch.rand(4, 2), config, num_generations=4, channels=channels)
 
 
 def test_a_threshold_waits_for_a_channel_that_a_ragged_batch_lacks():
-    config = AdvantageConfig("lagrangian", options={"thresholds": {"b": 1.0}, "rate": 1.0})
+    config = AdvantageConfig(Lagrangian({"b": 1.0}, rate=1.0))
     state = None
     for name, multiplier in (("a", None), ("b", 0.5), ("a", 0.5), ("b", 1.0)):
         channels = Channels((name,), torch.zeros(2, 1, dtype=torch.int64), (None,))

@@ -58,7 +58,7 @@ def test_two_families_and_a_prompt_without_any():
     ("family", "message"),
     [
         (Family("x", [[], []]), "family 'x' is no reward function; those are r"),
-        (Family("r", [[]]), "'r' has scores for 1 completions, allowed are 2"),
+        (Family("r", [[]]), "'r' has scores for 1 completions; expected 2"),
         (
             Family("r", [scores(1.0), scores(1.0, 1.0)]),
             "completions 0 and 1 answer one prompt, but have other channels",
@@ -114,7 +114,7 @@ def test_missing_error_is_about_channels_only():
 
 @pytest.mark.parametrize("applies", [torch.ones(2, 1, dtype=torch.bool), torch.ones(2, 2)])
 def test_applies_is_checked(applies: torch.Tensor):
-    with pytest.raises(RewardError, match=r"allowed is a bool tensor of shape \(2, 2\)"):
+    with pytest.raises(RewardError, match=r"expected a bool tensor of shape \(2, 2\)"):
         rvpo.advantages(torch.zeros(2, 2), num_generations=2, applies=applies)
 
 

@@ -8,12 +8,12 @@ import math
 
 import pytest
 import torch
-from rvpo.core.trust import Trust, flip_reliability, next_reliability, shrink
 from torch import Tensor
 
 from rvpo.core.aggregate import mean, soft_min
 from rvpo.core.groups import Groups
 from rvpo.errors import ConfigError, RewardError
+from rvpo.step.trust import Trust, flip_reliability, next_reliability, shrink
 
 NAN = math.nan
 EXACT = Trust(horizon=1, prior=0, floor=0)
@@ -240,10 +240,10 @@ def test_resuming_from_json_changes_nothing():
 
 def test_shrink_refuses():
     z, p = matrix([1.0, 2.0]), matrix([0.5, 0.5])
-    with pytest.raises(RewardError, match=r"shapes \(1, 2\), \(1, 2\) and \(3,\), allowed are"):
+    with pytest.raises(RewardError, match=r"shapes \(1, 2\), \(1, 2\) and \(3,\); expected"):
         shrink(z, p, [1.0, 1.0, 1.0])
     for bad in (-0.1, 1.1, NAN):
-        with pytest.raises(RewardError, match=rf"reliability has the value {bad:.1f}.*allowed are numbers in \[0, 1\]"):
+        with pytest.raises(RewardError, match=rf"reliability has the value {bad:.1f}.*expected numbers in \[0, 1\]"):
             shrink(z, p, torch.tensor([1.0, bad], dtype=torch.float64))
 
 
@@ -261,9 +261,9 @@ def test_pairs_are_checked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": 0.5}, "trust horizon is 0.5, allowed is a number of steps >= 1"),
+        ({"horizon": 0.5}, "trust horizon is 0.5; expected a number of steps >= 1"),
         ({"prior": -1.0}, "trust prior is -1.0"),
-        ({"floor": 1.0}, r"trust floor is 1.0, allowed is a number in \[0, 1\)"),
+        ({"floor": 1.0}, r"trust floor is 1.0; expected a number in \[0, 1\)"),
         ({"floor": "low"}, "trust floor is 'low'"),
     ],
 )
@@ -274,5 +274,5 @@ def test_config_refuses(options: dict, message: str):
 
 @pytest.mark.parametrize(("rate", "flip"), [(-0.1, 0.1), (1.2, 0.1), (0.5, 0.6), (0.5, NAN)])
 def test_flip_reliability_refuses(rate: float, flip: float):
-    with pytest.raises(ConfigError, match="allowed is a number in"):
+    with pytest.raises(ConfigError, match="expected a number in"):
         flip_reliability(rate, flip)

@@ -9,12 +9,12 @@ from math import exp, fsum, isnan
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from rvpo.core.adaptive import AdaptiveK, measured, next_k, solve_k
-from rvpo.core.trust import Trust, next_reliability, shrink
 from torch import Tensor
 
 from rvpo.core.aggregate import soft_min
 from rvpo.core.groups import Groups
+from rvpo.core.methods.adaptive_k import AdaptiveK, measured, next_k, solve_k
+from rvpo.step.trust import Trust, next_reliability, shrink
 
 examples = settings(max_examples=60, deadline=None)
 MEASURES = st.sampled_from(["effective", "bottleneck"])

@@ -234,7 +234,7 @@ def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageCon
         applies = torch.ones_like(rewards, dtype=torch.bool)
     elif applies.shape != rewards.shape or applies.dtype != torch.bool:
         raise RewardError(
-            f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}, expected a bool tensor of shape "
+            f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}; expected a bool tensor of shape "
             f"{tuple(rewards.shape)}: True where the channel belongs to the completion's prompt"
         )
     bad = rewards.isinf() if config.missing == "drop" else ~rewards.isfinite()
@@ -242,7 +242,7 @@ def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageCon
     if bad.any():
         row, channel = bad.nonzero()[0].tolist()
         raise RewardError(
-            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}, expected finite numbers"
+            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}; expected finite numbers"
             + (", and NaN where a channel could not be scored" if config.missing == "drop" else ' (missing="error")')
             + ": check the reward function of that channel"
         )
@@ -256,12 +256,12 @@ def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
     w = torch.as_tensor(weights, dtype=r.dtype, device=r.device)
     if w.shape not in (r.shape[1:], r.shape):
         raise RewardError(
-            f"weights has shape {tuple(w.shape)}, expected ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
+            f"weights has shape {tuple(w.shape)}; expected ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
         )
     # Weights of single rows may all be 0: a batch in which no prompt has a channel of weight has no signal.
     if not bool((w.isfinite() & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
         raise RewardError(
-            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}, expected finite numbers >= 0, at least one "
+            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}; expected finite numbers >= 0, at least one "
             "above 0: a reward to be minimised is negated in its reward function, not by a negative weight"
         )
     return w.expand_as(r)

@@ -231,7 +231,7 @@ def _check(family: Family, rows: int, names: Sequence[str], groups: Sequence[int
     if family.name not in names:
         raise RewardError(f"family {family.name!r} is no reward function; those are {', '.join(names)}")
     if len(family.rows) != rows:
-        raise RewardError(f"{family.name!r} has scores for {len(family.rows)} completions, allowed are {rows}")
+        raise RewardError(f"{family.name!r} has scores for {len(family.rows)} completions; expected {rows}")
     first: dict[int, tuple[int, list[str]]] = {}
     for i, (group, row) in enumerate(zip(groups, family.rows, strict=True)):
         channels = [score.channel for score in row]

@@ -14,6 +14,7 @@ from torch import Tensor
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.channels import Range, State, check_ranges
 from rvpo.core.checks import require_number
+from rvpo.core.groups import block_size
 from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.errors import ConfigError, RewardError
@@ -154,6 +155,8 @@ class Aggregator:
         matrix = read.matrix
         if groups is not None:
             groups = group_numbers(groups, len(matrix), matrix.device)
+            if num_generations is None and (size := block_size(groups)) is not None:
+                num_generations, groups = size, None  # the same groups, in the layout whose sums are plain views
         if read.families:
             rows = range(len(matrix))
             index = [row // (num_generations or 1) for row in rows] if groups is None else groups.tolist()

@@ -27,7 +27,8 @@ class AggregationOptions:
     attribute ``reward_range`` of the reward function.
     """
 
-    method: dict[str, Any] | str = field(default="rvpo", metadata={"help": help_text()})
+    # Also an object; a mapping comes as JSON text from a command line, whose parser would make a dict of plain text.
+    method: dict[str, Any] | str | None = field(default="rvpo", metadata={"help": help_text()})
     reward_ranges: dict[str, Any] | str | None = field(
         default=None,
         metadata={

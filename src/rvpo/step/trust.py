@@ -80,7 +80,7 @@ class Trust:
         require_number("trust prior", self.prior, math.inf)
         require_number("trust floor", self.floor, 1)
         if self.horizon < 1:
-            raise ConfigError(f"trust horizon is {self.horizon!r}, allowed is a number of steps >= 1 (1: no memory)")
+            raise ConfigError(f"trust horizon is {self.horizon!r}; expected a number of steps >= 1 (1: no memory)")
 
 
 def shrink(z: Tensor, p: Tensor, reliability: Tensor | Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -100,12 +100,12 @@ def shrink(z: Tensor, p: Tensor, reliability: Tensor | Sequence[float]) -> tuple
     rho = torch.as_tensor(reliability, dtype=z.dtype, device=z.device)
     if z.ndim != 2 or p.shape != z.shape or rho.shape not in (z.shape, z.shape[1:]):
         raise RewardError(
-            f"z, p and reliability have shapes {tuple(z.shape)}, {tuple(p.shape)} and {tuple(rho.shape)}, allowed are "
+            f"z, p and reliability have shapes {tuple(z.shape)}, {tuple(p.shape)} and {tuple(rho.shape)}; expected "
             "(N, M), (N, M) and (M,) or (N, M): one reliability a channel"
         )
     if not bool(((rho >= 0) & (rho <= 1)).all()):
         bad = rho[~((rho >= 0) & (rho <= 1))][0].item()
-        raise RewardError(f"reliability has the value {bad}, allowed are numbers in [0, 1]: use 1 where it is unknown")
+        raise RewardError(f"reliability has the value {bad}; expected numbers in [0, 1]: use 1 where it is unknown")
     trust = rho.sqrt()
     shares = p * trust
     total = shares.sum(-1, keepdim=True)
@@ -148,10 +148,10 @@ def next_reliability(
     if rewards.ndim != 2 or first.ndim != 2 or first.shape != second.shape or first.shape[1] != channels:
         raise RewardError(
             f"first, second and rewards have shapes {tuple(first.shape)}, {tuple(second.shape)} and "
-            f"{tuple(rewards.shape)}, allowed are (n, K), (n, K) and (N, K): a row a completion judged twice"
+            f"{tuple(rewards.shape)}; expected (n, K), (n, K) and (N, K): a row a completion judged twice"
         )
     if bool(first.isinf().any() | second.isinf().any() | rewards.isinf().any()):
-        raise RewardError("a judgement is infinite, allowed are finite numbers, and NaN = missing: check the judge")
+        raise RewardError("a judgement is infinite; expected finite numbers, and NaN = missing: check the judge")
     first, second, rewards = (x.detach().cpu().double() for x in (first, second, rewards))
     half = (first - second).square() / 2
     new = {
@@ -277,7 +277,7 @@ def _load(state: Mapping[str, list[float]] | None, channels: int) -> dict[str, T
     seen = {key: len(value) for key, value in state.items()}
     if seen != dict.fromkeys(STATE, channels):
         raise ConfigError(
-            f"trust state has the lists {seen}, allowed are {', '.join(STATE)} with {channels} values each: resume "
+            f"trust state has the lists {seen}; expected {', '.join(STATE)} with {channels} values each: resume "
             "with the channels that it was saved with, or start anew with None"
         )
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in state.items()}

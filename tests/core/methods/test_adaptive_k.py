@@ -13,10 +13,10 @@ import math
 
 import pytest
 import torch
-from rvpo.core.adaptive import AdaptiveK, measured, next_k, solve_k
 from torch import Tensor
 
 from rvpo.core.aggregate import soft_min
+from rvpo.core.methods.adaptive_k import AdaptiveK, measured, next_k, solve_k
 from rvpo.errors import ConfigError, RewardError
 
 NAN = math.nan
@@ -171,14 +171,14 @@ def test_defaults_depend_on_the_measure():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"measure": "entropy"}, "adaptive measure is 'entropy', allowed are 'effective', 'bottleneck'"),
-        ({"target": 1.0}, r"adaptive target is 1.0, allowed is a number in \[0, 1\)"),
-        ({"target": 0}, "adaptive target is 0, allowed is a number above 0"),
+        ({"measure": "entropy"}, "adaptive measure is 'entropy'; expected one of 'effective', 'bottleneck'"),
+        ({"target": 1.0}, r"adaptive target is 1.0; expected a number in \[0, 1\)"),
+        ({"target": 0}, "adaptive target is 0; expected a number above 0"),
         ({"target": "half"}, "adaptive target is 'half'"),
-        ({"k_min": 0.0}, "adaptive k_min is 0, allowed is a number above 0"),
+        ({"k_min": 0.0}, "adaptive k_min is 0; expected a number above 0"),
         ({"k_max": math.inf}, "adaptive k_max is inf"),
-        ({"k_min": 2.0, "k_max": 2.0}, "k_min is 2.0 and k_max 2.0, allowed is k_min < k_max"),
-        ({"horizon": 0.5}, "adaptive horizon is 0.5, allowed is a number of steps >= 1"),
+        ({"k_min": 2.0, "k_max": 2.0}, "k_min is 2.0 and k_max 2.0; expected k_min < k_max"),
+        ({"horizon": 0.5}, "adaptive horizon is 0.5; expected a number of steps >= 1"),
         ({"horizon": True}, "adaptive horizon is True"),
     ],
 )
@@ -193,5 +193,5 @@ def test_refuses_what_it_cannot_judge():
         next_k(z, p[0], AdaptiveK(), None)
     with pytest.raises(RewardError, match="z is not finite where p > 0"):
         next_k(z.masked_fill(z > 1, NAN), p, AdaptiveK(), None)
-    with pytest.raises(ConfigError, match="adaptive state is nan, allowed is log k"):
+    with pytest.raises(ConfigError, match="adaptive state is nan; expected log k"):
         next_k(z, p, AdaptiveK(), NAN)

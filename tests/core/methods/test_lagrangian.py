@@ -6,10 +6,11 @@ from math import exp, nan
 
 import pytest
 import torch
-from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
 from torch import Tensor
 
 from rvpo.core.groups import Groups
+from rvpo.core.methods.ctwa import CTWAState, group_covariance, move_weights
+from rvpo.core.methods.lagrangian import move_multipliers
 from rvpo.errors import RewardError
 
 NONE = [nan, nan]
@@ -24,9 +25,9 @@ def close(actual: Tensor, *expected: float) -> None:
 
 
 def step(multipliers: list[float], attained: list[float], thresholds: list[float]) -> Tensor:
-    state = LagrangianState(tensor(*multipliers))
-    after = lagrangian(state, tensor(*attained), tensor(*thresholds), rate=0.5, ceiling=1.0).multipliers
-    close(state.multipliers, *multipliers)  # the old state is left as it was
+    before = tensor(*multipliers)
+    after = move_multipliers(before, tensor(*attained), tensor(*thresholds), rate=0.5, ceiling=1.0)
+    close(before, *multipliers)  # left as they were
     return after
 
 
@@ -47,13 +48,13 @@ def test_objectives_and_unscored_channels_keep_theirs():
 def test_dual_steps_find_the_saddle_point():
     # maximise 1 - s^2 subject to s >= 0.7. L = 1 - s^2 + lambda (s - 0.7): dL/ds = -2 s + lambda = 0 at s = 0.7 gives
     # lambda = 1.4. Objective a_1 = 1 - s^2 with da_1/ds = -2 s, constrained a_2 = s with da_2/ds = 1, weights (1, 0).
-    state, s, weights = LagrangianState(tensor(0.0, 0.0)), 0.0, tensor(1.0, 0.0)
+    state, s, weights = tensor(0.0, 0.0), 0.0, tensor(1.0, 0.0)
     for _ in range(2000):
         attained = tensor(1 - s**2, s)
-        state = lagrangian(state, attained, tensor(nan, 0.7), rate=0.05, ceiling=10.0)
-        s += 0.05 * float((weights + state.multipliers) @ tensor(-2 * s, 1.0))
+        state = move_multipliers(state, attained, tensor(nan, 0.7), rate=0.05, ceiling=10.0)
+        s += 0.05 * float((weights + state) @ tensor(-2 * s, 1.0))
     assert s == pytest.approx(0.7, abs=1e-9)
-    close(state.multipliers.round(decimals=9), 0.0, 1.4)
+    close(state.round(decimals=9), 0.0, 1.4)
 
 
 def test_covariance_is_averaged_over_groups():
@@ -79,7 +80,7 @@ def test_covariance_leaves_missing_completions_out():
 def test_the_first_batch_starts_the_running_covariance():
     # Below its target by 0.15 - 0.05 = 0.1: w = 2 exp(0.05 * 0.1). Above its target: w stays.
     start = CTWAState(tensor(2, 3), tensor(*NONE))
-    state = ctwa(start, tensor(0.05, 0.2), tensor(0.5, 0.5), tensor(0.15, 0.1), tensor(*NONE))
+    state = move_weights(start, tensor(0.05, 0.2), tensor(0.5, 0.5), tensor(0.15, 0.1), tensor(*NONE))
     close(state.weights, 2 * exp(0.005), 3)
     close(state.covariance, 0.05, 0.2)
 
@@ -87,7 +88,7 @@ def test_the_first_batch_starts_the_running_covariance():
 def test_later_batches_move_it_by_a_tenth():
     # E = 0.9 * 0.1 + 0.1 * (-0.1) = 0.08, 0.02 short of its target; 0.9 * 0.2 + 0.1 * 0.5 = 0.23, above it.
     before = CTWAState(tensor(1, 1), tensor(0.1, 0.2))
-    state = ctwa(before, tensor(-0.1, 0.5), tensor(0.5, 0.5), tensor(0.1, 0.1), tensor(*NONE))
+    state = move_weights(before, tensor(-0.1, 0.5), tensor(0.5, 0.5), tensor(0.1, 0.1), tensor(*NONE))
     close(state.covariance, 0.08, 0.23)
     close(state.weights, exp(0.05 * 0.02), 1)
     close(before.covariance, 0.1, 0.2)
@@ -95,7 +96,7 @@ def test_later_batches_move_it_by_a_tenth():
 
 def test_caps_missing_batches_and_zero_weights_hold_the_weight():
     # At its cap; unscored; of weight 0; just below its cap. All are 0.2 short of their targets, or nearly.
-    state = ctwa(
+    state = move_weights(
         CTWAState(tensor(1, 1, 0, 1), tensor(0, 0.01, 0, 0)),
         tensor(0, nan, 0, 0),
         tensor(0.95, nan, 0.1, 0.94),
@@ -109,6 +110,6 @@ def test_caps_missing_batches_and_zero_weights_hold_the_weight():
 
 def test_a_state_of_other_channels_is_refused():
     with pytest.raises(RewardError, match=r"multipliers \(2,\), attained \(1,\).* start a new state"):
-        lagrangian(LagrangianState(tensor(0, 0)), tensor(0.5), tensor(0.5, 0.5), rate=0.1, ceiling=1.0)
+        move_multipliers(tensor(0, 0), tensor(0.5), tensor(0.5, 0.5), rate=0.1, ceiling=1.0)
     with pytest.raises(RewardError, match=r"caps \(1,\)"):
-        ctwa(CTWAState(tensor(1, 1), tensor(0, 0)), tensor(0, 0), tensor(0, 0), tensor(0, 0), tensor(1))
+        move_weights(CTWAState(tensor(1, 1), tensor(0, 0)), tensor(0, 0), tensor(0, 0), tensor(0, 0), tensor(1))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rvpo.core.lift import RIDGE, least_nonnegative, needs, payers
 from torch import Tensor
 
 from reference import least
 from rvpo.core import AdvantageConfig, Advantages, Channels, compute
+from rvpo.core.methods.lift import RIDGE, least_nonnegative, needs, payers
+from rvpo.core.methods.registry import build_method
 from rvpo.errors import RewardError
 
 examples = settings(max_examples=60, deadline=None)
@@ -26,7 +27,7 @@ def tensor(values: list) -> Tensor:
 def lift(rewards: Tensor, state: object = None, *, channels: Channels | None = None, **options) -> Advantages:
     shared = {key: options.pop(key) for key in ("eps", "weights") if key in options}
     weights = shared.pop("weights", None)
-    config = AdvantageConfig("lift", options=options, **shared)
+    config = AdvantageConfig(build_method("lift", options), **shared)
     return compute(rewards, config, num_generations=G, channels=channels, weights=weights, state=state)
 
 
@@ -123,7 +124,7 @@ def test_no_channel_falls(seed: int):
     rewards[:, 4] = (rewards[:, 4] < 0.1).double()
     out, unguarded = (lift(rewards, margin=margin, horizon=1.0) for margin in (0.0, -1.0))
     u = out.z / 6
-    mu = tensor([out.rule_metrics[f"{j}/weight"] - unguarded.rule_metrics[f"{j}/weight"] for j in range(6)])
+    mu = tensor([out.method_metrics[f"{j}/weight"] - unguarded.method_metrics[f"{j}/weight"] for j in range(6)])
     rate = (out.aggregated[:, None] * u).mean(0)
     assert (rate >= -RIDGE * u.square().mean(0) * mu - 1e-12).all()
     assert mu.min() >= 0
@@ -174,7 +175,7 @@ def test_a_channel_met_by_nobody_takes_no_part_until_it_is():
     rewards[:, 2] = 0.0
     first = lift(rewards)
     assert first.advantages.isfinite().all()
-    assert first.rule_metrics["2/weight"] > first.rule_metrics["0/weight"]  # it needs most
+    assert first.method_metrics["2/weight"] > first.method_metrics["0/weight"]  # it needs most
     rewards[3, 2] = 1.0
     second = lift(rewards, first.state)
     share = second.responsibilities[:G, 2]
@@ -196,7 +197,7 @@ def test_one_channel_is_its_z_score():
     out = lift(rewards)
     gdpo = compute(rewards, AdvantageConfig("gdpo"), num_generations=G)
     torch.testing.assert_close(out.advantages, gdpo.advantages, rtol=1e-9, atol=1e-9)
-    assert out.rule_metrics == {"0/weight": 1.0}
+    assert out.method_metrics == {"0/weight": 1.0}
 
 
 def test_a_channel_long_solved_keeps_a_moderate_weight():
@@ -207,7 +208,7 @@ def test_a_channel_long_solved_keeps_a_moderate_weight():
             rewards[:, 1] = 1.0
         out = lift(rewards, state)
         state = out.state
-    assert out.rule_metrics["1/weight"] < 2
+    assert out.method_metrics["1/weight"] < 2
     assert out.responsibilities[:, 1].max() < 0.5
 
 
@@ -228,7 +229,7 @@ def test_a_reward_outside_the_range_names_its_channel():
     rewards = uniform(2 * G, 2)
     rewards[3, 1] = -0.25
     channels = Channels.columns(["format", "length"])
-    with pytest.raises(RewardError, match=r"channel 'length' has a reward of -0\.25, and no range was declared"):
+    with pytest.raises(RewardError, match=r"channel 'length' has a reward of -0\.25, but no range was declared"):
         lift(rewards, channels=channels)
     lift(rewards, channels=channels, weights=[1.0, 0.0])  # only monitored: it needs no scale
     lift(rewards, channels=Channels.columns(["format", "length"], [None, (-1.0, 1.0)]))

@@ -16,8 +16,9 @@ from torch import Tensor
 import rvpo
 from reference import remembering
 from rvpo.core import AdvantageConfig, Channels, compute
-from rvpo.core.channels import Running
-from rvpo.core.config import METHODS
+from rvpo.core.methods.registry import METHODS, build_method
+from rvpo.core.running_mean import RunningMean
+from rvpo.step.trust import shrinking
 
 examples = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -36,7 +37,7 @@ CHOICES: dict[str, list[dict]] = {
     "smooth_tchebycheff": [{"mu": 0.3}],
     "lagrangian": [{"thresholds": {"a": 0.9, "c": 0.4}, "rate": 2.0, "ceiling": 3.0}],
     "ctwa": [{"target": 0.4, "rate": 1.0, "decay": 0.3, "cap": 0.6}],
-    "riskpo": [{"bundle_size": 2}, {"bundle_size": 2, "score": {"method": "rvpo", "k": {"target": 0.5}}}],
+    "riskpo": [{"bundle_size": 2}, {"bundle_size": 2, "score": {"name": "rvpo", "k": {"target": 0.5}}}],
 }
 CASES = [(method, options) for method, choices in CHOICES.items() for options in choices]
 STATEFUL = [(method, options) for method, options in CASES if method in ("lift", "lagrangian", "ctwa")]
@@ -65,7 +66,7 @@ class Batch:
             weights=self.weights,
             applies=self.applies,
             channels=self.channels,
-            reliability=self.reliability,
+            adjust=None if self.reliability is None else shrinking(self.reliability),
             state=state,
         )
 
@@ -155,8 +156,8 @@ def close(actual: Tensor, expected: object) -> None:
 @examples
 @given(seeds, st.booleans())
 def test_five_batches_equal_the_loops(method: str, options: dict, ragged: bool, seed: int, reliable: bool):
-    config = AdvantageConfig.from_mapping({"method": method, **options})
-    reliable = reliable and config.rule.uses_z
+    config = AdvantageConfig(build_method(method, options))
+    reliable = reliable and config.method.uses_z
     state, theirs = None, {}
     for batch in sequence(seed, ragged, reliable):
         want, theirs = by_loops(batch, method, theirs, options)
@@ -173,7 +174,7 @@ def test_five_batches_equal_the_loops(method: str, options: dict, ragged: bool, 
 def same_memory(method: str, state: dict, theirs: dict) -> None:
     """Compare what the package remembers after the last batch with what the loops do."""
     if method == "lift":
-        attained, pairs = (Running.from_state(state[key], n) for key, n in (("attained", 1), ("covariance", 2)))
+        attained, pairs = (RunningMean.from_state(state[key], n) for key, n in (("attained", 1), ("covariance", 2)))
         assert dict(zip(attained.names, attained.total.tolist(), strict=True)) == pytest.approx(
             dict.fromkeys(attained.names, 0.0) | theirs["attained"], abs=1e-12
         )
@@ -194,7 +195,7 @@ def same_memory(method: str, state: dict, theirs: dict) -> None:
 @given(seeds, st.booleans())
 def test_the_order_of_rows_does_not_matter(method: str, options: dict, seed: int, ragged: bool):
     """RiskPO alone reads an order: of questions and papers, so there rows stay in place."""
-    config = AdvantageConfig.from_mapping({"method": method, **options})
+    config = AdvantageConfig(build_method(method, options))
     rng, state, shuffled = random.Random(seed), None, None
     for batch in sequence(seed, ragged):
         order = list(range(len(batch.rewards)))
@@ -211,7 +212,7 @@ def test_the_order_of_rows_does_not_matter(method: str, options: dict, seed: int
 @given(seeds)
 def test_the_order_of_columns_does_not_matter(method: str, options: dict, seed: int):
     """The state is kept by name, so columns may lie otherwise in every batch."""
-    config = AdvantageConfig.from_mapping({"method": method, **options})
+    config = AdvantageConfig(build_method(method, options))
     rng, state, shuffled = random.Random(seed), None, None
     for batch in sequence(seed, ragged=False):
         order = rng.sample(range(4), 4)
@@ -233,7 +234,7 @@ def test_the_order_of_columns_does_not_matter(method: str, options: dict, seed: 
 @given(seeds, st.booleans())
 def test_a_given_state_is_not_changed(method: str, options: dict, seed: int, ragged: bool):
     """A state may be used again, as evaluation does."""
-    config = AdvantageConfig.from_mapping({"method": method, **options})
+    config = AdvantageConfig(build_method(method, options))
     first, second, *_ = sequence(seed, ragged)
     state = first.run(config, None).state
     kept = json.dumps(state)
@@ -248,13 +249,13 @@ def test_a_given_state_is_not_changed(method: str, options: dict, seed: int, rag
 @given(seeds)
 def test_an_absent_channel_is_remembered(method: str, options: dict, seed: int):
     """What is remembered of a channel stays as it is while a ragged batch has no cell of it."""
-    config = AdvantageConfig.from_mapping({"method": method, **options})
+    config = AdvantageConfig(build_method(method, options))
     state: dict = {}
     for batch in sequence(seed, ragged=True):
         before, state = state, batch.run(config, state).state
         if method == "lift":
             for key, n in (("attained", 1), ("covariance", 2)) if before else ():
-                old, new = (Running.from_state(s[key], n) for s in (before, state))
+                old, new = (RunningMean.from_state(s[key], n) for s in (before, state))
                 gone = [name for name in old.names if name not in batch.channels.names]
                 assert torch.equal(old.mean(gone).nan_to_num(nan=-1.0), new.mean(gone).nan_to_num(nan=-1.0)), key
         else:
@@ -275,7 +276,7 @@ def test_covariances_of_channels_that_come_and_go_stay_positive(seed: int, horiz
     def rand(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    names, running = [f"c{i}" for i in range(5)], Running.empty(2)
+    names, running = [f"c{i}" for i in range(5)], RunningMean.empty(2)
     for _ in range(8):
         here = rand(5) < 0.3
         u = (rand(12, 2) @ rand(2, 5) * rand(5).exp()) * here
@@ -293,7 +294,7 @@ def test_covariances_of_channels_that_come_and_go_stay_positive(seed: int, horiz
 @given(seeds)
 def test_where_all_channels_are_there_it_is_the_plain_running_mean(seed: int):
     generator = torch.Generator().manual_seed(seed)
-    names, running, total, weight = ["a", "b"], Running.empty(2), torch.zeros(2, 2, dtype=torch.float64), 0.0
+    names, running, total, weight = ["a", "b"], RunningMean.empty(2), torch.zeros(2, 2, dtype=torch.float64), 0.0
     for _ in range(6):
         value = torch.randn(2, 2, generator=generator, dtype=torch.float64)
         running = running.update(names, value, 5.0)

@@ -10,9 +10,10 @@ from math import fsum, isnan, nan, sqrt
 
 import pytest
 import torch
-from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 
 from rvpo.core.groups import Groups
+from rvpo.core.methods.registry import build_method
+from rvpo.core.methods.riskpo import LEVELS, RiskPO, RiskPOResult, riskpo
 from rvpo.errors import ConfigError, RewardError
 
 TAILS = ({"tail_weight": 0.0}, {"tail_weight": 1.5}, {"tail_weight": 0.7, "seek": True})
@@ -23,7 +24,7 @@ SCORES, IDS = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0], [0, 0, 0, 0, 1, 1, 1, 1]
 
 def run(scores: list[float], ids: list[int], state: list[float] | None = None, **options) -> RiskPOResult:
     x = torch.tensor(scores, dtype=torch.float64)
-    return riskpo(x, Groups.from_ids(torch.tensor(ids), len(ids)), RiskPOConfig(**options), state)
+    return riskpo(x, Groups.from_ids(torch.tensor(ids), len(ids)), RiskPO(**options), state)
 
 
 def tracked(low: float, high: float) -> list[float]:
@@ -48,7 +49,7 @@ def deviation(values: list[float]) -> float:
     return sqrt(fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 1.0
 
 
-def loops(scores: list[float], ids: list[int], c: RiskPOConfig, state: list[float] | None):
+def loops(scores: list[float], ids: list[int], c: RiskPO, state: list[float] | None):
     """Advantages, papers' scores and the next state."""
     questions: dict[int, list[int]] = {}
     for row, question in enumerate(ids):
@@ -147,7 +148,7 @@ def test_every_mode_equals_the_loops(quantiles: str):
     for quantile_mode, credit, tail, normalise, anchored, baseline in MODES:
         if quantile_mode != quantiles:
             continue
-        config = RiskPOConfig(
+        config = RiskPO(
             bundle_size=rng.randint(1, 4), upper=rng.choice([0.8, 0.9]), leftover=rng.choice(["scale", "sum", "drop"]),
             quantiles=quantiles, credit=credit, normalise=normalise, anchored=anchored, baseline=baseline, **tail,
         )  # fmt: skip
@@ -312,7 +313,7 @@ def test_bundles_take_questions_by_first_appearance():
 
 
 def test_blocks_are_the_same_as_ids():
-    scores, config = torch.rand(24, dtype=torch.float64), RiskPOConfig(bundle_size=2)
+    scores, config = torch.rand(24, dtype=torch.float64), RiskPO(bundle_size=2)
     blocks = riskpo(scores, Groups.from_blocks(24, 4, scores.device), config)
     ids = riskpo(scores, Groups.from_ids(torch.arange(6).repeat_interleave(4), 24), config)
     assert torch.equal(blocks.advantages, ids.advantages)
@@ -373,7 +374,7 @@ def test_a_single_paper_has_no_signal_of_its_own():
 
 def test_dtype_and_gradient():
     scores = torch.tensor(SCORES, requires_grad=True)
-    result = riskpo(scores, Groups.from_ids(torch.tensor(IDS), 8), RiskPOConfig(bundle_size=2))
+    result = riskpo(scores, Groups.from_ids(torch.tensor(IDS), 8), RiskPO(bundle_size=2))
     assert result.advantages.dtype == torch.float32
     assert not result.advantages.requires_grad
     assert result.paper_scores.dtype == torch.float64
@@ -390,30 +391,30 @@ def test_dtype_and_gradient():
         ({"lower": 0.0}, "lower is 0.0"),
         ({"lower": 0.8, "upper": 0.2}, "lower is 0.8 and upper 0.2"),
         ({"lower": 0.21, "upper": 0.22}, "two different ones"),
-        ({"upper": 1.0}, r"upper is 1.0, allowed is a number in \[0, 1\)"),
+        ({"upper": 1.0}, r"upper is 1.0; expected a number in \[0, 1\)"),
         ({"tail_weight": -1.0}, "tail_weight is -1.0"),
         ({"quantile_lr": nan}, "quantile_lr is nan"),
-        ({"seek": 1}, "seek is 1, allowed are True and False"),
-        ({"quantiles": "tracked"}, "quantiles is 'tracked', allowed are 'track', 'batch', 'mix'"),
+        ({"seek": 1}, "seek is 1; expected True and False"),
+        ({"quantiles": "tracked"}, "quantiles is 'tracked'; expected one of 'track', 'batch', 'mix'"),
         ({"credit": "sum-mean"}, "credit is 'sum-mean'"),
         ({"baseline": True}, "baseline is True"),
         ({"leftover": "merge"}, "leftover is 'merge'"),
         ({"riskpo_eps": 0.0, "std_floor": 0.0}, "riskpo_eps and std_floor are both 0"),
-        ({"omega": 1.0}, "unknown key 'omega'"),
+        ({"omega": 1.0}, "has no option 'omega'"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str):
     with pytest.raises(ConfigError, match=message):
-        RiskPOConfig.from_mapping(options)
+        build_method("riskpo", options)
 
 
 def test_bad_scores_and_states_are_refused():
-    groups, config = Groups.from_ids(torch.tensor(IDS), 8), RiskPOConfig()
+    groups, config = Groups.from_ids(torch.tensor(IDS), 8), RiskPO()
     for scores in (torch.zeros(7), torch.zeros(8, 1), torch.zeros(8, dtype=torch.int64)):
-        with pytest.raises(RewardError, match=r"allowed is floating point of shape \(8,\)"):
+        with pytest.raises(RewardError, match=r"expected floating point of shape \(8,\)"):
             riskpo(scores, groups, config)
     with pytest.raises(RewardError, match="with 1 infinite"):
         riskpo(torch.tensor([*SCORES[:7], math.inf]), groups, config)
     for state in ([0.0] * 18, [nan] * 19):
-        with pytest.raises(ConfigError, match="allowed are 19 finite numbers"):
+        with pytest.raises(ConfigError, match="expected 19 finite numbers"):
             riskpo(torch.tensor(SCORES), groups, config, state)

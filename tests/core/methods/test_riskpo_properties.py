@@ -8,10 +8,10 @@ import math
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rvpo.core.riskpo import LEVELS, RiskPOConfig, RiskPOResult, riskpo
 from torch import Tensor
 
 from rvpo.core.groups import Groups
+from rvpo.core.methods.riskpo import LEVELS, RiskPO, RiskPOResult, riskpo
 
 examples = settings(max_examples=60, deadline=None)
 
@@ -53,7 +53,7 @@ def blocks(draw, missing: bool = False, ragged: bool = False) -> tuple[Tensor, T
 
 
 def run(scores: Tensor, ids: Tensor, state: list[float] | None = None, **choice) -> RiskPOResult:
-    return riskpo(scores, Groups.from_ids(ids, len(ids)), RiskPOConfig(**choice), state)
+    return riskpo(scores, Groups.from_ids(ids, len(ids)), RiskPO(**choice), state)
 
 
 @examples

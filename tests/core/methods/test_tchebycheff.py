@@ -8,8 +8,9 @@ from math import log, nan
 
 import pytest
 import torch
-from rvpo.core.scalarise import smooth_tchebycheff, tchebycheff
 from torch import Tensor
+
+from rvpo.core.methods.tchebycheff import smooth_tchebycheff, tchebycheff
 
 
 def rows(*values: list[float]) -> Tensor:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rvpo.core.reweigh import CTWAState, LagrangianState, ctwa, group_covariance, lagrangian
-from rvpo.core.scalarise import smooth_tchebycheff, tchebycheff
 from torch import Tensor
 
 from rvpo.core.groups import Groups
+from rvpo.core.methods.ctwa import CTWAState, group_covariance, move_weights
+from rvpo.core.methods.lagrangian import move_multipliers
+from rvpo.core.methods.tchebycheff import smooth_tchebycheff, tchebycheff
 
 examples = settings(max_examples=60, deadline=None)
 shares_of_one = st.integers(0, 16).map(lambda i: i / 16)
@@ -166,9 +167,9 @@ def duals(draw) -> tuple[list[float], list[float], list[float]]:
 @given(duals(), st.sampled_from([0.01, 0.5, 8.0]))
 def test_multipliers_rise_exactly_while_a_channel_falls_short(drawn, rate):
     before, attained, thresholds = drawn
-    state = LagrangianState(tensor(before))
-    after = lagrangian(state, tensor(attained), tensor(thresholds), rate=rate, ceiling=2.0).multipliers.tolist()
-    assert state.multipliers.tolist() == before
+    given = tensor(before)
+    after = move_multipliers(given, tensor(attained), tensor(thresholds), rate=rate, ceiling=2.0).tolist()
+    assert given.tolist() == before
     for old, a, tau, new in zip(before, attained, thresholds, after, strict=True):
         assert 0 <= new <= 2
         assert (new > old) == (a < tau and old < 2)
@@ -245,7 +246,7 @@ def test_ctwa_equals_the_loop_and_no_weight_falls(drawn):
     state = CTWAState(tensor(weights), torch.full((len(weights),), nan, dtype=torch.float64))
     running: list[float | None] = [None] * len(weights)
     for batch, mean in zip(covariances, means, strict=True):
-        before, state = state, ctwa(state, tensor(batch), tensor(mean), tensor(targets), tensor(caps))
+        before, state = state, move_weights(state, tensor(batch), tensor(mean), tensor(targets), tensor(caps))
         assert (state.weights >= before.weights).all()
         for j, c in enumerate(batch):
             if isnan(c):
@@ -265,5 +266,5 @@ def test_ctwa_is_still_where_all_covariances_reach_their_targets(drawn, margin):
     targets = tensor(lowest) - margin - 1e-12  # below the lowest covariance by more than the rounding of a mean of them
     state = CTWAState(tensor(weights), torch.full((len(weights),), nan, dtype=torch.float64))
     for batch, mean in zip(covariances, means, strict=True):
-        state = ctwa(state, tensor(batch), tensor(mean), targets, tensor(caps))
+        state = move_weights(state, tensor(batch), tensor(mean), targets, tensor(caps))
     assert state.weights.tolist() == weights

@@ -23,7 +23,7 @@ from tiny_run import N, make_trainer, parameters, prompts, steps
 from rvpo.engines.trl import buffer
 
 MAX_STEPS, CHECKPOINT = 6, 3
-LINEAR_K = {"k": 0.5, "k_schedule": "linear", "k_final": 2.0}
+LINEAR_K = {"method": "rvpo:k=linear(0.5,2)"}
 SPLIT = {"per_device_train_batch_size": N // 2, "gradient_accumulation_steps": 2}
 
 # name: (options, rows of the dataset, whether the checkpoint falls inside a generation cycle)

@@ -67,15 +67,15 @@ class AdaptiveK:
             require_number(f"adaptive {name}", getattr(self, name), math.inf)
         if self.target == 0 or self.k_min == 0:
             name = "target" if self.target == 0 else "k_min"
-            raise ConfigError(f"adaptive {name} is 0, allowed is a number above 0: set one, or use a fixed k")
+            raise ConfigError(f"adaptive {name} is 0; expected a number above 0: set one, or use a fixed k")
         if self.k_min >= self.k_max:
             raise ConfigError(
-                f"adaptive k_min is {self.k_min!r} and k_max {self.k_max!r}, allowed is k_min < k_max: widen the "
+                f"adaptive k_min is {self.k_min!r} and k_max {self.k_max!r}; expected k_min < k_max: widen the "
                 "range, or use a fixed k"
             )
         if self.horizon < 1:
             raise ConfigError(
-                f"adaptive horizon is {self.horizon!r}, allowed is a number of steps >= 1 (1: no averaging)"
+                f"adaptive horizon is {self.horizon!r}; expected a number of steps >= 1 (1: no averaging)"
             )
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ def next_k(z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None) -> tu
         ConfigError: a state that is no finite number.
     """
     if state is not None and not math.isfinite(state):
-        raise ConfigError(f"adaptive state is {state!r}, allowed is log k, a finite number, or None to start anew")
+        raise ConfigError(f"adaptive state is {state!r}; expected log k, a finite number, or None to start anew")
     rows = _rows(z, p)
     if rows is not None:
         solved = math.log(_solve(rows, adaptive))
@@ -145,7 +145,7 @@ def _rows(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """
     if z.ndim != 2 or z.shape != p.shape:
         raise RewardError(
-            f"z has shape {tuple(z.shape)} and p {tuple(p.shape)}, allowed is (N, M) for both: one share a z-score"
+            f"z has shape {tuple(z.shape)} and p {tuple(p.shape)}; expected (N, M) for both: one share a z-score"
         )
     z, p = (x.detach().cpu().double() for x in (z, p))
     out = p <= 0

@@ -109,26 +109,26 @@ class RiskPO(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        super().__post_init__()
         if not isinstance(self.score, Method) or isinstance(self.score, RiskPO):
             raise ConfigError(
                 f"score is {self.score!r}; expected another method as an object, such as rvpo.RVPO(2.0) or "
                 "rvpo.GRPO(), which is one reward or the weighted sum of several. In text: riskpo:score=gdpo"
             )
+        super().__post_init__()
         if not isinstance(self.bundle_size, int) or isinstance(self.bundle_size, bool) or self.bundle_size < 1:
-            raise ConfigError(f"bundle_size is {self.bundle_size!r}, allowed is a whole number of questions from 1 on")
+            raise ConfigError(f"bundle_size is {self.bundle_size!r}; expected a whole number of questions from 1 on")
         require_number("lower", self.lower, 1)
         require_number("upper", self.upper, 1)
         if self.lower == 0 or _nearest(self.lower) >= _nearest(self.upper):
             raise ConfigError(
-                f"lower is {self.lower!r} and upper {self.upper!r}, allowed are levels 0 < lower < upper < 1 that are "
+                f"lower is {self.lower!r} and upper {self.upper!r}; expected levels 0 < lower < upper < 1 that are "
                 "closest to two different ones of the tracked levels 0.05, 0.1, … 0.95: move them apart"
             )
         for name in ("tail_weight", "quantile_lr", "riskpo_eps", "std_floor"):
             require_number(name, getattr(self, name), math.inf)
         for name in ("seek", "normalise", "anchored"):
             if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, allowed are True and False")
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected True and False")
         require("quantiles", self.quantiles, QUANTILES)
         require("credit", self.credit, CREDIT)
         require("baseline", self.baseline, BASELINE)
@@ -273,12 +273,12 @@ def _check(scores: Tensor, groups: Groups, state: Sequence[float] | None) -> Non
     infinite = scores.isinf().sum().item()
     if scores.shape != groups.index.shape or not scores.is_floating_point() or not scores.numel() or infinite:
         raise RewardError(
-            f"scores is a {scores.dtype} tensor of shape {tuple(scores.shape)} with {infinite} infinite, allowed is "
+            f"scores is a {scores.dtype} tensor of shape {tuple(scores.shape)} with {infinite} infinite; expected "
             f"floating point of shape {tuple(groups.index.shape)}, not empty, finite, with NaN = missing"
         )
     if state is not None and not (len(state) == len(LEVELS) and all(map(math.isfinite, state))):
         raise ConfigError(
-            f"the tracked quantiles are {state!r}, allowed are {len(LEVELS)} finite numbers: resume from a checkpoint "
+            f"the tracked quantiles are {state!r}; expected {len(LEVELS)} finite numbers: resume from a checkpoint "
             "of a RiskPO run, or start with None"
         )
 

@@ -74,6 +74,9 @@ class RVPOMixin:
             name = model if isinstance(model, str) else model.config._name_or_path  # type: ignore[union-attr]
             given["args"] = RVPOConfig(f"{Path(name).name}-RVPO")
         given["reward_funcs"], names = named_rewards(given.get("reward_funcs"), reward_names)
+        own_ranges = [getattr(function, "reward_range", None) for function in given["reward_funcs"] or []]
+        if names:
+            given["args"].aggregator(names, own_ranges, None, reliability)  # fails before a model is loaded
         self._channel_rewards: torch.Tensor | None = None
         self._again: Again | None = None
         self._train_sampler: Any = None
