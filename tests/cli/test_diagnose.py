@@ -75,7 +75,7 @@ def test_replay(tmp_path: Path):
     write(tmp_path / "mine")
     output = run("replay", tmp_path / "mine", "--methods", "gdpo rvpo:k=2", "--json", tmp_path / "r.json")
     assert "mine (gdpo, replayed to within" in output
-    assert [rule["method"] for rule in json.loads((tmp_path / "r.json").read_text())["rules"]] == ["gdpo", "rvpo k=2"]
+    assert [rule["method"] for rule in json.loads((tmp_path / "r.json").read_text())["rules"]] == ["gdpo", "rvpo:k=2"]
 
 
 def test_weights_tell_a_method_that_has_them(tmp_path: Path):
@@ -89,7 +89,7 @@ def test_weights_tell_a_method_that_has_them(tmp_path: Path):
         (["--steps", "three"], "--steps is 'three', allowed is FIRST:LAST"),
         (["--rewards", "r0,r0"], "--rewards is 'r0,r0', allowed is each column once"),
         (["--weights", "a,b"], "--weights is 'a,b', allowed are numbers"),
-        (["--method", "best"], "'best' is no method"),
+        (["--method", "best"], "method is 'best'; expected one of rvpo"),
         (["--rewards", "r9"], "has no column 'r9'"),
         (["--json", "/proc/none/x.json"], "cannot be written"),
     ],
@@ -111,7 +111,7 @@ def test_a_page_of_one_run(tmp_path: Path):
     (told,) = data["runs"]
     assert told["diagnosis"]["completions"] == 128
     assert told["replay"]["own"]["method"] == "gdpo"
-    assert {rule["method"] for rule in told["replay"]["rules"]} >= {"grpo", "rvpo k=2", "hard_min", "lift"}
+    assert {rule["method"] for rule in told["replay"]["rules"]} >= {"grpo", "rvpo:k=2", "hard_min", "lift"}
     assert {sample["worst"] for sample in told["samples"]} >= {"r0", "r1", "r2"}
     sample = told["samples"][0]
     assert sample["completion"].startswith(HOSTILE)

@@ -106,6 +106,8 @@ class Method:
     """Whether it aggregates z-scores, and not rewards."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
+    available: ClassVar[bool] = True
+    """Whether it can be called; False for one that only a record knows."""
     always_spelled: ClassVar[tuple[str, ...]] = ()
     """Options that its text always shows, whatever their value."""
 
