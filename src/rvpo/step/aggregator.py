@@ -105,9 +105,9 @@ class Aggregator:
         """
         self.names = _checked_names(names)
         self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
-        _require_names(
-            self.config.method.name, [n.split("/")[0] for n in self.config.method.names_channels], self.names
-        )
+        named = self.config.method.names_channels
+        # A label of a rubric, "function/label", is not known before the first batch.
+        _require_names(self.config.method.name, [n if n in self.names else n.split("/")[0] for n in named], self.names)
         self.ranges = _checked_ranges(ranges, self.names)
         self.weights = _checked_weights(weights, self.names)
         self.reliability = reliability

@@ -316,7 +316,7 @@ class Reliability:
         Raises:
             ConfigError: there is one.
         """
-        if unknown := [name for name in self.given if name.split("/")[0] not in names]:
+        if unknown := [name for name in self.given if name not in names and name.split("/")[0] not in names]:
             raise ConfigError(f"reliability names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
 
     def by_name(self, channels: Channels) -> dict[str, float]:

@@ -178,3 +178,13 @@ def test_an_object_of_the_script_trains_and_is_saved(tiny_model_dir: Path, tmp_p
     resumed = make_trainer(tiny_model_dir, tmp_path, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert steps(resumed) == steps(trainer)
+
+
+def test_a_lambda_trains_through_a_checkpoint(tiny_model_dir: Path, tmp_path: Path):
+    method: Any = lambda z, p: (p * z).sum(-1)  # noqa: E731 (as a user may write it)
+    trainer = make_trainer(tiny_model_dir, tmp_path, method=method, save_strategy="steps", save_steps=1, max_steps=1)
+    trainer.train()
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").exists()
+    plain = make_trainer(tiny_model_dir, tmp_path / "gdpo", method="gdpo:dead_channels=drop", max_steps=1)
+    plain.train()
+    assert steps(trainer)[1]["loss"] == pytest.approx(steps(plain)[1]["loss"], abs=1e-6)
