@@ -26,6 +26,7 @@ app = typer.Typer(
     name="rvpo",
     help="Train language models on many rewards without neglecting any (RVPO, arXiv 2605.05750).",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # which joins the lines of a paragraph, so that help wraps to the terminal
     pretty_exceptions_enable=False,
     add_completion=False,
 )
