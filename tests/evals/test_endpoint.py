@@ -108,7 +108,7 @@ def test_further_fields_of_a_request_are_known_by_their_digest_alone(capsys: pyt
         identities = [load_policy(spec, extra_body=extra).identity() for extra in ({"key": "sk-secret"}, {"key": "b"})]
     assert "sk-secret" not in json.dumps(identities)
     assert identities[0] != identities[1]
-    with pytest.raises(ConfigError, match="--extra-body is no JSON") as caught:
+    with pytest.raises(ConfigError, match="--extra-body is not JSON") as caught:
         _mapping("{'key': 'sk-secret'}")
     assert "sk-secret" not in str(caught.value)
 

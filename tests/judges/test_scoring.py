@@ -205,5 +205,5 @@ def test_command_line_shows_missing_verdicts(data: Path, tmp_path: Path):
     out = tmp_path / "out.parquet"
     done = CliRunner().invoke(app, ["judge", str(data), "--judge", str(judge), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "2 of 2 verdicts are missing: the same command asks for them again" in done.output
+    assert "2 of 2 verdicts are missing; the same command asks for them again" in done.output
     assert "calls 3  cost 0.5" in done.output

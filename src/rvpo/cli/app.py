@@ -24,8 +24,9 @@ from rvpo.text.tables import printable
 
 app = typer.Typer(
     name="rvpo",
-    help="Train language models on many rewards without neglecting one (RVPO, arXiv 2605.05750).",
+    help="Train language models on many rewards without neglecting any (RVPO, arXiv 2605.05750).",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # which joins the lines of a paragraph, so that help wraps to the terminal
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -51,7 +52,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _setup(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show informational messages of libraries, too.")
+        bool, typer.Option("--verbose", "-v", help="Also show informational messages of libraries.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)

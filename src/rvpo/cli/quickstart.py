@@ -31,11 +31,10 @@ def quickstart(
         typer.Option("--all-methods", help="Also train grpo and rvpo with other k, as in docs/results.md."),
     ] = False,
 ) -> None:
-    """Train a small built-in model whose rewards conflict with several methods, and compare them (about three minutes).
+    """Compare methods by training a small built-in model whose rewards conflict (about three minutes on two cores).
 
-    Nothing is downloaded and no GPU is needed; three minutes are on two cores. All methods train from the same starts
-    and seeds: one start where RVPO helps, one where it is the wrong choice. Called again, it continues where it was
-    stopped.
+    Nothing is downloaded and no GPU is needed. All methods train from the same starts and seeds: one start where RVPO
+    helps, and one where it is the wrong choice. Called again, it continues where it was stopped.
     """
     if methods is not None and all_methods:
         raise ConfigError("--methods and --all-methods are both given; expected one of them. Drop --all-methods")
