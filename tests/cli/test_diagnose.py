@@ -86,9 +86,9 @@ def test_weights_tell_a_method_that_has_them(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "three"], "--steps is 'three', allowed is FIRST:LAST"),
-        (["--rewards", "r0,r0"], "--rewards is 'r0,r0', allowed is each column once"),
-        (["--weights", "a,b"], "--weights is 'a,b', allowed are numbers"),
+        (["--steps", "three"], "--steps is 'three'; expected FIRST:LAST"),
+        (["--rewards", "r0,r0"], "--rewards is 'r0,r0'; expected each column once"),
+        (["--weights", "a,b"], "--weights is 'a,b'; expected numbers"),
         (["--method", "best"], "method is 'best'; expected one of rvpo"),
         (["--rewards", "r9"], "has no column 'r9'"),
         (["--json", "/proc/none/x.json"], "cannot be written"),

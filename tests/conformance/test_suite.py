@@ -365,7 +365,7 @@ def test_every_required_property_has_a_function_that_it_catches():
     [
         (
             lambda rewards, groups: rule(rewards, groups)[:, None],
-            r"shape \(\d+, 1\), allowed is floating point of shape",
+            r"shape \(\d+, 1\); expected floating point of shape",
         ),
         (lambda rewards, groups: rule(rewards, groups).long(), "torch.int64"),
         (lambda rewards, groups: None, "NoneType"),
@@ -567,11 +567,11 @@ def test_advantage_functions_are_called_as_before(mine: str):
 def test_options_of_ones_own_methods(mine: str):
     with pytest.raises(ConfigError, match="has no option 'beta'"):
         resolve(Spec(f"{mine}:cvar:beta=1"))
-    with pytest.raises(ConfigError, match="alpha is in '.*' and in --option alpha=1; set one of them"):
+    with pytest.raises(ConfigError, match=r"alpha is in '.*' and in --option alpha=1; set one of them"):
         resolve(Spec(f"{mine}:cvar:alpha=0.5", options={"alpha": 1}))
     with pytest.raises(ConfigError, match="has no option 'k'"):
         resolve(Spec(f"{mine}:cvar", k_name="k"))
-    with pytest.raises(ConfigError, match="trait of .* is 'humble'; expected one of 'levels'"):
+    with pytest.raises(ConfigError, match=r"trait of .* is 'humble'; expected one of 'levels'"):
         resolve(Spec(f"{mine}:Unheard"))
 
 

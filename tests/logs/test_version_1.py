@@ -1,4 +1,4 @@
-"""Records of version 1, as an older rvpo wrote them: each opens, and its own method gives its logged advantages again."""
+"""Records of version 1, as an older rvpo wrote them: each opens, and its own method gives its advantages again."""
 
 from __future__ import annotations
 

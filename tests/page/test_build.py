@@ -92,7 +92,7 @@ def test_data_that_are_not_plain_are_refused():
 
 @pytest.mark.parametrize("schema", [None, "rvpo.report/2"])
 def test_another_schema_is_refused(schema: str | None):
-    with pytest.raises(DataError, match=r"allowed is 'rvpo\.report/1'"):
+    with pytest.raises(DataError, match=r"expected 'rvpo\.report/1'"):
         page.render(report(schema=schema))
 
 

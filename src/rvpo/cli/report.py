@@ -41,8 +41,8 @@ def report(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option(help="Of the page. Default: the runs' names.")] = None,
+    out: Annotated[Path, typer.Option(help="File to write the page to.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(help="Title of the page. Default: the runs' names.")] = None,
     rewards: Rewards = None,
     group: Group = None,
     group_size: GroupSize = None,
@@ -52,7 +52,9 @@ def report(
     ranges: Ranges = None,
     steps: Steps = None,
     method: Method = None,
-    k: Annotated[float, typer.Option(min=0, help="Of the soft minimum that tells responsibilities.")] = 1.0,
+    k: Annotated[
+        float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
+    ] = 1.0,
     live: Annotated[
         bool, typer.Option("--live", help="Serve the page while training goes on, instead of writing a file.")
     ] = False,

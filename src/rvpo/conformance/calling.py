@@ -120,10 +120,10 @@ def read(returned: Any, part: str, shape: tuple[int, ...]) -> tuple[Tensor, torc
         except (TypeError, ValueError) as error:
             raise CallError(f"it returned a {type(value).__name__} that is no array of numbers: {error}") from error
     if not isinstance(value, Tensor):
-        raise CallError(f"it returned a {type(value).__name__}, allowed is a tensor of shape {shape}")
+        raise CallError(f"it returned a {type(value).__name__}; expected a tensor of shape {shape}")
     if tuple(value.shape) != shape or not value.is_floating_point():
         raise CallError(
-            f"it returned a {value.dtype} tensor of shape {tuple(value.shape)}, allowed is floating point of shape "
+            f"it returned a {value.dtype} tensor of shape {tuple(value.shape)}; expected floating point of shape "
             f"{shape}"
         )
     return value.detach().cpu().double(), value.dtype

@@ -39,7 +39,7 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
     path, columns = Path(path), columns or Columns()
     if not path.exists():
         raise ConfigError(
-            f"{path} does not exist, allowed is the folder of a run, or a parquet or JSONL file of logs: "
+            f"{path} does not exist; expected the folder of a run, or a parquet or JSONL file of logs: "
             "check the spelling"
         )
     if path.is_dir():
@@ -57,13 +57,13 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
     if not files:
         if path.is_dir() and any(files_of_run(entry) for entry in path.iterdir() if entry.is_dir()):
             raise ConfigError(
-                f"{path} holds the folders of runs, allowed is one run: name one of them, or use rvpo compare or rvpo "
+                f"{path} holds the folders of runs; expected one run: name one of them, or use rvpo compare or rvpo "
                 "report, which take several"
             )
         entries = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
         held = [*entries[:6], f"{len(entries) - 6} more"] if len(entries) > 6 else entries
         raise ConfigError(
-            f"{path} holds {', '.join(held) or 'nothing'}, allowed are channels/ (rvpo), completions/ (TRL with "
+            f"{path} holds {', '.join(held) or 'nothing'}; expected channels/ (rvpo), completions/ (TRL with "
             "log_completions=True), and files *.parquet or *.jsonl with a column a reward: name the folder or the file"
         )
     return tables.open_files(path, files, columns)

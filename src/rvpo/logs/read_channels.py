@@ -95,7 +95,7 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
     if not names:
-        raise DataError(f"{path} holds no completion, allowed is at least one: see whether the run has begun")
+        raise DataError(f"{path} holds no completion; expected at least one: see whether the run has begun")
     every = abouts[0].follows is None and steps[0] == 1
     every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
     if abouts[-1].config.method.remembers and not every:

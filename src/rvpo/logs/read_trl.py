@@ -204,7 +204,7 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}), allowed is parquet: remove the damaged file") from error
+        raise DataError(f"{path} cannot be read ({error}); expected parquet: remove the damaged file") from error
 
 
 def _table(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -217,7 +217,7 @@ def _table(path: Path, columns: Sequence[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(dict.fromkeys(columns)), partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}), allowed is whole parquet: remove the file") from error
+        raise DataError(f"{path} cannot be read ({error}); expected whole parquet: remove the file") from error
 
 
 def _floats(path: Path, table: pa.Table, name: str) -> Tensor:
@@ -234,7 +234,7 @@ def floats(column: pa.ChunkedArray, where: str) -> Tensor:
     if pa.types.is_null(kind):
         return torch.full((len(column),), torch.nan, dtype=torch.float64)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"{where} holds {kind}, allowed are numbers, null where missing: name other columns")
+        raise DataError(f"{where} holds {kind}; expected numbers, null where missing: name other columns")
     values = (
         column.cast(pa.float64(), safe=False)
         if not pa.types.is_boolean(kind)

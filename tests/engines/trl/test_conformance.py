@@ -70,7 +70,7 @@ def test_what_trl_raises_is_a_finding():
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (Spec("trl:gdpoo"), r"TRL's aggregation is 'gdpoo', allowed are .* \(did you mean 'gdpo'\?\)"),
+        (Spec("trl:gdpoo"), r"TRL's aggregation is 'gdpoo'; expected one of .* \(did you mean 'gdpo'\?\)"),
         (Spec("trl:grpo", style="tokens"), "takes many rewards a completion and has no k"),
         (Spec("trl:grpo", k_name="k"), "has no k"),
         (Spec("trl:grpo", options={"no_option": 1}), "GRPOConfig refuses the options {'no_option': 1}"),
