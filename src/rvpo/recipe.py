@@ -236,7 +236,7 @@ def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[
 def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     path = Path(path)
     try:
-        values = strict_yaml.load(path.read_text("utf-8"))
+        values = strict_yaml.load_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:  # also where the text is not UTF-8
@@ -344,7 +344,7 @@ def _override(values: dict[str, Any], text: str) -> None:
             node[key] = {}
         node = _item(node, key, ".".join(parents[: i + 1]), text)
     try:
-        value = strict_yaml.load(raw)
+        value = strict_yaml.load_yaml(raw)
     except ValueError as error:
         raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
     if isinstance(node, list):

@@ -22,7 +22,7 @@ from rvpo.cli.app import app
 from rvpo.errors import ConfigError
 from rvpo.logs.open import open_run
 from rvpo.page.live import LivePage, server
-from rvpo.page.report import report, samples
+from rvpo.page.report import build_report, samples
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -146,11 +146,11 @@ def test_html_of_a_diagnosis(tmp_path: Path):
 
 def test_a_large_page_leaves_samples_and_points_out(tmp_path: Path):
     opened = open_run(write(tmp_path / "mine", steps=30))
-    whole = report([opened])
-    small = report([opened], limit=len(whole.encode()) - 10_000)
+    whole = build_report([opened])
+    small = build_report([opened], limit=len(whole.encode()) - 10_000)
     assert len(small.encode()) <= len(whole.encode()) - 10_000
     assert len(data_of(small)["runs"][0]["samples"]) < len(data_of(whole)["runs"][0]["samples"])
-    least = data_of(report([opened], limit=1))["runs"][0]
+    least = data_of(build_report([opened], limit=1))["runs"][0]
     assert least["samples"] == []
     assert len(least["diagnosis"]["curves"]["steps"]) <= 20
     assert least["diagnosis"]["curves"]["steps"][-1] == 30
@@ -193,7 +193,7 @@ def test_a_run_is_watched_while_it_grows(tmp_path: Path):
 
     def make() -> str:
         made.append(None)
-        return report([open_run(tmp_path / "mine")], live=True)
+        return build_report([open_run(tmp_path / "mine")], live=True)
 
     with serving(LivePage([tmp_path / "mine"], make)) as url:
         status, text = get(url)

@@ -20,11 +20,11 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from rvpo.cli.check import check as command
+from rvpo.cli.check import check_command as command
 from rvpo.conformance import show
 from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED
-from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, check, examine
+from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, examine, run_checks
 from rvpo.conformance.target import TRAITS, Spec
 from rvpo.conformance.targets import from_function, parse_options, resolve
 from rvpo.core.methods.registry import METHODS
@@ -279,7 +279,7 @@ FAULTS: dict[Callable, set[str]] = {
 def examined(function: Callable, seeds: int = 1, **options: object) -> Report:
     if "k_name" not in options and "k" in function.__code__.co_varnames[: function.__code__.co_argcount]:
         options["k_name"] = "k"
-    return check(from_function(function, Spec(function.__name__, **options)), seeds=seeds)
+    return run_checks(from_function(function, Spec(function.__name__, **options)), seeds=seeds)
 
 
 def names(report: Report) -> set[str]:
@@ -439,7 +439,7 @@ OURS = [*map(Spec, SPELLINGS), Spec("rvpo", options={"missing": "error"})]
 
 @pytest.mark.parametrize("spec", OURS, ids=lambda spec: f"{spec.name} {dict(spec.options) or ''}")
 def test_our_methods_keep_every_required_property(spec: Spec):
-    report = check(resolve(spec), seeds=1)
+    report = run_checks(resolve(spec), seeds=1)
     assert names(report) == set()
     excused = {f.asked.name for f in report.findings if f.asked.required and "declared" in f.remark}
     expected = {
@@ -541,7 +541,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("name", ["cvar", "cvar:alpha=0.25", "soft_min", "soft_min:k=2", "Spread", "built"])
 def test_methods_of_ones_own_keep_every_required_property(mine: str, name: str):
-    report = check(resolve(Spec(f"{mine}:{name}", k_name="k" if name == "soft_min" else None)), seeds=1)
+    report = run_checks(resolve(Spec(f"{mine}:{name}", k_name="k" if name == "soft_min" else None)), seeds=1)
     assert names(report) == set()
     assert (report["k-to-inf"].status == PASS) is (name == "soft_min")
     excused = {f.asked.name for f in report.findings if f.asked.required and "declared" in f.remark}
@@ -550,14 +550,14 @@ def test_methods_of_ones_own_keep_every_required_property(mine: str, name: str):
 
 def test_a_method_that_forgets_the_shares_is_caught_by_missing_rewards(mine: str):
     """A missing channel has z = 0, which the mean of the lowest then counts as an average reward."""
-    caught = names(check(resolve(Spec(f"{mine}:forgets_p")), seeds=1))
+    caught = names(run_checks(resolve(Spec(f"{mine}:forgets_p")), seeds=1))
     assert "missing-channel" in caught
     assert all(name.startswith("missing-") for name in caught)
 
 
 def test_advantage_functions_are_called_as_before(mine: str):
-    assert check(resolve(Spec(f"{mine}:advantages")), seeds=1).passed
-    assert not check(resolve(Spec(f"{mine}:advantages", options={"sign": -1})), seeds=1).passed
+    assert run_checks(resolve(Spec(f"{mine}:advantages")), seeds=1).passed
+    assert not run_checks(resolve(Spec(f"{mine}:advantages", options={"sign": -1})), seeds=1).passed
     with pytest.raises(
         ConfigError, match=r"is not a method \(z, p\) -> A; expected .*my_rules.py:advantages with --opt"
     ):
@@ -727,7 +727,7 @@ def test_a_missing_reward_is_null_in_json_and_a_word_in_text():
     failure = next(entry["failure"] for entry in data["properties"] if entry["name"] == "missing-contained")
     assert None in [x for row in failure["example"]["rewards"] for x in row]
     assert None in failure["got"]
-    assert "missing" in show.as_text(report)
+    assert "missing" in show.report_as_text(report)
 
 
 # --- Several processes -----------------------------------------------------------------------------------
@@ -835,5 +835,5 @@ def test_a_process_that_dies_says_its_last_words(tmp_path: Path, monkeypatch: py
 
 
 def test_a_function_without_a_name_cannot_be_found_by_another_process():
-    report = check(from_function(rule, Spec("rule")), seeds=1, processes=2)
+    report = run_checks(from_function(rule, Spec("rule")), seeds=1, processes=2)
     assert "check it by name" in report["processes"].remark

@@ -12,7 +12,7 @@ import torch
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.open import open_run
-from rvpo.logs.run import Batch, Columns, Run, with_weights
+from rvpo.logs.run import Columns, LoggedBatch, Run, with_weights
 from rvpo.logs.schema import METADATA, SCHEMA
 
 
@@ -22,7 +22,7 @@ def write(path: Path, **columns: list) -> Path:
     return path
 
 
-def only(run: Run) -> Batch:
+def only(run: Run) -> LoggedBatch:
     (batch,) = run.batches()
     return batch
 
@@ -190,7 +190,7 @@ def test_weights_that_the_logs_do_not_tell(tmp_path: Path):
 
 
 def test_rows_of_a_batch():
-    batch = Batch(
+    batch = LoggedBatch(
         1,
         torch.arange(6.0).reshape(3, 2),
         torch.tensor([0, 0, 1]),

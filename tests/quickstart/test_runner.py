@@ -109,12 +109,12 @@ def intended_rates(habits: Habits) -> dict[str, float]:
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_the_checkpoint_starts_at_the_rates_of_its_demonstrations(cell) -> None:
     from rvpo.quickstart.model import load_checkpoint, make_tokenizer
-    from rvpo.quickstart.train import evaluate
+    from rvpo.quickstart.train import evaluate_contender
 
     assert cell.checkpoint.stat().st_size < 800_000
     model = load_checkpoint(cell.checkpoint)
     assert 0.3e6 < sum(p.numel() for p in model.parameters()) < 0.4e6
-    rates = evaluate(model, make_tokenizer(), seed=7, settings=Settings(evaluation_prompts=1024))
+    rates = evaluate_contender(model, make_tokenizer(), seed=7, settings=Settings(evaluation_prompts=1024))
     for name, intended in intended_rates(cell.habits).items():
         assert rates[name] == pytest.approx(intended, abs=0.09), name
     assert (rates[FORMAT] > 0.7) == (cell.name == MOSTLY_MET.name)
@@ -231,10 +231,10 @@ def test_a_run_of_changed_code_is_made_again(tmp_path: Path) -> None:
     ]
     assert len({job.name for job in jobs}) == 3
     for job in jobs:
-        records.save(job, made("cvar", 0, 0.5, 0.5), tmp_path / "runs")
-        assert records.load(job, tmp_path / "runs") is not None
+        records.save_record(job, made("cvar", 0, 0.5, 0.5), tmp_path / "runs")
+        assert records.load_record(job, tmp_path / "runs") is not None
     rules.write_text(CVAR.replace("0.5", "0.75"), "utf-8")
-    assert [records.load(job, tmp_path / "runs") for job in jobs] == [None] * 3
+    assert [records.load_record(job, tmp_path / "runs") for job in jobs] == [None] * 3
     assert [job.fingerprint()["method"]["code"] for job in (Job(MOSTLY_MET, LIFT, 0, TINY),)] == [[]]
 
 
@@ -254,12 +254,12 @@ def test_it_refuses_to_run_nothing(tmp_path: Path) -> None:
 
 def test_a_run_with_other_settings_or_torn_is_not_taken_over(tmp_path: Path) -> None:
     job = Job(MOSTLY_MET, GDPO, 0, TINY)
-    records.save(job, made("GDPO", 0, 0.5, 0.5), tmp_path)
-    assert records.load(job, tmp_path) == made("GDPO", 0, 0.5, 0.5)
-    assert records.load(replace(job, settings=replace(TINY, steps=3)), tmp_path) is None
-    assert records.load(replace(job, seed=1), tmp_path) is None
+    records.save_record(job, made("GDPO", 0, 0.5, 0.5), tmp_path)
+    assert records.load_record(job, tmp_path) == made("GDPO", 0, 0.5, 0.5)
+    assert records.load_record(replace(job, settings=replace(TINY, steps=3)), tmp_path) is None
+    assert records.load_record(replace(job, seed=1), tmp_path) is None
     (tmp_path / f"{job.name}.json").write_text('{"fingerprint": ', encoding="utf-8")
-    assert records.load(job, tmp_path) is None
+    assert records.load_record(job, tmp_path) is None
 
 
 def made(method: str, seed: int, in_training: float, worst: float) -> Record:

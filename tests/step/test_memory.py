@@ -34,7 +34,7 @@ def test_a_state_of_before_goes_on(path: Path, tmp_path: Path):
     old = json.loads(path.read_text("utf-8"))
     (tmp_path / memory.FILE).write_text(json.dumps(old["rvpo_state.json"]))
     resumed, fresh = aggregator(old["method"]), aggregator(old["method"])
-    memory.load(resumed, tmp_path)
+    memory.load_memory(resumed, tmp_path)
     for rewards, advantages in zip(old["rewards"], old["advantages"], strict=True):
         want = torch.tensor(advantages, dtype=torch.float64)
         assert (resumed(tensor(rewards), num_generations=4).advantages - want).abs().max() < 1e-12
@@ -45,23 +45,23 @@ def test_a_state_of_before_goes_on(path: Path, tmp_path: Path):
 def test_there_is_a_file_only_where_something_is_remembered(tmp_path: Path):
     path = tmp_path / "checkpoint" / memory.FILE
     lift, gdpo = aggregator("lift"), aggregator("gdpo")
-    memory.save(lift, path.parent)
+    memory.save_memory(lift, path.parent)
     assert not path.exists()
     lift(batch(0), num_generations=4)
     gdpo(batch(0), num_generations=4)
-    memory.save(lift, path.parent)
+    memory.save_memory(lift, path.parent)
     assert json.loads(path.read_text())["method"] == "lift"
-    memory.save(gdpo, path.parent)  # in the folder of an older run
+    memory.save_memory(gdpo, path.parent)  # in the folder of an older run
     assert not path.exists()
 
 
 def test_another_method_begins_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     lift, ctwa = aggregator("lift"), aggregator("ctwa")
     lift(batch(0), num_generations=4)
-    memory.save(lift, tmp_path)
+    memory.save_memory(lift, tmp_path)
     with caplog.at_level(logging.WARNING):
-        memory.load(ctwa, tmp_path)
-        memory.load(ctwa, tmp_path / "none")
+        memory.load_memory(ctwa, tmp_path)
+        memory.load_memory(ctwa, tmp_path / "none")
     assert "is what method 'lift' remembered; method 'ctwa' begins anew" in caplog.text
     assert "There is no" in caplog.text
     assert ctwa.state_dict()["remembered"] == {}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rvpo.conformance.suite import Report
 
 
-def check(
+def check_command(
     function: Annotated[
         str,
         typer.Argument(
@@ -60,7 +60,7 @@ def check(
     rewards, constant channels, extreme values, several processes. Prints each failure with a small batch that shows it.
     The code that you name is imported and run. Exit code 1 if a required property fails.
     """
-    from rvpo.conformance.suite import check as checked
+    from rvpo.conformance.suite import run_checks as checked
     from rvpo.conformance.target import Spec
     from rvpo.conformance.targets import parse_options, resolve
 
@@ -73,8 +73,8 @@ def check(
 
 
 def _show(report: Report, json_file: Path | None) -> None:
-    from rvpo.conformance.show import as_data, as_text
+    from rvpo.conformance.show import as_data, report_as_text
 
-    typer.echo(as_text(report))
+    typer.echo(report_as_text(report))
     if json_file is not None:
         json_file.write_text(json.dumps(as_data(report), indent=1, allow_nan=False) + "\n", "utf-8")

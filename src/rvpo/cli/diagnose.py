@@ -14,9 +14,9 @@ from rvpo.cli.logs import (
     JsonFile,
     Logs,
     MarkdownFile,
-    Method,
+    MethodOption,
     Ranges,
-    Rewards,
+    RewardsOption,
     Step,
     Steps,
     Weights,
@@ -29,9 +29,9 @@ from rvpo.cli.logs import (
 from rvpo.extras import needs_extra
 
 
-def diagnose(
+def diagnose_command(
     path: Logs,
-    rewards: Rewards = None,
+    rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
     advantage: Advantage = None,
@@ -39,7 +39,7 @@ def diagnose(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
-    method: Method = None,
+    method: MethodOption = None,
     k: Annotated[
         float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
     ] = 1.0,
@@ -70,6 +70,6 @@ def diagnose(
     write_json(json_file, found.to_json())
     write_text(markdown_file, diagnosis_text(found, as_markdown=True))
     if html is not None:
-        from rvpo.page.report import report
+        from rvpo.page.report import build_report
 
-        write_text(html, report([run], assumed=assumed, k=k, diagnoses=[found]))
+        write_text(html, build_report([run], assumed=assumed, k=k, diagnoses=[found]))

@@ -64,7 +64,7 @@ def _evaluate(
 
     with needs_extra("eval", "evaluations"):
         from rvpo.evals.models import load_policy
-        from rvpo.evals.run import evaluate, table
+        from rvpo.evals.run import evaluate, table_of_results
 
         benchmark = load_benchmark(name, options, folder)
         generation = generation_of(benchmark, {key: value for key, value in chosen.items() if value is not None})
@@ -83,7 +83,7 @@ def _evaluate(
         except KeyboardInterrupt:
             typer.echo(f"interrupted: finished items are saved in {folder}; the same command continues", err=True)
             raise typer.Exit(130) from None
-    typer.echo(table(results))
+    typer.echo(table_of_results(results))
     typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
 
 

@@ -38,7 +38,7 @@ def judge(
     key comes from the environment: OPENAI_API_KEY, or the variable that api_key_env of the YAML file names.
     """
     from rvpo.judges.build import load_judge, with_cache
-    from rvpo.judges.scoring import read_completions, score, summary
+    from rvpo.judges.scoring import read_completions, score, verdict_summary
     from rvpo.text.progress import Progress
 
     spec = with_cache(
@@ -62,7 +62,7 @@ def judge(
         except KeyboardInterrupt:
             typer.echo(f"interrupted: {bar.done} of {total} verdicts are saved; the same command continues", err=True)
             raise typer.Exit(130) from None
-    _print_table(summary(rows, questions))
+    _print_table(verdict_summary(rows, questions))
     usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}
     if usage:
         typer.echo("\n" + "  ".join(f"{key} {value:.6g}" for key, value in usage.items()))

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 LOGS = "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), or a parquet or JSONL file."
 Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
-Rewards = Annotated[str | None, typer.Option(help="Columns with the rewards, a,b,c. Default: found by their names.")]
+RewardsOption = Annotated[
+    str | None, typer.Option(help="Columns with the rewards, a,b,c. Default: found by their names.")
+]
 Group = Annotated[str | None, typer.Option(help="Column with the id of the group: completions of one prompt.")]
 GroupSize = Annotated[int | None, typer.Option(min=2, help="Completions per prompt, if rows are in blocks.")]
 Advantage = Annotated[str | None, typer.Option(help="Column with the advantage that the run used.")]
@@ -35,7 +37,7 @@ Ranges = Annotated[
     ),
 ]
 Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such as 50: or :100.")]
-Method = Annotated[
+MethodOption = Annotated[
     str | None,
     typer.Option(
         help="Method of the run, if the logs do not have it: NAME or NAME:option=value, such as lift:kappa=3. A method "

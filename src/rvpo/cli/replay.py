@@ -13,9 +13,9 @@ from rvpo.cli.logs import (
     JsonFile,
     Logs,
     MarkdownFile,
-    Method,
+    MethodOption,
     Ranges,
-    Rewards,
+    RewardsOption,
     Step,
     Steps,
     Weights,
@@ -28,7 +28,7 @@ from rvpo.cli.logs import (
 from rvpo.extras import needs_extra
 
 
-def replay(
+def replay_command(
     path: Logs,
     methods: Annotated[
         str | None,
@@ -37,7 +37,7 @@ def replay(
             "'gdpo rvpo:k=2 rvpo:k=linear(0.5,2) lift:kappa=4 my_rules.py:cvar'. Default: the usual ones.",
         ),
     ] = None,
-    rewards: Rewards = None,
+    rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
     advantage: Advantage = None,
@@ -45,7 +45,7 @@ def replay(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
-    method: Method = None,
+    method: MethodOption = None,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:

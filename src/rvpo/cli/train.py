@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 
-def train(
+def train_command(
     recipe: Annotated[Path, typer.Argument(help="YAML file of the run; see recipes/ for examples.")],
     overrides: Annotated[
         list[str] | None,
@@ -28,7 +28,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or [])
     _quiet_transformers()
-    from rvpo.engines.trl.run import train as run
+    from rvpo.engines.trl.run import train_recipe as run
 
     folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":

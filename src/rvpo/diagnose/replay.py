@@ -27,7 +27,7 @@ from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
 from rvpo.diagnose.sums import aggregated, estimated_progress, one_thread
 from rvpo.errors import ConfigError, RewardError
-from rvpo.logs.run import Batch, Run
+from rvpo.logs.run import LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
@@ -221,7 +221,7 @@ class _Followed:
         elif config.method.remembers and not run.every_batch:
             self.problem = "it remembers the run, and not every batch since the first step is logged"
 
-    def result(self, batch: Batch) -> Advantages | None:
+    def result(self, batch: LoggedBatch) -> Advantages | None:
         """Aggregate a batch; None once there is a problem."""
         if self.problem:
             return None
@@ -236,7 +236,7 @@ class _Followed:
         self._state = result.state
         return result
 
-    def add(self, batch: Batch, result: Advantages | None, used: Tensor | None) -> None:
+    def add(self, batch: LoggedBatch, result: Advantages | None, used: Tensor | None) -> None:
         """Count what the rule did to a batch."""
         self.rows += len(batch.groups)
         if result is None:

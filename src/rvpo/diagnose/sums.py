@@ -17,9 +17,9 @@ from torch import Tensor
 
 from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import State
-from rvpo.core.groups import Groups
+from rvpo.core.groups import Groups, block_size
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums, pair_sums
-from rvpo.logs.run import Batch, Run
+from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import shrinking
 
 BLOCKS = 2048
@@ -67,7 +67,7 @@ class Sums:
         self.monitored = np.ones(channels, dtype=bool)
         self.completions = self.groups = 0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: LoggedBatch) -> None:
         """Count a batch."""
         advantages = batch.advantages
         if advantages is None:
@@ -86,7 +86,7 @@ class Sums:
             part = batch.rows(rows)
             self._count(part, _groups(part), advantages[rows])
 
-    def _count(self, batch: Batch, groups: Groups, advantages: Tensor) -> None:
+    def _count(self, batch: LoggedBatch, groups: Groups, advantages: Tensor) -> None:
         channel = batch.channel.expand(batch.rewards.shape)
         result = aggregated(batch, self._soft_min, self._run)
         steps = self._run.steps
@@ -158,7 +158,7 @@ def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor
     return total / number.clamp(min=1), (number > 0).double()
 
 
-def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
+def aggregated(batch: LoggedBatch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
     """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
     ranges = tuple([run.ranges.get(name) for name in run.channels])
     size, progress = block_size(batch.groups), progress_of(batch, run)
@@ -177,14 +177,14 @@ def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | N
     )
 
 
-def _groups(batch: Batch) -> Groups:
+def _groups(batch: LoggedBatch) -> Groups:
     """Return which rows answer one prompt; groups in blocks of one size have sums that are plain views."""
     ids = batch.groups
     size = block_size(ids)
     return Groups.from_blocks(len(ids), size, ids.device) if size else Groups.from_ids(ids, len(ids))
 
 
-def progress_of(batch: Batch, run: Run) -> float:
+def progress_of(batch: LoggedBatch, run: Run) -> float:
     """Return the share of the training that was done at a batch: as recorded, else by its place among the steps."""
     if batch.progress is not None:
         return batch.progress
@@ -192,7 +192,7 @@ def progress_of(batch: Batch, run: Run) -> float:
     return min(max((batch.step - first) / max(last - first, 1), 0.0), 1.0)
 
 
-def estimated_progress(run: Run, first: Batch | None, configs: Sequence[AdvantageConfig | None]) -> str:
+def estimated_progress(run: Run, first: LoggedBatch | None, configs: Sequence[AdvantageConfig | None]) -> str:
     """Return a note if a method follows the progress of the training and the logs do not have it, else nothing.
 
     Args:
@@ -207,17 +207,6 @@ def estimated_progress(run: Run, first: Batch | None, configs: Sequence[Advantag
         f"the logs do not say how much of the training was done at each step, so {', '.join(dict.fromkeys(following))} "
         f"takes it from the steps: 0 at step {run.steps[0]}, 1 at step {run.steps[-1]}"
     )
-
-
-def block_size(groups: Tensor) -> int | None:
-    """Return the size of groups that lie in blocks of one size, whose sums are plain views; None for others."""
-    changes = (groups[1:] != groups[:-1]).nonzero()[:, 0]
-    size = len(groups) if not len(changes) else int(changes[0]) + 1
-    if len(groups) % size or len(groups) == size:
-        return None
-    blocks = groups.view(-1, size)
-    first = blocks[:, 0]
-    return size if bool((blocks == first[:, None]).all()) and len(set(first.tolist())) == len(first) else None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ TABLES = (".parquet", ".jsonl")
 
 def files_of_run(folder: Path) -> bool:
     """Tell whether a folder is that of a run of ours or of TRL's."""
-    return bool(channel_tables.files(folder / FOLDER) or completions.files(folder / COMPLETIONS))
+    return bool(channel_tables.record_files(folder / FOLDER) or completions.completion_files(folder / COMPLETIONS))
 
 
 def open_run(path: str | Path, columns: Columns | None = None) -> Run:
@@ -44,15 +44,15 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
         )
     if path.is_dir():
         for folder in (path / FOLDER, path):
-            if files := channel_tables.files(folder):
-                return channel_tables.open_files(path, files)
+            if files := channel_tables.record_files(folder):
+                return channel_tables.open_record(path, files)
         for folder in (path / COMPLETIONS, path):
-            if files := completions.files(folder):
-                return completions.open_files(path, files, columns)
+            if files := completions.completion_files(folder):
+                return completions.open_completions(path, files, columns)
         files = sorted(file for file in path.iterdir() if file.suffix in TABLES)
     else:
         if channel_tables.is_record(path):
-            return channel_tables.open_files(path, [path])
+            return channel_tables.open_record(path, [path])
         files = [path] if path.suffix in TABLES else []
     if not files:
         if path.is_dir() and any(files_of_run(entry) for entry in path.iterdir() if entry.is_dir()):
@@ -66,4 +66,4 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
             f"{path} holds {', '.join(held) or 'nothing'}; expected channels/ (rvpo), completions/ (TRL with "
             "log_completions=True), and files *.parquet or *.jsonl with a column a reward: name the folder or the file"
         )
-    return tables.open_files(path, files, columns)
+    return tables.open_tables(path, files, columns)

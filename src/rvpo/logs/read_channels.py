@@ -23,7 +23,7 @@ from rvpo.core.channels import Range
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
 from rvpo.logs.read_trl import floats
-from rvpo.logs.run import COMPLETIONS, Batch, Run, Texts
+from rvpo.logs.run import COMPLETIONS, LoggedBatch, Run, Texts
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
 
 NEEDED = (
@@ -55,7 +55,7 @@ class About:
     written: float
 
 
-def files(folder: Path) -> list[Path]:
+def record_files(folder: Path) -> list[Path]:
     """Return the records of training steps in a folder, in order; none where it holds none."""
     if not folder.is_dir():
         return []
@@ -73,7 +73,7 @@ def is_record(path: Path) -> bool:
         return False  # whoever reads it says what is wrong with it
 
 
-def open_files(path: Path, paths: Sequence[Path]) -> Run:
+def open_record(path: Path, paths: Sequence[Path]) -> Run:
     """Open the records of a run.
 
     Raises:
@@ -123,7 +123,7 @@ def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> di
     return found
 
 
-def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[Batch]:
+def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[LoggedBatch]:
     for path, about in files:
         present = _schema(path).names
         further = ("reliability", *(("criterion", "uid") if texts else ()))
@@ -135,7 +135,7 @@ def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: boo
             yield _with_texts(read, path, part) if texts else read
 
 
-def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
+def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
     """Put the cells of a batch back into a matrix; the cells of a completion keep their order."""
     completion = _ints(table, "completion")
     rows, row = np.unique(completion, return_inverse=True)
@@ -161,7 +161,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
     reliability = matrix("reliability", 1.0) if "reliability" in table.column_names else None
     first = order[np.cumsum(counts) - counts]  # a cell of each completion
     tokens = torch.from_numpy(_ints(table, "tokens")[first]) if about.by_token else None
-    return Batch(
+    return LoggedBatch(
         step=int(table["step"][0].as_py()),
         rewards=matrix("reward", torch.nan),
         groups=torch.from_numpy(_ints(table, "group")[first]),
@@ -177,7 +177,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
     )
 
 
-def _with_texts(batch: Batch, path: Path, table: pa.Table) -> Batch:
+def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
     """Add texts, from TRL's completions or verl's dump of the same step; without them where there are none."""
     if "uid" in table.column_names:
         _, first = np.unique(_ints(table, "completion"), return_index=True)
@@ -198,7 +198,7 @@ def _with_texts(batch: Batch, path: Path, table: pa.Table) -> Batch:
     return batch if texts is None else replace(batch, texts=texts)
 
 
-def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
+def _of_dump(batch: LoggedBatch, path: Path, uids: Sequence[str]) -> LoggedBatch:
     """Add texts from verl's dump of a step; without them if it does not have all of the batch."""
     try:
         # Not splitlines: a completion may hold any of Unicode's ends of a line.

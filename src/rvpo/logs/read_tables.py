@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
-from rvpo.logs.read_trl import as_text, floats
-from rvpo.logs.run import Batch, Columns, Run, Texts
+from rvpo.logs.read_trl import floats, text_of_cell
+from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.table_files import Column, columns_in, read_columns
 
 USUAL: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +42,7 @@ NEVER_ENDINGS = ("_id", "_index", "_len", "_length", "_tokens", "_tok", "_step",
 LOOKED_AT = 5_000  # rows, for a column that is the sum of others
 
 
-def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
+def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     """Open tables of a run.
 
     Raises:
@@ -152,12 +152,12 @@ def _read(
     load: Any,
     texts: Mapping[str, str],
     with_texts: bool,
-) -> Iterator[Batch]:
+) -> Iterator[LoggedBatch]:
     order = np.argsort(steps, kind="stable")
     words = load(list(texts.values())) if with_texts and "completion" in texts else None
     for part in np.split(order, np.flatnonzero(np.diff(steps[order])) + 1):
         rows = torch.from_numpy(part)
-        yield Batch(
+        yield LoggedBatch(
             int(steps[part[0]]),
             torch.stack([values[name][rows] for name in rewards], 1),
             groups[rows],
@@ -169,7 +169,7 @@ def _read(
 
 def _texts(words: pa.Table, texts: Mapping[str, str], rows: Any) -> Texts:
     prompts, completions = (
-        [as_text(value) for value in words[texts[role]].take(pa.array(rows)).to_pylist()]
+        [text_of_cell(value) for value in words[texts[role]].take(pa.array(rows)).to_pylist()]
         if role in texts
         else [""] * len(rows)
         for role in ("prompt", "completion")
@@ -240,7 +240,7 @@ def _groups(path: Path, table: pa.Table, name: str | None, size: int | None) -> 
         return torch.arange(len(table)) // size
     column = table[name].combine_chunks()
     if pa.types.is_nested(column.type):
-        column = pa.array([as_text(value) for value in column.to_pylist()])
+        column = pa.array([text_of_cell(value) for value in column.to_pylist()])
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise DataError(f"{path}, row {row}: the group (column {name!r}) is null; expected an id: add it")

@@ -36,7 +36,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LoggedBatch:
     """N completions on M columns that were whitened together.
 
     Attributes:
@@ -69,7 +69,7 @@ class Batch:
     numbers: Tensor | None = None
     texts: Texts | None = None
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor) -> LoggedBatch:
         """Return some of the completions, whole groups for results that mean something."""
 
         def take(x: Tensor | None) -> Tensor | None:
@@ -113,7 +113,7 @@ class Run:
     kind: str
     channels: tuple[str, ...]
     steps: tuple[int, ...]
-    read: Callable[[bool], Iterator[Batch]]
+    read: Callable[[bool], Iterator[LoggedBatch]]
     config: AdvantageConfig | None = None
     ranges: Mapping[str, Range | None] = field(default_factory=dict)
     every_batch: bool = True
@@ -126,7 +126,7 @@ class Run:
         inner = self.path.name in (FOLDER, COMPLETIONS)
         return (self.path.resolve().parent if inner else self.path.resolve()).name
 
-    def batches(self, texts: bool = False) -> Iterator[Batch]:
+    def batches(self, texts: bool = False) -> Iterator[LoggedBatch]:
         """Yield the batches in order of their steps.
 
         Raises:
@@ -166,7 +166,7 @@ class Run:
             )
         whole = self.read
 
-        def read(texts: bool) -> Iterator[Batch]:
+        def read(texts: bool) -> Iterator[LoggedBatch]:
             return (batch for batch in whole(texts) if low <= batch.step <= high)
 
         whole_start = self.every_batch and kept[0] == self.steps[0]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rvpo.errors import DataError
-from rvpo.logs.read_trl import as_text
+from rvpo.logs.read_trl import text_of_cell
 
 OBJECTS = ("rewards", "reward")
 """Objects whose parts are columns of their own, ``rewards.{name}``."""
@@ -139,4 +139,4 @@ def _array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else as_text(value) for value in values], pa.string())
+        return pa.array([None if value is None else text_of_cell(value) for value in values], pa.string())

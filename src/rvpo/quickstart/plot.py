@@ -25,7 +25,7 @@ WINDOW = 5  # steps averaged: one step is 64 rollouts
 ROWS = (("strict format met", "format_curve"), ("worst channel", "worst_curve"))
 
 
-def draw(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
+def draw_curves(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
     """Draw a column for each cell and write a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no display

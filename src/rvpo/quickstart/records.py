@@ -92,13 +92,13 @@ class Record:
         return sum(self.format_curve) / len(self.format_curve)
 
 
-def save(job: Job, record: Record, folder: Path) -> None:
+def save_record(job: Job, record: Record, folder: Path) -> None:
     """Write a finished run at once and whole, so that a killed quickstart finds it, or does not."""
     content = {"fingerprint": job.fingerprint(), **asdict(record)}
     write(folder / f"{job.name}.json", json.dumps(content, indent=1))
 
 
-def load(job: Job, folder: Path) -> Record | None:
+def load_record(job: Job, folder: Path) -> Record | None:
     """Return the finished run of ``job``, or None where there is none or it was made with other settings."""
     try:
         content = json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8"))

@@ -85,7 +85,7 @@ def _judged(cell: Cell, records: Sequence[Record]) -> list[str]:
     return [f"{method.name}: {finding(cell, records, method.name)}" for method in cell.methods[1:]]
 
 
-def summary(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+def summary_of_runs(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """Return, for each cell and method, means over seeds and the values of every seed."""
     return {
         cell.name: {
@@ -110,7 +110,7 @@ def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str])
     """Return the report: for each cell its table and its finding."""
     parts = []
     for cell, sentence in zip(cells, found, strict=True):
-        parts += [f"{cell.title}\n", table(records, cell), "", sentence]
+        parts += [f"{cell.title}\n", table_of_runs(records, cell), "", sentence]
         warned = [warning for r in records if r.cell == cell.name for warning in r.warnings]
         if warned:  # the same warning with other channels by seed: the longest names the most
             parts += ["", f"During {len(warned)} of these runs rvpo warned: {max(warned, key=len)}"]
@@ -118,7 +118,7 @@ def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str])
     return "\n".join(parts).rstrip()
 
 
-def table(records: Sequence[Record], cell: Cell) -> str:
+def table_of_runs(records: Sequence[Record], cell: Cell) -> str:
     """Return a Markdown table: a row for the start and for each method, then every seed; rates in percent."""
     runs = {method.name: of(records, cell, method.name) for method in cell.methods}
     before = next(iter(runs.values()))

@@ -173,7 +173,7 @@ def test_a_lost_memory_is_told(tiny_model_dir: Path, tmp_path: Path, caplog: pyt
 
 
 def test_a_threshold_for_no_channel_fails_before_training(tiny_model_dir: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="lagrangian names the channel 'hig' .*; expected one of even, high"):
+    with pytest.raises(ConfigError, match=r"lagrangian names the channel 'hig'.*; expected one of even, high"):
         make_trainer(tiny_model_dir, tmp_path, method="lagrangian:thresholds={hig:0.9}")
 
 
@@ -198,7 +198,10 @@ def test_rows_are_chosen_by_seed_and_step_alone():
 )
 def test_refusals(tmp_path: Path, options: dict, message: str):
     """Before the model is loaded: there is none in this folder."""
-    method = options.pop("method", "rvpo")
+    args = RVPOConfig(str(tmp_path), use_cpu=True, bf16=False, num_generations=G, method=options.pop("method", "rvpo"))
     with pytest.raises(ConfigError, match=message):
-        args = RVPOConfig(str(tmp_path), use_cpu=True, bf16=False, num_generations=G, method=method)
-        RVPOTrainer("no/such/model", [even, high], args, reliability=Reliability(**options))
+        _with_reliability(args, options)
+
+
+def _with_reliability(args: RVPOConfig, options: dict) -> None:
+    RVPOTrainer("no/such/model", [even, high], args, reliability=Reliability(**options))

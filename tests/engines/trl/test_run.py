@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTTrainer
 
 import rvpo
-from rvpo.engines.trl.run import train
+from rvpo.engines.trl.run import train_recipe
 from rvpo.errors import ConfigError, DataError
 from rvpo.recipe import Recipe, load_recipe
 
@@ -120,7 +120,7 @@ def whole(inputs: Path) -> Path:
     """The folder of an uninterrupted run. Tests must not write into it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    folder = train(load_recipe(inputs))
+    folder = train_recipe(load_recipe(inputs))
     torch.set_num_threads(threads)
     return folder
 
@@ -188,7 +188,7 @@ def test_undefined_values_are_null(tmp_path: Path):
 def test_terminal_shows_a_short_line_a_step(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for bar in (False, True):
         options = [f"output={tmp_path / str(bar)}", "trainer.max_steps=1", f"trainer.disable_tqdm={not bar}"]
-        train(load_recipe(inputs, options))
+        train_recipe(load_recipe(inputs, options))
         step, summary = capsys.readouterr().out.splitlines()
         assert step.startswith("step 1/1  even 0.")
         assert "  high 0." in step
@@ -203,17 +203,17 @@ def test_finished_run_is_kept(whole: Path, inputs: Path):
     recipe = load_recipe(inputs)
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     with pytest.raises(ConfigError, match=r"holds a finished run: choose another name \(name=…\), or remove"):
-        train(recipe)
-    assert train(recipe, resume=True) == whole
+        train_recipe(recipe)
+    assert train_recipe(recipe, resume=True) == whole
     with pytest.raises(ConfigError, match=r"was started with another seed \(0, now 1\)"):
-        train(load_recipe(inputs, ["seed=1"]), resume=True)
+        train_recipe(load_recipe(inputs, ["seed=1"]), resume=True)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
 def test_unfinished_run_needs_resume(whole: Path, inputs: Path, tmp_path: Path):
     copy(whole, tmp_path, "model")
     with pytest.raises(ConfigError, match="holds an unfinished run: pass --resume, choose another name, or remove it"):
-        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}"]))
+        train_recipe(load_recipe(inputs, [f"output={tmp_path / 'runs'}"]))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_other_recipe_cannot_resume(whole: Path, inputs: Path, tmp_path: Path, o
     folder = copy(whole, tmp_path, "model")
     before = (folder / "recipe.yaml").read_bytes()
     with pytest.raises(ConfigError, match=f"was started with {message}.*: resume with the same recipe"):
-        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]), resume=True)
+        train_recipe(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]), resume=True)
     assert (folder / "recipe.yaml").read_bytes() == before
 
 
@@ -263,15 +263,15 @@ def test_run_of_an_older_version_resumes(whole: Path, inputs: Path, tmp_path: Pa
         entry["reliability"] = None
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False) + OLDER[method], "utf-8")
     options = [f"output={tmp_path / 'runs'}", f"method={method}"]
-    assert train(load_recipe(inputs, options), resume=True) == folder
+    assert train_recipe(load_recipe(inputs, options), resume=True) == folder
     with pytest.raises(ConfigError, match=r"was started with another method \('.*', now 'gdpo'\)"):
-        train(load_recipe(inputs, [*options, "method=gdpo"]), resume=True)
+        train_recipe(load_recipe(inputs, [*options, "method=gdpo"]), resume=True)
 
 
 def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ConfigError, match=r"file/whole cannot be created \(Not a directory\): choose another output"):
-        train(load_recipe(inputs, [f"output={tmp_path / 'file'}"]))
+        train_recipe(load_recipe(inputs, [f"output={tmp_path / 'file'}"]))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
 def test_what_cannot_work_leaves_no_folder(inputs: Path, tmp_path: Path, override: str, error: type, message: str):
     """So that the corrected command is not told of an unfinished run."""
     with pytest.raises(error, match=f"(?s){message}"):
-        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]))
+        train_recipe(load_recipe(inputs, [f"output={tmp_path / 'runs'}", override]))
     assert not (tmp_path / "runs").exists()
 
 
@@ -319,7 +319,7 @@ def test_column_that_a_reward_needs(inputs: Path, tmp_path: Path, section: str):
     options = [f"output={tmp_path / 'runs'}", "rewards.0=format", f"eval_data.path={inputs.parent / 'prompts.jsonl'}"]
     message = rf"'format' needs the column 'answer'; the data has \['prompt'\]: add it to {section}\.reference_columns"
     with pytest.raises(ConfigError, match=message):
-        train(load_recipe(inputs, [*options, f"{section}.reference_columns={{}}"]))
+        train_recipe(load_recipe(inputs, [*options, f"{section}.reference_columns={{}}"]))
     assert not (tmp_path / "runs").exists()
 
 
@@ -327,7 +327,7 @@ def test_column_that_a_reward_needs(inputs: Path, tmp_path: Path, section: str):
 
 
 def resume(inputs: Path, tmp_path: Path) -> Path:
-    return train(load_recipe(inputs, [f"output={tmp_path / 'runs'}"]), resume=True)
+    return train_recipe(load_recipe(inputs, [f"output={tmp_path / 'runs'}"]), resume=True)
 
 
 def test_resume_where_nothing_was_started(whole: Path, inputs: Path, tmp_path: Path):
@@ -367,10 +367,10 @@ def test_killed_while_writing_a_line_or_the_model(whole: Path, inputs: Path, tmp
 
 def test_killed_while_writing_the_adapter(inputs: Path, tmp_path: Path):
     recipe = load_recipe(inputs, [f"output={tmp_path / 'runs'}", "model.peft={r: 4, target_modules: [q_proj]}"])
-    folder = train(recipe)
+    folder = train_recipe(recipe)
     (folder / "model").rename(tmp_path / "before")
     lines = comparable(folder)
-    train(recipe, resume=True)
+    train_recipe(recipe, resume=True)
     assert comparable(folder) == lines
     adapters = [load_file(path / "adapter_model.safetensors") for path in (tmp_path / "before", folder / "model")]
     torch.testing.assert_close(*adapters, rtol=0, atol=0)
@@ -394,7 +394,7 @@ def test_method_of_ones_own_trains(inputs: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     method = "my_rules.py:cvar:alpha=0.25"
     recipe = load_recipe(inputs, [f"output={tmp_path / 'runs'}", f"method={method}", "trainer.max_steps=2"])
-    folder = train(recipe)
+    folder = train_recipe(recipe)
     assert yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))["method"] == method
     assert {"rvpo/even/responsibility", "rvpo/high/bottleneck"} <= metrics(folder)[0].keys()
 
@@ -408,11 +408,11 @@ def test_method_of_ones_own_trains(inputs: Path, tmp_path: Path, monkeypatch: py
     want = rvpo.advantages(rewards, num_generations=4, method="hard_min", weights=[1.0, 0.5]).advantages
     torch.testing.assert_close(torch.tensor([row["advantage"] for row in rows]), want)
 
-    assert train(recipe, resume=True) == folder
+    assert train_recipe(recipe, resume=True) == folder
     with pytest.raises(
         ConfigError, match=r"another method \('my_rules\.py:cvar:alpha=0\.25', now 'my_rules\.py:cvar'\)"
     ):
-        train(load_recipe(inputs, [f"output={tmp_path / 'runs'}", "method=my_rules.py:cvar"]), resume=True)
+        train_recipe(load_recipe(inputs, [f"output={tmp_path / 'runs'}", "method=my_rules.py:cvar"]), resume=True)
 
 
 # --- rewards ----------------------------------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_method_of_ones_own_trains(inputs: Path, tmp_path: Path, monkeypatch: py
 def test_reward_options_reach_the_function(whole: Path, inputs: Path, tmp_path: Path):
     override = f"rewards.0={{function: {inputs.parent}/rewards.py:even, options: {{scale: 3.0}}}}"
     recipe = load_recipe(inputs, [f"output={tmp_path}", "trainer.max_steps=1", "method.k=0.5", override])
-    line, scaled = metrics(whole)[0], metrics(train(recipe))[0]
+    line, scaled = metrics(whole)[0], metrics(train_recipe(recipe))[0]
     # The first completions are the same, and the channel keeps its name.
     assert scaled["rvpo/even/mean"] == pytest.approx(3 * line["rvpo/even/mean"])
     assert scaled["rvpo/high/mean"] == line["rvpo/high/mean"]
@@ -432,12 +432,12 @@ def test_evaluation_data_is_used_or_named_as_unused(
 ):
     options = [f"output={tmp_path}", f"eval_data.path={inputs.parent / 'prompts.jsonl'}", "trainer.max_steps=1"]
     evaluate = ["trainer.eval_strategy=steps", "trainer.eval_steps=1", "trainer.num_generations_eval=4"]
-    lines = metrics(train(load_recipe(inputs, [*options, *evaluate])))
+    lines = metrics(train_recipe(load_recipe(inputs, [*options, *evaluate])))
     assert [line["step"] for line in lines if "eval_rvpo/even/mean" in line] == [1]
     assert "\neval 1/1  even 0." in capsys.readouterr().out
     assert "eval_data" not in caplog.text
 
-    train(load_recipe(inputs, [*options, "name=unused"]))
+    train_recipe(load_recipe(inputs, [*options, "name=unused"]))
     assert "eval_data is not used: set trainer.eval_strategy=steps" in caplog.text
 
 
@@ -457,7 +457,7 @@ def warm(inputs: Path, tmp_path: Path, *overrides: str) -> Recipe:
 
 
 def test_warm_start_is_the_runs_own(inputs: Path, tmp_path: Path, tiny_model_dir: Path):
-    folder = train(warm(inputs, tmp_path))
+    folder = train_recipe(warm(inputs, tmp_path))
     started = load_file(folder / "warm_start" / "model.safetensors")
     cold = load_file(tiny_model_dir / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in started.values())
@@ -471,10 +471,10 @@ def test_warm_start_is_shared(inputs: Path, tmp_path: Path):
     """LoRA's random start, too, is the same in the run that made the warm start and in one that found it."""
     shared = tmp_path / "models" / "base-0.5B-warm"  # the dot is no suffix
     options = [f"warm_start.output={shared}", "model.peft={r: 4, target_modules: [q_proj]}"]
-    first = train(warm(inputs, tmp_path, *options))
+    first = train_recipe(warm(inputs, tmp_path, *options))
     made = {path: path.stat().st_mtime_ns for path in shared.iterdir()}
     assert [path.name for path in shared.parent.iterdir()] == [shared.name]
-    second = train(warm(inputs, tmp_path, *options, "name=second"))
+    second = train_recipe(warm(inputs, tmp_path, *options, "name=second"))
     assert {path: path.stat().st_mtime_ns for path in shared.iterdir()} == made
 
     adapters = [load_file(folder / "model" / "adapter_model.safetensors") for folder in (first, second)]
@@ -483,15 +483,15 @@ def test_warm_start_is_shared(inputs: Path, tmp_path: Path):
 
     # Method, seed and policy options are the run's; the rest makes another warm start.
     with pytest.raises(ConfigError, match=r"was made with another trainer\.max_steps \(2, now 3\): choose another"):
-        train(warm(inputs, tmp_path, *options, "name=third", "warm_start.trainer.max_steps=3"))
+        train_recipe(warm(inputs, tmp_path, *options, "name=third", "warm_start.trainer.max_steps=3"))
     with pytest.raises(ConfigError, match=r"was made with another data\.limit \(None, now 2\)"):
-        train(warm(inputs, tmp_path, *options, "name=third", "warm_start.data.limit=2"))
+        train_recipe(warm(inputs, tmp_path, *options, "name=third", "warm_start.data.limit=2"))
     assert not (tmp_path / "runs" / "third").exists()
 
 
 def test_warm_start_that_another_run_makes_meanwhile(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shared = tmp_path / "models" / "warm"
-    first = train(warm(inputs, tmp_path, f"warm_start.output={shared}"))
+    first = train_recipe(warm(inputs, tmp_path, f"warm_start.output={shared}"))
     shared.rename(tmp_path / "theirs")
 
     class Slower(SFTTrainer):
@@ -500,7 +500,7 @@ def test_warm_start_that_another_run_makes_meanwhile(inputs: Path, tmp_path: Pat
             (tmp_path / "theirs").rename(shared)
 
     monkeypatch.setattr("rvpo.engines.trl.warm_start.SFTTrainer", Slower)
-    second = train(warm(inputs, tmp_path, f"warm_start.output={shared}", "name=second"))
+    second = train_recipe(warm(inputs, tmp_path, f"warm_start.output={shared}", "name=second"))
     assert [path.name for path in shared.parent.iterdir()] == ["warm"]
     assert_same_run(second, first)
 
@@ -510,7 +510,7 @@ def test_warm_start_does_not_overwrite(inputs: Path, tmp_path: Path):
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"precious")
     with pytest.raises(ConfigError, match="somebodys is no warm start of ours: choose another"):
-        train(warm(inputs, tmp_path, f"warm_start.output={other}"))
+        train_recipe(warm(inputs, tmp_path, f"warm_start.output={other}"))
     assert [path.name for path in other.iterdir()] == ["model.safetensors"]
 
 
@@ -626,7 +626,7 @@ def test_shipped_recipe_runs(path: Path, tmp_path: Path, tiny_model_dir: Path):
         "trainer.save_strategy=no",
     ]
     recipe = load_recipe(path, overrides)
-    folder = train(recipe)
+    folder = train_recipe(recipe)
 
     *steps, _ = metrics(folder)
     assert [line["step"] for line in steps] == [1, 2, 3]

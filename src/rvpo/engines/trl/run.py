@@ -56,7 +56,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def train(recipe: Recipe, *, resume: bool = False) -> Path:
+def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     """Run a recipe and return its folder.
 
     Args:
