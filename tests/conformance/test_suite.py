@@ -517,7 +517,7 @@ class Spread(rvpo.Method):
     def __call__(self, batch, state):
         p = batch.shares()
         mean = (p * batch.z).sum(1, keepdim=True)
-        return rvpo.Outcome.of_z(p, ((mean[:, 0] - self.beta * (p * (batch.z - mean).square()).sum(1)), p))
+        return rvpo.Outcome(mean[:, 0] - self.beta * (p * (batch.z - mean).square()).sum(1), p)
 
 @dataclass(frozen=True)
 class Unheard(Spread):

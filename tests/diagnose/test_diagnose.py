@@ -314,14 +314,6 @@ def test_methods_in_words():
         assert AdvantageConfig(text).method == method
 
 
-def test_block_size():
-    assert sums.block_size(torch.tensor([4, 4, 2, 2, 7, 7])) == 2
-    assert sums.block_size(torch.tensor([4, 4, 2, 2, 4, 4])) is None  # a group in two places
-    assert sums.block_size(torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])) is None
-    assert sums.block_size(torch.tensor([0, 1, 0, 1])) is None
-    assert sums.block_size(torch.tensor([5, 5])) is None  # one group: from_ids does as well
-
-
 def test_a_method_that_remembers_is_followed(tmp_path: Path):
     method = AdvantageConfig(rvpo.Lagrangian(thresholds={"a": 0.9}, rate=1.0))
     path = tmp_path / "run.parquet"

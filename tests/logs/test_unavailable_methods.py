@@ -147,7 +147,7 @@ def own_rules(folder: Path) -> Path:
         "    scale: float = 1.0\n"
         "    def __call__(self, batch, state):\n"
         "        p = batch.shares()\n"
-        "        return rvpo.Outcome.of_z(p, (self.scale * (batch.z * p).sum(1), p))\n"
+        "        return rvpo.Outcome(self.scale * (batch.z * p).sum(1), p)\n"
     )
     return path
 

@@ -113,7 +113,7 @@ def compute(
     rewards: Tensor,
     config: AdvantageConfig,
     *,
-    groups: Tensor | None = None,
+    groups: Tensor | Groups | None = None,
     num_generations: int | None = None,
     weights: Tensor | Sequence[float] | None = None,
     applies: Tensor | None = None,
@@ -129,7 +129,7 @@ def compute(
         rewards: see :func:`advantages`, as for ``groups``, ``num_generations``, ``weights``, ``applies``, ``progress``
             and ``tokens``.
         config: the method and its options.
-        groups: see above.
+        groups: see above; or a :class:`Groups` that is made already.
         num_generations: see above.
         weights: see above.
         applies: see above.
@@ -145,7 +145,9 @@ def compute(
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide).masked_fill(~applies, torch.nan)
     w = _weights(weights, r)
-    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device)
+    partition = groups
+    if not isinstance(partition, Groups):
+        partition = Groups.of(rewards.shape[0], partition, num_generations, rewards.device)
     if channels is None:
         channels = Channels.columns([str(j) for j in range(r.shape[1])], device=r.device)
     elif channels.index.shape not in (r.shape, r.shape[1:]):
@@ -162,7 +164,7 @@ def compute(
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
-    takes_part = outcome.takes_part
+    takes_part = (p > 0).any(-1) if outcome.takes_part is None else outcome.takes_part
     eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part)
     whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens)
     return Advantages(

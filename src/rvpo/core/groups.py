@@ -43,6 +43,16 @@ class Groups:
         return cls.from_ids(torch.as_tensor(ids, device=device), rows)
 
     @classmethod
+    def in_blocks(cls, ids: Tensor) -> Groups:
+        """Group rows by integer id; groups that lie in blocks of one size have sums that are plain views.
+
+        Args:
+            ids: (N,) integer group ids.
+        """
+        size = block_size(ids)
+        return cls.from_blocks(len(ids), size, ids.device) if size else cls.from_ids(ids, len(ids))
+
+    @classmethod
     def from_ids(cls, ids: Tensor, rows: int) -> Groups:
         """Group rows by integer id. Ids may come in any order and groups may differ in size.
 

@@ -52,7 +52,7 @@ def diagnose(
             f"level is {level!r} and resamples {resamples!r}; expected 0 < level < 1 and resamples >= 100"
         )
     assumed = assumed or ASSUMED
-    if assumed.method.remembers and not run.every_batch:
+    if not run.every_batch and assumed.method.remembers:
         raise ConfigError(
             f"{assumed} remembers the run, and {run.path} does not have every step since the first: assume "
             "another method"

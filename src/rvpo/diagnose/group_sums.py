@@ -49,6 +49,7 @@ SLOT = {name: i for i, name in enumerate(SLOTS)}
 
 def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: float, single: bool) -> dict[str, Tensor]:
     """Return the sums of each group on each column, (P, M)."""
+    pairs = _pairs(result.rewards, advantages, groups, result.live)
     lowest = bottlenecks(result)
     rewards = result.rewards.nan_to_num(nan=0.0)
     scored = (result.applies & ~result.missing).double()
@@ -85,11 +86,15 @@ def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: floa
         "bottleneck": groups.sum(lowest * signal),
         "within_ss": groups.sum(deviation.square()),
         "within_dof": (count - 1).clamp(min=0),
+        "punished": groups.sum(pairs["punished"]),
+        "compared": groups.sum(pairs["compared"]),
     }
 
 
-def pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor) -> dict[str, Tensor]:
-    """Compare completions of a group, each with up to ``SHIFTS`` that follow it around the circle of its group.
+def _pairs(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor) -> dict[str, Tensor]:
+    """Return for each completion how often a better one got less, of how many compared, (N, M).
+
+    Compared are completions of a group, each with up to ``SHIFTS`` that follow it around the circle of its group.
 
     In groups of up to twice as many completions, every pair is compared once.
     """
@@ -111,8 +116,7 @@ def pair_sums(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor)
         direction = better.sign() * (higher.sign() * (higher.abs() > SAME))[:, None]
         sums["punished"] += known & (direction < 0)
         sums["compared"] += known
-    ordered = Groups(groups.index[order], groups.count)
-    return {name: ordered.sum(x) for name, x in sums.items()}
+    return {name: torch.empty_like(x).index_copy(0, order, x) for name, x in sums.items()}
 
 
 def again_sums(rewards: Tensor, completions: Sequence[str], groups: Groups) -> dict[str, Tensor]:

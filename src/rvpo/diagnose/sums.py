@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import State
-from rvpo.core.groups import Groups, block_size
-from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums, pair_sums
+from rvpo.core.groups import Groups
+from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import shrinking
 
@@ -55,6 +55,7 @@ class Sums:
         # Without an eps worth the name: a channel on a scale so small that the run's own eps silences it is to be seen.
         self._soft_min = AdvantageConfig(RVPO(k, whiten="none"), eps=1e-12)
         self._state: State = {}
+        self._channels: Channels | None = None  # of the last batch: those of a run without rubrics stay the same
         self.known = 0
         self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
         count = min(POINTS, len(run.steps))
@@ -78,31 +79,34 @@ class Sums:
             self.monitored[:] = False
         else:
             self.monitored[batch.channel.expand(batch.weights.shape)[batch.weights > 0].numpy()] = False
-        groups = _groups(batch)
+        groups = Groups.in_blocks(batch.groups)
         if batch.rewards.numel() <= CHUNK_CELLS:
             self._count(batch, groups, advantages)
             return
         for rows in _chunks(groups.index, batch.rewards.shape[1]):
             part = batch.rows(rows)
-            self._count(part, _groups(part), advantages[rows])
+            self._count(part, Groups.in_blocks(part.groups), advantages[rows])
 
     def _count(self, batch: LoggedBatch, groups: Groups, advantages: Tensor) -> None:
         channel = batch.channel.expand(batch.rewards.shape)
-        result = aggregated(batch, self._soft_min, self._run)
+        if self._channels is None or not torch.equal(self._channels.index, batch.channel):
+            self._channels = channels_of(batch, self._run)
+        result = aggregated(batch, self._soft_min, self._run, groups=groups, channels=self._channels)
         steps = self._run.steps
         time = (batch.step - steps[0]) / max(steps[-1] - steps[0], 1)
         self._reach(result, channel)
-        cells = cell_sums(result, groups, advantages, time, len(steps) == 1)
+        again = {} if batch.texts is None else again_sums(result.rewards, batch.texts.completions, groups)
+        cells = cell_sums(result, groups, advantages, time, len(steps) == 1) | again
         top = torch.from_numpy(self.top)[channel]
         at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
         cells["late_top"] = groups.sum(at_top.double()) * (len(steps) == 1 or time > 2 / 3)
-        cells |= pair_sums(result.rewards, advantages, groups, result.live)
-        if batch.texts is not None:
-            cells |= again_sums(result.rewards, batch.texts.completions, groups)
+        known = ~advantages.isnan()
+        a = advantages.nan_to_num(nan=0.0)[:, None]
+        a = (a - groups.broadcast(groups.sum(a) / groups.sum(known.double()[:, None]).clamp(min=1)))[:, 0] * known
         blocks = self._keep(cells, groups, channel, batch.step)
-        self._correlate(result, channel, groups, advantages, blocks[groups.index])
+        self._correlate(result, channel, a, known, blocks[groups.index])
         self.completions += len(advantages)
-        self.known += int((~advantages.isnan()).sum())
+        self.known += int(known.sum())
         self.groups += groups.count
 
     def _reach(self, result: Advantages, channel: Tensor) -> None:
@@ -132,16 +136,11 @@ class Sums:
         point.index_add_(0, of.flatten(), table.flatten(0, 1))
         return block
 
-    def _correlate(
-        self, result: Advantages, channel: Tensor, groups: Groups, advantages: Tensor, block: Tensor
-    ) -> None:
+    def _correlate(self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, block: Tensor) -> None:
+        """Add the products of z-scores, and those with the advantage ``a`` (N,) around its group's mean."""
         z, live = _by_channel(result, channel, len(self._run.channels))
         for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
             self.products[..., i] += part.numpy()
-        known = ~advantages.isnan()
-        a = advantages.nan_to_num(nan=0.0)[:, None]
-        count = groups.sum(known.double()[:, None]).clamp(min=1)
-        a = ((a - groups.broadcast(groups.sum(a) / count))[:, 0]) * known
         z = z * known[:, None]
         # Sorted by block, the rows of a block are one product of matrices.
         order = torch.argsort(block % len(self.pairs), stable=True)
@@ -158,18 +157,23 @@ def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor
     return total / number.clamp(min=1), (number > 0).double()
 
 
-def aggregated(batch: LoggedBatch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
+def aggregated(
+    batch: LoggedBatch,
+    config: AdvantageConfig,
+    run: Run,
+    state: State | None = None,
+    groups: Groups | None = None,
+    channels: Channels | None = None,
+) -> Advantages:
     """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
-    ranges = tuple([run.ranges.get(name) for name in run.channels])
-    size, progress = block_size(batch.groups), progress_of(batch, run)
+    progress = progress_of(batch, run)
     return compute(
         batch.rewards,
         config,
-        groups=None if size else batch.groups,
-        num_generations=size,
+        groups=Groups.in_blocks(batch.groups) if groups is None else groups,
         weights=batch.weights,
         applies=batch.applies,
-        channels=Channels(run.channels, batch.channel, ranges),
+        channels=channels or channels_of(batch, run),
         progress=progress,
         tokens=batch.tokens,
         adjust=shrinking(batch.reliability) if batch.reliability is not None and config.method.uses_z else None,
@@ -177,11 +181,9 @@ def aggregated(batch: LoggedBatch, config: AdvantageConfig, run: Run, state: Sta
     )
 
 
-def _groups(batch: LoggedBatch) -> Groups:
-    """Return which rows answer one prompt; groups in blocks of one size have sums that are plain views."""
-    ids = batch.groups
-    size = block_size(ids)
-    return Groups.from_blocks(len(ids), size, ids.device) if size else Groups.from_ids(ids, len(ids))
+def channels_of(batch: LoggedBatch, run: Run) -> Channels:
+    """Return the run's channels, and which of them each cell of a batch belongs to."""
+    return Channels(run.channels, batch.channel, tuple([run.ranges.get(name) for name in run.channels]))
 
 
 def progress_of(batch: LoggedBatch, run: Run) -> float:

@@ -81,12 +81,12 @@ class CVaR(rvpo.Method):
     alpha: float = 0.5
     def __call__(self, batch, state):
         p = batch.p
-        return rvpo.Outcome.of_z(p, (cvar(batch.z, p, alpha=self.alpha), p))
+        return rvpo.Outcome(cvar(batch.z, p, alpha=self.alpha), p)
 
 class Plain(rvpo.Method):
     def __call__(self, batch, state):
         p = batch.p
-        return rvpo.Outcome.of_z(p, ((p * batch.z).sum(-1), p))
+        return rvpo.Outcome((p * batch.z).sum(-1), p)
 
 class NotDecorated(rvpo.Method):
     alpha: float = 0.5

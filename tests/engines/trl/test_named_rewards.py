@@ -162,7 +162,7 @@ class Mine(rvpo.Method):
         p = batch.p
         seen = state.get("batches", 0) + 1
         value = self.share * (p * batch.z).sum(-1)
-        return rvpo.Outcome.of_z(p, (value, p), {"batches": seen}, {"batches": float(seen)})
+        return rvpo.Outcome(value, p, state={"batches": seen}, metrics={"batches": float(seen)})
 
     @property
     def remembers(self) -> bool:

@@ -8,7 +8,7 @@ objects, its text (``lift:kappa=3``) and its mapping (``{"name": "lift", "kappa"
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -62,27 +62,18 @@ class Outcome:
     Attributes:
         aggregated: (N,).
         responsibilities: (N, M), rows sum to 1 or are 0.
-        takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0.
+        takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0. None: the rows in
+            which a channel has a share.
         state: what the method needs with the next batch; plain data.
         metrics: what it logs about this batch, by name.
     """
 
     aggregated: Tensor
     responsibilities: Tensor
-    takes_part: Tensor
+    takes_part: Tensor | None = None
+    _: KW_ONLY
     state: State = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of_z(
-        cls,
-        p: Tensor,
-        rule: tuple[Tensor, Tensor],
-        state: State | None = None,
-        metrics: Mapping[str, float] | None = None,
-    ) -> Self:
-        """Complete a rule over z-scores, (aggregated, responsibilities): every row with a share takes part."""
-        return cls(rule[0], rule[1], (p > 0).any(-1), state or {}, metrics or {})
 
 
 @dataclass(frozen=True, kw_only=True)

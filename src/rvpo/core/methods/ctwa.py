@@ -77,11 +77,10 @@ class CTWA(Method):
         names, channels = batch.channels.names, batch.channels
         before = channels.by_name(state.get("weights", {}), 1.0)
         p = aggregate.normalised(batch.weights * channels.broadcast(before.to(batch.weights)) * batch.present)
-        outcome = Outcome.of_z(p, aggregate.mean(batch.z, p))
+        aggregated, responsibilities = aggregate.mean(batch.z, p)
         # The covariance is that of the advantage: whitened as the configuration's default does, over the batch.
-        a = outcome.aggregated
-        counted = outcome.takes_part.to(a.dtype)
-        centred = (a - (a * counted).sum() / counted.sum().clamp(min=1)) * counted
+        counted = (p > 0).any(-1).to(p.dtype)
+        centred = (aggregated - (aggregated * counted).sum() / counted.sum().clamp(min=1)) * counted
         a = centred / (centred.square().sum() / counted.sum().clamp(min=1)).sqrt().clamp(min=1e-12)
         scored = (~batch.attained.isnan()).to(a.dtype)
         x = channels.pool(batch.attained.nan_to_num(nan=0.0)) / channels.pool(scored)  # (N, K), NaN where missing
@@ -103,7 +102,7 @@ class CTWA(Method):
             "covariance": {**state.get("covariance", {}), **covariance},
         }
         metrics = {f"{name}/{WEIGHT}": weight for name, weight in zip(names, before.tolist(), strict=True)}
-        return Outcome(outcome.aggregated, outcome.responsibilities, outcome.takes_part, new, metrics)
+        return Outcome(aggregated, responsibilities, state=new, metrics=metrics)
 
 
 class CTWAState(NamedTuple):

@@ -28,4 +28,4 @@ class GDPO(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.mean`."""
-        return Outcome.of_z(batch.p, aggregate.mean(batch.z, batch.p))
+        return Outcome(*aggregate.mean(batch.z, batch.p))

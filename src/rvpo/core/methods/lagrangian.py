@@ -97,7 +97,7 @@ class Lagrangian(Method):
         p = aggregate.normalised((batch.weights + extra) * batch.present)
         kept = {**state.get("multipliers", {}), **dict(zip(names, after.tolist(), strict=True))}
         metrics = {f"{name}/{MULTIPLIER}": kept[name] for name in self.thresholds if name in kept}
-        return Outcome.of_z(p, aggregate.mean(batch.z, p), {"multipliers": kept}, metrics)
+        return Outcome(*aggregate.mean(batch.z, p), state={"multipliers": kept}, metrics=metrics)
 
 
 def move_multipliers(

@@ -120,8 +120,8 @@ class LIFT(Method):
             # A channel that is dead decides nothing, however far behind it is.
             aggregate.normalised(p * factor * batch.scores.live),
             takes_part,
-            new_state,
-            {f"{name}/{WEIGHT}": weight for name, weight in zip(names, weights.tolist(), strict=True)},
+            state=new_state,
+            metrics={f"{name}/{WEIGHT}": weight for name, weight in zip(names, weights.tolist(), strict=True)},
         )
 
 

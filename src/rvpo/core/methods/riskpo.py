@@ -185,7 +185,7 @@ class RiskPO(Method):
         result = riskpo(scores, batch.groups, self, state.get("quantiles"))
         new = {"score": scored.state, "quantiles": result.state}
         metrics = {**scored.metrics, **result.metrics}
-        return Outcome(result.advantages, scored.responsibilities, result.papers >= 0, new, metrics)
+        return Outcome(result.advantages, scored.responsibilities, result.papers >= 0, state=new, metrics=metrics)
 
 
 @dataclass(frozen=True)

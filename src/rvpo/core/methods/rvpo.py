@@ -87,14 +87,14 @@ class RVPO(Method):
         if isinstance(self.k, AdaptiveK):
             k, log_k, reached = next_k(z, p, self.k, state.get("log_k"))
             metrics = {"k": k, f"k_{self.k.measure}": reached}
-            return Outcome.of_z(p, aggregate.soft_min(z, p, k), {"log_k": log_k}, metrics)
+            return Outcome(*aggregate.soft_min(z, p, k), state={"log_k": log_k}, metrics=metrics)
         if isinstance(self.k, Schedule) and batch.progress is None:
             raise ConfigError(
                 f"progress is None, but k follows the schedule {self.k}; expected the share of the training that is "
                 "done, in [0, 1]. Pass progress=step / steps, or use a fixed k such as rvpo:k=1"
             )
         k = self.risk(batch.progress)
-        return Outcome.of_z(p, aggregate.soft_min(z, p, k), metrics={"k": k})
+        return Outcome(*aggregate.soft_min(z, p, k), metrics={"k": k})
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class RVPOExplicit(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.explicit`."""
-        return Outcome.of_z(batch.p, aggregate.explicit(batch.z, batch.p, self.beta))
+        return Outcome(*aggregate.explicit(batch.z, batch.p, self.beta))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class HardMin(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.hard_min`."""
-        return Outcome.of_z(batch.p, aggregate.hard_min(batch.z, batch.p))
+        return Outcome(*aggregate.hard_min(batch.z, batch.p))
 
 
 def _read_k(k: object) -> float | Schedule | AdaptiveK:
