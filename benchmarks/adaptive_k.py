@@ -25,9 +25,9 @@ import sys
 import torch
 from torch import Tensor
 
-from rvpo.core.adaptive import AdaptiveK, measured, next_k, solve_k
 from rvpo.core.aggregate import normalised
 from rvpo.core.groups import Groups
+from rvpo.core.methods.adaptive_k import AdaptiveK, measured, next_k, solve_k
 from rvpo.core.normalize import group_zscore
 
 KINDS = ("binary", "graded", "correlated", "mixed")
@@ -56,7 +56,7 @@ def channels(kind: str, prompts: int, g: int, m: int, live: float, draw: torch.G
     r = rewards(kind, prompts, g, m, draw, easier)
     groups = Groups.from_blocks(len(r), g, r.device)
     dead = torch.rand(prompts, m, generator=draw, dtype=torch.float64) >= live
-    scores = group_zscore(r.masked_fill(groups.spread(dead), 0.0), groups, eps=1e-4, ddof=1, rtol=1e-6)
+    scores = group_zscore(r.masked_fill(groups.broadcast(dead), 0.0), groups, eps=1e-4, ddof=1, rtol=1e-6)
     return scores.z, normalised(scores.live.double())
 
 

@@ -1,4 +1,4 @@
-"""Time ``rvpo.advantages`` beside the peers' formula and the memory floor.
+"""Time ``rvpo.advantages`` next to the peers' formula and the memory floor.
 
     python benchmarks/bench_advantages.py [--device cuda] [--repetitions 30] [--threads 2]
 
@@ -70,8 +70,8 @@ def contenders(rewards: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:
         "gdpo": lambda: rvpo.advantages(rewards, num_generations=G, method="gdpo"),
         "rvpo": lambda: rvpo.advantages(rewards, num_generations=G),
         "rvpo, group ids": lambda: rvpo.advantages(rewards, ids),
-        "lift": lambda: rvpo.advantages(rewards, num_generations=G, method="lift"),
-        "riskpo": lambda: rvpo.advantages(rewards, num_generations=G, method="riskpo"),
+        "lift": lambda: rvpo.advantages(rewards, num_generations=G, method="lift", state={}),
+        "riskpo": lambda: rvpo.advantages(rewards, num_generations=G, method="riskpo", state={}),
     }
 
 

@@ -35,7 +35,7 @@ import numpy as np
 from rvpo.evals.healthbench import SCORE, HealthBench
 from rvpo.evals.items import Reply, Scored
 from rvpo.judges.endpoint import EndpointJudge
-from rvpo.judges.transport import Answer, CallError, Chat
+from rvpo.judges.transport import Chat, ServerReply, TransportError
 
 AXES = [f"axis:{name}" for name in ("accuracy", "completeness", "communication", "context", "instructions")]
 THEMES = [f"theme:{i}" for i in range(7)]
@@ -132,13 +132,13 @@ def ours(examples: list[dict[str, Any]], answers: dict[str, str]) -> tuple[list[
     open_requests = dict(answers)
     unknown = 0
 
-    async def complete(_: Chat, request: dict[str, Any]) -> Answer:
+    async def complete(_: Chat, request: dict[str, Any]) -> ServerReply:
         nonlocal unknown
         text = open_requests.pop(canonical(request), None)
         if text is None:
             unknown += 1
-            raise CallError("rejected", "the reference did not ask this")
-        return Answer(text, False, None, 0, 0, 0)
+            raise TransportError("rejected", "the reference did not ask this")
+        return ServerReply(text, False, None, 0, 0, 0)
 
     Chat.complete = complete  # type: ignore[method-assign]
     judge = Recited(model=MODEL, base_url="http://localhost/v1", ask="healthbench")

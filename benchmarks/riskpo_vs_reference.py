@@ -1,4 +1,4 @@
-"""Compare ``rvpo.core.riskpo`` with RiskPO's released code, in every mode that it offers.
+"""Compare ``rvpo.core.methods.riskpo`` with RiskPO's released code, in every mode that it offers.
 
 Needs one file that is not part of this project (Apache-2.0):
 
@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.groups import Groups
-from rvpo.core.riskpo import LEVELS, RiskPOConfig, riskpo
+from rvpo.core.methods.riskpo import LEVELS, RiskPO, riskpo
 
 NAME = "compute_grpo_bundle_rvar_outcome_advantage_quantile_tracking"
 RELEASED = {"riskpo_eps": 1e-6, "std_floor": 0.0, "leftover": "sum"}  # what makes ours the released arithmetic
@@ -90,7 +90,7 @@ def draw(rng: np.random.Generator, bundle_size: int, kind: str) -> Batch:
 class Tracker:
     """The quantile tracking of the released training loop, restated."""
 
-    config: RiskPOConfig
+    config: RiskPO
     dtype: torch.dtype
     q: Tensor | None = None
 
@@ -163,10 +163,8 @@ def configs() -> list[dict[str, Any]]:
     return [dict(zip(keys, choice, strict=True)) for choice in itertools.product(*values)]
 
 
-def build(choice: dict[str, Any], **more: Any) -> RiskPOConfig:
-    return RiskPOConfig.from_mapping(
-        {k: v for k, v in choice.items() if k != "tail"} | TAILS[choice["tail"]] | RELEASED | more
-    )
+def build(choice: dict[str, Any], **more: Any) -> RiskPO:
+    return RiskPO(**{k: v for k, v in choice.items() if k != "tail"} | TAILS[choice["tail"]] | RELEASED | more)
 
 
 def single(
@@ -218,7 +216,7 @@ def tracked(function: Callable[..., Any], dtype: torch.dtype, steps: int, seed: 
 
 def explosions(function: Callable[..., Any]) -> str:
     """What a bundle of equal papers gets under tracked quantiles, from both, with our default floor."""
-    config = RiskPOConfig(quantiles="track")
+    config = RiskPO(quantiles="track")
     tracker, state = Tracker(config, torch.float64), [5 * level for level in LEVELS]
     tracker.q = torch.tensor(state, dtype=torch.float64)
     batch = Batch(torch.zeros(40, dtype=torch.float64), torch.arange(5).repeat_interleave(8), ["b"] * 40)

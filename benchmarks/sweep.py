@@ -3,33 +3,45 @@
     python benchmarks/sweep.py recipes/smollm2-rlla-cpu.yaml --output runs/rlla --set trainer.max_steps=12
     python benchmarks/sweep.py recipes/smollm2-rubrics-cpu.yaml --output runs/rubrics --parallel 2 \
         --methods explicit gdpo rvpo rvpo_k1 hard_min
+    python benchmarks/sweep.py recipes/smollm2-rlla-cpu.yaml --output runs/own --methods gdpo lift:kappa=3 my_rules.py:cvar
 
-Seeds vary slowest, so that a sweep that is cut off compares all methods on the seeds it finished.
+A method is any text that a recipe takes, or one of the names below. Seeds vary slowest, so that a sweep that is cut off
+compares all methods on the seeds it finished.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-METHODS = {
-    "grpo": ["method.name=grpo", "schedule=null"],
-    "gdpo": ["method.name=gdpo", "schedule=null"],
-    "rvpo_explicit": ["method.name=rvpo_explicit", "schedule=null"],
-    "rvpo": ["method.name=rvpo"],  # with the recipe's schedule
-    "rvpo_k1": ["method.name=rvpo", "schedule=1.0"],
-    "hard_min": ["method.name=hard_min", "schedule=null"],
-    "lift": ["method.name=lift", "schedule=null"],
+from rvpo.core.methods.registry import build_method
+from rvpo.errors import ConfigError
+
+NAMED = {
+    "rvpo": [],  # the recipe's own method, in the recipes of the paper rvpo with its schedule
+    "rvpo_k1": ["method=rvpo:k=1"],
     # The single-reward baselines of Rubrics-as-Rewards, for recipes whose first reward is a rubric.
-    "explicit": ["method.name=grpo", "schedule=null", "rewards.0.options.aggregation=explicit"],
-    "implicit": ["method.name=grpo", "schedule=null", "rewards.0.options.aggregation=implicit"],
+    "explicit": ["method=grpo", "rewards.0.options.aggregation=explicit"],
+    "implicit": ["method=grpo", "rewards.0.options.aggregation=implicit"],
 }
+"""Overrides of a recipe by name."""
 DEFAULT = ["grpo", "gdpo", "rvpo_explicit", "rvpo"]
+
+
+def checked(text: str) -> str:
+    """Check a method's text before anything runs."""
+    if text not in NAMED:
+        try:
+            build_method(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def main() -> None:
@@ -38,7 +50,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=DEFAULT, choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", type=checked, default=DEFAULT, help=f"texts, or {', '.join(NAMED)}")
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time, one thread each if above 1")
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", help="key=value overrides of the recipe")
     args = parser.parse_args()
@@ -47,8 +59,8 @@ def main() -> None:
 
     def run(cell: tuple[int, str]) -> str | None:
         seed, method = cell
-        name = f"{method}-{seed}"
-        fixed = [f"name={name}", f"seed={seed}", f"output={args.output}", *METHODS[method]]
+        name = re.sub(r"[^\w.-]+", "-", f"{method}-{seed}")
+        fixed = [f"name={name}", f"seed={seed}", f"output={args.output}", *NAMED.get(method, [f"method={method}"])]
         command = [sys.executable, "-m", "rvpo", "train", str(args.recipe), *fixed, *args.overrides, "--resume"]
         start = time.perf_counter()
         with (args.output / f"{name}.log").open("a") as log:

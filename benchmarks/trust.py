@@ -1,4 +1,4 @@
-"""What a noisy channel does to the advantages, and what trust in proportion to its reliability mends.
+"""What a noisy channel does to the advantages, and how much trust in proportion to its reliability repairs.
 
     python benchmarks/trust.py [--seeds 8] [--prompts 32]
 
@@ -30,7 +30,7 @@ import rvpo
 from rvpo.core.aggregate import normalised, soft_min
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import group_zscore
-from rvpo.core.trust import Trust, next_reliability, shrink
+from rvpo.step.trust import Trust, next_reliability, shrink
 
 M, G, STEPS, LAST, TWICE = 5, 8, 30, 10, 0.1
 BINARY = 2
@@ -92,7 +92,7 @@ def judge(truth: Tensor, noise: Noise, draw: torch.Generator) -> Tensor:
 
 def true_reliability(noise: Noise, truth: Tensor, groups: Groups) -> Tensor:
     """Return (M,) true over observed variance within groups, the noise's part in closed form."""
-    centred = truth - groups.spread(groups.sum(truth) / G)
+    centred = truth - groups.broadcast(groups.sum(truth) / G)
     variance = centred.square().sum(0) / (groups.count * (G - 1))
     rho = torch.ones(M, dtype=torch.float64)
     for j in noise.channels:
@@ -167,8 +167,8 @@ def check_pipeline(prompts: int) -> None:
     """Without noise and trust, the advantages here are those of the package."""
     rewards = true_rewards(prompts, torch.Generator().manual_seed(0))
     for k in RULES.values():
-        options = {"method": "rvpo", "k": k} if k else {"method": "gdpo"}
-        theirs = rvpo.advantages(rewards, num_generations=G, **options).advantages
+        method = rvpo.RVPO(k) if k else "gdpo"
+        theirs = rvpo.advantages(rewards, num_generations=G, method=method).advantages
         torch.testing.assert_close(advantages(rewards, k, torch.ones(M)), theirs, atol=1e-3, rtol=1e-3)
 
 

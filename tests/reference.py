@@ -506,7 +506,7 @@ def riskpo(cells: Cells, state: dict, options: dict) -> tuple[list[float], list[
     size, lower, upper = options.get("bundle_size", 5), 0.2, 0.8
     of_score = options.get("score", "grpo")
     of_score = {"name": of_score} if isinstance(of_score, str) else dict(of_score)
-    method = of_score.pop("method")
+    method = of_score.pop("name")
     scores, pull, _, inner = score(method, cells, state.get("score", {}), of_score)
     scored = [
         s if any(wj > 0 and not isnan(r) for wj, r in zip(cells.w[n], cells.rewards[n], strict=True)) else nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+import rvpo
 from rvpo.errors import ConfigError
-from rvpo.recipe import Recipe, build_recipe, load_recipe
+from rvpo.recipe import Recipe, build_recipe, load_recipe, load_recorded_recipe
 from rvpo.rewards.registry import load_reward
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -22,7 +24,7 @@ data: {path: d}
 rewards:
   - format
   - {function: correctness, weight: 2.0}
-schedule: 1.0
+method: rvpo:k=1.0
 trainer: {max_steps: 5}
 """
 
@@ -69,12 +71,14 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
 
     recipe = load_recipe(path)
     args = run._config(recipe, [entry.name or entry.function for entry in recipe.rewards])
-    paper = recipe.schedule == {"kind": "linear", "start": 0.5, "end": 2.0}
-    riskpo = "riskpo" in path.stem
-    assert paper == ((path.stem.startswith("qwen") and not riskpo) or "rubrics" in path.stem)
-    constant = ("riskpo", None, None) if riskpo else ("rvpo", 1.0, None)
-    assert (args.method, args.k, args.k_final) == (("rvpo", 0.5, 2.0) if paper else constant)
-    assert (args.method_options or {}).get("bundle_size") == (5 if riskpo else None)
+    method = args.advantage_config().method
+    if "riskpo" in path.stem:
+        assert method == rvpo.RiskPO(bundle_size=5, lower=0.2, upper=0.8, tail_weight=0.5, quantiles="track")
+    elif path.stem.startswith("qwen"):
+        assert method == rvpo.RVPO(rvpo.Linear(0.5, 2.0), dead_channels="keep")
+    else:
+        assert method == rvpo.RVPO(rvpo.Linear(0.5, 2.0) if "rubrics" in path.stem else 1.0)
+    assert recipe.method == args.method == str(args.advantage_config())
     assert args.output_dir == f"runs/{path.stem}"
     assert args.reward_weights == [1.0] * len(recipe.rewards)
     for option, value in recipe.trainer.items():
@@ -87,16 +91,21 @@ def test_shipped_recipe_makes_trainer_arguments(path: Path):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipe_compares_methods(path: Path, method: str):
     """With the overrides that the recipes' comments name."""
-    own_options = "riskpo" in path.stem  # which other methods do not have, so the whole section is replaced
-    override = f"method={{name: {method}}}" if own_options else f"method.name={method}"
-    recipe = load_recipe(path, [override, "schedule=null"])
-    assert recipe.advantage_options()["method"] == method
+    assert load_recipe(path, [f"method={method}"]).method == method
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_methods_in_comments_of_shipped_recipes_work(path: Path):
+    named = re.findall(r"(?<=\s)method=\S+?(?=[,.]?\s)", path.read_text("utf-8"))
+    for override in named:
+        load_recipe(path, [override])
+    assert named or path.stem == "smollm2-rlla"
 
 
 @pytest.mark.parametrize("path", [path for path in SHIPPED if "rar" in path.stem or "rubrics" in path.stem])
 @pytest.mark.parametrize("aggregation", ["explicit", "implicit"])
 def test_rubric_recipes_name_their_baselines(path: Path, aggregation: str):
-    overrides = ["method.name=grpo", "schedule=null", f"rewards.0.options.aggregation={aggregation}"]
+    overrides = ["method=grpo", f"rewards.0.options.aggregation={aggregation}"]
     options = load_recipe(path, overrides).rewards[0].options
     judge = {"kind": "rule"}  # the judge itself would load a model
     assert load_reward("rubric", options | {"judge": judge}).aggregation == aggregation
@@ -118,71 +127,61 @@ def test_defaults():
     assert recipe.folder == Path("runs/a")
     assert recipe.seed == 0
     assert (recipe.rewards[0].function, recipe.rewards[0].weight) == ("format", 1.0)
-    assert recipe.advantage_options() == {
-        "method": "rvpo",
-        "method_options": None,
-        "variance_beta": None,
-        "whiten": "batch",
-        "dead_channels": "drop",
-        "missing_rewards": "drop",
-        "advantage_eps": 1e-4,
-        "advantage_ddof": 1,
-        "k": None,
-        "k_schedule": "constant",
-        "k_final": None,
-        "k_adaptive": None,
-    }
-
-
-def test_method_options_reach_the_trainer():
-    method = {"name": "rvpo_explicit", "beta": 0.25, "whiten": "group", "dead_channels": "keep", "missing": "error"}
-    options = build_recipe(LEAST | {"method": method | {"eps": 1e-6, "ddof": 0}}).advantage_options()
-    assert options == {
-        "method": "rvpo_explicit",
-        "method_options": None,
-        "variance_beta": 0.25,
-        "whiten": "group",
-        "dead_channels": "keep",
-        "missing_rewards": "error",
-        "advantage_eps": 1e-6,
-        "advantage_ddof": 0,
-        "k": None,
-        "k_schedule": "constant",
-        "k_final": None,
-        "k_adaptive": None,
-    }
+    assert recipe.method == "rvpo:k=1"
 
 
 @pytest.mark.parametrize(
-    ("schedule", "want"),
+    ("spelling", "text"),
     [
-        (1.5, ("constant", 1.5, None)),
-        (2, ("constant", 2, None)),
-        (0, ("constant", 0, None)),
-        ({"start": 0.25}, ("constant", 0.25, None)),
-        ({"kind": "linear", "start": 0.5, "end": 2.0}, ("linear", 0.5, 2.0)),
-        ({"kind": "cosine", "start": 2.0, "end": 0}, ("cosine", 2.0, 0)),
+        ("lift", "lift"),
+        ("lift:kappa=3,margin=0.1", "lift:kappa=3,margin=0.1"),
+        (" lift : margin=0.1 , kappa=3.0 ", "lift:kappa=3,margin=0.1"),
+        ({"name": "lift", "kappa": 3, "margin": 0.1}, "lift:kappa=3,margin=0.1"),
+        (rvpo.LIFT(kappa=3.0, margin=0.1), "lift:kappa=3,margin=0.1"),
+        ("rvpo", "rvpo:k=1"),
+        ({"name": "rvpo", "k": 2}, "rvpo:k=2"),
+        ({"name": "rvpo", "k": "linear(0.5, 2)"}, "rvpo:k=linear(0.5,2)"),
+        ({"name": "rvpo", "k": {"kind": "cosine", "start": 2, "end": 0}}, "rvpo:k=cosine(2,0)"),
+        ({"name": "rvpo", "k": {"kind": "adaptive", "target": 0.3}}, "rvpo:k=adaptive(target=0.3)"),
+        ({"name": "gdpo", "whiten": "group", "dead_channels": "keep"}, "gdpo:whiten=group"),
+        ({"name": "riskpo", "score": {"name": "rvpo", "k": 2}}, "riskpo:score={name:rvpo,k:2}"),
     ],
 )
-def test_schedule(schedule: Any, want: tuple):
-    options = build_recipe(LEAST | {"schedule": schedule}).advantage_options()
-    assert (options["k_schedule"], options["k"], options["k_final"]) == want
+def test_method_has_one_text(spelling: Any, text: str):
+    """Whatever its spelling, so that equal methods are equal recipes and a finished run is known again."""
+    recipe = build_recipe(LEAST | {"method": spelling})
+    assert recipe.method == text
+    assert build_recipe(LEAST | {"method": text}) == recipe
 
 
-def test_adaptive_schedule():
-    options = build_recipe(LEAST | {"schedule": {"kind": "adaptive", "target": 0.3}}).advantage_options()
-    assert (options["k_schedule"], options["k"], options["k_adaptive"]) == ("adaptive", None, {"target": 0.3})
-    assert "adaptive target is 2, allowed is a number in [0, 1)" in refused(schedule={"kind": "adaptive", "target": 2})
-    assert "schedule adaptive: unknown key 'goal'" in refused(schedule={"kind": "adaptive", "goal": 0.3})
+CVAR = """\
+import torch
 
 
-def test_options_of_a_method_stand_flat():
-    options = build_recipe(LEAST | {"method": {"name": "lift", "kappa": 3.0, "eps": 1e-6}}).advantage_options()
-    assert (options["method_options"], options["advantage_eps"]) == ({"kappa": 3.0}, 1e-6)
-    assert "method.kapa is no option (did you mean 'kappa'?); allowed are name, beta" in refused(
-        method={"name": "lift", "kapa": 3.0}
+def cvar(z, p, *, alpha=0.5):
+    low = z.sort(-1).values[:, : max(1, round(alpha * z.shape[1]))]
+    return low.mean(-1)
+"""
+
+
+def test_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By its file, relative to the current folder, as reward functions are."""
+    (tmp_path / "my_rules.py").write_text(CVAR, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert build_recipe(LEAST | {"method": "my_rules.py:cvar"}).method == "my_rules.py:cvar"
+    by_mapping = {"name": "my_rules.py:cvar", "alpha": 0.25}
+    assert build_recipe(LEAST | {"method": by_mapping}).method == "my_rules.py:cvar:alpha=0.25"
+    assert "'my_rules.py:cvar' has no option 'alhpa' (did you mean 'alpha'?)" in refused(
+        method="my_rules.py:cvar:alhpa=1"
     )
-    assert "method.kappa is no option" in refused(method={"name": "gdpo", "kappa": 3.0})
+    assert "the file others.py does not exist in" in refused(method="others.py:cvar")
+
+
+@pytest.mark.parametrize("option", ["eps", "ddof", "missing"])
+def test_method_of_ones_own_may_have_options_that_moved(tmp_path: Path, option: str):
+    (tmp_path / "rules.py").write_text(f"def mine(z, p, *, {option}=1):\n    return z.sum(-1)\n", "utf-8")
+    method = f"{tmp_path}/rules.py:mine:{option}=2"
+    assert build_recipe(LEAST | {"method": method}).method == method
 
 
 def test_is_frozen():
@@ -194,7 +193,7 @@ def test_is_frozen():
 
 def test_survives_its_own_yaml():
     """The run's folder holds the resolved recipe, which is a recipe."""
-    sections = {"schedule": {"kind": "linear", "start": 0.5, "end": 2.0}, "trainer": {"learning_rate": 1e-6}}
+    sections = {"method": "rvpo:k=linear(0.5,2)", "trainer": {"learning_rate": 1e-6}}
     recipe = build_recipe(LEAST | sections)
     assert Recipe(**yaml.safe_load(yaml.safe_dump(recipe.model_dump()))) == recipe
 
@@ -251,7 +250,9 @@ def test_unknown_key_is_told_the_allowed_ones(sections: dict, message: str):
         ({"rewards": [{"function": "f", "weight": -1}]}, "rewards.0.weight: Input should be greater than or equal"),
         ({"rewards": [{"function": "f", "weight": float("inf")}]}, "rewards.0.weight: Input should be a finite"),
         ({"rewards": [{"function": "f", "options": None}]}, "rewards.0.options: Input should be a valid dictionary"),
-        ({"method": "gdpo"}, "method: Input should be a valid dictionary, seen 'gdpo'"),
+        ({"method": 3}, "method is 3; expected a text such as 'lift:kappa=3', a mapping"),
+        ({"method": None}, "method is None; expected a text such as 'lift:kappa=3', a mapping"),
+        ({"method": ["gdpo"]}, "method is ['gdpo']; expected a text such as 'lift:kappa=3', a mapping"),
         ({"trainer": [1]}, "trainer: Input should be a valid dictionary, seen [1]"),
         ({"trainer": {1: 2}}, "seen 1"),
         ({"warm_start": {}}, "warm_start.data: Field required"),
@@ -264,38 +265,113 @@ def test_wrong_value(sections: dict, message: str):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"method": {"k": 2.5}}, "method.k is set, but `schedule` decides k: set `schedule: 2.5` instead"),
+        ({"method": {"k": 2.5}}, "method is {'k': 2.5}; expected a mapping with a name, such as {'name': 'lift'}"),
+        ({"method": {}}, "method is {}; expected a mapping with a name, such as {'name': 'lift'}"),
         ({"rewards": ["format", "format"]}, "rewards.1: another channel is 'format', too: give this one another `na"),
         (
             {"rewards": [{"function": "f", "name": "x"}, {"function": "g", "name": "x"}]},
             "rewards.1: another channel is 'x', too",
         ),
-        ({"method": {"nme": "gdpo"}}, "method.nme is no option (did you mean 'name'?); allowed are name, beta"),
-        ({"method": {"name": "rvpo", "method": "gdpo"}}, "method.method is no option"),
-        ({"method": {"rtol": 0.1}}, "method.rtol is no option"),  # the trainer has none, so it would be lost
-        ({"method": {"name": "ppo"}}, "method is 'ppo', allowed are 'rvpo'"),
-        ({"method": {"name": "gdpo", "beta": 1.0}}, "beta is 1.0, but method 'gdpo' has no beta"),
+        ({"method": {"nme": "gdpo"}}, "method is {'nme': 'gdpo'}; expected a mapping with a name"),
+        ({"method": {"name": "rvpo", "method": "gdpo"}}, "but method 'rvpo' has no option 'method'"),
+        ({"method": {"name": "lift", "kapa": 3.0}}, "but method 'lift' has no option 'kapa' (did you mean 'kappa'?)"),
+        ({"method": {"name": "gdpo", "kappa": 3.0}}, "method 'gdpo' has no option 'kappa'. Use method lift for it"),
+        ({"method": {"name": "rvpo", "rtol": 0.1}}, "but method 'rvpo' has no option 'rtol'"),  # the trainer has none
+        ({"method": {"name": "ppo"}}, "method is 'ppo'"),
+        ({"method": "rvop"}, "method is 'rvop' (did you mean 'rvpo'?); expected one of rvpo, rvpo_explicit, "),
+        ({"method": {"name": "gdpo", "beta": 1.0}}, "method 'gdpo' has no option 'beta'. Use method rvpo_explicit"),
         ({"method": {"name": "grpo", "whiten": "batch"}}, "is not GRPO"),
-        ({"method": {"eps": -1}}, "eps is -1, allowed is a number in"),
-        (
-            {"method": {"name": "gdpo"}, "schedule": 1.0},
-            "schedule is 1.0, but method 'gdpo' has no k: drop it (on the command line: schedule=null), or use",
-        ),
-        ({"schedule": "fast"}, "schedule is 'fast', allowed is a number, or a mapping"),
-        ({"schedule": True}, "schedule start is True"),
-        ({"schedule": -1}, "schedule start is -1"),
-        ({"schedule": float("inf")}, "schedule start is inf"),
-        ({"schedule": [1, 2]}, "schedule start is [1, 2]"),
-        ({"schedule": {"kind": "exponential"}}, "schedule kind is 'exponential', allowed are 'constant'"),
-        ({"schedule": {"kind": "linear", "start": 0.5}}, "a linear schedule needs an end value"),
-        ({"schedule": {"start": 0.5, "end": 2}}, "a constant schedule has no end, but end is 2"),
-        ({"schedule": {"kind": "linear", "form": 0.5}}, "schedule: unknown key 'form'"),
+        ({"method": "gdpo:k=1"}, "method 'gdpo' has no option 'k'. Use method rvpo for it"),
+        ({"method": "rvpo:k"}, "method is 'rvpo:k'"),
+        ({"method": "rvpo:k=fast"}, "k is 'fast'; expected a number in [0, inf], linear(0.5,2), cosine(0.5,2) or adap"),
+        ({"method": "rvpo:k=-1"}, "k is -1; expected a number in [0, inf]"),
+        ({"method": {"name": "rvpo", "k": True}}, "k is True; expected a number"),
+        ({"method": {"name": "rvpo", "k": [1, 2]}}, "k is [1, 2]; expected a number"),
+        ({"method": "rvpo:k=exponential(1,2)"}, "k is 'exponential(1,2)'; expected a number"),
+        ({"method": {"name": "rvpo", "k": {"kind": "linear", "form": 0.5}}}, "k: linear: unknown key 'form'"),
+        ({"method": {"name": "rvpo", "k": {"kind": "adaptive", "goal": 0.3}}}, "k: adaptive: unknown key 'goal'"),
+        ({"method": "rvpo:k=adaptive(target=2)"}, "adaptive target is 2; expected a number in [0, 1)"),
     ],
 )
 def test_impossible_combination(sections: dict, message: str):
     seen = refused(**sections)
     assert message in seen
     assert "Value error" not in seen  # pydantic's own words
+
+
+@pytest.mark.parametrize("method", ["rvpo", "lift:kappa=3"])
+@pytest.mark.parametrize(
+    ("option", "value", "trainer"),
+    [
+        ("missing", "error", "missing_rewards: error"),
+        ("eps", 1e-6, "advantage_eps: 1e-06"),
+        ("ddof", 0, "advantage_ddof: 0"),
+    ],
+)
+def test_options_that_the_method_had_are_the_trainers(method: str, option: str, value: Any, trainer: str):
+    name, _, options = method.partition(":")
+    text = f"{name}:{','.join(filter(None, [options, f'{option}={value}']))}"
+    for spelling in (text, {"name": name, option: value}):
+        said = refused(method=spelling)
+        assert f"method has the option {option} ({value!r}), but that is an option of the trainer" in said
+        assert said.endswith(f"Write `trainer: {{{trainer}}}`")
+
+
+SCHEDULE = "but k is an option of the method now"
+
+
+@pytest.mark.parametrize(
+    ("sections", "written"),
+    [
+        ({"schedule": 1.5}, "method: rvpo:k=1.5"),
+        ({"schedule": {"start": 0.25}}, "method: rvpo:k=0.25"),
+        ({"schedule": {"kind": "linear", "start": 0.5, "end": 2.0}}, "method: rvpo:k=linear(0.5,2)"),
+        ({"schedule": {"kind": "linear", "end": 2.0}}, "method: rvpo:k=linear(1,2)"),  # it started at 1
+        ({"schedule": {"kind": "cosine", "start": 2.0, "end": 0}}, "method: rvpo:k=cosine(2,0)"),
+        ({"schedule": {"kind": "adaptive", "target": 0.3}}, "method: rvpo:k=adaptive(target=0.3)"),
+        ({"schedule": 1.0, "method": {"name": "rvpo"}}, "method: rvpo:k=1"),
+        ({"schedule": 1.0, "method": "rvpo:k=linear(0.5,2)"}, "method: rvpo:k=1"),
+        (
+            {"schedule": 2, "method": {"name": "rvpo", "dead_channels": "keep"}},
+            "method: rvpo:dead_channels=keep,k=2",
+        ),
+        (
+            {"schedule": 2, "method": {"dead_channels": "keep", "eps": 1e-6, "missing": "error"}},
+            "method: rvpo:dead_channels=keep,k=2` and `trainer: {missing_rewards: error, advantage_eps: 1e-06}",
+        ),
+        ({"schedule": "fast"}, "method: rvpo:k=linear(0.5,2)"),  # what never worked gets an example
+    ],
+)
+def test_schedule_is_refused_with_what_to_write(sections: dict, written: str):
+    said = refused(**sections)
+    assert said.startswith(f"recipe: schedule is {sections['schedule']!r}, {SCHEDULE}")
+    assert said.endswith(f"; expected no `schedule`. Drop it and write `{written}`")
+    if "trainer" not in written:  # what it says can be written
+        build_recipe(LEAST | {"method": written.removeprefix("method: ")})
+
+
+def test_schedule_of_another_method_is_refused():
+    assert refused(schedule=1.0, method="gdpo") == (
+        f"recipe: schedule is 1.0, {SCHEDULE}, and method 'gdpo' has no k; expected no `schedule`. Drop it, or write "
+        "method=rvpo:k=2"
+    )
+
+
+def test_schedule_null_is_refused(full: Path):
+    """In the file, and as the override that command lines of older versions have."""
+    said = f"schedule is null, {SCHEDULE}; expected no `schedule`. Drop it, and name a method as text, such as method="
+    assert said in refused(schedule=None)
+    for overrides in (["schedule=null"], ["method=gdpo", "schedule=null"], ["schedule="]):
+        with pytest.raises(ConfigError) as caught:
+            load_recipe(full, overrides)
+        assert str(caught.value) == f"{full}: {said}gdpo"
+
+
+def test_reliability_of_a_reward_is_refused():
+    said = refused(rewards=[{"function": "f", "reliability": 0.6}])
+    assert (
+        "\n  rewards.0.reliability is 0.6; expected no such key: how far a channel is trusted is set in Python" in said
+    )
 
 
 def test_every_problem_is_named_at_once():
@@ -368,7 +444,7 @@ def test_overrides(full: Path):
             "trainer.generation_kwargs.top_k=5",  # through sections that are not there yet
             "rewards.1.weight=0.5",
             "rewards.0={function: length, weight: 3.0}",
-            "schedule=null",
+            "method=lift:kappa=3",
             "model.peft={r: 4}",
             "data.path=a=b.jsonl",
             "data.system_prompt=",
@@ -378,11 +454,19 @@ def test_overrides(full: Path):
     assert recipe.seed == 3
     assert recipe.trainer == {"max_steps": 5, "learning_rate": 1e-5, "generation_kwargs": {"top_k": 5}}
     assert [(entry.function, entry.weight) for entry in recipe.rewards] == [("length", 3.0), ("correctness", 0.5)]
-    assert recipe.schedule is None
+    assert recipe.method == "lift:kappa=3"
     assert recipe.model.peft == {"r": 4}
     assert recipe.data.path == "a=b.jsonl"
     assert recipe.data.system_prompt is None
     assert recipe.name == "trial-2"
+
+
+def test_options_of_a_method_are_overridden(full: Path):
+    assert load_recipe(full, ["method.k=2"]).method == "rvpo:k=2"
+    assert load_recipe(full, ["method.k={kind: linear, start: 0, end: 2}"]).method == "rvpo:k=linear(0,2)"
+    assert load_recipe(full, ["method=lift:margin=0.1", "method.kappa=3"]).method == "lift:kappa=3,margin=0.1"
+    assert load_recipe(full, ["method={name: lift}", "method.kappa=3"]).method == "lift:kappa=3"
+    assert load_recipe(full, ["method=lift", "method.name=gdpo"]).method == "gdpo"
 
 
 def test_later_override_wins(full: Path):
@@ -399,7 +483,12 @@ def test_later_override_wins(full: Path):
         ("rewards.-1=format", "there is no rewards.-1 to set"),
         ("rewards.first=format", "there is no rewards.first to set"),
         ("rewards.0.weight=2", "rewards.0 is 'format', which has no keys: set it whole, rewards.0='{weight: 2, …}'"),
-        ("schedule.kind=linear", "schedule is 1.0, which has no keys: set it whole"),
+        ("name.first=x", "name is 'a', which has no keys: set it whole"),
+        (
+            "method.name=gdpo",
+            "method is 'rvpo:k=1.0', whose options belong to rvpo; expected another method as a whole, me",
+        ),
+        ("method.kappa=3", "kappa is 3, but method 'rvpo' has no option 'kappa'. Use method lift for it"),
         ("name.first.second=x", "there is no name.first to set"),
         ("seed=[1", "'seed=[1': the value is not YAML"),
         ("seed=2024-13-01", "'seed=2024-13-01': the value is not YAML"),
@@ -412,3 +501,116 @@ def test_override_that_cannot_work(full: Path, override: str, message: str):
     with pytest.raises(ConfigError) as caught:
         load_recipe(full, [override])
     assert message in str(caught.value)
+
+
+# --- recipes in folders of runs ---------------------------------------------------------------------------------------
+
+# As version 0.1 wrote them, to the letter; what all have in common comes first.
+OLD = """\
+name: old
+output: runs
+seed: 0
+model:
+  path: m
+  gguf_file: null
+  dtype: float32
+  peft: null
+data:
+  path: d
+  layout: auto
+  prompt_column: prompt
+  reference_columns: null
+  pitfalls: null
+  subset: null
+  split: null
+  system_prompt: null
+  max_prompt_chars: null
+  shuffle_seed: null
+  offset: 0
+  limit: null
+eval_data: null
+rewards:
+- function: format
+  name: null
+  weight: 1.0
+  range: null
+  reliability: null
+  options: {}
+- function: correctness
+  name: null
+  weight: 2.0
+  range:
+  - -3.0
+  - 3.0
+  reliability: null
+  options: {}
+"""
+OLD_END = """\
+warm_start: null
+evals: null
+trainer:
+  max_steps: 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("sections", "method", "trainer"),
+    [
+        ("method: {}\nschedule: null\n", "rvpo", {}),
+        ("method: {}\nschedule: 2\n", "rvpo:k=2", {}),
+        ("method:\n  name: rvpo\nschedule: 1.0\n", "rvpo:k=1", {}),
+        (
+            "method:\n  name: rvpo\n  dead_channels: keep\nschedule:\n  kind: linear\n  start: 0.5\n  end: 2.0\n",
+            "rvpo:k=linear(0.5,2),dead_channels=keep",
+            {},
+        ),
+        ("method: {}\nschedule:\n  kind: cosine\n  end: 3\n", "rvpo:k=cosine(1,3)", {}),
+        ("method: {}\nschedule:\n  start: 0.25\n", "rvpo:k=0.25", {}),
+        (
+            "method:\n  name: rvpo\nschedule:\n  kind: adaptive\n  target: 0.3\n  horizon: 20\n",
+            "rvpo:k=adaptive(target=0.3,horizon=20)",
+            {},
+        ),
+        ("method:\n  name: rvpo\nschedule:\n  kind: adaptive\n", "rvpo:k=adaptive", {}),
+        ("method:\n  name: lift\n  kappa: 3.0\nschedule: null\n", "lift:kappa=3", {}),
+        ("method:\n  name: rvpo_explicit\n  beta: 0.25\n  whiten: group\nschedule: null\n", None, {}),
+        ("method:\n  name: gdpo\n  dead_channels: keep\nschedule: null\n", "gdpo", {}),
+        (
+            "method:\n  name: riskpo\n  bundle_size: 3\n  score:\n    method: rvpo\n    k: 2.0\nschedule: null\n",
+            "riskpo:bundle_size=3,score=rvpo:k=2",
+            {},
+        ),
+        ("method:\n  name: riskpo\n  score: gdpo\nschedule: null\n", "riskpo:score=gdpo", {}),
+        (
+            "method:\n  name: lagrangian\n  thresholds:\n    format: 0.9\nschedule: null\n",
+            "lagrangian:thresholds={format:0.9}",
+            {},
+        ),
+        (
+            "method:\n  name: lift\n  missing: error\n  eps: 1.0e-06\n  ddof: 0\nschedule: null\n",
+            "lift",
+            {"missing_rewards": "error", "advantage_eps": 1e-6, "advantage_ddof": 0},
+        ),
+    ],
+)
+def test_recipe_of_an_older_run_is_read(tmp_path: Path, sections: str, method: str | None, trainer: dict):
+    """It equals the recipe that says the same today, so that the run can be resumed."""
+    before = load_recorded_recipe(write(tmp_path, OLD + sections + OLD_END))
+    rewards = ["format", {"function": "correctness", "weight": 2.0, "range": [-3, 3]}]
+    now = LEAST | {"name": "old", "rewards": rewards, "trainer": {"max_steps": 5, **trainer}}
+    method = method or {"name": "rvpo_explicit", "beta": 0.25, "whiten": "group"}  # type: ignore[assignment]
+    assert before == build_recipe(now | {"method": method})
+
+
+def test_recipe_of_a_run_survives_its_record(tmp_path: Path):
+    recipe = build_recipe(LEAST | {"method": "rvpo:k=linear(0.5,2)"})
+    assert load_recorded_recipe(write(tmp_path, yaml.safe_dump(recipe.model_dump()))) == recipe
+
+
+def test_record_is_data(tmp_path: Path):
+    """A method of one's own that a record names is not imported; the recipe that is run now names it itself."""
+    (tmp_path / "rules.py").write_text("raise SystemExit('imported')\n", "utf-8")
+    method = f"{tmp_path}/rules.py:cvar:alpha=0.5"
+    recorded = load_recorded_recipe(write(tmp_path, yaml.safe_dump(LEAST | {"method": method})))
+    assert recorded.method == method
+    assert "cannot be imported (SystemExit: imported" in refused(method=method)

@@ -1,79 +1,85 @@
-"""The rules that the regimes compare: every one is ``rvpo.core.compute``, with its state carried from step to step."""
+"""The rules that the regimes compare: methods by their texts, each with a ``rvpo.Aggregator`` of its own per run."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 from train import Factory, Rule
 
-from rvpo.core import AdaptiveK, AdvantageConfig, Channels, Schedule, compute, schedules
-from rvpo.core.trust import Evidence, Trust
+import rvpo
+from rvpo.core.methods.registry import build_method, read_texts, spell
+from rvpo.step.trust import Again, Reliability
 
-# Options of AdvantageConfig; "schedule" decides k over training, and "trust" estimates reliabilities from the tenth of
-# the completions that is judged twice.
-RULES: Mapping[str, dict[str, Any]] = {
-    "GRPO": {"method": "grpo"},
-    "GDPO": {"method": "gdpo"},
-    "RVPO k=1": {"method": "rvpo", "k": 1.0},
-    "RVPO k=2": {"method": "rvpo", "k": 2.0},
-    "RVPO k=0.5 to 2": {"method": "rvpo", "schedule": schedules.linear(0.5, 2.0)},
-    "LIFT": {"method": "lift"},
-    "LIFT, needs only": {"method": "lift", "options": {"margin": -1.0}},
-    "LIFT, guard only": {"method": "lift", "options": {"kappa": 0.0}},
-    "RVPO adaptive k": {"method": "rvpo", "k": AdaptiveK()},
-    "RVPO-explicit": {"method": "rvpo_explicit"},
-    "hard-min": {"method": "hard_min"},
-    "CTWA": {"method": "ctwa"},
-    "Lagrangian 0.9": {"method": "lagrangian", "options": {"thresholds": {"0": 0.9}}},
-    "smooth Tchebycheff": {"method": "smooth_tchebycheff"},
-    "RVPO k=5": {"method": "rvpo", "k": 5.0},
-    "GDPO, trust": {"method": "gdpo", "trust": True},
-    "RVPO k=2, trust": {"method": "rvpo", "k": 2.0, "trust": True},
-    "LIFT, trust": {"method": "lift", "trust": True},
+RULES: Mapping[str, str] = {
+    "GRPO": "grpo",
+    "GDPO": "gdpo",
+    "RVPO k=1": "rvpo:k=1",
+    "RVPO k=2": "rvpo:k=2",
+    "RVPO k=0.5 to 2": "rvpo:k=linear(0.5,2)",
+    "LIFT": "lift",
+    "LIFT, needs only": "lift:margin=-1",
+    "LIFT, guard only": "lift:kappa=0",
+    "RVPO adaptive k": "rvpo:k=adaptive",
+    "RVPO-explicit": "rvpo_explicit",
+    "hard-min": "hard_min",
+    "CTWA": "ctwa",
+    "Lagrangian 0.9": "lagrangian:thresholds={0:0.9}",
+    "smooth Tchebycheff": "smooth_tchebycheff",
+    "RVPO k=5": "rvpo:k=5",
+    "GDPO, trust": "gdpo",
+    "RVPO k=2, trust": "rvpo:k=2",
+    "LIFT, trust": "lift",
 }
+"""Methods by a name for people. The channels of the task are named "0", "1", …; channel 0 is the format."""
 MAIN = tuple(RULES)[:8]
 """Compared in every cell; the others in some."""
+TRUST = ", trust"
+"""End of the names of rules that estimate how reliable channels are: a tenth of the completions is judged twice."""
+
+# The aggregator warns once per run of channels that a soft minimum suppresses, which is what is measured here.
+logging.getLogger("rvpo.step.aggregator").setLevel(logging.ERROR)
+
+
+def named(methods: str) -> list[str]:
+    """Return names of rules for methods as text, separated by blanks: one of :data:`RULES`, or else the text itself.
+
+    >>> named("gdpo lift:kappa=3 my_rules.py:cvar")
+    ['GDPO', 'lift:kappa=3', 'my_rules.py:cvar']
+    """
+    known = {spell(build_method(text)): name for name, text in reversed(RULES.items()) if not name.endswith(TRUST)}
+    texts = [spell(method) for method in read_texts(methods)]
+    return [known.get(text, text) for text in texts]
 
 
 def factory(name: str, generations: int) -> Factory:
-    """Return what makes one run's rule."""
-    options = dict(RULES[name])
-    schedule: Schedule | None = options.pop("schedule", None)
-    trust = Trust() if options.pop("trust", False) else None
-    fixed = None if schedule else AdvantageConfig(**options)
+    """Return what makes the rule of one run.
+
+    Args:
+        name: one of :data:`RULES`, or a method as text.
+        generations: G.
+    """
+    method, twice = RULES.get(name, name), 0.1 if name.endswith(TRUST) else 0.0
 
     def make() -> Rule:
-        state, evidence = None, Evidence()
+        aggregator = None
 
         def rule(rewards: Tensor, step: int, steps: int, again: Tensor | None = None) -> Tensor:
-            nonlocal state, evidence
-            config = fixed or AdvantageConfig(**options, k=schedule(step / max(steps - 1, 1)))  # type: ignore[misc]
-            channels = Channels.columns([str(j) for j in range(rewards.shape[1])])
-            reliability = None
-            if trust:
-                known = evidence.reliability(channels.names, trust)
-                reliability = [known.get(channel, 1.0) for channel in channels.names]
-            result = compute(
+            nonlocal aggregator
+            if aggregator is None:
+                reliability = Reliability(twice=twice) if twice else None
+                names = [str(j) for j in range(rewards.shape[1])]
+                aggregator = rvpo.Aggregator(method, names, reliability=reliability)
+            rows = list(range(step % 10, rewards.shape[0], 10))
+            return aggregator(
                 rewards,
-                config,
                 num_generations=generations,
-                channels=channels,
-                reliability=reliability,
-                state=state,
-            )
-            state = result.state
-            if trust and again is not None:
-                chosen = range(step % 10, rewards.shape[0], 10)
-                pairs = {
-                    channel: [(rewards[i, j].item(), again[i, j].item()) for i in chosen]
-                    for j, channel in enumerate(channels.names)
-                }
-                evidence = evidence.update(rewards, result.groups, channels, pairs, trust)
-            return result.advantages
+                progress=step / max(steps - 1, 1),
+                again=Again(rows, again[rows], []) if again is not None else None,
+            ).advantages
 
         return rule
 
-    make.judges_twice = bool(trust)  # type: ignore[attr-defined]
+    make.judges_twice = bool(twice)  # type: ignore[attr-defined]
     return make

@@ -2,10 +2,11 @@
 
     python benchmarks/regimes/run.py --output runs/regimes --parallel 2        # all cells, the main rules
     python benchmarks/regimes/run.py --output runs/regimes --cells p0.25 --rules GDPO LIFT --seeds 100 101
+    python benchmarks/regimes/run.py --output runs/regimes --methods "gdpo lift:kappa=3 my_rules.py:cvar"
     python benchmarks/regimes/table.py runs/regimes
 
-A finished cell x rule is a file of records, one JSON object a run, so the same command goes on where it was cut off.
-On two quiet cores about 35 minutes for all: 28 cells x 8 rules x 3 learning rates x 8 seeds, 0.7 s of a core a run.
+A finished cell x rule is a file of records, one JSON object per run, so the same command goes on where it was cut off.
+On two quiet cores about 35 minutes for all: 28 cells x 8 rules x 3 learning rates x 8 seeds, 0.7 s of a core per run.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import os
 import time
 from itertools import product
 from pathlib import Path
+from urllib.parse import quote
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core a process
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core per process
 
 import torch
 from cells import CELLS
-from rules import MAIN, RULES, factory
+from rules import MAIN, RULES, factory, named
 from train import reinforce, warm_start
 
 LEARNING_RATES = (1e-3, 2e-3, 4e-3)
@@ -34,16 +36,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the records")
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="CELL")
-    parser.add_argument("--rules", nargs="+", default=list(MAIN), choices=list(RULES), metavar="RULE")
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), metavar="RULE", help="default: the main eight")
+    parser.add_argument("--methods", type=named, help="in place of --rules: 'gdpo lift:kappa=3 my_rules.py:cvar'")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--lrs", type=float, nargs="+", default=LEARNING_RATES, help="learning rates")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--parallel", type=int, default=1, help="processes, a core each")
     args = parser.parse_args()
+    if args.rules and args.methods:
+        parser.error("--rules and --methods are both given: drop one")
+    rules = args.rules or args.methods or list(MAIN)
     (args.output / "records").mkdir(parents=True, exist_ok=True)
     settings = (args.output, tuple(args.seeds), tuple(args.lrs), args.steps)
-    jobs = [(cell, rule, settings) for cell, rule in product(args.cells, args.rules) if not done(cell, rule, settings)]
-    total, began = len(args.cells) * len(args.rules), time.perf_counter()
+    jobs = [(cell, rule, settings) for cell, rule in product(args.cells, rules) if not done(cell, rule, settings)]
+    total, began = len(args.cells) * len(rules), time.perf_counter()
     print(f"{total - len(jobs)} of {total} cells x rules are done already", flush=True)
     with multiprocessing.get_context("spawn").Pool(args.parallel) as pool:
         # Warm starts first: several rules share one.
@@ -54,7 +60,7 @@ def main() -> None:
 
 
 def done(cell: str, rule: str, settings: tuple) -> bool:
-    """Tell whether a cell's rule has all its records."""
+    """Return whether a cell's rule has all its records."""
     output, seeds, lrs, _ = settings
     path = record_file(output, cell, rule)
     if not path.exists():
@@ -64,8 +70,8 @@ def done(cell: str, rule: str, settings: tuple) -> bool:
 
 
 def record_file(output: Path, cell: str, rule: str) -> Path:
-    """Return where the records of a cell's rule stand."""
-    return output / "records" / f"{cell}--{rule.replace(' ', '_')}.jsonl"
+    """Return the file of the records of a cell's rule."""
+    return output / "records" / f"{cell}--{quote(rule.replace(' ', '_'), safe='=,')}.jsonl"
 
 
 def make_warm_start(job: tuple) -> None:

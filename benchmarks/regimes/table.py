@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -65,8 +65,8 @@ class Sweep:
 
     @property
     def rules(self) -> list[str]:
-        """Rules with a complete cell, in the order of the definition."""
-        return [rule for rule in RULES if any(rule == other for _, other in self.measures)]
+        """Rules with a complete cell, in the order of the definition; after them other methods by their texts."""
+        return in_order({rule for _, rule in self.measures})
 
     @property
     def cells(self) -> list[str]:
@@ -87,7 +87,7 @@ def read(folder: Path) -> Sweep:
     wanted = list(product(lrs, seeds))
     measures, missing = {}, {}
     begun = {rule for _, rule in runs} | set(MAIN)
-    for pair in product(CELLS, [rule for rule in RULES if rule in begun]):
+    for pair in product(CELLS, in_order(begun)):
         found = runs.get(pair, {})
         if all(key in found for key in wanted):
             shape = len(lrs), len(seeds)
@@ -96,6 +96,11 @@ def read(folder: Path) -> Sweep:
         else:
             missing[pair] = f" ({len(found)} of {len(wanted)} runs)" if found else ""
     return Sweep(lrs, seeds, measures, missing)
+
+
+def in_order(rules: Collection[str]) -> list[str]:
+    """Return rules in the order of the definition, and after them those that are texts of methods."""
+    return [*(rule for rule in RULES if rule in rules), *sorted(set(rules) - set(RULES))]
 
 
 def measure(record: Mapping[str, Any]) -> dict[str, float]:
@@ -310,12 +315,12 @@ def full_lines(table: Mapping[str, Mapping[str, Mapping[str, Any]]], rules: Sequ
 
 
 def missing_lines(sweep: Sweep) -> list[str]:
-    """Name what is missing: cells without any runs, then a line a rule."""
+    """Name what is missing: cells without any runs, then a line per rule."""
     lines = [f"Missing: {len(sweep.missing)} of {len(sweep.missing) + len(sweep.measures)} cells x rules."]
     begun = {cell for cell, _ in sweep.measures} | {cell for (cell, _), why in sweep.missing.items() if why}
     empty = [cell for cell in CELLS if cell not in begun]
     lines += [f"- all rules: {', '.join(empty)}"] if empty else []
-    for rule in RULES:
+    for rule in in_order({rule for _, rule in sweep.missing}):
         cells = [cell + why for (cell, other), why in sweep.missing.items() if other == rule and cell in begun]
         lines += [f"- {rule}: {', '.join(cells)}"] if cells else []
     return lines

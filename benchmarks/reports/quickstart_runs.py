@@ -33,11 +33,11 @@ def main() -> None:
     args = parser.parse_args()
     settings = Settings()
     for seed in range(args.seeds):
-        for method in (GDPO, RVPO_K1, LIFT):
-            folder = args.out / f"{method.rule}-{seed}"
+        for contender in (GDPO, RVPO_K1, LIFT):
+            folder = args.out / f"{contender.method.partition(':')[0]}-{seed}"
             if len(list((folder / "channels").glob("0*.parquet"))) == settings.steps:
                 continue
-            config = _arguments(method, seed, settings, str(folder))
+            config = _arguments(contender, seed, settings, str(folder))
             config.log_completions, config.num_completions_to_print = True, 0
             trainer = RVPOTrainer(
                 load_checkpoint(MOSTLY_MET.checkpoint),

@@ -12,31 +12,25 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import trl
 from transformers import PrinterCallback
 
-from rvpo.core.config import METHODS
+from rvpo.core.methods.registry import METHODS
 from rvpo.diagnose.replay import replay
 from rvpo.logs.open import open_run
-from rvpo.quickstart.cells import MOSTLY_MET, Method, Settings
+from rvpo.quickstart.cells import MOSTLY_MET, Contender, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.task import REWARDS
 from rvpo.quickstart.train import _arguments, _requests
 from rvpo.trl import RVPOTrainer
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "lagrangian": {"thresholds": {REWARDS[0].__name__: 0.9}},
-    "riskpo": {"bundle_size": 4},
-}
+OPTIONS = {"lagrangian": f":thresholds={{{REWARDS[0].__name__}:0.9}}", "riskpo": ":bundle_size=4"}
 
 
 def train(folder: Path, method: str, steps: int) -> None:
     settings = replace(Settings(), steps=steps)
-    # The options of a method are checked when the config is built, so they cannot be set afterwards.
-    config = _arguments(Method(method, "grpo" if method in OPTIONS else method), 0, settings, str(folder))
-    config.method, config.method_options = method, OPTIONS.get(method)
+    config = _arguments(Contender(method, method + OPTIONS.get(method, "")), 0, settings, str(folder))
     config.log_completions, config.num_completions_to_print = True, 0
     trainer = RVPOTrainer(
         load_checkpoint(MOSTLY_MET.checkpoint),

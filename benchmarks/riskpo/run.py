@@ -1,6 +1,7 @@
 """Train GRPO, RiskPO and controls from the same warm starts on a small verifiable task.
 
     python benchmarks/riskpo/run.py runs/riskpo            # resumable: a finished run is not run again
+    python benchmarks/riskpo/run.py runs/riskpo --methods "grpo riskpo:bundle_size=2 my_rules.py:cvar"
     python benchmarks/riskpo/table.py runs/riskpo --figure docs/figures/riskpo.png
 
 A run is a rule, a learning rate and a seed; its record is a line of ``records.jsonl``. Runs are stacked and trained at
@@ -16,10 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import product
 from math import comb
 from pathlib import Path
@@ -34,9 +35,10 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "regimes"))
 from policy import Policy
 from train import Adam, chosen, token_mean
 
-from rvpo.core import AdvantageConfig, compute
-from rvpo.core.groups import Groups
-from rvpo.core.riskpo import RiskPOConfig, riskpo
+import rvpo
+from rvpo.core.methods.registry import read_texts, spell
+
+logging.getLogger("rvpo.step.aggregator").setLevel(logging.ERROR)  # it would warn once per run
 
 PROMPTS, GENERATIONS = 20, 8  # P and G of a step: four bundles of five questions
 LRS = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -49,42 +51,36 @@ Rule = Callable[[Tensor], Tensor]
 """Rewards (N,) of a step -> advantages (N,)."""
 
 
-class RiskPO:
-    """RiskPO with its tracked quantiles."""
-
-    def __init__(self, **options: Any) -> None:
-        self.config, self.state = RiskPOConfig(**options), None
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        groups = Groups.from_blocks(len(scores), GENERATIONS, scores.device)
-        result = riskpo(scores, groups, self.config, self.state)
-        self.state = result.state
-        return result.advantages
-
-
-def grpo(scores: Tensor) -> Tensor:
-    """GRPO: z-score in the group."""
-    return compute(scores[:, None], AdvantageConfig(method="grpo"), num_generations=GENERATIONS).advantages
-
-
 def negative(scores: Tensor) -> Tensor:
     """Push wrong replies down and nothing up (negative sample reinforcement, arXiv 2506.01347): a control."""
     return scores - 1
 
 
-# Each entry is called once a run, as a rule may keep state.
-RELEASED = {"upper": 0.9, "quantiles": "batch", "eps": 1e-6, "std_floor": 0.0, "leftover": "sum"}
-RULES: dict[str, Callable[[], Rule]] = {
-    "grpo": lambda: grpo,
-    "riskpo": partial(RiskPO, tail_weight=0.5),
-    "riskpo-w1.5": RiskPO,
-    "riskpo-released": partial(RiskPO, **RELEASED),
-    "riskpo-seek": partial(RiskPO, tail_weight=0.5, seek=True),
-    "riskpo-uniform": partial(RiskPO, tail_weight=0.5, credit="uniform"),
-    "riskpo-deviation": partial(RiskPO, tail_weight=0.5, credit="deviation"),
-    "riskpo-centred": partial(RiskPO, tail_weight=0.5, baseline="anchored"),
-    "negative": lambda: negative,
+RULES: dict[str, str] = {
+    "grpo": "grpo",
+    "riskpo": "riskpo:tail_weight=0.5",
+    "riskpo-w1.5": "riskpo",
+    "riskpo-released": "riskpo:upper=0.9,quantiles=batch,riskpo_eps=1e-6,std_floor=0,leftover=sum",
+    "riskpo-seek": "riskpo:tail_weight=0.5,seek=true",
+    "riskpo-uniform": "riskpo:tail_weight=0.5,credit=uniform",
+    "riskpo-deviation": "riskpo:tail_weight=0.5,credit=deviation",
+    "riskpo-centred": "riskpo:tail_weight=0.5,baseline=anchored",
+    "negative": "",  # the control above, which is not a method
 }
+"""Methods by the names of their records."""
+
+
+def make_rule(name: str) -> Rule:
+    """Return the rule of one run, with a memory of its own: one of :data:`RULES`, or a method as text."""
+    if name == "negative":
+        return negative
+    aggregator = rvpo.Aggregator(RULES.get(name, name), ["right"])
+    return lambda scores: aggregator(scores[:, None], num_generations=GENERATIONS).advantages
+
+
+def named(methods: str) -> list[str]:
+    """Return the texts of methods that are separated by blanks."""
+    return [spell(method) for method in read_texts(methods)]
 
 
 def warm_starts(seeds: Sequence[int], folder: Path, steps: int = 1000, lr: float = 1e-2, batch: int = 64) -> Tensor:
@@ -110,10 +106,10 @@ def warm_starts(seeds: Sequence[int], folder: Path, steps: int = 1000, lr: float
 
 
 def train(theta: Tensor, runs: Sequence[tuple[str, float, int]], prompts: int, steps: int) -> list[dict[str, Any]]:
-    """Train theta (R, D) in place on P = ``prompts`` questions a step, and return a record a run."""
+    """Train theta (R, D) in place on P = ``prompts`` questions per step, and return one record per run."""
     policy, pools = _policy(), questions(held_out=False)
     optimizer = Adam(theta.requires_grad_(), torch.tensor([lr for _, lr, _ in runs]))
-    rules = [RULES[rule]() for rule, _, _ in runs]
+    rules = [make_rule(rule) for rule, _, _ in runs]
     seeds = sorted({seed for *_, seed in runs})
     of_run = torch.tensor([seeds.index(seed) for *_, seed in runs])
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -192,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
+    parser.add_argument("--methods", type=named, help="in place of --rules, such as 'grpo riskpo:bundle_size=2'")
     parser.add_argument("--lrs", nargs="+", type=float, default=LRS)
     parser.add_argument("--seeds", nargs="+", type=int, default=range(10))
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="P, questions of a step")
@@ -204,7 +201,7 @@ def main() -> None:
     path = args.out / "records.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     done = {(r["rule"], r["lr"], r["seed"]) for r in map(json.loads, lines) if r["prompts"] == args.prompts}
-    for rule, lr in product(args.rules, args.lrs):
+    for rule, lr in product(args.methods or args.rules, args.lrs):
         runs = [(rule, lr, seed) for seed in args.seeds if (rule, lr, seed) not in done]
         if not runs:
             continue

@@ -19,12 +19,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
-from rvpo.core.methods.registry import build_method, spell
+from rvpo.core.methods.registry import METHODS, build_method, is_known, read_text, spell
 from rvpo.errors import ConfigError
 from rvpo.text import strict_yaml
 from rvpo.text.suggest import did_you_mean
+
+MOVED = {"missing": "missing_rewards", "eps": "advantage_eps", "ddof": "advantage_ddof"}
+"""Options that the section ``method`` had once, and their names among the options of the trainer."""
+
+GONE = {
+    "reliability": "how far a channel is trusted is set in Python, with RVPOTrainer(…, "
+    "reliability=Reliability({'name': 0.6})) of rvpo.step.trust. Drop it"
+}
+"""Keys that a recipe had once, and what to do instead."""
+
+RECORDED = "recorded"
+"""Context of the validation if the recipe comes from the folder of a run."""
 
 
 class _Strict(BaseModel):
@@ -104,9 +124,27 @@ def _reward_entry(value: object) -> object:
     return {"function": value} if isinstance(value, str) else value
 
 
-def _method_text(value: str | dict[str, Any]) -> str:
+def _method_text(value: Any, info: ValidationInfo) -> str:
     """Return a method as its text, so that equal methods are equal recipes."""
+    name, options = _taken_apart(value)
+    if info.context == RECORDED and isinstance(value, str) and not is_known(name):
+        return value  # a record is data: nothing that it names is imported
+    if name in METHODS and (moved := [option for option in options if option in MOVED]):
+        written = ", ".join(f"{MOVED[option]}: {options[option]}" for option in moved)
+        raise ConfigError(
+            f"method has the option {moved[0]} ({options[moved[0]]!r}), but that is an option of the trainer; expected "
+            f"it there. Write `trainer: {{{written}}}`"
+        )
     return spell(build_method(value))
+
+
+def _taken_apart(method: Any) -> tuple[str, dict[str, Any]]:
+    """Return name and options of a text or mapping; of anything else, nothing."""
+    if isinstance(method, str):
+        return read_text(method)
+    if isinstance(method, Mapping):
+        return str(method.get("name", "")), {str(key): value for key, value in method.items() if key != "name"}
+    return "", {}
 
 
 class Recipe(_Strict):
@@ -119,10 +157,11 @@ class Recipe(_Strict):
     data: DataSection
     eval_data: DataSection | None = None
     rewards: list[Annotated[RewardSection, BeforeValidator(_reward_entry)]] = Field(min_length=1)
-    method: Annotated[str | dict[str, Any], AfterValidator(_method_text)] = Field(
+    method: Annotated[str, BeforeValidator(_method_text)] = Field(
         "rvpo",
         validate_default=True,
-        description="How rewards become advantages: text such as lift:kappa=3, or a mapping with name and options.",
+        description="How rewards become advantages: text such as lift:kappa=3, a mapping with name and options, or "
+        "my_rules.py:cvar for a method of your own. Kept as text.",
     )
     warm_start: WarmStartSection | None = None
     evals: EvalsSection | None = None
@@ -159,7 +198,7 @@ _SECTIONS: Mapping[str, type[_Strict]] = {
 
 def load_recorded_recipe(path: str | Path) -> Recipe:
     """Read the recipe that a run's folder keeps, also that of an older version; see :func:`load_recipe`."""
-    return build_recipe(migrated(_read(path, ())), str(path))
+    return _build(migrated(_read(path, ())), str(path), RECORDED)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -197,7 +236,7 @@ def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[
 def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     path = Path(path)
     try:
-        values = strict_yaml.load(path.read_text("utf-8"))
+        values = strict_yaml.load_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:  # also where the text is not UTF-8
@@ -212,41 +251,63 @@ def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
 def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values; see :func:`load_recipe` for the errors."""
     if "schedule" in values:
-        now = migrated(values)["method"]
-        text = now if isinstance(now, str) else spell(build_method(now))
-        raise ConfigError(
-            f"{where}: schedule is {values['schedule']!r}; expected no such section, because k is an option of the "
-            f"method. Drop it and write `method: {text}`"
-        )
+        raise ConfigError(f"{where}: {_without_schedule(values)}")
+    return _build(values, where)
+
+
+def _build(values: Mapping[str, Any], where: str, context: str | None = None) -> Recipe:
     try:
-        return Recipe.model_validate(dict(values))
+        return Recipe.model_validate(dict(values), context=context)
     except ValidationError as error:
         lines = [f"  {_problem(e)}" for e in error.errors()]
         raise ConfigError(f"{where} cannot work:\n" + "\n".join(lines)) from error
+
+
+def _without_schedule(values: Mapping[str, Any]) -> str:
+    """Return what to say of a recipe with a section ``schedule``, which is now an option of the method."""
+    schedule = values["schedule"]
+    seen = f"schedule is {'null' if schedule is None else repr(schedule)}, but k is an option of the method now"
+    if schedule is None:
+        return f"{seen}; expected no `schedule`. Drop it, and name a method as text, such as method=gdpo"
+    name, options = _taken_apart(values.get("method"))
+    if name not in ("", "rvpo"):
+        return f"{seen}, and method {name!r} has no k; expected no `schedule`. Drop it, or write method=rvpo:k=2"
+    written = "method: rvpo:k=linear(0.5,2)"
+    try:
+        options.pop("k", None)
+        now = migrated({"method": options, "schedule": schedule})
+        written = f"method: {spell(build_method(now['method']))}"
+        if now["trainer"]:
+            written += "` and `trainer: {" + ", ".join(f"{key}: {value}" for key, value in now["trainer"].items()) + "}"
+    except ConfigError:  # it could not have worked before, either
+        pass
+    return f"{seen}; expected no `schedule`. Drop it and write `{written}`"
 
 
 def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the recipe of a run that was started before methods had one spelling, as it is written now."""
     values = dict(values)
     schedule = values.pop("schedule", None)
-    method = values.get("method")
+    method = values.get("method", {} if schedule is not None else None)
     if isinstance(method, Mapping):
         method = {"name": "rvpo", **method}
         if schedule is not None and method["name"] == "rvpo":
-            method["k"] = {"kind": "linear", **schedule} if isinstance(schedule, Mapping) else schedule
-            if isinstance(schedule, Mapping) and schedule.get("kind", "constant") == "constant":
-                method["k"] = schedule.get("start", 1.0)
-        moved = {"missing": "missing_rewards", "eps": "advantage_eps", "ddof": "advantage_ddof"}
-        trainer = {new: method.pop(old) for old, new in moved.items() if old in method}
+            method["k"] = _k_of_schedule(schedule)
+        trainer = {new: method.pop(old) for old, new in MOVED.items() if old in method}
         if isinstance(score := method.get("score"), Mapping) and "method" in score:
             method["score"] = {("name" if key == "method" else key): value for key, value in score.items()}
-        values["method"] = method
-        values["trainer"] = {**(values.get("trainer") or {}), **trainer}
-    elif schedule is not None and method is None:
-        return migrated({**values, "method": {"name": "rvpo"}, "schedule": schedule})
+        values |= {"method": method, "trainer": {**(values.get("trainer") or {}), **trainer}}
     if isinstance(values.get("rewards"), list):
         values["rewards"] = [_without_reliability(entry) for entry in values["rewards"]]
     return values
+
+
+def _k_of_schedule(schedule: Any) -> Any:
+    """Return k as the method takes it. A schedule without a kind was constant, and one without a start started at 1."""
+    if not isinstance(schedule, Mapping) or schedule.get("kind") == "adaptive":
+        return schedule
+    whole = {"kind": "constant", "start": 1.0, **schedule}
+    return whole["start"] if whole["kind"] == "constant" else whole
 
 
 def _without_reliability(entry: Any) -> Any:
@@ -261,6 +322,8 @@ def _problem(error: Any) -> str:
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         *above, key = [part for part in error["loc"] if isinstance(part, str)]
+        if key in GONE:
+            return f"{field} is {error['input']!r}; expected no such key: {GONE[key]}"
         allowed = (_SECTIONS[above[-1]] if above else Recipe).model_fields
         return f"{field}: unknown key{did_you_mean(key, allowed)}; allowed are {', '.join(allowed)}"
     seen = "" if error["type"] == "missing" else f", seen {reprlib.repr(error['input'])}"
@@ -274,12 +337,14 @@ def _override(values: dict[str, Any], text: str) -> None:
         raise ConfigError(f"override {text!r} is not key=value, for example trainer.max_steps=20")
     node: Any = values
     *parents, last = dotted.split(".")
+    if parents == ["method"]:
+        _take_method_apart(values, last, raw, text)
     for i, key in enumerate(parents):
         if isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
         node = _item(node, key, ".".join(parents[: i + 1]), text)
     try:
-        value = strict_yaml.load(raw)
+        value = strict_yaml.load_yaml(raw)
     except ValueError as error:
         raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
     if isinstance(node, list):
@@ -292,6 +357,18 @@ def _override(values: dict[str, Any], text: str) -> None:
         raise ConfigError(
             f"override {text!r}: {above} is {node!r}, which has no keys: set it whole, {above}='{{{last}: {raw}, …}}'"
         )
+
+
+def _take_method_apart(values: dict[str, Any], key: str, raw: str, text: str) -> None:
+    """Turn a method that is a text into a mapping, of which an override sets one key."""
+    if isinstance(method := values.get("method", "rvpo"), str):
+        name, options = read_text(method)
+        if key == "name" and options:
+            raise ConfigError(
+                f"override {text!r}: method is {method!r}, whose options belong to {name}; expected another method as "
+                f"a whole, method={raw}"
+            )
+        values["method"] = {"name": name, **options}
 
 
 def _item(node: Any, key: str, where: str, text: str) -> Any:

@@ -12,6 +12,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+
+import rvpo
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "regimes"
 SIBLINGS = ("table", "cells", "rules", "train", "policy", "task")
@@ -168,3 +171,49 @@ def test_a_sweep_is_read_compared_and_summed_up(table: ModuleType, tmp_path: Pat
 
 def test_every_cell_stands_in_one_group(table: ModuleType) -> None:
     assert sorted(cell for cells in table.GROUPS.values() for cell in cells) == sorted(table.CELLS)
+
+
+def test_rules_are_methods_by_their_texts(table: ModuleType, tmp_path: Path) -> None:
+    """A method that has a name keeps it; another is called by its text, and is read back after those with a name."""
+    rules = importlib.import_module("rules")
+    assert rules.named("gdpo rvpo lift:kappa=0 lift:kappa=3") == [
+        "GDPO",
+        "RVPO k=1",
+        "LIFT, guard only",
+        "lift:kappa=3",
+    ]
+    assert [rules.RULES[name] for name in rules.MAIN[:6]] == [
+        "grpo",
+        "gdpo",
+        "rvpo:k=1",
+        "rvpo:k=2",
+        "rvpo:k=linear(0.5,2)",
+        "lift",
+    ]
+    for rule in ("GDPO", "lift:kappa=3", "GRPO"):
+        write(tmp_path, "p0.05", rule, {(0.001, seed): 0.6 for seed in range(2)})
+    assert table.read(tmp_path).rules == ["GRPO", "GDPO", "lift:kappa=3"]
+
+
+def test_rules_carry_their_memory_and_their_trust(table: ModuleType, tmp_path: Path) -> None:
+    """Each run has its own, and equals rvpo.Aggregator called by hand; a rule of one's own works, too."""
+    rules = importlib.import_module("rules")
+    batches = [torch.rand(16, 3, generator=torch.Generator().manual_seed(seed)).round() for seed in range(3)]
+    (tmp_path / "mine.py").write_text("def lowest(z, p):\n    return z.min(-1).values\n", "utf-8")
+    for name, method in (
+        ("LIFT", "lift"),
+        ("RVPO k=0.5 to 2", "rvpo:k=linear(0.5,2)"),
+        (f"{tmp_path}/mine.py:lowest",) * 2,
+    ):
+        first, second = (rules.factory(name, 8)() for _ in range(2))
+        by_hand = rvpo.Aggregator(method, ["0", "1", "2"])
+        for step, rewards in enumerate(batches):
+            expected = by_hand(rewards, num_generations=8, progress=step / 2).advantages
+            assert torch.equal(first(rewards, step, 3), expected)
+            assert torch.equal(second(rewards, step, 3), expected)
+    trusting = rules.factory("GDPO, trust", 8)
+    assert trusting.judges_twice
+    rule, plain = trusting(), rules.factory("GDPO", 8)()
+    again = 1 - batches[0]  # what is judged the other way round the second time is not trusted in the next step
+    assert torch.equal(rule(batches[0], 0, 3, again), plain(batches[0], 0, 3))
+    assert not torch.equal(rule(batches[1], 1, 3, again), plain(batches[1], 1, 3))

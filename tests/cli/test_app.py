@@ -41,7 +41,10 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ([], ["train", "quickstart", "doctor"]),
         (["train", "--help"], ["recipe", "key=value", "--resume", "GRPOConfig", "metrics.jsonl"]),
         (["verl-data", "--help"], ["recipe", "key=value", "--out", "eval_data", "data.train_files", "parquet"]),
-        (["quickstart", "--help"], ["--out", "--seeds", "--processes", "three minutes"]),
+        (
+            ["quickstart", "--help"],
+            ["--out", "--seeds", "--processes", "--methods", "my_rules.py:cvar", "three minutes"],
+        ),
         (["doctor", "--help"], ["what to install for what"]),
     ],
 )

@@ -22,7 +22,7 @@ from rvpo.cli.app import app
 from rvpo.errors import ConfigError
 from rvpo.logs.open import open_run
 from rvpo.page.live import LivePage, server
-from rvpo.page.report import report, samples
+from rvpo.page.report import build_report, samples
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -75,7 +75,7 @@ def test_replay(tmp_path: Path):
     write(tmp_path / "mine")
     output = run("replay", tmp_path / "mine", "--methods", "gdpo rvpo:k=2", "--json", tmp_path / "r.json")
     assert "mine (gdpo, replayed to within" in output
-    assert [rule["method"] for rule in json.loads((tmp_path / "r.json").read_text())["rules"]] == ["gdpo", "rvpo k=2"]
+    assert [rule["method"] for rule in json.loads((tmp_path / "r.json").read_text())["rules"]] == ["gdpo", "rvpo:k=2"]
 
 
 def test_weights_tell_a_method_that_has_them(tmp_path: Path):
@@ -86,10 +86,10 @@ def test_weights_tell_a_method_that_has_them(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "three"], "--steps is 'three', allowed is FIRST:LAST"),
-        (["--rewards", "r0,r0"], "--rewards is 'r0,r0', allowed is each column once"),
-        (["--weights", "a,b"], "--weights is 'a,b', allowed are numbers"),
-        (["--method", "best"], "'best' is no method"),
+        (["--steps", "three"], "--steps is 'three'; expected FIRST:LAST"),
+        (["--rewards", "r0,r0"], "--rewards is 'r0,r0'; expected each column once"),
+        (["--weights", "a,b"], "--weights is 'a,b'; expected numbers"),
+        (["--method", "best"], "method is 'best'; expected one of rvpo"),
         (["--rewards", "r9"], "has no column 'r9'"),
         (["--json", "/proc/none/x.json"], "cannot be written"),
     ],
@@ -111,7 +111,7 @@ def test_a_page_of_one_run(tmp_path: Path):
     (told,) = data["runs"]
     assert told["diagnosis"]["completions"] == 128
     assert told["replay"]["own"]["method"] == "gdpo"
-    assert {rule["method"] for rule in told["replay"]["rules"]} >= {"grpo", "rvpo k=2", "hard_min", "lift"}
+    assert {rule["method"] for rule in told["replay"]["rules"]} >= {"grpo", "rvpo:k=2", "hard_min", "lift"}
     assert {sample["worst"] for sample in told["samples"]} >= {"r0", "r1", "r2"}
     sample = told["samples"][0]
     assert sample["completion"].startswith(HOSTILE)
@@ -146,11 +146,11 @@ def test_html_of_a_diagnosis(tmp_path: Path):
 
 def test_a_large_page_leaves_samples_and_points_out(tmp_path: Path):
     opened = open_run(write(tmp_path / "mine", steps=30))
-    whole = report([opened])
-    small = report([opened], limit=len(whole.encode()) - 10_000)
+    whole = build_report([opened])
+    small = build_report([opened], limit=len(whole.encode()) - 10_000)
     assert len(small.encode()) <= len(whole.encode()) - 10_000
     assert len(data_of(small)["runs"][0]["samples"]) < len(data_of(whole)["runs"][0]["samples"])
-    least = data_of(report([opened], limit=1))["runs"][0]
+    least = data_of(build_report([opened], limit=1))["runs"][0]
     assert least["samples"] == []
     assert len(least["diagnosis"]["curves"]["steps"]) <= 20
     assert least["diagnosis"]["curves"]["steps"][-1] == 30
@@ -193,7 +193,7 @@ def test_a_run_is_watched_while_it_grows(tmp_path: Path):
 
     def make() -> str:
         made.append(None)
-        return report([open_run(tmp_path / "mine")], live=True)
+        return build_report([open_run(tmp_path / "mine")], live=True)
 
     with serving(LivePage([tmp_path / "mine"], make)) as url:
         status, text = get(url)

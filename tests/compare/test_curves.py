@@ -101,7 +101,7 @@ def test_a_record_is_read_by_channel_with_what_is_missing_left_out(tmp_path: Pat
     assert run.mean == pytest.approx(np.array([[1.0, 0.5], [NAN, 0.25]]), nan_ok=True)
     assert run.seen == {"right": (-1, 3), "style": (0, 1)}
     assert run.ranges == {"right": (-3, 3)}
-    assert run.configs == tuple(AdvantageConfig(method="rvpo", k=k) for k in (0.5, 2.0))
+    assert run.configs == tuple(AdvantageConfig(f"rvpo:k={k}") for k in (0.5, 2.0))
 
 
 def test_a_run_without_any_reward_is_refused(tmp_path: Path):

@@ -100,11 +100,11 @@ def test_recipes_tell_method_and_seed_whatever_the_folders_are_called(tmp_path: 
     groups = named(opened(tmp_path))
     assert groups == {
         "gdpo": [("one", 7), ("two", 8)],
-        "rvpo k=1": [("k-5", 7)],
-        "rvpo k=0.5..2": [("paper", 7)],
-        "rvpo k adaptive": [("self", 7)],
-        "lift kappa=3": [("up", 8)],
-        "of-the-future x=1": [("unknown", 8)],
+        "rvpo:k=1": [("k-5", 7)],
+        "rvpo:k=linear(0.5,2)": [("paper", 7)],
+        "rvpo:k=adaptive(target=0.4)": [("self", 7)],
+        "lift:kappa=3": [("up", 8)],
+        "of-the-future:x=1": [("unknown", 8)],
     }
 
 
@@ -136,12 +136,12 @@ def test_a_record_without_a_recipe_tells_its_method_and_how_k_moved(tmp_path: Pa
         record(tmp_path / f"other-{seed}", cells, [1.0, 1.0])
     groups = named(opened(tmp_path))
     assert groups == {
-        "rvpo k=1 (a)": [("a-0", 0), ("a-1", 1)],
-        "rvpo k=0.5..2": [("b-0", 0), ("b-1", 1)],
-        "rvpo k=1 (other)": [("other-0", 0), ("other-1", 1)],
+        "rvpo:k=1 (a)": [("a-0", 0), ("a-1", 1)],
+        "rvpo:k=0.5..2": [("b-0", 0), ("b-1", 1)],
+        "rvpo:k=1 (other)": [("other-0", 0), ("other-1", 1)],
     }
     inner = opened(tmp_path / "a-0" / "channels", f"x={tmp_path / 'b-1'}")
-    assert named(inner) == {"rvpo k=1": [("a-0", 0)], "x": [("b-1", 1)]}
+    assert named(inner) == {"rvpo:k=1": [("a-0", 0)], "x": [("b-1", 1)]}
 
 
 def test_given_names_come_first_and_say_where_their_runs_differ(tmp_path: Path):
@@ -181,7 +181,7 @@ def test_what_cannot_be_read_or_grouped_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"two groups of runs are both called 'a \(a\)', one of them .*a-0"):
         opened(run, f"a={other}", f"a (a)={completions(tmp_path / 'c', {'right': [0.2]})}")
     (run / "recipe.yaml").write_text("- 1\n")
-    with pytest.raises(DataError, match=r"recipe.yaml holds list, allowed is a mapping"):
+    with pytest.raises(DataError, match=r"recipe.yaml holds list; expected a mapping"):
         opened(run)
     (run / "recipe.yaml").write_text("a: [\n")
     with pytest.raises(DataError, match=r"recipe.yaml cannot be read .* repair or remove it"):

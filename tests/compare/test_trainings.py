@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from compare.training_runs import NAN, completions, curves, rows_of, seeds
 from rvpo import statistics as st
-from rvpo.cli.compare import compare as command
+from rvpo.cli.compare import compare_command as command
 from rvpo.compare.comparison import MEASURES
 from rvpo.compare.curves import RunCurves
 from rvpo.compare.tables import trainings_text

@@ -20,14 +20,14 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from rvpo.cli.check import check as command
+from rvpo.cli.check import check_command as command
 from rvpo.conformance import show
 from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED
-from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, check, examine
+from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, examine, run_checks
 from rvpo.conformance.target import TRAITS, Spec
-from rvpo.conformance.targets import OWN_TRAITS, from_function, parse_options, resolve
-from rvpo.core.config import METHODS
+from rvpo.conformance.targets import from_function, parse_options, resolve
+from rvpo.core.methods.registry import METHODS
 from rvpo.errors import ConfigError, EngineError
 
 NAN = float("nan")
@@ -279,7 +279,7 @@ FAULTS: dict[Callable, set[str]] = {
 def examined(function: Callable, seeds: int = 1, **options: object) -> Report:
     if "k_name" not in options and "k" in function.__code__.co_varnames[: function.__code__.co_argcount]:
         options["k_name"] = "k"
-    return check(from_function(function, Spec(function.__name__, **options)), seeds=seeds)
+    return run_checks(from_function(function, Spec(function.__name__, **options)), seeds=seeds)
 
 
 def names(report: Report) -> set[str]:
@@ -365,7 +365,7 @@ def test_every_required_property_has_a_function_that_it_catches():
     [
         (
             lambda rewards, groups: rule(rewards, groups)[:, None],
-            r"shape \(\d+, 1\), allowed is floating point of shape",
+            r"shape \(\d+, 1\); expected floating point of shape",
         ),
         (lambda rewards, groups: rule(rewards, groups).long(), "torch.int64"),
         (lambda rewards, groups: None, "NoneType"),
@@ -433,9 +433,13 @@ def test_refusing_missing_rewards_must_be_done():
 # --- Our own methods -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*METHODS, "rvpo?dead_channels=keep", 'rvpo?k={"target":0.55}', "rvpo?missing=error"])
-def test_our_methods_keep_every_required_property(name: str):
-    report = check(resolve(Spec(f"rvpo:{name}")), seeds=1)
+SPELLINGS = [*METHODS, "rvpo:dead_channels=keep", "rvpo:k=adaptive(target=0.55)", "lift:kappa=3,margin=0.1"]
+OURS = [*map(Spec, SPELLINGS), Spec("rvpo", options={"missing": "error"})]
+
+
+@pytest.mark.parametrize("spec", OURS, ids=lambda spec: f"{spec.name} {dict(spec.options) or ''}")
+def test_our_methods_keep_every_required_property(spec: Spec):
+    report = run_checks(resolve(spec), seeds=1)
     assert names(report) == set()
     excused = {f.asked.name for f in report.findings if f.asked.required and "declared" in f.remark}
     expected = {
@@ -443,28 +447,144 @@ def test_our_methods_keep_every_required_property(name: str):
         "tchebycheff": {"group-baseline"},
         "smooth_tchebycheff": {"group-baseline"},
         "riskpo": {"groups-apart"},
-        'rvpo?k={"target":0.55}': {"groups-apart"},
-        "rvpo?missing=error": {f.asked.name for f in report.findings if f.asked.name.startswith("missing-")}
-        - {"missing-refused", "missing-as-average"},
+        "rvpo:k=adaptive(target=0.55)": {"groups-apart"},
+    }.get(spec.name, set())
+    if spec.options:
+        expected = {f.asked.name for f in report.findings if f.asked.name.startswith("missing-")} - {
+            "missing-refused",
+            "missing-as-average",
+        }
+    assert excused == expected
+
+
+def test_our_traits_are_traits():
+    traits = {name: resolve(Spec(name)).traits for name in METHODS}
+    assert set().union(*traits.values()) <= set(TRAITS)
+    assert {name: set(found) for name, found in traits.items() if found} == {
+        "rvpo_explicit": {"spread-penalty"},
+        "lift": {"shared-weights"},
+        "lagrangian": {"shared-weights"},
+        "tchebycheff": {"levels"},
+        "smooth_tchebycheff": {"levels"},
+        "riskpo": {"bundles"},
     }
-    assert excused == expected.get(name, set())
+    assert resolve(Spec("rvpo:k=adaptive")).traits == {"adapts"}
+    assert resolve(Spec("gdpo", traits=("bundles",))).traits == {"bundles"}
 
 
-def test_our_traits_are_methods_and_traits():
-    assert set(OWN_TRAITS) <= set(METHODS)
-    assert {trait for traits in OWN_TRAITS.values() for trait in traits} <= set(TRAITS)
+@pytest.mark.parametrize(
+    ("spec", "has_k"),
+    [
+        (Spec("rvpo"), True),
+        (Spec("rvpo:dead_channels=keep"), True),
+        (Spec("rvpo:k=2"), True),
+        (Spec("rvpo", options={"k": 2.0}), True),
+        (Spec("rvpo:k=linear(0.5,2)"), False),
+        (Spec("gdpo"), False),
+    ],
+)
+def test_limits_of_k_are_checked_where_k_is_a_number(spec: Spec, has_k: bool):
+    assert resolve(spec).has_k is has_k
+
+
+MINE = """
+from dataclasses import dataclass
+import torch
+import rvpo
+
+def cvar(z, p, *, alpha=0.5):
+    \"\"\"Mean of the lowest share alpha of the channels that take part.\"\"\"
+    order = z.masked_fill(p == 0, torch.inf).argsort(dim=1, stable=True)
+    z, p = z.gather(1, order), p.gather(1, order)
+    taken = (alpha - (p.cumsum(1) - p)).clamp(min=0).minimum(p)
+    return (taken * z).sum(1) / alpha
+
+def forgets_p(z, p, *, alpha=0.5):
+    lowest = z.sort(1).values[:, : max(1, int(alpha * z.shape[1]))]
+    return lowest.mean(1)
+
+def soft_min(z, p, *, k=1.0):
+    return -torch.logsumexp(p.log() - k * z, 1).masked_fill(p.sum(1) == 0, 0.0) / k
+
+@dataclass(frozen=True)
+class Spread(rvpo.Method):
+    beta: float = 0.5
+
+    @property
+    def traits(self):
+        return ("spread-penalty",)
+
+    def __call__(self, batch, state):
+        p = batch.shares()
+        mean = (p * batch.z).sum(1, keepdim=True)
+        return rvpo.Outcome.of_z(p, ((mean[:, 0] - self.beta * (p * (batch.z - mean).square()).sum(1)), p))
+
+@dataclass(frozen=True)
+class Unheard(Spread):
+    @property
+    def traits(self):
+        return ("humble",)
+
+built = Spread()
+
+def advantages(rewards, groups, sign=1):
+    return sign * rvpo.advantages(rewards, groups).advantages
+"""
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("mine") / "my_rules.py"
+    path.write_text(MINE)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["cvar", "cvar:alpha=0.25", "soft_min", "soft_min:k=2", "Spread", "built"])
+def test_methods_of_ones_own_keep_every_required_property(mine: str, name: str):
+    report = run_checks(resolve(Spec(f"{mine}:{name}", k_name="k" if name == "soft_min" else None)), seeds=1)
+    assert names(report) == set()
+    assert (report["k-to-inf"].status == PASS) is (name == "soft_min")
+    excused = {f.asked.name for f in report.findings if f.asked.required and "declared" in f.remark}
+    assert excused == ({"dominance"} if name in ("Spread", "built") else set())
+
+
+def test_a_method_that_forgets_the_shares_is_caught_by_missing_rewards(mine: str):
+    """A missing channel has z = 0, which the mean of the lowest then counts as an average reward."""
+    caught = names(run_checks(resolve(Spec(f"{mine}:forgets_p")), seeds=1))
+    assert "missing-channel" in caught
+    assert all(name.startswith("missing-") for name in caught)
+
+
+def test_advantage_functions_are_called_as_before(mine: str):
+    assert run_checks(resolve(Spec(f"{mine}:advantages")), seeds=1).passed
+    assert not run_checks(resolve(Spec(f"{mine}:advantages", options={"sign": -1})), seeds=1).passed
+    with pytest.raises(
+        ConfigError, match=r"is not a method \(z, p\) -> A; expected .*my_rules.py:advantages with --opt"
+    ):
+        resolve(Spec(f"{mine}:advantages:sign=-1"))
+
+
+def test_options_of_ones_own_methods(mine: str):
+    with pytest.raises(ConfigError, match="has no option 'beta'"):
+        resolve(Spec(f"{mine}:cvar:beta=1"))
+    with pytest.raises(ConfigError, match=r"alpha is in '.*' and in --option alpha=1; set one of them"):
+        resolve(Spec(f"{mine}:cvar:alpha=0.5", options={"alpha": 1}))
+    with pytest.raises(ConfigError, match="has no option 'k'"):
+        resolve(Spec(f"{mine}:cvar", k_name="k"))
+    with pytest.raises(ConfigError, match=r"trait of .* is 'humble'; expected one of 'levels'"):
+        resolve(Spec(f"{mine}:Unheard"))
 
 
 def test_descriptions_tell_rules_apart():
     """From the definitions: GRPO normalises a sum of raw rewards in the group, GDPO z-scores over the batch."""
     notes = {}
-    for method in ("grpo", "gdpo", "rvpo?dead_channels=keep", "tchebycheff"):
-        target = resolve(Spec(f"rvpo:{method}"))
+    for method in ("grpo", "gdpo", "rvpo:dead_channels=keep", "tchebycheff"):
+        target = resolve(Spec(method))
         notes[method] = {asked.name: examine(target, asked, 1).holds for asked in DESCRIPTIVE}
     assert (notes["grpo"]["scale-free"], notes["gdpo"]["scale-free"]) == (False, True)
     assert (notes["grpo"]["batch-whitened"], notes["gdpo"]["batch-whitened"]) == (False, True)
     assert (notes["grpo"]["improvement"], notes["gdpo"]["improvement"]) == (True, False)
-    assert (notes["gdpo"]["dead-neutral"], notes["rvpo?dead_channels=keep"]["dead-neutral"]) == (True, False)
+    assert (notes["gdpo"]["dead-neutral"], notes["rvpo:dead_channels=keep"]["dead-neutral"]) == (True, False)
     assert (notes["gdpo"]["missing-as-average"], notes["tchebycheff"]["missing-as-average"]) == (False, True)
 
 
@@ -474,22 +594,28 @@ def test_descriptions_tell_rules_apart():
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (Spec("gdpo"), "the function to check is 'gdpo', allowed are rvpo:METHOD"),
-        (Spec("rvpo:gdpoo"), r"method is 'gdpoo', allowed are .* \(did you mean 'gdpo'\?\)"),
-        (Spec("rvpo:rvpo?k=-1"), r"k is -1, allowed is a number in \[0, inf\]"),
-        (Spec("rvpo:rvpo?kk=1"), "unknown key 'kk'"),
-        (Spec("rvpo:rvpo?k"), "option is 'k', allowed is key=value"),
-        (Spec("rvpo:gdpo", style="tokens"), "called by completions"),
+        (
+            Spec("gdpoo"),
+            r"the function to check is 'gdpoo' \(did you mean 'gdpo'\?\); expected a method \(such as lift",
+        ),
+        (Spec("rvpo:lift"), "the function to check is 'rvpo:lift'; expected a method as everywhere. Write lift"),
+        (Spec("rvpo:rvpo?k=2&whiten=group"), "expected a method as everywhere. Write rvpo:k=2,whiten=group"),
+        (Spec("rvpo:gdpoo"), "method is 'rvpo:gdpoo'; expected rvpo:option=value"),
+        (Spec("rvpo:k=-1"), r"k is -1; expected a number in \[0, inf\]"),
+        (Spec("rvpo:kk=1"), "method 'rvpo' has no option 'kk'"),
+        (Spec("rvpo:k"), "method is 'rvpo:k'; expected rvpo:option=value"),
+        (Spec("rvpo:k=2", options={"k": 3}), "k is in 'rvpo:k=2' and in --option k=3; set one of them"),
+        (Spec("gdpo", style="tokens"), "called by completions"),
         (Spec("no.such.module:f"), r"no\.such\.module cannot be imported \(ModuleNotFoundError"),
         (Spec("no/such/file.py:f"), r"the file no/such/file\.py does not exist in .*Check the path"),
         (Spec("math:sqrrt"), r"math has no 'sqrrt' \(did you mean 'sqrt'\?\)"),
-        (Spec("math:pi"), "math:pi is a float, allowed is something that can be called"),
+        (Spec("math:pi"), "math:pi is a float; expected something that can be called"),
         (Spec("textwrap:dedent"), r"takes \(text\), and --style completions calls f\(rewards, groups\)"),
         (Spec("textwrap:dedent", style="auto"), "has the parameters text, from which --style auto cannot tell"),
         (Spec("rvpo.core:advantages", style="tokens"), "pass --style completions"),
-        (Spec("rvpo:rvpo", style="token"), r"style is 'token', allowed are .*did you mean 'tokens'"),
-        (Spec("rvpo:rvpo", traits=("level",)), "declared trait is 'level'"),
-        (Spec("rvpo:rvpo", channels="two"), "channels is 'two'"),
+        (Spec("rvpo", style="token"), r"style is 'token'; expected one of .*did you mean 'tokens'"),
+        (Spec("rvpo", traits=("level",)), "declared trait is 'level'"),
+        (Spec("rvpo", channels="two"), "channels is 'two'"),
     ],
 )
 def test_what_cannot_be_checked_says_what_can(spec: Spec, said: str):
@@ -504,9 +630,17 @@ def test_an_engine_that_is_not_here_says_how_to_get_it():
         resolve(Spec("verl:gdpo"))
 
 
-def test_options_are_json_or_text():
-    read_options = parse_options(["k=2.5", "kind=fast", "weights=[1, 2]", "flag=true", "most=inf"], "--option")
-    assert read_options == {"k": 2.5, "kind": "fast", "weights": [1, 2], "flag": True, "most": math.inf}
+def test_options_are_plain_values():
+    entries = ["k=2.5", "kind=fast", "weights=[1, 2]", "flag=true", "most=inf", 'all={"a":{"b":null}}', "scale=none"]
+    assert parse_options(entries, "--option") == {
+        "k": 2.5,
+        "kind": "fast",
+        "weights": [1, 2],
+        "flag": True,
+        "most": math.inf,
+        "all": {"a": {"b": None}},
+        "scale": "none",
+    }
     with pytest.raises(ConfigError, match="each key once"):
         parse_options(["k=1", "k=2"], "--option")
 
@@ -535,14 +669,14 @@ def run(tmp_path: Path) -> Callable:
 
 
 def test_the_command_on_a_rule_that_passes(run: Callable):
-    code, output, found = run("rvpo:rvpo?k=2", "--processes", "1")
+    code, output, found = run("rvpo:k=2", "--processes", "1")
     assert code == 0
     assert found["passed"] is True
     assert {entry["name"] for entry in found["properties"] if entry["required"]} == {p.name for p in REQUIRED} | {
         "processes"
     }
     lines = output.splitlines()
-    assert lines[0] == "function: rvpo:rvpo?k=2"
+    assert lines[0] == "function: rvpo:k=2"
     table = [line for line in lines if line[:4] in ("PASS", "FAIL", "n.a.", "note")]
     assert len(table) == len(found["properties"])
     assert {
@@ -593,7 +727,7 @@ def test_a_missing_reward_is_null_in_json_and_a_word_in_text():
     failure = next(entry["failure"] for entry in data["properties"] if entry["name"] == "missing-contained")
     assert None in [x for row in failure["example"]["rewards"] for x in row]
     assert None in failure["got"]
-    assert "missing" in show.as_text(report)
+    assert "missing" in show.report_as_text(report)
 
 
 # --- Several processes -----------------------------------------------------------------------------------
@@ -671,7 +805,7 @@ def test_processes_that_hang_are_ended(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "sleeps"
     path.write_text(f"#!/bin/sh\nsleep 3600 &\necho $! >> {tmp_path}/pids\nwait\n")
     path.chmod(0o755)
-    target = resolve(Spec("rvpo:rvpo"))
+    target = resolve(Spec("rvpo"))
     monkeypatch.setattr(sys, "executable", str(path))
     fault = compare_processes(target, 2, 1.0).fault
     assert fault.what.startswith("process 0 of 2 had not answered after 1 s")
@@ -695,11 +829,11 @@ def test_a_process_that_dies_says_its_last_words(tmp_path: Path, monkeypatch: py
     path = tmp_path / "dies"
     path.write_text("#!/bin/sh\necho first\necho no memory >&2\nexit 1\n")
     path.chmod(0o755)
-    target = resolve(Spec("rvpo:rvpo"))
+    target = resolve(Spec("rvpo"))
     monkeypatch.setattr(sys, "executable", str(path))
     assert compare_processes(target, 2, 30.0).fault.what == "process 0 of 2 ended without an answer: no memory"
 
 
 def test_a_function_without_a_name_cannot_be_found_by_another_process():
-    report = check(from_function(rule, Spec("rule")), seeds=1, processes=2)
+    report = run_checks(from_function(rule, Spec("rule")), seeds=1, processes=2)
     assert "check it by name" in report["processes"].remark

@@ -18,7 +18,7 @@ import torch
 import rvpo
 from rvpo.core import AdvantageConfig, compute
 from rvpo.diagnose import sums
-from rvpo.diagnose.diagnose import describe, diagnose
+from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis
 from rvpo.diagnose.text import diagnosis_text
 from rvpo.errors import ConfigError, DataError
@@ -297,15 +297,21 @@ def test_json_and_text(tmp_path: Path):
 
 def test_options_that_cannot_work(tmp_path: Path):
     run = make(tmp_path / "run.parquet")
-    with pytest.raises(ConfigError, match="level is 1 and resamples 1000, allowed is 0 < level < 1, resamples >= 100"):
+    with pytest.raises(ConfigError, match="level is 1 and resamples 1000; expected 0 < level < 1 and resamples >= 100"):
         diagnose(run, level=1)
 
 
 def test_methods_in_words():
-    assert describe(AdvantageConfig(method="rvpo", k=2.0)) == "rvpo k=2"
-    assert describe(AdvantageConfig(method="gdpo")) == "gdpo"
-    lagrangian = AdvantageConfig(method="lagrangian", options={"thresholds": {"a": 0.5}}, whiten="group")
-    assert describe(lagrangian) == "lagrangian thresholds={'a': 0.5} whiten=group"
+    """A name in a result is text from which the method can be built again."""
+    texts = {
+        "rvpo:k=2": rvpo.RVPO(2.0),
+        "gdpo": rvpo.GDPO(),
+        "lagrangian:whiten=group,thresholds={a:0.5}": rvpo.Lagrangian(thresholds={"a": 0.5}, whiten="group"),
+        "rvpo:k=linear(0.5,2)": rvpo.RVPO(rvpo.Linear(0.5, 2.0)),
+    }
+    for text, method in texts.items():
+        assert str(AdvantageConfig(method)) == text
+        assert AdvantageConfig(text).method == method
 
 
 def test_block_size():
@@ -317,7 +323,7 @@ def test_block_size():
 
 
 def test_a_method_that_remembers_is_followed(tmp_path: Path):
-    method = AdvantageConfig(method="lagrangian", options={"thresholds": {"a": 0.9}, "rate": 1.0})
+    method = AdvantageConfig(rvpo.Lagrangian(thresholds={"a": 0.9}, rate=1.0))
     path = tmp_path / "run.parquet"
     run = make(path, steps=30, missing=0.0)
     channels = rvpo.Channels.columns(run.channels)
@@ -398,7 +404,7 @@ def test_partners_in_large_groups_do_not_depend_on_the_order_of_rows(tmp_path: P
 
 def test_groups_of_one_are_refused(tmp_path: Path):
     pq.write_table(pa.table({"group": [0, 1, 2], "reward_a": [0.0, 1.0, 2.0]}), tmp_path / "run.parquet")
-    with pytest.raises(DataError, match=r"3 completions in as many groups, .*\(--group\), or their number"):
+    with pytest.raises(DataError, match=r"3 completions in as many groups; expected .*\(--group\), or their number"):
         diagnose(open_run(tmp_path / "run.parquet"))
 
 

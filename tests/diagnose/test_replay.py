@@ -12,7 +12,9 @@ import torch
 from scipy import stats
 
 import rvpo
-from rvpo.diagnose.replay import DEFAULT, parse_method, parse_methods, replay, spearman
+from rvpo.core import AdvantageConfig
+from rvpo.core.methods.registry import read_texts
+from rvpo.diagnose.replay import DEFAULT, replay, spearman
 from rvpo.diagnose.text import replay_text
 from rvpo.errors import ConfigError
 from rvpo.logs.open import open_run
@@ -44,7 +46,7 @@ def test_the_method_is_found_where_the_logs_do_not_tell(tmp_path: Path):
         assert found.own_difference < 1e-12
     weighted = open_run(write(tmp_path / "run.parquet", "gdpo", weights=[1.0, 0.5, 2.0]))
     assert replay(weighted, []).own is None
-    assert "no rule with equal weights" in replay(weighted, []).notes[-1]
+    assert "no method with equal weights" in replay(weighted, []).notes[-1]
     assert replay(with_weights(weighted, [1.0, 0.5, 2.0]), []).own == "gdpo"
 
 
@@ -58,7 +60,7 @@ def test_numbers_by_hand(tmp_path: Path):
         ),
         path,
     )
-    rule = replay(open_run(path), [parse_method("hard_min:whiten=none,eps=0")]).rules[0]
+    rule = replay(open_run(path), [AdvantageConfig("hard_min:whiten=none", eps=0)]).rules[0]
     z = torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 2.0, 3.0, 1.0]]).T
     z = (z - z.mean(0)) / z.std(0)
     lowest = z.min(1).values.tolist()  # -1.16, 0.39, -0.39, -1.16: the first is discouraged now
@@ -86,16 +88,16 @@ def test_ranks_within_groups_against_scipy():
 def test_memory_needs_every_batch(tmp_path: Path):
     """A table says nothing of steps that it lacks, a channel on no known scale is refused, and the others go on."""
     run = open_run(write(tmp_path / "run.parquet", steps=3))
-    found = replay(run, [parse_method(text) for text in DEFAULT])
+    found = replay(run, [AdvantageConfig(text) for text in DEFAULT])
     assert [rule.problem for rule in found.rules] == [None] * len(DEFAULT)
-    later = replay(run.between(2, None), [parse_method("lift"), parse_method("gdpo")])
+    later = replay(run.between(2, None), [AdvantageConfig("lift"), AdvantageConfig("gdpo")])
     assert later.rules[0].problem == "it remembers the run, and not every batch since the first step is logged"
     assert later.rules[0].sign_flips is None
     assert later.rules[1].problem is None
     table = pq.read_table(tmp_path / "run.parquet")
     scaled = table.set_column(2, "reward_a", pa.array([7.0 * i for i in range(len(table))]))
     pq.write_table(scaled, tmp_path / "scaled.parquet")
-    refused = replay(open_run(tmp_path / "scaled.parquet"), [parse_method("lift"), parse_method("gdpo")])
+    refused = replay(open_run(tmp_path / "scaled.parquet"), [AdvantageConfig("lift"), AdvantageConfig("gdpo")])
     assert "no range was declared" in refused.rules[0].problem
     assert refused.rules[1].problem is None
     assert "lift: channel 'a' has a reward of" in replay_text(refused)
@@ -107,7 +109,7 @@ def test_without_advantages_the_method_takes_their_place(tmp_path: Path):
     bare = open_run(tmp_path / "bare.parquet")
     with pytest.raises(ConfigError, match=r"has no advantages to compare with: name the column \(--advantage\), or"):
         replay(bare, [])
-    found = replay(bare, [parse_method("gdpo"), parse_method("hard_min")], assumed=parse_method("gdpo"))
+    found = replay(bare, [AdvantageConfig("gdpo"), AdvantageConfig("hard_min")], assumed=AdvantageConfig("gdpo"))
     assert found.own == "gdpo"
     assert found.own_difference is None
     assert found.rules[0].rank_correlation == pytest.approx(1)
@@ -118,36 +120,37 @@ def test_without_advantages_the_method_takes_their_place(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gdp", "'gdp' is no method, allowed are rvpo, rvpo_explicit"),
-        ("rvpo:2", "has the option '2', allowed is option=value, such as rvpo:k=2"),
-        ("rvpo:kk=2", "kk"),
-        ("gdpo:k=2", "k is 2, but method 'gdpo' has no k"),
-        ("rvpo:k=-1", "k is -1, allowed is"),
+        ("gdp", r"method is 'gdp' \(did you mean 'gdpo'\?\); expected one of rvpo, rvpo_explicit"),
+        ("rvpo:2", "method is 'rvpo:2'; expected rvpo:option=value, such as lift:kappa=3, or rvpo alone"),
+        ("rvpo:kk=2", "method 'rvpo' has no option 'kk'"),
+        ("gdpo:k=2", "k is 2, but method 'gdpo' has no option 'k'. Use method rvpo for it"),
+        ("rvpo:k=-1", r"k is -1; expected a number in \[0, inf\]"),
+        ("hard_min:eps=0", "eps is 0, but method 'hard_min' has no option 'eps'"),
     ],
 )
 def test_methods_that_are_none(text: str, message: str):
     with pytest.raises(ConfigError, match=message):
-        parse_method(text)
+        AdvantageConfig(text)
 
 
 def test_methods_by_name():
-    assert parse_method("rvpo:k=inf").k == float("inf")
-    assert parse_method("rvpo:k=0.5,dead_channels=keep").dead_channels == "keep"
-    assert parse_method("lift:kappa=3").rule.kappa == 3
-    assert parse_method("riskpo:bundle_size=2").rule.bundle_size == 2
+    assert AdvantageConfig("rvpo:k=inf").method.k == float("inf")
+    assert AdvantageConfig("rvpo:k=0.5,dead_channels=keep").dead_channels == "keep"
+    assert AdvantageConfig("lift:kappa=3").method.kappa == 3
+    assert AdvantageConfig("riskpo:bundle_size=2").method.bundle_size == 2
 
 
 def test_json_and_text(tmp_path: Path):
-    found = replay(open_run(write(tmp_path / "run.parquet")), [parse_method(text) for text in DEFAULT])
+    found = replay(open_run(write(tmp_path / "run.parquet")), [AdvantageConfig(text) for text in DEFAULT])
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert told["schema"] == "rvpo.replay/1"
-    assert [rule["method"] for rule in told["rules"]][:3] == ["grpo", "gdpo", "rvpo k=0.5"]
+    assert [rule["method"] for rule in told["rules"]][:3] == ["grpo", "gdpo", "rvpo:k=0.5"]
     assert "(gdpo, replayed to within" in replay_text(found)
     assert replay_text(found, as_markdown=True).count("| hard_min |") == 1
 
 
 def test_a_method_that_does_not_fit_is_told(tmp_path: Path):
-    found = replay(open_run(write(tmp_path / "run.parquet", "gdpo")), [], assumed=parse_method("grpo"))
+    found = replay(open_run(write(tmp_path / "run.parquet", "gdpo")), [], assumed=AdvantageConfig("grpo"))
     assert "grpo does not give the logged advantages: they differ by up to" in found.notes[-1]
 
 
@@ -160,17 +163,19 @@ def test_no_advantage_at_all_is_no_method(tmp_path: Path):
 
 
 def test_options_that_hold_commas_and_small_numbers():
-    assert parse_method("rvpo:k=1e-3").k == 1e-3
-    rule = parse_method("lagrangian:thresholds={a: 0.9, b: 0.5},rate=2").rule
+    assert AdvantageConfig("rvpo:k=1e-3").method.k == 1e-3
+    rule = AdvantageConfig("lagrangian:thresholds={a: 0.9, b: 0.5},rate=2").method
     assert (rule.thresholds, rule.rate) == ({"a": 0.9, "b": 0.5}, 2)
-    first, second = parse_methods("lagrangian:thresholds={a: 0.9, b: 0.5} rvpo:k=2")
-    assert (first.method, second.k) == ("lagrangian", 2)
-    with pytest.raises(ConfigError, match="which is no YAML, allowed are values such as"):
-        parse_method("rvpo:k=[")
+    first, second = read_texts("lagrangian:thresholds={a: 0.9, b: 0.5} rvpo:k=2")
+    assert (first.name, second.k) == ("lagrangian", 2)
+    with pytest.raises(ConfigError, match="has a bracket that does not close"):
+        AdvantageConfig("rvpo:k=[")
 
 
 def test_the_least_followed_channels_are_shown_first(tmp_path: Path):
-    found = replay(open_run(write(tmp_path / "run.parquet", "gdpo", m=3)), [parse_method("gdpo"), parse_method("grpo")])
+    found = replay(
+        open_run(write(tmp_path / "run.parquet", "gdpo", m=3)), [AdvantageConfig("gdpo"), AdvantageConfig("grpo")]
+    )
     influence = found.rules[0].influence
     names = sorted(influence, key=influence.get)
     head = next(line for line in replay_text(found).splitlines() if line.startswith("rule"))

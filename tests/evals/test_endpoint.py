@@ -25,7 +25,7 @@ from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
 from rvpo.evals.models import load_policy
 from rvpo.judges import limits
-from rvpo.judges.transport import Answer, Chat
+from rvpo.judges.transport import Chat, ServerReply
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "", "parameters": {"type": "object"}}}
 ITEMS = [Item(f"q{i}", ({"role": "user", "content": f"question {i}"},)) for i in range(12)]
@@ -94,8 +94,8 @@ def test_what_cannot_be_had_is_missing_with_its_reason():
 def test_no_text_is_a_reply(monkeypatch: pytest.MonkeyPatch):
     """As of a model that thinks, in a part of its own, until it is cut off: it has not answered, so it is wrong."""
 
-    async def silent(self: Chat, body: Any) -> Answer:
-        return Answer(None, False, None, 10, 0, 32, finish="length")
+    async def silent(self: Chat, body: Any) -> ServerReply:
+        return ServerReply(None, False, None, 10, 0, 32, finish="length")
 
     monkeypatch.setattr(Chat, "complete", silent)
     found = replies(EndpointPolicy("http://127.0.0.1:9/v1", "m"))
@@ -108,7 +108,7 @@ def test_further_fields_of_a_request_are_known_by_their_digest_alone(capsys: pyt
         identities = [load_policy(spec, extra_body=extra).identity() for extra in ({"key": "sk-secret"}, {"key": "b"})]
     assert "sk-secret" not in json.dumps(identities)
     assert identities[0] != identities[1]
-    with pytest.raises(ConfigError, match="--extra-body is no JSON") as caught:
+    with pytest.raises(ConfigError, match="--extra-body is not JSON") as caught:
         _mapping("{'key': 'sk-secret'}")
     assert "sk-secret" not in str(caught.value)
 

@@ -16,7 +16,7 @@ import pytest
 
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply, Scored
-from rvpo.evals.run import evaluate, table
+from rvpo.evals.run import evaluate, table_of_results
 from rvpo.evals.store import Store
 
 
@@ -109,7 +109,7 @@ def test_a_run_leaves_records_and_results(tmp_path: Path):
     on_disk = json.loads((tmp_path / "results.json").read_text())
     assert on_disk["metrics"] == results["metrics"]
     assert on_disk["primary"] == "words"
-    assert "words" in table(results)
+    assert "words" in table_of_results(results)
 
 
 def test_called_again_nothing_is_asked_twice(tmp_path: Path):
@@ -143,7 +143,7 @@ def test_a_reply_that_is_missing_is_asked_for_again(tmp_path: Path):
     assert lost["completion"] is None
     assert lost["reason"] == "timeout"
     assert json.loads(lost["missing"]) == {"words": "reply: timeout", "short": "reply: timeout"}
-    assert "1 replies are missing" in table(results)
+    assert "1 replies are missing" in table_of_results(results)
     again = Speaker()
     assert evaluate(Lengths(), again, tmp_path, quiet=True)["metrics"]["words"]["missing"] == 0
     assert again.asked == Counter({("b", 0): 1})
@@ -188,7 +188,7 @@ def test_what_a_reader_must_know_is_shown(tmp_path: Path):
         def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
             return {"notes": ["the judge says yes to everything"]}
 
-    assert "the judge says yes to everything" in table(evaluate(Noted(), Speaker(), tmp_path, quiet=True))
+    assert "the judge says yes to everything" in table_of_results(evaluate(Noted(), Speaker(), tmp_path, quiet=True))
 
 
 @pytest.mark.parametrize("reason", ["connection", "rejected"])

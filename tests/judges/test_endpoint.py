@@ -63,7 +63,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def questions(count: int, criteria: tuple[Criterion, ...] = CRITERIA) -> list[Question]:
-    return [Question("What is it?", f"Reply number {i}.", criteria) for i in range(count)]
+    return [Question("What is it?", f"ServerReply number {i}.", criteria) for i in range(count)]
 
 
 def make(server: FaultServer, **options: Any) -> EndpointJudge:
@@ -169,8 +169,8 @@ def test_a_criterion_with_a_scale_is_always_graded_on_it(ask: str):
 def test_a_call_about_several_criteria_demands_exactly_their_ids(answer: str, message: str):
     inquiry = asking.ask_rubric("", "A reply.", CRITERIA[:2], verdict="boolean")
     with pytest.raises(MalformedError, match=re.escape(message)):
-        inquiry.read(transport.Answer(answer, False, None, 0, 0, 0))
-    whole = inquiry.read(transport.Answer('{"c2": false, "c1": true, "note": 1}', False, None, 0, 0, 0))
+        inquiry.read(transport.ServerReply(answer, False, None, 0, 0, 0))
+    whole = inquiry.read(transport.ServerReply('{"c2": false, "c1": true, "note": 1}', False, None, 0, 0, 0))
     assert whole == [Verdict(1.0), Verdict(0.0)]
 
 
@@ -410,7 +410,7 @@ from rvpo.judges.endpoint import EndpointJudge
 from rvpo.judges.parsing import MalformedError
 from rvpo.rewards.rubric import Criterion, Question
 criteria = tuple(Criterion(f"k{i}", f"Speaks about thing {i}.") for i in range(5))
-questions = [Question("What is it?", f"Reply number {i}.", criteria) for i in range(20)]
+questions = [Question("What is it?", f"ServerReply number {i}.", criteria) for i in range(20)]
 judge = EndpointJudge(model="fault-model", base_url=sys.argv[1], cache=sys.argv[2], concurrency=8, timeout=60.0)
 given = asyncio.run(judge.judge(questions))
 print(sum(verdict.value is not None for verdicts in given for verdict in verdicts))

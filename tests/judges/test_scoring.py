@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from rvpo.cli.app import app
 from rvpo.errors import ConfigError, DataError
 from rvpo.judges import MixedJudge, RuleJudge, scoring
-from rvpo.judges.scoring import COLUMNS, read_completions, summary
+from rvpo.judges.scoring import COLUMNS, read_completions, verdict_summary
 from rvpo.rewards.rubric import Question, Verdict
 
 RUBRIC = {
@@ -77,7 +77,7 @@ def test_one_row_a_completion_and_criterion(data: Path, tmp_path: Path):
     ]
     assert pq.read_table(out).to_pylist() == rows
     assert tuple(rows[0]) == COLUMNS
-    table = summary(rows, questions)
+    table = verdict_summary(rows, questions)
     assert table["explicit score"]["mean"] == ((3 * 1 + 1 * 0) / 4 + (3 * 0 + 1 * 1) / 4) / 2
     assert table["pitfall"] == {"mean": 0.5, "number": 2, "missing": 0.0}
 
@@ -87,7 +87,7 @@ def test_only_what_is_missing_is_asked_again(data: Path, tmp_path: Path):
     rows = score(questions, Flaky({"shouts"}), out)
     assert [row["reason"] for row in rows] == [None, "timeout", None, "timeout"]
     assert [row["reward"] for row in rows] == [1.0, None, 1.0, None]
-    assert summary(rows, questions)["pitfall"] == {"mean": None, "number": 2, "missing": 1.0}
+    assert verdict_summary(rows, questions)["pitfall"] == {"mean": None, "number": 2, "missing": 1.0}
 
     # A process that was killed in the middle of a line.
     with (tmp_path / "out.parquet.journal.jsonl").open("a") as journal:
@@ -205,5 +205,5 @@ def test_command_line_shows_missing_verdicts(data: Path, tmp_path: Path):
     out = tmp_path / "out.parquet"
     done = CliRunner().invoke(app, ["judge", str(data), "--judge", str(judge), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "2 of 2 verdicts are missing: the same command asks for them again" in done.output
+    assert "2 of 2 verdicts are missing; the same command asks for them again" in done.output
     assert "calls 3  cost 0.5" in done.output

@@ -12,7 +12,7 @@ import torch
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.open import open_run
-from rvpo.logs.run import Batch, Columns, Run, with_weights
+from rvpo.logs.run import Columns, LoggedBatch, Run, with_weights
 from rvpo.logs.schema import METADATA, SCHEMA
 
 
@@ -22,7 +22,7 @@ def write(path: Path, **columns: list) -> Path:
     return path
 
 
-def only(run: Run) -> Batch:
+def only(run: Run) -> LoggedBatch:
     (batch,) = run.batches()
     return batch
 
@@ -88,12 +88,12 @@ def test_a_chat_is_a_prompt(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}\n[1]\n", r"line 2: a list, allowed is one JSON object a line, UTF-8: wrap it"),
-        ('{"a": 1}\n{"a"\n', r"line 2: .*allowed is one JSON object a line, UTF-8: repair the line"),
+        ("{}\n[1]\n", r"line 2: a list; expected one JSON object a line, UTF-8: wrap it"),
+        ('{"a": 1}\n{"a"\n', r"line 2: .*expected one JSON object a line, UTF-8: repair the line"),
         ('{"group": 1, "note": "x"}\n', "none is clearly a reward: name them with --rewards"),
         ('{"reward_a": 1}\n', "none tells which rows answer one prompt: name it with --group"),
         ('{"reward_a": 1, "group": null}\n{"reward_a": 2, "group": 1}\n', "row 0: the group .*is null"),
-        ('{"reward_a": 1, "group": 1, "step": 1.5}\n', "row 0: the step is 1.5, allowed is a whole number"),
+        ('{"reward_a": 1, "group": 1, "step": 1.5}\n', "row 0: the step is 1.5; expected a whole number"),
         ("", "has no rows"),
     ],
 )
@@ -106,21 +106,21 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str):
 
 def test_an_infinite_reward_is_named(tmp_path: Path):
     path = write(tmp_path / "run.parquet", group=[0, 0], reward_a=[1.0, float("inf")], reward_b=[0.0, 1.0], step=[4, 4])
-    with pytest.raises(DataError, match="step 4, completion 1: channel 'a' has the reward inf, allowed are finite"):
+    with pytest.raises(DataError, match="step 4, completion 1: channel 'a' has the reward inf; expected finite"):
         list(open_run(path).batches())
 
 
 def test_words_are_no_rewards(tmp_path: Path):
     path = write(tmp_path / "run.parquet", group=[0, 0], reward_a=["good", "bad"], reward_b=[1.0, 2.0])
-    with pytest.raises(DataError, match="column 'reward_a' holds string, allowed are numbers"):
+    with pytest.raises(DataError, match="column 'reward_a' holds string; expected numbers"):
         open_run(path, Columns(rewards=("reward_a",)))
 
 
 def test_nothing_there(tmp_path: Path):
-    with pytest.raises(ConfigError, match="does not exist, allowed is the folder of a run"):
+    with pytest.raises(ConfigError, match="does not exist; expected the folder of a run"):
         open_run(tmp_path / "none")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ConfigError, match=r"holds notes.txt, allowed are channels/ \(rvpo\), completions/ \(TRL"):
+    with pytest.raises(ConfigError, match=r"holds notes.txt; expected channels/ \(rvpo\), completions/ \(TRL"):
         open_run(tmp_path)
 
 
@@ -162,11 +162,13 @@ def test_trl_s_groups_of_different_size(tmp_path: Path):
 
 
 def test_a_record_of_the_future_is_refused(tmp_path: Path):
-    about = json.dumps({"version": 2, "config": {}, "ranges": {}, "by_token": False})
+    about = json.dumps({"version": 3, "config": {}, "ranges": {}, "by_token": False})
     table = SCHEMA.empty_table().replace_schema_metadata({METADATA: about})
     (tmp_path / "channels").mkdir()
     pq.write_table(table, tmp_path / "channels" / "000001.parquet")
-    with pytest.raises(DataError, match="is a record of version 2, allowed is up to 1"):
+    with pytest.raises(
+        DataError, match=r"is a record of version 3; expected version 2 or lower\. Read it with the version of rvpo"
+    ):
         open_run(tmp_path)
 
 
@@ -176,19 +178,19 @@ def test_a_part_of_the_steps(tmp_path: Path):
     assert run.between(None, None) is run
     assert [batch.step for batch in run.between(2, None).batches()] == [2, 5]
     assert run.between(None, 2).steps == (1, 2)
-    with pytest.raises(ConfigError, match=r"steps 3 to 4 of .* hold nothing, allowed are steps 1 to 5"):
+    with pytest.raises(ConfigError, match=r"steps 3 to 4 of .* hold nothing; expected steps 1 to 5"):
         run.between(3, 4)
 
 
 def test_weights_that_the_logs_do_not_tell(tmp_path: Path):
     path = write(tmp_path / "run.parquet", group=[0, 0], reward_a=[0.0, 1.0], reward_b=[1.0, 0.0])
     assert only(with_weights(open_run(path), [1, 0.5])).weights.tolist() == [1.0, 0.5]
-    with pytest.raises(ConfigError, match="--weights is 1, allowed is a finite number >= 0 for each of a, b"):
+    with pytest.raises(ConfigError, match="--weights is 1; expected a finite number >= 0 for each of a, b"):
         with_weights(open_run(path), [1])
 
 
 def test_rows_of_a_batch():
-    batch = Batch(
+    batch = LoggedBatch(
         1,
         torch.arange(6.0).reshape(3, 2),
         torch.tensor([0, 0, 1]),
@@ -291,7 +293,7 @@ def test_ids_that_start_anew_are_pointed_out(tmp_path: Path):
 
 def test_an_infinite_advantage_is_named(tmp_path: Path):
     path = write(tmp_path / "run.parquet", group=[0, 0], reward_a=[1.0, 0.0], advantage=[1.0, float("-inf")])
-    with pytest.raises(DataError, match="step 0, completion 1: the advantage is -inf, allowed are finite numbers"):
+    with pytest.raises(DataError, match="step 0, completion 1: the advantage is -inf; expected finite numbers"):
         list(open_run(path).batches())
 
 
@@ -341,5 +343,5 @@ def test_rewards_of_an_object_have_short_names(tmp_path: Path):
 
 def test_a_folder_of_runs_is_none(tmp_path: Path):
     completions(tmp_path / "one", 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
-    with pytest.raises(ConfigError, match="holds the folders of runs, allowed is one run: name one of them"):
+    with pytest.raises(ConfigError, match="holds the folders of runs; expected one run: name one of them"):
         open_run(tmp_path)

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import rvpo
 from rvpo.core import AdvantageConfig
-from rvpo.core.normalize import whiten_by_token
 from rvpo.core.ragged import Family, Score
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.replay import replay
@@ -18,7 +18,6 @@ from rvpo.errors import DataError
 from rvpo.logs.open import open_run
 from rvpo.logs.writer import ChannelTable
 from rvpo.step.aggregator import Aggregator
-from rvpo.step.options import AggregationOptions
 
 NAMES, WEIGHTS = ["length", "rubric"], {"length": 0.5, "rubric": 2.0}
 
@@ -42,22 +41,17 @@ def scores(generator: torch.Generator) -> list[list[Score]]:
 
 def write(folder: Path, *, steps: int = 3, only_monitored: bool = False, tokens: bool = False) -> None:
     generator = torch.Generator().manual_seed(0)
-    options = AggregationOptions(method="gdpo" if tokens else "lift")
-    aggregator = Aggregator(options, NAMES, [None, None])
+    aggregator = Aggregator("gdpo:whiten=token" if tokens else "lift", NAMES, weights=WEIGHTS)
     table = ChannelTable(folder / "channels", {"session": pa.string()})
     for step in range(1, steps + 1):
         for _ in range(2):  # two batches a step
             rewards = torch.rand(12, 2, generator=generator, dtype=torch.float64)
             families = [Family("rubric", scores(generator), only_monitored)]
-            config = options.advantage_config(0.0)
-            done = aggregator(rewards, families, config, weights=list(WEIGHTS.values()), num_generations=4)
-            count, advantages = None, None
-            if tokens:
-                count = torch.randint(1, 9, (12,), generator=generator)
-                advantages = whiten_by_token(done.result.aggregated, done.result.takes_part, count)
+            count = torch.randint(1, 9, (12,), generator=generator) if tokens else None
+            done = aggregator(rewards, families=families, num_generations=4, tokens=count)
             own = {"session": [f"s{i}" for i in range(12)]}
-            table.add(step, WEIGHTS, families, done, advantages=advantages, tokens=count, extra=own)
-    table.add(steps, WEIGHTS, families, done, trained=False, extra=own)
+            table.add(step, done, extra=own)
+    table.add(steps, done, trained=False, extra=own)
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["by_row", "by_token"])
@@ -113,7 +107,9 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     write(tmp_path)
     path = tmp_path / "channels" / "000002.parquet"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"000002.parquet is damaged .*, allowed is a record that rvpo wrote: remove"):
+    with pytest.raises(
+        DataError, match=r"000002.parquet is damaged .*; expected a record that rvpo wrote whole. Remove"
+    ):
         list(open_run(tmp_path).batches())
 
 
@@ -124,17 +120,14 @@ def test_one_file_is_a_run_too(tmp_path: Path):
 
 
 def test_an_adaptive_k_is_recorded_as_it_is(tmp_path: Path):
-    options = AggregationOptions(method="rvpo", k_schedule="adaptive", k_adaptive={"target": 0.7})
-    aggregator = Aggregator(options, ["a", "b", "c"], [None] * 3)
+    aggregator = Aggregator("rvpo:k=adaptive(target=0.7)", ["a", "b", "c"])
     table = ChannelTable(tmp_path / "channels")
     generator = torch.Generator().manual_seed(0)
-    weights = dict.fromkeys("abc", 1.0)
     for step in range(1, 5):
         rewards = torch.rand(16, 3, generator=generator, dtype=torch.float64)
-        done = aggregator(rewards, [], options.advantage_config(0.0), weights=None, num_generations=8)
-        table.add(step, weights, [], done)
+        table.add(step, aggregator(rewards, num_generations=8))
     run = open_run(tmp_path)
-    assert run.config == AdvantageConfig(method="rvpo", k=options.advantage_config(0.0).k)
+    assert run.config == AdvantageConfig(rvpo.RVPO(rvpo.AdaptiveK(target=0.7)))
     assert replay(run, []).own_difference < 1e-12
 
 
@@ -149,15 +142,13 @@ def test_what_an_older_run_left_behind_is_left_out(tmp_path: Path):
 
 def test_steps_that_train_on_older_completions_are_no_gap(tmp_path: Path):
     """As with several iterations on one generation; and a resumed run goes on where the last one stopped."""
-    options = AggregationOptions(method="lift")
-    aggregator = Aggregator(options, ["a", "b"], [None] * 2)
+    aggregator = Aggregator("lift", ["a", "b"])
     generator = torch.Generator().manual_seed(0)
     for steps in ((1, 3), (5, 7)):
         table = ChannelTable(tmp_path / "channels")
         for step in steps:
             rewards = torch.rand(8, 2, generator=generator, dtype=torch.float64)
-            done = aggregator(rewards, [], options.advantage_config(0.0), weights=None, num_generations=4)
-            table.add(step, {"a": 1.0, "b": 1.0}, [], done)
+            table.add(step, aggregator(rewards, num_generations=4))
     run = open_run(tmp_path)
     assert run.every_batch
     assert replay(run, []).own_difference < 1e-12

@@ -13,15 +13,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import rule_cases
-from browser.report_data import HOSTILE, hostile, report, run
+import rule_cases
+from report_data import HOSTILE, hostile, report, run
 
 from rvpo import page
+from rvpo.core.methods.registry import METHODS
 from rvpo.errors import ConfigError, DataError
 from rvpo.page.build import SCRIPTS, embed
 
 pytest.importorskip("plotly", reason="the extra report is not installed")
-FOLDER = Path(page.__file__).parent
+FOLDER = Path(page.__file__).parent / "assets"
 
 
 class Reader(HTMLParser):
@@ -91,7 +92,7 @@ def test_data_that_are_not_plain_are_refused():
 
 @pytest.mark.parametrize("schema", [None, "rvpo.report/2"])
 def test_another_schema_is_refused(schema: str | None):
-    with pytest.raises(DataError, match=r"allowed is 'rvpo\.report/1'"):
+    with pytest.raises(DataError, match=r"expected 'rvpo\.report/1'"):
         page.render(report(schema=schema))
 
 
@@ -156,17 +157,32 @@ def test_scripts_and_template_name_the_same_elements():
     assert {label for pair in labels for label in pair if label} <= there
 
 
-def test_rules_in_javascript_agree_with_rvpo_under_node():
-    """As tests/page/browser does in the page itself; here on more groups."""
+def under_node(expression: str, cases: list | None = None) -> object:
+    """Return the value of a JavaScript expression in which ``Rules`` and ``cases`` are known."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed; tests/page/browser compares the rules in a browser")
-    cases = rule_cases.cases(1600)
     code = f"""
 const Rules = require({json.dumps(str(FOLDER / "rules.js"))});
 const cases = JSON.parse(require("fs").readFileSync(0, "utf8"));
-console.log(JSON.stringify(({rule_cases.IN_JAVASCRIPT})(cases)));
+console.log(JSON.stringify({expression}));
 """
     done = subprocess.run([node, "-e", code], input=json.dumps(cases), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert rule_cases.differing(cases, json.loads(done.stdout)) == []
+    return json.loads(done.stdout)
+
+
+def test_methods_in_javascript_have_the_names_and_defaults_of_rvpo():
+    found = under_node("Object.fromEntries(Object.entries(Rules.METHODS).map(([name, m]) => [name, m.options]))")
+    assert set(found) == set(rule_cases.OPTIONS)
+    for name, options in found.items():
+        defaults = METHODS[name]().options()
+        assert {key: value for key, value in defaults.items() if key in options} == options
+        assert set(options) >= set(rule_cases.OPTIONS[name])
+
+
+def test_rules_in_javascript_agree_with_rvpo_under_node():
+    """As tests/page/browser does in the page itself; here on more groups."""
+    cases = rule_cases.cases(1600)
+    found = under_node(f"({rule_cases.IN_JAVASCRIPT})(cases)", cases)
+    assert rule_cases.differing(cases, found) == []

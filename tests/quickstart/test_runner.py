@@ -13,8 +13,8 @@ pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
 
 from rvpo.errors import ConfigError
-from rvpo.quickstart import CELLS, Settings, records, report, run
-from rvpo.quickstart.cells import GDPO, MOSTLY_MET, RARELY_MET, RVPO_K1
+from rvpo.quickstart import CELLS, EVALUATED_CELLS, Settings, contenders, records, report, run
+from rvpo.quickstart.cells import GDPO, LIFT, MOSTLY_MET, RARELY_MET, RVPO_K1, RVPO_PAPER, Contender
 from rvpo.quickstart.records import Job, Record
 from rvpo.quickstart.task import (
     ARGUMENTS,
@@ -109,12 +109,12 @@ def intended_rates(habits: Habits) -> dict[str, float]:
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_the_checkpoint_starts_at_the_rates_of_its_demonstrations(cell) -> None:
     from rvpo.quickstart.model import load_checkpoint, make_tokenizer
-    from rvpo.quickstart.train import evaluate
+    from rvpo.quickstart.train import evaluate_contender
 
     assert cell.checkpoint.stat().st_size < 800_000
     model = load_checkpoint(cell.checkpoint)
     assert 0.3e6 < sum(p.numel() for p in model.parameters()) < 0.4e6
-    rates = evaluate(model, make_tokenizer(), seed=7, settings=Settings(evaluation_prompts=1024))
+    rates = evaluate_contender(model, make_tokenizer(), seed=7, settings=Settings(evaluation_prompts=1024))
     for name, intended in intended_rates(cell.habits).items():
         assert rates[name] == pytest.approx(intended, abs=0.09), name
     assert (rates[FORMAT] > 0.7) == (cell.name == MOSTLY_MET.name)
@@ -154,6 +154,97 @@ def test_it_runs_from_end_to_end_and_resumes(tmp_path: Path) -> None:
         assert replace(before, seconds=0) == replace(after, seconds=0), "a run is the same whatever ran before it"
 
 
+def test_the_default_methods() -> None:
+    """What docs/results.md tabulates; changing them changes published numbers."""
+    assert [[one.method for one in cell.methods] for cell in CELLS] == [
+        ["gdpo", "rvpo:k=1", "lift"],
+        ["gdpo", "rvpo:k=2", "lift"],
+    ]
+    assert [[one.method for one in cell.methods] for cell in EVALUATED_CELLS] == [
+        ["gdpo", "grpo", "rvpo:k=linear(0.5,2)", "rvpo:k=1", "lift"],
+        ["gdpo", "rvpo:k=1", "rvpo:k=linear(0.5,2)", "rvpo:k=2", "lift"],
+    ]
+
+
+def test_methods_are_any_spellings() -> None:
+    """A method that has a name here keeps it, and so its colour and its finished runs."""
+    chosen = contenders(" lift rvpo rvpo:k=linear(0.5, 2)\nlift:kappa=3,margin=0.1 ")
+    assert chosen[:3] == (LIFT, RVPO_K1, RVPO_PAPER)
+    assert chosen[3] == Contender("lift:kappa=3,margin=0.1", "lift:kappa=3,margin=0.1")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (" ", "methods is ' '; expected methods separated by blanks, each once, such as 'gdpo lift rvpo:k=2'"),
+        ("gdpo rvpo rvpo:k=1", "expected methods separated by blanks, each once"),
+        ("gdpo lfit", r"method is 'lfit' \(did you mean 'lift'\?\)"),
+        ("gdpo none.py:cvar", r"the file none\.py does not exist"),
+    ],
+)
+def test_methods_that_cannot_work(methods: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        contenders(methods)
+
+
+CVAR = """\
+def cvar(z, p, *, alpha=0.5):
+    count = max(1, round(alpha * z.shape[1]))
+    return z.sort(-1).values[:, :count].mean(-1)
+"""
+
+
+def test_a_method_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the command; named by its file, relative to the current folder."""
+    from typer.testing import CliRunner
+
+    from rvpo.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rules.py").write_text(CVAR, "utf-8")
+    monkeypatch.setattr("rvpo.quickstart.runner.Settings", lambda: TINY)
+    command = ["quickstart", "--methods", "gdpo my_rules.py:cvar:alpha=0.25", "--seeds", "1", "--processes", "1"]
+    result = CliRunner().invoke(app, [*command, "--out", "out"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "my_rules.py:cvar:alpha=0.25: During training it was met in" in result.output
+    saved = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert [(r["cell"], r["method"]) for r in saved["records"]] == [
+        (cell, method) for cell in ("mostly_met", "rarely_met") for method in ("GDPO", "my_rules.py:cvar:alpha=0.25")
+    ]
+    assert (tmp_path / "out" / "quickstart.png").exists()
+
+
+def test_methods_and_all_methods_exclude_each_other() -> None:
+    from rvpo.cli.quickstart import quickstart
+
+    with pytest.raises(ConfigError, match="--methods and --all-methods are both given; expected one of them"):
+        quickstart(methods="gdpo", all_methods=True)
+
+
+def test_a_run_of_changed_code_is_made_again(tmp_path: Path) -> None:
+    """A method's own file is part of the fingerprint, also where the method is an option of another."""
+    rules = tmp_path / "rules.py"
+    rules.write_text(CVAR, "utf-8")
+    jobs = [
+        Job(MOSTLY_MET, contenders(method)[0], 0, TINY)
+        for method in (f"{rules}:cvar", f"{rules}:cvar:alpha=0.25", f"riskpo:score={rules}:cvar")
+    ]
+    assert len({job.name for job in jobs}) == 3
+    for job in jobs:
+        records.save_record(job, made("cvar", 0, 0.5, 0.5), tmp_path / "runs")
+        assert records.load_record(job, tmp_path / "runs") is not None
+    rules.write_text(CVAR.replace("0.5", "0.75"), "utf-8")
+    assert [records.load_record(job, tmp_path / "runs") for job in jobs] == [None] * 3
+    assert [job.fingerprint()["method"]["code"] for job in (Job(MOSTLY_MET, LIFT, 0, TINY),)] == [[]]
+
+
+def test_names_of_files_hold_no_separators() -> None:
+    names = {Job(MOSTLY_MET, Contender(text, text), 0, TINY).name for text in ("a/b.py:c", "a-b.py-c", "a:b.py/c")}
+    assert len(names) == 3
+    assert not any(character in name for name in names for character in "/:\\ ")
+    assert Job(MOSTLY_MET, RVPO_PAPER, 3, TINY).name == "mostly_met-rvpo_k0.5_to_2-seed3"
+
+
 def test_it_refuses_to_run_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="0 seeds, 2 cells"):
         run(tmp_path, seeds=())
@@ -163,12 +254,12 @@ def test_it_refuses_to_run_nothing(tmp_path: Path) -> None:
 
 def test_a_run_with_other_settings_or_torn_is_not_taken_over(tmp_path: Path) -> None:
     job = Job(MOSTLY_MET, GDPO, 0, TINY)
-    records.save(job, made("GDPO", 0, 0.5, 0.5), tmp_path)
-    assert records.load(job, tmp_path) == made("GDPO", 0, 0.5, 0.5)
-    assert records.load(replace(job, settings=replace(TINY, steps=3)), tmp_path) is None
-    assert records.load(replace(job, seed=1), tmp_path) is None
+    records.save_record(job, made("GDPO", 0, 0.5, 0.5), tmp_path)
+    assert records.load_record(job, tmp_path) == made("GDPO", 0, 0.5, 0.5)
+    assert records.load_record(replace(job, settings=replace(TINY, steps=3)), tmp_path) is None
+    assert records.load_record(replace(job, seed=1), tmp_path) is None
     (tmp_path / f"{job.name}.json").write_text('{"fingerprint": ', encoding="utf-8")
-    assert records.load(job, tmp_path) is None
+    assert records.load_record(job, tmp_path) is None
 
 
 def made(method: str, seed: int, in_training: float, worst: float) -> Record:

@@ -19,7 +19,7 @@ from rvpo.text.strict_yaml import MAX_DEPTH, MAX_REPEATED
 
 def refused(text: str) -> str:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the caller looks at the message
-        strict_yaml.load(text)
+        strict_yaml.load_yaml(text)
     assert not isinstance(caught.value, yaml.YAMLError)
     return " ".join(str(caught.value).split())
 
@@ -40,19 +40,19 @@ def refused(text: str) -> str:
     ],
 )
 def test_it_reads_what_the_safe_loader_reads(text: str):
-    assert strict_yaml.load(text) == yaml.safe_load(text)
+    assert strict_yaml.load_yaml(text) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E5", "2e+3", "-3e0", "1.5e4", "1.e3", ".5e1", "+.5E-1", "1_000e0"])
 def test_scientific_notation_is_a_number(text: str):
-    found = strict_yaml.load(f"a: {text}")["a"]
+    found = strict_yaml.load_yaml(f"a: {text}")["a"]
     assert isinstance(found, float)
     assert found == float(text.replace("_", ""))
 
 
 @pytest.mark.parametrize("text", ["1e5x", "e5", "1e", ".e5", "'1e5'", "1e5.0"])
 def test_other_words_stay_text(text: str):
-    assert strict_yaml.load(f"a: {text}")["a"] == text.strip("'")
+    assert strict_yaml.load_yaml(f"a: {text}")["a"] == text.strip("'")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_message_has_both_lines():
 def test_a_merged_mapping_may_be_overridden_wherever_it_lies():
     """SafeLoader merges into the tree of nodes, here before the deeper mapping is built."""
     text = "base: &a {k: 1}\nx: {y: {z: &b {<<: *a, k: 2}}}\nc: {<<: *b, k: 3}\n"
-    assert strict_yaml.load(text) == {"base": {"k": 1}, "x": {"y": {"z": {"k": 2}}}, "c": {"k": 3}}
+    assert strict_yaml.load_yaml(text) == {"base": {"k": 1}, "x": {"y": {"z": {"k": 2}}}, "c": {"k": 3}}
 
 
 @pytest.mark.parametrize("text", ["&a [*a]", "a: &a {b: [*a]}", "&a {<<: *a}", "? &a [*a]\n: 1"])
@@ -97,7 +97,7 @@ def test_depth_is_bounded(opened: str, closed: str):
 
 
 def test_what_is_nested_less_is_read():
-    value = strict_yaml.load("[" * (MAX_DEPTH - 1) + "1" + "]" * (MAX_DEPTH - 1))
+    value = strict_yaml.load_yaml("[" * (MAX_DEPTH - 1) + "1" + "]" * (MAX_DEPTH - 1))
     for _ in range(MAX_DEPTH - 1):
         (value,) = value
     assert value == 1
@@ -115,7 +115,7 @@ def test_a_billion_laughs_are_refused_at_once(form: str):
 def test_many_small_aliases_are_fine():
     """As in a file of rubrics that share criteria."""
     text = "shared: &s [{id: a, text: b}]\nall:\n" + "- *s\n" * 5000
-    assert len(strict_yaml.load(text)["all"]) == 5000
+    assert len(strict_yaml.load_yaml(text)["all"]) == 5000
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_every_failure_is_a_value_error(text: str, message: str):
 
 
 def test_what_is_no_number_is_one_in_yaml():
-    assert math.isnan(strict_yaml.load(".nan"))
-    assert strict_yaml.load("-.inf") == -math.inf
+    assert math.isnan(strict_yaml.load_yaml(".nan"))
+    assert strict_yaml.load_yaml("-.inf") == -math.inf
 
 
 def test_pyyaml_is_imported_on_first_use():
@@ -152,5 +152,5 @@ def test_pyyaml_is_imported_on_first_use():
 
 
 def test_loaders_of_others_stay_as_they_are():
-    strict_yaml.load("a: 1e5")
+    strict_yaml.load_yaml("a: 1e5")
     assert yaml.safe_load("{a: 1e5, a: 1e5}") == {"a": "1e5"}

@@ -8,38 +8,39 @@ from typing import Annotated
 import typer
 
 from rvpo import __version__
-from rvpo.cli.check import check
-from rvpo.cli.compare import compare
-from rvpo.cli.diagnose import diagnose
+from rvpo.cli.check import check_command
+from rvpo.cli.compare import compare_command
+from rvpo.cli.diagnose import diagnose_command
 from rvpo.cli.doctor import doctor
 from rvpo.cli.eval import app as evaluate
 from rvpo.cli.judge import judge
 from rvpo.cli.quickstart import quickstart
-from rvpo.cli.replay import replay
-from rvpo.cli.report import report
-from rvpo.cli.train import train
+from rvpo.cli.replay import replay_command
+from rvpo.cli.report import report_command
+from rvpo.cli.train import train_command
 from rvpo.cli.verl_data import verl_data
 from rvpo.errors import RVPOError
 from rvpo.text.tables import printable
 
 app = typer.Typer(
     name="rvpo",
-    help="Train language models on many rewards without neglecting one (RVPO, arXiv 2605.05750).",
+    help="Train language models on many rewards without neglecting any (RVPO, arXiv 2605.05750).",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # which joins the lines of a paragraph, so that help wraps to the terminal
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("train")(train)
+app.command("train")(train_command)
 app.command("judge")(judge)
 app.command("verl-data")(verl_data)
 app.command("quickstart")(quickstart)
 app.command("doctor")(doctor)
 app.add_typer(evaluate)
-app.command("diagnose")(diagnose)
-app.command("replay")(replay)
-app.command("compare")(compare)
-app.command("report")(report)
-app.command("check")(check)
+app.command("diagnose")(diagnose_command)
+app.command("replay")(replay_command)
+app.command("compare")(compare_command)
+app.command("report")(report_command)
+app.command("check")(check_command)
 
 
 def _version(asked: bool) -> None:
@@ -51,7 +52,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _setup(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show informational messages of libraries, too.")
+        bool, typer.Option("--verbose", "-v", help="Also show informational messages of libraries.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)

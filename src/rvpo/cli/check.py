@@ -12,65 +12,69 @@ if TYPE_CHECKING:
     from rvpo.conformance.suite import Report
 
 
-def check(
+def check_command(
     function: Annotated[
         str,
         typer.Argument(
-            help="rvpo:METHOD, trl:grpo, trl:gdpo, verl:ESTIMATOR, package.module:function or path/file.py:function"
+            help="A method, such as lift, rvpo:k=2 or my_rules.py:cvar; trl:grpo, trl:gdpo or verl:ESTIMATOR; or an "
+            "advantage function f(rewards, groups), as path/file.py:function or package.module:function."
         ),
     ],
     style: Annotated[
         str,
         typer.Option(
-            help="completions: f(rewards (N, M), groups (N,)) -> (N,). tokens: verl's f(token_level_rewards, "
-            "response_mask, index, …). auto: by the names of its parameters."
+            help="How a function is called. completions: f(rewards (N, M), groups (N,)) -> (N,). tokens: verl's "
+            "f(token_level_rewards, response_mask, index, …). auto: by the names of its parameters."
         ),
     ] = "completions",
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="key=value, an argument for the function; repeatable.")
+        list[str] | None, typer.Option("--option", help="Argument for the function, key=value; repeatable.")
     ] = None,
     k_name: Annotated[
-        str | None, typer.Option(help="Name of its risk coefficient, so that its limits are checked.")
+        str | None, typer.Option(help="Name of the risk coefficient, so that its limits are checked.")
     ] = None,
-    channels: Annotated[str, typer.Option(help="many, one (reward a completion), or auto.")] = "auto",
+    channels: Annotated[str, typer.Option(help="Rewards per completion: many, one, or auto.")] = "auto",
     declare: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the rule is by design: levels, shared-weights, bundles, spread-penalty, adapts or "
-            "complete-only; repeatable."
+            help="Trait that the function has by design: levels, shared-weights, bundles, spread-penalty, adapts or "
+            "complete-only; repeatable. A method has its own in its property `traits`."
         ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes that shall agree with a single one; 1 leaves that out.")
+        int, typer.Option(min=1, help="Number of processes for the multi-process check; 1 skips it.")
     ] = 2,
     local_rows: Annotated[
-        bool, typer.Option("--local-rows", help="In several processes it gets its own rows and gathers by itself.")
+        bool,
+        typer.Option(
+            "--local-rows", help="Give each process its own rows only: the function gathers the others itself."
+        ),
     ] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the processes may take.")] = 120.0,
-    seeds: Annotated[int, typer.Option(min=1, help="Batches of each shape.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the findings.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit of the multi-process check, in seconds.")] = 120.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of batches of each shape.")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File to write the findings to.")] = None,
 ) -> None:
-    """Check an advantage function, yours or an engine's, for what training relies on.
+    """Check a method or an advantage function, yours or an engine's, for what training relies on.
 
-    Calls it on small batches and asks: limits of k, padding and lengths, order of rows and channels, groups, missing
-    rewards, constant channels, extreme values, several processes. Prints what fails with a small batch that shows it.
-    The code that is named is run. Exit code 1 where a required property fails.
+    Calls it on small batches and checks: limits of k, padding and lengths, order of rows and channels, groups, missing
+    rewards, constant channels, extreme values, several processes. Prints each failure with a small batch that shows it.
+    The code that you name is imported and run. Exit code 1 if a required property fails.
     """
-    from rvpo.conformance.suite import check as ask
+    from rvpo.conformance.suite import run_checks as checked
     from rvpo.conformance.target import Spec
     from rvpo.conformance.targets import parse_options, resolve
 
     options = parse_options(option or [], "--option")
     spec = Spec(function, style, options, k_name, channels, tuple(declare or ()))
-    report = ask(resolve(spec), seeds=seeds, processes=processes, timeout=timeout, local_rows=local_rows)
+    report = checked(resolve(spec), seeds=seeds, processes=processes, timeout=timeout, local_rows=local_rows)
     _show(report, json_file)
     if not report.passed:
         raise typer.Exit(1)
 
 
 def _show(report: Report, json_file: Path | None) -> None:
-    from rvpo.conformance.show import as_data, as_text
+    from rvpo.conformance.show import as_data, report_as_text
 
-    typer.echo(as_text(report))
+    typer.echo(report_as_text(report))
     if json_file is not None:
         json_file.write_text(json.dumps(as_data(report), indent=1, allow_nan=False) + "\n", "utf-8")

@@ -12,7 +12,7 @@ from rvpo.cli.logs import (
     GroupSize,
     JsonFile,
     MarkdownFile,
-    Rewards,
+    RewardsOption,
     Step,
     Steps,
     bounds_of,
@@ -32,7 +32,7 @@ class Measure(StrEnum):
     drop = "drop"
 
 
-def compare(
+def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
@@ -61,7 +61,7 @@ def compare(
         bool, typer.Option("--trailing", help="In --json: smooth curves by the steps before, not by those around.")
     ] = False,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
-    rewards: Rewards = None,
+    rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
     step: Step = None,

@@ -14,9 +14,9 @@ from rvpo.cli.logs import (
     JsonFile,
     Logs,
     MarkdownFile,
-    Method,
+    MethodOption,
     Ranges,
-    Rewards,
+    RewardsOption,
     Step,
     Steps,
     Weights,
@@ -29,9 +29,9 @@ from rvpo.cli.logs import (
 from rvpo.extras import needs_extra
 
 
-def diagnose(
+def diagnose_command(
     path: Logs,
-    rewards: Rewards = None,
+    rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
     advantage: Advantage = None,
@@ -39,20 +39,23 @@ def diagnose(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
-    method: Method = None,
-    k: Annotated[float, typer.Option(min=0, help="Of the soft minimum that tells responsibilities.")] = 1.0,
+    method: MethodOption = None,
+    k: Annotated[
+        float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
+    ] = 1.0,
     texts: Annotated[
-        bool, typer.Option(help="Read completions, too: equal ones with different rewards show a noisy channel.")
+        bool,
+        typer.Option(help="Whether to read completions, too: equal ones with different rewards show a noisy channel."),
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
-    html: Annotated[Path | None, typer.Option(help="Write the page here, as `rvpo report` does.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File to write the page to, as `rvpo report` does.")] = None,
 ) -> None:
-    """Say which rewards of a run are ignored, from logs that are there already: a verdict a channel, and why.
+    """Show which rewards of a run are ignored: one verdict per channel, and why. Works on any finished run.
 
     neglected: it hardly moves the advantage, or the others outvote it. dead: it ranks hardly any group. saturated:
-    nothing left to gain. noisy: equal completions are scored differently. unclear: more groups would tell.
+    nothing left to gain. noisy: equal completions are scored differently. unclear: more groups are needed to be sure.
     """
     with needs_extra("report", "reports"):
         from rvpo.diagnose import diagnose as diagnosing
@@ -67,6 +70,6 @@ def diagnose(
     write_json(json_file, found.to_json())
     write_text(markdown_file, diagnosis_text(found, as_markdown=True))
     if html is not None:
-        from rvpo.page.report import report
+        from rvpo.page.report import build_report
 
-        write_text(html, report([run], assumed=assumed, k=k, diagnoses=[found]))
+        write_text(html, build_report([run], assumed=assumed, k=k, diagnoses=[found]))

@@ -6,7 +6,7 @@ import typer
 
 
 def doctor() -> None:
-    """Say what is installed, what works here, and what to install for what."""
+    """Report what is installed, what works here, and what to install for what."""
     import torch
 
     from rvpo import extras

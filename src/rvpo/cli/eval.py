@@ -15,11 +15,13 @@ from rvpo.errors import ConfigError
 
 app = typer.Typer(
     name="eval",
-    help="Evaluate a checkpoint with the field's own evaluators, and say what is signal and what is noise.",
+    help="Evaluate a checkpoint with the field's own evaluators, and tell signal from noise.",
     no_args_is_help=True,
 )
 
-Limit = Annotated[int | None, typer.Option(min=1, help="Only so many items, always the same ones.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Number of items to evaluate, always the same ones. Default: all.")
+]
 
 
 def _evaluate(
@@ -32,23 +34,27 @@ def _evaluate(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The run's folder; called again, it goes on. Default: runs/evals/BENCHMARK/MODEL."),
+        typer.Option(help="Folder of the run; called again, it continues. Default: runs/evals/BENCHMARK/MODEL."),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply. Default: see above.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: see above.")] = None,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Nucleus of sampling.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of sampling. A server is sent one where it is not 0.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Local models: items generated together.")] = 16,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply, in tokens. Default: see above.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sampling temperature; 0 is greedy. Default: see above.")
+    ] = None,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Nucleus sampling: share of probability that is kept.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Random seed of the sampling; sent to a server unless it is 0.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Local models: number of items generated together.")] = 16,
     dtype: Annotated[str | None, typer.Option(help="Local models: float32, bfloat16 or float16.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="Local models: cpu, cuda, cuda:1. Default: cuda where there is one.")
+        str | None, typer.Option(help="Local models: cpu, cuda, cuda:1. Default: cuda if available.")
     ] = None,
     gguf_file: Annotated[str | None, typer.Option(help="Local models: name of a GGUF file in the folder.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Servers: requests in flight.")] = 32,
+    concurrency: Annotated[int, typer.Option(min=1, help="Servers: number of requests at the same time.")] = 32,
     api_key_env: Annotated[
-        str, typer.Option(help="Servers: NAME of the environment variable with the key.")
+        str, typer.Option(help="Servers: name of the environment variable that holds the key.")
     ] = "OPENAI_API_KEY",
-    extra_body: Annotated[str | None, typer.Option(help="Servers: further fields of a request, as JSON.")] = None,
+    extra_body: Annotated[str | None, typer.Option(help="Servers: further request fields, as a JSON object.")] = None,
 ) -> None:
     """Evaluate a model on the benchmark of a name with its options, and print the results."""
     folder = _folder(name, model, out)
@@ -58,7 +64,7 @@ def _evaluate(
 
     with needs_extra("eval", "evaluations"):
         from rvpo.evals.models import load_policy
-        from rvpo.evals.run import evaluate, table
+        from rvpo.evals.run import evaluate, table_of_results
 
         benchmark = load_benchmark(name, options, folder)
         generation = generation_of(benchmark, {key: value for key, value in chosen.items() if value is not None})
@@ -75,9 +81,9 @@ def _evaluate(
         try:
             results = evaluate(benchmark, policy, folder, generation=generation)
         except KeyboardInterrupt:
-            typer.echo(f"interrupted: what is done is kept in {folder}, and the same command goes on", err=True)
+            typer.echo(f"interrupted: finished items are saved in {folder}; the same command continues", err=True)
             raise typer.Exit(130) from None
-    typer.echo(table(results))
+    typer.echo(table_of_results(results))
     typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
 
 
@@ -106,7 +112,7 @@ def healthbench(
     judge: Annotated[
         str, typer.Option(help="Grader: http://host:port/v1#MODEL (reference template), local:FOLDER, or a YAML file.")
     ],
-    subset: Annotated[str, typer.Option(help="Which file --data is: full, hard or consensus.")] = "full",
+    subset: Annotated[str, typer.Option(help="Subset that --data holds: full, hard or consensus.")] = "full",
     limit: Limit = None,
 ) -> dict[str, Any]:
     """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them.
@@ -119,10 +125,12 @@ def healthbench(
 @_benchmark
 def gpqa(
     data: Annotated[
-        str, typer.Option(help="gpqa_diamond.csv, or the hub id, whose terms must be accepted there.")
+        str, typer.Option(help="gpqa_diamond.csv, or the hub id, whose terms you must accept there.")
     ] = "Idavidrein/gpqa",
-    epochs: Annotated[int, typer.Option(min=1, help="Times that each question is asked, each in another order.")] = 4,
-    order_seed: Annotated[int, typer.Option(help="Of the order of the answers.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="How often each question is asked, each time in another order.")
+    ] = 4,
+    order_seed: Annotated[int, typer.Option(help="Random seed of the order of the answers.")] = 0,
     limit: Limit = None,
 ) -> dict[str, Any]:
     """Multiple-choice questions of graduate level, with a chain of thought.
@@ -144,7 +152,9 @@ def bfcl(
         Path | None,
         typer.Option(help="For rlla: the RLLA file whose sentences the model was trained on. Default: our own words."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items a category, always the same.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of items per category, always the same ones. Default: all.")
+    ] = None,
 ) -> dict[str, Any]:
     """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval.
 
@@ -156,10 +166,14 @@ def bfcl(
 @_benchmark
 def toolcall(
     data: Annotated[str, typer.Option(help="Held-out dialogues: RLLA's files, or JSONL with prompt and answer.")],
-    layout: Annotated[str, typer.Option(help="Of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
-    max_prompt_chars: Annotated[int | None, typer.Option(min=1, help="Leave out longer prompts.")] = None,
-    shuffle_seed: Annotated[int | None, typer.Option(help="Shuffle before --offset, as the recipe's data did.")] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Skip so many rows: those trained on.")] = 0,
+    layout: Annotated[str, typer.Option(help="Layout of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
+    max_prompt_chars: Annotated[
+        int | None, typer.Option(min=1, help="Longest prompt, in characters; longer ones are left out.")
+    ] = None,
+    shuffle_seed: Annotated[
+        int | None, typer.Option(help="Random seed of a shuffle before --offset, as in the recipe.")
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Number of rows to skip: those trained on.")] = 0,
     limit: Limit = None,
 ) -> dict[str, Any]:
     """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them.
@@ -175,20 +189,23 @@ def compare_evals(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The first "
-            "is what the others are compared with.",
+            help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The "
+            "others are compared with the first one.",
             show_default=False,
         ),
     ],
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
     smallest: Annotated[
-        float, typer.Option(min=0, help="Difference of interest, in units of the metric: how many items would tell it?")
+        float,
+        typer.Option(
+            min=0, help="Smallest difference of interest, in units of the metric; sets the number of items needed."
+        ),
     ] = 0.02,
-    out: Annotated[Path | None, typer.Option(help="Write the comparison here, too: .json or .md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to also write the comparison to: .json or .md.")] = None,
 ) -> None:
     """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
     if out is not None and out.suffix not in (".json", ".md"):
-        raise ConfigError(f"--out is {str(out)!r}, allowed is a file that ends in .json or .md: rename it")
+        raise ConfigError(f"--out is {str(out)!r}; expected a file that ends in .json or .md. Rename it")
     from rvpo.extras import needs_extra
 
     with needs_extra("eval", "evaluations"):
@@ -205,7 +222,7 @@ def compare_evals(
     try:
         write(out, text)
     except OSError as error:
-        raise ConfigError(f"--out is {str(out)!r} ({error.strerror}), allowed is a file that can be written") from error
+        raise ConfigError(f"--out is {str(out)!r} ({error.strerror}); expected a file that can be written") from error
     typer.echo(f"written: {out}")
 
 
@@ -219,8 +236,8 @@ def _folder(benchmark: str, model: str, out: Path | None) -> Path:
 def _mapping(text: str | None) -> dict[str, Any] | None:
     try:
         values = json.loads(text) if text else {}
-    except ValueError as error:  # what stands there may hold a key, so it is not repeated
-        raise ConfigError(f"--extra-body is no JSON ({error}), allowed is a JSON object in quotes") from None
+    except ValueError as error:  # the text may hold a key, so it is not repeated
+        raise ConfigError(f"--extra-body is not JSON ({error}); expected a JSON object in quotes") from None
     if not isinstance(values, dict):
-        raise ConfigError("--extra-body is JSON but no object, allowed is one such as '{\"top_k\": 20}'")
+        raise ConfigError("--extra-body is JSON but not an object; expected one such as '{\"top_k\": 20}'")
     return values

@@ -13,31 +13,32 @@ import typer
 def judge(
     data: Annotated[
         Path,
-        typer.Argument(help="JSONL or parquet with prompt, completion and rubric; or a run's completions folder."),
+        typer.Argument(help="JSONL or parquet file with prompt, completion and rubric; or a run's completions folder."),
     ],
     judge_spec: Annotated[
         str,
         typer.Option("--judge", help="rule, local:FOLDER, http://host:port/v1#MODEL, or a YAML file of a judge."),
     ],
     rubrics: Annotated[
-        Path | None, typer.Option(help="Prompts with rubrics, joined by the prompt, where DATA has no rubric column.")
+        Path | None, typer.Option(help="File of prompts with rubrics, joined by prompt, if DATA has no rubric column.")
     ] = None,
-    layout: Annotated[str, typer.Option(help="Of --rubrics: auto, rubrics, rar or healthbench.")] = "auto",
+    layout: Annotated[str, typer.Option(help="Layout of --rubrics: auto, rubrics, rar or healthbench.")] = "auto",
     pitfalls: Annotated[
-        str | None, typer.Option(help="For layout rar: met_is_bad or met_is_good; see rvpo.data.rubrics.")
+        str | None,
+        typer.Option(help="How layout rar words pitfalls: met_is_bad or met_is_good; see rvpo.data.rubrics."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Parquet with one row a completion and criterion.")] = Path(
+    out: Annotated[Path, typer.Option(help="Parquet file to write, with one row per completion and criterion.")] = Path(
         "verdicts.parquet"
     ),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first completions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge only the first completions.")] = None,
 ) -> None:
     """Judge existing completions by their rubrics, without training.
 
-    Every verdict is kept as soon as it is there: interrupted or called again, only what is missing is asked. An API key
-    comes from the environment (OPENAI_API_KEY, or the variable that api_key_env of the YAML file names).
+    Every verdict is saved as it arrives. After an interruption, the same command asks only for what is missing. The API
+    key comes from the environment: OPENAI_API_KEY, or the variable that api_key_env of the YAML file names.
     """
     from rvpo.judges.build import load_judge, with_cache
-    from rvpo.judges.scoring import read_completions, score, summary
+    from rvpo.judges.scoring import read_completions, score, verdict_summary
     from rvpo.text.progress import Progress
 
     spec = with_cache(
@@ -59,14 +60,14 @@ def judge(
         try:
             rows = score(questions, judged_by, out, judged_by=json.dumps(spec, default=str), progress=progress)
         except KeyboardInterrupt:
-            typer.echo(f"interrupted: {bar.done} of {total} verdicts are kept, and the same command goes on", err=True)
+            typer.echo(f"interrupted: {bar.done} of {total} verdicts are saved; the same command continues", err=True)
             raise typer.Exit(130) from None
-    _print_table(summary(rows, questions))
+    _print_table(verdict_summary(rows, questions))
     usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}
     if usage:
         typer.echo("\n" + "  ".join(f"{key} {value:.6g}" for key, value in usage.items()))
     if lost := sum(row["verdict"] is None for row in rows):
-        typer.secho(f"{lost} of {len(rows)} verdicts are missing: the same command asks for them again", err=True)
+        typer.secho(f"{lost} of {len(rows)} verdicts are missing; the same command asks for them again", err=True)
     typer.echo(f"verdicts: {out}")
 
 

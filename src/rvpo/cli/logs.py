@@ -18,30 +18,34 @@ if TYPE_CHECKING:
 
 LOGS = "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), or a parquet or JSONL file."
 Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
-Rewards = Annotated[str | None, typer.Option(help="Columns of the rewards, a,b,c. Default: found by their names.")]
-Group = Annotated[str | None, typer.Option(help="Column that says which completions answer one prompt.")]
-GroupSize = Annotated[int | None, typer.Option(min=2, help="Completions of a prompt, where rows lie in blocks.")]
-Advantage = Annotated[str | None, typer.Option(help="Column of the advantage that the run used.")]
-Step = Annotated[str | None, typer.Option(help="Column of the training step.")]
+RewardsOption = Annotated[
+    str | None, typer.Option(help="Columns with the rewards, a,b,c. Default: found by their names.")
+]
+Group = Annotated[str | None, typer.Option(help="Column with the id of the group: completions of one prompt.")]
+GroupSize = Annotated[int | None, typer.Option(min=2, help="Completions per prompt, if rows are in blocks.")]
+Advantage = Annotated[str | None, typer.Option(help="Column with the advantage that the run used.")]
+Step = Annotated[str | None, typer.Option(help="Column with the training step.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Importance of the channels in their order, 1,0.5,2, where the logs do not tell it.")
+    str | None, typer.Option(help="Importance of each channel in order, 1,0.5,2, if the logs do not have it.")
 ]
 Ranges = Annotated[
     list[str] | None,
     typer.Option(
-        "--range", help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for rules that need them; repeatable."
+        "--range",
+        help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for methods that need scales, such as lift; "
+        "repeatable.",
     ),
 ]
-Steps = Annotated[str | None, typer.Option(help="Only these steps, FIRST:LAST, such as 50: or :100.")]
-Method = Annotated[
+Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such as 50: or :100.")]
+MethodOption = Annotated[
     str | None,
     typer.Option(
-        help="How the run made its advantages, where the logs do not say: NAME or NAME:option=value, such as "
-        "lift:kappa=3, or a method of your own as file.py:name."
+        help="Method of the run, if the logs do not have it: NAME or NAME:option=value, such as lift:kappa=3. A method "
+        "of your own, such as my_rules.py:cvar, is named here, too: what a record names is never imported."
     ),
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything here as JSON.")]
-MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write the table here as Markdown.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write everything to as JSON.")]
+MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="File to write the table to as Markdown.")]
 
 
 def columns_of(
@@ -52,7 +56,7 @@ def columns_of(
 
     names = tuple(part.strip() for part in rewards.split(",")) if rewards else None
     if names and (len(set(names)) < len(names) or "" in names):
-        raise ConfigError(f"--rewards is {rewards!r}, allowed is each column once, separated by commas: name them anew")
+        raise ConfigError(f"--rewards is {rewards!r}; expected each column once, separated by commas: name them anew")
     return Columns(names, group, advantage, step, group_size=group_size)
 
 
@@ -71,7 +75,7 @@ def opened(
         numbers = [float(part) for part in weights.split(",")]
     except ValueError:
         raise ConfigError(
-            f"--weights is {weights!r}, allowed are numbers separated by commas: give one a channel, such as 1,0.5"
+            f"--weights is {weights!r}; expected numbers separated by commas: give one a channel, such as 1,0.5"
         ) from None
     return with_weights(run, numbers)
 
@@ -121,7 +125,7 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
     try:
         return name, (float(low), float(high))
     except ValueError:
-        raise ConfigError(f"--range is {text!r}, allowed is NAME=LOW:HIGH: write it as in correctness=-3:3") from None
+        raise ConfigError(f"--range is {text!r}; expected NAME=LOW:HIGH: write it as in correctness=-3:3") from None
 
 
 def bounds_of(steps: str | None) -> tuple[int | None, int | None]:
@@ -130,5 +134,5 @@ def bounds_of(steps: str | None) -> tuple[int | None, int | None]:
         return None, None
     first, colon, last = steps.partition(":")
     if not colon or not all(part.strip() == "" or part.strip().isdecimal() for part in (first, last)):
-        raise ConfigError(f"--steps is {steps!r}, allowed is FIRST:LAST: leave either out, as in 50:")
+        raise ConfigError(f"--steps is {steps!r}; expected FIRST:LAST: leave either out, as in 50:")
     return (int(first) if first.strip() else None), (int(last) if last.strip() else None)

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rvpo.errors import ConfigError
+
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for report, plot and numbers.")] = Path("runs/quickstart"),
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds a method; outcomes differ by seed, so one says little.")] = 5,
-    processes: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one a core.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of seeds per method. Outcomes differ by seed, so use several.")
+    ] = 5,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Number of runs at the same time. Default: one per core.")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods to compare, separated by blanks; the first is the baseline: 'gdpo lift rvpo:k=2 "
+            "my_rules.py:cvar'. Default: gdpo, lift, and rvpo with k=1 or, from the second start, k=2."
+        ),
+    ] = None,
     all_methods: Annotated[
-        bool, typer.Option("--all-methods", help="Also GRPO and other risk coefficients, as in docs/results.md.")
+        bool,
+        typer.Option("--all-methods", help="Also train grpo and rvpo with other k, as in docs/results.md."),
     ] = False,
 ) -> None:
-    """Watch RVPO and GDPO train a small built-in model whose rewards conflict (about three minutes on two cores).
+    """Compare methods by training a small built-in model whose rewards conflict (about three minutes on two cores).
 
-    Nothing is downloaded and no GPU is needed. Trains from the same start and seeds with both methods, and once more
-    from a start where RVPO is the wrong choice. Called again, it continues where it was stopped.
+    Nothing is downloaded and no GPU is needed. All methods train from the same starts and seeds: one start where RVPO
+    helps, and one where it is the wrong choice. Called again, it continues where it was stopped.
     """
-    from rvpo.quickstart import CELLS, EVALUATED_CELLS, run
+    if methods is not None and all_methods:
+        raise ConfigError("--methods and --all-methods are both given; expected one of them. Drop --all-methods")
+    from rvpo.quickstart import CELLS, EVALUATED_CELLS, contenders, run
+    from rvpo.quickstart.cells import Cell
 
-    results = run(out, seeds=range(seeds), cells=EVALUATED_CELLS if all_methods else CELLS, processes=processes)
+    cells: tuple[Cell, ...] = EVALUATED_CELLS if all_methods else CELLS
+    if methods is not None:
+        chosen = contenders(methods)
+        cells = tuple(replace(cell, methods=chosen) for cell in CELLS)
+    results = run(out, seeds=range(seeds), cells=cells, processes=processes)
     typer.echo(f"\n{results.text}\n\nplot: {results.plot}\nnumbers: {results.json}")

@@ -13,9 +13,9 @@ from rvpo.cli.logs import (
     JsonFile,
     Logs,
     MarkdownFile,
-    Method,
+    MethodOption,
     Ranges,
-    Rewards,
+    RewardsOption,
     Step,
     Steps,
     Weights,
@@ -28,16 +28,16 @@ from rvpo.cli.logs import (
 from rvpo.extras import needs_extra
 
 
-def replay(
+def replay_command(
     path: Logs,
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Rules, NAME or NAME:option=value,option=value, separated by blanks, such as "
-            "'gdpo rvpo:k=2 rvpo:k=5 lift:kappa=4'. Default: the usual ones.",
+            help="Methods to try, separated by blanks: NAME or NAME:option=value,option=value, such as "
+            "'gdpo rvpo:k=2 rvpo:k=linear(0.5,2) lift:kappa=4 my_rules.py:cvar'. Default: the usual ones.",
         ),
     ] = None,
-    rewards: Rewards = None,
+    rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
     advantage: Advantage = None,
@@ -45,13 +45,13 @@ def replay(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
-    method: Method = None,
+    method: MethodOption = None,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
-    """Aggregate the logged rewards of a run under other rules, and say what they would have done differently.
+    """Aggregate the logged rewards of a run again with other methods, and show what they would have done differently.
 
-    The run's own method, replayed, gives its logged advantages; how exactly is told.
+    The run's own method is replayed, too, and compared with the logged advantages.
     """
     with needs_extra("report", "reports"):
         from rvpo.core import AdvantageConfig
@@ -60,10 +60,10 @@ def replay(
         from rvpo.diagnose.text import replay_text
         from rvpo.text.progress import Progress
 
-        rules = [AdvantageConfig(method) for method in read_texts(methods or " ".join(replaying.DEFAULT))]
+        tried = [AdvantageConfig(built) for built in read_texts(methods or " ".join(replaying.DEFAULT))]
         run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
         with Progress("steps", len(run.steps)) as bar:
-            found = replaying.replay(run, rules, assumed=parsed(method), progress=bar.advance)
+            found = replaying.replay(run, tried, assumed=parsed(method), progress=bar.advance)
     typer.echo(replay_text(found))
     write_json(json_file, found.to_json())
     write_text(markdown_file, replay_text(found, as_markdown=True))

@@ -11,9 +11,9 @@ from rvpo.cli.logs import (
     Advantage,
     Group,
     GroupSize,
-    Method,
+    MethodOption,
     Ranges,
-    Rewards,
+    RewardsOption,
     Step,
     Steps,
     Weights,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rvpo.logs.run import Columns
 
 
-def report(
+def report_command(
     runs: Annotated[
         list[str],
         typer.Argument(
@@ -41,9 +41,9 @@ def report(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option(help="Of the page. Default: the runs' names.")] = None,
-    rewards: Rewards = None,
+    out: Annotated[Path, typer.Option(help="File to write the page to.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(help="Title of the page. Default: the runs' names.")] = None,
+    rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
     advantage: Advantage = None,
@@ -51,8 +51,10 @@ def report(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
-    method: Method = None,
-    k: Annotated[float, typer.Option(min=0, help="Of the soft minimum that tells responsibilities.")] = 1.0,
+    method: MethodOption = None,
+    k: Annotated[
+        float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
+    ] = 1.0,
     live: Annotated[
         bool, typer.Option("--live", help="Serve the page while training goes on, instead of writing a file.")
     ] = False,
@@ -68,7 +70,7 @@ def report(
     with needs_extra("report", "reports"):
         from rvpo.compare.run_groups import find_runs
         from rvpo.page.live import LivePage, server
-        from rvpo.page.report import report as page
+        from rvpo.page.report import build_report as page
 
         assumed, columns = parsed(method), columns_of(rewards, group, group_size, advantage, step)
 

@@ -10,25 +10,25 @@ from typing import Annotated
 import typer
 
 
-def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/ for examples.")],
+def train_command(
+    recipe: Annotated[Path, typer.Argument(help="YAML file of the run; see recipes/ for examples.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value, for example trainer.max_steps=20 method.name=gdpo schedule=null"),
+        typer.Argument(help="Values to change, as key=value, such as trainer.max_steps=20 method=lift:kappa=3"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's newest checkpoint.")] = False,
 ) -> None:
-    """Train a model as a recipe says.
+    """Train a model from a recipe.
 
-    `trainer` takes every option of TRL's GRPOConfig, `warm_start.trainer` of SFTConfig, `method` of
-    rvpo.AdvantageConfig and `data` of rvpo.data.load_prompts. The run's folder keeps the resolved recipe, versions,
-    metrics.jsonl, completions and checkpoints.
+    `method` is text such as lift:kappa=3, rvpo:k=linear(0.5,2) or my_rules.py:cvar. `trainer` takes every option of
+    TRL's GRPOConfig, `warm_start.trainer` of SFTConfig, and `data` of rvpo.data.load_prompts. The run's folder keeps
+    the resolved recipe, versions, metrics.jsonl, completions and checkpoints.
     """
     from rvpo.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     _quiet_transformers()
-    from rvpo.engines.trl.run import train as run
+    from rvpo.engines.trl.run import train_recipe as run
 
     folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":

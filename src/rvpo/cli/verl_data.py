@@ -9,18 +9,19 @@ import typer
 
 
 def verl_data(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, or any YAML file with a section `data` (and `eval_data`).")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe, or any YAML file with a section `data` (and `eval_data`).")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for example data.path=train.parquet data.limit=512")
+        list[str] | None, typer.Argument(help="Values to change, as key=value: data.path=train.parquet data.limit=512")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for train.parquet and eval.parquet. Its name is the rows' data_source.")
+        Path, typer.Option(help="Folder for train.parquet and eval.parquet; its name becomes the rows' data_source.")
     ] = Path("data/verl"),
 ) -> None:
     """Write a recipe's data as the parquet files that verl trains on.
 
-    `data` takes every option of rvpo.data.load_prompts; paths are as seen from here. For a run on verl, give the files
-    as data.train_files and data.val_files; its reward functions find prompt and columns in each row's extra_info.
+    `data` takes every option of rvpo.data.load_prompts; relative paths start at the current folder. For a run on verl,
+    pass the files as data.train_files and data.val_files. Reward functions find prompt and columns in each row's
+    extra_info.
     """
     from rvpo.recipe import load_data_sections
 

@@ -28,7 +28,7 @@ from rvpo.compare.comparison import Band, RunNumbers, Series, TrainingGroup
 from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
 from rvpo.errors import DataError
-from rvpo.logs.run import Batch, Run
+from rvpo.logs.run import LoggedBatch, Run
 from rvpo.statistics import Array
 
 WINDOW_SHARE = 0.05
@@ -107,7 +107,7 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
     )
 
 
-def _scored(batch: Batch) -> tuple[NDArray[np.int64], Array]:
+def _scored(batch: LoggedBatch) -> tuple[NDArray[np.int64], Array]:
     """Return channel and reward of every cell that has one, (cells,)."""
     rewards = batch.rewards
     there = ~rewards.isnan()

@@ -142,8 +142,8 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _has_record(path: Path) -> bool:
     """Tell whether a folder is that of one run, which tables alone do not say."""
-    return any(channel_tables.files(folder) for folder in (path / FOLDER, path)) or any(
-        completions.files(folder) for folder in (path / COMPLETIONS, path)
+    return any(channel_tables.record_files(folder) for folder in (path / FOLDER, path)) or any(
+        completions.completion_files(folder) for folder in (path / COMPLETIONS, path)
     )
 
 

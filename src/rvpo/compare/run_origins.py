@@ -88,9 +88,9 @@ def _recipe(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, yaml.YAMLError, ValueError) as error:
         told = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read ({told}), allowed is a recipe: repair or remove it") from error
+        raise DataError(f"{path} cannot be read ({told}); expected a recipe: repair or remove it") from error
     if not isinstance(recipe, dict):
-        raise DataError(f"{path} holds {type(recipe).__name__}, allowed is a mapping: repair or remove it")
+        raise DataError(f"{path} holds {type(recipe).__name__}; expected a mapping: repair or remove it")
     return recipe
 
 

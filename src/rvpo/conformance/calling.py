@@ -27,7 +27,7 @@ from rvpo.conformance.target import Answer, CallError, Example
 PROMPT_LENGTH = 2
 
 
-class Settings(dict[str, Any]):
+class CallSettings(dict[str, Any]):
     """A config that is read as verl's are: ``config.get("key")``, ``config["key"]`` and ``config.key``."""
 
     def __getattr__(self, name: str) -> Any:
@@ -120,10 +120,10 @@ def read(returned: Any, part: str, shape: tuple[int, ...]) -> tuple[Tensor, torc
         except (TypeError, ValueError) as error:
             raise CallError(f"it returned a {type(value).__name__} that is no array of numbers: {error}") from error
     if not isinstance(value, Tensor):
-        raise CallError(f"it returned a {type(value).__name__}, allowed is a tensor of shape {shape}")
+        raise CallError(f"it returned a {type(value).__name__}; expected a tensor of shape {shape}")
     if tuple(value.shape) != shape or not value.is_floating_point():
         raise CallError(
-            f"it returned a {value.dtype} tensor of shape {tuple(value.shape)}, allowed is floating point of shape "
+            f"it returned a {value.dtype} tensor of shape {tuple(value.shape)}; expected floating point of shape "
             f"{shape}"
         )
     return value.detach().cpu().double(), value.dtype
@@ -164,7 +164,7 @@ def _token_arguments(
     scores = example.rewards.new_zeros(rows, width)
     scores[torch.arange(rows), example.lengths - 1] = example.rewards.sum(1)  # of a missing reward the sum is missing
     index = np.array([f"uid{i}" for i in example.groups.tolist()], dtype=object)
-    config = Settings(gamma=1.0, norm_adv_by_std_in_grpo=True, gdpo_reward_keys=names, gdpo_reward_weights=None)
+    config = CallSettings(gamma=1.0, norm_adv_by_std_in_grpo=True, gdpo_reward_keys=names, gdpo_reward_weights=None)
     config.update({key: value for key, value in options.items() if key not in named})
     prompts = torch.zeros(rows, PROMPT_LENGTH, dtype=torch.long)
     optional = {

@@ -19,22 +19,22 @@ RAGGED = ((3, 5, 2), (4, 2, 6))
 KINDS = ("binary", "graded", "gaussian")
 
 
-def plain(target: Target, seed: int) -> list[Example]:
+def plain_examples(target: Target, seed: int) -> list[Example]:
     """Complete batches in which every channel differs within every group, of equal and of ragged groups."""
     sizes = [*EQUAL, *(() if target.blocks else RAGGED)]
     counts = (1,) if target.one_channel else (3, 2, 4, 1, 3)
-    return [draw(target, each, counts[i % len(counts)], seed * 100 + i) for i, each in enumerate(sizes)]
+    return [draw_example(target, each, counts[i % len(counts)], seed * 100 + i) for i, each in enumerate(sizes)]
 
 
 def several_channels(target: Target, seed: int) -> list[Example]:
     """Return :func:`plain` batches of two channels or more."""
-    return [example for example in plain(target, seed) if example.rewards.shape[1] > 1]
+    return [example for example in plain_examples(target, seed) if example.rewards.shape[1] > 1]
 
 
 def equal_groups(target: Target, seed: int) -> list[Example]:
     """Batches of equal groups without binary channels, so that spreads are far from every eps."""
     return [
-        draw(target, sizes, 1 if target.one_channel else 3, seed * 100 + 40 + i, ("graded", "gaussian"))
+        draw_example(target, sizes, 1 if target.one_channel else 3, seed * 100 + 40 + i, ("graded", "gaussian"))
         for i, sizes in enumerate(EQUAL)
     ]
 
@@ -50,7 +50,9 @@ def copied_channels(target: Target, seed: int) -> list[Example]:
     return examples
 
 
-def draw(target: Target, sizes: Sequence[int], channels: int, seed: int, kinds: Sequence[str] = KINDS) -> Example:
+def draw_example(
+    target: Target, sizes: Sequence[int], channels: int, seed: int, kinds: Sequence[str] = KINDS
+) -> Example:
     """Draw one batch with groups of these sizes. Rows come in any order, unless the target wants blocks."""
     generator = _generator(seed)
     rewards = torch.cat([_group(size, channels, kinds, seed, generator) for size in sizes])

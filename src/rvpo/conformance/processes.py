@@ -32,7 +32,7 @@ SIZES = (4, 4, 4)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProcessOutcome:
     """What came of the processes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Outcome:
     remark: str = ""
 
 
-def compare_processes(target: Target, processes: int, timeout: float, *, local_rows: bool = False) -> Outcome:
+def compare_processes(target: Target, processes: int, timeout: float, *, local_rows: bool = False) -> ProcessOutcome:
     """Compare several processes with this one.
 
     Args:
@@ -64,7 +64,7 @@ def compare_processes(target: Target, processes: int, timeout: float, *, local_r
         raise NotHereError("another process cannot find it: check it by name, as module:function or file.py:function")
     local = local_rows or target.gathers
     channels = 1 if target.one_channel else 3
-    batches = [examples.draw(target, SIZES, channels, seed) for seed in (0, 1)]
+    batches = [examples.draw_example(target, SIZES, channels, seed) for seed in (0, 1)]
     try:
         single = [ask(target, example) for example in batches]
     except CallError as error:
@@ -79,17 +79,19 @@ def compare_processes(target: Target, processes: int, timeout: float, *, local_r
     for i, (example, expected) in enumerate(zip(batches, single, strict=True)):
         for rank, result in enumerate(results):
             if isinstance(result, str):
-                return Outcome(len(batches), Fault("raised", f"process {rank} of {processes} {result}"), example)
+                return ProcessOutcome(len(batches), Fault("raised", f"process {rank} of {processes} {result}"), example)
             rows = shares[rank] if local else torch.arange(len(expected))
             got = torch.tensor(result[i], dtype=torch.float64)
             if len(got) != len(rows) or not float((got - expected[rows]).abs().max()) <= TOLERANCE:
                 whole = torch.full_like(expected, torch.nan)
                 whole[rows[: len(got)]] = got[: len(rows)]
                 what = f"process {rank} of {processes}, with " + ("its own rows" if local else "all rows")
-                return Outcome(len(batches), Fault("wrong", f"{what}, against one process", whole, expected), example)
+                return ProcessOutcome(
+                    len(batches), Fault("wrong", f"{what}, against one process", whole, expected), example
+                )
             worst = max(worst, float((got - expected[rows]).abs().max()))
     close = "to the last bit" if worst == 0 else f"largest difference {worst:.1g}"
-    return Outcome(len(batches), remark=f"{processes} processes, {close}")
+    return ProcessOutcome(len(batches), remark=f"{processes} processes, {close}")
 
 
 def _run(folder: Path, processes: int, timeout: float) -> list[list[list[float]] | str]:
@@ -204,7 +206,7 @@ PROCESSES = Property(
     _nothing,
 )
 
-__all__ = ["PROCESSES", "Outcome", "compare_processes"]
+__all__ = ["PROCESSES", "ProcessOutcome", "compare_processes"]
 
 if __name__ == "__main__":
     _worker(Path(sys.argv[1]))

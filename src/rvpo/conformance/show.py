@@ -13,7 +13,7 @@ from rvpo.conformance.suite import FAIL, NOT_APPLICABLE, NOTE, Finding, Report
 from rvpo.conformance.target import TRAITS, Example
 
 
-def as_text(report: Report) -> str:
+def report_as_text(report: Report) -> str:
     """Return the table, then each failure with its smallest batch."""
     lines = [f"function: {report.target.name}"]
     lines += [f"declared {trait}: {TRAITS[trait]}" for trait in sorted(report.target.traits)]

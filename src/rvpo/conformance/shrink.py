@@ -14,7 +14,7 @@ BUDGET = 80
 """Largest number of times that the property is asked again."""
 
 
-def shrink(
+def shrink_example(
     example: Example, fault: Fault, find: Callable[[Example], Fault | None], *, blocks: bool, budget: int = BUDGET
 ) -> tuple[Example, Fault]:
     """Return the smallest failing batch that was found, and its fault.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rvpo.conformance.processes import PROCESSES, compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED, Fault, Property, unmet
 from rvpo.conformance.properties.numbers import OUTPUT
-from rvpo.conformance.shrink import shrink
+from rvpo.conformance.shrink import shrink_example
 from rvpo.conformance.target import CallError, Example, NotHereError, Target
 
 PASS, FAIL, NOT_APPLICABLE, NOTE = "PASS", "FAIL", "n.a.", "note"
@@ -67,7 +67,7 @@ class Report:
         return next(finding for finding in self.findings if finding.asked.name == name)
 
 
-def check(
+def run_checks(
     target: Target, *, seeds: int = 3, processes: int = 1, timeout: float = 120.0, local_rows: bool = False
 ) -> Report:
     """Ask a function for everything.
@@ -143,7 +143,7 @@ def _failed(target: Target, asked: Property, example: Example, fault: Fault, bat
         except NotHereError:
             return None
 
-    example, fault = shrink(example, fault, find, blocks=target.blocks)
+    example, fault = shrink_example(example, fault, find, blocks=target.blocks)
     return Finding(asked, FAIL, False, "", batches, example, fault)
 
 

@@ -1,19 +1,19 @@
 """From what the user wrote to a target.
 
-METHOD or METHOD:option=value    a method of ours, as everywhere: lift, rvpo:k=2
-trl:grpo, trl:gdpo               what TRL's own trainer computes
-verl:NAME                        an estimator of verl's registry
-package.module:NAME              anybody's: a function (rewards, groups), a function (z, p), or a class from rvpo.Method
-folder/file.py:NAME              likewise
+::
+
+    METHOD, METHOD:option=value      a method by name, as everywhere: lift, rvpo:k=2
+    trl:grpo, trl:gdpo               what TRL's own trainer computes
+    verl:NAME                        an estimator of verl's registry
+    package.module:NAME              a method of your own, a function (z, p) or a class derived from rvpo.Method, with
+                                     options as above; or an advantage function (rewards, groups)
+    folder/file.py:NAME              likewise
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import rvpo
 from rvpo.conformance.calling import by_completions, by_tokens
 from rvpo.conformance.target import CHANNELS, STYLES, TRAITS, Spec, Target
-from rvpo.core.checks import require
+from rvpo.core.checks import plain_value, require
 from rvpo.core.methods.base import Method
 from rvpo.core.methods.registry import build_method, is_known, known_methods, read_text
 from rvpo.core.methods.rvpo import RVPO
@@ -32,6 +32,9 @@ from rvpo.text.suggest import did_you_mean
 ENGINES = ("trl", "verl")
 RANGE = (-8.0, 8.0)
 """The declared range of every channel, for our methods that compare how far channels are met."""
+
+NUMBERS = ("eps", "ddof", "rtol", "missing")
+"""Options that all methods share, and that :func:`rvpo.advantages` takes by name."""
 
 THRESHOLD = 0.5
 """For ``lagrangian``, which needs thresholds: the same for every channel, so that their order means nothing."""
@@ -51,25 +54,31 @@ def resolve(spec: Spec) -> Target:
     head, _, rest = spec.name.partition(":")
     name = read_text(spec.name)[0]
     if head == "rvpo" and is_known(rest.partition("?")[0]):
-        raise ConfigError(f"the function to check is {spec.name!r}; expected a method as everywhere: {rest}")
+        own = rest.replace("?", ":", 1).replace("&", ",")
+        raise ConfigError(f"the function to check is {spec.name!r}; expected a method as everywhere. Write {own}")
     if is_known(name) or is_known(head):
-        return _of_method(spec, build_method(_with_threshold(spec.name)), spec.name)
+        return _of_method(spec)
     if head in ENGINES and rest:
         return _engine(spec, head, rest)
     if ":" not in name:
         raise ConfigError(
-            f"the function to check is {spec.name!r}{did_you_mean(spec.name, known_methods())}; expected a method "
-            "(such as lift or rvpo:k=2), trl:grpo, trl:gdpo, verl:ESTIMATOR (such as verl:gdpo), package.module:function or "
+            f"the function to check is {spec.name!r}{did_you_mean(name, known_methods())}; expected a method (such as "
+            "lift or rvpo:k=2), trl:grpo, trl:gdpo, verl:ESTIMATOR (such as verl:gdpo), package.module:function or "
             "path/to/file.py:function"
         )
     found = load_object(name, "function to check")
     if _is_method(found):
-        return _of_method(spec, build_method(spec.name), spec.name)
+        return _of_method(spec)
+    if name != spec.name:
+        raise ConfigError(
+            f"the function to check is {spec.name!r}, but {name} is not a method (z, p) -> A; expected {name} with "
+            "--option key=value"
+        )
     return replace(from_function(found, spec), spec=spec)
 
 
 def _is_method(found: Any) -> bool:
-    """Return whether an object is a method: a class or object of rvpo.Method, or a function (z, p) -> A."""
+    """Whether an object is a method: a class or object of rvpo.Method, or a function (z, p) -> A."""
     if isinstance(found, Method) or (isinstance(found, type) and issubclass(found, Method)):
         return True
     return not isinstance(found, type) and list(_signature(found) or ())[:2] == ["z", "p"]
@@ -82,7 +91,7 @@ def from_function(function: Callable[..., Any], spec: Spec) -> Target:
         ConfigError: it cannot be called in this style.
     """
     if not callable(function):
-        raise ConfigError(f"{spec.name} is a {type(function).__name__}, allowed is something that can be called")
+        raise ConfigError(f"{spec.name} is a {type(function).__name__}; expected something that can be called")
     parameters = _signature(function)
     style = _guess(spec, parameters) if spec.style == "auto" else spec.style
     _check_call(spec, style, parameters)
@@ -97,67 +106,68 @@ def from_function(function: Callable[..., Any], spec: Spec) -> Target:
     return Target(spec.name, answer, by_tokens=True, has_k=spec.k_name is not None, one_channel=one, traits=traits)
 
 
-def parse_value(text: str) -> Any:
-    """Read an option's value: JSON where it is JSON (also ``inf``), else text."""
-    if text in ("inf", "infinity"):
-        return math.inf
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def parse_options(entries: list[str], what: str) -> dict[str, Any]:
-    """Read ``key=value`` entries.
+    """Read ``key=value`` entries; values are those of a method's text, such as ``2``, ``true`` or ``{a:0.5}``.
 
     Raises:
-        ConfigError: an entry has no ``=``, or a key stands twice.
+        ConfigError: an entry has no ``=``, or a key is given twice.
     """
     options: dict[str, Any] = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals or not key.isidentifier() or key in options:
-            raise ConfigError(f"{what} is {entry!r}, allowed is key=value, such as k=2.0, each key once")
-        options[key] = parse_value(value)
+            raise ConfigError(f"{what} is {entry!r}; expected key=value, such as k=2.0, each key once")
+        options[key] = plain_value(value)
     return options
 
 
-def _with_threshold(spelling: str) -> str:
-    """Return a spelling with thresholds, which ``lagrangian`` needs and the check sets for each batch anew."""
-    return f"lagrangian:thresholds={{0:{THRESHOLD}}}" if spelling == "lagrangian" else spelling
+def _of_method(spec: Spec) -> Target:
+    """Return a method, ours or anybody's, called on its first batch with the options of the spec.
 
-
-def _of_method(spec: Spec, method: Method, spelling: str) -> Target:
-    """Return a method, ours or anybody's: called on its first batch, with the shared options of the spec."""
+    Raises:
+        ConfigError: an option that the method does not have, or a value that cannot work.
+    """
     if spec.style == "tokens" or spec.channels == "one":
         raise ConfigError(
             f"{spec.name} is called by completions, with many channels: drop --style tokens and --channels one, or "
             "name a function"
         )
-    shared = ("eps", "ddof", "rtol", "missing")
-    own = {name: value for name, value in spec.options.items() if name not in shared}
-    build_method(_with_threshold(spelling), own)  # fails here what can never work
-    has_k = isinstance(method, RVPO) and not method.remembers and not method.needs_progress and "k=" not in spelling
+    name, written = read_text(spec.name)
+    own = {key: value for key, value in spec.options.items() if key not in NUMBERS}
+    if twice := [key for key in own if key in written]:
+        raise ConfigError(f"{twice[0]} is in {spec.name!r} and in --option {twice[0]}={own[twice[0]]}; set one of them")
+    own = {**written, **own}
+    method = _built(name, own, 1)
+    fixed_k = isinstance(method, RVPO) and not method.remembers and not method.needs_progress
+    k_name = spec.k_name or ("k" if fixed_k else None)
+    if k_name is not None:
+        _built(name, {**own, k_name: 1.0}, 1)  # fails here and not at the first call
+    for trait in method.traits:
+        require(f"trait of {spec.name}", trait, tuple(TRAITS))
     traits = {*method.traits, *spec.traits} | ({"complete-only"} if spec.options.get("missing") == "error" else set())
 
     def advantages(rewards: Any, groups: Any, **given: Any) -> Any:
+        numbers = {key: given.pop(key) for key in NUMBERS if key in given}
         channels = rewards.shape[1]
-        spelled: Any = spelling
-        if spelling == "lagrangian":
-            spelled = {"name": spelling, "thresholds": {str(j): THRESHOLD for j in range(channels)}}
-        remembers = build_method(_with_threshold(spelling)).remembers
         return rvpo.advantages(
             rewards,
             groups,
-            spelled,
+            _built(name, given, channels),
             ranges=[RANGE] * channels,
             progress=0.5,
-            state={} if remembers else None,
-            **given,
+            state={},
+            **numbers,
         )
 
-    answer = by_completions(advantages, spec.options, "k" if has_k else None)
-    return Target(spec.name, answer, has_k=has_k, traits=frozenset(traits), spec=spec)
+    answer = by_completions(advantages, {**written, **spec.options}, k_name)
+    return Target(spec.name, answer, has_k=k_name is not None, traits=frozenset(traits), spec=spec)
+
+
+def _built(name: str, options: Mapping[str, Any], channels: int) -> Method:
+    """Build a method; ``lagrangian`` without thresholds gets the same for each of the channels."""
+    if name == "lagrangian" and "thresholds" not in options:
+        options = {**options, "thresholds": {str(j): THRESHOLD for j in range(channels)}}
+    return build_method(name, options)
 
 
 def _engine(spec: Spec, engine: str, name: str) -> Target:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rvpo.core.aggregate import normalised
 from rvpo.core.channels import Channels, Range, State
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
@@ -140,11 +141,11 @@ def compute(
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     applies = _check_rewards(rewards, applies, config)
-    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide).masked_fill(~applies, torch.nan)
     w = _weights(weights, r)
+    partition = Groups.of(rewards.shape[0], groups, num_generations, rewards.device)
     if channels is None:
         channels = Channels.columns([str(j) for j in range(r.shape[1])], device=r.device)
     elif channels.index.shape not in (r.shape, r.shape[1:]):
@@ -156,22 +157,19 @@ def compute(
     if adjust is not None:
         scores, w = adjust(scores, w)
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
-    outcome = config.method(Batch(r, w, scores, present, partition, channels, progress), state or {})
+    z, p = scores.z.masked_fill(~present, 0.0), normalised(w * present)
+    outcome = config.method(Batch(r, w, scores, present, z, p, partition, channels, progress), state or {})
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
     takes_part = outcome.takes_part
     eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part)
     whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens)
-
-    def out(x: Tensor) -> Tensor:
-        return x.to(rewards.dtype)
-
     return Advantages(
-        advantages=out(whitened),
-        aggregated=out(outcome.aggregated),
-        z=out(scores.z),
-        responsibilities=out(outcome.responsibilities),
+        advantages=whitened.to(rewards.dtype),
+        aggregated=outcome.aggregated.to(rewards.dtype),
+        z=scores.z.to(rewards.dtype),
+        responsibilities=outcome.responsibilities.to(rewards.dtype),
         live=scores.live,
         missing=scores.missing & applies,
         applies=applies,

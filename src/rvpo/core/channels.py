@@ -63,14 +63,16 @@ class Channels:
         ranges = check_ranges(ranges, len(names), names)
         return cls(tuple(names), torch.arange(len(names), device=device), ranges)
 
-    def attained(self, rewards: Tensor) -> Tensor:
+    def attained(self, rewards: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scale rewards (N, M) to [0, 1], NaN where missing: 0 at the channel's lowest, 1 at its highest.
 
-        A declared range clips what lies outside.
+        A declared range clips what lies outside. Cells of weight 0 need no scale: they are NaN.
 
         Raises:
             RewardError: a reward lies outside [0, 1] and its channel has no declared range.
         """
+        if weights is not None:
+            rewards = rewards.masked_fill(weights == 0, torch.nan)
         limits = [(0.0, 1.0) if limits is None else limits for limits in self.ranges]
         table = torch.tensor(limits, dtype=rewards.dtype, device=rewards.device)
         index = self.index.expand(rewards.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rvpo.core.checks import build, require, require_number
@@ -26,6 +26,8 @@ class AdvantageConfig:
         ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
         rtol: relative range at or below which a channel counts as constant in its group.
         missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses NaN.
+        whiten: how the aggregate is whitened: as the method's option says, else the method's own way.
+        dead_channels: what becomes of constant channels, likewise.
 
     Raises:
         ConfigError: an unknown method or option, or a value that cannot work.
@@ -36,24 +38,19 @@ class AdvantageConfig:
     ddof: int = 1
     rtol: float = 1e-6
     missing: str = "drop"
+    whiten: str = field(init=False, repr=False, compare=False)
+    dead_channels: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Build the method and refuse impossible values."""
-        object.__setattr__(self, "method", build_method(self.method))
+        method = build_method(self.method)
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "whiten", method.whiten or method.own_whiten)
+        object.__setattr__(self, "dead_channels", method.dead_channels or method.own_dead_channels)
         require("missing", self.missing, MISSING_REWARDS)
         require("ddof", self.ddof, (0, 1))
         require_number("eps", self.eps, math.inf)
         require_number("rtol", self.rtol, 1)
-
-    @property
-    def whiten(self) -> str:
-        """How the aggregate is whitened: as the method's option says, else the method's own way."""
-        return self.method.whiten or self.method.own_whiten
-
-    @property
-    def dead_channels(self) -> str:
-        """What becomes of constant channels: as the method's option says, else the method's own way."""
-        return self.method.dead_channels or self.method.own_dead_channels
 
     def __str__(self) -> str:
         """Return the method as text."""

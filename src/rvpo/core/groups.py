@@ -104,3 +104,21 @@ class Groups:
         if self.block is not None:
             return stat[:, None].expand(-1, self.block, *stat.shape[1:]).flatten(0, 1)
         return stat[self.index]
+
+
+def block_size(ids: Tensor) -> int | None:
+    """Return the size of groups that lie in blocks of one size, whose sums are plain views; None for others.
+
+    Args:
+        ids: (N,) integer group ids.
+    """
+    rows = len(ids)
+    changes = (ids[1:] != ids[:-1]).nonzero()[:, 0]
+    size = rows if not len(changes) else int(changes[0]) + 1
+    if not rows or rows % size:
+        return None
+    blocks = ids.view(-1, size)
+    first = blocks[:, 0]
+    if not bool((blocks == first[:, None]).all()) or len(set(first.tolist())) < len(first):
+        return None
+    return size

@@ -215,7 +215,7 @@ def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
     """
     source, layout = str(path), "a list of entries, or {prompts: [entries], shared: {name: [criteria]}}"
     try:
-        data = strict_yaml.load(path.read_text(encoding="utf-8-sig"))
+        data = strict_yaml.load_yaml(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # also where the text is not UTF-8
         raise source_error(source, f"no YAML ({error})", layout, "repair the file") from error
     if isinstance(data, list):

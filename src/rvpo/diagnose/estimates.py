@@ -146,6 +146,35 @@ def _drawn(groups: Array, resamples: int, seed: int) -> Iterator[Array]:
         yield (draws.astype(float) @ flat).reshape(-1, *groups.shape[1:])
 
 
+def estimated(
+    blocks: Array, pairs: Array, *, known: bool, dead: float, level: float, resamples: int, seed: int
+) -> tuple[dict[str, list[Estimate]], dict[str, Array] | None]:
+    """Return each statistic of each channel with its interval, and the draws (R, K) that gave these.
+
+    Args:
+        blocks: (B, K, slots) sums of groups.
+        pairs: (B, K, K + 1), see :func:`pulls`.
+        known: whether any completion has an advantage.
+        dead: share of its groups that a channel has to rank to count in the average of the pulls.
+        level: level of the intervals.
+        resamples: R, draws of the bootstrap over groups.
+        seed: random seed of the bootstrap.
+    """
+    total = blocks.sum(0)
+    draws = resampled(blocks, resamples, seed)
+    alive = total[:, SLOT["groups_live"]] >= dead * total[:, SLOT["groups_scored"]]
+    drawn_pulls = resampled_pulls(pairs, alive, resamples, seed)
+    few = np.any([total[:, SLOT[slot]] < least for slot, least in EVIDENCE.items()], axis=0)
+    if draws is not None:
+        draws["pull"] = np.full_like(draws["mean"], np.nan) if drawn_pulls is None else drawn_pulls
+        draws["reliability"][:, few] = np.nan
+    groups = int((blocks[..., SLOT["cells"]].sum(1) > 0).sum())
+    moved = pulls(pairs.sum(0), alive) if known else np.full(len(total), np.nan)
+    found = estimates(total, draws, groups, level, {"pull": moved})
+    found["reliability"] = [Estimate(None) if few[j] else e for j, e in enumerate(found["reliability"])]
+    return found, draws
+
+
 def estimates(
     sums: Array, draws: Mapping[str, Array] | None, groups: int, level: float, extra: Mapping[str, Array]
 ) -> dict[str, list[Estimate]]:

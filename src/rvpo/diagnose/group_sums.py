@@ -49,6 +49,7 @@ SLOT = {name: i for i, name in enumerate(SLOTS)}
 
 def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: float, single: bool) -> dict[str, Tensor]:
     """Return the sums of each group on each column, (P, M)."""
+    lowest = bottlenecks(result)
     rewards = result.rewards.nan_to_num(nan=0.0)
     scored = (result.applies & ~result.missing).double()
     live = (result.live & ~advantages.isnan()[:, None]).double()
@@ -81,7 +82,7 @@ def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: floa
         "company": groups.sum(company.double()),
         "signal": groups.sum(signal),
         "responsibility": groups.sum(result.responsibilities * signal),
-        "bottleneck": groups.sum(bottlenecks(result) * signal),
+        "bottleneck": groups.sum(lowest * signal),
         "within_ss": groups.sum(deviation.square()),
         "within_dof": (count - 1).clamp(min=0),
     }

@@ -18,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rvpo.core import AdvantageConfig, Advantages
+from rvpo.core import AdvantageConfig, Advantages, Method
 from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.core.methods.recorded import Recorded
-from rvpo.core.methods.registry import build_method, spell
+from rvpo.core.methods.registry import as_mapping, build_method
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
-from rvpo.diagnose.sums import aggregated, one_thread
+from rvpo.diagnose.sums import aggregated, estimated_progress, one_thread
 from rvpo.errors import ConfigError, RewardError
-from rvpo.logs.run import Batch, Run
+from rvpo.logs.run import LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
@@ -119,6 +119,8 @@ def replay(
     guesses = [_Followed(run, config) for config in candidates]
     _follow(run, [*([mine] if mine else []), *tried, *guesses], mine, progress)
     notes = list(run.notes)
+    if note := estimated_progress(run, first, [own, *methods]):
+        notes.append(note)
     told: str | None
     if mine is not None:
         told, difference = str(mine.config), mine.largest if first.advantages is not None else None
@@ -133,16 +135,25 @@ def replay(
 
 
 def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:
-    """Return how the run aggregated: as recorded, with a method of one's own as the caller names it, or as assumed."""
+    """Return how the run aggregated: as recorded, or as assumed where the logs do not say.
+
+    If the recorded method is not available, it is the one that the caller assumes, or one of ``methods`` with the
+    recorded name and options.
+    """
     if run.config is None:
         return assumed
-    if not isinstance(run.config.method, Recorded):
+    recorded = run.config.method
+    if not isinstance(recorded, Recorded):
         return run.config
-    recorded = spell(run.config.method)
-    for config in (*([assumed] if assumed else []), *methods):
-        if assumed is config or spell(config.method) == recorded:
-            return dataclasses.replace(run.config, method=config.method)
-    return run.config
+    named = assumed or next((config for config in methods if _is(config.method, recorded)), None)
+    return run.config if named is None else dataclasses.replace(run.config, method=named.method)
+
+
+def _is(method: Method, recorded: Recorded) -> bool:
+    """Whether a method has the name and the options of a record, in which defaults may be left out."""
+    defaults = {name: value for name, value in method.defaults().items() if name not in ("whiten", "dead_channels")}
+    plain = [as_mapping(Recorded(spelled_name=m.name, given={**defaults, **m.options()})) for m in (method, recorded)]
+    return plain[0] == plain[1]
 
 
 def _follow(
@@ -204,13 +215,13 @@ class _Followed:
         self._influence: NDArray[np.float64] = np.zeros((k, 3))
         self._responsibility: NDArray[np.float64] = np.zeros((k, 2))
         if isinstance(config.method, Recorded):
-            self.problem = f"it is not available here; if it is your own, name it with --method {config.method.name}"
+            self.problem = f"it {config.method.unavailable}"
         elif config.whiten == "token" and not as_recorded:
             self.problem = "it whitens by tokens, which are not known for another method's record"
         elif config.method.remembers and not run.every_batch:
             self.problem = "it remembers the run, and not every batch since the first step is logged"
 
-    def result(self, batch: Batch) -> Advantages | None:
+    def result(self, batch: LoggedBatch) -> Advantages | None:
         """Aggregate a batch; None once there is a problem."""
         if self.problem:
             return None
@@ -225,7 +236,7 @@ class _Followed:
         self._state = result.state
         return result
 
-    def add(self, batch: Batch, result: Advantages | None, used: Tensor | None) -> None:
+    def add(self, batch: LoggedBatch, result: Advantages | None, used: Tensor | None) -> None:
         """Count what the rule did to a batch."""
         self.rows += len(batch.groups)
         if result is None:

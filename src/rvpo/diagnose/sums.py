@@ -7,7 +7,7 @@ resamples clusters of groups instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import State
-from rvpo.core.groups import Groups
+from rvpo.core.groups import Groups, block_size
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums, pair_sums
-from rvpo.logs.run import Batch, Run
+from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import shrinking
 
 BLOCKS = 2048
@@ -45,6 +45,7 @@ class Sums:
         completions: number of rows.
         known: of these, how many have an advantage.
         groups: number of groups.
+        monitored: (K,) bool, whether the weight of the channel is 0 on every completion.
     """
 
     def __init__(self, run: Run, k: float, assumed: AdvantageConfig | None) -> None:
@@ -63,22 +64,29 @@ class Sums:
         self.products = np.zeros((channels, channels, 3))
         self.pairs = np.zeros((min(BLOCKS, max(64, PAIR_CELLS // channels**2)), channels, channels + 1))
         self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
+        self.monitored = np.ones(channels, dtype=bool)
         self.completions = self.groups = 0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: LoggedBatch) -> None:
         """Count a batch."""
         advantages = batch.advantages
         if advantages is None:
             assert self._assumed is not None  # the caller's business
             result = aggregated(batch, self._assumed, self._run, self._state)
             advantages, self._state = result.advantages, result.state
-        groups = Groups.from_ids(batch.groups, len(batch.groups)).index
-        for rows in _chunks(groups, batch.rewards.shape[1]):
-            self._count(batch.rows(rows), groups[rows], advantages[rows])
+        if batch.weights is None:
+            self.monitored[:] = False
+        else:
+            self.monitored[batch.channel.expand(batch.weights.shape)[batch.weights > 0].numpy()] = False
+        groups = _groups(batch)
+        if batch.rewards.numel() <= CHUNK_CELLS:
+            self._count(batch, groups, advantages)
+            return
+        for rows in _chunks(groups.index, batch.rewards.shape[1]):
+            part = batch.rows(rows)
+            self._count(part, _groups(part), advantages[rows])
 
-    def _count(self, batch: Batch, ids: Tensor, advantages: Tensor) -> None:
-        size = block_size(ids)
-        groups = Groups.from_blocks(len(ids), size, ids.device) if size else Groups.from_ids(ids, len(ids))
+    def _count(self, batch: LoggedBatch, groups: Groups, advantages: Tensor) -> None:
         channel = batch.channel.expand(batch.rewards.shape)
         result = aggregated(batch, self._soft_min, self._run)
         steps = self._run.steps
@@ -93,7 +101,7 @@ class Sums:
             cells |= again_sums(result.rewards, batch.texts.completions, groups)
         blocks = self._keep(cells, groups, channel, batch.step)
         self._correlate(result, channel, groups, advantages, blocks[groups.index])
-        self.completions += len(ids)
+        self.completions += len(advantages)
         self.known += int((~advantages.isnan()).sum())
         self.groups += groups.count
 
@@ -150,10 +158,10 @@ def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor
     return total / number.clamp(min=1), (number > 0).double()
 
 
-def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
+def aggregated(batch: LoggedBatch, config: AdvantageConfig, run: Run, state: State | None = None) -> Advantages:
     """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
-    ranges = tuple(run.ranges.get(name) for name in run.channels)
-    size = block_size(batch.groups)
+    ranges = tuple([run.ranges.get(name) for name in run.channels])
+    size, progress = block_size(batch.groups), progress_of(batch, run)
     return compute(
         batch.rewards,
         config,
@@ -162,14 +170,21 @@ def aggregated(batch: Batch, config: AdvantageConfig, run: Run, state: State | N
         weights=batch.weights,
         applies=batch.applies,
         channels=Channels(run.channels, batch.channel, ranges),
-        progress=progress_of(batch, run),
+        progress=progress,
         tokens=batch.tokens,
         adjust=shrinking(batch.reliability) if batch.reliability is not None and config.method.uses_z else None,
         state=state,
     )
 
 
-def progress_of(batch: Batch, run: Run) -> float:
+def _groups(batch: LoggedBatch) -> Groups:
+    """Return which rows answer one prompt; groups in blocks of one size have sums that are plain views."""
+    ids = batch.groups
+    size = block_size(ids)
+    return Groups.from_blocks(len(ids), size, ids.device) if size else Groups.from_ids(ids, len(ids))
+
+
+def progress_of(batch: LoggedBatch, run: Run) -> float:
     """Return the share of the training that was done at a batch: as recorded, else by its place among the steps."""
     if batch.progress is not None:
         return batch.progress
@@ -177,15 +192,21 @@ def progress_of(batch: Batch, run: Run) -> float:
     return min(max((batch.step - first) / max(last - first, 1), 0.0), 1.0)
 
 
-def block_size(groups: Tensor) -> int | None:
-    """Return the size of groups that lie in blocks of one size, whose sums are plain views; None for others."""
-    changes = (groups[1:] != groups[:-1]).nonzero()[:, 0]
-    size = len(groups) if not len(changes) else int(changes[0]) + 1
-    if len(groups) % size or len(groups) == size:
-        return None
-    blocks = groups.view(-1, size)
-    first = blocks[:, 0]
-    return size if bool((blocks == first[:, None]).all()) and len(set(first.tolist())) == len(first) else None
+def estimated_progress(run: Run, first: LoggedBatch | None, configs: Sequence[AdvantageConfig | None]) -> str:
+    """Return a note if a method follows the progress of the training and the logs do not have it, else nothing.
+
+    Args:
+        run: logs of a run.
+        first: its first batch; None if it has no progress.
+        configs: methods that are applied to it.
+    """
+    following = [str(config) for config in configs if config is not None and config.method.needs_progress]
+    if not following or (first is not None and first.progress is not None):
+        return ""
+    return (
+        f"the logs do not say how much of the training was done at each step, so {', '.join(dict.fromkeys(following))} "
+        f"takes it from the steps: 0 at step {run.steps[0]}, 1 at step {run.steps[-1]}"
+    )
 
 
 @contextmanager
@@ -202,9 +223,6 @@ def one_thread() -> Iterator[None]:
 def _chunks(groups: Tensor, columns: int) -> Iterator[Tensor]:
     """Yield the rows of whole groups, about ``CHUNK_CELLS`` cells at a time."""
     limit = max(1, CHUNK_CELLS // columns)
-    if len(groups) <= limit:
-        yield torch.arange(len(groups))
-        return
     order = torch.argsort(groups, stable=True)
     sizes = torch.bincount(groups)
     ends = sizes.cumsum(0)

@@ -47,6 +47,58 @@ class Rules:
 RULES = Rules()
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict on a channel.
+
+    Attributes:
+        verdict: one of :data:`rvpo.diagnose.diagnosis.VERDICTS`.
+        rule: sentence that gave the verdict, with its numbers.
+        confidence: share of bootstrap resamples with the same verdict; None if it is unclear, which no resample can be.
+    """
+
+    verdict: str
+    rule: str
+    confidence: float | None
+
+
+def judged(
+    names: Sequence[str],
+    found: Mapping[str, Sequence[Estimate]],
+    draws: Mapping[str, Array] | None,
+    *,
+    reached: Sequence[tuple[float, float, Range | None]],
+    monitored: Sequence[bool],
+    spreads: Array,
+    correlations: Sequence[Sequence[float | None]],
+    sums_raw: bool,
+) -> list[Judged]:
+    """Return the verdict on each of K channels.
+
+    Args:
+        names: K names.
+        found: K estimates of each statistic.
+        draws: (R, K) resamples of each statistic; None if there are too few groups.
+        reached: lowest and highest reward that was seen, and the declared range.
+        monitored: whether the weight of the channel is 0.
+        spreads: (K,) standard deviations of rewards within groups.
+        correlations: (K, K) between channels, within groups.
+        sums_raw: whether raw rewards may have been summed.
+    """
+    best = np.array([at_its_best(top, low, limits) for low, top, limits in reached])
+    drawn = None if draws is None else each(draws, best)
+    told = []
+    for j in range(len(names)):
+        of = {statistic: column[j] for statistic, column in found.items()}
+        verdict = tell(of, bool(best[j]))
+        rule = sentence(verdict, of, monitored[j])
+        if verdict == "neglected" and (cause := advice(j, names, rule, spreads, correlations, sums_raw)):
+            rule = f"{rule}; {cause}"
+        share = None if drawn is None or verdict == "unclear" else float((drawn[:, j] == verdict).mean())
+        told.append(Judged(verdict, rule, share))
+    return told
+
+
 def at_its_best(top: float, low: float, limits: Range | None) -> bool:
     """Tell whether the highest reward seen is the highest that there can be.
 

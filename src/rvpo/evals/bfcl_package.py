@@ -67,7 +67,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CheckerVerdict:
     """What the checker says about a reply: right or not, and the checker's own words why not."""
 
     right: bool
@@ -150,7 +150,7 @@ class Package:
         style = self._enums.ModelStyle.OPENAI_COMPLETIONS
         return tuple(self._handlers.convert_to_tool(entry.described, self._types.GORILLA_TO_OPENAPI, style))
 
-    def check(self, entry: Entry, calls: list[Call] | None, *, dots: bool) -> Verdict:
+    def check(self, entry: Entry, calls: list[Call] | None, *, dots: bool) -> CheckerVerdict:
         """Say whether the calls of a reply are right, as the official runner does.
 
         A reply on which the checker itself fails, where the official runner would stop, is wrong; so is code for Java
@@ -164,23 +164,25 @@ class Package:
         if entry.answers is None:
             called = calls is not None and not self._utils.is_empty_output(calls)
             if called == ("irrelevance" not in entry.category):
-                return Verdict(True)
-            return Verdict(False, "irrelevance_error:decoder_success" if called else "relevance_error:decoder_failed")
+                return CheckerVerdict(True)
+            return CheckerVerdict(
+                False, "irrelevance_error:decoder_success" if called else "relevance_error:decoder_failed"
+            )
         if calls is None:
-            return Verdict(False, "ast_decoder:decoder_failed")
+            return CheckerVerdict(False, "ast_decoder:decoder_failed")
         if not self._utils.is_function_calling_format_output(calls):
-            return Verdict(False, "ast_decoder:decoder_wrong_output_format")
+            return CheckerVerdict(False, "ast_decoder:decoder_wrong_output_format")
         language = self._language(entry.category)
         if language is not self._enums.Language.PYTHON and not _cheap(calls):
-            return Verdict(False, "rvpo:code_beyond_limits")
+            return CheckerVerdict(False, "rvpo:code_beyond_limits")
         model = "dots" if dots else "underscores"
         try:
             result = self._ast.ast_checker(entry.functions, calls, entry.answers, language, entry.category, model)
         except Exception as error:  # any: the checker expects values of the right shape, and a policy wrote them
-            return Verdict(False, "rvpo:checker_failed", f"{type(error).__name__}: {error}")
+            return CheckerVerdict(False, "rvpo:checker_failed", f"{type(error).__name__}: {error}")
         if result["valid"]:
-            return Verdict(True)
-        return Verdict(False, str(result["error_type"]), str(result["error"]))
+            return CheckerVerdict(True)
+        return CheckerVerdict(False, str(result["error_type"]), str(result["error"]))
 
     def _language(self, category: str) -> Any:
         if self._utils.is_java(category):

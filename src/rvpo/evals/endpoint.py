@@ -13,7 +13,7 @@ from rvpo.evals.policy import Replied, seed_of, wait_for
 from rvpo.files import digest
 from rvpo.judges import limits
 from rvpo.judges.options import check_url
-from rvpo.judges.transport import CallError, Chat
+from rvpo.judges.transport import Chat, TransportError
 
 _RETRIES = 5  # further attempts after a lost connection, 429 or 5xx
 
@@ -80,7 +80,7 @@ class EndpointPolicy:
                 roots = await (await anext(owner)).roots()
         except JudgeError as error:  # about the key
             raise ModelError(str(error)) from None
-        except CallError as failure:
+        except TransportError as failure:
             if failure.reason in ("connection", "timeout") or failure.status in (401, 403):
                 step = "start the server, correct the URL, or export the key"
                 raise ModelError(f"no model at {self._url}: {failure.detail}; {step}") from None
@@ -96,7 +96,7 @@ class EndpointPolicy:
             try:
                 answer = await chat.complete(body)
                 break
-            except CallError as error:
+            except TransportError as error:
                 failure = error
             if not failure.again or attempt == _RETRIES:
                 return Reply.missing(failure.reason, failure.detail)

@@ -280,7 +280,7 @@ def _json(value: Any) -> str:
     return sound(json.dumps(value, ensure_ascii=False))
 
 
-def table(results: dict[str, Any]) -> str:
+def table_of_results(results: dict[str, Any]) -> str:
     """Return the metrics as a table for the terminal, with what a reader must know beside it."""
     metrics: dict[str, dict[str, Any]] = results["metrics"]
     width = max(map(len, metrics))

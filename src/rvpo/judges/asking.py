@@ -21,7 +21,7 @@ from typing import Any
 
 from rvpo.files import sound
 from rvpo.judges.parsing import MalformedError, read_met, read_object, read_probability, read_score
-from rvpo.judges.transport import Answer
+from rvpo.judges.transport import ServerReply
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt, Verdict
@@ -82,7 +82,7 @@ class Inquiry:
         schema = {"name": "verdict", "strict": True, "schema": self._schema()}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
-    def read(self, answer: Answer) -> list[Verdict]:
+    def read(self, answer: ServerReply) -> list[Verdict]:
         """Return the verdict on each criterion; MalformedError where the answer does not hold all of them."""
         if self.by_logprobs:
             if answer.first_token is None:

@@ -236,7 +236,7 @@ def short_form(spec: str) -> Any:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"judge {spec!r}: allowed are rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
     try:
-        values = strict_yaml.load(path.read_text("utf-8"))
+        values = strict_yaml.load_yaml(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"judge {spec!r} cannot be read ({error}); allowed is a YAML file with `kind: …`: check the path"

@@ -26,7 +26,7 @@ from rvpo.judges.cache import VerdictStore
 from rvpo.judges.mixed import refuse_routed
 from rvpo.judges.options import AUTO, CHOICES, check_options
 from rvpo.judges.parsing import MalformedError
-from rvpo.judges.transport import Answer, CallError, Chat, about_response_format
+from rvpo.judges.transport import Chat, ServerReply, TransportError, about_response_format
 from rvpo.judges.usage import Usage
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
@@ -213,7 +213,7 @@ class EndpointJudge:
             chat = await anext(owner)
             try:
                 names = await chat.models()
-            except CallError as failure:
+            except TransportError as failure:
                 if failure.status in (401, 403):
                     raise JudgeError(
                         f"{chat.url}: {failure.detail}: export the right one as {self._api_key_env}"
@@ -314,10 +314,10 @@ class EndpointJudge:
         for attempt in range(self._retries + 1):
             try:
                 return await self._call(lane, inquiry, keys, temperature)
-            except CallError as error:
+            except TransportError as error:
                 failure = error
             except MalformedError as error:  # the same again unless asked warmer; logprobs stay the same even then
-                failure = CallError("malformed", str(error), again=not inquiry.by_logprobs)
+                failure = TransportError("malformed", str(error), again=not inquiry.by_logprobs)
                 temperature = None if temperature is None else max(temperature, _WARMER)
             wait = limits.backoff(attempt)
             if failure.wait is not None or failure.reason == "rate_limit":
@@ -343,7 +343,7 @@ class EndpointJudge:
                 try:
                     answer = await self._paid(lane.chat, self._body(inquiry, self._forms[form], temperature))
                     break
-                except CallError as failure:
+                except TransportError as failure:
                     last = form == len(self._forms) - 1
                     if last or inquiry.by_logprobs or not about_response_format(failure):
                         raise
@@ -357,24 +357,24 @@ class EndpointJudge:
         verdicts: dict[bytes, Verdict] = {}
         try:
             if answer.refused:
-                raise CallError("refused", "the model, or a filter before it, declined to answer")
+                raise TransportError("refused", "the model, or a filter before it, declined to answer")
             verdicts = dict(zip(keys, inquiry.read(answer), strict=True))
         finally:
             self._store.end_call(verdicts, answer.prompt_tokens, answer.completion_tokens)
         return verdicts
 
-    async def _paid(self, chat: Chat, body: dict[str, Any]) -> Answer:
+    async def _paid(self, chat: Chat, body: dict[str, Any]) -> ServerReply:
         """Make one call within the budget; it is counted before it is made, so that a kill forgets none."""
         if not self._store.begin_call(*self._budget):
             spent = self._store.spent()
             tokens = spent.prompt_tokens + spent.completion_tokens
-            raise CallError(
+            raise TransportError(
                 "budget", f"{spent.calls} calls and {tokens} tokens are spent: raise max_calls or max_tokens"
             )
         self._usage.add(calls=1)
         try:
             return await chat.complete(body)
-        except CallError as failure:
+        except TransportError as failure:
             if failure.free:
                 self._store.undo_call()
                 self._usage.add(calls=-1)

@@ -27,7 +27,7 @@ from rvpo.errors import ConfigError
 from rvpo.files import sound
 from rvpo.judges.asking import MAX_DETAIL_CHARS, Inquiry, harmless
 from rvpo.judges.parsing import MAX_ANSWER_CHARS, MalformedError, read_met, without_reasoning
-from rvpo.judges.transport import Answer
+from rvpo.judges.transport import ServerReply
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt, Verdict
@@ -70,7 +70,7 @@ def template() -> str:
 class Grading(Inquiry):
     """One call about one rubric item."""
 
-    def read(self, answer: Answer) -> list[Verdict]:
+    def read(self, answer: ServerReply) -> list[Verdict]:
         """Return the verdict; MalformedError unless the answer as a whole is a JSON object with a true or false."""
         text = answer.text or ""
         if len(text) > MAX_ANSWER_CHARS:

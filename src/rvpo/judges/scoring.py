@@ -109,7 +109,9 @@ def score(
     return rows
 
 
-def summary(rows: Sequence[Row], questions: Sequence[tuple[Question, Rubric]]) -> dict[str, dict[str, float | None]]:
+def verdict_summary(
+    rows: Sequence[Row], questions: Sequence[tuple[Question, Rubric]]
+) -> dict[str, dict[str, float | None]]:
     """Return, for the explicit score, all criteria and each label: mean reward, number, and share that is missing."""
     pools: dict[str, list[Row]] = {"all criteria": list(rows)}
     by_row: dict[int, list[float | None]] = {}

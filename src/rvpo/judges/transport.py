@@ -22,7 +22,7 @@ _NO_FORMAT = ("response_format", "json_schema", "json_object", "structured", "gu
 
 
 @dataclass(eq=False)
-class CallError(Exception):
+class TransportError(Exception):
     """A request without an answer.
 
     Attributes:
@@ -43,7 +43,7 @@ class CallError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerReply:
     """What the model said.
 
     Attributes:
@@ -110,7 +110,7 @@ class Chat:
         finally:
             await chat._client.close()
 
-    async def complete(self, body: Mapping[str, Any]) -> Answer:
+    async def complete(self, body: Mapping[str, Any]) -> ServerReply:
         """Ask once, with the fields of a chat completion request.
 
         Raises:
@@ -126,7 +126,7 @@ class Chat:
             return _read(text)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             detail = f"a response that is no chat completion ({type(error).__name__})"
-            raise CallError("malformed", detail, again=True) from None
+            raise TransportError("malformed", detail, again=True) from None
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server offers; CallError where it does not say."""
@@ -141,37 +141,39 @@ class Chat:
         except (openai.APIError, TimeoutError) as error:
             raise self._failure(error) from None
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            raise CallError("malformed", "a response that is no list of models", again=True) from None
+            raise TransportError("malformed", "a response that is no list of models", again=True) from None
 
-    def _failure(self, error: openai.APIError | TimeoutError) -> CallError:
+    def _failure(self, error: openai.APIError | TimeoutError) -> TransportError:
         if isinstance(error, openai.APIStatusError):
             return self._status_failure(error)
         causes = _causes(error)
         if any(isinstance(cause, TimeoutError) for cause in causes):
-            return CallError("timeout", f"no answer within {self._timeout:g} s", again=True)
+            return TransportError("timeout", f"no answer within {self._timeout:g} s", again=True)
         # The client calls every lost connection a timeout, too, so the causes are asked.
         free = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)  # never connected
-        return CallError("connection", f"connection failed ({type(causes[-1]).__name__})", again=True, free=free)
+        return TransportError("connection", f"connection failed ({type(causes[-1]).__name__})", again=True, free=free)
 
-    def _status_failure(self, error: openai.APIStatusError) -> CallError:
+    def _status_failure(self, error: openai.APIStatusError) -> TransportError:
         status = error.status_code
         message = self._scrubbed(f"HTTP {status}: {error.response.text}")[:_MAX_DETAIL_CHARS]
         wait = retry_after(error.response.headers)
         if status in (401, 403):  # some servers repeat the key that they do not like, so nothing they say is repeated
-            return CallError("rejected", f"HTTP {status}: the server does not accept the key", free=True, status=status)
+            return TransportError(
+                "rejected", f"HTTP {status}: the server does not accept the key", free=True, status=status
+            )
         if status == 429 and "insufficient_quota" not in message:
-            return CallError("rate_limit", message, again=True, wait=wait, free=True, status=status)
+            return TransportError("rate_limit", message, again=True, wait=wait, free=True, status=status)
         if status in (408, 409) or status >= 500:
             reason = "timeout" if status == 408 else "server"
-            return CallError(reason, message, again=True, wait=wait, free=True, status=status)
+            return TransportError(reason, message, again=True, wait=wait, free=True, status=status)
         too_long = status in (400, 413, 422) and any(word in message.lower() for word in _TOO_LONG)
-        return CallError("too_long" if too_long else "rejected", message, free=True, status=status)
+        return TransportError("too_long" if too_long else "rejected", message, free=True, status=status)
 
     def _scrubbed(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
 
-def about_response_format(failure: CallError) -> bool:
+def about_response_format(failure: TransportError) -> bool:
     """Whether a request was rejected for the form of answer that it asks for."""
     return failure.status in (400, 404, 422) and any(word in failure.detail.lower() for word in _NO_FORMAT)
 
@@ -184,7 +186,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _read(text: str) -> Answer:
+def _read(text: str) -> ServerReply:
     response = json.loads(text)
     choice = response["choices"][0]
     message = choice["message"]
@@ -194,7 +196,7 @@ def _read(text: str) -> Answer:
     usage = response.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     positions = (choice.get("logprobs") or {}).get("content")
-    return Answer(
+    return ServerReply(
         text=content,
         refused=bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter",
         first_token=_first_token(positions[0]) if positions else None,

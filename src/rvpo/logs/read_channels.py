@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+import rvpo
 from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
-from rvpo.errors import DataError
+from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
 from rvpo.logs.read_trl import floats
-from rvpo.logs.run import COMPLETIONS, Batch, Run, Texts
+from rvpo.logs.run import COMPLETIONS, LoggedBatch, Run, Texts
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
 
 NEEDED = (
@@ -44,7 +45,7 @@ DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "rea
 
 @dataclass(frozen=True)
 class About:
-    """What a file says of itself."""
+    """What a file says about itself; see :mod:`rvpo.logs.schema`."""
 
     config: AdvantageConfig
     progress: float | None
@@ -54,7 +55,7 @@ class About:
     written: float
 
 
-def files(folder: Path) -> list[Path]:
+def record_files(folder: Path) -> list[Path]:
     """Return the records of training steps in a folder, in order; none where it holds none."""
     if not folder.is_dir():
         return []
@@ -63,23 +64,24 @@ def files(folder: Path) -> list[Path]:
 
 
 def is_record(path: Path) -> bool:
-    """Tell whether a file is one of ours."""
+    """Whether a file is one of ours."""
     if path.suffix != ".parquet" or path.stem.startswith(EVALUATION):
         return False
     try:
         return METADATA in (pq.read_schema(path).metadata or {})
     except (pa.ArrowException, OSError):
-        return False  # whoever reads it tells what is wrong with it
+        return False  # whoever reads it says what is wrong with it
 
 
-def open_files(path: Path, paths: Sequence[Path]) -> Run:
+def open_record(path: Path, paths: Sequence[Path]) -> Run:
     """Open the records of a run.
 
     Raises:
         DataError: a file is damaged, or newer than this version of rvpo.
     """
     notes: list[str] = []
-    abouts = [_about(file) for file in paths]
+    configs: dict[str, AdvantageConfig] = {}
+    abouts = [_about(file, configs) for file in paths]
     for i, (before, now) in enumerate(pairwise(abouts), 1):
         if now.written < before.written:
             notes.append(f"{len(paths) - i} files from {paths[i].name} on are older than {paths[i - 1].name}: left out")
@@ -93,7 +95,7 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
     if not names:
-        raise DataError(f"{path} holds no completion, allowed is at least one: see whether the run has begun")
+        raise DataError(f"{path} holds no completion; expected at least one: see whether the run has begun")
     every = abouts[0].follows is None and steps[0] == 1
     every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
     if abouts[-1].config.method.remembers and not every:
@@ -103,7 +105,7 @@ def open_files(path: Path, paths: Sequence[Path]) -> Run:
         "channels",
         tuple(names),
         tuple(steps),
-        partial(_read, list(paths), names),
+        partial(_read, list(zip(paths, abouts, strict=True)), names),
         config=abouts[-1].config,
         ranges={name: limits for about in abouts for name, limits in about.ranges.items()},
         every_batch=every,
@@ -121,10 +123,9 @@ def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> di
     return found
 
 
-def _read(paths: Sequence[Path], names: dict[str, int], texts: bool) -> Iterator[Batch]:
-    for path in paths:
-        about = _about(path)
-        present = pq.read_schema(path).names
+def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[LoggedBatch]:
+    for path, about in files:
+        present = _schema(path).names
         further = ("reliability", *(("criterion", "uid") if texts else ()))
         table = _table(path, [*NEEDED, *(name for name in further if name in present)])
         number = table["batch"].to_numpy()
@@ -134,7 +135,7 @@ def _read(paths: Sequence[Path], names: dict[str, int], texts: bool) -> Iterator
             yield _with_texts(read, path, part) if texts else read
 
 
-def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
+def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
     """Put the cells of a batch back into a matrix; the cells of a completion keep their order."""
     completion = _ints(table, "completion")
     rows, row = np.unique(completion, return_inverse=True)
@@ -160,7 +161,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
     reliability = matrix("reliability", 1.0) if "reliability" in table.column_names else None
     first = order[np.cumsum(counts) - counts]  # a cell of each completion
     tokens = torch.from_numpy(_ints(table, "tokens")[first]) if about.by_token else None
-    return Batch(
+    return LoggedBatch(
         step=int(table["step"][0].as_py()),
         rewards=matrix("reward", torch.nan),
         groups=torch.from_numpy(_ints(table, "group")[first]),
@@ -176,26 +177,29 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> Batch:
     )
 
 
-def _with_texts(batch: Batch, path: Path, table: pa.Table) -> Batch:
+def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
     """Add texts, from TRL's completions or verl's dump of the same step; without them where there are none."""
     if "uid" in table.column_names:
         _, first = np.unique(_ints(table, "completion"), return_index=True)
         uids = [table["uid"][i].as_py() for i in first.tolist()]
         return _of_dump(batch, path.parent.parent / f"{batch.step}.jsonl", uids)
+    logged = path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet"
+    if not logged.exists():
+        return batch
     # TRL keeps the last generation of a step alone, and at an evaluation that of the evaluation: rewards must agree.
     plain = table.filter(pc.is_null(table["criterion"]))
     own = {
         name: plain.filter(pc.equal(plain["channel"], name))["reward"] for name in plain["channel"].unique().to_pylist()
     }
     texts = completions.texts_of(
-        path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet",
+        logged,
         {"advantage": batch.advantages, **{name: floats(column, name) for name, column in own.items()}},
     )
     return batch if texts is None else replace(batch, texts=texts)
 
 
-def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
-
+def _of_dump(batch: LoggedBatch, path: Path, uids: Sequence[str]) -> LoggedBatch:
+    """Add texts from verl's dump of a step; without them if it does not have all of the batch."""
     try:
         # Not splitlines: a completion may hold any of Unicode's ends of a line.
         lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
@@ -208,31 +212,59 @@ def _of_dump(batch: Batch, path: Path, uids: Sequence[str]) -> Batch:
     return replace(batch, texts=Texts(prompts, told))
 
 
-def _about(path: Path) -> About:
+def _schema(path: Path) -> pa.Schema:
     try:
-        told: dict[str, Any] = json.loads(pq.read_schema(path).metadata[METADATA])
-        version = int(told["version"])
-        if version <= VERSION:
-            config = _config(told["config"], version, bool(told["by_token"]))
-            ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
-            return About(
-                config,
-                told.get("progress"),
-                ranges,
-                bool(told["by_token"]),
-                told.get("follows"),
-                float(told.get("written", 0)),
-            )
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"{path} is damaged ({error}), allowed is a record that rvpo wrote: remove the file") from error
-    raise DataError(
-        f"{path} is a record of version {version}, allowed is up to {VERSION}: read it with the version of rvpo that "
-        "wrote it, or a newer one"
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is damaged ({error}); expected a record that rvpo wrote whole. Remove the file, or run the step again"
     )
 
 
+def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
+    """Read what a file says about itself; ``configs`` holds those that were built already, by their text.
+
+    Raises:
+        DataError: the metadata cannot be parsed, or it is newer than this version, or has values unknown to it.
+    """
+    try:
+        told: dict[str, Any] = json.loads((_schema(path).metadata or {})[METADATA])
+        version = int(told["version"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if version > VERSION:
+        raise DataError(
+            f"{path} is a record of version {version}; expected version {VERSION} or lower. Read it with the version "
+            "of rvpo that wrote it, or a newer one"
+        )
+    try:
+        by_token = bool(told["by_token"])
+        key = json.dumps([version, told["config"], by_token])
+        if key not in configs:
+            configs[key] = _config(told["config"], version, by_token)
+        ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
+        return About(
+            configs[key], told.get("progress"), ranges, by_token, told.get("follows"), float(told.get("written", 0))
+        )
+    except ConfigError as error:
+        raise DataError(
+            f"{path} is a record of version {version} with a value that rvpo {rvpo.__version__} does not understand: "
+            f"{error}. The file is whole: read it with the version of rvpo that wrote it, or a newer one"
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
 def _config(told: Mapping[str, Any], version: int, by_token: bool) -> AdvantageConfig:
-    """Return the config of a record."""
+    """Return the config of a record; its method need not be available.
+
+    Raises:
+        ConfigError: a value that this version does not understand.
+    """
     if version > 1:
         return AdvantageConfig.of_record(told)
     # Version 1 had the method's name, its options k and beta, its other options, whiten and dead_channels side by side.
@@ -248,10 +280,7 @@ def _table(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}), allowed is a record that rvpo wrote whole: remove the file, or run the "
-            "step again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _ints(table: pa.Table, name: str) -> Any:

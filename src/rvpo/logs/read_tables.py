@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
-from rvpo.logs.read_trl import as_text, floats
-from rvpo.logs.run import Batch, Columns, Run, Texts
+from rvpo.logs.read_trl import floats, text_of_cell
+from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.table_files import Column, columns_in, read_columns
 
 USUAL: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +42,7 @@ NEVER_ENDINGS = ("_id", "_index", "_len", "_length", "_tokens", "_tok", "_step",
 LOOKED_AT = 5_000  # rows, for a column that is the sum of others
 
 
-def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
+def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     """Open tables of a run.
 
     Raises:
@@ -54,7 +54,7 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         for column in columns_in(file):
             there[column.name] = there.get(column.name, column).together(column)
     if not there:
-        raise DataError(f"{path} has no rows, allowed is one a completion: check how it was written")
+        raise DataError(f"{path} has no rows; expected one a completion: check how it was written")
     names = list(there)
     found = {role: _find(path, names, role, getattr(columns, role)) for role in USUAL}
     if columns.group_size is not None:
@@ -62,7 +62,7 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     rewards = _given(columns.rewards, names) or _rewards(path, list(there.values()), set(filter(None, found.values())))
     if absent := [name for name in rewards if name not in names]:
         raise ConfigError(
-            f"{path} has no column {absent[0]!r} for a reward, allowed are {', '.join(names)}: name others (--rewards)"
+            f"{path} has no column {absent[0]!r} for a reward; expected {', '.join(names)}: name others (--rewards)"
         )
     if found["group"] is None and columns.group_size is None:
         raise ConfigError(
@@ -72,7 +72,7 @@ def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     numbers = list(dict.fromkeys([*rewards, *filter(None, (found["advantage"],))]))
     table = read_columns(path, paths, [*numbers, *filter(None, (found["group"], found["step"]))])
     if not len(table):
-        raise DataError(f"{path} has no rows, allowed is one a completion: check how it was written")
+        raise DataError(f"{path} has no rows; expected one a completion: check how it was written")
     groups = _groups(path, table, found["group"], columns.group_size)
     steps = np.zeros(len(table), dtype=np.int64) if found["step"] is None else _steps(path, table, found["step"])
     values = {name: floats(table[name], f"{path}, column {name!r}") for name in numbers}
@@ -152,12 +152,12 @@ def _read(
     load: Any,
     texts: Mapping[str, str],
     with_texts: bool,
-) -> Iterator[Batch]:
+) -> Iterator[LoggedBatch]:
     order = np.argsort(steps, kind="stable")
     words = load(list(texts.values())) if with_texts and "completion" in texts else None
     for part in np.split(order, np.flatnonzero(np.diff(steps[order])) + 1):
         rows = torch.from_numpy(part)
-        yield Batch(
+        yield LoggedBatch(
             int(steps[part[0]]),
             torch.stack([values[name][rows] for name in rewards], 1),
             groups[rows],
@@ -169,7 +169,7 @@ def _read(
 
 def _texts(words: pa.Table, texts: Mapping[str, str], rows: Any) -> Texts:
     prompts, completions = (
-        [as_text(value) for value in words[texts[role]].take(pa.array(rows)).to_pylist()]
+        [text_of_cell(value) for value in words[texts[role]].take(pa.array(rows)).to_pylist()]
         if role in texts
         else [""] * len(rows)
         for role in ("prompt", "completion")
@@ -181,7 +181,7 @@ def _find(path: Path, names: Sequence[str], role: str, given: str | None) -> str
     if given is not None:
         if given not in names:
             raise ConfigError(
-                f"{path} has no column {given!r} (--{role}), allowed are {', '.join(names)}: name one of them"
+                f"{path} has no column {given!r} (--{role}); expected {', '.join(names)}: name one of them"
             )
         return given
     return next((name for name in USUAL[role] if name in names), None)
@@ -240,10 +240,10 @@ def _groups(path: Path, table: pa.Table, name: str | None, size: int | None) -> 
         return torch.arange(len(table)) // size
     column = table[name].combine_chunks()
     if pa.types.is_nested(column.type):
-        column = pa.array([as_text(value) for value in column.to_pylist()])
+        column = pa.array([text_of_cell(value) for value in column.to_pylist()])
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
-        raise DataError(f"{path}, row {row}: the group (column {name!r}) is null, allowed is an id: add it")
+        raise DataError(f"{path}, row {row}: the group (column {name!r}) is null; expected an id: add it")
     return torch.from_numpy(np.asarray(column.dictionary_encode().indices, dtype=np.int64))
 
 
@@ -251,5 +251,5 @@ def _steps(path: Path, table: pa.Table, name: str) -> Any:
     steps = floats(table[name], f"{path}, column {name!r}")
     if bool(steps.isnan().any()) or bool((steps != steps.round()).any()):
         row = int((steps.isnan() | (steps != steps.round())).nonzero()[0])
-        raise DataError(f"{path}, row {row}: the step is {steps[row].item()}, allowed is a whole number: mend it")
+        raise DataError(f"{path}, row {row}: the step is {steps[row].item()}; expected a whole number: fix it")
     return steps.long().numpy()

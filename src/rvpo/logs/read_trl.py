@@ -29,19 +29,19 @@ import torch
 from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
-from rvpo.logs.run import Batch, Columns, Run, Texts
+from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
 NEVER_REWARDS = ("step", "prompt", "completion", "advantage", "image", "images")
 
 
-def files(folder: Path) -> list[Path]:
+def completion_files(folder: Path) -> list[Path]:
     """Return the completions of a folder in order of their steps; none where it holds none."""
     found = [path for path in folder.glob("completions_*.parquet") if _NAME.fullmatch(path.name)]
     return sorted(found, key=_step)
 
 
-def open_files(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
+def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     """Open the completions of a run.
 
     Raises:
@@ -101,7 +101,9 @@ def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
     return Texts(_texts(table["prompt"]), _texts(table["completion"])) if known else None
 
 
-def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool) -> Iterator[Batch]:
+def _read(
+    paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool
+) -> Iterator[LoggedBatch]:
     before: tuple[list[str], Tensor, Path] | None = None
     for path in paths:
         wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
@@ -117,7 +119,7 @@ def _read(paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: boo
         if again and before is not None and _completions(before[2]) == _completions(path):
             continue  # the same generation, logged again
         before = prompts, numbers, path
-        yield Batch(
+        yield LoggedBatch(
             _step(path),
             values,
             torch.arange(len(prompts)) // size if given else _groups(prompts, size),
@@ -204,7 +206,7 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}), allowed is parquet: remove the damaged file") from error
+        raise DataError(f"{path} cannot be read ({error}); expected parquet: remove the damaged file") from error
 
 
 def _table(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -217,7 +219,7 @@ def _table(path: Path, columns: Sequence[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(dict.fromkeys(columns)), partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}), allowed is whole parquet: remove the file") from error
+        raise DataError(f"{path} cannot be read ({error}); expected whole parquet: remove the file") from error
 
 
 def _floats(path: Path, table: pa.Table, name: str) -> Tensor:
@@ -234,7 +236,7 @@ def floats(column: pa.ChunkedArray, where: str) -> Tensor:
     if pa.types.is_null(kind):
         return torch.full((len(column),), torch.nan, dtype=torch.float64)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"{where} holds {kind}, allowed are numbers, null where missing: name other columns")
+        raise DataError(f"{where} holds {kind}; expected numbers, null where missing: name other columns")
     values = (
         column.cast(pa.float64(), safe=False)
         if not pa.types.is_boolean(kind)
@@ -244,10 +246,10 @@ def floats(column: pa.ChunkedArray, where: str) -> Tensor:
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:
-    return [as_text(value) for value in column.to_pylist()]
+    return [text_of_cell(value) for value in column.to_pylist()]
 
 
-def as_text(value: Any) -> str:
+def text_of_cell(value: Any) -> str:
     """Return a text as it is, anything else (a chat) as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 

@@ -36,7 +36,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LoggedBatch:
     """N completions on M columns that were whitened together.
 
     Attributes:
@@ -69,7 +69,7 @@ class Batch:
     numbers: Tensor | None = None
     texts: Texts | None = None
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor) -> LoggedBatch:
         """Return some of the completions, whole groups for results that mean something."""
 
         def take(x: Tensor | None) -> Tensor | None:
@@ -113,7 +113,7 @@ class Run:
     kind: str
     channels: tuple[str, ...]
     steps: tuple[int, ...]
-    read: Callable[[bool], Iterator[Batch]]
+    read: Callable[[bool], Iterator[LoggedBatch]]
     config: AdvantageConfig | None = None
     ranges: Mapping[str, Range | None] = field(default_factory=dict)
     every_batch: bool = True
@@ -126,7 +126,7 @@ class Run:
         inner = self.path.name in (FOLDER, COMPLETIONS)
         return (self.path.resolve().parent if inner else self.path.resolve()).name
 
-    def batches(self, texts: bool = False) -> Iterator[Batch]:
+    def batches(self, texts: bool = False) -> Iterator[LoggedBatch]:
         """Yield the batches in order of their steps.
 
         Raises:
@@ -138,14 +138,14 @@ class Run:
                 name = self.channels[int(batch.channel.expand(batch.rewards.shape)[row, column])]
                 raise DataError(
                     f"{self.path}, step {batch.step}, completion {row}: channel {name!r} has the reward "
-                    f"{batch.rewards[row, column].item()}, allowed are finite numbers, and null or NaN where it is "
-                    "missing: mend the reward function, or set these to null"
+                    f"{batch.rewards[row, column].item()}; expected finite numbers, and null or NaN where it is "
+                    "missing: fix the reward function, or set these to null"
                 )
             if batch.advantages is not None and bool(batch.advantages.isinf().any()):
                 row = int(batch.advantages.isinf().nonzero()[0])
                 raise DataError(
                     f"{self.path}, step {batch.step}, completion {row}: the advantage is "
-                    f"{batch.advantages[row].item()}, allowed are finite numbers, and null where there is none: mend it"
+                    f"{batch.advantages[row].item()}; expected finite numbers, and null where there is none: fix it"
                 )
             yield batch
 
@@ -161,12 +161,12 @@ class Run:
         kept = tuple(step for step in self.steps if low <= step <= high)
         if not kept:
             raise ConfigError(
-                f"steps {low} to {high} of {self.path} hold nothing, allowed are steps {self.steps[0]} to "
+                f"steps {low} to {high} of {self.path} hold nothing; expected steps {self.steps[0]} to "
                 f"{self.steps[-1]}: choose others"
             )
         whole = self.read
 
-        def read(texts: bool) -> Iterator[Batch]:
+        def read(texts: bool) -> Iterator[LoggedBatch]:
             return (batch for batch in whole(texts) if low <= batch.step <= high)
 
         whole_start = self.every_batch and kept[0] == self.steps[0]
@@ -183,7 +183,7 @@ def with_weights(run: Run, weights: Sequence[float]) -> Run:
         raise ConfigError(f"{run.path} tells the weights of its channels: leave --weights out")
     if len(weights) != len(run.channels) or not all(0 <= w < float("inf") for w in weights) or not any(weights):
         raise ConfigError(
-            f"--weights is {', '.join(format(w, 'g') for w in weights)}, allowed is a finite number >= 0 for each of "
+            f"--weights is {', '.join(format(w, 'g') for w in weights)}; expected a finite number >= 0 for each of "
             f"{', '.join(run.channels)}, in this order, at least one above 0"
         )
     given, whole = torch.tensor(weights, dtype=torch.float64), run.read
@@ -198,7 +198,7 @@ def with_ranges(run: Run, ranges: Mapping[str, Range]) -> Run:
     """
     if unknown := [name for name in ranges if name not in run.channels]:
         raise ConfigError(
-            f"--range names the channel {unknown[0]!r}, allowed are {', '.join(run.channels)}: name one of them"
+            f"--range names the channel {unknown[0]!r}; expected {', '.join(run.channels)}: name one of them"
         )
     check_ranges(list(ranges.values()), len(ranges))
     return replace(run, ranges={**run.ranges, **ranges})

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rvpo.errors import DataError
-from rvpo.logs.read_trl import as_text
+from rvpo.logs.read_trl import text_of_cell
 
 OBJECTS = ("rewards", "reward")
 """Objects whose parts are columns of their own, ``rewards.{name}``."""
@@ -38,7 +38,7 @@ def columns_in(path: Path) -> list[Column]:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}), allowed is whole parquet: write it again") from error
+        raise DataError(f"{path} cannot be read ({error}); expected whole parquet: write it again") from error
     found = []
     for field in schema:
         if field.name in OBJECTS and pa.types.is_struct(field.type):
@@ -85,7 +85,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _line_error(path: Path, number: int, seen: str, next_step: str) -> DataError:
-    return DataError(f"{path}, line {number}: {seen}, allowed is one JSON object a line, UTF-8: {next_step}")
+    return DataError(f"{path}, line {number}: {seen}; expected one JSON object a line, UTF-8: {next_step}")
 
 
 def read_columns(path: Path, paths: Sequence[Path], names: Sequence[str]) -> pa.Table:
@@ -96,7 +96,7 @@ def read_columns(path: Path, paths: Sequence[Path], names: Sequence[str]) -> pa.
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path}: the columns {', '.join(names)} cannot be read together ({error}), allowed is one kind of value a "
+            f"{path}: the columns {', '.join(names)} cannot be read together ({error}); expected one kind of value a "
             "column: name others, or read the files one by one"
         ) from error
 
@@ -139,4 +139,4 @@ def _array(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else as_text(value) for value in values], pa.string())
+        return pa.array([None if value is None else text_of_cell(value) for value in values], pa.string())

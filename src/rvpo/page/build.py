@@ -55,7 +55,7 @@ def render(data: Mapping[str, Any]) -> str:
     """
     if data.get("schema") != SCHEMA:
         raise DataError(
-            f"the schema of the report is {data.get('schema')!r}, allowed is {SCHEMA!r}: make the data with the "
+            f"the schema of the report is {data.get('schema')!r}; expected {SCHEMA!r}: make the data with the "
             "version of rvpo that renders it"
         )
     scripts = [_plotly(), *(_text(name) for name in SCRIPTS)]

@@ -20,7 +20,7 @@ from rvpo.diagnose.diagnosis import Diagnosis, or_none
 from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.sums import aggregated
 from rvpo.errors import RewardError
-from rvpo.logs.run import Batch, Run
+from rvpo.logs.run import LoggedBatch, Run
 from rvpo.page import render
 
 LIMIT = 10_000_000  # bytes of the file
@@ -62,7 +62,7 @@ PRESETS: tuple[Mapping[str, Any], ...] = (
 )
 
 
-def report(
+def build_report(
     runs: Sequence[Run],
     *,
     title: str | None = None,
@@ -145,7 +145,7 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
     """
     rng = random.Random(seed)
     share = max(2, count // max(1, len(run.channels)))
-    kept: dict[str | None, list[tuple[Batch, int]]] = {}
+    kept: dict[str | None, list[tuple[LoggedBatch, int]]] = {}
     seen: dict[str | None, int] = {}
     soft_min = AdvantageConfig(RVPO(k, whiten="none"))
     for batch in run.batches(texts=True):
@@ -166,7 +166,7 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
     return sorted((_sample(run, name, batch, i, k) for name, batch, i in chosen[:count]), key=lambda s: s["step"])
 
 
-def _sample(run: Run, worst: str | None, batch: Batch, i: int, k: float) -> dict[str, Any]:
+def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -> dict[str, Any]:
     assert batch.texts is not None  # chosen for them
     if run.details is not None and batch.numbers is not None:
         number = int(batch.numbers[i])
@@ -186,7 +186,7 @@ def _sample(run: Run, worst: str | None, batch: Batch, i: int, k: float) -> dict
     }
 
 
-def _cells(run: Run, batch: Batch, i: int, k: float) -> list[dict[str, Any]]:
+def _cells(run: Run, batch: LoggedBatch, i: int, k: float) -> list[dict[str, Any]]:
     result = aggregated(batch, AdvantageConfig(RVPO(k, whiten="none")), run)
     channel = batch.channel.expand(result.z.shape)
     return [

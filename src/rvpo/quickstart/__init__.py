@@ -5,7 +5,7 @@
 one training run in ``train``, and what is concluded from the runs in ``report``.
 """
 
-from rvpo.quickstart.cells import CELLS, EVALUATED_CELLS, Settings
+from rvpo.quickstart.cells import CELLS, EVALUATED_CELLS, Settings, contenders
 from rvpo.quickstart.runner import Results, run
 
-__all__ = ["CELLS", "EVALUATED_CELLS", "Results", "Settings", "run"]
+__all__ = ["CELLS", "EVALUATED_CELLS", "Results", "Settings", "contenders", "run"]

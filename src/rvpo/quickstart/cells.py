@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rvpo.errors import ConfigError
 from rvpo.quickstart.task import Habits
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to turn the fifteen channels into an advantage: a name for people, and the method as text."""
+    """One way to turn the fifteen channels into an advantage: a name for people, and the method as text.
+
+    See :mod:`rvpo.core.methods.registry` for the texts.
+    """
 
     name: str
     method: str
@@ -30,12 +34,13 @@ RVPO_PAPER = Contender("RVPO k=0.5 to 2", "rvpo:k=linear(0.5,2)")  # the paper's
 
 @dataclass(frozen=True)
 class Cell:
-    """A warm-started model and the methods compared from it: the baseline first; each of the others is judged by it.
+    """A warm-started model and the methods that are compared from it.
 
     Attributes:
-        name: of files.
-        title: for people; says how the cell starts, not what comes out.
-        habits: of the demonstrations behind the checkpoint.
+        name: name of the cell in files.
+        title: title for people; it says how the cell starts, not what comes out.
+        habits: habits of the demonstrations on which the checkpoint was trained.
+        methods: the methods; the others are compared with the first one, the baseline.
     """
 
     name: str
@@ -79,13 +84,33 @@ EVALUATED_CELLS = (
 )
 
 
+def contenders(methods: str) -> tuple[Contender, ...]:
+    """Return the methods of a text that separates them by blanks, such as ``gdpo lift my_rules.py:cvar``.
+
+    A method that the quickstart has a name for keeps that name, any other one is called by its text.
+
+    Raises:
+        ConfigError: there is none, one is given twice, or one cannot be built.
+    """
+    from rvpo.core.methods.registry import build_method, read_texts, spell  # torch, which the command's help leaves out
+
+    ours = {spell(build_method(one.method)): one for one in (GRPO, GDPO, LIFT, RVPO_K1, RVPO_K2, RVPO_PAPER)}
+    texts = [spell(method) for method in read_texts(methods)]
+    if not texts or len(set(texts)) < len(texts):
+        raise ConfigError(
+            f"methods is {methods!r}; expected methods separated by blanks, each once, such as 'gdpo lift rvpo:k=2'. "
+            "The first is the baseline"
+        )
+    return tuple(ours.get(text, Contender(text, text)) for text in texts)
+
+
 @dataclass(frozen=True)
 class Settings:
     """The RL run, the same for every cell and method. Loss, clipping and temperature are TRL's defaults; no KL term."""
 
     steps: int = 60
-    prompts: int = 8  # P a step
-    generations: int = 8  # G a prompt
+    prompts: int = 8  # P per step
+    generations: int = 8  # G per prompt
     learning_rate: float = 5e-4
     adam_beta2: float = 0.99
     max_completion_length: int = 26  # tokens: the longest demonstration

@@ -1,7 +1,8 @@
-"""The picture: for each cell the format and the worst channel over training, one line a seed, no means."""
+"""The picture: for each cell the format and the worst channel over training, one line per seed, no means."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ COLOURS = {
     RVPO_PAPER.name: "#56b4e9",
     LIFT.name: "#000000",
 }
-OTHER = "#999999"
+OTHERS = ("#e69f00", "#999999", "#f0e442", "#882255", "#44aa99")  # of methods without a colour, in order
 WINDOW = 5  # steps averaged: one step is 64 rollouts
 ROWS = (("strict format met", "format_curve"), ("worst channel", "worst_curve"))
 
 
-def draw(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
+def draw_curves(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
     """Draw a column for each cell and write a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
@@ -38,15 +39,16 @@ def draw(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
             axes[row][0].set_ylabel(f"{label}, share of rollouts")
         axes[0][column].set_title(f"{cell.title}\n{caption(cell, records)}", fontsize="medium")
         axes[-1][column].set_xlabel(f"training step (mean of {WINDOW})")
-        axes[0][column].legend(frameon=False, fontsize="small", title="one line a seed")
+        axes[0][column].legend(frameon=False, fontsize="small", title="one line per seed")
     canvas.print_png(str(path))
     return path
 
 
 def _panel(axes: Any, cell: Cell, records: Sequence[Record], curve: str) -> None:
     """Draw every seed of every method of ``cell``."""
+    others = itertools.cycle(OTHERS)
     for method in cell.methods:
-        colour = COLOURS.get(method.name, OTHER)
+        colour = COLOURS.get(method.name) or next(others)
         # No mean over seeds: the outcomes are bimodal, and a mean lies where no run does.
         label: str | None = method.name
         for record in of(records, cell, method.name):

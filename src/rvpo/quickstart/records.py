@@ -1,22 +1,27 @@
-"""What one run leaves behind: a JSON file that says which run it was and how its channels moved."""
+"""What one run writes: a JSON file that says which run it was and how its channels moved."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rvpo.files import write
+from rvpo.files import digest, write
 from rvpo.quickstart.cells import Cell, Contender, Settings
 from rvpo.quickstart.task import FORMAT
+
+if TYPE_CHECKING:
+    from rvpo.core import Method
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made: a start, a method and a seed."""
+    """One run to make: a start, a method and a seed."""
 
     cell: Cell
     contender: Contender
@@ -26,13 +31,18 @@ class Job:
     @property
     def name(self) -> str:
         """A file name, unique among the jobs of one quickstart."""
-        return f"{self.cell.name}-{self.contender.name.lower().replace(' ', '_').replace('=', '')}-seed{self.seed}"
+        method = self.contender.name.lower().replace(" ", "_").replace("=", "")
+        if not re.fullmatch(r"[\w.-]+", method):  # as in a path; what is replaced must not make two names equal
+            method = re.sub(r"[^\w.-]+", "-", method) + "-" + digest(self.contender.name)[:8]
+        return f"{self.cell.name}-{method}-seed{self.seed}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the outcome depends on. A finished run counts only while this is the same."""
+        from rvpo.core.methods.registry import build_method
+
         return {
             "cell": self.cell.name,
-            "method": asdict(self.contender),
+            "method": {**asdict(self.contender), "code": _code(build_method(self.contender.method))},
             "seed": self.seed,
             "settings": asdict(self.settings),
             "checkpoint": hashlib.sha256(self.cell.checkpoint.read_bytes()).hexdigest(),
@@ -82,13 +92,13 @@ class Record:
         return sum(self.format_curve) / len(self.format_curve)
 
 
-def save(job: Job, record: Record, folder: Path) -> None:
+def save_record(job: Job, record: Record, folder: Path) -> None:
     """Write a finished run at once and whole, so that a killed quickstart finds it, or does not."""
     content = {"fingerprint": job.fingerprint(), **asdict(record)}
     write(folder / f"{job.name}.json", json.dumps(content, indent=1))
 
 
-def load(job: Job, folder: Path) -> Record | None:
+def load_record(job: Job, folder: Path) -> Record | None:
     """Return the finished run of ``job``, or None where there is none or it was made with other settings."""
     try:
         content = json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8"))
@@ -97,6 +107,20 @@ def load(job: Job, folder: Path) -> Record | None:
     if content.pop("fingerprint", None) != job.fingerprint():
         return None
     return Record(**content)
+
+
+def _code(method: Method) -> list[str]:
+    """Return digests of the files that a method of the user's own comes from, also where it is an option of another."""
+    from rvpo.core import Method
+
+    found = getattr(method, "function", type(method))
+    files = []
+    if not str(getattr(found, "__module__", "")).startswith("rvpo."):
+        try:
+            files.append(hashlib.sha256(Path(inspect.getsourcefile(found) or "").read_bytes()).hexdigest())
+        except (TypeError, OSError):  # without a file, as of a compiled module
+            files.append("unknown")
+    return files + [code for value in vars(method).values() if isinstance(value, Method) for code in _code(value)]
 
 
 def _version(package: str) -> str:

@@ -36,7 +36,7 @@ def verdict(format_gain: float, worst_gain: float) -> str:
 
 
 def finding(cell: Cell, records: Sequence[Record], method: str) -> str:
-    """Say in a few sentences what a method of ``cell`` did beside the first one."""
+    """Say in a few sentences what a method of ``cell`` did compared with the first one."""
     baseline = cell.methods[0].name
     a, b = of(records, cell, baseline), of(records, cell, method)
     format_gain = _mean(r.format_in_training for r in b) - _mean(r.format_in_training for r in a)
@@ -51,7 +51,7 @@ def finding(cell: Cell, records: Sequence[Record], method: str) -> str:
     return (
         f"During training it was met in {_mean(r.format_in_training for r in b):.0%} of rollouts with {method} and in "
         f"{_mean(r.format_in_training for r in a):.0%} with {baseline} ({method} higher in {higher} of {len(b)} "
-        f"seeds); at the end the worst channel stands at {_mean(r.worst_end for r in b):.2f} with {method} and at "
+        f"seeds); at the end the worst channel is at {_mean(r.worst_end for r in b):.2f} with {method} and at "
         f"{_mean(r.worst_end for r in a):.2f} with {baseline}, and every channel is met in at least {KEPT:.0%} of "
         f"replies in {_kept(b)} of {len(b)} seeds and in {_kept(a)} of {len(a)}. "
         f"{verdicts[verdict(format_gain, worst_gain)]}"
@@ -72,7 +72,7 @@ def of(records: Sequence[Record], cell: Cell, method: str) -> list[Record]:
 
 
 def findings(records: Sequence[Record], cells: Sequence[Cell]) -> list[str]:
-    """Return a :func:`finding` for each method but the first of each cell, as one paragraph a cell."""
+    """Return a :func:`finding` for each method but the first of each cell, as one paragraph per cell."""
     return ["\n\n".join([_start(cell, records), *_judged(cell, records)]) for cell in cells]
 
 
@@ -85,7 +85,7 @@ def _judged(cell: Cell, records: Sequence[Record]) -> list[str]:
     return [f"{method.name}: {finding(cell, records, method.name)}" for method in cell.methods[1:]]
 
 
-def summary(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+def summary_of_runs(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """Return, for each cell and method, means over seeds and the values of every seed."""
     return {
         cell.name: {
@@ -110,7 +110,7 @@ def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str])
     """Return the report: for each cell its table and its finding."""
     parts = []
     for cell, sentence in zip(cells, found, strict=True):
-        parts += [f"{cell.title}\n", table(records, cell), "", sentence]
+        parts += [f"{cell.title}\n", table_of_runs(records, cell), "", sentence]
         warned = [warning for r in records if r.cell == cell.name for warning in r.warnings]
         if warned:  # the same warning with other channels by seed: the longest names the most
             parts += ["", f"During {len(warned)} of these runs rvpo warned: {max(warned, key=len)}"]
@@ -118,7 +118,7 @@ def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str])
     return "\n".join(parts).rstrip()
 
 
-def table(records: Sequence[Record], cell: Cell) -> str:
+def table_of_runs(records: Sequence[Record], cell: Cell) -> str:
     """Return a Markdown table: a row for the start and for each method, then every seed; rates in percent."""
     runs = {method.name: of(records, cell, method.name) for method in cell.methods}
     before = next(iter(runs.values()))

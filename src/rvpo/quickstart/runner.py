@@ -79,7 +79,7 @@ def run(
     began, folder = time.perf_counter(), Path(out_dir)
     settings = settings or Settings()
     jobs = [Job(cell, method, seed, settings) for cell in cells for seed in seeds for method in cell.methods]
-    finished = {job: record for job in jobs if (record := records.load(job, folder / "runs")) is not None}
+    finished = {job: record for job in jobs if (record := records.load_record(job, folder / "runs")) is not None}
     todo = [job for job in jobs if job not in finished]
     if todo:
         finished |= _train_all(todo, folder / "runs", processes or _cores(), progress)
@@ -88,12 +88,12 @@ def run(
     findings = report.findings(made, cells)
     text = report.text(made, cells, findings)
     write(folder / "report.txt", text + "\n")
-    image = plot.draw(made, cells, folder / "quickstart.png")
+    image = plot.draw_curves(made, cells, folder / "quickstart.png")
     seconds = time.perf_counter() - began
     numbers = {
         "settings": asdict(settings),
         "findings": findings,
-        "summary": report.summary(made, cells),
+        "summary": report.summary_of_runs(made, cells),
         "records": [asdict(record) for record in made],
         "seconds": seconds,
     }
@@ -129,7 +129,7 @@ def _train_all(jobs: list[Job], folder: Path, processes: int, progress: bool) ->
             for future in as_completed(futures):
                 job = futures[future]
                 finished[job] = future.result()
-                records.save(job, finished[job], folder)
+                records.save_record(job, finished[job], folder)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -158,14 +158,14 @@ def _end_with_parent() -> None:
 
 def _make(job: Job) -> Record:
     """Make one run, in a worker."""
-    from rvpo.quickstart.train import train
+    from rvpo.quickstart.train import train_contender
 
     def on_step() -> None:
         if _steps is not None:
             _steps.put(1)
 
     with _collected_warnings() as collected:
-        rates = train(job, on_step)
+        rates = train_contender(job, on_step)
     return Record(job.cell.name, job.contender.name, job.seed, **rates, warnings=collected)
 
 

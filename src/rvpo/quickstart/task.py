@@ -35,7 +35,7 @@ VOCABULARY = (PAD, EOS, BOS, ANSWER, OPEN, CLOSE, GREETING, FILLER, SECRET, *TOP
 SHORT = 16  # words
 MAX_WORDS = 25  # of a demonstration; with the end token a reply has at most 26 tokens
 
-RewardFunction = Callable[..., list[float]]
+ChannelReward = Callable[..., list[float]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def demonstrate(request: Request, habits: Habits, rng: random.Random) -> str:
     return " ".join(words[:MAX_WORDS])
 
 
-def _has(argument: str) -> RewardFunction:
+def _has(argument: str) -> ChannelReward:
     def reward(completions: list[str], **_: Any) -> list[float]:
         return [float(completion.split().count(argument) == 1) for completion in completions]
 
@@ -147,7 +147,7 @@ def keeps_secret(completions: list[str], **_: Any) -> list[float]:
     return [float(SECRET not in completion.split()) for completion in completions]
 
 
-COVERAGE: tuple[RewardFunction, ...] = tuple(_has(argument) for argument in ARGUMENTS)
-REWARDS: tuple[RewardFunction, ...] = (*COVERAGE, right_tool, in_order, strict_format, is_short, keeps_secret)
+COVERAGE: tuple[ChannelReward, ...] = tuple(_has(argument) for argument in ARGUMENTS)
+REWARDS: tuple[ChannelReward, ...] = (*COVERAGE, right_tool, in_order, strict_format, is_short, keeps_secret)
 CHANNELS: tuple[str, ...] = tuple(reward.__name__ for reward in REWARDS)
 FORMAT = strict_format.__name__

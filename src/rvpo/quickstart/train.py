@@ -21,11 +21,11 @@ from rvpo.trl import RVPOConfig, RVPOTrainer
 EVALUATION = 10_000  # added to the seed: evaluation draws other requests than training, the same for every method
 
 
-def train(job: Job, on_step: Callable[[], None]) -> dict[str, Any]:
+def train_contender(job: Job, on_step: Callable[[], None]) -> dict[str, Any]:
     """Train one policy and return plain data: ``start``, ``curve``, ``end`` and ``seconds`` of a ``Record``."""
     disable_progress_bars()
     model, tokenizer = load_checkpoint(job.cell.checkpoint), make_tokenizer()
-    start = evaluate(model, tokenizer, job.seed, job.settings)
+    start = evaluate_contender(model, tokenizer, job.seed, job.settings)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:  # the trainer wants an output folder; nothing in it is kept
         trainer = RVPOTrainer(
@@ -43,13 +43,13 @@ def train(job: Job, on_step: Callable[[], None]) -> dict[str, Any]:
     return {
         "start": start,
         "curve": {name: [entry[f"rvpo/{name}/mean"] for entry in logs] for name in CHANNELS},
-        "end": evaluate(model, tokenizer, job.seed, job.settings),
+        "end": evaluate_contender(model, tokenizer, job.seed, job.settings),
         "seconds": seconds,
     }
 
 
 @torch.no_grad()
-def evaluate(model: Any, tokenizer: Any, seed: int, settings: Settings) -> dict[str, float]:
+def evaluate_contender(model: Any, tokenizer: Any, seed: int, settings: Settings) -> dict[str, float]:
     """Sample one reply to each evaluation prompt and return every channel's rate."""
     rows = _requests(EVALUATION + seed, settings.evaluation_prompts)[:]
     inputs = tokenizer(rows["prompt"], return_tensors="pt")  # all prompts have the same length

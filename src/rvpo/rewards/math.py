@@ -33,19 +33,19 @@ MAX_ANSWER_CHARS = 1000  # of an answer between the braces; in MATH the longest 
 CPU_SECONDS = 2.0  # of one comparison; most take milliseconds, the first ones of a worker up to 0.5 s
 MEMORY = 2 << 30  # bytes of address space of the worker; it needs about an eighth
 
-Batch = list[str] | list[list[dict[str, Any]]]
+Completions = list[str] | list[list[dict[str, Any]]]
 """N replies: strings, or chats ``[{"role": "assistant", "content": ...}]``."""
 
 
 @overload
 def math_reward(completions: str, answer: str, **_: object) -> float | None: ...
 @overload
-def math_reward(completions: Batch, answer: list[str], **_: object) -> list[float | None]: ...
+def math_reward(completions: Completions, answer: list[str], **_: object) -> list[float | None]: ...
 def math_reward(completions: Any, answer: Any, **_: object) -> Any:
     r"""Score 1 if the last ``\boxed{…}`` of the reply equals the reference, else 0; without one it is 0.
 
     Args:
-        completions: one reply, or N (:data:`Batch`).
+        completions: one reply, or N (:data:`Completions`).
         answer: the reference, or N: LaTeX without dollar signs (MATH's answers), or a solution that ends in
             ``\boxed{…}`` (MATH's) or in ``#### …`` (GSM8K's). Other keyword arguments, which TRL passes, are ignored.
 

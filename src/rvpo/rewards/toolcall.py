@@ -31,7 +31,7 @@ MAX_NESTING = 900  # levels of one call: Python's limit is 1,000 less the caller
 MAX_DIGITS = sys.int_info.default_max_str_digits  # of one integer: 4,300, Python's limit unless a library raised it
 WORDS = 512  # words of reasoning that earn the whole length reward
 
-Batch = list[str] | list[list[dict[str, Any]]]
+Completions = list[str] | list[list[dict[str, Any]]]
 """N replies: strings, or chats ``[{"role": "assistant", "content": ...}]``, scored by their first message."""
 
 # Literals that a reply must hold in this order, the first at its start and the last at its end, by whether the
@@ -50,7 +50,7 @@ _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 @overload
 def format_reward(completions: str, answer: str, **_: object) -> float | None: ...
 @overload
-def format_reward(completions: Batch, answer: list[str], **_: object) -> list[float | None]: ...
+def format_reward(completions: Completions, answer: list[str], **_: object) -> list[float | None]: ...
 def format_reward(completions: Any, answer: Any, **_: object) -> Any:
     r"""Score 1 if the reply is laid out as its reference is, else 0.
 
@@ -59,7 +59,7 @@ def format_reward(completions: Any, answer: Any, **_: object) -> Any:
     after the thought must occur once in the whole reply.
 
     Args:
-        completions: one reply, or N (:data:`Batch`).
+        completions: one reply, or N (:data:`Completions`).
         answer: the reference reply, or N. Other keyword arguments, which TRL passes, are ignored.
 
     Returns:
@@ -74,7 +74,7 @@ def format_reward(completions: Any, answer: Any, **_: object) -> Any:
 @overload
 def correctness_reward(completions: str, answer: str, **_: object) -> float | None: ...
 @overload
-def correctness_reward(completions: Batch, answer: list[str], **_: object) -> list[float | None]: ...
+def correctness_reward(completions: Completions, answer: list[str], **_: object) -> list[float | None]: ...
 def correctness_reward(completions: Any, answer: Any, **_: object) -> Any:
     """Score in [-3, 3] how far the reply calls the tools of the reference with its parameters.
 
@@ -89,7 +89,7 @@ def correctness_reward(completions: Any, answer: Any, **_: object) -> Any:
     without a ``<tool_call>`` 0, whatever the reply.
 
     Args:
-        completions: one reply, or N (:data:`Batch`).
+        completions: one reply, or N (:data:`Completions`).
         answer: the reference reply, or N. Other keyword arguments, which TRL passes, are ignored.
 
     Returns:
@@ -104,12 +104,12 @@ def correctness_reward(completions: Any, answer: Any, **_: object) -> Any:
 @overload
 def length_reward(completions: str, answer: str, **_: object) -> float | None: ...
 @overload
-def length_reward(completions: Batch, answer: list[str], **_: object) -> list[float | None]: ...
+def length_reward(completions: Completions, answer: list[str], **_: object) -> list[float | None]: ...
 def length_reward(completions: Any, answer: Any, **_: object) -> Any:
     """Score the words of reasoning: words after the last ``<think>`` up to ``</think>``, divided by 512, at most 1.
 
     Args:
-        completions: one reply, or N (:data:`Batch`).
+        completions: one reply, or N (:data:`Completions`).
         answer: the reference reply, or N; not read. Other keyword arguments, which TRL passes, are ignored.
 
     Returns:

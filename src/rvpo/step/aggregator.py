@@ -14,6 +14,7 @@ from torch import Tensor
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.channels import Range, State, check_ranges
 from rvpo.core.checks import require_number
+from rvpo.core.groups import block_size
 from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.errors import ConfigError, RewardError
@@ -104,9 +105,9 @@ class Aggregator:
         """
         self.names = _checked_names(names)
         self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
-        _require_names(
-            self.config.method.name, [n.split("/")[0] for n in self.config.method.names_channels], self.names
-        )
+        named = self.config.method.names_channels
+        # A label of a rubric, "function/label", is not known before the first batch.
+        _require_names(self.config.method.name, [n if n in self.names else n.split("/")[0] for n in named], self.names)
         self.ranges = _checked_ranges(ranges, self.names)
         self.weights = _checked_weights(weights, self.names)
         self.reliability = reliability
@@ -118,8 +119,10 @@ class Aggregator:
                     "expected a method such as gdpo, rvpo or lift, or no reliability"
                 )
         self._state: State = {}
+        self._columns: Channels | None = None  # of batches without rubrics, the same every time
         self._recent_rewards: dict[str, Tensor] = {}
-        self._warned = False
+        # A rule that never nears the minimum holds back nothing.
+        self._warned = max(self.config.method.risk(0.0), self.config.method.risk(1.0)) < 1
 
     def __call__(
         self,
@@ -150,11 +153,13 @@ class Aggregator:
             RewardError: rewards or groups that cannot be aggregated.
             ConfigError: a scheduled k without ``progress``.
         """
-        read = Rewards(rewards, self.names)
-        matrix = read.matrix
+        read = None if _is_ready(rewards, len(self.names)) else Rewards(rewards, self.names)
+        matrix: Tensor = rewards if read is None else read.matrix
         if groups is not None:
             groups = group_numbers(groups, len(matrix), matrix.device)
-        if read.families:
+            if num_generations is None and (size := block_size(groups)) is not None:
+                num_generations, groups = size, None  # the same groups, in the layout whose sums are plain views
+        if read is not None and read.families:
             rows = range(len(matrix))
             index = [row // (num_generations or 1) for row in rows] if groups is None else groups.tolist()
             families = [*families, *aligned_families(read.families, index)]
@@ -186,7 +191,7 @@ class Aggregator:
             self._learn(result, channels, again, matrix, families, table)
             self._warn_of_rarely_met(result, shown, progress)
         return Aggregated(
-            advantages=read.give_back(result.advantages),
+            advantages=result.advantages if read is None else read.give_back(result.advantages),
             metrics={f"{PREFIX}{key}": value for key, value in metrics.items()},
             result=result,
             table=table,
@@ -229,7 +234,9 @@ class Aggregator:
     ) -> tuple[Tensor, Tensor | list[float], Tensor | None, Channels, ChannelScores | None]:
         """Return rewards, weights, which cells apply, channels and, with rubrics, the table of these."""
         if not families:
-            return matrix, self.weights, None, Channels.columns(self.names, self.ranges, matrix.device), None
+            if self._columns is None or self._columns.index.device != matrix.device:
+                self._columns = Channels.columns(self.names, self.ranges, matrix.device)
+            return matrix, self.weights, None, self._columns, None
         table = assemble(
             matrix,
             self.names,
@@ -285,6 +292,11 @@ class Aggregator:
                 risk,
                 f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
             )
+
+
+def _is_ready(rewards: Any, columns: int) -> bool:
+    """Return whether rewards are a tensor (N, M) of floating point already, as engines have them."""
+    return isinstance(rewards, Tensor) and rewards.is_floating_point() and rewards.shape[1:] == (columns,)
 
 
 def _checked_names(names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ FILE = "rvpo_state.json"
 """In a checkpoint. Only runs that remember something have it."""
 
 
-def save(aggregator: Aggregator, folder: Path) -> None:
+def save_memory(aggregator: Aggregator, folder: Path) -> None:
     """Write the state into a checkpoint's folder, if there is any."""
     state, path = aggregator.state_dict(), folder / FILE
     if not state["remembered"] and not state.get("evidence"):
@@ -25,7 +25,7 @@ def save(aggregator: Aggregator, folder: Path) -> None:
     write(path, json.dumps(state))
 
 
-def load(aggregator: Aggregator, folder: Path) -> None:
+def load_memory(aggregator: Aggregator, folder: Path) -> None:
     """Go on from what :func:`save` wrote; a checkpoint without it, or of another method, begins anew with a warning."""
     path, method = folder / FILE, aggregator.config.method
     if not path.exists():

@@ -30,7 +30,8 @@ class AggregationOptions:
     attribute ``reward_range`` of the reward function.
     """
 
-    method: dict[str, Any] | str = field(default="rvpo", metadata={"help": help_text()})
+    # Also an object; a mapping comes as JSON text from a command line, whose parser would make a dict of plain text.
+    method: dict[str, Any] | str | None = field(default="rvpo", metadata={"help": help_text()})
     reward_ranges: dict[str, Any] | str | None = field(
         default=None,
         metadata={
@@ -99,7 +100,7 @@ class AggregationOptions:
                 f"{', '.join(names)}"
             )
         return Aggregator(
-            self.method,
+            self.method,  # type: ignore[arg-type]
             names,
             ranges=[given.get(name, own) for name, own in zip(names, own_ranges, strict=True)],
             weights=weights,

@@ -56,7 +56,7 @@ from rvpo.errors import ConfigError, RewardError
 # One decayed sum a channel: half the squared differences of pairs and their number, squared deviations from the group
 # mean and their degrees of freedom.
 STATE = ("noise", "pairs", "spread", "dof")
-State = dict[str, list[float]]
+TrustState = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def next_reliability(
     groups: Groups,
     trust: Trust,
     state: Mapping[str, list[float]] | None,
-) -> tuple[Tensor, State]:
+) -> tuple[Tensor, TrustState]:
     """Add one batch's evidence and estimate the reliability of K channels that stay the same over training.
 
     ::
@@ -176,7 +176,7 @@ class Evidence:
     """
 
     names: tuple[str, ...] = ()
-    state: State | None = None
+    state: TrustState | None = None
 
     def update(
         self,
@@ -316,7 +316,7 @@ class Reliability:
         Raises:
             ConfigError: there is one.
         """
-        if unknown := [name for name in self.given if name.split("/")[0] not in names]:
+        if unknown := [name for name in self.given if name not in names and name.split("/")[0] not in names]:
             raise ConfigError(f"reliability names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
 
     def by_name(self, channels: Channels) -> dict[str, float]:

@@ -16,7 +16,7 @@ MAX_REPEATED = 1_000_000
 """Most values that aliases may repeat: a few lines of aliases to aliases can stand for more than fits into memory."""
 
 
-def load(text: str) -> Any:
+def load_yaml(text: str) -> Any:
     """Read a text with one YAML document.
 
     It is YAML 1.1 as PyYAML's ``SafeLoader`` reads it, except that ``1e-5`` is a number, and that the following are

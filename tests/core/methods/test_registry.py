@@ -80,12 +80,12 @@ def cvar(z, p, *, alpha=0.5):
 class CVaR(rvpo.Method):
     alpha: float = 0.5
     def __call__(self, batch, state):
-        p = batch.shares()
+        p = batch.p
         return rvpo.Outcome.of_z(p, (cvar(batch.z, p, alpha=self.alpha), p))
 
 class Plain(rvpo.Method):
     def __call__(self, batch, state):
-        p = batch.shares()
+        p = batch.p
         return rvpo.Outcome.of_z(p, ((p * batch.z).sum(-1), p))
 
 class NotDecorated(rvpo.Method):

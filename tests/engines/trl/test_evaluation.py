@@ -24,7 +24,7 @@ from tiny_run import make_trainer, parameters, steps, two_processes
 
 from rvpo.compare.benchmarks import compare_benchmarks
 from rvpo.engines.trl.evaluation import summary, told
-from rvpo.engines.trl.run import train
+from rvpo.engines.trl.run import train_recipe
 from rvpo.errors import ConfigError, EngineError, JudgeError
 from rvpo.evals.items import Generation, Item, Reply, Scored
 from rvpo.evals.local import LocalPolicy
@@ -193,7 +193,7 @@ def test_a_recipe_evaluates_and_logs(tiny_model_dir: Path, tmp_path: Path):
         "evals={every: 2, batch_size: 4, benchmarks: [{benchmark: toolcall, name: heldout, "
         f"options: {{path: {tmp_path}/prompts.jsonl, limit: 3}}, generation: {{max_tokens: 6}}}}]}}"
     )
-    folder = train(load_recipe(recipe, [section]))
+    folder = train_recipe(load_recipe(recipe, [section]))
     lines = [line for line in metrics(folder) if "benchmark/heldout/format" in line]
     assert [line["step"] for line in lines] == [0, 2, 4]
     results = json.loads((folder / "evals" / "heldout" / "step-000004" / "results.json").read_text())
@@ -219,7 +219,7 @@ def test_sections_that_cannot_work_are_refused_before_training(
     recipe = write_inputs(tmp_path, tiny_model_dir)
     section = section.replace("P}", f"{tmp_path}/prompts.jsonl}}")
     with pytest.raises(ConfigError, match=told):
-        train(load_recipe(recipe, [f"evals={section}"]))
+        train_recipe(load_recipe(recipe, [f"evals={section}"]))
     assert not (tmp_path / "runs" / "whole").exists()
 
 

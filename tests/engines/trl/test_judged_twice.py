@@ -26,10 +26,16 @@ from tiny_run import (
     steps,
 )
 
-from rvpo.engines.trl.judged_twice import rows_to_judge_twice
+from rvpo.engines.trl.judged_twice import _rows as rows_to_judge_twice
 from rvpo.errors import ConfigError
 from rvpo.rewards.rubric import Question, RubricReward, Verdict
-from rvpo.trl import RVPOConfig
+from rvpo.step.trust import Reliability
+from rvpo.trl import RVPOConfig, RVPOTrainer
+
+
+def twice(share: float) -> dict[str, Reliability]:
+    """Return what makes a trainer score a share of completions a second time; nothing where that is 0."""
+    return {"reliability": Reliability(twice=share)} if share else {}
 
 
 class Flaky:
@@ -49,8 +55,8 @@ class Flaky:
 
 
 def test_a_flaky_channel_loses_trust_and_a_steady_one_keeps_it(tiny_model_dir: Path, tmp_path: Path):
-    flaky, options = Flaky(), {"judge_twice": 0.5, "max_steps": 12, "log_completions": True}
-    trainer = make_trainer(tiny_model_dir, tmp_path, [even, flaky], **options)
+    flaky, options = Flaky(), {"max_steps": 12, "log_completions": True}
+    trainer = make_trainer(tiny_model_dir, tmp_path, [even, flaky], given=twice(0.5), **options)
     trainer.train()
     logged = [entry for _, entry in sorted(steps(trainer).items())]
     assert flaky.sizes == [N, N // 2] * 12
@@ -67,8 +73,8 @@ def test_the_second_judgement_leaves_no_traces(tiny_model_dir: Path, tmp_path: P
     runs = {}
     for share in (0.0, 0.3):
         seen: list = []
-        options = {"judge_twice": share, "log_completions": True}
-        trainer = make_trainer(tiny_model_dir, tmp_path / str(share), [even, high], trainer=recording(seen), **options)
+        options = {"trainer": recording(seen), "log_completions": True}
+        trainer = make_trainer(tiny_model_dir, tmp_path / str(share), [even, high], given=twice(share), **options)
         trainer.train()
         runs[share] = seen, parameters(trainer).tolist(), steps(trainer)
     assert runs[0.3][:2] == runs[0.0][:2]
@@ -107,7 +113,7 @@ def test_rubrics_are_judged_anew_by_label(tiny_model_dir: Path, tmp_path: Path):
         tmp_path,
         [reward, even],
         dataset=rubric_prompts([2] * 12),
-        judge_twice=0.5,
+        given=twice(0.5),
         max_steps=4,
         save_strategy="steps",
         save_steps=4,
@@ -124,10 +130,10 @@ def test_rubrics_are_judged_anew_by_label(tiny_model_dir: Path, tmp_path: Path):
 
 
 def test_resumed_evidence_is_the_uninterrupted_runs(tiny_model_dir: Path, tmp_path: Path):
-    options = {"judge_twice": 0.5, "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "method": "lift"}
-    whole = make_trainer(tiny_model_dir, tmp_path / "whole", [even, Flaky()], **options)
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "method": "lift"}
+    whole = make_trainer(tiny_model_dir, tmp_path / "whole", [even, Flaky()], given=twice(0.5), **options)
     whole.train()
-    resumed = make_trainer(tiny_model_dir, tmp_path / "resumed", [even, Flaky()], **options)
+    resumed = make_trainer(tiny_model_dir, tmp_path / "resumed", [even, Flaky()], given=twice(0.5), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert steps(resumed) == steps(whole)
     assert parameters(resumed).tolist() == parameters(whole).tolist()
@@ -137,8 +143,8 @@ def test_two_processes_share_their_evidence(tiny_model_dir: Path, tmp_path: Path
     """Each judges a third of its six completions again; the evidence holds the pairs of both."""
     rewards = torch.rand(3, 12, 2, generator=torch.Generator().manual_seed(0)).tolist()
     options = {"per_device_train_batch_size": 6, "num_generations": G, "max_steps": 3, "save_strategy": "steps"}
-    options |= {"save_steps": 3, "judge_twice": 0.3, "method": "lift"}
-    job = {"model": str(tiny_model_dir), "output": str(tmp_path), "options": options, "table": rewards}
+    options |= {"save_steps": 3, "method": "lift"}
+    job = {"model": str(tiny_model_dir), "output": str(tmp_path), "options": options, "table": rewards, "twice": 0.3}
     first, second = run_job_twice(job)
     assert first["parameters"] == second["parameters"]
     evidence = json.loads((tmp_path / "checkpoint-3" / "rvpo_state.json").read_text())["evidence"]
@@ -167,12 +173,11 @@ def test_a_lost_memory_is_told(tiny_model_dir: Path, tmp_path: Path, caplog: pyt
 
 
 def test_a_threshold_for_no_channel_fails_before_training(tiny_model_dir: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="lagrangian names the channel 'hig'; the channels are even, high"):
-        make_trainer(tiny_model_dir, tmp_path, method="lagrangian", method_options={"thresholds": {"hig": 0.9}})
+    with pytest.raises(ConfigError, match=r"lagrangian names the channel 'hig'.*; expected one of even, high"):
+        make_trainer(tiny_model_dir, tmp_path, method="lagrangian:thresholds={hig:0.9}")
 
 
 def test_rows_are_chosen_by_seed_and_step_alone():
-    assert rows_to_judge_twice(0.0, 8, 0, 0) == []
     assert len(rows_to_judge_twice(0.01, 8, 0, 0)) == 1  # never none, or nothing would ever be known
     assert rows_to_judge_twice(1.0, 8, 0, 0) == list(range(8))
     chosen = [rows_to_judge_twice(0.25, 64, 0, step) for step in range(8)]
@@ -184,17 +189,19 @@ def test_rows_are_chosen_by_seed_and_step_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"judge_twice": 1.5}, r"judge_twice is 1.5, allowed is a number in \[0, 1\]"),
-        ({"judge_twice": 0.1, "method": "grpo"}, "judge_twice is set, but method 'grpo' aggregates rewards"),
-        ({"reliability": {"a": 2}}, r"reliability of 'a' is 2, allowed is a number in \[0, 1\]"),
-        ({"reliability": {"a": 0.5}, "method": "tchebycheff"}, "reliability is set, but method 'tchebycheff'"),
+        ({"twice": 1.5}, r"reliability: twice is 1.5; expected a number in \[0, 1\]"),
+        ({"twice": 0.1, "method": "grpo"}, "reliability is set, but method 'grpo' aggregates rewards"),
+        ({"given": {"even": 2}}, r"reliability of 'even' is 2; expected a number in \[0, 1\]"),
+        ({"given": {"even": 0.5}, "method": "tchebycheff"}, "reliability is set, but method 'tchebycheff'"),
+        ({"given": {"od": 0.5}}, "reliability names the channel 'od'; expected one of even, high"),
     ],
 )
-def test_refusals(options: dict, message: str):
+def test_refusals(tmp_path: Path, options: dict, message: str):
+    """Before the model is loaded: there is none in this folder."""
+    args = RVPOConfig(str(tmp_path), use_cpu=True, bf16=False, num_generations=G, method=options.pop("method", "rvpo"))
     with pytest.raises(ConfigError, match=message):
-        RVPOConfig("unused", use_cpu=True, bf16=False, num_generations=G, **options)
+        _with_reliability(args, options)
 
 
-def test_reliability_of_a_channel_that_is_not_there(tiny_model_dir: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="reliability names the channel 'od'; the channels are even, high"):
-        make_trainer(tiny_model_dir, tmp_path, reliability={"od": 0.5})
+def _with_reliability(args: RVPOConfig, options: dict) -> None:
+    RVPOTrainer("no/such/model", [even, high], args, reliability=Reliability(**options))

@@ -20,11 +20,13 @@ import tiny_run
 from tiny_run import G, Scripted, even, from_table, high, make_trainer, parameters, recording, rubric_prompts, steps
 from transformers import HfArgumentParser
 
+import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
 from rvpo.engines.trl.run import _config
 from rvpo.errors import ConfigError, RewardError
 from rvpo.recipe import build_recipe
 from rvpo.rewards.rubric import RubricReward
+from rvpo.step.trust import Reliability, shrinking
 from rvpo.trl import RVPOConfig
 
 FILE = "rvpo_state.json"
@@ -32,10 +34,10 @@ ROWS, STEPS, CHECKPOINT = 3 * G, 4, 2  # with two processes the middle group lie
 
 REMEMBERING: dict[str, dict[str, Any]] = {
     "lift": {"method": "lift"},
-    "lagrangian": {"method": "lagrangian", "method_options": {"thresholds": {"channel_1": 0.8}, "rate": 2.0}},
-    "ctwa": {"method": "ctwa", "method_options": {"target": 0.5, "rate": 2.0}},
-    "riskpo": {"method": "riskpo", "method_options": {"bundle_size": 2}},
-    "adaptive k": {"k_schedule": "adaptive", "k_adaptive": {"target": 0.4, "horizon": 4}},
+    "lagrangian": {"method": {"name": "lagrangian", "thresholds": {"channel_1": 0.8}, "rate": 2.0}},
+    "ctwa": {"method": "ctwa:target=0.5,rate=2"},
+    "riskpo": {"method": "riskpo:bundle_size=2"},
+    "adaptive k": {"method": "rvpo:k=adaptive(target=0.4,horizon=4)"},
 }
 
 
@@ -97,13 +99,13 @@ def test_resumed_run_equals_the_uninterrupted_one(tiny_model_dir: Path, tmp_path
 def test_the_advantages_are_the_cores(whole: dict, name: str):
     """Batch by batch, with the state handed on."""
     chosen = dict(REMEMBERING[name])
-    config, state = RVPOConfig("unused", use_cpu=True, bf16=False, **chosen).advantage_config(0.0), None
+    config, state = RVPOConfig("unused", use_cpu=True, bf16=False, **chosen).advantage_config(), None
     for step, rewards in enumerate(table()):
         channels = Channels.columns(["channel_0", "channel_1"])
         out = compute(as_tensor(rewards), config, num_generations=G, channels=channels, state=state)
         state = out.state
         assert whole[name]["seen"][step]["all"] == out.advantages.tolist()
-        for key, value in out.rule_metrics.items():
+        for key, value in out.method_metrics.items():
             assert whole[name]["steps"][step + 1][f"rvpo/{key}"] == pytest.approx(value, nan_ok=True), key
     assert json.loads(json.dumps(state)) == state_of(whole[name]["output"])["remembered"]
 
@@ -111,7 +113,7 @@ def test_the_advantages_are_the_cores(whole: dict, name: str):
 def test_the_state_matters(whole: dict):
     """Else the tests above would pass without it."""
     for name, run in whole.items():
-        config = RVPOConfig("unused", use_cpu=True, bf16=False, **REMEMBERING[name]).advantage_config(0.0)
+        config = RVPOConfig("unused", use_cpu=True, bf16=False, **REMEMBERING[name]).advantage_config()
         channels = Channels.columns(["channel_0", "channel_1"])
         forgetful = compute(as_tensor(table()[-1]), config, num_generations=G, channels=channels)
         assert run["seen"][-1]["all"] != forgetful.advantages.tolist(), name
@@ -220,8 +222,7 @@ def test_a_constraint_on_a_category_that_a_batch_lacks(ragged: Callable, tmp_pat
     thresholds = {"rubric/pitfall": 0.9, "rubric/essential": 0.9}
     trainer = ragged(
         [1] * 6,
-        method="lagrangian",
-        method_options={"thresholds": thresholds},
+        method=rvpo.Lagrangian(thresholds),
         save_strategy="steps",
         save_steps=3,
     )
@@ -255,9 +256,9 @@ def test_ranges_come_from_the_option_or_the_function(tiny_model_dir: Path, tmp_p
         make_trainer(tiny_model_dir, tmp_path, rewards, trainer=recording(seen), **shared, **more).train()
         assert seen[0]["all"] == want
 
-    with pytest.raises(RewardError, match=r"channel 'channel_0' has a reward of -?[\d.]+, and no range was declared"):
+    with pytest.raises(RewardError, match=r"channel 'channel_0' has a reward of -?[\d.]+, but no range was declared"):
         make_trainer(tiny_model_dir, tmp_path, from_table(wide_table(), 0), **shared).train()
-    with pytest.raises(ConfigError, match="reward_ranges names the channel 'even'; the channels are channel_0, chan"):
+    with pytest.raises(ConfigError, match="reward_ranges names the channel 'even'; expected one of channel_0, chan"):
         make_trainer(tiny_model_dir, tmp_path, from_table(table(), 0), reward_ranges={"even": [0, 1]}, **shared)
 
 
@@ -268,15 +269,15 @@ def test_reliability_is_the_cores(tiny_model_dir: Path, tmp_path: Path):
         tmp_path,
         from_table(table(), 0),
         trainer=recording(seen),
-        reliability={"channel_1": 0.3},
+        given={"reliability": Reliability({"channel_1": 0.3})},
         method="gdpo",
         per_device_train_batch_size=ROWS,
         max_steps=1,
     ).train()
     rewards = as_tensor(table()[0])
     trusted, plain = (
-        compute(rewards, AdvantageConfig("gdpo"), num_generations=G, reliability=rho).advantages.tolist()
-        for rho in ([1.0, 0.3], None)
+        compute(rewards, AdvantageConfig("gdpo"), num_generations=G, adjust=adjust).advantages.tolist()
+        for adjust in (shrinking(torch.tensor([1.0, 0.3])), None)
     )
     assert seen[0]["all"] == trusted != plain
 
@@ -292,48 +293,36 @@ def config_of(**sections: Any) -> RVPOConfig:
 
 
 def test_a_recipe_gives_the_trainers_options():
-    rewards = [{"function": "format", "reliability": 0.5}, {"function": "correctness", "range": [-3, 3]}]
+    rewards = [{"function": "format"}, {"function": "correctness", "range": [-3, 3]}]
     args = config_of(method={"name": "lift", "kappa": 3.0, "whiten": "group"}, rewards=rewards)
-    assert (args.method, args.method_options, args.whiten) == ("lift", {"kappa": 3.0}, "group")
+    assert args.method == "lift:whiten=group,kappa=3"
     assert args.reward_ranges == {"correctness": (-3.0, 3.0)}
-    assert args.reliability == {"format": 0.5}
-    assert args.advantage_config(0.5) == AdvantageConfig("lift", whiten="group", options={"kappa": 3.0})
+    assert args.advantage_config() == AdvantageConfig(rvpo.LIFT(3.0, whiten="group"))
 
-    adaptive = config_of(schedule={"kind": "adaptive", "target": 0.3})
-    assert (adaptive.k_schedule, adaptive.k_adaptive, adaptive.k) == ("adaptive", {"target": 0.3}, None)
-    stacked = config_of(method={"name": "riskpo", "bundle_size": 2, "score": {"method": "rvpo", "k": 2.0}})
-    assert stacked.advantage_config(0.0).risk == 2.0
+    adaptive = config_of(method="rvpo:k=adaptive(target=0.3)")
+    assert adaptive.advantage_config().method == rvpo.RVPO(rvpo.AdaptiveK(0.3))
+    stacked = config_of(method={"name": "riskpo", "bundle_size": 2, "score": {"name": "rvpo", "k": 2.0}})
+    assert stacked.advantage_config().method.risk(None) == 2.0
 
 
 def test_a_command_line_is_parsed():
     shared = ["--output_dir", "out", "--use_cpu", "True", "--bf16", "False"]
-    line = ["--method", "lift", "--method_options", '{"kappa": 3}', "--reliability", '{"even": 0.5}']
-    line += ["--reward_ranges", '{"even": [-1, 1]}']
+    line = ["--method", '{"name": "lift", "kappa": 3}', "--reward_ranges", '{"even": [-1, 1]}']
     (args,) = HfArgumentParser(RVPOConfig).parse_args_into_dataclasses([*shared, *line])
-    assert args.method_options == {"kappa": 3}
-    assert args.reliability == {"even": 0.5}
     assert args.reward_ranges == {"even": [-1, 1]}
-    assert args.advantage_config(0.0).rule.kappa == 3
-    line = ["--k_schedule", "adaptive", "--k_adaptive", '{"target": 0.3}']
-    (args,) = HfArgumentParser(RVPOConfig).parse_args_into_dataclasses([*shared, *line])
-    assert args.advantage_config(0.0).k.target == 0.3
+    assert args.advantage_config().method == rvpo.LIFT(3)
+    (args,) = HfArgumentParser(RVPOConfig).parse_args_into_dataclasses([*shared, "--method", "lift:kappa=3"])
+    assert args.advantage_config().method == rvpo.LIFT(3)
 
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"method": "lift", "method_options": {"kapa": 3}}, "'lift' \\(did you mean 'kappa'\\?\\); it has kappa"),
-        ({"method": "lift", "method_options": {"rho": 3}}, "method 'lift' has no rho: drop it, or use method 'tcheb"),
-        ({"method": "lift", "method_options": 3}, "method_options is 3, allowed is a mapping"),
-        ({"method": "lift", "k": 3.0}, "k is 3.0, but method 'lift' has no k"),
-        ({"method": "lift", "k_schedule": "adaptive"}, "k_schedule is 'adaptive', but method 'lift' has no k"),
-        ({"method_options": {"k": 2.0}}, "k is 1.0, but options has 2.0 for it: set one of them"),
-        ({"k_adaptive": {"target": 0.3}}, "k_schedule is 'constant': set k_schedule='adaptive'"),
-        ({"k_schedule": "adaptive", "k": 2.0}, "k is 2.0, but k_schedule is 'adaptive'"),
-        ({"k_schedule": "adaptive", "k_adaptive": {"taget": 0.3}}, "did you mean 'target'"),
-        ({"reward_ranges": {"even": [1, 1]}}, r"range 0 is \[1, 1\], allowed is a pair of finite numbers"),
-        ({"reliability": {"even": 1.5}}, "reliability of 'even' is 1.5, allowed is a number in"),
-        ({"method": "lagrangian"}, "thresholds is {}, allowed is a mapping of channels"),
+        ({"method": "lift:kapa=3"}, "has no option 'kapa' \\(did you mean 'kappa'\\?\\); expected one of kappa"),
+        ({"method": "lift:rho=3"}, "method 'lift' has no option 'rho'. Use method tchebycheff for it"),
+        ({"method": "rvpo:k=adaptive(taget=0.3)"}, "k is 'adaptive\\(taget=0.3\\)'"),
+        ({"reward_ranges": {"even": [1, 1]}}, r"the range of even is \[1, 1\]; expected a pair of finite numbers"),
+        ({"method": "lagrangian"}, "thresholds is {}; expected a mapping of channels"),
     ],
 )
 def test_what_cannot_work_is_refused(chosen: dict[str, Any], message: str):

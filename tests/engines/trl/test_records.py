@@ -15,18 +15,21 @@ import pandas as pd
 import trl
 from tiny_run import G, Scripted, even, from_table, high, make_trainer, prompts, rubric_prompts
 
-from rvpo.core.config import METHODS
+from rvpo.core import AdvantageConfig
+from rvpo.core.methods.recorded import Recorded
+from rvpo.core.methods.registry import METHODS
 from rvpo.diagnose.diagnose import diagnose
-from rvpo.diagnose.replay import parse_method, replay
+from rvpo.diagnose.replay import replay
 from rvpo.logs.open import open_run
 from rvpo.rewards.rubric import RubricReward
+from rvpo.step.trust import Reliability
 
 STEPS, ROWS, M = 4, 4 * G, 3
-OPTIONS: dict[str, dict[str, Any]] = {
-    "rvpo": {"k": 0.5, "k_schedule": "linear", "k_final": 2.0},
-    "rvpo_explicit": {"variance_beta": 0.7},
-    "lagrangian": {"method_options": {"thresholds": {"channel_1": 0.8}, "rate": 2.0}},
-    "riskpo": {"method_options": {"bundle_size": 2}},
+OPTIONS = {
+    "rvpo": ":k=linear(0.5,2)",
+    "rvpo_explicit": ":beta=0.7",
+    "lagrangian": ":thresholds={channel_1:0.8},rate=2",
+    "riskpo": ":bundle_size=2",
 }
 
 
@@ -60,17 +63,17 @@ def train(model: Path, output: Path, rewards: list[Callable], **options: Any) ->
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_s_own_method_gives_its_advantages(tiny_model_dir: Path, tmp_path: Path, method: str):
-    train(tiny_model_dir, tmp_path, from_table(scores(), 0), method=method, **OPTIONS.get(method, {}))
+    text = method + OPTIONS.get(method, "")
+    train(tiny_model_dir, tmp_path, from_table(scores(), 0), method=text)
     run = open_run(tmp_path)
     assert (run.kind, run.channels, run.steps) == ("channels", ("channel_0", "channel_1", "channel_2"), (1, 2, 3, 4))
     again = replay(run, [])
-    assert again.own is not None
-    assert again.own.split()[0] == method
+    assert again.own == text
     assert again.own_difference is not None
     largest = max(float(batch.advantages.abs().max()) for batch in run.batches())
     assert again.own_difference < 1e-6 * max(largest, 1)  # they were logged in float32
     # CTWA has nothing to move in the first steps, and is GDPO.
-    other = replay(run, [parse_method("grpo" if method in ("gdpo", "ctwa") else "gdpo")]).rules[0]
+    other = replay(run, [AdvantageConfig("grpo" if method in ("gdpo", "ctwa") else "gdpo")]).rules[0]
     assert other.largest_difference is not None
     assert other.largest_difference > 0.05  # the comparison can fail
 
@@ -83,8 +86,7 @@ def test_rubrics_of_different_length(tiny_model_dir: Path, tmp_path: Path, metho
     said[torch.rand(said.shape, generator=generator) < 0.1] = torch.nan
     verdicts = [[[None if x != x else x for x in row] for row in step] for step in said.tolist()]
     rewards = [even, RubricReward(Scripted(verdicts), weighting="points", max_missing=1.0)]
-    options = {"method_options": {"bundle_size": 2}} if method == "riskpo" else {}
-    train(tiny_model_dir, tmp_path, rewards, method=method, dataset=rubric_prompts(sizes), **options)
+    train(tiny_model_dir, tmp_path, rewards, method=method + OPTIONS.get(method, ""), dataset=rubric_prompts(sizes))
     run = open_run(tmp_path)
     assert set(run.channels) == {"even", "rubric/essential", "rubric/pitfall"}
     again = replay(run, [])
@@ -103,9 +105,8 @@ def test_trusted_less_and_scheduled_and_several_generations_a_step(tiny_model_di
         tiny_model_dir,
         tmp_path,
         from_table(scores(), 0),
-        method="rvpo",
-        k_schedule="adaptive",
-        reliability={"channel_1": 0.4},
+        method="rvpo:k=adaptive",
+        given={"reliability": Reliability({"channel_1": 0.4})},
         gradient_accumulation_steps=2,
         steps_per_generation=1,
     )
@@ -115,6 +116,20 @@ def test_trusted_less_and_scheduled_and_several_generations_a_step(tiny_model_di
     assert batches[0].reliability is not None
     again = replay(run, [])
     assert again.own_difference is not None
+    assert again.own_difference < 2e-6
+
+
+def test_a_method_of_ones_own_is_recorded_and_replayed(tiny_model_dir: Path, tmp_path: Path):
+    path = tmp_path / "my_rules.py"
+    path.write_text("def half(z, p, *, share=0.5):\n    return share * (z * p).sum(1) + (1 - share) * z.amin(1)\n")
+    text = f"{path}:half:share=0.25"
+    train(tiny_model_dir, tmp_path / "run", from_table(scores(), 0), method=text)
+    run = open_run(tmp_path / "run")
+    assert isinstance(run.config.method, Recorded)
+    assert str(run.config) == text
+    assert f"--method {text}" in replay(run, []).notes[-1]
+    again = replay(run, [], assumed=AdvantageConfig(text))
+    assert (again.own, again.notes) == (text, ())
     assert again.own_difference < 2e-6
 
 

@@ -23,7 +23,7 @@ from tiny_run import N, make_trainer, parameters, prompts, steps
 from rvpo.engines.trl import buffer
 
 MAX_STEPS, CHECKPOINT = 6, 3
-LINEAR_K = {"k": 0.5, "k_schedule": "linear", "k_final": 2.0}
+LINEAR_K = {"method": "rvpo:k=linear(0.5,2)"}
 SPLIT = {"per_device_train_batch_size": N // 2, "gradient_accumulation_steps": 2}
 
 # name: (options, rows of the dataset, whether the checkpoint falls inside a generation cycle)
@@ -111,8 +111,8 @@ def test_buffer_round_trip(tmp_path: Path):
         {"advantages": whole[:2, 0], "mask": whole[:2] > 1, "ids": torch.arange(3), "n": shared, "old": None},
         {"advantages": whole[2:, 0], "mask": whole[2:] > 1, "ids": torch.arange(3), "n": shared, "num_images": [1, 2]},
     ]
-    buffer.save(batches, tmp_path / "checkpoint-1", 0)
-    loaded = buffer.load(tmp_path / "checkpoint-1", 0, torch.device("cpu"))
+    buffer.save_buffer(batches, tmp_path / "checkpoint-1", 0)
+    loaded = buffer.load_buffer(tmp_path / "checkpoint-1", 0, torch.device("cpu"))
 
     assert loaded is not None
     assert [set(batch) for batch in loaded] == [set(batch) for batch in batches]
@@ -127,18 +127,18 @@ def test_buffer_round_trip(tmp_path: Path):
 
 def test_buffer_is_each_process_its_own(tmp_path: Path):
     for rank in range(2):
-        buffer.save([{"advantages": torch.full((2,), float(rank))}], tmp_path, rank)
+        buffer.save_buffer([{"advantages": torch.full((2,), float(rank))}], tmp_path, rank)
     for rank in range(2):
-        loaded = buffer.load(tmp_path, rank, torch.device("cpu"))
+        loaded = buffer.load_buffer(tmp_path, rank, torch.device("cpu"))
         assert loaded is not None
         assert loaded[0]["advantages"].tolist() == [rank, rank]
 
 
 def test_no_buffer_between_generations(tmp_path: Path):
-    assert buffer.load(tmp_path, 0, torch.device("cpu")) is None
+    assert buffer.load_buffer(tmp_path, 0, torch.device("cpu")) is None
 
 
 def test_buffer_that_cannot_be_saved_is_announced(tmp_path: Path, caplog):
-    buffer.save([{"image": object()}], tmp_path, 0)
+    buffer.save_buffer([{"image": object()}], tmp_path, 0)
     assert "a resumed run generates them anew" in caplog.text
-    assert buffer.load(tmp_path, 0, torch.device("cpu")) is None
+    assert buffer.load_buffer(tmp_path, 0, torch.device("cpu")) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
@@ -24,6 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 import rvpo
 from rvpo.core.metrics import CHANNEL_METRICS
+from rvpo.engines.trl.trainer import _IN_ORDER
 from rvpo.errors import ConfigError, EngineError, RewardError
 from rvpo.trl import RVPOConfig, RVPOTrainer
 
@@ -135,17 +137,17 @@ def test_gdpo_and_grpo_equal_plain_trl(make, tmp_path: Path, method: str, aggreg
 
 def test_options_reach_the_core(make):
     table, seen = random_table(2, missing=0.0), []
-    options = {"k": 3.0, "whiten": "group", "dead_channels": "keep", "advantage_eps": 0.1, "advantage_ddof": 0}
+    spelled = "rvpo:k=3,whiten=group,dead_channels=keep"
+    options = {"method": spelled, "advantage_eps": 0.1, "advantage_ddof": 0}
     make(from_table(table, 0), trainer=recording(seen), max_steps=1, **options).train()
 
-    core = {"eps": options.pop("advantage_eps"), "ddof": options.pop("advantage_ddof"), **options}
-    want = rvpo.advantages(tensor(table[0]), num_generations=G, **core).advantages
+    want = rvpo.advantages(tensor(table[0]), num_generations=G, method=spelled, eps=0.1, ddof=0).advantages
     torch.testing.assert_close(torch.tensor(seen[0]["local"]), want)
 
 
 def test_missing_rewards_can_be_refused(make):
     trainer = make(from_table(random_table(3), 0), missing_rewards="error")
-    with pytest.raises(RewardError, match=r"is nan, allowed are finite numbers"):
+    with pytest.raises(RewardError, match=r"is nan; expected finite numbers"):
         trainer.train()
 
 
@@ -210,9 +212,7 @@ def test_evaluation_before_and_while_training(make, generations: int):
         num_generations_eval=generations,
         eval_strategy="steps",
         eval_steps=1,
-        k=0.5,
-        k_schedule="linear",
-        k_final=2.0,
+        method="rvpo:k=linear(0.5,2)",
     )
     assert trainer.state.max_steps == 0
     before = trainer.evaluate()
@@ -233,7 +233,7 @@ def test_evaluation_before_and_while_training(make, generations: int):
 
 def test_kl_to_a_reference_model(make):
     """TRL's ``beta`` is the KL coefficient, whatever the method."""
-    trainer = make(beta=0.1, method="rvpo_explicit", variance_beta=0.25)
+    trainer = make(beta=0.1, method="rvpo_explicit:beta=0.25")
     trainer.train()
     assert steps(trainer)[3]["kl"] > 0
 
@@ -293,11 +293,11 @@ def test_only_the_soft_minimum_logs_k(make, method: str):
     ("options", "want"),
     [
         ({}, [1.0] * 5),
-        ({"k": 0.5}, [0.5] * 5),
-        ({"k": 0.5, "k_schedule": "linear", "k_final": 2.5}, [0.5, 1.0, 1.5, 2.0, 2.5]),
+        ({"method": "rvpo:k=0.5"}, [0.5] * 5),
+        ({"method": "rvpo:k=linear(0.5,2.5)"}, [0.5, 1.0, 1.5, 2.0, 2.5]),
         # Half a cosine wave: 0.5 + 2 * (1 - cos(pi * t)) / 2 at t = 0, 1/4, 1/2, 3/4, 1.
         (
-            {"k": 0.5, "k_schedule": "cosine", "k_final": 2.5},
+            {"method": {"name": "rvpo", "k": "cosine(0.5,2.5)"}},
             [0.5, 1.5 - math.sqrt(0.5), 1.5, 1.5 + math.sqrt(0.5), 2.5],
         ),
     ],
@@ -331,7 +331,7 @@ def test_rarely_met_channel_is_warned_about_once(make, caplog):
 
 
 def test_the_warning_waits_until_k_is_1(make, caplog):
-    trainer = make(met_in(1, 4), max_steps=4, k=0.5, k_schedule="linear", k_final=2.0, **WARN)
+    trainer = make(met_in(1, 4), max_steps=4, method="rvpo:k=linear(0.5,2)", **WARN)
     with caplog.at_level(logging.WARNING, logger="rvpo"):
         trainer.train()
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("rvpo")]
@@ -342,10 +342,10 @@ def test_the_warning_waits_until_k_is_1(make, caplog):
 @pytest.mark.parametrize(
     ("successes", "options"),
     [
-        (1, {"k": 0.5}),
+        (1, {"method": "rvpo:k=0.5"}),
         (1, {"method": "gdpo"}),
         (7, {}),
-        (4, {"k": 5.0}),
+        (4, {"method": "rvpo:k=5"}),
         (0, {}),  # never met: dead everywhere, so nothing is suppressed
     ],
     ids=["small k", "gdpo", "mostly met", "met in half", "dead"],
@@ -364,31 +364,29 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale_rewards": "batch"}, r"scale_rewards is 'batch', but RVPOTrainer replaces .* choose `method`"),
+        ({"scale_rewards": "batch"}, r"scale_rewards is 'batch', but RVPOTrainer replaces .* Choose `method`"),
         ({"scale_rewards": False}, r"scale_rewards is 'none', but RVPOTrainer replaces"),
         (
             {"multi_objective_aggregation": "normalize_then_sum"},
-            r"multi_objective_aggregation is 'normalize_then_sum', but .*'gdpo' is TRL's normalize_then_sum",
+            r"multi_objective_aggregation is 'normalize_then_sum', but .*gdpo is TRL's normalize_then_sum",
         ),
         (
             {"reward_weights": [1.0, -0.5]},
-            r"reward_weights is \[1.0, -0.5\], allowed is a list of finite numbers >= 0.*: negate",
+            r"reward_weights is \[1.0, -0.5\]; expected a list of finite numbers >= 0.* Negate",
         ),
-        ({"method": "softmin"}, r"method is 'softmin', allowed are 'rvpo'"),
-        ({"method": "gdpo", "k": 1.0}, r"k is 1.0, but method 'gdpo' has no k"),
-        ({"method": "hard_min", "k_schedule": "linear"}, r"k_schedule is 'linear', but method 'hard_min' has no k"),
-        ({"method": "grpo", "k_final": 2.0}, r"k_final is 2.0, but method 'grpo' has no k"),
-        ({"k_schedule": "linear"}, r"k_schedule is 'linear', but k_final is None: set it"),
-        ({"k_final": 2.0}, r"k_final needs k_schedule linear or cosine, and k_final is 2.0"),
-        ({"k_schedule": "step", "k_final": 2.0}, r"k_schedule is 'step', allowed are 'constant'"),
-        ({"k": -1.0}, r"is -1.0, allowed is a number in \[0, inf"),
-        ({"variance_beta": 0.5}, r"beta is 0.5, but method 'rvpo' has no beta"),
-        ({"method": "rvpo_explicit", "variance_beta": -1.0}, r"beta is -1.0, allowed is a number in \[0, inf"),
-        ({"whiten": "rows"}, r"whiten is 'rows', allowed are 'batch'"),
-        ({"missing_rewards": "zero"}, r"missing_rewards is 'zero', allowed are 'drop', 'error'"),
-        ({"variance_beta": 0.3}, r"variance_beta is 0.3, but method 'rvpo' has no beta"),
-        ({"reward_weights": [0.0, 0.0]}, r"reward_weights is \[0.0, 0.0\], .* at least one above 0"),
-        ({"method": "grpo", "whiten": "none"}, r"is not GRPO"),
+        ({"method": "softmin"}, r"method is 'softmin'.*; expected one of rvpo"),
+        ({"method": "gdpo:k=1"}, r"k is 1, but method 'gdpo' has no option 'k'"),
+        ({"method": {"name": "hard_min", "k": "linear"}}, r"k is 'linear', but method 'hard_min' has no option 'k'"),
+        ({"method": "rvpo:k=step(1,2)"}, r"k is 'step\(1,2\)'; expected a number"),
+        ({"method": "rvpo:k=-1"}, r"k is -1; expected a number in \[0, inf"),
+        ({"method": "rvpo:beta=0.5"}, r"beta is 0.5, but method 'rvpo' has no option 'beta'"),
+        ({"method": "rvpo_explicit:beta=-1"}, r"beta is -1; expected a number in \[0, inf"),
+        ({"method": "gdpo:whiten=rows"}, r"whiten is 'rows'; expected one of None, 'batch'"),
+        ({"method": "gdpo:whiten=token"}, r"whiten is 'token', which only verl's engine knows"),
+        ({"method": 3}, r"method is 3; expected a text"),
+        ({"missing_rewards": "zero"}, r"missing is 'zero'; expected one of 'drop', 'error'"),
+        ({"reward_weights": [0.0, 0.0]}, r"reward_weights is \[0.0, 0.0\]; .*at least one above 0"),
+        ({"method": "grpo:whiten=none"}, r"is not GRPO"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -398,7 +396,7 @@ def test_refused_when_built(tmp_path: Path, options: dict, message: str):
 
 
 def test_plain_config_is_refused(tiny_model_dir: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"args is a GRPOConfig, allowed is rvpo.trl.RVPOConfig: rename"):
+    with pytest.raises(ConfigError, match=r"args is a GRPOConfig; expected rvpo.trl.RVPOConfig. Rename"):
         RVPOTrainer(str(tiny_model_dir), even, GRPOConfig(output_dir=str(tmp_path), **CPU), prompts())
 
 
@@ -444,9 +442,9 @@ def _keep_half(score: Callable) -> Callable:
 
 
 def test_signature_is_a_drop_in():
-    """The first parameters can be passed by position, in TRL's order."""
-    ours, theirs = (list(inspect.signature(cls.__init__).parameters) for cls in (RVPOTrainer, GRPOTrainer))
-    assert ours[:4] == theirs[:4] == ["self", "model", "reward_funcs", "args"]
+    """The mixin hands on whatever comes; it knows the place of the first three parameters alone."""
+    theirs = list(inspect.signature(GRPOTrainer.__init__).parameters)
+    assert theirs[1:4] == list(_IN_ORDER)
 
 
 def test_positional_arguments(tiny_model_dir: Path, tmp_path: Path):
@@ -491,20 +489,21 @@ def test_model_card(make, tmp_path: Path):
 
 def test_config_parses_from_the_command_line(tmp_path: Path):
     line = (
-        f"--output_dir {tmp_path} --use_cpu --bf16 false --method rvpo --k 0.5 --k_schedule linear --k_final 2.0 "
-        "--dead_channels keep --missing_rewards error --advantage_eps 1e-6 --reward_weights 1 2 --num_generations 4"
+        f"--output_dir {tmp_path} --use_cpu --bf16 false --method rvpo:k=linear(0.5,2),dead_channels=keep "
+        "--missing_rewards error --advantage_eps 1e-6 --reward_weights 1 2 --num_generations 4"
     )
     (config,) = HfArgumentParser(RVPOConfig).parse_args_into_dataclasses(line.split())
-    assert (config.k, config.k_final, config.dead_channels, config.num_generations) == (0.5, 2.0, "keep", 4)
-    assert config.advantage_config(1.0).k == 2.0
+    assert config.num_generations == 4
+    assert config.advantage_config().method == rvpo.RVPO(rvpo.Linear(0.5, 2.0), dead_channels="keep")
     assert config.reward_weights == [1, 2]
 
 
 def test_config_survives_its_dictionary(tmp_path: Path):
     """TRL and transformers write configs as dictionaries, into checkpoints and trackers."""
-    config = RVPOConfig(str(tmp_path), method="rvpo_explicit", variance_beta=0.25, **CPU)
-    assert config.to_dict()["variance_beta"] == 0.25
-    json.loads(config.to_json_string())
+    for method in ("lift:kappa=3", {"name": "lift", "kappa": 3}, rvpo.LIFT(3)):
+        config = RVPOConfig(str(tmp_path), method=method, **CPU)
+        assert json.loads(config.to_json_string())["method"] == (method if isinstance(method, dict) else "lift:kappa=3")
+        assert copy.deepcopy(config).advantage_config().method == rvpo.LIFT(3)
 
 
 def test_vllm_options_pass_through(tmp_path: Path):
@@ -515,11 +514,14 @@ def test_vllm_options_pass_through(tmp_path: Path):
         "vllm_tensor_parallel_size": 2,
         "vllm_importance_sampling_correction": False,
     }
-    config = RVPOConfig(str(tmp_path), k=2.0, **CPU, **options)
+    config = RVPOConfig(str(tmp_path), method="rvpo:k=2", **CPU, **options)
     assert {key: getattr(config, key) for key in options} == options
-    assert config.advantage_config(0.0).k == 2.0
+    assert config.advantage_config().method == rvpo.RVPO(2.0)
 
 
 def test_reward_functions_of_one_name_are_refused(make):
-    with pytest.raises(ConfigError, match=r"2 reward functions are named 'even'.*own __name__"):
+    with pytest.raises(
+        ConfigError,
+        match=r"2 reward functions are named .even.*name of its own for each: pass reward_funcs as a dict",
+    ):
         make([even, high, even])

@@ -7,7 +7,8 @@
 The job holds ``model``, ``output`` (folders), ``options`` (of RVPOConfig) and optionally ``resume`` (bool),
 ``kill_at`` (the step in which the process kills itself), ``table`` (rewards: steps x N x M, null = missing),
 ``verdicts`` (the same for the criteria of rubrics of ``sizes`` criteria), ``endpoint`` (options of an EndpointJudge for
-such rubrics) and ``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same
+such rubrics) and ``twice`` (share of completions scored a second time)
+and ``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same
 processes).
 """
 
@@ -29,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rvpo
 from rvpo.rewards.rubric import Criterion, Question, Rubric, RubricReward, Verdict
+from rvpo.step.trust import Reliability
 from rvpo.trl import RVPOConfig, RVPOTrainer
 
 P, G = 2, 4
@@ -90,6 +92,7 @@ def make_trainer(
     dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     peft_config: Any = None,
+    given: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """Build a trainer with settings that make a step take a few milliseconds."""
@@ -126,6 +129,7 @@ def make_trainer(
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
         peft_config=peft_config,
+        **(given or {}),
     )
 
 
@@ -234,8 +238,9 @@ def main(job: dict[str, Any]) -> None:
         rewards = [even, RubricReward(EndpointJudge(**job["endpoint"]))]
         dataset = rubric_prompts(job["sizes"])
     seen: list[dict[str, list[float]]] = []
+    given = {"reliability": Reliability(twice=job["twice"])} if "twice" in job else None
     trainer = make_trainer(
-        Path(job["model"]), output, rewards, trainer=recording(seen), dataset=dataset, **job["options"]
+        Path(job["model"]), output, rewards, trainer=recording(seen), dataset=dataset, given=given, **job["options"]
     )
     trainer.train(resume_from_checkpoint=job.get("resume"))
     result = {

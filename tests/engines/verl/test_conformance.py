@@ -11,7 +11,7 @@ from rvpo.conformance import examples
 from rvpo.conformance.calling import by_completions
 from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE
-from rvpo.conformance.suite import NOT_APPLICABLE, check, examine
+from rvpo.conformance.suite import NOT_APPLICABLE, examine, run_checks
 from rvpo.conformance.target import Example, Spec
 from rvpo.conformance.targets import resolve
 from rvpo.engines.verl.conformance import lacks
@@ -34,7 +34,7 @@ FAILED = {
 
 @pytest.mark.parametrize("name", FAILED)
 def test_what_verl_does_not_keep(name: str):
-    report = check(resolve(Spec(f"verl:{name}")), seeds=1)
+    report = run_checks(resolve(Spec(f"verl:{name}")), seeds=1)
     assert {finding.asked.name for finding in report.failures} == FAILED[name] | ALWAYS
     assert report["padding"].status == report["length"].status == "PASS"
     assert (report["channel-order"].status == NOT_APPLICABLE) is (name != "gdpo")
@@ -47,7 +47,7 @@ def test_every_estimator_of_outcome_rewards_is_known():
 
 def test_one_missing_reward_reaches_other_groups_in_verls_gdpo():
     """The smallest batch that shows it: two completions of two prompts, one reward missing, both without advantage."""
-    finding = check(resolve(Spec("verl:gdpo")), seeds=1)["missing-contained"]
+    finding = run_checks(resolve(Spec("verl:gdpo")), seeds=1)["missing-contained"]
     example, fault = finding.example, finding.fault
     assert len(example.groups) == 2
     assert example.groups.unique().numel() == 2
@@ -60,7 +60,7 @@ def test_verls_gdpo_is_called_as_verl_does():
     """Against ours on one length, where whitening by tokens is whitening by completions."""
     target = resolve(Spec("verl:gdpo"))
     ours = by_completions(lambda r, g: rvpo.advantages(r, g, method="gdpo", eps=1e-6), {}, None)
-    for example in examples.plain(target, 0):
+    for example in examples.plain_examples(target, 0):
         equal = Example(example.rewards, example.groups, torch.full_like(example.lengths, 1))
         torch.testing.assert_close(
             target.answer(equal).advantages, ours(equal).advantages, atol=1e-4, rtol=0
@@ -74,7 +74,7 @@ def test_verls_gdpo_whitens_by_tokens():
 
 
 def test_options_reach_verls_function_and_config():
-    (example, *_) = examples.plain(resolve(Spec("verl:gdpo")), 0)
+    (example, *_) = examples.plain_examples(resolve(Spec("verl:gdpo")), 0)
     plain = resolve(Spec("verl:gdpo")).answer(example).advantages
     weighted = Spec("verl:gdpo", options={"gdpo_reward_weights": [1.0, 0.0, 0.0]})  # of config
     alone = example.scored(example.rewards[:, :1])

@@ -75,7 +75,9 @@ def python(case: dict[str, Any]) -> rvpo.Advantages:
     """Return what rvpo makes of a case."""
     group = matrix(case["rewards"])
     options = {name: float(value) for name, value in case["options"].items()}
-    return rvpo.advantages(group, num_generations=len(group), method=case["method"], ranges=case["ranges"], **options)
+    return rvpo.advantages(
+        group, num_generations=len(group), method=case["method"], ranges=case["ranges"], state={}, **options
+    )
 
 
 def differing(all_cases: list[dict[str, Any]], found: list[dict[str, Any]], tolerance: float = 1e-9) -> list[str]:

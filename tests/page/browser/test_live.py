@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from browser.conftest import Opened
-from browser.report_data import report, run
+from opened_page import Opened
+from report_data import report, run
 
 from rvpo.page import render
 

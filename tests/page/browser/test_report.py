@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from browser.conftest import Opened
-from browser.report_data import FIGURE_1, HOSTILE, RARE, comparison, hostile, report, run
+from opened_page import Opened
+from report_data import FIGURE_1, HOSTILE, RARE, comparison, hostile, report, run
 
 import rvpo
 
@@ -281,7 +281,7 @@ def shown(opened: Opened, method: str) -> tuple[list[float], list[str]]:
 
 def expected(rewards: list[list[float | None]], method: str, **options: Any) -> list[float]:
     group = torch.tensor([[math.nan if x is None else x for x in row] for row in rewards], dtype=torch.float64)
-    out = rvpo.advantages(group, num_generations=len(rewards), method=method, **options)
+    out = rvpo.advantages(group, num_generations=len(rewards), method=method, state={}, **options)
     return out.advantages.tolist()
 
 
@@ -471,7 +471,7 @@ def test_the_chosen_rule_tells_who_decides(open_report: Open):
     ]:
         opened.page.keyboard.press(key)
         assert opened.text("#decides-h") == f"Who decides under {title}"
-        wanted = rvpo.advantages(group, num_generations=4, method=method).responsibilities
+        wanted = rvpo.advantages(group, num_generations=4, method=method, state={}).responsibilities
         found = opened.page.locator("#decides data").evaluate_all("all => all.map(one => Number(one.value))")
         assert found == pytest.approx(wanted.flatten().tolist(), abs=1e-9)
 
@@ -484,7 +484,7 @@ def test_the_examples_are_those_of_the_data(open_report: Open):
 
 
 def test_rules_in_the_page_agree_with_rvpo(open_report: Open):
-    from browser import rule_cases
+    import rule_cases
 
     cases = rule_cases.cases(400)
     opened = open_report(alone())

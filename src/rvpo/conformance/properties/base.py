@@ -124,7 +124,7 @@ def differ(
     return Fault("wrong", what, got, expected, changed)
 
 
-def rescaled(x: Tensor, y: Tensor) -> Tensor:
+def rescaled_rewards(x: Tensor, y: Tensor) -> Tensor:
     """Return the rising affine image a x + b, a >= 0, of ``x`` that is closest to ``y``, both (N,)."""
     centred = x - x.mean()
     slope = (centred * (y - y.mean())).sum() / centred.square().sum().clamp(min=1e-30)
@@ -137,7 +137,7 @@ def same_up_to_scale(got: Tensor, expected: Tensor, tolerance: float) -> bool:
         return float(got.max() - got.min()) <= 1e-3
     if float(got.std()) <= 1e-6:
         return False
-    return float((got - rescaled(expected, got)).abs().max()) <= tolerance * float(got.std())
+    return float((got - rescaled_rewards(expected, got)).abs().max()) <= tolerance * float(got.std())
 
 
 def require_complete(example: Example) -> None:

@@ -66,7 +66,7 @@ def _improvement(target: Target, example: Example) -> Fault | None:
 
 def outlier(target: Target, seed: int) -> list[Example]:
     """A completion far above the others on one channel: raising it further widens the spread more than its lead."""
-    made = examples.plain(target, seed)
+    made = examples.plain_examples(target, seed)
     if not target.one_channel:
         first, second = [1.0, -0.4, -0.3, -0.3], [-0.4, 1.5, -0.3, -0.3]
         rewards = torch.tensor([first, second]).T.contiguous()
@@ -89,13 +89,17 @@ def _unit(target: Target, example: Example) -> Fault | None:
 
 
 DESCRIPTIONS = (
-    Property("scale-free", "the scale of a channel does not matter", "", examples.plain, _scale_free, required=False),
-    Property("group-mean-0", "the advantages of a group average 0", "", examples.plain, _centred, required=False),
+    Property(
+        "scale-free", "the scale of a channel does not matter", "", examples.plain_examples, _scale_free, required=False
+    ),
+    Property(
+        "group-mean-0", "the advantages of a group average 0", "", examples.plain_examples, _centred, required=False
+    ),
     Property(
         "batch-whitened",
         "the advantages of a batch have mean 0 and standard deviation 1",
         "",
-        examples.plain,
+        examples.plain_examples,
         _unit,
         required=False,
     ),
@@ -111,7 +115,7 @@ DESCRIPTIONS = (
         "length-exact",
         "lengths do not matter to the last digit, whitening included",
         "",
-        examples.plain,
+        examples.plain_examples,
         _same_lengths,
         required=False,
         needs=("tokens",),
@@ -120,7 +124,7 @@ DESCRIPTIONS = (
         "token-constant",
         "all tokens of a response get the same advantage",
         "",
-        examples.plain,
+        examples.plain_examples,
         _all_tokens,
         required=False,
         needs=("tokens",),

@@ -13,7 +13,7 @@ from rvpo.conformance.properties.base import (
     ask,
     attempt,
     require_live,
-    rescaled,
+    rescaled_rewards,
     same_up_to_scale,
     zscores,
 )
@@ -51,7 +51,7 @@ def _limit(target: Target, example: Example, k: float, limit: Tensor, named: str
     expected, fine = limit.clone(), True
     for rows in example.members():
         fine &= same_up_to_scale(got[rows], limit[rows], CLOSE)
-        expected[rows] = rescaled(limit[rows], got[rows])
+        expected[rows] = rescaled_rewards(limit[rows], got[rows])
     if fine:
         return None
     return Fault("wrong", f"with k = {k:g}, against {named} at the same scale", got, expected)
@@ -119,7 +119,7 @@ PROPERTIES = (
         "k-finite",
         "every k from 1e-8 to 1e4 gives finite advantages",
         "exp(-k z) overflows: a k that is a little too large ends the run",
-        examples.plain,
+        examples.plain_examples,
         finite_for_all_k,
         needs=("k", "many"),
     ),
@@ -127,7 +127,7 @@ PROPERTIES = (
         "k-monotone",
         "the value before whitening falls, or stays, as k rises",
         "a larger k is not more cautious",
-        examples.plain,
+        examples.plain_examples,
         falls_with_k,
         needs=("k", "many"),
     ),

@@ -30,7 +30,7 @@ SMALL_K = 0.05
 
 def one_missing(target: Target, seed: int) -> list[Example]:
     """Plain batches without one reward, or without that row's only one."""
-    return [examples.with_missing(e, seed % len(e.groups), 0) for e in examples.plain(target, seed)]
+    return [examples.with_missing(e, seed % len(e.groups), 0) for e in examples.plain_examples(target, seed)]
 
 
 def below_zero(target: Target, seed: int) -> list[Example]:

@@ -53,7 +53,7 @@ def inputs_kept(target: Target, example: Example) -> Fault | None:
 
 def incomplete_too(target: Target, seed: int) -> list[Example]:
     """Plain batches, and one with a missing reward: filling it in place is the usual way to change an input."""
-    made = examples.plain(target, seed)
+    made = examples.plain_examples(target, seed)
     return made if "complete-only" in target.traits else [*made, examples.with_missing(made[0], 0, 0)]
 
 
@@ -106,7 +106,7 @@ def no_signal(target: Target, example: Example) -> Fault | None:
 def all_equal(target: Target, seed: int) -> list[Example]:
     """Batches in which all completions of a group have the same rewards."""
     made = []
-    for e in examples.plain(target, seed):
+    for e in examples.plain_examples(target, seed):
         rewards = e.rewards.clone()
         for rows in e.members():
             rewards[rows] = rewards[rows[0]].clone()
@@ -154,7 +154,7 @@ def lone(target: Target, seed: int) -> list[Example]:
     """Batches with groups of one."""
     channels = 1 if target.one_channel else 2
     sizes = [(1, 1, 1)] if target.blocks else [(1, 1, 1), (1, 4, 3)]
-    return [examples.draw(target, each, channels, seed * 100 + 20 + i) for i, each in enumerate(sizes)]
+    return [examples.draw_example(target, each, channels, seed * 100 + 20 + i) for i, each in enumerate(sizes)]
 
 
 def dead_neutral(target: Target, example: Example) -> Fault | None:
@@ -170,7 +170,7 @@ OUTPUT = Property(
     "output",
     "it returns one finite number a completion",
     "training stops, or the loss is NaN",
-    examples.plain,
+    examples.plain_examples,
     output,
 )
 PROPERTIES = (
@@ -179,7 +179,7 @@ PROPERTIES = (
         "deterministic",
         "the same batch gives the same advantages, to the last bit",
         "processes that compute it on their own drift apart",
-        examples.plain,
+        examples.plain_examples,
         deterministic,
     ),
     Property(
@@ -207,14 +207,14 @@ PROPERTIES = (
         "extreme-rewards",
         "rewards times a million, or a millionth, give finite advantages",
         "a reward on an unusual scale ends the run",
-        examples.plain,
+        examples.plain_examples,
         extreme,
     ),
     Property(
         "precision",
         "float32 and float64 rewards give the same",
         "results depend on the type that a reward function happens to return",
-        examples.plain,
+        examples.plain_examples,
         precision,
     ),
     Property(

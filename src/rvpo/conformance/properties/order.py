@@ -17,7 +17,7 @@ from rvpo.conformance.properties.base import (
     expect,
     require_complete,
     require_live,
-    rescaled,
+    rescaled_rewards,
     same_up_to_scale,
     single_group,
 )
@@ -81,7 +81,7 @@ def length(target: Target, example: Example) -> Fault | None:
     fine = True
     for rows in example.members():
         fine &= same_up_to_scale(got[rows], before[rows], 5e-3)
-        expected[rows] = rescaled(before[rows], got[rows])
+        expected[rows] = rescaled_rewards(before[rows], got[rows])
     return None if fine else Fault("wrong", what, got, expected, other)
 
 
@@ -135,7 +135,7 @@ def groups_apart(target: Target, example: Example) -> Fault | None:
     if same_up_to_scale(got[others], before[others], 5e-3):
         return None
     expected = torch.full_like(got, torch.nan)
-    expected[others] = rescaled(before[others], got[others])
+    expected[others] = rescaled_rewards(before[others], got[others])
     return Fault("wrong", f"{what}, the others are no longer what they were up to one scale", got, expected, changed)
 
 
@@ -187,7 +187,7 @@ def chains(target: Target, seed: int) -> list[Example]:
         rewards = torch.tensor([[1.0, 0.0], [0.8125, 0.0], *([[0.0, 1.0]] * 6)])
         made.append(Example(rewards, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.int64)))
     for i, sizes in enumerate(((5,), (4, 4))):
-        example = examples.draw(
+        example = examples.draw_example(
             target, sizes, 1 if target.one_channel else 2, seed * 100 + 80 + i, ("graded", "gaussian")
         )
         rewards = example.rewards.clone()
@@ -226,7 +226,7 @@ PROPERTIES = (
         "row-order",
         "the order of the completions does not matter",
         "results depend on how a batch was shuffled",
-        examples.plain,
+        examples.plain_examples,
         row_order,
         reduced={"bundles": "rows of different groups mixed; the order within groups forms the bundles"},
     ),
@@ -242,7 +242,7 @@ PROPERTIES = (
         "group-names",
         "the ids of groups are names only",
         "results depend on the ids of prompts, or fail for some",
-        examples.plain,
+        examples.plain_examples,
         group_names,
         needs=("any layout",),
     ),
@@ -250,7 +250,7 @@ PROPERTIES = (
         "group-baseline",
         "a constant added to a channel of one group changes nothing",
         "easy prompts are reinforced and hard ones pushed down, whatever the completion was",
-        examples.plain,
+        examples.plain_examples,
         group_baseline,
         excused={**_LEVELS, "bundles": "the level of a group moves the score of its bundle"},
         reduced={"shared-weights": "constants that cancel over the batch, whose level sets the weights"},
@@ -259,7 +259,7 @@ PROPERTIES = (
         "groups-apart",
         "other rewards in one group leave the others as they were, up to one scale",
         "a completion is judged by the answers to other prompts",
-        examples.plain,
+        examples.plain_examples,
         groups_apart,
         excused={"bundles": "the groups of a bundle share their score", "adapts": "k follows the whole batch"},
         reduced={"shared-weights": "a group turned around its mean, which leaves the shared weights alone"},
@@ -268,7 +268,7 @@ PROPERTIES = (
         "padding",
         "padding changes nothing",
         "the longest response of a batch changes all advantages",
-        examples.plain,
+        examples.plain_examples,
         padding,
         needs=("tokens",),
     ),
@@ -276,7 +276,7 @@ PROPERTIES = (
         "length",
         "how long a response is does not change how it compares with others of its group",
         "long answers are rewarded or punished for their length, as where z-scores are summed over tokens",
-        examples.plain,
+        examples.plain_examples,
         length,
         needs=("tokens",),
     ),

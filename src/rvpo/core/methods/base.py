@@ -12,10 +12,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor
 
-from rvpo.core import aggregate
 from rvpo.core.channels import Channels, State
 from rvpo.core.checks import require
 from rvpo.core.groups import Groups
@@ -34,6 +32,8 @@ class Batch:
         weights: (N, M) importance, >= 0.
         scores: group z-scores and the states of the channels.
         present: (N, M) bool, which channels may take part: the live ones, or all that are scored (``dead_channels``).
+        z: (N, M) z-scores, 0 where the channel is not present.
+        p: (N, M) weights as shares of the channels present: rows sum to 1, or to 0 if none is.
         groups: which rows belong together.
         channels: the named channels of the run that the cells belong to.
         progress: share of the training that is done, in [0, 1]; None if unknown.
@@ -43,23 +43,16 @@ class Batch:
     weights: Tensor
     scores: GroupScores
     present: Tensor
+    z: Tensor
+    p: Tensor
     groups: Groups
     channels: Channels
     progress: float | None = None
 
     @cached_property
-    def z(self) -> Tensor:
-        """Z-scores (N, M), 0 where the channel is not present."""
-        return self.scores.z.masked_fill(~self.present, 0.0)
-
-    @cached_property
     def attained(self) -> Tensor:
         """Rewards on their declared scale, (N, M) in [0, 1], NaN where missing or of weight 0: those need no scale."""
-        return self.channels.attained(self.rewards.masked_fill(self.weights == 0, torch.nan))
-
-    def shares(self, factor: Tensor | float = 1.0) -> Tensor:
-        """Weights times ``factor`` as shares (N, M) of the channels present: rows sum to 1, or to 0 if none is."""
-        return aggregate.normalised(self.weights * factor * self.present)
+        return self.channels.attained(self.rewards, self.weights)
 
 
 @dataclass(frozen=True)
@@ -113,6 +106,8 @@ class Method:
     """Whether it aggregates z-scores, and not rewards."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
+    available: ClassVar[bool] = True
+    """Whether it can be called; False for one that only a record knows."""
     always_spelled: ClassVar[tuple[str, ...]] = ()
     """Options that its text always shows, whatever their value."""
 

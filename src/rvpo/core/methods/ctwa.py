@@ -76,7 +76,7 @@ class CTWA(Method):
         """Weigh this batch by the weights from before it, then move them by what its advantages did."""
         names, channels = batch.channels.names, batch.channels
         before = channels.by_name(state.get("weights", {}), 1.0)
-        p = batch.shares(channels.broadcast(before.to(batch.weights)))
+        p = aggregate.normalised(batch.weights * channels.broadcast(before.to(batch.weights)) * batch.present)
         outcome = Outcome.of_z(p, aggregate.mean(batch.z, p))
         # The covariance is that of the advantage: whitened as the configuration's default does, over the batch.
         a = outcome.aggregated

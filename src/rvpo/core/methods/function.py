@@ -87,7 +87,7 @@ class FunctionMethod(Method):
         Raises:
             RewardError: it does not return one finite number per completion.
         """
-        p = batch.shares()
+        p = batch.p
         follows = batch.z.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             z = batch.z if follows else batch.z.detach().clone().requires_grad_()

@@ -28,5 +28,4 @@ class GDPO(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.mean`."""
-        p = batch.shares()
-        return Outcome.of_z(p, aggregate.mean(batch.z, p))
+        return Outcome.of_z(batch.p, aggregate.mean(batch.z, batch.p))

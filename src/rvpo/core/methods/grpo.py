@@ -51,4 +51,4 @@ class GRPO(Method):
         stand_in = applies.sum(-1) / scored_total.masked_fill(scored_total == 0, 1.0)
         total = ((applies * mean).sum(-1) + stand_in * deviation).masked_fill(scored_total == 0, 0.0)
         shares = w * groups.broadcast(scores.std) * scores.live
-        return Outcome(total, aggregate.normalised(shares), (batch.shares() > 0).any(-1))
+        return Outcome(total, aggregate.normalised(shares), (batch.p > 0).any(-1))

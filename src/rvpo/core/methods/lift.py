@@ -95,29 +95,32 @@ class LIFT(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Update the running means with this batch, then weigh its channels by them."""
-        names, channels, p = batch.channels.names, batch.channels, batch.shares()
-        z = channels.pool(p * batch.z)  # (N, K)
-        shares = channels.pool(p)
+        channels, names, p = batch.channels, batch.channels.names, batch.p
+        # What this batch shows of its channels.
+        attained_now = channels.mean(channels.attained(batch.rewards, batch.weights))  # (K,)
+        u, shares = channels.pool(p * batch.z), channels.pool(p)  # (N, K) each
         takes_part = (batch.scores.live & (p > 0)).any(-1)
         rows = takes_part.sum().clamp(min=1)
         together = (shares > 0).any(0) & takes_part.any()
-        covariance = (z.T @ z / rows).masked_fill(~(together[:, None] & together), torch.nan)
-        attained = RunningMean.from_state(state.get("attained"), 1).update(
-            names, channels.mean(batch.attained), self.horizon
-        )
-        moments = RunningMean.from_state(state.get("covariance"), 2).update(names, covariance, self.horizon)
-        need = needs(attained.mean(names), shares.mean(0).cpu().double(), self.kappa)
+        covariance_now = (u.T @ u / rows).masked_fill(~(together[:, None] & together), torch.nan)
+        # What the run remembers, with this batch in it.
+        attained = RunningMean.from_state(state.get("attained"), 1).update(names, attained_now, self.horizon)
+        moments = RunningMean.from_state(state.get("covariance"), 2).update(names, covariance_now, self.horizon)
+        a, c = attained.mean(names), moments.mean(names).nan_to_num(nan=0.0)
+        new_state = {"attained": attained.to_state(), "covariance": moments.to_state()}
+        # lambda and mu, then A.
         here = together.cpu().double()
-        mu = payers(moments.mean(names).nan_to_num(nan=0.0) * here[:, None] * here, need, self.margin)
+        need = needs(a, shares.mean(0).cpu().double(), self.kappa)
+        mu = payers(c * here[:, None] * here, need, self.margin)
         # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
-        weights = need + mu * (z != 0).any(0).cpu()
-        factor = channels.broadcast(weights.to(p))
+        weights = need + mu * (u != 0).any(0).cpu()
+        factor = weights.to(p)[channels.index]  # of each cell
         return Outcome(
             (p * factor * batch.z).sum(-1),
             # A channel that is dead decides nothing, however far behind it is.
             aggregate.normalised(p * factor * batch.scores.live),
             takes_part,
-            {"attained": attained.to_state(), "covariance": moments.to_state()},
+            new_state,
             {f"{name}/{WEIGHT}": weight for name, weight in zip(names, weights.tolist(), strict=True)},
         )
 

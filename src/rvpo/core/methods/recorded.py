@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from rvpo.core.channels import State
 from rvpo.core.methods.base import Batch, Method, Outcome
-from rvpo.core.methods.registry import build_method, is_known
+from rvpo.core.methods.registry import build_method, is_known, spell
 from rvpo.errors import ConfigError
+from rvpo.importing import is_object_spec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Recorded(Method):
         spelled_name: its name there.
     """
 
+    available: ClassVar[bool] = False
     given: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     spelled_name: str = field(default="", kw_only=True)
 
@@ -43,16 +45,23 @@ class Recorded(Method):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(
-            f"method {self.name!r} is not available here; expected a method of this version or of an installed "
-            f"package. If it is your own, name it: --method {self.name}"
+        raise ConfigError(f"method {self.name!r} {self.unavailable}")
+
+    @property
+    def unavailable(self) -> str:
+        """Why it cannot be called, and how to name it instead."""
+        importable = is_object_spec(self.name) and not self.name.startswith("__main__:")
+        place = spell(self) if importable else "my_rules.py:name"
+        return (
+            "is not available here; expected a method of this version or of an installed package. If it is your own, "
+            f"name it: --method {place}"
         )
 
 
 def method_of_record(mapping: Mapping[str, Any]) -> Method:
     """Return the method of a record, as :class:`Recorded` where it is not available.
 
-    A record is data: a name such as ``file.py:rule`` in it is never imported.
+    A record is data: a name such as ``file.py:rule`` in it is never imported, also not one inside an option.
 
     Raises:
         ConfigError: the mapping has no name.
@@ -62,8 +71,8 @@ def method_of_record(mapping: Mapping[str, Any]) -> Method:
         raise ConfigError(f"the record's method is {mapping!r}; expected a mapping with a name")
     if is_known(name):
         try:
-            return build_method(mapping)
-        except ConfigError:  # an option of another version
+            return build_method(mapping, known_only=True)
+        except (ConfigError, TypeError, ValueError, AttributeError):  # an option of another version
             pass
     options = {str(key): value for key, value in mapping.items() if key != "name"}
     return Recorded(given=options, spelled_name=name)

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from rvpo.core.checks import outside_brackets, plain_value
@@ -58,12 +59,14 @@ ENTRY_POINTS = "rvpo.methods"
 """Group of entry points in which other packages register methods by name."""
 
 
-def build_method(spelling: Any, options: Mapping[str, Any] | None = None) -> Method:
+def build_method(spelling: Any, options: Mapping[str, Any] | None = None, *, known_only: bool = False) -> Method:
     """Return the method that a spelling stands for.
 
     Args:
         spelling: an object, its class, a text or a mapping with ``name``; see the module.
         options: further options, by name.
+        known_only: whether to refuse methods that are named by their place, also inside options, instead of importing
+            them: for text that comes from a record and not from the user.
 
     Raises:
         ConfigError: an unknown method or option, an option that is given twice, or a value that cannot work.
@@ -76,7 +79,7 @@ def build_method(spelling: Any, options: Mapping[str, Any] | None = None) -> Met
     if isinstance(spelling, Method):
         if more:
             raise _unusable(more, f"method is the object {spelling!r}; set its options where it is built")
-        if spelling.name in METHODS and type(spelling) is not METHODS[spelling.name]:
+        if spelling.name in METHODS and type(spelling) is not METHODS[spelling.name] and spelling.available:
             raise ConfigError(
                 f"{type(spelling).__qualname__} has the name {spelling.name!r}, which is a method of rvpo; expected a "
                 "name of its own. Leave `name` out to name it by its place"
@@ -102,7 +105,7 @@ def build_method(spelling: Any, options: Mapping[str, Any] | None = None) -> Met
         raise ConfigError(
             f"{twice[0]} is {more[twice[0]]!r}, but method {spelling!r} has {own[twice[0]]!r}; set one of them"
         )
-    return _named(name, {**own, **more})
+    return _named(name, {**own, **more}, known_only)
 
 
 def read_text(text: str) -> tuple[str, dict[str, Any]]:
@@ -180,14 +183,14 @@ def help_text() -> str:
     )
 
 
-def _named(name: str, options: Mapping[str, Any]) -> Method:
+def _named(name: str, options: Mapping[str, Any], known_only: bool) -> Method:
     if name in METHODS:
-        return _from_object(METHODS[name], options, name)
+        return _from_object(METHODS[name], options, name, known_only)
     if name in (registered := _entry_points()):
-        return _from_object(registered[name].load(), options, name)
+        return _from_object(registered[name].load(), options, name, known_only)
     if (head := name.partition(":")[0]) in METHODS:
         raise ConfigError(f"method is {name!r}; expected {head}:option=value, such as lift:kappa=3, or {head} alone")
-    if ":" in name:
+    if ":" in name and not known_only:
         return _from_object(load_object(name, "method"), options, name)
     raise ConfigError(
         f"method is {name!r}{did_you_mean(name, known_methods())}; expected one of {', '.join(known_methods())}, or a "
@@ -195,7 +198,7 @@ def _named(name: str, options: Mapping[str, Any]) -> Method:
     )
 
 
-def _from_object(found: Any, options: Mapping[str, Any], name: str) -> Method:
+def _from_object(found: Any, options: Mapping[str, Any], name: str, known_only: bool = False) -> Method:
     """Build a method from what its name stands for: a class, an object or a function."""
     if isinstance(found, Method):
         if options:
@@ -213,7 +216,7 @@ def _from_object(found: Any, options: Mapping[str, Any], name: str) -> Method:
     if ":" in name:
         found.name = name  # known by its place, so that its text can be read back
     _check_options(found, options, name)
-    return found.from_options(options, build_method)
+    return found.from_options(options, partial(build_method, known_only=known_only))
 
 
 def _check_options(found: type[Method], options: Mapping[str, Any], name: str) -> None:

@@ -83,7 +83,7 @@ class RVPO(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.soft_min`; an adaptive k remembers its logarithm."""
-        z, p = batch.z, batch.shares()
+        z, p = batch.z, batch.p
         if isinstance(self.k, AdaptiveK):
             k, log_k, reached = next_k(z, p, self.k, state.get("log_k"))
             metrics = {"k": k, f"k_{self.k.measure}": reached}
@@ -122,8 +122,7 @@ class RVPOExplicit(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.explicit`."""
-        p = batch.shares()
-        return Outcome.of_z(p, aggregate.explicit(batch.z, p, self.beta))
+        return Outcome.of_z(batch.p, aggregate.explicit(batch.z, batch.p, self.beta))
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,7 @@ class HardMin(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.hard_min`."""
-        p = batch.shares()
-        return Outcome.of_z(p, aggregate.hard_min(batch.z, p))
+        return Outcome.of_z(batch.p, aggregate.hard_min(batch.z, batch.p))
 
 
 def _read_k(k: object) -> float | Schedule | AdaptiveK:

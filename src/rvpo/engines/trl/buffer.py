@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 Buffer = list[dict[str, Any]]
 
 
-def save(batches: Buffer, folder: Path, rank: int) -> None:
+def save_buffer(batches: Buffer, folder: Path, rank: int) -> None:
     """Write one process's buffered batches. Values are tensors, or plain JSON (None, numbers, lists of them)."""
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
@@ -36,7 +36,7 @@ def save(batches: Buffer, folder: Path, rank: int) -> None:
     save_file(tensors, _path(folder, rank), metadata)
 
 
-def load(folder: Path, rank: int, device: torch.device) -> Buffer | None:
+def load_buffer(folder: Path, rank: int, device: torch.device) -> Buffer | None:
     """Read what :func:`save` wrote, or return None where the checkpoint fell between two generations."""
     path = _path(folder, rank)
     if not path.exists():

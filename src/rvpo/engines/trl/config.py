@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,16 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
                 "whiten is 'token', which only verl's engine knows; expected batch, group or none. Drop it from "
                 "`method`"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Checkpoints hold the arguments: a method that cannot be pickled, such as a lambda, is kept as its text."""
+        state = dict(self.__dict__)
+        if not isinstance(self.method, str | dict):
+            try:
+                pickle.dumps(self.method)
+            except Exception:  # whatever somebody's object raises
+                state["method"] = spell(build_method(self.method))
+        return state
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; a method that is an object as its text."""

@@ -12,7 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import get_callable_name
 
+from rvpo.core.methods.registry import METHODS
 from rvpo.data import load_prompts
+from rvpo.engines.trl.config import RVPOConfig
 from rvpo.errors import ConfigError
 from rvpo.evals.build import generation_of, load_benchmark
 from rvpo.evals.items import Benchmark, Generation
@@ -23,8 +25,9 @@ from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments
 from rvpo.rewards.rubric import RubricReward
 from rvpo.text.suggest import did_you_mean
 
-# Which part of the recipe decides a trainer's option; the section `method` decides the others.
+# Which part of the recipe decides an option of the trainer.
 DECIDED_BY = {
+    "trainer.method": "method",
     "trainer.output_dir": "output and name",
     "trainer.seed": "seed",
     "trainer.reward_weights": "rewards[].weight",
@@ -34,22 +37,18 @@ DECIDED_BY = {
 
 
 def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where: str) -> Any:
-    """Build TRL's arguments; what it refuses is told with the recipe's section."""
+    """Build TRL's arguments; a message about what it refuses names the section of the recipe."""
     allowed = {field.name: getattr(field.type, "__name__", str(field.type)) for field in dataclasses.fields(cls)}
-    unknown = sorted(set(options) - allowed.keys())
-    if unknown:
-        theirs = next(base.__name__ for base in cls.__mro__ if base.__module__.startswith("trl."))
-        hint = did_you_mean(unknown[0], allowed) or f": https://huggingface.co/docs/trl lists those of {theirs}"
-        raise ConfigError(f"{where}.{unknown[0]} is no option of {cls.__name__}{hint}")
-    twice = sorted(set(options) & set(own))
-    if twice:
+    if unknown := sorted(set(options) - allowed.keys()):
+        raise _unknown_option(cls, unknown[0], options[unknown[0]], where, list(allowed))
+    if twice := sorted(set(options) & set(own)):
         option = f"{where}.{twice[0]}"
-        raise ConfigError(f"{option} is decided by `{DECIDED_BY.get(option, 'method')}` of the recipe: set it there")
+        raise ConfigError(f"{option} is decided by `{DECIDED_BY[option]}` of the recipe: set it there")
     for key, value in options.items():
         kind = allowed[key].removesuffix(" | None")
         refused = {"int": (str, float), "float": (str,), "bool": (str,)}.get(kind, ())
         if isinstance(value, refused):
-            raise ConfigError(f"{where}.{key} is {value!r}, allowed is a value of type {kind}")
+            raise ConfigError(f"{where}.{key} is {value!r}; expected a value of type {kind}")
     # Transformers insists on use_cpu where there is nothing else to use.
     options = {"use_cpu": not torch.accelerator.is_available()} | options
     # YAML 1.1 reads the `no` of save_strategy: no as False.
@@ -58,6 +57,25 @@ def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where:
         return cls(**options, **own)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _unknown_option(cls: Any, name: str, value: Any, where: str, allowed: list[str]) -> ConfigError:
+    option = f"{where}.{name} is not an option of {cls.__name__}"
+    if cls is RVPOConfig:
+        owners = [
+            method for method, made in METHODS.items() if name in (field.name for field in dataclasses.fields(made))
+        ]
+        if owners:
+            text = f"{owners[0]}:{name}={value}"
+            return ConfigError(f"{option}, but of the method; expected it in `method`, such as method: {text}")
+        if name == "judge_twice":
+            return ConfigError(
+                f"{option}; expected it in Python: RVPOTrainer(…, reliability=Reliability(twice={value})) of "
+                "rvpo.step.trust. Drop it from the recipe"
+            )
+    theirs = next(base.__name__ for base in cls.__mro__ if base.__module__.startswith("trl."))
+    hint = did_you_mean(name, allowed) or f". https://huggingface.co/docs/trl lists those of {theirs}"
+    return ConfigError(f"{option}{hint}")
 
 
 def load_data(section: DataSection) -> Any:
@@ -147,7 +165,7 @@ def load_tokenizer(section: ModelSection) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(_local(section.path), padding_side="left", **gguf)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"model.path is {section.path!r}, and transformers finds no tokenizer there; allowed are a folder with a "
+            f"model.path is {section.path!r}, and transformers finds no tokenizer there; expected a folder with a "
             f"model and its tokenizer, or a hub id that can be reached. It said: {str(error).splitlines()[0]}"
         ) from error
     if tokenizer.pad_token is None:

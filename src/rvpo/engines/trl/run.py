@@ -5,9 +5,9 @@
     {output}/{name}/
       recipe.yaml      the resolved recipe
       versions.json    packages and hardware
-      metrics.jsonl    one JSON object a logging step (TRL's metrics and rvpo/…)
-      completions/     parquet: prompt, completion, one column a reward, advantage
-      channels/        parquet: one row a completion and channel (logs/schema.py has the columns)
+      metrics.jsonl    one JSON object per logging step (TRL's metrics and rvpo/…)
+      completions/     parquet: prompt, completion, one column per reward, advantage
+      channels/        parquet: one row per completion and channel (logs/schema.py has the columns)
       judge.sqlite     verdicts of an endpoint judge, so that nothing is paid for twice
       evals/           benchmarks during training, see engines/trl/evaluation.py
       checkpoint-N/    to resume from
@@ -56,7 +56,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def train(recipe: Recipe, *, resume: bool = False) -> Path:
+def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     """Run a recipe and return its folder.
 
     Args:

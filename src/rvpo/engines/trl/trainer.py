@@ -74,6 +74,9 @@ class RVPOMixin:
             name = model if isinstance(model, str) else model.config._name_or_path  # type: ignore[union-attr]
             given["args"] = RVPOConfig(f"{Path(name).name}-RVPO")
         given["reward_funcs"], names = named_rewards(given.get("reward_funcs"), reward_names)
+        own_ranges = [getattr(function, "reward_range", None) for function in given["reward_funcs"] or []]
+        if names:
+            given["args"].aggregator(names, own_ranges, None, reliability)  # fails before a model is loaded
         self._channel_rewards: torch.Tensor | None = None
         self._again: Again | None = None
         self._train_sampler: Any = None
@@ -205,9 +208,9 @@ class RVPOMixin:
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
-            buffer.save(self._buffered_inputs, folder, self.accelerator.process_index)
+            buffer.save_buffer(self._buffered_inputs, folder, self.accelerator.process_index)
         if self.accelerator.is_main_process:
-            memory.save(self.aggregator, folder)
+            memory.save_memory(self.aggregator, folder)
         # Last, because a checkpoint is complete once TRL has written its trainer state.
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         self._saved_step = self.state.global_step
@@ -220,7 +223,7 @@ class RVPOMixin:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if checkpoint is not None:
             self._saved_step = self.state.global_step
-            memory.load(self.aggregator, Path(checkpoint))
+            memory.load_memory(self.aggregator, Path(checkpoint))
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
             if self._train_sampler is not None:  # None for an iterable dataset
                 # Not a product of steps, because an epoch's last step may accumulate fewer batches.
@@ -229,7 +232,7 @@ class RVPOMixin:
                 # Each epoch draws its order of prompts from one generator, which transformers does not wind forward.
                 for _ in range(int(self.state.epoch)):
                     next(iter(self._train_sampler), None)
-            self._buffered_inputs = buffer.load(
+            self._buffered_inputs = buffer.load_buffer(
                 Path(checkpoint), self.accelerator.process_index, self.accelerator.device
             )
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rvpo.core.checks import unknown_option
 from rvpo.core.methods.base import Method
 from rvpo.engines.verl.options import VerlOptions
-from rvpo.engines.verl.rewards import plain, read_rewards
+from rvpo.engines.verl.rewards import plain_values, read_rewards
 from rvpo.engines.verl.spelling import (
     ESTIMATORS,
     OPTION,
@@ -39,8 +39,8 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     Raises:
         ConfigError: an option that cannot work, or one of verl's that contradicts the estimator.
     """
-    method, estimator = read_method(config), str(plain(config.algorithm.adv_estimator))
-    given = plain(config.algorithm.get("rvpo")) or {}
+    method, estimator = read_method(config), str(plain_values(config.algorithm.adv_estimator))
+    given = plain_values(config.algorithm.get("rvpo")) or {}
     if not isinstance(given, dict):
         raise ConfigError(
             f"algorithm.rvpo is {given!r}; expected a mapping of options, such as +algorithm.rvpo.reward_keys=[a,b]"
@@ -75,7 +75,7 @@ def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
     function = config.reward.custom_reward_function
     if str(function.get("path")) != REWARDS_PATH:
         return []
-    kwargs = plain(function.get("reward_kwargs")) or {}
+    kwargs = plain_values(function.get("reward_kwargs")) or {}
     entries = read_rewards(kwargs)
     workers = config.reward.num_workers
     if kwargs.get("num_workers", workers) != workers:
@@ -114,7 +114,7 @@ def _check_names(method: Method, given: Mapping[str, Any]) -> None:
 def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return names and weights that are given elsewhere: by our reward function's entries, or for verl's GDPO."""
     entries = rewards_of_ours(config)
-    theirs = {key: plain(config.algorithm.get(f"gdpo_{key}")) for key in ("reward_keys", "reward_weights")}
+    theirs = {key: plain_values(config.algorithm.get(f"gdpo_{key}")) for key in ("reward_keys", "reward_weights")}
     for key, value in theirs.items():
         if value is not None and (entries or "reward_keys" in given):
             where = "the entries of reward_kwargs.rewards" if entries else "algorithm.rvpo.reward_keys"
@@ -184,8 +184,8 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
             "reward.reward_manager.name is 'limited', which gives a completion that could not be scored in time a 0; "
             "expected 'naive', the default. The judges of rvpo keep limits of their own"
         )
-    overlong = plain((config.reward.get("reward_kwargs") or {}).get("overlong_buffer_cfg")) or {}
-    logged = overlong.get("log") and "overlong_reward" in (plain(config.algorithm.get("rvpo")) or {}).get(
+    overlong = plain_values((config.reward.get("reward_kwargs") or {}).get("overlong_buffer_cfg")) or {}
+    logged = overlong.get("log") and "overlong_reward" in (plain_values(config.algorithm.get("rvpo")) or {}).get(
         "reward_keys", []
     )
     if manager.name == "dapo" and overlong.get("enable") and not logged:

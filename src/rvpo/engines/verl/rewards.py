@@ -143,7 +143,7 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
             f"reward_kwargs.num_workers is {workers!r}; expected a whole number of at least 1. Write "
             "${reward.num_workers}"
         )
-    rewards = plain(reward_kwargs.get("rewards"))
+    rewards = plain_values(reward_kwargs.get("rewards"))
     if not isinstance(rewards, Sequence) or isinstance(rewards, str) or not rewards:
         raise ConfigError(f"reward_kwargs.rewards is {rewards!r}; expected a list of at least one reward")
     entries = [_entry(i, value) for i, value in enumerate(rewards)]
@@ -157,7 +157,7 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
     return entries
 
 
-def plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Return a part of a config as plain lists and mappings."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 

@@ -26,9 +26,9 @@ class Sessions:
     """The sessions of a batch, in order of their first row.
 
     Attributes:
-        names: S names, ``{uid}_{session}``.
-        keys: S keys of their last outputs, ``{uid}_{session}_{output}``, which verl's dump calls ``uid``.
-        groups: (S,) int64, which prompt each answers.
+        names: N names, ``{uid}_{session}``.
+        keys: N keys of their last outputs, ``{uid}_{session}_{output}``, which verl's dump calls ``uid``.
+        groups: (N,) int64, which prompt each answers.
         final: the row of each session's last output, which has its reward.
         of_row: (B,) int64, the session of each row; -1 for padding.
     """
@@ -75,7 +75,7 @@ class Sessions:
         return cls(list(names), [keys[row] for row in rows], torch.tensor(groups), rows, torch.tensor(of_row))
 
     def in_order_of(self, index: Sequence[int]) -> Sessions:
-        """Put prompts in order of ``index`` (S,), and the sessions of each prompt in order of their numbers.
+        """Put prompts in order of ``index`` (N,), and the sessions of each prompt in order of their numbers.
 
         verl's own order is that in which they finished, the shortest first. A rule that lays the i-th rollouts of
         several prompts side by side (RiskPO) would then compare the short with the short.
@@ -96,12 +96,12 @@ class Sessions:
         return Sessions(names, keys, renumbered, [self.final[i] for i in order], new[self.of_row])
 
     def broadcast(self, values: Tensor) -> Tensor:
-        """Give every row its session's value, (S,) -> (B,); 0 for padding."""
+        """Give every row its session's value, (N,) -> (B,); 0 for padding."""
         padded = torch.cat([values, values.new_zeros(1)])
         return padded[self.of_row]  # -1 is the last entry
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum the rows of every session, (B,) -> (S,); padding counts nowhere."""
+        """Sum the rows of every session, (B,) -> (N,); padding counts nowhere."""
         last = len(self.names)
         sums = values.new_zeros(last + 1).index_add(0, self.of_row.remainder(last + 1), values)
         return sums[:last]
@@ -111,12 +111,12 @@ def read_channels(infos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> t
     """Read the rewards that a reward function returned for each session.
 
     Args:
-        infos: S mappings, each what the function returned: numbers under the names of rewards, and the text of
+        infos: N mappings, each what the function returned: numbers under the names of rewards, and the text of
             :mod:`rvpo.engines.verl.wire` under ``rvpo`` where rewards have channels of their own.
         names: F names of the rewards.
 
     Returns:
-        ``rewards`` (S, F) in float64, NaN where missing (None or NaN) and where the reward is a family, and the
+        ``rewards`` (N, F) in float64, NaN where missing (None or NaN) and where the reward is a family, and the
         families.
 
     Raises:

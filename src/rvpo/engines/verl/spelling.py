@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rvpo.core.methods.base import Method
 from rvpo.core.methods.registry import METHODS, build_method, is_known, known_methods, read_text, spell
-from rvpo.engines.verl.rewards import plain
+from rvpo.engines.verl.rewards import plain_values
 from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean
 
@@ -119,9 +119,9 @@ def _given(config: DictConfig) -> tuple[str, dict[str, Any]] | None:
     """Return name and options of the method, or None for verl's own estimators."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
-    given = plain(config.algorithm.adv_estimator)
+    given = plain_values(config.algorithm.adv_estimator)
     if given == REGISTERED:
-        given = (plain(config.algorithm.get("rvpo")) or {}).get("method")
+        given = (plain_values(config.algorithm.get("rvpo")) or {}).get("method")
         if given is None:
             raise ConfigError(
                 f"{OPTION} is {REGISTERED!r}, the name under which verl calls rvpo; expected the method itself, such "

@@ -136,13 +136,13 @@ class ChannelAdvantages:
 
     def _save_checkpoint(self: Any) -> None:
         # First, because verl's last act is to say that the checkpoint is complete.
-        memory.save(self._aggregator, self._checkpoint_folder())
+        memory.save_memory(self._aggregator, self._checkpoint_folder())
         super()._save_checkpoint()  # type: ignore[misc]
 
     def _load_checkpoint(self: Any) -> None:
         super()._load_checkpoint()  # type: ignore[misc]
         if self.global_steps:
-            memory.load(self._aggregator, self._checkpoint_folder(resumed=True))
+            memory.load_memory(self._aggregator, self._checkpoint_folder(resumed=True))
 
     def _checkpoint_folder(self: Any, resumed: bool = False) -> Path:
         trainer = self.config.trainer

@@ -4,7 +4,7 @@
  *
  * A copy by hand of rvpo.advantages(rewards, num_generations=N, method=..., ...) with its defaults (eps 1e-4, ddof 1,
  * rtol 1e-6), in double precision; tests/page/browser compares both to 1e-9. It follows src/rvpo/core file by file:
- * normalize.py, aggregate.py, scalarise.py, lift.py (its first batch), rules/. Change it there first.
+ * normalize.py, aggregate.py, and methods/ (of lift its first batch). Change it there first.
  *
  * rewards is N rows of M numbers; NaN, null or undefined is missing. `live` is true where the channel ranks the group.
  */
@@ -108,7 +108,7 @@ const Rules = (() => {
     return [average - beta * variance, p.map((share, j) => share * (1 - 2 * beta * deviation[j]))];
   }
 
-  // ---- rules/over_channels.py ----
+  // ---- methods/rvpo.py, gdpo.py, grpo.py ----
 
   /** Equal shares of the channels that take part: the live ones where `drop`, else all that are scored. */
   function shares(group, drop) {
@@ -146,7 +146,7 @@ const Rules = (() => {
     };
   }
 
-  // ---- scalarise.py ----
+  // ---- methods/tchebycheff.py ----
 
   /** Attained shares with the missing ones filled by their channel's mean, and the distances to the ideal. */
   function shortfalls(group) {
@@ -200,7 +200,7 @@ const Rules = (() => {
     return ofScale(group, values, slopes);
   }
 
-  // ---- lift.py, as of a run's first batch ----
+  // ---- methods/lift.py, as of a run's first batch ----
 
   /** Solve a x = b by elimination with row pivoting. */
   function solve(a, b) {
@@ -321,7 +321,7 @@ const Rules = (() => {
 
   // ---- advantages.py ----
 
-  /** Options and their defaults, as in rvpo.core.rules. */
+  /** Options and their defaults, as in rvpo.core.methods. */
   const METHODS = {
     grpo: { options: {}, run: (group) => weightedSum(group) },
     gdpo: { options: {}, run: (group) => overZ(group, false, mean) },

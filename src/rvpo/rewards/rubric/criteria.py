@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -104,6 +104,10 @@ class Rubric:
             )
         return _parsed(text)
 
+    def facts(self) -> tuple[list[bool], list[tuple[str, ...]]]:
+        """Return ``met_is_good`` and ``labels`` of each criterion."""
+        return [c.met_is_good for c in self.criteria], [c.labels for c in self.criteria]
+
     def to_json(self) -> str:
         """Return the rubric as one line of JSON, without fields that have their default."""
         entries = []
@@ -115,6 +119,19 @@ class Rubric:
                     entry[field.name] = list(value) if isinstance(value, tuple) else value
             entries.append(entry)
         return json.dumps({"id": self.id, "criteria": entries} if self.id else {"criteria": entries})
+
+
+def rubrics_of(texts: Iterable[str | None]) -> dict[str, Rubric]:
+    """Read the rubrics of a batch, each text once; prompts without one are left out.
+
+    Raises:
+        DataError: a rubric is malformed.
+    """
+    found: dict[str, Rubric] = {}
+    for text in texts:
+        if text is not None and (not isinstance(text, str) or text not in found):
+            found[text] = Rubric.from_json(text)  # refuses what is not text
+    return found
 
 
 @functools.lru_cache(maxsize=4096)

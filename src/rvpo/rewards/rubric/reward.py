@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rvpo.core.ragged import Score
 from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
 from rvpo.files import sound
-from rvpo.rewards.rubric.criteria import Criterion, Rubric
-from rvpo.rewards.rubric.scores import channel_weights, explicit_score
-from rvpo.rewards.rubric.texts import completion_text
+from rvpo.rewards.rubric.criteria import Criterion, Rubric, rubrics_of
+from rvpo.rewards.rubric.scores import channel_weights, weighted_mean
+from rvpo.rewards.rubric.texts import completion_texts
 from rvpo.rewards.rubric.verdict import Judge, Prompt, Question, Verdict
 
 logger = logging.getLogger(__name__)
@@ -149,51 +150,44 @@ class RubricReward:
         Returns:
             What the call returns, and what :attr:`latest` holds after it.
         """
-        parsed = [None if text is None else Rubric.from_json(text) for text in rubrics]
+        # In passes over the whole batch: what is asked, the answers, and what they are worth.
+        plans = self._plans(rubrics_of(rubrics))
+        texts = completion_texts(completions)
         questions = [
-            Question(prompt, completion_text(completion), self._criteria(rubric), self.repeat)
-            for prompt, completion, rubric in zip(prompts, completions, parsed, strict=True)
+            Question(prompt, text, plans[rubric].criteria, self.repeat)
+            for prompt, text, rubric in zip(prompts, texts, rubrics, strict=True)
             if rubric is not None
         ]
-        answers = iter(await self._ask(questions))
-        asked = iter(questions)
-        totals: list[float | None] = []
-        rows: list[list[Score]] = []
-        for rubric in parsed:
-            if rubric is None:
-                totals.append(None)
-                rows.append([])
-                continue
-            verdicts = next(answers)
-            totals.append(self._total(rubric, verdicts))
-            rows.append(self._scores(rubric, next(asked).criteria, verdicts))
-        return totals, rows
+        answers = await self._ask(questions)
+        asked = [plans[text] for text in rubrics if text is not None]
+        rewards = [plan.rewards(verdicts) for plan, verdicts in zip(asked, answers, strict=True)]
+        # The function's own value: for channels it is only logged, by TRL itself.
+        values = iter(list(map(weighted_mean, rewards, [plan.weights_of_total for plan in asked])))
+        details = iter(list(map(sound, [verdict.detail or "" for verdicts in answers for verdict in verdicts])))
+        scores = (
+            plan.scores(row, verdicts, details) for row, verdicts, plan in zip(rewards, answers, asked, strict=True)
+        )
+        totals = [None if text is None else next(values) for text in rubrics]
+        return totals, [[] if text is None else next(scores) for text in rubrics]
 
     def _criteria(self, rubric: Rubric) -> tuple[Criterion, ...]:
         return (overall(rubric),) if self.aggregation == "implicit" else rubric.criteria
 
-    def _total(self, rubric: Rubric, verdicts: Sequence[Verdict]) -> float | None:
+    def _plans(self, rubrics: Mapping[str, Rubric]) -> dict[str, _Plan]:
+        """Return what all completions of a prompt share, by the prompt's rubric."""
         if self.aggregation == "implicit":
-            return verdicts[0].value
-        weighting = self.weighting if self.aggregation == "explicit" else "points"
-        return explicit_score(rubric, [verdict.value for verdict in verdicts], weighting)
-
-    def _scores(self, rubric: Rubric, criteria: Sequence[Criterion], verdicts: Sequence[Verdict]) -> list[Score]:
-        weights = [1.0] if self.aggregation == "implicit" else channel_weights(rubric, self.weighting)
-        return [
-            Score(
-                channel=criterion.id,
-                value=None if verdict.value is None else criterion.reward(verdict.value),
-                weight=weight,
-                labels=criterion.labels,
-                reason=verdict.reason,
-                judge=criterion.judge or ("rule" if criterion.rule else None),
-                text=criterion.text,
-                # Half surrogates, which JSON can carry, fit into no file.
-                detail=verdict.detail and sound(verdict.detail),
+            return {text: _Plan((overall(rubric),), [1.0], [1.0], [True], [()]) for text, rubric in rubrics.items()}
+        weights = [channel_weights(rubric, self.weighting) for rubric in rubrics.values()]
+        of_total = weights
+        if self.aggregation == "channels":
+            of_total = [channel_weights(rubric, "points") for rubric in rubrics.values()]
+        facts = [rubric.facts() for rubric in rubrics.values()]
+        return {
+            text: _Plan(rubric.criteria, own, total, good, labels)
+            for (text, rubric), own, total, (good, labels) in zip(
+                rubrics.items(), weights, of_total, facts, strict=True
             )
-            for criterion, verdict, weight in zip(criteria, verdicts, weights, strict=True)
-        ]
+        }
 
     async def _ask(self, questions: Sequence[Question]) -> list[list[Verdict]]:
         if not questions:
@@ -212,6 +206,43 @@ class RubricReward:
             told = str(error) if isinstance(error, RVPOError) else type(error).__name__
             return [[Verdict.missing("judge", told)] * len(q.criteria) for q in questions]
         return [[_checked(verdict) for verdict in verdicts] for verdicts in answers]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the completions of one prompt share: M criteria, and for each its weights, its polarity and its labels."""
+
+    criteria: tuple[Criterion, ...]
+    weights: Sequence[float]
+    weights_of_total: Sequence[float]
+    met_is_good: Sequence[bool]
+    labels: Sequence[tuple[str, ...]]
+
+    def rewards(self, verdicts: Sequence[Verdict]) -> list[float | None]:
+        """Return the channels' rewards in [0, 1], as :meth:`Criterion.reward`; None where missing."""
+        return [
+            verdict.value if good or verdict.value is None else 1.0 - verdict.value
+            for verdict, good in zip(verdicts, self.met_is_good, strict=True)
+        ]
+
+    def scores(
+        self, rewards: Sequence[float | None], verdicts: Sequence[Verdict], details: Iterator[str]
+    ) -> list[Score]:
+        """Return the scores of one completion; ``details`` yields what the judge said of each criterion."""
+        rows = zip(self.criteria, verdicts, rewards, self.weights, self.labels, strict=True)
+        return [
+            Score(
+                channel=criterion.id,
+                value=reward,
+                weight=weight,
+                labels=labels,
+                reason=verdict.reason,
+                judge=criterion.judge or ("rule" if criterion.rule else None),
+                text=criterion.text,
+                detail=next(details) or verdict.detail,
+            )
+            for criterion, verdict, reward, weight, labels in rows
+        ]
 
 
 def overall(rubric: Rubric) -> Criterion:

@@ -96,8 +96,13 @@ def explicit_score(rubric: Rubric, verdicts: Sequence[float | None], weighting: 
         ConfigError: see :func:`channel_weights`.
     """
     weights = channel_weights(rubric, weighting)
-    values = _checked(rubric, verdicts)
-    judged = [(w, c.reward(v)) for w, c, v in zip(weights, rubric.criteria, values, strict=True) if v is not None]
+    values = zip(rubric.criteria, _checked(rubric, verdicts), strict=True)
+    return weighted_mean([None if value is None else criterion.reward(value) for criterion, value in values], weights)
+
+
+def weighted_mean(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """Return the weighted mean of the rewards that are there; None where their weights are all 0."""
+    judged = [(weight, reward) for weight, reward in zip(weights, rewards, strict=True) if reward is not None]
     total = math.fsum(weight for weight, _ in judged)
     return math.fsum(weight * reward for weight, reward in judged) / total if total else None
 

@@ -7,7 +7,7 @@ a policy made, must not take a tool's words for the policy's, and one odd messag
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvpo.rewards.rubric.verdict import Prompt
@@ -26,6 +26,11 @@ def completion_text(completion: Any) -> str:
         return completion
     turns = [_turn(message) for message in completion]
     return "\n".join(text for role, text in turns if role == "assistant")
+
+
+def completion_texts(completions: Sequence[Any]) -> list[str]:
+    """Return :func:`completion_text` of each completion."""
+    return [completion_text(completion) for completion in completions]
 
 
 def _turn(message: Any) -> tuple[str, str]:
