@@ -133,7 +133,7 @@ def test_every_method_can_be_whitened_by_token_as_verl_does(method: str):
         ([KEYS, "+algorithm.rvpo.reliability={a: 0.5}"], "reliability is {'a': 0.5}, but with verl every reward is tr"),
         ([KEYS, "+algorithm.rvpo.judge_twice=0.1"], "judge_twice is 0.1, but with verl.*Drop it"),
         ([KEYS, "+algorithm.gdpo_reward_weights=[1,2]"], "gdpo_reward_weights is .*reward_keys names the rewards"),
-        ([KEYS, "reward.reward_manager.name=limited"], "'limited', which makes"),
+        ([KEYS, "reward.reward_manager.name=limited"], "'limited', which gives"),
         (
             [KEYS, "reward.reward_manager.name=dapo", "+reward.reward_kwargs.overlong_buffer_cfg.enable=True"],
             "overlong_buffer_cfg.enable is True",

@@ -320,14 +320,14 @@ def test_a_malformed_row_is_a_mistake(user: str):
         ({"rewards": []}, "expected a list of at least one reward"),
         ({"rewards": "format"}, "expected a list of at least one reward"),
         ({"rewards": ["format"], "num_worker": 2}, "did you mean 'num_workers'?"),
-        ({"rewards": ["format"], "num_workers": 0}, "write ${reward.num_workers}"),
+        ({"rewards": ["format"], "num_workers": 0}, "Write ${reward.num_workers}"),
         ({"rewards": ["format", "format"]}, "rewards.1 is called 'format_reward', as another reward is"),
         ({"rewards": [{"function": "format", "name": "score"}]}, "rewards.0 is called 'score', as verl is"),
         ({"rewards": [{"function": "format", "weight": -1}]}, "rewards.0.weight: Input should be greater than or"),
         ({"rewards": [{"function": "format", "wieght": 1}]}, "the keys of a reward are function, name, weight"),
         ({"rewards": [1]}, "reward_kwargs.rewards.0"),
         ({"rewards": ["formt"]}, "reward is 'formt' (did you mean 'format'?); expected a built-in name"),
-        ({"rewards": ["rvpo.rewards.rubric:RubricReward"]}, "give the channel a `name`"),
+        ({"rewards": ["rvpo.rewards.rubric:RubricReward"]}, "expected a `name` for its channel"),
     ],
 )
 def test_rewards_that_cannot_work(kwargs: dict[str, Any], message: str):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 import hydra
@@ -67,18 +69,24 @@ def main() -> None:
 
 
 def _help() -> str:
-    """Return what we add to verl's options."""
-    lines = [f"  +algorithm.rvpo.{name}\n      {help}" for name, help in VerlOptions.help()]
+    """Return what we add to verl's options, as wide as the terminal."""
+    wide = min(shutil.get_terminal_size((100, 24)).columns, 120)
+
+    def described(option: str, text: str) -> str:
+        return f"  {option}\n" + textwrap.fill(text, wide, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+    method = (
+        f"The method: {', '.join(ESTIMATORS)}, a method of your own such as my_rules.py:cvar, or one of verl's own "
+        "estimators, such as grpo. Options of a method follow its name, for example"
+    )
     return "\n".join(
         [
             "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and in addition",
-            f"  {OPTION}",
-            f"      The method: {', '.join(ESTIMATORS)}, a method of your own such as my_rules.py:cvar,",
-            "      or one of verl's own estimators, such as grpo. Options of a method follow its name:",
+            described(OPTION, method),
             f"        {OPTION}=lift:kappa=3",
             f"        '{OPTION}=rvpo:k=linear(0.5,2)'",
             f"        '{OPTION}={{name: rvpo, k: \"linear(0.5,2)\"}}'",
-            *lines,
+            *(described(f"+algorithm.rvpo.{name}", text) for name, text in VerlOptions.help()),
             "Quote brackets, braces and parentheses for your shell: '+algorithm.rvpo.reward_keys=[a,b]'.",
             "--cfg job prints verl's own config with what you override, --hydra-help Hydra's options.",
             "docs/engines.md says more.",
