@@ -22,7 +22,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 def test_it_is_trls_own_result(target: Target):
-    """On complete rewards ours equals TRL's (test_against_trl.py), so the adapter hands rewards and groups over rightly."""
+    """On complete rewards ours equals TRL's (test_against_trl.py), so the adapter passes rewards and groups rightly."""
     for example in examples.plain(target, 0):
         ours = rvpo.advantages(example.rewards, example.groups, method=target.name.removeprefix("trl:")).advantages
         torch.testing.assert_close(target.answer(example).advantages.float(), ours, atol=2e-6, rtol=2e-6)
