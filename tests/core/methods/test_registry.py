@@ -164,6 +164,12 @@ def test_spellings_of_a_schedule(k: Any):
     )
 
 
+def test_a_class_of_ours_keeps_its_name_however_it_is_named():
+    for spelling in (rvpo.LIFT, "rvpo.core.methods.lift:LIFT", "rvpo.core:LIFT"):
+        assert build_method(spelling) == rvpo.LIFT()
+        assert spell(build_method(spelling)) == rvpo.LIFT.name == "lift"
+
+
 def test_a_class_stands_for_its_defaults():
     assert build_method(rvpo.LIFT) == rvpo.LIFT()
 

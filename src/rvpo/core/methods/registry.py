@@ -213,7 +213,7 @@ def _from_object(found: Any, options: Mapping[str, Any], name: str, known_only: 
         )
     if vars(found).get("__annotations__") and "__dataclass_fields__" not in vars(found):
         raise ConfigError(f"{name} is not a dataclass; expected @dataclass(frozen=True) above class {found.__name__}")
-    if ":" in name:
+    if ":" in name and METHODS.get(found.name) is not found:
         found.name = name  # known by its place, so that its text can be read back
     _check_options(found, options, name)
     return found.from_options(options, partial(build_method, known_only=known_only))
