@@ -333,11 +333,11 @@ SCHEDULE = "but k is an option of the method now"
         ({"schedule": 1.0, "method": "rvpo:k=linear(0.5,2)"}, "method: rvpo:k=1"),
         (
             {"schedule": 2, "method": {"name": "rvpo", "dead_channels": "keep"}},
-            "method: rvpo:dead_channels=keep,k=2",
+            "method: rvpo:k=2,dead_channels=keep",
         ),
         (
             {"schedule": 2, "method": {"dead_channels": "keep", "eps": 1e-6, "missing": "error"}},
-            "method: rvpo:dead_channels=keep,k=2` and `trainer: {missing_rewards: error, advantage_eps: 1e-06}",
+            "method: rvpo:k=2,dead_channels=keep` and `trainer: {missing_rewards: error, advantage_eps: 1e-06}",
         ),
         ({"schedule": "fast"}, "method: rvpo:k=linear(0.5,2)"),  # what never worked gets an example
     ],

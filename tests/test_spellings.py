@@ -1,6 +1,6 @@
 """One spelling of a method: object, text and mapping give equal results in every place that takes a method.
 
-verl's places are in tests/engines/verl/test_options.py, which needs an environment of its own.
+verl's places are in tests/engines/verl/test_spelling.py, which needs an environment of its own.
 """
 
 from __future__ import annotations

@@ -610,7 +610,7 @@ def test_the_default_method_is_the_papers():
 def test_configs_are_frozen_and_rebuild_from_their_own_mapping():
     config = AdvantageConfig(rvpo.RVPO(2.0, whiten="group"), ddof=0)
     assert AdvantageConfig.from_mapping(config.to_mapping()) == config == AdvantageConfig.of_record(config.to_mapping())
-    assert str(config) == "rvpo:whiten=group,k=2"
+    assert str(config) == "rvpo:k=2,whiten=group"
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.ddof = 1  # type: ignore[misc]
     with pytest.raises(ConfigError, match="is not a mapping"):

@@ -34,7 +34,7 @@ METHOD_OF = {
     "rubrics_lift": "lift",
     "reliability": "rvpo:k=2",
     "reliability_rubrics": "gdpo",
-    "dead_channels_keep": "rvpo:dead_channels=keep,k=2",
+    "dead_channels_keep": "rvpo:k=2,dead_channels=keep",
     "whiten_none": "gdpo:whiten=none",
     "whiten_group": "hard_min:whiten=group",
     "verl_by_token": "gdpo:whiten=token",  # recorded as whiten none, with the tokens beside it

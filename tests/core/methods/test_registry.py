@@ -56,11 +56,11 @@ PAIRS = [
     (rvpo.RVPO(math.inf), "rvpo:k=inf"),
     (rvpo.RVPO(1e-3), "rvpo:k=0.001"),
     (rvpo.RVPO(rvpo.Linear(0.5, 2.0)), "rvpo:k=linear(0.5,2)"),
-    (rvpo.RVPO(rvpo.Cosine(3.0, 1.0), whiten="group"), "rvpo:whiten=group,k=cosine(3,1)"),
+    (rvpo.RVPO(rvpo.Cosine(3.0, 1.0), whiten="group"), "rvpo:k=cosine(3,1),whiten=group"),
     (rvpo.RVPO(rvpo.AdaptiveK()), "rvpo:k=adaptive"),
     (rvpo.RVPO(rvpo.AdaptiveK(target=0.3, horizon=4.0)), "rvpo:k=adaptive(target=0.3,horizon=4)"),
     (rvpo.RVPO(rvpo.AdaptiveK(measure="bottleneck")), "rvpo:k=adaptive(measure=bottleneck)"),
-    (rvpo.RVPO(dead_channels="keep"), "rvpo:dead_channels=keep,k=1"),
+    (rvpo.RVPO(dead_channels="keep"), "rvpo:k=1,dead_channels=keep"),
     (rvpo.LIFT(3, margin=0.1), "lift:kappa=3,margin=0.1"),
     (rvpo.Lagrangian({"axis:a, b": 0.5, "x": 1}), 'lagrangian:thresholds={"axis:a, b":0.5,x:1}'),
     (rvpo.Lagrangian({"1": 0.5, "true": 0.25}), 'lagrangian:thresholds={"1":0.5,"true":0.25}'),
@@ -283,6 +283,7 @@ def test_a_class_of_ones_own(rules: str):
     assert (method.alpha, spell(method)) == (0.25, f"{rules}:CVaR:alpha=0.25")  # type: ignore[attr-defined]
     assert build_method({"name": f"{rules}:CVaR", "alpha": 0.25}) == method == build_method(type(method)(0.25))
     assert build_method(f"{rules}:ready") == method
+    assert build_method(spell(build_method(f"{rules}:ready"))) == method  # named by its class and options
     assert rvpo.advantages(R, num_generations=4, method=method).advantages.isfinite().all()
     assert build_method(f"{rules}:Plain:whiten=group").whiten == "group"
 

@@ -295,7 +295,7 @@ def config_of(**sections: Any) -> RVPOConfig:
 def test_a_recipe_gives_the_trainers_options():
     rewards = [{"function": "format"}, {"function": "correctness", "range": [-3, 3]}]
     args = config_of(method={"name": "lift", "kappa": 3.0, "whiten": "group"}, rewards=rewards)
-    assert args.method == "lift:whiten=group,kappa=3"
+    assert args.method == "lift:kappa=3,whiten=group"
     assert args.reward_ranges == {"correctness": (-3.0, 3.0)}
     assert args.advantage_config() == AdvantageConfig(rvpo.LIFT(3.0, whiten="group"))
 

@@ -58,7 +58,7 @@ def test_verls_own_estimators_pass(call: Any):
     ("typed", "text"),
     [
         ("lift:kappa=3", "lift:kappa=3"),
-        ("rvpo:k=linear(0.5,2),dead_channels=keep", "rvpo:dead_channels=keep,k=linear(0.5,2)"),
+        ("rvpo:k=linear(0.5,2),dead_channels=keep", "rvpo:k=linear(0.5,2),dead_channels=keep"),
         ('"rvpo:k=linear(0.5,2)"', "rvpo:k=linear(0.5,2)"),
         ("{name: rvpo, k: 'linear(0.5,2)'}", "rvpo:k=linear(0.5,2)"),
         ("gdpo:whiten=token", "gdpo:whiten=token"),

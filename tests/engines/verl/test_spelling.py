@@ -156,7 +156,7 @@ def test_verls_loggers_see_the_method_and_the_config_that_they_keep_can_be_run_a
         ("lift", {"method_options": {"kappa": 4.0}}, "lift:kappa=4"),
         ("lift:margin=0.1", {"kappa": 4.0}, "lift:kappa=4,margin=0.1"),
         ("gdpo", {"whiten": "token"}, "gdpo:whiten=token"),
-        ("rvpo", {"dead_channels": "keep"}, "rvpo:dead_channels=keep,k=1"),
+        ("rvpo", {"dead_channels": "keep"}, "rvpo:k=1,dead_channels=keep"),
         ("rvpo_explicit", {"variance_beta": 0.3}, "rvpo_explicit:beta=0.3"),
         ("lift", {"k": 2}, "rvpo:k=2"),
         ("rvpo", {"k_schedule": "linear", "k": -1}, "rvpo:k=linear(0.5,2)"),

@@ -165,9 +165,10 @@ class Method:
         return {**found, **made}
 
     def options(self) -> dict[str, Any]:
-        """Return the options by name, but for ``whiten`` and ``dead_channels`` if they are the method's own."""
+        """Return the options by name: the method's own, then ``whiten`` and ``dead_channels`` if they are set."""
         values = {option.name: getattr(self, option.name) for option in fields(self)}
-        return {k: v for k, v in values.items() if v is not None or k not in ("whiten", "dead_channels")}
+        shared = {name: values.pop(name) for name in ("whiten", "dead_channels")}
+        return values | {name: value for name, value in shared.items() if value is not None}
 
 
 def place_of(found: object) -> str:

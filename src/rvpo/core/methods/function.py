@@ -79,7 +79,7 @@ class FunctionMethod(Method):
     def options(self) -> dict[str, Any]:
         """Return the function's options, and ``whiten`` and ``dead_channels`` where they are set."""
         shared = {name: value for name in ("whiten", "dead_channels") if (value := getattr(self, name)) is not None}
-        return {**shared, **self.given}
+        return {**self.given, **shared}
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Call the function on the z-scores and shares.

@@ -203,6 +203,9 @@ def _from_object(found: Any, options: Mapping[str, Any], name: str, known_only: 
     if isinstance(found, Method):
         if options:
             raise _unusable(options, f"{name} is an object: set its options where it is built")
+        place, cls = name.rpartition(":")[0], type(found)
+        if place.endswith(".py") and "." not in cls.__qualname__ and METHODS.get(found.name) is not cls:
+            cls.name = f"{place}:{cls.__qualname__}"  # so that its text, with its options, can be read back
         return found
     if not isinstance(found, type):
         return FunctionMethod.of(found, name, options)
