@@ -306,7 +306,7 @@ def test_methods_in_words():
     texts = {
         "rvpo:k=2": rvpo.RVPO(2.0),
         "gdpo": rvpo.GDPO(),
-        "lagrangian:whiten=group,thresholds={a:0.5}": rvpo.Lagrangian(thresholds={"a": 0.5}, whiten="group"),
+        "lagrangian:thresholds={a:0.5},whiten=group": rvpo.Lagrangian(thresholds={"a": 0.5}, whiten="group"),
         "rvpo:k=linear(0.5,2)": rvpo.RVPO(rvpo.Linear(0.5, 2.0)),
     }
     for text, method in texts.items():
