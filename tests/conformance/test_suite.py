@@ -515,7 +515,7 @@ class Spread(rvpo.Method):
         return ("spread-penalty",)
 
     def __call__(self, batch, state):
-        p = batch.shares()
+        p = batch.p
         mean = (p * batch.z).sum(1, keepdim=True)
         return rvpo.Outcome(mean[:, 0] - self.beta * (p * (batch.z - mean).square()).sum(1), p)
 

@@ -146,7 +146,7 @@ def own_rules(folder: Path) -> Path:
         "class Mean(rvpo.Method):\n"
         "    scale: float = 1.0\n"
         "    def __call__(self, batch, state):\n"
-        "        p = batch.shares()\n"
+        "        p = batch.p\n"
         "        return rvpo.Outcome(self.scale * (batch.z * p).sum(1), p)\n"
     )
     return path
