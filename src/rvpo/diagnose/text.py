@@ -78,11 +78,16 @@ def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
     )
 
 
+def _filled(line: str) -> str:
+    """``line`` wrapped to a terminal; a path or a spelling in it is never cut."""
+    return fill(line, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
 def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], as_markdown: bool) -> str:
     lines: Lines = markdown if as_markdown else aligned
     head, told, notes = printable(head), [*map(printable, told)], [*map(printable, notes)]
-    wrapped = notes if as_markdown else [fill(note, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) for note in notes]
-    said = told if as_markdown else [fill(line, 118, subsequent_indent="  ") for line in told]
+    wrapped = notes if as_markdown else [_filled(note) for note in notes]
+    said = told if as_markdown else [_filled(line) for line in told]
     bullet = "- " if as_markdown else "* "
     parts = [f"### {head}" if as_markdown else fill(head, 118), "", *lines(table)]
     for block in (said, wrapped):
