@@ -33,7 +33,7 @@ def build(cls: type[T], mapping: object, what: str) -> T:
 
 def unknown_option(what: str, key: object, allowed: Sequence[str]) -> ConfigError:
     """Return the error for a key that is not one of ``allowed``, with the closest of them."""
-    return ConfigError(f"{what}: unknown key {key!r}{did_you_mean(key, allowed)}; allowed are {', '.join(allowed)}")
+    return ConfigError(f"{what}: unknown key {key!r}{did_you_mean(key, allowed)}; expected one of {', '.join(allowed)}")
 
 
 def require(name: str, value: object, allowed: Sequence[object]) -> None:

@@ -121,7 +121,7 @@ def test_every_method_can_be_whitened_by_token_as_verl_does(method: str):
         ([KEYS, 'algorithm.adv_estimator="grpo-multi:whiten=token"'], "'grpo' with whiten='token'.*is not GRPO"),
         ([KEYS, "+algorithm.rvpo.max_missing=2"], "max_missing is 2"),
         ([KEYS, "+algorithm.rvpo.reward_weights=[1]"], "1 numbers for the 2 rewards a, b"),
-        ([KEYS, "+algorithm.rvpo.reward_weights={c: 1}"], "reward_weights: unknown key 'c'; allowed are a, b"),
+        ([KEYS, "+algorithm.rvpo.reward_weights={c: 1}"], "reward_weights: unknown key 'c'; expected one of a, b"),
         ([KEYS, "+algorithm.rvpo.reward_weights={a: -1}"], "reward_weights of 'a' is -1"),
         ([KEYS, "+algorithm.rvpo.reward_weights=[0,0]"], "reward_weights are all 0"),
         ([KEYS, "+algorithm.rvpo.reward_weights=two"], "expected a list, or a mapping"),
