@@ -219,7 +219,7 @@ def test_what_does_not_exist_is_named_with_what_does(here: Path):
     assert "Check the name and its folder, or install no." in message
     message = refused("my_rewards.py:politenes")
     assert "my_rewards.py has no 'politenes' (did you mean 'politeness'?); expected one of its functions and" in message
-    assert "classes: Point, politeness, dataclass. Check the name." in message
+    assert "classes: Point, politeness. Check the name." in message
     assert "my_rewards.py.Point has no 'mke' (did you mean 'make'?)" in refused("my_rewards.py:Point.mke")
     assert "has no 'x'; expected one of its functions and classes: " in refused("my_rewards.py:weight.x")
 

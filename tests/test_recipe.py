@@ -220,9 +220,18 @@ def test_unknown_key(sections: dict, field: str):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"modell": {}}, "modell: unknown key (did you mean 'model'?); expected one of name, output, seed, model, data,"),
-        ({"rewards": [{"function": "f", "wieght": 1}]}, "mean 'weight'?); expected one of function, name, weight, range,"),
-        ({"warm_start": {"data": {"path": "d", "x": 1}}}, "warm_start.data.x: unknown key; expected one of path, layout,"),
+        (
+            {"modell": {}},
+            "modell: unknown key (did you mean 'model'?); expected one of name, output, seed, model,",
+        ),
+        (
+            {"rewards": [{"function": "f", "wieght": 1}]},
+            "mean 'weight'?); expected one of function, name, weight,",
+        ),
+        (
+            {"warm_start": {"data": {"path": "d", "x": 1}}},
+            "warm_start.data.x: unknown key; expected one of path,",
+        ),
     ],
 )
 def test_unknown_key_is_told_the_allowed_ones(sections: dict, message: str):

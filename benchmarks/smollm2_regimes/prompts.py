@@ -8,8 +8,8 @@ a chat of about 25 tokens.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 SYSTEM = "You answer in one sentence."
@@ -34,7 +34,9 @@ def chats(things: str) -> list[list[dict[str, str]]]:
 
 def main() -> None:
     """Write both files into the folder that is named."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Write train.jsonl and heldout.jsonl.")
+    parser.add_argument("folder", type=Path, help="where to")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     for name, things in THINGS.items():
         lines = [json.dumps({"prompt": chat}) + "\n" for chat in chats(things)]

@@ -167,7 +167,8 @@ def _attribute(value: Any, name: str, where: str, what: str) -> Any:
         return getattr(value, name)
     except AttributeError as error:
         callables = _callables(value)
-        shown = ", ".join(callables[:_SHOWN]) + (", …" if len(callables) > _SHOWN else "")
+        listed = [item for item in callables if _is_own(value, item)] or callables
+        shown = ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")
         raise ConfigError(
             f"{what}: {where} has no {name!r}{did_you_mean(name, callables)}; expected one of its functions and "
             f"classes: {shown or 'it has none'}. Check the name."
@@ -183,8 +184,11 @@ def _callables(value: Any) -> list[str]:
     """Return the public names of an object that can be called, its own before those that it imported."""
     names = [name for name in dir(value) if not name.startswith("_")]
     found = {name: inspect.getattr_static(value, name, None) for name in names}  # runs no foreign code
-    own = getattr(value, "__name__", None)
-    return sorted(
-        (name for name, item in found.items() if callable(item) or isinstance(item, classmethod)),
-        key=lambda name: getattr(found[name], "__module__", None) != own,
-    )
+    callables = [name for name, item in found.items() if callable(item) or isinstance(item, classmethod)]
+    return sorted(callables, key=lambda name: not _is_own(value, name))
+
+
+def _is_own(value: Any, name: str) -> bool:
+    """Return whether a module defines ``name`` and does not import it."""
+    item = inspect.getattr_static(value, name, None)
+    return getattr(item, "__module__", None) == getattr(value, "__name__", None)

@@ -325,7 +325,7 @@ def _problem(error: Any) -> str:
         if key in GONE:
             return f"{field} is {error['input']!r}; expected no such key: {GONE[key]}"
         allowed = (_SECTIONS[above[-1]] if above else Recipe).model_fields
-        return f"{field}: unknown key{did_you_mean(key, allowed)}; allowed are {', '.join(allowed)}"
+        return f"{field}: unknown key{did_you_mean(key, allowed)}; expected one of {', '.join(allowed)}"
     seen = "" if error["type"] == "missing" else f", seen {reprlib.repr(error['input'])}"
     return f"{field}: {error['msg']}{seen}"
 

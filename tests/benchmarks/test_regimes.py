@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -22,10 +23,13 @@ SIBLINGS = ("table", "cells", "rules", "train", "policy", "task")
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[ModuleType]:
-    """Import the script as its own folder sees it, and leave no module of so common a name behind."""
+    """Import the script as its own folder sees it; leave no module of so common a name behind, nor a quiet logger."""
+    logger = logging.getLogger("rvpo.step.aggregator")
+    level = logger.level
     before = {name: sys.modules.pop(name) for name in SIBLINGS if name in sys.modules}
     sys.path.insert(0, str(FOLDER))
     yield importlib.import_module("table")
+    logger.setLevel(level)
     sys.path.remove(str(FOLDER))
     for name in SIBLINGS:
         sys.modules.pop(name, None)

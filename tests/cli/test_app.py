@@ -135,8 +135,9 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, 
     """SIGKILL while step 4 is scored, behind the checkpoint of step 3; the same command with --resume goes on."""
     pytest.importorskip("trl")
     pytest.importorskip("peft")
-    from test_run import assert_same_run, metrics, train, write_inputs
+    from test_run import assert_same_run, metrics, write_inputs
 
+    from rvpo.engines.trl.run import train_recipe
     from rvpo.recipe import load_recipe
 
     recipe = str(write_inputs(tmp_path, tiny_model_dir))
@@ -152,7 +153,7 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, 
 
     resumed = command("train", recipe, *settings, "name=killed", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert_same_run(run, train(load_recipe(recipe, settings)))
+    assert_same_run(run, train_recipe(load_recipe(recipe, settings)))
     assert [line["step"] for line in metrics(run)] == [1, 2, 3, 4, 5, 6, 6]
 
     # What the user saw: a short line a step, and the place of the model.

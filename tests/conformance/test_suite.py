@@ -676,7 +676,7 @@ def test_the_command_on_a_rule_that_passes(run: Callable):
         "processes"
     }
     lines = output.splitlines()
-    assert lines[0] == "function: rvpo:k=2"
+    assert lines[0] == "checked: rvpo:k=2"
     table = [line for line in lines if line[:4] in ("PASS", "FAIL", "n.a.", "note")]
     assert len(table) == len(found["properties"])
     assert {

@@ -145,7 +145,7 @@ def test_what_is_no_number_is_one_in_yaml():
 
 
 def test_pyyaml_is_imported_on_first_use():
-    code = "import sys, rvpo.text.strict_yaml as s; assert 'yaml' not in sys.modules; print(s.load('a: 1e1'))"
+    code = "import sys, rvpo.text.strict_yaml as s; assert 'yaml' not in sys.modules; print(s.load_yaml('a: 1e1'))"
     environment = os.environ | {"PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{'a': 10.0}"

@@ -15,7 +15,7 @@ from rvpo.conformance.target import TRAITS, Example
 
 def report_as_text(report: Report) -> str:
     """Return the table, then each failure with its smallest batch."""
-    lines = [f"function: {report.target.name}"]
+    lines = [f"checked: {report.target.name}"]
     lines += [f"declared {trait}: {TRAITS[trait]}" for trait in sorted(report.target.traits)]
     name = max(len(finding.asked.name) for finding in report.findings)
     lines.append("")

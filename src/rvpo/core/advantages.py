@@ -20,7 +20,7 @@ from rvpo.core.aggregate import normalised
 from rvpo.core.channels import Channels, Range, State
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
-from rvpo.core.methods.base import Batch, Method
+from rvpo.core.methods.base import Batch, Method, outcome_of
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import Advantages
 from rvpo.core.normalize import GroupScores, group_zscore, whiten_by_token
@@ -160,7 +160,8 @@ def compute(
         scores, w = adjust(scores, w)
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
     z, p = scores.z.masked_fill(~present, 0.0), normalised(w * present)
-    outcome = config.method(Batch(r, w, scores, present, z, p, partition, channels, progress), state or {})
+    batch = Batch(r, w, scores, present, z, p, partition, channels, progress)
+    outcome = outcome_of(config.method, batch, state or {})
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.

@@ -43,15 +43,15 @@ CATALOGUE = {
     "rvpo/{channel}/live": "share of the completions that the channel applies to on which it ranks its group",
     "rvpo/{channel}/dead": "share on which it was scored, but is constant in the group",
     "rvpo/{channel}/missing": "share on which it was not scored; live + dead + missing = 1",
-    "rvpo/{channel}/responsibility": "mean share of the decision over completions with signal; sums to 1 over channels",
+    "rvpo/{channel}/responsibility": "mean derivative of the value by its z where there is signal; ours sum to 1",
     "rvpo/{channel}/bottleneck": "share of completions with signal on which it has the lowest live z (ties share)",
     "rvpo/{channel}/advantage_corr": "correlation of the advantage with its z where live; near or below 0: ignored",
-    "rvpo/{channel}/weight": "lift, ctwa: what the method makes the channel count, on average 1",
+    "rvpo/{channel}/weight": "ctwa: its weight, on average 1; lift: need, on average 1, plus mu, see lift.py",
     "rvpo/{channel}/multiplier": "lagrangian: the dual variable of the channel's threshold",
     "rvpo/{channel}/reliability": "share of the channel's variance that counts as signal, if Reliability is in use",
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
-    "rvpo/no_signal/completions": "number of their completions",
+    "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
     "rvpo/k": "rvpo: the risk coefficient of this batch",
     "rvpo/k_effective": "rvpo with an adaptive k: the measure that this k reached (target 0.55)",
     "rvpo/k_bottleneck": "the same for measure=bottleneck",
@@ -79,8 +79,9 @@ class Advantages:
         advantages: (N,) what the policy gradient uses; 0 for rows without signal.
         aggregated: (N,) the method's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
         z: (N, M) group z-scores; 0 where dead, NaN where missing.
-        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z`` (for ``"grpo"`` scaled to sum to 1);
-            rows sum to 1 over the channels that take part, or are all 0 where none does.
+        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z``. In ``"grpo"``, ``"lift"`` and the
+            Tchebycheffs it is scaled: rows sum to 1 over the channels that take part, or are all 0 where none does.
+            That of a function is not scaled.
         live: (N, M) bool, True where the channel is scored and ranks its group.
         missing: (N, M) bool, True where the reward was NaN although the channel applies.
         applies: (N, M) bool, False where the column is no channel of that completion's prompt (padding).

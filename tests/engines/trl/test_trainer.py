@@ -384,7 +384,7 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}
         ({"method": "gdpo:whiten=rows"}, r"whiten is 'rows'; expected one of None, 'batch'"),
         ({"method": "gdpo:whiten=token"}, r"whiten is 'token', which only verl's engine knows"),
         ({"method": 3}, r"method is 3; expected a text"),
-        ({"missing_rewards": "zero"}, r"missing is 'zero'; expected one of 'drop', 'error'"),
+        ({"missing_rewards": "zero"}, r"missing_rewards is 'zero'; expected one of 'drop', 'error'"),
         ({"reward_weights": [0.0, 0.0]}, r"reward_weights is \[0.0, 0.0\]; .*at least one above 0"),
         ({"method": "grpo:whiten=none"}, r"is not GRPO"),
     ],

@@ -18,6 +18,7 @@ from rvpo.core.channels import Channels, State
 from rvpo.core.checks import require
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
+from rvpo.errors import RewardError
 
 WHITEN = ("batch", "group", "token", "none")
 DEAD_CHANNELS = ("drop", "keep")
@@ -61,7 +62,8 @@ class Outcome:
 
     Attributes:
         aggregated: (N,).
-        responsibilities: (N, M), rows sum to 1 or are 0.
+        responsibilities: (N, M), what each channel counts for in ``aggregated``, its derivative by z. The methods of
+            this project scale rows to a sum of 1 (or 0 where no channel takes part), a function's are not scaled.
         takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0. None: the rows in
             which a channel has a share.
         state: what the method needs with the next batch; plain data.
@@ -92,7 +94,9 @@ class Method:
     summary: ClassVar[str] = ""
     """One sentence for help texts."""
     own_whiten: ClassVar[str] = "batch"
-    own_dead_channels: ClassVar[str] = "keep"
+    """``whiten`` of this method where its user does not set it."""
+    own_dead_channels: ClassVar[str] = "drop"
+    """``dead_channels`` of this method where its user does not set it."""
     uses_z: ClassVar[bool] = True
     """Whether it aggregates z-scores, and not rewards."""
     sums_weights: ClassVar[bool] = False
@@ -169,6 +173,39 @@ class Method:
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         shared = {name: values.pop(name) for name in ("whiten", "dead_channels")}
         return values | {name: value for name, value in shared.items() if value is not None}
+
+
+def outcome_of(method: Method, batch: Batch, state: State) -> Outcome:
+    """Call a method and refuse what would be wrong without a word later.
+
+    Raises:
+        RewardError: it does not return an Outcome, or one with other shapes, or one whose ``aggregated`` is not finite
+            in a row that takes part.
+    """
+    outcome = method(batch, state)
+    if not isinstance(outcome, Outcome):
+        raise RewardError(f"method {method.name!r} returned a {type(outcome).__name__}; expected a rvpo.Outcome")
+    n, m = batch.z.shape
+    expected = {"aggregated": (n,), "responsibilities": (n, m)}
+    if outcome.takes_part is not None:
+        expected["takes_part"] = (n,)
+    for name, shape in expected.items():
+        value = getattr(outcome, name)
+        if isinstance(value, Tensor) and value.shape == shape:
+            continue
+        seen = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise RewardError(
+            f"method {method.name!r} returned {seen} as {name}; expected shape {shape}, a row per completion"
+        )
+    takes_part = (batch.p > 0).any(-1) if outcome.takes_part is None else outcome.takes_part
+    bad = ~outcome.aggregated.isfinite() & takes_part
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise RewardError(
+            f"method {method.name!r} returned {outcome.aggregated[row].item()} for row {row}; expected finite numbers "
+            "in the rows that take part"
+        )
+    return outcome
 
 
 def place_of(found: object) -> str:

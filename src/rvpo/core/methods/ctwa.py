@@ -53,6 +53,7 @@ class CTWA(Method):
 
     name: ClassVar[str] = "ctwa"
     summary: ClassVar[str] = "weights that rise where a channel's covariance with the advantage is too low"
+    own_dead_channels: ClassVar[str] = "keep"
     target: float = 0.1
     cap: float = 0.95
     rate: float = 0.05

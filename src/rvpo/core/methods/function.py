@@ -9,7 +9,8 @@
 
 ``z`` holds the group z-scores, 0 where a channel takes no part; ``p`` the shares of the channels, each row summing to 1
 over those that take part, or to 0 if none does. The responsibilities dA/dZ come from torch's automatic
-differentiation; they are NaN, which is logged as undefined, if the function cannot be differentiated.
+differentiation; they are NaN, which is logged as undefined, if the function cannot be differentiated, and sum to 1 only
+if the function is a mean.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,6 @@ class FunctionMethod(Method):
         given: its options.
     """
 
-    own_dead_channels: ClassVar[str] = "drop"
     function: Callable[..., Tensor] = field(kw_only=True)
     place: str = field(kw_only=True)
     given: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
@@ -85,7 +85,7 @@ class FunctionMethod(Method):
         """Call the function on the z-scores and shares.
 
         Raises:
-            RewardError: it does not return one finite number per completion.
+            RewardError: it does not return one number per completion.
         """
         p = batch.p
         follows = batch.z.requires_grad
@@ -93,7 +93,7 @@ class FunctionMethod(Method):
             z = batch.z if follows else batch.z.detach().clone().requires_grad_()
             a = self.function(z, p.clone() if p.is_inference() else p, **self.given)
             takes_part = (p > 0).any(-1)
-            self._check(a, takes_part)
+            self._check(a, len(p))
             a = a.to(z).masked_fill(~takes_part, 0.0)
             responsibilities = torch.full_like(p, torch.nan)
             if a.requires_grad:
@@ -101,19 +101,11 @@ class FunctionMethod(Method):
                 responsibilities = torch.zeros_like(p) if gradient is None else gradient.detach()
         return Outcome(a if follows else a.detach(), responsibilities, takes_part)
 
-    def _check(self, a: object, takes_part: Tensor) -> None:
-        rows = takes_part.shape[0]
+    def _check(self, a: object, rows: int) -> None:
         if not isinstance(a, Tensor) or a.shape != (rows,):
             seen = f"a tensor of shape {tuple(a.shape)}" if isinstance(a, Tensor) else f"a {type(a).__name__}"
             raise RewardError(
                 f"method {self.place!r} returned {seen}; expected a tensor of shape ({rows},), one A per row"
-            )
-        bad = ~a.isfinite() & takes_part
-        if bool(bad.any()):
-            row = int(bad.nonzero()[0])
-            raise RewardError(
-                f"method {self.place!r} returned {a[row].item()} for row {row}; expected finite numbers wherever a "
-                "channel takes part (p > 0)"
             )
 
 

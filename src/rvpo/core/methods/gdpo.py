@@ -25,6 +25,7 @@ class GDPO(Method):
 
     name: ClassVar[str] = "gdpo"
     summary: ClassVar[str] = "weighted mean of z-scores"
+    own_dead_channels: ClassVar[str] = "keep"
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """See :func:`rvpo.core.aggregate.mean`."""

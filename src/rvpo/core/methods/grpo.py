@@ -27,6 +27,7 @@ class GRPO(Method):
     name: ClassVar[str] = "grpo"
     summary: ClassVar[str] = "weighted sum of raw rewards, normalised within the group"
     own_whiten: ClassVar[str] = "group"
+    own_dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
     sums_weights: ClassVar[bool] = True
 

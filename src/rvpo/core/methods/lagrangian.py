@@ -47,6 +47,7 @@ class Lagrangian(Method):
 
     name: ClassVar[str] = "lagrangian"
     summary: ClassVar[str] = "GDPO with channels held at thresholds by dual variables"
+    own_dead_channels: ClassVar[str] = "keep"
     thresholds: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.5
     ceiling: float = 10.0

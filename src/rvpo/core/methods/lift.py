@@ -11,8 +11,9 @@ Z_j its group z-score and C = mean over completions of Z Z^T (a running mean as 
     mu       = the argmin below, so that (C (lambda + mu))_j >= m_j  who would pay for it
     A(g)     = sum_j (lambda_j + mu_j) Z_j(g)
 
-In the code the weights stand in u_j = p_j Z_j, p the shares of a completion: need_j = lambda_j / p_j, C = mean u u^T
-and A = sum_j (need_j + mu_j) u_j. That is the same where p is constant, and lets rubrics differ from prompt to prompt.
+In the code the weights stand in u_j = p_j Z_j, p the shares of a completion: C = mean u u^T and A = sum_j (need_j +
+mu_j) u_j, where need_j is lambda_j / p_j and ``mu`` holds mu_j / p_j. That is the same where p is constant, and lets
+rubrics differ from prompt to prompt. The logged weight is need_j + mu_j.
 
 **What it ascends.** lambda is the gradient, by a, of the soft minimum -(1/kappa) ln sum_j w_j exp(-kappa a_j): the
 entropic worst case over channels, within ln(M)/kappa of the lowest a_j. kappa -> 0 is GDPO's mean, kappa -> inf works
@@ -69,6 +70,7 @@ class LIFT(Method):
 
     name: ClassVar[str] = "lift"
     summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
+    own_dead_channels: ClassVar[str] = "keep"
     kappa: float = 6.0
     margin: float = 0.2
     horizon: float = 5.0

@@ -42,7 +42,7 @@ from torch import Tensor
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
 from rvpo.core.groups import Groups
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
 from rvpo.core.methods.grpo import GRPO
 from rvpo.errors import ConfigError, RewardError
 
@@ -179,7 +179,7 @@ class RiskPO(Method):
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Score every completion by the method over channels, then bundle the questions."""
-        scored = self.score(batch, state.get("score", {}))
+        scored = outcome_of(self.score, batch, state.get("score", {}))
         missing = ~(batch.weights * ~batch.scores.missing > 0).any(-1)
         scores = scored.aggregated.masked_fill(missing, torch.nan)
         result = riskpo(scores, batch.groups, self, state.get("quantiles"))

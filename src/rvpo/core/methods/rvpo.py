@@ -51,7 +51,6 @@ class RVPO(Method):
 
     name: ClassVar[str] = "rvpo"
     summary: ClassVar[str] = "soft minimum over z-scores (the paper's)"
-    own_dead_channels: ClassVar[str] = "drop"
     always_spelled: ClassVar[tuple[str, ...]] = ("k",)
     k: float | Schedule | AdaptiveK | str | Mapping[str, object] = 1.0
 
@@ -107,7 +106,6 @@ class RVPOExplicit(Method):
 
     name: ClassVar[str] = "rvpo_explicit"
     summary: ClassVar[str] = "mean minus beta times the variance over z-scores"
-    own_dead_channels: ClassVar[str] = "drop"
     beta: float = 0.5
 
     def __post_init__(self) -> None:
@@ -131,7 +129,6 @@ class HardMin(Method):
 
     name: ClassVar[str] = "hard_min"
     summary: ClassVar[str] = "the lowest z-score, the limit k -> inf of rvpo"
-    own_dead_channels: ClassVar[str] = "drop"
 
     def risk(self, progress: float | None) -> float:
         """Return infinity."""

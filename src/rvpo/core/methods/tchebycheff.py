@@ -50,6 +50,7 @@ class Tchebycheff(Method):
     name: ClassVar[str] = "tchebycheff"
     summary: ClassVar[str] = "distance of the channel that falls furthest short of its range's top"
     own_whiten: ClassVar[str] = "group"
+    own_dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
     rho: float = 0.05
 
@@ -64,7 +65,7 @@ class Tchebycheff(Method):
         return ("levels",)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """See :func:`rvpo.core.tchebycheff`."""
+        """Score every completion by :func:`tchebycheff`."""
         x, p = _shortfalls(batch)
         return _of_scale(batch, p, tchebycheff(x, p, self.rho))
 
@@ -80,6 +81,7 @@ class SmoothTchebycheff(Method):
     name: ClassVar[str] = "smooth_tchebycheff"
     summary: ClassVar[str] = "the smooth form of tchebycheff"
     own_whiten: ClassVar[str] = "group"
+    own_dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
     mu: float = 0.1
 
@@ -96,7 +98,7 @@ class SmoothTchebycheff(Method):
         return ("levels",)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """See :func:`rvpo.core.smooth_tchebycheff`."""
+        """Score every completion by :func:`smooth_tchebycheff`."""
         x, p = _shortfalls(batch)
         return _of_scale(batch, p, smooth_tchebycheff(x, p, self.mu))
 

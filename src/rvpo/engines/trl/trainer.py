@@ -1,4 +1,9 @@
-"""``RVPOMixin`` and ``RVPOTrainer``: TRL's ``GRPOTrainer`` with advantages from ``rvpo.Aggregator``."""
+"""``RVPOMixin`` and ``RVPOTrainer``: TRL's ``GRPOTrainer`` with advantages from ``rvpo.Aggregator``.
+
+It overrides ``_calculate_rewards`` (keeps the matrix of rewards) and ``_generate_and_score_completions`` (replaces the
+advantages). The others are for the record and for a resume that is exact: ``train``, ``_maybe_log_save_evaluate``,
+``_save_checkpoint``, ``_get_train_sampler`` and ``_load_optimizer_and_scheduler``.
+"""
 
 from __future__ import annotations
 
