@@ -63,7 +63,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def questions(count: int, criteria: tuple[Criterion, ...] = CRITERIA) -> list[Question]:
-    return [Question("What is it?", f"ServerReply number {i}.", criteria) for i in range(count)]
+    return [Question("What is it?", f"Answer number {i}.", criteria) for i in range(count)]
 
 
 def make(server: FaultServer, **options: Any) -> EndpointJudge:
@@ -410,7 +410,7 @@ from rvpo.judges.endpoint import EndpointJudge
 from rvpo.judges.parsing import MalformedError
 from rvpo.rewards.rubric import Criterion, Question
 criteria = tuple(Criterion(f"k{i}", f"Speaks about thing {i}.") for i in range(5))
-questions = [Question("What is it?", f"ServerReply number {i}.", criteria) for i in range(20)]
+questions = [Question("What is it?", f"Answer number {i}.", criteria) for i in range(20)]
 judge = EndpointJudge(model="fault-model", base_url=sys.argv[1], cache=sys.argv[2], concurrency=8, timeout=60.0)
 given = asyncio.run(judge.judge(questions))
 print(sum(verdict.value is not None for verdicts in given for verdict in verdicts))
