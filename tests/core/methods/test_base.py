@@ -34,6 +34,11 @@ class Returns(rvpo.Method):
         (lambda batch: rvpo.Outcome([0.0] * 4, batch.p), "a list as aggregated"),
         (lambda batch: rvpo.Outcome(batch.z[:, 0], batch.p[0]), r"shape \(2,\) as responsibilities"),
         (lambda batch: rvpo.Outcome(batch.z[:, 0], batch.p, batch.present), r"shape \(4, 2\) as takes_part"),
+        (lambda batch: rvpo.Outcome(batch.z.argmax(-1), batch.p), "aggregated of torch.int64; expected a floating"),
+        (
+            lambda batch: rvpo.Outcome(batch.z[:, 0], batch.p, batch.p.sum(-1)),
+            "takes_part of torch.*; expected torch.bool",
+        ),
         (lambda batch: rvpo.Outcome(batch.z[:, 0] / 0, batch.p), "returned inf for row 0; expected finite"),
         (lambda batch: rvpo.Outcome(batch.z[:, 0] * torch.nan, batch.p), "returned nan for row 0"),
     ],

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from rvpo.core.channels import Channels, State
@@ -197,6 +198,13 @@ def outcome_of(method: Method, batch: Batch, state: State) -> Outcome:
         raise RewardError(
             f"method {method.name!r} returned {seen} as {name}; expected shape {shape}, a row per completion"
         )
+    for name in ("aggregated", "responsibilities"):
+        dtype = getattr(outcome, name).dtype
+        if not dtype.is_floating_point:
+            raise RewardError(f"method {method.name!r} returned {name} of {dtype}; expected a floating dtype")
+    if outcome.takes_part is not None and outcome.takes_part.dtype != torch.bool:
+        dtype = outcome.takes_part.dtype
+        raise RewardError(f"method {method.name!r} returned takes_part of {dtype}; expected torch.bool")
     takes_part = (batch.p > 0).any(-1) if outcome.takes_part is None else outcome.takes_part
     bad = ~outcome.aggregated.isfinite() & takes_part
     if bool(bad.any()):
