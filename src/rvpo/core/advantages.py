@@ -10,6 +10,7 @@ Everything else (missing values, dead channels, weights, rows without signal) is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,10 +21,11 @@ from rvpo.core.aggregate import normalised
 from rvpo.core.channels import Channels, Range, State
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
-from rvpo.core.methods.base import Batch, Method, outcome_of
+from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import Advantages
 from rvpo.core.normalize import GroupScores, group_zscore, whiten_by_token
+from rvpo.core.scales import KEY, learned_scales
 from rvpo.errors import ConfigError, RewardError
 
 Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
@@ -63,8 +65,10 @@ def advantages(
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
         applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
             different length are padded. Such a cell is neither read nor counted as missing. None: all apply.
-        ranges: M pairs (lowest, highest) of what the rewards can be, None for [0, 1], for methods that compare how far
-            channels are met, such as ``"lift"``.
+        ranges: M pairs (lowest, highest) of what the rewards can be, None where not declared, for methods that compare
+            how far channels are met, such as ``"lift"``. A reward beyond its range counts as the end of the range. The
+            scale of a reward without a range is [0, 1], or learned once rewards lie outside of it: from the batches
+            that ``state`` remembers and this one. Without ``state`` it is that of this batch alone, which is warned of.
         progress: share of the training that is done, in [0, 1]; needed by a scheduled k.
         tokens: (N,) number of trained tokens per completion; needed by ``whiten="token"``.
         state: what the last batch's result has as ``state``; an empty mapping at the start of a run.
@@ -95,7 +99,7 @@ def advantages(
     if ranges is not None:
         columns = rewards.shape[1] if isinstance(rewards, Tensor) and rewards.ndim == 2 else len(ranges)
         channels = Channels.columns([str(j) for j in range(columns)], ranges, getattr(rewards, "device", None))
-    return compute(
+    result = compute(
         rewards,
         config,
         groups=groups,
@@ -107,6 +111,15 @@ def advantages(
         tokens=tokens,
         state=state,
     )
+    if state is None and (learned := learned_scales(result.state)):
+        told = ", ".join(f"{name}: [{low:g}, {high:g}]" for name, (low, high) in learned.items())
+        warnings.warn(
+            f"rewards lie outside of [0, 1], and no range is declared for them. This call takes their scale from its "
+            f"own batch ({told}), so scales differ from call to call. Pass ranges=[(low, high), …], or use "
+            "rvpo.Aggregator, which learns them over the run",
+            stacklevel=2,
+        )
+    return result
 
 
 def compute(
@@ -134,7 +147,7 @@ def compute(
         weights: see above.
         applies: see above.
         channels: names and ranges of the channels, for methods that follow them from batch to batch or compare them on
-            their scales; None numbers the columns and takes all ranges for [0, 1].
+            their scales; None numbers the columns and declares no range.
         progress: see above.
         tokens: see above.
         adjust: changes z-scores and weights before the method sees them.
@@ -160,8 +173,10 @@ def compute(
         scores, w = adjust(scores, w)
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
     z, p = scores.z.masked_fill(~present, 0.0), normalised(w * present)
-    batch = Batch(r, w, scores, present, z, p, partition, channels, progress)
-    outcome = outcome_of(config.method, batch, state or {})
+    remembered = dict(state or {})
+    batch = Batch(r, w, scores, present, z, p, partition, channels, progress, remembered.pop(KEY, {}))
+    outcome = outcome_of(config.method, batch, remembered)
+    new_state, metrics = _with_scales(outcome, batch, config)
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
@@ -180,8 +195,24 @@ def compute(
         takes_part=takes_part,
         rewards=rewards,
         groups=partition,
-        state=outcome.state,
-        method_metrics=outcome.metrics,
+        state=new_state,
+        method_metrics=metrics,
+    )
+
+
+def _with_scales(outcome: Outcome, batch: Batch, config: AdvantageConfig) -> tuple[State, Mapping[str, float]]:
+    """Return state and metrics of a method, with those of the scales if the method has read them."""
+    state: State = outcome.state or {}
+    if KEY in state:
+        raise ConfigError(
+            f"method {str(config)!r} returned a state with the key {KEY!r}, under which rvpo keeps the channels' "
+            "scales; expected another key"
+        )
+    if "scales" not in vars(batch):
+        return state, outcome.metrics
+    return (
+        {**state, KEY: batch.scales.state},
+        {**outcome.metrics, **batch.scales.metrics(batch.channels)},
     )
 
 

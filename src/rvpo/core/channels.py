@@ -2,7 +2,7 @@
 
 Most methods look at one batch alone. Some follow the run: they need to know which cells of this batch belong to the
 same channel as those of the last one, and on which scale the channel's rewards lie. What they remember of a channel is
-kept by its name; see :mod:`rvpo.core.running_mean`.
+kept by its name; see :mod:`rvpo.core.running_mean` and :mod:`rvpo.core.scales`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError
 
 State = Mapping[str, Any]
 """What a method remembers: nested mappings and lists of numbers, as JSON holds them."""
@@ -30,8 +30,8 @@ class Channels:
         names: K names, unique.
         index: (M,) or (N, M) int64, which channel a cell belongs to. Several cells of a row may belong to one, such as
             the criteria of a rubric's category.
-        ranges: K pairs (lowest, highest) of what the channel's reward can be, or None where nobody said; that is then
-            taken for [0, 1], and a reward outside is an error as soon as a rule needs the scale.
+        ranges: K pairs (lowest, highest) of what the channel's reward can be, or None if no range is declared. The
+            scale is then learned, see :mod:`rvpo.core.scales`.
     """
 
     names: tuple[str, ...]
@@ -62,34 +62,6 @@ class Channels:
         """
         ranges = check_ranges(ranges, len(names), names)
         return cls(tuple(names), torch.arange(len(names), device=device), ranges)
-
-    def attained(self, rewards: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scale rewards (N, M) to [0, 1], NaN where missing: 0 at the channel's lowest, 1 at its highest.
-
-        A declared range clips what lies outside. Cells of weight 0 need no scale: they are NaN.
-
-        Raises:
-            RewardError: a reward lies outside [0, 1] and its channel has no declared range.
-        """
-        if weights is not None:
-            rewards = rewards.masked_fill(weights == 0, torch.nan)
-        limits = [(0.0, 1.0) if limits is None else limits for limits in self.ranges]
-        table = torch.tensor(limits, dtype=rewards.dtype, device=rewards.device)
-        index = self.index.expand(rewards.shape)
-        low, high = table[index].unbind(-1)
-        attained = (rewards - low) / (high - low)
-        undeclared = torch.tensor([limits is None for limits in self.ranges], device=rewards.device)[index]
-        outside = undeclared & ((attained < 0) | (attained > 1))
-        if outside.any():
-            row, column = outside.nonzero()[0].tolist()
-            name = self.names[int(index[row, column])]
-            raise RewardError(
-                f"channel {name!r} has a reward of {rewards[row, column].item():g}, but no range was declared for it; "
-                "expected a reward in [0, 1], because this method compares how far channels are met. Declare the "
-                f"lowest and the highest reward: ranges={{{name!r}: [low, high]}} (reward_ranges in RVPOConfig and in "
-                "verl, `range` of a recipe's reward, --range NAME=LOW:HIGH on the command line)"
-            )
-        return attained.clamp(0, 1)
 
     def pool(self, x: Tensor) -> Tensor:
         """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
@@ -124,7 +96,7 @@ def check_ranges(
     if ranges is None:
         return (None,) * count
     if len(ranges) != count:
-        raise ConfigError(f"{len(ranges)} ranges for {count} channels; expected one per channel, None for [0, 1]")
+        raise ConfigError(f"{len(ranges)} ranges for {count} channels; expected one per channel, None if not declared")
     checked: list[Range | None] = []
     for j, entry in enumerate(ranges):
         if entry is None:

@@ -48,6 +48,10 @@ CATALOGUE = {
     "rvpo/{channel}/advantage_corr": "correlation of the advantage with its z where live; near or below 0: ignored",
     "rvpo/{channel}/weight": "ctwa: its weight, on average 1; lift: need, on average 1, plus mu, see lift.py",
     "rvpo/{channel}/multiplier": "lagrangian: the dual variable of the channel's threshold",
+    "rvpo/{channel}/attained": "methods that compare how far channels are met: mean attained share in this batch",
+    "rvpo/{channel}/outside": "the same: share of the scored completions outside the scale; they count as its end",
+    "rvpo/{channel}/scale_low": "the same, without a declared range: lower end of the scale, 0 or learned",
+    "rvpo/{channel}/scale_high": "the same: upper end of the scale, 1 or learned",
     "rvpo/{channel}/reliability": "share of the channel's variance that counts as signal, if Reliability is in use",
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
@@ -89,8 +93,8 @@ class Advantages:
         takes_part: (N,) bool, True for the rows that the whitening counts.
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
-        state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``): plain data,
-            empty for methods without memory.
+        state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``), and the
+            scales of the channels if the method compares how far they are met: plain data, empty for other methods.
         method_metrics: what the method itself says of this batch, such as the weights that it gave.
     """
 

@@ -19,6 +19,7 @@ from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
+from rvpo.step.scale_news import news_of_scales
 from rvpo.step.trust import Again, Reliability, shrinking
 from rvpo.text.suggest import did_you_mean
 
@@ -92,8 +93,9 @@ class Aggregator:
         Args:
             method: text such as ``"lift:kappa=3"``, a mapping or an object such as ``rvpo.LIFT()``.
             names: of the channels, in the order of the columns of the rewards.
-            ranges: lowest and highest reward, by name or in order, for methods that compare how far channels are met;
-                [0, 1] where not given.
+            ranges: lowest and highest reward, by name or in order, for methods that compare how far channels are met.
+                A reward beyond its range counts as the end of the range. Without a range, the scale of a reward is
+                [0, 1], or learned from what is seen once rewards lie outside of it; see :mod:`rvpo.core.scales`.
             weights: importance >= 0, by name or in order; 1 where not given.
             eps: added to every standard deviation, in reward units.
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
@@ -257,6 +259,8 @@ class Aggregator:
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
+        for said in news_of_scales(self._state, result.state):
+            logger.warning("%s", said)
         self._state = result.state
         if self.reliability is not None:
             pairs = again.pairs(self.names, matrix, families, table) if again else {}

@@ -26,8 +26,8 @@ class AggregationOptions:
     """The method, and everything else between rewards and advantages. The options have the same names in every engine.
 
     A method that compares how far channels are met (``lift``, ``lagrangian``, ``ctwa``, ``tchebycheff``,
-    ``smooth_tchebycheff``) needs the scale of each channel whose reward is not in [0, 1]: ``reward_ranges``, or an
-    attribute ``reward_range`` of the reward function.
+    ``smooth_tchebycheff``) puts each reward on a scale. ``reward_ranges`` declares it, or an attribute ``reward_range``
+    of the reward function. Otherwise it is [0, 1], or learned from what is seen once rewards lie outside of [0, 1].
     """
 
     # Also an object; a mapping comes as JSON text from a command line, whose parser would make a dict of plain text.
@@ -36,7 +36,8 @@ class AggregationOptions:
         default=None,
         metadata={
             "help": "Lowest and highest reward by channel, such as {'correctness': [-3, 3]}, for methods that compare "
-            "channels on their scales; [0, 1] where not given."
+            "channels on their scales. Without it, the scale of a reward is [0, 1], or learned from what is seen "
+            "once rewards lie outside of [0, 1]."
         },
     )
     missing_rewards: str = field(

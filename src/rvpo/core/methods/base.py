@@ -19,6 +19,7 @@ from rvpo.core.channels import Channels, State
 from rvpo.core.checks import require
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
+from rvpo.core.scales import Scales
 from rvpo.errors import RewardError
 
 WHITEN = ("batch", "group", "token", "none")
@@ -39,6 +40,7 @@ class Batch:
         groups: which rows belong together.
         channels: the named channels of the run that the cells belong to.
         progress: share of the training that is done, in [0, 1]; None if unknown.
+        known_scales: what is remembered of the channels' scales, see :mod:`rvpo.core.scales`.
     """
 
     rewards: Tensor
@@ -50,11 +52,20 @@ class Batch:
     groups: Groups
     channels: Channels
     progress: float | None = None
+    known_scales: State = field(default_factory=dict)
 
     @cached_property
+    def scales(self) -> Scales:
+        """The scale of each channel, declared or learned, with this batch taken into account.
+
+        Whoever reads it makes the run remember the scales: :func:`rvpo.core.compute` adds them to the state.
+        """
+        return Scales.of(self.rewards, self.weights, self.channels, self.known_scales)
+
+    @property
     def attained(self) -> Tensor:
-        """Rewards on their declared scale, (N, M) in [0, 1], NaN where missing or of weight 0: those need no scale."""
-        return self.channels.attained(self.rewards, self.weights)
+        """Rewards on their channel's scale, (N, M) in [0, 1], NaN where missing or of weight 0."""
+        return self.scales.shares
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The rule belongs between a batch and the next: it takes the state of K persistent channels and what the batch showed,
 and returns a new state; nothing is changed in place. Everything is (K,) float64, on one device. ``x`` and ``attained``
-are shares of a channel's declared [lo, hi], 0 to 1. A channel that was not scored in a batch (NaN) keeps its state.
+are attained shares in [0, 1], see :mod:`rvpo.core.scales`. A channel that was not scored in a batch (NaN) keeps its
+state.
 
 Where a step multiplies the
 probability of each completion by exp(step * w), w its weight in the loss, the mean of x_j changes at the rate

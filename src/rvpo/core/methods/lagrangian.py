@@ -2,7 +2,8 @@
 
 The rule belongs between a batch and the next: it takes the state of K persistent channels and what the batch showed,
 and returns a new state; nothing is changed in place. Everything is (K,) float64, on one device. ``x`` and ``attained``
-are shares of a channel's declared [lo, hi], 0 to 1. A channel that was not scored in a batch (NaN) keeps its state.
+are attained shares in [0, 1], see :mod:`rvpo.core.scales`. A channel that was not scored in a batch (NaN) keeps its
+state.
 
 Maximise sum_j w_j a_j subject to a_j >= tau_j, where a_j is the expected attained share of channel j
 under the policy theta::

@@ -99,7 +99,7 @@ class LIFT(Method):
         """Update the running means with this batch, then weigh its channels by them."""
         channels, names, p = batch.channels, batch.channels.names, batch.p
         # What this batch shows of its channels.
-        attained_now = channels.mean(channels.attained(batch.rewards, batch.weights))  # (K,)
+        attained_now = channels.mean(batch.attained)  # (K,)
         u, shares = channels.pool(p * batch.z), channels.pool(p)  # (N, K) each
         takes_part = (batch.scores.live & (p > 0)).any(-1)
         rows = takes_part.sum().clamp(min=1)

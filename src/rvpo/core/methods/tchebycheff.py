@@ -1,7 +1,7 @@
 """Tchebycheff scalarisations: how far the channel that falls shortest lies from its ideal.
 
 The classic alternatives to a weighted sum. Each rule takes the attained shares ``x`` (N, M) — the reward of a channel
-scaled by its declared [lo, hi] to [0, 1], so that 1 is the ideal point — and the channel shares ``p`` (N, M), as in
+put on its scale in [0, 1], so that 1 is the ideal point — and the channel shares ``p`` (N, M), as in
 :mod:`rvpo.core.aggregate`, and returns the value (N,), in units of x, and the responsibilities (N, M). The value plays
 the part of GRPO's weighted sum: it is normalised within the group afterwards. With M' the number of channels that take
 part in the row (p_j > 0) and the distance to the ideal D_j = M' p_j (1 - x_j), so that equal weights measure 1 - x_j::
@@ -120,8 +120,9 @@ def _of_scale(batch: Batch, p: Tensor, rule: tuple[Tensor, Tensor]) -> Outcome:
     """Complete a scalarisation: in units of z a channel counts by its spread."""
     value, responsibilities = rule
     std = batch.groups.broadcast(batch.scores.std) * batch.scores.live
-    low_high = torch.tensor([limits or (0.0, 1.0) for limits in batch.channels.ranges], dtype=p.dtype)
-    width = batch.channels.broadcast((low_high[:, 1] - low_high[:, 0]).to(p.device))
+    low, high = batch.scales.frames.to(p).unbind(1)
+    # A scale without width, of a reward that never changed, does not turn a spread into attained shares.
+    width = batch.channels.broadcast(torch.where(high > low, high - low, torch.inf))
     takes_part = ((batch.weights > 0) & ~batch.scores.missing).any(-1)
     return Outcome(value, aggregate.normalised(responsibilities * std / width), takes_part)
 

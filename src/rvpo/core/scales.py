@@ -1,0 +1,285 @@
+"""The scale of each channel: declared by the user, or learned from the rewards that were seen.
+
+A method that compares how far channels are met needs each reward on a scale from 0 to 1. A declared range is that
+scale. For a reward without a declared range, the scale ``[low, high]`` is learned by these rules:
+
+1. While all rewards of the channel lie in [0, 1], the scale is [0, 1].
+2. One stray reward never moves the scale. Of 8 or more rewards, the lowest one and the highest one are set aside.
+3. **Discrete** (at most 16 different values so far). The scale reaches from the lowest to the highest value. A value is
+   left out if it is further away from the other values than 10 times their spread and is seen in under 5% of rewards.
+4. **Continuous** (more values). The scale reaches from the 5% to the 95% quantile of the newest 512 rewards. An end of
+   [0, 1] is kept where at most 10% of the rewards lie beyond it, unless most of the rewards lie outside of [0, 1].
+5. The first 512 rewards of a channel may move its scale freely. After that, the scale only widens: a discrete one as
+   new values recur, an end of a continuous one (to the quantile) as soon as over 10% of the rewards lie beyond it. So
+   the scale follows rewards that keep rising, and a channel that is mastered stays at the top of its scale.
+6. If all rewards of a channel are the same and lie outside of [0, 1], each counts as half attained.
+
+A reward outside the scale, declared or learned, counts as the end that it is beyond.
+
+What is remembered of a channel is kept by its name, as plain numbers. It depends on the rewards of a batch, not on
+their order, and every process sees the rewards of all of them, so all processes have the same scales.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core.channels import Channels, Range, State
+
+ASSUMED: Range = (0.0, 1.0)
+"""Scale of a reward without a declared range, as long as nothing speaks against it."""
+
+KEY = "scales"
+"""Name of the scales in the state of a run."""
+
+ENOUGH = 512  # rewards after which a learned scale only widens, and after which a range is judged
+DISCRETE = 16  # different values at most
+FEW = 8  # rewards from which on the lowest and the highest one are set aside
+TAIL = 20  # one reward in 20 lies beyond each end of a continuous scale when it is set
+OFTEN = 10  # one reward in 10 beyond an end moves it
+FAR = 10.0  # spreads of the common values
+NAMES = 1000  # channels that are remembered, those seen last
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The scales of the K channels of a batch.
+
+    Attributes:
+        frames: (K, 2) lowest and highest reward of each channel's scale, float64 on the CPU.
+        shares: (N, M) attained share of each reward in [0, 1], NaN where it was not read.
+        outside: (N, M) 1 where a reward lies outside its scale, else 0, NaN where it was not read.
+        state: what is remembered for the next batch, by name of the channel: plain data.
+    """
+
+    frames: Tensor
+    shares: Tensor
+    outside: Tensor
+    state: State
+
+    @classmethod
+    def of(cls, rewards: Tensor, weights: Tensor, channels: Channels, before: State) -> Scales:
+        """Take in a batch, then put its rewards on the scales.
+
+        Args:
+            rewards: (N, M), NaN = missing.
+            weights: (N, M), >= 0. A reward of weight 0 is not read.
+            channels: the channels that the cells belong to, with their declared ranges.
+            before: ``state`` after the last batch; empty at the start of a run.
+        """
+        read = rewards.masked_fill(weights == 0, torch.nan)
+        frames, state = _after(read.detach(), channels, before)
+        low, high = frames.to(read)[channels.index.expand(read.shape)].unbind(-1)
+        shares = ((read - low) / (high - low)).clamp(0, 1)
+        # All rewards that define such a scale are the same: they are neither at its bottom nor at its top.
+        shares = torch.where((high > low) | read.isnan(), shares, torch.full_like(shares, 0.5))
+        outside = ((read < low) | (read > high)).to(read.dtype).masked_fill(read.isnan(), torch.nan)
+        return cls(frames, shares, outside, state)
+
+    def metrics(self, channels: Channels) -> dict[str, float]:
+        """Return what is logged of each channel that has a reward in this batch; the ends only of learned scales."""
+        found: dict[str, float] = {}
+        means = torch.stack([channels.mean(self.shares.detach()), channels.mean(self.outside)], 1)
+        rows = zip(channels.names, channels.ranges, means.tolist(), self.frames.tolist(), strict=True)
+        for name, declared, (attained, outside), (low, high) in rows:
+            if attained != attained:
+                continue
+            found |= {f"{name}/attained": attained, f"{name}/outside": outside}
+            if declared is None:
+                found |= {f"{name}/scale_low": low, f"{name}/scale_high": high}
+        return found
+
+
+def is_learned(entry: Mapping[str, Any]) -> bool:
+    """Return whether no range is declared for a remembered channel, and it has rewards outside of [0, 1]."""
+    return "range" not in entry and not ASSUMED[0] <= entry["low"] <= entry["high"] <= ASSUMED[1]
+
+
+def learned_scales(state: State) -> dict[str, Range]:
+    """Return the scale of each channel for which :func:`is_learned`, from the state of a run."""
+    found = {name: entry for name, entry in state.get(KEY, {}).items() if is_learned(entry)}
+    return {name: tuple(entry.get("frame", ASSUMED)) for name, entry in found.items()}
+
+
+def _after(rewards: Tensor, channels: Channels, before: State) -> tuple[Tensor, State]:
+    """Return the frames (K, 2) and the state after a batch."""
+    frames, state = [ASSUMED] * len(channels.names), dict(before)
+    values = _of_channels(rewards, channels)
+    # By name, so that the state does not depend on the order in which a batch happens to have its channels.
+    for k in sorted(range(len(channels.names)), key=channels.names.__getitem__):
+        name, declared, batch = channels.names[k], channels.ranges[k], values[k]
+        entry = state.get(name)
+        if entry is not None and entry.get("range") != (None if declared is None else list(declared)):
+            entry = None  # the user declares something else now
+        if batch:
+            entry = _learned(entry, batch) if declared is None else _declared(entry, declared, batch)
+            state.pop(name, None)
+            if entry is not None:
+                state[name] = entry  # at the end: seen last
+        frames[k] = declared or tuple((entry or {}).get("frame", ASSUMED))
+    for name in list(state)[: max(0, len(state) - NAMES)]:
+        del state[name]
+    return torch.tensor(frames, dtype=torch.float64), state
+
+
+def _of_channels(rewards: Tensor, channels: Channels) -> list[list[float]]:
+    """Return the rewards of each of the K channels in ascending order, without the missing ones."""
+    x, index = rewards.flatten(), channels.index.expand(rewards.shape).flatten()
+    there = ~x.isnan()
+    # In double precision: a float32 reward is exact in it. Plus 0 makes -0 the 0 that it equals.
+    x, index = x[there].cpu().double() + 0.0, index[there].cpu()
+    x, order = x.sort()
+    index, by_channel = index[order].sort(stable=True)
+    sizes = torch.bincount(index, minlength=len(channels.names)).tolist()
+    return [part.tolist() for part in torch.split(x[by_channel], sizes)]
+
+
+def _declared(entry: Mapping[str, Any] | None, declared: Range, batch: list[float]) -> dict[str, Any] | None:
+    """Count the rewards of a channel with a declared range, and those outside.
+
+    Nothing is kept of a range [0, 1] that no reward has left: rubrics may have thousands of names.
+    """
+    low, high = declared
+    outside = bisect_left(batch, low) + len(batch) - bisect_right(batch, high)
+    if entry is None:
+        if declared == ASSUMED and not outside:
+            return None
+        entry = {"range": list(declared), "seen": 0, "outside": 0, "low": batch[0], "high": batch[-1]}
+    return {
+        "range": list(declared),
+        "seen": entry["seen"] + len(batch),
+        "outside": entry["outside"] + outside,
+        "low": min(entry["low"], batch[0]),
+        "high": max(entry["high"], batch[-1]),
+    }
+
+
+def _learned(entry: Mapping[str, Any] | None, batch: list[float]) -> dict[str, Any]:
+    """Take in the rewards of a channel without a declared range, in ascending order.
+
+    ``values`` holds each value with its number while they are few (discrete), ``recent`` the newest batches once they
+    are many (continuous) and not all in [0, 1], ``frame`` the scale once it is not [0, 1].
+    """
+    if entry is None:
+        entry = {"seen": 0, "low": batch[0], "high": batch[-1], "values": []}
+    new = {
+        "seen": entry["seen"] + len(batch),
+        "low": min(entry["low"], batch[0]),
+        "high": max(entry["high"], batch[-1]),
+    }
+    frame: Range | None = tuple(entry["frame"]) if "frame" in entry else None
+    settled = entry["seen"] >= ENOUGH
+    newest = batch
+    if "values" in entry:
+        sample = _Sample(Counter(dict(entry["values"])) + Counter(batch))
+        if len(sample.values) <= DISCRETE:
+            frame = _widest(frame if settled else None, _of_discrete(sample))
+            return new | {"values": sample.pairs()} | ({} if frame is None else {"frame": list(frame)})
+        newest = sample.thinned()
+    if is_learned(new):
+        recent = [*entry.get("recent", []), _Sample(Counter(newest)).thinned()]
+        while sum(map(len, recent)) - len(recent[0]) >= ENOUGH:
+            recent.pop(0)
+        sample = _Sample(Counter(chain.from_iterable(recent)))
+        if settled and frame is not None and frame[0] < frame[1]:
+            frame = sample.widened(frame)
+        else:
+            frame = _of_continuous(sample, min(new["seen"], ENOUGH), settled and frame is None)
+        new["recent"] = recent
+    return new | ({} if frame is None else {"frame": list(frame)})
+
+
+class _Sample:
+    """Some rewards in ascending order, as different values and how many there are of each."""
+
+    def __init__(self, counts: Mapping[float, int]) -> None:
+        self.values = sorted(counts)
+        self.counts = [counts[value] for value in self.values]
+        self._until = list(accumulate(self.counts))
+        self.total = self._until[-1]
+
+    def at(self, place: int) -> float:
+        """Return the reward at a place in ascending order, from 0 to ``total`` - 1."""
+        return self.values[bisect_right(self._until, place)]
+
+    def ends(self, aside: int) -> Range:
+        """Return the lowest and the highest reward if ``aside`` of them are left out at each end."""
+        aside = min(aside, (self.total - 1) // 2)
+        return self.at(aside), self.at(self.total - 1 - aside)
+
+    def below(self, x: float) -> int:
+        """Return the number of rewards below ``x``."""
+        return sum(self.counts[: bisect_left(self.values, x)])
+
+    def above(self, x: float) -> int:
+        """Return the number of rewards above ``x``."""
+        return sum(self.counts[bisect_right(self.values, x) :])
+
+    def pairs(self) -> list[list[float]]:
+        """Return each value and its number."""
+        return [list(pair) for pair in zip(self.values, self.counts, strict=True)]
+
+    def thinned(self) -> list[float]:
+        """Return the rewards in ascending order; if they are over ``ENOUGH``, as many at even distances."""
+        count = min(self.total, ENOUGH)
+        return [self.at((2 * i + 1) * self.total // (2 * count)) for i in range(count)]
+
+    def widened(self, frame: Range) -> Range:
+        """Move an end of ``frame`` to the quantile of these rewards if too many of them lie beyond it."""
+        low, high = self.ends(self.total // TAIL)
+        many = self.total / OFTEN
+        return low if self.below(frame[0]) > many else frame[0], high if self.above(frame[1]) > many else frame[1]
+
+
+def _of_discrete(sample: _Sample) -> Range | None:
+    """Return the scale of a discrete reward, by all that was seen; None if it is [0, 1]."""
+    aside = 1 if sample.total >= FEW else 0
+    low, high = sample.ends(aside)
+    # The common values: all but the rarest 5% at each end, and what recurs in [0, 1].
+    common = [*sample.ends(max(aside, sample.total // TAIL))]
+    common += [v for v, n in zip(sample.values, sample.counts, strict=True) if _in_assumed(v, v) and n > aside]
+    first, last = min(common), max(common)
+    if first < last:
+        spread = max(last - first, 1.0) if _in_assumed(first, last) else last - first
+        near = [v for v in sample.values if max(low, first - FAR * spread) <= v <= min(high, last + FAR * spread)]
+        low, high = near[0], near[-1]
+    return None if _in_assumed(low, high) else (low, high)
+
+
+def _of_continuous(sample: _Sample, seen: int, keeps: bool) -> Range | None:
+    """Return the scale of a continuous reward, by the newest rewards; None if it is [0, 1].
+
+    Args:
+        sample: the newest rewards, from the first batch on that had one outside of [0, 1].
+        seen: number of all rewards, at most ``ENOUGH``. Those before the sample were in [0, 1].
+        keeps: whether [0, 1] held for so long that only its ends can move.
+    """
+    total = max(seen, sample.total)
+    aside = max(1 if total >= FEW else 0, total // TAIL)
+    low, high = sample.ends(aside)
+    if low == high and total == sample.total:  # one value, and rare others: these are all that there is to a scale
+        low, high = sample.ends(1 if total >= FEW else 0)
+        return None if _in_assumed(low, high) else (low, high)
+    below, above = sample.below(ASSUMED[0]), sample.above(ASSUMED[1])
+    if keeps or 2 * (below + above) <= total:
+        low = low if below > total / OFTEN else ASSUMED[0]
+        high = high if above > total / OFTEN else ASSUMED[1]
+    return None if (low, high) == ASSUMED else (low, high)
+
+
+def _in_assumed(low: float, high: float) -> bool:
+    return ASSUMED[0] <= low and high <= ASSUMED[1]
+
+
+def _widest(one: Range | None, other: Range | None) -> Range | None:
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])

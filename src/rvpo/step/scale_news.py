@@ -1,0 +1,78 @@
+"""What a run says about the scales of its rewards, each thing once.
+
+Everything is derived from what is remembered before and after a batch, so nothing is said again after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rvpo.core.channels import State
+from rvpo.core.scales import ASSUMED, ENOUGH, KEY, is_learned
+
+MISFIT = 10.0
+"""How many times wider or narrower than what was seen a range is when it is reported."""
+
+HOW = (
+    "ranges={{{name!r}: [low, high]}} (reward_ranges in RVPOConfig and in verl, `range` of a recipe's reward, --range "
+    "NAME=LOW:HIGH on the command line)"
+)
+
+
+def news_of_scales(before: State, after: State) -> list[str]:
+    """Return what to say after a batch about the scales of the rewards.
+
+    * once for each reward without a declared range, when it leaves [0, 1]: that its scale is learned;
+    * once for each declared range, when a reward leaves it;
+    * once for each scale, after ``ENOUGH`` rewards: that it is ten times too wide or too narrow for them. A learned
+      scale fits what was seen, so that of a reward without a declared range is judged only while it is [0, 1].
+
+    Args:
+        before: state of the run before the batch.
+        after: state after it.
+    """
+    old, new = before.get(KEY, {}), after.get(KEY, {})
+    said = [_of_channel(name, old.get(name), entry) for name, entry in new.items() if entry is not old.get(name)]
+    return [text for text in said if text]
+
+
+def _of_channel(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str | None:
+    how, seen = HOW.format(name=name), f"[{new['low']:g}, {new['high']:g}]"
+    if old is not None and old.get("range") != new.get("range"):
+        old = None
+    judged = new["seen"] >= ENOUGH and (old is None or old["seen"] < ENOUGH)
+    if "range" not in new:
+        if is_learned(new):
+            if old is not None and is_learned(old):
+                return None
+            low, high = new.get("frame", ASSUMED)
+            return (
+                f"No range is declared for {name!r}, and its rewards are not all in [0, 1]: its scale is learned from "
+                f"what is seen, now [{low:g}, {high:g}] (seen: {seen}). If you know the range, declare it: {how}"
+            )
+        if judged and 0 < MISFIT * (new["high"] - new["low"]) < 1:
+            return (
+                f"No range is declared for {name!r}, so its scale is [0, 1], but its first {new['seen']} rewards lie "
+                f"in {seen}. If it cannot leave them by much, declare its range: {how}"
+            )
+        return None
+    low, high = new["range"]
+    declared, width, spread = f"[{low:g}, {high:g}]", high - low, new["high"] - new["low"]
+    share = new["outside"] / new["seen"]
+    if judged and share > 0.5 and spread > MISFIT * width:
+        return (
+            f"The range {declared} of {name!r} is far too narrow: its first {new['seen']} rewards lie in {seen}, "
+            f"{share:.0%} of them outside of the range, where they count as its ends. Correct it: {how}"
+        )
+    if new["outside"] and not (old and old["outside"]):
+        return (
+            f"Rewards of {name!r} lie outside of its range {declared} (seen: {seen}). They count as the ends of the "
+            f"range; rvpo/{name}/outside logs their share. If the range is wrong, correct it: {how}"
+        )
+    if judged and 0 < MISFIT * spread < width:
+        return (
+            f"The range {declared} of {name!r} is far wider than what was seen: its first {new['seen']} rewards lie in "
+            f"{seen}. If the rest cannot be reached, declare a narrower one: {how}"
+        )
+    return None
