@@ -381,12 +381,13 @@ def test_signature_is_the_contract():
 def test_ranges_put_channels_on_one_scale():
     """With -3 to 3 declared, the correctness of 0 is half met, behind the format, and so counts more."""
     rewards = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.5, 0.0], [-0.5, 1.0]])
-    with pytest.raises(RewardError, match=r"channel '0' has a reward of -1, but no range was declared"):
-        rvpo.advantages(rewards, num_generations=4, method="lift", state={})
     out = rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(-3, 3), None], margin=-1.0, state={})
     # Attained are 1/2 and 3/4; lambda is exp(-6 a), scaled to the mean 1.
     behind = 2 / (1 + math.exp(-6 / 4))
-    assert out.method_metrics == {"0/weight": pytest.approx(behind), "1/weight": pytest.approx(2 - behind)}
+    assert out.method_metrics["0/weight"] == pytest.approx(behind)
+    assert out.method_metrics["1/weight"] == pytest.approx(2 - behind)
+    assert out.method_metrics["0/attained"] == 0.5
+    assert out.method_metrics["1/attained"] == 0.75
     with pytest.raises(ConfigError, match=r"the range of 0 is \(3, -3\); expected a pair"):
         rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(3, -3), None], state={})
 

@@ -1,4 +1,4 @@
-"""The named channels of a run: their scales, pooling and running means, by hand."""
+"""The named channels of a run: their ranges, pooling and running means, by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpo.core.channels import check_ranges
 from rvpo.core.methods.lagrangian import Lagrangian
 from rvpo.core.ragged import Family, Score, assemble
 from rvpo.core.running_mean import RunningMean
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError
 
 NAN = math.nan
 
@@ -28,24 +28,7 @@ def same(actual: Tensor, expected: Any) -> None:
     torch.testing.assert_close(actual, tensor(expected), rtol=0, atol=1e-15, equal_nan=True)
 
 
-# --- scales -----------------------------------------------------------------------------------------------------------
-
-
-def test_attained_shares_by_hand():
-    channels = Channels.columns(["a", "b", "c"], [None, (-3.0, 3.0), (2, 4)])
-    same(
-        channels.attained(tensor([[0.25, 0.0, 3.0], [NAN, -9.0, 4.5], [1.0, 3.0, NAN]])),
-        [[0.25, 0.5, 0.5], [NAN, 0.0, 1.0], [1.0, 1.0, NAN]],  # a declared range clips
-    )
-
-
-@pytest.mark.parametrize("bad", [-0.01, 1.01, 7.0])
-def test_outside_an_undeclared_range(bad: float):
-    """The message names the channel of the cell, also where columns differ from row to row."""
-    ragged = Channels(("a", "b"), torch.tensor([[0, 1], [1, 0]]), (None, (-9.0, 9.0)))
-    same(ragged.attained(tensor([[0.0, bad], [0.0, 0.5]]))[1], [0.5, 0.5])
-    with pytest.raises(RewardError, match=f"channel 'a' has a reward of {bad:g}, but no range was declared"):
-        ragged.attained(tensor([[0.0, 0.0], [0.0, bad]]))
+# --- ranges -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entry", [(0,), (0, 1, 2), (1, 1), (2, 1), (0, math.inf), (NAN, 1), "01", 3, (0, True)])

@@ -18,7 +18,7 @@ from rvpo.diagnose.replay import DEFAULT, replay, spearman
 from rvpo.diagnose.text import replay_text
 from rvpo.errors import ConfigError
 from rvpo.logs.open import open_run
-from rvpo.logs.run import with_weights
+from rvpo.logs.run import with_ranges, with_weights
 
 G = 5
 
@@ -86,7 +86,7 @@ def test_ranks_within_groups_against_scipy():
 
 
 def test_memory_needs_every_batch(tmp_path: Path):
-    """A table says nothing of steps that it lacks, a channel on no known scale is refused, and the others go on."""
+    """A table says nothing of steps that it lacks; a method that cannot be followed does not stop the others."""
     run = open_run(write(tmp_path / "run.parquet", steps=3))
     found = replay(run, [AdvantageConfig(text) for text in DEFAULT])
     assert [rule.problem for rule in found.rules] == [None] * len(DEFAULT)
@@ -97,10 +97,15 @@ def test_memory_needs_every_batch(tmp_path: Path):
     table = pq.read_table(tmp_path / "run.parquet")
     scaled = table.set_column(2, "reward_a", pa.array([7.0 * i for i in range(len(table))]))
     pq.write_table(scaled, tmp_path / "scaled.parquet")
-    refused = replay(open_run(tmp_path / "scaled.parquet"), [AdvantageConfig("lift"), AdvantageConfig("gdpo")])
-    assert "no range was declared" in refused.rules[0].problem
-    assert refused.rules[1].problem is None
-    assert "lift: channel 'a' has a reward of" in replay_text(refused)
+    scaled = open_run(tmp_path / "scaled.parquet")
+    learned = replay(scaled, [AdvantageConfig("lift"), AdvantageConfig("gdpo")])
+    assert [rule.problem for rule in learned.rules] == [None, None]
+    assert "no range is declared, so scales are learned from the rewards: a [21, 392] (--range NAME=LOW:HIGH)" in learned.notes
+    declared = replay(with_ranges(scaled, {"a": (0.0, 413.0)}), [AdvantageConfig("lift")])
+    assert not any("scales are learned" in note for note in declared.notes)
+    part = replay(scaled.between(2, None), [AdvantageConfig("tchebycheff"), AdvantageConfig("gdpo")])
+    assert part.rules[0].problem.startswith("the scale of 'a' is learned over the run, and not every batch since")
+    assert part.rules[1].problem is None
 
 
 def test_without_advantages_the_method_takes_their_place(tmp_path: Path):

@@ -175,3 +175,19 @@ def test_texts_are_taken_only_where_they_are_of_the_same_completions(tmp_path: P
     told = [batch.texts for batch in open_run(tmp_path).batches(texts=True)]
     assert [texts is not None for texts in told] == [False, True, False, False, False, False]
     assert told[1].completions == [f"c{i}" for i in range(12)]
+
+
+@pytest.mark.parametrize("method", ["lift", "tchebycheff", "ctwa"])
+def test_a_run_without_ranges_gives_its_advantages_again(tmp_path: Path, method: str):
+    """Its scales are learned again from the record, batch by batch."""
+    generator = torch.Generator().manual_seed(0)
+    aggregator, table = Aggregator(method, ["tokens", "score"]), ChannelTable(tmp_path / "channels")
+    for step in range(1, 40):
+        rewards = torch.randn(16, 2, generator=generator) + 0.1 * step
+        rewards[:, 0] = (5 + rewards[:, 0]).exp().round()
+        table.add(step, aggregator(rewards, num_generations=4))
+    run = open_run(tmp_path)
+    assert run.ranges == {"tokens": None, "score": None}
+    found = replay(run, [AdvantageConfig(method)])
+    assert found.own_difference < 1e-6
+    assert found.rules[0].problem is None

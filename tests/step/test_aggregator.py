@@ -289,11 +289,6 @@ def test_a_foreign_state_is_refused(state: Any, message: str):
         rvpo.Aggregator("lift", NAMES).load_state_dict(state)
 
 
-def test_a_reward_outside_the_range_says_how_to_declare_it():
-    with pytest.raises(RewardError, match=r"channel 'correct' has a reward.*ranges=\{'correct': \[low, high\]\}"):
-        rvpo.Aggregator("lift", NAMES)(batch(0), num_generations=8)
-
-
 def test_given_reliabilities_shrink_and_are_logged():
     plain, trusted = (
         rvpo.Aggregator("gdpo", NAMES, reliability=given)(batch(0), num_generations=8)
@@ -335,4 +330,4 @@ out = agg([[3, 0, 1], [1, 1, 0], [-1, 1, 1], [-3, 0, None]], num_generations=4)
 print(len(out.advantages), len(agg.state_dict()["remembered"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["4", "2"], done.stderr
+    assert done.stdout.split() == ["4", "3"], done.stderr

@@ -32,8 +32,8 @@ Ranges = Annotated[
     list[str] | None,
     typer.Option(
         "--range",
-        help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for methods that need scales, such as lift; "
-        "repeatable.",
+        help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for methods that need scales, such as lift. The "
+        "scale of other rewards is [0, 1], or learned once they lie outside. Repeatable.",
     ),
 ]
 Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such as 50: or :100.")]

@@ -25,7 +25,7 @@ from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import Advantages
 from rvpo.core.normalize import GroupScores, group_zscore, whiten_by_token
-from rvpo.core.scales import KEY, learned_scales
+from rvpo.core.scales import KEY, in_short, learned_scales
 from rvpo.errors import ConfigError, RewardError
 
 Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
@@ -112,7 +112,7 @@ def advantages(
         state=state,
     )
     if state is None and (learned := learned_scales(result.state)):
-        told = ", ".join(f"{name}: [{low:g}, {high:g}]" for name, (low, high) in learned.items())
+        told = ", ".join(f"{name}: {in_short(frame)}" for name, frame in learned.items())
         warnings.warn(
             f"rewards lie outside of [0, 1], and no range is declared for them. This call takes their scale from its "
             f"own batch ({told}), so scales differ from call to call. Pass ranges=[(low, high), …], or use "

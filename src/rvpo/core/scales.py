@@ -103,6 +103,15 @@ def is_learned(entry: Mapping[str, Any]) -> bool:
     return "range" not in entry and not ASSUMED[0] <= entry["low"] <= entry["high"] <= ASSUMED[1]
 
 
+def in_short(frame: tuple[float, float]) -> str:
+    """Return a scale in words, with four digits.
+
+    >>> in_short((112.437, 1480.69))
+    '[112.4, 1481]'
+    """
+    return "[{:.12g}, {:.12g}]".format(*(float(f"{end:.4g}") for end in frame))
+
+
 def learned_scales(state: State) -> dict[str, Range]:
     """Return the scale of each channel for which :func:`is_learned`, from the state of a run."""
     found = {name: entry for name, entry in state.get(KEY, {}).items() if is_learned(entry)}

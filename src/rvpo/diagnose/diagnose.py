@@ -12,7 +12,7 @@ from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, values
 from rvpo.diagnose.group_sums import SLOT
-from rvpo.diagnose.sums import Sums, estimated_progress, one_thread
+from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, one_thread
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.run import Run
 
@@ -92,6 +92,8 @@ def diagnose(
     if not logged:
         notes.append(f"the logs have no advantages: those of {assumed} are assumed (--method)")
         if note := estimated_progress(run, None, [assumed]):
+            notes.append(note)
+        if note := note_of_scales([sums.state]):
             notes.append(note)
     return Diagnosis(
         run=run.name,

@@ -23,9 +23,10 @@ from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.core.methods.recorded import Recorded
 from rvpo.core.methods.registry import as_mapping, build_method
+from rvpo.core.scales import learned_scales
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
-from rvpo.diagnose.sums import aggregated, estimated_progress, one_thread
+from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
 from rvpo.errors import ConfigError, RewardError
 from rvpo.logs.run import LoggedBatch, Run
 
@@ -121,6 +122,8 @@ def replay(
     notes = list(run.notes)
     if note := estimated_progress(run, first, [own, *methods]):
         notes.append(note)
+    if note := note_of_scales(method.state for method in [*([mine] if mine else []), *tried]):
+        notes.append(note)
     told: str | None
     if mine is not None:
         told, difference = str(mine.config), mine.largest if first.advantages is not None else None
@@ -209,7 +212,7 @@ class _Followed:
         self.extreme = 0.0  # of the advantages that the run used
         self.problem: str | None = None
         self._run = run
-        self._state: State = {}
+        self.state: State = {}
         self._flips = self._compared = self._rank = self._ranked = self._effective = self._signal = 0.0
         k = len(run.channels)
         self._influence: NDArray[np.float64] = np.zeros((k, 3))
@@ -229,11 +232,17 @@ class _Followed:
         if self._as_recorded and batch.config is not None and not isinstance(batch.config.method, Recorded):
             config = batch.config
         try:
-            result = aggregated(batch, config, self._run, self._state)
+            result = aggregated(batch, config, self._run, self.state)
         except (RewardError, ConfigError) as error:
             self.problem = str(error)
             return None
-        self._state = result.state
+        self.state = result.state
+        if not self._run.every_batch and (learned := learned_scales(self.state)):
+            self.problem = (
+                f"the scale of {next(iter(learned))!r} is learned over the run, and not every batch since the first "
+                "step is logged: declare its range with --range NAME=LOW:HIGH"
+            )
+            return None
         return result
 
     def add(self, batch: LoggedBatch, result: Advantages | None, used: Tensor | None) -> None:

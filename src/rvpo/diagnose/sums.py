@@ -7,7 +7,7 @@ resamples clusters of groups instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import State
 from rvpo.core.groups import Groups
+from rvpo.core.scales import in_short, learned_scales
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import shrinking
@@ -46,6 +47,7 @@ class Sums:
         known: of these, how many have an advantage.
         groups: number of groups.
         monitored: (K,) bool, whether the weight of the channel is 0 on every completion.
+        state: what the assumed method remembers.
     """
 
     def __init__(self, run: Run, k: float, assumed: AdvantageConfig | None) -> None:
@@ -54,7 +56,7 @@ class Sums:
         self._run, self._assumed = run, assumed
         # Without an eps worth the name: a channel on a scale so small that the run's own eps silences it is to be seen.
         self._soft_min = AdvantageConfig(RVPO(k, whiten="none"), eps=1e-12)
-        self._state: State = {}
+        self.state: State = {}
         self._channels: Channels | None = None  # of the last batch: those of a run without rubrics stay the same
         self.known = 0
         self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
@@ -73,8 +75,8 @@ class Sums:
         advantages = batch.advantages
         if advantages is None:
             assert self._assumed is not None  # the caller's business
-            result = aggregated(batch, self._assumed, self._run, self._state)
-            advantages, self._state = result.advantages, result.state
+            result = aggregated(batch, self._assumed, self._run, self.state)
+            advantages, self.state = result.advantages, result.state
         if batch.weights is None:
             self.monitored[:] = False
         else:
@@ -209,6 +211,17 @@ def estimated_progress(run: Run, first: LoggedBatch | None, configs: Sequence[Ad
         f"the logs do not say how much of the training was done at each step, so {', '.join(dict.fromkeys(following))} "
         f"takes it from the steps: 0 at step {run.steps[0]}, 1 at step {run.steps[-1]}"
     )
+
+
+def note_of_scales(states: Iterable[State]) -> str:
+    """Return a note if scales of rewards were learned from the logs, else nothing.
+
+    Args:
+        states: what each method remembers after the last batch.
+    """
+    found = {name: frame for state in states for name, frame in learned_scales(state).items()}
+    told = ", ".join(f"{name} {in_short(frame)}" for name, frame in found.items())
+    return told and f"no range is declared, so scales are learned from the rewards: {told} (--range NAME=LOW:HIGH)"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rvpo.core.channels import State
-from rvpo.core.scales import ASSUMED, ENOUGH, KEY, is_learned
+from rvpo.core.scales import ASSUMED, ENOUGH, KEY, in_short, is_learned
 
 MISFIT = 10.0
 """How many times wider or narrower than what was seen a range is when it is reported."""
@@ -38,7 +38,7 @@ def news_of_scales(before: State, after: State) -> list[str]:
 
 
 def _of_channel(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str | None:
-    how, seen = HOW.format(name=name), f"[{new['low']:g}, {new['high']:g}]"
+    how, seen = HOW.format(name=name), in_short((new["low"], new["high"]))
     if old is not None and old.get("range") != new.get("range"):
         old = None
     judged = new["seen"] >= ENOUGH and (old is None or old["seen"] < ENOUGH)
@@ -46,10 +46,10 @@ def _of_channel(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]
         if is_learned(new):
             if old is not None and is_learned(old):
                 return None
-            low, high = new.get("frame", ASSUMED)
             return (
                 f"No range is declared for {name!r}, and its rewards are not all in [0, 1]: its scale is learned from "
-                f"what is seen, now [{low:g}, {high:g}] (seen: {seen}). If you know the range, declare it: {how}"
+                f"what is seen, now {in_short(new.get('frame', ASSUMED))} (seen: {seen}). If you know the range, "
+                f"declare it: {how}"
             )
         if judged and 0 < MISFIT * (new["high"] - new["low"]) < 1:
             return (
@@ -58,7 +58,7 @@ def _of_channel(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]
             )
         return None
     low, high = new["range"]
-    declared, width, spread = f"[{low:g}, {high:g}]", high - low, new["high"] - new["low"]
+    declared, width, spread = f"[{low:.12g}, {high:.12g}]", high - low, new["high"] - new["low"]
     share = new["outside"] / new["seen"]
     if judged and share > 0.5 and spread > MISFIT * width:
         return (

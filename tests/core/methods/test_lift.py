@@ -14,7 +14,6 @@ from reference import least
 from rvpo.core import AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.methods.lift import RIDGE, least_nonnegative, needs, payers
 from rvpo.core.methods.registry import build_method
-from rvpo.errors import RewardError
 
 examples = settings(max_examples=60, deadline=None)
 G = 8
@@ -197,7 +196,7 @@ def test_one_channel_is_its_z_score():
     out = lift(rewards)
     gdpo = compute(rewards, AdvantageConfig("gdpo"), num_generations=G)
     torch.testing.assert_close(out.advantages, gdpo.advantages, rtol=1e-9, atol=1e-9)
-    assert out.method_metrics == {"0/weight": 1.0}
+    assert out.method_metrics["0/weight"] == 1.0
 
 
 def test_a_channel_long_solved_keeps_a_moderate_weight():
@@ -225,14 +224,15 @@ def test_scales_do_not_matter():
         state, wide_state = out.state, wide.state
 
 
-def test_a_reward_outside_the_range_names_its_channel():
+def test_a_reward_without_a_range_is_no_error():
+    """A stray reward counts as the end of [0, 1]; a reward that is only monitored is not read."""
     rewards = uniform(2 * G, 2)
     rewards[3, 1] = -0.25
-    channels = Channels.columns(["format", "length"])
-    with pytest.raises(RewardError, match=r"channel 'length' has a reward of -0\.25, but no range was declared"):
-        lift(rewards, channels=channels)
-    lift(rewards, channels=channels, weights=[1.0, 0.0])  # only monitored: it needs no scale
-    lift(rewards, channels=Channels.columns(["format", "length"], [None, (-1.0, 1.0)]))
+    clipped = rewards.clamp(min=0.0)
+    out = lift(rewards)
+    assert out.method_metrics["1/attained"] == pytest.approx(clipped[:, 1].mean().item())
+    assert out.method_metrics["1/outside"] == 1 / (2 * G)
+    assert "1/attained" not in lift(rewards, weights=[1.0, 0.0]).method_metrics
 
 
 @pytest.mark.parametrize("method", ["lift", "ctwa"])

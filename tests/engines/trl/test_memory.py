@@ -23,7 +23,7 @@ from transformers import HfArgumentParser
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
 from rvpo.engines.trl.run import _config
-from rvpo.errors import ConfigError, RewardError
+from rvpo.errors import ConfigError
 from rvpo.recipe import build_recipe
 from rvpo.rewards.rubric import RubricReward
 from rvpo.step.trust import Reliability, shrinking
@@ -37,14 +37,16 @@ REMEMBERING: dict[str, dict[str, Any]] = {
     "lagrangian": {"method": {"name": "lagrangian", "thresholds": {"channel_1": 0.8}, "rate": 2.0}},
     "ctwa": {"method": "ctwa:target=0.5,rate=2"},
     "riskpo": {"method": "riskpo:bundle_size=2"},
+    "tchebycheff": {"method": "tchebycheff"},  # it remembers the scale of a reward without a range
     "adaptive k": {"method": "rvpo:k=adaptive(target=0.4,horizon=4)"},
 }
 
 
 def table(missing: float = 0.1) -> list[list[list[float | None]]]:
-    """Rewards in [0, 1], (steps, N, 2): one graded and one seldom met, some missing."""
+    """Rewards (steps, N, 2): one graded from -50 to 150, whose scale is learned, and one seldom met; some missing."""
     generator = torch.Generator().manual_seed(0)
     rewards = torch.rand(STEPS, ROWS, 2, generator=generator)
+    rewards[..., 0] = 200 * rewards[..., 0] - 50
     rewards[..., 1] = (rewards[..., 1] < 0.3).float()
     rewards[torch.rand(rewards.shape, generator=generator) < missing] = torch.nan
     return [[[None if x != x else x for x in row] for row in step] for step in rewards.tolist()]
@@ -237,7 +239,7 @@ def test_a_constraint_on_a_category_that_a_batch_lacks(ragged: Callable, tmp_pat
 
 def wide_table() -> list[list[list[float | None]]]:
     """The first channel in [-3, 3]."""
-    return [[[None if a is None else 6 * a - 3, b] for a, b in step] for step in table()]
+    return [[[None if a is None else 6 * (a + 50) / 200 - 3, b] for a, b in step] for step in table()]
 
 
 def test_ranges_come_from_the_option_or_the_function(tiny_model_dir: Path, tmp_path: Path):
@@ -256,8 +258,10 @@ def test_ranges_come_from_the_option_or_the_function(tiny_model_dir: Path, tmp_p
         make_trainer(tiny_model_dir, tmp_path, rewards, trainer=recording(seen), **shared, **more).train()
         assert seen[0]["all"] == want
 
-    with pytest.raises(RewardError, match=r"channel 'channel_0' has a reward of -?[\d.]+, but no range was declared"):
-        make_trainer(tiny_model_dir, tmp_path, from_table(wide_table(), 0), **shared).train()
+    seen: list = []
+    make_trainer(tiny_model_dir, tmp_path, from_table(wide_table(), 0), trainer=recording(seen), **shared).train()
+    learned = compute(as_tensor(wide_table()[0]), AdvantageConfig("lift"), num_generations=G).advantages.tolist()
+    assert seen[0]["all"] == learned != want
     with pytest.raises(ConfigError, match="reward_ranges names the channel 'even'; expected one of channel_0, chan"):
         make_trainer(tiny_model_dir, tmp_path, from_table(table(), 0), reward_ranges={"even": [0, 1]}, **shared)
 
