@@ -88,7 +88,9 @@ class RewardSection(_Strict):
     )
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     range: tuple[float, float] | None = Field(
-        None, strict=False, description="Lowest and highest reward; default: the function's own, else [0, 1] or learned."
+        None,
+        strict=False,
+        description="Lowest and highest reward; default: the function's own, else [0, 1] or learned.",
     )
     options: dict[str, Any] = {}
 

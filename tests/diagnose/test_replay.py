@@ -100,7 +100,10 @@ def test_memory_needs_every_batch(tmp_path: Path):
     scaled = open_run(tmp_path / "scaled.parquet")
     learned = replay(scaled, [AdvantageConfig("lift"), AdvantageConfig("gdpo")])
     assert [rule.problem for rule in learned.rules] == [None, None]
-    assert "no range is declared, so scales are learned from the rewards: a [21, 392] (--range NAME=LOW:HIGH)" in learned.notes
+    assert (
+        "no range is declared, so scales are learned from the rewards: a [21, 392] (--range NAME=LOW:HIGH)"
+        in learned.notes
+    )
     declared = replay(with_ranges(scaled, {"a": (0.0, 413.0)}), [AdvantageConfig("lift")])
     assert not any("scales are learned" in note for note in declared.notes)
     part = replay(scaled.between(2, None), [AdvantageConfig("tchebycheff"), AdvantageConfig("gdpo")])

@@ -86,13 +86,19 @@ class Scales:
 
     def metrics(self, channels: Channels) -> dict[str, float]:
         """Return what is logged of each channel that has a reward in this batch; the ends only of learned scales."""
+        there = ~self.shares.isnan()
+        index = channels.index.expand(there.shape)[there].cpu()
+        count, attained, outside = (
+            torch.bincount(index, x.detach()[there].cpu().double(), len(channels.names)).tolist()
+            for x in (there, self.shares, self.outside)
+        )
         found: dict[str, float] = {}
-        means = torch.stack([channels.mean(self.shares.detach()), channels.mean(self.outside)], 1)
-        rows = zip(channels.names, channels.ranges, means.tolist(), self.frames.tolist(), strict=True)
-        for name, declared, (attained, outside), (low, high) in rows:
-            if attained != attained:
+        for k, (name, declared, (low, high)) in enumerate(
+            zip(channels.names, channels.ranges, self.frames.tolist(), strict=True)
+        ):
+            if not count[k]:
                 continue
-            found |= {f"{name}/attained": attained, f"{name}/outside": outside}
+            found |= {f"{name}/attained": attained[k] / count[k], f"{name}/outside": outside[k] / count[k]}
             if declared is None:
                 found |= {f"{name}/scale_low": low, f"{name}/scale_high": high}
         return found
