@@ -89,8 +89,8 @@ class Advantages:
         takes_part: (N,) bool, True for the rows that the whitening counts.
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
-        state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``): plain data,
-            empty for methods without memory.
+        state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``): plain data
+            or tensors (:func:`rvpo.core.state.plain` makes it JSON), empty for methods without memory.
         method_metrics: what the method itself says of this batch, such as the weights that it gave.
     """
 
