@@ -12,7 +12,7 @@ entry at a time.
 Block exchanges can cycle. If the number of wrong entries has not fallen for three guesses, the **active-set method** of
 Lawson and Hanson (*Solving Least Squares Problems*, 1974, chapter 23) goes on from the last guess. The function's value
 falls with each of its steps, so it never sees the same set twice. The usual second stage, Murty's single exchanges,
-terminates too, but on bad problems only after exponentially many steps: 32 channels can take hours.
+terminates too, but on bad problems only after up to 2^K steps.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ MOST = {1: 2048, 2: 160}
 class RunningMean:
     """An exponential mean over batches, for named channels or pairs of them; one that is absent does not fade.
 
-    ``mean = sum_t f^t x_t / sum_t f^t`` with f = 1 - 1/horizon, over the batches t = 0 (this one), 1, … that have it.
+    ``mean = sum_t f^t x_t / sum_t f^t`` with f = 1 - 1/horizon, over the batches t = 0 (this one), 1, … that have it. If
+    horizons differ, each batch counts 1/horizon of its own, and what came before it keeps the rest.
 
     Attributes:
         names: K names.
@@ -65,7 +66,7 @@ class RunningMean:
             names: of the n channels in the batch, unique.
             value: (n,) or (n, n) of the batch, NaN = not seen. A pair is seen where its diagonal entries are.
             horizon: batches over which the mean is taken, one number or (n,); less than 1 counts as 1, no memory.
-            most: how many names are remembered besides those in the batch; None: see ``MOST``.
+            most: how many names are remembered, those of the batch in any case; None: see ``MOST``.
         """
         names, value, new = tuple(names), value.detach().cpu().double(), _share(horizon)
         old = self
