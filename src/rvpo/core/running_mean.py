@@ -34,8 +34,8 @@ MOST = {1: 2048, 2: 160}
 class RunningMean:
     """An exponential mean over batches, for named channels or pairs of them; one that is absent does not fade.
 
-    ``mean = sum_t f^t x_t / sum_t f^t`` with f = 1 - 1/horizon, over the batches t = 0 (this one), 1, … that have it. If
-    horizons differ, each batch counts 1/horizon of its own, and what came before it keeps the rest.
+    ``mean = sum_t f^t x_t / sum_t f^t`` with f = 1 - 1/horizon, over the batches t = 0 (this one), 1, … that have it.
+    If horizons differ, a batch counts 1 / its own horizon, and what came before it keeps the rest.
 
     Attributes:
         names: K names.
