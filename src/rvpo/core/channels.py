@@ -17,7 +17,7 @@ from torch import Tensor
 from rvpo.errors import ConfigError
 
 State = Mapping[str, Any]
-"""What a method remembers: nested mappings and lists of numbers, as JSON holds them."""
+"""What a method remembers: nested mappings and lists of numbers. They may be tensors; a checkpoint has lists."""
 
 Range = tuple[float, float]
 

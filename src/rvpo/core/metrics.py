@@ -94,7 +94,8 @@ class Advantages:
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
         state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``), and the
-            scales of the channels if the method compares how far they are met: plain data, empty for other methods.
+            scales of the channels if the method compares how far they are met: plain data or tensors
+            (:func:`rvpo.core.state.plain` makes it JSON), empty for other methods.
         method_metrics: what the method itself says of this batch, such as the weights that it gave.
     """
 

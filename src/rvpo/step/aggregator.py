@@ -17,6 +17,7 @@ from rvpo.core.checks import require_number
 from rvpo.core.groups import block_size
 from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
+from rvpo.core.state import plain
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.scale_news import news_of_scales
@@ -209,7 +210,7 @@ class Aggregator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered as plain JSON data, for a checkpoint."""
-        state = {"method": self.config.method.name, "remembered": copy.deepcopy(dict(self._state))}
+        state = {"method": self.config.method.name, "remembered": plain(self._state)}
         if self.reliability is not None:
             state["evidence"] = copy.deepcopy(self.reliability.to_state())
         return state

@@ -22,6 +22,7 @@ from transformers import HfArgumentParser
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
+from rvpo.core.state import plain
 from rvpo.engines.trl.run import _config
 from rvpo.errors import ConfigError
 from rvpo.recipe import build_recipe
@@ -109,7 +110,7 @@ def test_the_advantages_are_the_cores(whole: dict, name: str):
         assert whole[name]["seen"][step]["all"] == out.advantages.tolist()
         for key, value in out.method_metrics.items():
             assert whole[name]["steps"][step + 1][f"rvpo/{key}"] == pytest.approx(value, nan_ok=True), key
-    assert json.loads(json.dumps(state)) == state_of(whole[name]["output"])["remembered"]
+    assert json.loads(json.dumps(plain(state))) == state_of(whole[name]["output"])["remembered"]
 
 
 def test_the_state_matters(whole: dict):

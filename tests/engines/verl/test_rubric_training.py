@@ -14,6 +14,7 @@ from rig.run import GENERATIONS, PROMPTS, Run, rubrics, tensor, train
 
 import rvpo
 from rvpo.core import AdvantageConfig, Channels, compute
+from rvpo.core.state import plain
 from rvpo.diagnose.replay import replay
 from rvpo.logs.open import open_run
 
@@ -62,7 +63,7 @@ def test_what_lift_remembers_is_resumed(ragged: Run):
         )
         state = result.state
         if step == 4:
-            assert json.loads(json.dumps(state)) == saved["remembered"]
+            assert json.loads(json.dumps(plain(state))) == saved["remembered"]
         trained = tensor([own[0]["advantage"] for own in cells.values()])
         torch.testing.assert_close(trained, result.advantages, rtol=0, atol=1e-9)
 

@@ -78,7 +78,8 @@ class Outcome:
             this project scale rows to a sum of 1 (or 0 where no channel takes part), a function's are not scaled.
         takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0. None: the rows in
             which a channel has a share.
-        state: what the method needs with the next batch; plain data.
+        state: what the method needs with the next batch: plain data or tensors. A checkpoint turns tensors and tuples
+            into lists (:func:`rvpo.core.state.plain`), so a resumed run passes lists to the method.
         metrics: what it logs about this batch, by name.
     """
 

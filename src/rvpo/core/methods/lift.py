@@ -51,6 +51,7 @@ from rvpo.core.channels import State
 from rvpo.core.checks import require_horizon, require_number
 from rvpo.core.methods.base import Batch, Method, Outcome
 from rvpo.core.metrics import WEIGHT
+from rvpo.core.nonnegative import least_nonnegative
 from rvpo.core.running_mean import RunningMean
 from rvpo.errors import ConfigError
 
@@ -161,32 +162,3 @@ def payers(covariance: Tensor, need: Tensor, margin: float) -> Tensor:
     ridged = covariance[alive][:, alive] / spread / spread[:, None] + RIDGE * torch.eye(len(alive)).to(covariance)
     mu[alive] = least_nonnegative(ridged, falls[alive] / spread) / spread
     return mu
-
-
-def least_nonnegative(q: Tensor, c: Tensor) -> Tensor:
-    """Minimise x^T q x / 2 + c^T x over x >= 0, for positive definite ``q`` (K, K) and ``c`` (K,).
-
-    The active-set method of Lawson and Hanson (*Solving Least Squares Problems*, 1974, chapter 23), exact up to
-    rounding after finitely many steps; K is the number of channels, so each solves a tiny system.
-    """
-    x, free = torch.zeros_like(c), torch.zeros_like(c, dtype=torch.bool)
-    tolerance = 1e-12 * (1 + c.abs().max().item()) if c.numel() else 0.0
-    for _ in range(10 * c.numel()):
-        slope = (q @ x + c).masked_fill(free, torch.inf)
-        if not bool((slope < -tolerance).any()):
-            break
-        free[slope.argmin()] = True
-        while True:
-            target = torch.zeros_like(x)
-            target[free] = torch.linalg.solve(q[free][:, free], -c[free])
-            falling = free & (target <= 0)
-            if not bool(falling.any()):
-                break
-            # As far towards the target as no entry becomes negative; those that reach 0 leave.
-            step = (x - target).clamp(min=torch.finfo(x.dtype).tiny)  # 0 / 0 would never leave
-            way = (x / step).masked_fill(~falling, torch.inf)
-            x = x + way.min() * (target - x)
-            free &= ~(falling & (way <= way.min()))
-            x = x.masked_fill(~free, 0.0)
-        x = target
-    return x
