@@ -117,14 +117,14 @@ def _carried(spec: Spec, config: AdvantageConfig, world: World, runs: int) -> St
 
 
 def _stacked(spec: Spec, config: AdvantageConfig, world: World) -> Step:
-    """All runs in one call. Groups lie within runs, so only the whitening over a batch is repeated for each run."""
+    """All runs in one call. Groups lie within runs, so only the whitening is done again for each run."""
 
     def advance(rewards: Tensor, contexts: Tensor, step: int, steps: int) -> Tensor:
         runs, size = contexts.shape
         values, given = _inputs(spec, world, rewards.flatten(0, 1), contexts.flatten())
         # In float64, as the method sees it: whether a batch has a signal at all is decided by the last digits.
         result = compute(values.double(), config, progress=step / max(steps - 1, 1), **given)
-        if config.whiten != "batch":
+        if config.whiten == "none":
             return result.advantages.to(rewards.dtype).view(runs, size)
         aggregated = result.aggregated
         if not config.method.sums_weights:  # eps is per unit of weight, for each run
@@ -133,7 +133,7 @@ def _stacked(spec: Spec, config: AdvantageConfig, world: World) -> Step:
             mean = total.sum(1) / result.takes_part.view(runs, size).sum(1).clamp(min=1)
             aggregated = aggregated * mean.masked_fill(mean == 0, 1.0).repeat_interleave(size)
         counted = aggregated.masked_fill(~result.takes_part, torch.nan)[:, None]
-        blocks = Groups.of(len(values), None, size, values.device)
+        blocks = Groups.of(len(values), None, size if config.whiten == "batch" else world.group, values.device)
         z = group_zscore(counted, blocks, eps=config.eps, ddof=config.ddof, rtol=config.rtol).z
         return z.nan_to_num(nan=0.0).to(rewards.dtype).view(runs, size)
 
