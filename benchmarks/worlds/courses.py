@@ -135,16 +135,14 @@ def sparse_three() -> World:
 
 
 def sparse_by_context() -> World:
-    """A success that needs three items, other ones in other contexts, and a brevity against it."""
+    """A success that needs three items, other ones in other contexts, and never all four."""
     policy = StyleItems(4)
-    table = torch.stack([
-        columns(wanted.prod(1), policy.style, 1 - 0.5 * policy.item.mean(1))
-        for wanted in (policy.item[:, [i for i in range(4) if i != left]] for left in range(4))
-    ])  # fmt: skip
+    left_out = [policy.item[:, [i for i in range(4) if i != j]].prod(1) for j in range(4)]
+    table = torch.stack([columns(success, policy.style, 1 - policy.item.prod(1)) for success in left_out])
     return base_world(
-        "sparse-by-context", "sparse", "success needs three items that differ by context; brevity is a channel", 0.4,
+        "sparse-by-context", "sparse", "success needs three items that differ by context, and all four break a rule", 0.4,
         split=CONFIRM, rewards=always(table), columns=3,
-        start=jittered(policy.start(0.4, [0.2] * 4, [0.15] * 4)), steps=200,
+        start=jittered(policy.start(0.4, [0.22] * 4, [0.12] * 4)), steps=200,
     )  # fmt: skip
 
 

@@ -177,6 +177,8 @@ def _dips(results: Results) -> str:
 
 
 def _losses(results: Results) -> str:
+    if "GDPO" not in results.rules:
+        return ""
     lines = []
     for rule in results.rules:
         found = [(name, results.versus(name, rule, "GDPO")) for name in results.oracle]
