@@ -20,6 +20,7 @@ from world import World
 
 from rvpo.core import AdvantageConfig, Channels, compute
 from rvpo.core.groups import Groups
+from rvpo.core.methods.registry import build_method
 from rvpo.core.normalize import group_zscore
 
 Factory = Callable[[World], Callable[..., Tensor]]
@@ -72,7 +73,7 @@ def step_of(rule: str | Spec | Factory, world: World, runs: int) -> Step:
     if isinstance(rule, str):
         rule = RULES.get(rule) or Spec(rule)
     if isinstance(rule, Spec):
-        config = AdvantageConfig(rule.text(world))
+        config = AdvantageConfig(build_method(rule.text(world)))
         return _carried(rule, config, world, runs) if config.method.remembers else _stacked(rule, config, world)
     return _own(rule, world, runs)
 

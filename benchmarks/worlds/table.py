@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from train import ORACLES
@@ -52,7 +53,7 @@ class Results:
             seeds: only these; the ones that all files have, by default.
             rules: only these, in this order; all by default.
         """
-        found: dict[tuple[str, str], dict[tuple[float, int], dict]] = {}
+        found: dict[tuple[str, str], dict[tuple[float, int], dict[str, Any]]] = {}
         for path in sorted((Path(folder) / "records").glob("*.jsonl")):
             for record in map(json.loads, path.read_text().splitlines()):
                 found.setdefault((record["world"], record["rule"]), {})[record["rate"], record["seed"]] = record

@@ -103,7 +103,7 @@ def train_oracles(
         table = world.true_shares(step)
         table = table[tables] if table.ndim == 4 else table
         total = torch.zeros(())
-        for kappa, part in zip(KAPPAS, log_probs.split(runs), strict=False):
+        for kappa, part in zip(KAPPAS, torch.split(log_probs, runs), strict=False):
             shares = world.expected(part.exp(), table, draw_weights)[:, counted]
             total = total + (torch.logsumexp(-kappa * shares, 1) / kappa).sum()
         part = log_probs[-runs:]
