@@ -134,6 +134,7 @@ def compute(
     progress: float | None = None,
     tokens: Tensor | None = None,
     adjust: Adjust | None = None,
+    reliability: Tensor | None = None,
     state: State | None = None,
 ) -> Advantages:
     """:func:`advantages` with its options in a config, as the step and the reports call it.
@@ -151,6 +152,7 @@ def compute(
         progress: see above.
         tokens: see above.
         adjust: changes z-scores and weights before the method sees them.
+        reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted, for methods that read it themselves.
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     applies = _check_rewards(rewards, applies, config)
@@ -174,7 +176,7 @@ def compute(
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
     z, p = scores.z.masked_fill(~present, 0.0), normalised(w * present)
     remembered = dict(state or {})
-    batch = Batch(r, w, scores, present, z, p, partition, channels, progress, remembered.pop(KEY, {}))
+    batch = Batch(r, w, scores, present, z, p, partition, channels, progress, reliability, remembered.pop(KEY, {}))
     outcome = outcome_of(config.method, batch, remembered)
     new_state, metrics = _with_scales(outcome, batch, config)
 

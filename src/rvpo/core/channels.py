@@ -65,7 +65,9 @@ class Channels:
 
     def pool(self, x: Tensor) -> Tensor:
         """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
-        # A product with one-hot columns, because index_add is not deterministic on CUDA.
+        # One-hot columns where index_add is not deterministic, as on CUDA.
+        if self.index.ndim == 2 and x.device.type == "cpu":
+            return x.new_zeros(len(x), len(self.names)).scatter_add(1, self.index, x)
         onehot = torch.nn.functional.one_hot(self.index, len(self.names)).to(x.dtype)
         if self.index.ndim == 1:
             return x @ onehot

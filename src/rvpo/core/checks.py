@@ -50,6 +50,12 @@ def require_number(name: str, value: object, high: float, *, closed: bool = Fals
         raise ConfigError(f"{name} is {value!r}; expected a number in [0, {high}{']' if closed else ')'}")
 
 
+def require_known(option: str, named: Mapping[str, float], names: tuple[str, ...]) -> None:
+    """Raise ConfigError if ``named`` has a channel that is not one of ``names``."""
+    if unknown := [name for name in named if name not in names]:
+        raise ConfigError(f"{option} names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
+
+
 def require_positive(name: str, value: object) -> None:
     """Raise ConfigError unless ``value`` is a finite number above 0."""
     require_number(name, value, math.inf)

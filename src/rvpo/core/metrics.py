@@ -31,6 +31,11 @@ CHANNEL_METRICS = (
 
 WEIGHT = "weight"
 MULTIPLIER = "multiplier"
+NEED = "need"
+GUARD = "guard"
+FRONTIER = "lift/frontier"
+TURN = "lift/turn"
+EFFECTIVE = "lift/channels"
 RELIABILITY = "reliability"
 JUDGE = "judge"
 NO_SIGNAL_GROUPS = "no_signal/groups"
@@ -46,7 +51,9 @@ CATALOGUE = {
     "rvpo/{channel}/responsibility": "mean derivative of the value by its z where there is signal; ours sum to 1",
     "rvpo/{channel}/bottleneck": "share of completions with signal on which it has the lowest live z (ties share)",
     "rvpo/{channel}/advantage_corr": "correlation of the advantage with its z where live; near or below 0: ignored",
-    "rvpo/{channel}/weight": "ctwa: its weight, on average 1; lift: need, on average 1, plus mu, see lift.py",
+    "rvpo/{channel}/weight": "ctwa, lift: its weight, on average 1; for lift need plus guard",
+    "rvpo/{channel}/need": "lift: how much the channel counts because it is behind",
+    "rvpo/{channel}/guard": "lift: how much it counts besides, so that it does not fall",
     "rvpo/{channel}/multiplier": "lagrangian: the dual variable of the channel's threshold",
     "rvpo/{channel}/attained": "methods that compare how far channels are met: mean attained share in this batch",
     "rvpo/{channel}/outside": "the same: share of the scored completions outside the scale; they count as its end",
@@ -56,6 +63,9 @@ CATALOGUE = {
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
     "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
+    "rvpo/lift/frontier": "lift: 1 if nothing opposes the channels, 0 if no advantage raises all of them",
+    "rvpo/lift/turn": "lift: cosine of the advantage with that of the needs alone; 1 if the guard changes nothing",
+    "rvpo/lift/channels": "lift: effective number of channels, where copies of one channel count once",
     "rvpo/k": "rvpo: the risk coefficient of this batch",
     "rvpo/k_effective": "rvpo with an adaptive k: the measure that this k reached (target 0.55)",
     "rvpo/k_bottleneck": "the same for measure=bottleneck",

@@ -21,7 +21,7 @@ from rvpo.core.groups import Groups
 from rvpo.core.scales import in_short, learned_scales
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums
 from rvpo.logs.run import LoggedBatch, Run
-from rvpo.step.trust import shrinking
+from rvpo.step.trust import trusting
 
 BLOCKS = 2048
 POINTS = 300  # in time, that curves have at most
@@ -178,7 +178,7 @@ def aggregated(
         channels=channels or channels_of(batch, run),
         progress=progress,
         tokens=batch.tokens,
-        adjust=shrinking(batch.reliability) if batch.reliability is not None and config.method.uses_z else None,
+        **(trusting(config.method, batch.reliability) if config.method.uses_z else {}),
         state=state,
     )
 

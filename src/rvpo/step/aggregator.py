@@ -21,7 +21,7 @@ from rvpo.core.state import plain
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.scale_news import news_of_scales
-from rvpo.step.trust import Again, Reliability, shrinking
+from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Aggregator:
         self.reliability = reliability
         if reliability is not None:
             reliability.check(self.names)
-            if not self.config.method.uses_z:
+            if not self.config.method.uses_z and not self.config.method.uses_reliability:
                 raise ConfigError(
                     f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
                     "expected a method such as gdpo, rvpo or lift, or no reliability"
@@ -180,8 +180,8 @@ class Aggregator:
                 channels=channels,
                 progress=progress,
                 tokens=tokens,
-                adjust=None if cells is None else shrinking(cells),
                 state=self._state,
+                **trusting(self.config.method, cells),
             )
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(self.names)})") from error

@@ -46,7 +46,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvpo.core import Advantages, Channels
+from rvpo.core import Advantages, Channels, Method
 from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
@@ -360,6 +360,16 @@ def shrinking(reliability: Tensor) -> Any:
         return replace(scores, z=z.masked_fill(scores.missing, torch.nan)), shrunk
 
     return adjust
+
+
+def trusting(method: Method, reliability: Tensor | None) -> dict[str, Any]:
+    """Return the arguments of :func:`rvpo.core.compute` by which a method trusts its channels; empty if all are.
+
+    A method that reads reliabilities gets them as they are. For the others z-scores and weights are shrunk.
+    """
+    if reliability is None:
+        return {}
+    return {"reliability": reliability} if method.uses_reliability else {"adjust": shrinking(reliability)}
 
 
 @dataclass(frozen=True)

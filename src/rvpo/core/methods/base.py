@@ -40,6 +40,7 @@ class Batch:
         groups: which rows belong together.
         channels: the named channels of the run that the cells belong to.
         progress: share of the training that is done, in [0, 1]; None if unknown.
+        reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted; None if all are.
         known_scales: what is remembered of the channels' scales, see :mod:`rvpo.core.scales`.
     """
 
@@ -52,6 +53,7 @@ class Batch:
     groups: Groups
     channels: Channels
     progress: float | None = None
+    reliability: Tensor | None = None
     known_scales: State = field(default_factory=dict)
 
     @cached_property
@@ -112,6 +114,8 @@ class Method:
     """``dead_channels`` of this method where its user does not set it."""
     uses_z: ClassVar[bool] = True
     """Whether it aggregates z-scores, and not rewards."""
+    uses_reliability: ClassVar[bool] = False
+    """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before the method sees them."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
     available: ClassVar[bool] = True

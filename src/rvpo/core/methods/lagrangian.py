@@ -30,7 +30,7 @@ from torch import Tensor
 
 from rvpo.core import aggregate
 from rvpo.core.channels import State
-from rvpo.core.checks import check_lengths, require_number, require_positive
+from rvpo.core.checks import check_lengths, require_known, require_number, require_positive
 from rvpo.core.methods.base import Batch, Method, Outcome
 from rvpo.core.metrics import MULTIPLIER
 from rvpo.errors import ConfigError
@@ -85,7 +85,7 @@ class Lagrangian(Method):
         """Move the dual variables by this batch, then weigh its channels by them."""
         names = batch.channels.names
         if batch.channels.index.ndim == 1:  # the same in every batch; else a name may only be absent from this one
-            _require_known("thresholds", self.thresholds, names)
+            require_known("thresholds", self.thresholds, names)
         before = batch.channels.by_name(state.get("multipliers", {}), 0.0)
         after = move_multipliers(
             before,
@@ -121,8 +121,3 @@ def move_multipliers(
     shortfall = thresholds - attained
     step = rate * shortfall.masked_fill(shortfall.isnan(), 0.0)
     return (multipliers + step).clamp(0.0, ceiling)
-
-
-def _require_known(option: str, named: Mapping[str, float], names: tuple[str, ...]) -> None:
-    if unknown := [name for name in named if name not in names]:
-        raise ConfigError(f"{option} names the channel {unknown[0]!r}; expected one of {', '.join(names)}")

@@ -1,61 +1,88 @@
 """LIFT: lift the channel that is furthest behind, and let none fall.
 
-A soft minimum over the z-scores of one completion (RVPO) guards what is mostly met and holds back what is rarely met,
-because in units of a group's spread a rare success is an outlier and a common failure is not. LIFT takes the minimum
-where it belongs, over how far each channel is met *in expectation*, and then looks at who would pay.
+Let R_j in [0, 1] be the attained share of channel j for a completion (its reward on the channel's scale), and D_j its
+deviation from the mean of its group, in the same unit. Two running means follow the run::
 
-With a_j in [0, 1] the attained share of channel j (its mean reward on its declared scale, a running mean over batches),
-Z_j its group z-score and C = mean over completions of Z Z^T (a running mean as well)::
+    a_j    mean of R_j                        how far channel j is met
+    Q_jk   mean of D_j D_k                    s_j = sqrt(Q_jj), C_jk = Q_jk / (s_j s_k)
 
-    lambda_j proportional to w_j exp(-kappa a_j)                     who needs help
-    mu       = the argmin below, so that (C (lambda + mu))_j >= m_j  who would pay for it
-    A(g)     = sum_j (lambda_j + mu_j) Z_j(g)
+Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v) for its size. Then::
 
-In the code the weights stand in u_j = p_j Z_j, p the shares of a completion: C = mean u u^T and A = sum_j (need_j +
-mu_j) u_j, where need_j is lambda_j / p_j and ``mu`` holds mu_j / p_j. That is the same where p is constant, and lets
-rubrics differ from prompt to prompt. The logged weight is need_j + mu_j.
+    t         = max over |A| = 1 of  min_j corr(A, D_j)                  0 if no advantage raises all channels
+              = min over nu in the simplex of  sqrt(nu' C nu)            nu: which channels exclude each other
+    omega     = argmin over omega >= 0 of  omega' S omega / 2 - sum_j omega_j,      S_jk = exp(-8 (1 - C_jk))
+    phi       = min(1, n t^2),  n = sum_j omega_j                        1 if nothing is opposed, 0 on a frontier
+    lambda_j  = omega_j rho_j (w_j exp(-kappa a_j))^(1/sqrt(phi))        need: who is behind
+    e_j       = (1 - phi)^3 min(1, n nu_j)                               who is on the frontier
+    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - margin t |lambda|) + mu' E mu / 2     guard
+    mu       <- mu min(1, tau |lambda| / |mu|)
+    A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-**What it ascends.** lambda is the gradient, by a, of the soft minimum -(1/kappa) ln sum_j w_j exp(-kappa a_j): the
-entropic worst case over channels, within ln(M)/kappa of the lowest a_j. kappa -> 0 is GDPO's mean, kappa -> inf works
-on the lowest channel alone.
+with kappa = 4, margin = 0.5, tau = 0.7. w are the user's weights, rho the channels' reliabilities (1 if unknown). The
+line of mu is in units of spread (lambda_j s_j for lambda_j). E is diagonal, E_jj = 0.02 / omega_j + 3 e_j / (1 - e_j).
 
-**What it forbids.** Tilting the policy by its advantage, pi' ~ pi exp(step * A), changes the mean of channel j at the
-rate Cov(A, R_j) within groups, that is (C (lambda + mu))_j in units of the channel's spread. GDPO lowers channel j
-exactly where its row of C sums to less than 0: where ten channels that disagree with it outvote it. A is the projection
-of lambda's advantage onto those that lower no channel, by more than a margin m_j = margin * rms(A_lambda) * rms(Z_j)::
+**What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
+E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
+(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau) |lambda|^2 >
+0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with kappa / sqrt(phi).
 
-    min over A of  mean (A - A_lambda)^2 / 2   subject to  mean A Z_j >= m_j     =>  A = Z (lambda + mu), with
-    mu = argmin over mu >= 0 of  mu^T C mu / 2 + mu^T (C lambda - m)
+**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda| s_j
+for every j, up to the ridge: every channel rises. Such an A exists for every number of channels, because t is the
+largest correlation that one advantage can have with all channels at once. By minimax, t is the distance of the origin
+from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t = 1 / sqrt(K) for unrelated ones.
 
-A cone always holds 0, so without a margin there is a solution; what margins cannot be met, for channels that are each
-other's opposite, is cut off by a ridge on the diagonal of C.
+**On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
+others, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const +
+ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one of weight
+1. ``floors`` name channels that are never traded.
 
-**No signal.** A channel that is dead in every group has a row of zeros in C and takes no part in the constraint.
+**Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies.
 
-The rule is ours; its parts are known: entropic worst case over tasks (group DRO, arXiv 1911.08731), projection onto
-directions that no objective pays for (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here M by M, on rewards instead of
-gradients.
+**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0 and
+takes no part.
+
+The rule is ours. Known parts: the entropic worst case over tasks (group DRO, arXiv 1911.08731); directions for which no
+objective pays (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards instead of gradients.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rvpo.core import aggregate
 from rvpo.core.channels import State
-from rvpo.core.checks import require_horizon, require_number
+from rvpo.core.checks import require_known, require_number, require_positive
 from rvpo.core.methods.base import Batch, Method, Outcome
-from rvpo.core.metrics import WEIGHT
+from rvpo.core.metrics import EFFECTIVE, FRONTIER, GUARD, NEED, TURN, WEIGHT
 from rvpo.core.nonnegative import least_nonnegative
 from rvpo.core.running_mean import RunningMean
 from rvpo.errors import ConfigError
 
-RIDGE = 0.02  # of each channel's own variance
+TAU = 0.7
+"""Largest size of the guard, as a share of the size of the need: the advantage turns by at most 45 degrees."""
+LETTING_GO = 3.0
+"""How fast the guard lets go of a channel that comes on a frontier: factor of the ridge, and power of 1 - phi."""
+KERNEL = 8.0
+"""How alike two channels must be to count as copies: correlations of 0.95 and 0.5 count 0.67 and 0.02."""
+RIDGE = 0.02
+"""Added to the diagonal of C in the guard, so that the weights of nearly equal channels stay bounded."""
+SHARPEST = 10.0
+"""Largest exponent of the need."""
+LEAST_BATCHES = 2.0
+"""Shortest horizon of Q."""
+QUICK = 4.0
+"""a is averaged over a quarter of the memory: where rewards exclude each other, a late a makes the policy oscillate."""
+RESTORING = 0.9
+"""Correlation of the advantage with a channel that is at its floor."""
+NEVER_TRADED = 0.2
+"""The same far above the floor."""
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -63,33 +90,53 @@ class LIFT(Method):
     """``lift``: work on the channel that is furthest behind, and let none fall.
 
     Attributes:
-        kappa: how much more the furthest behind counts, >= 0: a channel met 1/kappa less often weighs e times as much.
-        margin: how far above 0 the advantage's correlation with every channel is kept, in [-1, 1); -1 never binds, and
-            leaves the weights of those behind alone.
-        horizon: batches over which attained shares and correlations are averaged, >= 1.
+        kappa: how much more the channel furthest behind counts, >= 0: a channel met 1/kappa less often weighs e times
+            as much.
+        floors: name of a channel -> attained share in (0, 1] below which it must not fall. Such a channel is never
+            traded for others. One that is already below its floor is raised first.
+        margin: how far above 0 the guard keeps the correlation of the advantage with every channel, in [0, 1), as a
+            share of the largest correlation that all channels can have at once; -1 turns the guard off.
+        memory: completions per channel over which correlations are averaged, > 0; attained shares take a quarter.
+
+    Example:
+        >>> import rvpo
+        >>> agg = rvpo.Aggregator(rvpo.LIFT(floors={"safe": 0.98}), ["correct", "brief", "safe"])
     """
 
     name: ClassVar[str] = "lift"
     summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
     own_dead_channels: ClassVar[str] = "keep"
-    kappa: float = 6.0
-    margin: float = 0.2
-    horizon: float = 5.0
+    uses_reliability: ClassVar[bool] = True
+    kappa: float = 4.0
+    floors: Mapping[str, float] = field(default_factory=dict)
+    margin: float = 0.5
+    memory: float = 640.0
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         super().__post_init__()
         require_number("kappa", self.kappa, math.inf)
-        if isinstance(self.margin, bool) or not isinstance(self.margin, (int, float)) or not -1 <= self.margin < 1:
+        if self.margin != -1:
+            require_number("margin", self.margin, 1)
+        require_positive("memory", self.memory)
+        if not isinstance(self.floors, Mapping):
             raise ConfigError(
-                f"margin is {self.margin!r}; expected a correlation in [-1, 1). 0 lets no channel fall, -1 lets all"
+                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must keep, "
+                "such as lift:floors={safe:0.98}"
             )
-        require_horizon(self.horizon)
+        for name, floor in self.floors.items():
+            require_number(f"floors: {name}", floor, 1, closed=True)
+            require_positive(f"floors: {name}", floor)
 
     @property
     def remembers(self) -> bool:
         """Attained shares and correlations are means over batches."""
         return True
+
+    @property
+    def names_channels(self) -> tuple[str, ...]:
+        """Those with a floor."""
+        return tuple(self.floors)
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -99,66 +146,220 @@ class LIFT(Method):
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Update the running means with this batch, then weigh its channels by them."""
         channels, names, p = batch.channels, batch.channels.names, batch.p
+        if channels.index.ndim == 1:  # the same channels in every batch; else a name may only be absent from this one
+            require_known("floors", self.floors, names)
         # What this batch shows of its channels.
-        attained_now = channels.mean(batch.attained)  # (K,)
-        u, shares = channels.pool(p * batch.z), channels.pool(p)  # (N, K) each
-        takes_part = (batch.scores.live & (p > 0)).any(-1)
-        rows = takes_part.sum().clamp(min=1)
-        together = (shares > 0).any(0) & takes_part.any()
-        covariance_now = (u.T @ u / rows).masked_fill(~(together[:, None] & together), torch.nan)
+        deviations = group_deviations(batch)
+        u = channels.pool(p * deviations)  # (N, K): several cells of a row can belong to one channel
+        takes_part = ((deviations != 0) & (p > 0)).any(-1)
+        scored = ~batch.attained.isnan()
+        completions = (channels.pool(scored.to(p)) > 0).sum(0).cpu().double()  # (K,)
+        moments_now = (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double()
+        seen = (completions > 0) & bool(takes_part.any())
+        moments_now = moments_now.masked_fill(~(seen[:, None] & seen), torch.nan)
         # What the run remembers, with this batch in it.
-        attained = RunningMean.from_state(state.get("attained"), 1).update(names, attained_now, self.horizon)
-        moments = RunningMean.from_state(state.get("covariance"), 2).update(names, covariance_now, self.horizon)
-        a, c = attained.mean(names), moments.mean(names).nan_to_num(nan=0.0)
-        new_state = {"attained": attained.to_state(), "covariance": moments.to_state()}
-        # lambda and mu, then A.
-        here = together.cpu().double()
-        need = needs(a, shares.mean(0).cpu().double(), self.kappa)
-        mu = payers(c * here[:, None] * here, need, self.margin)
-        # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
-        weights = need + mu * (u != 0).any(0).cpu()
-        factor = weights.to(p)[channels.index]  # of each cell
+        horizon = self.memory / completions.clamp(min=1)
+        attained = RunningMean.from_state(state.get("attained"), 1).update(
+            names, channels.mean(batch.attained), horizon / QUICK
+        )
+        moments = RunningMean.from_state(state.get("moments"), 2).update(
+            names, moments_now, horizon.clamp(min=LEAST_BATCHES)
+        )
+        a, q = attained.mean(names), moments.mean(names)
+        # Who counts for how much, then A.
+        weights = _weights_of_channels(batch)
+        trusted = _trusted(batch)
+        alive = (seen & (q.diagonal() > TINY) & (weights > 0) & (trusted > 0)).nonzero()[:, 0]
+        floors = channels.by_name(self.floors, torch.nan)
+        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive])
+        factors = torch.zeros(len(names), dtype=torch.float64)
+        factors[alive] = weighed.total
+        cells = factors.to(p)[channels.index]
+        metrics = weighed.metrics([names[k] for k in alive.tolist()])
         return Outcome(
-            (p * factor * batch.z).sum(-1),
-            # A channel that is dead decides nothing, however far behind it is.
-            aggregate.normalised(p * factor * batch.scores.live),
+            (p * cells * deviations).sum(-1),
+            # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
+            aggregate.normalised(p * cells * _spread(batch, deviations)),
             takes_part,
-            state=new_state,
-            metrics={f"{name}/{WEIGHT}": weight for name, weight in zip(names, weights.tolist(), strict=True)},
+            state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": {}},
+            metrics=metrics,
         )
 
+    def _weigh(self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor) -> Weighed:
+        """Return lambda, mu and what led to them, for K channels with a spread.
 
-def needs(attained: Tensor, weights: Tensor, kappa: float) -> Tensor:
-    """Return lambda (K,), scaled so that its mean under ``weights`` is 1.
+        Args:
+            q: (K, K) running mean of u u', with a positive diagonal.
+            attained: (K,) running attained shares.
+            weights: (K,) the user's weights, > 0.
+            trusted: (K,) reliabilities in (0, 1].
+            floors: (K,) attained shares, NaN = none.
+        """
+        if not len(attained):
+            return Weighed.none()
+        # Noise adds to the diagonal and to nothing else, because judgements err independently.
+        spread = (q.diagonal() * trusted).sqrt()
+        c = q / spread / spread[:, None]
+        c.diagonal().fill_(1.0)
+        t, opposed = common_direction(c)
+        own = own_shares(c)
+        channels = float(own.sum())
+        phi = min(1.0, channels * t * t)
+        power = min(SHARPEST, 1 / math.sqrt(max(phi, TINY)))
+        # u holds the weights once already.
+        exponent = (power - 1) * weights.log() - self.kappa * power * attained
+        need = own * trusted * (exponent - exponent.max()).exp()
+        need = need / max(size_of(c, need * spread), TINY)
+        guard = torch.zeros_like(need)
+        if self.margin != -1:
+            traded = (1 - phi) ** LETTING_GO * (channels * opposed).clamp(max=1.0)
+            ridge = RIDGE / own + LETTING_GO * traded / (1 - traded).clamp(min=TINY)
+            guard = guards(c, need * spread, self.margin * t, ridge) / spread
+        kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
+        return Weighed(need, guard + kept, c, spread, phi, channels, opposed)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What each of K channels counts for: ``need + guard``, so that A = sum of these times u.
+
+    Attributes:
+        need: (K,) lambda, scaled so that A_lambda has size 1 by the running moments.
+        guard: (K,) mu, with what the floors ask for.
+        correlations: (K, K) C.
+        spread: (K,) s.
+        frontier: phi in [0, 1]: 1 if nothing is opposed, 0 if nothing raises all channels.
+        channels: effective number of channels, copies counted once.
+        opposed: (K,) nu, shares of the combination of channels that comes nearest to excluding itself.
+    """
+
+    need: Tensor
+    guard: Tensor
+    correlations: Tensor
+    spread: Tensor
+    frontier: float
+    channels: float
+    opposed: Tensor
+
+    @classmethod
+    def none(cls) -> Weighed:
+        """Return that of no channel."""
+        empty = torch.zeros(0, dtype=torch.float64)
+        return cls(empty, empty, torch.zeros(0, 0, dtype=torch.float64), empty, math.nan, 0.0, empty)
+
+    @property
+    def total(self) -> Tensor:
+        """(K,) lambda + mu, scaled so that A has size 1 by the running moments."""
+        total = self.need + self.guard
+        return total / max(size_of(self.correlations, total * self.spread), TINY) if len(total) else total
+
+    @property
+    def turn(self) -> float:
+        """cos(A, A_lambda) by the running moments: 1 if the guard changes nothing."""
+        if not len(self.need):
+            return math.nan
+        a, b = (self.need + self.guard) * self.spread, self.need * self.spread
+        return float(a @ self.correlations @ b) / max(
+            size_of(self.correlations, a) * size_of(self.correlations, b), TINY
+        )
+
+    def metrics(self, names: list[str]) -> dict[str, float]:
+        """Return what is logged; need plus guard is on average 1."""
+        total = self.need + self.guard
+        scale = total.mean().clamp(min=TINY)
+        found = {FRONTIER: self.frontier, TURN: self.turn, EFFECTIVE: self.channels}
+        for name, need, guard in zip(names, (self.need / scale).tolist(), (self.guard / scale).tolist(), strict=True):
+            found |= {f"{name}/{NEED}": need, f"{name}/{GUARD}": guard, f"{name}/{WEIGHT}": need + guard}
+        return found
+
+
+def group_deviations(batch: Batch) -> Tensor:
+    """Return D (N, M): attained shares minus the mean of their group; 0 where missing or constant in the group."""
+    scored = ~batch.attained.isnan()
+    x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
+    mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
+    deviations = (x - batch.groups.broadcast(mean)).masked_fill(~(scored & batch.scores.live), 0.0)
+    return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
+
+
+def common_direction(c: Tensor) -> tuple[float, Tensor]:
+    """Return t and the point nu (K,) of the simplex at which sqrt(nu' C nu) is smallest, which is t.
+
+    ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0.
+    """
+    y = least_nonnegative(c + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
+    total = float(y.sum())
+    return min(1.0, total**-0.5), y / total
+
+
+def own_shares(c: Tensor) -> Tensor:
+    """Return omega (K,) in (0, 1]: the share that each channel keeps of itself, 1/n for each of n copies."""
+    kernel = (-KERNEL * (1 - c)).exp()
+    omega = least_nonnegative(kernel + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
+    return omega.clamp(min=1e-3)
+
+
+def size_of(c: Tensor, v: Tensor) -> float:
+    """Return |A_v| for weights v (K,) of channels at unit spread."""
+    return math.sqrt(max(float(v @ c @ v), 0.0))
+
+
+def guards(c: Tensor, need: Tensor, margin: float, ridge: Tensor) -> Tensor:
+    """Return mu (K,): what has to be added to ``need`` so that no channel falls, for channels at unit spread.
 
     Args:
-        attained: (K,) running attained shares in [0, 1]; NaN = never scored, which needs as much as the average.
-        weights: (K,) importance, >= 0, not all 0.
-        kappa: >= 0.
+        c: (K, K) correlations.
+        need: (K,) lambda, with |A_lambda| = 1.
+        margin: smallest E[A D_j] / s_j for every channel.
+        ridge: (K,) added to the diagonal of C, > 0; the larger, the less a channel is guarded.
     """
-    seen = ~attained.isnan()
-    counts = seen & (weights > 0)
-    lowest = attained[counts].min() if bool(counts.any()) else 0.0
-    need = torch.exp(-kappa * (attained - lowest).clamp(min=0))
-    average = (weights * need)[seen].sum() / weights[seen].sum().clamp(min=torch.finfo(need.dtype).tiny)
-    return torch.where(seen & (average > 0), need / average, 1.0)
+    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margin)
+    return mu * min(1.0, TAU / max(size_of(c, mu), TINY))
 
 
-def payers(covariance: Tensor, need: Tensor, margin: float) -> Tensor:
-    """Return mu (K,): what has to be added to ``need`` so that no channel falls.
+def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) -> Tensor:
+    """Return what has to be added to ``weights`` (K,) so that channels with a floor are not traded, at unit spread.
 
-    Args:
-        covariance: (K, K) mean of u u^T, where u is a completion's z-scores times the shares of their channels.
-        need: (K,) lambda.
-        margin: m_j in units of rms(A_lambda) rms(Z_j): 0 lets no channel fall, more asks for a little rise.
+    Half-way between its floor and 1, the advantage has a correlation of at least 0.2 with such a channel; at the floor
+    of at least 0.9, so that a channel below its floor is raised before anything else.
     """
-    variance = covariance.diagonal()
-    rms = (need @ covariance @ need).clamp(min=0).sqrt()
-    falls = covariance @ need - margin * rms * variance.sqrt()
-    mu = torch.zeros_like(need)
-    alive = (variance > 0).nonzero()[:, 0]
-    # In units of each channel's spread: one that has all but faded from C is as well determined as the others.
-    spread = variance[alive].sqrt()
-    ridged = covariance[alive][:, alive] / spread / spread[:, None] + RIDGE * torch.eye(len(alive)).to(covariance)
-    mu[alive] = least_nonnegative(ridged, falls[alive] / spread) / spread
-    return mu
+    added = torch.zeros_like(weights)
+    (named,) = (~floors.isnan()).nonzero(as_tuple=True)
+    if not len(named):
+        return added
+    floor, level = floors[named], attained[named]
+    near = ((floor + 1) / 2 - level) / ((1 - floor) / 2).clamp(min=1e-3)
+    wanted = NEVER_TRADED + (RESTORING - NEVER_TRADED) * near.clamp(0, 1)
+    ridged = c[named][:, named] + 1e-3 * torch.eye(len(named)).to(c)
+    before = (c @ weights)[named]
+    # What is added makes A larger, and with it the correlation that is asked for.
+    for _ in range(30):
+        size = size_of(c, weights + added)
+        if bool(((c @ (weights + added))[named] >= (wanted - 1e-3) * size).all()):
+            break
+        added[named] = least_nonnegative(ridged, before - wanted * size)
+    return added
+
+
+def _spread(batch: Batch, deviations: Tensor) -> Tensor:
+    """Return (N, M) the standard deviation of the attained shares in their group, 0 where a channel ranks nothing."""
+    squares = batch.groups.sum(deviations.square())
+    counted = batch.groups.sum((~batch.scores.missing).to(deviations))
+    spread = batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
+    return spread * batch.scores.live
+
+
+def _weights_of_channels(batch: Batch) -> Tensor:
+    """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
+    scored = (~batch.scores.missing).to(batch.weights)
+    total = batch.channels.pool(batch.weights * scored).sum(0)
+    return (total / batch.channels.pool(scored).sum(0).clamp(min=1)).cpu().double()
+
+
+def _trusted(batch: Batch) -> Tensor:
+    """Return (K,) how far each channel is trusted, in [0, 1]; 1 where nothing is known."""
+    if batch.reliability is None:
+        return torch.ones(len(batch.channels.names), dtype=torch.float64)
+    rho = batch.reliability.to(batch.p).expand_as(batch.p)
+    there = torch.ones_like(batch.p)
+    return (batch.channels.pool(rho).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()

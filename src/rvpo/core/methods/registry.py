@@ -2,7 +2,7 @@
 
 A method is an object, a text or a mapping, and the three mean the same wherever a method is taken::
 
-    rvpo.LIFT(kappa=3, margin=0.1)      "lift:kappa=3,margin=0.1"      {"name": "lift", "kappa": 3, "margin": 0.1}
+    rvpo.LIFT(kappa=3, margin=0.3)      "lift:kappa=3,margin=0.3"      {"name": "lift", "kappa": 3, "margin": 0.3}
 
 A method of your own is named by its place: ``my_rules.py:cvar`` or ``package.module:CVaR``, with options behind a
 further colon as above. It is a class like ours, derived from :class:`rvpo.Method`, or a function ``(z, p) -> A``. A
@@ -29,6 +29,7 @@ from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.lagrangian import Lagrangian
 from rvpo.core.methods.lift import LIFT
+from rvpo.core.methods.lift_z import LIFTZ
 from rvpo.core.methods.riskpo import RiskPO
 from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
 from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
@@ -46,6 +47,7 @@ METHODS: Mapping[str, type[Method]] = {
         GDPO,
         GRPO,
         LIFT,
+        LIFTZ,
         Tchebycheff,
         SmoothTchebycheff,
         Lagrangian,
@@ -132,7 +134,7 @@ def read_text(text: str) -> tuple[str, dict[str, Any]]:
         if not equals or not value.strip() or key in options:
             raise ConfigError(
                 f"method is {text!r}, and its part {part.strip()!r} is not option=value, each option once; expected "
-                "NAME:option=value,option=value, such as lift:kappa=3,margin=0.1"
+                "NAME:option=value,option=value, such as lift:kappa=3,margin=0.3"
             )
         options[key] = plain_value(value)
     return name.strip(), options
@@ -178,7 +180,7 @@ def help_text() -> str:
     """Return a help text of an option that takes a method: every name, and how options are written."""
     listed = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     return (
-        f"How rewards become advantages. {listed}. Options follow the name: lift:kappa=3,margin=0.1 or "
+        f"How rewards become advantages. {listed}. Options follow the name: lift:kappa=3,margin=0.3 or "
         "rvpo:k=linear(0.5,2). Your own: my_rules.py:cvar or package.module:CVaR."
     )
 

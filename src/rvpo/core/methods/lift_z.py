@@ -1,0 +1,167 @@
+"""LIFT in units of z-scores: the first form of :mod:`rvpo.core.methods.lift`, kept for old runs and for comparison.
+
+Records and texts of before call it ``lift``; replay reads them as ``lift_z``. Use ``lift`` for new runs: it keeps its
+word where rewards exclude each other, which this rule does not.
+
+A soft minimum over the z-scores of one completion (RVPO) guards what is mostly met and holds back what is rarely met,
+because in units of a group's spread a rare success is an outlier and a common failure is not. LIFT takes the minimum
+where it belongs, over how far each channel is met *in expectation*, and then looks at who would pay.
+
+With a_j in [0, 1] the attained share of channel j (its mean reward on its declared scale, a running mean over batches),
+Z_j its group z-score and C = mean over completions of Z Z^T (a running mean as well)::
+
+    lambda_j proportional to w_j exp(-kappa a_j)                     who needs help
+    mu       = the argmin below, so that (C (lambda + mu))_j >= m_j  who would pay for it
+    A(g)     = sum_j (lambda_j + mu_j) Z_j(g)
+
+In the code the weights stand in u_j = p_j Z_j, p the shares of a completion: C = mean u u^T and A = sum_j (need_j +
+mu_j) u_j, where need_j is lambda_j / p_j and ``mu`` holds mu_j / p_j. That is the same where p is constant, and lets
+rubrics differ from prompt to prompt. The logged weight is need_j + mu_j.
+
+**What it ascends.** lambda is the gradient, by a, of the soft minimum -(1/kappa) ln sum_j w_j exp(-kappa a_j): the
+entropic worst case over channels, within ln(M)/kappa of the lowest a_j. kappa -> 0 is GDPO's mean, kappa -> inf works
+on the lowest channel alone.
+
+**What it forbids.** Tilting the policy by its advantage, pi' ~ pi exp(step * A), changes the mean of channel j at the
+rate Cov(A, R_j) within groups, that is (C (lambda + mu))_j in units of the channel's spread. GDPO lowers channel j
+exactly where its row of C sums to less than 0: where ten channels that disagree with it outvote it. A is the projection
+of lambda's advantage onto those that lower no channel, by more than a margin m_j = margin * rms(A_lambda) * rms(Z_j)::
+
+    min over A of  mean (A - A_lambda)^2 / 2   subject to  mean A Z_j >= m_j     =>  A = Z (lambda + mu), with
+    mu = argmin over mu >= 0 of  mu^T C mu / 2 + mu^T (C lambda - m)
+
+A cone always holds 0, so without a margin there is a solution; what margins cannot be met, for channels that are each
+other's opposite, is cut off by a ridge on the diagonal of C.
+
+**No signal.** A channel that is dead in every group has a row of zeros in C and takes no part in the constraint.
+
+The rule is ours; its parts are known: entropic worst case over tasks (group DRO, arXiv 1911.08731), projection onto
+directions that no objective pays for (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here M by M, on rewards instead of
+gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rvpo.core import aggregate
+from rvpo.core.channels import State
+from rvpo.core.checks import require_horizon, require_number
+from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.metrics import WEIGHT
+from rvpo.core.nonnegative import least_nonnegative
+from rvpo.core.running_mean import RunningMean
+from rvpo.errors import ConfigError
+
+RIDGE = 0.02  # of each channel's own variance
+
+
+@dataclass(frozen=True)
+class LIFTZ(Method):
+    """``lift_z``: LIFT as it was first, in units of z-scores.
+
+    Attributes:
+        kappa: how much more the furthest behind counts, >= 0: a channel met 1/kappa less often weighs e times as much.
+        margin: how far above 0 the advantage's correlation with every channel is kept, in [-1, 1); -1 never binds, and
+            leaves the weights of those behind alone.
+        horizon: batches over which attained shares and correlations are averaged, >= 1.
+    """
+
+    name: ClassVar[str] = "lift_z"
+    summary: ClassVar[str] = "the first form of lift, in units of z-scores, for old runs and comparison"
+    own_dead_channels: ClassVar[str] = "keep"
+    kappa: float = 6.0
+    margin: float = 0.2
+    horizon: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        require_number("kappa", self.kappa, math.inf)
+        if isinstance(self.margin, bool) or not isinstance(self.margin, (int, float)) or not -1 <= self.margin < 1:
+            raise ConfigError(
+                f"margin is {self.margin!r}; expected a correlation in [-1, 1). 0 lets no channel fall, -1 lets all"
+            )
+        require_horizon(self.horizon)
+
+    @property
+    def remembers(self) -> bool:
+        """Attained shares and correlations are means over batches."""
+        return True
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """All rows share one set of weights, which the whole batch decides."""
+        return ("shared-weights",)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """Update the running means with this batch, then weigh its channels by them."""
+        channels, names, p = batch.channels, batch.channels.names, batch.p
+        # What this batch shows of its channels.
+        attained_now = channels.mean(batch.attained)  # (K,)
+        u, shares = channels.pool(p * batch.z), channels.pool(p)  # (N, K) each
+        takes_part = (batch.scores.live & (p > 0)).any(-1)
+        rows = takes_part.sum().clamp(min=1)
+        together = (shares > 0).any(0) & takes_part.any()
+        covariance_now = (u.T @ u / rows).masked_fill(~(together[:, None] & together), torch.nan)
+        # What the run remembers, with this batch in it.
+        attained = RunningMean.from_state(state.get("attained"), 1).update(names, attained_now, self.horizon)
+        moments = RunningMean.from_state(state.get("covariance"), 2).update(names, covariance_now, self.horizon)
+        a, c = attained.mean(names), moments.mean(names).nan_to_num(nan=0.0)
+        new_state = {"attained": attained.to_state(), "covariance": moments.to_state()}
+        # lambda and mu, then A.
+        here = together.cpu().double()
+        need = needs(a, shares.mean(0).cpu().double(), self.kappa)
+        mu = payers(c * here[:, None] * here, need, self.margin)
+        # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
+        weights = need + mu * (u != 0).any(0).cpu()
+        factor = weights.to(p)[channels.index]  # of each cell
+        return Outcome(
+            (p * factor * batch.z).sum(-1),
+            # A channel that is dead decides nothing, however far behind it is.
+            aggregate.normalised(p * factor * batch.scores.live),
+            takes_part,
+            state=new_state,
+            metrics={f"{name}/{WEIGHT}": weight for name, weight in zip(names, weights.tolist(), strict=True)},
+        )
+
+
+def needs(attained: Tensor, weights: Tensor, kappa: float) -> Tensor:
+    """Return lambda (K,), scaled so that its mean under ``weights`` is 1.
+
+    Args:
+        attained: (K,) running attained shares in [0, 1]; NaN = never scored, which needs as much as the average.
+        weights: (K,) importance, >= 0, not all 0.
+        kappa: >= 0.
+    """
+    seen = ~attained.isnan()
+    counts = seen & (weights > 0)
+    lowest = attained[counts].min() if bool(counts.any()) else 0.0
+    need = torch.exp(-kappa * (attained - lowest).clamp(min=0))
+    average = (weights * need)[seen].sum() / weights[seen].sum().clamp(min=torch.finfo(need.dtype).tiny)
+    return torch.where(seen & (average > 0), need / average, 1.0)
+
+
+def payers(covariance: Tensor, need: Tensor, margin: float) -> Tensor:
+    """Return mu (K,): what has to be added to ``need`` so that no channel falls.
+
+    Args:
+        covariance: (K, K) mean of u u^T, where u is a completion's z-scores times the shares of their channels.
+        need: (K,) lambda.
+        margin: m_j in units of rms(A_lambda) rms(Z_j): 0 lets no channel fall, more asks for a little rise.
+    """
+    variance = covariance.diagonal()
+    rms = (need @ covariance @ need).clamp(min=0).sqrt()
+    falls = covariance @ need - margin * rms * variance.sqrt()
+    mu = torch.zeros_like(need)
+    alive = (variance > 0).nonzero()[:, 0]
+    # In units of each channel's spread: one that has all but faded from C is as well determined as the others.
+    spread = variance[alive].sqrt()
+    ridged = covariance[alive][:, alive] / spread / spread[:, None] + RIDGE * torch.eye(len(alive)).to(covariance)
+    mu[alive] = least_nonnegative(ridged, falls[alive] / spread) / spread
+    return mu
