@@ -4,7 +4,7 @@ Let R_j in [0, 1] be the attained share of channel j for a completion (its rewar
 deviation from the mean of its group, in the same unit. Two running means follow the run::
 
     a_j    mean of R_j                        how far channel j is met
-    Q_jk   mean of D_j D_k                    s_j = sqrt(Q_jj), C_jk = Q_jk / (s_j s_k)
+    Q_jk   mean of D_j D_k                    s_j = sqrt(rho_j Q_jj), C_jk = Q_jk / (s_j s_k), shrunk as in shrunk()
 
 Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v) for its size. Then::
 
@@ -171,7 +171,10 @@ class LIFT(Method):
         trusted = _trusted(batch)
         alive = (seen & (q.diagonal() > TINY) & (weights > 0) & (trusted > 0)).nonzero()[:, 0]
         floors = channels.by_name(self.floors, torch.nan)
-        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive])
+        # Deviations from a group's mean have one degree of freedom less per group.
+        free = completions * (1 - batch.groups.count / max(len(u), 1))
+        known = (free * moments.batches(names, horizon.clamp(min=LEAST_BATCHES))).clamp(min=1)
+        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive], known[alive])
         factors = torch.zeros(len(names), dtype=torch.float64)
         factors[alive] = weighed.total
         cells = factors.to(p)[channels.index]
@@ -185,7 +188,9 @@ class LIFT(Method):
             metrics=metrics,
         )
 
-    def _weigh(self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor) -> Weighed:
+    def _weigh(
+        self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor, known: Tensor
+    ) -> Weighed:
         """Return lambda, mu and what led to them, for K channels with a spread.
 
         Args:
@@ -194,6 +199,7 @@ class LIFT(Method):
             weights: (K,) the user's weights, > 0.
             trusted: (K,) reliabilities in (0, 1].
             floors: (K,) attained shares, NaN = none.
+            known: (K,) number of independent completions from which the moments are known, >= 1.
         """
         if not len(attained):
             return Weighed.none()
@@ -201,8 +207,10 @@ class LIFT(Method):
         spread = (q.diagonal() * trusted).sqrt()
         c = q / spread / spread[:, None]
         c.diagonal().fill_(1.0)
-        t, opposed = common_direction(c)
+        c = c.clamp(-1.0, 1.0)  # trust in noisy channels that is too low could lead beyond
         own = own_shares(c)
+        c = shrunk(c, own, known)
+        t, opposed = common_direction(c)
         channels = float(own.sum())
         phi = min(1.0, channels * t * t)
         power = min(SHARPEST, 1 / math.sqrt(max(phi, TINY)))
@@ -282,6 +290,33 @@ def group_deviations(batch: Batch) -> Tensor:
     return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
 
 
+def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
+    """Return correlations C (K, K) shrunk towards S, which relates nothing but copies.
+
+    A few completions cannot know many correlations: with more channels than completions the hull of the channels always
+    contains 0, which looks like a frontier. So C <- (1 - delta) C + delta S, where delta is the share of the squares
+    of C that its own sampling error explains (Schaefer and Strimmer 2005, doi 10.2202/1544-6115.1175)::
+
+        delta = min(1, sum_jk v_jk (1 - C_jk^2)^2 / n_jk  /  sum_jk v_jk C_jk^2),   v_jk = omega_j omega_k (1 - S_jk)
+
+    Args:
+        c: (K, K).
+        own: (K,) omega. With v, copies of a channel do not change delta.
+        known: (K,) numbers of completions, >= 1; n_jk is the geometric mean of two.
+    """
+    copies = likeness(c)
+    pairs = own[:, None] * own * (1 - copies)
+    squares = c.square()
+    error = (1 - squares).square() / (known[:, None] * known).sqrt()
+    delta = min(1.0, float((pairs * error).sum()) / max(float((pairs * squares).sum()), TINY))
+    return (1 - delta) * c + delta * copies
+
+
+def likeness(c: Tensor) -> Tensor:
+    """Return S (K, K): 1 for copies, about 0 for unrelated channels."""
+    return (-KERNEL * (1 - c)).exp()
+
+
 def common_direction(c: Tensor) -> tuple[float, Tensor]:
     """Return t and the point nu (K,) of the simplex at which sqrt(nu' C nu) is smallest, which is t.
 
@@ -294,8 +329,7 @@ def common_direction(c: Tensor) -> tuple[float, Tensor]:
 
 def own_shares(c: Tensor) -> Tensor:
     """Return omega (K,) in (0, 1]: the share that each channel keeps of itself, 1/n for each of n copies."""
-    kernel = (-KERNEL * (1 - c)).exp()
-    omega = least_nonnegative(kernel + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
+    omega = least_nonnegative(likeness(c) + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
     return omega.clamp(min=1e-3)
 
 
