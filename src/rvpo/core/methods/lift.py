@@ -23,23 +23,24 @@ line of mu is in units of spread (lambda_j s_j for lambda_j). E is diagonal, E_j
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
-(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau) |lambda|^2 >
-0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with kappa / sqrt(phi).
+(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau)
+|lambda|^2 > 0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with
+kappa / sqrt(phi).
 
-**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda| s_j
-for every j, up to the ridge: every channel rises. Such an A exists for every number of channels, because t is the
+**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda|
+s_j for every j, up to the ridge: every channel rises. Such an A exists for every number of channels, because t is the
 largest correlation that one advantage can have with all channels at once. By minimax, t is the distance of the origin
 from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t = 1 / sqrt(K) for unrelated ones.
 
 **On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
 others, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const +
-ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one of weight
-1. ``floors`` name channels that are never traded.
+ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one of
+weight 1. ``floors`` name channels that are never traded.
 
 **Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies.
 
-**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0 and
-takes no part.
+**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0
+and takes no part.
 
 The rule is ours. Known parts: the entropic worst case over tasks (group DRO, arXiv 1911.08731); directions for which no
 objective pays (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards instead of gradients.
@@ -50,7 +51,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -121,8 +122,8 @@ class LIFT(Method):
         require_positive("memory", self.memory)
         if not isinstance(self.floors, Mapping):
             raise ConfigError(
-                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must keep, "
-                "such as lift:floors={safe:0.98}"
+                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must "
+                "keep, such as lift:floors={safe:0.98}"
             )
         for name, floor in self.floors.items():
             require_number(f"floors: {name}", floor, 1, closed=True)
@@ -203,11 +204,8 @@ class LIFT(Method):
         """
         if not len(attained):
             return Weighed.none()
-        # Noise adds to the diagonal and to nothing else, because judgements err independently.
         spread = (q.diagonal() * trusted).sqrt()
-        c = q / spread / spread[:, None]
-        c.diagonal().fill_(1.0)
-        c = c.clamp(-1.0, 1.0)  # trust in noisy channels that is too low could lead beyond
+        c = denoised(q / spread / spread[:, None], trusted)
         own = own_shares(c)
         c = shrunk(c, own, known)
         t, opposed = common_direction(c)
@@ -288,6 +286,23 @@ def group_deviations(batch: Batch) -> Tensor:
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
     deviations = (x - batch.groups.broadcast(mean)).masked_fill(~(scored & batch.scores.live), 0.0)
     return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
+
+
+def denoised(c: Tensor, trusted: Tensor) -> Tensor:
+    """Return the correlations (K, K) of the channels' true values.
+
+    Noise adds to the diagonal and to nothing else, because judgements err independently of each other.
+
+    Args:
+        c: (K, K) covariances in units of the true spread, with 1 / trusted on the diagonal.
+        trusted: (K,) reliabilities in (0, 1].
+    """
+    c = c - torch.diag(c.diagonal()) + torch.eye(len(c)).to(c)
+    if bool((trusted == 1).all()):
+        return c
+    # Reliabilities that are too low make correlations beyond 1.
+    lowest = float(torch.linalg.eigvalsh(c)[0])
+    return c if lowest >= 0 else (c - lowest * torch.eye(len(c)).to(c)) / (1 - lowest)
 
 
 def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
