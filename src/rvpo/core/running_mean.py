@@ -94,7 +94,7 @@ class RunningMean:
         return total / _of_pairs(weight, total.ndim)
 
     def batches(self, names: Sequence[str], horizon: float | Tensor) -> Tensor:
-        """Return the number of batches that the mean of each of ``names`` is worth, float64 on the CPU, 0 if never seen.
+        """Return how many batches the mean of each of ``names`` is worth: float64 on the CPU, 0 if never seen.
 
         It is (sum f^t)^2 / sum f^2t over the batches that were seen, 1 after the first and 2 horizon - 1 in the long
         run: with W = ``weight``, W (2 h - 1) / (2 - W).
