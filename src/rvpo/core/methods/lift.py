@@ -119,6 +119,9 @@ class LIFT(Method):
     own_dead_channels: ClassVar[str] = "keep"
     uses_reliability: ClassVar[bool] = True
     sums_weights: ClassVar[bool] = True  # A has size 1 by the running moments, however many channels there are
+    former_options: ClassVar[Mapping[str, str]] = {
+        "horizon": "Set memory, in completions, instead; method lift_z still has horizon, in batches"
+    }
     kappa: float = 4.0
     floors: Mapping[str, float] = field(default_factory=dict)
     margin: float = 0.5
