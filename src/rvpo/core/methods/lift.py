@@ -396,7 +396,7 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
     """Return (N, M) the standard deviation of the attained shares in their group, 0 where a channel ranks nothing."""
     squares = batch.groups.sum(deviations.square())
-    counted = batch.groups.sum((~batch.scores.missing).to(deviations))
+    counted = batch.groups.sum((~batch.attained.isnan()).to(deviations))
     spread = batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
     return spread * batch.scores.live
 
@@ -409,9 +409,9 @@ def _weights_of_channels(batch: Batch) -> Tensor:
 
 
 def _trusted(batch: Batch) -> Tensor:
-    """Return (K,) how far each channel is trusted, in [0, 1]; 1 where nothing is known."""
+    """Return (K,) how far the scored cells of each channel are trusted on average; 1 where nothing is known."""
     if batch.reliability is None:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)
-    there = torch.ones_like(batch.p)
-    return (batch.channels.pool(rho).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()
+    there = (~batch.attained.isnan()).to(batch.p)
+    return (batch.channels.pool(rho * there).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()
