@@ -120,6 +120,8 @@ class Method:
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
     available: ClassVar[bool] = True
     """Whether it can be called; False for one that only a record knows."""
+    former_options: ClassVar[Mapping[str, str]] = {}
+    """Options that it had once -> what to use instead, for the error message."""
     always_spelled: ClassVar[tuple[str, ...]] = ()
     """Options that its text always shows, whatever their value."""
 
