@@ -150,8 +150,9 @@ class LIFT(Method):
             require_known("floors", self.floors, names)
         # What this batch shows of its channels.
         deviations = group_deviations(batch)
-        u = channels.pool(p * deviations)  # (N, K): several cells of a row can belong to one channel
-        takes_part = ((deviations != 0) & (p > 0)).any(-1)
+        weighted = p * deviations
+        u = channels.pool(weighted)  # (N, K): several cells of a row can belong to one channel
+        takes_part = (weighted != 0).any(-1)
         scored = ~batch.attained.isnan()
         completions = (channels.pool(scored.to(p)) > 0).sum(0).cpu().double()  # (K,)
         moments_now = (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double()
@@ -177,7 +178,7 @@ class LIFT(Method):
         cells = factors.to(p)[channels.index]
         metrics = weighed.metrics([names[k] for k in alive.tolist()])
         return Outcome(
-            (p * cells * deviations).sum(-1),
+            (weighted * cells).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
             aggregate.normalised(p * cells * _spread(batch, deviations)),
             takes_part,
@@ -278,8 +279,9 @@ def group_deviations(batch: Batch) -> Tensor:
     scored = ~batch.attained.isnan()
     x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
-    deviations = (x - batch.groups.broadcast(mean)).masked_fill(~(scored & batch.scores.live), 0.0)
-    return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
+    deviations = x - batch.groups.broadcast(mean)
+    # Less than 1e-9 is what rounding leaves of rewards that the scale's end clipped.
+    return deviations * (scored & batch.scores.live & (deviations.abs() >= 1e-9))
 
 
 def common_direction(c: Tensor) -> tuple[float, Tensor]:
@@ -287,16 +289,21 @@ def common_direction(c: Tensor) -> tuple[float, Tensor]:
 
     ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0.
     """
-    y = least_nonnegative(c + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
+    y = _balanced(c)
     total = float(y.sum())
     return min(1.0, total**-0.5), y / total
 
 
 def own_shares(c: Tensor) -> Tensor:
     """Return omega (K,) in (0, 1]: the share that each channel keeps of itself, 1/n for each of n copies."""
-    kernel = (-KERNEL * (1 - c)).exp()
-    omega = least_nonnegative(kernel + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
-    return omega.clamp(min=1e-3)
+    return _balanced((-KERNEL * (1 - c)).exp()).clamp(min=1e-3)
+
+
+def _balanced(q: Tensor) -> Tensor:
+    """Return argmin over y >= 0 of y' q y / 2 - sum y, (K,), with 1e-6 added to the diagonal of q."""
+    ridged = q.clone()
+    ridged.diagonal().add_(1e-6)
+    return least_nonnegative(ridged, q.new_full((len(q),), -1.0))
 
 
 def size_of(c: Tensor, v: Tensor) -> float:
@@ -342,18 +349,17 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
 
 
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
-    """Return (N, M) the standard deviation of the attained shares in their group, 0 where a channel ranks nothing."""
+    """Return (N, M) the standard deviation of the attained shares in each row's group, 0 where constant."""
     squares = batch.groups.sum(deviations.square())
     counted = batch.groups.sum((~batch.scores.missing).to(deviations))
-    spread = batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
-    return spread * batch.scores.live
+    return batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
 
 
 def _weights_of_channels(batch: Batch) -> Tensor:
     """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
     scored = (~batch.scores.missing).to(batch.weights)
-    total = batch.channels.pool(batch.weights * scored).sum(0)
-    return (total / batch.channels.pool(scored).sum(0).clamp(min=1)).cpu().double()
+    total = batch.channels.total(batch.weights * scored)
+    return (total / batch.channels.total(scored).clamp(min=1)).cpu().double()
 
 
 def _trusted(batch: Batch) -> Tensor:
@@ -362,4 +368,4 @@ def _trusted(batch: Batch) -> Tensor:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)
     there = torch.ones_like(batch.p)
-    return (batch.channels.pool(rho).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()
+    return (batch.channels.total(rho) / batch.channels.total(there).clamp(min=1)).cpu().double()
