@@ -92,7 +92,7 @@ RESTORING = 0.9
 NEVER_TRADED = 0.2
 """The same far above the floor."""
 CANCELLED = 1e-4
-"""An advantage that is smaller than this, in units of what it is the sum of, is not scaled up: it is mostly rounding."""
+"""An advantage that is smaller than this share of what it is the sum of is not scaled up: it is mostly rounding."""
 SMALL = 1e-8
 """Added to diagonals, so that copies of a channel share alike."""
 TINY = 1e-12
@@ -167,7 +167,8 @@ class LIFT(Method):
             require_known("floors", self.floors, names)
         # What this batch shows of its channels.
         deviations = group_deviations(batch)
-        u = channels.pool(p * deviations)  # (N, K): several cells of a row can belong to one channel
+        weighted = p * deviations
+        u = channels.pool(weighted)  # (N, K): several cells of a row can belong to one channel
         spread = _spread(batch, deviations)
         takes_part = ((spread > 0) & (p > 0)).any(-1)
         scored = ~batch.attained.isnan()
@@ -198,7 +199,7 @@ class LIFT(Method):
         cells = factors.to(p)[channels.index]
         metrics = weighed.metrics([names[k] for k in alive.tolist()])
         return Outcome(
-            (p * cells * deviations).sum(-1),
+            (weighted * cells).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
             aggregate.normalised(p * cells * spread),
             takes_part,
@@ -304,8 +305,9 @@ def group_deviations(batch: Batch) -> Tensor:
     scored = ~batch.attained.isnan()
     x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
-    deviations = (x - batch.groups.broadcast(mean)).masked_fill(~(scored & batch.scores.live), 0.0)
-    return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
+    deviations = x - batch.groups.broadcast(mean)
+    # Less than 1e-9 is what rounding leaves of rewards that the scale's end clipped.
+    return deviations * (scored & batch.scores.live & (deviations.abs() >= 1e-9))
 
 
 def correlations(q: Tensor, spread: Tensor) -> Tensor:
@@ -354,7 +356,7 @@ def common_direction(c: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
 
     ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0. ``ridge`` (K,) is added to the diagonal of C.
     """
-    y = least_nonnegative(c + torch.diag(ridge), -torch.ones(len(c)).to(c))
+    y = _balanced(c, ridge)
     total = float(y.sum())
     return min(1.0, total**-0.5), y / total
 
@@ -366,8 +368,12 @@ def likeness(c: Tensor) -> Tensor:
 
 def own_shares(c: Tensor) -> Tensor:
     """Return omega (K,) in (0, 1]: the share that each channel keeps of itself, 1/n for each of n copies."""
-    omega = least_nonnegative(likeness(c) + SMALL * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
-    return omega.clamp(min=1e-3)
+    return _balanced(likeness(c), torch.full_like(c[0], SMALL)).clamp(min=1e-3)
+
+
+def _balanced(q: Tensor, ridge: Tensor) -> Tensor:
+    """Return argmin over y >= 0 of y' q y / 2 - sum y, (K,), with ``ridge`` (K,) added to the diagonal of q."""
+    return least_nonnegative(q + torch.diag(ridge), q.new_full((len(q),), -1.0))
 
 
 def let_go(traded: Tensor) -> Tensor:
@@ -424,7 +430,7 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
 
 
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
-    """Return (N, M) the standard deviation of the attained shares in their group, 0 where a channel ranks nothing."""
+    """Return (N, M) the standard deviation of the attained shares in each row's group, 0 where constant."""
     squares = batch.groups.sum(deviations.square())
     counted = batch.groups.sum((~batch.attained.isnan()).to(deviations))
     spread = batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
@@ -434,8 +440,8 @@ def _spread(batch: Batch, deviations: Tensor) -> Tensor:
 def _weights_of_channels(batch: Batch) -> Tensor:
     """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
     scored = (~batch.scores.missing).to(batch.weights)
-    total = batch.channels.pool(batch.weights * scored).sum(0)
-    return (total / batch.channels.pool(scored).sum(0).clamp(min=1)).cpu().double()
+    total = batch.channels.total(batch.weights * scored)
+    return (total / batch.channels.total(scored).clamp(min=1)).cpu().double()
 
 
 def _trusted(batch: Batch) -> Tensor:
@@ -444,4 +450,4 @@ def _trusted(batch: Batch) -> Tensor:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)
     there = (~batch.attained.isnan()).to(batch.p)
-    return (batch.channels.pool(rho * there).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()
+    return (batch.channels.total(rho * there) / batch.channels.total(there).clamp(min=1)).cpu().double()
