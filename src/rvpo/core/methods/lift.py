@@ -58,6 +58,7 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require_known, require_number, require_positive
+from rvpo.core.lift_watch import ALIKE, Sight, next_watch
 from rvpo.core.methods.base import Batch, Method, Outcome
 from rvpo.core.metrics import EFFECTIVE, FRONTIER, GUARD, NEED, TURN, WEIGHT
 from rvpo.core.nonnegative import least_nonnegative
@@ -176,12 +177,17 @@ class LIFT(Method):
         factors[alive] = weighed.total
         cells = factors.to(p)[channels.index]
         metrics = weighed.metrics([names[k] for k in alive.tolist()])
+        ranks = channels.pool((deviations != 0).to(p)).sum(0) > 0  # (K,)
+        sights = _sights(
+            names, a, channels.mean(batch.attained), completions, ranks, floors, alive, weighed, self.memory
+        )
+        watch = next_watch(state.get("watch"), sights, weighed.frontier)
         return Outcome(
             (p * cells * deviations).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
             aggregate.normalised(p * cells * _spread(batch, deviations)),
             takes_part,
-            state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": {}},
+            state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": watch},
             metrics=metrics,
         )
 
@@ -339,6 +345,44 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
             break
         added[named] = least_nonnegative(ridged, before - wanted * size)
     return added
+
+
+def _sights(
+    names: tuple[str, ...],
+    attained: Tensor,
+    means: Tensor,
+    completions: Tensor,
+    ranks: Tensor,
+    floors: Tensor,
+    alive: Tensor,
+    weighed: Weighed,
+    memory: float,
+) -> dict[str, Sight]:
+    """Return what :mod:`rvpo.core.lift_watch` looks at, by name, for the scored channels of the batch.
+
+    Args:
+        names: K names.
+        attained: (K,) running attained shares.
+        means: (K,) attained shares in the batch.
+        completions: (K,) numbers of scored completions.
+        ranks: (K,) bool, which channels differ within a group.
+        floors: (K,) NaN = none.
+        alive: numbers of the channels in ``weighed``.
+        weighed: of the batch.
+        memory: completions over which correlations are averaged.
+    """
+    need, opposed = dict[int, float](), dict[int, float]()
+    if len(alive):
+        need = dict(zip(alive.tolist(), (weighed.need / weighed.need.max()).tolist(), strict=True))
+        with_copies = (weighed.correlations > ALIKE).to(weighed.opposed) @ weighed.opposed
+        opposed = dict(zip(alive.tolist(), with_copies.tolist(), strict=True))
+    error = (attained * (1 - attained) / completions.clamp(min=memory / QUICK)).clamp(min=0).sqrt()
+    columns = (x.tolist() for x in (attained, means, completions.long(), ranks, floors, error))
+    return {
+        name: Sight(a, mean, n, rank, need.get(k), opposed.get(k), None if math.isnan(floor) else floor, e)
+        for k, (name, a, mean, n, rank, floor, e) in enumerate(zip(names, *columns, strict=True))
+        if n
+    }
 
 
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
