@@ -26,7 +26,7 @@ from typing import Any
 from rvpo.core.channels import State
 
 AVERAGED = 20
-"""Batches over which phi and nu are averaged."""
+"""Batches over which phi, nu and the attained shares that are compared are averaged."""
 EXCLUDED = 0.25
 """Mean of phi below which channels exclude each other. In worlds where all can be met it is 0.4 and more."""
 CONCERNED = 0.1
@@ -37,7 +37,7 @@ PATIENCE = 30
 """Batches until channels are said to exclude each other."""
 STUCK = 50
 """Batches until a channel is said not to rise, or to teach nothing."""
-STUCK_COMPLETIONS = 1000
+STUCK_COMPLETIONS = 800
 """Completions that show whether an attained share rises by ``RISE``."""
 RISE = 0.03
 """Smallest rise of an attained share that counts as progress."""
@@ -47,6 +47,8 @@ FALLEN = 10
 """Batches below its floor after which a channel is said not to keep it."""
 FIRST = 64
 """Completions that show whether a channel starts below its floor."""
+SETTLED = 160
+"""Completions after which the mean attained share serves as the start of a comparison."""
 MOST = 256
 """How many names are remembered."""
 MOST_REPORTED = 20
@@ -62,7 +64,7 @@ class Sight:
     """What a batch shows of one channel.
 
     Attributes:
-        attained: running attained share, in [0, 1].
+        attained: running attained share of the rule, in [0, 1], which follows the run more quickly than the watch.
         mean: mean attained share in this batch.
         completions: number of completions on which it was scored, > 0.
         ranks: whether it differs within a group.
@@ -99,14 +101,14 @@ def next_watch(before: State | None, sights: Mapping[str, Sight], phi: float) ->
     reported = {kind: list(before.get("reported", {}).get(kind, [])) for kind in KINDS}
 
     if not reported[EXCLUDE] and frontier["low"] and frontier["low"] % PATIENCE == 0:
-        reported[EXCLUDE] = _excluding(new, sights)
+        reported[EXCLUDE] = _excluding(new)
     for kind, is_so in ((LEADS, _leads), (FLAT, _is_flat), (STARTS_BELOW, _starts_below), (BELOW, _is_below)):
-        found = [name for name in sorted(new) if name not in reported[kind] and is_so(new[name], sights[name])]
+        found = [name for name in sorted(new) if name not in reported[kind] and is_so(new[name])]
         if kind == LEADS and frontier["mean"] < 2 * EXCLUDED:  # then it may be opposed, and its judge is all right
             found = [name for name in found if new[name]["opposed"] < CONCERNED]
         reported[kind] += found[: MOST_REPORTED - len(reported[kind])]
-    for name, record in new.items():
-        _begin_anew(record, sights[name].attained)
+    for record in new.values():
+        _begin_anew(record)
     return {"frontier": frontier, "channels": _remembered(old, new), "reported": reported}
 
 
@@ -123,6 +125,9 @@ def _next_frontier(old: Mapping[str, Any], phi: float) -> dict[str, Any]:
 def _next_channel(old: Mapping[str, Any], sight: Sight, renewed: bool) -> dict[str, Any]:
     """Return the record of a channel that is in the batch."""
     seen = old.get("seen", 0) + sight.completions
+    batches = old.get("batches", 0) + 1
+    level = old.get("level", 0.0)
+    level += (sight.mean - level) / min(batches, AVERAGED)
     weighed = old.get("weighed", 0) + (sight.opposed is not None)
     opposed = old.get("opposed", 0.0)
     if sight.opposed is not None:
@@ -132,28 +137,32 @@ def _next_channel(old: Mapping[str, Any], sight: Sight, renewed: bool) -> dict[s
         "seen": seen,
         "weighed": weighed,
         "opposed": opposed,
-        "mark": sight.attained if renewed or "mark" not in old else old["mark"],
+        "batches": batches,
+        "level": level,
+        "mark": level if renewed or "mark" not in old else old["mark"],
     }
-    if sight.need is not None and sight.need >= 0.5:
-        record["leads"] = _longer(old.get("leads"), sight.completions, sight.attained)
+    settled = seen >= SETTLED
+    if settled and sight.need is not None and sight.need >= 0.5:
+        record["leads"] = _longer(old.get("leads"), sight.completions, level)
     if not sight.ranks:
         low, high = old.get("flat_range", (sight.mean, sight.mean))
-        record["flat"] = _longer(old.get("flat"), sight.completions, sight.attained)
+        flat = old.get("flat", {"batches": 0, "completions": 0})
+        record["flat"] = {"batches": flat["batches"] + 1, "completions": flat["completions"] + sight.completions}
         record["flat_range"] = [min(low, sight.mean), max(high, sight.mean)]
     if sight.floor is not None:
         # Whether it was ever above its floor; and for how long it is below.
         is_below = sight.attained < sight.floor - sight.error
-        record["kept"] = bool(old.get("kept", False) or (sight.attained >= sight.floor and seen >= FIRST))
+        record["kept"] = bool(old.get("kept", False) or (sight.attained >= sight.floor + sight.error and seen >= FIRST))
         record["fresh"] = bool(old.get("seen", 0) < FIRST <= seen)
         if is_below:
-            record["below"] = _longer(old.get("below"), sight.completions, sight.attained)
+            record["below"] = _longer(old.get("below"), sight.completions, level)
     return record
 
 
-def _longer(old: Mapping[str, Any] | None, completions: int, attained: float) -> dict[str, Any]:
-    """Count a batch of a streak; ``start`` is the attained share with which it began."""
-    if old is None:
-        old = {"batches": 0, "completions": 0, "start": attained}
+def _longer(old: Mapping[str, Any] | None, completions: int, level: float) -> dict[str, Any]:
+    """Count a batch of a streak. ``start`` is the mean attained share with which it began, anew where it fell."""
+    if old is None or level < old["start"] - RISE:
+        old = {"batches": 0, "completions": 0, "start": level}
     return {
         "batches": old["batches"] + 1,
         "completions": old["completions"] + completions,
@@ -161,51 +170,51 @@ def _longer(old: Mapping[str, Any] | None, completions: int, attained: float) ->
     }
 
 
-def _excluding(new: Mapping[str, Mapping[str, Any]], sights: Mapping[str, Sight]) -> list[str]:
+def _excluding(new: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return which channels exclude each other, the most opposed one first; none if they rise all the same."""
     concerned = [name for name, record in new.items() if record["opposed"] >= CONCERNED]
     if len(concerned) < 2:
         return []
     total = sum(new[name]["opposed"] for name in concerned)
-    rise = sum(new[name]["opposed"] * (sights[name].attained - new[name]["mark"]) for name in concerned) / total
+    rise = sum(new[name]["opposed"] * (new[name]["level"] - new[name]["mark"]) for name in concerned) / total
     if rise >= RISE:
         return []
     return sorted(concerned, key=lambda name: (-new[name]["opposed"], name))[:MOST_REPORTED]
 
 
-def _is_long(streak: Mapping[str, Any] | None) -> bool:
-    return streak is not None and streak["batches"] >= STUCK and streak["completions"] >= STUCK_COMPLETIONS
+def _is_long(streak: Mapping[str, Any]) -> bool:
+    return streak["batches"] >= STUCK and streak["completions"] >= STUCK_COMPLETIONS
 
 
-def _does_not_rise(streak: Mapping[str, Any] | None, attained: float) -> bool:
-    return streak is not None and _is_long(streak) and attained - streak["start"] < RISE
+def _does_not_rise(record: Mapping[str, Any], key: str) -> bool:
+    streak = record.get(key)
+    return streak is not None and _is_long(streak) and record["level"] - streak["start"] < RISE
 
 
-def _leads(record: Mapping[str, Any], sight: Sight) -> bool:
-    return sight.attained < MET and _does_not_rise(record.get("leads"), sight.attained)
+def _leads(record: Mapping[str, Any]) -> bool:
+    return record["level"] < MET and _does_not_rise(record, "leads")
 
 
-def _is_flat(record: Mapping[str, Any], sight: Sight) -> bool:
-    return sight.attained < MET and record.get("flat", {}).get("batches", 0) >= STUCK
+def _is_flat(record: Mapping[str, Any]) -> bool:
+    return record["level"] < MET and record.get("flat", {}).get("batches", 0) >= STUCK
 
 
-def _starts_below(record: Mapping[str, Any], sight: Sight) -> bool:
+def _starts_below(record: Mapping[str, Any]) -> bool:
     return record.get("fresh", False) and "below" in record and not record["kept"]
 
 
-def _is_below(record: Mapping[str, Any], sight: Sight) -> bool:
-    streak = record.get("below")
-    if streak is None:
-        return False
-    return streak["batches"] >= FALLEN if record["kept"] else _does_not_rise(streak, sight.attained)
+def _is_below(record: Mapping[str, Any]) -> bool:
+    if record.get("kept"):
+        return record.get("below", {}).get("batches", 0) >= FALLEN
+    return _does_not_rise(record, "below")
 
 
-def _begin_anew(record: dict[str, Any], attained: float) -> None:
+def _begin_anew(record: dict[str, Any]) -> None:
     """Compare with the current level from now on, where a channel has risen."""
     for key in ("leads", "below"):
         streak = record.get(key)
-        if streak is not None and _is_long(streak) and attained - streak["start"] >= RISE:
-            record[key] = _longer(None, 0, attained)
+        if streak is not None and _is_long(streak) and record["level"] - streak["start"] >= RISE:
+            record[key] = {"batches": 0, "completions": 0, "start": record["level"]}
 
 
 def _remembered(

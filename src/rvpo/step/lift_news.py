@@ -85,17 +85,17 @@ def _exclude(names: Sequence[str], after: State, method: LIFT) -> str:
 
 
 def _leads(names: Sequence[str], after: State, method: LIFT) -> str:
-    shares, records = _attained(names, after), after["watch"]["channels"]
+    records = after["watch"]["channels"]
     notes = {
-        name: f"attained {shares[name]:.2f}, {records[name]['leads']['start']:.2f} {records[name]['leads']['batches']} "
-        "batches ago"
+        name: f"attained {records[name]['level']:.2f}, {records[name]['leads']['start']:.2f} "
+        f"{records[name]['leads']['batches']} batches ago"
         for name in names
     }
     one = len(names) == 1
     return (
         f"LIFT works most on {_listed(names, notes)}, but {'it does' if one else 'they do'} not rise. Either the "
         f"policy cannot meet {'it' if one else 'them'} yet, or the reward is noise or ends below 1. Look at the "
-        f"rewards of {names[0]!r} next to the completions. If its judge may be noisy, judge a share of the completions twice, "
+        f"rewards of {names[0]!r} next to the completions. If its judge may be noisy, judge a share of them twice, "
         "reliability=Reliability(twice=0.1), so that LIFT trusts it as far as its verdicts agree. If the rewards are "
         f"right, warm-start the policy on examples that meet it. Otherwise lower its weight, weights={{{names[0]!r}: "
         "0.3}, or declare the range that it can reach."

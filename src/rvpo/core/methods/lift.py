@@ -271,6 +271,8 @@ class Weighed:
 
     def metrics(self, names: list[str]) -> dict[str, float]:
         """Return what is logged; need plus guard is on average 1."""
+        if not names:  # nothing is live, so nothing is known of a frontier
+            return {EFFECTIVE: 0.0}
         total = self.need + self.guard
         scale = total.mean().clamp(min=TINY)
         found = {FRONTIER: self.frontier, TURN: self.turn, EFFECTIVE: self.channels}
