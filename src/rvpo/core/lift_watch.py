@@ -155,13 +155,16 @@ def _next_channel(old: Mapping[str, Any], sight: Sight, renewed: bool) -> dict[s
         record["kept"] = bool(old.get("kept", False) or (sight.attained >= sight.floor + sight.error and seen >= FIRST))
         record["fresh"] = bool(old.get("seen", 0) < FIRST <= seen)
         if is_below:
-            record["below"] = _longer(old.get("below"), sight.completions, level)
+            record["below"] = _longer(old.get("below"), sight.completions, level, anew=not record["kept"])
     return record
 
 
-def _longer(old: Mapping[str, Any] | None, completions: int, level: float) -> dict[str, Any]:
-    """Count a batch of a streak. ``start`` is the mean attained share with which it began, anew where it fell."""
-    if old is None or level < old["start"] - RISE:
+def _longer(old: Mapping[str, Any] | None, completions: int, level: float, anew: bool = True) -> dict[str, Any]:
+    """Count a batch of a streak. ``start`` is the mean attained share with which it began.
+
+    With ``anew``, the streak begins anew where the share falls, because a rise is wanted from there.
+    """
+    if old is None or (anew and level < old["start"] - RISE):
         old = {"batches": 0, "completions": 0, "start": level}
     return {
         "batches": old["batches"] + 1,
@@ -183,30 +186,31 @@ def _excluding(new: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _is_long(streak: Mapping[str, Any]) -> bool:
-    return streak["batches"] >= STUCK and streak["completions"] >= STUCK_COMPLETIONS
+    return int(streak["batches"]) >= STUCK and int(streak["completions"]) >= STUCK_COMPLETIONS
 
 
 def _does_not_rise(record: Mapping[str, Any], key: str) -> bool:
     streak = record.get(key)
-    return streak is not None and _is_long(streak) and record["level"] - streak["start"] < RISE
+    return streak is not None and _is_long(streak) and bool(record["level"] - streak["start"] < RISE)
 
 
 def _leads(record: Mapping[str, Any]) -> bool:
-    return record["level"] < MET and _does_not_rise(record, "leads")
+    # Of a channel below its floor, `_is_below` reports.
+    return "below" not in record and record["level"] < MET and _does_not_rise(record, "leads")
 
 
 def _is_flat(record: Mapping[str, Any]) -> bool:
-    return record["level"] < MET and record.get("flat", {}).get("batches", 0) >= STUCK
+    return "flat" in record and record["level"] < MET and int(record["flat"]["batches"]) >= STUCK
 
 
 def _starts_below(record: Mapping[str, Any]) -> bool:
-    return record.get("fresh", False) and "below" in record and not record["kept"]
+    return "below" in record and bool(record["fresh"]) and not record["kept"]
 
 
 def _is_below(record: Mapping[str, Any]) -> bool:
-    if record.get("kept"):
-        return record.get("below", {}).get("batches", 0) >= FALLEN
-    return _does_not_rise(record, "below")
+    if "below" not in record:
+        return False
+    return int(record["below"]["batches"]) >= FALLEN if record["kept"] else _does_not_rise(record, "below")
 
 
 def _begin_anew(record: dict[str, Any]) -> None:
