@@ -15,6 +15,7 @@ import torch
 
 import rvpo.core
 import rvpo.step
+from rvpo.core.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -47,6 +48,11 @@ def test_the_readmes_first_example_prints_what_it_says():
     after = text[text.index(README[0]) + len(README[0]) :]
     for line in printed.getvalue().splitlines():
         assert f"    {line}\n" in after
+
+
+def test_the_readme_lists_every_metric():
+    lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| `rvpo/")]
+    assert lines == [f"| `{name}` | {meaning} |" for name, meaning in CATALOGUE.items()]
 
 
 def test_the_examples_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

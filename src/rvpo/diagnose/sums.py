@@ -178,7 +178,7 @@ def aggregated(
         channels=channels or channels_of(batch, run),
         progress=progress,
         tokens=batch.tokens,
-        **(trusting(config.method, batch.reliability) if config.method.uses_z else {}),
+        **trusting(config.method, batch.reliability),
         state=state,
     )
 

@@ -19,6 +19,7 @@ from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.state import plain
 from rvpo.errors import ConfigError, RewardError
+from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.scale_news import news_of_scales
@@ -262,7 +263,8 @@ class Aggregator:
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
-        for said in news_of_scales(self._state, result.state):
+        said_of_lift = news_of_lift(self.config.method, self._state, result.state)
+        for said in [*news_of_scales(self._state, result.state), *said_of_lift]:
             logger.warning("%s", said)
         self._state = result.state
         if self.reliability is not None:

@@ -365,11 +365,14 @@ def shrinking(reliability: Tensor) -> Any:
 def trusting(method: Method, reliability: Tensor | None) -> dict[str, Any]:
     """Return the arguments of :func:`rvpo.core.compute` by which a method trusts its channels; empty if all are.
 
-    A method that reads reliabilities gets them as they are. For the others z-scores and weights are shrunk.
+    A method that reads reliabilities gets them as they are. For other methods of z-scores, z-scores and weights are
+    shrunk. A method of rewards, such as GRPO, trusts all channels.
     """
     if reliability is None:
         return {}
-    return {"reliability": reliability} if method.uses_reliability else {"adjust": shrinking(reliability)}
+    if method.uses_reliability:
+        return {"reliability": reliability}
+    return {"adjust": shrinking(reliability)} if method.uses_z else {}
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def test_another_methods_memory_begins_anew(tiny_model_dir: Path, tmp_path: Path
     switched.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert "is what method 'lift' remembered; method 'ctwa' begins anew" in caplog.text
     kept = json.loads((tmp_path / "checkpoint-3" / "rvpo_state.json").read_text())
-    assert (kept["method"], sorted(kept["remembered"])) == ("ctwa", ["covariance", "weights"])
+    assert (kept["method"], sorted(kept["remembered"])) == ("ctwa", ["covariance", "scales", "weights"])
 
 
 def test_a_lost_memory_is_told(tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):

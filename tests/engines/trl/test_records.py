@@ -100,12 +100,13 @@ def test_rubrics_of_different_length(tiny_model_dir: Path, tmp_path: Path, metho
         assert found[name].live == pytest.approx(part.live.mean())
 
 
-def test_trusted_less_and_scheduled_and_several_generations_a_step(tiny_model_dir: Path, tmp_path: Path):
+@pytest.mark.parametrize("method", ["rvpo:k=adaptive", "lift"])  # shrunk z-scores, and a rule that reads reliabilities
+def test_trusted_less_and_scheduled_and_several_generations_a_step(tiny_model_dir: Path, tmp_path: Path, method: str):
     train(
         tiny_model_dir,
         tmp_path,
         from_table(scores(), 0),
-        method="rvpo:k=adaptive",
+        method=method,
         given={"reliability": Reliability({"channel_1": 0.4})},
         gradient_accumulation_steps=2,
         steps_per_generation=1,

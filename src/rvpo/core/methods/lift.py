@@ -19,10 +19,10 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's weights, rho the channels' reliabilities (1 if unknown). The
-line of mu is in units of spread (lambda_j s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j
-with e_j = (1 - phi)^3 f_j, which says who is on the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to
-its diagonal, at most 1.
+with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's
+weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j s_j for
+lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who is on
+the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to its diagonal, at most 1.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
@@ -67,6 +67,7 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require_known, require_number, require_positive
+from rvpo.core.lift_watch import ALIKE, Sight, next_watch
 from rvpo.core.methods.base import Batch, Method, Outcome
 from rvpo.core.metrics import EFFECTIVE, FRONTIER, GUARD, NEED, TURN, WEIGHT
 from rvpo.core.nonnegative import least_nonnegative
@@ -198,12 +199,17 @@ class LIFT(Method):
         factors[alive] = weighed.total
         cells = factors.to(p)[channels.index]
         metrics = weighed.metrics([names[k] for k in alive.tolist()])
+        ranks = channels.pool((deviations != 0).to(p)).sum(0) > 0  # (K,)
+        sights = _sights(
+            names, a, channels.mean(batch.attained), completions, ranks, floors, alive, weighed, self.memory
+        )
+        watch = next_watch(state.get("watch"), sights, weighed.frontier)
         return Outcome(
             (weighted * cells).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
             aggregate.normalised(p * cells * spread),
             takes_part,
-            state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": {}},
+            state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": watch},
             metrics=metrics,
         )
 
@@ -292,6 +298,8 @@ class Weighed:
 
     def metrics(self, names: list[str]) -> dict[str, float]:
         """Return what is logged; need plus guard is on average 1."""
+        if not names:  # nothing is live, so nothing is known of a frontier
+            return {EFFECTIVE: 0.0}
         total = self.need + self.guard
         scale = total.mean().clamp(min=TINY)
         found = {FRONTIER: self.frontier, TURN: self.turn, EFFECTIVE: self.channels}
@@ -427,6 +435,44 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
             break
         added[named] = least_nonnegative(ridged, before - wanted * size)
     return added
+
+
+def _sights(
+    names: tuple[str, ...],
+    attained: Tensor,
+    means: Tensor,
+    completions: Tensor,
+    ranks: Tensor,
+    floors: Tensor,
+    alive: Tensor,
+    weighed: Weighed,
+    memory: float,
+) -> dict[str, Sight]:
+    """Return what :mod:`rvpo.core.lift_watch` looks at, by name, for the scored channels of the batch.
+
+    Args:
+        names: K names.
+        attained: (K,) running attained shares.
+        means: (K,) attained shares in the batch.
+        completions: (K,) numbers of scored completions.
+        ranks: (K,) bool, which channels differ within a group.
+        floors: (K,) NaN = none.
+        alive: numbers of the channels in ``weighed``.
+        weighed: of the batch.
+        memory: completions over which correlations are averaged.
+    """
+    need, opposed = dict[int, float](), dict[int, float]()
+    if len(alive):
+        need = dict(zip(alive.tolist(), (weighed.need / weighed.need.max()).tolist(), strict=True))
+        with_copies = (weighed.correlations > ALIKE).to(weighed.opposed) @ weighed.opposed
+        opposed = dict(zip(alive.tolist(), with_copies.tolist(), strict=True))
+    error = (attained * (1 - attained) / completions.clamp(min=memory / QUICK)).clamp(min=0).sqrt()
+    columns = (x.tolist() for x in (attained, means, completions.long(), ranks, floors, error))
+    return {
+        name: Sight(a, mean, n, rank, need.get(k), opposed.get(k), None if math.isnan(floor) else floor, e)
+        for k, (name, a, mean, n, rank, floor, e) in enumerate(zip(names, *columns, strict=True))
+        if n
+    }
 
 
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
