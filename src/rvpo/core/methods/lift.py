@@ -331,10 +331,11 @@ def correlations(q: Tensor, spread: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(c)
     if float(values[0]) >= 0:
         return c
-    c = (vectors * values.clamp(min=0)) @ vectors.T
-    c = c / c.diagonal().sqrt() / c.diagonal().sqrt()[:, None]
-    c.diagonal().fill_(1.0)
-    return c
+    nearest: Tensor = (vectors * values.clamp(min=0)) @ vectors.T
+    length = nearest.diagonal().sqrt()
+    nearest = nearest / length / length[:, None]
+    nearest.diagonal().fill_(1.0)
+    return nearest
 
 
 def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
