@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, fsum, inf, isnan, log, nan, sqrt
 
+import numpy
+
 
 @dataclass
 class Reference:
@@ -188,6 +190,7 @@ class Cells:
     part: list[list[int]]  # the columns that take part, of each row
     channel: list[list[str]]
     ranges: dict[str, tuple[float, float]]
+    rho: list[list[float]] | None = None
 
     def shares(self, n: int) -> dict[int, float]:
         total = fsum(self.w[n][j] for j in self.part[n])
@@ -239,7 +242,8 @@ def remembering(
         members.setdefault(group, []).append(n)
     z, std = group_scores(rewards, members, eps, ddof, rtol)
     live = [[s > 0 for s in row] for row in std]
-    if reliability is not None:  # Z' = sqrt(rho) Z, p' in proportion to p sqrt(rho)
+    rho = reliability if method == "lift" else None  # reads reliabilities itself
+    if reliability is not None and rho is None:  # Z' = sqrt(rho) Z, p' in proportion to p sqrt(rho)
         z = [[zj * sqrt(rho) for zj, rho in zip(*rows, strict=True)] for rows in zip(z, reliability, strict=True)]
         shrunk = [[wj * sqrt(rho) for wj, rho in zip(*rows, strict=True)] for rows in zip(w, reliability, strict=True)]
         w = [[x * fsum(old) / (fsum(row) or 1.0) for x in row] for row, old in zip(shrunk, w, strict=True)]
@@ -247,7 +251,7 @@ def remembering(
         [live[n][j] if dead_channels == "drop" else not isnan(z[n][j]) for j in range(len(w[0]))] for n in range(len(w))
     ]
     part = [[j for j, present in enumerate(row) if present and w[n][j] > 0] for n, row in enumerate(counts)]
-    cells = Cells(rewards, members, w, z, std, part, channel, ranges)
+    cells = Cells(rewards, members, w, z, std, part, channel, ranges, rho)
     if method == "riskpo":
         aggregated, pull, counted, new = riskpo(cells, state, options)
     else:
@@ -257,7 +261,8 @@ def remembering(
         total = fsum(row.values())
         for j, share in row.items():
             responsibilities[n][j] = share / total if total > 0 else 0.0
-    advantages = whitened(aggregated, counted, members, z, w, method == "grpo", eps, ddof, rtol, whiten)
+    raw = method in ("grpo", "lift")
+    advantages = whitened(aggregated, counted, members, z, w, raw, eps, ddof, rtol, whiten)
     return Reference(advantages, aggregated, z, responsibilities, live), new
 
 
@@ -268,6 +273,8 @@ def score(method: str, cells: Cells, state: dict, options: dict) -> tuple[list[f
         return shortfalls(method, cells, options)
     if method == "lift":
         return lift(cells, state, **options)
+    if method == "lift_z":
+        return lift_z(cells, state, **options)
     if method == "ctwa":
         return ctwa(cells, state, **options)
     aggregated, pull = [0.0 for _ in rows], [{} for _ in rows]
@@ -336,7 +343,7 @@ def shortfalls(method: str, cells: Cells, options: dict) -> tuple[list[float], l
     return aggregated, pull, counted, {}
 
 
-def lift(
+def lift_z(
     cells: Cells, state: dict, kappa: float = 6.0, margin: float = 0.2, horizon: float = 5.0
 ) -> tuple[list[float], list[dict], list[int], dict]:
     """A = sum_j (lambda_j + mu_j) p_j Z_j, with lambda ~ exp(-kappa a) and the least mu that lets no channel fall."""
@@ -393,6 +400,169 @@ def lift(
     aggregated = [fsum(x * cells.z[n][j] for j, x in pull[n].items()) for n in rows]
     live = [{j: x for j, x in pull[n].items() if cells.std[n][j] > 0} for n in rows]  # a dead channel decides nothing
     return aggregated, live, counted, new
+
+
+def lift(
+    cells: Cells,
+    state: dict,
+    kappa: float = 4.0,
+    floors: dict[str, float] | None = None,
+    margin: float = 0.5,
+    memory: float = 640.0,
+) -> tuple[list[float], list[dict], list[int], dict]:
+    """A = sum_j (lambda_j + mu_j) p_j D_j, from running means of what is attained and of the moments of p D."""
+    rows, names = range(len(cells.rewards)), list(cells.ranges)
+    columns = range(len(cells.w[0]))
+    # Deviations from the mean of the group, and their spread, column by column.
+    d = [[0.0 for _ in columns] for _ in rows]
+    spread = [[0.0 for _ in columns] for _ in rows]
+    for group in cells.members.values():
+        for j in columns:
+            scored = [n for n in group if not isnan(cells.attained(n, j))]
+            mean = fsum(cells.attained(n, j) for n in scored) / max(len(scored), 1)
+            moving = [n for n in scored if cells.std[n][j] > 0]
+            for n in moving:
+                d[n][j] = x if abs(x := cells.attained(n, j) - mean) >= 1e-9 else 0.0
+            for n in moving:
+                spread[n][j] = sqrt(fsum(d[m][j] ** 2 for m in moving) / max(len(scored) - 1, 1))
+    p = [cells.shares(n) for n in rows]
+    counted = [n for n in rows if any(spread[n][j] > 0 for j in p[n])]
+    of = {name: [[j for j in columns if cells.channel[n][j] == name] for n in rows] for name in names}
+    u = {name: [fsum(p[n].get(j, 0.0) * d[n][j] for j in of[name][n]) for n in rows] for name in names}
+
+    # Running means. A batch counts 1 / horizon, the past of what was seen keeps the rest.
+    read = {name: [(n, j) for n in rows for j in of[name][n] if not isnan(cells.attained(n, j))] for name in names}
+    completions = {name: len({n for n, _ in read[name]}) for name in names}
+    new = {key: dict(state.get(key, {})) for key in ("attained", "weight", "moments", "moments_weight")}
+    seen = [name for name in names if completions[name] and counted]
+    for name in names:
+        if completions[name]:
+            share = 1 / max(memory / completions[name] / 4, 1.0)
+            new["attained"][name] = (1 - share) * new["attained"].get(name, 0.0) + share * cells.mean_attained(name)
+            new["weight"][name] = (1 - share) * new["weight"].get(name, 0.0) + share
+    counts = {name: 1 / max(memory / completions[name], 2.0) for name in seen}
+    known = [*new["moments_weight"], *(name for name in seen if name not in new["moments_weight"])]
+    for a in known:
+        for b in known:
+            fade = sqrt((1 - counts.get(a, 0.0)) * (1 - counts.get(b, 0.0)))
+            now = 0.0
+            if a in counts and b in counts:
+                now = fsum(u[a][n] * u[b][n] for n in rows) / len(counted) * sqrt(counts[a] * counts[b])
+            new["moments"][a, b] = fade * new["moments"].get((a, b), 0.0) + now
+    for name in seen:
+        new["moments_weight"][name] = (1 - counts[name]) * new["moments_weight"].get(name, 0.0) + counts[name]
+
+    def moment(a: str, b: str) -> float:
+        return new["moments"][a, b] / sqrt(new["moments_weight"][a] * new["moments_weight"][b])
+
+    def average(values: list[list[float]], of_name: list[tuple[int, int]]) -> float:
+        return fsum(values[n][j] for n, j in of_name) / max(len(of_name), 1)
+
+    cells_of = {
+        name: [(n, j) for n in rows for j in of[name][n] if not isnan(cells.rewards[n][j])] for name in names
+    }
+    w = {name: average(cells.w, cells_of[name]) for name in names}
+    rho = {name: 1.0 if cells.rho is None else average(cells.rho, read[name]) for name in names}
+    alive = [name for name in seen if moment(name, name) > 1e-12 and w[name] > 0 and rho[name] > 0]
+    total = dict.fromkeys(names, 0.0)
+    if alive:
+        given = floors or {}
+        q = [[moment(a, b) for b in alive] for a in alive]
+        attained = [new["attained"][name] / new["weight"][name] for name in alive]
+        found = lift_weights(
+            q, attained, [w[a] for a in alive], [rho[a] for a in alive], [given.get(a, nan) for a in alive], kappa, margin
+        )
+        total |= dict(zip(alive, found, strict=True))
+    pull = [{j: pj * total[cells.channel[n][j]] for j, pj in p[n].items()} for n in rows]
+    aggregated = [fsum(x * d[n][j] for j, x in pull[n].items()) for n in rows]
+    return aggregated, [{j: x * spread[n][j] for j, x in pull[n].items()} for n in rows], counted, new
+
+
+def lift_weights(
+    q: list[list[float]],
+    attained: list[float],
+    w: list[float],
+    rho: list[float],
+    floors: list[float],
+    kappa: float,
+    margin: float,
+) -> list[float]:
+    """Return (lambda + mu) / |A|, from the moments of K channels with a spread: the equations of the module."""
+    k = range(len(q))
+    s = [sqrt(q[i][i] * rho[i]) for i in k]
+    c = [[1.0 if i == j else q[i][j] / s[i] / s[j] for j in k] for i in k]
+    if any(x != 1 for x in rho):
+        c = nearest_correlations(c)
+
+    def times(v: list[float]) -> list[float]:
+        return [fsum(c[i][j] * v[j] for j in k) for i in k]
+
+    def size(v: list[float]) -> float:
+        return sqrt(max(fsum(v[i] * x for i, x in zip(k, times(v), strict=True)), 0.0))
+
+    def norm(v: list[float]) -> float:
+        return max(size(v), 1e-4 * fsum(v), 1e-12)
+
+    def plus(m: list[list[float]], ridge: list[float]) -> list[list[float]]:
+        return [[m[i][j] + (ridge[i] if i == j else 0.0) for j in k] for i in k]
+
+    def nearest_to_zero(ridge: list[float]) -> tuple[float, list[float]]:
+        y = least(plus(c, ridge), [-1.0 for _ in k])
+        return min(1.0, 1 / sqrt(fsum(y))), [x / fsum(y) for x in y]
+
+    alike = [[exp(-8 * (1 - c[i][j])) for j in k] for i in k]
+    omega = [max(x, 1e-3) for x in least(plus(alike, [1e-8 for _ in k]), [-1.0 for _ in k])]
+    n = fsum(omega)
+    t, nu = nearest_to_zero([1e-8 / o for o in omega])
+    phi = min(1.0, n * t * t)
+    power = min(10.0, 1 / sqrt(max(phi, 1e-12)))
+    # p holds the weights once already.
+    logs = [(power - 1) * log(w[i]) - kappa * power * attained[i] for i in k]
+    need = [omega[i] * rho[i] * exp(logs[i] - max(logs)) for i in k]
+    scale = norm([need[i] * s[i] for i in k])
+    v = [need[i] * s[i] / scale for i in k]  # in units of spread
+    if margin != -1:
+        f = [min(1.0, n * fsum(alike[i][j] * nu[j] for j in k)) for i in k]
+        e = [(1 - phi) ** 3 * x for x in f]
+
+        def let_go(x: float) -> float:
+            return 3 * x / max(1 - x, 1e-12)
+
+        t_kept, _ = nearest_to_zero([(1e-8 + let_go(f[i])) / omega[i] for i in k])
+        m = [margin * size(v) * (t + (1 - phi) ** 3 * (1 - f[i]) * (t_kept - t)) for i in k]
+        mu = least(
+            plus(c, [(0.02 + let_go(e[i])) / omega[i] for i in k]), [x - y for x, y in zip(times(v), m, strict=True)]
+        )
+        bound = min(1.0, 0.7 * size(v) / max(size(mu), 1e-12))
+        v = [x + bound * y for x, y in zip(v, mu, strict=True)]
+    named = [i for i in k if not isnan(floors[i])]
+    if named:
+        wanted = []
+        for i in named:
+            near = ((floors[i] + 1) / 2 - attained[i]) / max((1 - floors[i]) / 2, 1e-3)
+            wanted.append(0.2 + 0.7 * min(max(near, 0.0), 1.0))
+        before, start = times(v), list(v)
+        ridged = [[c[i][j] + (1e-3 if i == j else 0.0) for j in named] for i in named]
+        for _ in range(30):
+            now = size(v)
+            if all(times(v)[i] >= (x - 1e-3) * now for i, x in zip(named, wanted, strict=True)):
+                break
+            added = least(ridged, [before[i] - x * now for i, x in zip(named, wanted, strict=True)])
+            v = list(start)
+            for i, x in zip(named, added, strict=True):
+                v[i] += x
+    return [v[i] / s[i] / norm(v) for i in k]
+
+
+def nearest_correlations(c: list[list[float]]) -> list[list[float]]:
+    """Set negative eigenvalues to 0, then scale the diagonal to 1."""
+    values, vectors = numpy.linalg.eigh(numpy.array(c))
+    if values[0] >= 0:
+        return c
+    positive = (vectors * values.clip(0)) @ vectors.T
+    scale = numpy.sqrt(positive.diagonal())
+    found = (positive / numpy.outer(scale, scale)).tolist()
+    return [[1.0 if i == j else x for j, x in enumerate(row)] for i, row in enumerate(found)]
 
 
 def least(q: list[list[float]], c: list[float]) -> list[float]:

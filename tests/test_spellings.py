@@ -30,7 +30,8 @@ METHODS_WITH_OPTIONS: list[rvpo.Method] = [
     rvpo.HardMin(whiten="group"),
     rvpo.GDPO(whiten="none"),
     rvpo.GRPO(),
-    rvpo.LIFT(kappa=3, margin=0.1),
+    rvpo.LIFT(kappa=3, margin=0.1, floors={"0": 0.9}),
+    rvpo.LIFTZ(kappa=3, margin=0.1),
     rvpo.RiskPO(bundle_size=2, score=rvpo.RVPO(2.0)),
     rvpo.Tchebycheff(0.1),
     rvpo.SmoothTchebycheff(0.3),
@@ -115,6 +116,7 @@ def test_three_spellings_give_equal_results(place: Callable[[Any], Any], method:
     [
         ("lfit", "method is 'lfit' (did you mean 'lift'?)"),
         ("lift:kapa=3", "has no option 'kapa' (did you mean 'kappa'?)"),
+        ("lift:horizon=5", "Set memory, in completions, instead; method lift_z still has horizon, in batches; expected"),
         ({"name": "gdpo", "k": 7}, "k is 7, but method 'gdpo' has no option 'k'. Use method rvpo for it"),
         ("rvpo:k=-1", "k is -1; expected a number in [0, inf]"),
     ],

@@ -382,8 +382,9 @@ def test_ranges_put_channels_on_one_scale():
     """With -3 to 3 declared, the correctness of 0 is half met, behind the format, and so counts more."""
     rewards = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.5, 0.0], [-0.5, 1.0]])
     out = rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(-3, 3), None], margin=-1.0, state={})
-    # Attained are 1/2 and 3/4; lambda is exp(-6 a), scaled to the mean 1.
-    behind = 2 / (1 + math.exp(-6 / 4))
+    # Attained are 1/2 and 3/4. The channels are anything but opposed, so lambda is exp(-4 a), scaled to the mean 1.
+    assert out.method_metrics["lift/frontier"] == pytest.approx(1.0, abs=0.01)
+    behind = 2 / (1 + math.exp(-4 / 4))
     assert out.method_metrics["0/weight"] == pytest.approx(behind)
     assert out.method_metrics["1/weight"] == pytest.approx(2 - behind)
     assert out.method_metrics["0/attained"] == 0.5
@@ -586,7 +587,8 @@ def test_whitening_by_token_wants_tokens():
         ("hard_min", {}, "batch", "drop"),
         ("gdpo", {}, "batch", "keep"),
         ("grpo", {}, "group", "keep"),
-        ("lift", {"kappa": 6.0, "margin": 0.2, "horizon": 5.0}, "batch", "keep"),
+        ("lift", {"kappa": 4.0, "floors": {}, "margin": 0.5, "memory": 640.0}, "batch", "keep"),
+        ("lift_z", {"kappa": 6.0, "margin": 0.2, "horizon": 5.0}, "batch", "keep"),
         ("tchebycheff", {"rho": 0.05}, "group", "keep"),
         ("smooth_tchebycheff", {"mu": 0.1}, "group", "keep"),
         ("riskpo", None, "none", "keep"),

@@ -24,7 +24,7 @@ from rvpo.errors import ConfigError
 
 NAN = math.nan
 HALF = Lagrangian({"0": 0.5})
-METHODS = ["lift", "ctwa", "tchebycheff", "smooth_tchebycheff", HALF, "riskpo:bundle_size=2,score=lift"]
+METHODS = ["lift", "lift_z", "ctwa", "tchebycheff", "smooth_tchebycheff", HALF, "riskpo:bundle_size=2,score=lift"]
 
 
 def tensor(values: object) -> Tensor:

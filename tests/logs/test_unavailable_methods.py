@@ -75,6 +75,7 @@ UNAVAILABLE: tuple[Mapping[str, Any], ...] = (
     {"name": "lift", "kappa": 3, "of_the_future": 1},
     {"name": "lift", "kappa": "much"},
     {"name": "lift", "kappa": [[]]},
+    {"name": "lift", "horizon": 5},  # of the rule that is lift_z now, in a record of this version
     {"name": "rvpo", "k": {"kind": "quadratic"}},
     {"name": "riskpo", "score": "CODE:rule"},
     {"name": "riskpo", "score": {"name": "CODE:rule", "x": 1}},
@@ -196,7 +197,7 @@ def test_values_that_this_version_does_not_understand_are_no_damage(tmp_path: Pa
         with pytest.raises(DataError, match=re.escape(message)) as caught:
             open_run(relabel(write(tmp_path / f"run-{i}", "gdpo"), **values))
         told = str(caught.value)
-        assert f"is a record of version 2 with a value that rvpo {rvpo.__version__} does not understand" in told
+        assert f"is a record of version 3 with a value that rvpo {rvpo.__version__} does not understand" in told
         assert "The file is whole: read it with the version of rvpo that wrote it, or a newer one" in told
         assert "damaged" not in told
         assert "emove" not in told
@@ -205,7 +206,7 @@ def test_values_that_this_version_does_not_understand_are_no_damage(tmp_path: Pa
 def test_metadata_that_cannot_be_parsed_is_damage(tmp_path: Path):
     run = write(tmp_path / "run", "gdpo", steps=1)
     (path,) = (run / "channels").glob("*.parquet")
-    for about in ("{", "[" * 100_000, '{"version": 2}', '{"version": null}'):
+    for about in ("{", "[" * 100_000, '{"version": 3}', '{"version": null}'):
         table = pq.read_table(path).replace_schema_metadata({METADATA: about})
         pq.write_table(table, path)
         with pytest.raises(DataError, match=r"000001.parquet is damaged \(.*Remove the file, or run the step again"):

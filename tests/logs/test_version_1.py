@@ -14,6 +14,7 @@ from rvpo.diagnose.replay import replay
 from rvpo.logs.open import open_run
 
 RECORDS = Path(__file__).parent / "version_1"
+# What was called lift is lift_z now.
 METHOD_OF = {
     "rvpo": "rvpo:k=1",
     "rvpo_explicit": "rvpo_explicit",
@@ -26,12 +27,12 @@ METHOD_OF = {
     "rvpo_linear": "rvpo:k=2",  # version 1 has k step by step; this is the last
     "rvpo_adaptive": "rvpo:k=adaptive(target=0.7,horizon=3)",
     "rvpo_explicit_options": "rvpo_explicit:beta=0.7",
-    "lift": "lift:kappa=3,margin=0.1",
+    "lift": "lift_z:kappa=3,margin=0.1",
     "lagrangian": "lagrangian:thresholds={b:0.8,c:0.5},rate=2",
     "riskpo": "riskpo:bundle_size=2,score={name:rvpo,k:2}",
     "riskpo_plain": "riskpo:bundle_size=2",
     "rubrics_rvpo": "rvpo:k=2",
-    "rubrics_lift": "lift",
+    "rubrics_lift": "lift_z",
     "reliability": "rvpo:k=2",
     "reliability_rubrics": "gdpo",
     "dead_channels_keep": "rvpo:k=2,dead_channels=keep",
@@ -43,7 +44,7 @@ METHOD_OF = {
 
 def test_every_method_has_a_record():
     assert set(METHOD_OF) == {folder.name for folder in RECORDS.iterdir() if folder.is_dir()}
-    assert {text.partition(":")[0] for text in METHOD_OF.values()} == set(METHODS)
+    assert {text.partition(":")[0] for text in METHOD_OF.values()} == set(METHODS) - {"lift"}  # a rule that is newer
 
 
 @pytest.mark.parametrize("name", METHOD_OF)

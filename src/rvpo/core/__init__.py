@@ -10,6 +10,7 @@ from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.lagrangian import Lagrangian
 from rvpo.core.methods.lift import LIFT
+from rvpo.core.methods.lift_z import LIFTZ
 from rvpo.core.methods.riskpo import RiskPO
 from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
 from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
@@ -21,6 +22,7 @@ __all__ = [
     "GDPO",
     "GRPO",
     "LIFT",
+    "LIFTZ",
     "RVPO",
     "AdaptiveK",
     "AdvantageConfig",

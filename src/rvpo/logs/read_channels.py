@@ -265,15 +265,27 @@ def _config(told: Mapping[str, Any], version: int, by_token: bool) -> AdvantageC
     Raises:
         ConfigError: a value that this version does not understand.
     """
-    if version > 1:
+    if version > 2:
         return AdvantageConfig.of_record(told)
+    if version == 2:
+        return AdvantageConfig.of_record({**told, "method": _lift_renamed(told["method"])})
     # Version 1 had the method's name, its options k and beta, its other options, whiten and dead_channels side by side.
     method = dict(told.get("options") or {}) | {"name": told["method"], "dead_channels": told.get("dead_channels")}
     method["whiten"] = "token" if by_token else told.get("whiten")
     method |= {key: told[key] for key in ("k", "beta") if told.get(key) is not None}
     if isinstance(score := method.get("score"), dict):
         method["score"] = {("name" if key == "method" else key): value for key, value in score.items()}
-    return AdvantageConfig.of_record({**told, "method": method})
+    return AdvantageConfig.of_record({**told, "method": _lift_renamed(method)})
+
+
+def _lift_renamed(method: Any) -> Any:
+    """Return a method of version 1 or 2 with ``lift`` renamed to ``lift_z``, also where it is an option."""
+    if isinstance(method, str):
+        name, colon, options = method.partition(":")
+        return "lift_z" + colon + options if name == "lift" else method
+    if not isinstance(method, Mapping):
+        return method
+    return {key: _lift_renamed(value) if key in ("name", "score") else value for key, value in method.items()}
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:

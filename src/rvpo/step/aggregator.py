@@ -20,6 +20,7 @@ from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.state import plain
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
+from rvpo.step.old_states import of_this_version
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.trust import Again, Reliability, trusting
@@ -224,6 +225,7 @@ class Aggregator:
         """
         if not isinstance(state, Mapping) or not isinstance(state.get("remembered"), Mapping):
             raise ConfigError(f"state is {str(state)[:80]!r}; expected what state_dict() of an Aggregator returned")
+        state = of_this_version(state, self.config.method)
         if state.get("method") != self.config.method.name:
             raise ConfigError(
                 f"state is what method {state.get('method')!r} remembered; expected one of method "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rvpo.files import write
 from rvpo.step.aggregator import Aggregator
+from rvpo.step.old_states import of_this_version
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def load_memory(aggregator: Aggregator, folder: Path) -> None:
         if method.remembers:
             logger.warning("There is no %s: method %r begins anew.", path, method.name)
         return
-    state = json.loads(path.read_text("utf-8"))
+    state = of_this_version(json.loads(path.read_text("utf-8")), method)
     if state["method"] != method.name:
         logger.warning("%s is what method %r remembered; method %r begins anew.", path, state["method"], method.name)
         state = {**state, "method": method.name, "remembered": {}}

@@ -19,7 +19,7 @@ from rvpo.core import AdvantageConfig, Channels, compute
 from rvpo.core.methods.registry import METHODS, build_method
 from rvpo.core.running_mean import RunningMean
 from rvpo.core.state import plain
-from rvpo.step.trust import shrinking
+from rvpo.step.trust import trusting
 
 examples = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -33,7 +33,13 @@ CHOICES: dict[str, list[dict]] = {
     "hard_min": [{}],
     "gdpo": [{}],
     "grpo": [{}],
-    "lift": [{}, {"kappa": 2.0, "margin": 0.0, "horizon": 1.0}, {"kappa": 30.0, "margin": 0.5, "horizon": 20.0}],
+    "lift": [
+        {},
+        {"kappa": 2.0, "margin": 0.0, "memory": 1.0},
+        {"kappa": 9.0, "margin": 0.9, "memory": 200.0, "floors": {"a": 0.8, "c": 0.3}},
+        {"margin": -1, "memory": 40.0},
+    ],
+    "lift_z": [{}, {"kappa": 2.0, "margin": 0.0, "horizon": 1.0}, {"kappa": 30.0, "margin": 0.5, "horizon": 20.0}],
     "tchebycheff": [{"rho": 0.2}],
     "smooth_tchebycheff": [{"mu": 0.3}],
     "lagrangian": [{"thresholds": {"a": 0.9, "c": 0.4}, "rate": 2.0, "ceiling": 3.0}],
@@ -41,7 +47,9 @@ CHOICES: dict[str, list[dict]] = {
     "riskpo": [{"bundle_size": 2}, {"bundle_size": 2, "score": {"name": "rvpo", "k": {"target": 0.5}}}],
 }
 CASES = [(method, options) for method, choices in CHOICES.items() for options in choices]
-STATEFUL = [(method, options) for method, options in CASES if method in ("lift", "lagrangian", "ctwa")]
+STATEFUL = [(method, options) for method, options in CASES if method in ("lift", "lift_z", "lagrangian", "ctwa")]
+PAIRS = {"lift": "moments", "lift_z": "covariance"}
+"""Where methods keep what they remember of pairs of channels."""
 
 
 def test_no_method_is_forgotten():
@@ -67,8 +75,8 @@ class Batch:
             weights=self.weights,
             applies=self.applies,
             channels=self.channels,
-            adjust=None if self.reliability is None else shrinking(self.reliability),
             state=state,
+            **trusting(config.method, self.reliability),
         )
 
     def take(self, rows: Tensor) -> Batch:
@@ -144,9 +152,11 @@ def by_loops(batch: Batch, method: str, state: dict, options: dict):
     )
 
 
-def close(actual: Tensor, expected: object) -> None:
+def close(actual: Tensor, expected: object, method: str) -> None:
     expected = torch.as_tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+    # lift solves for channels that are copies or opposites with 1e-8 on the diagonal, which costs 8 of 16 digits.
+    tolerance = 2e-7 if method == "lift" else 1e-9
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------
@@ -163,10 +173,10 @@ def test_five_batches_equal_the_loops(method: str, options: dict, ragged: bool, 
     for batch in sequence(seed, ragged, reliable):
         want, theirs = by_loops(batch, method, theirs, options)
         got = batch.run(config, state)
-        close(got.aggregated, want.aggregated)
-        close(got.advantages, want.advantages)
-        close(got.responsibilities, want.responsibilities)
-        close(got.z, want.z)
+        close(got.aggregated, want.aggregated, method)
+        close(got.advantages, want.advantages, method)
+        close(got.responsibilities, want.responsibilities, method)
+        close(got.z, want.z, method)
         state = json.loads(json.dumps(plain(got.state)))
         assert state == plain(got.state)  # to the last bit
     same_memory(method, state, theirs)
@@ -174,14 +184,15 @@ def test_five_batches_equal_the_loops(method: str, options: dict, ragged: bool, 
 
 def same_memory(method: str, state: dict, theirs: dict) -> None:
     """Compare what the package remembers after the last batch with what the loops do."""
-    if method == "lift":
-        attained, pairs = (RunningMean.from_state(state[key], n) for key, n in (("attained", 1), ("covariance", 2)))
+    if method in PAIRS:
+        key = PAIRS[method]
+        attained, pairs = RunningMean.from_state(state["attained"], 1), RunningMean.from_state(state[key], 2)
         assert dict(zip(attained.names, attained.total.tolist(), strict=True)) == pytest.approx(
             dict.fromkeys(attained.names, 0.0) | theirs["attained"], abs=1e-12
         )
         for i, a in enumerate(pairs.names):
             for j, b in enumerate(pairs.names):
-                assert pairs.total[i, j].item() == pytest.approx(theirs["covariance"].get((a, b), 0.0), abs=1e-12)
+                assert pairs.total[i, j].item() == pytest.approx(theirs[key].get((a, b), 0.0), abs=1e-12)
         return
     for key, value in theirs.items():
         if value:  # what a rule without memory leaves empty
@@ -204,7 +215,7 @@ def test_the_order_of_rows_does_not_matter(method: str, options: dict, seed: int
             rng.shuffle(order)
         rows = torch.tensor(order)
         got, other = batch.run(config, state), batch.take(rows).run(config, shuffled)
-        close(other.advantages, got.advantages[rows])
+        close(other.advantages, got.advantages[rows], method)
         state, shuffled = got.state, other.state
 
 
@@ -225,8 +236,8 @@ def test_the_order_of_columns_does_not_matter(method: str, options: dict, seed: 
             weights=None if batch.weights is None else batch.weights[order],
         )
         got, other = batch.run(config, state), turned.run(config, shuffled)
-        close(other.advantages, got.advantages)
-        close(other.responsibilities, got.responsibilities[:, order])
+        close(other.advantages, got.advantages, method)
+        close(other.responsibilities, got.responsibilities[:, order], method)
         state, shuffled = got.state, other.state
 
 
@@ -254,8 +265,8 @@ def test_an_absent_channel_is_remembered(method: str, options: dict, seed: int):
     state: dict = {}
     for batch in sequence(seed, ragged=True):
         before, state = state, batch.run(config, state).state
-        if method == "lift":
-            for key, n in (("attained", 1), ("covariance", 2)) if before else ():
+        if method in PAIRS:
+            for key, n in (("attained", 1), (PAIRS[method], 2)) if before else ():
                 old, new = (RunningMean.from_state(s[key], n) for s in (before, state))
                 gone = [name for name in old.names if name not in batch.channels.names]
                 assert torch.equal(old.mean(gone).nan_to_num(nan=-1.0), new.mean(gone).nan_to_num(nan=-1.0)), key

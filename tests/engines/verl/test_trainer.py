@@ -15,7 +15,7 @@ import rvpo
 from rvpo.engines.verl.trainer import ChannelAdvantages
 from rvpo.step.memory import FILE
 
-# As written in a run of LIFT before methods had one spelling, after the first two of BATCHES.
+# As written in a run of lift_z when it was called lift, after the first two of BATCHES.
 OLD = (
     '{"method": "lift", "remembered": {"attained": {"names": ["vowels", "brief"], "total": [0.185, '
     '0.21250000000000002], "weight": [0.36000000000000004, 0.36000000000000004]}, "covariance": {"names": ["vowels", '
@@ -40,7 +40,7 @@ class Verl:
 
 
 class Trainer(ChannelAdvantages, Verl):
-    def __init__(self, folder: Path, step: int, method: str = "lift", **trainer: Any) -> None:
+    def __init__(self, folder: Path, step: int, method: str = "lift_z", **trainer: Any) -> None:
         self._aggregator = rvpo.Aggregator(method, ["vowels", "brief"], ranges={"brief": (-1, 1)})
         self.global_steps = step
         settings = {"default_local_dir": str(folder), "resume_mode": "auto", "resume_from_path": None, **trainer}

@@ -115,11 +115,13 @@ class Method:
     uses_z: ClassVar[bool] = True
     """Whether it aggregates z-scores, and not rewards."""
     uses_reliability: ClassVar[bool] = False
-    """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before the method sees them."""
+    """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
     available: ClassVar[bool] = True
     """Whether it can be called; False for one that only a record knows."""
+    former_options: ClassVar[Mapping[str, str]] = {}
+    """Options that it had once -> what to use instead, for the error message."""
     always_spelled: ClassVar[tuple[str, ...]] = ()
     """Options that its text always shows, whatever their value."""
 

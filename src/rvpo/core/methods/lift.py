@@ -4,7 +4,7 @@ Let R_j in [0, 1] be the attained share of channel j for a completion (its rewar
 deviation from the mean of its group, in the same unit. Two running means follow the run::
 
     a_j    mean of R_j                        how far channel j is met
-    Q_jk   mean of D_j D_k                    s_j = sqrt(Q_jj), C_jk = Q_jk / (s_j s_k)
+    Q_jk   mean of D_j D_k                    s_j = sqrt(rho_j Q_jj), C_jk = Q_jk / (s_j s_k)
 
 Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v) for its size. Then::
 
@@ -13,33 +13,42 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
     omega     = argmin over omega >= 0 of  omega' S omega / 2 - sum_j omega_j,      S_jk = exp(-8 (1 - C_jk))
     phi       = min(1, n t^2),  n = sum_j omega_j                        1 if nothing is opposed, 0 on a frontier
     lambda_j  = omega_j rho_j (w_j exp(-kappa a_j))^(1/sqrt(phi))        need: who is behind
-    e_j       = (1 - phi)^3 min(1, n nu_j)                               who is on the frontier
-    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - margin t |lambda|) + mu' E mu / 2     guard
+    f_j       = min(1, n sum_k S_jk nu_k)                                who is opposed, copies counted together
+    m_j       = margin |lambda| (t + (1 - phi)^3 (1 - f_j) (t_kept - t)) t_kept: the same as t, without those opposed
+    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - m) + mu' E mu / 2                     guard
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-with kappa = 4, margin = 0.5, tau = 0.7. w are the user's weights, rho the channels' reliabilities (1 if unknown). The
-line of mu is in units of spread (lambda_j s_j for lambda_j). E is diagonal, E_jj = 0.02 / omega_j + 3 e_j / (1 - e_j).
+with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's
+weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j s_j for
+lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who is on
+the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to its diagonal, at most 1.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
-(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau) |lambda|^2 >
-0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with kappa / sqrt(phi).
+(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau)
+|lambda|^2 > 0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with
+kappa / sqrt(phi).
 
-**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda| s_j
-for every j, up to the ridge: every channel rises. Such an A exists for every number of channels, because t is the
-largest correlation that one advantage can have with all channels at once. By minimax, t is the distance of the origin
-from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t = 1 / sqrt(K) for unrelated ones.
+**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda|
+s_j for every j, up to the ridge 0.02 mu_j / omega_j: every channel rises. Such an A exists for every number of
+channels, because t is the largest correlation that one advantage can have with all channels at once. By minimax, t is
+the distance of the origin from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t =
+1 / sqrt(K) for unrelated ones.
 
 **On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
-others, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const +
-ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one of weight
-1. ``floors`` name channels that are never traded.
+others with the margin that they have among themselves (t_kept), and F decides. It is sharp there, with
+w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const + ln(w_j) / kappa: a weight is an allowance. A channel
+of weight w ends ln(w) / kappa of attained share above one of weight 1. ``floors`` name channels that are never traded.
 
-**Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies.
+**Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies. So
+n copies of a channel get the advantages of one, if no reward is missing.
 
-**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0 and
-takes no part.
+**Noise.** A channel of reliability rho has the variance s_j^2 = rho_j Q_jj; noise is independent, so the other moments
+stay. If the C that follows is not positive semidefinite (rho too low for what is observed), the nearest one is taken.
+
+**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0
+and takes no part.
 
 The rule is ours. Known parts: the entropic worst case over tasks (group DRO, arXiv 1911.08731); directions for which no
 objective pays (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards instead of gradients.
@@ -50,7 +59,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -83,6 +92,10 @@ RESTORING = 0.9
 """Correlation of the advantage with a channel that is at its floor."""
 NEVER_TRADED = 0.2
 """The same far above the floor."""
+CANCELLED = 1e-4
+"""An advantage that is smaller than this share of what it is the sum of is not scaled up: it is mostly rounding."""
+SMALL = 1e-8
+"""Added to diagonals, so that copies of a channel share alike."""
 TINY = 1e-12
 
 
@@ -108,6 +121,10 @@ class LIFT(Method):
     summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
     own_dead_channels: ClassVar[str] = "keep"
     uses_reliability: ClassVar[bool] = True
+    sums_weights: ClassVar[bool] = True  # A has size 1 by the running moments, however many channels there are
+    former_options: ClassVar[Mapping[str, str]] = {
+        "horizon": "Set memory, in completions, instead; method lift_z still has horizon, in batches"
+    }
     kappa: float = 4.0
     floors: Mapping[str, float] = field(default_factory=dict)
     margin: float = 0.5
@@ -122,8 +139,8 @@ class LIFT(Method):
         require_positive("memory", self.memory)
         if not isinstance(self.floors, Mapping):
             raise ConfigError(
-                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must keep, "
-                "such as lift:floors={safe:0.98}"
+                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must "
+                "keep, such as lift:floors={safe:0.98}"
             )
         for name, floor in self.floors.items():
             require_number(f"floors: {name}", floor, 1, closed=True)
@@ -151,8 +168,10 @@ class LIFT(Method):
             require_known("floors", self.floors, names)
         # What this batch shows of its channels.
         deviations = group_deviations(batch)
-        u = channels.pool(p * deviations)  # (N, K): several cells of a row can belong to one channel
-        takes_part = ((deviations != 0) & (p > 0)).any(-1)
+        weighted = p * deviations
+        u = channels.pool(weighted)  # (N, K): several cells of a row can belong to one channel
+        spread = _spread(batch, deviations)
+        takes_part = ((spread > 0) & (p > 0)).any(-1)
         scored = ~batch.attained.isnan()
         completions = (channels.pool(scored.to(p)) > 0).sum(0).cpu().double()  # (K,)
         moments_now = (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double()
@@ -172,7 +191,10 @@ class LIFT(Method):
         trusted = _trusted(batch)
         alive = (seen & (q.diagonal() > TINY) & (weights > 0) & (trusted > 0)).nonzero()[:, 0]
         floors = channels.by_name(self.floors, torch.nan)
-        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive])
+        # Deviations from a group's mean have one degree of freedom less per group.
+        free = completions * (1 - batch.groups.count / max(len(u), 1))
+        known = (free * moments.batches(names, horizon.clamp(min=LEAST_BATCHES))).clamp(min=1)
+        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive], known[alive])
         factors = torch.zeros(len(names), dtype=torch.float64)
         factors[alive] = weighed.total
         cells = factors.to(p)[channels.index]
@@ -183,15 +205,17 @@ class LIFT(Method):
         )
         watch = next_watch(state.get("watch"), sights, weighed.frontier)
         return Outcome(
-            (p * cells * deviations).sum(-1),
+            (weighted * cells).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
-            aggregate.normalised(p * cells * _spread(batch, deviations)),
+            aggregate.normalised(p * cells * spread),
             takes_part,
             state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": watch},
             metrics=metrics,
         )
 
-    def _weigh(self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor) -> Weighed:
+    def _weigh(
+        self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor, known: Tensor
+    ) -> Weighed:
         """Return lambda, mu and what led to them, for K channels with a spread.
 
         Args:
@@ -200,27 +224,30 @@ class LIFT(Method):
             weights: (K,) the user's weights, > 0.
             trusted: (K,) reliabilities in (0, 1].
             floors: (K,) attained shares, NaN = none.
+            known: (K,) number of independent completions from which the moments are known, >= 1.
         """
         if not len(attained):
             return Weighed.none()
-        # Noise adds to the diagonal and to nothing else, because judgements err independently.
         spread = (q.diagonal() * trusted).sqrt()
-        c = q / spread / spread[:, None]
-        c.diagonal().fill_(1.0)
-        t, opposed = common_direction(c)
+        c = correlations(q, spread)
         own = own_shares(c)
+        c = shrunk(c, own, known)
         channels = float(own.sum())
+        t, opposed = common_direction(c, SMALL / own)
         phi = min(1.0, channels * t * t)
         power = min(SHARPEST, 1 / math.sqrt(max(phi, TINY)))
         # u holds the weights once already.
         exponent = (power - 1) * weights.log() - self.kappa * power * attained
         need = own * trusted * (exponent - exponent.max()).exp()
-        need = need / max(size_of(c, need * spread), TINY)
+        need = need / norm_of(c, need * spread)
         guard = torch.zeros_like(need)
         if self.margin != -1:
-            traded = (1 - phi) ** LETTING_GO * (channels * opposed).clamp(max=1.0)
-            ridge = RIDGE / own + LETTING_GO * traded / (1 - traded).clamp(min=TINY)
-            guard = guards(c, need * spread, self.margin * t, ridge) / spread
+            frontier = (1 - phi) ** LETTING_GO
+            excluded = (channels * (likeness(c) @ opposed)).clamp(max=1.0)
+            kept_t, _ = common_direction(c, (SMALL + let_go(excluded)) / own)
+            margins = self.margin * (t + frontier * (1 - excluded) * (kept_t - t))
+            ridge = (RIDGE + let_go(frontier * excluded)) / own
+            guard = guards(c, need * spread, margins, ridge) / spread
         kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
         return Weighed(need, guard + kept, c, spread, phi, channels, opposed)
 
@@ -230,7 +257,7 @@ class Weighed:
     """What each of K channels counts for: ``need + guard``, so that A = sum of these times u.
 
     Attributes:
-        need: (K,) lambda, scaled so that A_lambda has size 1 by the running moments.
+        need: (K,) lambda, scaled so that A_lambda has size 1 by the running moments, or less if needs cancel out.
         guard: (K,) mu, with what the floors ask for.
         correlations: (K, K) C.
         spread: (K,) s.
@@ -257,7 +284,7 @@ class Weighed:
     def total(self) -> Tensor:
         """(K,) lambda + mu, scaled so that A has size 1 by the running moments."""
         total = self.need + self.guard
-        return total / max(size_of(self.correlations, total * self.spread), TINY) if len(total) else total
+        return total / norm_of(self.correlations, total * self.spread) if len(total) else total
 
     @property
     def turn(self) -> float:
@@ -286,25 +313,80 @@ def group_deviations(batch: Batch) -> Tensor:
     scored = ~batch.attained.isnan()
     x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
-    deviations = (x - batch.groups.broadcast(mean)).masked_fill(~(scored & batch.scores.live), 0.0)
-    return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
+    deviations = x - batch.groups.broadcast(mean)
+    # Less than 1e-9 is what rounding leaves of rewards that the scale's end clipped.
+    return deviations * (scored & batch.scores.live & (deviations.abs() >= 1e-9))
 
 
-def common_direction(c: Tensor) -> tuple[float, Tensor]:
+def correlations(q: Tensor, spread: Tensor) -> Tensor:
+    """Return C (K, K), positive semidefinite with a diagonal of 1, from moments and the channels' spreads.
+
+    Off the diagonal, moments are those of Q. If the spreads are smaller than Q's, which they are where part of it is
+    noise, such a matrix need not be one of correlations; then its negative eigenvalues are set to 0.
+    """
+    c = q / spread / spread[:, None]
+    c.diagonal().fill_(1.0)
+    if torch.equal(spread, q.diagonal().sqrt()):
+        return c
+    values, vectors = torch.linalg.eigh(c)
+    if float(values[0]) >= 0:
+        return c
+    c = (vectors * values.clamp(min=0)) @ vectors.T
+    c = c / c.diagonal().sqrt() / c.diagonal().sqrt()[:, None]
+    c.diagonal().fill_(1.0)
+    return c
+
+
+def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
+    """Return correlations C (K, K) shrunk towards S, which relates nothing but copies.
+
+    A few completions cannot know many correlations: with more channels than completions the hull of the channels always
+    contains 0, which looks like a frontier. So C <- (1 - delta) C + delta S, where delta is the share of the squares
+    of C that its own sampling error explains (Schaefer and Strimmer 2005, doi 10.2202/1544-6115.1175)::
+
+        delta = min(1, sum_jk v_jk (1 - C_jk^2)^2 / n_jk  /  sum_jk v_jk C_jk^2),   v_jk = omega_j omega_k (1 - S_jk)
+
+    Args:
+        c: (K, K).
+        own: (K,) omega. With v, copies of a channel do not change delta.
+        known: (K,) numbers of completions, >= 1; n_jk is the geometric mean of two.
+    """
+    copies = likeness(c)
+    pairs = own[:, None] * own * (1 - copies)
+    squares = c.square()
+    error = (1 - squares).square() / (known[:, None] * known).sqrt()
+    delta = min(1.0, float((pairs * error).sum()) / max(float((pairs * squares).sum()), TINY))
+    return (1 - delta) * c + delta * copies
+
+
+def common_direction(c: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
     """Return t and the point nu (K,) of the simplex at which sqrt(nu' C nu) is smallest, which is t.
 
-    ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0.
+    ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0. ``ridge`` (K,) is added to the diagonal of C.
     """
-    y = least_nonnegative(c + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
+    y = _balanced(c, ridge)
     total = float(y.sum())
     return min(1.0, total**-0.5), y / total
 
 
+def likeness(c: Tensor) -> Tensor:
+    """Return S (K, K) in (0, 1]: how far two channels count as copies of each other."""
+    return (-KERNEL * (1 - c)).exp()
+
+
 def own_shares(c: Tensor) -> Tensor:
     """Return omega (K,) in (0, 1]: the share that each channel keeps of itself, 1/n for each of n copies."""
-    kernel = (-KERNEL * (1 - c)).exp()
-    omega = least_nonnegative(kernel + 1e-6 * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
-    return omega.clamp(min=1e-3)
+    return _balanced(likeness(c), torch.full_like(c[0], SMALL)).clamp(min=1e-3)
+
+
+def _balanced(q: Tensor, ridge: Tensor) -> Tensor:
+    """Return argmin over y >= 0 of y' q y / 2 - sum y, (K,), with ``ridge`` (K,) added to the diagonal of q."""
+    return least_nonnegative(q + torch.diag(ridge), q.new_full((len(q),), -1.0))
+
+
+def let_go(traded: Tensor) -> Tensor:
+    """Return what is added to the diagonal of C so that a channel is let go of, which it is by ``traded`` in [0, 1]."""
+    return LETTING_GO * traded / (1 - traded).clamp(min=TINY)
 
 
 def size_of(c: Tensor, v: Tensor) -> float:
@@ -312,17 +394,23 @@ def size_of(c: Tensor, v: Tensor) -> float:
     return math.sqrt(max(float(v @ c @ v), 0.0))
 
 
-def guards(c: Tensor, need: Tensor, margin: float, ridge: Tensor) -> Tensor:
+def norm_of(c: Tensor, v: Tensor) -> float:
+    """Return |A_v|, by which an advantage is scaled to size 1; no less than a small share of what it is the sum of."""
+    return max(size_of(c, v), CANCELLED * float(v.sum()), TINY)
+
+
+def guards(c: Tensor, need: Tensor, margins: Tensor, ridge: Tensor) -> Tensor:
     """Return mu (K,): what has to be added to ``need`` so that no channel falls, for channels at unit spread.
 
     Args:
         c: (K, K) correlations.
-        need: (K,) lambda, with |A_lambda| = 1.
-        margin: smallest E[A D_j] / s_j for every channel.
+        need: (K,) lambda.
+        margins: (K,) smallest E[A D_j] / s_j, in units of |A_lambda|.
         ridge: (K,) added to the diagonal of C, > 0; the larger, the less a channel is guarded.
     """
-    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margin)
-    return mu * min(1.0, TAU / max(size_of(c, mu), TINY))
+    size = size_of(c, need)
+    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margins * size)
+    return mu * min(1.0, TAU * size / max(size_of(c, mu), TINY))
 
 
 def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) -> Tensor:
@@ -388,9 +476,9 @@ def _sights(
 
 
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
-    """Return (N, M) the standard deviation of the attained shares in their group, 0 where a channel ranks nothing."""
+    """Return (N, M) the standard deviation of the attained shares in each row's group, 0 where constant."""
     squares = batch.groups.sum(deviations.square())
-    counted = batch.groups.sum((~batch.scores.missing).to(deviations))
+    counted = batch.groups.sum((~batch.attained.isnan()).to(deviations))
     spread = batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
     return spread * batch.scores.live
 
@@ -398,14 +486,14 @@ def _spread(batch: Batch, deviations: Tensor) -> Tensor:
 def _weights_of_channels(batch: Batch) -> Tensor:
     """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
     scored = (~batch.scores.missing).to(batch.weights)
-    total = batch.channels.pool(batch.weights * scored).sum(0)
-    return (total / batch.channels.pool(scored).sum(0).clamp(min=1)).cpu().double()
+    total = batch.channels.total(batch.weights * scored)
+    return (total / batch.channels.total(scored).clamp(min=1)).cpu().double()
 
 
 def _trusted(batch: Batch) -> Tensor:
-    """Return (K,) how far each channel is trusted, in [0, 1]; 1 where nothing is known."""
+    """Return (K,) how far the scored cells of each channel are trusted on average; 1 where nothing is known."""
     if batch.reliability is None:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)
-    there = torch.ones_like(batch.p)
-    return (batch.channels.pool(rho).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()
+    there = (~batch.attained.isnan()).to(batch.p)
+    return (batch.channels.total(rho * there) / batch.channels.total(there).clamp(min=1)).cpu().double()

@@ -231,7 +231,8 @@ def _check_options(found: type[Method], options: Mapping[str, Any], name: str) -
             continue
         own = [key for key in allowed if key not in ("whiten", "dead_channels")]
         owners = [method for method, cls in METHODS.items() if option in (f.name for f in fields(cls))]
-        hint = did_you_mean(option, allowed) or (f". Use method {' or '.join(owners)} for it" if owners else "")
+        hint = f". {found.former_options[option]}" if option in found.former_options else did_you_mean(option, allowed)
+        hint = hint or (f". Use method {' or '.join(owners)} for it" if owners else "")
         raise ConfigError(
             f"{option} is {value!r}, but method {name!r} has no option {option!r}{hint}; expected "
             f"{'one of ' + ', '.join(own) if own else 'no option'}, besides whiten and dead_channels"

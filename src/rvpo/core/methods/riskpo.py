@@ -164,6 +164,11 @@ class RiskPO(Method):
         return True
 
     @property
+    def uses_reliability(self) -> bool:  # type: ignore[override]
+        """As the method that scores does."""
+        return self.score.uses_reliability
+
+    @property
     def needs_progress(self) -> bool:
         """As the method that scores does."""
         return self.score.needs_progress
