@@ -154,11 +154,6 @@ class RiskPO(Method):
         return self.score.uses_z
 
     @property
-    def uses_reliability(self) -> bool:  # type: ignore[override]
-        """As that of ``score``."""
-        return self.score.uses_reliability
-
-    @property
     def remembers(self) -> bool:
         """Quantiles follow the run."""
         return True
