@@ -69,9 +69,9 @@ def test_a_range_that_does_not_fit_is_said_once(caplog: pytest.LogCaptureFixture
 
 
 def test_what_fits_or_never_changes_is_not_mentioned(caplog: pytest.LogCaptureFixture):
-    assert said(caplog, rvpo.Aggregator("lift", ["a"], ranges=[(0.0, 9.0)]), *[[0.0, 1.0]] * 300) == []
-    assert said(caplog, rvpo.Aggregator("lift", ["a"], ranges=[(0.0, 9.0)]), *[[0.0, 0.0]] * 300) == []
-    assert said(caplog, rvpo.Aggregator("lift", ["a"]), *[[0.0, 0.0]] * 300) == []
+    assert said(caplog, rvpo.Aggregator("tchebycheff", ["a"], ranges=[(0.0, 9.0)]), *[[0.0, 1.0]] * 300) == []
+    assert said(caplog, rvpo.Aggregator("tchebycheff", ["a"], ranges=[(0.0, 9.0)]), *[[0.0, 0.0]] * 300) == []
+    assert said(caplog, rvpo.Aggregator("tchebycheff", ["a"]), *[[0.0, 0.0]] * 300) == []
     assert said(caplog, rvpo.Aggregator("gdpo", ["a"]), *[[0.0, 70.0]] * 300) == []
 
 

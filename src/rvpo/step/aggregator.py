@@ -71,7 +71,7 @@ class Aggregator:
         >>> rewards = [{"correct": 3.0, "safe": 0}, {"correct": -1.0, "safe": 1}, {"correct": 0.5, "safe": None}]
         >>> out = agg(rewards, num_generations=3)
         >>> [round(a, 2) for a in out.advantages]
-        [0.48, 0.67, -1.15]
+        [1.15, -0.68, -0.47]
 
     Attributes:
         config: the method and the numerical choices.
