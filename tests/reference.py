@@ -458,9 +458,7 @@ def lift(
     def average(values: list[list[float]], of_name: list[tuple[int, int]]) -> float:
         return fsum(values[n][j] for n, j in of_name) / max(len(of_name), 1)
 
-    cells_of = {
-        name: [(n, j) for n in rows for j in of[name][n] if not isnan(cells.rewards[n][j])] for name in names
-    }
+    cells_of = {name: [(n, j) for n in rows for j in of[name][n] if not isnan(cells.rewards[n][j])] for name in names}
     w = {name: average(cells.w, cells_of[name]) for name in names}
     rho = {name: 1.0 if cells.rho is None else average(cells.rho, read[name]) for name in names}
     alive = [name for name in seen if moment(name, name) > 1e-12 and w[name] > 0 and rho[name] > 0]
@@ -470,7 +468,13 @@ def lift(
         q = [[moment(a, b) for b in alive] for a in alive]
         attained = [new["attained"][name] / new["weight"][name] for name in alive]
         found = lift_weights(
-            q, attained, [w[a] for a in alive], [rho[a] for a in alive], [given.get(a, nan) for a in alive], kappa, margin
+            q,
+            attained,
+            [w[a] for a in alive],
+            [rho[a] for a in alive],
+            [given.get(a, nan) for a in alive],
+            kappa,
+            margin,
         )
         total |= dict(zip(alive, found, strict=True))
     pull = [{j: pj * total[cells.channel[n][j]] for j, pj in p[n].items()} for n in rows]
@@ -543,14 +547,15 @@ def lift_weights(
             wanted.append(0.2 + 0.7 * min(max(near, 0.0), 1.0))
         before, start = times(v), list(v)
         ridged = [[c[i][j] + (1e-3 if i == j else 0.0) for j in named] for i in named]
-        for _ in range(30):
-            now = size(v)
-            if all(times(v)[i] >= (x - 1e-3) * now for i, x in zip(named, wanted, strict=True)):
-                break
+        now = 0.0
+        for _ in range(40):
             added = least(ridged, [before[i] - x * now for i, x in zip(named, wanted, strict=True)])
             v = list(start)
             for i, x in zip(named, added, strict=True):
                 v[i] += x
+            now = size(v)
+            if all(times(v)[i] >= (x - 1e-3) * now for i, x in zip(named, wanted, strict=True)):
+                break
     return [v[i] / s[i] / norm(v) for i in k]
 
 
