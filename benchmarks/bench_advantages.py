@@ -23,7 +23,7 @@ from torch import Tensor
 
 import rvpo
 
-SHAPES = ((1024, 2), (8192, 17), (65536, 17))
+SHAPES = ((64, 4), (1024, 2), (8192, 17), (65536, 17))
 G = 8
 
 
@@ -63,14 +63,21 @@ def medians(contenders: dict[str, Callable[[], object]], repetitions: int, devic
 
 
 def contenders(rewards: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed on one batch."""
+    """Return what is timed on one batch. The three of lift are steps of a run: they go on from a first batch."""
+
+    def step(rewards: Tensor, method: str) -> Callable[[], object]:
+        state = rvpo.advantages(rewards, num_generations=G, method=method, state={}).state
+        return lambda: rvpo.advantages(rewards, num_generations=G, method=method, state=state)
+
     return {
         "copy": rewards.clone,
         "peers": lambda: peers_formula(rewards),
         "gdpo": lambda: rvpo.advantages(rewards, num_generations=G, method="gdpo"),
         "rvpo": lambda: rvpo.advantages(rewards, num_generations=G),
         "rvpo, group ids": lambda: rvpo.advantages(rewards, ids),
-        "lift": lambda: rvpo.advantages(rewards, num_generations=G, method="lift", state={}),
+        "lift": step(rewards, "lift"),
+        "lift, binary": step((rewards > 0.5).to(rewards), "lift"),
+        "lift_z": step(rewards, "lift_z"),
         "riskpo": lambda: rvpo.advantages(rewards, num_generations=G, method="riskpo", state={}),
     }
 
@@ -107,15 +114,16 @@ def main() -> None:
     print(
         "| N | M | "
         + " | ".join(f"{name} (ms)" for name in names)
-        + " | gdpo / peers | rvpo / peers | rvpo / copy | lift / rvpo |"
+        + " | gdpo / peers | rvpo / peers | rvpo / copy | lift / rvpo | lift / lift_z | lift / gdpo |"
     )
-    print("|" + "--:|" * (len(names) + 6))
+    print("|" + "--:|" * (len(names) + 8))
     for rows, channels in SHAPES:
         generator = torch.Generator().manual_seed(0)
         rewards = torch.rand(rows, channels, generator=generator).to(options.device)
         ids = torch.arange(rows // G).repeat_interleave(G)[torch.randperm(rows, generator=generator)]
         t = medians(contenders(rewards, ids.to(options.device)), options.repetitions, options.device)
-        ratios = [t["gdpo"] / t["peers"], t["rvpo"] / t["peers"], t["rvpo"] / t["copy"], t["lift"] / t["rvpo"]]
+        ratios = [t["gdpo"] / t["peers"], t["rvpo"] / t["peers"], t["rvpo"] / t["copy"]]
+        ratios += [t["lift"] / t[name] for name in ("rvpo", "lift_z", "gdpo")]
         cells = [f"{t[name] * 1e3:.3f}" for name in names] + [f"{ratio:.1f}" for ratio in ratios]
         print(f"| {rows} | {channels} | " + " | ".join(cells) + " |")
 

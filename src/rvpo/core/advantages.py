@@ -155,10 +155,13 @@ def compute(
         reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted, for methods that read it themselves.
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
+    everywhere = applies is None
     applies = _check_rewards(rewards, applies, config)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
-    r = rewards.to(wide).masked_fill(~applies, torch.nan)
+    r = rewards.to(wide)
+    if not everywhere:
+        r = r.masked_fill(~applies, torch.nan)
     w = _weights(weights, r)
     partition = groups
     if not isinstance(partition, Groups):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -63,8 +64,15 @@ class Channels:
         ranges = check_ranges(ranges, len(names), names)
         return cls(tuple(names), torch.arange(len(names), device=device), ranges)
 
+    @cached_property
+    def are_columns(self) -> bool:
+        """Whether column k is channel k, as in every batch without rubrics."""
+        return self.index.ndim == 1 and self.index.tolist() == list(range(len(self.names)))
+
     def pool(self, x: Tensor) -> Tensor:
-        """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
+        """Sum the cells of each channel within each row, (N, M) -> (N, K). The result may be ``x`` itself."""
+        if self.are_columns:
+            return x
         # One-hot columns where index_add is not deterministic, as on CUDA.
         if self.index.ndim == 2 and x.device.type == "cpu":
             return x.new_zeros(len(x), len(self.names)).scatter_add(1, self.index, x)
@@ -73,10 +81,20 @@ class Channels:
             return x @ onehot
         return torch.einsum("nm,nmk->nk", x, onehot)
 
+    def total(self, x: Tensor) -> Tensor:
+        """Sum the cells of each channel over the batch, (N, M) -> (K,)."""
+        if self.index.ndim == 1:
+            return self.pool(x).sum(0)
+        # On the CPU, where the order of the sum is always the same.
+        zeros = torch.zeros(len(self.names), dtype=x.dtype)
+        return zeros.scatter_add(0, self.index.cpu().flatten(), x.cpu().flatten()).to(x.device)
+
     def mean(self, x: Tensor) -> Tensor:
         """Average the cells of each channel over the batch, (N, M) with NaN = not counted -> (K,), NaN where none."""
-        counted = ~x.isnan()
-        return self.pool(x.masked_fill(~counted, 0.0)).sum(0) / self.pool(counted.to(x.dtype)).sum(0)
+        if self.are_columns and not bool((mean := x.mean(0)).isnan().any()):  # every cell counts
+            return mean
+        missing = x.isnan()
+        return self.total(x.masked_fill(missing, 0.0)) / self.total((~missing).to(x.dtype))
 
     def broadcast(self, stat: Tensor) -> Tensor:
         """Give every cell its channel's value, (K,) -> (M,) or (N, M)."""

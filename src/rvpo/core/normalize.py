@@ -52,8 +52,13 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
             float noise around a constant is not amplified into a signal.
     """
     missing = rewards.isnan()
-    low = groups.min(rewards.detach().masked_fill(missing, torch.inf))
-    high = groups.max(rewards.detach().masked_fill(missing, -torch.inf))
+    is_complete = not bool(missing.any())
+
+    def filled(x: Tensor, value: float) -> Tensor:
+        return x if is_complete else x.masked_fill(missing, value)
+
+    low = groups.min(filled(rewards.detach(), torch.inf))
+    high = groups.max(filled(rewards.detach(), -torch.inf))
     scored = groups.sum((~missing).to(rewards.dtype))
     # `eps` as the floor of the magnitude: around a constant of zero, noise far below eps is noise as well.
     magnitude = torch.maximum(low.abs(), high.abs()).clamp(min=eps)
@@ -61,15 +66,15 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
 
     # Shifting by the group's minimum first keeps all digits when rewards are large and close together.
     low = low.masked_fill(scored == 0, 0.0)
-    shifted = (rewards - groups.broadcast(low)).masked_fill(missing, 0.0)
+    shifted = filled(rewards - groups.broadcast(low), 0.0)
     shifted_mean = groups.sum(shifted) / scored.clamp(min=1)
-    deviation = (shifted - groups.broadcast(shifted_mean)).masked_fill(missing, 0.0)
+    deviation = filled(shifted - groups.broadcast(shifted_mean), 0.0)
     variance = groups.sum(deviation.square()) / (scored - ddof).clamp(min=1)
     # The inner fill keeps the gradient of the square root finite where the variance is 0.
     std = variance.masked_fill(~live, 1.0).sqrt()
 
     live_rows = groups.broadcast(live) & ~missing
-    z = (deviation / (groups.broadcast(std) + eps)).masked_fill(~live_rows, 0.0).masked_fill(missing, torch.nan)
+    z = filled((deviation / groups.broadcast(std + eps)).masked_fill(~live_rows, 0.0), torch.nan)
     return GroupScores(z, live_rows, missing, low + shifted_mean, std.masked_fill(~live, 0.0))
 
 

@@ -93,6 +93,21 @@ class RunningMean:
             total, weight = _laid_out(total, places, torch.nan), _laid_out(weight, places, torch.nan)
         return total / _of_pairs(weight, total.ndim)
 
+    def batches(self, names: Sequence[str], horizon: float | Tensor) -> Tensor:
+        """Return how many batches the mean of each of ``names`` is worth: float64 on the CPU, 0 if never seen.
+
+        It is (sum f^t)^2 / sum f^2t over the batches that were seen, 1 after the first and 2 horizon - 1 in the long
+        run: with W = ``weight``, W (2 h - 1) / (2 - W).
+
+        Args:
+            names: of channels.
+            horizon: as in :meth:`update`, the same for all batches.
+        """
+        names, weight = tuple(names), self.weight
+        if names != self.names:
+            weight = _laid_out(weight, _places(self.names, names), 0.0)
+        return weight * (2 / torch.as_tensor(_share(horizon)) - 1) / (2 - weight)
+
     def to_state(self) -> dict[str, Any]:
         """Return a state; it holds tensors, which :func:`rvpo.core.state.plain` turns into lists for a checkpoint."""
         return {"names": self.names, "total": self.total, "weight": self.weight, "absent": self.absent}

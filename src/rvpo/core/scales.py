@@ -22,9 +22,9 @@ their order, and every process sees the rewards of all of them, so all processes
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
@@ -75,30 +75,31 @@ class Scales:
             channels: the channels that the cells belong to, with their declared ranges.
             before: ``state`` after the last batch; empty at the start of a run.
         """
-        read = rewards.masked_fill(weights == 0, torch.nan)
-        frames, state = _after(read.detach(), channels, before)
-        low, high = frames.to(read)[channels.index.expand(read.shape)].unbind(-1)
+        unread = weights == 0
+        read = rewards.masked_fill(unread, torch.nan) if bool(unread.any()) else rewards
+        batch = _Batch(read.detach(), channels)
+        frames, state = _after(batch, channels, before)
+        if batch.lies_in(ASSUMED) and all(frame == ASSUMED for frame in frames):
+            return cls(torch.tensor(frames, dtype=torch.float64), read, read.detach() * 0, state)
+        ends = torch.tensor(frames, dtype=torch.float64)
+        low, high = ends.to(read)[channels.index].unbind(-1)  # (M,) or (N, M)
         shares = ((read - low) / (high - low)).clamp(0, 1)
-        # All rewards that define such a scale are the same: they are neither at its bottom nor at its top.
-        shares = torch.where((high > low) | read.isnan(), shares, torch.full_like(shares, 0.5))
+        if any(first == last for first, last in frames):
+            # All rewards that define such a scale are the same: they are neither at its bottom nor at its top.
+            shares = shares.masked_fill((high <= low) & ~read.isnan(), 0.5)
         outside = ((read < low) | (read > high)).to(read.dtype).masked_fill(read.isnan(), torch.nan)
-        return cls(frames, shares, outside, state)
+        return cls(ends, shares, outside, state)
 
     def metrics(self, channels: Channels) -> dict[str, float]:
         """Return what is logged of each channel that has a reward in this batch; the ends only of learned scales."""
-        there = ~self.shares.isnan()
-        index = channels.index.expand(there.shape)[there].cpu()
-        count, attained, outside = (
-            torch.bincount(index, x.detach()[there].cpu().double(), len(channels.names)).tolist()
-            for x in (there, self.shares, self.outside)
-        )
+        attained, outside = (channels.mean(x.detach()).tolist() for x in (self.shares, self.outside))
         found: dict[str, float] = {}
         for k, (name, declared, (low, high)) in enumerate(
             zip(channels.names, channels.ranges, self.frames.tolist(), strict=True)
         ):
-            if not count[k]:
+            if math.isnan(attained[k]):
                 continue
-            found |= {f"{name}/attained": attained[k] / count[k], f"{name}/outside": outside[k] / count[k]}
+            found |= {f"{name}/attained": attained[k], f"{name}/outside": outside[k]}
             if declared is None:
                 found |= {f"{name}/scale_low": low, f"{name}/scale_high": high}
         return found
@@ -124,86 +125,165 @@ def learned_scales(state: State) -> dict[str, Range]:
     return {name: tuple(entry.get("frame", ASSUMED)) for name, entry in found.items()}
 
 
-def _after(rewards: Tensor, channels: Channels, before: State) -> tuple[Tensor, State]:
-    """Return the frames (K, 2) and the state after a batch."""
+class _Batch:
+    """The rewards of a batch by channel, without the missing ones.
+
+    Attributes:
+        counts: K numbers of rewards.
+        low: K lowest rewards, inf where there is none.
+        high: K highest rewards, -inf where there is none.
+    """
+
+    def __init__(self, rewards: Tensor, channels: Channels) -> None:
+        x = rewards.cpu().double()  # a float32 reward is exact in double precision
+        if channels.are_columns:
+            counts, low, high = self._columns(x)
+        else:
+            counts, low, high = self._cells(x, channels.index.expand(x.shape).cpu(), len(channels.names))
+        self.counts: list[int] = counts
+        # Plus 0 makes -0 the 0 that it equals.
+        self.low: list[float] = (low + 0.0).tolist()
+        self.high: list[float] = (high + 0.0).tolist()
+
+    def _columns(self, x: Tensor) -> tuple[list[int], Tensor, Tensor]:
+        low, high = x.amin(0), x.amax(0)
+        self._parts: Sequence[Tensor] = x.unbind(1)
+        if not bool(low.isnan().any()):  # nothing is missing
+            return [len(x)] * x.shape[1], low, high
+        missing = x.isnan()
+        self._parts = [part[~gone] for part, gone in zip(self._parts, missing.unbind(1), strict=True)]
+        low, high = x.masked_fill(missing, torch.inf).amin(0), x.masked_fill(missing, -torch.inf).amax(0)
+        return [len(part) for part in self._parts], low, high
+
+    def _cells(self, x: Tensor, index: Tensor, channels: int) -> tuple[list[int], Tensor, Tensor]:
+        there = ~x.isnan()
+        index, order = index[there].sort()
+        x = x[there][order]
+        counts: list[int] = torch.bincount(index, minlength=channels).tolist()
+        self._parts = torch.split(x, counts)
+        low, high = x.new_full((channels,), torch.inf), x.new_full((channels,), -torch.inf)
+        return counts, low.scatter_reduce(0, index, x, "amin"), high.scatter_reduce(0, index, x, "amax")
+
+    def lies_in(self, frame: Range) -> bool:
+        """Return whether no reward of any channel lies outside of ``frame``."""
+        return min(self.low) >= frame[0] and max(self.high) <= frame[1]
+
+    def outside(self, k: int, frame: Range) -> int:
+        """Return how many rewards of a channel lie outside of ``frame``."""
+        low, high = frame
+        if low <= self.low[k] and self.high[k] <= high:
+            return 0
+        return int(((self._parts[k] < low) | (self._parts[k] > high)).sum())
+
+    def few(self, k: int, guess: Sequence[float]) -> dict[float, int] | None:
+        """Return the different rewards of a channel with the number of each; None if they are over ``DISCRETE``.
+
+        Args:
+            k: the channel.
+            guess: values that it may have. If there are no others, nothing is sorted.
+        """
+        part = self._parts[k]
+        values = sorted({*guess, self.low[k], self.high[k]})
+        counts = (part == part.new_tensor(values)[:, None]).sum(1).tolist()
+        if sum(counts) < self.counts[k]:
+            if len(set(part[: 4 * DISCRETE].tolist())) > DISCRETE:
+                return None
+            different, numbers = torch.unique(part + 0.0, return_counts=True)
+            if len(different) > DISCRETE:
+                return None
+            values, counts = different.tolist(), numbers.tolist()
+        return {value: count for value, count in zip(values, counts, strict=True) if count}
+
+    def newest(self, k: int, before: Sequence[Sequence[float]]) -> list[float]:
+        """Return rewards of a channel in ascending order; if they are over ``ENOUGH``, as many at even distances.
+
+        Args:
+            k: the channel.
+            before: pairs of a value that was seen before this batch, and its number. These count as well.
+        """
+        values = (self._parts[k] + 0.0).sort().values
+        until = torch.arange(1, len(values) + 1)
+        if before:
+            old, numbers = values.new_tensor(before).T
+            values, order = torch.cat([old, values]).sort()
+            until = torch.cat([numbers.long(), torch.ones_like(until)])[order].cumsum(0)
+        total = int(until[-1])
+        count = min(total, ENOUGH)
+        places = (2 * torch.arange(count) + 1) * total // (2 * count)
+        thinned: list[float] = values[torch.searchsorted(until, places, right=True)].tolist()
+        return thinned
+
+
+def _after(batch: _Batch, channels: Channels, before: State) -> tuple[list[Range], State]:
+    """Return the K scales and the state after a batch."""
     frames, state = [ASSUMED] * len(channels.names), dict(before)
-    values = _of_channels(rewards, channels)
     # By name, so that the state does not depend on the order in which a batch happens to have its channels.
     for k in sorted(range(len(channels.names)), key=channels.names.__getitem__):
-        name, declared, batch = channels.names[k], channels.ranges[k], values[k]
+        name, declared = channels.names[k], channels.ranges[k]
         entry = state.get(name)
         if entry is not None and entry.get("range") != (None if declared is None else list(declared)):
             entry = None  # the user declares something else now
-        if batch:
-            entry = _learned(entry, batch) if declared is None else _declared(entry, declared, batch)
+        if batch.counts[k]:
+            entry = _learned(entry, batch, k) if declared is None else _declared(entry, declared, batch, k)
             state.pop(name, None)
             if entry is not None:
                 state[name] = entry  # at the end: seen last
         frames[k] = declared or tuple((entry or {}).get("frame", ASSUMED))
     for name in list(state)[: max(0, len(state) - NAMES)]:
         del state[name]
-    return torch.tensor(frames, dtype=torch.float64), state
+    return frames, state
 
 
-def _of_channels(rewards: Tensor, channels: Channels) -> list[list[float]]:
-    """Return the rewards of each of the K channels in ascending order, without the missing ones."""
-    x, index = rewards.flatten(), channels.index.expand(rewards.shape).flatten()
-    there = ~x.isnan()
-    # In double precision: a float32 reward is exact in it. Plus 0 makes -0 the 0 that it equals.
-    x, index = x[there].cpu().double() + 0.0, index[there].cpu()
-    x, order = x.sort()
-    index, by_channel = index[order].sort(stable=True)
-    sizes = torch.bincount(index, minlength=len(channels.names)).tolist()
-    return [part.tolist() for part in torch.split(x[by_channel], sizes)]
-
-
-def _declared(entry: Mapping[str, Any] | None, declared: Range, batch: list[float]) -> dict[str, Any] | None:
+def _declared(entry: Mapping[str, Any] | None, declared: Range, batch: _Batch, k: int) -> dict[str, Any] | None:
     """Count the rewards of a channel with a declared range, and those outside.
 
     Nothing is kept of a range [0, 1] that no reward has left: rubrics may have thousands of names.
     """
-    low, high = declared
-    outside = bisect_left(batch, low) + len(batch) - bisect_right(batch, high)
+    outside = batch.outside(k, declared)
     if entry is None:
         if declared == ASSUMED and not outside:
             return None
-        entry = {"range": list(declared), "seen": 0, "outside": 0, "low": batch[0], "high": batch[-1]}
+        entry = {"seen": 0, "outside": 0, "low": math.inf, "high": -math.inf}
     return {
         "range": list(declared),
-        "seen": entry["seen"] + len(batch),
+        "seen": entry["seen"] + batch.counts[k],
         "outside": entry["outside"] + outside,
-        "low": min(entry["low"], batch[0]),
-        "high": max(entry["high"], batch[-1]),
+        "low": min(entry["low"], batch.low[k]),
+        "high": max(entry["high"], batch.high[k]),
     }
 
 
-def _learned(entry: Mapping[str, Any] | None, batch: list[float]) -> dict[str, Any]:
-    """Take in the rewards of a channel without a declared range, in ascending order.
+def _learned(entry: Mapping[str, Any] | None, batch: _Batch, k: int) -> dict[str, Any]:
+    """Take in the rewards of a channel without a declared range.
 
     ``values`` holds each value with its number while they are few (discrete), ``recent`` the newest batches once they
     are many (continuous) and not all in [0, 1], ``frame`` the scale once it is not [0, 1].
     """
     if entry is None:
-        entry = {"seen": 0, "low": batch[0], "high": batch[-1], "values": []}
+        entry = {"seen": 0, "low": math.inf, "high": -math.inf, "values": []}
     new = {
-        "seen": entry["seen"] + len(batch),
-        "low": min(entry["low"], batch[0]),
-        "high": max(entry["high"], batch[-1]),
+        "seen": entry["seen"] + batch.counts[k],
+        "low": min(entry["low"], batch.low[k]),
+        "high": max(entry["high"], batch.high[k]),
     }
     frame: Range | None = tuple(entry["frame"]) if "frame" in entry else None
     settled = entry["seen"] >= ENOUGH
-    newest = batch
+    before = entry.get("values", [])
     if "values" in entry:
-        sample = _Sample(Counter(dict(entry["values"])) + Counter(batch))
-        if len(sample.values) <= DISCRETE:
-            frame = _widest(frame if settled else None, _of_discrete(sample))
+        counts = dict(before)
+        few = batch.few(k, list(counts))
+        if few is not None and len({*counts, *few}) <= DISCRETE:
+            values = sorted({*counts, *few})
+            sample = _Sample(values, [counts.get(value, 0) + few.get(value, 0) for value in values])
+            if is_learned(new):
+                frame = _widest(frame if settled else None, _of_discrete(sample))
             return new | {"values": sample.pairs()} | ({} if frame is None else {"frame": list(frame)})
-        newest = sample.thinned()
     if is_learned(new):
-        recent = [*entry.get("recent", []), _Sample(Counter(newest)).thinned()]
+        recent = [*entry.get("recent", []), batch.newest(k, before)]
         while sum(map(len, recent)) - len(recent[0]) >= ENOUGH:
             recent.pop(0)
-        sample = _Sample(Counter(chain.from_iterable(recent)))
+        newest = sorted(chain.from_iterable(recent))
+        sample = _Sample(newest, [1] * len(newest))
         if settled and frame is not None and frame[0] < frame[1]:
             frame = sample.widened(frame)
         else:
@@ -213,17 +293,16 @@ def _learned(entry: Mapping[str, Any] | None, batch: list[float]) -> dict[str, A
 
 
 class _Sample:
-    """Some rewards in ascending order, as different values and how many there are of each."""
+    """Some rewards, as values in ascending order and how many there are of each."""
 
-    def __init__(self, counts: Mapping[float, int]) -> None:
-        self.values = sorted(counts)
-        self.counts = [counts[value] for value in self.values]
-        self._until = list(accumulate(self.counts))
+    def __init__(self, values: Sequence[float], counts: Sequence[int]) -> None:
+        self.values, self.counts = values, counts
+        self._until = [0, *accumulate(counts)]
         self.total = self._until[-1]
 
     def at(self, place: int) -> float:
         """Return the reward at a place in ascending order, from 0 to ``total`` - 1."""
-        return self.values[bisect_right(self._until, place)]
+        return self.values[bisect_right(self._until, place) - 1]
 
     def ends(self, aside: int) -> Range:
         """Return the lowest and the highest reward if ``aside`` of them are left out at each end."""
@@ -232,20 +311,15 @@ class _Sample:
 
     def below(self, x: float) -> int:
         """Return the number of rewards below ``x``."""
-        return sum(self.counts[: bisect_left(self.values, x)])
+        return self._until[bisect_left(self.values, x)]
 
     def above(self, x: float) -> int:
         """Return the number of rewards above ``x``."""
-        return sum(self.counts[bisect_right(self.values, x) :])
+        return self.total - self._until[bisect_right(self.values, x)]
 
     def pairs(self) -> list[list[float]]:
         """Return each value and its number."""
         return [list(pair) for pair in zip(self.values, self.counts, strict=True)]
-
-    def thinned(self) -> list[float]:
-        """Return the rewards in ascending order; if they are over ``ENOUGH``, as many at even distances."""
-        count = min(self.total, ENOUGH)
-        return [self.at((2 * i + 1) * self.total // (2 * count)) for i in range(count)]
 
     def widened(self, frame: Range) -> Range:
         """Move an end of ``frame`` to the quantile of these rewards if too many of them lie beyond it."""

@@ -115,7 +115,7 @@ class Method:
     uses_z: ClassVar[bool] = True
     """Whether it aggregates z-scores, and not rewards."""
     uses_reliability: ClassVar[bool] = False
-    """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before the method sees them."""
+    """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
     available: ClassVar[bool] = True

@@ -4,7 +4,7 @@ Let R_j in [0, 1] be the attained share of channel j for a completion (its rewar
 deviation from the mean of its group, in the same unit. Two running means follow the run::
 
     a_j    mean of R_j                        how far channel j is met
-    Q_jk   mean of D_j D_k                    s_j = sqrt(Q_jj), C_jk = Q_jk / (s_j s_k)
+    Q_jk   mean of D_j D_k                    s_j = sqrt(rho_j Q_jj), C_jk = Q_jk / (s_j s_k)
 
 Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v) for its size. Then::
 
@@ -19,25 +19,27 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-with kappa = 4, margin = 0.5, tau = 0.7. w are the user's weights, rho the channels' reliabilities (1 if unknown). The
+with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's weights, rho the channels' reliabilities (1 if unknown). The
 line of mu is in units of spread (lambda_j s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j
 with e_j = (1 - phi)^3 f_j, which says who is on the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to
 its diagonal, at most 1.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
-(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau) |lambda|^2 >
-0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with kappa / sqrt(phi).
+(lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau)
+|lambda|^2 > 0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with
+kappa / sqrt(phi).
 
-**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda| s_j
-for every j, up to the ridge 0.02 mu_j / omega_j: every channel rises. Such an A exists for every number of channels, because t is the
-largest correlation that one advantage can have with all channels at once. By minimax, t is the distance of the origin
-from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t = 1 / sqrt(K) for unrelated ones.
+**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda|
+s_j for every j, up to the ridge 0.02 mu_j / omega_j: every channel rises. Such an A exists for every number of
+channels, because t is the largest correlation that one advantage can have with all channels at once. By minimax, t is
+the distance of the origin from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t =
+1 / sqrt(K) for unrelated ones.
 
 **On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
-others with the margin that they have among themselves (t_kept), and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const +
-ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one of weight
-1. ``floors`` name channels that are never traded.
+others with the margin that they have among themselves (t_kept), and F decides. It is sharp there, with
+w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const + ln(w_j) / kappa: a weight is an allowance. A channel
+of weight w ends ln(w) / kappa of attained share above one of weight 1. ``floors`` name channels that are never traded.
 
 **Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies. So
 n copies of a channel get the advantages of one, if no reward is missing.
@@ -45,8 +47,8 @@ n copies of a channel get the advantages of one, if no reward is missing.
 **Noise.** A channel of reliability rho has the variance s_j^2 = rho_j Q_jj; noise is independent, so the other moments
 stay. If the C that follows is not positive semidefinite (rho too low for what is observed), the nearest one is taken.
 
-**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0 and
-takes no part.
+**No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0
+and takes no part.
 
 The rule is ours. Known parts: the entropic worst case over tasks (group DRO, arXiv 1911.08731); directions for which no
 objective pays (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards instead of gradients.
@@ -57,7 +59,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -90,7 +92,7 @@ RESTORING = 0.9
 NEVER_TRADED = 0.2
 """The same far above the floor."""
 CANCELLED = 1e-4
-"""An advantage that is smaller than this, in units of what it is the sum of, is not scaled up: it is mostly rounding."""
+"""An advantage that is smaller than this share of what it is the sum of is not scaled up: it is mostly rounding."""
 SMALL = 1e-8
 """Added to diagonals, so that copies of a channel share alike."""
 TINY = 1e-12
@@ -136,8 +138,8 @@ class LIFT(Method):
         require_positive("memory", self.memory)
         if not isinstance(self.floors, Mapping):
             raise ConfigError(
-                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must keep, "
-                "such as lift:floors={safe:0.98}"
+                f"floors is {self.floors!r}; expected a mapping of channels to the share in (0, 1] that each must "
+                "keep, such as lift:floors={safe:0.98}"
             )
         for name, floor in self.floors.items():
             require_number(f"floors: {name}", floor, 1, closed=True)
@@ -165,7 +167,8 @@ class LIFT(Method):
             require_known("floors", self.floors, names)
         # What this batch shows of its channels.
         deviations = group_deviations(batch)
-        u = channels.pool(p * deviations)  # (N, K): several cells of a row can belong to one channel
+        weighted = p * deviations
+        u = channels.pool(weighted)  # (N, K): several cells of a row can belong to one channel
         spread = _spread(batch, deviations)
         takes_part = ((spread > 0) & (p > 0)).any(-1)
         scored = ~batch.attained.isnan()
@@ -187,13 +190,16 @@ class LIFT(Method):
         trusted = _trusted(batch)
         alive = (seen & (q.diagonal() > TINY) & (weights > 0) & (trusted > 0)).nonzero()[:, 0]
         floors = channels.by_name(self.floors, torch.nan)
-        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive])
+        # Deviations from a group's mean have one degree of freedom less per group.
+        free = completions * (1 - batch.groups.count / max(len(u), 1))
+        known = (free * moments.batches(names, horizon.clamp(min=LEAST_BATCHES))).clamp(min=1)
+        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive], known[alive])
         factors = torch.zeros(len(names), dtype=torch.float64)
         factors[alive] = weighed.total
         cells = factors.to(p)[channels.index]
         metrics = weighed.metrics([names[k] for k in alive.tolist()])
         return Outcome(
-            (p * cells * deviations).sum(-1),
+            (weighted * cells).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
             aggregate.normalised(p * cells * spread),
             takes_part,
@@ -201,7 +207,9 @@ class LIFT(Method):
             metrics=metrics,
         )
 
-    def _weigh(self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor) -> Weighed:
+    def _weigh(
+        self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor, known: Tensor
+    ) -> Weighed:
         """Return lambda, mu and what led to them, for K channels with a spread.
 
         Args:
@@ -210,13 +218,14 @@ class LIFT(Method):
             weights: (K,) the user's weights, > 0.
             trusted: (K,) reliabilities in (0, 1].
             floors: (K,) attained shares, NaN = none.
+            known: (K,) number of independent completions from which the moments are known, >= 1.
         """
         if not len(attained):
             return Weighed.none()
-        # Noise adds to the diagonal and to nothing else, because judgements err independently.
         spread = (q.diagonal() * trusted).sqrt()
         c = correlations(q, spread)
         own = own_shares(c)
+        c = shrunk(c, own, known)
         channels = float(own.sum())
         t, opposed = common_direction(c, SMALL / own)
         phi = min(1.0, channels * t * t)
@@ -296,8 +305,9 @@ def group_deviations(batch: Batch) -> Tensor:
     scored = ~batch.attained.isnan()
     x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
-    deviations = (x - batch.groups.broadcast(mean)).masked_fill(~(scored & batch.scores.live), 0.0)
-    return deviations.masked_fill(deviations.abs() < 1e-9, 0.0)  # of rewards that the scale's end clipped
+    deviations = x - batch.groups.broadcast(mean)
+    # Less than 1e-9 is what rounding leaves of rewards that the scale's end clipped.
+    return deviations * (scored & batch.scores.live & (deviations.abs() >= 1e-9))
 
 
 def correlations(q: Tensor, spread: Tensor) -> Tensor:
@@ -319,12 +329,34 @@ def correlations(q: Tensor, spread: Tensor) -> Tensor:
     return c
 
 
+def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
+    """Return correlations C (K, K) shrunk towards S, which relates nothing but copies.
+
+    A few completions cannot know many correlations: with more channels than completions the hull of the channels always
+    contains 0, which looks like a frontier. So C <- (1 - delta) C + delta S, where delta is the share of the squares
+    of C that its own sampling error explains (Schaefer and Strimmer 2005, doi 10.2202/1544-6115.1175)::
+
+        delta = min(1, sum_jk v_jk (1 - C_jk^2)^2 / n_jk  /  sum_jk v_jk C_jk^2),   v_jk = omega_j omega_k (1 - S_jk)
+
+    Args:
+        c: (K, K).
+        own: (K,) omega. With v, copies of a channel do not change delta.
+        known: (K,) numbers of completions, >= 1; n_jk is the geometric mean of two.
+    """
+    copies = likeness(c)
+    pairs = own[:, None] * own * (1 - copies)
+    squares = c.square()
+    error = (1 - squares).square() / (known[:, None] * known).sqrt()
+    delta = min(1.0, float((pairs * error).sum()) / max(float((pairs * squares).sum()), TINY))
+    return (1 - delta) * c + delta * copies
+
+
 def common_direction(c: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
     """Return t and the point nu (K,) of the simplex at which sqrt(nu' C nu) is smallest, which is t.
 
     ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0. ``ridge`` (K,) is added to the diagonal of C.
     """
-    y = least_nonnegative(c + torch.diag(ridge), -torch.ones(len(c)).to(c))
+    y = _balanced(c, ridge)
     total = float(y.sum())
     return min(1.0, total**-0.5), y / total
 
@@ -336,8 +368,12 @@ def likeness(c: Tensor) -> Tensor:
 
 def own_shares(c: Tensor) -> Tensor:
     """Return omega (K,) in (0, 1]: the share that each channel keeps of itself, 1/n for each of n copies."""
-    omega = least_nonnegative(likeness(c) + SMALL * torch.eye(len(c)).to(c), -torch.ones(len(c)).to(c))
-    return omega.clamp(min=1e-3)
+    return _balanced(likeness(c), torch.full_like(c[0], SMALL)).clamp(min=1e-3)
+
+
+def _balanced(q: Tensor, ridge: Tensor) -> Tensor:
+    """Return argmin over y >= 0 of y' q y / 2 - sum y, (K,), with ``ridge`` (K,) added to the diagonal of q."""
+    return least_nonnegative(q + torch.diag(ridge), q.new_full((len(q),), -1.0))
 
 
 def let_go(traded: Tensor) -> Tensor:
@@ -395,7 +431,7 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
 
 
 def _spread(batch: Batch, deviations: Tensor) -> Tensor:
-    """Return (N, M) the standard deviation of the attained shares in their group, 0 where a channel ranks nothing."""
+    """Return (N, M) the standard deviation of the attained shares in each row's group, 0 where constant."""
     squares = batch.groups.sum(deviations.square())
     counted = batch.groups.sum((~batch.attained.isnan()).to(deviations))
     spread = batch.groups.broadcast((squares / (counted - 1).clamp(min=1)).sqrt())
@@ -405,8 +441,8 @@ def _spread(batch: Batch, deviations: Tensor) -> Tensor:
 def _weights_of_channels(batch: Batch) -> Tensor:
     """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
     scored = (~batch.scores.missing).to(batch.weights)
-    total = batch.channels.pool(batch.weights * scored).sum(0)
-    return (total / batch.channels.pool(scored).sum(0).clamp(min=1)).cpu().double()
+    total = batch.channels.total(batch.weights * scored)
+    return (total / batch.channels.total(scored).clamp(min=1)).cpu().double()
 
 
 def _trusted(batch: Batch) -> Tensor:
@@ -415,4 +451,4 @@ def _trusted(batch: Batch) -> Tensor:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)
     there = (~batch.attained.isnan()).to(batch.p)
-    return (batch.channels.pool(rho * there).sum(0) / batch.channels.pool(there).sum(0).clamp(min=1)).cpu().double()
+    return (batch.channels.total(rho * there) / batch.channels.total(there).clamp(min=1)).cpu().double()
