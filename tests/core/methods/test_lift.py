@@ -1,4 +1,4 @@
-"""LIFT: what its module promises, theorem by theorem. The loops of ``reference.py`` are in test_memory_properties.py."""
+"""LIFT: what its module promises, theorem by theorem; test_memory_properties.py compares it with plain loops."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def weighed(q: Tensor, seed: int, *, floors: dict[int, float] | None = None, **o
     size = len(q)
     floor = tensor([(floors or {}).get(j, math.nan) for j in range(size)])
     ones = torch.ones(size, dtype=torch.float64)
-    return LIFT(**options)._weigh(q, random(size, seed=seed), 0.5 + random(size, seed=seed + 1), ones, floor)
+    known = torch.inf * ones  # no sampling error
+    return LIFT(**options)._weigh(q, random(size, seed=seed), 0.5 + random(size, seed=seed + 1), ones, floor, known)
 
 
 # --- What it ascends --------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def test_opposed_channels_do_not_switch_off_the_guard_of_the_others(seed: int):
     rewards = (0.5 + 0.1 * torch.stack([x[:, 0], -x[:, 0], *others], 1)).clamp(0, 1)
     rewards[:, 0] = (rewards[:, 0] - 0.3).clamp(min=0.0)
     out, unguarded = lift(rewards), lift(rewards, margin=-1)
-    assert out.method_metrics["lift/frontier"] < 0.01
+    assert out.method_metrics["lift/frontier"] < 0.05
     assert with_channels(unguarded, rewards)[2:].min() < 0
     assert with_channels(out, rewards)[2:].min() > 0.03
 
@@ -452,7 +453,7 @@ def test_opposed_floors_do_not_crash():
 def test_a_floor_names_a_channel():
     with pytest.raises(ConfigError, match="floors names the channel 'x'; expected one of 0, 1"):
         lift(random(G, 2), floors={"x": 0.5})
-    with pytest.raises(ConfigError, match="names the channel 'sfae'.*did you mean 'safe'"):
+    with pytest.raises(ConfigError, match=r"names the channel 'sfae'.*did you mean 'safe'"):
         rvpo.Aggregator("lift:floors={sfae:0.9}", ["correct", "safe"])
 
 

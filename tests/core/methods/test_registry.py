@@ -177,16 +177,9 @@ def test_a_class_stands_for_its_defaults():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_of_others_name_the_owner(method: str):
-    foreign = {
-        "kappa": "lift or lift_z",
-        "floors": "lift",
-        "horizon": "lift_z",
-        "mu": "smooth_tchebycheff",
-        "decay": "ctwa",
-        "thresholds": "lagrangian",
-    }
-    for option, owner in foreign.items():
-        if method not in owner.split(" or ") and (method, option) != ("lift", "horizon"):  # which says more
+    owners = {"kappa": "lift or lift_z", "mu": "smooth_tchebycheff", "decay": "ctwa", "thresholds": "lagrangian"}
+    for option, owner in owners.items():
+        if method not in owner.split(" or "):
             message = refused({"name": method, **NEEDED.get(method, {}), option: 0.5})
             assert f"{option} is 0.5, but method {method!r} has no option {option!r}. Use method {owner} for" in message
 

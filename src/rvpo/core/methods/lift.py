@@ -19,10 +19,10 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's weights, rho the channels' reliabilities (1 if unknown). The
-line of mu is in units of spread (lambda_j s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j
-with e_j = (1 - phi)^3 f_j, which says who is on the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to
-its diagonal, at most 1.
+with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's
+weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j s_j for
+lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who is on
+the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to its diagonal, at most 1.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
@@ -420,8 +420,9 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
     wanted = NEVER_TRADED + (RESTORING - NEVER_TRADED) * near.clamp(0, 1)
     ridged = c[named][:, named] + 1e-3 * torch.eye(len(named)).to(c)
     before = (c @ weights)[named]
-    # What is asked for grows with the size of A, which what is added changes: from below, so that no more is added.
-    size = 0.0
+    # What is asked for grows with the size of A, which what is added changes: from below, so that no more is added. Not
+    # from 0, where A stays if its channels are copies or opposites.
+    size = size_of(c, weights) / 100
     for _ in range(40):
         added[named] = least_nonnegative(ridged, before - wanted * size)
         size = size_of(c, weights + added)
