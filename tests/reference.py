@@ -458,20 +458,21 @@ def lift(
     def average(values: list[list[float]], of_name: list[tuple[int, int]]) -> float:
         return fsum(values[n][j] for n, j in of_name) / max(len(of_name), 1)
 
-    cells_of = {
-        name: [(n, j) for n in rows for j in of[name][n] if not isnan(cells.rewards[n][j])] for name in names
-    }
+    cells_of = {name: [(n, j) for n in rows for j in of[name][n] if not isnan(cells.rewards[n][j])] for name in names}
     w = {name: average(cells.w, cells_of[name]) for name in names}
     rho = {name: 1.0 if cells.rho is None else average(cells.rho, read[name]) for name in names}
     alive = [name for name in seen if moment(name, name) > 1e-12 and w[name] > 0 and rho[name] > 0]
+    known = []  # completions, less one degree of freedom per group, times the batches that the mean is worth
+    for name in alive:
+        weight, free = new["moments_weight"][name], completions[name] * (1 - len(cells.members) / len(cells.rewards))
+        known.append(max(free * weight * (2 / counts[name] - 1) / (2 - weight), 1.0))
     total = dict.fromkeys(names, 0.0)
     if alive:
         given = floors or {}
         q = [[moment(a, b) for b in alive] for a in alive]
         attained = [new["attained"][name] / new["weight"][name] for name in alive]
-        found = lift_weights(
-            q, attained, [w[a] for a in alive], [rho[a] for a in alive], [given.get(a, nan) for a in alive], kappa, margin
-        )
+        mine = ([by_name[a] for a in alive] for by_name in (w, rho, dict.fromkeys(alive, nan) | given))
+        found = lift_weights(q, attained, *mine, kappa, margin, known)
         total |= dict(zip(alive, found, strict=True))
     pull = [{j: pj * total[cells.channel[n][j]] for j, pj in p[n].items()} for n in rows]
     aggregated = [fsum(x * d[n][j] for j, x in pull[n].items()) for n in rows]
@@ -486,6 +487,7 @@ def lift_weights(
     floors: list[float],
     kappa: float,
     margin: float,
+    known: list[float],
 ) -> list[float]:
     """Return (lambda + mu) / |A|, from the moments of K channels with a spread: the equations of the module."""
     k = range(len(q))
@@ -513,6 +515,12 @@ def lift_weights(
     alike = [[exp(-8 * (1 - c[i][j])) for j in k] for i in k]
     omega = [max(x, 1e-3) for x in least(plus(alike, [1e-8 for _ in k]), [-1.0 for _ in k])]
     n = fsum(omega)
+    # C is shrunk by the share of its squares that its sampling error explains, leaving out copies.
+    pairs = [(i, j, omega[i] * omega[j] * (1 - alike[i][j])) for i in k for j in k]
+    error = fsum(v * (1 - c[i][j] ** 2) ** 2 / sqrt(known[i] * known[j]) for i, j, v in pairs)
+    delta = min(1.0, error / max(fsum(v * c[i][j] ** 2 for i, j, v in pairs), 1e-12))
+    c = [[(1 - delta) * c[i][j] + delta * alike[i][j] for j in k] for i in k]
+    alike = [[exp(-8 * (1 - c[i][j])) for j in k] for i in k]
     t, nu = nearest_to_zero([1e-8 / o for o in omega])
     phi = min(1.0, n * t * t)
     power = min(10.0, 1 / sqrt(max(phi, 1e-12)))
@@ -543,14 +551,15 @@ def lift_weights(
             wanted.append(0.2 + 0.7 * min(max(near, 0.0), 1.0))
         before, start = times(v), list(v)
         ridged = [[c[i][j] + (1e-3 if i == j else 0.0) for j in named] for i in named]
-        for _ in range(30):
-            now = size(v)
-            if all(times(v)[i] >= (x - 1e-3) * now for i, x in zip(named, wanted, strict=True)):
-                break
+        now = size(v) / 100
+        for _ in range(40):
             added = least(ridged, [before[i] - x * now for i, x in zip(named, wanted, strict=True)])
             v = list(start)
             for i, x in zip(named, added, strict=True):
                 v[i] += x
+            now = size(v)
+            if all(times(v)[i] >= (x - 1e-3) * now for i, x in zip(named, wanted, strict=True)):
+                break
     return [v[i] / s[i] / norm(v) for i in k]
 
 

@@ -116,7 +116,10 @@ def test_three_spellings_give_equal_results(place: Callable[[Any], Any], method:
     [
         ("lfit", "method is 'lfit' (did you mean 'lift'?)"),
         ("lift:kapa=3", "has no option 'kapa' (did you mean 'kappa'?)"),
-        ("lift:horizon=5", "Set memory, in completions, instead; method lift_z still has horizon, in batches; expected"),
+        (
+            "lift:horizon=5",
+            "Set memory, in completions, instead; method lift_z still has horizon, in batches; expected",
+        ),
         ({"name": "gdpo", "k": 7}, "k is 7, but method 'gdpo' has no option 'k'. Use method rvpo for it"),
         ("rvpo:k=-1", "k is -1; expected a number in [0, inf]"),
     ],

@@ -26,7 +26,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "hard_min": {},
     "gdpo": {},
     "grpo": {},
-    "lift": {"kappa": 3.0, "margin": -1.0, "horizon": 1.0},
+    "lift": {"kappa": 3.0, "floors": {"a": 0.9}, "margin": -1.0, "memory": 64.0},
+    "lift_z": {"kappa": 3.0, "margin": -1.0, "horizon": 1.0},
     "tchebycheff": {"rho": 0.0},
     "smooth_tchebycheff": {"mu": 0.5},
     "lagrangian": {"thresholds": {"a": 0.9}, "rate": 1.5, "ceiling": 2.0},
@@ -176,9 +177,9 @@ def test_a_class_stands_for_its_defaults():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_of_others_name_the_owner(method: str):
-    foreign = {"kappa": "lift", "mu": "smooth_tchebycheff", "decay": "ctwa", "thresholds": "lagrangian"}
-    for option, owner in foreign.items():
-        if owner != method:
+    owners = {"kappa": "lift or lift_z", "mu": "smooth_tchebycheff", "decay": "ctwa", "thresholds": "lagrangian"}
+    for option, owner in owners.items():
+        if method not in owner.split(" or "):
             message = refused({"name": method, **NEEDED.get(method, {}), option: 0.5})
             assert f"{option} is 0.5, but method {method!r} has no option {option!r}. Use method {owner} for" in message
 
@@ -229,11 +230,24 @@ def test_options_of_others_name_the_owner(method: str):
         ({"name": "lift", "kappa": math.inf}, "kappa is inf; expected a number in [0, inf)"),
         ({"name": "lift", "kappa": math.nan}, "kappa is nan; expected a number in [0, inf)"),
         ({"name": "lift", "kappa": True}, "kappa is True; expected a number in [0, inf)"),
-        ({"name": "lift", "margin": 1.0}, "margin is 1.0; expected a correlation in [-1, 1)"),
-        ({"name": "lift", "margin": math.nan}, "margin is nan; expected a correlation in [-1, 1)"),
-        ({"name": "lift", "margin": "0"}, "margin is '0'; expected a correlation in [-1, 1)"),
-        ({"name": "lift", "horizon": 0.5}, "horizon is 0.5; expected a number of batches >= 1"),
-        ({"name": "lift", "horizon": math.inf}, "horizon is inf; expected a number in [0, inf)"),
+        ({"name": "lift", "margin": 1.0}, "margin is 1.0; expected a number in [0, 1)"),
+        ({"name": "lift", "margin": math.nan}, "margin is nan; expected a number in [0, 1)"),
+        ({"name": "lift", "margin": "0"}, "margin is '0'; expected a number in [0, 1)"),
+        ({"name": "lift", "margin": -0.5}, "margin is -0.5; expected a number in [0, 1)"),
+        ({"name": "lift", "memory": 0}, "memory is 0; expected a number above 0"),
+        ({"name": "lift", "memory": math.inf}, "memory is inf; expected a number in [0, inf)"),
+        ({"name": "lift", "floors": 0.9}, "floors is 0.9; expected a mapping of channels to the share in (0, 1]"),
+        ({"name": "lift", "floors": {"a": 1.5}}, "floors: a is 1.5; expected a number in [0, 1]"),
+        ({"name": "lift", "floors": {"a": 0}}, "floors: a is 0; expected a number above 0"),
+        (
+            "lift:horizon=5",
+            "Set memory, in completions, instead; method lift_z still has horizon, in batches; expected",
+        ),
+        ({"name": "lift_z", "margin": 1.0}, "margin is 1.0; expected a correlation in [-1, 1)"),
+        ({"name": "lift_z", "margin": math.nan}, "margin is nan; expected a correlation in [-1, 1)"),
+        ({"name": "lift_z", "margin": "0"}, "margin is '0'; expected a correlation in [-1, 1)"),
+        ({"name": "lift_z", "horizon": 0.5}, "horizon is 0.5; expected a number of batches >= 1"),
+        ({"name": "lift_z", "horizon": math.inf}, "horizon is inf; expected a number in [0, inf)"),
         ({"name": "tchebycheff", "rho": -0.1}, "rho is -0.1; expected a number in [0, inf)"),
         ({"name": "smooth_tchebycheff", "mu": 0}, "mu is 0; expected a number above 0"),
         ({"name": "lagrangian"}, "thresholds is {}; expected a mapping of channels to the share in [0, 1]"),

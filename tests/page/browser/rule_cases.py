@@ -19,7 +19,6 @@ OPTIONS: dict[str, dict[str, list[float]]] = {
     "hard_min": {},
     "tchebycheff": {"rho": [0.0, 0.05, 3.0]},
     "smooth_tchebycheff": {"mu": [1e-4, 0.1, 10.0]},
-    "lift": {"kappa": [0.0, 6.0, 40.0], "margin": [-1.0, 0.0, 0.2, 0.9]},
 }
 PARTS = ("advantages", "aggregated", "responsibilities", "z")
 

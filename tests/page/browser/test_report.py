@@ -15,7 +15,7 @@ from report_data import FIGURE_1, HOSTILE, RARE, comparison, hostile, report, ru
 import rvpo
 
 Open = Callable[..., Opened]
-METHODS = ("grpo", "gdpo", "rvpo", "rvpo_explicit", "hard_min", "tchebycheff", "smooth_tchebycheff", "lift")
+METHODS = ("grpo", "gdpo", "rvpo", "rvpo_explicit", "hard_min", "tchebycheff", "smooth_tchebycheff")
 
 VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "whole": report,
@@ -440,8 +440,6 @@ def test_rules_have_their_own_options(open_report: Open):
         ("rvpo_explicit", "beta", 1.75),
         ("tchebycheff", "rho", 0.6),
         ("smooth_tchebycheff", "mu", 0.02),
-        ("lift", "kappa", 1.5),
-        ("lift", "margin", -0.4),
     ]:
         page.locator(f"#option-{method}-{name}").fill(str(value))
     page.locator("#range-1-1").fill("2")
@@ -449,7 +447,6 @@ def test_rules_have_their_own_options(open_report: Open):
         "rvpo_explicit": {"beta": 1.75},
         "tchebycheff": {"rho": 0.6},
         "smooth_tchebycheff": {"mu": 0.02},
-        "lift": {"kappa": 1.5, "margin": -0.4},
     }
     ranges = [(0.0, 1.0), (0.0, 2.0), (0.0, 1.0), (0.0, 1.0)]
     agrees(opened, group, ranges=ranges, **own)

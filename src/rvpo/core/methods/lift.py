@@ -429,12 +429,14 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
     wanted = NEVER_TRADED + (RESTORING - NEVER_TRADED) * near.clamp(0, 1)
     ridged = c[named][:, named] + 1e-3 * torch.eye(len(named)).to(c)
     before = (c @ weights)[named]
-    # What is added makes A larger, and with it the correlation that is asked for.
-    for _ in range(30):
+    # What is asked for grows with the size of A, which what is added changes: from below, so that no more is added. Not
+    # from 0, where A stays if its channels are copies or opposites.
+    size = size_of(c, weights) / 100
+    for _ in range(40):
+        added[named] = least_nonnegative(ridged, before - wanted * size)
         size = size_of(c, weights + added)
         if bool(((c @ (weights + added))[named] >= (wanted - 1e-3) * size).all()):
             break
-        added[named] = least_nonnegative(ridged, before - wanted * size)
     return added
 
 

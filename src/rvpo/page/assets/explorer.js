@@ -13,16 +13,11 @@ const ExplorerView = (() => {
     ["hard_min", "Hard minimum", "the lowest z-score"],
     ["tchebycheff", "Tchebycheff", "what falls shortest of its best, plus rho times the rest"],
     ["smooth_tchebycheff", "Smooth Tchebycheff", "the same, softened by mu"],
-    ["lift", "LIFT", "lifts what is furthest behind, lets none fall; as in a first batch"],
   ];
   const OPTIONS = {
     rvpo_explicit: [["beta", "beta (empty: k / 2)", (x) => x >= 0, "k / 2"]],
     tchebycheff: [["rho", "rho", (x) => x >= 0]],
     smooth_tchebycheff: [["mu", "mu", (x) => x > 0]],
-    lift: [
-      ["kappa", "kappa", (x) => x >= 0],
-      ["margin", "margin", (x) => x >= -1 && x < 1],
-    ],
   };
   const BLANK = {
     name: "Your own",
@@ -254,7 +249,7 @@ const ExplorerView = (() => {
     return [
       wrong.length ? `“${Dom.short(wrong[0], 20)}” is no number and counts as missing.` : "",
       clipped.length
-        ? `Rewards of ${Dom.names(clipped)} lie outside lowest and highest, to which LIFT and Tchebycheff clip them.`
+        ? `Rewards of ${Dom.names(clipped)} lie outside lowest and highest, to which the Tchebycheff rules clip them.`
         : "",
       cells.length < 2 ? "A single completion has nothing to be compared with." : "",
     ]

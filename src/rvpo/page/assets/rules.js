@@ -4,7 +4,8 @@
  *
  * A copy by hand of rvpo.advantages(rewards, num_generations=N, method=..., ...) with its defaults (eps 1e-4, ddof 1,
  * rtol 1e-6), in double precision; tests/page/browser compares both to 1e-9. It follows src/rvpo/core file by file:
- * normalize.py, aggregate.py, and methods/ (of lift its first batch). Change it there first.
+ * normalize.py, aggregate.py, and methods/. Change it there first. Methods that follow the run from batch to batch, such
+ * as lift, are not here: one group does not show what they do.
  *
  * rewards is N rows of M numbers; NaN, null or undefined is missing. `live` is true where the channel ranks the group.
  */
@@ -13,8 +14,6 @@ const Rules = (() => {
   const DDOF = 1;
   const RTOL = 1e-6;
   const TIE = 1e-6;
-  const RIDGE = 0.02;
-  const TINY = 2.2250738585072014e-308;
 
   const zeros = (n) => new Array(n).fill(0);
   const sum = (values) => values.reduce((total, value) => total + value, 0);
@@ -200,125 +199,6 @@ const Rules = (() => {
     return ofScale(group, values, slopes);
   }
 
-  // ---- methods/lift.py, as of a run's first batch ----
-
-  /** Solve a x = b by elimination with row pivoting. */
-  function solve(a, b) {
-    const rows = a.map((row, i) => [...row, b[i]]);
-    const n = rows.length;
-    for (let i = 0; i < n; i += 1) {
-      let pivot = i;
-      for (let r = i + 1; r < n; r += 1) if (Math.abs(rows[r][i]) > Math.abs(rows[pivot][i])) pivot = r;
-      [rows[i], rows[pivot]] = [rows[pivot], rows[i]];
-      for (let r = i + 1; r < n; r += 1) {
-        const factor = rows[r][i] / rows[i][i];
-        for (let c = i; c <= n; c += 1) rows[r][c] -= factor * rows[i][c];
-      }
-    }
-    const x = zeros(n);
-    for (let i = n - 1; i >= 0; i -= 1) {
-      const known = sum(x.map((value, c) => (c > i ? rows[i][c] * value : 0)));
-      x[i] = (rows[i][n] - known) / rows[i][i];
-    }
-    return x;
-  }
-
-  /** Where the free entries would go if no bound held them; the others stay at 0. */
-  function unbounded(q, c, free) {
-    const index = free.flatMap((is, i) => (is ? [i] : []));
-    const part = solve(
-      index.map((i) => index.map((j) => q[i][j])),
-      index.map((i) => -c[i]),
-    );
-    const target = zeros(c.length);
-    index.forEach((i, place) => {
-      target[i] = part[place];
-    });
-    return target;
-  }
-
-  /** Minimise x'qx/2 + c'x over x >= 0 by the active set of Lawson and Hanson. */
-  function leastNonnegative(q, c) {
-    let x = zeros(c.length);
-    const free = c.map(() => false);
-    const tolerance = 1e-12 * (1 + Math.max(0, ...c.map(Math.abs)));
-    for (let round = 0; round < 10 * c.length; round += 1) {
-      const slope = q.map((row, i) => (free[i] ? Infinity : dot(row, x) + c[i]));
-      const steepest = Math.min(...slope);
-      if (!(steepest < -tolerance)) break;
-      free[slope.indexOf(steepest)] = true;
-      let target = unbounded(q, c, free);
-      while (free.some((is, i) => is && target[i] <= 0)) {
-        const falling = free.map((is, i) => is && target[i] <= 0);
-        const way = x.map((value, i) => (falling[i] ? value / Math.max(value - target[i], TINY) : Infinity));
-        const least = Math.min(...way);
-        x = x.map((value, i) => value + least * (target[i] - value));
-        free.forEach((is, i) => {
-          if (falling[i] && way[i] <= least) free[i] = false;
-        });
-        x = x.map((value, i) => (free[i] ? value : 0));
-        target = unbounded(q, c, free);
-      }
-      x = target;
-    }
-    return x;
-  }
-
-  /** lambda: who needs help, with mean 1 under the weights. */
-  function needs(attainedShares, weights, kappa) {
-    const seen = attainedShares.map((share) => !Number.isNaN(share));
-    const counting = attainedShares.filter((_, j) => seen[j] && weights[j] > 0);
-    const lowest = counting.length ? Math.min(...counting) : 0;
-    const need = attainedShares.map((share) => Math.exp(-kappa * Math.max(share - lowest, 0)));
-    const total = sum(weights.map((weight, j) => (seen[j] ? weight * need[j] : 0)));
-    const average = total / Math.max(sum(weights.filter((_, j) => seen[j])), TINY);
-    return need.map((value, j) => (seen[j] && average > 0 ? value / average : 1));
-  }
-
-  /** mu: what has to be added so that no channel falls. */
-  function payers(covariance, need, margin) {
-    const pull = covariance.map((row) => dot(row, need));
-    const rms = Math.sqrt(Math.max(dot(need, pull), 0));
-    const spread = covariance.map((row, j) => Math.sqrt(row[j]));
-    const alive = spread.flatMap((value, j) => (value > 0 ? [j] : []));
-    const q = alive.map((i) => alive.map((j) => covariance[i][j] / spread[j] / spread[i] + (i === j ? RIDGE : 0)));
-    const falls = alive.map((j) => (pull[j] - margin * rms * spread[j]) / spread[j]);
-    const mu = zeros(need.length);
-    leastNonnegative(q, falls).forEach((value, place) => {
-      mu[alive[place]] = value / spread[alive[place]];
-    });
-    return mu;
-  }
-
-  function lift(group, kappa, margin) {
-    const p = shares(group, false);
-    const z = map2(group.z, (value, g, j) => (p[g][j] > 0 ? value : 0));
-    const u = map2(z, (value, g, j) => p[g][j] * value);
-    const takesPart = group.live.map((row) => row.some((live) => live));
-    const rows = Math.max(takesPart.filter((takes) => takes).length, 1);
-    const channels = group.mean.map((_, j) => j);
-    const covariance = channels.map((i) => channels.map((j) => dot(column(u, i), column(u, j)) / rows));
-    const x = attained(group);
-    const reached = channels.map((j) => {
-      const scored = column(x, j).filter((value) => !Number.isNaN(value));
-      return sum(scored) / scored.length;
-    });
-    const need = needs(
-      reached,
-      channels.map((j) => sum(column(p, j)) / p.length),
-      kappa,
-    );
-    const mu = payers(covariance, need, margin);
-    const weights = need.map((value, j) => value + (u.some((row) => row[j] !== 0) ? mu[j] : 0));
-    return {
-      aggregated: u.map((row) => dot(row, weights)),
-      responsibilities: p.map((row, g) =>
-        normalised(row.map((share, j) => (group.live[g][j] ? share * weights[j] : 0))),
-      ),
-      takesPart,
-    };
-  }
-
   // ---- advantages.py ----
 
   /** Options and their defaults, as in rvpo.core.methods. */
@@ -330,7 +210,6 @@ const Rules = (() => {
     hard_min: { options: {}, run: (group) => overZ(group, true, hardMin) },
     tchebycheff: { options: { rho: 0.05 }, run: (group, o) => tchebycheff(group, o.rho) },
     smooth_tchebycheff: { options: { mu: 0.1 }, run: (group, o) => smoothTchebycheff(group, o.mu) },
-    lift: { options: { kappa: 6, margin: 0.2 }, run: (group, o) => lift(group, o.kappa, o.margin) },
   };
 
   /** Weight of the channels scored on a completion, averaged over the rows that count. */
