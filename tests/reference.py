@@ -462,9 +462,10 @@ def lift(
     w = {name: average(cells.w, cells_of[name]) for name in names}
     rho = {name: 1.0 if cells.rho is None else average(cells.rho, read[name]) for name in names}
     alive = [name for name in seen if moment(name, name) > 1e-12 and w[name] > 0 and rho[name] > 0]
-    known = []  # completions, less one degree of freedom per group, times the batches that the mean is worth
+    known = []  # completions, less one for each group that is scored, times the batches that the mean is worth
     for name in alive:
-        weight, free = new["moments_weight"][name], completions[name] * (1 - len(cells.members) / len(cells.rewards))
+        weight, rows_of = new["moments_weight"][name], {n for n, _ in read[name]}
+        free = completions[name] - sum(not rows_of.isdisjoint(group) for group in cells.members.values())
         known.append(max(free * weight * (2 / counts[name] - 1) / (2 - weight), 1.0))
     total = dict.fromkeys(names, 0.0)
     if alive:

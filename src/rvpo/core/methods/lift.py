@@ -173,7 +173,8 @@ class LIFT(Method):
         spread = _spread(batch, deviations)
         takes_part = ((spread > 0) & (p > 0)).any(-1)
         scored = ~batch.attained.isnan()
-        completions = (channels.pool(scored.to(p)) > 0).sum(0).cpu().double()  # (K,)
+        has = (channels.pool(scored.to(p)) > 0).to(p)  # (N, K)
+        completions = has.sum(0).cpu().double()  # (K,)
         moments_now = (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double()
         seen = (completions > 0) & bool(takes_part.any())
         moments_now = moments_now.masked_fill(~(seen[:, None] & seen), torch.nan)
@@ -191,8 +192,8 @@ class LIFT(Method):
         trusted = _trusted(batch)
         alive = (seen & (q.diagonal() > TINY) & (weights > 0) & (trusted > 0)).nonzero()[:, 0]
         floors = channels.by_name(self.floors, torch.nan)
-        # Deviations from a group's mean have one degree of freedom less per group.
-        free = completions * (1 - batch.groups.count / max(len(u), 1))
+        # Deviations from a group's mean have one degree of freedom less per group that is scored.
+        free = completions - (batch.groups.sum(has) > 0).sum(0).cpu()
         known = (free * moments.batches(names, horizon.clamp(min=LEAST_BATCHES))).clamp(min=1)
         weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive], known[alive])
         factors = torch.zeros(len(names), dtype=torch.float64)
