@@ -14,16 +14,14 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
     phi       = min(1, n t^2),  n = sum_j omega_j                        1 if nothing is opposed, 0 on a frontier
     lambda_j  = omega_j rho_j (w_j exp(-kappa a_j))^(1/sqrt(phi))        need: who is behind
     f_j       = min(1, n sum_k S_jk nu_k)^3                              who is opposed, copies counted together
-    m_j       = margin |lambda| (t + (1 - phi)^3 (1 - f_j) (t_kept - t)) t_kept: the same as t, without those opposed
-    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - m) + mu' E mu / 2                     guard
+    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - margin t |lambda|) + mu' E mu / 2     guard
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-with kappa = 4, margin = 0.5, tau = 0.7. For t, nu, f and t_kept, C is shrunk by its own sampling error, see
-:func:`shrunk`. w are the user's weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of
-spread (lambda_j s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3
-f_j, which says who is on the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to its diagonal, at
-most 1.
+with kappa = 4, margin = 0.5, tau = 0.7. For t, nu and f, C is shrunk by its own sampling error, see :func:`shrunk`. w
+are the user's weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j
+s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who
+is on the frontier.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
@@ -38,9 +36,9 @@ the distance of the origin from the convex hull of the unit channels (MGDA's min
 1 / sqrt(K) for unrelated ones.
 
 **On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
-others with the margin that they have among themselves (t_kept), and F decides. It is sharp there, with
-w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const + ln(w_j) / kappa: a weight is an allowance. A channel
-of weight w ends ln(w) / kappa of attained share above one of weight 1. ``floors`` name channels that are never traded.
+others from falling, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j =
+const + ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one
+of weight 1. ``floors`` name channels that are never traded.
 
 **Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies. So
 n copies of a channel get the advantages of one, if no reward is missing.
@@ -247,10 +245,8 @@ class LIFT(Method):
         if self.margin != -1:
             frontier = (1 - phi) ** LETTING_GO
             excluded = (channels * (likeness(certain) @ opposed)).clamp(max=1.0) ** LETTING_GO
-            kept_t, _ = common_direction(certain, (SMALL + let_go(excluded)) / own)
-            margins = self.margin * (t + frontier * (1 - excluded) * (kept_t - t))
             ridge = (RIDGE + let_go(frontier * excluded)) / own
-            guard = guards(c, need * spread, margins, ridge) / spread
+            guard = guards(c, need * spread, self.margin * t, ridge) / spread
         kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
         return Weighed(need, guard + kept, c, spread, phi, channels, opposed)
 
@@ -403,17 +399,17 @@ def norm_of(c: Tensor, v: Tensor) -> float:
     return max(size_of(c, v), CANCELLED * float(v.sum()), TINY)
 
 
-def guards(c: Tensor, need: Tensor, margins: Tensor, ridge: Tensor) -> Tensor:
+def guards(c: Tensor, need: Tensor, margin: float, ridge: Tensor) -> Tensor:
     """Return mu (K,): what has to be added to ``need`` so that no channel falls, for channels at unit spread.
 
     Args:
         c: (K, K) correlations.
         need: (K,) lambda.
-        margins: (K,) smallest E[A D_j] / s_j, in units of |A_lambda|.
+        margin: smallest E[A D_j] / s_j for every channel, in units of |A_lambda|.
         ridge: (K,) added to the diagonal of C, > 0; the larger, the less a channel is guarded.
     """
     size = size_of(c, need)
-    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margins * size)
+    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margin * size)
     return mu * min(1.0, TAU * size / max(size_of(c, mu), TINY))
 
 
