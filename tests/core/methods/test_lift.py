@@ -203,7 +203,7 @@ def test_no_channel_of_a_batch_falls(seed: int):
 def test_opposed_channels_do_not_switch_off_the_guard_of_the_others(seed: int):
     """t = 0 because of two channels; the others still do not fall."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(16 * G, 5, generator=generator, dtype=torch.float64)
+    x = torch.randn(128 * G, 5, generator=generator, dtype=torch.float64)
     others = [x[:, 1] + 0.3 * x[:, i] for i in (2, 3, 4)] + [-x[:, 1] + 0.5 * x[:, 2]]
     rewards = (0.5 + 0.1 * torch.stack([x[:, 0], -x[:, 0], *others], 1)).clamp(0, 1)
     rewards[:, 0] = (rewards[:, 0] - 0.3).clamp(min=0.0)

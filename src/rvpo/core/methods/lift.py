@@ -76,7 +76,7 @@ from rvpo.errors import ConfigError
 TAU = 0.7
 """Largest size of the guard, as a share of the size of the need: the advantage turns by at most 45 degrees."""
 LETTING_GO = 3.0
-"""How fast the guard lets go of a channel that comes on a frontier: factor of the ridge, and power of 1 - phi and of f."""
+"""How fast the guard lets go of a channel on a frontier: factor of the ridge, and power of 1 - phi and of f."""
 KERNEL = 8.0
 """How alike two channels must be to count as copies: correlations of 0.95 and 0.5 count 0.67 and 0.02."""
 RIDGE = 0.02

@@ -231,6 +231,7 @@ def _check_options(found: type[Method], options: Mapping[str, Any], name: str) -
             continue
         own = [key for key in allowed if key not in ("whiten", "dead_channels")]
         owners = [method for method, cls in METHODS.items() if option in (f.name for f in fields(cls))]
+        owners = [method for method in owners if method != LIFTZ.name] or owners  # lift_z is not for new runs
         hint = f". {found.former_options[option]}" if option in found.former_options else did_you_mean(option, allowed)
         hint = hint or (f". Use method {' or '.join(owners)} for it" if owners else "")
         raise ConfigError(
