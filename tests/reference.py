@@ -510,7 +510,7 @@ def lift_weights(
         return [[m[i][j] + (ridge[i] if i == j else 0.0) for j in k] for i in k]
 
     def nearest_to_zero(ridge: list[float]) -> tuple[float, list[float]]:
-        y = least(plus(c, ridge), [-1.0 for _ in k])
+        y = least(plus(certain, ridge), [-1.0 for _ in k])
         return min(1.0, 1 / sqrt(fsum(y))), [x / fsum(y) for x in y]
 
     alike = [[exp(-8 * (1 - c[i][j])) for j in k] for i in k]
@@ -520,8 +520,8 @@ def lift_weights(
     pairs = [(i, j, omega[i] * omega[j] * (1 - alike[i][j])) for i in k for j in k]
     error = fsum(v * (1 - c[i][j] ** 2) ** 2 / sqrt(known[i] * known[j]) for i, j, v in pairs)
     delta = min(1.0, error / max(fsum(v * c[i][j] ** 2 for i, j, v in pairs), 1e-12))
-    c = [[(1 - delta) * c[i][j] + delta * alike[i][j] for j in k] for i in k]
-    alike = [[exp(-8 * (1 - c[i][j])) for j in k] for i in k]
+    certain = [[(1 - delta) * c[i][j] + delta * alike[i][j] for j in k] for i in k]
+    alike = [[exp(-8 * (1 - certain[i][j])) for j in k] for i in k]
     t, nu = nearest_to_zero([1e-8 / o for o in omega])
     phi = min(1.0, n * t * t)
     power = min(10.0, 1 / sqrt(max(phi, 1e-12)))
@@ -531,35 +531,33 @@ def lift_weights(
     scale = norm([need[i] * s[i] for i in k])
     v = [need[i] * s[i] / scale for i in k]  # in units of spread
     if margin != -1:
-        f = [min(1.0, n * fsum(alike[i][j] * nu[j] for j in k)) for i in k]
+        f = [min(1.0, n * fsum(alike[i][j] * nu[j] for j in k)) ** 3 for i in k]
         e = [(1 - phi) ** 3 * x for x in f]
 
         def let_go(x: float) -> float:
             return 3 * x / max(1 - x, 1e-12)
 
-        t_kept, _ = nearest_to_zero([(1e-8 + let_go(f[i])) / omega[i] for i in k])
-        m = [margin * size(v) * (t + (1 - phi) ** 3 * (1 - f[i]) * (t_kept - t)) for i in k]
-        mu = least(
-            plus(c, [(0.02 + let_go(e[i])) / omega[i] for i in k]), [x - y for x, y in zip(times(v), m, strict=True)]
-        )
+        m = margin * size(v) * t
+        mu = least(plus(c, [(0.02 + let_go(e[i])) / omega[i] for i in k]), [x - m for x in times(v)])
         bound = min(1.0, 0.7 * size(v) / max(size(mu), 1e-12))
         v = [x + bound * y for x, y in zip(v, mu, strict=True)]
     named = [i for i in k if not isnan(floors[i])]
     if named:
         wanted = []
         for i in named:
-            near = ((floors[i] + 1) / 2 - attained[i]) / max((1 - floors[i]) / 2, 1e-3)
-            wanted.append(0.2 + 0.7 * min(max(near, 0.0), 1.0))
+            distance = (attained[i] - floors[i]) / min(max((1 - floors[i]) / 2, 1e-3), 0.05)
+            above = 0.2 - 1.2 * min(max(distance - 1, 0.0), 1.0)
+            wanted.append(0.9 - 0.7 * max(distance, 0.0) if distance < 1 else above)
         before, start = times(v), list(v)
         ridged = [[c[i][j] + (1e-3 if i == j else 0.0) for j in named] for i in named]
-        now = size(v) / 100
+        now = [size(v) if x < 0 else size(v) / 100 for x in wanted]
         for _ in range(40):
-            added = least(ridged, [before[i] - x * now for i, x in zip(named, wanted, strict=True)])
+            added = least(ridged, [before[i] - x * y for i, x, y in zip(named, wanted, now, strict=True)])
             v = list(start)
             for i, x in zip(named, added, strict=True):
                 v[i] += x
-            now = size(v)
-            if all(times(v)[i] >= (x - 1e-3) * now for i, x in zip(named, wanted, strict=True)):
+            now = [size(v)] * len(named)
+            if all(times(v)[i] >= (x - 1e-3) * size(v) for i, x in zip(named, wanted, strict=True)):
                 break
     return [v[i] / s[i] / norm(v) for i in k]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -200,7 +201,7 @@ def test_no_channel_of_a_batch_falls(seed: int):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_opposed_channels_do_not_switch_off_the_guard_of_the_others(seed: int):
-    """t = 0 because of two channels; the others keep the margin that they have among themselves."""
+    """t = 0 because of two channels; the others still do not fall."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(128 * G, 5, generator=generator, dtype=torch.float64)
     others = [x[:, 1] + 0.3 * x[:, i] for i in (2, 3, 4)] + [-x[:, 1] + 0.5 * x[:, 2]]
@@ -209,7 +210,7 @@ def test_opposed_channels_do_not_switch_off_the_guard_of_the_others(seed: int):
     out, unguarded = lift(rewards), lift(rewards, margin=-1)
     assert out.method_metrics["lift/frontier"] < 0.05
     assert with_channels(unguarded, rewards)[2:].min() < 0
-    assert with_channels(out, rewards)[2:].min() > 0.015
+    assert with_channels(out, rewards)[2:].min() > 0
 
 
 # --- On a frontier ----------------------------------------------------------------------------------------------------
@@ -417,7 +418,7 @@ def test_a_reward_without_a_range_is_no_error():
 @examples
 @given(seeds, st.integers(2, 8), st.floats(0.0, 1.0))
 def test_a_floor_is_kept(seed: int, size: int, level: float):
-    """The correlation is at least 0.2 far above the floor, 0.9 at and below it, and rises in between."""
+    """The correlation is at least 0.9 at the floor and below, 0.2 at 0.05 above it, and free from 0.1 above it on."""
     q = moments(size, seed, 0.2)
     c = correlations(q, q.diagonal().sqrt())
     floors = torch.full((size,), math.nan, dtype=torch.float64)
@@ -426,7 +427,7 @@ def test_a_floor_is_kept(seed: int, size: int, level: float):
     weights = random(size, seed=seed + 1)
     total = weights + floors_kept(c, weights, attained, floors)
     found = float((c @ total)[0]) / max(size_of(c, total), 1e-12)
-    wanted = NEVER_TRADED + (RESTORING - NEVER_TRADED) * min(max((0.8 - level) / 0.2, 0.0), 1.0)
+    wanted = float(np.interp(level, [0.6, 0.65, 0.7], [RESTORING, NEVER_TRADED, -1.0]))
     assert found >= wanted - 5e-3
 
 
@@ -437,8 +438,10 @@ def test_a_channel_below_its_floor_is_raised_first(seed: int):
     rewards[:, 1:] = 0.4 * (1 - rewards[:, :1]) + 0.1 * rewards[:, 1:]
     assert with_channels(lift(rewards), rewards)[0] < 0.2
     assert with_channels(lift(rewards, floors={"0": 0.9}), rewards)[0] > RESTORING - 0.02
-    kept = with_channels(lift(rewards, floors={"0": 0.05}), rewards)[0]
+    kept = with_channels(lift(rewards, floors={"0": rewards[:, 0].mean().item() - 0.05}), rewards)[0]
     assert NEVER_TRADED - 0.02 < kept < NEVER_TRADED + 0.15  # and no more than that
+    far = with_channels(lift(rewards, floors={"0": 0.05}), rewards)[0]
+    assert far == pytest.approx(with_channels(lift(rewards), rewards)[0])  # a floor far below asks for nothing
 
 
 def test_opposed_floors_do_not_crash():

@@ -13,16 +13,15 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
     omega     = argmin over omega >= 0 of  omega' S omega / 2 - sum_j omega_j,      S_jk = exp(-8 (1 - C_jk))
     phi       = min(1, n t^2),  n = sum_j omega_j                        1 if nothing is opposed, 0 on a frontier
     lambda_j  = omega_j rho_j (w_j exp(-kappa a_j))^(1/sqrt(phi))        need: who is behind
-    f_j       = min(1, n sum_k S_jk nu_k)                                who is opposed, copies counted together
-    m_j       = margin |lambda| (t + (1 - phi)^3 (1 - f_j) (t_kept - t)) t_kept: the same as t, without those opposed
-    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - m) + mu' E mu / 2                     guard
+    f_j       = min(1, n sum_k S_jk nu_k)^3                              who is opposed, copies counted together
+    mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - margin t |lambda|) + mu' E mu / 2     guard
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
-with kappa = 4, margin = 0.5, tau = 0.7. C is shrunk by its own sampling error, see :func:`shrunk`. w are the user's
-weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j s_j for
-lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who is on
-the frontier. t_kept is t for C with 3 f_j / (1 - f_j) / omega_j added to its diagonal, at most 1.
+with kappa = 4, margin = 0.5, tau = 0.7. For t, nu and f, C is shrunk by its own sampling error, see :func:`shrunk`. w
+are the user's weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j
+s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who
+is on the frontier.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
@@ -37,9 +36,9 @@ the distance of the origin from the convex hull of the unit channels (MGDA's min
 1 / sqrt(K) for unrelated ones.
 
 **On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
-others with the margin that they have among themselves (t_kept), and F decides. It is sharp there, with
-w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j = const + ln(w_j) / kappa: a weight is an allowance. A channel
-of weight w ends ln(w) / kappa of attained share above one of weight 1. ``floors`` name channels that are never traded.
+others from falling, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j =
+const + ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one
+of weight 1. ``floors`` name channels that are never traded.
 
 **Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies. So
 n copies of a channel get the advantages of one, if no reward is missing.
@@ -77,7 +76,7 @@ from rvpo.errors import ConfigError
 TAU = 0.7
 """Largest size of the guard, as a share of the size of the need: the advantage turns by at most 45 degrees."""
 LETTING_GO = 3.0
-"""How fast the guard lets go of a channel that comes on a frontier: factor of the ridge, and power of 1 - phi."""
+"""How fast the guard lets go of a channel on a frontier: factor of the ridge, and power of 1 - phi and of f."""
 KERNEL = 8.0
 """How alike two channels must be to count as copies: correlations of 0.95 and 0.5 count 0.67 and 0.02."""
 RIDGE = 0.02
@@ -91,7 +90,9 @@ QUICK = 4.0
 RESTORING = 0.9
 """Correlation of the advantage with a channel that is at its floor."""
 NEVER_TRADED = 0.2
-"""The same far above the floor."""
+"""The same where a channel comes near its floor."""
+NEAR, NEAREST = 0.05, 1e-3
+"""Largest and smallest distance, in attained share, at which a channel is near its floor."""
 CANCELLED = 1e-4
 """An advantage that is smaller than this share of what it is the sum of is not scaled up: it is mostly rounding."""
 SMALL = 1e-8
@@ -232,9 +233,9 @@ class LIFT(Method):
         spread = (q.diagonal() * trusted).sqrt()
         c = correlations(q, spread)
         own = own_shares(c)
-        c = shrunk(c, own, known)
+        certain = shrunk(c, own, known)
         channels = float(own.sum())
-        t, opposed = common_direction(c, SMALL / own)
+        t, opposed = common_direction(certain, SMALL / own)
         phi = min(1.0, channels * t * t)
         power = min(SHARPEST, 1 / math.sqrt(max(phi, TINY)))
         # u holds the weights once already.
@@ -244,11 +245,9 @@ class LIFT(Method):
         guard = torch.zeros_like(need)
         if self.margin != -1:
             frontier = (1 - phi) ** LETTING_GO
-            excluded = (channels * (likeness(c) @ opposed)).clamp(max=1.0)
-            kept_t, _ = common_direction(c, (SMALL + let_go(excluded)) / own)
-            margins = self.margin * (t + frontier * (1 - excluded) * (kept_t - t))
+            excluded = (channels * (likeness(certain) @ opposed)).clamp(max=1.0) ** LETTING_GO
             ridge = (RIDGE + let_go(frontier * excluded)) / own
-            guard = guards(c, need * spread, margins, ridge) / spread
+            guard = guards(c, need * spread, self.margin * t, ridge) / spread
         kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
         return Weighed(need, guard + kept, c, spread, phi, channels, opposed)
 
@@ -401,41 +400,45 @@ def norm_of(c: Tensor, v: Tensor) -> float:
     return max(size_of(c, v), CANCELLED * float(v.sum()), TINY)
 
 
-def guards(c: Tensor, need: Tensor, margins: Tensor, ridge: Tensor) -> Tensor:
+def guards(c: Tensor, need: Tensor, margin: float, ridge: Tensor) -> Tensor:
     """Return mu (K,): what has to be added to ``need`` so that no channel falls, for channels at unit spread.
 
     Args:
         c: (K, K) correlations.
         need: (K,) lambda.
-        margins: (K,) smallest E[A D_j] / s_j, in units of |A_lambda|.
+        margin: smallest E[A D_j] / s_j for every channel, in units of |A_lambda|.
         ridge: (K,) added to the diagonal of C, > 0; the larger, the less a channel is guarded.
     """
     size = size_of(c, need)
-    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margins * size)
+    mu = least_nonnegative(c + torch.diag(ridge), c @ need - margin * size)
     return mu * min(1.0, TAU * size / max(size_of(c, mu), TINY))
 
 
 def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) -> Tensor:
-    """Return what has to be added to ``weights`` (K,) so that channels with a floor are not traded, at unit spread.
+    """Return what has to be added to ``weights`` (K,) so that channels with a floor stay above it, at unit spread.
 
-    Half-way between its floor and 1, the advantage has a correlation of at least 0.2 with such a channel; at the floor
-    of at least 0.9, so that a channel below its floor is raised before anything else.
+    A channel comes near its floor within 0.05 of attained share, or half of what is left between the floor and 1. There
+    the advantage has a correlation of at least 0.2 with it, and at the floor of at least 0.9, so that a channel below
+    its floor is raised before anything else. From twice that distance on, the floor asks for nothing.
     """
     added = torch.zeros_like(weights)
     (named,) = (~floors.isnan()).nonzero(as_tuple=True)
     if not len(named):
         return added
     floor, level = floors[named], attained[named]
-    near = ((floor + 1) / 2 - level) / ((1 - floor) / 2).clamp(min=1e-3)
-    wanted = NEVER_TRADED + (RESTORING - NEVER_TRADED) * near.clamp(0, 1)
+    distance = (level - floor) / ((1 - floor) / 2).clamp(NEAREST, NEAR)
+    above = NEVER_TRADED - (1 + NEVER_TRADED) * (distance - 1).clamp(0, 1)  # -1 holds for every advantage
+    wanted = torch.where(distance < 1, RESTORING - (RESTORING - NEVER_TRADED) * distance.clamp(min=0), above)
     ridged = c[named][:, named] + 1e-3 * torch.eye(len(named)).to(c)
     before = (c @ weights)[named]
     # What is asked for grows with the size of A, which what is added changes: from below, so that no more is added. Not
     # from 0, where A stays if its channels are copies or opposites.
-    size = size_of(c, weights) / 100
+    size = size_of(c, weights)
+    sizes = torch.where(wanted < 0, size, size / 100)
     for _ in range(40):
-        added[named] = least_nonnegative(ridged, before - wanted * size)
+        added[named] = least_nonnegative(ridged, before - wanted * sizes)
         size = size_of(c, weights + added)
+        sizes = torch.full_like(wanted, size)
         if bool(((c @ (weights + added))[named] >= (wanted - 1e-3) * size).all()):
             break
     return added
