@@ -463,6 +463,7 @@ def test_our_traits_are_traits():
     assert {name: set(found) for name, found in traits.items() if found} == {
         "rvpo_explicit": {"spread-penalty"},
         "lift": {"shared-weights"},
+        "lift_z": {"shared-weights"},
         "lagrangian": {"shared-weights"},
         "tchebycheff": {"levels"},
         "smooth_tchebycheff": {"levels"},

@@ -382,10 +382,9 @@ def test_ranges_put_channels_on_one_scale():
     """With -3 to 3 declared, the correctness of 0 is half met, behind the format, and so counts more."""
     rewards = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.5, 0.0], [-0.5, 1.0]])
     out = rvpo.advantages(rewards, num_generations=4, method="lift", ranges=[(-3, 3), None], margin=-1.0, state={})
-    # Attained are 1/2 and 3/4, the correlation is -0.365: a frontier in part. lambda is exp(-4 a / sqrt(phi)), here
-    # scaled to the mean 1.
-    phi = 1 - 1 / math.sqrt(2.5 * 3)
-    assert out.method_metrics["lift/frontier"] == pytest.approx(phi, abs=1e-4)
+    # Attained are 1/2 and 3/4. Four completions cannot know a correlation of -0.365, so nothing counts as opposed, and
+    # lambda is exp(-4 a), here scaled to the mean 1.
+    assert out.method_metrics["lift/frontier"] == pytest.approx(1, abs=1e-3)
     behind = 2 / (1 + math.exp(-4 / math.sqrt(out.method_metrics["lift/frontier"]) / 4))
     assert out.method_metrics["0/weight"] == pytest.approx(behind)
     assert out.method_metrics["1/weight"] == pytest.approx(2 - behind)

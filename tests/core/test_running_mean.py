@@ -265,8 +265,8 @@ def test_lift_with_ever_new_labels():
         assert torch.equal(ours.advantages, theirs.advantages)
         state, resumed = ours.state, theirs.state
     assert plain(state) == plain(resumed)
-    assert isinstance(state["covariance"]["total"], Tensor)
-    assert len(state["covariance"]["names"]) == MOST[2]
+    assert isinstance(state["moments"]["total"], Tensor)
+    assert len(state["moments"]["names"]) == MOST[2]
 
 
 # --- the state as data ------------------------------------------------------------------------------------------------

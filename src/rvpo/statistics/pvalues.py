@@ -92,7 +92,10 @@ def permutation(b: ArrayLike, a: ArrayLike, *, resamples: int = RESAMPLES, seed:
     y, x = (np.sort(np.asarray(values, dtype=float)) for values in (b, a))
     pooled = np.concatenate([y, x])
     n, r = len(pooled), len(y)
-    noise = ROUNDING * n * float(np.abs(pooled).max())
+    largest = float(np.abs(pooled).max())
+    if largest > 0:
+        pooled = pooled / largest  # numbers near the smallest that there are would lose their difference below
+    noise = ROUNDING * n
     pooled = pooled - pooled.mean()  # now the sum of B's runs alone tells the difference of means
     extreme = abs(float(pooled[:r].sum())) - noise
     if math.comb(n, r) <= ASSIGNMENTS:
