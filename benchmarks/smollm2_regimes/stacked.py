@@ -1,16 +1,18 @@
 """The two SmolLM2 tasks at length, without TRL: all tasks and methods of a seed are trained at once, on one core.
 
     python benchmarks/smollm2_regimes/prompts.py data/smollm2-regimes
-    python benchmarks/smollm2_regimes/stacked.py --output runs/smollm2 --methods gdpo gdpo_w3 rvpo_k1
-    python benchmarks/smollm2_regimes/stacked.py --output runs/smollm2 --methods lift
-    python benchmarks/smollm2_regimes/table.py runs/smollm2/mostly-met runs/smollm2/rarely-met
+    python benchmarks/smollm2_regimes/stacked.py --output runs/smollm2 --methods gdpo gdpo_w3 rvpo_k1 \
+        --set trainer.per_device_train_batch_size=8        # one prompt a step
+    python benchmarks/smollm2_regimes/stacked.py --output runs/smollm2 --methods lift --stack-seeds \
+        --set trainer.per_device_train_batch_size=8
+    python benchmarks/smollm2_regimes/table.py runs/smollm2/mostly-met runs/smollm2/rarely-met --tested lift
 
 A recipe's rewards, prompts, sizes and learning rate are used as they are, and TRL's choices are made again: AdamW without
 decay, gradients clipped to a norm of 1 (each run's own), a loss that is a mean over tokens, one update a generation. Not
 as in the recipe: float32, adapters in the last ``--layers`` layers only (what the others compute is the same for all
 runs), ``--steps``. Prompts, new adapters and random numbers depend on the seed and the step alone.
 
-A finished run is skipped. A run's folder has what table.py reads: ``metrics.jsonl``, and ``model`` once it is done.
+A finished run is skipped, an interrupted stack goes on from its last checkpoint. A run's folder has what table.py reads: ``metrics.jsonl``, and ``model`` once it is done.
 """
 
 from __future__ import annotations
