@@ -26,6 +26,7 @@ from rvpo.errors import ConfigError
 NAMED = {
     "rvpo": [],  # the recipe's own method, in the recipes of the paper rvpo with its schedule
     "rvpo_k1": ["method=rvpo:k=1"],
+    "gdpo_w3": ["method=gdpo", "rewards.0.weight=3"],  # a recipe's first reward counts three times
     # The single-reward baselines of Rubrics-as-Rewards, for recipes whose first reward is a rubric.
     "explicit": ["method=grpo", "rewards.0.options.aggregation=explicit"],
     "implicit": ["method=grpo", "rewards.0.options.aggregation=implicit"],
