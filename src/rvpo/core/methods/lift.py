@@ -135,8 +135,11 @@ class LIFT(Method):
         """Refuse impossible values."""
         super().__post_init__()
         require_number("kappa", self.kappa, math.inf)
-        if self.margin != -1:
-            require_number("margin", self.margin, 1)
+        is_number = isinstance(self.margin, (int, float)) and not isinstance(self.margin, bool)
+        if not is_number or not (self.margin == -1 or 0 <= self.margin < 1):
+            raise ConfigError(
+                f"margin is {self.margin!r}; expected a number in [0, 1), or -1 for no guard. The default is 0.5"
+            )
         require_positive("memory", self.memory)
         if not isinstance(self.floors, Mapping):
             raise ConfigError(
