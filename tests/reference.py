@@ -538,7 +538,9 @@ def lift_weights(
             return 3 * x / max(1 - x, 1e-12)
 
         m = margin * size(v) * t
-        mu = least(plus(c, [(0.02 + let_go(e[i])) / omega[i] for i in k]), [x - m for x in times(v)])
+        mu = least(
+            plus(c, [(0.02 + let_go(e[i])) / omega[i] + (1 - rho[i]) / rho[i] for i in k]), [x - m for x in times(v)]
+        )
         bound = min(1.0, 0.7 * size(v) / max(size(mu), 1e-12))
         v = [x + bound * y for x, y in zip(v, mu, strict=True)]
     named = [i for i in k if not isnan(floors[i])]

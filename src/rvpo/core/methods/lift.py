@@ -20,8 +20,8 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
 
 with kappa = 4, margin = 0.5, tau = 0.7. For t, nu and f, C is shrunk by its own sampling error, see :func:`shrunk`. w
 are the user's weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j
-s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j with e_j = (1 - phi)^3 f_j, which says who
-is on the frontier.
+s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j + (1 - rho_j) / rho_j with e_j = (1 -
+phi)^3 f_j, which says who is on the frontier.
 
 **What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
@@ -249,7 +249,8 @@ class LIFT(Method):
         if self.margin != -1:
             frontier = (1 - phi) ** LETTING_GO
             excluded = (channels * (likeness(certain) @ opposed)).clamp(max=1.0) ** LETTING_GO
-            ridge = (RIDGE + let_go(frontier * excluded)) / own
+            # The noise of a channel, in units of its true spread, makes guarding it dear.
+            ridge = (RIDGE + let_go(frontier * excluded)) / own + (1 - trusted) / trusted
             guard = guards(c, need * spread, self.margin * t, ridge) / spread
         kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
         return Weighed(need, guard + kept, c, spread, phi, channels, opposed)
