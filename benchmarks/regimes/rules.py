@@ -31,6 +31,7 @@ RULES: Mapping[str, str] = {
     "GDPO, trust": "gdpo",
     "RVPO k=2, trust": "rvpo:k=2",
     "LIFT, trust": "lift",
+    "LIFT of before": "lift_z",
 }
 """Methods by a name for people. The channels of the task are named "0", "1", …; channel 0 is the format."""
 MAIN = tuple(RULES)[:8]

@@ -57,6 +57,7 @@ RULES: Mapping[str, Spec] = {
     "smooth Tchebycheff": Spec("smooth_tchebycheff"),
     "Lagrangian 0.9": Spec("lagrangian:thresholds={hard}"),
     "CTWA": Spec("ctwa"),
+    "LIFT of before": Spec("lift_z"),
     "LIFT": Spec("lift"),
 }
 """Rules by a name for people."""
