@@ -364,11 +364,14 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale_rewards": "batch"}, r"scale_rewards is 'batch', but RVPOTrainer replaces .* Choose `method`"),
-        ({"scale_rewards": False}, r"scale_rewards is 'none', but RVPOTrainer replaces"),
+        (
+            {"scale_rewards": "batch", "method": "gdpo:whiten=group"},
+            r"scale_rewards is 'batch', but method 'gdpo:whiten=group' has .*drop scale_rewards",
+        ),
+        ({"scale_rewards": "rows"}, r"scale_rewards is 'rows'; expected 'group', 'batch' or 'none'"),
         (
             {"multi_objective_aggregation": "normalize_then_sum"},
-            r"multi_objective_aggregation is 'normalize_then_sum', but .*gdpo is TRL's normalize_then_sum",
+            r"multi_objective_aggregation is 'normalize_then_sum', but method is 'rvpo'.*TRL's normalize_then_sum is",
         ),
         (
             {"reward_weights": [1.0, -0.5]},
@@ -386,7 +389,8 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}
         ({"method": 3}, r"method is 3; expected a text"),
         ({"missing_rewards": "zero"}, r"missing_rewards is 'zero'; expected one of 'drop', 'error'"),
         ({"reward_weights": [0.0, 0.0]}, r"reward_weights is \[0.0, 0.0\]; .*at least one above 0"),
-        ({"method": "grpo:whiten=none"}, r"is not GRPO"),
+        ({"method": "grpo:dead_channels=drop"}, r"is not GRPO"),
+        ({"method": "grpo:unscored=drop"}, r"unscored is 'drop'; expected one of 'zero', 'left_out'"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

@@ -118,6 +118,8 @@ class Method:
     """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
+    centres_groups: ClassVar[bool] = False
+    """Whether its advantages are centred within the group, whatever they are scaled by."""
     available: ClassVar[bool] = True
     """Whether it can be called; False for one that only a record knows."""
     former_options: ClassVar[Mapping[str, str]] = {}

@@ -82,9 +82,9 @@ class RiskPO(Method):
         std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``riskpo_eps``, as
             released.
         score: the method that gives a completion its one score: an object such as ``rvpo.RVPO(2.0)``; in text and
-            mappings its spelling, as in ``riskpo:score={name:rvpo,k:2}``. GRPO, the default, is the weighted sum of
-            raw rewards; a rule over channels stacks both kinds of risk. Rules over z-scores see only differences
-            within a group, so questions differ in spread alone.
+            mappings its spelling, as in ``riskpo:score={name:rvpo,k:2}``. The default is the weighted sum of raw
+            rewards, GRPO with ``unscored="left_out"``; a rule over channels stacks both kinds of risk. Rules over
+            z-scores see only differences within a group, so questions differ in spread alone.
     """
 
     name: ClassVar[str] = "riskpo"
@@ -105,7 +105,7 @@ class RiskPO(Method):
     leftover: str = "scale"
     riskpo_eps: float = 1e-6
     std_floor: float = 1e-3
-    score: Method = field(default_factory=GRPO)
+    score: Method = field(default_factory=lambda: GRPO(unscored="left_out"))
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

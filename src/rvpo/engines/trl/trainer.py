@@ -1,14 +1,16 @@
 """``RVPOMixin`` and ``RVPOTrainer``: TRL's ``GRPOTrainer`` with advantages from ``rvpo.Aggregator``.
 
-It overrides ``_calculate_rewards`` (keeps the matrix of rewards) and ``_generate_and_score_completions`` (replaces the
-advantages). The others are for the record and for a resume that is exact: ``train``, ``_maybe_log_save_evaluate``,
+It overrides ``_generate_and_score_completions`` (keeps the rewards that TRL receives, replaces the advantages that it
+made of them) and ``_prepare_inputs`` (notes the advantages that are trained with). ``_calculate_rewards`` notes what
+rubrics said. The others are for the record and for a resume that is exact: ``train``, ``_maybe_log_save_evaluate``,
 ``_save_checkpoint``, ``_get_train_sampler`` and ``_load_optimizer_and_scheduler``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,19 @@ from trl import GRPOTrainer
 
 from rvpo.core.ragged import Family
 from rvpo.engines.trl import buffer
-from rvpo.engines.trl.config import RVPOConfig
+from rvpo.engines.trl.config import RVPOConfig, taken
 from rvpo.engines.trl.judged_twice import score_again
 from rvpo.engines.trl.reward_names import named_rewards
-from rvpo.engines.trl.rubrics import RandomState, gather_families, judge_totals
+from rvpo.engines.trl.rubrics import RandomState, as_received, gather_families, judge_totals
+from rvpo.engines.trl.seams import (
+    GENERATE,
+    PREPARE,
+    REWARDS,
+    check_order,
+    check_trainer,
+    check_untouched,
+    outermost,
+)
 from rvpo.errors import ConfigError, EngineError, JudgeError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
@@ -60,6 +71,11 @@ class RVPOMixin:
         EngineError: when the installed TRL does not behave as the two overrides rely on.
     """
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuse an order of base classes in which nothing of this would be called."""
+        super().__init_subclass__(**keywords)
+        check_order(cls, RVPOMixin)
+
     def __init__(
         self,
         *positional: Any,
@@ -68,6 +84,7 @@ class RVPOMixin:
         **keywords: Any,
     ) -> None:
         """Check the config's type and the names of the rewards, and hand everything to the trainer behind."""
+        check_trainer(self, RVPOMixin)
         given = dict(zip(_IN_ORDER, positional, strict=False)) | keywords
         args = given.get("args")
         if args is not None and not isinstance(args, RVPOConfig):
@@ -83,10 +100,14 @@ class RVPOMixin:
         if names:
             given["args"].aggregator(names, own_ranges, None, reliability)  # fails before a model is loaded
         self._channel_rewards: torch.Tensor | None = None
+        self._scored_rewards: torch.Tensor | None = None
+        self._aggregated: Aggregated | None = None
+        self._prepared = self._made = False  # whether training came past _prepare_inputs and made advantages
         self._again: Again | None = None
         self._train_sampler: Any = None
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
-        super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
+        with taken():
+            super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
         this: Any = self  # the trainer behind brings the attributes used from here on
         # An environment's own reward comes after the user's functions.
         names = this.reward_func_names = [*names, *this.reward_func_names[len(names) :]]
@@ -117,21 +138,19 @@ class RVPOMixin:
     def _calculate_rewards(
         self: Any, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
-        """Keep the rewards of all processes, (N, M), for the aggregation, and score some completions twice."""
-        score = super()._calculate_rewards  # type: ignore[misc]
-        scored = inputs, prompts, completions, completion_ids_list
-        rewards: torch.Tensor = score(*scored)
-        reliability = self.aggregator.reliability
-        if reliability is not None and reliability.twice and self.model.training:
-            self._again = score_again(self, reliability.twice, self._rubrics, score, scored, rewards)
-        self._channel_rewards = rewards
+        """Note the rewards before classes in front change them, (N, M), where rubrics have to be changed with them."""
+        rewards: torch.Tensor = super()._calculate_rewards(  # type: ignore[misc]
+            inputs, prompts, completions, completion_ids_list
+        )
+        self._scored_rewards = rewards.clone() if self._rubrics else None
         return rewards
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
-        self._channel_rewards = self._again = None
+        self._channel_rewards = self._scored_rewards = self._again = None
         tokens_before = self.state.num_input_tokens_seen
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        with outermost(self, REWARDS, self._keeping_rewards):
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         rewards, self._channel_rewards = self._channel_rewards, None
         local = output["advantages"]
         if rewards is None or rewards.shape[0] != local.shape[0] * self.accelerator.num_processes:
@@ -141,26 +160,98 @@ class RVPOMixin:
                 "score as RVPOTrainer relies on. Install the versions in constraints.txt, and see `rvpo doctor`"
             )
         mode = "train" if self.model.training else "eval"
+        generations = self.num_generations if mode == "train" else self.num_generations_eval
+        check_untouched(self, local, rewards, generations)
         families = gather_families(self._rubrics) if self._rubrics else []
         if families and mode == "train" and (problem := self._too_many_missing(families)):
             self.state.num_input_tokens_seen = tokens_before
             self._stop(problem)
+        families = as_received(families, self.reward_func_names, self._scored_rewards, rewards)
         done: Aggregated = self.aggregator(
             rewards,
-            num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
+            num_generations=generations,
             progress=self._progress(),
             families=families,
             learn=mode == "train",
             again=self._again,
         )
-        self._log(mode, done)
         start = self.accelerator.process_index * local.shape[0]
-        output["advantages"] = done.advantages[start : start + local.shape[0]].to(local)
-        logged = self._logs["advantages"]
-        for _ in range(min(len(logged), rewards.shape[0])):
-            logged.pop()
-        logged.extend(done.advantages.tolist())
+        # A copy, because a class in front may change it in place.
+        output["advantages"] = done.advantages[start : start + local.shape[0]].to(local, copy=True)
+        self._show(done.advantages)
+        self._aggregated = done
         return output
+
+    def _prepare_inputs(self: Any, generation_batch: Any) -> Any:
+        """Let TRL generate, see that RVPO's advantages were made, and write what is trained with into the record."""
+        self._prepared = True
+        with outermost(self, GENERATE, self._keeping_record):
+            return super()._prepare_inputs(generation_batch)  # type: ignore[misc]
+
+    def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Train on a batch, unless it came past RVPO; the weights are not changed before the step's end."""
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not (self._prepared and self._made):
+            missed = PREPARE if not self._prepared else GENERATE
+            raise EngineError(
+                f"{type(self).__name__} trains on completions without RVPO's advantages: its {PREPARE} does not lead "
+                f"to RVPOMixin's {missed}. Let it call super(), and put RVPOMixin in front of trainers that do not: "
+                "class Mine(RVPOMixin, TheirTrainer)"
+            )
+        return loss
+
+    def _keeping_rewards(self: Any, score: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """Return ``score``, TRL's ``_calculate_rewards`` with all overrides, keeping what it returns."""
+
+        def scoring(*scored: Any, **named: Any) -> torch.Tensor:
+            rewards = score(*scored, **named)
+            reliability = self.aggregator.reliability
+            if reliability is not None and reliability.twice and self.model.training:
+                first = self._scored_rewards  # a second judgement changes nothing of the first
+                self._again = score_again(self, reliability.twice, self._rubrics, score, scored, rewards)
+                self._scored_rewards = first
+            self._channel_rewards = rewards
+            return rewards
+
+        return scoring
+
+    def _keeping_record(self: Any, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``generate``, TRL's ``_generate_and_score_completions`` with all overrides, writing the record."""
+
+        def generating(inputs: Any) -> Any:
+            self._aggregated = None
+            output = generate(inputs)
+            done: Aggregated | None = self._aggregated
+            if done is None:
+                raise EngineError(
+                    f"{type(self).__name__} has generated completions without RVPO's advantages: its {GENERATE} does "
+                    "not call RVPOMixin's. Let it call super(), or derive it from the class that it replaces and put "
+                    "RVPOMixin in front: class Mine(RVPOMixin, TheirTrainer)"
+                )
+            self._made = True
+            self._log("train" if self.model.training else "eval", self._as_trained(done, output["advantages"]))
+            return output
+
+        return generating
+
+    def _as_trained(self: Any, done: Aggregated, local: torch.Tensor) -> Aggregated:
+        """Return what was aggregated, with the advantages of all processes as a class in front of ours left them."""
+        if local.shape[0] * self.accelerator.num_processes != done.advantages.shape[0] or local.ndim != 1:
+            return done  # rows were dropped or added: the record keeps what RVPO made of all completions
+        trained = self.accelerator.gather(local.contiguous()).to(done.advantages)
+        if torch.equal(trained, done.advantages):
+            return done
+        self._show(trained)
+        return dataclasses.replace(
+            done, advantages=trained, result=dataclasses.replace(done.result, advantages=trained)
+        )
+
+    def _show(self: Any, advantages: torch.Tensor) -> None:
+        """Put advantages (N,) of all processes into TRL's completions log, in place of the latest."""
+        logged = self._logs["advantages"]
+        for _ in range(min(len(logged), len(advantages))):
+            logged.pop()
+        logged.extend(advantages.tolist())
 
     def _log(self: Any, mode: str, done: Aggregated) -> None:
         """Log what the channels of all processes say, and write their record."""
@@ -240,6 +331,7 @@ class RVPOMixin:
             self._buffered_inputs = buffer.load_buffer(
                 Path(checkpoint), self.accelerator.process_index, self.accelerator.device
             )
+            self._made = self._buffered_inputs is not None
 
 
 class RVPOTrainer(RVPOMixin, GRPOTrainer):  # type: ignore[misc]
