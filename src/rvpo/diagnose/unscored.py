@@ -6,6 +6,8 @@ Here the advantages of a run are computed both ways, and those whose sign turns 
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -16,11 +18,11 @@ from rvpo.logs.run import LoggedBatch, Run
 
 EQUAL = 1e-4
 """Advantages that agree so far are those of a rule: logs hold single precision."""
-READINGS = (
-    (AdvantageConfig(GRPO()), AdvantageConfig(GRPO(unscored="left_out"))),
-    (AdvantageConfig(GDPO(unscored="zero")), AdvantageConfig(GDPO())),
+_ZERO = (GRPO(), GRPO(whiten="none"), GRPO(whiten="batch"), GDPO(unscored="zero"))
+READINGS = tuple(
+    (AdvantageConfig(method), AdvantageConfig(dataclasses.replace(method, unscored="left_out"))) for method in _ZERO
 )
-"""TRL's two sums, and each with missing rewards left out."""
+"""TRL's sums, and each with missing rewards left out."""
 
 
 class Unscored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from transformers import AutoModelForCausalLM, Trainer
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 import rvpo
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.diagnose.replay import replay
 from rvpo.errors import ConfigError, EngineError
 from rvpo.logs.open import open_run
 from rvpo.rewards.rubric import RubricReward
@@ -369,3 +372,39 @@ def test_other_methods_are_whitened_as_said(make):
     trainer.train()
     assert trainer.args.method == "rvpo:k=2,whiten=none"
     assert len(trained) == N
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        ({}, "grpo"),
+        ({"scale_rewards": "none"}, "grpo:whiten=none"),
+        ({"scale_rewards": "batch"}, "grpo:whiten=batch"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, "gdpo:unscored=zero"),
+    ],
+    ids=str,
+)
+def test_a_plain_trl_run_with_a_missing_reward_is_recognised(make, tmp_path: Path, options: dict, own: str):
+    """And what it cost that TRL reads None as 0 is told."""
+    table = copy.deepcopy(TABLE)
+    for row in (2, 5):
+        table[1][row][0] = None
+    levels = [[[None if x is None else x + 3 for x in row] for row in step] for step in table]
+    trainer, _ = make(GRPOTrainer, from_table(levels, 0), config=GRPOConfig, max_steps=3, **options)
+    trainer.train()
+    run = open_run(tmp_path)
+    again = replay(run, [])
+    assert again.own == own
+    assert again.own_difference < 1e-5
+    (note,) = [note for note in diagnose(run).notes if "missing" in note]
+    assert note.startswith("2 of 24 completions have a missing reward beside others, mostly 'channel_0'")
+    turned = re.search(r"as TRL does: (\d+) advantages have another sign", note)
+    assert int(turned.group(1)) >= 1
+
+
+def test_a_run_without_missing_rewards_has_no_such_note(make, tmp_path: Path):
+    trainer, _ = make(GRPOTrainer, config=GRPOConfig)
+    trainer.train()
+    run = open_run(tmp_path)
+    assert replay(run, []).own == "grpo"
+    assert not [note for note in diagnose(run).notes if "missing" in note]
