@@ -64,6 +64,11 @@ class GRPO(Method):
                 "dead_channels unset. Use method 'gdpo'"
             )
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """A missing reward is 0 in TRL's sum."""
+        return ("missing-as-0",) if self.unscored == "zero" else ()
+
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Sum the rewards. In units of z a channel counts by its standard deviation."""
         w, scores = batch.weights, batch.scores
