@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import rvpo
-from rvpo.errors import ConfigError
+from rvpo.errors import MissingExtraError
 
 PACKAGES = (
     "rvpo",
@@ -111,14 +111,14 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     """Say what to install where a package is absent that ``what``, a plural, needs.
 
     Raises:
-        ConfigError: instead of an ImportError.
+        MissingExtraError: a ConfigError, and an ImportError as well.
     """
     try:
         yield
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "rvpo":  # no package is absent: it is a mistake of ours
             raise
-        raise ConfigError(
+        raise MissingExtraError(
             f"{error}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
         ) from error
 

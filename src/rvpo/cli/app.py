@@ -13,6 +13,7 @@ from rvpo.cli.compare import compare_command
 from rvpo.cli.diagnose import diagnose_command
 from rvpo.cli.doctor import doctor
 from rvpo.cli.eval import app as evaluate
+from rvpo.cli.interruptible import interruptible
 from rvpo.cli.judge import judge
 from rvpo.cli.quickstart import quickstart
 from rvpo.cli.replay import replay_command
@@ -41,6 +42,9 @@ app.command("replay")(replay_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("check")(check_command)
+for registered in (*app.registered_commands, *evaluate.registered_commands):
+    if registered.callback is not None:
+        registered.callback = interruptible(registered.callback)
 
 
 def _version(asked: bool) -> None:

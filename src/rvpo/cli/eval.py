@@ -58,11 +58,13 @@ def _evaluate(
 ) -> None:
     """Evaluate a model on the benchmark of a name with its options, and print the results."""
     folder = _folder(name, model, out)
+    saved = f"finished items are saved in {folder}; the same command continues"
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    from rvpo.evals.build import generation_of, load_benchmark
+    from rvpo import interrupts
     from rvpo.extras import needs_extra
 
-    with needs_extra("eval", "evaluations"):
+    with needs_extra("eval", "evaluations"), interrupts.says(lambda: saved):
+        from rvpo.evals.build import generation_of, load_benchmark
         from rvpo.evals.models import load_policy
         from rvpo.evals.run import evaluate, table_of_results
 
@@ -78,11 +80,7 @@ def _evaluate(
             concurrency=concurrency,
             extra_body=_mapping(extra_body),
         )
-        try:
-            results = evaluate(benchmark, policy, folder, generation=generation)
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted: finished items are saved in {folder}; the same command continues", err=True)
-            raise typer.Exit(130) from None
+        results = evaluate(benchmark, policy, folder, generation=generation)
     typer.echo(table_of_results(results))
     typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
 

@@ -34,6 +34,7 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         """Check the options of both sides before anything is loaded."""
+        self.reward_weights: list[float] | None = _as_list(self.reward_weights)
         super().__post_init__()
         for option, only in REPLACED.items():
             if getattr(self, option) != only:
@@ -50,7 +51,8 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             and any(weights)
         ):
             raise ConfigError(
-                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0. "
+                f"reward_weights is {weights!r}; expected a list, or a tensor or array of one dimension, of finite "
+                "numbers >= 0, at least one above 0. "
                 "Negate a reward inside its reward function instead"
             )
         self.check_aggregation()
@@ -76,3 +78,16 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         if not isinstance(self.method, str | dict):
             values["method"] = spell(build_method(self.method))
         return values
+
+
+def _as_list(weights: Any) -> Any:
+    """Return weights that are a tensor, an array or a list with their numbers as plain ones; all else as it is.
+
+    Checkpoints and trackers keep the config as JSON, and transformers asks whether values are true.
+    """
+    listed = weights.tolist() if hasattr(weights, "tolist") else weights
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [
+        weight.item() if hasattr(weight, "item") and getattr(weight, "size", 1) == 1 else weight for weight in listed
+    ]
