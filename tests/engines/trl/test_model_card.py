@@ -72,7 +72,8 @@ def test_card_cites_the_paper_of_the_method(card: Callable[..., str], name: str)
 @pytest.mark.parametrize("method", ["lift", "lift:kappa=3", "lift_z"])
 def test_card_says_that_ours_has_no_paper(card: Callable[..., str], method: str):
     text = card(method)
-    assert f"(`{method}`), a method of the rvpo package that has no paper." in text
+    name = {"lift": "LIFT", "lift_z": "LIFTZ"}[method.split(":")[0]]
+    assert f"This model was trained with {name} (`{method}`), a method of the rvpo package that has no paper." in text
     assert "huggingface.co/papers" not in text
     assert not [arxiv for arxiv in SOURCES.values() if arxiv and arxiv in text]
 

@@ -51,9 +51,8 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             and any(weights)
         ):
             raise ConfigError(
-                f"reward_weights is {weights!r}; expected a list, or a tensor or array of one dimension, of finite "
-                "numbers >= 0, at least one above 0. "
-                "Negate a reward inside its reward function instead"
+                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0 (a "
+                "tensor or an array of one dimension will do). Negate a reward inside its reward function instead"
             )
         self.check_aggregation()
         if self.advantage_config().whiten == "token":

@@ -34,24 +34,8 @@ def _name(method: Method, paper: Paper | None) -> str:
     text = f"`{_without_folders(spell(method))}`"
     if METHODS.get(method.name) is not type(method):
         return f"{text}, a method of the user's own" + ("" if paper else " without a paper that rvpo knows")
-    title = _TITLES.get(method.name, method.name)
-    return f"{title} ({text})" if paper else f"{title} ({text}), a method of the rvpo package that has no paper"
-
-
-_TITLES = {
-    "rvpo": "RVPO",
-    "rvpo_explicit": "RVPO, explicit form",
-    "hard_min": "the hard minimum, a limit of RVPO",
-    "gdpo": "GDPO",
-    "grpo": "GRPO",
-    "lift": "LIFT",
-    "lift_z": "LIFT in units of z-scores",
-    "tchebycheff": "an augmented Tchebycheff scalarisation",
-    "smooth_tchebycheff": "a smooth Tchebycheff scalarisation",
-    "lagrangian": "GDPO with Lagrangian constraints",
-    "ctwa": "CTWA",
-    "riskpo": "RiskPO",
-}
+    named = f"{type(method).__name__} ({text})"
+    return named if paper else f"{named}, a method of the rvpo package that has no paper"
 
 
 def _tag(method: Method) -> str:

@@ -31,6 +31,7 @@ from rvpo.errors import RewardError, RVPOError
 from rvpo.rewards.rubric.texts import chat, completion_text
 from rvpo.text.quoting import escaped, quoted
 
+_PACKAGE = Path(errors.__file__).parent
 FLOAT32_MAX = torch.finfo(torch.float32).max
 _EXPECTED = "expected one number per completion, or None where a completion could not be scored"
 
@@ -144,12 +145,21 @@ def public_class(error: RVPOError) -> type[RVPOError]:
 
 
 def place_of_error(error: BaseException) -> str:
-    """Return the line in which an error arose, in the file of the function that we called; empty if unknown."""
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # without our own call
+    """Return the line of the user's code in which an error arose, such as `` (rewards.py, line 12)``; empty if unknown.
+
+    That is the deepest line in the first file on the way down that belongs neither to this package nor to an installed
+    one: libraries that it calls may be many frames further down.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return ""
-    own = [frame for frame in frames if frame.filename == frames[0].filename][-1]
-    return f" ({Path(own.filename).name}, line {own.lineno})"
+    own = [frame for frame in frames if not _is_library(frame.filename)] or frames[-1:]
+    deepest = [frame for frame in own if frame.filename == own[0].filename][-1]
+    return f" ({Path(deepest.filename).name}, line {deepest.lineno})"
+
+
+def _is_library(file: str) -> bool:
+    return Path(file).is_relative_to(_PACKAGE) or "site-packages" in Path(file).parts
 
 
 class _GuardedModule(nn.Module):
