@@ -62,6 +62,7 @@ BODIES = {
         "threading.Thread(target=time.sleep, args=(50,)).start()\n    wait()",
         "interrupted",
     ),
+    "a slow end of the interpreter": ("import atexit\n    atexit.register(time.sleep, 50)\n    wait()", "interrupted"),
     "an asyncio loop with a slow thread": (
         "import asyncio\n    async def main():\n        print('ready', flush=True)\n"
         "        await asyncio.to_thread(time.sleep, 50)\n"

@@ -11,6 +11,7 @@ server, a batch of a local model), it is ended all the same. A second Ctrl-C end
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SECONDS = 1.5
 """How long a command may take to end after a signal, outside of :func:`saving`."""
@@ -170,12 +172,20 @@ def _stop_watching() -> None:
     _watchdog = None
 
 
-def told() -> None:
-    """Note that the line has been printed: what may still keep the process alive has :data:`SECONDS` from here."""
+def end() -> None:
+    """End the process after its line has been printed, if a signal was handled; else return.
+
+    What is registered with ``atexit`` runs, for :data:`SECONDS` at most. The rest of Python's end is left out: it waits
+    for threads, and taking apart what torch and its libraries hold can take many seconds on a busy machine.
+    """
     global _told
     _told = True
-    if _first is not None:
-        _watch(SECONDS)
+    if _first is None:
+        return
+    _watch(SECONDS)
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    _leave()
 
 
 def _end() -> None:
@@ -183,7 +193,11 @@ def _end() -> None:
     with suppress(Exception):  # whatever `kept` raises must not keep the process alive
         if not _told:
             _print(said(KeyboardInterrupt(_saying[-1][0]() if _saying else "")))
-    with suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    _leave()
+
+
+def _leave() -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
     os._exit(exit_code())

@@ -22,18 +22,18 @@ def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*positional: Any, **named: Any) -> Any:
-        with interrupts.handled(_print):
+        with interrupts.handled(print_line):
             try:
                 return command(*positional, **named)
             except KeyboardInterrupt as interrupt:
-                _print(interrupts.said(interrupt))
-                interrupts.told()
+                print_line(interrupts.said(interrupt))
+                interrupts.end()
                 raise typer.Exit(interrupts.exit_code()) from None
 
     return run
 
 
-def _print(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line on stderr, from the first process of a run alone."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"\n{printable(line)}", err=True)  # a progress bar may stand in the current line

@@ -31,7 +31,7 @@ def train_command(
 
     loaded = load_recipe(recipe, overrides or [])
     # Longer than usual: the training must come to the place where it saves a checkpoint.
-    with interrupts.says(lambda: _kept(loaded.folder), seconds=10.0):
+    with interrupts.says(lambda: _kept(loaded.folder), seconds=20.0):
         with needs_extra("trl", "training runs"):
             _quiet_transformers()
             from rvpo.engines.trl.run import train_recipe as run

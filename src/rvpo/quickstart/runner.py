@@ -88,7 +88,7 @@ def run(
     finished = {job: record for job in jobs if (record := records.load_record(job, folder / "runs")) is not None}
     todo = [job for job in jobs if job not in finished]
     if todo:
-        with interrupts.says(lambda: _kept(len(finished), len(jobs), folder / "runs")):
+        with interrupts.says(lambda: _kept(len(finished), len(jobs), folder / "runs"), seconds=5.0):
             _train_all(todo, finished, folder / "runs", processes or _cores(), progress)
     made = [finished[job] for job in jobs]
 
