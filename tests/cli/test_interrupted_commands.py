@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import pytest
@@ -203,13 +204,13 @@ def test_interrupted_quickstart_keeps_what_is_finished(tmp_path: Path, monkeypat
     from rvpo.quickstart import Settings, run, runner
     from rvpo.quickstart.cells import MOSTLY_MET
 
-    save, small = runner.records.save_record, Settings(steps=1, prompts=2, generations=4, evaluation_prompts=4)
+    small = Settings(steps=1, prompts=2, generations=4, evaluation_prompts=4)
 
-    def save_one(*given: object) -> None:
-        save(*given)
+    def after_one(futures: dict) -> Iterator[object]:
+        yield next(as_completed(futures))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner.records, "save_record", save_one)
+    monkeypatch.setattr(runner, "as_completed", after_one)
     call: Callable[[], object] = lambda: run(  # noqa: E731
         tmp_path, seeds=(0,), cells=(MOSTLY_MET,), settings=small, processes=1, progress=False
     )

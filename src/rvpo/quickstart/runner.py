@@ -148,8 +148,9 @@ def _train_all(jobs: list[Job], finished: dict[Job, Record], folder: Path, proce
                 futures: dict[Future[Record], Job] = {pool.submit(_make, job): job for job in jobs}
             for future in as_completed(futures):
                 job = futures[future]
-                finished[job] = future.result()
-                records.save_record(job, finished[job], folder)
+                record = future.result()
+                records.save_record(job, record, folder)
+                finished[job] = record
         except BrokenProcessPool as error:
             end.set()
             raise EngineError(
