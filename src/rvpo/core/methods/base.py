@@ -113,7 +113,8 @@ class Paper:
     @property
     def citation(self) -> str:
         """A BibTeX entry."""
-        key = re.sub(r"\W+", "", self.title.split(":")[0]).lower()
+        author = self.authors.partition(" and ")[0].split(" ")[-1]
+        key = re.sub(r"\W+", "", author or self.title.split(":")[0]).lower()
         lines = {
             "title": f"{{{self.title}}}",
             "author": self.authors,

@@ -54,7 +54,12 @@ class CTWA(Method):
 
     name: ClassVar[str] = "ctwa"
     summary: ClassVar[str] = "weights that rise where a channel's covariance with the advantage is too low"
-    paper: ClassVar[Paper | None] = Paper("Covariance-targeted weight adaptation", "2602.06869", "Lu and Jiang", 2026)
+    paper: ClassVar[Paper | None] = Paper(
+        "Uncovering Cross-Objective Interference in Multi-Objective Alignment",
+        "2602.06869",
+        "Yining Lu and Meng Jiang",
+        2026,
+    )
     own_dead_channels: ClassVar[str] = "keep"
     target: float = 0.1
     cap: float = 0.95
