@@ -115,12 +115,20 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "rvpo":  # no package is absent: it is a mistake of ours
+    except (ImportError, RuntimeError) as error:
+        absent = _import_error(error)
+        if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a mistake of ours
             raise
         raise MissingExtraError(
-            f"{error}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
+            f"{absent}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
         ) from error
+
+
+def _import_error(error: BaseException | None) -> ImportError | None:
+    """Return the import that failed: TRL and transformers import lazily, and wrap what that raises in a RuntimeError."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__
+    return error
 
 
 def versions() -> dict[str, object]:

@@ -87,6 +87,12 @@ def _as_list(weights: Any) -> Any:
     listed = weights.tolist() if hasattr(weights, "tolist") else weights
     if not isinstance(listed, list | tuple):
         return listed
-    return [
-        weight.item() if hasattr(weight, "item") and getattr(weight, "size", 1) == 1 else weight for weight in listed
-    ]
+    return [_plain(weight) for weight in listed]
+
+
+def _plain(weight: Any) -> Any:
+    """Return a number of torch or numpy as one of Python; all else as it is."""
+    try:
+        return weight.item()
+    except (AttributeError, ValueError, RuntimeError):  # a plain number, or an array of several
+        return weight
