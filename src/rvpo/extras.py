@@ -125,7 +125,7 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:
-    """Return the import that failed: TRL and transformers import lazily, and wrap what that raises in a RuntimeError."""
+    """Return the import that failed: TRL imports lazily, and wraps what that raises in a RuntimeError."""
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__
     return error
