@@ -24,7 +24,7 @@ from test_run import assert_same_run, metrics, write_inputs
 from rvpo.engines.trl.run import train_recipe
 from rvpo.recipe import load_recipe
 
-PATIENCE = 240
+PATIENCE = 600
 """Seconds until a test gives up; none of them asserts how long something took."""
 
 
@@ -100,7 +100,7 @@ def test_interrupted_training_saves_its_last_step_and_goes_on(
 
 def test_interrupt_before_the_training(tiny_model_dir: Path, tmp_path: Path):
     (tmp_path / "waits.py").write_text(
-        "import time\n\nprint('waiting', flush=True)\ntime.sleep(200)\n\n\ndef even(**_):\n    return []\n"
+        "import time\n\nprint('waiting', flush=True)\ntime.sleep(2000)\n\n\ndef even(**_):\n    return []\n"
     )
     recipe = str(write_inputs(tmp_path, tiny_model_dir))
     process = start(tmp_path, "train", recipe, f"rewards.0={tmp_path}/waits.py:even", "name=early")
@@ -119,7 +119,7 @@ def adv(rewards, groups):
     if {where}:
         print("waiting", flush=True)
         {touch}
-        time.sleep(200)
+        time.sleep(2000)
     return rewards.sum(1) * 1.0
 """
 

@@ -58,7 +58,7 @@ def two_processes(*arguments: str) -> str:
     """Run a script, or ``-m module``, as two processes (gloo) under torchrun, and return what they printed."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, *arguments], capture_output=True, text=True, timeout=180, check=False, env=os.environ | ON_CPU
+        [*launch, *arguments], capture_output=True, text=True, timeout=900, check=False, env=os.environ | ON_CPU
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
