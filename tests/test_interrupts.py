@@ -25,7 +25,7 @@ app = typer.Typer()
 
 def wait():
     print("ready", flush=True)
-    end = time.monotonic() + 250
+    end = time.monotonic() + 10_000
     while time.monotonic() < end:
         time.sleep(0.01)
 
@@ -59,13 +59,16 @@ BODIES = {
         "interrupted: kept",
     ),
     "a thread that does not end": (
-        "threading.Thread(target=time.sleep, args=(50,)).start()\n    wait()",
+        "threading.Thread(target=time.sleep, args=(10_000,)).start()\n    wait()",
         "interrupted",
     ),
-    "a slow end of the interpreter": ("import atexit\n    atexit.register(time.sleep, 250)\n    wait()", "interrupted"),
+    "a slow end of the interpreter": (
+        "import atexit\n    atexit.register(time.sleep, 10_000)\n    wait()",
+        "interrupted",
+    ),
     "an asyncio loop with a slow thread": (
         "import asyncio\n    async def main():\n        print('ready', flush=True)\n"
-        "        await asyncio.to_thread(time.sleep, 250)\n"
+        "        await asyncio.to_thread(time.sleep, 10_000)\n"
         "    with interrupts.says(lambda: 'kept'):\n        asyncio.run(main())",
         "interrupted: kept",
     ),
