@@ -3,8 +3,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rvpo.engines.trl.config import RVPOConfig
-from rvpo.engines.trl.trainer import RVPOMixin, RVPOTrainer
+from rvpo.extras import needs_extra
+
+with needs_extra("trl", "RVPOTrainer and RVPOConfig"):
+    from rvpo.engines.trl.config import RVPOConfig
+    from rvpo.engines.trl.trainer import RVPOMixin, RVPOTrainer
 
 if TYPE_CHECKING:
     from rvpo.engines.trl.evaluation import BenchmarkCallback
@@ -15,8 +18,6 @@ __all__ = ["BenchmarkCallback", "RVPOConfig", "RVPOMixin", "RVPOTrainer"]
 def __getattr__(name: str) -> Any:
     """Load ``BenchmarkCallback`` when it is asked for: it needs the extra ``eval``, the trainer does not."""
     if name == "BenchmarkCallback":
-        from rvpo.extras import needs_extra
-
         with needs_extra("eval", "evaluations"):
             from rvpo.engines.trl.evaluation import BenchmarkCallback
 

@@ -235,6 +235,16 @@ class Aggregator:
         if self.reliability is not None:
             self.reliability.load_state(state.get("evidence"))
 
+    def snapshot(self) -> Any:
+        """Return what is remembered, for :meth:`rewind`. Nothing is copied: no method changes its state in place."""
+        return self._state, None if self.reliability is None else copy.deepcopy(self.reliability.to_state())
+
+    def rewind(self, snapshot: Any) -> None:
+        """Go back to a :meth:`snapshot` of this aggregator: what came after it is forgotten."""
+        self._state, evidence = snapshot
+        if self.reliability is not None:
+            self.reliability.load_state(evidence)
+
     def _laid_out(
         self, matrix: Tensor, families: Sequence[Family], num_generations: int | None, groups: Tensor | None
     ) -> tuple[Tensor, Tensor | list[float], Tensor | None, Channels, ChannelScores | None]:

@@ -147,7 +147,8 @@ def test_options_reach_the_core(make):
 
 def test_missing_rewards_can_be_refused(make):
     trainer = make(from_table(random_table(3), 0), missing_rewards="error")
-    with pytest.raises(RewardError, match=r"is nan; expected finite numbers"):
+    message = r"'channel_0' gave no reward \(None or NaN\) for completion 2, .*; expected finite"
+    with pytest.raises(RewardError, match=message):
         trainer.train()
 
 
@@ -480,14 +481,10 @@ def _on_cpu(post_init: Callable) -> Callable:
     return on_cpu
 
 
-def test_model_card(make, tmp_path: Path):
-    trainer = make(max_steps=1, save_strategy="steps", save_steps=1)
-    trainer.train()
-    trainer.create_model_card(model_name="tiny")
-    card = (tmp_path / "README.md").read_text("utf-8")
-    assert "RVPO" in card
-    assert "2605.05750" in card
-    assert "- rvpo" in card
+def test_checkpoint_has_a_model_card(make, tmp_path: Path):
+    """What the card says is tested in test_model_card.py."""
+    make(max_steps=1, save_strategy="steps", save_steps=1).train()
+    assert "RVPO" in (tmp_path / "README.md").read_text("utf-8")
     assert (tmp_path / "checkpoint-1" / "model.safetensors").exists()
 
 

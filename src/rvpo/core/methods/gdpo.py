@@ -23,7 +23,7 @@ from typing import ClassVar
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.methods.grpo import UNSCORED
 
 
@@ -38,6 +38,12 @@ class GDPO(Method):
 
     name: ClassVar[str] = "gdpo"
     summary: ClassVar[str] = "weighted mean of z-scores"
+    paper: ClassVar[Paper | None] = Paper(
+        "GDPO: Group reward-Decoupled Normalization Policy Optimization for Multi-reward RL Optimization",
+        "2601.05242",
+        "Shih-Yang Liu and Xin Dong and Ximing Lu and Shizhe Diao and Peter Belcak and others",
+        2026,
+    )
     own_dead_channels: ClassVar[str] = "keep"
     unscored: str = "left_out"
 

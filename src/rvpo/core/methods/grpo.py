@@ -29,7 +29,7 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.errors import ConfigError
 
 UNSCORED = ("zero", "left_out")
@@ -46,6 +46,12 @@ class GRPO(Method):
 
     name: ClassVar[str] = "grpo"
     summary: ClassVar[str] = "weighted sum of raw rewards, normalised within the group"
+    paper: ClassVar[Paper | None] = Paper(
+        "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
+        "2402.03300",
+        "Zhihong Shao and Peiyi Wang and Qihao Zhu and Runxin Xu and Junxiao Song and others",
+        2024,
+    )
     own_whiten: ClassVar[str] = "group"
     own_dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False

@@ -42,7 +42,7 @@ from torch import Tensor
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
 from rvpo.core.groups import Groups
-from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper, outcome_of
 from rvpo.core.methods.grpo import GRPO
 from rvpo.errors import ConfigError, RewardError
 
@@ -89,6 +89,9 @@ class RiskPO(Method):
 
     name: ClassVar[str] = "riskpo"
     summary: ClassVar[str] = "risk across questions instead of channels (RiskPO)"
+    paper: ClassVar[Paper | None] = Paper(
+        "RiskPO: Risk-based Policy Optimization via Verifiable Reward for LLM Post-Training", "2510.00911", year=2025
+    )
     own_whiten: ClassVar[str] = "none"
 
     bundle_size: int = 5

@@ -60,6 +60,7 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         """Check the options of both sides before anything is loaded."""
+        self.reward_weights: list[float] | None = _as_list(self.reward_weights)
         super().__post_init__()
         if self.multi_objective_aggregation != SUM:
             _check_gdpo(self.method, self.multi_objective_aggregation)
@@ -72,8 +73,8 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             and any(weights)
         ):
             raise ConfigError(
-                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0. "
-                "Negate a reward inside its reward function instead"
+                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0 (a "
+                "tensor or an array of one dimension will do). Negate a reward inside its reward function instead"
             )
         self.check_aggregation()
         if self.advantage_config().whiten == "token":
@@ -172,3 +173,22 @@ def _scaled(method: Any, scale: str) -> Any:
         )
     scaled = dataclasses.replace(built, whiten=scale)
     return spell(scaled) if isinstance(method, str | Mapping) else scaled
+
+
+def _as_list(weights: Any) -> Any:
+    """Return weights that are a tensor, an array or a list with their numbers as plain ones; all else as it is.
+
+    Checkpoints and trackers keep the config as JSON, and transformers asks whether values are true.
+    """
+    listed = weights.tolist() if hasattr(weights, "tolist") else weights
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [_plain(weight) for weight in listed]
+
+
+def _plain(weight: Any) -> Any:
+    """Return a number of torch or numpy as one of Python; all else as it is."""
+    try:
+        return weight.item()
+    except (AttributeError, ValueError, RuntimeError):  # a plain number, or an array of several
+        return weight
