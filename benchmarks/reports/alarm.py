@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,19 @@ import numpy as np
 import torch
 from transformers import PrinterCallback
 
+from rvpo.core import Channels
+from rvpo.core.groups import Groups
+from rvpo.diagnose.alarm import Alarm, Generation
 from rvpo.files import whole
 from rvpo.quickstart.cells import CELLS, Cell, Contender, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
-from rvpo.quickstart.task import REWARDS
+from rvpo.quickstart.task import CHANNELS, FORMAT, REWARDS
 from rvpo.quickstart.train import _arguments, _requests
 from rvpo.trl import RVPOTrainer
 
 SETTINGS = Settings()
+QUARTER = SETTINGS.steps // 4
+Array = np.ndarray
 
 
 def train(cell: Cell, contender: Contender, seed: int, path: Path) -> None:
@@ -53,21 +60,96 @@ def train(cell: Cell, contender: Contender, seed: int, path: Path) -> None:
         np.savez_compressed(file, rewards=torch.stack(rewards).numpy(), advantages=torch.stack(advantages).numpy())
 
 
+@dataclass(frozen=True)
+class Story:
+    """What became of a run, and what the alarm said of it.
+
+    Attributes:
+        start: mean reward of each channel in the first two steps, (M,).
+        lowest: of each channel the lowest mean over ten steps after the first quarter, (M,).
+        end: mean reward of each channel in the last ten steps, (M,).
+        calls: channel -> step of the first call.
+        milliseconds: that the alarm took per step.
+    """
+
+    start: Array
+    lowest: Array
+    end: Array
+    calls: dict[str, int]
+    milliseconds: float
+
+    @property
+    def outcome(self) -> str:
+        """What became of the format; a channel is lost where under half of its starting rate is left."""
+        j = CHANNELS.index(FORMAT)
+        if self.end[j] < self.start[j] / 2:
+            return "lost"
+        return "lost for a while" if self.lowest[j] < self.start[j] / 2 else "kept"
+
+
+def read(path: Path) -> Story:
+    """Let an alarm look at a recorded run, step by step."""
+    with np.load(path) as recorded:
+        rewards, advantages = torch.from_numpy(recorded["rewards"]), torch.from_numpy(recorded["advantages"])
+    steps, rows, _ = rewards.shape
+    groups = Groups.from_blocks(rows, SETTINGS.generations, rewards.device)
+    channels, weights = Channels.columns(CHANNELS), torch.ones(len(CHANNELS))
+    alarm = Alarm()
+    began = time.process_time()
+    for step in range(steps):
+        alarm.add(Generation(rewards[step], advantages[step], groups, channels, weights))
+    seconds = time.process_time() - began
+    rates = rewards.mean(1).numpy()
+    later = [rates[i : i + 10].mean(0) for i in range(QUARTER, steps - 9)]
+    return Story(rates[:2].mean(0), np.min(later, axis=0), rates[-10:].mean(0), alarm.called, 1000 * seconds / steps)
+
+
+def show(out: Path) -> None:
+    """Print what the alarm said, by start, method and outcome."""
+    stories = {path.stem: read(path) for path in sorted(out.glob("*.npz"))}
+    print(
+        f"\n{'start, method, format':<40}{'runs':>6}{'called in the first quarter':>29}{'at step':>16}{'later':>7}{'never':>7}"
+    )
+    for kind in sorted({_kind(name, story) for name, story in stories.items()}):
+        calls = [story.calls.get(FORMAT) for name, story in stories.items() if _kind(name, story) == kind]
+        soon = sorted(call for call in calls if call is not None and call <= QUARTER)
+        late = sum(call is not None and call > QUARTER for call in calls)
+        span = f"{soon[0]} to {soon[-1]}" if soon else "-"
+        print(f"{kind:<40}{len(calls):>6}{len(soon):>29}{span:>16}{late:>7}{calls.count(None):>7}")
+    print("\ncalls of other channels than the format:")
+    for name, story in stories.items():
+        for channel, step in story.calls.items():
+            if channel != FORMAT:
+                j = CHANNELS.index(channel)
+                rates = f"{story.start[j]:.2f}, lowest {story.lowest[j]:.2f}, end {story.end[j]:.2f}"
+                print(f"  {name:<28}{channel:<18} step {step:>2}: {rates}; format {story.outcome}")
+    others = sum(any(channel != FORMAT for channel in story.calls) for story in stories.values())
+    times = [story.milliseconds for story in stories.values()]
+    print(f"\n{len(stories)} runs, {others} with such a call; {np.median(times):.1f} ms of processor time per step (median)")
+
+
+def _kind(name: str, story: Story) -> str:
+    start, method, _ = name.split("-")
+    return f"{start}, {method}, {story.outcome}"
+
+
 def main() -> None:
-    """Train what is not there yet."""
+    """Train what is not there yet, and show what the alarm says of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="1000-1019", help="first and last")
+    parser.add_argument("--show", action="store_true", help="train nothing")
     args = parser.parse_args()
     first, last = map(int, args.seeds.split("-"))
     torch.set_num_threads(1)
-    for seed in range(first, last + 1):
+    for seed in range(first, last + 1) if not args.show else ():
         for cell in CELLS:
             for contender in cell.methods:
                 path = args.out / f"{cell.name}-{contender.method.partition(':')[0]}-{seed}.npz"
                 if not path.exists():
                     train(cell, contender, seed, path)
                     print(path.name, flush=True)
+    show(args.out)
 
 
 if __name__ == "__main__":

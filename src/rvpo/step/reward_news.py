@@ -285,17 +285,17 @@ def _flat(name: str, record: Mapping[str, Any], method: Method) -> str:
 def _outside(name: str, record: Mapping[str, Any], method: Method) -> str:
     return (
         f"Rewards of {name!r} lie outside of its declared range {_declared(record)} (seen: {in_short(record['ends'])})."
-        f" Method {method.name!r} trains without ranges, so nothing is cut off, but `rvpo diagnose` and methods such as "
-        f"lift rely on them. Correct it: {HOW.format(name=name)}"
+        f" Method {method.name!r} trains without ranges, so nothing is cut off, but `rvpo diagnose` and methods such "
+        f"as lift rely on them. Correct it: {HOW.format(name=name)}"
     )
 
 
 def _wide(name: str, record: Mapping[str, Any], method: Method) -> str:
     return (
         f"The declared range {_declared(record)} of {name!r} is far wider than what was seen: its first "
-        f"{record['seen']} rewards lie in {in_short(record['ends'])}. Method {method.name!r} trains without ranges, but "
-        "`rvpo diagnose` and methods such as lift rely on them. If the rest cannot be reached, declare a narrower one: "
-        f"{HOW.format(name=name)}"
+        f"{record['seen']} rewards lie in {in_short(record['ends'])}. Method {method.name!r} trains without ranges, "
+        "but `rvpo diagnose` and methods such as lift rely on them. If the rest cannot be reached, declare a narrower "
+        f"one: {HOW.format(name=name)}"
     )
 
 
