@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 
 from rvpo.core.ragged import Family
 from rvpo.engines.trl import buffer
+from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.judged_twice import score_again
 from rvpo.engines.trl.reward_names import named_rewards
@@ -50,7 +51,8 @@ class RVPOMixin:
         **keywords: as of the trainer behind it.
 
     Besides TRL's own metrics it logs those of :data:`rvpo.core.metrics.CATALOGUE`. With ``log_completions``, every
-    channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads.
+    channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads. A
+    :class:`rvpo.trl.DiagnosisCallback` warns of rewards that are being neglected; ``remove_callback`` leaves it out.
 
     When more verdicts of a generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a
     checkpoint and raises JudgeError; resumed, it generates the same completions again (vLLM draws others).
@@ -102,6 +104,7 @@ class RVPOMixin:
         self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER)
         self._after_step = RandomState()
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
+        add_alarm(this)
 
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Train, after a look at every rubric and a question to every judge: a dead server is found now."""
@@ -166,6 +169,7 @@ class RVPOMixin:
         """Log what the channels of all processes say, and write their record."""
         for key, value in done.metrics.items():
             self._metrics[mode][key].append(value)
+        watched(self, mode, done)
         if self._rubrics:
             for key, value in judge_totals(self._rubrics).items():
                 self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
