@@ -182,6 +182,7 @@ class Alarm:
         self._top: dict[str, float] = {}
         self._low: dict[str, float] = {}
         self._ranges: dict[str, Range | None] = {}
+        self._monitored: set[str] = set()  # channels whose weight is 0
 
     @property
     def groups(self) -> int:
@@ -195,13 +196,13 @@ class Alarm:
             RewardError: rewards that are infinite, or groups that do not fit them.
         """
         self.generations += 1
-        monitored = self._keep(batch)
+        self._keep(batch)
         look = self._look()
         fresh = []
         before, self.calling = self.calling, {}
         below = look.below()
         for j, name in enumerate(look.names):
-            if name in monitored:
+            if name in self._monitored:
                 continue
             self.calling[name] = bool(below[j]) and self._is_called(look, j, before.get(name, False))
             if self.calling[name] and name not in self.called:
@@ -228,6 +229,7 @@ class Alarm:
             "top": self._top,
             "low": self._low,
             "ranges": self._ranges,
+            "monitored": sorted(self._monitored),
             "names": [kept.names for kept in self._window],
         }
         arrays: dict[str, NDArray[Any]] = {"plain": np.array(json.dumps(plain))}
@@ -239,15 +241,15 @@ class Alarm:
         """Go on from what :meth:`state` returned."""
         plain = json.loads(str(arrays["plain"]))
         self.generations, self.called, self.calling = (plain[key] for key in ("generations", "called", "calling"))
-        self._top, self._low = plain["top"], plain["low"]
+        self._top, self._low, self._monitored = plain["top"], plain["low"], set(plain["monitored"])
         self._ranges = {name: None if ends is None else tuple(ends) for name, ends in plain["ranges"].items()}
         parts = ("z", "a", "group", "table")
         self._window = deque(
             _Kept(tuple(names), *(arrays[f"{part}_{i}"] for part in parts)) for i, names in enumerate(plain["names"])
         )
 
-    def _keep(self, batch: Generation) -> set[str]:
-        """Add a generation to the window; return the names of its channels that are only monitored."""
+    def _keep(self, batch: Generation) -> None:
+        """Add a generation to the window, and note which of its channels are only monitored."""
         batch = _of_some_groups(_on_cpu(batch))
         channels, groups, rewards = batch.channels, batch.groups, batch.rewards
         result = compute(
@@ -271,7 +273,11 @@ class Alarm:
         while self.groups > GROUPS and len(self._window) > 1:
             self._window.popleft()
         counts = set(index[batch.weights.expand(rewards.shape) > 0].tolist())
-        return {name for k, name in enumerate(channels.names) if k not in counts}
+        for k, name in enumerate(channels.names):
+            if k in counts:
+                self._monitored.discard(name)
+            else:
+                self._monitored.add(name)
 
     def _at_top(self, rewards: Tensor, applies: Tensor, channels: Channels) -> Tensor:
         """Move the ends of what was seen, and return which rewards are the highest; forget those that no longer are."""
@@ -296,6 +302,7 @@ class Alarm:
         """Leave out channels beyond ``MOST``, and forget those that are no longer in the window."""
         known = dict.fromkeys(name for old in self._window for name in old.names)
         names = [*known, *(name for name in kept.names if name not in known)][:MOST]
+        self._monitored.intersection_update(names)
         for ends in (self._top, self._low, self._ranges):
             for name in [name for name in ends if name not in names]:
                 del ends[name]
