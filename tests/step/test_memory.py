@@ -46,16 +46,18 @@ def test_a_state_of_before_goes_on(path: Path, tmp_path: Path, caplog: pytest.Lo
     assert (fresh(tensor(old["rewards"][0]), num_generations=4).advantages - first).abs().max() > 1e-3
 
 
-def test_there_is_a_file_only_where_something_is_remembered(tmp_path: Path):
+def test_there_is_a_file_only_where_a_batch_was_seen(tmp_path: Path):
     path = tmp_path / "checkpoint" / memory.FILE
-    lift, gdpo = aggregator("lift"), aggregator("gdpo")
+    lift, gdpo, fresh = aggregator("lift"), aggregator("gdpo"), aggregator("gdpo")
     memory.save_memory(lift, path.parent)
     assert not path.exists()
     lift(batch(0), num_generations=4)
     gdpo(batch(0), num_generations=4)
     memory.save_memory(lift, path.parent)
     assert json.loads(path.read_text())["method"] == "lift"
-    memory.save_memory(gdpo, path.parent)  # in the folder of an older run
+    memory.save_memory(gdpo, path.parent)  # what was seen and said of the rewards
+    assert json.loads(path.read_text())["method"] == "gdpo"
+    memory.save_memory(fresh, path.parent)  # in the folder of an older run
     assert not path.exists()
 
 

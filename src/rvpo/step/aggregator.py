@@ -22,6 +22,7 @@ from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
+from rvpo.step.reward_news import news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
@@ -77,6 +78,7 @@ class Aggregator:
         config: the method and the numerical choices.
         names: M names, of the channels or of the reward functions.
         ranges: lowest and highest reward by name, None where nobody declared it.
+        quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
     """
 
     def __init__(
@@ -123,7 +125,9 @@ class Aggregator:
                     f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
                     "expected a method such as gdpo, rvpo or lift, or no reliability"
                 )
+        self.quiet = False
         self._state: State = {}
+        self._seen: dict[str, Any] = {}  # of each channel, and what was said of it
         self._columns: Channels | None = None  # of batches without rubrics, the same every time
         self._recent_rewards: dict[str, Tensor] = {}
         # A rule that never nears the minimum holds back nothing.
@@ -212,7 +216,9 @@ class Aggregator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered as plain JSON data, for a checkpoint."""
-        state = {"method": self.config.method.name, "remembered": plain(self._state)}
+        state: dict[str, Any] = {"method": self.config.method.name, "remembered": plain(self._state)}
+        if self._seen:
+            state["seen"] = copy.deepcopy(self._seen)
         if self.reliability is not None:
             state["evidence"] = copy.deepcopy(self.reliability.to_state())
         return state
@@ -232,16 +238,19 @@ class Aggregator:
                 f"{self.config.method.name!r}. Build the Aggregator with that method, or start without a state"
             )
         self._state = copy.deepcopy(dict(state["remembered"]))
+        self._seen = copy.deepcopy(dict(state.get("seen", {})))
         if self.reliability is not None:
             self.reliability.load_state(state.get("evidence"))
 
     def snapshot(self) -> Any:
-        """Return what is remembered, for :meth:`rewind`. Nothing is copied: no method changes its state in place."""
-        return self._state, None if self.reliability is None else copy.deepcopy(self.reliability.to_state())
+        """Return what is remembered, for :meth:`rewind`. No method changes its state in place."""
+        seen = {name: {**record, "said": list(record["said"])} for name, record in self._seen.items()}
+        evidence = None if self.reliability is None else copy.deepcopy(self.reliability.to_state())
+        return self._state, seen, evidence
 
     def rewind(self, snapshot: Any) -> None:
         """Go back to a :meth:`snapshot` of this aggregator: what came after it is forgotten."""
-        self._state, evidence = snapshot
+        self._state, self._seen, evidence = snapshot
         if self.reliability is not None:
             self.reliability.load_state(evidence)
 
@@ -273,9 +282,15 @@ class Aggregator:
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
-        said_of_lift = news_of_lift(self.config.method, self._state, result.state)
-        for said in [*news_of_scales(self._state, result.state), *said_of_lift]:
-            logger.warning("%s", said)
+        method, shown = self.config.method, sights(result, channels)
+        self._seen = next_seen(self._seen, shown, dict(zip(channels.names, channels.ranges, strict=True)))
+        said = [
+            *news_of_scales(self._state, result.state),
+            *news_of_lift(method, self._state, result.state),
+            *news_of_rewards(self._seen, shown, method, result.state),
+        ]
+        for text in said if not self.quiet else ():
+            logger.warning("%s", text)
         self._state = result.state
         if self.reliability is not None:
             pairs = again.pairs(self.names, matrix, families, table) if again else {}
@@ -304,6 +319,8 @@ class Aggregator:
                 rare.append(name)
         if rare:
             self._warned, self._recent_rewards = True, {}
+            if self.quiet:
+                return
             logger.warning(
                 "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
                 "of rollouts (by a reward above the middle of its range): train with method='lift', which lifts them, "

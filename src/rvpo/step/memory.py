@@ -13,13 +13,13 @@ from rvpo.step.old_states import of_this_version
 logger = logging.getLogger(__name__)
 
 FILE = "rvpo_state.json"
-"""In a checkpoint. Only runs that remember something have it."""
+"""In a checkpoint. Runs that have seen a batch have it."""
 
 
 def save_memory(aggregator: Aggregator, folder: Path) -> None:
     """Write the state into a checkpoint's folder, if there is any."""
     state, path = aggregator.state_dict(), folder / FILE
-    if not state["remembered"] and not state.get("evidence"):
+    if not any(state.get(key) for key in ("remembered", "evidence", "seen")):
         path.unlink(missing_ok=True)  # of an older run in the same folder
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,14 @@ The job holds ``model``, ``output`` (folders), ``options`` (of RVPOConfig) and o
 ``verdicts`` (the same for the criteria of rubrics of ``sizes`` criteria), ``endpoint`` (options of an EndpointJudge for
 such rubrics) and ``twice`` (share of completions scored a second time)
 and ``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same
-processes), and ``fails`` (``rank``, ``step`` and ``how`` of a reward function that fails; the result is what was
-raised).
+processes), ``fails`` (``rank``, ``step`` and ``how`` of a reward function that fails; the result is what was
+raised), and ``plain`` (options of a run of TRL's own GRPOTrainer with a DiagnosisCallback, on the same table).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -28,11 +29,12 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
 
 import rvpo
 from rvpo.rewards.rubric import Criterion, Question, Rubric, RubricReward, Verdict
 from rvpo.step.trust import Reliability
-from rvpo.trl import RVPOConfig, RVPOTrainer
+from rvpo.trl import DiagnosisCallback, RVPOConfig, RVPOTrainer
 
 P, G = 2, 4
 N = P * G
@@ -231,6 +233,15 @@ def failing(rank: int, fails: dict[str, Any]) -> Callable:
     return odd
 
 
+def collected_warnings() -> list[str]:
+    """Return a list that what rvpo warns of is added to."""
+    warned: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("rvpo").addHandler(handler)
+    return warned
+
+
 def main(job: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", "0"))
@@ -253,6 +264,7 @@ def main(job: dict[str, Any]) -> None:
 
         rewards = [even, RubricReward(EndpointJudge(**job["endpoint"]))]
         dataset = rubric_prompts(job["sizes"])
+    warned = collected_warnings()
     seen: list[dict[str, list[float]]] = []
     given = {"reliability": Reliability(twice=job["twice"])} if "twice" in job else None
     trainer = make_trainer(
@@ -273,6 +285,19 @@ def main(job: dict[str, Any]) -> None:
         "advantages": seen,
         "parameters": parameters(trainer).tolist(),
     }
+    if "plain" in job:
+        plain = make_trainer(
+            Path(job["model"]),
+            output,
+            from_table(job["table"], rank),
+            trainer=GRPOTrainer,
+            config=GRPOConfig,
+            given={"callbacks": [DiagnosisCallback()]},
+            **job["plain"],
+        )
+        plain.train()
+        result["plain_steps"] = steps(plain)
+    result["warnings"] = warned
     if "then_resume" in job:
         options = job["options"] | job["then_resume"]
         # Three prompts are one generation, so the checkpoint lies in the second epoch.

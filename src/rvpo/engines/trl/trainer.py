@@ -20,6 +20,7 @@ from trl import GRPOTrainer
 from rvpo import interrupts
 from rvpo.core.ragged import Family
 from rvpo.engines.trl import buffer, model_card
+from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, taken
 from rvpo.engines.trl.judged_twice import score_again
@@ -66,7 +67,8 @@ class RVPOMixin:
         **keywords: as of the trainer behind it.
 
     Besides TRL's own metrics it logs those of :data:`rvpo.core.metrics.CATALOGUE`. With ``log_completions``, every
-    channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads.
+    channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads. A
+    :class:`rvpo.trl.DiagnosisCallback` warns of rewards that are being neglected; ``remove_callback`` leaves it out.
 
     When a reward function fails, or more verdicts of a generation are missing than ``RubricReward.max_missing`` allows,
     the trainer saves a checkpoint of the last finished step and raises; all processes raise the same error. Resumed, it
@@ -137,6 +139,7 @@ class RVPOMixin:
         # First of all callbacks: what others do at the end of a step may take long, and an interrupt ends it.
         this.callback_handler.callbacks.insert(0, WholeSteps(self))
         model_card.describe(this)
+        add_alarm(this)
 
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Train, after a look at every rubric and a question to every judge: a dead server is found now."""
@@ -291,6 +294,7 @@ class RVPOMixin:
         """Log what the channels of all processes say, and write their record."""
         for key, value in done.metrics.items():
             self._metrics[mode][key].append(value)
+        watched(self, mode, done)
         if self._rubrics:
             for key, value in judge_totals(self._rubrics).items():
                 self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
