@@ -122,7 +122,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
                 f"algorithm.gdpo_{key} is {value!r}, but {where} names the rewards. Drop it, and name them there"
             )
     if not entries:
-        return theirs
+        return {"reward_keys": theirs["reward_keys"], "own_weights": theirs["reward_weights"]}
     if "reward_keys" in given:
         raise ConfigError(
             f"algorithm.rvpo.reward_keys is {given['reward_keys']!r}, but the rewards are named by the entries of "
@@ -132,7 +132,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
     allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function == "rubric"]
     return {
         "reward_keys": [str(entry.name) for entry in entries],
-        "reward_weights": {str(entry.name): entry.weight for entry in entries},
+        "own_weights": [entry.weight for entry in entries],
         "max_missing": min(allowed, default=None),
         "own_ranges": [entry.range for entry in entries],
     }
