@@ -129,7 +129,7 @@ class Aggregator:
                     "expected a method such as gdpo, rvpo or lift, or no reliability"
                 )
         # Options name these. Which channels rubrics have shows in training alone.
-        self._unseen = {name: "ranges" for name in self.label_ranges} | dict.fromkeys(named, self.config.method.name)
+        self._unseen = dict.fromkeys(self.label_ranges, "ranges") | dict.fromkeys(named, self.config.method.name)
         self._unseen |= {name: "reliability" for name in (reliability.given if reliability else ()) if "/" in name}
         self._completions = 0  # since the start of this process
         self._state: State = {}
@@ -306,8 +306,8 @@ class Aggregator:
             return
         told = ", ".join(f"{option} names {name!r}" for name, option in self._unseen.items())
         logger.warning(
-            "%s, but none of the first %d completions has such a channel, so that has no effect yet; the last batch has "
-            "%s. The channel of a criterion is its rubric and its first label: correct the name if it is mistyped.",
+            "%s, but none of the first %d completions has such a channel, so that has no effect yet. The channel of a "
+            "criterion is its rubric and its first label: correct the name if it is mistyped. The last batch has %s.",
             told,
             self._completions,
             ", ".join(channels.names),

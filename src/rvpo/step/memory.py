@@ -42,8 +42,8 @@ def load_memory(aggregator: Aggregator, folder: Path) -> None:
         state = {**state, "method": method.name, "remembered": {}}
     elif changed := aggregator.changed_ranges(state):
         logger.warning(
-            "%s: %s. What method %r remembered is in units of the old ranges, so it begins anew. To go on with it, resume "
-            "with the ranges of before.",
+            "%s: %s. What method %r remembered is in units of the old ranges, so it begins anew. To go on with it, "
+            "resume with the ranges of before.",
             path,
             "; ".join(changed),
             method.name,
