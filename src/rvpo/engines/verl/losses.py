@@ -11,16 +11,20 @@ Here it is counted against what was handed to the agent loops::
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
 import re
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 import transfer_queue as tq
+import verl
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from rvpo.errors import RewardError
@@ -43,7 +47,8 @@ MOST_FAILED = 20
 """Batches of prompts that may fail in one step, whatever succeeds, until the run ends."""
 
 _MOST = 600  # characters of a cause
-_PASSING_ON = ("ray", "verl", "asyncio", "concurrent")  # packages whose functions only call the user's
+# Packages whose functions only call the user's; a folder of the user's own may have such a name, too.
+_PASSING_ON = tuple(f"{Path(package.__file__).parent}/" for package in (ray, verl, asyncio, concurrent.futures))
 
 # Ray wraps what it decorates; a subclass needs the class itself.
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -117,7 +122,7 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):  # of another process: its traceback is a text
         original = error.cause or error
         frames = re.findall(r'File "([^"]*)", line \d+, in (\S+)', error.traceback_str)
-    theirs = [name for file, name in frames if not any(f"/{package}/" in file for package in _PASSING_ON)]
+    theirs = [name for file, name in frames if not file.startswith(_PASSING_ON)]
     if not theirs:
         where = ""
     elif theirs[0] == theirs[-1]:

@@ -192,8 +192,8 @@ class ChannelAdvantages:
         self._warned = True
         logger.warning(
             "verl dropped %d of %d rollouts that were asked for until step %d, as it does where an agent loop or a "
-            "reward function raises: %s. Return None for what cannot be scored. rvpo/lost/completions counts them; this "
-            "warning is shown once.",
+            "reward function raises: %s. Return None for what cannot be scored. rvpo/lost/completions counts them; "
+            "this warning is shown once.",
             losses.lost,
             losses.asked,
             self.global_steps,
