@@ -43,7 +43,7 @@ from pydantic import ValidationError
 from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
-from rvpo.errors import ConfigError, DataError, RewardError
+from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
 from rvpo.judges.build import kinds, with_processes
 from rvpo.recipe import RewardSection
 from rvpo.rewards.registry import (
@@ -246,8 +246,16 @@ class _Row:
             return total, scores
         columns = {name: [value] for name, value in self._columns.items() if name not in entry.options}
         # An async function only makes its coroutine there.
-        result = await asyncio.to_thread(function, prompts=[self._prompt], completions=[self._completion], **columns)
-        return _reward(str(entry.name), await result if inspect.isawaitable(result) else result), None
+        try:
+            result = await asyncio.to_thread(
+                function, prompts=[self._prompt], completions=[self._completion], **columns
+            )
+            result = await result if inspect.isawaitable(result) else result
+        except RVPOError:
+            raise
+        except Exception as error:
+            raise RewardError(f"reward {entry.name!r} failed: {type(error).__name__}: {error}") from error
+        return _reward(str(entry.name), result), None
 
 
 def _reward(name: str, result: Any) -> float | None:
