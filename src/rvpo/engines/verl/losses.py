@@ -48,7 +48,10 @@ MOST_FAILED = 20
 
 _MOST = 600  # characters of a cause
 # Packages whose functions only call the user's; a folder of the user's own may have such a name, too.
-_PASSING_ON = tuple(f"{Path(package.__file__).parent}/" for package in (ray, verl, asyncio, concurrent.futures))
+_PASSING_ON = (
+    "python/ray/",
+    *(f"{Path(str(package.__file__)).parent}/" for package in (ray, verl, asyncio, concurrent.futures)),
+)
 
 # Ray wraps what it decorates; a subclass needs the class itself.
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -121,7 +124,7 @@ def cause_of(error: BaseException) -> str:
     original, frames = error, [(frame.filename, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, ray.exceptions.RayTaskError):  # of another process: its traceback is a text
         original = error.cause or error
-        frames = re.findall(r'File "([^"]*)", line \d+, in (\S+)', error.traceback_str)
+        frames = re.findall(r'File "([^"]*)", line \d+, in (\S+)', str(error))
     theirs = [name for file, name in frames if not file.startswith(_PASSING_ON)]
     if not theirs:
         where = ""
