@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rvpo.engines.verl import checks
 from rvpo.engines.verl.checks import check_checkpoint
@@ -21,9 +24,18 @@ REWARDS = [PATH, f"+reward.custom_reward_function.reward_kwargs.rewards=[{RUBRIC
 FILTER = "algorithm.filter_groups.enable=True"
 
 
-def config(*overrides: str, name: str = "ppo_trainer") -> DictConfig:
+@functools.cache
+def composed(name: str) -> DictConfig:
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose(name, ["actor_rollout_ref.rollout.n=4", *overrides])
+        return compose(name, ["actor_rollout_ref.rollout.n=4"])
+
+
+def config(*overrides: str, name: str = "ppo_trainer") -> DictConfig:
+    """Return verl's config with overrides. Composing it anew takes seconds."""
+    given = OmegaConf.from_dotlist([override.lstrip("+") for override in overrides])
+    base = copy.deepcopy(composed(name))
+    OmegaConf.set_struct(base, False)
+    return cast(DictConfig, OmegaConf.merge(base, given))
 
 
 @pytest.mark.parametrize("estimator", [OURS, ["algorithm.adv_estimator=grpo"]])
@@ -63,7 +75,10 @@ def test_what_verl_ignores_is_refused_under_every_estimator(estimator: list[str]
             "metric is 'r', a rubric.*reward, score, f",
         ),
         ([*OURS[:1], *REWARDS, FILTER, "algorithm.filter_groups.metric=acc"], "metric is 'acc'; expected.*score, f"),
-        ([*OURS, FILTER], "its metric is not set; expected 'reward' for the score, or one of a, b"),
+        (
+            [*OURS, FILTER, "algorithm.filter_groups.metric=null"],
+            "its metric is not set; expected 'reward' for the score, or one of a, b",
+        ),
     ],
 )
 def test_what_would_fail_late_is_refused(overrides: list[str], told: str):

@@ -117,7 +117,7 @@ def test_a_run_from_the_start_reads_no_checkpoint(tmp_path: Path):
 @pytest.mark.parametrize("name", ["reward", "score", "vowels"])
 def test_a_missing_number_does_not_spoil_the_means_of_a_validation(tmp_path: Path, name: str):
     trainer = Trainer(tmp_path, 1)
-    infos = {name: [1.0, float("nan"), 0.5, np.float64("nan")], "rvpo": [None] * 4}
+    infos = {name: [1.0, float("nan"), 0.5, np.float32("nan")], "rvpo": [None] * 4}
     found = trainer._val_metrics_update(["s"] * 4, ["a", "a", "b", "b"], infos, [])
     assert found["s"][name]["mean@1"] == 0.75
 
