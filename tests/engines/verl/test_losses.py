@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import Any
@@ -9,7 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import ray.cloudpickle as cloudpickle
 import verl
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
+from verl.utils.import_utils import load_class_from_fqn
 
 from rvpo.engines.verl import losses
 from rvpo.engines.verl.losses import LOST, Asked, cause_of, plain_score
@@ -197,3 +203,78 @@ def test_a_score_of_none_is_missing():
 def test_what_is_no_score_is_refused(score: Any):
     with pytest.raises(RewardError, match=r"returned the score .*; expected a number, or None"):
         plain_score(score)
+
+
+# --- the worker -------------------------------------------------------------------------------------------------------
+
+
+class Notes:
+    """What workers put into TransferQueue."""
+
+    def __init__(self) -> None:
+        self.put: list[dict[str, Any]] = []
+
+    async def async_kv_put(self, **note: Any) -> None:
+        self.put.append(note)
+
+
+def worker(monkeypatch: pytest.MonkeyPatch, **verls: Any) -> Any:
+    """Return our worker without verl's start, where methods of verl's worker are replaced."""
+    for name, method in verls.items():
+        monkeypatch.setattr(losses._Worker, name, method)
+    made: Any = object.__new__(losses.AgentLoopWorker)
+    made.config = OmegaConf.create({"algorithm": {"filter_groups": {"enable": True, "metric": "vowels"}}})
+    return made
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_worker_notes_why_a_rollout_was_lost_and_verl_gets_the_error(monkeypatch: pytest.MonkeyPatch, validate: bool):
+    async def fails(self: Any, sampling_params: Any, trajectory: Any, **kwargs: Any) -> None:
+        assert (sampling_params, kwargs["agent_name"]) == ({}, "single")
+        my_reward("{no json")
+
+    monkeypatch.setattr(losses, "tq", notes := Notes())
+    ours = worker(monkeypatch, _run_agent_loop=fails)
+    call = ours._run_agent_loop({}, trajectory={"validate": validate}, agent_name="single", uid="p7", session_id=3)
+    with pytest.raises(ValueError, match="Expecting"):
+        asyncio.run(call)
+    (note,) = notes.put
+    assert (note["key"], note["partition_id"], note["tag"]["validate"]) == ("p7_3", LOST, validate)
+    assert note["tag"]["cause"].startswith("JSONDecodeError: Expecting property name")
+
+
+def test_a_worker_notes_nothing_of_a_rollout_that_works(monkeypatch: pytest.MonkeyPatch):
+    async def works(self: Any, sampling_params: Any, trajectory: Any, **kwargs: Any) -> str:
+        return "done"
+
+    monkeypatch.setattr(losses, "tq", notes := Notes())
+    call = worker(monkeypatch, _run_agent_loop=works)._run_agent_loop({}, trajectory={"validate": False}, uid="p")
+    assert asyncio.run(call) == "done"
+    assert notes.put == []
+
+
+@pytest.mark.parametrize(("score", "expected"), [(None, float("nan")), (np.float32(0.5), 0.5), (1, 1.0)])
+def test_scores_and_filtered_parts_that_verl_cannot_read_are_put_right(
+    monkeypatch: pytest.MonkeyPatch, score: Any, expected: float
+):
+    async def scores(self: Any, outputs: Any, kwargs: Any) -> None:
+        outputs[-1].reward_score = score
+        outputs[-1].extra_fields["reward_extra_info"] = {"score": score, "vowels": None, "brief": None}
+
+    output = AgentLoopOutput(
+        prompt_ids=[1], response_ids=[2, 3], response_mask=[1, 1], metrics=AgentLoopMetrics(), extra_fields={}
+    )
+    asyncio.run(worker(monkeypatch, _compute_score=scores)._compute_score([output], {}))
+    assert output.as_dict()["rm_scores"].tolist() == pytest.approx([0.0, expected], nan_ok=True)
+    info = output.extra_fields["reward_extra_info"]
+    assert np.isnan(info["vowels"])  # the metric by which groups are filtered
+    assert info["brief"] is None
+
+
+def test_the_manager_starts_our_workers_and_can_be_sent_to_other_processes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(AgentLoopManagerTQ, "__init__", lambda self: None)
+    made = load_class_from_fqn(losses.MANAGER, "AgentLoopManager")()
+    remote = made.agent_loop_workers_class.__ray_metadata__.modified_class
+    assert issubclass(remote, losses.AgentLoopWorker)
+    assert issubclass(remote, losses._Worker)
+    assert cloudpickle.loads(cloudpickle.dumps(remote)).__name__ == "AgentLoopWorker"

@@ -57,7 +57,6 @@ _PASSING_ON = (
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
-@ray.remote
 class AgentLoopWorker(_Worker):  # type: ignore[misc]
     """verl's worker, which also notes why a rollout was lost."""
 
@@ -89,7 +88,7 @@ class AgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Build verl's, then choose the workers' class."""
         super().__init__(*args, **kwargs)
-        self.agent_loop_workers_class = AgentLoopWorker
+        self.agent_loop_workers_class = ray.remote(AgentLoopWorker)
 
 
 def plain_score(score: Any) -> float:
