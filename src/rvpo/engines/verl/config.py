@@ -208,7 +208,8 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
     if reward_model.enable and not reward_model.enable_resource_pool:
         raise ConfigError(
             "reward.reward_model.enable is True without a resource pool, where verl hands on a reward's parts in "
-            "another way, which rvpo does not read. Set reward.reward_model.enable_resource_pool=True"
+            "another way, which rvpo does not read. Set reward.reward_model.enable_resource_pool=True, and "
+            "reward.custom_reward_function.path to a function that asks the model and returns its score under a name"
         )
     if reward_model.enable and not config.reward.custom_reward_function.get("path"):
         raise ConfigError(
