@@ -217,6 +217,7 @@ def test_several_generations_and_iterations_per_step(
                 **kinds,
                 given={"callbacks": [callback]},
                 max_steps=4,
+                dataset=prompts(2 * GROUPS),  # two generations per epoch
                 **options,
             )
             assert callback.alarm.generations == generations
