@@ -36,10 +36,12 @@ def reference(
     rtol: float = 1e-6,
     whiten: str | None = None,
     dead_channels: str | None = None,
+    unscored: str | None = None,
 ) -> Reference:
     """Advantages of N completions, with the options and defaults of ``rvpo.AdvantageConfig``."""
     rows, channels = range(len(rewards)), range(len(rewards[0]))
     whiten = whiten or ("group" if method == "grpo" else "batch")
+    unscored = unscored or ("zero" if method == "grpo" else "left_out")
     dead_channels = dead_channels or ("keep" if method in ("grpo", "gdpo") else "drop")
     w = weight_matrix(weights, rewards)
     members = {group: [n for n in rows if groups[n] == group] for group in groups}
@@ -51,22 +53,28 @@ def reference(
     responsibilities = [[0.0 for _ in channels] for _ in rows]
     counted = []
     for n in rows:
+        pull = []
         present = [live[n][j] if dead_channels == "drop" else not isnan(z[n][j]) for j in channels]
         taking_part = [j for j in channels if present[j] and w[n][j] > 0]
-        if not taking_part:
+        if not taking_part and not (unscored == "zero" and any(present)):
             continue
         counted.append(n)
         if method == "grpo":
-            aggregated[n] = weighted_sum(rewards, members[groups[n]], n, w[n])
+            aggregated[n] = weighted_sum(rewards, members[groups[n]], n, w[n], unscored)
             pull = [w[n][j] * std[n][j] for j in taking_part]
         else:
             p = [w[n][j] / fsum(w[n][i] for i in taking_part) for j in taking_part]
-            aggregated[n], pull = rule(method, [z[n][j] for j in taking_part], p, k, beta)
+            if p:
+                aggregated[n], pull = rule(method, [z[n][j] for j in taking_part], p, k, beta)
+            if unscored == "zero":  # TRL's sum of w_j Z_j
+                aggregated[n] = fsum(w[n][j] * z[n][j] for j in taking_part)
         total = fsum(pull)
         for j, share in zip(taking_part, pull, strict=True):
             responsibilities[n][j] = share / total if total > 0 else 0.0
 
-    advantages = whitened(aggregated, counted, members, z, w, method == "grpo", eps, ddof, rtol, whiten)
+    advantages = whitened(
+        aggregated, counted, members, z, w, method == "grpo" or unscored == "zero", eps, ddof, rtol, whiten, method
+    )
     return Reference(advantages, aggregated, z, responsibilities, live)
 
 
@@ -103,10 +111,21 @@ def whitened(
     ddof: int,
     rtol: float,
     whiten: str,
+    method: str = "",
 ) -> list[float]:
     """Whiten as the peers do it on the weighted *sum* of z-scores: W times our mean, hence eps / W."""
     scored_weight = [fsum(wj for wj, zj in zip(w[n], z[n], strict=True) if not isnan(zj)) for n in counted]
     scale = 1.0 if raw or not counted else fsum(scored_weight) / len(counted)
+    if method == "grpo" and whiten != "group":  # around the group's mean, over the deviation of the batch or nothing
+        every = [aggregated[n] for n in counted]
+        scale = deviation(every, ddof) + eps if whiten == "batch" and not is_constant(every, eps, rtol) else 1.0
+        advantages = [0.0 for _ in aggregated]
+        for group in members.values():
+            pool = [n for n in group if n in counted]
+            values = [aggregated[n] for n in pool]
+            for n in pool if not is_constant(values, eps, rtol) else []:
+                advantages[n] = (aggregated[n] - fsum(values) / len(values)) / scale
+        return advantages
     advantages = [aggregated[n] if whiten == "none" and n in counted else 0.0 for n in range(len(aggregated))]
     pools = {"none": [], "batch": [list(range(len(aggregated)))], "group": list(members.values())}[whiten]
     for pool in pools:
@@ -132,8 +151,10 @@ def rule(method: str, z: list[float], p: list[float], k: float, beta: float) -> 
     return mean, p  # A = mean_j Z_j
 
 
-def weighted_sum(rewards: list[list[float]], group: list[int], n: int, w: list[float]) -> float:
-    """GRPO's sum_j w_j R_j of completion n. The deviations of its scored channels stand in for the missing ones."""
+def weighted_sum(rewards: list[list[float]], group: list[int], n: int, w: list[float], unscored: str = "zero") -> float:
+    """GRPO's sum_j w_j R_j of completion n: of what was scored, or with that standing in for what was not."""
+    if unscored == "zero":
+        return fsum(wj * r for wj, r in zip(w, rewards[n], strict=True) if not isnan(r))
     expected, deviations, weight, scored_weight = [], [], [], []
     for j, wj in enumerate(w):
         scored = [rewards[m][j] for m in group if not isnan(rewards[m][j])]
@@ -261,8 +282,8 @@ def remembering(
         total = fsum(row.values())
         for j, share in row.items():
             responsibilities[n][j] = share / total if total > 0 else 0.0
-    raw = method in ("grpo", "lift")
-    advantages = whitened(aggregated, counted, members, z, w, raw, eps, ddof, rtol, whiten)
+    raw = method in ("grpo", "lift") or options.get("unscored") == "zero"
+    advantages = whitened(aggregated, counted, members, z, w, raw, eps, ddof, rtol, whiten, method)
     return Reference(advantages, aggregated, z, responsibilities, live), new
 
 
@@ -280,6 +301,8 @@ def score(method: str, cells: Cells, state: dict, options: dict) -> tuple[list[f
     aggregated, pull = [0.0 for _ in rows], [{} for _ in rows]
     new: dict = {}
     counted = [n for n in rows if cells.part[n]]
+    if options.get("unscored", "zero" if method == "grpo" else None) == "zero":
+        counted = [n for n in rows if not all(isnan(r) for r in cells.rewards[n])]
     k = options.get("k", 1.0)
     if isinstance(k, dict):
         k, new = adaptive_k(cells, state, **k)
@@ -296,13 +319,17 @@ def score(method: str, cells: Cells, state: dict, options: dict) -> tuple[list[f
     for n in counted:
         if method == "grpo":
             group = next(group for group in cells.members.values() if n in group)
-            aggregated[n] = weighted_sum(cells.rewards, group, n, cells.w[n])
+            aggregated[n] = weighted_sum(cells.rewards, group, n, cells.w[n], options.get("unscored", "zero"))
             pull[n] = {j: cells.w[n][j] * cells.std[n][j] for j in cells.part[n]}
             continue
         weight = {j: cells.w[n][j] + multipliers.get(cells.channel[n][j], 0.0) for j in cells.part[n]}
         p = [weight[j] / fsum(weight.values()) for j in cells.part[n]]
+        if not p:
+            continue
         aggregated[n], shares = rule(method, [cells.z[n][j] for j in cells.part[n]], p, k, options.get("beta", 0.5))
         pull[n] = dict(zip(cells.part[n], shares, strict=True))
+        if options.get("unscored") == "zero":  # TRL's sum of w_j Z_j
+            aggregated[n] = fsum(weight[j] * cells.z[n][j] for j in cells.part[n])
     return aggregated, pull, counted, new
 
 
@@ -684,7 +711,7 @@ def adaptive_k(
 def riskpo(cells: Cells, state: dict, options: dict) -> tuple[list[float], list[dict], list[int], dict]:
     """Mixed value at risk of bundles of questions, with tracked quantiles and credit by the question's std."""
     size, lower, upper = options.get("bundle_size", 5), 0.2, 0.8
-    of_score = options.get("score", "grpo")
+    of_score = options.get("score", {"name": "grpo", "unscored": "left_out"})
     of_score = {"name": of_score} if isinstance(of_score, str) else dict(of_score)
     method = of_score.pop("name")
     scores, pull, _, inner = score(method, cells, state.get("score", {}), of_score)

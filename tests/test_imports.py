@@ -17,6 +17,7 @@ PACKAGE = Path(rvpo.__file__).parent
 # From the ground up: a room imports only from rooms that stand before it.
 ROOMS = (
     "errors",
+    "interrupts",
     "text",
     "importing",
     "files",

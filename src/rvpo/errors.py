@@ -5,6 +5,7 @@ was seen, the values that are allowed, and the next step. Each subclass belongs 
 
     RVPOError
     ├── ConfigError    an option, recipe or combination of options cannot work (raised when it is built)
+    │   └── MissingExtraError    a package of an extra is not installed
     ├── DataError      a dataset row or file is malformed (names the file, the row and the field)
     ├── RewardError    a reward matrix cannot be aggregated (wrong shape, infinite, forbidden missing value)
     ├── JudgeError     a judge cannot work at all (no server, no such model), or too many verdicts are missing
@@ -21,6 +22,10 @@ class RVPOError(Exception):
 
 class ConfigError(RVPOError, ValueError):
     """An option or a combination of options that cannot work."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """A package of an extra is not installed. Also an ImportError, for scripts that can do without."""
 
 
 class DataError(RVPOError, ValueError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import rvpo
-from rvpo.errors import ConfigError
+from rvpo.errors import MissingExtraError
 
 PACKAGES = (
     "rvpo",
@@ -111,16 +111,24 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     """Say what to install where a package is absent that ``what``, a plural, needs.
 
     Raises:
-        ConfigError: instead of an ImportError.
+        MissingExtraError: a ConfigError, and an ImportError as well.
     """
     try:
         yield
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "rvpo":  # no package is absent: it is a mistake of ours
+    except (ImportError, RuntimeError) as error:
+        absent = _import_error(error)
+        if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a mistake of ours
             raise
-        raise ConfigError(
-            f"{error}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
+        raise MissingExtraError(
+            f"{absent}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
         ) from error
+
+
+def _import_error(error: BaseException | None) -> ImportError | None:
+    """Return the import that failed: TRL imports lazily, and wraps what that raises in a RuntimeError."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__
+    return error
 
 
 def versions() -> dict[str, object]:

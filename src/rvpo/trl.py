@@ -1,22 +1,25 @@
 """The names that a TRL script changes: ``from rvpo.trl import RVPOConfig, RVPOTrainer``,
-``RVPOMixin`` for trainers of one's own; and benchmarks in training."""
+``RVPOMixin`` for trainers of one's own; ``DiagnosisCallback``, which warns of neglected rewards in any
+``GRPOTrainer``; and benchmarks in training."""
 
 from typing import TYPE_CHECKING, Any
 
-from rvpo.engines.trl.config import RVPOConfig
-from rvpo.engines.trl.trainer import RVPOMixin, RVPOTrainer
+from rvpo.extras import needs_extra
+
+with needs_extra("trl", "RVPOTrainer and RVPOConfig"):
+    from rvpo.engines.trl.alarm import DiagnosisCallback
+    from rvpo.engines.trl.config import RVPOConfig
+    from rvpo.engines.trl.trainer import RVPOMixin, RVPOTrainer
 
 if TYPE_CHECKING:
     from rvpo.engines.trl.evaluation import BenchmarkCallback
 
-__all__ = ["BenchmarkCallback", "RVPOConfig", "RVPOMixin", "RVPOTrainer"]
+__all__ = ["BenchmarkCallback", "DiagnosisCallback", "RVPOConfig", "RVPOMixin", "RVPOTrainer"]
 
 
 def __getattr__(name: str) -> Any:
     """Load ``BenchmarkCallback`` when it is asked for: it needs the extra ``eval``, the trainer does not."""
     if name == "BenchmarkCallback":
-        from rvpo.extras import needs_extra
-
         with needs_extra("eval", "evaluations"):
             from rvpo.engines.trl.evaluation import BenchmarkCallback
 

@@ -260,12 +260,31 @@ def test_missing_is_left_out():
     check(run(A, [NAN, 0.0, 2.0], method="hard_min").aggregated, [-1, -h, h])
 
 
-def test_missing_in_grpo_is_not_counted_as_0():
-    # Both scored channels have mean 1. Row 0: the deviation of a, -1, stands in for b's: 2 + (2/1) * (-1) = 0.
-    # The others are plain sums: 1 + 0, 2 + 2. (0, 1, 4): mean 5/3, deviations (-5, -2, 7) / 3, variance 78/9 / 2
-    out = run(A, [NAN, 0.0, 2.0], method="grpo")
+def test_missing_in_grpo_adds_nothing_as_in_trl():
+    # Sums of what was scored: 0, 1 + 0, 2 + 2. (0, 1, 4): mean 5/3, deviations (-5, -2, 7) / 3, variance 78/9 / 2
+    out = run([0.0, 1.0, 2.0], [NAN, 0.0, 2.0], method="grpo")
     check(out.aggregated, [0, 1, 4])
     check(out.advantages, [-5 / sqrt(39), -2 / sqrt(39), 7 / sqrt(39)])
+    # Around a higher level the row without the reward falls behind: sums 0, 10, 12, mean 22/3.
+    out = run([0.0, 1.0, 2.0], [NAN, 9.0, 10.0], method="grpo:whiten=none")
+    check(out.advantages, [-22 / 3, 8 / 3, 14 / 3])
+
+
+def test_missing_in_grpo_can_be_left_out():
+    # Both scored channels have mean 1. Row 0: the deviation of a, -1, stands in for b's: 2 + (2/1) * (-1) = 0.
+    # The others are plain sums: 1 + 0, 2 + 2. (0, 1, 4): mean 5/3, deviations (-5, -2, 7) / 3, variance 78/9 / 2
+    out = run(A, [NAN, 0.0, 2.0], method="grpo:unscored=left_out")
+    check(out.aggregated, [0, 1, 4])
+    check(out.advantages, [-5 / sqrt(39), -2 / sqrt(39), 7 / sqrt(39)])
+
+
+def test_grpo_over_the_deviation_of_the_batch_and_over_nothing():
+    # Two groups, (0, 2) and (4, 4): deviations from the groups' means (-1, 1, 0, 0). All four: mean 5/2, variance 11/3.
+    rewards, groups = torch.tensor([[0.0], [2.0], [4.0], [4.0]], dtype=torch.float64), torch.tensor([0, 0, 1, 1])
+    options = {"groups": groups, "eps": 0.0}
+    check(rvpo.advantages(rewards, method="grpo:whiten=none", **options).advantages, [-1, 1, 0, 0])
+    h = sqrt(3 / 11)
+    check(rvpo.advantages(rewards, method="grpo:whiten=batch", **options).advantages, [-h, h, 0, 0])
 
 
 def test_a_channel_scored_once_in_its_group_is_dead():
@@ -542,7 +561,7 @@ def test_reward_errors(rewards: Tensor, options: dict, message: str):
         ({"method": "rvpo_explicit", "beta": math.inf}, r"beta is inf"),
         ({"method": "gdpo", "k": 7}, r"k is 7, but method 'gdpo' has no option 'k'. Use method rvpo for it"),
         ({"method": "rvpo", "beta": 1.0}, r"beta is 1.0, but method 'rvpo' has no option 'beta'.*rvpo_explicit"),
-        ({"method": "grpo", "whiten": "batch"}, r"'grpo' with whiten='batch' .* is not GRPO"),
+        ({"method": "grpo", "whiten": "token"}, r"'grpo' with whiten='token' .* is not GRPO"),
         ({"method": "grpo", "dead_channels": "drop"}, r"'grpo' with .*dead_channels='drop' is not GRPO"),
     ],
 )
@@ -586,8 +605,8 @@ def test_whitening_by_token_wants_tokens():
         ("rvpo", {"k": 1.0}, "batch", "drop"),
         ("rvpo_explicit", {"beta": 0.5}, "batch", "drop"),
         ("hard_min", {}, "batch", "drop"),
-        ("gdpo", {}, "batch", "keep"),
-        ("grpo", {}, "group", "keep"),
+        ("gdpo", {"unscored": "left_out"}, "batch", "keep"),
+        ("grpo", {"unscored": "zero"}, "group", "keep"),
         ("lift", {"kappa": 4.0, "floors": {}, "margin": 0.5, "memory": 640.0}, "batch", "keep"),
         ("lift_z", {"kappa": 6.0, "margin": 0.2, "horizon": 5.0}, "batch", "keep"),
         ("tchebycheff", {"rho": 0.05}, "group", "keep"),

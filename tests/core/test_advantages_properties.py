@@ -93,7 +93,11 @@ def parameters(draw, method: str) -> dict:
         options["k"] = draw(st.sampled_from([0.0, 1e-3, 0.5, 1.0, 2.0, 50.0, 1e4, math.inf]))
     if method == "rvpo_explicit":
         options["beta"] = draw(st.sampled_from([0.0, 0.25, 1.0]))
-    if method != "grpo":
+    if method in ("gdpo", "grpo"):
+        options["unscored"] = draw(st.sampled_from(["zero", "left_out"]))
+    if method == "grpo":
+        options["whiten"] = draw(st.sampled_from(["batch", "group", "none"]))
+    else:
         options["whiten"] = draw(st.sampled_from(["batch", "group", "none"]))
         options["dead_channels"] = draw(st.sampled_from(["drop", "keep"]))
     return options

@@ -121,7 +121,7 @@ def test_scores_belong_to_their_first_label_or_their_family():
     ranges = [(-2.0, 2.0), None]
     table = assemble(torch.zeros(4, 2), ["f", "r"], [Family("r", rows)], num_generations=2, ranges=ranges)
     assert table.channels.names == ("f", "r/pitfall", "r", "r/essential")
-    assert table.channels.ranges == ((-2.0, 2.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+    assert table.channels.ranges == ((-2.0, 2.0), None, None, None)  # learned, as that of any reward
     index = torch.where(table.applies, table.channels.index, -1)
     assert index.tolist() == [[0, 1, 2, -1]] * 2 + [[0, 3, 1, 3]] * 2
 

@@ -20,7 +20,7 @@ METHOD_OF = {
     "rvpo_explicit": "rvpo_explicit",
     "hard_min": "hard_min",
     "gdpo": "gdpo",
-    "grpo": "grpo",
+    "grpo": "grpo:unscored=left_out",
     "ctwa": "ctwa",
     "tchebycheff": "tchebycheff",
     "smooth_tchebycheff": "smooth_tchebycheff",

@@ -313,3 +313,21 @@ class TestFindings:
     )
     def test_verdicts(self, gains: tuple[float, float], expected: str) -> None:
         assert report.verdict(*gains) == expected
+
+
+def test_the_report_says_which_runs_were_warned_of_what() -> None:
+    """Neglected channels by method and seed; of other warnings the longest, with the number of runs that had any."""
+    call = "{!r} is being neglected, seen at generation 5: ignored: 0.1 times. What to do: train with method='lift'."
+    other = ("The soft minimum suppresses 'a'", "The soft minimum suppresses 'a' and 'b'")
+    said = {
+        (GDPO.name, 0): [call.format(FORMAT), call.format("is_short")],
+        (GDPO.name, 1): [call.format(FORMAT), other[0]],
+        (RVPO_K1.name, 0): [*other],
+        (LIFT.name, 1): [],
+    }
+    runs = [replace(made(method, seed, 0.9, 0.9), warnings=warnings) for (method, seed), warnings in said.items()]
+    told = report.text(runs, (replace(MOSTLY_MET, methods=(GDPO, RVPO_K1, LIFT)),), ["found"])
+    (line,) = [line for line in told.splitlines() if "being neglected" in line]
+    assert line.startswith("During the runs of GDPO rvpo warned that a channel is being neglected: ")
+    assert line.endswith("strict_format in seed 0, 1; is_short in seed 0")
+    assert f"During 2 of these runs rvpo warned: {other[1]}" in told

@@ -46,16 +46,18 @@ def test_a_state_of_before_goes_on(path: Path, tmp_path: Path, caplog: pytest.Lo
     assert (fresh(tensor(old["rewards"][0]), num_generations=4).advantages - first).abs().max() > 1e-3
 
 
-def test_there_is_a_file_only_where_something_is_remembered(tmp_path: Path):
+def test_there_is_a_file_only_where_a_batch_was_seen(tmp_path: Path):
     path = tmp_path / "checkpoint" / memory.FILE
-    lift, gdpo = aggregator("lift"), aggregator("gdpo")
+    lift, gdpo, fresh = aggregator("lift"), aggregator("gdpo"), aggregator("gdpo")
     memory.save_memory(lift, path.parent)
     assert not path.exists()
     lift(batch(0), num_generations=4)
     gdpo(batch(0), num_generations=4)
     memory.save_memory(lift, path.parent)
     assert json.loads(path.read_text())["method"] == "lift"
-    memory.save_memory(gdpo, path.parent)  # in the folder of an older run
+    memory.save_memory(gdpo, path.parent)  # what was seen and said of the rewards
+    assert json.loads(path.read_text())["method"] == "gdpo"
+    memory.save_memory(fresh, path.parent)  # in the folder of an older run
     assert not path.exists()
 
 
@@ -120,3 +122,19 @@ def test_a_state_of_another_rule_is_not_taken_for_one_of_lift_z():
     new(batch(0), num_generations=4)
     with pytest.raises(ConfigError, match="state is what method 'lift' remembered; expected one of method"):
         aggregator("lift_z").load_state_dict(new.state_dict())
+
+
+@pytest.mark.parametrize("ranges", [None, {"correct": (-3, 4)}, {"correct": (-3, 3), "safe": (0, 2)}])
+def test_a_checkpoint_of_other_ranges_begins_anew_with_a_warning(
+    ranges: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    before = aggregator("lift")
+    before(batch(0), num_generations=4)
+    memory.save_memory(before, tmp_path)
+    resumed, fresh = (rvpo.Aggregator("lift", NAMES, ranges=ranges) for _ in range(2))
+    with caplog.at_level(logging.WARNING):
+        memory.load_memory(resumed, tmp_path)
+    assert "was" in caplog.text
+    assert "method 'lift' remembered is in units of the old ranges, so it begins anew" in caplog.text
+    assert resumed.state_dict()["remembered"] == {}
+    assert torch.equal(resumed(batch(1), num_generations=4).advantages, fresh(batch(1), num_generations=4).advantages)

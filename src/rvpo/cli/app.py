@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from rvpo import __version__
+from rvpo import __version__, interrupts
 from rvpo.cli.check import check_command
 from rvpo.cli.compare import compare_command
 from rvpo.cli.diagnose import diagnose_command
 from rvpo.cli.doctor import doctor
 from rvpo.cli.eval import app as evaluate
+from rvpo.cli.interruptible import interruptible, print_line
 from rvpo.cli.judge import judge
 from rvpo.cli.quickstart import quickstart
 from rvpo.cli.replay import replay_command
@@ -41,6 +42,9 @@ app.command("replay")(replay_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("check")(check_command)
+for registered in (*app.registered_commands, *evaluate.registered_commands):
+    if registered.callback is not None:
+        registered.callback = interruptible(registered.callback)
 
 
 def _version(asked: bool) -> None:
@@ -67,7 +71,12 @@ def _setup(
 def main() -> None:
     """Run the command line; an error of ours is a message, not a traceback."""
     try:
-        app()
+        with interrupts.handled(print_line):  # typer reads the commands first, which takes a moment
+            app()
+    except KeyboardInterrupt as interrupt:
+        print_line(interrupts.said(interrupt))
+        interrupts.end()
+        raise SystemExit(interrupts.exit_code()) from None
     except RVPOError as error:
         text = "\n".join(printable(line) for line in str(error).split("\n"))
         typer.secho(f"error: {text}", err=True, fg=typer.colors.RED)

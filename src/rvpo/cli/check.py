@@ -60,13 +60,16 @@ def check_command(
     rewards, constant channels, extreme values, several processes. Prints each failure with a small batch that shows it.
     The code that you name is imported and run. Exit code 1 if a required property fails.
     """
-    from rvpo.conformance.suite import run_checks as checked
-    from rvpo.conformance.target import Spec
-    from rvpo.conformance.targets import parse_options, resolve
+    from rvpo import interrupts
 
-    options = parse_options(option or [], "--option")
-    spec = Spec(function, style, options, k_name, channels, tuple(declare or ()))
-    report = checked(resolve(spec), seeds=seeds, processes=processes, timeout=timeout, local_rows=local_rows)
+    with interrupts.says(lambda: "a check saves nothing before its end; the same command begins again"):
+        from rvpo.conformance.suite import run_checks as checked
+        from rvpo.conformance.target import Spec
+        from rvpo.conformance.targets import parse_options, resolve
+
+        options = parse_options(option or [], "--option")
+        spec = Spec(function, style, options, k_name, channels, tuple(declare or ()))
+        report = checked(resolve(spec), seeds=seeds, processes=processes, timeout=timeout, local_rows=local_rows)
     _show(report, json_file)
     if not report.passed:
         raise typer.Exit(1)

@@ -59,10 +59,11 @@ def _evaluate(
     """Evaluate a model on the benchmark of a name with its options, and print the results."""
     folder = _folder(name, model, out)
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    from rvpo.evals.build import generation_of, load_benchmark
+    from rvpo import interrupts
     from rvpo.extras import needs_extra
 
-    with needs_extra("eval", "evaluations"):
+    with needs_extra("eval", "evaluations"), interrupts.says(lambda: _kept(folder)):
+        from rvpo.evals.build import generation_of, load_benchmark
         from rvpo.evals.models import load_policy
         from rvpo.evals.run import evaluate, table_of_results
 
@@ -78,11 +79,7 @@ def _evaluate(
             concurrency=concurrency,
             extra_body=_mapping(extra_body),
         )
-        try:
-            results = evaluate(benchmark, policy, folder, generation=generation)
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted: finished items are saved in {folder}; the same command continues", err=True)
-            raise typer.Exit(130) from None
+        results = evaluate(benchmark, policy, folder, generation=generation)
     typer.echo(table_of_results(results))
     typer.echo(f"\nresults: {folder / 'results.json'}\nitems:   {folder / 'items.parquet'}")
 
@@ -231,6 +228,13 @@ def _folder(benchmark: str, model: str, out: Path | None) -> Path:
     at_server = model.startswith(("http://", "https://"))
     name = model.partition("#")[2] if at_server else "-".join(Path(model).resolve().parts[-2:])
     return out or Path("runs/evals") / benchmark / re.sub(r"[^\w.-]+", "-", name).strip("-.")
+
+
+def _kept(folder: Path) -> str:
+    """Return what an interrupted evaluation leaves."""
+    if not (folder / "store.sqlite").exists():
+        return "nothing is saved yet; the same command begins again"
+    return f"finished items are saved in {folder}; the same command continues"
 
 
 def _mapping(text: str | None) -> dict[str, Any] | None:

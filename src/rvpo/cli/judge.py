@@ -37,6 +37,7 @@ def judge(
     Every verdict is saved as it arrives. After an interruption, the same command asks only for what is missing. The API
     key comes from the environment: OPENAI_API_KEY, or the variable that api_key_env of the YAML file names.
     """
+    from rvpo import interrupts
     from rvpo.judges.build import load_judge, with_cache
     from rvpo.judges.scoring import read_completions, score, verdict_summary
     from rvpo.text.progress import Progress
@@ -57,11 +58,10 @@ def judge(
             cost = _cost(judged_by.usage())
             bar.advance(arrived, f"{missing} missing" + ("" if math.isnan(cost) else f", cost {cost:.4g}"))
 
-        try:
+        with interrupts.says(
+            lambda: f"{bar.done - missing} of {total} verdicts are saved; the same command asks for the others"
+        ):
             rows = score(questions, judged_by, out, judged_by=json.dumps(spec, default=str), progress=progress)
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted: {bar.done} of {total} verdicts are saved; the same command continues", err=True)
-            raise typer.Exit(130) from None
     _print_table(verdict_summary(rows, questions))
     usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}
     if usage:

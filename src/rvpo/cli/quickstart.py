@@ -38,12 +38,15 @@ def quickstart(
     """
     if methods is not None and all_methods:
         raise ConfigError("--methods and --all-methods are both given; expected one of them. Drop --all-methods")
-    from rvpo.quickstart import CELLS, EVALUATED_CELLS, contenders, run
-    from rvpo.quickstart.cells import Cell
+    from rvpo import interrupts
 
-    cells: tuple[Cell, ...] = EVALUATED_CELLS if all_methods else CELLS
-    if methods is not None:
-        chosen = contenders(methods)
-        cells = tuple(replace(cell, methods=chosen) for cell in CELLS)
-    results = run(out, seeds=range(seeds), cells=cells, processes=processes)
+    with interrupts.says(lambda: f"finished runs are saved in {out / 'runs'}; the same command goes on"):
+        from rvpo.quickstart import CELLS, EVALUATED_CELLS, contenders, run
+        from rvpo.quickstart.cells import Cell
+
+        cells: tuple[Cell, ...] = EVALUATED_CELLS if all_methods else CELLS
+        if methods is not None:
+            chosen = contenders(methods)
+            cells = tuple(replace(cell, methods=chosen) for cell in CELLS)
+        results = run(out, seeds=range(seeds), cells=cells, processes=processes)
     typer.echo(f"\n{results.text}\n\nplot: {results.plot}\nnumbers: {results.json}")

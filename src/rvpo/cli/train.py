@@ -22,17 +22,32 @@ def train_command(
 
     `method` is text such as lift:kappa=3, rvpo:k=linear(0.5,2) or my_rules.py:cvar. `trainer` takes every option of
     TRL's GRPOConfig, `warm_start.trainer` of SFTConfig, and `data` of rvpo.data.load_prompts. The run's folder keeps
-    the resolved recipe, versions, metrics.jsonl, completions and checkpoints.
+    the resolved recipe, versions, metrics.jsonl, completions and checkpoints. After Ctrl-C, a checkpoint of the last
+    finished step is saved, and the same command with --resume goes on.
     """
+    from rvpo import interrupts
+    from rvpo.extras import needs_extra
     from rvpo.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    _quiet_transformers()
-    from rvpo.engines.trl.run import train_recipe as run
+    # Longer than usual: the training must come to the place where it saves a checkpoint.
+    with interrupts.says(lambda: _kept(loaded.folder), seconds=20.0):
+        with needs_extra("trl", "training runs"):
+            _quiet_transformers()
+            from rvpo.engines.trl.run import train_recipe as run
 
-    folder = run(loaded, resume=resume)
+        folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"done: {folder}")
+
+
+def _kept(folder: Path) -> str:
+    """Return what a run that is interrupted before or beside its training leaves."""
+    from rvpo.engines.trl.run_folder import last_checkpoint
+
+    if (newest := last_checkpoint(folder)) is None:
+        return "nothing was trained yet; the same command with --resume begins again"
+    return f"the newest checkpoint is {newest}; the same command with --resume goes on from there"
 
 
 def _quiet_transformers() -> None:

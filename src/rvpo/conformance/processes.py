@@ -10,9 +10,11 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -103,22 +105,23 @@ def _run(folder: Path, processes: int, timeout: float) -> list[list[list[float]]
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
-    running, logs = [], [folder / f"log_{rank}.txt" for rank in range(processes)]
-    for rank, log in enumerate(logs):
-        with log.open("wb") as out:
-            running.append(
-                subprocess.Popen(  # noqa: S603 (this interpreter, this module, a folder of ours)
-                    [sys.executable, "-m", "rvpo.conformance.processes", str(folder)],
-                    env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            )
-    deadline = time.monotonic() + timeout
+    running: list[subprocess.Popen[bytes]] = []
+    logs = [folder / f"log_{rank}.txt" for rank in range(processes)]
     late: set[int] = set()
-    try:
+    try:  # whatever ends the check, Ctrl-C as well, ends the processes
+        for rank, log in enumerate(logs):
+            with log.open("wb") as out:
+                running.append(
+                    subprocess.Popen(  # noqa: S603 (this interpreter, this module, a folder of ours)
+                        [sys.executable, "-m", "rvpo.conformance.processes", str(folder)],
+                        env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                        stdin=subprocess.PIPE,  # it ends with this process, however that ends
+                        start_new_session=True,
+                    )
+                )
+        deadline = time.monotonic() + timeout
         for rank, process in enumerate(running):
             try:
                 process.wait(max(deadline - time.monotonic(), 0.01))
@@ -136,6 +139,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _result(folder: Path, rank: int, late: bool, timeout: float, log: Path) -> list[list[float]] | str:
@@ -161,8 +166,19 @@ def _plain(example: Example) -> dict[str, Any]:
     }
 
 
+def _end_with_parent() -> None:
+    """End this process and what it started when the check is gone: only then its end of the pipe is closed."""
+    if not stat.S_ISFIFO(os.fstat(0).st_mode) or os.getpgrp() != os.getpid():  # started by hand
+        return
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def _worker(folder: Path) -> None:
     """Answer in one of the processes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch.distributed as dist
 
     from rvpo.conformance.targets import resolve

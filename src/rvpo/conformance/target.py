@@ -18,6 +18,7 @@ TRAITS: Mapping[str, str] = {
     "bundles": "scores completions of several groups together, by their place in the group",
     "spread-penalty": "subtracts the spread over channels, so that a better reward can lower the value",
     "adapts": "sets its risk coefficient by the whole batch",
+    "missing-as-0": "counts a missing reward as 0, as TRL's sum of rewards does",
     "complete-only": "takes complete rewards only, and refuses missing ones",
 }
 """What a function can declare of itself. A property that cannot hold for such a rule is then not applicable."""

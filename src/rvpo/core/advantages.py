@@ -230,6 +230,8 @@ def _whiten(
     tokens: Tensor | None,
 ) -> Tensor:
     """Centre and scale the aggregate over the batch or the group; rows that take no part get 0 and are not counted."""
+    if config.method.centres_groups and config.whiten in ("batch", "none"):
+        return _centred(a, takes_part, groups, config, eps)
     if config.whiten == "none":
         return a.masked_fill(~takes_part, 0.0)
     if config.whiten == "token":
@@ -246,6 +248,21 @@ def _whiten(
     counted = a.masked_fill(~takes_part, torch.nan)[:, None]
     scores = group_zscore(counted, groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
     return scores.z[:, 0].nan_to_num(nan=0.0)
+
+
+def _centred(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
+    """Centre the aggregate within the group, and divide by its standard deviation over the batch, or by nothing."""
+    counted = a.masked_fill(~takes_part, torch.nan)[:, None]
+    whole = Groups(torch.zeros_like(groups.index), 1, block=a.shape[0])
+    of_group, of_batch = (
+        group_zscore(counted, part, eps=eps, ddof=config.ddof, rtol=config.rtol) for part in (groups, whole)
+    )
+    centred = (counted - groups.broadcast(of_group.mean))[:, 0]
+    # What rounding leaves of a group whose rewards are equal is no difference.
+    centred = centred.masked_fill(~(takes_part & of_group.live[:, 0]), 0.0)
+    if config.whiten == "none":
+        return centred
+    return centred / (of_batch.std[0, 0] + eps)
 
 
 def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:

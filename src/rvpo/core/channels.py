@@ -7,7 +7,7 @@ kept by its name; see :mod:`rvpo.core.running_mean` and :mod:`rvpo.core.scales`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,6 +103,23 @@ class Channels:
     def by_name(self, values: Mapping[str, float], missing: float) -> Tensor:
         """Return the value of each channel, (K,) float64 on the CPU, ``missing`` where ``values`` lacks the name."""
         return torch.tensor([values.get(name, missing) for name in self.names], dtype=torch.float64)
+
+
+def owner_of(channel: str, functions: Iterable[str]) -> str | None:
+    """Return the reward function that a channel belongs to: the one of its name, or the rubric whose label it is.
+
+    Names of reward functions may contain slashes themselves, so the longest that fits is the owner.
+
+    Args:
+        channel: name of a channel, such as ``"judge/tone"``.
+        functions: names of the reward functions.
+
+    Example:
+        >>> owner_of("team/judge/tone", ["format", "team/judge"])
+        'team/judge'
+    """
+    fitting = [name for name in functions if channel == name or channel.startswith(f"{name}/")]
+    return max(fitting, key=len, default=None)
 
 
 def check_ranges(

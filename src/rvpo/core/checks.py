@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from rvpo.core.channels import owner_of
 from rvpo.errors import ConfigError, RewardError
 from rvpo.text.suggest import did_you_mean
 
@@ -51,8 +52,11 @@ def require_number(name: str, value: object, high: float, *, closed: bool = Fals
 
 
 def require_known(option: str, named: Mapping[str, float], names: tuple[str, ...]) -> None:
-    """Raise ConfigError if ``named`` has a channel that is not one of ``names``."""
-    if unknown := [name for name in named if name not in names]:
+    """Raise ConfigError if ``named`` has a channel that is neither one of ``names`` nor a label of a rubric there.
+
+    In a batch in which no prompt has a rubric, its labels are absent and its function stands for them.
+    """
+    if unknown := [name for name in named if owner_of(name, names) is None]:
         raise ConfigError(f"{option} names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
 
 

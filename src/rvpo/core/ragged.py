@@ -91,6 +91,7 @@ def assemble(
     groups: Tensor | None = None,
     weights: Tensor | Sequence[float] | None = None,
     ranges: Sequence[Range | None] | None = None,
+    label_ranges: Mapping[str, Range] | None = None,
 ) -> ChannelScores:
     """Lay ordinary channels and families side by side.
 
@@ -102,10 +103,13 @@ def assemble(
         num_generations: G, for rows in blocks of G, or else ``groups``.
         groups: (N,) integer group ids in any order.
         weights: (F,) importance of the functions; a family's multiplies the weights of its scores. None: all 1.
-        ranges: (F,) lowest and highest reward of the functions; scores of a family lie in [0, 1].
+        ranges: (F,) lowest and highest reward of the functions; that of a family is the range of its scores. None where
+            nobody declared it: the scale is then learned, as that of any other reward.
+        label_ranges: name of a family's channel, ``{family}/{label}`` -> its own range, which comes first.
 
     Raises:
-        RewardError: a family is no column or has another number of rows, or the rows of a group differ in channels.
+        RewardError: a family is no column or has another number of rows, the rows of a group differ in channels, or a
+            label's channel has the name of another reward.
     """
     rows = rewards.shape[0]
     partition = Groups.of(rows, groups, num_generations, rewards.device).index.tolist()
@@ -115,15 +119,18 @@ def assemble(
     weight_of = dict(zip(names, function_weights.tolist(), strict=True))
     replaced = {family.name for family in families if not family.only_monitored}
     kept = [j for j, name in enumerate(names) if name not in replaced]
-    layout = _Layout(rewards)
+    range_of = dict(zip(names, ranges or [None] * len(names), strict=True))
+    layout = _Layout(rewards, label_ranges or {})
     layout.add_functions(
         [names[j] for j in kept],
         rewards[:, kept],
         function_weights.to(rewards)[kept],
-        [ranges[j] if ranges else None for j in kept],
+        [range_of[names[j]] for j in kept],
     )
     for family in families:
-        layout.add_family(family, 0.0 if family.only_monitored else weight_of[family.name])
+        # What is only monitored need not lie on the scale of the function's own number.
+        factor, limits = (0.0, None) if family.only_monitored else (weight_of[family.name], range_of[family.name])
+        layout.add_family(family, factor, limits)
     if layout.width == 0:
         layout.add_nothing(names[0])
     return layout.finished()
@@ -132,8 +139,9 @@ def assemble(
 class _Layout:
     """The matrix while it grows, block of columns by block of columns."""
 
-    def __init__(self, rewards: Tensor) -> None:
+    def __init__(self, rewards: Tensor, label_ranges: Mapping[str, Range]) -> None:
         self._like, self._rows = rewards, rewards.shape[0]
+        self._label_ranges = label_ranges
         self.width = 0
         self._values: list[Tensor] = []
         self._weights: list[Tensor] = []
@@ -143,12 +151,13 @@ class _Layout:
         self._first_column: dict[str, int] = {}
         self._number_of: dict[str, int] = {}  # name of a channel of the run -> its number, in order of appearance
         self._ranges: list[Range | None] = []
+        self._owner_of: dict[str, str] = {}  # name of a channel or metric -> the reward function that it belongs to
 
     def add_functions(
         self, names: Sequence[str], values: Tensor, weights: Tensor, ranges: Sequence[Range | None]
     ) -> None:
         """Add reward functions that are one channel each, (N, F)."""
-        numbers = [self._number(name, limits) for name, limits in zip(names, ranges, strict=True)]
+        numbers = [self._number(name, limits, name) for name, limits in zip(names, ranges, strict=True)]
         for column, name in enumerate(names):
             self._cells[name] = [(row, column) for row in range(self._rows)]
         self._append(
@@ -158,7 +167,7 @@ class _Layout:
             torch.tensor(numbers, dtype=torch.int64).expand(self._rows, -1),
         )
 
-    def add_family(self, family: Family, factor: float) -> None:
+    def add_family(self, family: Family, factor: float, limits: Range | None) -> None:
         """Add a column for each place in the longest row of a family."""
         self._first_column[family.name] = self.width
         everything = f"{family.name}/criteria" if family.only_monitored else family.name
@@ -173,13 +182,14 @@ class _Layout:
             values[i, :length] = values.new_tensor(scored)
             weights[i, :length] = weights.new_tensor([factor * score.weight for score in row])
             applies[i, :length] = True
-            index[i, :length] = torch.tensor([self._number_of_score(score, everything) for score in row])
+            numbers = [self._number_of_score(score, family.name, everything, limits) for score in row]
+            index[i, :length] = torch.tensor(numbers)
             self._pool(family.name, everything, i, row)
         self._append(values, weights, applies.to(self._like.device), index)
 
     def add_nothing(self, name: str) -> None:
         """Add one column that applies to nobody: no prompt of this batch has a rubric, and a matrix is not empty."""
-        self._number(name, None)
+        self._number(name, None, name)
         column = self._like[:, :1]
         nowhere = torch.zeros_like(column, dtype=torch.bool)
         self._append(column, torch.zeros_like(column), nowhere, torch.zeros(self._rows, 1, dtype=torch.int64))
@@ -203,21 +213,39 @@ class _Layout:
         self._index.append(index)
         self.width += values.shape[1]
 
-    def _number_of_score(self, score: Score, everything: str) -> int:
+    def _number_of_score(self, score: Score, family: str, everything: str, limits: Range | None) -> int:
         """Return the number of the run's channel that a score belongs to: its first label, else its family."""
-        return self._number(f"{everything}/{score.labels[0]}" if score.labels else everything, (0.0, 1.0))
+        name = f"{everything}/{score.labels[0]}" if score.labels else everything
+        return self._number(name, self._label_ranges.get(name, limits), family)
 
-    def _number(self, name: str, limits: Range | None) -> int:
+    def _number(self, name: str, limits: Range | None, owner: str) -> int:
         """Return the number of a channel of the run, adding it if it is new."""
+        self._claim(name, owner)
         if name not in self._number_of:
             self._number_of[name] = len(self._number_of)
             self._ranges.append(limits)
         return self._number_of[name]
 
+    def _claim(self, name: str, owner: str) -> None:
+        """Refuse a name that another reward function has: their numbers would be merged.
+
+        Raises:
+            RewardError: it does.
+        """
+        other = self._owner_of.setdefault(name, owner)
+        if other != owner:
+            family = owner if name.startswith(f"{owner}/") else other
+            label, rest = name.removeprefix(f"{family}/"), other if family == owner else owner
+            raise RewardError(
+                f"rubric {family!r} has the label {label!r}, so its channel is {name!r}, which is also a name of the "
+                f"reward {rest!r}; expected a name of its own for each channel. Rename the label or the reward"
+            )
+
     def _pool(self, family: str, everything: str, row: int, scores: Sequence[Score]) -> None:
         """Note under which names metrics pool the cells of a row."""
         for column, score in enumerate(scores, self.width):
             for label in (everything, *(f"{family}/{label}" for label in score.labels)):
+                self._claim(label, family)
                 self._cells.setdefault(label, []).append((row, column))
 
 

@@ -13,6 +13,7 @@ from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimat
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, values
 from rvpo.diagnose.group_sums import SLOT
 from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, one_thread
+from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.run import Run
 
@@ -58,7 +59,8 @@ def diagnose(
             "another method"
         )
     sums = Sums(run, k, assumed)
-    logged = _count(run, sums, texts, progress)
+    unscored = Unscored(run)
+    logged = _count(run, sums, unscored, texts, progress)
     total = sums.blocks.sum(0)
     found, draws = estimated(
         sums.blocks,
@@ -95,6 +97,8 @@ def diagnose(
             notes.append(note)
         if note := note_of_scales([sums.state]):
             notes.append(note)
+    if note := unscored.note():
+        notes.append(note)
     return Diagnosis(
         run=run.name,
         path=str(run.path),
@@ -112,7 +116,7 @@ def diagnose(
     )
 
 
-def _count(run: Run, sums: Sums, texts: bool, progress: Callable[[int], None] | None) -> bool:
+def _count(run: Run, sums: Sums, unscored: Unscored, texts: bool, progress: Callable[[int], None] | None) -> bool:
     """Read the run into its sums; return whether it logged advantages.
 
     Raises:
@@ -122,6 +126,7 @@ def _count(run: Run, sums: Sums, texts: bool, progress: Callable[[int], None] | 
     with one_thread():
         for batch in run.batches(texts):
             sums.add(batch)
+            unscored.add(batch)
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rvpo.diagnose.diagnosis import Estimate
 from rvpo.diagnose.group_sums import SLOT
@@ -190,6 +189,8 @@ def estimates(
         level: of the intervals.
         extra: further statistics (K,), whose draws are in ``draws`` too.
     """
+    from scipy import stats  # of the extra `report`; the alarm of a training does without
+
     n = max(groups, 2)
     ranked = sums[..., SLOT["groups_live"]]
     outside = float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))))

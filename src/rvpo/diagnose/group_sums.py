@@ -91,6 +91,21 @@ def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: floa
     }
 
 
+def by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return z-scores of the run's channels, (N, K), the mean of a channel's live cells, and where there are any."""
+    z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
+    total, number = (torch.zeros(len(z), count, dtype=z.dtype).scatter_add(1, channel, x) for x in (z, live))
+    return total / number.clamp(min=1), (number > 0).double()
+
+
+def centred(advantages: Tensor, groups: Groups) -> Tensor:
+    """Return advantages (N,) around the mean of their group; 0 where unknown (NaN)."""
+    known = ~advantages.isnan()
+    a = advantages.nan_to_num(nan=0.0)[:, None]
+    mean = groups.sum(a) / groups.sum(known.double()[:, None]).clamp(min=1)
+    return (a - groups.broadcast(mean))[:, 0] * known
+
+
 def _pairs(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor) -> dict[str, Tensor]:
     """Return for each completion how often a better one got less, of how many compared, (N, M).
 

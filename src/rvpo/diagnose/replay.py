@@ -31,8 +31,19 @@ from rvpo.errors import ConfigError, RewardError
 from rvpo.logs.run import LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
-CANDIDATES = ("grpo", "gdpo", "rvpo:k=1", "rvpo:k=2", "hard_min", "rvpo_explicit")
-"""Rules without memory that may have given advantages whose method the logs do not tell."""
+CANDIDATES = (
+    "grpo",
+    "gdpo",
+    "gdpo:unscored=zero",  # as TRL normalises and sums
+    "grpo:whiten=none",  # Dr. GRPO
+    "grpo:whiten=batch",
+    "grpo:unscored=left_out",
+    "rvpo:k=1",
+    "rvpo:k=2",
+    "hard_min",
+    "rvpo_explicit",
+)
+"""Rules without memory that may have given advantages whose method the logs do not tell, the likeliest first."""
 NO_ADVANTAGES = (
     "{} has no advantages to compare with: name the column (--advantage), or the method that the run used "
     "(--method grpo)"
@@ -193,6 +204,8 @@ def _guessed(run: Run, guesses: Sequence[_Followed], weighted: str) -> tuple[str
         raise ConfigError(NO_ADVANTAGES.format(run.path))
     nearest, best = min(tried, key=lambda pair: pair[0])
     if nearest < EQUAL:
+        # Several agree where nothing tells them apart, such as no missing reward: then the likeliest, not the roundest.
+        nearest, best = next(pair for pair in tried if pair[0] <= max(10 * nearest, EQUAL / 100))
         note = f"the logs do not say the method; {best.config} with {weighted} gives the logged advantages"
         return str(best.config), nearest, note
     note = (

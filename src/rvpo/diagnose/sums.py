@@ -19,7 +19,7 @@ from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.core.scales import in_short, learned_scales
-from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, cell_sums
+from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, by_channel, cell_sums, centred
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import trusting
 
@@ -103,8 +103,7 @@ class Sums:
         at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
         cells["late_top"] = groups.sum(at_top.double()) * (len(steps) == 1 or time > 2 / 3)
         known = ~advantages.isnan()
-        a = advantages.nan_to_num(nan=0.0)[:, None]
-        a = (a - groups.broadcast(groups.sum(a) / groups.sum(known.double()[:, None]).clamp(min=1)))[:, 0] * known
+        a = centred(advantages, groups)
         blocks = self._keep(cells, groups, channel, batch.step)
         self._correlate(result, channel, a, known, blocks[groups.index])
         self.completions += len(advantages)
@@ -140,7 +139,7 @@ class Sums:
 
     def _correlate(self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, block: Tensor) -> None:
         """Add the products of z-scores, and those with the advantage ``a`` (N,) around its group's mean."""
-        z, live = _by_channel(result, channel, len(self._run.channels))
+        z, live = by_channel(result, channel, len(self._run.channels))
         for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
             self.products[..., i] += part.numpy()
         z = z * known[:, None]
@@ -150,13 +149,6 @@ class Sums:
         both = torch.cat([z, a[:, None]], 1)[order]
         for number, rows in zip(numbers.tolist(), torch.split(both, sizes.tolist()), strict=True):
             self.pairs[number] += (rows[:, :-1].T @ rows).numpy()
-
-
-def _by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return z-scores of the run's channels, (N, K), the mean of a channel's live cells, and where there are any."""
-    z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
-    total, number = (torch.zeros(len(z), count, dtype=z.dtype).scatter_add(1, channel, x) for x in (z, live))
-    return total / number.clamp(min=1), (number > 0).double()
 
 
 def aggregated(

@@ -265,27 +265,40 @@ def _config(told: Mapping[str, Any], version: int, by_token: bool) -> AdvantageC
     Raises:
         ConfigError: a value that this version does not understand.
     """
-    if version > 2:
-        return AdvantageConfig.of_record(told)
-    if version == 2:
-        return AdvantageConfig.of_record({**told, "method": _lift_renamed(told["method"])})
-    # Version 1 had the method's name, its options k and beta, its other options, whiten and dead_channels side by side.
+    if version < 2:
+        told = _of_version_1(told, by_token)
+    if version < 4:
+        told = {**told, "method": _renamed(told["method"], version)}
+    return AdvantageConfig.of_record(told)
+
+
+def _of_version_1(told: Mapping[str, Any], by_token: bool) -> dict[str, Any]:
+    """Return a config in which the method's name, its k and beta, whiten and its other options lay side by side."""
     method = dict(told.get("options") or {}) | {"name": told["method"], "dead_channels": told.get("dead_channels")}
     method["whiten"] = "token" if by_token else told.get("whiten")
     method |= {key: told[key] for key in ("k", "beta") if told.get(key) is not None}
     if isinstance(score := method.get("score"), dict):
         method["score"] = {("name" if key == "method" else key): value for key, value in score.items()}
-    return AdvantageConfig.of_record({**told, "method": _lift_renamed(method)})
+    return {**told, "method": method}
 
 
-def _lift_renamed(method: Any) -> Any:
-    """Return a method of version 1 or 2 with ``lift`` renamed to ``lift_z``, also where it is an option."""
+def _renamed(method: Any, version: int) -> Any:
+    """Return a method of an older version under the name and options that it has now, also where it is an option."""
     if isinstance(method, str):
         name, colon, options = method.partition(":")
-        return "lift_z" + colon + options if name == "lift" else method
+        if name == "lift" and version < 3:
+            return "lift_z" + colon + options
+        if name == "grpo" and "unscored" not in options:
+            return "grpo:" + ",".join(filter(None, [options, "unscored=left_out"]))
+        return method
     if not isinstance(method, Mapping):
         return method
-    return {key: _lift_renamed(value) if key in ("name", "score") else value for key, value in method.items()}
+    renamed = {key: _renamed(value, version) if key == "score" else value for key, value in method.items()}
+    if renamed.get("name") == "lift" and version < 3:
+        renamed["name"] = "lift_z"
+    if renamed.get("name") == "grpo":
+        renamed.setdefault("unscored", "left_out")
+    return renamed
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:

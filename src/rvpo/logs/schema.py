@@ -4,7 +4,7 @@ Both engines write it (``rvpo.logs.writer``), ``rvpo.logs.read_channels`` reads 
 first training step, ``channels/eval_000001.parquet`` an evaluation after it. The file's metadata says under
 ``rvpo.records``, as JSON::
 
-    version    3; a reader refuses what is newer than itself
+    version    4; a reader refuses what is newer than itself
     config     rvpo.AdvantageConfig as plain values: {method: {name, …options}, eps, ddof, rtol, missing}
     progress   share of the training that was done, by which a scheduled k is replayed; null if unknown
     ranges     channel -> [lowest, highest] of its rewards, null where nobody declared it
@@ -14,6 +14,8 @@ first training step, ``channels/eval_000001.parquet`` an evaluation after it. Th
 
 so that the advantages can be computed again from the file, and from the files before it where a method remembers.
 
+- Version 4 has the columns and metadata of version 3. Up to version 3, the method ``grpo`` was the one that is
+  ``grpo:unscored=left_out`` now; readers say so.
 - Version 3 has the columns and metadata of version 2. In versions 1 and 2, the method that is called ``lift`` is the
   one that is ``lift_z`` now, also as an option of another method; readers rename it.
 - Version 1 had the method's name and its options apart, and a column ``reliability`` in every file.
@@ -25,7 +27,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-VERSION = 3
+VERSION = 4
 METADATA = b"rvpo.records"
 FOLDER = "channels"
 EVALUATION = "eval_"

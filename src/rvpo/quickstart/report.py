@@ -10,6 +10,7 @@ Two measures, each a mean over seeds, decide the wording, because either alone h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,11 +112,32 @@ def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str])
     parts = []
     for cell, sentence in zip(cells, found, strict=True):
         parts += [f"{cell.title}\n", table_of_runs(records, cell), "", sentence]
-        warned = [warning for r in records if r.cell == cell.name for warning in r.warnings]
-        if warned:  # the same warning with other channels by seed: the longest names the most
-            parts += ["", f"During {len(warned)} of these runs rvpo warned: {max(warned, key=len)}"]
-        parts.append("")
+        parts += [*_warnings([r for r in records if r.cell == cell.name], cell), ""]
     return "\n".join(parts).rstrip()
+
+
+def _warnings(runs: Sequence[Record], cell: Cell) -> list[str]:
+    """Return what was said during training: neglected channels by method, and the rest by its longest text."""
+    parts = []
+    for method in cell.methods:
+        calls: dict[str, list[int]] = {}
+        for r in of(runs, cell, method.name):
+            for name in (name for warning in r.warnings if (name := called(warning))):
+                calls.setdefault(name, []).append(r.seed)
+        seeds = "; ".join(f"{name} in seed {', '.join(map(str, where))}" for name, where in calls.items())
+        if seeds:
+            parts += ["", f"During the runs of {method.name} rvpo warned that a channel is being neglected: {seeds}"]
+    rest = [[warning for warning in r.warnings if not called(warning)] for r in runs]
+    if count := sum(map(bool, rest)):  # the same warning with other channels by seed: the longest names the most
+        longest = max((warning for warnings in rest for warning in warnings), key=len)
+        parts += ["", f"During {count} of these runs rvpo warned: {longest}"]
+    return parts
+
+
+def called(warning: str) -> str | None:
+    """Return the channel of which a warning says that it is being neglected; None for other warnings."""
+    found = re.match(r"'(.+)' is being neglected, seen at generation \d+: ", warning)
+    return found and found[1]
 
 
 def table_of_runs(records: Sequence[Record], cell: Cell) -> str:

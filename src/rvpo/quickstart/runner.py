@@ -6,18 +6,24 @@ import json
 import logging
 import multiprocessing as mp
 import os
+import signal
+import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
+from rvpo import interrupts
 from rvpo.errors import ConfigError, EngineError
 from rvpo.files import write
 from rvpo.quickstart import plot, records, report
@@ -82,7 +88,8 @@ def run(
     finished = {job: record for job in jobs if (record := records.load_record(job, folder / "runs")) is not None}
     todo = [job for job in jobs if job not in finished]
     if todo:
-        finished |= _train_all(todo, folder / "runs", processes or _cores(), progress)
+        with interrupts.says(lambda: _kept(len(finished), len(jobs), folder / "runs"), seconds=5.0):
+            _train_all(todo, finished, folder / "runs", processes or _cores(), progress)
     made = [finished[job] for job in jobs]
 
     findings = report.findings(made, cells)
@@ -115,45 +122,92 @@ def _check(seeds: Sequence[int], cells: Sequence[Cell], processes: int | None) -
         raise EngineError(f"the quickstart needs {', '.join(absent)}: {install}")
 
 
-def _train_all(jobs: list[Job], folder: Path, processes: int, progress: bool) -> dict[Job, Record]:
-    """Make ``jobs`` in spawned processes; the first failure ends all."""
+def _kept(finished: int, runs: int, folder: Path) -> str:
+    """Return what an interrupted quickstart leaves."""
+    kept = f"{finished} of {runs} runs are finished and saved in {folder}" if finished else "no run is finished yet"
+    return f"{kept}; the same command goes on"
+
+
+def _train_all(jobs: list[Job], finished: dict[Job, Record], folder: Path, processes: int, progress: bool) -> None:
+    """Make ``jobs`` in spawned processes and add them to ``finished``; the first failure ends all.
+
+    Raises:
+        EngineError: a process ended without an answer.
+    """
     context = mp.get_context("spawn")  # a fork would inherit torch's thread pools
     steps: Queue[int] | None = context.Queue() if progress else None
-    finished = {}
+    end = context.Event()
     with (
         nullcontext() if steps is None else _ProgressBar(sum(job.settings.steps for job in jobs), steps),
-        ProcessPoolExecutor(min(processes, len(jobs)), context, _start_worker, (steps,)) as pool,
+        # A worker that is ended in the middle of a run does not remove its temporary folder.
+        tempfile.TemporaryDirectory(prefix="rvpo-quickstart-", ignore_cleanup_errors=True) as temporary,
+        ProcessPoolExecutor(min(processes, len(jobs)), context, _start_worker, (steps, end, temporary)) as pool,
     ):
-        futures: dict[Future[Record], Job] = {pool.submit(_make, job): job for job in jobs}
         try:
+            with _signals_for_this_process_alone():
+                futures: dict[Future[Record], Job] = {pool.submit(_make, job): job for job in jobs}
             for future in as_completed(futures):
                 job = futures[future]
-                finished[job] = future.result()
-                records.save_record(job, finished[job], folder)
+                record = future.result()
+                records.save_record(job, record, folder)
+                finished[job] = record
+        except BrokenProcessPool as error:
+            end.set()
+            raise EngineError(
+                f"a process of the quickstart ended without an answer, as when memory runs out. {len(finished)} "
+                "finished runs are saved: run the same command again, with fewer --processes"
+            ) from error
         except BaseException:
+            # The pool waits for its workers. They end at once, where a cancelled pool would finish their runs first.
+            end.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return finished
 
 
-def _start_worker(steps: Queue[int] | None) -> None:
+@contextmanager
+def _signals_for_this_process_alone() -> Iterator[None]:
+    """Block signals while workers start, which they inherit: Ctrl-C reaches the whole group, but ends this one alone.
+
+    What arrives here meanwhile is handled after the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks signals after it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(steps: Queue[int] | None, end: Event, temporary: str) -> None:
     """Prepare a worker before it imports anything heavy."""
+    for wait_for in (end.wait, _wait_for_the_end_of_the_quickstart):
+        threading.Thread(target=_end_after, args=(wait_for,), daemon=True).start()
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's use of transformers; nothing a reader can act on
     global _steps  # a queue reaches a worker only while it starts
     _steps = steps
+    tempfile.tempdir = temporary
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import torch
 
     torch.set_num_threads(1)  # the model is too small to share, and one thread sums in one order
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """End this worker when the quickstart is killed, instead of training on for nobody."""
+def _end_after(wait_for: Callable[[], object]) -> None:
+    """End this worker when something has come, instead of training on for nobody."""
+    wait_for()
+    os._exit(1)
+
+
+def _wait_for_the_end_of_the_quickstart() -> None:
+    """Wait until the quickstart is gone, also where it was killed."""
     parent = mp.parent_process()
-    if parent is not None:
+    if parent is None:
+        threading.Event().wait()
+    else:
         wait([parent.sentinel])
-        os._exit(1)
 
 
 def _make(job: Job) -> Record:

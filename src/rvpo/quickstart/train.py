@@ -16,7 +16,7 @@ from rvpo.quickstart.cells import Contender, Settings
 from rvpo.quickstart.model import load_checkpoint, make_tokenizer
 from rvpo.quickstart.records import Job
 from rvpo.quickstart.task import CHANNELS, REWARDS, draw_request
-from rvpo.trl import RVPOConfig, RVPOTrainer
+from rvpo.trl import DiagnosisCallback, RVPOConfig, RVPOTrainer
 
 EVALUATION = 10_000  # added to the seed: evaluation draws other requests than training, the same for every method
 
@@ -34,7 +34,7 @@ def train_contender(job: Job, on_step: Callable[[], None]) -> dict[str, Any]:
             args=_arguments(job.contender, job.seed, job.settings, folder),
             train_dataset=_requests(job.seed, job.settings.steps * job.settings.prompts),
             processing_class=tokenizer,
-            callbacks=[_OnStep(on_step)],
+            callbacks=[_OnStep(on_step), DiagnosisCallback(summary=False)],  # a bar shows the progress
         )
         trainer.remove_callback(PrinterCallback)  # the logs are read below
         trainer.train()

@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
-from rvpo.core.channels import Range, State, check_ranges
+from rvpo.core.channels import Range, State, check_ranges, owner_of
 from rvpo.core.checks import require_number
 from rvpo.core.groups import block_size
 from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
+from rvpo.core.scales import ENOUGH, KEY
 from rvpo.core.state import plain
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
+from rvpo.step.range_changes import changed_ranges, saved_ranges
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
+from rvpo.step.reward_news import news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
@@ -76,7 +79,9 @@ class Aggregator:
     Attributes:
         config: the method and the numerical choices.
         names: M names, of the channels or of the reward functions.
-        ranges: lowest and highest reward by name, None where nobody declared it.
+        ranges: lowest and highest reward in order of ``names``, None where nobody declared it.
+        label_ranges: the same for labels of rubrics, by name ``{function}/{label}``, of those that were declared.
+        quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
     """
 
     def __init__(
@@ -98,7 +103,9 @@ class Aggregator:
             names: of the channels, in the order of the columns of the rewards.
             ranges: lowest and highest reward, by name or in order, for methods that compare how far channels are met.
                 A reward beyond its range counts as the end of the range. Without a range, the scale of a reward is
-                [0, 1], or learned from what is seen once rewards lie outside of it; see :mod:`rvpo.core.scales`.
+                [0, 1], or learned from what is seen once rewards lie outside of it; see :mod:`rvpo.core.scales`. The
+                range of a rubric is that of its scores. By name, a label of a rubric can have its own,
+                ``{"rubric/tone": (1, 10)}``.
             weights: importance >= 0, by name or in order; 1 where not given.
             eps: added to every standard deviation, in reward units.
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
@@ -112,8 +119,8 @@ class Aggregator:
         self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
         named = self.config.method.names_channels
         # A label of a rubric, "function/label", is not known before the first batch.
-        _require_names(self.config.method.name, [n if n in self.names else n.split("/")[0] for n in named], self.names)
-        self.ranges = _checked_ranges(ranges, self.names)
+        _require_names(self.config.method.name, [owner_of(name, self.names) or name for name in named], self.names)
+        self.ranges, self.label_ranges = _checked_ranges(ranges, self.names)
         self.weights = _checked_weights(weights, self.names)
         self.reliability = reliability
         if reliability is not None:
@@ -123,7 +130,13 @@ class Aggregator:
                     f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
                     "expected a method such as gdpo, rvpo or lift, or no reliability"
                 )
+        self.quiet = False
+        # Options name these. Which channels rubrics have shows in training alone.
+        self._unseen = dict.fromkeys(self.label_ranges, "ranges") | dict.fromkeys(named, self.config.method.name)
+        self._unseen |= {name: "reliability" for name in (reliability.given if reliability else ()) if "/" in name}
+        self._completions = 0  # since the start of this process
         self._state: State = {}
+        self._seen: dict[str, Any] = {}  # of each channel, and what was said of it
         self._columns: Channels | None = None  # of batches without rubrics, the same every time
         self._recent_rewards: dict[str, Tensor] = {}
         # A rule that never nears the minimum holds back nothing.
@@ -194,6 +207,7 @@ class Aggregator:
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
             self._learn(result, channels, again, matrix, families, table)
+            self._warn_of_unseen(channels, len(matrix))
             self._warn_of_rarely_met(result, shown, progress)
         return Aggregated(
             advantages=result.advantages if read is None else read.give_back(result.advantages),
@@ -212,7 +226,11 @@ class Aggregator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered as plain JSON data, for a checkpoint."""
-        state = {"method": self.config.method.name, "remembered": plain(self._state)}
+        state: dict[str, Any] = {"method": self.config.method.name, "remembered": plain(self._state)}
+        if self._seen:
+            state["seen"] = copy.deepcopy(self._seen)
+        if KEY in self._state:
+            state["ranges"] = saved_ranges(self.names, self.ranges, self.label_ranges)
         if self.reliability is not None:
             state["evidence"] = copy.deepcopy(self.reliability.to_state())
         return state
@@ -221,7 +239,7 @@ class Aggregator:
         """Go on from what :meth:`state_dict` returned, to the last bit.
 
         Raises:
-            ConfigError: it is of another method, or not a state.
+            ConfigError: it is of another method, of a run with other ranges, or not a state.
         """
         if not isinstance(state, Mapping) or not isinstance(state.get("remembered"), Mapping):
             raise ConfigError(f"state is {str(state)[:80]!r}; expected what state_dict() of an Aggregator returned")
@@ -231,9 +249,34 @@ class Aggregator:
                 f"state is what method {state.get('method')!r} remembered; expected one of method "
                 f"{self.config.method.name!r}. Build the Aggregator with that method, or start without a state"
             )
+        if changed := self.changed_ranges(state):
+            raise ConfigError(
+                f"{'; '.join(changed)}, so what method {state['method']!r} remembered is in other units; expected the "
+                "ranges with which the state was saved. Build the Aggregator with those, or start without a state"
+            )
         self._state = copy.deepcopy(dict(state["remembered"]))
+        self._seen = copy.deepcopy(dict(state.get("seen", {})))
         if self.reliability is not None:
             self.reliability.load_state(state.get("evidence"))
+
+    def snapshot(self) -> Any:
+        """Return what is remembered, for :meth:`rewind`. No method changes its state in place."""
+        seen = {name: {**record, "said": list(record["said"])} for name, record in self._seen.items()}
+        evidence = None if self.reliability is None else copy.deepcopy(self.reliability.to_state())
+        return self._state, seen, evidence
+
+    def rewind(self, snapshot: Any) -> None:
+        """Go back to a :meth:`snapshot` of this aggregator: what came after it is forgotten."""
+        self._state, self._seen, evidence = snapshot
+        if self.reliability is not None:
+            self.reliability.load_state(evidence)
+
+    def changed_ranges(self, state: Mapping[str, Any]) -> list[str]:
+        """Return what to say of each range that is not the one with which ``state`` was saved; see :meth:`state_dict`.
+
+        Only methods that compare rewards on their scales have such a state.
+        """
+        return changed_ranges(state, saved_ranges(self.names, self.ranges, self.label_ranges))
 
     def _laid_out(
         self, matrix: Tensor, families: Sequence[Family], num_generations: int | None, groups: Tensor | None
@@ -251,6 +294,7 @@ class Aggregator:
             groups=groups,
             weights=self.weights,
             ranges=self.ranges,
+            label_ranges=self.label_ranges,
         )
         return table.values, table.weights, table.applies, table.channels, table
 
@@ -263,13 +307,37 @@ class Aggregator:
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
-        said_of_lift = news_of_lift(self.config.method, self._state, result.state)
-        for said in [*news_of_scales(self._state, result.state), *said_of_lift]:
-            logger.warning("%s", said)
+        method, shown = self.config.method, sights(result, channels)
+        self._seen = next_seen(self._seen, shown, dict(zip(channels.names, channels.ranges, strict=True)))
+        said = [
+            *news_of_scales(self._state, result.state),
+            *news_of_lift(method, self._state, result.state),
+            *news_of_rewards(self._seen, shown, method, result.state),
+        ]
+        for text in said if not self.quiet else ():
+            logger.warning("%s", text)
         self._state = result.state
         if self.reliability is not None:
             pairs = again.pairs(self.names, matrix, families, table) if again else {}
             self.reliability.learn(result, channels, pairs)
+
+    def _warn_of_unseen(self, channels: Channels, rows: int) -> None:
+        """Say once, after :data:`ENOUGH` completions, which channels are named in options but never came."""
+        if not self._unseen:
+            return
+        self._unseen = {name: option for name, option in self._unseen.items() if name not in channels.names}
+        self._completions += rows
+        if self._completions < ENOUGH or not self._unseen:
+            return
+        told = ", ".join(f"{option} names {name!r}" for name, option in self._unseen.items())
+        logger.warning(
+            "%s, but none of the first %d completions has such a channel, so that has no effect yet. The channel of a "
+            "criterion is its rubric and its first label: correct the name if it is mistyped. The last batch has %s.",
+            told,
+            self._completions,
+            ", ".join(channels.names),
+        )
+        self._unseen = {}
 
     def _warn_of_rarely_met(
         self, result: Advantages, shown: Sequence[str] | Mapping[str, Tensor], progress: float | None
@@ -294,6 +362,8 @@ class Aggregator:
                 rare.append(name)
         if rare:
             self._warned, self._recent_rewards = True, {}
+            if self.quiet:
+                return
             logger.warning(
                 "The soft minimum with k = %g suppresses channels that are rarely met, and %s met in under about 30%% "
                 "of rollouts (by a reward above the middle of its range): train with method='lift', which lifts them, "
@@ -326,11 +396,16 @@ def _require_names(option: str, named: Sequence[str], names: Sequence[str]) -> N
 
 def _checked_ranges(
     ranges: Mapping[str, Range | None] | Sequence[Range | None] | None, names: Sequence[str]
-) -> tuple[Range | None, ...]:
+) -> tuple[tuple[Range | None, ...], dict[str, Range]]:
+    """Return the ranges of reward functions, in order, and those of labels of rubrics, by name."""
+    labels: dict[str, Range] = {}
     if isinstance(ranges, Mapping):
-        _require_names("ranges", list(ranges), names)
+        _require_names("ranges", [owner_of(name, names) or name for name in ranges], names)
+        named = [name for name in ranges if name not in names]
+        checked = check_ranges([ranges[name] for name in named], len(named), named)
+        labels = {name: limits for name, limits in zip(named, checked, strict=True) if limits is not None}
         ranges = [ranges.get(name) for name in names]
-    return check_ranges(ranges, len(names), names)
+    return check_ranges(ranges, len(names), names), labels
 
 
 def _checked_weights(weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]) -> list[float]:

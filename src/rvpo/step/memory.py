@@ -13,13 +13,13 @@ from rvpo.step.old_states import of_this_version
 logger = logging.getLogger(__name__)
 
 FILE = "rvpo_state.json"
-"""In a checkpoint. Only runs that remember something have it."""
+"""In a checkpoint. Runs that have seen a batch have it."""
 
 
 def save_memory(aggregator: Aggregator, folder: Path) -> None:
     """Write the state into a checkpoint's folder, if there is any."""
     state, path = aggregator.state_dict(), folder / FILE
-    if not state["remembered"] and not state.get("evidence"):
+    if not any(state.get(key) for key in ("remembered", "evidence", "seen")):
         path.unlink(missing_ok=True)  # of an older run in the same folder
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,10 @@ def save_memory(aggregator: Aggregator, folder: Path) -> None:
 
 
 def load_memory(aggregator: Aggregator, folder: Path) -> None:
-    """Go on from what :func:`save` wrote; a checkpoint without it, or of another method, begins anew with a warning."""
+    """Go on from what :func:`save_memory` wrote.
+
+    A checkpoint without it, of another method or of other ranges begins anew with a warning.
+    """
     path, method = folder / FILE, aggregator.config.method
     if not path.exists():
         if method.remembers:
@@ -37,4 +40,13 @@ def load_memory(aggregator: Aggregator, folder: Path) -> None:
     if state["method"] != method.name:
         logger.warning("%s is what method %r remembered; method %r begins anew.", path, state["method"], method.name)
         state = {**state, "method": method.name, "remembered": {}}
+    elif changed := aggregator.changed_ranges(state):
+        logger.warning(
+            "%s: %s. What method %r remembered is in units of the old ranges, so it begins anew. To go on with it, "
+            "resume with the ranges of before.",
+            path,
+            "; ".join(changed),
+            method.name,
+        )
+        state = {**state, "remembered": {}}
     aggregator.load_state_dict(state)

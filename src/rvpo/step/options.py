@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rvpo.core import AdvantageConfig, Method
-from rvpo.core.channels import Range, check_ranges
+from rvpo.core.channels import Range, check_ranges, owner_of
 from rvpo.core.checks import require, require_number
 from rvpo.core.config import MISSING_REWARDS
 from rvpo.core.methods.registry import help_text
@@ -19,6 +19,24 @@ from rvpo.text.suggest import did_you_mean
 
 MAPPINGS = ("method", "reward_ranges")
 """Options that can be mappings."""
+
+
+def check_rubric_names(names: Sequence[str], rubrics: Sequence[str]) -> None:
+    """Refuse a reward called as a label of a rubric could be: both would be one channel.
+
+    Args:
+        names: of all reward functions.
+        rubrics: those of them that are known to be rubrics, whose labels have the channels ``{rubric}/{label}``.
+
+    Raises:
+        ConfigError: a reward is called so.
+    """
+    for rubric in rubrics:
+        if clash := [name for name in names if name.startswith(f"{rubric}/")]:
+            raise ConfigError(
+                f"a reward is called {clash[0]!r}, which is also the channel of a label of the rubric {rubric!r}; "
+                f"expected a name that does not begin with '{rubric}/'. Rename one of them"
+            )
 
 
 @dataclass
@@ -36,8 +54,9 @@ class AggregationOptions:
         default=None,
         metadata={
             "help": "Lowest and highest reward by channel, such as {'correctness': [-3, 3]}, for methods that compare "
-            "channels on their scales. Without it, the scale of a reward is [0, 1], or learned from what is seen "
-            "once rewards lie outside of [0, 1]."
+            "channels on their scales. The range of a rubric is that of its scores; a label of it can have its own, "
+            "such as {'rubric/tone': [1, 10]}. Without it, the scale of a reward is [0, 1], or learned from what is "
+            "seen once rewards lie outside of [0, 1]."
         },
     )
     missing_rewards: str = field(
@@ -95,7 +114,7 @@ class AggregationOptions:
             ConfigError: an option names a reward that does not exist.
         """
         given: Mapping[str, Any] = self.reward_ranges or {}  # type: ignore[assignment]
-        if unknown := [name for name in given if name not in names]:
+        if unknown := [name for name in given if owner_of(name, names) is None]:
             raise ConfigError(
                 f"reward_ranges names the channel {unknown[0]!r}{did_you_mean(unknown[0], names)}; expected one of "
                 f"{', '.join(names)}"
@@ -103,7 +122,7 @@ class AggregationOptions:
         return Aggregator(
             self.method,  # type: ignore[arg-type]
             names,
-            ranges=[given.get(name, own) for name, own in zip(names, own_ranges, strict=True)],
+            ranges=dict(zip(names, own_ranges, strict=True)) | dict(given),
             weights=weights,
             eps=self.advantage_eps,
             ddof=self.advantage_ddof,

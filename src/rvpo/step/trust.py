@@ -47,6 +47,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core import Advantages, Channels, Method
+from rvpo.core.channels import owner_of
 from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
@@ -309,15 +310,17 @@ class Reliability:
             require_number(f"reliability of {name!r}", share, 1, closed=True)
         require_number("reliability: twice", twice, 1, closed=True)
         self._evidence = Evidence()
+        self._functions: tuple[str, ...] = ()
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuse names of channels that do not exist; labels of rubrics are known by their function's name.
+        """Take the names of the reward functions; a label of a rubric is known by its function's name.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: ``given`` names a channel that does not exist.
         """
-        if unknown := [name for name in self.given if name not in names and name.split("/")[0] not in names]:
+        if unknown := [name for name in self.given if owner_of(name, names) is None]:
             raise ConfigError(f"reliability names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
+        self._functions = tuple(names)
 
     def by_name(self, channels: Channels) -> dict[str, float]:
         """Return a reliability for each channel, or nothing if all are trusted.
@@ -327,8 +330,9 @@ class Reliability:
         if not self.given and not self.twice:
             return {}
         known = self._evidence.reliability(channels.names, self.trust) if self.twice else {}
-        given = self.given
-        return {name: given.get(name, given.get(name.split("/")[0], known.get(name, 1.0))) for name in channels.names}
+        given, functions = self.given, self._functions or channels.names
+        owners = {name: owner_of(name, functions) or name for name in channels.names}
+        return {name: given.get(name, given.get(owner, known.get(name, 1.0))) for name, owner in owners.items()}
 
     def cells(self, channels: Channels) -> Tensor | None:
         """Return how far each cell is trusted, (M,) or (N, M) float64 on the CPU; None if all are trusted."""

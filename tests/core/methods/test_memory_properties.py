@@ -31,8 +31,8 @@ CHOICES: dict[str, list[dict]] = {
     "rvpo": [{"k": 1.5}, {"k": {"target": 0.4, "horizon": 3.0}}],
     "rvpo_explicit": [{"beta": 0.3}],
     "hard_min": [{}],
-    "gdpo": [{}],
-    "grpo": [{}],
+    "gdpo": [{}, {"unscored": "zero"}],
+    "grpo": [{}, {"unscored": "left_out"}],
     "lift": [
         {},
         {"kappa": 2.0, "margin": 0.0, "memory": 1.0},

@@ -9,12 +9,14 @@ The job holds ``model``, ``output`` (folders), ``options`` (of RVPOConfig) and o
 ``verdicts`` (the same for the criteria of rubrics of ``sizes`` criteria), ``endpoint`` (options of an EndpointJudge for
 such rubrics) and ``twice`` (share of completions scored a second time)
 and ``then_resume`` (options of a second run, which is also resumed from its checkpoint, in the same
-processes).
+processes), ``fails`` (``rank``, ``step`` and ``how`` of a reward function that fails; the result is what was
+raised), and ``plain`` (options of a run of TRL's own GRPOTrainer with a DiagnosisCallback, on the same table).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -27,11 +29,12 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
 
 import rvpo
 from rvpo.rewards.rubric import Criterion, Question, Rubric, RubricReward, Verdict
 from rvpo.step.trust import Reliability
-from rvpo.trl import RVPOConfig, RVPOTrainer
+from rvpo.trl import DiagnosisCallback, RVPOConfig, RVPOTrainer
 
 P, G = 2, 4
 N = P * G
@@ -57,7 +60,7 @@ def two_processes(*arguments: str) -> str:
     """Run a script, or ``-m module``, as two processes (gloo) under torchrun, and return what they printed."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, *arguments], capture_output=True, text=True, timeout=180, check=False, env=os.environ | ON_CPU
+        [*launch, *arguments], capture_output=True, text=True, timeout=900, check=False, env=os.environ | ON_CPU
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -217,6 +220,28 @@ def recording(seen: list[dict[str, list[float]]]) -> type[RVPOTrainer]:
     return Recorder
 
 
+def failing(rank: int, fails: dict[str, Any]) -> Callable:
+    """Return a reward function that fails in one process from one step on."""
+
+    def odd(completions: list, trainer_state: Any, **_: Any) -> list:
+        if rank != fails["rank"] or trainer_state.global_step != fails["step"]:
+            return [0.5] * len(completions)
+        if fails["how"] == "raises":
+            raise ValueError("no luck")
+        return ["0.7" if fails["how"] == "text" else float("inf")] * len(completions)
+
+    return odd
+
+
+def collected_warnings() -> list[str]:
+    """Return a list that what rvpo warns of is added to."""
+    warned: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("rvpo").addHandler(handler)
+    return warned
+
+
 def main(job: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", "0"))
@@ -228,6 +253,8 @@ def main(job: dict[str, Any]) -> None:
         return [None] * len(completions)
 
     rewards = from_table(job["table"], rank) if "table" in job else [even, high, fatal]
+    if "fails" in job:
+        rewards = [even, failing(rank, job["fails"])]
     dataset = None
     if "verdicts" in job:
         rewards.append(RubricReward(Scripted(job["verdicts"], rank), max_missing=1.0))
@@ -237,18 +264,40 @@ def main(job: dict[str, Any]) -> None:
 
         rewards = [even, RubricReward(EndpointJudge(**job["endpoint"]))]
         dataset = rubric_prompts(job["sizes"])
+    warned = collected_warnings()
     seen: list[dict[str, list[float]]] = []
     given = {"reliability": Reliability(twice=job["twice"])} if "twice" in job else None
     trainer = make_trainer(
         Path(job["model"]), output, rewards, trainer=recording(seen), dataset=dataset, given=given, **job["options"]
     )
-    trainer.train(resume_from_checkpoint=job.get("resume"))
+    try:
+        trainer.train(resume_from_checkpoint=job.get("resume"))
+    except Exception as error:
+        if "fails" not in job:
+            raise
+        cause = error.__cause__ and type(error.__cause__).__name__
+        result = {"raised": f"{type(error).__name__}: {error}", "cause": cause}
+        (output / f"result_{rank}.json").write_text(json.dumps(result))
+        return
     result = {
         "processes": trainer.accelerator.num_processes,
         "steps": steps(trainer),
         "advantages": seen,
         "parameters": parameters(trainer).tolist(),
     }
+    if "plain" in job:
+        plain = make_trainer(
+            Path(job["model"]),
+            output,
+            from_table(job["table"], rank),
+            trainer=GRPOTrainer,
+            config=GRPOConfig,
+            given={"callbacks": [DiagnosisCallback()]},
+            **job["plain"],
+        )
+        plain.train()
+        result["plain_steps"] = steps(plain)
+    result["warnings"] = warned
     if "then_resume" in job:
         options = job["options"] | job["then_resume"]
         # Three prompts are one generation, so the checkpoint lies in the second epoch.

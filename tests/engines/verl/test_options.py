@@ -93,6 +93,42 @@ def test_the_rewards_of_our_own_function_are_named_once():
     assert options.advantage_eps == 1e-6
 
 
+OWN_WEIGHTS = [
+    "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards",
+    "+reward.custom_reward_function.reward_kwargs.rewards="
+    "[{function: correctness, weight: 3.0, name: a}, {function: format, weight: 0.5, name: b}]",
+]
+GDPOS = ["+algorithm.gdpo_reward_keys=[a,b]", "+algorithm.gdpo_reward_weights=[3.0,0.5]"]
+
+
+@pytest.mark.parametrize("source", [OWN_WEIGHTS, GDPOS])
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ("{a: 2}", [2.0, 0.5]),
+        ("{b: 0}", [3.0, 0.0]),
+        ("{a: 0, b: 1}", [0.0, 1.0]),
+        ("[1, 4]", [1.0, 4.0]),
+        ("null", [3.0, 0.5]),
+    ],
+)
+def test_reward_weights_change_those_that_they_name_and_no_others(source: list[str], given: str, weights: list[float]):
+    options = read("algorithm.adv_estimator=lift", *source, f"+algorithm.rvpo.reward_weights={given}")
+    assert options.weights() == options.build().weights == weights
+
+
+def test_reward_weights_that_leave_nothing_are_refused():
+    with pytest.raises(ConfigError, match="reward_weights are all 0"):
+        read("algorithm.adv_estimator=lift", *OWN_WEIGHTS, "+algorithm.rvpo.reward_weights={a: 0, b: 0}")
+
+
+def test_reward_ranges_change_those_that_they_name_and_no_others():
+    given = "+algorithm.rvpo.reward_ranges={b: [0, 4], a/tone: [1, 10]}"
+    aggregator = read("algorithm.adv_estimator=lift", *OWN_WEIGHTS, given).build()
+    assert aggregator.ranges == ((-3.0, 3.0), (0.0, 4.0))
+    assert aggregator.label_ranges == {"a/tone": (1.0, 10.0)}
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("lagrangian", "grpo")])
 def test_every_method_can_be_whitened_by_token_as_verl_does(method: str):
     options = read(f'algorithm.adv_estimator="{method}:whiten=token"', KEYS)

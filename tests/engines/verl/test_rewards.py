@@ -284,13 +284,26 @@ def test_overlapping_calls_share_one_judge_and_keep_their_own_verdicts(user: str
     assert len(load_object(f"{user}:built", "list of judges")) == 1, "the file is imported once per process"
 
 
+@pytest.mark.parametrize("truth", [["5", "five"], np.array(["5", "five"]), np.array([["a"], ["b"]])])
+def test_a_ground_truth_that_is_a_list_is_the_answer(tmp_path: Path, truth: Any):
+    code = "def known(completions, answer, **_):\n    return [float(isinstance(answer[0], list) and len(answer[0]))]\n"
+    (tmp_path / "r.py").write_text(code)
+    assert score([f"{tmp_path}/r.py:known"], ground_truth=truth)["known"] == 2.0
+
+
+@pytest.mark.parametrize("truth", ["", None])
+def test_without_a_ground_truth_there_is_no_answer(user: str, truth: Any, tmp_path: Path):
+    (tmp_path / "r.py").write_text("def known(completions, answer, **_):\n    return [1.0]\n")
+    assert "needs the column 'answer'" in error(score([f"{tmp_path}/r.py:known"], ground_truth=truth))
+
+
 # --- mistakes of the run ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("refuses", "KeyError: 'no such table'"),
+        ("refuses", "reward 'refuses' failed: KeyError: 'no such table'"),
         ("endless", "reward 'endless' is inf; expected a finite number"),
         ("two", "reward 'two' returned [1.0, 2.0] for one completion; expected a list of one number"),
         (

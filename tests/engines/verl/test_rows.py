@@ -12,7 +12,7 @@ import torch
 
 import rvpo
 from rvpo.core.ragged import Score
-from rvpo.engines.verl.rows import Sessions, read_channels
+from rvpo.engines.verl.rows import Seen, Sessions, read_channels
 from rvpo.errors import EngineError, RewardError
 
 NO_TAG: dict[str, Any] = {}
@@ -134,3 +134,67 @@ def test_a_prompt_without_a_rubric_has_no_text():
 def test_what_cannot_be_read_is_refused(info: dict[str, Any], told: str):
     with pytest.raises(RewardError, match=told):
         read_channels([info], ["a", "b"])
+
+
+# --- numbers next to rubrics ------------------------------------------------------------------------------------------
+
+
+def told(**criteria: float | None) -> str:
+    return json.dumps({"q": [{"name": name, "value": value} for name, value in criteria.items()]})
+
+
+@pytest.mark.parametrize("number", [0.5, 1, True])
+@pytest.mark.parametrize("first", ["number", "rubric"])
+def test_a_reward_is_a_number_or_a_rubric_and_neither_is_dropped(number: float, first: str):
+    infos: list[dict[str, Any]] = [{"q": number}, {"rvpo": told(a=1.0)}]
+    with pytest.raises(RewardError, match=r"for 'q', but a .* for another completion.*under a name of its own"):
+        read_channels(infos if first == "number" else infos[::-1], ["q"])
+    seen = Seen()  # also if they are in two batches
+    one, other = infos if first == "number" else infos[::-1]
+    read_channels([one], ["q"], seen=seen)
+    with pytest.raises(RewardError, match=r"for 'q', but a .* for another completion"):
+        read_channels([other], ["q"], seen=seen)
+
+
+@pytest.mark.parametrize("nothing", [{}, {"q": None}, {"q": math.nan}, {"rvpo": "{}"}, {"rvpo": '{"q": []}'}])
+def test_a_prompt_for_which_a_rubric_returns_nothing_has_no_channel_whatever_lies_next_to_it(nothing: dict[str, Any]):
+    seen = Seen(patience=1)
+    for infos in ([nothing, nothing], [{"rvpo": told(a=1.0)}, nothing], [nothing, nothing], [nothing, nothing]):
+        rewards, families = read_channels(infos, ["q"], groups=[0, 1], seen=seen)
+        if "q" in nothing and "q" not in seen.rubrics:
+            continue  # None may as well be a number that could not be had
+        (family,) = families
+        assert family.rows[1] == []
+        assert rewards.isnan().all()
+
+
+def test_a_reward_that_never_comes_is_an_error_after_some_batches(caplog: pytest.LogCaptureFixture):
+    seen = Seen(patience=2)
+    for _ in range(2):
+        read_channels([{"a": 1.0}], ["a", "q"], seen=seen)
+    assert caplog.text.count("returned nothing for 'q'") == 1
+    with pytest.raises(RewardError, match="returned a, but not the reward 'q'"):
+        read_channels([{"a": 1.0}], ["a", "q"], seen=seen)
+
+
+def test_a_number_that_came_before_must_come_again():
+    seen = Seen(patience=9)
+    read_channels([{"a": 1.0}], ["a"], seen=seen)
+    with pytest.raises(RewardError, match="returned score, but not the reward 'a'"):
+        read_channels([{"score": 1.0}], ["a"], seen=seen)
+
+
+@pytest.mark.parametrize("nothing", [{}, {"q": None}, {"rvpo": '{"q": []}'}])
+def test_a_completion_that_returns_nothing_misses_the_criteria_of_its_prompt(nothing: dict[str, Any]):
+    infos = [{"rvpo": told(a=1.0, b=0.0)}, nothing, {"rvpo": told(c=1.0)}, {}]
+    _, (family,) = read_channels(infos, ["q"], groups=[0, 0, 1, 2])
+    assert [(score.channel, score.value, score.reason) for score in family.rows[1]] == [
+        ("a", None, "absent"),
+        ("b", None, "absent"),
+    ]
+    assert family.rows[3] == []
+
+
+def test_none_beside_a_rubric_is_no_number():
+    _, (family,) = read_channels([{"q": None, "rvpo": told(a=1.0)}], ["q"])
+    assert family.rows == [[Score("a", 1.0)]]

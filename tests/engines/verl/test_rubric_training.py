@@ -57,7 +57,7 @@ def test_what_lift_remembers_is_resumed(ragged: Run):
             weights[i, : len(own)] = tensor([row["weight"] for row in own])
             applies[i, : len(own)] = True
         groups = torch.tensor([own[0]["group"] for own in cells.values()])
-        channels = Channels(("channels/word",), torch.zeros(shape, dtype=torch.int64), ((0.0, 1.0),))
+        channels = Channels(("channels/word",), torch.zeros(shape, dtype=torch.int64), (None,))
         result = compute(
             values, config, groups=groups, weights=weights, applies=applies, channels=channels, state=state
         )

@@ -7,9 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from verl.trainer.ppo.metric_utils import process_validation_metrics
 
 import rvpo
 from rvpo.engines.verl.trainer import ChannelAdvantages
@@ -37,6 +39,11 @@ class Verl:
     def _save_checkpoint(self) -> None: ...
 
     def _load_checkpoint(self) -> None: ...
+
+    def _val_metrics_update(
+        self, sources: list[str], uids: list[str], infos: dict[str, Any], turns: list[int], **kwargs: Any
+    ) -> Any:
+        return process_validation_metrics(sources, uids, infos, **kwargs)
 
 
 class Trainer(ChannelAdvantages, Verl):
@@ -102,3 +109,39 @@ def test_a_run_from_the_start_reads_no_checkpoint(tmp_path: Path):
     trainer = Trainer(tmp_path, 0)
     trainer._load_checkpoint()
     assert trainer._aggregator.state_dict()["remembered"] == {}
+
+
+# --- validations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["reward", "score", "vowels"])
+def test_a_missing_number_does_not_spoil_the_means_of_a_validation(tmp_path: Path, name: str):
+    trainer = Trainer(tmp_path, 1)
+    infos = {name: [1.0, float("nan"), 0.5, np.float32("nan")], "rvpo": [None] * 4}
+    found = trainer._val_metrics_update(["s"] * 4, ["a", "a", "b", "b"], infos, [])
+    assert found["s"][name]["mean@1"] == 0.75
+
+
+def test_a_validation_without_any_number_has_no_mean(tmp_path: Path):
+    found = Trainer(tmp_path, 1)._val_metrics_update(["s"], ["a"], {"reward": [float("nan")]}, [])
+    assert "reward" not in found["s"]
+
+
+def test_a_missing_acc_is_not_a_zero_but_a_lost_rollout_is_as_in_verl(tmp_path: Path):
+    """Of two rollouts per prompt: one of a is missing, one of b was lost."""
+    infos = {"acc": [1.0, float("nan"), 1.0]}
+    counts = {("s", "a"): 2, ("s", "b"): 2}
+    found = Trainer(tmp_path, 1)._val_metrics_update(["s"] * 3, ["a", "a", "b"], infos, [], expected_acc_counts=counts)
+    assert found["s"]["acc"]["mean@1"] == 1.0
+    assert found["s"]["acc"]["mean@2"] == 0.5
+    assert counts == {("s", "a"): 2, ("s", "b"): 2}  # verl's own is left as it was
+
+
+def test_metrics_that_are_undefined_are_left_out(tmp_path: Path):
+    class Base:
+        def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            metrics.update({"critic/score/mean": float("nan"), "critic/score/max": np.float64("nan"), "perf/mfu": 0.5})
+
+    metrics: dict[str, Any] = {}
+    type("Both", (ChannelAdvantages, Base), {"__init__": lambda self: None})()._compute_metrics(None, metrics)
+    assert metrics == {"perf/mfu": 0.5}

@@ -200,6 +200,7 @@ def twins(target: Target, seed: int) -> list[Example]:
 
 
 _REFUSED: Mapping[str, str] = {"complete-only": "it was declared to take complete rewards only"}
+_AS_ZERO: Mapping[str, str] = {**_REFUSED, "missing-as-0": "it counts a missing reward as 0, by its definition"}
 
 PROPERTIES = (
     Property(
@@ -216,7 +217,7 @@ PROPERTIES = (
         "an outage of a judge is trained as the worst, or the best, of answers",
         below_zero,
         not_zero,
-        excused=_REFUSED,
+        excused=_AS_ZERO,
         reduced=dict.fromkeys(LEVEL_READERS, "not the same result as with 0; where 0 lies says something to it"),
     ),
     Property(
@@ -226,7 +227,7 @@ PROPERTIES = (
         middle_missing,
         middling,
         needs=("many",),
-        excused=_REFUSED,
+        excused=_AS_ZERO,
         reduced={"bundles": "one group at a time, since it scores several together"},
     ),
     Property(

@@ -7,6 +7,7 @@ objects, its text (``lift:kappa=3``) and its mapping (``{"name": "lift", "kappa"
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from functools import cached_property
@@ -93,6 +94,38 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Paper:
+    """Where a method was published.
+
+    Attributes:
+        title: title of the paper.
+        arxiv: its id at arXiv, such as ``"2605.05750"``; None if it is not there.
+        authors: as BibTeX has them; empty if not stated here.
+        year: None if not stated here.
+    """
+
+    title: str
+    arxiv: str | None = None
+    authors: str = ""
+    year: int | None = None
+
+    @property
+    def citation(self) -> str:
+        """A BibTeX entry."""
+        author = self.authors.partition(" and ")[0].split(" ")[-1]
+        key = re.sub(r"\W+", "", author or self.title.split(":")[0]).lower()
+        lines = {
+            "title": f"{{{self.title}}}",
+            "author": self.authors,
+            "year": "" if self.year is None else str(self.year),
+            "eprint": "" if self.arxiv is None else f"arXiv:{self.arxiv}",
+        }
+        return "\n".join(
+            [f"@article{{{key}{self.year or ''},", *(f"    {k:<7}= {{{v}}}," for k, v in lines.items() if v), "}"]
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """How rewards become one number per completion. Derive from it with ``@dataclass(frozen=True)``.
@@ -108,6 +141,8 @@ class Method:
     """Name by which text, mappings and records know the method."""
     summary: ClassVar[str] = ""
     """One sentence for help texts."""
+    paper: ClassVar[Paper | None] = None
+    """Where it was published; None if it has no paper. A model card cites it."""
     own_whiten: ClassVar[str] = "batch"
     """``whiten`` of this method where its user does not set it."""
     own_dead_channels: ClassVar[str] = "drop"
@@ -118,6 +153,8 @@ class Method:
     """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
+    centres_groups: ClassVar[bool] = False
+    """Whether its advantages are centred within the group, whatever they are scaled by."""
     available: ClassVar[bool] = True
     """Whether it can be called; False for one that only a record knows."""
     former_options: ClassVar[Mapping[str, str]] = {}

@@ -33,7 +33,7 @@ from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import check_lengths, require_number, require_positive
 from rvpo.core.groups import Groups
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import WEIGHT
 
 MAX_WEIGHT = 1e100
@@ -54,6 +54,12 @@ class CTWA(Method):
 
     name: ClassVar[str] = "ctwa"
     summary: ClassVar[str] = "weights that rise where a channel's covariance with the advantage is too low"
+    paper: ClassVar[Paper | None] = Paper(
+        "Uncovering Cross-Objective Interference in Multi-Objective Alignment",
+        "2602.06869",
+        "Yining Lu and Meng Jiang",
+        2026,
+    )
     own_dead_channels: ClassVar[str] = "keep"
     target: float = 0.1
     cap: float = 0.95

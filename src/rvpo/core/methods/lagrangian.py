@@ -31,7 +31,7 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import check_lengths, require_known, require_number, require_positive
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import MULTIPLIER
 from rvpo.errors import ConfigError
 
@@ -48,6 +48,9 @@ class Lagrangian(Method):
 
     name: ClassVar[str] = "lagrangian"
     summary: ClassVar[str] = "GDPO with channels held at thresholds by dual variables"
+    paper: ClassVar[Paper | None] = Paper(
+        "Reward Constrained Policy Optimization", "1805.11074", "Tessler and others", 2018
+    )
     own_dead_channels: ClassVar[str] = "keep"
     thresholds: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.5

@@ -42,7 +42,7 @@ from torch import Tensor
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
 from rvpo.core.groups import Groups
-from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper, outcome_of
 from rvpo.core.methods.grpo import GRPO
 from rvpo.errors import ConfigError, RewardError
 
@@ -82,13 +82,16 @@ class RiskPO(Method):
         std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``riskpo_eps``, as
             released.
         score: the method that gives a completion its one score: an object such as ``rvpo.RVPO(2.0)``; in text and
-            mappings its spelling, as in ``riskpo:score={name:rvpo,k:2}``. GRPO, the default, is the weighted sum of
-            raw rewards; a rule over channels stacks both kinds of risk. Rules over z-scores see only differences
-            within a group, so questions differ in spread alone.
+            mappings its spelling, as in ``riskpo:score={name:rvpo,k:2}``. The default is the weighted sum of raw
+            rewards, GRPO with ``unscored="left_out"``; a rule over channels stacks both kinds of risk. Rules over
+            z-scores see only differences within a group, so questions differ in spread alone.
     """
 
     name: ClassVar[str] = "riskpo"
     summary: ClassVar[str] = "risk across questions instead of channels (RiskPO)"
+    paper: ClassVar[Paper | None] = Paper(
+        "RiskPO: Risk-based Policy Optimization via Verifiable Reward for LLM Post-Training", "2510.00911", year=2025
+    )
     own_whiten: ClassVar[str] = "none"
 
     bundle_size: int = 5
@@ -105,7 +108,7 @@ class RiskPO(Method):
     leftover: str = "scale"
     riskpo_eps: float = 1e-6
     std_floor: float = 1e-3
-    score: Method = field(default_factory=GRPO)
+    score: Method = field(default_factory=lambda: GRPO(unscored="left_out"))
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

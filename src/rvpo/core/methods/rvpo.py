@@ -27,9 +27,13 @@ from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import build, call_text, require_number
 from rvpo.core.methods.adaptive_k import AdaptiveK, next_k
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.schedules import Cosine, Linear, Schedule
 from rvpo.errors import ConfigError
+
+PAPER = Paper(
+    "RVPO: Risk-Sensitive Alignment via Variance Regularization", "2605.05750", "Montero and Jurczyk and Dhingra", 2026
+)
 
 VARYING: Mapping[str, type[Schedule] | type[AdaptiveK]] = {"linear": Linear, "cosine": Cosine, "adaptive": AdaptiveK}
 """What k can be besides a number, by its name in text and mappings."""
@@ -51,6 +55,7 @@ class RVPO(Method):
 
     name: ClassVar[str] = "rvpo"
     summary: ClassVar[str] = "soft minimum over z-scores (the paper's)"
+    paper: ClassVar[Paper | None] = PAPER
     always_spelled: ClassVar[tuple[str, ...]] = ("k",)
     k: float | Schedule | AdaptiveK | str | Mapping[str, object] = 1.0
 
@@ -106,6 +111,7 @@ class RVPOExplicit(Method):
 
     name: ClassVar[str] = "rvpo_explicit"
     summary: ClassVar[str] = "mean minus beta times the variance over z-scores"
+    paper: ClassVar[Paper | None] = PAPER
     beta: float = 0.5
 
     def __post_init__(self) -> None:
@@ -129,6 +135,7 @@ class HardMin(Method):
 
     name: ClassVar[str] = "hard_min"
     summary: ClassVar[str] = "the lowest z-score, the limit k -> inf of rvpo"
+    paper: ClassVar[Paper | None] = PAPER
 
     def risk(self, progress: float | None) -> float:
         """Return infinity."""

@@ -35,7 +35,7 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require_number
-from rvpo.core.methods.base import Batch, Method, Outcome
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.errors import ConfigError
 
 
@@ -49,6 +49,11 @@ class Tchebycheff(Method):
 
     name: ClassVar[str] = "tchebycheff"
     summary: ClassVar[str] = "distance of the channel that falls furthest short of its range's top"
+    paper: ClassVar[Paper | None] = Paper(
+        "An interactive weighted Tchebycheff procedure for multiple objective programming",
+        authors="Ralph E. Steuer and Eng-Ung Choo",
+        year=1983,
+    )
     own_whiten: ClassVar[str] = "group"
     own_dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False
@@ -80,6 +85,9 @@ class SmoothTchebycheff(Method):
 
     name: ClassVar[str] = "smooth_tchebycheff"
     summary: ClassVar[str] = "the smooth form of tchebycheff"
+    paper: ClassVar[Paper | None] = Paper(
+        "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", "2402.19078", "Lin and others", 2024
+    )
     own_whiten: ClassVar[str] = "group"
     own_dead_channels: ClassVar[str] = "keep"
     uses_z: ClassVar[bool] = False

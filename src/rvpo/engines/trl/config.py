@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import Trainer
 from trl import GRPOConfig
 
+from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.registry import build_method, spell
 from rvpo.errors import ConfigError
 from rvpo.step.options import MAPPINGS, AggregationOptions
 
-# GRPOConfig options that choose TRL's own aggregation, which ours replaces, with the only value they may have here.
-REPLACED = {"scale_rewards": "group", "multi_objective_aggregation": "sum_then_normalize"}
+SUM, NORMALISED = "sum_then_normalize", "normalize_then_sum"
+"""Values of TRL's ``multi_objective_aggregation``."""
+
+
+_taken: ContextVar[bool] = ContextVar("rvpo_config_taken", default=False)
+"""Whether the trainer that is being built is ours."""
+
+
+@contextmanager
+def taken() -> Iterator[None]:
+    """Within the context, a config may be read by a trainer, because it is RVPOMixin that builds it."""
+    token = _taken.set(True)
+    try:
+        yield
+    finally:
+        _taken.reset(token)
 
 
 @dataclass
@@ -25,24 +46,26 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
     enters every method. ``beta`` stays TRL's KL coefficient. See
     :class:`rvpo.step.options.AggregationOptions` for the rest.
 
+    Two options of TRL are the method's business here, and mean the same as there:
+
+    - ``scale_rewards="none"`` and ``"batch"`` are the method's ``whiten``: ``grpo:whiten=none`` (Dr. GRPO) and
+      ``grpo:whiten=batch`` give TRL's advantages. ``"group"``, TRL's default, leaves the method its own way.
+    - ``multi_objective_aggregation="normalize_then_sum"`` is method ``gdpo``.
+
     Raises:
-        ConfigError: for a value or combination that cannot work, and for the TRL options that this aggregation
-            replaces (``scale_rewards``, ``multi_objective_aggregation``).
+        ConfigError: for a value or combination that cannot work.
     """
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, *MAPPINGS]  # noqa: RUF012 (transformers' own declaration)
 
     def __post_init__(self) -> None:
         """Check the options of both sides before anything is loaded."""
+        self.reward_weights: list[float] | None = _as_list(self.reward_weights)
         super().__post_init__()
-        for option, only in REPLACED.items():
-            if getattr(self, option) != only:
-                raise ConfigError(
-                    f"{option} is {getattr(self, option)!r}, but RVPOTrainer replaces TRL's aggregation, so it would "
-                    "have no effect; expected it unset. Choose `method` instead: gdpo is TRL's normalize_then_sum, "
-                    "grpo its sum_then_normalize, and a method's whiten says how advantages are scaled "
-                    "(gdpo:whiten=group)"
-                )
+        if self.multi_objective_aggregation != SUM:
+            _check_gdpo(self.method, self.multi_objective_aggregation)
+        if self.scale_rewards != "group":
+            self.method = _scaled(self.method, self.scale_rewards)
         weights = self.reward_weights
         if weights is not None and not (
             isinstance(weights, (list, tuple))
@@ -50,8 +73,8 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             and any(weights)
         ):
             raise ConfigError(
-                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0. "
-                "Negate a reward inside its reward function instead"
+                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0 (a "
+                "tensor or an array of one dimension will do). Negate a reward inside its reward function instead"
             )
         self.check_aggregation()
         if self.advantage_config().whiten == "token":
@@ -59,6 +82,27 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
                 "whiten is 'token', which only verl's engine knows; expected batch, group or none. Drop it from "
                 "`method`"
             )
+
+    @property
+    def place_model_on_device(self) -> bool | None:
+        """As of transformers. Only trainers read it, and each does when it is built: what is not ours is told so here.
+
+        Raises:
+            ConfigError: the trainer is not RVPOTrainer, so it would train as if ``method`` were not there.
+        """
+        _refuse_other_trainers(self, sys._getframe(1).f_locals.get("self"), always=True)
+        placed: bool | None = super().place_model_on_device
+        return placed
+
+    def __getattr__(self, name: str) -> Any:
+        """Tell a trainer that looks for an option of another algorithm what it has been given.
+
+        Raises:
+            ConfigError: the trainer is not RVPOTrainer.
+            AttributeError: somebody else looks for it.
+        """
+        _refuse_other_trainers(self, sys._getframe(1).f_locals.get("self"), always=False)
+        raise AttributeError(f"{type(self).__name__} has no option {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Checkpoints hold the arguments: a method that cannot be pickled, such as a lambda, is kept as its text."""
@@ -76,3 +120,75 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         if not isinstance(self.method, str | dict):
             values["method"] = spell(build_method(self.method))
         return values
+
+
+def _refuse_other_trainers(config: RVPOConfig, reader: object, *, always: bool) -> None:
+    """Refuse a trainer that is being built and would train as if the config's method were not there.
+
+    Args:
+        config: that is read.
+        reader: whose method reads it, as far as known.
+        always: whether nobody but a trainer reads this.
+
+    Raises:
+        ConfigError: it is not ours.
+    """
+    if _taken.get() or not (always or isinstance(reader, Trainer)):
+        return
+    name = type(reader).__name__ if isinstance(reader, Trainer) else "a trainer that is not RVPOTrainer"
+    method = vars(config).get("method")
+    raise ConfigError(
+        f"an RVPOConfig is given to {name}, which does not know its method ({method!r}) and would train without it; "
+        f"expected rvpo.trl.RVPOTrainer, or class Mine(RVPOMixin, {name}) if {name} is a GRPOTrainer. To train without "
+        "rvpo, use the trainer's own config, such as trl.GRPOConfig"
+    )
+
+
+def _check_gdpo(method: Any, aggregation: str) -> None:
+    """Refuse TRL's other aggregation beside a method that it is not."""
+    if aggregation == NORMALISED and build_method(method).name == GDPO.name:
+        return
+    raise ConfigError(
+        f"multi_objective_aggregation is {aggregation!r}, but method is {spell(build_method(method))!r}; expected it "
+        f"unset, because the method decides how rewards are aggregated. TRL's {NORMALISED} is method='gdpo', its {SUM} "
+        "is method='grpo'"
+    )
+
+
+def _scaled(method: Any, scale: str) -> Any:
+    """Return a method, in the kind in which it came, that is whitened as TRL's ``scale_rewards`` says.
+
+    Raises:
+        ConfigError: no such scale, or the method has another ``whiten``.
+    """
+    if scale not in ("batch", "none"):
+        raise ConfigError(
+            f"scale_rewards is {scale!r}; expected 'group', 'batch' or 'none', which is the method's option whiten"
+        )
+    built = build_method(method)
+    if built.whiten not in (None, scale):
+        raise ConfigError(
+            f"scale_rewards is {scale!r}, but method {spell(built)!r} has whiten={built.whiten!r}; expected one of "
+            "them: drop scale_rewards"
+        )
+    scaled = dataclasses.replace(built, whiten=scale)
+    return spell(scaled) if isinstance(method, str | Mapping) else scaled
+
+
+def _as_list(weights: Any) -> Any:
+    """Return weights that are a tensor, an array or a list with their numbers as plain ones; all else as it is.
+
+    Checkpoints and trackers keep the config as JSON, and transformers asks whether values are true.
+    """
+    listed = weights.tolist() if hasattr(weights, "tolist") else weights
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [_plain(weight) for weight in listed]
+
+
+def _plain(weight: Any) -> Any:
+    """Return a number of torch or numpy as one of Python; all else as it is."""
+    try:
+        return weight.item()
+    except (AttributeError, ValueError, RuntimeError):  # a plain number, or an array of several
+        return weight

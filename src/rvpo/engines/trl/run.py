@@ -25,8 +25,10 @@ from typing import Any
 from transformers import set_seed
 from trl.trainer.utils import get_callable_name
 
+from rvpo import interrupts
 from rvpo.engines.trl import run_folder, warm_start
 from rvpo.engines.trl.config import RVPOConfig
+from rvpo.engines.trl.last_step import save_last_step
 from rvpo.engines.trl.loading import (
     check_columns,
     check_judges,
@@ -68,6 +70,8 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
         ConfigError: the folder holds another run, or the trainer's options cannot work.
         DataError: the data is malformed.
         JudgeError: a judge cannot work, or too many verdicts are missing; in training a checkpoint is saved first.
+        RewardError: a reward function fails; in training a checkpoint is saved first.
+        KeyboardInterrupt: after Ctrl-C; a checkpoint of the last finished step is saved, and its text says which.
     """
     folder = recipe.folder
     finished = (folder / "model").exists()
@@ -126,15 +130,41 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
         callback = BenchmarkCallback(trainer, benchmarks, every=every, generation=generation, batch_size=batch_size)
         trainer.add_callback(callback)
     show_short_lines(trainer)
+    try:
+        _train(trainer, checkpoint, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_saved_at_interrupt(trainer, folder)) from None
+    return folder
+
+
+def _train(trainer: RVPOTrainer, checkpoint: Path | None, folder: Path) -> None:
+    """Train from a checkpoint or from the start, and save the model."""
+    this: Any = trainer
     if checkpoint and run_folder.is_last(checkpoint):
         # Stopped while the model was written. Transformers would train a step too many.
-        trainer._load_from_checkpoint(str(checkpoint))
+        this._load_from_checkpoint(str(checkpoint))
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.save_model(str(folder / "model.partial"))
-    if trainer.is_world_process_zero():
+        this.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    this.save_model(str(folder / "model.partial"))
+    if this.is_world_process_zero():
         (folder / "model.partial").rename(folder / "model")
-    return folder
+
+
+def _saved_at_interrupt(trainer: Any, folder: Path) -> str:
+    """Save a checkpoint of the last finished step if this process can, and say how to go on."""
+    go_on = "the same command with --resume goes on from there"
+    with interrupts.saving():
+        # Saving is a matter of all processes, and an interrupt finds them at different places.
+        if trainer.accelerator.num_processes == 1:
+            saved = save_last_step(trainer)
+            if saved.endswith("is saved"):
+                return f"{saved}; {go_on}"
+        else:
+            saved = f"Stopped after step {trainer.state.global_step}"
+        newest = run_folder.last_checkpoint(folder)
+    if newest is None:
+        return f"{saved}; there is no checkpoint, so the same command with --resume begins again"
+    return f"{saved}; the newest checkpoint is {newest}: {go_on}"
 
 
 def _config(recipe: Recipe, names: Sequence[str]) -> RVPOConfig:

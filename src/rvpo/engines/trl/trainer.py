@@ -1,27 +1,44 @@
 """``RVPOMixin`` and ``RVPOTrainer``: TRL's ``GRPOTrainer`` with advantages from ``rvpo.Aggregator``.
 
-It overrides ``_calculate_rewards`` (keeps the matrix of rewards) and ``_generate_and_score_completions`` (replaces the
-advantages). The others are for the record and for a resume that is exact: ``train``, ``_maybe_log_save_evaluate``,
+It overrides ``_generate_and_score_completions`` (keeps the rewards that TRL receives, replaces the advantages that it
+made of them) and ``_prepare_inputs`` (notes the advantages that are trained with). ``_calculate_rewards`` notes what
+rubrics said. The others are for the record and for a resume that is exact: ``train``, ``_maybe_log_save_evaluate``,
 ``_save_checkpoint``, ``_get_train_sampler`` and ``_load_optimizer_and_scheduler``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from trl import GRPOTrainer
 
+from rvpo import interrupts
 from rvpo.core.ragged import Family
-from rvpo.engines.trl import buffer
-from rvpo.engines.trl.config import RVPOConfig
+from rvpo.engines.trl import buffer, model_card
+from rvpo.engines.trl.alarm import add_alarm, watched
+from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
+from rvpo.engines.trl.config import RVPOConfig, taken
 from rvpo.engines.trl.judged_twice import score_again
+from rvpo.engines.trl.last_step import LastStep, WholeSteps, save_last_step
+from rvpo.engines.trl.reward_calls import Failure, first_failure, guarded_calls
+from rvpo.engines.trl.reward_cells import failure_of
 from rvpo.engines.trl.reward_names import named_rewards
-from rvpo.engines.trl.rubrics import RandomState, gather_families, judge_totals
-from rvpo.errors import ConfigError, EngineError, JudgeError
+from rvpo.engines.trl.rubrics import as_received, gather_families, judge_totals
+from rvpo.engines.trl.seams import (
+    GENERATE,
+    PREPARE,
+    REWARDS,
+    check_order,
+    check_trainer,
+    check_untouched,
+    outermost,
+)
+from rvpo.errors import ConfigError, EngineError, JudgeError, RewardError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric import RubricReward
@@ -50,15 +67,26 @@ class RVPOMixin:
         **keywords: as of the trainer behind it.
 
     Besides TRL's own metrics it logs those of :data:`rvpo.core.metrics.CATALOGUE`. With ``log_completions``, every
-    channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads.
+    channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads. A
+    :class:`rvpo.trl.DiagnosisCallback` warns of rewards that are being neglected; ``remove_callback`` leaves it out.
 
-    When more verdicts of a generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a
-    checkpoint and raises JudgeError; resumed, it generates the same completions again (vLLM draws others).
+    When a reward function fails, or more verdicts of a generation are missing than ``RubricReward.max_missing`` allows,
+    the trainer saves a checkpoint of the last finished step and raises; all processes raise the same error. Resumed, it
+    generates the same completions again (vLLM draws others).
 
     Raises:
-        ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name.
+        ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name. In training:
+            ``metric_for_best_model`` is not what an evaluation logs.
         EngineError: when the installed TRL does not behave as the two overrides rely on.
+        RewardError: in training, when a reward function raises or returns what is not a number per completion, or the
+            rewards cannot be aggregated. It names the function and, if it is known, the completion.
+        JudgeError: in training, when too many verdicts are missing.
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuse an order of base classes in which nothing of this would be called."""
+        super().__init_subclass__(**keywords)
+        check_order(cls, RVPOMixin)
 
     def __init__(
         self,
@@ -68,6 +96,7 @@ class RVPOMixin:
         **keywords: Any,
     ) -> None:
         """Check the config's type and the names of the rewards, and hand everything to the trainer behind."""
+        check_trainer(self, RVPOMixin)
         given = dict(zip(_IN_ORDER, positional, strict=False)) | keywords
         args = given.get("args")
         if args is not None and not isinstance(args, RVPOConfig):
@@ -83,10 +112,14 @@ class RVPOMixin:
         if names:
             given["args"].aggregator(names, own_ranges, None, reliability)  # fails before a model is loaded
         self._channel_rewards: torch.Tensor | None = None
+        self._scored_rewards: torch.Tensor | None = None
+        self._aggregated: Aggregated | None = None
+        self._prepared = self._made = False  # whether training came past _prepare_inputs and made advantages
         self._again: Again | None = None
         self._train_sampler: Any = None
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
-        super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
+        with taken():
+            super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
         this: Any = self  # the trainer behind brings the attributes used from here on
         # An environment's own reward comes after the user's functions.
         names = this.reward_func_names = [*names, *this.reward_func_names[len(names) :]]
@@ -100,8 +133,13 @@ class RVPOMixin:
             if isinstance(function, RubricReward)
         }
         self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER)
-        self._after_step = RandomState()
+        self._last_step: LastStep | None = None
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
+        self._updating = False  # the weights may be those of half a step
+        # First of all callbacks: what others do at the end of a step may take long, and an interrupt ends it.
+        this.callback_handler.callbacks.insert(0, WholeSteps(self))
+        model_card.describe(this)
+        add_alarm(this)
 
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Train, after a look at every rubric and a question to every judge: a dead server is found now."""
@@ -112,26 +150,34 @@ class RVPOMixin:
                 if hasattr(dataset, "num_rows") and reward.column in dataset.column_names:
                     reward.check_rubrics(dataset[reward.column])
             asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
-        return super().train(*args, **kwargs)  # type: ignore[misc]
+        try:
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            interrupts.forget()
 
     def _calculate_rewards(
         self: Any, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
-        """Keep the rewards of all processes, (N, M), for the aggregation, and score some completions twice."""
-        score = super()._calculate_rewards  # type: ignore[misc]
-        scored = inputs, prompts, completions, completion_ids_list
-        rewards: torch.Tensor = score(*scored)
-        reliability = self.aggregator.reliability
-        if reliability is not None and reliability.twice and self.model.training:
-            self._again = score_again(self, reliability.twice, self._rubrics, score, scored, rewards)
-        self._channel_rewards = rewards
+        """Note the rewards before classes in front change them, (N, M), where rubrics have to be changed with them."""
+        rewards: torch.Tensor = super()._calculate_rewards(  # type: ignore[misc]
+            inputs, prompts, completions, completion_ids_list
+        )
+        self._scored_rewards = rewards.clone() if self._rubrics else None
         return rewards
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
-        self._channel_rewards = self._again = None
-        tokens_before = self.state.num_input_tokens_seen
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        self._channel_rewards = self._scored_rewards = self._again = None
+        interrupts.release()  # nothing is half done here, however this batch came to be generated
+        try:
+            with guarded_calls(self) as failures, outermost(self, REWARDS, self._keeping_rewards):
+                output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        except RewardError as error:  # from an override of somebody's
+            if self.accelerator.num_processes > 1:  # the others do not know, and saving is a matter of all
+                raise
+            self._stop(Failure(str(error), type(error), error))
+        if (failure := first_failure(self.accelerator, failures)) is not None:
+            self._stop(failure)
         rewards, self._channel_rewards = self._channel_rewards, None
         local = output["advantages"]
         if rewards is None or rewards.shape[0] != local.shape[0] * self.accelerator.num_processes:
@@ -141,31 +187,114 @@ class RVPOMixin:
                 "score as RVPOTrainer relies on. Install the versions in constraints.txt, and see `rvpo doctor`"
             )
         mode = "train" if self.model.training else "eval"
+        generations = self.num_generations if mode == "train" else self.num_generations_eval
+        check_untouched(self, local, rewards, generations)
         families = gather_families(self._rubrics) if self._rubrics else []
         if families and mode == "train" and (problem := self._too_many_missing(families)):
-            self.state.num_input_tokens_seen = tokens_before
-            self._stop(problem)
-        done: Aggregated = self.aggregator(
-            rewards,
-            num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
-            progress=self._progress(),
-            families=families,
-            learn=mode == "train",
-            again=self._again,
-        )
-        self._log(mode, done)
+            self._stop(Failure(problem, JudgeError))
+        families = as_received(families, self.reward_func_names, self._scored_rewards, rewards)
+        done = self._aggregate(rewards, mode, families)
         start = self.accelerator.process_index * local.shape[0]
-        output["advantages"] = done.advantages[start : start + local.shape[0]].to(local)
-        logged = self._logs["advantages"]
-        for _ in range(min(len(logged), rewards.shape[0])):
-            logged.pop()
-        logged.extend(done.advantages.tolist())
+        # A copy, because a class in front may change it in place.
+        output["advantages"] = done.advantages[start : start + local.shape[0]].to(local, copy=True)
+        self._show(done.advantages)
+        self._aggregated = done
         return output
+
+    def _aggregate(self: Any, rewards: torch.Tensor, mode: str, families: list[Family]) -> Aggregated:
+        """Turn rewards into advantages, or end all processes with what went wrong in one of them."""
+        done, failures = None, []
+        try:
+            done = self.aggregator(
+                rewards,
+                num_generations=self.num_generations if mode == "train" else self.num_generations_eval,
+                progress=self._progress(),
+                families=families,
+                learn=mode == "train",
+                again=self._again,
+            )
+        except Exception as error:  # of a method of one's own it may be any
+            failures.append(failure_of(self, error, rewards, families))
+        if (failure := first_failure(self.accelerator, failures)) is not None:
+            self._stop(failure)
+        return done  # type: ignore[return-value]
+
+    def _prepare_inputs(self: Any, generation_batch: Any) -> Any:
+        """Let TRL generate, see that RVPO's advantages were made, and write what is trained with into the record."""
+        self._prepared = True
+        with outermost(self, GENERATE, self._keeping_record):
+            return super()._prepare_inputs(generation_batch)  # type: ignore[misc]
+
+    def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Train on a batch, unless it came past RVPO; the weights are not changed before the step's end."""
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not (self._prepared and self._made):
+            missed = PREPARE if not self._prepared else GENERATE
+            raise EngineError(
+                f"{type(self).__name__} trains on completions without RVPO's advantages: its {PREPARE} does not lead "
+                f"to RVPOMixin's {missed}. Let it call super(), and put RVPOMixin in front of trainers that do not: "
+                "class Mine(RVPOMixin, TheirTrainer)"
+            )
+        return loss
+
+    def _keeping_rewards(self: Any, score: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """Return ``score``, TRL's ``_calculate_rewards`` with all overrides, keeping what it returns."""
+
+        def scoring(*scored: Any, **named: Any) -> torch.Tensor:
+            rewards = score(*scored, **named)
+            reliability = self.aggregator.reliability
+            if reliability is not None and reliability.twice and self.model.training:
+                first = self._scored_rewards  # a second judgement changes nothing of the first
+                self._again = score_again(self, reliability.twice, self._rubrics, score, scored, rewards)
+                self._scored_rewards = first
+            self._channel_rewards = rewards
+            return rewards
+
+        return scoring
+
+    def _keeping_record(self: Any, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``generate``, TRL's ``_generate_and_score_completions`` with all overrides, writing the record."""
+
+        def generating(inputs: Any) -> Any:
+            self._aggregated = None
+            output = generate(inputs)
+            done: Aggregated | None = self._aggregated
+            if done is None:
+                raise EngineError(
+                    f"{type(self).__name__} has generated completions without RVPO's advantages: its {GENERATE} does "
+                    "not call RVPOMixin's. Let it call super(), or derive it from the class that it replaces and put "
+                    "RVPOMixin in front: class Mine(RVPOMixin, TheirTrainer)"
+                )
+            self._made = True
+            self._log("train" if self.model.training else "eval", self._as_trained(done, output["advantages"]))
+            return output
+
+        return generating
+
+    def _as_trained(self: Any, done: Aggregated, local: torch.Tensor) -> Aggregated:
+        """Return what was aggregated, with the advantages of all processes as a class in front of ours left them."""
+        if local.shape[0] * self.accelerator.num_processes != done.advantages.shape[0] or local.ndim != 1:
+            return done  # rows were dropped or added: the record keeps what RVPO made of all completions
+        trained = self.accelerator.gather(local.contiguous()).to(done.advantages)
+        if torch.equal(trained, done.advantages):
+            return done
+        self._show(trained)
+        return dataclasses.replace(
+            done, advantages=trained, result=dataclasses.replace(done.result, advantages=trained)
+        )
+
+    def _show(self: Any, advantages: torch.Tensor) -> None:
+        """Put advantages (N,) of all processes into TRL's completions log, in place of the latest."""
+        logged = self._logs["advantages"]
+        for _ in range(min(len(logged), len(advantages))):
+            logged.pop()
+        logged.extend(advantages.tolist())
 
     def _log(self: Any, mode: str, done: Aggregated) -> None:
         """Log what the channels of all processes say, and write their record."""
         for key, value in done.metrics.items():
             self._metrics[mode][key].append(value)
+        watched(self, mode, done)
         if self._rubrics:
             for key, value in judge_totals(self._rubrics).items():
                 self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
@@ -174,11 +303,26 @@ class RVPOMixin:
             self._channels.add(self.state.global_step + trained, done, trained=trained)
 
     def _maybe_log_save_evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        interrupts.hold()  # files that are half written; an evaluation releases it
         result = super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]
-        if self._rubrics:
-            # What a checkpoint of this step holds, should the next generation's judge fail: a new epoch draws before.
-            self._after_step = RandomState()
+        # What a checkpoint of this step holds, should the next generation fail: a new epoch draws before.
+        self._last_step = LastStep.of(self)
+        interrupts.release()
         return result
+
+    def _determine_best_metric(self: Any, metrics: dict[str, Any], trial: Any) -> bool:
+        interrupts.hold()  # a checkpoint may follow
+        if (failure := missing_best_metric(self, metrics)) is not None:
+            self._stop(failure)
+        return has_best_metric(self, metrics) and bool(super()._determine_best_metric(metrics, trial))  # type: ignore[misc]
+
+    def _evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._evaluate(*args, **kwargs)  # type: ignore[misc]
+        except KeyError:  # from a schedule of the learning rate that follows the metric of the best model
+            if (failure := missing_best_metric(self, self.state.log_history[-1])) is not None:
+                self._stop(failure)
+            raise
 
     def _too_many_missing(self: Any, families: list[Family]) -> str | None:
         """Return what is wrong with the verdicts of this generation; all processes see the same."""
@@ -187,20 +331,21 @@ class RVPOMixin:
                 return f"{family.name!r}: {problem}"
         return None
 
-    def _stop(self: Any, problem: str) -> None:
-        """Save a checkpoint of the last finished step, from which a resumed run generates this batch again; raise."""
-        step = self.state.global_step
-        saved = "nothing was trained yet"
-        if step:
-            folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-            if self._saved_step != step:
-                self._after_step.restore()
-                self._save_checkpoint(self.model, trial=None)
-            saved = f"{folder} is saved"
-        raise JudgeError(
-            f"{problem}. Stopped after step {step}, {saved}: fix the judge and resume the run. What was judged and "
-            "cached is not asked again"
-        )
+    def _stop(self: Any, failure: Failure) -> NoReturn:
+        """End the run: in training, save a checkpoint of the last finished step first. Collective.
+
+        From that checkpoint a resumed run generates this batch again.
+        """
+        if not self.is_in_train:  # an evaluation by itself: there is nothing to save
+            raise failure.kind(failure.text) from failure.error
+        saved = save_last_step(self)
+        if failure.kind is JudgeError:
+            advice = "fix the judge and resume the run. What was judged and cached is not asked again"
+        elif not self.state.global_step:
+            advice = "fix it and start again"
+        else:
+            advice = "fix it and resume the run: trainer.train(resume_from_checkpoint=True), or rvpo train … --resume"
+        raise failure.kind(f"{failure.text}. {saved}: {advice}") from failure.error
 
     def _progress(self: Any) -> float:
         """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
@@ -240,6 +385,7 @@ class RVPOMixin:
             self._buffered_inputs = buffer.load_buffer(
                 Path(checkpoint), self.accelerator.process_index, self.accelerator.device
             )
+            self._made = self._buffered_inputs is not None
 
 
 class RVPOTrainer(RVPOMixin, GRPOTrainer):  # type: ignore[misc]
@@ -254,9 +400,4 @@ class RVPOTrainer(RVPOMixin, GRPOTrainer):  # type: ignore[misc]
         )
     """
 
-    _tag_names = ("trl", "rvpo")
-    _name = "RVPO"
-    _paper = {  # noqa: RUF012 (TRL's own declaration)
-        "title": "RVPO: Risk-Sensitive Alignment via Variance Regularization",
-        "id": "2605.05750",
-    }
+    _tag_names = ("trl", "rvpo")  # and the method; see model_card.describe

@@ -6,6 +6,7 @@ and hands it to the advantage estimator that ``estimator.py`` registers; ``main.
 runner that knows both. Nothing of verl is patched or copied. Module by module::
 
     config.py     verl's config, read and checked before Ray starts
+    checks.py     what verl would ignore, or fail on late
     spelling.py   ``algorithm.adv_estimator``, in every spelling of a method
     options.py    the options under ``algorithm.rvpo``
     rewards.py    our rewards and judges as verl's ``custom_reward_function``
@@ -13,5 +14,7 @@ runner that knows both. Nothing of verl is patched or copied. Module by module::
     rows.py       which rows of a batch count, and their channels
     estimator.py  one advantage per completion -> verl's token-level tensor
     trainer.py    the step: fetch, aggregate, log; state in verl's checkpoints
+    losses.py     rollouts that verl loses: counted, with their cause
+    plugin.py     what verl's own entry point says about our methods; placeholder.py has the text
     data.py       our prompts -> verl's parquet files
 """

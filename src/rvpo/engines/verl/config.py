@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 
 from rvpo.core.checks import unknown_option
 from rvpo.core.methods.base import Method
+from rvpo.engines.verl.checks import check_ignored
 from rvpo.engines.verl.options import VerlOptions
-from rvpo.engines.verl.rewards import plain_values, read_rewards
+from rvpo.engines.verl.rewards import TAKEN, plain_values, read_rewards
 from rvpo.engines.verl.spelling import (
     ESTIMATORS,
     OPTION,
@@ -26,6 +27,9 @@ from rvpo.rewards.rubric.reward import MAX_MISSING
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that are supported."""
 
+RESERVED = tuple(name for name in TAKEN if name not in ("score", "acc"))
+"""Names that another reward function cannot use either: verl, or we, overwrite what it returns under them."""
+
 REWARDS_PATH = "pkg://rvpo.engines.verl.rewards"
 """``path`` of our own reward function. Where it is used, the channels are named in its ``rewards``, and not twice."""
 
@@ -39,6 +43,7 @@ def read_options(config: DictConfig) -> VerlOptions | None:
     Raises:
         ConfigError: an option that cannot work, or one of verl's that contradicts the estimator.
     """
+    check_ignored(config)
     method, estimator = read_method(config), str(plain_values(config.algorithm.adv_estimator))
     given = plain_values(config.algorithm.get("rvpo")) or {}
     if not isinstance(given, dict):
@@ -62,6 +67,12 @@ def read_options(config: DictConfig) -> VerlOptions | None:
             f"{OPTION} is {estimator!r}, but no reward is named; expected the keys that the reward function returns "
             "besides `score`, such as +algorithm.rvpo.reward_keys=[correctness,format]"
         )
+    if taken := [key for key in options.reward_keys if key in RESERVED]:
+        raise ConfigError(
+            f"algorithm.rvpo.reward_keys names {taken[0]!r}, which verl uses for something else in its validations and "
+            "dumps; expected another name. Return the reward under a key of its own, such as 'correctness'"
+        )
+    _check_group_filter(config, options.reward_keys)
     options.build()
     return options
 
@@ -122,7 +133,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
                 f"algorithm.gdpo_{key} is {value!r}, but {where} names the rewards. Drop it, and name them there"
             )
     if not entries:
-        return theirs
+        return {"reward_keys": theirs["reward_keys"], "own_weights": theirs["reward_weights"]}
     if "reward_keys" in given:
         raise ConfigError(
             f"algorithm.rvpo.reward_keys is {given['reward_keys']!r}, but the rewards are named by the entries of "
@@ -132,7 +143,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
     allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function == "rubric"]
     return {
         "reward_keys": [str(entry.name) for entry in entries],
-        "reward_weights": {str(entry.name): entry.weight for entry in entries},
+        "own_weights": [entry.weight for entry in entries],
         "max_missing": min(allowed, default=None),
         "own_ranges": [entry.range for entry in entries],
     }
@@ -152,12 +163,33 @@ def _check_without_us(config: DictConfig, estimator: str, given: Mapping[str, An
         )
 
 
+def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
+    """Refuse a filter of groups by what our reward functions do not return as one number per completion."""
+    groups = config.algorithm.get("filter_groups")
+    if not groups or not groups.get("enable"):
+        return
+    metric, entries = groups.get("metric"), rewards_of_ours(config)
+    if not metric:
+        raise ConfigError(
+            "algorithm.filter_groups.enable is True, but its metric is not set; expected 'reward' for the score, or "
+            f"one of {', '.join(names)}"
+        )
+    if not entries:
+        return  # what another function returns besides, nobody knows here
+    channels = [
+        e.name for e in entries if e.function == "rubric" and e.options.get("aggregation") in (None, "channels")
+    ]
+    known = ["reward", "score", *(name for name in names if name not in channels)]
+    if metric not in known:
+        told = ", a rubric with criteria of its own for each prompt" if metric in channels else ""
+        raise ConfigError(
+            f"algorithm.filter_groups.metric is {metric!r}{told}; expected a number that every completion has: "
+            f"{', '.join(known)}"
+        )
+
+
 def _check_trainer(config: DictConfig, estimator: str) -> None:
     """Refuse settings of verl under which the estimator would not do what it says."""
-    if not config.trainer.use_v1:
-        raise ConfigError(
-            "trainer.use_v1 is False, but rvpo works in verl's v1 trainer, which is the default. Drop trainer.use_v1"
-        )
     if (mode := str(config.trainer.v1.trainer_mode)) not in MODES:
         raise ConfigError(
             f"trainer.v1.trainer_mode is {mode!r}; expected {' or '.join(MODES)}. separate_async has not been tried"
@@ -176,7 +208,19 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
     if reward_model.enable and not reward_model.enable_resource_pool:
         raise ConfigError(
             "reward.reward_model.enable is True without a resource pool, where verl hands on a reward's parts in "
-            "another way, which rvpo does not read. Set reward.reward_model.enable_resource_pool=True"
+            "another way, which rvpo does not read. Set reward.reward_model.enable_resource_pool=True, and "
+            "reward.custom_reward_function.path to a function that asks the model and returns its score under a name"
+        )
+    if reward_model.enable and not config.reward.custom_reward_function.get("path"):
+        raise ConfigError(
+            "reward.reward_model.enable is True without a reward function, where verl hands on the model's score "
+            f"alone, and {estimator!r} needs parts by name. Set reward.custom_reward_function.path to a function that "
+            "asks the model (verl passes it reward_router_address) and returns its score under a name"
+        )
+    if config.critic.get("enable"):
+        raise ConfigError(
+            f"critic.enable is True, but {estimator!r} compares the completions of a prompt and asks no critic, which "
+            "would be trained on advantages in place of returns. Drop critic.enable"
         )
     manager = config.reward.reward_manager
     if manager.source == "register" and manager.name == "limited":

@@ -9,6 +9,7 @@ from verl.trainer.ppo import core_algos
 
 from rvpo.conformance.target import Spec, Target
 from rvpo.conformance.targets import from_function
+from rvpo.engines.verl.placeholder import Placeholder
 from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean
 
@@ -22,8 +23,13 @@ def target(spec: Spec, name: str) -> Target:
     Raises:
         ConfigError: verl has no such estimator, or it needs more than rewards.
     """
-    allowed = [key for key in core_algos.ADV_ESTIMATOR_REGISTRY if not lacks(key) and not key.startswith("rvpo:")]
-    if name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+    theirs = [
+        key
+        for key, function in core_algos.ADV_ESTIMATOR_REGISTRY.items()
+        if not isinstance(function, Placeholder) and not key.startswith("rvpo:")
+    ]
+    allowed = [key for key in theirs if not lacks(key)]
+    if name not in theirs:
         raise ConfigError(
             f"verl's estimator is {name!r}{did_you_mean(name, allowed)}; expected one of {', '.join(allowed)}. An "
             "estimator that your own module registers is checked as module:function with --style tokens"

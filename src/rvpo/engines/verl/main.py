@@ -15,6 +15,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
+from rvpo.engines.verl.checks import check_checkpoint
 from rvpo.engines.verl.config import read_options, rewards_of_ours
 from rvpo.engines.verl.options import VerlOptions
 from rvpo.engines.verl.rewards import check_rewards
@@ -30,10 +31,14 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
 
     def run(self, config: DictConfig) -> None:
         """Register our trainers, choose one if the estimator is ours, and give our rewards the number of workers."""
-        from rvpo.engines.verl import trainer
+        from rvpo.engines.verl import losses, trainer
 
         if read_options(config) is not None:
             config.trainer.v1.trainer_mode = f"{trainer.PREFIX}{config.trainer.v1.trainer_mode}"
+            agent = config.actor_rollout_ref.rollout.agent
+            if not agent.get("agent_loop_manager_class"):
+                with open_dict(config):
+                    agent.agent_loop_manager_class = losses.MANAGER
         if rewards_of_ours(config):
             with open_dict(config):
                 config.reward.custom_reward_function.reward_kwargs.num_workers = config.reward.num_workers
@@ -46,6 +51,7 @@ def _train(config: DictConfig) -> None:
     try:
         if read_options(config) is not None:
             spell_out(config)
+            check_checkpoint(config)
         check_rewards(rewards_of_ours(config), config.reward.num_workers)
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)

@@ -19,6 +19,8 @@ class VerlOptions(AggregationOptions):
 
     Attributes:
         own_ranges: lowest and highest reward that our reward functions declare. Not an option of users.
+        own_weights: weights that the entries of our reward functions, or verl's GDPO options, give. ``reward_weights``
+            comes first, name by name. Not an option of users.
     """
 
     reward_keys: list[str] = field(
@@ -36,6 +38,7 @@ class VerlOptions(AggregationOptions):
         metadata={"help": "Share of one judge's verdicts on a batch that may be missing before the run stops."},
     )
     own_ranges: Sequence[Range | None] | None = None
+    own_weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values and combinations that cannot work.
@@ -70,9 +73,15 @@ class VerlOptions(AggregationOptions):
         Raises:
             ConfigError: a name is unknown or missing, or a weight is not a finite number >= 0.
         """
-        given = self.reward_weights
+        given = self._by_name(self.own_weights) | self._by_name(self.reward_weights)
+        weights = [float(given.get(name, 1.0)) for name in self.reward_keys]
+        if weights and not any(weights):
+            raise ConfigError(f"reward_weights are all 0 ({given!r}); expected at least one above 0")
+        return weights
+
+    def _by_name(self, given: object) -> dict[str, float]:
         if given is None:
-            return [1.0] * len(self.reward_keys)
+            return {}
         if isinstance(given, list):
             if len(given) != len(self.reward_keys):
                 raise ConfigError(
@@ -86,7 +95,4 @@ class VerlOptions(AggregationOptions):
             raise unknown_option("reward_weights", unknown[0], self.reward_keys)
         for name, weight in given.items():
             require_number(f"reward_weights of {name!r}", weight, float("inf"))
-        weights = [float(given.get(name, 1.0)) for name in self.reward_keys]
-        if not any(weights):
-            raise ConfigError(f"reward_weights are all 0 ({given!r}); expected at least one above 0")
-        return weights
+        return given

@@ -43,7 +43,7 @@ from pydantic import ValidationError
 from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
-from rvpo.errors import ConfigError, DataError, RewardError
+from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
 from rvpo.judges.build import kinds, with_processes
 from rvpo.recipe import RewardSection
 from rvpo.rewards.registry import (
@@ -98,7 +98,8 @@ async def compute_score(
     try:
         entries = read_rewards(kwargs)
         functions = [_function(entry.model_dump_json(), kwargs.get("num_workers", 1)) for entry in entries]
-        row = _Row(solution_str, {"data_source": data_source, "ground_truth": ground_truth}, dict(extra_info or {}))
+        fields = {"data_source": data_source, "ground_truth": _as_list(ground_truth)}
+        row = _Row(solution_str, fields, {name: _as_list(value) for name, value in (extra_info or {}).items()})
         results = await asyncio.gather(*(row.score(*pair) for pair in zip(entries, functions, strict=True)))
         return _returned(entries, results)
     except Exception as error:
@@ -222,8 +223,9 @@ class _Row:
         self._prompt = _prompt(extra_info.pop("prompt", None))
         own = _columns(extra_info.pop("columns", "{}"))
         columns = {**fields, **extra_info, **own}
-        if "answer" not in columns and fields["ground_truth"] not in (None, ""):
-            columns["answer"] = fields["ground_truth"]
+        truth = fields["ground_truth"]
+        if "answer" not in columns and truth is not None and not (isinstance(truth, str) and not truth):
+            columns["answer"] = truth
         self._columns = {name: value for name, value in columns.items() if name not in PASSED}
 
     async def score(self, entry: RewardSection, function: RewardFunction) -> tuple[float | None, list[Score] | None]:
@@ -244,8 +246,16 @@ class _Row:
             return total, scores
         columns = {name: [value] for name, value in self._columns.items() if name not in entry.options}
         # An async function only makes its coroutine there.
-        result = await asyncio.to_thread(function, prompts=[self._prompt], completions=[self._completion], **columns)
-        return _reward(str(entry.name), await result if inspect.isawaitable(result) else result), None
+        try:
+            result = await asyncio.to_thread(
+                function, prompts=[self._prompt], completions=[self._completion], **columns
+            )
+            result = await result if inspect.isawaitable(result) else result
+        except RVPOError:
+            raise
+        except Exception as error:
+            raise RewardError(f"reward {entry.name!r} failed: {type(error).__name__}: {error}") from error
+        return _reward(str(entry.name), result), None
 
 
 def _reward(name: str, result: Any) -> float | None:
@@ -260,6 +270,11 @@ def _reward(name: str, result: Any) -> float | None:
     if math.isinf(number):
         raise RewardError(f"reward {name!r} is {number}; expected a finite number, or None if it is missing")
     return None if math.isnan(number) else number
+
+
+def _as_list(value: Any) -> Any:
+    """Return an array as a list: a list in a parquet file comes as one, which a reward function of TRL never sees."""
+    return value.tolist() if type(value).__module__ == "numpy" else value
 
 
 def _prompt(value: Any) -> Any:

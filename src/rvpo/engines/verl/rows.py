@@ -7,18 +7,22 @@ cannot be divided by its workers, has no reward and must not vote.
 
 from __future__ import annotations
 
+import logging
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rvpo.core.ragged import Family
+from rvpo.core.ragged import Family, Score
 from rvpo.engines.verl import wire
 from rvpo.errors import EngineError, RewardError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,42 +111,134 @@ class Sessions:
         return sums[:last]
 
 
-def read_channels(infos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Tensor, list[Family]]:
+@dataclass
+class Seen:
+    """What a run has seen of its rewards, so that how a batch is read does not depend on what lies next to it.
+
+    Attributes:
+        patience: batches for which a reward may be absent everywhere before that is an error. A rubric may be: no
+            prompt of the batch needs to have one.
+        numbers: names that came as a number.
+        rubrics: names that came as channels of their own.
+        absent: name that never came -> batches so far.
+    """
+
+    patience: int = 0
+    numbers: set[str] = field(default_factory=set)
+    rubrics: set[str] = field(default_factory=set)
+    absent: Counter[str] = field(default_factory=Counter)
+
+
+def read_channels(
+    infos: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    groups: Sequence[int] | None = None,
+    seen: Seen | None = None,
+) -> tuple[Tensor, list[Family]]:
     """Read the rewards that a reward function returned for each session.
+
+    A reward is either a number for every completion, or a rubric: channels that differ between prompts. A prompt for
+    which a rubric returns nothing has no channel of it. If only some completions of a prompt return nothing, all
+    criteria of the others are missing there.
 
     Args:
         infos: N mappings, each what the function returned: numbers under the names of rewards, and the text of
             :mod:`rvpo.engines.verl.wire` under ``rvpo`` where rewards have channels of their own.
         names: F names of the rewards.
+        groups: N numbers of the prompts; None if every completion has a prompt of its own.
+        seen: of the run, and brought up to date; None for a single batch.
 
     Returns:
         ``rewards`` (N, F) in float64, NaN where missing (None or NaN) and where the reward is a family, and the
         families.
 
     Raises:
-        RewardError: a name is in neither of the two places or in both, the text names a reward that ``names`` does not,
-            or a reward is not a number.
+        RewardError: a name is in neither of the two places, a reward is a number here and a rubric there, the text
+            names a reward that ``names`` does not, or a reward is not a number.
     """
+    seen = seen or Seen()
     texts = [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Told({}, {}) for info in infos]
-    for info, text in zip(infos, texts, strict=True):
+    for text in texts:
         if unknown := [name for name in (*text.channels, *text.monitored) if name not in names]:
             raise RewardError(
                 f"the reward function returned channels of {unknown[0]!r}, which is not one of the rewards "
                 f"{', '.join(names)}. Name it in algorithm.rvpo.reward_keys, too"
             )
-        if twice := [name for name in text.channels if name in info]:
-            raise RewardError(
-                f"the reward function returned {twice[0]!r} as a number and with channels of its own (key "
-                f"{wire.KEY!r}); expected one of the two"
-            )
-    channels, monitored = (
-        {name: [told.get(name, []) for told in column] for name in names if any(name in told for told in column)}
-        for column in zip(*texts, strict=True)
-    )
-    values = [[math.nan if name in channels else _number(info, name) for name in names] for info in infos]
-    families = [Family(name, rows) for name, rows in channels.items()]
-    families += [Family(name, rows, only_monitored=True) for name, rows in monitored.items()]
+    _note_kinds(infos, texts, names, seen)
+    without = {name for name in names if name in seen.rubrics or _may_be_absent(infos, name, seen)}
+    values = [[math.nan if name in without else _number(info, name) for name in names] for info in infos]
+    families = [
+        Family(name, _filled([text.channels.get(name, []) for text in texts], groups))
+        for name in names
+        if name in without
+    ]
+    families += [
+        Family(name, _filled([text.monitored.get(name, []) for text in texts], groups), only_monitored=True)
+        for name in names
+        if any(name in text.monitored for text in texts)
+    ]
     return torch.tensor(values, dtype=torch.float64), families
+
+
+def _note_kinds(
+    infos: Sequence[Mapping[str, Any]], texts: Sequence[wire.Told], names: Sequence[str], seen: Seen
+) -> None:
+    """Note which rewards are numbers and which are rubrics.
+
+    Raises:
+        RewardError: one of them is both. Neither may be dropped for the other.
+    """
+    for info, text in zip(infos, texts, strict=True):
+        for name in names:
+            a_number = name in info and not math.isnan(_number(info, name))
+            if name in text.channels and a_number:
+                raise RewardError(
+                    f"the reward function returned {name!r} as a number and with channels of its own (key "
+                    f"{wire.KEY!r}); expected one of the two"
+                )
+            if name in text.channels:
+                seen.rubrics.add(name)
+            if a_number:
+                seen.numbers.add(name)
+            if name in seen.rubrics and name in seen.numbers:
+                told, other = (f"the number {info[name]!r}", "a rubric") if a_number else ("a rubric", "a number")
+                raise RewardError(
+                    f"the reward function returned {told} for {name!r}, but {other} for another completion (key "
+                    f"{wire.KEY!r}); expected the same kind for all prompts. Return the number under a name of its "
+                    "own, and add that to algorithm.rvpo.reward_keys"
+                )
+
+
+def _may_be_absent(infos: Sequence[Mapping[str, Any]], name: str, seen: Seen) -> bool:
+    """Return whether a reward that this batch has nowhere, and no batch before it had, may be a rubric."""
+    if name in seen.numbers or any(name in info for info in infos):
+        return False
+    seen.absent[name] += 1
+    speaks = all(wire.KEY in info for info in infos)  # a function that says of each prompt which rubrics it has
+    if seen.absent[name] > max(seen.patience, 1 if speaks else 0):
+        return False
+    if seen.absent[name] == 1 and not speaks:
+        logger.warning(
+            "The reward function returned nothing for %r in the first batch. If that is a rubric, which these prompts "
+            "do not have, all is well; if it is mistyped, correct algorithm.rvpo.reward_keys: after %d such batches it "
+            "is an error. The function returned %s.",
+            name,
+            seen.patience,
+            ", ".join(map(str, infos[0])) or "nothing",
+        )
+    return True
+
+
+def _filled(rows: Sequence[list[Score]], groups: Sequence[int] | None) -> list[list[Score]]:
+    """Give completions without any score the criteria of the others of their prompt, all of them missing."""
+    if groups is None:
+        return list(rows)
+    criteria: dict[int, list[Score]] = {}
+    for group, row in zip(groups, rows, strict=True):
+        if row:
+            criteria.setdefault(group, [replace(score, value=None, reason="absent", detail=None) for score in row])
+    return [row or criteria.get(group, []) for group, row in zip(groups, rows, strict=True)]
 
 
 def _number(info: Mapping[str, Any], name: str) -> float:

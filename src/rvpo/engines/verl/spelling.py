@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rvpo.core.methods.base import Method
 from rvpo.core.methods.registry import METHODS, build_method, is_known, known_methods, read_text, spell
+from rvpo.engines.verl.placeholder import Placeholder
 from rvpo.engines.verl.rewards import plain_values
 from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean
@@ -127,7 +128,11 @@ def _given(config: DictConfig) -> tuple[str, dict[str, Any]] | None:
                 f"{OPTION} is {REGISTERED!r}, the name under which verl calls rvpo; expected the method itself, such "
                 f"as {OPTION}=lift"
             )
-    theirs = [key for key in ADV_ESTIMATOR_REGISTRY if key != REGISTERED and (key not in METHODS or key == "grpo")]
+    theirs = [
+        key
+        for key, function in ADV_ESTIMATOR_REGISTRY.items()
+        if key != REGISTERED and not isinstance(function, Placeholder) and (key not in METHODS or key == "grpo")
+    ]
     if isinstance(given, str):
         if given in theirs:
             return None

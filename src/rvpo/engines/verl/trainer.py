@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import transfer_queue as tq
 from omegaconf import DictConfig
@@ -19,9 +21,10 @@ from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
-from rvpo.engines.verl.rows import Sessions, read_channels
+from rvpo.engines.verl.losses import Asked, Losses, told, uids_of
+from rvpo.engines.verl.rows import Seen, Sessions, read_channels
 from rvpo.engines.verl.spelling import register
-from rvpo.errors import EngineError, JudgeError
+from rvpo.errors import EngineError, JudgeError, RewardError, RVPOError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric.reward import too_many_missing
@@ -36,6 +39,12 @@ its last output, ``{session}_{number}``, as in verl's own dump. The dump may hav
 
 PREFIX = "rvpo_"
 """Prefix of the names of our trainers in verl's registry."""
+
+PATIENCE = 8
+"""Batches for which a reward may be absent, as a rubric that few prompts have, before that counts as a mistake."""
+
+EVICTED = "training/rollout_failure/evicted_samples"
+"""verl's metric of prompts that it gave up because they failed."""
 
 
 class ChannelAdvantages:
@@ -56,12 +65,36 @@ class ChannelAdvantages:
         folder = config.trainer.get("rollout_data_dir")
         self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
+        self._seen = Seen(PATIENCE)
+        self._asked: Asked | None = None  # once training begins
         super().__init__(config)  # type: ignore[call-arg]
+
+    def fit(self: Any, agent_loop_manager: Any) -> None:
+        """Let verl train, and note for how many rollouts it asks."""
+        n, batch = int(self.config.actor_rollout_ref.rollout.n), int(self.config.data.train_batch_size)
+        self._asked = Asked(agent_loop_manager, n, batch)
+        super().fit(self._asked)  # type: ignore[misc]
+
+    def step(self: Any, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
+        """Let verl do a step; if it has no rollout left to train on, say why."""
+        try:
+            return super().step(metrics, timing_raw)  # type: ignore[misc]
+        except RVPOError:
+            raise
+        except RuntimeError as error:
+            cause = self._asked.cause() if "no materializable trajectories" in str(error) else None
+            if cause is None:
+                raise
+            raise RewardError(
+                f"all rollouts of step {self.global_steps} were lost, most of them by {cause}. Expected a reward "
+                "function that returns None for what it cannot score. Correct it, or the agent loop, and start again"
+            ) from error
 
     def _compute_advantage(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
         """Let verl do this step; its estimator takes the advantages from here."""
         sessions, infos = self._fetch(batch)
-        rewards, families = read_channels(infos, self._aggregator.names)
+        groups = sessions.groups.tolist()
+        rewards, families = read_channels(infos, self._aggregator.names, groups=groups, seen=self._seen)
         for family in families:
             if problem := too_many_missing(family.rows, self._options.max_missing):
                 raise JudgeError(
@@ -92,11 +125,44 @@ class ChannelAdvantages:
     def _val_metrics_update(
         self: Any, sources: Any, uids: Any, infos: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Raise if a reward function raised in a validation, too; else return verl's own metrics."""
+        """Raise if a reward function raised in a validation, too; else return verl's own metrics.
+
+        verl leaves None out of its means, but not NaN.
+        """
         for text in infos.get(wire.KEY, []):
             if text is not None:
                 wire.parse(text)
+        infos = {name: [None if _is_nan(value) else value for value in values] for name, values in infos.items()}
+        if kwargs.get("expected_acc_counts"):
+            counts = without_missing(kwargs["expected_acc_counts"], sources, uids, infos.get("acc", []))
+            kwargs["expected_acc_counts"] = counts
         return super()._val_metrics_update(sources, uids, infos, *args, **kwargs)  # type: ignore[misc]
+
+    def _validate(self: Any) -> Any:
+        """Let verl validate, and say which rollouts are not in its means."""
+        try:
+            found = super()._validate()  # type: ignore[misc]
+        except RVPOError:
+            raise
+        except Exception as error:
+            if causes := self._asked.take_validation():
+                raise RewardError(f"a validation failed after it lost rollouts: {told(causes)}") from error
+            raise
+        if causes := self._asked.take_validation():
+            logger.warning(
+                "The validation after step %d lost %d rollouts, which are not in its means: %s.",
+                self.global_steps,
+                causes.total(),
+                told(causes),
+            )
+        return found
+
+    def _compute_metrics(self: Any, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Leave out what is undefined: the mean of scores that are missing, for one."""
+        done = super()._compute_metrics(batch, metrics, *args, **kwargs)  # type: ignore[misc]
+        for name in [name for name, value in metrics.items() if _is_nan(value)]:
+            del metrics[name]
+        return done
 
     def _aggregate(
         self: Any, sessions: Sessions, rewards: Tensor, families: list[Any], metrics: dict[str, Any], mask: Tensor
@@ -115,24 +181,25 @@ class ChannelAdvantages:
             self._channels.add(self.global_steps, done, extra=own)
         # What is undefined in this batch, such as the mean of a channel that was never scored, is left out.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})
-        metrics[f"{PREFIX_OF_METRICS}{LOST_COMPLETIONS}"] = self._lost(sessions)
+        losses = self._asked.take(uids_of(sessions.names), int(metrics.get(EVICTED, 0)))
+        metrics[f"{PREFIX_OF_METRICS}{LOST_COMPLETIONS}"] = float(losses.lost)
+        self._warn_of(losses)
         return sessions.broadcast(done.advantages).to(mask.device)
 
-    def _lost(self: Any, sessions: Sessions) -> float:
-        """Count rollouts that verl dropped from the batch's groups, as it does where a reward function raises."""
-        wanted = len(set(sessions.groups.tolist())) * int(self.config.actor_rollout_ref.rollout.n)
-        lost = max(0, wanted - len(sessions.names))
-        if lost and not self._warned:
-            self._warned = True
-            logger.warning(
-                "verl dropped %d of %d rollouts of step %d, as it does where an agent loop or a reward function "
-                "raises: look for the traceback of an AgentLoopWorker in the log. rvpo/lost/completions counts them; "
-                "this warning is shown once.",
-                lost,
-                wanted,
-                self.global_steps,
-            )
-        return float(lost)
+    def _warn_of(self: Any, losses: Losses) -> None:
+        """Say once that verl drops rollouts, and why."""
+        if not losses.lost or self._warned:
+            return
+        self._warned = True
+        logger.warning(
+            "verl dropped %d of %d rollouts that were asked for until step %d, as it does where an agent loop or a "
+            "reward function raises: %s. Return None for what cannot be scored. rvpo/lost/completions counts them; "
+            "this warning is shown once.",
+            losses.lost,
+            losses.asked,
+            self.global_steps,
+            told(losses.causes) or "look for the traceback of an AgentLoopWorker in the log",
+        )
 
     def _save_checkpoint(self: Any) -> None:
         # First, because verl's last act is to say that the checkpoint is complete.
@@ -157,6 +224,28 @@ def _number(index: Any) -> int:
         return int(index)
     except (TypeError, ValueError):
         return 0
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and math.isnan(value)
+
+
+def without_missing(
+    expected: Mapping[tuple[str, str], int], sources: Sequence[Any], uids: Sequence[Any], acc: Sequence[Any]
+) -> dict[tuple[str, str], int]:
+    """Take completions whose ``acc`` is missing out of what verl expects, as it fills up with zeros.
+
+    Args:
+        expected: (data source, uid) -> completions.
+        sources: of each completion.
+        uids: of each completion's prompt.
+        acc: of each completion, None if missing; empty if the reward function returns no ``acc``.
+    """
+    counts = dict(expected)
+    for source, uid, value in zip(sources, uids, acc, strict=False):
+        if value is None and (key := (str(source), str(uid))) in counts:
+            counts[key] -= 1
+    return counts
 
 
 @register_trainer(f"{PREFIX}sync")

@@ -126,17 +126,9 @@ const Rules = (() => {
     };
   }
 
-  /** Sum of raw rewards around the group's means; the deviations that were scored stand in for the missing ones. */
+  /** Sum of raw rewards; a missing one adds nothing. */
   function weightedSum(group) {
-    const channels = group.mean.length;
-    const applies = zeros(channels).map((_, j) => (group.missing.some((row) => !row[j]) ? 1 : 0));
-    const base = dot(applies, group.mean);
-    const aggregated = group.rewards.map((row, g) => {
-      const scored = row.map((_, j) => (group.missing[g][j] ? 0 : 1));
-      const count = sum(scored);
-      const deviation = sum(row.map((value, j) => (scored[j] ? value - group.mean[j] : 0)));
-      return count === 0 ? 0 : base + (sum(applies) / count) * deviation;
-    });
+    const aggregated = group.rewards.map((row, g) => sum(row.map((value, j) => (group.missing[g][j] ? 0 : value))));
     const spread = group.live.map((row) => row.map((live, j) => (live ? group.std[j] : 0)));
     return {
       aggregated,

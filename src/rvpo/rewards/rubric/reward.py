@@ -51,6 +51,9 @@ class RubricReward:
         ConfigError: an option has no such value.
     """
 
+    reward_range = (0.0, 1.0)
+    """Of every verdict, and so of every channel: what a judge returns beyond it is missing, see ``_checked``."""
+
     def __init__(
         self,
         judge: Judge,

@@ -61,3 +61,25 @@ def ragged(
     ]
     score = sum(scored) / len(scored) if scored else 0.0
     return {"score": score, "rvpo": json.dumps({"channels": channels})}
+
+
+def raises_for_some(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> Any:
+    """Raise for every rollout of a third of the prompts; else return NumPy's numbers."""
+    import numpy
+
+    if extra_info["index"] % 3 == 0:
+        raise ValueError("cannot read the answer")
+    found = two_channels(data_source, solution_str, ground_truth)
+    return {name: numpy.float32(value) for name, value in found.items()}
+
+
+def raises_always(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> Any:
+    """Fail somewhere in a library, as a reward function with a mistake does."""
+    return json.loads("{no json")
+
+
+def misses_scores(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> Any:
+    """Return no score for words of odd length, and no vowels for those of a length that 3 divides."""
+    length = len(solution_str)
+    found: dict[str, float | None] = {**two_channels(data_source, solution_str, ground_truth)}
+    return found | ({"score": None} if length % 2 else {}) | ({"vowels": None} if length % 3 == 0 else {})

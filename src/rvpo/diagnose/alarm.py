@@ -1,0 +1,433 @@
+"""Is a reward being neglected now? The sums of a diagnosis over the last generations, in memory that does not grow.
+
+``rvpo diagnose`` looks back at a whole run. The alarm looks after every generation at the last ``GROUPS`` groups:
+
+* the statistics, thresholds and sentences are those of ``diagnose`` (``group_sums``, ``estimates``, ``verdicts``);
+* intervals come from standard errors (``errors``) and not from a bootstrap, which would be too slow for every step;
+* the alarm **calls** a reward when its verdict is "neglected" with an interval of ``SURE`` standard errors instead of
+  about 2, on at least ``RANKED`` groups that it ranks, because there are many looks; and when this costs something: the
+  mean of the reward does not clearly rise, and it is not at its best already;
+* it stops calling when the verdict with the usual interval is another one, or the cost is gone.
+
+A reward of weight 0 is monitored by its user's choice and never called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core import RVPO, AdvantageConfig, Channels, compute
+from rvpo.core.channels import Range
+from rvpo.core.groups import Groups
+from rvpo.diagnose import verdicts
+from rvpo.diagnose.diagnosis import Estimate
+from rvpo.diagnose.errors import correlation_errors, pulls_with_errors
+from rvpo.diagnose.estimates import FEWEST, values
+from rvpo.diagnose.group_sums import SLOT, SLOTS, by_channel, cell_sums, centred
+
+GROUPS = 512
+"""Groups that are looked at: the last ones."""
+OF_ONE = 128
+"""Of these, at most this many of one generation, so that several generations are looked at."""
+SURE = 4.0
+"""Standard errors by which a reward is below its threshold when it is called."""
+USUAL = 1.96
+"""The same for an ordinary verdict, as of ``rvpo diagnose``."""
+RANKED = 32
+"""Groups that a reward ranks, at least, when it is called."""
+CLEAR = 2.0
+"""Standard errors of a clear rise or fall of a mean."""
+MET = 0.9
+"""Share of its range from which on the mean of a reward is at its best."""
+MOST = 256
+"""Channels that are looked at: the first ones seen, as long as they occur."""
+
+_KEPT = (
+    *("cells", "scored", "live", "reward", "groups_scored", "groups_live", "az", "aa", "zz", "company"),
+    *("punished", "compared", "within_ss", "within_dof", "late_top"),
+)
+_SOFT_MIN = AdvantageConfig(RVPO(1.0, whiten="none"), eps=1e-12)  # as in diagnose: its z-scores know no eps
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The rewards of one generation, and the advantages that the trainer used.
+
+    Attributes:
+        rewards: (N, M), NaN = missing.
+        advantages: (N,) that the policy is trained with.
+        groups: the partition of the rows into groups.
+        channels: the channels of the run that the cells belong to.
+        weights: (M,) or (N, M) importance; 0 = monitored.
+        applies: (N, M) bool, False where the column is no channel of the row; None: all are.
+    """
+
+    rewards: Tensor
+    advantages: Tensor
+    groups: Groups
+    channels: Channels
+    weights: Tensor
+    applies: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A reward that is being neglected, when it is called for the first time.
+
+    Attributes:
+        name: of the channel.
+        rule: what the verdict says, with its numbers, and where the neglect comes from, if that can be seen.
+        generation: after how many generations.
+    """
+
+    name: str
+    rule: str
+    generation: int
+
+
+@dataclass
+class _Kept:
+    """What is kept of a generation: z (n, K) and a (n,), group (n,), table (P, K, len(_KEPT)), by names (K)."""
+
+    names: tuple[str, ...]
+    z: NDArray[np.float32]
+    a: NDArray[np.float64]
+    group: NDArray[np.int64]
+    table: Array
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The statistics of the window: by name of the statistic (K,), and the errors of those that have one."""
+
+    names: tuple[str, ...]
+    found: Mapping[str, Array]
+    errors: Mapping[str, Array]
+    best: list[bool]
+    ranked: Array
+    spreads: Array
+    z: Array
+
+    def below(self) -> NDArray[np.bool_]:
+        """Return which channels may be neglected, (K,): the interval of a usual verdict is below a threshold."""
+        found, errors = self.found, self.errors
+        line = verdicts.RULES.neglected
+        with np.errstate(invalid="ignore"):
+            ignored = found["pull"] + USUAL * errors["pull"] < line
+            outvoted = found["correlation"] + USUAL * errors["correlation"] < line * found["fair"]
+        return ignored | outvoted
+
+    def estimates(self, j: int, sure: float) -> dict[str, Estimate]:
+        """Return the statistics of a channel, with intervals of ``sure`` standard errors."""
+        return {name: self._estimate(name, j, sure) for name in (*self.found, "reliability")}
+
+    def _estimate(self, name: str, j: int, sure: float) -> Estimate:
+        if name not in self.found or not np.isfinite(self.found[name][j]):
+            return Estimate(None)
+        value = float(self.found[name][j])
+        error = self.errors[name][j] if name in self.errors else np.nan
+        if not np.isfinite(error) or self.ranked[j] < FEWEST:
+            return Estimate(value)
+        return Estimate(value, value - sure * float(error), value + sure * float(error))
+
+    def costs(self, j: int) -> bool:
+        """Return whether the mean neither clearly rises nor is at its best without falling."""
+        trend, error = self.found["trend"][j], self.errors["trend"][j]
+        if not np.isfinite(error):
+            return True
+        falls, rises = trend < -CLEAR * error, trend > CLEAR * error
+        return bool(not rises and (falls or not self.found["met"][j]))
+
+
+class Alarm:
+    """Looks at every generation of a training, and calls each reward that is being neglected.
+
+    Example:
+        >>> alarm = Alarm()
+        >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 4, dtype=torch.float64).repeat(40, 1)
+        >>> groups = Groups.in_blocks(torch.arange(40).repeat_interleave(8))
+        >>> channels = Channels.columns(["speed", "style"])
+        >>> calls = alarm.add(Generation(z, z[:, 0] - 0.5, groups, channels, torch.ones(2)))
+        >>> [call.name for call in calls], alarm.calling
+        (['style'], {'speed': False, 'style': True})
+
+    Attributes:
+        generations: how many were seen.
+        called: name -> generation after which the reward was first called.
+        calling: name -> whether it is called now, of the channels that are looked at and not only monitored.
+    """
+
+    def __init__(self, *, sums_raw: bool = False) -> None:
+        """Begin a run.
+
+        Args:
+            sums_raw: whether raw rewards are summed, as in GRPO, so that a reward with small numbers counts less.
+        """
+        self._sums_raw = sums_raw
+        self.generations = 0
+        self.called: dict[str, int] = {}
+        self.calling: dict[str, bool] = {}
+        self._window: deque[_Kept] = deque()
+        self._top: dict[str, float] = {}
+        self._low: dict[str, float] = {}
+        self._ranges: dict[str, Range | None] = {}
+        self._monitored: set[str] = set()  # channels whose weight is 0
+
+    @property
+    def groups(self) -> int:
+        """Number of groups that are looked at."""
+        return sum(len(kept.table) for kept in self._window)
+
+    def add(self, batch: Generation) -> list[Call]:
+        """Take in a generation; return the rewards that are called for the first time.
+
+        Raises:
+            RewardError: rewards that are infinite, or groups that do not fit them.
+        """
+        self.generations += 1
+        self._keep(batch)
+        look = self._look()
+        fresh = []
+        before, self.calling = self.calling, {}
+        below = look.below()
+        for j, name in enumerate(look.names):
+            if name in self._monitored:
+                continue
+            self.calling[name] = bool(below[j]) and self._is_called(look, j, before.get(name, False))
+            if self.calling[name] and name not in self.called:
+                self.called[name] = self.generations
+                fresh.append(Call(name, self._rule(look, j), self.generations))
+        return fresh
+
+    def verdicts(self) -> dict[str, verdicts.Judged]:
+        """Return the verdict on each channel over the groups that are looked at, without a confidence."""
+        look = self._look()
+        found = {}
+        for j, name in enumerate(look.names):
+            of = look.estimates(j, USUAL)
+            verdict = verdicts.tell(of, look.best[j])
+            found[name] = verdicts.Judged(verdict, verdicts.sentence(verdict, of, monitored=False), None)
+        return found
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays without Python objects, for ``numpy.savez``."""
+        plain = {
+            "generations": self.generations,
+            "called": self.called,
+            "calling": self.calling,
+            "top": self._top,
+            "low": self._low,
+            "ranges": self._ranges,
+            "monitored": sorted(self._monitored),
+            "names": [kept.names for kept in self._window],
+        }
+        arrays: dict[str, NDArray[Any]] = {"plain": np.array(json.dumps(plain))}
+        for i, kept in enumerate(self._window):
+            arrays |= {f"{part}_{i}": getattr(kept, part) for part in ("z", "a", "group", "table")}
+        return arrays
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what :meth:`state` returned."""
+        plain = json.loads(str(arrays["plain"]))
+        self.generations, self.called, self.calling = (plain[key] for key in ("generations", "called", "calling"))
+        self._top, self._low, self._monitored = plain["top"], plain["low"], set(plain["monitored"])
+        self._ranges = {name: None if ends is None else tuple(ends) for name, ends in plain["ranges"].items()}
+        parts = ("z", "a", "group", "table")
+        self._window = deque(
+            _Kept(tuple(names), *(arrays[f"{part}_{i}"] for part in parts)) for i, names in enumerate(plain["names"])
+        )
+
+    def _keep(self, batch: Generation) -> None:
+        """Add a generation to the window, and note which of its channels are only monitored."""
+        batch = _of_some_groups(_on_cpu(batch))
+        channels, groups, rewards = batch.channels, batch.groups, batch.rewards
+        result = compute(
+            rewards, _SOFT_MIN, groups=groups, weights=batch.weights, applies=batch.applies, channels=channels
+        )
+        index = channels.index.expand(rewards.shape)
+        cells = cell_sums(result, groups, batch.advantages, 0.5, single=False)
+        cells["late_top"] = groups.sum(
+            (self._at_top(result.rewards, result.applies, channels) & result.applies).double()
+        )
+        known = ~batch.advantages.isnan()
+        z, _ = by_channel(result, index, len(channels.names))
+        kept = _Kept(
+            channels.names,
+            (z * known[:, None]).numpy().astype(np.float32),
+            centred(batch.advantages, groups).numpy(),
+            groups.index.numpy(),
+            _by_name(cells, groups, index, len(channels.names)),
+        )
+        self._window.append(self._bounded(kept))
+        while self.groups > GROUPS and len(self._window) > 1:
+            self._window.popleft()
+        counts = set(index[batch.weights.expand(rewards.shape) > 0].tolist())
+        for k, name in enumerate(channels.names):
+            if k in counts:
+                self._monitored.discard(name)
+            else:
+                self._monitored.add(name)
+
+    def _at_top(self, rewards: Tensor, applies: Tensor, channels: Channels) -> Tensor:
+        """Move the ends of what was seen, and return which rewards are the highest; forget those that no longer are."""
+        index = channels.index.expand(rewards.shape)
+        known = applies & ~rewards.isnan()
+        none = torch.full((len(channels.names),), torch.inf, dtype=rewards.dtype)
+        tops = (-none).scatter_reduce(0, index[known], rewards[known], "amax").tolist()
+        lows = none.scatter_reduce(0, index[known], rewards[known], "amin").tolist()
+        for k, name in enumerate(channels.names):
+            self._ranges[name] = channels.ranges[k]
+            self._low[name] = min(self._low.get(name, np.inf), lows[k])
+            before = self._top.get(name, -np.inf)
+            self._top[name] = max(before, tops[k])
+            if self._top[name] > before + 1e-9 * max(1.0, abs(before)) and before > -np.inf:
+                for kept in self._window:
+                    if name in kept.names:
+                        kept.table[:, kept.names.index(name), _KEPT.index("late_top")] = 0
+        top = torch.tensor([self._top[name] for name in channels.names], dtype=rewards.dtype)[index]
+        return rewards >= top - 1e-9 * top.abs().clamp(min=1)
+
+    def _bounded(self, kept: _Kept) -> _Kept:
+        """Leave out channels beyond ``MOST``, and forget those that are no longer in the window."""
+        known = dict.fromkeys(name for old in self._window for name in old.names)
+        names = [*known, *(name for name in kept.names if name not in known)][:MOST]
+        self._monitored.intersection_update(names)
+        for ends in (self._top, self._low, self._ranges):
+            for name in [name for name in ends if name not in names]:
+                del ends[name]
+        if len(names) < MOST or set(kept.names) <= set(names):
+            return kept
+        columns = [k for k, name in enumerate(kept.names) if name in names]
+        there = tuple(kept.names[k] for k in columns)
+        return replace(kept, names=there, z=kept.z[:, columns], table=kept.table[:, columns])
+
+    def _look(self) -> _Look:
+        names = tuple(dict.fromkeys(name for kept in self._window for name in kept.names))
+        parts = [_aligned(kept, names) for kept in self._window]
+        firsts = np.cumsum([0, *(len(kept.table) for kept in self._window)])
+        z = np.concatenate([z for z, _ in parts]).astype(float)
+        a = np.concatenate([kept.a for kept in self._window])
+        table = np.zeros((firsts[-1], len(names), len(SLOTS)))
+        table[..., [SLOT[name] for name in _KEPT]] = np.concatenate([t for _, t in parts])
+        group = np.concatenate([kept.group + first for kept, first in zip(self._window, firsts, strict=False)])
+        order = np.argsort(group, kind="stable")
+        total = table.sum(0)
+        late = table[len(table) - max(1, len(table) // 3) :]
+        total[:, SLOT["late_scored"]] = late[..., SLOT["scored"]].sum(0)
+        total[:, SLOT["late_top"]] = late[..., SLOT["late_top"]].sum(0)
+        found = {name: value for name, value in values(total).items() if name in _READ}
+        alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+        pull, pull_errors = pulls_with_errors(z[order], a[order], group[order], alive)
+        before, after, trend_errors = _halves(table)
+        low, top = (np.array([ends[name] for name in names]) for ends in (self._low, self._top))
+        limits = [self._ranges[name] or (low[j], top[j]) for j, name in enumerate(names)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            met = (after >= [first + MET * (last - first) for first, last in limits]).astype(float)
+            spreads = np.sqrt(total[:, SLOT["within_ss"]] / total[:, SLOT["within_dof"]])
+        return _Look(
+            names,
+            {**found, "pull": pull, "trend": after - before, "early": before, "late": after, "met": met},
+            {"correlation": correlation_errors(table), "pull": pull_errors, "trend": trend_errors},
+            [verdicts.at_its_best(top[j], low[j], self._ranges[name]) for j, name in enumerate(names)],
+            total[:, SLOT["groups_live"]],
+            spreads,
+            z,
+        )
+
+    def _is_called(self, look: _Look, j: int, before: bool) -> bool:
+        sure = USUAL if before else SURE
+        enough = before or look.ranked[j] >= RANKED
+        neglected = verdicts.tell(look.estimates(j, sure), look.best[j]) == "neglected"
+        return bool(enough and neglected and look.costs(j))
+
+    def _rule(self, look: _Look, j: int) -> str:
+        """Say what gave the verdict, and where the neglect comes from if that can be seen."""
+        rule = verdicts.sentence("neglected", look.estimates(j, USUAL), monitored=False)
+        products = look.z.T @ look.z
+        scale = np.sqrt(np.diag(products))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            table = products / scale / scale[:, None]
+        known = [[c if np.isfinite(c) else None for c in row] for row in table.tolist()]
+        cause = verdicts.advice(j, look.names, rule, look.spreads, known, self._sums_raw)
+        return f"{rule}; {cause}" if cause else rule
+
+
+_READ = ("mean", "scored", "live_groups", "correlation", "fair", "punished", "ceiling")
+
+
+def _on_cpu(batch: Generation) -> Generation:
+    channels, groups = batch.channels, batch.groups
+    return Generation(
+        batch.rewards.detach().cpu().double(),
+        batch.advantages.detach().cpu().double(),
+        Groups.in_blocks(groups.index.cpu()),
+        Channels(channels.names, channels.index.cpu(), channels.ranges),
+        batch.weights.detach().cpu().double(),
+        None if batch.applies is None else batch.applies.cpu(),
+    )
+
+
+def _of_some_groups(batch: Generation) -> Generation:
+    """Return the first ``OF_ONE`` groups."""
+    if batch.groups.count <= OF_ONE:
+        return batch
+    rows = batch.groups.index < OF_ONE
+
+    def taken(x: Tensor) -> Tensor:
+        return x[rows] if x.ndim == 2 else x
+
+    channels = batch.channels
+    return Generation(
+        batch.rewards[rows],
+        batch.advantages[rows],
+        Groups.in_blocks(batch.groups.index[rows]),
+        Channels(channels.names, taken(channels.index), channels.ranges),
+        taken(batch.weights),
+        None if batch.applies is None else batch.applies[rows],
+    )
+
+
+def _by_name(cells: Mapping[str, Tensor], groups: Groups, index: Tensor, count: int) -> Array:
+    """Return the sums of each group by channel, (P, K, len(_KEPT)), from those by column (P, M)."""
+    first = torch.full((groups.count,), len(index)).scatter_reduce(0, groups.index, torch.arange(len(index)), "amin")
+    table = torch.stack([cells[name] for name in _KEPT], -1)
+    of = index[first][..., None].expand(table.shape)  # a group has one set of channels
+    pooled = torch.zeros(groups.count, count, len(_KEPT), dtype=table.dtype)
+    found: Array = pooled.scatter_add(1, of, table).numpy()
+    return found
+
+
+def _aligned(kept: _Kept, names: Sequence[str]) -> tuple[NDArray[np.float32], Array]:
+    """Return z and table with one column per name; 0 for channels that the generation does not have."""
+    if kept.names == names:
+        return kept.z, kept.table
+    places = [names.index(name) for name in kept.names]
+    z = np.zeros((len(kept.z), len(names)), dtype=np.float32)
+    table = np.zeros((len(kept.table), len(names), len(_KEPT)))
+    z[:, places], table[:, places] = kept.z, kept.table
+    return z, table
+
+
+def _halves(table: Array) -> tuple[Array, Array, Array]:
+    """Return the mean reward of both halves of the groups, (K,) each, and the error of their difference."""
+    middle = len(table) // 2
+    means, errors = [], []
+    for half in (table[:middle], table[middle:]):
+        scored, reward = half[..., SLOT["scored"]], half[..., SLOT["reward"]]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = reward.sum(0) / scored.sum(0)
+            influence = (reward - scored * mean) / scored.sum(0)
+        means.append(mean)
+        errors.append((influence**2).sum(0))
+    return means[0], means[1], np.sqrt(errors[0] + errors[1])

@@ -1,0 +1,48 @@
+"""The model card names the method that a model was really trained with, and cites where it was published."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rvpo.core.methods.base import Method, Paper
+from rvpo.core.methods.registry import METHODS, spell
+
+
+def describe(trainer: Any) -> None:
+    """Set what TRL's ``create_model_card`` reads: name, paper and tags of the method of a trainer.
+
+    Args:
+        trainer: with its ``aggregator``; its own ``_tag_names`` are kept.
+    """
+    method = trainer.aggregator.config.method
+    paper = paper_of(method)
+    trainer._name = _name(method, paper)
+    trainer._paper = {} if paper is None else {"title": paper.title, "id": paper.arxiv, "citation": paper.citation}
+    trainer._tag_names = [*dict.fromkeys([*trainer._tag_names, "rvpo", _tag(method)])]
+
+
+def paper_of(method: Method) -> Paper | None:
+    """Return where a method was published. A class that derives from a published method is not that method."""
+    if METHODS.get(method.name) is type(method):
+        return method.paper
+    return vars(type(method)).get("paper")
+
+
+def _name(method: Method, paper: Paper | None) -> str:
+    """Return the method as a card names it, such as ``RVPO (`rvpo:k=2`)``."""
+    text = f"`{_without_folders(spell(method))}`"
+    if METHODS.get(method.name) is not type(method):
+        return f"{text}, a method of the user's own" + ("" if paper else " without a paper that rvpo knows")
+    named = f"{type(method).__name__} ({text})"
+    return named if paper else f"{named}, a method of the rvpo package that has no paper"
+
+
+def _tag(method: Method) -> str:
+    """Return the name of a method as a tag of the hub."""
+    return re.sub(r"[^\w-]+", "-", _without_folders(method.name)).strip("-").lower()
+
+
+def _without_folders(text: str) -> str:
+    """Take folders out of the place of a method of one's own: a card is public, paths of a machine are not."""
+    return re.sub(r"[^\s:=,{]*[/\\]", "", text)

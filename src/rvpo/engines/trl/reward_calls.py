@@ -1,0 +1,247 @@
+"""Calling reward functions so that a mistake in one of them names it, and ends all processes together.
+
+TRL calls reward functions in the middle of a step, and then gathers the rewards of all processes. A function that
+raises in one process would leave the others waiting in that gather. So while a batch is scored, ``reward_funcs`` holds
+stand-ins (:func:`guarded_calls`): each calls the real function, reads what it returned, and notes a failure instead of
+raising it. After the batch, :func:`first_failure` shares the notes, and all processes raise the same error.
+
+Outside of a batch nobody meets a stand-in: names, attributes and identities of the functions stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from trl.trainer.utils import is_async_callable
+
+from rvpo import errors
+from rvpo.errors import RewardError, RVPOError
+from rvpo.rewards.rubric.texts import chat, completion_text
+from rvpo.text.quoting import escaped, quoted
+
+_PACKAGE = Path(errors.__file__).parent
+FLOAT32_MAX = torch.finfo(torch.float32).max
+_EXPECTED = "expected one number per completion, or None where a completion could not be scored"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a reward function.
+
+    Attributes:
+        text: names the function, what it did, and the completion if it is known.
+        kind: class of the error that says so.
+        error: what the function raised, in the process in which it did; None elsewhere.
+    """
+
+    text: str
+    kind: type[RVPOError] = RewardError
+    error: BaseException | None = None
+
+
+class _BadRewardsError(Exception):
+    """What a function returned cannot be read as rewards. ``row`` is the completion that it is about."""
+
+    def __init__(self, what: str, row: int | None = None) -> None:
+        super().__init__(what)
+        self.row = row
+
+
+@contextmanager
+def guarded_calls(trainer: Any) -> Iterator[list[Failure]]:
+    """Put stand-ins for the reward functions of a trainer, and yield the list in which they note failures.
+
+    A stand-in of a function that failed returns 0 for each completion, so that TRL finishes the batch. Whoever uses
+    this must therefore ask :func:`first_failure` before anything is learned from the batch.
+
+    Example:
+        with guarded_calls(trainer) as failures:
+            output = trainer.score_a_batch()
+        if (failure := first_failure(trainer.accelerator, failures)) is not None:
+            raise failure.kind(failure.text) from failure.error
+    """
+    given, failures = trainer.reward_funcs, []  # type: ignore[var-annotated]
+    names = trainer.reward_func_names
+    trainer.reward_funcs = [_guarded(function, name, failures) for function, name in zip(given, names, strict=True)]
+    try:
+        yield failures
+    finally:
+        trainer.reward_funcs = given
+
+
+def first_failure(accelerator: Any, failures: Sequence[Failure]) -> Failure | None:
+    """Return the first failure of all processes, the same text in each of them; None if there is none. Collective."""
+    if accelerator.num_processes == 1:
+        return failures[0] if failures else None
+    # A number first, because gathering objects costs more and there is nearly always nothing to gather.
+    number = torch.tensor([len(failures)], device=accelerator.device)
+    if not int(accelerator.gather(number).sum()):
+        return None
+    mine = [(accelerator.process_index, failure.text, failure.kind.__name__) for failure in failures[:1]]
+    process, text, kind = gather_object(mine)[0]
+    own = failures[0].error if failures and accelerator.process_index == process else None
+    return Failure(f"process {process}: {text}", getattr(errors, kind, RewardError), own)
+
+
+def _guarded(function: Any, name: str, failures: list[Failure]) -> Any:
+    """Return a stand-in of the same kind: a module for a module, an async function for an async one."""
+    if isinstance(function, nn.Module):
+        return _GuardedModule(function, name, failures)
+    if is_async_callable(function):
+
+        async def call_async(**given: Any) -> list[float | None]:
+            with _noted(name, failures, given) as zeros:
+                return as_rewards(await function(**given), len(given["completions"]))
+            return zeros
+
+        return call_async
+
+    def call(**given: Any) -> list[float | None]:
+        with _noted(name, failures, given) as zeros:
+            return as_rewards(function(**given), len(given["completions"]))
+        return zeros
+
+    return call
+
+
+@contextmanager
+def _noted(name: str, failures: list[Failure], given: Mapping[str, Any]) -> Iterator[list[float | None]]:
+    """Note what is raised inside. Yields what a failed function returns instead."""
+    try:
+        yield [0.0] * len(given["completions"])
+    except _BadRewardsError as error:
+        where = "" if error.row is None else " " + about(error.row, given["prompts"], given["completions"])
+        failures.append(Failure(f"reward function {name!r} returned {error}{where}; {_EXPECTED}"))
+    # SystemExit would end one process of several; a cancelled task would cancel the others' scoring.
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        failures.append(_raised(name, error))
+
+
+def _raised(name: str, error: BaseException) -> Failure:
+    """Return what a function raised. An error of ours keeps its class."""
+    if isinstance(error, RVPOError):
+        return Failure(f"reward function {name!r}: {escaped(str(error), 2000)}", public_class(error), error)
+    said = escaped(str(error))
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return Failure(f"reward function {name!r} raised {told}{place_of_error(error)}", RewardError, error)
+
+
+def public_class(error: RVPOError) -> type[RVPOError]:
+    """Return the class of ``rvpo.errors`` that all processes can raise in place of an error."""
+    found = (cls for cls in type(error).__mro__ if getattr(errors, cls.__name__, None) is cls)
+    return next(found, RewardError)
+
+
+def place_of_error(error: BaseException) -> str:
+    """Return the line of the user's code in which an error arose, such as `` (rewards.py, line 12)``; empty if unknown.
+
+    That is the deepest line in the first file on the way down that belongs neither to this package nor to an installed
+    one: libraries that it calls may be many frames further down.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    own = [frame for frame in frames if not _is_library(frame.filename)] or frames[-1:]
+    deepest = [frame for frame in own if frame.filename == own[0].filename][-1]
+    return f" ({Path(deepest.filename).name}, line {deepest.lineno})"
+
+
+def _is_library(file: str) -> bool:
+    return Path(file).is_relative_to(_PACKAGE) or "site-packages" in Path(file).parts
+
+
+class _GuardedModule(nn.Module):
+    """A reward model whose failure is noted. TRL tells models from functions by their being modules."""
+
+    def __init__(self, model: nn.Module, name: str, failures: list[Failure]) -> None:
+        super().__init__()
+        # Not as a submodule: the stand-in owns no parameters.
+        self._call: Callable[..., Any] = lambda **inputs: model(**inputs)
+        self._name, self._failures = name, failures
+
+    def forward(self, **inputs: Any) -> Any:
+        try:
+            return self._call(**inputs)
+        except (Exception, SystemExit) as error:
+            self._failures.append(_raised(self._name, error))
+            return SimpleNamespace(logits=torch.zeros(len(next(iter(inputs.values()))), 1))
+
+
+def as_rewards(returned: Any, count: int) -> list[float | None]:
+    """Read what a reward function returned.
+
+    Args:
+        returned: a list, tuple, generator, array or tensor (on any device) of ``count`` numbers. None = missing.
+        count: number of completions N.
+
+    Returns:
+        N numbers or None.
+
+    Raises:
+        _BadRewardsError: it is something else.
+    """
+    values = _items(returned)
+    if len(values) != count:
+        raise _BadRewardsError(f"{len(values)} rewards, but {count} were expected")
+    return [_number(value, row) for row, value in enumerate(values)]
+
+
+def _items(returned: Any) -> list[Any]:
+    if returned is None:
+        raise _BadRewardsError("None (a `return` may be missing)")
+    if inspect.isawaitable(returned) or hasattr(returned, "__anext__"):
+        if inspect.iscoroutine(returned):
+            returned.close()  # else Python warns that nobody awaited it
+        raise _BadRewardsError(f"a {type(returned).__name__} (declare the function with `async def` and await inside)")
+    shape = getattr(returned, "shape", None)
+    if isinstance(shape, tuple) and len(shape) != 1:
+        raise _BadRewardsError(f"{_kind(returned)} of shape {tuple(shape)} (expected one dimension)")
+    if isinstance(returned, torch.Tensor):
+        return list(returned.detach().cpu().tolist())
+    if isinstance(returned, str | bytes | Mapping | Set) or not isinstance(returned, Iterable):
+        hint = " (make each part a reward function of its own)" if isinstance(returned, Mapping) else ""
+        raise _BadRewardsError(f"{_kind(returned)} {escaped(repr(returned), 80)}{hint}")
+    return list(returned.tolist() if hasattr(returned, "tolist") else returned)
+
+
+def _number(value: Any, row: int) -> float | None:
+    if value is None:
+        return None
+    shown = f"{escaped(repr(value), 80)} ({_kind(value)})"
+    # float("0.7") would work, but a text is more often a judge's reply that nobody has parsed.
+    if isinstance(value, str | bytes | Mapping | Sequence):
+        raise _BadRewardsError(shown, row)
+    try:
+        number = float(value)
+    except Exception as error:  # whatever somebody's object raises
+        raise _BadRewardsError(shown, row) from error
+    if abs(number) > FLOAT32_MAX and not math.isinf(number):
+        raise _BadRewardsError(f"{number:g}, which does not fit into float32,", row)
+    if math.isinf(number):
+        raise _BadRewardsError(f"{number}", row)
+    return number
+
+
+def _kind(value: object) -> str:
+    name = "tensor" if isinstance(value, torch.Tensor) else type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def about(row: int, prompts: Sequence[Any], completions: Sequence[Any]) -> str:
+    """Return which completion is meant: its row, the beginning of its text and of its prompt, both escaped."""
+    if not 0 <= row < min(len(prompts), len(completions)):
+        return f"for completion {row}"
+    prompt = "\n".join(text for _, text in chat(prompts[row])[-1:])
+    return f"for completion {row}, {quoted(completion_text(completions[row]))} (prompt {quoted(prompt)})"

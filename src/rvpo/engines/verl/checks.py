@@ -1,0 +1,92 @@
+"""What verl would ignore, or fail on late: refused before Ray starts, whoever makes the advantages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from rvpo.engines.verl.rewards import plain_values
+from rvpo.errors import ConfigError
+
+_MOVED = {
+    "reward_model.num_workers": "reward.num_workers",
+    "reward_model.reward_manager": "reward.reward_manager.name",
+    "reward_model.reward_loop_source": "reward.reward_manager.source",
+    "reward_model.reward_loop_module_path": "reward.reward_manager.module.path",
+    "reward_model.reward_loop_class_name": "reward.reward_manager.module.name",
+    "reward_model.model.path": "reward.reward_model.model_path",
+}
+"""Where verl reads what used to be in other sections; all else is now below ``reward``, under the same path."""
+
+
+def check_ignored(config: DictConfig) -> None:
+    """Refuse settings that verl's v1 trainer ignores without a word, whoever makes the advantages.
+
+    Raises:
+        ConfigError: one of them is set.
+    """
+    if not config.trainer.use_v1:
+        raise ConfigError(
+            "trainer.use_v1 is False, but python -m rvpo.verl always runs verl's v1 trainer. Drop trainer.use_v1; for "
+            "verl's legacy trainer with an estimator of verl's own, start python -m verl.trainer.main_ppo"
+        )
+    if str(config.actor_rollout_ref.actor.strategy) == "megatron" and find_spec("megatron") is None:
+        raise ConfigError(
+            "actor_rollout_ref.actor.strategy is 'megatron', as in verl's config ppo_megatron_trainer, but the package "
+            "megatron is not installed here; expected fsdp2 (verl's config ppo_trainer), or megatron-core installed"
+        )
+    for section in ("custom_reward_function", "reward_model", "sandbox_fusion"):
+        for path, value in _leaves(section, plain_values(config.get(section)) or {}):
+            raise ConfigError(
+                f"{path} is {value!r}, but verl's v1 trainer does not read the section {section!r}; expected "
+                f"{_MOVED.get(path, f'reward.{path}')}={value}. Write it there"
+            )
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each value that is set below a section, with its path."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}", inner)
+    elif value is not None:
+        yield path, value
+
+
+def check_checkpoint(config: DictConfig) -> None:
+    """Refuse to resume with another number of processes than the checkpoint was saved by.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    trainer = config.trainer
+    folder = _last_checkpoint(trainer)
+    saved = (
+        sorted({int(m[1]) for path in folder.glob("actor/*.pt") if (m := _SHARD.match(path.name))}) if folder else []
+    )
+    now = int(trainer.nnodes) * int(trainer.n_gpus_per_node)
+    if saved and now not in saved:
+        raise ConfigError(
+            f"{folder} was saved by {saved[-1]} process(es), but trainer.nnodes * trainer.n_gpus_per_node is {now}; "
+            "expected the same number, because every process loads its own part. Resume with that number, or begin a "
+            "new run from the model alone: python -m verl.model_merger merge --backend fsdp --local_dir "
+            f"{folder}/actor --target_dir MODEL, then actor_rollout_ref.model.path=MODEL and another "
+            "trainer.default_local_dir"
+        )
+
+
+_SHARD = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")
+
+
+def _last_checkpoint(trainer: DictConfig) -> Path | None:
+    """Return the checkpoint that verl would resume from, if it is there to be seen."""
+    if trainer.resume_mode == "resume_path":
+        return Path(str(trainer.resume_from_path))
+    tracker = Path(trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
+    if trainer.resume_mode != "auto" or not tracker.exists():
+        return None
+    return tracker.parent / f"global_step_{tracker.read_text().strip()}"

@@ -1,0 +1,315 @@
+"""What a run says about rewards that teach nothing, and about declared ranges that do not fit. Each thing once.
+
+A reward is one channel: a reward function, or a label of a rubric. Only generations (batches) in which the channel
+occurs are counted.
+
+* **missing**: no completion got a reward for ``MISSING`` generations in a row.
+* **constant**: all rewards were the same from the start, for ``FLAT`` generations.
+* **top**: the same, and they are the best there can be. It may be met, or the function gives it to everything.
+* **lost**: rewards differed before, and now all are the same for ``FLAT`` generations, below the best. A reward that
+  became constant at its best is learned: nothing is said.
+* **flat**: rewards differ between prompts, but never differed within a group, for ``FLAT`` generations from the start.
+* **outside**, **wide**: rewards left their declared range, or use less than a tenth of it. Methods that use scales say
+  this in :mod:`rvpo.step.scale_news`.
+
+What was seen and said is plain data by name of the channel and part of the checkpoint, so that a resumed run does not
+repeat it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core import Advantages, Channels, Method
+from rvpo.core.channels import Range, State
+from rvpo.core.methods.lift import LIFT
+from rvpo.core.methods.riskpo import RiskPO
+from rvpo.core.scales import ENOUGH, KEY, in_short
+from rvpo.step.scale_news import HOW, MISFIT
+
+FLAT = 20
+"""Generations in a row without a rank until a reward is reported."""
+FLAT_COMPLETIONS = 200
+"""Scored completions in these, at least: small generations prove little."""
+MISSING = 10
+"""Generations in a row without any reward until a reward is reported."""
+MISSING_COMPLETIONS = 100
+"""Completions in these, at least."""
+SAME = 1e-6
+"""Relative difference up to which rewards are the same."""
+NEAR = 0.05
+"""Share of its range up to which a reward is at its best."""
+MOST = 256
+"""Channels that are remembered, besides those of the current batch."""
+
+KINDS = ("missing", "constant", "top", "lost", "flat", "outside", "wide")
+"""What is reported, once per channel."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a batch shows of one channel.
+
+    Attributes:
+        completions: number of its cells.
+        scored: of these, how many have a reward.
+        low: lowest reward; inf if none.
+        high: highest reward; -inf if none.
+        ranks: whether rewards differ within a group.
+        outside: number of rewards outside the declared range.
+    """
+
+    completions: int
+    scored: int
+    low: float
+    high: float
+    ranks: bool
+    outside: int
+
+
+def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
+    """Return what a batch shows of each channel that occurs in it.
+
+    Args:
+        result: of the batch, (N, M).
+        channels: which of the K channels its cells belong to.
+    """
+    shape = result.applies.shape
+    index = channels.index.expand(shape).cpu().flatten()
+    applies, live = result.applies.cpu(), result.live.cpu()
+    rewards = result.rewards.detach().cpu().double()
+    scored = applies & ~rewards.isnan()
+    ends = torch.tensor([limits or (-math.inf, math.inf) for limits in channels.ranges], dtype=torch.float64)
+    beyond = scored.flatten() & ((rewards.flatten() < ends[index, 0]) | (rewards.flatten() > ends[index, 1]))
+
+    def reduced(cells: Tensor, start: float, how: str) -> list[float]:
+        filled = torch.full((len(channels.names),), start, dtype=torch.float64)
+        found: list[float] = filled.scatter_reduce(0, index, cells.flatten().double(), how).tolist()
+        return found
+
+    columns = (
+        reduced(applies, 0, "sum"),
+        reduced(scored, 0, "sum"),
+        reduced(rewards.masked_fill(~scored, math.inf), math.inf, "amin"),
+        reduced(rewards.masked_fill(~scored, -math.inf), -math.inf, "amax"),
+        reduced(live, 0, "amax"),
+        reduced(beyond, 0, "sum"),
+    )
+    rows = zip(channels.names, *columns, strict=True)
+    return {
+        name: Sight(int(cells), int(known), low, high, bool(ranks), int(out))
+        for name, cells, known, low, high, ranks, out in rows
+        if cells
+    }
+
+
+def next_seen(before: State, shown: Mapping[str, Sight], ranges: Mapping[str, Range | None]) -> dict[str, Any]:
+    """Return what is remembered after a batch: name -> record, as plain data; those seen last stand last.
+
+    Args:
+        before: what this function returned for the last batch; empty at the start of a run.
+        shown: what the batch shows of its channels, by name.
+        ranges: declared range by name; None where nobody declared it.
+    """
+    after = {name: record for name, record in before.items() if name not in shown}
+    for name in list(after)[: max(0, len(after) - MOST)]:
+        del after[name]
+    return {**after, **{name: _next_record(before.get(name, {}), shown[name], ranges.get(name)) for name in shown}}
+
+
+def _next_record(old: Mapping[str, Any], sight: Sight, limits: Range | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "seen": old.get("seen", 0) + sight.scored,
+        "ranked": bool(old.get("ranked", False) or sight.ranks),
+        "said": list(old.get("said", ())),
+    }
+    if limits is not None:
+        kept = old if old.get("range") == list(limits) else {}  # the user declares something else now
+        record |= {"range": list(limits), "outside": kept.get("outside", 0) + sight.outside}
+    if not sight.scored:
+        record["missing"] = _longer(old.get("missing"), sight.completions)
+        # A generation without rewards neither proves nor refutes that they are constant.
+        return record | {key: old[key] for key in ("ends", "flat") if key in old}
+    record["ends"] = _widened(old.get("ends"), sight)
+    if not sight.ranks:
+        streak = old.get("flat")
+        record["flat"] = _longer(streak, sight.scored) | {"ends": _widened(streak and streak["ends"], sight)}
+    return record
+
+
+def _longer(streak: Mapping[str, Any] | None, completions: int) -> dict[str, Any]:
+    old = streak or {"generations": 0, "completions": 0}
+    return {"generations": old["generations"] + 1, "completions": old["completions"] + completions}
+
+
+def _widened(ends: Sequence[float] | None, sight: Sight) -> list[float]:
+    return [sight.low, sight.high] if ends is None else [min(ends[0], sight.low), max(ends[1], sight.high)]
+
+
+def news_of_rewards(seen: dict[str, Any], shown: Mapping[str, Sight], method: Method, state: State) -> list[str]:
+    """Return what to say after a batch, and note in ``seen`` that it was said.
+
+    Args:
+        seen: what :func:`next_seen` returned for this batch.
+        shown: what the batch shows of its channels.
+        method: the method of the run.
+        state: what the method remembers after the batch; with scales, it says itself what is wrong with ranges.
+    """
+    said = []
+    for name in shown:
+        record = seen[name]
+        for kind in _kinds(record, uses_scales=KEY in state):
+            if kind not in record["said"]:
+                record["said"].append(kind)
+                if not (_is_lift(method) and _lift_says(kind, record)):
+                    said.append(_SENTENCES[kind](name, record, method))
+    return said
+
+
+def _is_lift(method: Method) -> bool:
+    return isinstance(method.score if isinstance(method, RiskPO) else method, LIFT)
+
+
+def _lift_says(kind: str, record: Mapping[str, Any]) -> bool:
+    """Return whether LIFT reports this itself, in :mod:`rvpo.step.lift_news`."""
+    if kind == "top":  # without a range, a constant reward above 1 counts as half attained
+        return "range" not in record and record["flat"]["ends"][1] > 1
+    return kind in ("constant", "lost", "flat")
+
+
+def _kinds(record: Mapping[str, Any], uses_scales: bool) -> list[str]:
+    """Return what is the matter with a reward now."""
+    found = []
+    missing, flat = record.get("missing"), record.get("flat")
+    if missing and missing["generations"] >= MISSING and missing["completions"] >= MISSING_COMPLETIONS:
+        found.append("missing")
+    if flat and flat["generations"] >= FLAT and flat["completions"] >= FLAT_COMPLETIONS:
+        found += _without_rank(record, flat)
+    if not uses_scales and "range" in record and "ends" in record:
+        found += _misfit(record)
+    return found
+
+
+def _without_rank(record: Mapping[str, Any], flat: Mapping[str, Any]) -> list[str]:
+    """Return what is the matter with a reward that has not ranked a group for long."""
+    if not _same(*flat["ends"]):
+        # After it ranked once, equal rewards within groups may also mean that the policy has settled.
+        return [] if record["ranked"] else ["flat"]
+    at_best = _is_best(flat["ends"][1], record)
+    if _same(*record["ends"]):
+        return ["top" if at_best else "constant"]
+    return [] if at_best else ["lost"]
+
+
+def _is_best(value: float, record: Mapping[str, Any]) -> bool:
+    """Return whether a constant reward is the best that there can be.
+
+    Without a declared range it is the highest seen; a reward that never moved is taken to be at its best from 1 on, as
+    in ``rvpo diagnose``.
+    """
+    if "range" in record:
+        low, high = record["range"]
+        return bool(value >= high - NEAR * (high - low))
+    low, high = record["ends"]
+    return bool(value >= 1 if _same(low, high) else value >= high - NEAR * (high - low))
+
+
+def _misfit(record: Mapping[str, Any]) -> list[str]:
+    (low, high), (lowest, highest) = record["range"], record["ends"]
+    if record["outside"]:
+        return ["outside"]
+    is_wide = record["seen"] >= ENOUGH and 0 < MISFIT * (highest - lowest) < high - low
+    return ["wide"] if is_wide else []
+
+
+def _same(low: float, high: float) -> bool:
+    return high - low <= SAME * max(abs(low), abs(high))
+
+
+def _span(streak: Mapping[str, Any], which: str) -> str:
+    return f"all {streak['completions']} completions of the {which} {streak['generations']} generations"
+
+
+def _missing(name: str, record: Mapping[str, Any], method: Method) -> str:
+    span = _span(record["missing"], "last" if record["seen"] else "first")
+    return (
+        f"{name!r} gave no reward (None or NaN) to {span}. It is left out of their advantages, so it teaches nothing. "
+        "Check that its reward function returns a number for these completions. If it is meant for other data, remove "
+        "it from the reward functions"
+    )
+
+
+def _constant(name: str, record: Mapping[str, Any], method: Method) -> str:
+    flat = record["flat"]
+    return (
+        f"{name!r} gave the same reward, {flat['ends'][0]:.4g}, to {_span(flat, 'first')}. It ranks no completions, so "
+        "it teaches nothing. Look at the reward function next to some completions. If it is right, warm-start the "
+        "policy on examples that meet it, use easier prompts, or give partial credit for coming close"
+    )
+
+
+def _top(name: str, record: Mapping[str, Any], method: Method) -> str:
+    flat = record["flat"]
+    return (
+        f"{name!r} gave the same high reward, {flat['ends'][0]:.4g}, to {_span(flat, 'first')}. Either the policy "
+        "meets it already, then nothing is to be done, or the reward function gives it to everything. Try the function "
+        "on a completion that should score low"
+    )
+
+
+def _lost(name: str, record: Mapping[str, Any], method: Method) -> str:
+    flat = record["flat"]
+    return (
+        f"{name!r} gave the same reward, {flat['ends'][0]:.4g}, to {_span(flat, 'last')}, after rewards of up to "
+        f"{record['ends'][1]:.4g}: the policy has stopped meeting it. A constant reward ranks no completions, so "
+        "training cannot bring it back. Go on from an earlier checkpoint, with method='lift' or a higher weight for it"
+    )
+
+
+def _flat(name: str, record: Mapping[str, Any], method: Method) -> str:
+    flat = record["flat"]
+    return (
+        f"{name!r} differs between prompts (from {flat['ends'][0]:.4g} to {flat['ends'][1]:.4g}), but not within any "
+        f"group, on {_span(flat, 'first')}. It ranks no completions, so it teaches nothing. Check that its reward "
+        "function looks at the completion, not only at the prompt. If it does, sample more completions per prompt "
+        "(num_generations), or at a higher temperature"
+    )
+
+
+def _outside(name: str, record: Mapping[str, Any], method: Method) -> str:
+    return (
+        f"Rewards of {name!r} lie outside of its declared range {_declared(record)} (seen: {in_short(record['ends'])})."
+        f" Method {method.name!r} trains without ranges, so nothing is cut off, but `rvpo diagnose` and methods such "
+        f"as lift rely on them. Correct it: {HOW.format(name=name)}"
+    )
+
+
+def _wide(name: str, record: Mapping[str, Any], method: Method) -> str:
+    return (
+        f"The declared range {_declared(record)} of {name!r} is far wider than what was seen: its first "
+        f"{record['seen']} rewards lie in {in_short(record['ends'])}. Method {method.name!r} trains without ranges, "
+        "but `rvpo diagnose` and methods such as lift rely on them. If the rest cannot be reached, declare a narrower "
+        f"one: {HOW.format(name=name)}"
+    )
+
+
+def _declared(record: Mapping[str, Any]) -> str:
+    low, high = record["range"]
+    return f"[{low:.12g}, {high:.12g}]"
+
+
+_SENTENCES = {
+    "missing": _missing,
+    "constant": _constant,
+    "top": _top,
+    "lost": _lost,
+    "flat": _flat,
+    "outside": _outside,
+    "wide": _wide,
+}

@@ -1,0 +1,65 @@
+"""``RVPOConfig`` takes what users have at hand, and keeps it as plain values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from tiny_run import make_trainer
+
+from rvpo.errors import ConfigError
+from rvpo.trl import RVPOConfig
+
+CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}
+
+WEIGHTS = {
+    "list": [1.0, 0.5],
+    "tuple": (1, 0.5),
+    "tensor": torch.tensor([1.0, 0.5]),
+    "tensor of bfloat16 with a gradient": torch.tensor([1.0, 0.5], dtype=torch.bfloat16, requires_grad=True),
+    "array": np.array([1.0, 0.5], dtype=np.float32),
+    "list of tensors": [torch.tensor(1.0), torch.tensor([0.5])],
+    "list of numpy numbers": [np.float32(1.0), np.float64(0.5)],
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_become_plain_numbers(tmp_path: Path, kind: str):
+    config = RVPOConfig(str(tmp_path), reward_weights=WEIGHTS[kind], **CPU)
+    assert list(config.reward_weights) == [1.0, 0.5]
+    assert json.loads(config.to_json_string())["reward_weights"] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "list of numpy numbers"])
+def test_weights_reach_the_method(tiny_model_dir: Path, tmp_path: Path, kind: str):
+    trainer = make_trainer(tiny_model_dir, tmp_path, max_steps=1, reward_weights=WEIGHTS[kind])
+    trainer.train()
+    assert trainer.aggregator.weights == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([1.0, torch.inf]),
+        np.array([np.nan, 1.0]),
+        torch.zeros(2),
+        torch.ones(2, 1),
+        torch.tensor(1.0),
+        np.array(["1", "2"]),
+        {"even": 1.0},
+        "1 2",
+        2.0,
+    ],
+    ids=str,
+)
+def test_weights_that_cannot_work(tmp_path: Path, weights: Any):
+    with pytest.raises(ConfigError, match=r"(?s)^reward_weights is .*; expected a list of finite numbers >= 0"):
+        RVPOConfig(str(tmp_path), reward_weights=weights, **CPU)
