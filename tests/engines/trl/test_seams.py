@@ -211,6 +211,20 @@ def test_the_config_of_a_trainer_of_ours_is_refused_elsewhere_afterwards(make, t
         GRPOTrainer(str(tiny_model_dir), even, copy.copy(trainer.args), prompts())
 
 
+def test_a_trainer_of_ours_may_look_for_options_of_other_versions(make):
+    """As TRL and transformers do with ``getattr(self.args, …, None)`` and ``hasattr``."""
+
+    class Looks(RVPOTrainer):
+        def log(self, logs, *args):
+            assert getattr(self.args, "of_another_version", None) is None
+            assert not hasattr(self.args, "normalize_advantages")
+            super().log(logs, *args)
+
+    trainer, trained = make(Looks)
+    trainer.train()
+    assert trained
+
+
 def test_a_mixin_behind_the_trainer_is_refused():
     with pytest.raises(ConfigError, match=r"class Wrong\(GRPOTrainer, RVPOMixin\) has RVPOMixin behind GRPOTrainer"):
         type("Wrong", (GRPOTrainer, RVPOMixin), {})

@@ -135,6 +135,9 @@ def _refuse_other_trainers(config: RVPOConfig, reader: object, *, always: bool) 
     """
     if _taken.get() or not (always or isinstance(reader, Trainer)):
         return
+    # A trainer of ours, once it is built, may look for any option. (Its class cannot be imported from here.)
+    if not always and any(cls.__name__ == "RVPOMixin" for cls in type(reader).__mro__):
+        return
     name = type(reader).__name__ if isinstance(reader, Trainer) else "a trainer that is not RVPOTrainer"
     method = vars(config).get("method")
     raise ConfigError(
