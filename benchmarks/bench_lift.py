@@ -1,0 +1,82 @@
+"""Cost of LIFT: a step beside the rule of before, and a run that meets ever new labels.
+
+    python benchmarks/bench_lift.py [--repetitions 30] [--steps 500]
+
+The first table times both rules in turns in one run, so that a busy machine slows both; medians are compared as a ratio.
+The second one gives a rubric 32 new labels per step, and prints the time of a step and the size of the state as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+
+import rvpo
+from rvpo.core.ragged import Family, Score
+
+SHAPES = ((64, 4), (1024, 15), (8192, 17), (1024, 100))
+G = 8
+LABELS = 32
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=500, help="of the run with new labels")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| completions x channels | lift, ms | lift_z, ms | ratio |\n|---|--:|--:|--:|")
+    for rows, channels in SHAPES:
+        new, old = compared(rows, channels, args.repetitions)
+        print(f"| {rows} x {channels} | {new:.2f} | {old:.2f} | {new / old:.2f} |")
+    print(f"\n| steps with {LABELS} new labels each | ms per step | state, MB |\n|---|--:|--:|")
+    for first, milliseconds, size in labelled(args.steps):
+        print(f"| {first} to {first + args.steps // 5 - 1} | {milliseconds:.1f} | {size / 1e6:.2f} |")
+
+
+def compared(rows: int, channels: int, repetitions: int) -> tuple[float, float]:
+    """Return the median time of a step of ``lift`` and of ``lift_z``, in milliseconds, taken in turns."""
+    generator = torch.Generator().manual_seed(0)
+    names = [f"c{j}" for j in range(channels)]
+    rules = [rvpo.Aggregator(method, names) for method in ("lift", "lift_z")]
+    times: list[list[float]] = [[], []]
+    for _ in range(repetitions + 3):
+        rewards = torch.rand(rows, channels, generator=generator, dtype=torch.float64)
+        for rule, taken in zip(rules, times, strict=True):
+            began = time.perf_counter()
+            rule(rewards, num_generations=G)
+            taken.append((time.perf_counter() - began) * 1e3)
+    new, old = (statistics.median(taken[3:]) for taken in times)  # the first ones warm up
+    return new, old
+
+
+def labelled(steps: int) -> list[tuple[int, float, int]]:
+    """Return first step, milliseconds per step and bytes of the state, for each fifth of a run."""
+    generator = torch.Generator().manual_seed(0)
+    rule = rvpo.Aggregator("lift", ["rubric"])
+    found, part = [], steps // 5
+    for first in range(0, steps, part):
+        times = []
+        for step in range(first, first + part):
+            rows = [
+                [
+                    Score(f"criterion {j}", value, labels=(f"label {step * LABELS + row // G * 4 + j}",))
+                    for j, value in enumerate(torch.rand(4, generator=generator).tolist())
+                ]
+                for row in range(LABELS // 4 * G)
+            ]
+            totals = torch.zeros(len(rows), 1, dtype=torch.float64)  # replaced by the rubric's criteria
+            began = time.perf_counter()
+            rule(totals, families=[Family("rubric", rows)], num_generations=G)
+            times.append((time.perf_counter() - began) * 1e3)
+        found.append((first, statistics.median(times), len(json.dumps(rule.state_dict()))))
+    return found
+
+
+if __name__ == "__main__":
+    main()
