@@ -36,7 +36,7 @@ def main() -> None:
         print(f"| {rows} x {channels} | {new:.2f} | {old:.2f} | {new / old:.2f} |")
     print(f"\n| steps with {LABELS} new labels each | ms per step | state, MB |\n|---|--:|--:|")
     for first, milliseconds, size in labelled(args.steps):
-        print(f"| {first} to {first + args.steps // 5 - 1} | {milliseconds:.1f} | {size / 1e6:.2f} |")
+        print(f"| {first} to {first + max(1, args.steps // 5) - 1} | {milliseconds:.1f} | {size / 1e6:.2f} |")
 
 
 def compared(rows: int, channels: int, repetitions: int) -> tuple[float, float]:
@@ -59,7 +59,7 @@ def labelled(steps: int) -> list[tuple[int, float, int]]:
     """Return first step, milliseconds per step and bytes of the state, for each fifth of a run."""
     generator = torch.Generator().manual_seed(0)
     rule = rvpo.Aggregator("lift", ["rubric"])
-    found, part = [], steps // 5
+    found, part = [], max(1, steps // 5)
     for first in range(0, steps, part):
         times = []
         for step in range(first, first + part):

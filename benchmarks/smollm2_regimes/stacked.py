@@ -12,7 +12,8 @@ decay, gradients clipped to a norm of 1 (each run's own), a loss that is a mean 
 as in the recipe: float32, adapters in the last ``--layers`` layers only (what the others compute is the same for all
 runs), ``--steps``. Prompts, new adapters and random numbers depend on the seed and the step alone.
 
-A finished run is skipped, an interrupted stack goes on from its last checkpoint. A run's folder has what table.py reads: ``metrics.jsonl``, and ``model`` once it is done.
+A finished run is skipped, an interrupted stack goes on from its last checkpoint. A run's folder has what table.py reads:
+``metrics.jsonl``, and ``model`` once it is done.
 """
 
 from __future__ import annotations

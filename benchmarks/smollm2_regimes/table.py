@@ -7,8 +7,8 @@
         --methods gdpo rvpo_k1 lift
     python benchmarks/smollm2_regimes/table.py runs/mostly-met runs/rarely-met --tested lift
 
-The same for the runs of stacked.py. The hard channel is a recipe's first. Last: mean of the last three training steps; held out: the same of one reply to each
-of 48 prompts that training has not seen. Worst: the lowest channel (of the last steps' means; AUC: in each step, mean over
+The same for the runs of stacked.py. The hard channel is a recipe's first. Last: mean of the last three training steps;
+held out: the same of one reply to each of 48 prompts that training has not seen. Worst: the lowest channel (of the last steps' means; AUC: in each step, mean over
 steps). Dip: how far the hard channel's three-step mean ever fell below the mean of the first step over all methods and
 seeds, where no method has acted yet. Every cell is the mean over seeds, then each seed.
 
