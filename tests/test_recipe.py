@@ -289,7 +289,7 @@ def test_wrong_value(sections: dict, message: str):
         ({"method": {"name": "ppo"}}, "method is 'ppo'"),
         ({"method": "rvop"}, "method is 'rvop' (did you mean 'rvpo'?); expected one of rvpo, rvpo_explicit, "),
         ({"method": {"name": "gdpo", "beta": 1.0}}, "method 'gdpo' has no option 'beta'. Use method rvpo_explicit"),
-        ({"method": {"name": "grpo", "whiten": "batch"}}, "is not GRPO"),
+        ({"method": {"name": "grpo", "dead_channels": "drop"}}, "is not GRPO"),
         ({"method": "gdpo:k=1"}, "method 'gdpo' has no option 'k'. Use method rvpo for it"),
         ({"method": "rvpo:k"}, "method is 'rvpo:k'"),
         ({"method": "rvpo:k=fast"}, "k is 'fast'; expected a number in [0, inf], linear(0.5,2), cosine(0.5,2) or adap"),

@@ -191,7 +191,9 @@ def test_met_rare_unscored_and_unweighed_channels_are_not_mentioned(caplog: pyte
 
     names = ["safe", "rare", "unscored", "monitored", "format"]
     agg = rvpo.Aggregator("lift", names, weights={"monitored": 0.0})
-    assert said(caplog, agg, stream, 80) == []
+    # What is said of the rewards themselves has its own tests.
+    found = [text for _, text in said(caplog, agg, stream, 80)]
+    assert [text.split(" gave ")[0] for text in found] == ["'unscored'", "'safe'"]
 
 
 # --- floors -----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ PAIRS = [
     (rvpo.Lagrangian({"axis:a, b": 0.5, "x": 1}), 'lagrangian:thresholds={"axis:a, b":0.5,x:1}'),
     (rvpo.Lagrangian({"1": 0.5, "true": 0.25}), 'lagrangian:thresholds={"1":0.5,"true":0.25}'),
     (rvpo.RiskPO(score=rvpo.RVPO(2.0), seek=True), "riskpo:seek=true,score={name:rvpo,k:2}"),
-    (rvpo.RiskPO(score=rvpo.GDPO()), "riskpo:score={name:gdpo}"),
+    (rvpo.RiskPO(score=rvpo.GDPO()), "riskpo:score={name:gdpo,unscored:left_out}"),
     (rvpo.HardMin(), "hard_min"),
 ]
 RULES = """
@@ -192,7 +192,7 @@ def test_options_of_others_name_the_owner(method: str):
             "lift:kapa=1",
             "kapa is 1, but method 'lift' has no option 'kapa' (did you mean 'kappa'?); expected one of kappa",
         ),
-        ("gdpo:kapa=1", "has no option 'kapa'; expected no option, besides whiten and dead_channels"),
+        ("gdpo:kapa=1", "has no option 'kapa'; expected one of unscored, besides whiten and dead_channels"),
         ("gdpo:k=7", "k is 7, but method 'gdpo' has no option 'k'. Use method rvpo for it"),
         ("lift:kappa", "method is 'lift:kappa'; expected lift:option=value"),
         ("lift:kappa=", "its part 'kappa=' is not option=value"),

@@ -153,12 +153,13 @@ def test_two_processes_agree_with_one(tiny_model_dir: Path, tmp_path: Path, whol
                 assert got["advantages"][step]["local"] == half, (name, step)
 
 
-def test_methods_without_memory_have_no_file(tiny_model_dir: Path, tmp_path: Path):
+def test_methods_without_memory_save_what_was_said_of_rewards(tiny_model_dir: Path, tmp_path: Path):
     saving = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
     for name, chosen in {"rvpo": {}, "gdpo": {"method": "gdpo"}}.items():
         make_trainer(tiny_model_dir, tmp_path / name, **saving, **chosen).train()
-        assert (tmp_path / name / "checkpoint-1").is_dir()
-        assert not (tmp_path / name / "checkpoint-1" / FILE).exists()
+        state = json.loads((tmp_path / name / "checkpoint-1" / FILE).read_text())
+        assert state["remembered"] == {}
+        assert list(state["seen"]) == ["even", "high"]
 
 
 def test_evaluation_leaves_the_memory_alone(tiny_model_dir: Path, tmp_path: Path):

@@ -189,11 +189,14 @@ def test_terminal_shows_a_short_line_a_step(inputs: Path, tmp_path: Path, capsys
     for bar in (False, True):
         options = [f"output={tmp_path / str(bar)}", "trainer.max_steps=1", f"trainer.disable_tqdm={not bar}"]
         train_recipe(load_recipe(inputs, options))
-        step, summary = capsys.readouterr().out.splitlines()
+        step, summary, title, *verdicts, following = capsys.readouterr().out.splitlines()
         assert step.startswith("step 1/1  even 0.")
         assert "  high 0." in step
         assert "train_runtime" in summary
         assert len(step) < 100
+        assert title == "rvpo: the rewards of the last 2 groups, after 1 generation:"
+        assert [line.split(":")[0] for line in verdicts] == ["  even", "  high"]
+        assert following == f"Next: rvpo diagnose {tmp_path / str(bar)}"
 
 
 # --- which folder may be taken ----------------------------------------------------------------------------------------
@@ -282,7 +285,7 @@ def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
         ("trainer.learning_rate=fast", ConfigError, r"trainer\.learning_rate is 'fast'.* type float"),
         ("trainer.num_generations=3", ConfigError, "trainer: .*num_generations"),
         ("trainer.advantage_eps=small", ConfigError, "advantage_eps is "),
-        ("trainer.scale_rewards=batch", ConfigError, "scale_rewards is 'batch'"),
+        ("trainer.scale_rewards=rows", ConfigError, "scale_rewards is 'rows'"),
         ("trainer.max_steps=1e1", ConfigError, r"trainer\.max_steps is 10\.0; expected a value of type int"),
         ("trainer.generation_batch_size=8.0", ConfigError, r"generation_batch_size is 8\.0; expected .* type int"),
         ("trainer.zzz=1", ConfigError, r"trainer\.zzz is not an option.*docs/trl lists those of GRPOConfig"),

@@ -13,8 +13,10 @@ import ray
 import ray.cloudpickle as cloudpickle
 import verl
 from omegaconf import OmegaConf
+from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
+from verl.utils import tensordict_utils as tu
 from verl.utils.import_utils import load_class_from_fqn
 
 from rvpo.engines.verl import losses
@@ -44,8 +46,9 @@ class Manager:
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
 
-    def generate_sequences(self, prompts: dict[str, Any]) -> None:
-        if not prompts.get("validate"):
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        validate = prompts["validate"] if "validate" in prompts else False  # noqa: SIM401 (as verl's workers do)
+        if not validate:
             self.queue.partitions["train"] |= {uid: {"status": "running"} for uid in prompts["uid"]}
 
 
@@ -57,8 +60,12 @@ class Training:
         monkeypatch.setattr(losses, "tq", self.queue)
         self.asked = Asked(Manager(self.queue), N, BATCH)
 
-    def ask(self, *uids: str, **columns: Any) -> None:
-        self.asked.generate_sequences({"uid": list(uids), **columns})
+    def ask(self, *uids: str, validate: bool | None = None, **columns: Any) -> None:
+        batch = tu.get_tensordict({"uid": np.array(uids, dtype=object), **columns})
+        tu.assign_non_tensor_data(batch, "global_steps", 3)
+        if validate is not None:
+            tu.assign_non_tensor_data(batch, "validate", validate)
+        self.asked.generate_sequences(batch)
 
     def fail(self, uid: str, sessions: int = N, cause: str = "ValueError: no", validate: bool = False) -> None:
         notes = {f"{uid}_{i}": {"cause": cause, "validate": validate} for i in range(sessions)}
@@ -119,7 +126,7 @@ def test_losses_without_a_note_are_counted(training: Training):
     assert training.asked.take(dict.fromkeys("efgh", N), evicted=2).lost == 2 * N
 
 
-@pytest.mark.parametrize("numbers", [[8, 2, 4, 1], np.array([8, 2, 4, 1]), (np.int64(8), 2, 4, 1)])
+@pytest.mark.parametrize("numbers", [[8, 2, 4, 1], np.array([8, 2, 4, 1]), [np.int64(8), 2, 4, 1]])
 def test_prompts_with_numbers_of_their_own_are_no_false_alarm(training: Training, numbers: Any):
     training.ask("a", "b", "c", "d", __rollout_n__=numbers)
     training.fail("c")
@@ -130,7 +137,7 @@ def test_prompts_with_numbers_of_their_own_are_no_false_alarm(training: Training
 
 
 def test_validations_are_counted_by_themselves(training: Training):
-    training.ask("v", validate=True)
+    training.ask("v", validate=True)  # as verl says it: no tensor
     training.fail("v", 3, validate=True)
     assert training.asked.take(dict.fromkeys("abcd", N)).lost == 0
     assert training.asked.take_validation() == Counter({"ValueError: no": 3})

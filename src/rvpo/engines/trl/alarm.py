@@ -155,7 +155,8 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
     def summary(self) -> str:
         """Return the verdict on each reward so far, and the next command, as text for a terminal."""
         alarm, folder = self.alarm, self._trainer.args.output_dir
-        lines = [f"rvpo: the rewards of the last {alarm.groups} groups, after {alarm.generations} generations:"]
+        generations = "1 generation" if alarm.generations == 1 else f"{alarm.generations} generations"
+        lines = [f"rvpo: the rewards of the last {alarm.groups} groups, after {generations}:"]
         for name, judged in alarm.verdicts().items():
             called = f" (called as neglected at generation {alarm.called[name]})" if name in alarm.called else ""
             lines.append(f"  {printable(name)}: {judged.verdict}{called}: {printable(judged.rule)}")

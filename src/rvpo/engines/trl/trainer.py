@@ -179,11 +179,11 @@ class RVPOMixin:
         if (failure := first_failure(self.accelerator, failures)) is not None:
             self._stop(failure)
         rewards, self._channel_rewards = self._channel_rewards, None
-        local = output["advantages"]
-        if rewards is None or rewards.shape[0] != local.shape[0] * self.accelerator.num_processes:
+        local, completions = output["advantages"], len(output["completion_ids"])
+        if rewards is None or len(rewards) != completions * self.accelerator.num_processes:
             seen = "no rewards" if rewards is None else f"rewards of shape {tuple(rewards.shape)}"
             raise EngineError(
-                f"TRL passed {seen} for {local.shape[0]} completions per process: this version's GRPOTrainer does not "
+                f"TRL passed {seen} for {completions} completions per process: this version's GRPOTrainer does not "
                 "score as RVPOTrainer relies on. Install the versions in constraints.txt, and see `rvpo doctor`"
             )
         mode = "train" if self.model.training else "eval"

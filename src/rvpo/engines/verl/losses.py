@@ -177,7 +177,9 @@ class Asked:
         Raises:
             RewardError: all rollouts fail.
         """
-        if not (prompts.get("validate")):
+        # Not get(): that of verl's batch returns a wrapper, which has no truth value.
+        validate = prompts["validate"] if "validate" in prompts else False  # noqa: SIM401
+        if not validate:
             self._end_if_hopeless()
             self._own_numbers = OWN_NUMBER in prompts
             self._asked |= rollouts_of(prompts, self._rollouts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -20,6 +21,14 @@ _OVERRIDE = re.compile(r"""\+*algorithm\.adv_estimator=["'\\]*(?:\{.*?name:\s*)?
 
 class Placeholder:
     """An estimator that says what to run instead."""
+
+    __signature__ = inspect.Signature(
+        [
+            inspect.Parameter("_", inspect.Parameter.VAR_POSITIONAL),
+            inspect.Parameter("__", inspect.Parameter.VAR_KEYWORD),
+        ]
+    )
+    """Said, because :mod:`inspect` takes what equals :class:`object` for a builtin, and this equals everything."""
 
     def __init__(self, name: str) -> None:
         """Keep the name."""
