@@ -196,7 +196,7 @@ def test_terminal_shows_a_short_line_a_step(inputs: Path, tmp_path: Path, capsys
         assert len(step) < 100
         assert title == "rvpo: the rewards of the last 2 groups, after 1 generation:"
         assert [line.split(":")[0] for line in verdicts] == ["  even", "  high"]
-        assert following == f"Next: rvpo diagnose {tmp_path / str(bar)}"
+        assert following == f"Next: rvpo diagnose {tmp_path / str(bar) / 'whole'}"
 
 
 # --- which folder may be taken ----------------------------------------------------------------------------------------

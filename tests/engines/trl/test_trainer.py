@@ -378,7 +378,7 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}
         ({"scale_rewards": "rows"}, r"scale_rewards is 'rows'; expected 'group', 'batch' or 'none'"),
         (
             {"multi_objective_aggregation": "normalize_then_sum"},
-            r"multi_objective_aggregation is 'normalize_then_sum', but method is 'rvpo:k=1'.*TRL's normalize_then_sum is",
+            r"multi_objective_aggregation is 'normalize_then_sum', but method is 'rvpo:k=1'.*normalize_then_sum is",
         ),
         (
             {"reward_weights": [1.0, -0.5]},
