@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from typing import Any
 
 FAULTS = ("429", "500", "timeout", "drop", "garbage", "truncated_body", "truncated_json", "no_verdict", "refusal")
+ANSWERED_FAULTS = tuple(fault for fault in FAULTS if fault != "timeout")
+"""Those without a time limit, for tests that count what comes back however slow the machine is."""
 
 _SHOWN = re.compile(r"\[BEGIN REPLY (\w+)\]\n(.*)\n\[END REPLY \1\]\n\n(.*)", re.DOTALL)
 

@@ -25,7 +25,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "rvpo", *arguments],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=900,
         check=False,
         env=os.environ | ON_CPU | environment,
     )

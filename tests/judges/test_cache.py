@@ -71,7 +71,7 @@ threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
 print(len(won))
 """
     processes = [run(code, path, str(i)) for i in range(2)]
-    counts = [int(process.communicate(timeout=60)[0]) for process in processes]
+    counts = [int(process.communicate(timeout=600)[0]) for process in processes]
     assert sum(counts) == 100
     assert VerdictStore(path).spent() == Spent(100, 300, 200)
 

@@ -33,7 +33,7 @@ from rvpo.rewards.rubric import REASONS, Criterion, Judge, Question, Verdict
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from fault_server import FAULTS, FaultServer, degree  # noqa: E402
+from fault_server import ANSWERED_FAULTS, FAULTS, FaultServer, degree  # noqa: E402
 
 CRITERIA = tuple(Criterion(f"k{i}", f"Speaks about thing {i}.") for i in range(5))
 SECRET = "sk-recognisable-0123456789"
@@ -187,9 +187,8 @@ def test_an_explanation_is_kept_as_detail():
 @pytest.mark.parametrize("ask", ["criterion", "rubric"])
 def test_faults_make_verdicts_late_or_missing_but_never_wrong(rate: float, ask: str, naps: list[float]):
     asked = questions(40)
-    with FaultServer(fault_rate=rate, seed=3) as server:
-        # no timeout may be due to a loaded machine: a minute where none is injected, else as long as the test can bear
-        judged = make(server, ask=ask, timeout=1.5 if rate else 60.0, retries=6)
+    with FaultServer(fault_rate=rate, faults=ANSWERED_FAULTS, seed=3) as server:
+        judged = make(server, ask=ask, timeout=900.0, retries=6)
         given = judge(judged, asked)
     for question, verdicts in zip(asked, given, strict=True):
         for verdict, right in zip(verdicts, expected(question), strict=True):
@@ -211,6 +210,16 @@ def test_faults_make_verdicts_late_or_missing_but_never_wrong(rate: float, ask: 
         assert usage["retries"] >= server.faults_sent.total() - server.faults_sent["refusal"] - 0.02 * attempts * 7
 
 
+def test_answers_that_come_too_late_are_missing_but_never_wrong(naps: list[float]):
+    asked = questions(4)
+    with FaultServer(fault_rate=0.4, faults=["timeout"], seed=3) as server:
+        given = judge(make(server, timeout=0.5, retries=1), asked)
+    for question, verdicts in zip(asked, given, strict=True):
+        for verdict, right in zip(verdicts, expected(question), strict=True):
+            assert verdict == Verdict(right) or (verdict.value, verdict.reason) == (None, "timeout")
+    assert server.faults_sent.total() > 0
+
+
 REASON_OF = {
     "429": "rate_limit",
     "500": "server",
@@ -227,7 +236,7 @@ REASON_OF = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_has_its_reason_after_all_retries(fault: str, naps: list[float]):
     with FaultServer(fault_rate=1.0, faults=[fault]) as server:
-        verdict = one(server, retries=2, timeout=0.3 if fault == "timeout" else 60.0)
+        verdict = one(server, retries=2, timeout=0.3 if fault == "timeout" else 900.0)
         assert len(server.requests) == (1 if fault == "refusal" else 3)
     assert (verdict.value, verdict.reason) == (None, REASON_OF[fault])
     assert verdict.detail
@@ -435,7 +444,7 @@ def test_kill_and_restart_repeats_no_finished_call(tmp_path: Path):
         wait_for(lambda: server.in_flight == 0)  # those that were held are gone unanswered
         server.hold_after = math.inf
         run = start(server)
-        assert run.communicate(timeout=60)[0].strip() == "100"
+        assert run.communicate(timeout=600)[0].strip() == "100"
     assert len(server.answered) == 100
     assert set(server.answered.values()) == {1}, "a call was paid for twice"
 
@@ -449,7 +458,7 @@ def stored(cache: str) -> int:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 900
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for did not come"
         time.sleep(0.02)
@@ -708,15 +717,21 @@ def test_the_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     cache = tmp_path / "cache.sqlite"
     caplog.set_level(logging.DEBUG)
     texts: list[object] = []
-    for options in ({"key": SECRET, "fault_rate": 0.6}, {"key": "another"}, {"key": SECRET, "structured": ()}):
+    cases = [
+        ({"key": SECRET, "fault_rate": 0.6, "faults": ANSWERED_FAULTS}, 900.0),
+        ({"key": SECRET, "fault_rate": 1.0, "faults": ["timeout"]}, 0.3),
+        ({"key": "another"}, 900.0),
+        ({"key": SECRET, "structured": ()}, 900.0),
+    ]
+    for options, timeout in cases:
         with FaultServer(**options, seed=2) as server:
-            judged = make(server, api_key_env="JUDGE_KEY", cache=str(cache), retries=1, timeout=0.3)
+            judged = make(server, api_key_env="JUDGE_KEY", cache=str(cache), retries=1, timeout=timeout)
             try:
                 asyncio.run(judged.check())
             except JudgeError as error:
                 texts += [repr(error), error, error.__cause__]
             texts += [judge(judged, questions(4)), judged, vars(judged), judged.usage()]
-            if options["key"] == SECRET:
+            if options["key"] == SECRET and timeout > 1:
                 assert server.answered, "the key did work"
     leak = transport.Chat("http://127.0.0.1:1/v1", "JUDGE_KEY", 1.0)
     texts += [leak._scrubbed(f"you sent {SECRET}")]

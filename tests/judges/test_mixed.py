@@ -81,7 +81,7 @@ def test_the_judges_work_at_the_same_time() -> None:
 
     class Meets(Fixed):
         async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
-            await asyncio.wait_for(gate.wait(), timeout=5)  # passes only when both are asked
+            await asyncio.wait_for(gate.wait(), timeout=600)  # passes only when both are asked
             return await super().judge(questions)
 
     judge = MixedJudge({"main": Meets(), "other": Meets()}, default="main")

@@ -107,9 +107,9 @@ def test_what_is_nested_less_is_read():
 def test_a_billion_laughs_are_refused_at_once(form: str):
     lines = ["l0: &l0 {k: lol}" if "<<" in form else "l0: &l0 [lol]"]
     lines += [f"l{i}: &l{i} " + form.format(", ".join([f"*l{i - 1}"] * 10)) for i in range(1, 12)]
-    started = time.monotonic()
+    started = time.process_time()  # written out it would be 10 to the 11th values, for hours
     assert f"aliases repeat more than {MAX_REPEATED} values" in refused("\n".join(lines))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 60
 
 
 def test_many_small_aliases_are_fine():

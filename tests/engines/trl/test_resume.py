@@ -95,7 +95,7 @@ def run_script(folder: Path, job: dict[str, Any]) -> subprocess.CompletedProcess
         [sys.executable, str(script), str(path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )

@@ -37,6 +37,10 @@ ARGUMENTS = (
 )
 
 
+PATIENCE = 300_000
+"""Milliseconds until a test gives up, which no test may need: what a loaded machine does slowly it still does right."""
+
+
 def absent(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(what)
@@ -69,7 +73,7 @@ def open_url(browser: Browser) -> Iterator[Callable[..., Opened]]:
 
     def build(url: str, width: int = 1280, height: int = 900, scheme: Any = "light") -> Opened:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         opened = Opened(context.new_page())
         opened.page.on("console", lambda message: opened.said.append(f"{message.type}: {message.text}"))

@@ -31,11 +31,11 @@ class Opened:
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Look again until it holds. Playwright's own waiting evaluates a text, which the page's policy forbids."""
-        for _ in range(300):
+        for _ in range(3000):
             if holds():
                 return
             self.page.wait_for_timeout(100)
-        pytest.fail("what was waited for did not happen within half a minute")
+        pytest.fail("what was waited for did not happen within five minutes")
 
     def js(self, expression: str, argument: Any = None) -> Any:
         return self.page.evaluate(expression, argument)
