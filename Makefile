@@ -19,7 +19,8 @@ test-trl: $(VENV)/.installed  ## All but those of the verl engine
 test-verl: $(VENV_VERL)/.installed  ## Those of the verl engine: Ray and verl on the CPU
 	$(BIN_VERL)/python -m pytest tests/engines/verl -n 2 --dist loadfile
 
-test-nightly: $(VENV_VERL)/.installed  ## Long trainings with verl: every mode, worker count and kind of reward
+test-nightly: $(VENV)/.installed $(VENV_VERL)/.installed  ## What takes long: trainings with verl, every signal and fault
+	$(BIN)/python -m pytest -m slow -n auto --dist loadgroup
 	$(BIN_VERL)/python -m pytest tests/engines/verl -m slow -s
 
 lint: $(VENV)/.installed  ## Check style and types

@@ -72,7 +72,9 @@ def read_until(process: subprocess.Popen[str], word: str) -> None:
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_interrupted_training_saves_its_last_step_and_goes_on(
     tiny_model_dir: Path, tmp_path: Path, number: int, code: int
 ):
@@ -172,7 +174,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_quickstart_ends_with_its_workers(tmp_path: Path, number: int, code: int):
     pytest.importorskip("matplotlib")

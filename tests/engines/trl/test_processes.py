@@ -14,6 +14,9 @@ from tiny_run import G, from_table, make_trainer, recording, run_job_twice, step
 
 import rvpo
 
+pytestmark = pytest.mark.xdist_group("processes")
+"""On one worker, because the training with two processes that all of them look at takes half a minute."""
+
 # 12 completions in groups of 4: the middle group lies half in each process.
 ROWS, STEPS = 3 * G, 4
 
