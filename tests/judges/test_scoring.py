@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from rvpo.cli.app import app
 from rvpo.errors import ConfigError, DataError
 from rvpo.judges import MixedJudge, RuleJudge, scoring
-from rvpo.judges.scoring import COLUMNS, read_completions, verdict_summary
+from rvpo.judges.completions import read_completions
+from rvpo.judges.scoring import COLUMNS, verdict_summary
 from rvpo.rewards.rubric import Question, Verdict
 
 RUBRIC = {

@@ -238,7 +238,7 @@ def _read(path: Path) -> list[_Example]:
             if example.id in examples:
                 raise DataError(f"the prompt_id {example.id!r} a second time; allowed: ids that differ")
         except DataError as error:
-            raise DataError(f"{path}, row {number}: saw {error}; next step: repair or remove the row") from None
+            raise DataError(f"{path}, row {number}: saw {error}; next step: repair the row") from None
         examples[example.id] = example
     return list(examples.values())
 
