@@ -16,8 +16,8 @@ def judge(
     data: Annotated[
         Path,
         typer.Argument(
-            help="File with prompt, completion and rubric (JSONL, JSON, CSV or parquet), or a folder of such files, such "
-            "as a run's completions.",
+            help="File with prompt, completion and rubric (JSONL, JSON, CSV or parquet), or a folder of such files, "
+            "such as a run's completions.",
             show_default=False,
         ),
     ],

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rvpo.data.find_rubrics import TEXT_KEYS, WEIGHT_KEYS
+from rvpo.data.find_rubrics import TEXT_KEYS, WEIGHT_KEYS, points_and_items
 from rvpo.data.paths import ABSENT, lookup, plain
 from rvpo.data.records import Place, Row, check_unicode, shorten
 from rvpo.data.rubric_rules import VERIFIER_KEYS, as_rule, tags_and_verifier
@@ -44,6 +44,8 @@ DIMENSION_WEIGHTS = ("dimension_weight", "dimension_weights")
 
 _FORMS = "a list of criteria: objects with a text and a weight, or texts"
 _REPAIR = "repair the row"
+_LIST_KEYS = ("criteria", "criterions", "rubrics", "rubric", "checklist", "items")
+_POLARITIES = {"good": ("good", "include", "positive"), "bad": ("bad", "avoid", "exclude", "negative")}
 _LEVEL = re.compile(r"(?:score|level|grade)?[ _]?\d+(?:[ _]?(?:points?|description))?", re.IGNORECASE)
 
 
@@ -154,13 +156,8 @@ def _settings(entries: Sequence[Row], keys: Mapping[str, str], pitfalls: str | N
     return Settings(keys, pitfalls, pitfalls is not None or prefixed * 2 > len(texts), repeat)
 
 
-def _rubric(
-    place: Place, path: str, entries: Sequence[Row], row: Row, settings: Settings, reading: Reading
-) -> str:
-    criteria = [
-        _criterion(place, f"{path}[{j}]", entry, settings, reading)
-        for j, entry in enumerate(entries)
-    ]
+def _rubric(place: Place, path: str, entries: Sequence[Row], row: Row, settings: Settings, reading: Reading) -> str:
+    criteria = [_criterion(place, f"{path}[{j}]", entry, settings, reading) for j, entry in enumerate(entries)]
     ids = [str(c["id"]) for c in criteria if c.get("id") not in (None, "")]
     if len(set(ids)) < len(criteria) and not all(_is_own(entry) for entry in entries):
         reading.made_ids += 1
@@ -184,7 +181,12 @@ def _entries(place: Place, row: Row, path: str) -> list[Row] | None:
     if isinstance(value, dict):
         value = _listed(place, path, value, row)
     if isinstance(value, str):
-        seen, next_step = f"one text {shorten(value)}", "write its criteria as a list of texts, or of objects with weights"
+        value = points_and_items(value) or value
+    if isinstance(value, str):
+        seen, next_step = (
+            f"one text {shorten(value)}",
+            "write its criteria as a list of texts, or of objects with weights",
+        )
         if value.lstrip()[:1] in ("[", "{"):
             seen, next_step = f"text that is not JSON {shorten(value)}", "write it with json.dumps"
         raise place.error(path, seen, _FORMS, next_step)
@@ -203,7 +205,7 @@ def _listed(place: Place, path: str, value: Row, row: Row) -> Any:
     """Return the criteria of an object: one criterion, a list within, lists by dimension, or one per key."""
     if any(isinstance(value.get(key), str) for key in TEXT_KEYS):
         return [value]
-    within = [k for k in ("criteria", "rubrics", "rubric", "items") if isinstance(plain(value.get(k)), list)]
+    within = [key for key in _LIST_KEYS if isinstance(plain(value.get(key)), list)]
     if len(within) == 1:
         return plain(value[within[0]])
     kinds = {type(inner) for inner in value.values()}
@@ -271,6 +273,9 @@ def _criterion(place: Place, where: str, stored: Row, settings: Settings, readin
         used.add(key)
         if isinstance(entry.get(key), str | int) and not isinstance(entry.get(key), bool):
             criterion["id"] = str(entry[key])
+    if "polarity" in entry:
+        used.add("polarity")
+        criterion["polarity"] = _polarity(place, where, entry["polarity"])
     if settings.prefixed:
         criterion |= rar_meaning(place, where, text, criterion.get("points", 1.0), settings.pitfalls)
     reading.unread.update(key for key in entry if key not in used)
@@ -362,6 +367,14 @@ def _label(
             criterion["text"] += verifier.as_text()
 
 
+def _polarity(place: Place, where: str, value: Any) -> str:
+    for polarity, words in _POLARITIES.items():
+        if isinstance(value, str) and value.strip().lower() in words:
+            return polarity
+    expected = "good or bad: what it means that the text is met"
+    raise place.error(f"{where}.polarity", shorten(value), expected, _REPAIR)
+
+
 def _texts(value: Any) -> list[str]:
     """Return the labels that a value holds."""
     values = value if isinstance(value, list) else [value]
@@ -426,7 +439,9 @@ def _check_weights(reading: Reading) -> None:
         place, where = hinted[0]
         key = where.rpartition(".")[2]
         expected = f"the weight under one of {', '.join(WEIGHT_KEYS)}"
-        raise place.error(where, "a key that may be the weight", expected, f"name it: rubric_keys={{'weight': {key!r}}}")
+        raise place.error(
+            where, "a key that may be the weight", expected, f"name it: rubric_keys={{'weight': {key!r}}}"
+        )
 
 
 def rubric_json(place: Place, where: str, values: dict[str, Any]) -> str:

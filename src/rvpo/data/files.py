@@ -19,7 +19,6 @@ from typing import IO, Any, cast
 
 from rvpo.data import generic
 from rvpo.data.records import Place, Rows, shorten, source_error
-from rvpo.errors import DataError
 
 STORAGES = ("jsonl", "json", "csv", "parquet", "dataset", "folder", "hub")
 """How rows can be stored; the values of ``layout`` that name a format and nothing else."""
@@ -226,7 +225,9 @@ def _unpacked(path: Path, file: IO[bytes], magic: bytes) -> IO[bytes]:
             import zstandard
         except ImportError as error:
             next_step = f"unpack it with `zstd -d {path.name}`, or pip install zstandard"
-            raise source_error(str(path), "a file compressed with zstd", "one that can be unpacked", next_step) from error
+            raise source_error(
+                str(path), "a file compressed with zstd", "one that can be unpacked", next_step
+            ) from error
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))
     return file
 
@@ -289,8 +290,4 @@ def _parts(folder: Path) -> list[Path]:
 
 def _folder_rows(folder: Path, columns: set[str] | None) -> Rows:
     for path in _parts(folder):
-        try:
-            yield from open_rows(path, storage_of(path), columns=columns)
-        except DataError as error:
-            if "an empty file" not in str(error):
-                raise
+        yield from open_rows(path, storage_of(path), columns=columns)

@@ -32,9 +32,8 @@ _WORD = re.compile(r"rubric|criteri|checklist", re.IGNORECASE)
 _NAME = re.compile(
     r"(?:\w+_)?(?:rubrics?|criteria|criterions?|criterias|checklists?)(?:_(?:items?|list|json|full))?", re.IGNORECASE
 )
-_TEXT_NAME = re.compile(
-    r"(?:(?:grading|scoring|evaluation|eval|judge|score)_)?(?:rubrics?|criteria|criterions|checklists?)", re.IGNORECASE
-)
+_TEXT_NAME = re.compile(r"(?:\w+_)?(?:rubrics?|criteria|criterions|checklists?)", re.IGNORECASE)
+_POINTS_ITEM = re.compile(r"^Points?: *([-+\d.]+), *Item: *(.+?)(?=^Points?: |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def find_rubrics(rows: Sequence[tuple[Place, Row]], chosen: str | None, raw: Sequence[str]) -> str | None:
@@ -73,15 +72,27 @@ def _rubric_of(place: Place, row: Row, raw: Sequence[str]) -> str | None:
             distinct = {path: value, **{p: v for p, v in distinct.items() if v != value}}
         elif value not in distinct.values():
             distinct[path] = value
-    filled = {path: value for path, value in distinct.items() if value} or distinct
+    filled = {path: value for path, value in distinct.items() if value and not _repeats(value, distinct)} or distinct
     if len(filled) > 1:
         raise _ambiguous(place, *list(filled)[:2])
     return next(iter(filled), None)
 
 
+def _repeats(value: Any, others: Mapping[str, Any]) -> bool:
+    """Return whether a list of texts repeats the criteria of another rubric, as ``rubric_list`` of RaR does."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        return False
+    lists = [other for other in others.values() if isinstance(other, list) and other is not value]
+    texts = [{text for entry in other if isinstance(entry, dict) for text in entry.values() if isinstance(text, str)}
+             for other in lists]  # fmt: skip
+    return any(set(value) <= known for known in texts)
+
+
 def _ambiguous(place: Place, one: str, other: str) -> Exception:
     next_step = f"choose with rubric_keys={{'rubric': '{one}'}} or rubric_keys={{'rubric': '{other}'}}"
-    return place.error(other, f"a second rubric, beside {one!r}", "one rubric, in the same place in each row", next_step)
+    return place.error(
+        other, f"a second rubric, beside {one!r}", "one rubric, in the same place in each row", next_step
+    )
 
 
 def _candidates(row: Mapping[str, Any], raw: Sequence[str], before: str = "", depth: int = 0) -> Iterator[Any]:
@@ -102,7 +113,7 @@ def _candidates(row: Mapping[str, Any], raw: Sequence[str], before: str = "", de
 
 def _looks_like_one(key: str, value: Any) -> bool:
     if isinstance(value, str):
-        return bool(_TEXT_NAME.fullmatch(key) and value.strip())
+        return bool((_TEXT_NAME.fullmatch(key) and value.strip()) or points_and_items(value))
     if isinstance(value, dict):
         return bool(_NAME.fullmatch(key) and value)
     if not isinstance(value, list):
@@ -114,6 +125,13 @@ def _looks_like_one(key: str, value: Any) -> bool:
     if _WORD.search(key):
         return True
     return all(_has(entry, TEXT_KEYS) and _has(entry, WEIGHT_KEYS) for entry in value)
+
+
+def points_and_items(text: str) -> list[Row]:
+    """Return the criteria of a text of lines "Points: 1.5, Item: …" (FrontierScience); [] if it is no such text."""
+    if not text.startswith("Point"):
+        return []
+    return [{"criterion": item.strip(), "points": points} for points, item in _POINTS_ITEM.findall(text)]
 
 
 def _has(entry: Mapping[str, Any], keys: Sequence[str]) -> bool:

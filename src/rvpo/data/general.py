@@ -59,10 +59,14 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             "rubrics; next step: name the column in rubric_keys, as {'rubric': …}, or leave the option out"
         )
     placed = [(place, row, *prompts.read_prompt(place, row, columns)) for place, row in rows]
+    system = prompts.find_system(rows, raw)
+    if system is not None:
+        placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
+        parts.append(f"system message = {system}")
     replies = sum(reply is not None for *_, reply in placed)
     references = options.references
     if references is None:
-        answer = prompts.find_answer(rows, columns, has_rubric=path is not None, has_reply=replies > 0)
+        answer = prompts.find_answer(rows, columns, rubric=path, has_reply=replies > 0)
         from_reply = answer is None and replies == len(rows)
         if answer is None and replies and path is None:
             from_reply = True
@@ -85,8 +89,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         if path is not None:
             record = {"prompt": record.pop("prompt"), RUBRIC: rubrics[i], **record}
         records.append((place, record))
-    if parts:
-        parts += _unread(rows, [*columns.names, *references.values(), *([path] if path else [])])
+    read = [*columns.names, *references.values(), *([path] if path else []), *([system] if system else [])]
+    parts += _unread(rows, read)
     return records, "; ".join(parts)
 
 
@@ -116,4 +120,3 @@ def _unread(rows: Iterable[tuple[Place, Row]], read: Sequence[str]) -> list[str]
     names = dict.fromkeys(name for _, row in rows for name, value in row.items() if value is not None)
     unread = [name for name in names if name not in tops]
     return [f"not read: {', '.join(unread[:12])}{', …' if len(unread) > 12 else ''}"] if unread else []
-

@@ -129,7 +129,9 @@ def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] |
     if columns is None:
         binary = ("Image", "Audio", "Video")
         kinds = {name: type(feature).__name__ for name, feature in loaded.features.items()}
-        columns = {name for name, kind in kinds.items() if kind not in binary and "binary" not in str(loaded.features[name])}
+        columns = {
+            name for name, kind in kinds.items() if kind not in binary and "binary" not in str(loaded.features[name])
+        }
     require_columns(source, loaded.column_names, columns)
     # Only the named columns are read: decoding a picture nobody asked for is slow and may fail.
     for index, row in enumerate(loaded.select_columns(sorted(columns))):

@@ -182,7 +182,9 @@ def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
 
 def _yaml_rows(path: Path, layout: str, options: General) -> Rows:
     if layout != "rubrics":
-        raise ConfigError(f"layout={layout!r} with yaml; allowed: JSON, JSONL, CSV, parquet; next step: convert the file")
+        raise ConfigError(
+            f"layout={layout!r} with yaml; allowed: JSON, JSONL, CSV, parquet; next step: convert the file"
+        )
     return rubrics.read_rubrics_yaml(path, (options.references or {}).values())
 
 

@@ -16,7 +16,9 @@ LAYOUTS = ("auto", "rlla", "rlla_parquet", *STORAGES, "rar", "healthbench", "rub
 MISSING_RUBRICS = ("error", "keep")
 """The values of ``missing_rubrics``."""
 
+
 def check_options(layout: str, prompt_column: str, references: Mapping[str, str], system_prompt: str | None) -> None:
+    """Check the layout and the columns."""
     if layout not in LAYOUTS:
         raise ConfigError(f"layout={layout!r}; allowed: {', '.join(LAYOUTS)}; next step: leave it out (auto)")
     if not isinstance(references, Mapping) or not all(
@@ -46,6 +48,7 @@ def check_options(layout: str, prompt_column: str, references: Mapping[str, str]
 
 
 def check_numbers(**options: int | None) -> None:
+    """Check the numbers that choose rows."""
     lowest = {"max_prompt_chars": 1, "limit": 1, "offset": 0, "shuffle_seed": 0}
     for name, value in options.items():
         if value is None and name != "offset":
@@ -54,7 +57,6 @@ def check_numbers(**options: int | None) -> None:
             raise ConfigError(
                 f"{name}={value!r}; allowed: a whole number of at least {lowest[name]}; next step: correct it"
             )
-
 
 
 def check_rubric_options(pitfalls: str | None, rubric_keys: Mapping[str, str] | None, missing_rubrics: str) -> None:

@@ -28,10 +28,11 @@ PROMPT_COLUMNS = (
     "conversation",
     "user_query",
     "user_prompt",
-    "task",
-    "input",
 )
 """Names of the column with the prompt, where none is called ``prompt``. Two of them in a file are ambiguous."""
+
+LESS_USUAL = ("input", "task")
+"""Such names that are looked at where a file has none of the others, as they also name other things."""
 
 ANSWER_COLUMNS = (
     "solution",
@@ -51,6 +52,7 @@ ANSWER_COLUMNS = (
 )
 """Names of the column with the answer, where none is called ``answer``. Two of them in a file are ambiguous."""
 
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 CONVERSATIONS = ("messages", "conversations", "conversation")
 TRUTH = "reward_model.ground_truth"
 """Where verl's rows have the answer."""
@@ -102,6 +104,7 @@ def find_prompt(rows: Sequence[tuple[Place, Row]], chosen: str) -> PromptColumns
         names = [known[name] for name in pair if name in known]
         if len(names) == 2 and set(found) <= set(names):
             return PromptColumns(tuple(names))
+    found = found or [known[name] for name in LESS_USUAL if name in known]
     if len(found) > 1:
         place = rows[0][0]
         seen = f"no column 'prompt', and {found} may each be the prompt"
@@ -115,7 +118,7 @@ def read_prompt(place: Place, row: Row, columns: PromptColumns) -> tuple[Any, st
     What is not a prompt in any form that is known is returned as it is: checking the record will refuse it.
 
     Raises:
-        DataError: a speaker or part of a message is unknown, or the prompt has several turns of the user and no replies.
+        DataError: a speaker or part of a message is unknown, or the user has several turns without replies.
     """
     if columns.names[0].lower() == "prompt_0":
         return _numbered_turns(row, columns), None
@@ -145,8 +148,25 @@ def read_prompt(place: Place, row: Row, columns: PromptColumns) -> tuple[Any, st
     return value, None
 
 
+def find_system(rows: Sequence[tuple[Place, Row]], raw: Sequence[str]) -> str | None:
+    """Return the column with the text of a system message, which belongs to the prompt; None if there is none."""
+    texts = (name for _, row in rows for name, value in row.items() if isinstance(value, str) and value.strip())
+    names = dict.fromkeys(texts)
+    return next((name for name in names if spelled(name) in SYSTEM_COLUMNS and name not in raw), None)
+
+
+def with_system(row: Row, column: str, prompt: Any) -> Any:
+    """Return a prompt as a chat that begins with the system message of its row, if it has one."""
+    chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    text = row.get(column)
+    if not isinstance(text, str) or not text.strip() or not isinstance(chat, list):
+        return chat
+    begins = bool(chat) and isinstance(chat[0], dict) and chat[0].get("role") in ("system", "developer")
+    return chat if begins else [{"role": "system", "content": text}, *chat]
+
+
 def find_answer(
-    rows: Sequence[tuple[Place, Row]], columns: PromptColumns, *, has_rubric: bool, has_reply: bool
+    rows: Sequence[tuple[Place, Row]], columns: PromptColumns, *, rubric: str | None, has_reply: bool
 ) -> str | None:
     """Return the column with the answer; None if the conversations end with it, or rubrics need none.
 
@@ -154,10 +174,12 @@ def find_answer(
         DataError: the file has two columns that may hold the answer, and no rubrics.
     """
 
+    has_rubric = rubric is not None
+
     def filled(path: str) -> int:
         return sum(lookup(row, path) not in (ABSENT, None, "") for _, row in rows)
 
-    if filled("answer"):
+    if filled("answer") and rubric != "answer":
         return "answer" if not has_rubric or filled("answer") == len(rows) else None
     if filled(TRUTH):
         return TRUTH if not has_rubric or filled(TRUTH) == len(rows) else None
@@ -198,7 +220,7 @@ def _message(place: Place, where: str, turn: Any) -> Any:
     """Return a turn with ``role`` and ``content``, its parts of text joined."""
     if not isinstance(turn, dict):
         return turn
-    message = {key: value for key, value in turn.items() if value is not None}
+    message = {key: value for key, value in turn.items() if value is not None or key in ("role", "content")}
     if "from" in message and "role" not in message:
         speaker = message.pop("from")
         role = _SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None

@@ -23,12 +23,13 @@ _RECORD = "a JSON list of {'instruction': ..., 'input': ..., 'output': ...}"
 def is_rlla(row: Row) -> bool:
     """Return whether a row is a record of RLLA, whose replies have tags, and not of an instruction set (Alpaca)."""
     output = row.get("output")
-    fits = {"instruction", "input", "output"} <= row.keys() and isinstance(output, str)
-    return fits and any(tag in output for tag in ("<think>", "<tool_call>", "<response>"))
+    if not {"instruction", "input", "output"} <= row.keys() or not isinstance(output, str):
+        return False
+    return any(tag in output for tag in ("<think>", "<tool_call>", "<response>"))
 
 
 def is_rlla_parquet(row: Row) -> bool:
-    """Return whether a row is of ToolRL's parquet files: a prompt, and the reply in ``reward_model``, without rubrics."""
+    """Return whether a row is of ToolRL's parquet files: the reply is in ``reward_model``, and there are no rubrics."""
     model = plain(row.get("reward_model"))
     if not row.keys() >= PARQUET_COLUMNS or "answer" in row:
         return False

@@ -77,7 +77,9 @@ def read_completions(
     if len(kept) < len(rows):
         if not kept:
             raise DataError(f"{path}: none of the {len(rows)} prompts has a rubric; expected one: see --rubrics")
-        logger.warning("%s: skipped %d of %d completions, whose prompts have no rubric", path, len(rows) - len(kept), len(rows))
+        logger.warning(
+            "%s: skipped %d of %d completions, whose prompts have no rubric", path, len(rows) - len(kept), len(rows)
+        )
     return kept
 
 
@@ -86,7 +88,9 @@ def _storage(path: Path) -> str:
         raise DataError(f"{path}: saw no such file; allowed: JSONL or parquet; next step: check the path")
     storage = storage_of(path)
     if storage == "yaml":
-        raise DataError(f"{path}: saw YAML; expected completions in JSONL, JSON, CSV or parquet; pass rubrics as --rubrics")
+        raise DataError(
+            f"{path}: saw YAML; expected completions in JSONL, JSON, CSV or parquet; pass rubrics as --rubrics"
+        )
     return storage
 
 
