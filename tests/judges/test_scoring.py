@@ -171,7 +171,7 @@ def test_no_such_input(tmp_path: Path):
         read_completions(tmp_path)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    with pytest.raises(DataError, match="saw 0 rows"):
+    with pytest.raises(DataError, match="saw an empty file"):
         read_completions(empty)
 
 
