@@ -126,6 +126,11 @@ RUBRICS: dict[str, tuple[dict[str, Any], Any, list[tuple[str, float, tuple[str, 
         "p",
         [("Done.", 3, ()), ("Fast.", 1, ())],
     ),
+    "a sequence as datasets stores it": (
+        {"prompt": "p", "rubrics": {"criterion": ["Done.", "Fast."], "points": [3, -1], "axis": ["a", "b"]}},
+        "p",
+        [("Done.", 3, ("a",)), ("Fast.", -1, ("b",))],
+    ),
     "PRBench": (
         {"prompt_0": "A?", "response_0": "B.", "prompt_1": "C?", "rubric": [
             {"id": "k", "title": "Says so.", "annotations": {
@@ -218,6 +223,15 @@ def test_pitfalls_must_be_said_in_any_layout(tmp_path: Path):
         )
 
 
+@pytest.mark.parametrize("sign", [{"type": "negative"}, {"category": "Pitfall"}, {"is_negative": True}])
+def test_a_criterion_called_bad_with_a_positive_weight_is_unclear(sign: dict[str, Any], tmp_path: Path):
+    path = jsonl(tmp_path, one(**sign))
+    with pytest.raises(ConfigError, match=r"with a weight that is not negative.*met_is_bad"):
+        load_prompts(path)
+    assert rubric(load_prompts(path, pitfalls="met_is_bad")[0]).criteria[0].met_is_good is False
+    assert rubric(load_prompts(jsonl(tmp_path, one(points=-2, **sign)))[0]).criteria[0].met_is_good is False
+
+
 def one(**fields: Any) -> dict[str, Any]:
     return {"prompt": "p", "rubrics": [{"criterion": "c", "points": 1} | fields]}
 
@@ -243,6 +257,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "two rubrics": ([one() | {"criteria": ["Is short."]}], r"a second rubric, beside 'criteria'.*rubric_keys"),
     "elsewhere in one row": ([one(), {"prompt": "p", "checklist": ["a"]}], "row 1 .*'checklist': saw a second rubric"),
     "a criterion per row": ([{"prompt": "p", "criterion": "c", "weight": 1}], "one criterion per row.*group the rows"),
+    "a name and a text": ([one(criterion=None, name="n", detail="Is kind.")], r"rubric_keys=\{'text': 'detail'\}"),
     "polarity": ([one(polarity="maybe")], "polarity': saw 'maybe'"),
     "tags": ([one(tags=[1])], r"tags': saw \[1\]"),
     "surrogate": ([one(criterion="\ud800")], "lone surrogate"),

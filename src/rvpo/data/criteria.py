@@ -44,6 +44,8 @@ DIMENSION_WEIGHTS = ("dimension_weight", "dimension_weights")
 
 _FORMS = "a list of criteria: objects with a text and a weight, or texts"
 _REPAIR = "repair the row"
+_CALLED_BAD = {"negative", "pitfall", "penalty", "detrimental", "undesirable", "avoid"}
+_TITLES = ("title", "name", "question")
 _LIST_KEYS = ("criteria", "criterions", "rubrics", "rubric", "checklist", "items")
 _POLARITIES = {"good": ("good", "include", "positive"), "bad": ("bad", "avoid", "exclude", "negative")}
 _LEVEL = re.compile(r"(?:score|level|grade)?[ _]?\d+(?:[ _]?(?:points?|description))?", re.IGNORECASE)
@@ -153,7 +155,7 @@ def _settings(entries: Sequence[Row], keys: Mapping[str, str], pitfalls: str | N
     prefixed = sum(RAR_PREFIX.match(text) is not None for text in texts)
     titles = [entry["title"] for entry in entries if isinstance(entry.get("title"), str)]
     repeat = bool(titles) and len(set(titles)) * 2 <= len(titles)
-    return Settings(keys, pitfalls, pitfalls is not None or prefixed * 2 > len(texts), repeat)
+    return Settings(keys, pitfalls, prefixed * 2 > len(texts), repeat)
 
 
 def _rubric(place: Place, path: str, entries: Sequence[Row], row: Row, settings: Settings, reading: Reading) -> str:
@@ -208,6 +210,8 @@ def _listed(place: Place, path: str, value: Row, row: Row) -> Any:
     within = [key for key in _LIST_KEYS if isinstance(plain(value.get(key)), list)]
     if len(within) == 1:
         return plain(value[within[0]])
+    if (columns := _columns(value)) is not None:
+        return columns
     kinds = {type(inner) for inner in value.values()}
     if kinds == {list}:
         return _of_dimensions(place, path, value, row)
@@ -219,6 +223,16 @@ def _listed(place: Place, path: str, value: Row, row: Row) -> Any:
         return [{"text": key, "weight": inner} for key, inner in value.items()]
     next_step = "write its criteria as a list (levels of one grade are one criterion with a scale)"
     raise place.error(path, f"an object {shorten(value)}", _FORMS, next_step)
+
+
+def _columns(value: Row) -> list[Row] | None:
+    """Return the criteria of an object of columns, as ``datasets`` stores a sequence of objects; None if it is not."""
+    lists = {key: inner for key, inner in value.items() if isinstance(inner, list)}
+    named = any(key in lists for key in (*TEXT_KEYS, "title", "name"))
+    if not named or len(lists) < len(value) or len({len(inner) for inner in lists.values()}) != 1:
+        return None
+    rows = zip(*lists.values(), strict=True)
+    return [dict(zip(lists, row, strict=True)) for row in rows]
 
 
 def _of_dimensions(place: Place, path: str, value: Row, row: Row) -> list[Any]:
@@ -276,6 +290,8 @@ def _criterion(place: Place, where: str, stored: Row, settings: Settings, readin
     if "polarity" in entry:
         used.add("polarity")
         criterion["polarity"] = _polarity(place, where, entry["polarity"])
+    elif not settings.prefixed:
+        _refuse_unclear_sign(place, where, entry, criterion, settings)
     if settings.prefixed:
         criterion |= rar_meaning(place, where, text, criterion.get("points", 1.0), settings.pitfalls)
     reading.unread.update(key for key in entry if key not in used)
@@ -297,7 +313,17 @@ def _text(place: Place, where: str, entry: Row, settings: Settings, reading: Rea
     keys = [settings.keys["text"]] if "text" in settings.keys else [*TEXT_KEYS]
     found = [key for key in keys if isinstance(entry.get(key), str) and entry[key].strip()]
     if not found and "text" not in settings.keys:
-        found = [k for k in ("title", "name", "question") if isinstance(entry.get(k), str) and entry[k].strip()][:1]
+        found = [k for k in _TITLES if isinstance(entry.get(k), str) and entry[k].strip()][:1]
+        known = (*_TITLES, *LABEL_KEYS, *ID_KEYS, *WEIGHT_KEYS, *VERIFIER_KEYS, "tags", "polarity")
+        longer = [
+            k
+            for k, v in entry.items()
+            if k not in known and isinstance(v, str) and found and len(v) > len(entry[found[0]])
+        ]
+        if longer:
+            seen = f"{found[0]!r}, and a longer text under {longer[0]!r}"
+            next_step = f"choose with rubric_keys={{'text': {longer[0]!r}}} or rubric_keys={{'text': {found[0]!r}}}"
+            raise place.error(where, seen, f"the text under one of {', '.join(keys)}", next_step)
     if not found:
         seen = f"no text (the criterion is {shorten(entry)})"
         expected = f"its text under one of {', '.join(keys)}"
@@ -365,6 +391,22 @@ def _label(
         else:
             reading.left_to_judge[verifier.function] += 1
             criterion["text"] += verifier.as_text()
+
+
+def _refuse_unclear_sign(place: Place, where: str, entry: Row, criterion: Row, settings: Settings) -> None:
+    """Give a pitfall the polarity that ``pitfalls`` says; refuse one that is called so and has a positive weight."""
+    labels = [criterion.get("category"), *criterion.get("tags", ())]
+    words = {str(label).lower().rpartition(":")[2].strip() for label in labels if label}
+    flags = [key for key in entry if key.lower().removeprefix("is_") in _CALLED_BAD and entry[key] is True]
+    called = sorted(words & _CALLED_BAD) or flags
+    negative = criterion.get("points", 1.0) < 0
+    if (negative and settings.pitfalls is None) or not (negative or called):
+        return
+    if settings.pitfalls is None:
+        seen = f"a criterion called {called[0]!r} with a weight that is not negative: {shorten(criterion['text'])}"
+        next_step = "write the weight negative, or read some of them and set the option (data.pitfalls in a recipe)"
+        raise ConfigError(str(place.error(where, seen, PITFALL_CHOICE, next_step)))
+    criterion["polarity"] = PITFALLS[settings.pitfalls]
 
 
 def _polarity(place: Place, where: str, value: Any) -> str:

@@ -16,6 +16,8 @@ TEXT_KEYS = (
     "criterion_description",
     "rubric_item",
     "rubric_text",
+    "rubric",
+    "item",
     "statement",
     "text",
     "description",
