@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rvpo.data import prompts
-from rvpo.data.criteria import DIMENSION_WEIGHTS, read_criteria
+from rvpo.data.criteria import read_criteria
 from rvpo.data.find_rubrics import find_rubrics
 from rvpo.data.paths import ABSENT, lookup
 from rvpo.data.records import Place, Row, to_record
+from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
 from rvpo.errors import ConfigError
 
 RUBRIC = "rubric"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rvpo.data.criteria import PITFALLS, RUBRIC_KEYS
+from rvpo.data.criterion import RUBRIC_KEYS
 from rvpo.data.files import STORAGES
+from rvpo.data.pitfalls import PITFALLS
 from rvpo.data.records import RESERVED_COLUMNS
 from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean

@@ -14,8 +14,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from rvpo.data.criteria import OWN_FIELDS, RAR_PREFIX, UNLABELLED, number, rar_meaning, rubric_json
+from rvpo.data.criteria import rubric_json
+from rvpo.data.criterion import OWN_FIELDS
 from rvpo.data.paths import plain
+from rvpo.data.pitfalls import RAR_PREFIX, UNLABELLED, rar_meaning
 from rvpo.data.records import (
     Place,
     Row,
@@ -26,6 +28,7 @@ from rvpo.data.records import (
     shorten,
     source_error,
 )
+from rvpo.data.rubric_forms import number
 from rvpo.text import strict_yaml
 
 logger = logging.getLogger(__name__)
