@@ -258,6 +258,10 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "elsewhere in one row": ([one(), {"prompt": "p", "checklist": ["a"]}], "row 1 .*'checklist': saw a second rubric"),
     "a criterion per row": ([{"prompt": "p", "criterion": "c", "weight": 1}], "one criterion per row.*group the rows"),
     "a name and a text": ([one(criterion=None, name="n", detail="Is kind.")], r"rubric_keys=\{'text': 'detail'\}"),
+    "style without criteria": (
+        [{"prompt": CHAT, "data_source": "d", "reward_model": {"style": "rubric", "ground_truth": "1. Be kind."}}],
+        "style 'rubric' and no criteria.*reference_columns",
+    ),
     "polarity": ([one(polarity="maybe")], "polarity': saw 'maybe'"),
     "tags": ([one(tags=[1])], r"tags': saw \[1\]"),
     "surrogate": ([one(criterion="\ud800")], "lone surrogate"),
@@ -271,6 +275,12 @@ def test_what_looks_like_a_rubric_is_never_dropped(name: str, tmp_path: Path):
         load_prompts(jsonl(tmp_path, *rows))
     for lossy in ("remove", "delete", "drop", "filter"):
         assert lossy not in str(caught.value).partition("next step")[2]
+
+
+def test_what_looks_like_a_rubric_can_be_kept_as_it_is(tmp_path: Path):
+    path = jsonl(tmp_path, {"prompt": "p", "answer": "a", "golden_rubric": "Be kind."})
+    data = load_prompts(path, reference_columns={"answer": "answer", "my_text": "golden_rubric"})
+    assert data.to_list() == [{"prompt": "p", "answer": "a", "my_text": "Be kind."}]
 
 
 def test_options_decide_what_is_ambiguous(tmp_path: Path):

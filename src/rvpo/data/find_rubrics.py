@@ -47,7 +47,8 @@ def find_rubrics(rows: Sequence[tuple[Place, Row]], chosen: str | None, raw: Seq
         raw: columns that are read as they are; they are not looked at.
 
     Raises:
-        DataError: two columns hold different rubrics, or each row is one criterion.
+        DataError: two columns hold different rubrics, each row is one criterion, or verl's style is ``rubric`` without
+            criteria.
     """
     if chosen is not None:
         if all(lookup(row, chosen) is ABSENT for _, row in rows):
@@ -64,7 +65,20 @@ def find_rubrics(rows: Sequence[tuple[Place, Row]], chosen: str | None, raw: Seq
         if found is not None:
             raise _ambiguous(place, found, path)
         found = path
+    if found is None:
+        _refuse_style_without_rubric(rows, raw)
     return found
+
+
+def _refuse_style_without_rubric(rows: Sequence[tuple[Place, Row]], raw: Sequence[str]) -> None:
+    """Refuse verl's rows that are scored by a rubric which is not there as criteria, such as a text in the answer."""
+    for place, row in rows:
+        if lookup(row, "reward_model.style") == "rubric" and not any(name.startswith("reward_model") for name in raw):
+            next_step = (
+                "write the criteria as reward_model.rubrics, or read what is there as it is: "
+                "reference_columns={'answer': 'reward_model.ground_truth'}"
+            )
+            raise place.error("reward_model", "style 'rubric' and no criteria", "a list of criteria", next_step)
 
 
 def _rubric_of(place: Place, row: Row, raw: Sequence[str]) -> str | None:

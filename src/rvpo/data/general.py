@@ -65,7 +65,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
         parts.append(f"system message = {system}")
     replies = sum(reply is not None for *_, reply in placed)
-    references = options.references
+    references, from_reply = options.references, False
     if references is None:
         answer = prompts.find_answer(rows, columns, rubric=path, has_reply=replies > 0)
         from_reply = answer is None and replies == len(rows)
@@ -76,7 +76,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             placed = [(place, {**row, "answer": reply}, prompt, reply) for place, row, prompt, reply in placed]
         if from_reply or answer not in (None, "answer"):
             parts.append(f"answer = {'the last turn of the assistant' if from_reply else answer}")
-    elif replies:
+    if replies and not from_reply:
         parts.append(f"the last turn of the assistant, in {replies} rows, is no part of the prompt")
     if path is not None and RUBRIC in references:
         path = None  # the user reads the column under this name as it is

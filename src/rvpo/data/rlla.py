@@ -33,7 +33,9 @@ def is_rlla_parquet(row: Row) -> bool:
     model = plain(row.get("reward_model"))
     if not row.keys() >= PARQUET_COLUMNS or "answer" in row:
         return False
-    return not isinstance(model, dict) or set(model) <= {"style", "ground_truth"}
+    if not isinstance(model, dict):
+        return True
+    return model.keys() <= {"style", "ground_truth"} and model.get("style") != "rubric"
 
 
 def read_rlla_json(path: Path) -> Rows:

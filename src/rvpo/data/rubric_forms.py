@@ -32,9 +32,10 @@ def entries_of(place: Place, row: Row, path: str) -> list[Row] | None:
     if isinstance(value, str):
         value = points_and_items(value) or value
     if isinstance(value, str):
-        seen, next_step = (
-            f"one text {shorten(value)}",
-            "write its criteria as a list of texts, or of objects with weights",
+        seen = f"one text {shorten(value)}"
+        next_step = (
+            "write its criteria as a list of texts, or of objects with weights, or keep the text as it is: "
+            f"reference_columns={{'my_text': {path!r}}}"
         )
         if value.lstrip()[:1] in ("[", "{"):
             seen, next_step = f"text that is not JSON {shorten(value)}", "write it with json.dumps"
