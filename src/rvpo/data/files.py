@@ -1,11 +1,12 @@
 """From a path or hub id to raw rows with their places, whatever the format: which format a file has shows its content.
 
-JSONL, JSON (a list of objects, or one object that holds such a list), CSV and TSV, each also compressed (gzip, zstd),
-parquet, a folder that ``save_to_disk`` wrote, a folder of parts, and a hub id ``org/name``.
+JSONL, JSON (a list of objects, or one object that holds such a list), CSV and TSV, each also compressed (gzip, bzip2,
+zstd), parquet, a folder that ``save_to_disk`` wrote, a folder of parts, and a hub id ``org/name``.
 """
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
@@ -25,7 +26,7 @@ STORAGES = ("jsonl", "json", "csv", "parquet", "dataset", "folder", "hub")
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _PARTS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-_PACKED = (".gz", ".zst")
+_PACKED = (".gz", ".gzip", ".bz2", ".zst", ".zstd")
 _SUFFIXES = (*_PARTS, *_PACKED, ".txt", ".arrow", ".yaml", ".yml")
 _SPLIT = re.compile(r"(train|test|val|valid|validation|eval|dev)(?=[-_.]|$)", re.IGNORECASE)
 _LISTS = ("data", "rows", "examples", "instances", "items", "prompts", "questions", "train", "test")
@@ -79,7 +80,7 @@ def check_file(path: Path) -> bytes:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file's content: what is compressed with gzip or zstd is unpacked.
+    """Open a file's content: what is compressed with gzip, bzip2 or zstd is unpacked.
 
     Raises:
         DataError: the archive is damaged, the file cannot be read, or zstd is not installed.
@@ -220,6 +221,8 @@ def _inner(path: Path) -> Path:
 def _unpacked(path: Path, file: IO[bytes], magic: bytes) -> IO[bytes]:
     if magic.startswith(b"\x1f\x8b"):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(file)
     if magic == b"\x28\xb5\x2f\xfd":
         try:
             import zstandard
