@@ -184,6 +184,16 @@ def test_every_format_gives_the_same(name: str, tmp_path: Path):
         assert told(load_prompts(tmp_path / path)[0]) == criteria, path
 
 
+def test_rubrics_beside_an_answer_of_verl_are_read_too(tmp_path: Path):
+    """Such as those that ``rvpo verl-data`` writes."""
+    own = json.dumps({"rubric": json.dumps({"criteria": [{"id": "a", "text": "Asks."}]})})
+    truth = {"style": "rule", "ground_truth": "g"}
+    row = {"data_source": "d", "prompt": CHAT, "reward_model": truth, "extra_info": {"index": 0, "columns": own}}
+    [record] = load_prompts(jsonl(tmp_path, row))
+    assert told(record) == [("Asks.", 1, ())]
+    assert record["answer"] == "g"
+
+
 def test_rules_of_verl(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     def rule(function: str, **parameters: Any) -> dict[str, Any]:
         tags = {"verifier": "rule", "function": function, "parameters": parameters}

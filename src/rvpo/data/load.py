@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rvpo.data import rlla, rubrics
 from rvpo.data.files import STORAGES, open_rows, storage_of
+from rvpo.data.find_rubrics import find_rubrics
 from rvpo.data.general import General, read_general
 from rvpo.data.options import (
     LAYOUTS,
@@ -173,10 +174,12 @@ def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
     if not rows or options.prompt_column != "prompt" or options.about_rubrics or options.missing_rubrics != "error":
         return None
     row = rows[0][1]
-    if storage in ("json", "folder") and rlla.is_rlla(row):
-        return "rlla"
-    if rlla.is_rlla_parquet(row):
-        return "rlla_parquet"
+    of_json = storage in ("json", "folder") and rlla.is_rlla(row)
+    if of_json or rlla.is_rlla_parquet(row):
+        raw = list((options.references or {}).values())
+        if find_rubrics(rows, None, raw) is not None:
+            return None  # the general reader reads both
+        return "rlla" if of_json else "rlla_parquet"
     return rubrics.detect_rubrics(row) if options.references is None else None
 
 
