@@ -187,7 +187,7 @@ def compare_evals(
         list[str],
         typer.Argument(
             help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The "
-            "others are compared with the first one.",
+            "others are compared with the first one. Also lm-eval's samples_*.jsonl and BFCL's score files.",
             show_default=False,
         ),
     ],
