@@ -15,6 +15,7 @@ from rvpo.errors import ConfigError
 if TYPE_CHECKING:
     from rvpo.core import AdvantageConfig
     from rvpo.logs.run import Columns, Run
+    from rvpo.text.terminal import Terminal
 
 LOGS = "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), or a parquet or JSONL file."
 Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
@@ -86,6 +87,11 @@ def parsed(method: str | None) -> AdvantageConfig | None:
     from rvpo.core.methods.registry import build_method
 
     return None if method is None else AdvantageConfig(build_method(method))
+
+
+def print_text(text: str, terminal: Terminal) -> None:
+    """Print a text that was laid out for a terminal; click would take colours that were asked for out of a pipe."""
+    typer.echo(text, color=terminal.colours or None)
 
 
 def write_json(path: Path | None, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -50,3 +51,4 @@ def quickstart(
             cells = tuple(replace(cell, methods=chosen) for cell in CELLS)
         results = run(out, seeds=range(seeds), cells=cells, processes=processes)
     typer.echo(f"\n{results.text}\n\nplot: {results.plot}\nnumbers: {results.json}")
+    typer.echo(f"which rewards were neglected: rvpo diagnose {shlex.quote(str(out))}")

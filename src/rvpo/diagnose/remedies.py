@@ -1,0 +1,210 @@
+"""What to do about a neglected channel: the reason in a short sentence, and the lines to copy.
+
+Names of channels come from data. In a line that is pasted into a shell or a file they are quoted, and where a name could
+end a comment or a list it is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rvpo.diagnose.conclusion import ENOUGH, Best, best_methods, share
+from rvpo.diagnose.diagnosis import Cause, ChannelDiagnosis, Diagnosis, say
+from rvpo.diagnose.replay import Replay
+
+UNTRIED = "lift"  # proposed where no replay can tell: it lets no channel fall for the sake of the others
+TRIED = (1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)  # times that a weight may be raised
+FEWEST = 0.02  # of a pull, below which no weight would make up for it
+_PLAIN = re.compile(r"[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is typed or pasted.
+
+    Attributes:
+        where: it goes, in a few words.
+        code: one or more lines.
+    """
+
+    where: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A card of a neglected channel.
+
+    Attributes:
+        channel: its name.
+        sure: share of bootstrap resamples with this verdict; None where it is not known.
+        why: short sentences that say how it is neglected, and what came of it.
+        evidence: what the replay says of the proposal; empty without a replay.
+        lines: proposals, the first one first.
+    """
+
+    channel: str
+    sure: float | None
+    why: str
+    evidence: str
+    lines: tuple[Line, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return asdict(self)
+
+
+def remedies(diagnosis: Diagnosis, replay: Replay | None, *, engine: str | None = None) -> tuple[Remedy, ...]:
+    """Return one remedy per neglected channel, the least followed first.
+
+    Args:
+        diagnosis: of a run.
+        replay: of the same run; None where its logs have no advantages to compare with.
+        engine: that wrote the logs, see :func:`rvpo.logs.engine.engine_of`.
+    """
+    neglected = [channel for channel in diagnosis.channels if channel.verdict == "neglected"]
+    neglected.sort(key=lambda channel: channel.say or 0.0)
+    best = best_methods(diagnosis, replay)
+    cards = [_remedy(channel, diagnosis, best[channel.name], engine) for channel in neglected]
+    if replay is None:
+        more = Line("see what other methods make of it", _command("rvpo", "replay", diagnosis.path, "--method", "grpo"))
+        cards = [replace(card, lines=(*card.lines, more)) for card in cards]
+    return tuple(cards)
+
+
+def _remedy(channel: ChannelDiagnosis, diagnosis: Diagnosis, best: Best | None, engine: str | None) -> Remedy:
+    cause = channel.cause or Cause(())
+    names = [other.name for other in diagnosis.channels]
+    method = best.method if best else UNTRIED
+    if cause.monitored:
+        lines = [_weights(names, channel.name, 1.0, engine, f"a weight for {channel.name}")]
+    elif "reversed" in cause.kinds:
+        lines = [Line("if lower is better, in its reward function", "return [-score for score in scores]")]
+    else:
+        lines = [] if diagnosis.method == method else _methods(method, diagnosis.path, names, engine)
+        if (times := weight_needed(channel.name, diagnosis)) is not None:
+            keep = f"the same method, the weight of {channel.name} about {times:g} times as high"
+            weighed = _weights(names, channel.name, times, engine, keep)
+            lines = [weighed, *lines] if best and not best.enough else [*lines, weighed]
+    return Remedy(channel.name, channel.confidence, _why(channel, cause), _evidence(channel, cause, best), tuple(lines))
+
+
+def weight_needed(name: str, diagnosis: Diagnosis) -> float | None:
+    """Return how many times its weight a channel would need to count; None where no weight can be told.
+
+    Under a weighted sum the pulls are in proportion to the weights, and the correlation of the advantage with a channel
+    follows from the pulls and from the correlations between the channels.
+    """
+    channels = diagnosis.channels
+    pull = np.array([channel.pull.value or 0.0 for channel in channels])
+    c = np.array([[np.nan if x is None else x for x in row] for row in diagnosis.correlations])
+    np.fill_diagonal(c, 1.0)
+    c = np.nan_to_num(c)
+    j = next(i for i, channel in enumerate(channels) if channel.name == name)
+    moving = max(int((pull != 0).sum()), 1)
+    if pull[j] < FEWEST:
+        return None
+    for times in TRIED:
+        weighed = pull.copy()
+        weighed[j] *= times
+        spread = float(weighed @ c @ weighed)
+        correlation = float(c[j] @ weighed) / math.sqrt(spread) if spread > 0 else 0.0
+        gained = say(float(weighed[j] * moving / np.abs(weighed).sum()), correlation, channels[j].fair)
+        if gained is not None and gained >= ENOUGH:
+            return times
+    return None
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+
+def _why(channel: ChannelDiagnosis, cause: Cause) -> str:
+    sentences = [_how(channel, cause)]
+    trend, early, late = channel.trend, channel.early, channel.late
+    if None not in (trend.low, trend.high, early, late):
+        assert trend.low is not None and trend.high is not None and early is not None and late is not None
+        if trend.high < 0 and late < early:
+            sentences.append(f"Its mean fell from {early:.3g} to {late:.3g}.")
+        elif trend.low > 0 and late > early:
+            sentences.append(f"Its mean still rose from {early:.3g} to {late:.3g}.")
+    return " ".join(sentences)
+
+
+def _how(channel: ChannelDiagnosis, cause: Cause) -> str:
+    pull, punished = channel.pull.value or 0.0, channel.punished.value
+    if cause.monitored:
+        return "Its weight is 0, so it does not enter the advantage."
+    if "reversed" in cause.kinds:
+        return f"The advantage goes down where this reward goes up: it counts {pull:.2f} times the average channel."
+    if cause.wider is not None and cause.times_wider is not None:
+        return (
+            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so a sum of the rewards "
+            f"hardly notices it: it counts {pull:.2f} times the average channel."
+        )
+    if "outvoted" in cause.kinds and "ignored" not in cause.kinds:
+        lost = "" if punished is None else f": in {punished:.0%} of comparisons, the better completion was discouraged"
+        if cause.opposed:
+            against = " and ".join(name for name, _ in cause.opposed)
+            how = ", ".join(f"{value:+.2f}" for _, value in cause.opposed)
+            return f"It counts, but is outvoted by {against}, which pull the other way (correlation {how}){lost}."
+        return f"It counts, but the other channels outvote it{lost}."
+    return f"It hardly moves the advantage: it counts {pull:.2f} times the average channel."
+
+
+def _evidence(channel: ChannelDiagnosis, cause: Cause, best: Best | None) -> str:
+    if best is None or cause.monitored or "reversed" in cause.kinds:
+        return ""
+    if best.enough:
+        gained = f"it would have had {share(best.say)} of a fair share of influence, instead of {share(channel.say)}"
+        return f"Replayed on these completions with {best.method}, {gained}."
+    most = f"{share(best.say)} of a fair share of influence with {best.method}, {share(channel.say)} in this run"
+    return f"Replayed on these completions, no other method lets it count: at best {most}."
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def _methods(method: str, path: str, names: Sequence[str], engine: str | None) -> list[Line]:
+    """Return how to train with another method: as the run was trained, or in both engines if that is not known."""
+    recipe = Path(path) / "recipe.yaml"
+    if recipe.is_file():
+        name = f"name={Path(path).resolve().name}-{re.sub(r'[^A-Za-z0-9.]+', '-', method).strip('-')}"
+        return [Line("train again, with another method", _command("rvpo", "train", str(recipe), f"method={method}", name))]
+    trl = Line(
+        "TRL script: in place of GRPOConfig and GRPOTrainer, with your other arguments",
+        f"from rvpo.trl import RVPOConfig, RVPOTrainer\nargs = RVPOConfig(method={_python(method)})",
+    )
+    estimator = f"algorithm.adv_estimator={'grpo-multi' if method == 'grpo' else method}"
+    keys = f"+algorithm.rvpo.reward_keys={_listed(names)}" if all(map(_PLAIN.fullmatch, names)) else ""
+    verl = Line("verl: with your other arguments", _command("python", "-m", "rvpo.verl", estimator, *([keys] if keys else [])))
+    return {"trl": [trl], "verl": [verl, trl]}.get(engine or "", [trl, verl])
+
+
+def _weights(names: Sequence[str], name: str, weight: float, engine: str | None, where: str) -> Line:
+    """Return the line that weighs one channel, beside weights of 1."""
+    weights = ", ".join(f"{weight:g}" if other == name else "1" for other in names)
+    if engine == "verl":
+        return Line(f"verl, {where}", _command(f"+algorithm.rvpo.reward_weights=[{weights.replace(' ', '')}]"))
+    told = f"  # {', '.join(names)}" if all(map(_PLAIN.fullmatch, names)) else ""
+    return Line(f"TRL's config, {where}", f"reward_weights=[{weights}],{told}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"[{','.join(names)}]"
+
+
+def _python(text: str) -> str:
+    """Return a text as a literal of Python, in double quotes where it can be."""
+    return f'"{text}"' if re.fullmatch(r"[^\"\\\x00-\x1f\x7f-\uffff]*", text) else ascii(text)
+
+
+def _command(*parts: str) -> str:
+    return shlex.join(parts)
