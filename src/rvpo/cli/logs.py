@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rvpo.cli.completion import method_names
 from rvpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such
 MethodOption = Annotated[
     str | None,
     typer.Option(
+        autocompletion=method_names,
         help="Method of the run, if the logs do not have it: NAME or NAME:option=value, such as lift:kappa=3. A method "
-        "of your own, such as my_rules.py:cvar, is named here, too: what a record names is never imported."
+        "of your own, such as my_rules.py:cvar, is named here, too: what a record names is never imported.",
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write everything to as JSON.")]

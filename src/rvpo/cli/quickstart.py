@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from rvpo.cli.completion import method_names
 from rvpo.errors import ConfigError
 
 
@@ -23,8 +24,9 @@ def quickstart(
     methods: Annotated[
         str | None,
         typer.Option(
+            autocompletion=method_names,
             help="Methods to compare, separated by blanks; the first is the baseline: 'gdpo lift rvpo:k=2 "
-            "my_rules.py:cvar'. Default: gdpo, lift, and rvpo with k=1 or, from the second start, k=2."
+            "my_rules.py:cvar'. Default: gdpo, lift, and rvpo with k=1 or, from the second start, k=2.",
         ),
     ] = None,
     all_methods: Annotated[

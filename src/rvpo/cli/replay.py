@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rvpo.cli.completion import method_names
 from rvpo.cli.logs import (
     Advantage,
     Group,
@@ -34,6 +35,7 @@ def replay_command(
     methods: Annotated[
         str | None,
         typer.Option(
+            autocompletion=method_names,
             help="Methods to try, separated by blanks: NAME or NAME:option=value,option=value, such as "
             "'gdpo rvpo:k=2 rvpo:k=linear(0.5,2) lift:kappa=4 my_rules.py:cvar'. Default: the usual ones.",
         ),

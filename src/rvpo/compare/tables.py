@@ -51,9 +51,7 @@ def trainings_text(
     return _text(tables, comparison.notes, None if as_markdown else terminal)
 
 
-def benchmarks_text(
-    comparison: BenchmarkComparison, *, as_markdown: bool = False, terminal: Terminal = PLAIN
-) -> str:
+def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
     """Return a comparison of benchmark runs as text: one table per group, and the notes.
 
     Args:
@@ -88,7 +86,9 @@ def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], t
         lines = markdown(short) if terminal is None else fitted(short, terminal.width)
         out += [head + title, "", *lines, ""]
         out += [*(bullet + _wrapped(f"cannot tell: {reason}", terminal) for reason in reasons), ""] if reasons else []
-    return "\n".join([*out, *(bullet + (note if terminal is None else _wrapped(note, terminal)) for note in notes)]) + "\n"
+    return (
+        "\n".join([*out, *(bullet + (note if terminal is None else _wrapped(note, terminal)) for note in notes)]) + "\n"
+    )
 
 
 def _wrapped(text: str, terminal: Terminal | None) -> str:

@@ -45,8 +45,8 @@ def say_under(rule: ReplayedMethod, channel: ChannelDiagnosis) -> float | None:
 def best_methods(diagnosis: Diagnosis, replay: Replay | None) -> dict[str, Best | None]:
     """Return the method to propose for each neglected channel; None where no rule that was tried gives it more.
 
-    First one of :data:`RECOMMENDED` for the whole run: the one under which most neglected channels count and fewest others
-    stop to. Where a channel does not count under it, the rule under which this channel counts most.
+    First one of :data:`RECOMMENDED` for the whole run: the one under which most neglected channels count and fewest
+    others stop to. Where a channel does not count under it, the rule under which this channel counts most.
     """
     neglected = [channel for channel in diagnosis.channels if channel.verdict == "neglected"]
     if replay is None:

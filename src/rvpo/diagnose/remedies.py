@@ -1,7 +1,7 @@
 """What to do about a neglected channel: the reason in a short sentence, and the lines to copy.
 
-Names of channels come from data. In a line that is pasted into a shell or a file they are quoted, and where a name could
-end a comment or a list it is left out.
+Names of channels come from data. In a line that is pasted into a shell or a file they are quoted, and where a name
+could end a comment or a list it is left out.
 """
 
 from __future__ import annotations
@@ -127,15 +127,17 @@ def weight_needed(name: str, diagnosis: Diagnosis) -> float | None:
 
 
 def _why(channel: ChannelDiagnosis, cause: Cause) -> str:
-    sentences = [_how(channel, cause)]
-    trend, early, late = channel.trend, channel.early, channel.late
-    if None not in (trend.low, trend.high, early, late):
-        assert trend.low is not None and trend.high is not None and early is not None and late is not None
-        if trend.high < 0 and late < early:
-            sentences.append(f"Its mean fell from {early:.3g} to {late:.3g}.")
-        elif trend.low > 0 and late > early:
-            sentences.append(f"Its mean still rose from {early:.3g} to {late:.3g}.")
-    return " ".join(sentences)
+    return " ".join([_how(channel, cause), *_moved(channel)])
+
+
+def _moved(channel: ChannelDiagnosis) -> list[str]:
+    """Say that its mean rose or fell, where it clearly did."""
+    low, high, early, late = channel.trend.low, channel.trend.high, channel.early, channel.late
+    if low is None or high is None or early is None or late is None:
+        return []
+    if high < 0 and late < early:
+        return [f"Its mean fell from {early:.3g} to {late:.3g}."]
+    return [f"Its mean still rose from {early:.3g} to {late:.3g}."] if low > 0 and late > early else []
 
 
 def _how(channel: ChannelDiagnosis, cause: Cause) -> str:
@@ -177,14 +179,15 @@ def _methods(method: str, path: str, names: Sequence[str], engine: str | None) -
     recipe = Path(path) / "recipe.yaml"
     if recipe.is_file():
         name = f"name={Path(path).resolve().name}-{re.sub(r'[^A-Za-z0-9.]+', '-', method).strip('-')}"
-        return [Line("train again, with another method", _command("rvpo", "train", str(recipe), f"method={method}", name))]
+        again = _command("rvpo", "train", str(recipe), f"method={method}", name)
+        return [Line("train again, with another method", again)]
     trl = Line(
         "TRL script: in place of GRPOConfig and GRPOTrainer, with your other arguments",
         f"from rvpo.trl import RVPOConfig, RVPOTrainer\nargs = RVPOConfig(method={_python(method)})",
     )
     estimator = f"algorithm.adv_estimator={'grpo-multi' if method == 'grpo' else method}"
-    keys = f"+algorithm.rvpo.reward_keys={_listed(names)}" if all(map(_PLAIN.fullmatch, names)) else ""
-    verl = Line("verl: with your other arguments", _command("python", "-m", "rvpo.verl", estimator, *([keys] if keys else [])))
+    keys = [f"+algorithm.rvpo.reward_keys=[{','.join(names)}]"] if all(map(_PLAIN.fullmatch, names)) else []
+    verl = Line("verl: with your other arguments", _command("python", "-m", "rvpo.verl", estimator, *keys))
     return {"trl": [trl], "verl": [verl, trl]}.get(engine or "", [trl, verl])
 
 
@@ -195,10 +198,6 @@ def _weights(names: Sequence[str], name: str, weight: float, engine: str | None,
         return Line(f"verl, {where}", _command(f"+algorithm.rvpo.reward_weights=[{weights.replace(' ', '')}]"))
     told = f"  # {', '.join(names)}" if all(map(_PLAIN.fullmatch, names)) else ""
     return Line(f"TRL's config, {where}", f"reward_weights=[{weights}],{told}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"[{','.join(names)}]"
 
 
 def _python(text: str) -> str:

@@ -66,7 +66,7 @@ class ReplayedMethod:
         responsibility: channel -> mean share of the decision.
         largest_difference: to the advantages that the run used.
         problem: why the rule could not be applied; the numbers are then None.
-        pull: channel -> how far it moves the rule's advantages while all others stay, in units of the average channel's.
+        pull: channel -> how far it moves the rule's advantages while all others stay, in units of the average channel.
     """
 
     method: str

@@ -12,6 +12,7 @@ from rvpo.text.tables import fitted, markdown, printable
 from rvpo.text.terminal import PLAIN, Terminal
 
 NARROW = ("channel", "verdict", "sure", "mean", "trend", "live", "missing", "pull", "correlation", "punished")
+SPARE = ("live", "missing")  # columns that a narrow terminal does without
 WIDE = ("dead", "responsibility", "bottleneck", "at the top")
 
 
@@ -42,9 +43,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
     return _text(head, table, told, notes, None if as_markdown else terminal)
 
 
-def diagnoses_text(
-    diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN
-) -> str:
+def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
     """Return the text of one run; of several, what they come to, a table of the runs, and each run's text."""
     if len(diagnoses) == 1:
         return diagnosis_text(diagnoses[0], as_markdown=as_markdown, terminal=terminal)
@@ -101,7 +100,7 @@ def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], 
         parts = [f"### {head}", "", *markdown(table)]
         bullet = "- "
     else:
-        parts = [_filled(head, terminal, ""), "", *fitted(table, terminal.width, terminal.paint)]
+        parts = [_filled(head, terminal, ""), "", *fitted(table, terminal.width, terminal.paint, SPARE)]
         told, notes = ([_filled(line, terminal) for line in lines] for lines in (told, notes))
         bullet = "* "
     for block in (told, notes):

@@ -1,8 +1,8 @@
 """``rvpo demo``: a small sample log whose truth is known, as TRL's trainer writes it. Nothing is trained.
 
-Answers to questions are drawn with a few traits (correct or not, how many sentences, tips and empty phrases, in the asked
-format or not), and six reward functions read them. Over the steps the traits drift as under a training with GRPO: what
-the advantages reward becomes more frequent. The truth follows from how the rewards are made:
+Answers to questions are drawn with a few traits (correct or not, how many sentences, tips and empty phrases, in the
+asked format or not), and six reward functions read them. Over the steps the traits drift as under a training with GRPO:
+what the advantages reward becomes more frequent. The truth follows from how the rewards are made:
 
 - correctness, detail and advice share the decision: healthy.
 - brevity is on the same scale, but detail and advice pull the other way together: outvoted.

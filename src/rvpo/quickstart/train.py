@@ -25,7 +25,7 @@ EVALUATION = 10_000  # added to the seed: evaluation draws other requests than t
 def train_contender(job: Job, on_step: Callable[[], None], folder: Path) -> dict[str, Any]:
     """Train one policy and return plain data: ``start``, ``curve``, ``end`` and ``seconds`` of a ``Record``.
 
-    What the trainer logs is kept in ``folder``, which ``rvpo diagnose`` reads; what an earlier run left there is removed.
+    The trainer's logs are kept in ``folder``, which ``rvpo diagnose`` reads; what an earlier run left there is removed.
     """
     disable_progress_bars()
     model, tokenizer = load_checkpoint(job.cell.checkpoint), make_tokenizer()

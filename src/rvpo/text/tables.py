@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from textwrap import wrap
@@ -42,15 +43,38 @@ def aligned(table: Table, paint: Paint | None = None) -> list[str]:
     return lines
 
 
-def fitted(table: Table, width: int, paint: Paint | None = None) -> list[str]:
-    """Return the lines of a table that is at most ``width`` columns wide: aligned, else as a block per line.
+def fitted(table: Table, width: int, paint: Paint | None = None, spare: Sequence[str] = ()) -> list[str]:
+    """Return the lines of a table that is at most ``width`` columns wide.
 
-    A block begins with the line's first cell and has the others below, each after the head of its column. What has no
-    blank to be cut at, such as a long name, may still be wider.
+    Where it is wider it is shown without intervals, then without some columns, and a line below says so. Where it is
+    still wider, each of its lines becomes a block, with all cells: the first one, then the others below, each after the
+    head of its column. What has no blank to be cut at, such as a long name, may still be wider.
+
+    Args:
+        table: texts, the head first.
+        width: columns of the terminal.
+        paint: colours a cell.
+        spare: heads of columns that may be left out.
     """
-    lines = aligned(table)
-    if max(map(_width, lines), default=0) <= width:
+    if _fits(table, width):
         return aligned(table, paint)
+    values = [[_INTERVAL.sub("", cell) for cell in line] for line in table]
+    kept = [i for i, name in enumerate(table[0]) if name not in spare]
+    fewer = [[line[i] for i in kept] for line in values]
+    for shorter, left_out in ((values, ["intervals"]), (fewer, ["intervals", *spare])):
+        if values != table and _fits(shorter, width):
+            return [*aligned(shorter, paint), *_wrapped(f"(no room for {', '.join(left_out)})", width, " ")]
+    return _blocks(table, width, paint)
+
+
+_INTERVAL = re.compile(r"(?<=\d) \[[^\[\]]*\]$")
+
+
+def _fits(table: Table, width: int) -> bool:
+    return max(map(_width, aligned(table)), default=0) <= width
+
+
+def _blocks(table: Table, width: int, paint: Paint | None) -> list[str]:
     head, *rows = table
     blocks = [_block(head, row, width, paint) for row in rows]
     return [line for i, block in enumerate(blocks) for line in ([""] if i else []) + block]

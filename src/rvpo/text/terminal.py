@@ -54,8 +54,8 @@ PLAIN = Terminal()
 def current(stream: TextIO | None = None) -> Terminal:
     """Return what stdout, or another stream, is now.
 
-    ``COLUMNS`` sets the width. ``NO_COLOR`` (any value but an empty one) turns colours off, ``FORCE_COLOR`` turns them on
-    where there is no terminal; ``NO_COLOR`` wins.
+    ``COLUMNS`` sets the width. ``NO_COLOR`` (any value but an empty one) turns colours off, ``FORCE_COLOR`` turns them
+    on where there is no terminal; ``NO_COLOR`` wins.
     """
     stream = stream or sys.stdout
     width = shutil.get_terminal_size((PIPED, 24)).columns if _is_terminal(stream) else _columns()
