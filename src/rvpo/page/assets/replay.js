@@ -5,7 +5,7 @@ const ReplayView = (() => {
   const METRICS = [
     [
       "influence",
-      "Influence",
+      "Correlation",
       "Correlation of a rule's advantages with the channel, within groups. Below 0, the better ones are discouraged.",
     ],
     [
