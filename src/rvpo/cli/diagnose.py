@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,10 @@ def diagnose_command(
         from rvpo.text.terminal import current
 
         columns, assumed = columns_of(rewards, group, group_size, advantage, step), parsed(method)
-        runs = [opened(run, columns, steps, weights, ranges) for _, run in find_runs([path]).paths]
+        paths = find_runs([path])
+        for note in paths.notes:
+            typer.echo(f"note: {note}", err=True)
+        runs = [opened(run, columns, steps, weights, ranges) for _, run in paths.paths]
         with Progress("steps", sum(len(run.steps) for run in runs)) as bar:
             found = [
                 diagnosing.diagnose(run, k=k, assumed=assumed, texts=texts, seed=seed, progress=bar.advance)
@@ -75,6 +79,8 @@ def diagnose_command(
             ]
     terminal = current()
     print_text(diagnoses_text(found, terminal=terminal), terminal)
+    if html is None and any(channel.verdict == "neglected" for one in found for channel in one.channels):
+        print_text(f"\nwhat to do about it, with lines to copy: rvpo report {shlex.quote(str(path))}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
     write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})
     write_text(markdown_file, diagnoses_text(found, as_markdown=True))

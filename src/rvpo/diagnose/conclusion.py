@@ -111,7 +111,7 @@ def share(value: float | None) -> str:
 
 
 def _gains(channels: list[ChannelDiagnosis], found: dict[str, Best | None]) -> str:
-    parts = []
+    parts: list[str] = []
     for channel in channels[:NAMED]:
         best = found[channel.name]
         assert best is not None  # those that were helped

@@ -23,9 +23,7 @@ def headline(diagnoses: Sequence[Diagnosis]) -> str:
         if more := ranked[NAMED:]:
             sentences.append(f"{len(more)} more channels are neglected in some of them.")
     elif unclear == runs:
-        sentences = [
-            f"It is unclear whether any channel is neglected: all {runs} runs have channels of unclear verdict."
-        ]
+        sentences = [f"It is unclear whether a channel is neglected: in all {runs} runs a verdict is unclear."]
         unclear = 0
     else:
         sentences = [f"No channel is called neglected in any of {runs} runs."]

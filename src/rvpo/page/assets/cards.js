@@ -90,7 +90,7 @@ const CardsView = (() => {
   const MEANS = {
     noisy: "Equal completions got different scores: look at its judge or function.",
     unclear: "More groups are needed to be sure: log more steps.",
-    dead: "The completions of a group hardly ever differ in it, so it teaches nothing: look at its function, or at the prompts.",
+    dead: "Hardly any completion is scored differently from others of its group, so it teaches nothing: look at its function, or at the prompts.",
   };
 
   /** Channels that are not neglected and want a look. */
