@@ -132,6 +132,17 @@ def test_every_kind_of_neglect_has_a_reason_and_a_line(found: tuple[Diagnosis, R
     assert card.lines
 
 
+@pytest.mark.parametrize(
+    ("own", "words"), [("gdpo", None), ("grpo", "a sum of the rewards"), (None, "if the run sums")]
+)
+def test_scales_explain_neglect_only_where_raw_rewards_may_be_summed(
+    found: tuple[Diagnosis, Replay], own: str | None, words: str | None
+):
+    why = cards(found[0], replace(found[1], own=own))["format"].why
+    assert ("vary" in why) is (words is not None)
+    assert words is None or words in why
+
+
 HOSTILE = ("a\nimport os", "'; rm -rf ~ #", '"] + [', "$(touch x)", "日本")
 
 

@@ -73,28 +73,40 @@ def remedies(diagnosis: Diagnosis, replay: Replay | None, *, engine: str | None 
     neglected = [channel for channel in diagnosis.channels if channel.verdict == "neglected"]
     neglected.sort(key=lambda channel: channel.say or 0.0)
     best = best_methods(diagnosis, replay)
-    cards = [_remedy(channel, diagnosis, best[channel.name], engine) for channel in neglected]
+    used = (replay and replay.own) or diagnosis.method
+    cards = [_remedy(channel, diagnosis, used, best[channel.name], engine) for channel in neglected]
     if replay is None:
         more = Line("see what other methods make of it", _command("rvpo", "replay", diagnosis.path, "--method", "grpo"))
         cards = [replace(card, lines=(*card.lines, more)) for card in cards]
     return tuple(cards)
 
 
-def _remedy(channel: ChannelDiagnosis, diagnosis: Diagnosis, best: Best | None, engine: str | None) -> Remedy:
+def _remedy(
+    channel: ChannelDiagnosis, diagnosis: Diagnosis, used: str, best: Best | None, engine: str | None
+) -> Remedy:
+    """Return the card of a channel; ``used`` is the run's method in words, as far as it is known."""
     cause = channel.cause or Cause(())
+    if not _may_sum(used):
+        cause = replace(cause, wider=None, times_wider=None)
     names = [other.name for other in diagnosis.channels]
-    method = best.method if best else UNTRIED
+    proposed = best.method if best else UNTRIED
     if cause.monitored:
         lines = [_weights(names, channel.name, 1.0, engine, f"a weight for {channel.name}")]
     elif "reversed" in cause.kinds:
         lines = [Line("if lower is better, in its reward function", "return [-score for score in scores]")]
     else:
-        lines = [] if diagnosis.method == method else _methods(method, diagnosis.path, names, engine)
+        lines = [] if used == proposed else _methods(proposed, diagnosis.path, names, engine)
         if (times := weight_needed(channel.name, diagnosis)) is not None:
-            keep = f"the same method, the weight of {channel.name} about {times:g} times as high"
+            keep = f"the same method, about {times:g} times the weight for {channel.name}"
             weighed = _weights(names, channel.name, times, engine, keep)
             lines = [weighed, *lines] if best and not best.enough else [*lines, weighed]
-    return Remedy(channel.name, channel.confidence, _why(channel, cause), _evidence(channel, cause, best), tuple(lines))
+    why = _why(channel, cause, sums=used.startswith("grpo"))
+    return Remedy(channel.name, channel.confidence, why, _evidence(channel, cause, best), tuple(lines))
+
+
+def _may_sum(used: str) -> bool:
+    """Tell whether a method sums raw rewards, or is not known."""
+    return used == "as logged" or used.startswith("grpo")
 
 
 def weight_needed(name: str, diagnosis: Diagnosis) -> float | None:
@@ -126,8 +138,8 @@ def weight_needed(name: str, diagnosis: Diagnosis) -> float | None:
 # --- sentences -------------------------------------------------------------------------------------------------------
 
 
-def _why(channel: ChannelDiagnosis, cause: Cause) -> str:
-    return " ".join([_how(channel, cause), *_moved(channel)])
+def _why(channel: ChannelDiagnosis, cause: Cause, *, sums: bool) -> str:
+    return " ".join([_how(channel, cause, sums), *_moved(channel)])
 
 
 def _moved(channel: ChannelDiagnosis) -> list[str]:
@@ -140,16 +152,17 @@ def _moved(channel: ChannelDiagnosis) -> list[str]:
     return [f"Its mean still rose from {early:.3g} to {late:.3g}."] if low > 0 and late > early else []
 
 
-def _how(channel: ChannelDiagnosis, cause: Cause) -> str:
+def _how(channel: ChannelDiagnosis, cause: Cause, sums: bool) -> str:
     pull, punished = channel.pull.value or 0.0, channel.punished.value
     if cause.monitored:
         return "Its weight is 0, so it does not enter the advantage."
     if "reversed" in cause.kinds:
         return f"The advantage goes down where this reward goes up: it counts {pull:.2f} times the average channel."
     if cause.wider is not None and cause.times_wider is not None:
+        hardly = "a sum of the rewards hardly notices it" if sums else "it is lost if the run sums raw rewards"
         return (
-            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so a sum of the rewards "
-            f"hardly notices it: it counts {pull:.2f} times the average channel."
+            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so {hardly}: it counts "
+            f"{pull:.2f} times the average channel."
         )
     if "outvoted" in cause.kinds and "ignored" not in cause.kinds:
         lost = "" if punished is None else f": in {punished:.0%} of comparisons, the better completion was discouraged"
@@ -195,9 +208,9 @@ def _weights(names: Sequence[str], name: str, weight: float, engine: str | None,
     """Return the line that weighs one channel, beside weights of 1."""
     weights = ", ".join(f"{weight:g}" if other == name else "1" for other in names)
     if engine == "verl":
-        return Line(f"verl, {where}", _command(f"+algorithm.rvpo.reward_weights=[{weights.replace(' ', '')}]"))
+        return Line(f"verl: {where}", _command(f"+algorithm.rvpo.reward_weights=[{weights.replace(' ', '')}]"))
     told = f"  # {', '.join(names)}" if all(map(_PLAIN.fullmatch, names)) else ""
-    return Line(f"TRL's config, {where}", f"reward_weights=[{weights}],{told}")
+    return Line(f"GRPOConfig: {where}", f"reward_weights=[{weights}],{told}")
 
 
 def _python(text: str) -> str:

@@ -258,7 +258,7 @@ def test_curves_follow_quantity_and_channels(open_report: Open):
     assert drawn(opened) == ["tone", "brevity", "helpfulness", "correctness", "safety", "format"]  # the last in front
     opened.page.locator("#curves-metric-correlation").check()
     smooth = opened.js("document.getElementById('curves-plot').data.at(-1).y")
-    assert smooth[10] == pytest.approx(sum(curves["correlation"]["format"][8:13]) / 5)
+    assert smooth[10] == pytest.approx(sum(curves["correlation"]["format"][7:14]) / 7)
     opened.page.locator("#curves-smooth").uncheck()
     assert opened.js("document.getElementById('curves-plot').data.at(-1).y") == curves["correlation"]["format"]
     chip = opened.page.get_by_role("button", name="safety", exact=True)
