@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +19,25 @@ from rvpo.diagnose.remedies import Remedy, remedies, weight_needed
 from rvpo.diagnose.replay import Replay, replay
 from rvpo.diagnose.several import headline
 from rvpo.logs.demo import TRUTH, write_demo
-from rvpo.logs.engine import engine_of
+from rvpo.logs.engine import engine_of, function_weights
 from rvpo.logs.open import open_run
+
+UNKNOWN = [math.nan] * len(TRUTH)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Diagnosis, Replay]:
     run = open_run(write_demo(tmp_path_factory.mktemp("runs") / "demo"))
     assert engine_of(run) == "trl"
+    assert all(map(math.isnan, function_weights(run)))
     methods = [AdvantageConfig(build_method(text)) for text in ("gdpo", "rvpo:k=1", "lift")]
     return diagnose(run, resamples=200), replay(run, methods)
 
 
-def cards(diagnosis: Diagnosis, replayed: Replay | None, engine: str | None = "trl") -> dict[str, Remedy]:
-    return {card.channel: card for card in remedies(diagnosis, replayed, engine=engine)}
+def cards(
+    diagnosis: Diagnosis, replayed: Replay | None, engine: str | None = "trl", weights: object = UNKNOWN
+) -> dict[str, Remedy]:
+    return {card.channel: card for card in remedies(diagnosis, replayed, engine=engine, weights=weights)}
 
 
 def test_the_truth_of_the_demo_is_found(found: tuple[Diagnosis, Replay]):
@@ -99,6 +105,17 @@ def test_the_weight_that_is_proposed_is_enough(found: tuple[Diagnosis, Replay]):
     bare = replace(weighed, read=lambda texts: (replace(batch, advantages=None) for batch in logged(texts)))
     verdicts = {c.name: c for c in diagnose(bare, resamples=100, texts=False).channels}
     assert verdicts["format"].say == pytest.approx(0.5, abs=0.25)
+
+
+def test_weights_are_multiplied_and_those_of_criteria_are_not_proposed(found: tuple[Diagnosis, Replay]):
+    (line,) = [one for one in cards(*found, "trl", [2, 1, 1, 1, 0.5, 1])["format"].lines if "weights" in one.code]
+    times = weight_needed("format", found[0])
+    assert f"reward_weights=[2, 1, 1, 1, {0.5 * times:g}, 1]," in line.code
+    assert "if all are 1" not in line.where
+    for engine in ("trl", "verl"):
+        codes = [one.code for one in cards(*found, engine, None)["format"].lines]
+        assert codes
+        assert not any("reward_weights" in code or "reward_keys" in code for code in codes)
 
 
 @pytest.mark.parametrize("engine", ["trl", "verl", None])

@@ -62,45 +62,67 @@ class Remedy:
         return asdict(self)
 
 
-def remedies(diagnosis: Diagnosis, replay: Replay | None, *, engine: str | None = None) -> tuple[Remedy, ...]:
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What the lines of a run's cards have in common.
+
+    Attributes:
+        path: of the run.
+        used: the run's method in words, as far as it is known.
+        engine: that wrote the logs.
+        names: of the channels.
+        weights: of the channels, NaN where unknown; None where channels are criteria of a rubric, and no functions.
+    """
+
+    path: str
+    used: str
+    engine: str | None
+    names: Sequence[str]
+    weights: Sequence[float] | None
+
+
+def remedies(
+    diagnosis: Diagnosis,
+    replay: Replay | None,
+    *,
+    engine: str | None = None,
+    weights: Sequence[float] | None = None,
+) -> tuple[Remedy, ...]:
     """Return one remedy per neglected channel, the least followed first.
 
     Args:
         diagnosis: of a run.
         replay: of the same run; None where its logs have no advantages to compare with.
         engine: that wrote the logs, see :func:`rvpo.logs.engine.engine_of`.
+        weights: of the channels, see :func:`rvpo.logs.engine.function_weights`; None: no weight can be proposed.
     """
     neglected = [channel for channel in diagnosis.channels if channel.verdict == "neglected"]
     neglected.sort(key=lambda channel: channel.say or 0.0)
     best = best_methods(diagnosis, replay)
     used = (replay and replay.own) or diagnosis.method
-    cards = [_remedy(channel, diagnosis, used, best[channel.name], engine) for channel in neglected]
+    setup = _Setup(diagnosis.path, used, engine, [channel.name for channel in diagnosis.channels], weights)
+    cards = [_remedy(channel, diagnosis, setup, best[channel.name]) for channel in neglected]
     if replay is None:
         more = Line("see what other methods make of it", _command("rvpo", "replay", diagnosis.path, "--method", "grpo"))
         cards = [replace(card, lines=(*card.lines, more)) for card in cards]
     return tuple(cards)
 
 
-def _remedy(
-    channel: ChannelDiagnosis, diagnosis: Diagnosis, used: str, best: Best | None, engine: str | None
-) -> Remedy:
-    """Return the card of a channel; ``used`` is the run's method in words, as far as it is known."""
+def _remedy(channel: ChannelDiagnosis, diagnosis: Diagnosis, setup: _Setup, best: Best | None) -> Remedy:
     cause = channel.cause or Cause(())
-    if not _may_sum(used):
+    if not _may_sum(setup.used):
         cause = replace(cause, wider=None, times_wider=None)
-    names = [other.name for other in diagnosis.channels]
     proposed = best.method if best else UNTRIED
     if cause.monitored:
-        lines = [_weights(names, channel.name, 1.0, engine, f"a weight for {channel.name}")]
+        lines = _weights(setup, channel.name, None)
     elif "reversed" in cause.kinds:
         lines = [Line("if lower is better, in its reward function", "return [-score for score in scores]")]
     else:
-        lines = [] if used == proposed else _methods(proposed, diagnosis.path, names, engine)
-        if (times := weight_needed(channel.name, diagnosis)) is not None:
-            keep = f"the same method, about {times:g} times the weight for {channel.name}"
-            weighed = _weights(names, channel.name, times, engine, keep)
-            lines = [weighed, *lines] if best and not best.enough else [*lines, weighed]
-    why = _why(channel, cause, sums=used.startswith("grpo"))
+        lines = [] if setup.used == proposed else _methods(proposed, setup)
+        times = weight_needed(channel.name, diagnosis)
+        weighed = [] if times is None else _weights(setup, channel.name, times)
+        lines = [*weighed, *lines] if best and not best.enough else [*lines, *weighed]
+    why = _why(channel, cause, sums=setup.used.startswith("grpo"))
     return Remedy(channel.name, channel.confidence, why, _evidence(channel, cause, best), tuple(lines))
 
 
@@ -187,8 +209,9 @@ def _evidence(channel: ChannelDiagnosis, cause: Cause, best: Best | None) -> str
 # --- lines -----------------------------------------------------------------------------------------------------------
 
 
-def _methods(method: str, path: str, names: Sequence[str], engine: str | None) -> list[Line]:
+def _methods(method: str, setup: _Setup) -> list[Line]:
     """Return how to train with another method: as the run was trained, or in both engines if that is not known."""
+    path = setup.path
     recipe = Path(path) / "recipe.yaml"
     if recipe.is_file():
         name = f"name={Path(path).resolve().name}-{re.sub(r'[^A-Za-z0-9.]+', '-', method).strip('-')}"
@@ -199,18 +222,26 @@ def _methods(method: str, path: str, names: Sequence[str], engine: str | None) -
         f"from rvpo.trl import RVPOConfig, RVPOTrainer\nargs = RVPOConfig(method={_python(method)})",
     )
     estimator = f"algorithm.adv_estimator={'grpo-multi' if method == 'grpo' else method}"
-    keys = [f"+algorithm.rvpo.reward_keys=[{','.join(names)}]"] if all(map(_PLAIN.fullmatch, names)) else []
+    known = setup.weights is not None and all(map(_PLAIN.fullmatch, setup.names))
+    keys = [f"+algorithm.rvpo.reward_keys=[{','.join(setup.names)}]"] if known else []
     verl = Line("verl: with your other arguments", _command("python", "-m", "rvpo.verl", estimator, *keys))
-    return {"trl": [trl], "verl": [verl, trl]}.get(engine or "", [trl, verl])
+    return {"trl": [trl], "verl": [verl, trl]}.get(setup.engine or "", [trl, verl])
 
 
-def _weights(names: Sequence[str], name: str, weight: float, engine: str | None, where: str) -> Line:
-    """Return the line that weighs one channel, beside weights of 1."""
-    weights = ", ".join(f"{weight:g}" if other == name else "1" for other in names)
-    if engine == "verl":
-        return Line(f"verl: {where}", _command(f"+algorithm.rvpo.reward_weights=[{weights.replace(' ', '')}]"))
-    told = f"  # {', '.join(names)}" if all(map(_PLAIN.fullmatch, names)) else ""
-    return Line(f"GRPOConfig: {where}", f"reward_weights=[{weights}],{told}")
+def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
+    """Return the line that multiplies the weight of one channel, None: that gives it one; none for criteria."""
+    if setup.weights is None:
+        return []
+    known = not any(map(math.isnan, setup.weights))
+    now = [1.0 if math.isnan(weight) else weight for weight in setup.weights]
+    changed = [weight * (times or 1.0) if times else weight or 1.0 for weight in now]
+    weights = [f"{new if other == name else old:g}" for other, old, new in zip(setup.names, now, changed, strict=True)]
+    where = f"the same method, about {times:g} times the weight for {name}" if times else f"a weight for {name}"
+    where += "" if known else ", if all are 1 now"
+    if setup.engine == "verl":
+        return [Line(f"verl: {where}", _command(f"+algorithm.rvpo.reward_weights=[{','.join(weights)}]"))]
+    order = f"  # {', '.join(setup.names)}" if all(map(_PLAIN.fullmatch, setup.names)) else ""
+    return [Line(f"GRPOConfig: {where}", f"reward_weights=[{', '.join(weights)}],{order}")]
 
 
 def _python(text: str) -> str:

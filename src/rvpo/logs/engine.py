@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,24 @@ def engine_of(run: Run) -> str | None:
     if run.kind == FOLDER:
         return VERL if "uid" in _columns(_first(run.path, FOLDER)) - set(SCHEMA.names) else TRL
     return VERL if _columns(_first(run.path)) >= DUMPED else None
+
+
+def function_weights(run: Run) -> list[float] | None:
+    """Return the weight of each channel, where each one is a reward function; None where some are criteria of a rubric.
+
+    A channel whose weight the logs do not hold has NaN.
+    """
+    first = _first(run.path, FOLDER) if run.kind == FOLDER else None
+    if first is not None and pq.read_table(first, columns=["criterion"], partitioning=None)["criterion"].drop_null():
+        return None
+    batch = next(run.batches(), None)
+    weights = [math.nan] * len(run.channels)
+    if batch is None or batch.weights is None:
+        return weights
+    channel = batch.channel.expand(batch.weights.shape).flatten().tolist()
+    for j, weight in zip(channel, batch.weights.flatten().tolist(), strict=True):
+        weights[j] = weight
+    return weights
 
 
 def _first(path: Path, inner: str = "") -> Path | None:

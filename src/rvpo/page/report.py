@@ -24,7 +24,7 @@ from rvpo.diagnose.several import headline
 from rvpo.diagnose.sums import aggregated
 from rvpo.diagnose.text import summary
 from rvpo.errors import RewardError
-from rvpo.logs.engine import engine_of
+from rvpo.logs.engine import engine_of, function_weights
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.page import render
 
@@ -225,7 +225,7 @@ def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:
 
 def _told(run: Run, diagnosis: Diagnosis, replayed: Replay | None) -> dict[str, Any]:
     """Return what the page says of a run in words: the headline, a card per neglected channel, the replay."""
-    cards = remedies(diagnosis, replayed, engine=engine_of(run))
+    cards = remedies(diagnosis, replayed, engine=engine_of(run), weights=function_weights(run))
     return {
         "summary": summary(diagnosis),
         "cards": [card.to_json() for card in cards],
