@@ -202,7 +202,7 @@ def run_of(method: str, **verdicts: str) -> Diagnosis:
         ),
         (
             [run_of("gdpo", a="neglected", b="neglected")] * 2,
-            "a is neglected in all 2 runs. b is neglected in all 2 runs.",
+            "a is neglected in both runs. b is neglected in both runs.",
         ),
     ],
 )

@@ -119,11 +119,16 @@ def _remedy(channel: ChannelDiagnosis, diagnosis: Diagnosis, setup: _Setup, best
         lines = [Line("if lower is better, in its reward function", "return [-score for score in scores]")]
     else:
         lines = [] if setup.used == proposed else _methods(proposed, setup)
-        times = weight_needed(channel.name, diagnosis)
+        times = weight_needed(channel.name, diagnosis) if _is_linear(setup.used) else None
         weighed = [] if times is None else _weights(setup, channel.name, times)
         lines = [*weighed, *lines] if best and not best.enough else [*lines, *weighed]
     why = _why(channel, cause, sums=setup.used.startswith("grpo"))
     return Remedy(channel.name, channel.confidence, why, _evidence(channel, cause, best), tuple(lines))
+
+
+def _is_linear(used: str) -> bool:
+    """Tell whether a method is a weighted sum, of rewards or of z-scores, or is not known."""
+    return _may_sum(used) or used.startswith("gdpo")
 
 
 def _may_sum(used: str) -> bool:

@@ -34,11 +34,16 @@ def headline(diagnoses: Sequence[Diagnosis]) -> str:
 
 def _sentence(name: str, found: Sequence[int], diagnoses: Sequence[Diagnosis]) -> str:
     runs = len(diagnoses)
-    where = "all" if len(found) == runs else f"{len(found)} of"
-    told = f"{name} is neglected in {where} {runs} runs"
+    every = "both" if runs == 2 else f"all {runs}"
+    where = every if len(found) == runs else f"{len(found)} of {runs}"
+    told = f"{name} is neglected in {where} runs"
     methods = list(dict.fromkeys(diagnosis.method for diagnosis in diagnoses))
-    if not 1 < len(methods) <= NAMED or len(found) == runs:
+    if len(found) == runs:
         return f"{told}."
+    if not 1 < len(methods) <= NAMED:
+        named = [diagnoses[i].run for i in found[:NAMED]]
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        return f"{told} ({', '.join(named)}{more})."
     parts = []
     for method in methods:
         own = [i for i, diagnosis in enumerate(diagnoses) if diagnosis.method == method]
