@@ -80,7 +80,7 @@ def diagnose_command(
     terminal = current()
     print_text(diagnoses_text(found, terminal=terminal), terminal)
     if html is None and any(channel.verdict == "neglected" for one in found for channel in one.channels):
-        print_text(f"\nwhat to do about it, with lines to copy: rvpo report {shlex.quote(str(path))}", terminal)
+        print_text(f"\nwhat to do, with lines to copy:\n  rvpo report {shlex.quote(str(path))}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
     write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})
     write_text(markdown_file, diagnoses_text(found, as_markdown=True))
