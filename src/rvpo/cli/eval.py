@@ -209,9 +209,10 @@ def compare_evals(
         from rvpo.compare.benchmarks import compare_benchmarks
         from rvpo.compare.tables import benchmarks_text
         from rvpo.files import write
+        from rvpo.text.terminal import current
 
         comparison = compare_benchmarks(runs, level=level, smallest=smallest)
-    typer.echo(benchmarks_text(comparison))
+    typer.echo(benchmarks_text(comparison, terminal=current()))
     if out is None:
         return
     as_json = json.dumps(comparison.to_json(), indent=1) + "\n"

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from rvpo.core import GRPO, AdvantageConfig
 from rvpo.diagnose import verdicts
-from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
-from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, values
+from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
+from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
 from rvpo.diagnose.group_sums import SLOT
 from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, one_thread
 from rvpo.diagnose.unscored import Unscored
@@ -113,6 +113,7 @@ def diagnose(
         correlations=correlations,
         curves=_curves(run, sums),
         notes=tuple(notes),
+        influence=_influence(run, sums) if sums.known else None,
     )
 
 
@@ -164,6 +165,7 @@ def _channel(name: str, judged: verdicts.Judged, found: Mapping[str, Estimate], 
         ceiling=found["ceiling"],
         reliability=found["reliability"],
         pairs=int(total[SLOT["again_dof"]]),
+        cause=judged.cause,
     )
 
 
@@ -191,6 +193,25 @@ def _curves(run: Run, sums: Sums) -> Curves:
         correlation=by_channel("correlation"),
         live=by_channel("live_share"),
         missing=by_channel("missing"),
+    )
+
+
+def _influence(run: Run, sums: Sums) -> Influence:
+    """Return what the used advantage made of each channel, in each stretch of time."""
+    stretch = np.array([sums.stretch_of(point) for point in range(len(sums.points))])
+    counted = np.stack([sums.points[stretch == b].sum(0) for b in range(len(sums.stretches))])
+    total = counted.sum(0)
+    alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+    found = values(counted)
+    pull, correlation, fair = pulls(sums.stretches, alive), found["correlation"], found["fair"]
+    by_channel = {}
+    for j, name in enumerate(run.channels):
+        columns = (_finite(column[:, j]) for column in (pull, correlation, fair))
+        by_channel[name] = tuple([say(*point) for point in zip(*columns, strict=True)])
+    return Influence(
+        steps=tuple([sums.point_steps[int(np.flatnonzero(stretch == b)[-1])] for b in range(len(sums.stretches))]),
+        pull={name: _finite(pull[:, j]) for j, name in enumerate(run.channels)},
+        say=by_channel,
     )
 
 
