@@ -1,0 +1,176 @@
+"""One record of a file as rows, one per completion: a record may hold a group, or a whole step, in lists.
+
+The anchor is the list of completions: a record becomes as many rows as it has items. Every other list of that length
+is dealt out to the rows, also inside objects (``rewards: {a: [..]}``). Everything else belongs to all rows. Without
+completions, an object of lists of one length, or rewards next to advantages of one length, are such a record, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rvpo.errors import DataError
+
+COMPLETIONS = (
+    *("completions", "responses", "generations", "outputs", "rollouts", "samples", "trajectories", "candidates"),
+    *("predictions", "completion", "response", "generation", "output", "answers", "texts"),
+)
+OUTER = ("groups", "examples", "problems", "items", "results", "records", "rows", "data", "batch")
+"""Lists of objects, which may be rows or groups."""
+PROMPTS = ("prompts", "prompt", "input", "inputs", "question", "questions", "problem", "query", "messages")
+IDS = ("example_id", "prompt_id", "group_id", "uid", "id", "task_id", "problem_id", "prompt_idx", "group", "index")
+SCORES = ("rewards", "reward", "scores", "score", "advantages", "advantage", "metrics", "reward_components")
+LINE = "line"
+"""The added column: the number of the record that a row was in."""
+DEEPEST = 4  # lists of objects inside one another
+
+
+@dataclass
+class Layout:
+    """How records become rows, and what was found on the way.
+
+    Attributes:
+        records: count of records read.
+        unfolded: count of records that became rows out of lists.
+        groups: whether each of them is one group: it has one prompt or id, not a list of them.
+        repeated: names of what belongs to a whole record.
+    """
+
+    records: int = 0
+    unfolded: int = 0
+    groups: bool = True
+    repeated: set[str] = field(default_factory=set)
+
+    def rows(self, record: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a record; ``where`` names it in messages.
+
+        Raises:
+            DataError: a list of rewards has another length than that of the completions.
+        """
+        self.records += 1
+        return self._rows(record, where, 0)
+
+    def _rows(self, record: dict[str, Any], where: str, depth: int) -> Iterator[dict[str, Any]]:
+        anchor = find_anchor(record) if depth < DEEPEST else None
+        if anchor is None:
+            yield record
+            return
+        name, count = anchor
+        items = record[name]
+        inner = isinstance(items, list) and isinstance(items[0], dict) and not is_message(items[0])
+        if not inner or find_anchor(items[0]) is None:
+            self.unfolded += 1
+            self.groups = self.groups and _is_one_group(record)
+        dealt, shared = _split(record, count, where, name)
+        self.repeated.update(shared_names(shared))
+        number = self.unfolded
+        for index in range(count):
+            row = {LINE: number, **shared}
+            for key, value in dealt.items():
+                row[key] = _pick(value, index, shared.get(key))
+            item = row[name]
+            if inner and isinstance(item, dict):
+                del row[name]
+                for part in self._rows(item, where, depth + 1):
+                    yield _merged(row, part)
+            else:
+                yield row
+
+
+def find_anchor(record: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the name and the length of the list that has an item per completion; None where a record is one row."""
+    for name in COMPLETIONS:
+        value = record.get(name)
+        if isinstance(value, list) and value and not is_chat(value) and _are_completions(value):
+            return name, len(value)
+    for name in OUTER:
+        value = record.get(name)
+        if isinstance(value, list) and value and not is_chat(value) and all(isinstance(x, dict) for x in value):
+            return name, len(value)
+    for name in SCORES:
+        value = record.get(name)
+        if isinstance(value, dict) and value:
+            lengths = {len(inner) if isinstance(inner, list) else -1 for inner in value.values()}
+            if len(lengths) == 1 and min(lengths) >= 1:
+                return name, lengths.pop()
+    rewards = next((record[name] for name in ("rewards", "reward", "scores", "score") if name in record), None)
+    advantages = next((record[name] for name in ("advantages", "advantage") if name in record), None)
+    if isinstance(rewards, list) and isinstance(advantages, list) and len(rewards) == len(advantages) > 1:
+        return next(name for name in ("advantages", "advantage") if name in record), len(rewards)
+    return None
+
+
+def is_message(value: Any) -> bool:
+    """Tell whether a value is one message of a chat."""
+    return isinstance(value, dict) and ("role" in value or {"from", "value"} <= value.keys())
+
+
+def is_chat(value: Any) -> bool:
+    """Tell whether a value is a chat: a list of messages."""
+    return isinstance(value, list) and bool(value) and all(is_message(item) for item in value)
+
+
+def _are_completions(values: list[Any]) -> bool:
+    return all(isinstance(value, str | dict) or is_chat(value) for value in values)
+
+
+def _is_one_group(record: Mapping[str, Any]) -> bool:
+    if any(isinstance(record.get(name), list) and not is_chat(record[name]) for name in PROMPTS):
+        return False
+    return any(record.get(name) is not None for name in (*PROMPTS, *IDS))
+
+
+def _is_listed(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and not is_chat(value)
+
+
+def _split(record: Mapping[str, Any], count: int, where: str, anchor: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what has one item per completion, and what belongs to all of them."""
+    dealt: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
+    for name, value in record.items():
+        scores = name in SCORES
+        if isinstance(value, dict):
+            dealt_parts = {key: part for key, part in value.items() if _is_listed(part, count)}
+            shared_parts = {key: part for key, part in value.items() if key not in dealt_parts}
+            for key, part in shared_parts.items():
+                _check_length(part, count, f"{where}: {name}.{key}", anchor, scores)
+            if dealt_parts:
+                dealt[name] = dealt_parts
+            if shared_parts:
+                shared[name] = shared_parts
+        elif _is_listed(value, count):
+            dealt[name] = value
+        elif scores and isinstance(value, list) and value and all(_is_listed(part, count) for part in value):
+            dealt[name] = [list(of_one) for of_one in zip(*value, strict=True)]  # a list per reward
+        else:
+            _check_length(value, count, f"{where}: {name}", anchor, scores)
+            shared[name] = value
+    return dealt, shared
+
+
+def _check_length(value: Any, count: int, what: str, anchor: str, scores: bool) -> None:
+    if scores and isinstance(value, list) and len(value) != count:
+        raise DataError(
+            f"{what} has {len(value)} items, but {anchor!r} has {count}; expected one per completion: repair the record"
+        )
+
+
+def shared_names(shared: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dotted names of what belongs to all rows of a record."""
+    for name, value in shared.items():
+        yield from (f"{name}.{key}" for key in value) if isinstance(value, dict) else (name,)
+
+
+def _pick(value: Any, index: int, shared: Any) -> Any:
+    if isinstance(value, dict):
+        return {**(shared or {}), **{key: part[index] for key, part in value.items()}}
+    return value[index]
+
+
+def _merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Join what belongs to the record and what belongs to one of its completions; the latter keeps its names."""
+    merged = {f"group.{name}" if name in inner and name != LINE else name: value for name, value in outer.items()}
+    return {**merged, **inner}
