@@ -73,6 +73,11 @@ class Seen:
     low: float = math.inf
     high: float = -math.inf
 
+    @property
+    def filled(self) -> int:
+        """Count of rows that have the column, be it null."""
+        return self.rows - self.absent
+
     def add(self, cells: Cells, where: str = "") -> None:
         """Count the cells of a part; ``where`` names the first odd one."""
         numbers = cells.numbers[~np.isnan(cells.numbers)]

@@ -18,20 +18,6 @@ DELIMITED = (".csv", ".tsv")
 ARROW = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
 KNOWN = (*JSON, *DELIMITED, *ARROW)
 
-BESIDE = re.compile(
-    r"(^|[._-])(metadata|config|args|summary|state|info|readme|tokenizer\w*|special_tokens_map|vocab|trainer_state)\.json",
-    re.IGNORECASE,
-)
-"""Files that lie next to logs and are none."""
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Return the files of a folder that may hold rows, in order of the numbers in their names, folders in it too."""
-    found = [
-        path for path in folder.rglob("*") if path.is_file() and suffix_of(path) in KNOWN and not _hidden(path, folder)
-    ]
-    return in_order([path for path in found if not BESIDE.search(path.name)])
-
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
     """Return paths with 2 before 10."""
@@ -58,10 +44,6 @@ def stem_of(path: Path) -> str:
 def _natural(text: str) -> list[tuple[int, str]]:
     parts = re.split(r"(\d{1,18})", text)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
-
-
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
 
 @contextmanager

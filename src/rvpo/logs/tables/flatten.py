@@ -10,20 +10,23 @@ from __future__ import annotations
 import ast
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 DEEPEST = 6  # objects inside one another whose parts become columns
-LONGEST_LIST = 64  # numbers; longer lists are numbers per token, not per reward
-MOST_KEYS = 1_000  # different keys of one object; more are ids, not names of rewards
+LONGEST_LIST = 32  # numbers; longer lists are numbers per token, not per reward
+IDS_FROM = 1_000  # lists of integers up to here or more are ids of tokens
+LONGEST_LABEL = 60  # characters of the name of a reward
+MOST_KEYS = 256  # different keys of one object; more are ids, not names of rewards
 MOST_COLUMNS = 10_000
 
 _ADVANTAGE = re.compile(r"(^|[._])adv", re.IGNORECASE)
 _PER_TOKEN = re.compile(r"log_?prob|token|mask|input_ids|_ids$|attention|entrop|embedding|logits", re.IGNORECASE)
 _HOLDS_REWARDS = re.compile(r"reward|score|metric|component|rubric|criteri|verdict|info|extra", re.IGNORECASE)
 _LABELS = ("name", "key", "id", "type", "criterion", "label", "rubric")
-_VALUES = ("score", "reward", "value", "points")
+_VALUES = ("score", "reward", "value")  # not "points": those are the weights of criteria, before anything is scored
 
 
 @dataclass
@@ -41,7 +44,6 @@ class Flattening:
     weights: dict[str, float | None] = field(default_factory=dict)
     lengths: dict[str, tuple[int, int]] = field(default_factory=dict)
     per_token: dict[str, int] = field(default_factory=dict)
-    long_lists: set[str] = field(default_factory=set)
     keys: dict[str, set[str]] = field(default_factory=dict)
     kept_whole: set[str] = field(default_factory=set)
 
@@ -96,9 +98,9 @@ class Flattening:
             _put(cells, name, value[0])
         elif _ADVANTAGE.search(name):
             self._add_per_token(cells, name, value)
-        elif _PER_TOKEN.search(name) or len(value) > LONGEST_LIST:
-            self.long_lists.add(name)
-            _put(cells, name, f"({len(value)} numbers)")
+        elif _PER_TOKEN.search(name) or len(value) > LONGEST_LIST or _are_ids(value):
+            # The digest keeps prompts of equal tokens equal, and others apart.
+            _put(cells, name, f"({len(value)} numbers, {zlib.crc32(repr(value).encode()):08x})")
         else:
             low, high = self.lengths.get(name, (len(value), len(value)))
             self.lengths[name] = min(low, len(value)), max(high, len(value))
@@ -145,6 +147,10 @@ def _are_numbers(values: list[Any]) -> bool:
     return all(value is None or isinstance(value, int | float) for value in values)
 
 
+def _are_ids(values: list[Any]) -> bool:
+    return all(isinstance(value, int) for value in values) and max(values) >= IDS_FROM
+
+
 def _named_items(values: list[Any]) -> dict[str, Any] | None:
     """Return ``[{name: a, score: 1}, …]`` as ``{a: 1, …}``, with the weights where there are any; None if it is not."""
     named: dict[str, Any] = {}
@@ -153,7 +159,7 @@ def _named_items(values: list[Any]) -> dict[str, Any] | None:
             return None
         label = next((item[key] for key in _LABELS if isinstance(item.get(key), str)), None)
         score = next((key for key in _VALUES if isinstance(item.get(key), int | float)), None)
-        if label is None or score is None or label in named:
+        if label is None or score is None or label in named or len(label) > LONGEST_LABEL:
             return None
         weight = item.get("weight")
         named[label] = {"score": item[score], "weight": weight} if isinstance(weight, int | float) else item[score]

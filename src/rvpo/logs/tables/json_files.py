@@ -178,14 +178,17 @@ def rows_of_object(value: Mapping[str, Any]) -> Sequence[Any] | None:
 
 
 def _of_objects(value: Mapping[str, Any]) -> Sequence[Any] | None:
-    """Return the rows of ``{column: {row: cell}}`` or ``{row: {column: cell}}``, which pandas writes."""
+    """Return the rows of ``{column: {row: cell}}`` or ``{row: {column: cell}}``, which pandas and others write."""
     parts = list(value.values())
     if len(parts) < 2 or not all(isinstance(part, dict) and part for part in parts):
         return None
     keys = list(parts[0])
-    if all(key.isdecimal() for key in keys) and all(list(part) == keys for part in parts):
+    if any(list(part) != keys for part in parts):
+        alike = sum(part.keys() == parts[0].keys() for part in parts)
+        return [{"key": key, **part} for key, part in value.items()] if alike > len(parts) / 2 else None
+    if all(key.isdecimal() for key in keys):
         return [{name: part[key] for name, part in value.items()} for key in keys]
-    return parts if all(key.isdecimal() for key in value) else None
+    return [{"key": key, **part} for key, part in value.items()]
 
 
 def _zipped(columns: Sequence[str], row: Any) -> Any:

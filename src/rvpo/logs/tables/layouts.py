@@ -17,7 +17,7 @@ COMPLETIONS = (
     *("completions", "responses", "generations", "outputs", "rollouts", "samples", "trajectories", "candidates"),
     *("predictions", "completion", "response", "generation", "output", "answers", "texts"),
 )
-OUTER = ("groups", "examples", "problems", "items", "results", "records", "rows", "data", "batch")
+OUTER = ("groups", "examples", "problems", "items", "results", "records", "rows", "data", "batch", "traces")
 """Lists of objects, which may be rows or groups."""
 PROMPTS = ("prompts", "prompt", "input", "inputs", "question", "questions", "problem", "query", "messages")
 IDS = ("example_id", "prompt_id", "group_id", "uid", "id", "task_id", "problem_id", "prompt_idx", "group", "index")
@@ -55,7 +55,8 @@ class Layout:
     def _rows(self, record: dict[str, Any], where: str, depth: int) -> Iterator[dict[str, Any]]:
         anchor = find_anchor(record) if depth < DEEPEST else None
         if anchor is None:
-            yield record
+            if not _is_hollow(record):
+                yield record
             return
         name, count = anchor
         items = record[name]
@@ -64,7 +65,7 @@ class Layout:
             self.unfolded += 1
             self.groups = self.groups and _is_one_group(record)
         dealt, shared = _split(record, count, where, name)
-        self.repeated.update(shared_names(shared))
+        self.repeated.update((LINE, *shared_names(shared)))
         number = self.unfolded
         for index in range(count):
             row = {LINE: number, **shared}
@@ -100,6 +101,12 @@ def find_anchor(record: Mapping[str, Any]) -> tuple[str, int] | None:
     if isinstance(rewards, list) and isinstance(advantages, list) and len(rewards) == len(advantages) > 1:
         return next(name for name in ("advantages", "advantage") if name in record), len(rewards)
     return None
+
+
+def _is_hollow(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record would hold a group or a step, and holds none: all its lists are empty."""
+    lists = [value for value in record.values() if isinstance(value, list)]
+    return any(record.get(name) == [] for name in COMPLETIONS) and not any(lists)
 
 
 def is_message(value: Any) -> bool:

@@ -3,98 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from rvpo.errors import ConfigError, DataError
-from rvpo.logs.tables.arrow_files import arrow_part, arrow_records, is_plain
+from rvpo.errors import DataError
+from rvpo.logs.tables.arrow_files import arrow_part, is_plain
 from rvpo.logs.tables.cells import ABSENT, Cells, read_cells
 from rvpo.logs.tables.columns import Column, Seen
-from rvpo.logs.tables.csv_files import csv_records
-from rvpo.logs.tables.files import ARROW, DELIMITED, suffix_of
+from rvpo.logs.tables.files import ARROW, suffix_of
 from rvpo.logs.tables.flatten import MOST_COLUMNS, Flattening
-from rvpo.logs.tables.json_files import Record, json_records
+from rvpo.logs.tables.folders import parts_of_one, step_of
+from rvpo.logs.tables.formats import records_of
+from rvpo.logs.tables.history import is_history, refuse_history, step_name
+from rvpo.logs.tables.json_files import Record
 from rvpo.logs.tables.layouts import LINE, Layout
-from rvpo.logs.tables.store import ArrowPart, Part, Store
+from rvpo.logs.tables.store import ArrowPart, Part, Store, WithConstants
+from rvpo.logs.tables.table import Table
+from rvpo.logs.tables.trainers import trainer_of_rows
 
 ROWS_AT_ONCE = 10_000
 ENOUGH_TEXT = 5_000  # cells with text and without one number, after which a column is one of text
-
-
-@dataclass(frozen=True)
-class Table:
-    """Logs as a table with one row per completion.
-
-    Attributes:
-        path: what was looked at, for messages.
-        rows: count of completions.
-        columns: by their dotted names, in order of appearance.
-        notes: what was done to the files, for people.
-        weights: column of a reward -> its weight, where the logs hold it.
-        format: trainer or layout that was recognised; empty where none was.
-        group: column that tells groups apart by the layout alone; None where there is none.
-        parts: cells, file by file.
-    """
-
-    path: Path
-    rows: int
-    columns: Mapping[str, Column]
-    notes: tuple[str, ...] = ()
-    weights: Mapping[str, float] = field(default_factory=dict)
-    format: str = ""
-    group: str | None = None
-    parts: Sequence[Part] = ()
-
-    def read(self, names: Sequence[str]) -> pa.Table:
-        """Return columns: those of numbers and flags as float64, null where missing or odd, others as text.
-
-        Raises:
-            ConfigError: there is no such column.
-            DataError: a file is damaged.
-        """
-        return pa.table(
-            {name: self._numbers(name) if self._column(name).numeric else self._texts(name) for name in names}
-        )
-
-    def read_texts(self, names: Sequence[str]) -> pa.Table:
-        """Return columns as text, as it was written: ids and prompts. Chats are JSON.
-
-        Raises:
-            ConfigError: there is no such column.
-            DataError: a file is damaged.
-        """
-        return pa.table({name: self._texts(name) for name in names if self._column(name)})
-
-    def where(self, row: int) -> str:
-        """Return the file of a row and its number there, for messages."""
-        start = 0
-        current: Path | None = None
-        before = 0
-        for part in self.parts:
-            if part.path != current:
-                current, before = part.path, start
-            if row < start + part.rows:
-                return f"{part.path}, row {row - before}"
-            start += part.rows
-        return f"{self.path}, row {row}"
-
-    def _column(self, name: str) -> Column:
-        if name not in self.columns:
-            raise ConfigError(f"{self.path} has no column {name!r}; expected {', '.join(self.columns)}: name another")
-        return self.columns[name]
-
-    def _numbers(self, name: str) -> pa.ChunkedArray:
-        values = np.concatenate([part.numbers(name) for part in self.parts]) if self.parts else np.zeros(0)
-        return pa.chunked_array([pa.array(values, pa.float64(), from_pandas=True)])
-
-    def _texts(self, name: str) -> pa.ChunkedArray:
-        chunks = [chunk for part in self.parts for chunk in part.texts(name).chunks]
-        return pa.chunked_array(chunks, pa.large_string())
+STEP, FILE = "step", "file"
+"""Columns that are added where the files lack them: the step that a file's name tells, and the file."""
 
 
 def look(path: Path, paths: Sequence[Path]) -> Table:
@@ -105,12 +38,13 @@ def look(path: Path, paths: Sequence[Path]) -> Table:
         paths: the files.
 
     Raises:
-        DataError: a file cannot be read, holds no completions, or holds a record that is not consistent.
+        DataError: a file cannot be read, or holds no completions: metrics per step, a pickle, or no rows.
     """
     reading = _Reading(path)
-    for file in paths:
-        reading.add_file(file)
-    return reading.table(len(paths))
+    files = parts_of_one(paths, reading.notes)
+    for file in files:
+        reading.add_file(file, several=len(files) > 1)
+    return reading.table(len(files))
 
 
 class _Reading:
@@ -122,34 +56,54 @@ class _Reading:
         self.seen: dict[str, Seen] = {}
         self.parts: list[Part] = []
         self.notes: list[str] = []
+        self.steps_of_files = 0
         self._store: Store | None = None
 
-    def add_file(self, file: Path) -> None:
-        before = {name: seen.rows - seen.absent for name, seen in self.seen.items()}
-        if suffix_of(file) in ARROW:
-            part = arrow_part(file)
-            if is_plain(part.schema):
-                self._add_columns(part)
-            else:
-                self._add_records(file, arrow_records(file))
-        elif suffix_of(file) in DELIMITED:
-            self._add_records(file, csv_records(file, self.notes))
+    def add_file(self, file: Path, several: bool) -> None:
+        """Read a file: all of its records, or what its columns of an Arrow file hold."""
+        before = {name: seen.filled for name, seen in self.seen.items()}
+        first = len(self.parts)
+        part = arrow_part(file) if suffix_of(file) in ARROW else None
+        if part is not None and is_plain(part.schema):
+            self._add_columns(part)
         else:
-            self._add_records(file, json_records(file, self.notes))
-        for name, seen in self.seen.items():
-            seen.files += seen.rows - seen.absent > before.get(name, 0)
+            self._add_records(file, records_of(file, self.notes))
+        there = {name for name, seen in self.seen.items() if seen.filled > before.get(name, 0)}
+        for name in there:
+            self.seen[name].files += 1
+        self._add_constants(file, there, first, several)
+
+    def _add_constants(self, file: Path, there: set[str], first: int, several: bool) -> None:
+        constants: dict[str, int | str] = {}
+        step = step_of(file)
+        if step is not None and step_name({name: Column(name, "number") for name in there}) is None:
+            constants[STEP] = step
+            self.steps_of_files += 1
+        if several and FILE not in there:
+            constants[FILE] = str(file.relative_to(self.path)) if file.is_relative_to(self.path) else file.name
+        if not constants:
+            return
+        self.parts[first:] = [WithConstants(part, constants) for part in self.parts[first:]]
+        rows = sum(part.rows for part in self.parts[first:])
+        for name, value in constants.items():
+            seen = self._seen(name)
+            seen.files += 1
+            if isinstance(value, str):
+                seen.add(Cells(np.full(rows, np.nan), odd=rows))
+            else:
+                seen.add(Cells(np.full(rows, float(value))))
 
     def _add_columns(self, part: ArrowPart) -> None:
         if not part.rows:
             return
         self.parts.append(part)
         for name in part.schema.names:
-            seen, start = self._seen(name), 0
+            seen, start, texts = self._seen(name), 0, 0
             for cells in part.cells(name):
                 row = start + (cells.first_odd[0] if cells.first_odd else 0)
                 seen.add(cells, f"{part.path}, row {row}")
-                start += len(cells.numbers)
-                if seen.odd > ENOUGH_TEXT and not seen.numbers:
+                start, texts = start + len(cells.numbers), texts + cells.odd
+                if texts > ENOUGH_TEXT and not seen.numbers:
                     seen.add(Cells(np.full(part.rows - start, np.nan), odd=part.rows - start))
                     break
 
@@ -182,6 +136,11 @@ class _Reading:
         return self.seen.setdefault(name, Seen(name))
 
     def table(self, files: int) -> Table:
+        """Return what was read.
+
+        Raises:
+            DataError: there are no rows, or one per step.
+        """
         rows = sum(part.rows for part in self.parts)
         if not rows or not self.seen:
             raise DataError(f"{self.path} has no rows; expected one per completion: check how it was written")
@@ -189,13 +148,37 @@ class _Reading:
         columns = {
             name: seen.column(rows, files, self._is_repeated(name), doubts.get(name, ""))
             for name, seen in self.seen.items()
+            if not self._is_kept_whole(name)
         }
         group = LINE if self.layout.groups and self.layout.records == self.layout.unfolded > 0 else None
         weights = {name: weight for name, weight in self.flattening.weights.items() if weight is not None}
-        return Table(self.path, rows, columns, tuple(self._notes(rows)), weights, "", group, self.parts)
+        trainer = trainer_of_rows(columns)
+        table = Table(
+            self.path,
+            rows,
+            columns,
+            tuple(self._notes(rows, columns, files)),
+            weights,
+            trainer.name if trainer else "",
+            group,
+            self.parts,
+        )
+        self._refuse_metrics(table)
+        return table
+
+    def _refuse_metrics(self, table: Table) -> None:
+        if self.layout.unfolded:
+            return
+        name = step_name({name: column for name, column in table.columns.items() if column.numeric})
+        steps = None if name is None else np.concatenate([part.numbers(name) for part in table.parts])
+        if is_history(table.columns, table.rows, steps):
+            raise refuse_history(self.path, table.columns)
 
     def _is_repeated(self, name: str) -> bool:
         return any(name == shared or name.startswith(f"{shared}.") for shared in self.layout.repeated)
+
+    def _is_kept_whole(self, name: str) -> bool:
+        return any(name.startswith(f"{whole}.") for whole in self.flattening.kept_whole)
 
     def _doubts(self) -> dict[str, str]:
         doubts = {}
@@ -205,11 +188,25 @@ class _Reading:
                 doubts.update({f"{name}.{index}": why for index in range(high)})
         return doubts
 
-    def _notes(self, rows: int) -> Iterator[str]:
+    def _notes(self, rows: int, columns: Mapping[str, Column], files: int) -> Iterator[str]:
         yield from self.notes
         if self.layout.unfolded:
             yield f"{self.layout.records} records with lists became {rows} completions"
+        if self.steps_of_files:
+            yield f"the step is the number in the name of the file ({self.steps_of_files} of {files} files)"
         for name, off in self.flattening.per_token.items():
-            yield f"{name!r} has a number per token: read as the one that all tokens share" + (
-                f"; in {off} rows they differ, and it is missing there" if off else ""
-            )
+            differing = f"; in {off} rows they differ, and it is missing there" if off else ""
+            yield f"{name!r} has a number per token: read as the one that all tokens share{differing}"
+        for name in sorted(self.flattening.kept_whole):
+            yield f"{name!r} has hundreds of different keys, which are no names of rewards: it is read as text"
+        for name, weight in self.flattening.weights.items():
+            if weight is None:
+                yield f"the weight of {name!r} differs from row to row: it is not used"
+        yield from (note for column in columns.values() for note in _notes_of(column, files))
+
+
+def _notes_of(column: Column, files: int) -> Iterator[str]:
+    if column.odd:
+        yield f"{column.odd} cells of {column.name!r} are no numbers, and missing ({column.odd_example})"
+    if column.numeric and column.absent_files:
+        yield f"{column.absent_files} of {files} files lack {column.name!r}: it is missing there"

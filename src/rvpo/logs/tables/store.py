@@ -113,6 +113,28 @@ def _text(text: str | None, number: float) -> str | None:
     return str(int(number)) if number.is_integer() else repr(number)
 
 
+class WithConstants:
+    """A part with columns that the place of its file tells: one value for all rows."""
+
+    def __init__(self, part: Part, constants: dict[str, int | str]) -> None:
+        """Add columns to a part."""
+        self.path, self.rows = part.path, part.rows
+        self._part, self._constants = part, constants
+
+    def numbers(self, name: str) -> Numbers:
+        """Return (N,) float64, NaN where missing, text or absent."""
+        if name not in self._constants:
+            return self._part.numbers(name)
+        value = self._constants[name]
+        return np.full(self.rows, np.nan if isinstance(value, str) else float(value))
+
+    def texts(self, name: str) -> pa.ChunkedArray:
+        """Return N strings, null where missing."""
+        if name not in self._constants:
+            return self._part.texts(name)
+        return pa.chunked_array([pa.array([str(self._constants[name])] * self.rows, pa.large_string())])
+
+
 class ArrowPart:
     """The rows of a parquet or Arrow file whose columns are plain, read where they are."""
 
