@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rvpo.errors import ConfigError
 from rvpo.logs import read_channels as channel_tables
-from rvpo.logs import read_tables as tables
+from rvpo.logs.tables import understand as tables
 from rvpo.logs import read_trl as completions
 from rvpo.logs.run import COMPLETIONS, Columns, Run
 from rvpo.logs.schema import FOLDER
