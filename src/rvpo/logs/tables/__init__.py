@@ -11,6 +11,7 @@
     cells.py        a cell as a number, missing, or text
     columns.py      what is known of a column
     store.py        cells outside of memory, read by column
+    remote.py       runs of W&B and trackio as files
     history.py      metrics per step are refused; trainers.py: with the setting that logs rollouts
     look.py         all of it together, as the Table of table.py
 """

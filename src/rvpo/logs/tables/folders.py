@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,9 +21,9 @@ BESIDE = re.compile(
 """Files that lie next to logs and are none."""
 EVALUATION = re.compile(r"(^|[_.-])(val|eval|valid|validation|test|evaluation)([_.-]|\d|$)", re.IGNORECASE)
 CHECKPOINT = re.compile(r"(^|[_-])(checkpoint|ckpt|global_step|tokenizer)([_-]|$)", re.IGNORECASE)
-STEP = re.compile(
-    r"(?:^|[_.-])(?:step|global_step|rollout|iter|iteration|version)s?[_-]?(\d{1,15})(?:[_.-]|$)|step(\d{1,15})$"
-)
+STEP = re.compile(r"(?:^|[_.-]|[a-z])(?:step|rollout|iter|iteration)s?[_-]?(\d{1,15})(?:[_.-]|$)", re.IGNORECASE)
+WANDB_TABLE = re.compile(r"_(\d{1,15})_[0-9a-f]{8,}$")
+AREAL = {"task_id", "tail_version"}
 LOOKED_AT = 20  # rows of a file, for its columns
 ALIKE = 0.5  # of the columns of the smaller of two files
 
@@ -53,15 +53,22 @@ def parts_of_one(paths: Sequence[Path], notes: list[str]) -> list[Path]:
     return _without(kept, other, f"other columns than {main.name}", notes)
 
 
-def step_of(path: Path) -> int | None:
-    """Return the step that the name of a file, or of the folder that it lies in, stands for; None: it names none."""
+def step_of(path: Path, names: Collection[str]) -> int | None:
+    """Return the step that the name of a file, or of the folder that it lies in, stands for; None: it names none.
+
+    Args:
+        path: of the file.
+        names: of its columns.
+    """
     stem = stem_of(path)
+    if AREAL.issubset(names):  # a folder per version of the policy, a file per task
+        stem = path.parent.name
     if stem.isdecimal() and len(stem) <= 15:
         return int(stem)
-    for name in (stem, *(parent.name for parent in list(path.parents)[:3])):
-        if match := STEP.search(name):
-            return int(match[1] or match[2])
-    return None
+    if match := WANDB_TABLE.search(stem) if path.name.endswith(".table.json") else STEP.search(stem):
+        return int(match[1])
+    folders = [STEP.search(parent.name) for parent in list(path.parents)[:4] if parent.name.startswith("step")]
+    return next((int(match[1]) for match in folders if match), None)
 
 
 def _is_aside(path: Path) -> bool:

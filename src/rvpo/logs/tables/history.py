@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rvpo.errors import DataError
 from rvpo.logs.tables.columns import Column
-from rvpo.logs.tables.trainers import TRAINERS, trainer_of_metrics
+from rvpo.logs.tables.trainers import setting_of_unknown, trainer_of_metrics
 
 STEPS = ("step", "_step", "global_step", "training_step", "train_step", "iteration", "iter", "update", "epoch")
 TEXTS = re.compile(r"prompt|completion|response|output|answer|question|problem|messages|content|input", re.IGNORECASE)
@@ -52,8 +52,7 @@ def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.f
 def refuse_history(path: Path, columns: Mapping[str, Column]) -> DataError:
     """Return the error for a table of metrics."""
     trainer = trainer_of_metrics(columns)
-    settings = [trainer] if trainer else [known for known in TRAINERS if known.name in ("TRL", "verl")]
-    advice = "; ".join(f"{known.name}: {known.setting}" for known in settings)
+    advice = f"{trainer.name}: {trainer.setting}" if trainer else setting_of_unknown()
     shown = ", ".join(list(columns)[:6])
     return DataError(
         f"{path} has one row per step ({shown}): means of rewards, from which nothing can be said about groups; "

@@ -24,6 +24,8 @@ IDS = ("example_id", "prompt_id", "group_id", "uid", "id", "task_id", "problem_i
 SCORES = ("rewards", "reward", "scores", "score", "advantages", "advantage", "metrics", "reward_components")
 LINE = "line"
 """The added column: the number of the record that a row was in."""
+GROUP = "group."
+"""Put in front of a name of the record that one of its completions has, too."""
 DEEPEST = 4  # lists of objects inside one another
 
 
@@ -34,14 +36,31 @@ class Layout:
     Attributes:
         records: count of records read.
         unfolded: count of records that became rows out of lists.
-        groups: whether each of them is one group: it has one prompt or id, not a list of them.
+        plain: count of records that are one row.
+        largest: most rows of one of them.
+        one_prompt: whether each of the unfolded has one prompt or id, not a list of them.
         repeated: names of what belongs to a whole record.
+        own: names of what belongs to one completion, of records that lie in lists.
     """
 
     records: int = 0
     unfolded: int = 0
-    groups: bool = True
+    plain: int = 0
+    largest: int = 0
+    one_prompt: bool = True
     repeated: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether every record is a group, so that the column :data:`LINE` tells groups apart."""
+        return self.one_prompt and self.unfolded > 0 and not self.plain and self.largest > 1
+
+    def is_repeated(self, name: str) -> bool:
+        """Tell whether a column's values belong to whole records, by its dotted name."""
+        if name.split(".")[0] in self.own:
+            return False
+        return any(name == shared or name.startswith(f"{shared}.") for shared in self.repeated)
 
     def rows(self, record: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of a record; ``where`` names it in messages.
@@ -56,14 +75,17 @@ class Layout:
         anchor = find_anchor(record) if depth < DEEPEST else None
         if anchor is None:
             if not _is_hollow(record):
+                self.plain += not depth
                 yield record
             return
         name, count = anchor
         items = record[name]
         inner = isinstance(items, list) and isinstance(items[0], dict) and not is_message(items[0])
-        if not inner or find_anchor(items[0]) is None:
+        nested = inner and find_anchor(items[0]) is not None
+        if not nested:
             self.unfolded += 1
-            self.groups = self.groups and _is_one_group(record)
+            self.largest = max(self.largest, count)
+            self.one_prompt = self.one_prompt and _is_one_group(record, name)
         dealt, shared = _split(record, count, where, name)
         self.repeated.update((LINE, *shared_names(shared)))
         number = self.unfolded
@@ -73,8 +95,11 @@ class Layout:
                 row[key] = _pick(value, index, shared.get(key))
             item = row[name]
             if inner and isinstance(item, dict):
+                self.plain += nested and find_anchor(item) is None
                 del row[name]
                 for part in self._rows(item, where, depth + 1):
+                    self.own.update(part.keys() - {LINE})
+                    self.repeated.update(f"{GROUP}{key}" for key in part.keys() & row.keys())
                     yield _merged(row, part)
             else:
                 yield row
@@ -123,10 +148,11 @@ def _are_completions(values: list[Any]) -> bool:
     return all(isinstance(value, str | dict) or is_chat(value) for value in values)
 
 
-def _is_one_group(record: Mapping[str, Any]) -> bool:
+def _is_one_group(record: Mapping[str, Any], anchor: str) -> bool:
     if any(isinstance(record.get(name), list) and not is_chat(record[name]) for name in PROMPTS):
         return False
-    return any(record.get(name) is not None for name in (*PROMPTS, *IDS))
+    ids = () if anchor in OUTER else IDS  # the id of a record with a list of anything is no group's
+    return any(record.get(name) is not None for name in (*PROMPTS, *ids))
 
 
 def _is_listed(value: Any, count: int) -> bool:
@@ -179,5 +205,5 @@ def _pick(value: Any, index: int, shared: Any) -> Any:
 
 def _merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
     """Join what belongs to the record and what belongs to one of its completions; the latter keeps its names."""
-    merged = {f"group.{name}" if name in inner and name != LINE else name: value for name, value in outer.items()}
+    merged = {f"{GROUP}{name}" if name in inner and name != LINE else name: value for name, value in outer.items()}
     return {**merged, **inner}

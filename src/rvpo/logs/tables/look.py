@@ -75,7 +75,7 @@ class _Reading:
 
     def _add_constants(self, file: Path, there: set[str], first: int, several: bool) -> None:
         constants: dict[str, int | str] = {}
-        step = step_of(file)
+        step = step_of(file, there)
         if step is not None and step_name({name: Column(name, "number") for name in there}) is None:
             constants[STEP] = step
             self.steps_of_files += 1
@@ -146,22 +146,23 @@ class _Reading:
             raise DataError(f"{self.path} has no rows; expected one per completion: check how it was written")
         doubts = self._doubts()
         columns = {
-            name: seen.column(rows, files, self._is_repeated(name), doubts.get(name, ""))
+            name: seen.column(rows, files, self.layout.is_repeated(name), doubts.get(name, ""))
             for name, seen in self.seen.items()
             if not self._is_kept_whole(name)
         }
-        group = LINE if self.layout.groups and self.layout.records == self.layout.unfolded > 0 else None
+        group = LINE if self.layout.is_grouped else None
         weights = {name: weight for name, weight in self.flattening.weights.items() if weight is not None}
         trainer = trainer_of_rows(columns)
         table = Table(
             self.path,
             rows,
             columns,
-            tuple(self._notes(rows, columns, files)),
+            tuple(self._notes(rows, files)),
             weights,
             trainer.name if trainer else "",
             group,
             self.parts,
+            files,
         )
         self._refuse_metrics(table)
         return table
@@ -174,9 +175,6 @@ class _Reading:
         if is_history(table.columns, table.rows, steps):
             raise refuse_history(self.path, table.columns)
 
-    def _is_repeated(self, name: str) -> bool:
-        return any(name == shared or name.startswith(f"{shared}.") for shared in self.layout.repeated)
-
     def _is_kept_whole(self, name: str) -> bool:
         return any(name.startswith(f"{whole}.") for whole in self.flattening.kept_whole)
 
@@ -188,7 +186,7 @@ class _Reading:
                 doubts.update({f"{name}.{index}": why for index in range(high)})
         return doubts
 
-    def _notes(self, rows: int, columns: Mapping[str, Column], files: int) -> Iterator[str]:
+    def _notes(self, rows: int, files: int) -> Iterator[str]:
         yield from self.notes
         if self.layout.unfolded:
             yield f"{self.layout.records} records with lists became {rows} completions"
@@ -202,11 +200,3 @@ class _Reading:
         for name, weight in self.flattening.weights.items():
             if weight is None:
                 yield f"the weight of {name!r} differs from row to row: it is not used"
-        yield from (note for column in columns.values() for note in _notes_of(column, files))
-
-
-def _notes_of(column: Column, files: int) -> Iterator[str]:
-    if column.odd:
-        yield f"{column.odd} cells of {column.name!r} are no numbers, and missing ({column.odd_example})"
-    if column.numeric and column.absent_files:
-        yield f"{column.absent_files} of {files} files lack {column.name!r}: it is missing there"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Table:
         format: trainer whose layout was recognised; empty where none was.
         group: column that tells groups apart by the layout alone; None where there is none.
         parts: cells, file by file.
+        files: count of the files.
     """
 
     path: Path
@@ -37,6 +38,18 @@ class Table:
     format: str = ""
     group: str | None = None
     parts: Sequence[Part] = ()
+    files: int = 1
+
+    def notes_on(self, names: Sequence[str]) -> Iterator[str]:
+        """Say what is missing in columns, and why: for those that are taken for rewards."""
+        for column in map(self._column, names):
+            filled = column.numbers + column.odd
+            if column.odd:
+                yield f"{column.odd} of {filled} cells of {column.name!r} are no numbers: missing ({column.odd_example})"
+            if column.absent_files:
+                yield f"{column.absent_files} of {self.files} files lack {column.name!r}: missing there"
+            elif column.absent:
+                yield f"{column.absent} of {self.rows} rows lack {column.name!r}: missing there"
 
     def read(self, names: Sequence[str]) -> pa.Table:
         """Return columns: those of numbers and flags as float64, null where missing or odd, others as text.

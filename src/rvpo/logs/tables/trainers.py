@@ -74,7 +74,7 @@ TRAINERS = (
     ),
     Trainer(
         "TRL",
-        ("prompt", "completion", "advantage"),
+        ("step", "prompt", "completion", "advantage"),
         ("frac_reward_zero_std", "completions/mean_length", "reward_std", "rewards/", "log_history"),
         "log_completions=True in the trainer's config, which writes completions/*.parquet",
     ),
@@ -97,3 +97,8 @@ def trainer_of_metrics(names: Collection[str]) -> Trainer | None:
     """Return the trainer that logs most of such metrics."""
     hits = [sum(part in name for name in names for part in trainer.metrics) for trainer in TRAINERS]
     return TRAINERS[hits.index(max(hits))] if max(hits) else None
+
+
+def setting_of_unknown() -> str:
+    """Return the settings of the two most common trainers, for logs that do not tell which wrote them."""
+    return "; ".join(f"{trainer.name}: {trainer.setting}" for trainer in TRAINERS if trainer.name in ("TRL", "verl"))
