@@ -28,7 +28,7 @@ from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.group_sums import SAME
 from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
 from rvpo.errors import ConfigError, RewardError
-from rvpo.logs.run import LoggedBatch, Run
+from rvpo.logs.run import Guess, LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = (
@@ -87,6 +87,7 @@ class Replay:
         completions: how many.
         rules: one each.
         notes: what a reader has to know.
+        guesses: what was guessed about the logs.
     """
 
     run: str
@@ -95,6 +96,7 @@ class Replay:
     completions: int
     rules: tuple[ReplayedMethod, ...]
     notes: tuple[str, ...]
+    guesses: tuple[Guess, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -145,7 +147,9 @@ def replay(
         )
         notes.append(note)
     rows = (mine or [*tried, *guesses][0]).rows
-    return Replay(run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes))
+    return Replay(
+        run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes), run.guesses
+    )
 
 
 def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:

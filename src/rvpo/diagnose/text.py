@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from textwrap import fill
 
 from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
 from rvpo.diagnose.replay import Replay
+from rvpo.logs.run import Guess
 from rvpo.text.tables import aligned, markdown, printable
 
 NARROW = ("channel", "verdict", "sure", "mean", "trend", "live", "missing", "pull", "correlation", "punished")
@@ -31,23 +32,48 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False) -> str:
             names = [channel.name for channel in ranked if channel.verdict == verdict]
             told += [f"{verdict}: {', '.join(names)}."] if names else []
     notes = [
-        "sure: share of resamples with this verdict. trend: along a straight line from the first to the last step. "
-        "pull: how far it moves the advantage, the others held, in units of the average channel. correlation: of the "
-        "advantage with it within groups. punished: the better of two got the lower advantage."
-        + (f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else "")
-        + f" [low, high]: {diagnosis.level:.0%}, bootstrap over groups.",
+        _legend(diagnosis, wide),
         *diagnosis.notes,
     ]
-    return _text(head, table, told, notes, as_markdown)
+    return _text(head, table, told, notes, as_markdown, guessed(diagnosis.guesses))
+
+
+def _legend(diagnosis: Diagnosis, wide: bool) -> str:
+    """Return what the columns of the table mean."""
+    sure = "share of resamples with this verdict"
+    if diagnosis.guesses:
+        sure += ", times how often such guesses are right"
+    responsibility = f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else ""
+    return (
+        f"sure: {sure}. trend: along a straight line from the first to the last step. pull: how far it moves the "
+        "advantage, the others held, in units of the average channel. correlation: of the advantage with it within "
+        f"groups. punished: the better of two got the lower advantage.{responsibility} [low, high]: "
+        f"{diagnosis.level:.0%}, bootstrap over groups."
+    )
+
+
+def guessed(guesses: Sequence[Guess]) -> str:
+    """Return the line that stands above everything that rests on guesses; empty without any."""
+    if not guesses:
+        return ""
+    return f"Guessed, please check: {'; '.join(map(str, guesses))}."
 
 
 def summary(diagnosis: Diagnosis) -> str:
     """Return which channels are neglected, in a sentence."""
-    names = [channel.name for channel in diagnosis.channels if channel.verdict == "neglected"]
+    names, unclear = (
+        [channel.name for channel in diagnosis.channels if channel.verdict == verdict]
+        for verdict in ("neglected", "unclear")
+    )
     total = len(diagnosis.channels)
-    if not names:
+    if not names and not unclear:
         return f"None of {total} channels is neglected."
-    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} neglected: {', '.join(names)}."
+    told = [_counted(found, total, word) for found, word in ((names, "neglected"), (unclear, "unclear")) if found]
+    return " ".join(told)
+
+
+def _counted(names: Sequence[str], total: int, word: str) -> str:
+    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} {word}: {', '.join(names)}."
 
 
 def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
@@ -74,7 +100,12 @@ def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
     ]
     problems = [f"{rule.method}: {rule.problem}" for rule in replay.rules if rule.problem]
     return _text(
-        f"{replay.run} ({method}{gives}), {replay.completions:,} completions", table, problems, notes, as_markdown
+        f"{replay.run} ({method}{gives}), {replay.completions:,} completions",
+        table,
+        problems,
+        notes,
+        as_markdown,
+        guessed(replay.guesses),
     )
 
 
@@ -83,13 +114,15 @@ def _filled(line: str) -> str:
     return fill(line, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], as_markdown: bool) -> str:
+def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], as_markdown: bool, guess: str) -> str:
     lines: Lines = markdown if as_markdown else aligned
     head, told, notes = printable(head), [*map(printable, told)], [*map(printable, notes)]
     wrapped = notes if as_markdown else [_filled(note) for note in notes]
     said = told if as_markdown else [_filled(line) for line in told]
     bullet = "- " if as_markdown else "* "
     parts = [f"### {head}" if as_markdown else fill(head, 118), "", *lines(table)]
+    if guess := printable(guess):
+        parts = [f"**{guess}**" if as_markdown else _filled(guess), "", *parts]
     for block in (said, wrapped):
         parts += ["", *(bullet + line for line in block)] if block else []
     return "\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Which rows of a table were trained on, and in which step: steps that come back, rows twice, evaluations, several runs."""
+"""Which rows of a table were trained on, and in which step: steps that come back, evaluations, several runs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
     passes = np.zeros(len(order), dtype=np.int64)
     passes[back] = 1
     passes = np.cumsum(passes)
-    first = {step: number for step, number in zip(steps[::-1].tolist(), passes[::-1].tolist(), strict=True)}
+    first = dict(zip(steps[::-1].tolist(), passes[::-1].tolist(), strict=True))
     again = np.array([number > first[step] for step, number in zip(steps.tolist(), passes.tolist(), strict=True)])
     if not again.any():
         return

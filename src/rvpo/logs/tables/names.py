@@ -9,466 +9,102 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 ROLES = {
-    "group": [
-        "group",
-        "group_id",
-        "group_idx",
-        "group_index",
-        "group_uid",
-        "prompt_id",
-        "prompt_uid",
-        "uid",
-        "example_id",
-        "task_id",
-        "_ng_task_index",
-        "problem_id",
-        "question_id",
-        "query_id",
-        "sample_group",
-        "prompt_idx",
-        "prompt_index",
-        "example_idx",
-        "task_index",
-        "task_idx",
-        "item_id",
-        "data_id",
-        "prompt",
-        "prompts",
-        "input",
-        "inputs",
-        "question",
-        "problem",
-        "query",
-        "instruction",
-    ],
-    "step": [
-        "step",
-        "global_step",
-        "training_step",
-        "train_step",
-        "trainer_step",
-        "rollout_step",
-        "optimizer_step",
-        "current_step",
-        "step_id",
-        "step_idx",
-        "_step",
-        "iteration",
-        "iter",
-        "update",
-    ],
-    "advantage": ["advantage", "advantages", "adv", "advs", "a_hat"],
-    "prompt": ["prompt", "prompts", "input", "inputs", "question", "problem", "query", "instruction"],
-    "completion": [
-        "completion",
-        "completions",
-        "response",
-        "responses",
-        "output",
-        "outputs",
-        "text",
-        "answer",
-        "generation",
-    ],
-    "phase": [
-        "split",
-        "phase",
-        "mode",
-        "stage",
-        "dataset_split",
-        "data_split",
-        "partition",
-        "eval",
-        "is_eval",
-        "evaluation",
-        "is_train",
-    ],
-    "run": ["run", "run_id", "run_name", "experiment", "experiment_name", "exp_name"],
+    "group": _words(
+        "group group_id group_idx group_index group_uid prompt_id prompt_uid uid example_id task_id "
+        "_ng_task_index problem_id question_id query_id sample_group prompt_idx prompt_index example_idx "
+        "task_index task_idx item_id data_id prompt prompts input inputs question problem query "
+        "instruction"
+    ),
+    "step": _words(
+        "step global_step training_step train_step trainer_step rollout_step optimizer_step current_step "
+        "step_id step_idx _step iteration iter update"
+    ),
+    "advantage": _words("advantage advantages adv advs a_hat"),
+    "prompt": _words("prompt prompts input inputs question problem query instruction"),
+    "completion": _words("completion completions response responses output outputs text answer generation"),
+    "phase": _words("split phase mode stage dataset_split data_split partition eval is_eval evaluation is_train"),
+    "run": _words("run run_id run_name experiment experiment_name exp_name"),
 }
 """Usual names of what is no reward, in lower case, the first that is there first."""
 
-LOGGED_UNDER = {"train", "training", "rollout", "rollouts", "trainer", "data", "batch"}
+LOGGED_UNDER = frozenset(_words("train training rollout rollouts trainer data batch"))
 """Prefixes that loggers put in front of all names."""
 
-REWARD_OBJECTS = set(
-    [
-        "reward",
-        "rewards",
-        "reward_components",
-        "reward_component",
-        "component_rewards",
-        "components",
-        "reward_funcs",
-        "reward_functions",
-        "reward_fns",
-        "sub_rewards",
-        "reward_breakdown",
-        "reward_dict",
-        "reward_details",
-        "scores",
-        "score_components",
-        "reward_scores",
-        "individual_rewards",
-        "channels",
-    ]
+REWARD_OBJECTS = frozenset(
+    _words(
+        "reward rewards reward_components reward_component component_rewards components reward_funcs reward_functions "
+        "reward_fns sub_rewards reward_breakdown reward_dict reward_details scores score_components reward_scores "
+        "individual_rewards channels"
+    )
 )
-TOTALS = set(
-    [
-        "reward",
-        "rewards",
-        "score",
-        "scores",
-        "total",
-        "sum",
-        "overall",
-        "combined",
-        "weighted",
-        "return",
-        "returns",
-        "total_reward",
-        "total_rewards",
-        "reward_total",
-        "reward_sum",
-        "sum_reward",
-        "final_reward",
-        "final_score",
-        "reward_score",
-        "score_total",
-        "total_score",
-        "overall_score",
-        "overall_reward",
-        "combined_reward",
-        "combined_score",
-        "weighted_reward",
-        "weighted_score",
-        "weighted_sum",
-        "aggregate_reward",
-        "reward_final",
-        "aggregate",
-        "aggregated",
-        "all",
-        "mean",
-        "avg",
-        "average",
-        "mean_reward",
-        "reward_mean",
-        "avg_reward",
-        "raw_reward",
-        "env_reward",
-        "episode_reward",
-        "episode_return",
-        "scalar_reward",
-    ]
+TOTALS = frozenset(
+    _words(
+        "reward rewards score scores total sum overall combined weighted return returns total_reward total_rewards "
+        "reward_total reward_sum sum_reward final_reward final_score reward_score score_total total_score "
+        "overall_score overall_reward combined_reward combined_score weighted_reward weighted_score weighted_sum "
+        "aggregate_reward reward_final aggregate aggregated all mean avg average mean_reward reward_mean avg_reward "
+        "raw_reward env_reward episode_reward episode_return scalar_reward"
+    )
 )
 """Names of what is mostly made of the rewards. One of them may still be a reward: it is checked."""
 
-OUTCOMES = set(
-    [
-        "acc",
-        "accuracy",
-        "accurate",
-        "correct",
-        "correctness",
-        "success",
-        "succeeded",
-        "successful",
-        "solved",
-        "solve",
-        "pass",
-        "passed",
-        "passes",
-        "valid",
-        "validity",
-        "match",
-        "matched",
-        "matches",
-        "format",
-        "formatted",
-        "formatting",
-        "helpful",
-        "helpfulness",
-        "safe",
-        "safety",
-        "harmless",
-        "harmlessness",
-        "honest",
-        "honesty",
-        "truthful",
-        "truthfulness",
-        "factual",
-        "factuality",
-        "faithful",
-        "faithfulness",
-        "relevance",
-        "relevant",
-        "quality",
-        "style",
-        "tone",
-        "fluency",
-        "fluent",
-        "coherence",
-        "coherent",
-        "complete",
-        "completeness",
-        "clarity",
-        "clear",
-        "concise",
-        "conciseness",
-        "brevity",
-        "penalty",
-        "bonus",
-        "judge",
-        "rubric",
-        "rubrics",
-        "em",
-        "f1",
-        "bleu",
-        "rouge",
-        "rougel",
-        "meteor",
-        "bertscore",
-        "win",
-        "won",
-        "preference",
-        "toxicity",
-        "toxic",
-        "xml",
-        "schema",
-        "syntax",
-        "compiles",
-        "compiled",
-        "tests",
-        "grounded",
-        "groundedness",
-        "citation",
-        "citations",
-        "instruction",
-        "reward",
-        "rewards",
-        "score",
-        "grade",
-        "rating",
-        "language",
-        "consistency",
-        "overlong",
-        "repetition",
-        "tag",
-        "tags",
-        "structure",
-        "politeness",
-        "answer",
-        "think",
-        "thinking",
-        "boxed",
-        "execution",
-        "executable",
-        "unsafe",
-        "refusal",
-        "diversity",
-        "novelty",
-        "creativity",
-        "empathy",
-        "constraint",
-        "constraints",
-        "length",
-        "cosine",
-    ]
+OUTCOMES = frozenset(
+    _words(
+        "acc accuracy accurate correct correctness success succeeded successful solved solve pass passed passes valid "
+        "validity match matched matches format formatted formatting helpful helpfulness safe safety harmless "
+        "harmlessness honest honesty truthful truthfulness factual factuality faithful faithfulness relevance "
+        "relevant quality style tone fluency fluent coherence coherent complete completeness clarity clear concise "
+        "conciseness brevity penalty bonus judge rubric rubrics em f1 bleu rouge rougel meteor bertscore win won "
+        "preference toxicity toxic xml schema syntax compiles compiled tests grounded groundedness citation citations "
+        "instruction reward rewards score grade rating language consistency overlong repetition tag tags structure "
+        "politeness answer think thinking boxed execution executable unsafe refusal diversity novelty creativity "
+        "empathy constraint constraints length cosine"
+    )
 )
 """Words that a reward is called by."""
 
-FLAG_OUTCOMES = set(
-    [
-        "acc",
-        "accuracy",
-        "accurate",
-        "correct",
-        "correctness",
-        "success",
-        "succeeded",
-        "successful",
-        "solved",
-        "pass",
-        "passed",
-        "passes",
-        "valid",
-        "validity",
-        "match",
-        "matched",
-        "matches",
-        "format",
-        "formatted",
-        "safe",
-        "won",
-        "win",
-        "compiles",
-        "compiled",
-        "em",
-        "resolved",
-        "reward",
-        "score",
-    ]
+FLAG_OUTCOMES = frozenset(
+    _words(
+        "acc accuracy accurate correct correctness success succeeded successful solved pass passed passes valid "
+        "validity match matched matches format formatted safe won win compiles compiled em resolved reward score"
+    )
 )
 """Words that make a flag (true, false) a reward; other flags are states, such as truncated."""
 
-HARD_ENDINGS = set(
-    [
-        "ms",
-        "s",
-        "sec",
-        "secs",
-        "second",
-        "seconds",
-        "minute",
-        "minutes",
-        "us",
-        "ns",
-        "time",
-        "times",
-        "timestamp",
-        "ts",
-        "date",
-        "count",
-        "counts",
-        "calls",
-        "turns",
-        "idx",
-        "index",
-        "version",
-        "versions",
-        "id",
-        "ids",
-        "at",
-        "uid",
-        "uuid",
-        "step",
-        "steps",
-        "seed",
-        "std",
-        "stddev",
-        "var",
-        "weight",
-        "weights",
-        "rank",
-        "epoch",
-        "port",
-        "pid",
-        "hash",
-        "latency",
-        "duration",
-        "elapsed",
-        "runtime",
-        "temperature",
-        "lr",
-        "rate",
-        "attempts",
-        "retries",
-        "iteration",
-        "attempt",
-        "model",
-        "size",
-        "sizes",
-    ]
+HARD_ENDINGS = frozenset(
+    _words(
+        "ms s sec secs second seconds minute minutes us ns time times timestamp ts date count counts calls turns idx "
+        "index version versions id ids at uid uuid step steps seed std stddev var weight weights rank epoch port pid "
+        "hash latency duration elapsed runtime temperature lr rate attempts retries iteration attempt model size "
+        "sizes"
+    )
 )
 """Last words of what is a time, a counter, a name or a setting: no reward, whatever stands in front of them."""
 
-SOFT_ENDINGS = set(
-    [
-        "len",
-        "length",
-        "lengths",
-        "tokens",
-        "tok",
-        "toks",
-        "token",
-        "chars",
-        "words",
-        "bytes",
-        "num",
-        "number",
-        "kl",
-        "loss",
-        "entropy",
-        "logprob",
-        "logprobs",
-        "logp",
-        "logps",
-        "prob",
-        "probs",
-        "perplexity",
-        "ppl",
-        "norm",
-        "grad",
-        "cost",
-        "price",
-        "usage",
-        "min",
-        "max",
-        "mean",
-        "median",
-        "depth",
-        "position",
-        "offset",
-        "start",
-        "end",
-        "row",
-        "rows",
-        "n",
-        "level",
-        "difficulty",
-        "threshold",
-        "limit",
-        "budget",
-        "truncated",
-        "finished",
-        "done",
-        "baseline",
-        "staleness",
-        "lag",
-        "clip",
-        "ratio",
-        "importance",
-        "memory",
-        "mem",
-        "gpu",
-        "throughput",
-        "tps",
-        "speed",
-        "progress",
-        "percent",
-        "x",
-        "y",
-    ]
+SOFT_ENDINGS = frozenset(
+    _words(
+        "len length lengths tokens tok toks token chars words bytes num number kl loss entropy logprob logprobs logp "
+        "logps prob probs perplexity ppl norm grad cost price usage min max mean median depth position offset start "
+        "end row rows n level difficulty threshold limit budget truncated finished done baseline staleness lag clip "
+        "ratio importance memory mem gpu throughput tps speed progress percent x y"
+    )
 )
 """Last words of what is no reward unless it is marked as one: ``rewards/length`` is, ``response_length`` is not."""
 
-FIRST_WORDS = set(
-    [
-        "num",
-        "n",
-        "count",
-        "max",
-        "min",
-        "raw",
-        "ref",
-        "old",
-        "total",
-        "timing",
-        "time",
-        "usage",
-        "sampling",
-        "logprob",
-        "is",
-        "has",
-    ]
-)
+FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing time usage sampling logprob is has"))
 """First words of counters and states."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 def key(name: str) -> str:
-    """Return a name without what loggers put in front of it, in lower case: ``train/global_step`` is ``global_step``."""
+    """Return a name without what loggers put in front: ``train/global_step`` is ``global_step``; in lower case."""
     parts = _parts(name)
     while len(parts) > 1 and parts[0].lower() in LOGGED_UNDER:
         parts = parts[1:]

@@ -1,9 +1,9 @@
 """Which columns of a table are its rewards.
 
-Names sort the columns with numbers into classes: ``marked`` (``rewards/format``), ``named`` (format, safety), ``unknown``
-(alpha), ``foreign`` (generation_ms, kl) and ``total`` (reward, score). A logged total, or logged advantages, then show
-which of them count (:mod:`rvpo.logs.tables.totals`), whatever they are called. Without either, names alone decide, and
-the choice is a guess. No column that may be a reward is left out without a word.
+Names sort the columns with numbers into classes: ``marked`` (``rewards/format``), ``named`` (format, safety),
+``unknown`` (alpha), ``foreign`` (generation_ms, kl) and ``total`` (reward, score). A logged total, or advantages, then
+show which of them count (:mod:`rvpo.logs.tables.totals`), whatever they are called. Without either, names alone decide,
+and the choice is a guess. No column that may be a reward is left out without a word.
 """
 
 from __future__ import annotations

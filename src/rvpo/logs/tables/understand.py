@@ -1,4 +1,4 @@
-"""From a table with one row per completion to a run: steps, groups, rewards, advantages, and what was guessed of them."""
+"""From a table with one row per completion to a run: steps, groups, rewards, advantages, and what was guessed."""
 
 from __future__ import annotations
 
