@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
+from rvpo.errors import ConfigError
 from rvpo.logs.tables.arrow_files import arrow_part
 from rvpo.logs.tables.files import ARROW, KNOWN, in_order, stem_of, suffix_of
 from rvpo.logs.tables.flatten import Flattening
@@ -19,6 +20,15 @@ BESIDE = re.compile(
     re.IGNORECASE,
 )
 """Files that lie next to logs and are none."""
+ROLLOUTS = ("rollouts", "completions")
+"""Folders in that of a run that hold its rollouts, where they exist."""
+PART = re.compile(
+    r"\d+|(step|global_step|version|iter|iteration|epoch|rank|shard|part|worker|node|gpu)s?[_-]?\d*"
+    r"|train|training|eval|val|validation|test|all|effective|media|table|tables|data|logs|rollouts|completions",
+    re.IGNORECASE,
+)
+"""Names of folders that are parts of one run."""
+MOST_FILES = 100_000
 EVALUATION = re.compile(r"(^|[_.-])(val|eval|valid|validation|test|evaluation)([_.-]|\d|$)", re.IGNORECASE)
 CHECKPOINT = re.compile(r"(^|[_-])(checkpoint|ckpt|global_step|tokenizer)([_-]|$)", re.IGNORECASE)
 STEP = re.compile(r"(?:^|[_.-]|[a-z])(?:step|rollout|iter|iteration)s?[_-]?(\d{1,15})(?:[_.-]|$)", re.IGNORECASE)
@@ -29,13 +39,45 @@ ALIKE = 0.5  # of the columns of the smaller of two files
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files that may hold rows, folders in it too, with 2 before 10.
+    """Return the files of a run's folder that may hold rows, with 2 before 10.
 
-    Where there are none, those are returned that can be named as what they are, for the error.
+    Files in it count first, then those of folders in it that are parts of one run, such as a folder per step. Where
+    none can be read, one is returned that can be named as what it is, for the error.
+
+    Raises:
+        ConfigError: it holds the folders of several runs, or more files than a run has.
     """
-    inside = [path for path in folder.rglob("*") if path.is_file() and not _is_aside(path.relative_to(folder))]
-    readable = [path for path in inside if suffix_of(path) in (*KNOWN, *DATABASES) and not BESIDE.search(path.name)]
-    return in_order(readable or [path for path in inside if cannot_be_read(path)][:1])
+    for name in ROLLOUTS:
+        if (folder / name).is_dir() and (found := files_in(folder / name)):
+            return found
+    entries = [entry for entry in _entries(folder) if not entry.name.startswith((".", "_"))]
+    files = [entry for entry in entries if entry.is_file()]
+    found = [path for path in files if suffix_of(path) in (*KNOWN, *DATABASES) and not BESIDE.search(path.name)]
+    if found:
+        return in_order(found)
+    inside = {
+        entry: found
+        for entry in entries
+        if entry.is_dir()
+        and not entry.is_symlink()
+        and not CHECKPOINT.search(entry.name)
+        and (found := files_in(entry))
+    }
+    if len([entry for entry in inside if not PART.fullmatch(entry.name)]) > 1:
+        raise ConfigError(
+            f"{folder} holds the folders of runs ({', '.join(sorted(entry.name for entry in inside)[:4])}); expected "
+            "one run: name one of them, or use rvpo compare or rvpo report, which take several"
+        )
+    found = in_order([path for paths in inside.values() for path in paths])
+    readable = [path for path in found if not cannot_be_read(path)]
+    return readable or found[:1] or [path for path in files if cannot_be_read(path)][:1]
+
+
+def _entries(folder: Path) -> list[Path]:
+    entries = list(islice(folder.iterdir(), MOST_FILES + 1))
+    if len(entries) > MOST_FILES:
+        raise ConfigError(f"{folder} holds more than {MOST_FILES} files; expected the folder of one run: name it")
+    return entries
 
 
 def parts_of_one(paths: Sequence[Path], notes: list[str]) -> list[Path]:
@@ -61,19 +103,12 @@ def step_of(path: Path, names: Collection[str]) -> int | None:
         names: of its columns.
     """
     stem = stem_of(path)
-    if AREAL.issubset(names):  # a folder per version of the policy, a file per task
-        stem = path.parent.name
-    if stem.isdecimal() and len(stem) <= 15:
-        return int(stem)
+    if AREAL.issubset(names) and path.parent.name.isdecimal():  # a folder per version of the policy, a file per task
+        return int(path.parent.name[:15])
     if match := WANDB_TABLE.search(stem) if path.name.endswith(".table.json") else STEP.search(stem):
         return int(match[1])
     folders = [STEP.search(parent.name) for parent in list(path.parents)[:4] if parent.name.startswith("step")]
     return next((int(match[1]) for match in folders if match), None)
-
-
-def _is_aside(path: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in path.parts)
-    return hidden or any(CHECKPOINT.search(part) for part in path.parts[:-1])
 
 
 def _without(paths: Sequence[Path], out: Sequence[Path], why: str, notes: list[str]) -> list[Path]:
