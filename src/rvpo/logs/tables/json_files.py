@@ -9,12 +9,13 @@ from typing import Any
 
 from rvpo.errors import DataError
 from rvpo.logs.tables.files import opened
-from rvpo.logs.tables.layouts import find_anchor, is_chat
+from rvpo.logs.tables.layouts import PROMPTS, find_anchor, is_chat
 from rvpo.text.quoting import quoted
 
 Record = tuple[str, dict[str, Any]]
 """Where it is, for messages, and the object."""
 BOM = b"\xef\xbb\xbf"
+STEPS = ("step", "global_step", "training_step", "iteration")
 
 
 def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
@@ -43,7 +44,7 @@ def _has_an_object_per_line(path: Path) -> bool:
                 if not _is_whole(line) and ".jsonl" not in path.suffixes:
                     return False
                 first = line
-    return first is None or not _is_container(first)
+    return first is None or ".jsonl" in path.suffixes or not _is_container(first)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -166,15 +167,20 @@ def rows_of_object(value: Mapping[str, Any]) -> Sequence[Any] | None:
         return [_zipped(columns, row) for row in data]
     if "log_history" in value and isinstance(value["log_history"], list):
         return value["log_history"]  # of a trainer's state; refused later, as it holds means
-    if find_anchor(value) is not None:
+    if find_anchor(value) is not None or any(_is_text(value.get(name)) for name in (*PROMPTS, "completion")):
         return None
     lists = {name: part for name, part in value.items() if isinstance(part, list) and not is_chat(part)}
     records = [part for part in lists.values() if part and all(isinstance(item, dict) for item in part)]
     if records:
-        return max(records, key=len)
+        steps = {name: part for name, part in value.items() if name in STEPS and isinstance(part, int | str)}
+        return [{**steps, **row} for row in max(records, key=len)]
     if len(lists) >= 2 and len(lists) == len(value) and len(set(map(len, lists.values()))) == 1:
         return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
     return _of_objects(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or is_chat(value)
 
 
 def _of_objects(value: Mapping[str, Any]) -> Sequence[Any] | None:

@@ -45,7 +45,8 @@ class Table:
         for column in map(self._column, names):
             filled = column.numbers + column.odd
             if column.odd:
-                yield f"{column.odd} of {filled} cells of {column.name!r} are no numbers: missing ({column.odd_example})"
+                counts = f"{column.odd} of {filled} cells of {column.name!r}"
+                yield f"{counts} are no numbers: missing ({column.odd_example})"
             if column.absent_files:
                 yield f"{column.absent_files} of {self.files} files lack {column.name!r}: missing there"
             elif column.absent:

@@ -95,10 +95,12 @@ def trainer_of_rows(names: Collection[str]) -> Trainer | None:
 
 def trainer_of_metrics(names: Collection[str]) -> Trainer | None:
     """Return the trainer that logs most of such metrics."""
-    hits = [sum(part in name for name in names for part in trainer.metrics) for trainer in TRAINERS]
+    begun = [f"/{name}" for name in names]  # loggers put folders in front of names
+    hits = [sum(f"/{part}" in name for name in begun for part in trainer.metrics) for trainer in TRAINERS]
     return TRAINERS[hits.index(max(hits))] if max(hits) else None
 
 
 def setting_of_unknown() -> str:
     """Return the settings of the two most common trainers, for logs that do not tell which wrote them."""
-    return "; ".join(f"{trainer.name}: {trainer.setting}" for trainer in TRAINERS if trainer.name in ("TRL", "verl"))
+    settings = {trainer.name: trainer.setting for trainer in TRAINERS}
+    return "; ".join(f"{name}: {settings[name]}" for name in ("TRL", "verl"))
