@@ -98,6 +98,8 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
     passes = np.zeros(len(order), dtype=np.int64)
     passes[back] = 1
     passes = np.cumsum(passes)
+    if len(order) < 2 * len(np.unique(np.stack([passes, steps], 1), axis=0)):
+        return  # rows in no order at all
     first = dict(zip(steps[::-1].tolist(), passes[::-1].tolist(), strict=True))
     again = np.array([number > first[step] for step, number in zip(steps.tolist(), passes.tolist(), strict=True)])
     if not again.any():

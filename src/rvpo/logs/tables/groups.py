@@ -81,7 +81,7 @@ def by_column(rows: Rows, candidates: Mapping[str, Sequence[str | None]], named:
         else:
             passed_over.append(name)
     if not proposed:
-        return _by_counted_names(rows, candidates)
+        return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
     name = next(iter(proposed)) if named else _best(rows, proposed)
     found = Grouping(proposed[name], f"groups are those of column {name!r}{'' if rows.steps is None else ' in a step'}")
     if passed_over:
@@ -118,6 +118,13 @@ def _by_counted_names(rows: Rows, candidates: Mapping[str, Sequence[str | None]]
                 said = f"groups are those of column {name!r} without the number at its end"
                 return Grouping(ids, said, [Guess(said, "every row has another value", "--group, --group-size")])
     return None
+
+
+def _alone(rows: Rows, candidates: Mapping[str, Sequence[str | None]]) -> Grouping:
+    """Group by the first candidate although (almost) every row is alone: rewards over time can still be compared."""
+    name, values = next(iter(candidates.items()))
+    ids = codes_of(np.stack([rows.base, codes_of_texts(values)], 1))
+    return Grouping(ids, f"groups are those of column {name!r}, where (almost) every row has a value of its own")
 
 
 def by_advantages(rows: Rows) -> Grouping | None:

@@ -18,7 +18,7 @@ ROLES = {
     "group": _words(
         "group group_id group_idx group_index group_uid prompt_id prompt_uid uid example_id task_id "
         "_ng_task_index problem_id question_id query_id sample_group prompt_idx prompt_index example_idx "
-        "task_index task_idx item_id data_id prompt prompts input inputs question problem query "
+        "task_index task_idx item_id data_id task/hash task/key task/data/idx task/data/prompt prompt_tokens prompt prompts input inputs question problem query "
         "instruction"
     ),
     "step": _words(
@@ -127,8 +127,14 @@ def words(name: str) -> list[str]:
 def of_role(names: Iterable[str], role: str) -> list[str]:
     """Return the columns with a usual name of a role, the likeliest first."""
     usual = {name: place for place, name in enumerate(ROLES[role])}
-    found = [(usual[key(name)], place, name) for place, name in enumerate(names) if key(name) in usual]
-    return [name for _, _, name in sorted(found)]
+    found = []
+    for place, name in enumerate(names):
+        whole, last = key(name), inner(name).lower()
+        if whole in usual:
+            found.append((0, usual[whole], place, name))
+        elif last in usual and not _is_object(_parts(name)[:-1]):
+            found.append((1, usual[last], place, name))  # somewhere in an object, such as info.problem_id
+    return [name for *_, name in sorted(found)]
 
 
 def is_marked(name: str) -> bool:

@@ -143,7 +143,11 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
                 fit = found
         if fit is not None and fit.exact:
             break
-    fit = fit or Fit()
+    fit = fit or Fit({}, 1.0)
+    if np.isnan(fit.unexplained):  # too few rows
+        chosen = _of_names(numbers)
+        chosen.total = total
+        return chosen
     if not fit.exact:
         fit = Fit({name: w for name, w in fit.weights.items() if numbers.kind(name) != "foreign"}, fit.unexplained)
     chosen = _with_named(numbers, fit, f"the total {total!r}")
@@ -151,7 +155,8 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
     if not fit.weights:
         chosen.rewards = [*_without_copies(numbers, numbers.of("marked"), chosen), total]
         if len(chosen.rewards) == 1:
-            chosen.notes.append(f"{total!r} is the only reward: no column is a part of it")
+            why = "no other column is a part of it, so that neglect of its parts cannot be seen"
+            chosen.guesses.append(Guess(f"{total!r} is the only reward", why, "log each reward by itself", trust=1.0))
     elif fit.exact:
         chosen.weights = [fit.weights.get(name, 0.0) for name in chosen.rewards]
         told = ", ".join(f"{name} {w:.3g}" for name, w in zip(chosen.rewards, chosen.weights, strict=True))
@@ -165,6 +170,21 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
                 trust=0.8,
             )
         )
+    return chosen
+
+
+def with_total(numbers: Numbers, rewards: list[str]) -> Chosen:
+    """Return rewards that the user named, with the total that they add up to, if it is logged."""
+    chosen = Chosen(rewards)
+    for total in _by_usual_order(numbers.of("total")):
+        if total in rewards or numbers.level(total):
+            continue
+        columns = {name: numbers.values[name] for name in rewards if not numbers.constant(name)}
+        fit = explain_total(numbers.values[total], columns, numbers.groups) if columns else Fit()
+        if fit.exact:
+            chosen.total, chosen.weights = total, [fit.weights.get(name, 0.0) for name in rewards]
+            chosen.notes.append(f"the rewards add up to the total {total!r}")
+            return chosen
     return chosen
 
 

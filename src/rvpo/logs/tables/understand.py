@@ -25,6 +25,9 @@ Ints = NDArray[np.int64]
 FEW_ROWS_A_STEP = 2.0
 """Rows per value below which a column counts rows and not steps."""
 
+FEWEST_CENTRED = 5  # groups
+SURELY_STEPS = ("step", "global_step", "training_step")
+
 
 @dataclass(frozen=True)
 class Understood:
@@ -119,6 +122,13 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         kept, ids = kept[found.kept], grouping.codes_of(found.ids[found.kept])
     else:
         ids = found.ids
+    guesses: list[Guess] = []
+    if advantages is None and columns.advantage is None:
+        advantage = _centred(table, values, kept, ids, columns.rewards)
+        if advantage is not None:
+            advantages = values.pop(advantage)
+            why = "it sums to 0 in every group, as advantages do"
+            guesses.append(Guess(f"the advantages are the column {advantage!r}", why, "--advantage, --rewards"))
     moving = advantages is not None and bool(np.nanmax(np.abs(advantages[kept]), initial=0.0) > 0)
     chosen = _rewards(table, columns, values, kept, ids, advantages if moving else None)
     if moving and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
@@ -149,7 +159,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         tuple(np.unique(batches.steps[kept]).tolist()),
         understood.read,
         notes=tuple(notes),
-        guesses=(*chosen.guesses, *_left_out(table, chosen, columns), *found.guesses, *batches.guesses),
+        guesses=(*guesses, *chosen.guesses, *_left_out(table, chosen, columns), *found.guesses, *batches.guesses),
     )
 
 
@@ -159,7 +169,11 @@ def _steps_column(table: Table, given: str | None) -> str | None:
         return _given(table, "step", given)
     for name in naming.of_role(table.columns, "step"):
         column = table.columns[name]
-        if column.kind != "number" or not column.whole or column.missing:
+        if column.kind != "number":
+            continue
+        if not column.whole or column.missing:
+            if naming.key(name) in SURELY_STEPS:
+                return name  # what is wrong with it is refused where it is read
             continue
         distinct = len(np.unique(_numbers(table, name)))
         if table.rows >= FEW_ROWS_A_STEP * distinct:
@@ -223,17 +237,29 @@ def _rewards(
     groups: Ints,
     advantages: Array | None,
 ) -> choosing.Chosen:
-    if columns.rewards is None:
-        numbers = choosing.Numbers(
-            table.path,
-            {name: table.columns[name] for name in values},
-            {name: column[kept] for name, column in values.items()},
-            groups,
-            None if advantages is None else advantages[kept],
-        )
-        return choosing.choose(numbers)
-    named = _named_rewards(table, columns.rewards) or ()
-    return choosing.Chosen(list(named))
+    numbers = choosing.Numbers(
+        table.path,
+        {name: table.columns[name] for name in values},
+        {name: column[kept] for name, column in values.items()},
+        groups,
+        None if advantages is None else advantages[kept],
+    )
+    named = _named_rewards(table, columns.rewards)
+    return choosing.choose(numbers) if named is None else choosing.with_total(numbers, list(named))
+
+
+def _centred(
+    table: Table, values: Mapping[str, Array], kept: Ints, groups: Ints, given: Sequence[str] | None
+) -> str | None:
+    """Return a column that sums to 0 in every group and whose name says nothing; None where there is none."""
+    if given is not None:
+        return None
+    for name, column in values.items():
+        if choosing.class_of(table.columns[name]) in ("unknown", "foreign"):
+            share, told = grouping.centred_share(groups, column[kept])
+            if share == 1 and told >= FEWEST_CENTRED and table.columns[name].low < 0:
+                return name
+    return None
 
 
 def _weights(table: Table, chosen: choosing.Chosen) -> list[float] | None:
@@ -259,13 +285,12 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
                 row = int(kept[texts[name].index(None)])
                 raise DataError(f"{table.where(row)}: the group (column {name!r}) is null; expected an id: add it")
             del texts[name]
-    found = grouping.by_column(rows, texts, named is not None) if texts else None
-    found = found or grouping.by_advantages(rows)
+    by_column = grouping.by_column(rows, texts, named is not None) if texts else None
+    found = by_column or grouping.by_advantages(rows)
     if found is None:
-        tried = f"every row has another {', '.join(candidates)}" if candidates else "no column is called like one"
         raise ConfigError(
-            f"{table.path} has the columns {', '.join(table.columns)}, and none tells which rows answer one prompt "
-            f"({tried}): name it with --group, or the number of completions of a prompt with --group-size"
+            f"{table.path} has the columns {', '.join(table.columns)}, and none tells which rows answer one prompt: "
+            "name it with --group, or the number of completions of a prompt with --group-size"
         )
     return found
 
