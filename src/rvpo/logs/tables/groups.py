@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.logs.run import Guess
+from rvpo.logs.tables.names import is_prompt
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -82,12 +83,15 @@ def by_column(rows: Rows, candidates: Mapping[str, Sequence[str | None]], named:
             passed_over.append(name)
     if not proposed:
         return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
+    if not named:
+        _drop_mixed(proposed, {name: codes_of_texts(candidates[name]) for name in proposed})
+        if passed_over and _is_one_text(rows, proposed):
+            return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
     name = next(iter(proposed)) if named else _best(rows, proposed)
     found = Grouping(proposed[name], f"groups are those of column {name!r}{'' if rows.steps is None else ' in a step'}")
     if passed_over:
-        found.notes.append(
-            f"{', '.join(passed_over)}: (almost) no two rows have the same value, so these are no groups"
-        )
+        why = f"(almost) every row has a value of its own in {', '.join(passed_over)}"
+        found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
     ahead = [other for other in proposed if list(proposed).index(other) < list(proposed).index(name)]
     if ahead:
         found.guesses.append(
@@ -101,6 +105,25 @@ def by_column(rows: Rows, candidates: Mapping[str, Sequence[str | None]], named:
     if not named:
         _doubt(rows, found)
     return found
+
+
+def _drop_mixed(proposed: dict[str, Ints], codes: Mapping[str, Ints]) -> None:
+    """Drop ids under which several prompts stand, such as the number of a completion; prompts are known to group."""
+    prompt = next((name for name in proposed if is_prompt(name)), None)
+    if prompt is None:
+        return
+    for name in [name for name in proposed if not is_prompt(name)]:
+        several = np.bincount(proposed[name]) > 1
+        pairs = np.unique(np.stack([proposed[name], codes[prompt]], 1), axis=0)
+        mixed = np.bincount(pairs[:, 0], minlength=len(several)) > 1
+        if mixed[several].mean() > 0.2:
+            del proposed[name]
+
+
+def _is_one_text(rows: Rows, proposed: Mapping[str, Ints]) -> bool:
+    """Whether only prompts group rows, and all rows have the same: what was asked is probably elsewhere."""
+    ids = next(iter(proposed.values()))
+    return all(map(is_prompt, proposed)) and int(ids.max()) == int(rows.base.max())
 
 
 def _by_counted_names(rows: Rows, candidates: Mapping[str, Sequence[str | None]]) -> Grouping | None:

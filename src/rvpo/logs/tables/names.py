@@ -18,7 +18,8 @@ ROLES = {
     "group": _words(
         "group group_id group_idx group_index group_uid prompt_id prompt_uid uid example_id task_id "
         "_ng_task_index problem_id question_id query_id sample_group prompt_idx prompt_index example_idx "
-        "task_index task_idx item_id data_id task/hash task/key task/data/idx task/data/prompt prompt_tokens prompt prompts input inputs question problem query "
+        "task_index task_idx item_id data_id task/hash task/key "
+        "task/data/idx task/data/prompt prompt_tokens id prompt prompts input inputs question problem query "
         "instruction"
     ),
     "step": _words(
@@ -63,7 +64,7 @@ OUTCOMES = frozenset(
         "conciseness brevity penalty bonus judge rubric rubrics em f1 bleu rouge rougel meteor bertscore win won "
         "preference toxicity toxic xml schema syntax compiles compiled tests grounded groundedness citation citations "
         "instruction reward rewards score grade rating language consistency overlong repetition tag tags structure "
-        "politeness answer think thinking boxed execution executable unsafe refusal diversity novelty creativity "
+        "politeness think thinking boxed execution executable unsafe refusal diversity novelty creativity "
         "empathy constraint constraints length cosine"
     )
 )
@@ -81,7 +82,7 @@ HARD_ENDINGS = frozenset(
     _words(
         "ms s sec secs second seconds minute minutes us ns time times timestamp ts date count counts calls turns idx "
         "index version versions id ids at uid uuid step steps seed std stddev var weight weights rank epoch port pid "
-        "hash latency duration elapsed runtime temperature lr rate attempts retries iteration attempt model size "
+        "hash latency duration elapsed runtime temperature lr attempts retries iteration attempt model size "
         "sizes"
     )
 )
@@ -92,10 +93,18 @@ SOFT_ENDINGS = frozenset(
         "len length lengths tokens tok toks token chars words bytes num number kl loss entropy logprob logprobs logp "
         "logps prob probs perplexity ppl norm grad cost price usage min max mean median depth position offset start "
         "end row rows n level difficulty threshold limit budget truncated finished done baseline staleness lag clip "
-        "ratio importance memory mem gpu throughput tps speed progress percent x y"
+        "ratio importance memory mem gpu throughput tps speed progress percent rate x y"
     )
 )
 """Last words of what is no reward unless it is marked as one: ``rewards/length`` is, ``response_length`` is not."""
+
+REFERENCES = frozenset(
+    _words(
+        "answer answers solution solutions gold golden target targets label labels truth ground gt gts expected "
+        "predicted prediction predictions value reference references extracted guess guesses parsed final numeric"
+    )
+)
+"""Words of what was asked for or answered, which may be a number."""
 
 FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing time usage sampling logprob is has"))
 """First words of counters and states."""
@@ -137,17 +146,29 @@ def of_role(names: Iterable[str], role: str) -> list[str]:
     return [name for *_, name in sorted(found)]
 
 
+def is_listed(name: str) -> bool:
+    """Whether a column lies in an object of rewards: ``rewards/format``, ``reward_components.format``."""
+    return _is_object(_parts(key(name))[:-1])
+
+
 def is_marked(name: str) -> bool:
-    """Whether a prefix or an object marks a column as a reward: ``rewards/format``, ``score_format``."""
+    """Whether a name says that a column is a reward: ``rewards/format``, ``score_format``, ``format_reward_func``."""
     told = words(name)
-    return _is_object(_parts(key(name))[:-1]) or (len(told) > 1 and told[0] in ("reward", "rewards", "score"))
+    if is_listed(name) or len(told) < 2:
+        return is_listed(name)
+    functions = (["reward", "func"], ["reward", "fn"], ["reward", "function"])
+    begins, ends = told[0] in ("reward", "rewards", "score"), told[-1] in ("reward", "rewards", "score", "rew")
+    return begins or ends or told[-2:] in functions
 
 
-def is_scored(name: str) -> bool:
-    """Whether a name ends as those of reward functions do: ``format_reward``, ``judge_score``."""
-    told = words(name)
-    ends = told[-1:] in (["reward"], ["rewards"], ["score"], ["rew"])
-    return len(told) > 1 and (ends or told[-2:] in (["reward", "func"], ["reward", "fn"], ["reward", "function"]))
+def is_prompt(name: str) -> bool:
+    """Whether a column holds what was asked, by its name."""
+    return inner(name).lower() in ROLES["prompt"]
+
+
+def begins_marked(name: str) -> bool:
+    """Whether a column is marked by how its name begins, ``reward_format``, or by the object that it lies in."""
+    return is_listed(name) or words(name)[0] in ("reward", "rewards", "score")
 
 
 def is_total(name: str) -> bool:
@@ -171,6 +192,10 @@ def is_foreign(name: str) -> bool:
     told = words(name)
     if is_hard(name) or _parts(name)[-1].startswith("_"):
         return True
+    if REFERENCES.issuperset(told) or told[0] in REFERENCES:
+        return True
+    if told[-1] == "rate" and is_outcome(name):
+        return False
     return told[-1] in SOFT_ENDINGS or (len(told) > 1 and told[0] in FIRST_WORDS) or told[0] in SOFT_ENDINGS
 
 
@@ -188,7 +213,10 @@ def short(names: Iterable[str]) -> dict[str, str]:
 
 def _prefixes(name: str) -> list[str]:
     """Return the prefixes of a name that say no more than that it is a reward, the longest first."""
-    ends = [match.end() for match in re.finditer(r"[/.]|(?i:rewards?|scores?)_", name)]
+    ends = [match.end() for match in re.finditer(r"[/.]", name)]
+    start = ends[-1] if ends else 0
+    if match := re.match(r"(?i:rewards?|scores?)_", name[start:]):
+        ends.append(start + match.end())
     return [name[:end] for end in reversed(ends)]
 
 

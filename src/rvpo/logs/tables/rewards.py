@@ -29,6 +29,7 @@ CLASSES = ("foreign", "total", "unknown", "named", "marked")
 HUNDREDFOLD = 100.0
 COUNTER = 20  # whole numbers above this are counts or sizes, where nothing else is known of a column
 TOTALS_FIRST = ("reward", "total_reward", "reward_total", "final_reward", "total", "score", "final_score", "rewards")
+FEWEST_GROUPS = 4
 LISTED = 6  # names in a message
 
 
@@ -61,6 +62,7 @@ class Numbers:
         values: (N,) of each, NaN = missing.
         groups: (N,) ids.
         advantages: (N,), None where they are not logged or never move.
+        names: all columns of the table, for messages.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Numbers:
     values: Mapping[str, Array]
     groups: Ints
     advantages: Array | None
+    names: Sequence[str] = ()
 
     def of(self, *classes: str) -> list[str]:
         """Return the columns of some classes, the least likely rewards first."""
@@ -81,6 +84,11 @@ class Numbers:
         """Whether a column has one value, or none."""
         column = self.columns[name]
         return not column.low < column.high
+
+    def of_prompt(self, name: str) -> bool:
+        """Whether a column without a mark has one value per prompt, such as a difficulty or an expected answer."""
+        many = int((np.bincount(self.groups) > 1).sum()) >= FEWEST_GROUPS
+        return many and self.kind(name) != "marked" and not self.constant(name) and self.level(name)
 
     def level(self, name: str) -> bool:
         """Whether a column never differs within a group."""
@@ -96,8 +104,6 @@ def class_of(column: Column) -> str:
         return "total"
     if naming.is_marked(name):
         return "marked"
-    if naming.is_scored(name):
-        return "named"
     if naming.is_foreign(name):
         return "foreign"
     if naming.is_outcome(name, flag):
@@ -158,7 +164,8 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
             why = "no other column is a part of it, so that neglect of its parts cannot be seen"
             chosen.guesses.append(Guess(f"{total!r} is the only reward", why, "log each reward by itself", trust=1.0))
     elif fit.exact:
-        chosen.weights = [fit.weights.get(name, 0.0) for name in chosen.rewards]
+        # The weight of a constant cannot be seen: it is not said to be 0.
+        chosen.weights = [fit.weights.get(name, 1.0 if numbers.constant(name) else 0.0) for name in chosen.rewards]
         told = ", ".join(f"{name} {w:.3g}" for name, w in zip(chosen.rewards, chosen.weights, strict=True))
         chosen.notes.append(f"the rewards add up to the total {total!r} with the weights {told}")
     else:
@@ -213,10 +220,10 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
     """Return the columns with a share, and those that are rewards by name although they have none."""
     chosen = Chosen([])
     without = [name for name in numbers.of("named", "marked") if name not in fit.weights]
-    without = [name for name in without if numbers.kind(name) == "marked" or not numbers.constant(name)]
     without = _without_copies(numbers, without, chosen, list(fit.weights))
     if not fit.weights:
         without = [name for name in without if numbers.kind(name) == "marked"]
+    without = [name for name in without if not numbers.of_prompt(name)]
     rewards = {*fit.weights, *without}
     chosen.rewards = [name for name in numbers.columns if name in rewards]
     for name in fit.weights:
@@ -224,7 +231,8 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
             chosen.guesses.append(
                 Guess(f"{name!r} is a reward", f"its name is not that of one, but {what} needs it", "--rewards")
             )
-    if fit.exact and (named := [name for name in without if numbers.kind(name) == "named"]):
+    named = [name for name in without if not naming.is_listed(name) and not numbers.constant(name)]
+    if fit.exact and named:
         chosen.guesses.append(
             Guess(
                 f"{_listed(named)}: rewards by name, without a share in {what}",
@@ -259,12 +267,16 @@ def _of_names(numbers: Numbers) -> Chosen:
     Raises:
         ConfigError: nothing is, or scales differ so much that other numbers are probably among them.
     """
-    marked, named = numbers.of("marked"), numbers.of("named")
-    unknown = [name for name in numbers.of("unknown") if not numbers.constant(name)]
+    marked = numbers.of("marked")
+    begun = [name for name in marked if naming.begins_marked(name)]
+    listed = [name for name in marked if naming.is_listed(name)] or begun
+    named = [name for name in numbers.of("named") if not numbers.of_prompt(name)]
+    unknown = [name for name in numbers.of("unknown") if not numbers.constant(name) and not numbers.of_prompt(name)]
     chosen = Chosen([])
-    if marked:
-        chosen.rewards = _in_order(numbers, marked)
-        if left := [name for name in named if not numbers.constant(name)]:
+    if listed:
+        chosen.rewards = _in_order(numbers, listed)
+        copies = [name for name in (*marked, *named) if name not in chosen.rewards]
+        if left := [name for name in copies if not _is_any_copy(numbers, name, chosen.rewards)]:
             chosen.guesses.append(
                 Guess(f"{_listed(left)} left out", "others are marked as rewards by their names", "--rewards")
             )
@@ -273,10 +285,10 @@ def _of_names(numbers: Numbers) -> Chosen:
         return _without_a_total(numbers, chosen)
     counters = [name for name in unknown if numbers.columns[name].whole and numbers.columns[name].high > COUNTER]
     plain = [name for name in unknown if name not in counters]
-    chosen.rewards = _in_order(numbers, [*named, *plain])
+    chosen.rewards = _in_order(numbers, [*marked, *named, *plain]) or _by_usual_order(numbers.of("total"))[:1]
     if not chosen.rewards:
         raise ConfigError(
-            f"{numbers.path} has the columns {_listed(list(numbers.columns), 20)}, and none is clearly a reward: name "
+            f"{numbers.path} has the columns {_listed(numbers.names, 20)}, and none is clearly a reward: name "
             "them with --rewards a,b,c"
         )
     _check_scales(numbers, chosen.rewards)
@@ -290,6 +302,15 @@ def _of_names(numbers: Numbers) -> Chosen:
         )
     )
     return _without_a_total(numbers, chosen)
+
+
+def _is_any_copy(numbers: Numbers, name: str, others: Sequence[str]) -> bool:
+    values = numbers.values
+    return any(is_copy(values[name], values[other]) or _same(values[name], values[other]) for other in others)
+
+
+def _same(values: Array, other: Array) -> bool:
+    return np.array_equal(values, other, equal_nan=True)
 
 
 def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:

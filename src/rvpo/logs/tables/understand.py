@@ -243,6 +243,7 @@ def _rewards(
         {name: column[kept] for name, column in values.items()},
         groups,
         None if advantages is None else advantages[kept],
+        list(table.columns),
     )
     named = _named_rewards(table, columns.rewards)
     return choosing.choose(numbers) if named is None else choosing.with_total(numbers, list(named))
