@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rvpo.logs.tables.layouts import NESTED
+
 DEEPEST = 6  # objects inside one another whose parts become columns
 LONGEST_LIST = 32  # numbers; longer lists are numbers per token, not per reward
 IDS_FROM = 1_000  # lists of integers up to here or more are ids of tokens
@@ -49,10 +51,7 @@ class Flattening:
 
     def flat(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the cells of a row; lists and objects that are kept whole are still lists and objects."""
-        for value in row.values():
-            if isinstance(value, dict | list) or (isinstance(value, str) and value[:1] in ("{", "[")):
-                break
-        else:
+        if NESTED.isdisjoint(map(type, row.values())) and not any(map(_may_be_json, row.values())):
             return row
         cells: dict[str, Any] = {}
         for name, value in row.items():
@@ -125,6 +124,10 @@ class Flattening:
         known = self.weights.setdefault(name, weight)
         if known != weight:
             self.weights[name] = None
+
+
+def _may_be_json(value: Any) -> bool:
+    return value.__class__ is str and value[:1] in ("{", "[")
 
 
 def _put(cells: dict[str, Any], name: str, value: Any) -> None:

@@ -75,7 +75,7 @@ def _of_lines(path: Path, notes: list[str]) -> Iterator[Record]:
                 continue
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line, object_pairs_hook=_unique)
+                row = DECODER.decode(line.decode())
             except (ValueError, RecursionError) as error:
                 if not line.endswith(b"\n"):
                     notes.append(f"{where} is not complete: it is left out")
@@ -109,6 +109,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def _of_document(path: Path) -> Iterator[Record]:
     with opened(path) as file:
         content = file.read()
@@ -117,13 +120,12 @@ def _of_document(path: Path) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}: {error}; expected UTF-8: convert the file") from error
-    decoder = json.JSONDecoder(object_pairs_hook=_unique)
     start = _skip(text, 0, "")
     if text[start : start + 1] == "[":
-        for index, value in enumerate(_items(path, text, start + 1, decoder)):
+        for index, value in enumerate(_items(path, text, start + 1)):
             yield _record(f"{path}, item {index}", value)
         return
-    values = list(_items(path, text, start, decoder, end=""))
+    values = list(_items(path, text, start, end=""))
     if len(values) == 1 and isinstance(values[0], dict) and (rows := rows_of_object(values[0])) is not None:
         for index, value in enumerate(rows):
             yield _record(f"{path}, row {index}", value)
@@ -138,14 +140,14 @@ def _record(where: str, value: Any) -> Record:
     return where, value
 
 
-def _items(path: Path, text: str, at: int, decoder: json.JSONDecoder, end: str = "]") -> Iterator[Any]:
+def _items(path: Path, text: str, at: int, end: str = "]") -> Iterator[Any]:
     """Yield the values of a text one by one, so that a long list is never held as a whole."""
     while True:
         at = _skip(text, at, ",")
         if text[at : at + 1] == end:
             return
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, at) + 1
             raise DataError(

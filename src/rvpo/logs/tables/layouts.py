@@ -26,6 +26,7 @@ LINE = "line"
 """The added column: the number of the record that a row was in."""
 GROUP = "group."
 """Put in front of a name of the record that one of its completions has, too."""
+NESTED = {list, dict}
 DEEPEST = 4  # lists of objects inside one another
 
 
@@ -69,6 +70,9 @@ class Layout:
             DataError: a list of rewards has another length than that of the completions.
         """
         self.records += 1
+        if NESTED.isdisjoint(map(type, record.values())):  # most logs are flat, and long
+            self.plain += 1
+            return iter((record,))
         return self._rows(record, where, 0)
 
     def _rows(self, record: dict[str, Any], where: str, depth: int) -> Iterator[dict[str, Any]]:

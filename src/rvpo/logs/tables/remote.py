@@ -79,7 +79,7 @@ def _of_wandb(name: str, folder: Path) -> list[Path]:
 
 def _downloaded(file: Any, folder: Path) -> Path:
     """Download a file; its name comes from a server, and must stay in the folder."""
-    path = (folder / file.name).resolve()
+    path: Path = (folder / file.name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise ValueError(f"the file {file.name!r} lies outside of the run")
     file.download(root=str(folder), replace=True)
