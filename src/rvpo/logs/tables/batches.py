@@ -87,7 +87,7 @@ def separate_runs(batches: Batches, name: str, values: Sequence[str | None]) -> 
     return True
 
 
-def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], texts: Sequence[str] | None) -> None:
+def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], texts: Sequence[str | None] | None) -> None:
     """Where steps go back, give each pass a part of its own; rows that are there twice count once."""
     order = np.flatnonzero(batches.kept)
     steps = batches.steps[order]
@@ -128,7 +128,12 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
 
 
 def _copies(
-    order: Ints, steps: Ints, passes: Ints, again: Bools, numbers: Mapping[str, Array], texts: Sequence[str] | None
+    order: Ints,
+    steps: Ints,
+    passes: Ints,
+    again: Bools,
+    numbers: Mapping[str, Array],
+    texts: Sequence[str | None] | None,
 ) -> Bools:
     """Return which rows of repeated steps are the same, number by number and text by text, as before."""
     values = np.stack([column[order] for column in numbers.values()], 1) if numbers else np.zeros((len(order), 0))

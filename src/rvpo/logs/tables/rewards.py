@@ -122,7 +122,7 @@ def choose(numbers: Numbers) -> Chosen:
     if totals:
         chosen = _of_total(numbers, totals)
     elif numbers.advantages is not None:
-        chosen = _of_advantages(numbers)
+        chosen = of_advantages(numbers)
     return chosen or _of_names(numbers)
 
 
@@ -139,10 +139,12 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
         followed = [name for name in totals if follows(numbers.values[name], advantages, numbers.groups)]
         total = next(iter(followed), total)
     others = [name for name in totals if name != total and not is_copy(numbers.values[name], numbers.values[total])]
+    plain = [name for name in numbers.of("unknown", "named", "marked") if not numbers.constant(name)]
+    again = [name for name in plain if _repeats(numbers, name, total)]
+    parts = [name for name in plain if name not in again]
+    foreign = [name for name in numbers.of("foreign") if not numbers.constant(name)]
     fit: Fit | None = None
-    for further in ((), tuple(others), (*numbers.of("foreign"), *others)):
-        tried = [name for name in (*further, *numbers.of("unknown", "named", "marked")) if not numbers.constant(name)]
-        tried = [name for name in tried if not _repeats(numbers, name, total)]
+    for tried in (parts, [*again, *parts], [*others, *parts], [*foreign, *others, *parts]):
         if tried:
             found = explain_total(numbers.values[total], {name: numbers.values[name] for name in tried}, numbers.groups)
             if found.exact or fit is None:
@@ -202,7 +204,7 @@ def _repeats(numbers: Numbers, name: str, total: str) -> bool:
     return is_copy(numbers.values[name], numbers.values[total])
 
 
-def _of_advantages(numbers: Numbers) -> Chosen | None:
+def of_advantages(numbers: Numbers) -> Chosen | None:
     """Take what the logged advantages are made of, where they are a sum of rewards or of z-scores; else None."""
     assert numbers.advantages is not None
     fit = Fit()
@@ -231,7 +233,7 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
             chosen.guesses.append(
                 Guess(f"{name!r} is a reward", f"its name is not that of one, but {what} needs it", "--rewards")
             )
-    named = [name for name in without if not naming.is_listed(name) and not numbers.constant(name)]
+    named = [name for name in without if not naming.begins_marked(name) and not numbers.constant(name)]
     if fit.exact and named:
         chosen.guesses.append(
             Guess(
@@ -243,9 +245,11 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
         )
     left = [name for name in numbers.of("unknown", "named") if name not in rewards]
     if left and fit.weights:
-        chosen.notes.append(f"no part of {what}, so no rewards: {_listed(left)}")
+        chosen.guesses.append(
+            Guess(f"{_listed(left)}: taken for no reward", f"{what} does not contain it", "--rewards", trust=0.97)
+        )
     if left and not fit.weights:
-        chosen.notes.append(f"left out, as {what} does not follow them: {_listed(left)}")
+        chosen.notes.append(f"left out, as they do not explain {what}: {_listed(left)}")
     return chosen
 
 

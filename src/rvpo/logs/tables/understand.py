@@ -17,7 +17,8 @@ from rvpo.logs.tables import groups as grouping
 from rvpo.logs.tables import names as naming
 from rvpo.logs.tables import rewards as choosing
 from rvpo.logs.tables.columns import Column
-from rvpo.logs.tables.look import Table, look
+from rvpo.logs.tables.look import look
+from rvpo.logs.tables.table import Table
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,7 +26,7 @@ Ints = NDArray[np.int64]
 FEW_ROWS_A_STEP = 2.0
 """Rows per value below which a column counts rows and not steps."""
 
-FEWEST_CENTRED = 5  # groups
+FEWEST_CENTRED = 2  # groups
 SURELY_STEPS = ("step", "global_step", "training_step")
 
 
