@@ -23,6 +23,7 @@ Bools = NDArray[np.bool_]
 
 MANY = 128  # completions of a prompt, from which on a group without a step is probably several
 CENTRED = 0.95
+FEWEST = 5  # groups whose advantages move, to tell anything by their sums
 _COUNTED = re.compile(r"(.+)[_\-:/#.]\d+")
 
 
@@ -237,19 +238,21 @@ def _split(rows: Rows, found: Grouping) -> None:
 
 
 def _split_by_sums(found: Grouping, advantages: Array, share: float) -> None:
-    """Cut groups into equal parts in order of their rows, where only these have advantages that sum to 0."""
+    """Cut groups into equal parts in order of their rows, where the advantages sum to 0 in nearly all of these.
+
+    Several groups taken together sum to 0, too; parts of one group do not.
+    """
     ids = found.ids
     sizes = np.bincount(ids)
     place = _places(ids)
     usual = int(np.bincount(sizes).argmax())
-    parts = {usual, *(size for size in (2, 4, 8, 16, 32, 64) if (sizes % size == 0).mean() > 0.9)}
-    for size in sorted(parts):
+    for size in range(2, usual + 1):
         cut = (sizes % size == 0) & (sizes > size)
-        if size < 2 or not cut.any():
+        if usual % size or not cut.any():
             continue
         finer = codes_of(np.stack([ids, np.where(cut[ids], place // size, 0)], 1))
         better, told = centred_share(finer, advantages)
-        if told and better >= CENTRED and better >= share - 1e-9 and (better > share + 0.02 or size == usual):
+        if told >= FEWEST and better >= CENTRED and better >= share - 0.02:
             found.ids = finer
             found.notes.append(f"groups are cut into {size} rows each, whose advantages sum to 0")
             return
