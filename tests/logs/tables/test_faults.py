@@ -185,14 +185,18 @@ def test_several_runs_are_not_merged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("record", "rows"),
     [
-        ("wandb:entity/project", "expected wandb:ENTITY/PROJECT/RUN"),
-        ("trackio:nothing", "does not exist; expected trackio:PROJECT"),
-        ("trackio:../../etc/passwd", "does not exist; expected trackio:PROJECT"),
+        ({"idx": 3, "rule_rewards": [1.0, 0.0], "self_rewards": [0.5, 0.25]}, 2),
+        ({"idx": 3, "rewards": [1.0, 0.0, 1.0], "advantages": [0.5, -1.0, 0.5]}, 3),
+        ({"idx": 3, "rewards": [1.0, 0.0], "answers_given": ["x", "y"]}, 2),
+        ({"idx": 3, "rewards": [1.0, 0.0], "reward_names": ["correct", "format"]}, 1),
+        ({"idx": 3, "rewards": [1.0, 0.0], "reward_weights": [2.0, 1.0]}, 1),
+        ({"idx": 3, "rewards": [0.0, 1.0], "advantages": [0.5, 0.5], "token_ids": [4, 5]}, 1),
+        ({"idx": 3, "rewards": [1.0, 0.0], "advantages": [0.5, 0.5], "completion": "x"}, 1),
     ],
 )
-def test_runs_of_trackers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    with pytest.raises(ConfigError, match=message):
-        open_run(name)
+def test_lists_of_scores_have_an_item_per_completion_only_where_that_is_clear(
+    tmp_path: Path, record: dict[str, object], rows: int
+) -> None:
+    assert opened(written(tmp_path, **{"a.jsonl": lines(record)})).rows == rows

@@ -7,6 +7,7 @@ completions, an object of lists of one length, or rewards next to advantages of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,23 @@ COMPLETIONS = (
 OUTER = ("groups", "examples", "problems", "items", "results", "records", "rows", "data", "batch", "traces")
 """Lists of objects, which may be rows or groups."""
 PROMPTS = ("prompts", "prompt", "input", "inputs", "question", "questions", "problem", "query", "messages")
-IDS = ("example_id", "prompt_id", "group_id", "uid", "id", "task_id", "problem_id", "prompt_idx", "group", "index")
+_SCORED = re.compile(r"^(?!.*weight).*(reward|score|(^|_)adv)", re.IGNORECASE)
+_PER_TOKEN = re.compile(r"token|log_?prob|mask|_ids$", re.IGNORECASE)
+_LABELS = re.compile(r"name|func|label|key|tag|type|criteri|column|metric", re.IGNORECASE)
+IDS = (
+    "example_id",
+    "prompt_id",
+    "group_id",
+    "uid",
+    "id",
+    "task_id",
+    "problem_id",
+    "prompt_idx",
+    "group",
+    "index",
+    "idx",
+    "qid",
+)
 SCORES = ("rewards", "reward", "scores", "score", "advantages", "advantage", "metrics", "reward_components")
 LINE = "line"
 """The added column: the number of the record that a row was in."""
@@ -125,11 +142,36 @@ def find_anchor(record: Mapping[str, Any]) -> tuple[str, int] | None:
             lengths = {len(inner) if isinstance(inner, list) else -1 for inner in value.values()}
             if len(lengths) == 1 and min(lengths) >= 1:
                 return name, lengths.pop()
-    rewards = next((record[name] for name in ("rewards", "reward", "scores", "score") if name in record), None)
-    advantages = next((record[name] for name in ("advantages", "advantage") if name in record), None)
-    if isinstance(rewards, list) and isinstance(advantages, list) and len(rewards) == len(advantages) > 1:
-        return next(name for name in ("advantages", "advantage") if name in record), len(rewards)
+    return _anchor_of_scores(record)
+
+
+def _anchor_of_scores(record: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return a list of scores with an item per completion: others of its length, or texts, lie next to it.
+
+    Alone it may as well have an item per reward. Numbers of tokens of its length are those of one completion.
+    """
+    if any(
+        isinstance(record.get(name), str) or is_chat(record.get(name)) for name in (*COMPLETIONS, "content", "text")
+    ):
+        return None
+    lists = {name: value for name, value in record.items() if isinstance(value, list) and len(value) > 1}
+    scores = [name for name, value in lists.items() if _SCORED.search(name) and all(map(_is_number, value))]
+    for name in scores:
+        alike = [other for other, value in lists.items() if len(value) == len(lists[name]) and other != name]
+        if any(_PER_TOKEN.search(other) for other in alike):
+            continue
+        if any(other in scores or _are_texts(other, lists[other]) for other in alike):
+            return name, len(lists[name])
     return None
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
+def _are_texts(name: str, values: list[Any]) -> bool:
+    """Tell whether a list holds texts, other than the names of rewards."""
+    return all(isinstance(value, str) for value in values) and not _LABELS.search(name)
 
 
 def _is_hollow(record: Mapping[str, Any]) -> bool:

@@ -52,7 +52,7 @@ TRAINERS = (
         "NeMo-RL",
         ("content", "advantages", "input_lengths"),
         ("global_valid_toks", "train/probs_ratio", "performance/", "train/baseline_reward"),
-        "nothing: its log_dir holds train_data_step*.jsonl already",
+        "its log_dir holds train_data_step*.jsonl already",
     ),
     Trainer(
         "slime",
@@ -70,7 +70,7 @@ TRAINERS = (
         "prime-rl",
         ("task.data", "rewards"),
         ("progress/", "batch/", "effective_batch", "solve_all", "solve_none"),
-        "nothing: its output folder holds rollouts/step_*/…/traces.jsonl already (monitor of files)",
+        "its output folder holds rollouts/step_*/…/traces.jsonl already, with the monitor for files",
     ),
     Trainer(
         "TRL",
