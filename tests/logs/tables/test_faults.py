@@ -64,7 +64,7 @@ def numbers(table: Table, name: str) -> list[float | None]:
          "line 1: rewards.a has 3 items, but 'completions' has 2; expected one per completion"),
         ("a.jsonl", lines({"prompt": "p", "responses": ["x", "y"], "rewards": [1]}), "rewards has 1 items"),
         ("a.jsonl", lines({f"key{i}": i for i in range(12_000)}), "more than 10000 columns"),
-        ("a.json", '{"columns": ["a", "b"], "data": [[1, 2], [1]]}', "a row of a table has 1 cells; expected 2"),
+        ("a.json", '{"columns": ["a", "b"], "data": [[1, 2], [1]]}', "row 1: 1 cells; expected 2"),
         ("a.pt", pickle.dumps([1]), "is a pickle, which can run any program"),
         ("events.out.tfevents.1.host", b"x", "holds TensorBoard's scalars, one mean per step"),
         ("run.wandb", b"x", "read the run with wandb:ENTITY/PROJECT/RUN"),
@@ -167,6 +167,7 @@ def test_texts_that_utf_8_cannot_hold_and_ids_keep_their_form(tmp_path: Path) ->
         (["critic/score/mean", "actor/pg_loss"], "trainer.rollout_data_dir"),
         (["train_speed(s/it)", "memory(GiB)", "reward"], "--log_completions true"),
         (["ppo_actor/task_reward/avg"], "dump_to_file"),
+        (["train/loss", "train/rewards/a/mean", "completions"], "log_completions=True"),
         (["some/metric"], "log_completions=True.*trainer.rollout_data_dir"),
     ],
 )

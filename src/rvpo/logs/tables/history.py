@@ -37,7 +37,9 @@ def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.f
         rows: count of them.
         steps: (N,) of each row, None where there is no such column.
     """
-    if any(column.kind == "text" and TEXTS.search(name) for name, column in columns.items()):
+    if any(
+        column.kind == "text" and TEXTS.search(name) and not _is_link(name, columns) for name, column in columns.items()
+    ):
         return False
     metrics = sum(bool(METRICS.search(name)) for name in columns)
     if steps is None:
@@ -47,6 +49,11 @@ def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.f
     if rows == 1:
         return metrics >= 1
     return own == len(filled) or (metrics >= 1 and own >= MOSTLY * rows)
+
+
+def _is_link(name: str, columns: Mapping[str, Column]) -> bool:
+    """Tell whether a column is part of a link to a table or file, as trackers put into their history."""
+    return f"{name.rpartition('.')[0]}._type" in columns
 
 
 def refuse_history(path: Path, columns: Mapping[str, Column]) -> DataError:

@@ -44,7 +44,7 @@ def _has_an_object_per_line(path: Path) -> bool:
                 if not _is_whole(line) and ".jsonl" not in path.suffixes:
                     return False
                 first = line
-    return first is None or ".jsonl" in path.suffixes or not _is_container(first)
+    return first is None or ".jsonl" in path.suffixes or not _is_container(path, first)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -57,13 +57,13 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _is_container(line: bytes) -> bool:
+def _is_container(path: Path, line: bytes) -> bool:
     """Tell whether a file's only line holds all rows."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and rows_of_object(value) is not None
+    return isinstance(value, dict) and rows_of_object(path, value) is not None
 
 
 def _of_lines(path: Path, notes: list[str]) -> Iterator[Record]:
@@ -126,7 +126,7 @@ def _of_document(path: Path) -> Iterator[Record]:
             yield _record(f"{path}, item {index}", value)
         return
     values = list(_items(path, text, start, end=""))
-    if len(values) == 1 and isinstance(values[0], dict) and (rows := rows_of_object(values[0])) is not None:
+    if len(values) == 1 and isinstance(values[0], dict) and (rows := rows_of_object(path, values[0])) is not None:
         for index, value in enumerate(rows):
             yield _record(f"{path}, row {index}", value)
         return
@@ -162,11 +162,11 @@ def _skip(text: str, at: int, signs: str) -> int:
     return at
 
 
-def rows_of_object(value: Mapping[str, Any]) -> Sequence[Any] | None:
+def rows_of_object(path: Path, value: Mapping[str, Any]) -> Sequence[Any] | None:
     """Return the rows that one JSON object stands for; None where it is itself a record."""
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list) and all(isinstance(name, str) for name in columns):
-        return [_zipped(columns, row) for row in data]
+        return [_zipped(f"{path}, row {index}", columns, row) for index, row in enumerate(data)]
     if "log_history" in value and isinstance(value["log_history"], list):
         return value["log_history"]  # of a trainer's state; refused later, as it holds means
     if find_anchor(value) is not None or any(_is_text(value.get(name)) for name in (*PROMPTS, "completion")):
@@ -199,10 +199,10 @@ def _of_objects(value: Mapping[str, Any]) -> Sequence[Any] | None:
     return [{"key": key, **part} for key, part in value.items()]
 
 
-def _zipped(columns: Sequence[str], row: Any) -> Any:
+def _zipped(where: str, columns: Sequence[str], row: Any) -> Any:
     if isinstance(row, dict):
         return row
     if not isinstance(row, list) or len(row) != len(columns):
         found = len(row) if isinstance(row, list) else type(row).__name__
-        raise DataError(f"a row of a table has {found} cells; expected {len(columns)}, one per column: write it again")
+        raise DataError(f"{where}: {found} cells; expected {len(columns)}, one per column: write it again")
     return dict(zip(columns, row, strict=True))
