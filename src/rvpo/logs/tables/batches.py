@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from rvpo.logs.run import Guess
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Texts = Callable[[], Sequence[str | None] | None]
 
 TRAINING = ("train", "training", "rollout", "rollouts", "learn")
 EVALUATION = ("eval", "evaluation", "val", "valid", "validation", "test", "dev", "heldout", "held_out", "holdout")
@@ -87,8 +88,14 @@ def separate_runs(batches: Batches, name: str, values: Sequence[str | None]) -> 
     return True
 
 
-def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], texts: Sequence[str | None] | None) -> None:
-    """Where steps go back, give each pass a part of its own; rows that are there twice count once."""
+def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], texts: Texts) -> None:
+    """Where steps go back, give each pass a part of its own; rows that are there twice count once.
+
+    Args:
+        batches: rows of the table.
+        numbers: (N,) columns in which rows that are there twice agree.
+        texts: reads the completions, None where there are none; they must agree, too.
+    """
     order = np.flatnonzero(batches.kept)
     steps = batches.steps[order]
     back = np.flatnonzero(np.diff(steps) < 0) + 1
@@ -133,9 +140,10 @@ def _copies(
     passes: Ints,
     again: Bools,
     numbers: Mapping[str, Array],
-    texts: Sequence[str | None] | None,
+    texts: Texts,
 ) -> Bools:
     """Return which rows of repeated steps are the same, number by number and text by text, as before."""
+    words = texts()
     values = np.stack([column[order] for column in numbers.values()], 1) if numbers else np.zeros((len(order), 0))
     copies = np.zeros(len(order), dtype=bool)
     for step in np.unique(steps[again]):
@@ -145,7 +153,7 @@ def _copies(
             for before in by_pass[:i]:
                 if len(part) != len(before) or not np.array_equal(values[part], values[before], equal_nan=True):
                     continue
-                if texts is None or [texts[order[row]] for row in part] == [texts[order[row]] for row in before]:
+                if words is None or [words[order[row]] for row in part] == [words[order[row]] for row in before]:
                     copies[part] = True
     return copies
 

@@ -72,7 +72,7 @@ class Flattening:
         if _is_scored(value):
             self._weigh(name, value["weight"])
             _put(cells, name, value["score"])
-            return
+            value = {key: part for key, part in value.items() if key not in ("score", "weight")}
         known = self.keys.setdefault(name, set())
         known.update(map(str, value))
         if depth >= DEEPEST or len(known) > MOST_KEYS:
@@ -139,10 +139,8 @@ def _put(cells: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _is_scored(value: Mapping[str, Any]) -> bool:
-    return (
-        len(value) <= 3
-        and {"score", "weight"} <= value.keys()
-        and all(isinstance(value[key], int | float | None) for key in ("score", "weight"))
+    return {"score", "weight"} <= value.keys() and all(
+        isinstance(value[key], int | float | None) for key in ("score", "weight")
     )
 
 

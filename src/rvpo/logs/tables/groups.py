@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from rvpo.logs.run import Guess
@@ -47,6 +48,14 @@ class Grouping:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """A column of ids: (N,) codes of its distinct values, -1 where a row has none."""
+
+    codes: Ints
+    values: pa.Array
+
+
+@dataclass(frozen=True)
 class Rows:
     """What is known of N rows: (N,) steps, None without them; (N,) parts of a step; (N,) advantages, None without."""
 
@@ -66,7 +75,7 @@ class Rows:
         return self.advantages is not None and bool(np.nanmax(np.abs(self.advantages), initial=0.0) > 1e-3)
 
 
-def by_column(rows: Rows, candidates: Mapping[str, Sequence[str | None]], named: bool) -> Grouping | None:
+def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grouping | None:
     """Return the groups of the best column, None where no column groups rows.
 
     Args:
@@ -77,7 +86,7 @@ def by_column(rows: Rows, candidates: Mapping[str, Sequence[str | None]], named:
     proposed: dict[str, Ints] = {}
     passed_over: list[str] = []
     for name, values in candidates.items():
-        ids = codes_of(np.stack([rows.base, codes_of_texts(values)], 1))
+        ids = codes_of(np.stack([rows.base, values.codes], 1))
         if named or _grouped(ids) >= 0.5:
             proposed[name] = ids
         else:
@@ -85,7 +94,7 @@ def by_column(rows: Rows, candidates: Mapping[str, Sequence[str | None]], named:
     if not proposed:
         return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
     if not named:
-        _drop_mixed(proposed, {name: codes_of_texts(candidates[name]) for name in proposed})
+        _drop_mixed(proposed, {name: candidates[name].codes for name in proposed})
         if passed_over and _is_one_text(rows, proposed):
             return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
     name = next(iter(proposed)) if named else _best(rows, proposed)
@@ -127,16 +136,16 @@ def _is_one_text(rows: Rows, proposed: Mapping[str, Ints]) -> bool:
     return all(map(is_prompt, proposed)) and int(ids.max()) == int(rows.base.max())
 
 
-def _by_counted_names(rows: Rows, candidates: Mapping[str, Sequence[str | None]]) -> Grouping | None:
+def _by_counted_names(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping | None:
     """Group by ids that end with the number of the completion, such as ``{prompt}_{session}_{number}``."""
     for name, values in candidates.items():
-        stems = [str(value) for value in values]
+        stems = [str(value) for value in values.values.to_pylist()]
         for _ in range(3):
             matches = [_COUNTED.fullmatch(stem) for stem in stems]
             if not all(matches):
                 break
             stems = [match[1] for match in matches if match]
-            ids = codes_of(np.stack([rows.base, codes_of_texts(stems)], 1))
+            ids = codes_of(np.stack([rows.base, codes_of_texts(stems)[values.codes]], 1))
             sizes = np.bincount(ids)
             if _grouped(ids) > 0.9 and len(sizes) > 1 and _regular(sizes) > 0.9:
                 said = f"groups are those of column {name!r} without the number at its end"
@@ -144,10 +153,10 @@ def _by_counted_names(rows: Rows, candidates: Mapping[str, Sequence[str | None]]
     return None
 
 
-def _alone(rows: Rows, candidates: Mapping[str, Sequence[str | None]]) -> Grouping:
+def _alone(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
     """Group by the first candidate although (almost) every row is alone: rewards over time can still be compared."""
     name, values = next(iter(candidates.items()))
-    ids = codes_of(np.stack([rows.base, codes_of_texts(values)], 1))
+    ids = codes_of(np.stack([rows.base, values.codes], 1))
     return Grouping(ids, f"groups are those of column {name!r}, where (almost) every row has a value of its own")
 
 

@@ -18,6 +18,8 @@ COMPLETIONS = (
     *("completions", "responses", "generations", "outputs", "rollouts", "samples", "trajectories", "candidates"),
     *("predictions", "completion", "response", "generation", "output", "answers", "texts"),
 )
+REFERENCES = ("answers", "texts", "predictions")
+ONE_COMPLETION = ("completion", "response", "generation", "output", "model_output")
 OUTER = ("groups", "examples", "problems", "items", "results", "records", "rows", "data", "batch", "traces")
 """Lists of objects, which may be rows or groups."""
 PROMPTS = ("prompts", "prompt", "input", "inputs", "question", "questions", "problem", "query", "messages")
@@ -128,13 +130,17 @@ class Layout:
 
 def find_anchor(record: Mapping[str, Any]) -> tuple[str, int] | None:
     """Return the name and the length of the list that has an item per completion; None where a record is one row."""
+    one = any(isinstance(record.get(name), str) or is_chat(record.get(name)) for name in ONE_COMPLETION)
     for name in COMPLETIONS:
         value = record.get(name)
-        if isinstance(value, list) and value and not is_chat(value) and _are_completions(value):
+        if one and name in REFERENCES:  # next to a completion they are its references
+            continue
+        listed = isinstance(value, list) and value and not is_chat(value) and _are_completions(value)
+        if listed and _has_numbers(record, name, value):
             return name, len(value)
-    for name in OUTER:
+    for name in () if one else OUTER:
         value = record.get(name)
-        if isinstance(value, list) and value and not is_chat(value) and all(isinstance(x, dict) for x in value):
+        if isinstance(value, list) and value and not is_chat(value) and _are_rows(record, value):
             return name, len(value)
     for name in SCORES:
         value = record.get(name)
@@ -180,9 +186,33 @@ def _is_hollow(record: Mapping[str, Any]) -> bool:
     return any(record.get(name) == [] for name in COMPLETIONS) and not any(lists)
 
 
+def _has_numbers(record: Mapping[str, Any], anchor: str, items: list[Any]) -> bool:
+    """Tell whether there are numbers for each completion: in lists of their length, in scores, or in the items."""
+    if _are_rows(record, items):
+        return True
+    for name, value in record.items():
+        for part in value.values() if isinstance(value, dict) else (value,):
+            numbers = (
+                isinstance(part, list) and bool(part) and not is_chat(part) and not isinstance(part[0], str | dict)
+            )
+            if name != anchor and numbers and (len(part) == len(items) or _SCORED.search(name)):
+                return True
+    return False
+
+
+def _are_rows(record: Mapping[str, Any], items: list[Any]) -> bool:
+    """Tell whether objects may be completions: they have scores, or the record that they lie in has none."""
+    if not all(isinstance(item, dict) for item in items):
+        return False
+    scored = any(_SCORED.search(str(name)) for item in items for name in item)
+    return scored or not any(_SCORED.search(name) and value is not None for name, value in record.items())
+
+
 def is_message(value: Any) -> bool:
-    """Tell whether a value is one message of a chat."""
-    return isinstance(value, dict) and ("role" in value or {"from", "value"} <= value.keys())
+    """Tell whether a value is one message of a chat, or one part of a response; what has a score is none."""
+    if not isinstance(value, dict) or any(_SCORED.search(str(key)) for key in value):
+        return False
+    return "role" in value or "type" in value or {"from", "value"} <= value.keys()
 
 
 def is_chat(value: Any) -> bool:

@@ -9,7 +9,7 @@ and the choice is a guess. No column that may be a reward is left out without a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ HUNDREDFOLD = 100.0
 COUNTER = 20  # whole numbers above this are counts or sizes, where nothing else is known of a column
 TOTALS_FIRST = ("reward", "total_reward", "reward_total", "final_reward", "total", "score", "final_score", "rewards")
 FEWEST_GROUPS = 4
+SAMPLE = 200_000
 LISTED = 6  # names in a message
 
 
@@ -71,6 +72,19 @@ class Numbers:
     groups: Ints
     advantages: Array | None
     names: Sequence[str] = ()
+
+    def sample(self) -> Numbers:
+        """Return whole groups with about ``SAMPLE`` rows, spread over the table."""
+        every = 1 + len(self.groups) // SAMPLE
+        if every == 1:
+            return self
+        rows = self.groups % every == 0
+        return replace(
+            self,
+            values={name: column[rows] for name, column in self.values.items()},
+            groups=np.unique(self.groups[rows], return_inverse=True)[1],
+            advantages=None if self.advantages is None else self.advantages[rows],
+        )
 
     def of(self, *classes: str) -> list[str]:
         """Return the columns of some classes, the least likely rewards first."""
@@ -117,6 +131,7 @@ def choose(numbers: Numbers) -> Chosen:
     Raises:
         ConfigError: no column is a reward, or names do not tell which are.
     """
+    numbers = numbers.sample()
     totals = [name for name in _by_usual_order(numbers.of("total")) if not numbers.level(name)]
     chosen = None
     if totals:

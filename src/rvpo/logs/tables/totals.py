@@ -22,6 +22,8 @@ EXACT = 1e-3
 """Unexplained share of the variance up to which columns explain a total: logs round."""
 ALONG = 1e-5
 """Share of the sums that may lie beside the advantages."""
+MOST = 120
+"""Columns, more of which are not tried: the search takes their cube."""
 SURE = 20.0
 """Squared t statistic from which a column has a share: 4.5 standard errors."""
 FLOOR = 1e-10
@@ -63,6 +65,8 @@ def _least_squares(y: Array, x: Array, names: Sequence[str], groups: Ints) -> Fi
     spread = np.sqrt((x * x).sum(0))
     varies = np.flatnonzero(spread > 0)
     yy = float(y @ y)
+    if len(varies) > MOST:
+        return Fit()
     if yy <= 0 or not len(varies) or len(y) < 3 * len(varies) + 5:
         return Fit({}, np.nan if yy <= 0 or len(varies) else 1.0)
     scaled = x[:, varies] / spread[varies]
@@ -110,7 +114,7 @@ def _along(a: Array, x: Array, names: Sequence[str], groups: Ints) -> Fit:
     spread = np.sqrt((x * x).sum(0))
     varies = np.flatnonzero(spread > 0)
     evidence = int((sizes - 2).clip(0)[moved].sum())  # a group of two says nothing about directions
-    if not len(varies) or evidence < 5 * len(varies) + 10:
+    if not 0 < len(varies) <= MOST or evidence < 5 * len(varies) + 10:
         return Fit()
     scaled = x[:, varies] / spread[varies]
     along = np.stack([np.bincount(groups, scaled[:, j] * a, count) for j in range(len(varies))], 1)

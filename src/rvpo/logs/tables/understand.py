@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from rvpo.logs.tables import groups as grouping
 from rvpo.logs.tables import names as naming
 from rvpo.logs.tables import rewards as choosing
 from rvpo.logs.tables.columns import Column
+from rvpo.logs.tables.groups import Labels
 from rvpo.logs.tables.look import look
 from rvpo.logs.tables.table import Table
 
@@ -105,13 +108,14 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     advantages = None if advantage is None else _numbers(table, advantage)
     if step is not None:
         numbers = {name: values[name] for name in list(values)[:20]}
-        batching.separate_repeated_steps(batches, numbers, _texts(table, completion))
+        batching.separate_repeated_steps(batches, numbers, partial(_texts, table, completion))
     if not batches.kept.any():
         raise DataError(f"{path} has no rows of a training; expected one per completion: check how it was written")
+    guesses: list[Guess] = []
     if advantages is not None and not (np.isfinite(advantages) & (advantages != 0))[batches.kept].any():
         told = "has no value" if not np.isfinite(advantages).any() else "is 0 everywhere"
-        notes.append(f"the advantage (column {advantage!r}) {told}")
-        advantages = advantages if np.isfinite(advantages).any() else None
+        guesses.append(Guess(f"the column {advantage!r} is not used", f"it {told}", "--advantage"))
+        advantages = None
     kept = np.flatnonzero(batches.kept)
     rows = grouping.Rows(
         None if step is None else batches.steps[kept],
@@ -123,7 +127,6 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         kept, ids = kept[found.kept], grouping.codes_of(found.ids[found.kept])
     else:
         ids = found.ids
-    guesses: list[Guess] = []
     if advantages is None and columns.advantage is None:
         advantage = _centred(table, values, kept, ids, columns.rewards)
         if advantage is not None:
@@ -280,11 +283,11 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
         return grouping.Grouping(grouping.codes_of(lines), "groups are those of the lines of the file")
     named = _given(table, "group", columns.group)
     candidates = [named] if named else _group_candidates(table)
-    texts = {name: _texts_of(table, name, kept) for name in candidates}
+    texts = {name: _labels(table, name, kept) for name in candidates}
     for name in list(texts):
-        if None in texts[name]:
+        if (unknown := texts[name].codes < 0).any():
             if named or len(texts) == 1:
-                row = int(kept[texts[name].index(None)])
+                row = int(kept[unknown.argmax()])
                 raise DataError(f"{table.where(row)}: the group (column {name!r}) is null; expected an id: add it")
             del texts[name]
     by_column = grouping.by_column(rows, texts, named is not None) if texts else None
@@ -367,9 +370,12 @@ def _numbers(table: Table, name: str) -> Array:
     return np.asarray(table.read([name])[name].to_numpy(), dtype=np.float64).copy()
 
 
-def _texts_of(table: Table, name: str, rows: Ints) -> list[str | None]:
-    texts = table.read_texts([name])[name].to_pylist()
-    return [texts[row] for row in rows.tolist()]
+def _labels(table: Table, name: str, rows: Ints) -> Labels:
+    column = table.read_texts([name])[name].combine_chunks().dictionary_encode()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    codes = np.asarray(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)[rows]
+    return Labels(codes, column.dictionary)
 
 
 def _texts(table: Table, name: str | None) -> list[str | None] | None:
