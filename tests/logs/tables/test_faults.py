@@ -195,6 +195,28 @@ def test_several_runs_are_not_merged(tmp_path: Path) -> None:
         ({"idx": 3, "rewards": [1.0, 0.0], "reward_weights": [2.0, 1.0]}, 1),
         ({"idx": 3, "rewards": [0.0, 1.0], "advantages": [0.5, 0.5], "token_ids": [4, 5]}, 1),
         ({"idx": 3, "rewards": [1.0, 0.0], "advantages": [0.5, 0.5], "completion": "x"}, 1),
+        ({"prompt": "p", "completion": "x", "answers": ["x", "y"], "reward": 1.0}, 1),
+        ({"prompt": "p", "completion": "x", "answers": ["x", "y"], "rewards": [1.0, 0.5]}, 1),
+        ({"prompt": "p", "answers": ["x", "y"], "reward": 1.0}, 1),
+        ({"prompt": "p", "output": [{"type": "reasoning", "summary": []}, {"type": "message"}], "reward": 1.0}, 1),
+        (
+            {
+                "prompt": "p",
+                "completion": "x",
+                "results": [{"test": 1, "score": 1}, {"test": 2, "score": 0}],
+                "reward": 1,
+            },
+            1,
+        ),
+        ({"prompt": "p", "outputs": [{"tool": "a", "n": 1}, {"tool": "b", "n": 2}], "reward": 1.0}, 1),
+        ({"prompt": "p", "completions": ["x", "y"], "correct": [1, 0]}, 2),
+        (
+            {
+                "prompt": "p",
+                "samples": [{"text": "x", "type": "a", "reward": 1}, {"text": "y", "type": "a", "reward": 0}],
+            },
+            2,
+        ),
     ],
 )
 def test_lists_of_scores_have_an_item_per_completion_only_where_that_is_clear(
