@@ -7,6 +7,7 @@
     files.py        unpacked bytes of a file
     json_files.py, csv_files.py, arrow_files.py, trackio_files.py    records of a file
     layouts.py      a record as rows: groups and steps in lists are unfolded
+    anchors.py      the list of a record that has one item per completion
     flatten.py      a row as flat cells with dotted names
     cells.py        a cell as a number, missing, or text
     columns.py      what is known of a column

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rvpo.errors import DataError
+from rvpo.logs.tables.anchors import find_anchor, is_chat
 from rvpo.logs.tables.files import opened
-from rvpo.logs.tables.layouts import PROMPTS, find_anchor, is_chat
+from rvpo.logs.tables.layouts import PROMPTS
 from rvpo.text.quoting import quoted
 
 Record = tuple[str, dict[str, Any]]
