@@ -183,7 +183,7 @@ def centred_share(ids: Ints, advantages: Array) -> tuple[float, int]:
     """Return the share of groups whose advantages sum to 0, of those in which they move, and how many these are."""
     known = np.isfinite(advantages)
     count = int(ids.max()) + 1
-    a = np.where(known, advantages, 0.0)
+    a = np.clip(np.where(known, advantages, 0.0), -1e60, 1e60)
     total, size = np.bincount(ids, a, count), np.bincount(ids, np.abs(a), count)
     whole = np.bincount(ids, ~known, count) == 0
     moved = (size > 1e-3) & whole & (np.bincount(ids, minlength=count) > 1)

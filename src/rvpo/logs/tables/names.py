@@ -157,7 +157,10 @@ def is_marked(name: str) -> bool:
     if is_listed(name) or len(told) < 2:
         return is_listed(name)
     functions = (["reward", "func"], ["reward", "fn"], ["reward", "function"])
-    begins, ends = told[0] in ("reward", "rewards", "score"), told[-1] in ("reward", "rewards", "score", "rew")
+    begins, ends = (
+        told[0] in ("reward", "rewards", "score"),
+        told[-1] in ("reward", "rewards", "score", "rew", "component"),
+    )
     return begins or ends or told[-2:] in functions
 
 
@@ -184,6 +187,8 @@ def is_outcome(name: str, flag: bool = False) -> bool:
 def is_hard(name: str) -> bool:
     """Whether a name is that of a time, a counter or a setting, even among rewards."""
     told = words(name)
+    if any("weight" in part.lower() for part in _parts(name)):
+        return True
     return not told or told[-1] in HARD_ENDINGS or "index" in inner(name).lower().split("__")
 
 

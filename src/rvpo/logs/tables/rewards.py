@@ -19,7 +19,7 @@ from rvpo.errors import ConfigError
 from rvpo.logs.run import Guess
 from rvpo.logs.tables import names as naming
 from rvpo.logs.tables.columns import Column
-from rvpo.logs.tables.totals import Fit, deviations, explain_advantages, explain_total, follows, is_copy
+from rvpo.logs.tables.totals import LARGEST, Fit, deviations, explain_advantages, explain_total, follows, is_copy
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -106,7 +106,7 @@ class Numbers:
 
     def level(self, name: str) -> bool:
         """Whether a column never differs within a group."""
-        return not deviations(np.nan_to_num(self.values[name], nan=0.0)[:, None], self.groups).any()
+        return not deviations(_finite(self.values[name]), self.groups).any()
 
 
 def class_of(column: Column) -> str:
@@ -359,7 +359,7 @@ def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:
 def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
     spreads = {}
     for name in rewards:
-        deviation = deviations(np.nan_to_num(numbers.values[name], nan=0.0)[:, None], numbers.groups)
+        deviation = deviations(_finite(numbers.values[name]), numbers.groups)
         if spread := float(np.sqrt((deviation * deviation).mean())):
             spreads[name] = spread
     if not spreads:
@@ -371,6 +371,11 @@ def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
             f"{spreads[high] / spreads[low]:,.0f} times as much as {low!r}; expected rewards on similar scales: name "
             "the rewards with --rewards a,b,c"
         )
+
+
+def _finite(values: Array) -> Array:
+    """Return a column (N, 1) with 0 for what is missing, and nothing whose square overflows."""
+    return np.clip(np.nan_to_num(values, nan=0.0), -LARGEST, LARGEST)[:, None]
 
 
 def _in_order(numbers: Numbers, names: Sequence[str]) -> list[str]:

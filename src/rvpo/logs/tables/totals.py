@@ -27,6 +27,7 @@ MOST = 120
 SURE = 20.0
 """Squared t statistic from which a column has a share: 4.5 standard errors."""
 FLOOR = 1e-10
+LARGEST = 1e60
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def explain_total(total: Array, columns: Mapping[str, Array], groups: Ints) -> F
 
 
 def _least_squares(y: Array, x: Array, names: Sequence[str], groups: Ints) -> Fit:
-    y, x = deviations(y[:, None], groups)[:, 0], deviations(x, groups)
+    y, x = deviations(_within_reach(y[:, None]), groups)[:, 0], deviations(_within_reach(x), groups)
     spread = np.sqrt((x * x).sum(0))
     varies = np.flatnonzero(spread > 0)
     yy = float(y @ y)
@@ -94,8 +95,8 @@ def explain_advantages(advantages: Array, columns: Mapping[str, Array], groups: 
     """
     known = np.isfinite(advantages)
     groups = groups[known]
-    a = deviations(advantages[known][:, None], groups)[:, 0]
-    raw = deviations(_stacked(columns)[known], groups)
+    a = deviations(_within_reach(advantages[known][:, None]), groups)[:, 0]
+    raw = deviations(_within_reach(_stacked(columns)[known]), groups)
     best = Fit()
     for x in (raw, _standardised(raw, groups)):
         fit = _along(a, x, list(columns), groups)
@@ -154,7 +155,7 @@ def follows(values: Array, other: Array, groups: Ints) -> bool:
     """Whether two columns are the same within groups, up to a positive factor per group."""
     known = np.isfinite(values) & np.isfinite(other)
     groups = groups[known]
-    x, y = (deviations(z[known][:, None], groups)[:, 0] for z in (values, other))
+    x, y = (deviations(_within_reach(z[known][:, None]), groups)[:, 0] for z in (values, other))
     xx, yy, xy = (np.bincount(groups, product) for product in (x * x, y * y, x * y))
     beside = xx - np.divide(xy * xy, yy, out=np.zeros_like(xy), where=yy > 1e-12)
     return bool(xx.sum() > 0) and bool(beside.sum() <= ALONG * xx.sum()) and bool((xy >= -1e-9).all())
@@ -165,9 +166,19 @@ def is_copy(values: Array, other: Array) -> bool:
     known = np.isfinite(values) & np.isfinite(other)
     if not np.array_equal(np.isfinite(values), np.isfinite(other)) or known.sum() < 2:
         return False
-    x, y = values[known] - values[known].mean(), other[known] - other[known].mean()
-    product = float(x @ x) * float(y @ y)
-    return product > 0 and float(x @ y) ** 2 >= (1 - 1e-9) * product
+    x, y = (_unit(column[known]) for column in (values, other))
+    return x is not None and y is not None and abs(float(x @ y)) >= 1 - 1e-9
+
+
+def _unit(column: Array) -> Array | None:
+    """Return a column around its mean, of length 1; None where it is constant. Any finite numbers will do."""
+    scale = float(np.abs(column).max(initial=0.0))
+    if not scale > 0:
+        return None
+    column = column / scale
+    column = column - column.mean()
+    length = float(np.sqrt(column @ column))
+    return column / length if length > 1e-9 else None
 
 
 def deviations(x: Array, groups: Ints) -> Array:
@@ -179,6 +190,11 @@ def deviations(x: Array, groups: Ints) -> Array:
     size = np.abs(x).max(0, initial=0.0)
     deviation[np.abs(deviation) < 1e-12 * size] = 0.0
     return np.asarray(deviation)
+
+
+def _within_reach(x: Array) -> Array:
+    """Cut off numbers whose squares would overflow: no reward is as large."""
+    return np.clip(x, -LARGEST, LARGEST)
 
 
 def _standardised(deviation: Array, groups: Ints) -> Array:
