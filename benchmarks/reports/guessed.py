@@ -34,6 +34,7 @@ from neglect import CLEAN, WAYS, make
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.errors import ConfigError
 from rvpo.logs.open import open_run
+from rvpo.logs.run import Columns
 
 NAMES = (
     *("correct", "format", "helpful", "safety", "style", "honesty", "relevance", "quality", "clarity", "brevity"),
@@ -116,9 +117,11 @@ def main() -> None:
             methods = {"scale": ["grpo"], "outvoted": ["gdpo"], "weight": ["grpo"]}
             method = random.Random(i).choice(methods.get(way or "", [name for name in CLEAN if name != "rvpo"]))
             target, _ = make(path, args.seed * 1_000_000 + i, way, strength, method)
+            named = tuple(name for name in pq.read_schema(path).names if name.startswith("channel_"))
+            whole = diagnose(open_run(path, Columns(rewards=named)), texts=False, resamples=200)
             truth = {
-                NAMES[int(channel.name.removeprefix("channel_"))]: channel.verdict
-                for channel in diagnose(open_run(path), texts=False, resamples=200).channels
+                NAMES[int(name.removeprefix("channel_"))]: channel.verdict
+                for name, channel in zip(named, whole.channels, strict=True)
             }
             columns = renamed(pq.read_table(path))
             weights = dict.fromkeys(truth, 1.0)
