@@ -40,11 +40,11 @@ NAMES = (
     *("correct", "format", "helpful", "safety", "style", "honesty", "relevance", "quality", "clarity", "brevity"),
     *("grounded", "citations", "schema", "tone", "fluency", "empathy", "politeness"),
 )
-Columns = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 BINS = ((0.9, 1.01), (0.7, 0.9), (0.5, 0.7), (0.0, 0.5))
 
 
-def renamed(table: pa.Table) -> Columns:
+def renamed(table: pa.Table) -> Arrays:
     """Return columns under names that rewards have, and prompts as texts."""
     columns = {name: table[name].to_numpy() for name in ("step", "group", "advantage")}
     for name in table.column_names:
@@ -55,13 +55,13 @@ def renamed(table: pa.Table) -> Columns:
     return columns
 
 
-def with_total(columns: Columns, weights: Mapping[str, float]) -> Columns:
+def with_total(columns: Arrays, weights: Mapping[str, float]) -> Arrays:
     """Add the weighted sum of the rewards."""
     total = sum(weight * np.nan_to_num(columns[name]) for name, weight in weights.items())
     return columns | {"reward": np.asarray(total)}
 
 
-def with_foreign(columns: Columns, rng: np.random.Generator) -> Columns:
+def with_foreign(columns: Arrays, rng: np.random.Generator) -> Arrays:
     """Add what trainers log beside rewards."""
     n = len(columns["step"])
     return columns | {
@@ -74,18 +74,18 @@ def with_foreign(columns: Columns, rng: np.random.Generator) -> Columns:
     }
 
 
-def without(columns: Columns, *names: str) -> Columns:
+def without(columns: Arrays, *names: str) -> Arrays:
     """Leave columns out."""
     return {name: values for name, values in columns.items() if name not in names}
 
 
-def with_ids_per_row(columns: Columns) -> Columns:
+def with_ids_per_row(columns: Arrays) -> Arrays:
     """Replace the group by an id that no two rows share."""
     ids = np.array([f"{prompt}_0_{row}".replace(" ", "-") for row, prompt in enumerate(columns["prompt"])])
     return without(columns, "group", "advantage") | {"uid": ids}
 
 
-def resumed(columns: Columns) -> Columns:
+def resumed(columns: Arrays) -> Arrays:
     """Log the last third of the steps again, with rewards that are dealt out anew within each group."""
     steps = columns["step"]
     repeated = np.flatnonzero(steps > steps.max() - steps.max() // 3)
@@ -140,13 +140,13 @@ def main() -> None:
         print(f"{f'{low:.0%} to {min(high, 1):.0%}':<22}{found.total():>10}{found[True]:>10}{share:>10.3f}")
 
 
-def variants(weights: Mapping[str, float], rng: np.random.Generator) -> dict[str, Callable[[Columns], Columns]]:
+def variants(weights: Mapping[str, float], rng: np.random.Generator) -> dict[str, Callable[[Arrays], Arrays]]:
     """Return what is done to the columns of a run."""
 
-    def bare(columns: Columns) -> Columns:
+    def bare(columns: Arrays) -> Arrays:
         return without(columns, "advantage")
 
-    def total(columns: Columns) -> Columns:
+    def total(columns: Arrays) -> Arrays:
         return with_total(bare(columns), weights)
 
     return {
