@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rvpo.logs.run import Columns, Run
     from rvpo.text.terminal import Terminal
 
-LOGS = "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), or a parquet or JSONL file."
+LOGS = (
+    "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), a file of rollouts (JSONL, "
+    "JSON, CSV, parquet; also gzip or zstd), or a tracker's run: wandb:ENTITY/PROJECT/RUN, trackio:PROJECT/RUN."
+)
 Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
 RewardsOption = Annotated[
     str | None, typer.Option(help="Columns with the rewards, a,b,c. Default: found by their names.")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rvpo.logs.run import Guess
+
 
 def or_none(value: float) -> float | None:
     """Return a number, None where it is not finite: JSON has no others."""
@@ -71,7 +73,8 @@ class ChannelDiagnosis:
         name: of the channel.
         verdict: one of ``VERDICTS``.
         rule: the sentence, with its numbers, that gave the verdict.
-        confidence: share of bootstrap resamples that give the same verdict; None where it is unclear.
+        confidence: share of bootstrap resamples that give the same verdict, times how often the guesses that it rests
+            on are right; None where it is unclear.
         mean: reward over the scored completions.
         trend: change of the mean from the first to the last step, by a straight line.
         early: mean reward of the first third of the steps.
@@ -177,6 +180,7 @@ class Diagnosis:
         curves: over the steps.
         notes: what a reader has to know.
         influence: of the channels over the steps.
+        guesses: what the logs do not say and was guessed; verdicts rest on it.
     """
 
     run: str
@@ -193,6 +197,7 @@ class Diagnosis:
     curves: Curves
     notes: tuple[str, ...]
     influence: Influence | None = None
+    guesses: tuple[Guess, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""

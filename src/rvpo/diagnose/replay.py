@@ -30,7 +30,7 @@ from rvpo.diagnose.group_sums import SAME, by_channel, centred
 from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
 from rvpo.diagnose.verdicts import RULES
 from rvpo.errors import ConfigError, RewardError
-from rvpo.logs.run import LoggedBatch, Run
+from rvpo.logs.run import Guess, LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = (
@@ -91,6 +91,7 @@ class Replay:
         completions: how many.
         rules: one each.
         notes: what a reader has to know.
+        guesses: what was guessed about the logs.
     """
 
     run: str
@@ -99,6 +100,7 @@ class Replay:
     completions: int
     rules: tuple[ReplayedMethod, ...]
     notes: tuple[str, ...]
+    guesses: tuple[Guess, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -149,7 +151,9 @@ def replay(
         )
         notes.append(note)
     rows = (mine or [*tried, *guesses][0]).rows
-    return Replay(run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes))
+    return Replay(
+        run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes), run.guesses
+    )
 
 
 def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:

@@ -8,6 +8,7 @@ from textwrap import fill
 from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
 from rvpo.diagnose.replay import Replay
 from rvpo.diagnose.several import headline
+from rvpo.logs.run import Guess
 from rvpo.text.tables import fitted, markdown, printable
 from rvpo.text.terminal import PLAIN, Terminal
 
@@ -33,14 +34,10 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
             names = [channel.name for channel in ranked if channel.verdict == verdict]
             told += [f"{verdict}: {', '.join(names)}."] if names else []
     notes = [
-        "sure: share of resamples with this verdict. trend: along a straight line from the first to the last step. "
-        "pull: how far it moves the advantage, the others held, in units of the average channel. correlation: of the "
-        "advantage with it within groups. punished: the better of two got the lower advantage."
-        + (f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else "")
-        + f" [low, high]: {diagnosis.level:.0%}, bootstrap over groups.",
+        _legend(diagnosis, wide),
         *diagnosis.notes,
     ]
-    return _text(head, table, told, notes, None if as_markdown else terminal)
+    return _text(head, table, told, notes, None if as_markdown else terminal, guessed(diagnosis.guesses))
 
 
 def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
@@ -57,13 +54,42 @@ def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False,
     return "\n".join([first, *each])
 
 
+def _legend(diagnosis: Diagnosis, wide: bool) -> str:
+    """Return what the columns of the table mean."""
+    sure = "share of resamples with this verdict"
+    if diagnosis.guesses:
+        sure += ", times how often such guesses are right"
+    responsibility = f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else ""
+    return (
+        f"sure: {sure}. trend: along a straight line from the first to the last step. pull: how far it moves the "
+        "advantage, the others held, in units of the average channel. correlation: of the advantage with it within "
+        f"groups. punished: the better of two got the lower advantage.{responsibility} [low, high]: "
+        f"{diagnosis.level:.0%}, bootstrap over groups."
+    )
+
+
+def guessed(guesses: Sequence[Guess]) -> str:
+    """Return the line that stands above everything that rests on guesses; empty without any."""
+    if not guesses:
+        return ""
+    return f"Guessed, please check: {'; '.join(map(str, guesses))}."
+
+
 def summary(diagnosis: Diagnosis) -> str:
     """Return which channels are neglected, in a sentence."""
-    names = [channel.name for channel in diagnosis.channels if channel.verdict == "neglected"]
+    names, unclear = (
+        [channel.name for channel in diagnosis.channels if channel.verdict == verdict]
+        for verdict in ("neglected", "unclear")
+    )
     total = len(diagnosis.channels)
-    if not names:
+    if not names and not unclear:
         return f"None of {total} channels is neglected."
-    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} neglected: {', '.join(names)}."
+    told = [_counted(found, total, word) for found, word in ((names, "neglected"), (unclear, "unclear")) if found]
+    return " ".join(told)
+
+
+def _counted(names: Sequence[str], total: int, word: str) -> str:
+    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} {word}: {', '.join(names)}."
 
 
 def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
@@ -90,12 +116,15 @@ def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal
     ]
     problems = [f"{rule.method}: {rule.problem}" for rule in replay.rules if rule.problem]
     head = f"{replay.run} ({method}{gives}), {replay.completions:,} completions"
-    return _text(head, table, problems, notes, None if as_markdown else terminal)
+    return _text(head, table, problems, notes, None if as_markdown else terminal, guessed(replay.guesses))
 
 
-def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], terminal: Terminal | None) -> str:
-    """Return all of it for a terminal, or as Markdown where there is none."""
-    head, told, notes = printable(head), [*map(printable, told)], [*map(printable, notes)]
+def _text(
+    head: str, table: list[list[str]], told: list[str], notes: list[str], terminal: Terminal | None, guess: str = ""
+) -> str:
+    """Return all of it for a terminal, or as Markdown where there is none; what was guessed comes first."""
+    head, guess = printable(head), printable(guess)
+    told, notes = [*map(printable, told)], [*map(printable, notes)]
     if terminal is None:
         parts = [f"### {head}", "", *markdown(table)]
         bullet = "- "
@@ -103,6 +132,8 @@ def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], 
         parts = [_filled(head, terminal, ""), "", *fitted(table, terminal.width, terminal.paint, SPARE)]
         told, notes = ([_filled(line, terminal) for line in lines] for lines in (told, notes))
         bullet = "* "
+    if guess:
+        parts = [f"**{guess}**" if terminal is None else _filled(guess, terminal, ""), "", *parts]
     for block in (told, notes):
         parts += ["", *(bullet + line for line in block)] if block else []
     return "\n".join(parts) + "\n"
