@@ -115,8 +115,11 @@ def test_without_advantages_the_method_takes_their_place(tmp_path: Path):
     table = pq.read_table(write(tmp_path / "run.parquet")).drop_columns(["advantage"])
     pq.write_table(table, tmp_path / "bare.parquet")
     bare = open_run(tmp_path / "bare.parquet")
-    with pytest.raises(ConfigError, match=r"has no advantages to compare with: name the column \(--advantage\), or"):
-        replay(bare, [])
+    guessed = replay(bare, [AdvantageConfig("grpo")])
+    assert guessed.own == "grpo (assumed)"
+    assert guessed.own_difference is None
+    assert guessed.rules[0].sign_flips == 0
+    assert replay_text(guessed).startswith("Guessed, please check: advantages are those of GRPO on the plain sum")
     found = replay(bare, [AdvantageConfig("gdpo"), AdvantageConfig("hard_min")], assumed=AdvantageConfig("gdpo"))
     assert found.own == "gdpo"
     assert found.own_difference is None
@@ -162,12 +165,23 @@ def test_a_method_that_does_not_fit_is_told(tmp_path: Path):
     assert "grpo does not give the logged advantages: they differ by up to" in found.notes[-1]
 
 
-def test_no_advantage_at_all_is_no_method(tmp_path: Path):
+def test_no_advantage_at_all_is_assumed_from_the_total(tmp_path: Path):
     table = pq.read_table(write(tmp_path / "run.parquet"))
     empty = table.set_column(table.column_names.index("advantage"), "advantage", pa.nulls(len(table), pa.float64()))
-    pq.write_table(empty, tmp_path / "empty.parquet")
-    with pytest.raises(ConfigError, match="has no advantages to compare with"):
-        replay(open_run(tmp_path / "empty.parquet"), [])
+    total = sum(table[f"reward_{name}"].to_numpy() * weight for name, weight in zip("abc", (1, 2, 0.5), strict=True))
+    pq.write_table(empty.append_column("total", pa.array(total)), tmp_path / "empty.parquet")
+    found = replay(open_run(tmp_path / "empty.parquet"), [AdvantageConfig("grpo"), AdvantageConfig("gdpo")])
+    assert found.own == "grpo on the logged total (assumed)"
+    assert found.rules[0].sign_flips == 0
+    assert found.rules[1].rank_correlation < 1
+    assert "advantages are those of GRPO on the logged total" in replay_text(found)
+
+
+def test_groups_of_an_unknown_size_are_not_replayed(tmp_path: Path):
+    table = pq.read_table(write(tmp_path / "run.parquet")).drop_columns(["group", "advantage"])
+    pq.write_table(table, tmp_path / "flat.parquet")
+    with pytest.raises(ConfigError, match=r"plausible: groups of 2, 4, 5, 10, 20.*--group-size"):
+        replay(open_run(tmp_path / "flat.parquet"), [])
 
 
 def test_options_that_hold_commas_and_small_numbers():

@@ -27,6 +27,7 @@ from rvpo.core.scales import learned_scales
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.estimates import pulls
 from rvpo.diagnose.group_sums import SAME, by_channel, centred
+from rvpo.diagnose.readings import Reading, guesses_of, readings_of
 from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
 from rvpo.diagnose.verdicts import RULES
 from rvpo.errors import ConfigError, RewardError
@@ -49,6 +50,10 @@ CANDIDATES = (
 NO_ADVANTAGES = (
     "{} has no advantages to compare with: name the column (--advantage), or the method that the run used "
     "(--method grpo)"
+)
+UNKNOWN_GROUPS = (
+    "{} does not say which completions answer one prompt, and what another method would have done depends on it "
+    "(plausible: groups of {}): name the number of completions per prompt (--group-size)"
 )
 EQUAL = 1e-4  # advantages that agree so far are those of a rule: rewards and advantages are logged in single precision
 
@@ -123,14 +128,27 @@ def replay(
             the logged advantages where there are none.
         progress: called with the number of steps that were read.
 
+    Where the logs have no advantages and no method is assumed, they are those of the likeliest reading of the logs,
+    as in a diagnosis, and the guesses say so.
+
     Raises:
-        ConfigError: the logs have no advantages and no method is assumed.
+        ConfigError: nothing is logged, or not which completions answer one prompt.
     """
     first = next(run.batches(), None)
-    if first is None or (first.advantages is None and assumed is None):
+    if first is None:
         raise ConfigError(NO_ADVANTAGES.format(run.path))
+    if len(first.groupings) > 1:
+        raise ConfigError(UNKNOWN_GROUPS.format(run.path, ", ".join(map(str, sorted(first.groupings)))))
+    guesses_of_run = (*guesses_of(run, first, assumed), *run.guesses)
+    reading: Reading | None = None
+    if first.advantages is None and assumed is None:
+        reading = readings_of(run, first, None)[0]
+        if not reading.of_total:
+            assumed = reading.config
+        run = _as_read(run, reading)
+        first = next(run.batches())
     own = _own(run, methods, assumed)
-    candidates = [] if own else [AdvantageConfig(build_method(text)) for text in CANDIDATES]
+    candidates = [] if own or reading else [AdvantageConfig(build_method(text)) for text in CANDIDATES]
     recorded = own is not None and run.config is not None
     mine = _Followed(run, own, as_recorded=recorded) if own else None
     tried = [_Followed(run, config) for config in methods]
@@ -145,15 +163,24 @@ def replay(
     if mine is not None:
         told, difference = str(mine.config), mine.largest if first.advantages is not None else None
         notes += _of_own(mine, difference)
+    elif reading is not None:
+        told, difference = reading.name, None
     else:
         told, difference, note = _guessed(
             run, guesses, "equal weights" if first.weights is None else "the given weights"
         )
         notes.append(note)
-    rows = (mine or [*tried, *guesses][0]).rows
+    told = f"{told} (assumed)" if reading is not None else told
+    rows = max((method.rows for method in (mine, *tried, *guesses) if method), default=0)
     return Replay(
-        run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes), run.guesses
+        run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes), guesses_of_run
     )
+
+
+def _as_read(run: Run, reading: Reading) -> Run:
+    """Return the run with the groups and the advantages of a reading."""
+    whole = run.read
+    return dataclasses.replace(run, read=lambda texts: (reading.batch(batch) for batch in whole(texts)))
 
 
 def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:

@@ -215,7 +215,7 @@ def _cells(run: Run, batch: LoggedBatch, i: int, k: float) -> list[dict[str, Any
 def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:
     """Return a replay under the usual rules; None where the logs have no advantages to compare with."""
     first = next(run.batches(), None)
-    if first is None or (first.advantages is None and assumed is None):
+    if first is None or (first.advantages is None and assumed is None) or first.groupings:
         return None
     try:
         return replay(run, [AdvantageConfig(build_method(text)) for text in DEFAULT], assumed=assumed)
