@@ -20,6 +20,7 @@ METRICS = re.compile(
     r"|/(mean|std|min|max|avg)$|_(mean|std)$|__(MIN|MAX)$|^(actor|critic|perf|timing_s)/|frac_reward_zero_std",
     re.IGNORECASE,
 )
+FEW_RESTARTS = 0.1  # of the rows
 MOSTLY = 0.5  # of the rows have a step of their own
 
 
@@ -38,7 +39,11 @@ def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.f
         steps: (N,) of each row, None where there is no such column.
     """
     if any(
-        column.kind == "text" and TEXTS.search(name) and not _is_link(name, columns) for name, column in columns.items()
+        column.kind == "text"
+        and TEXTS.search(name)
+        and column.missing < MOSTLY * rows  # not the settings of a run in its first line
+        and not _is_link(name, columns)
+        for name, column in columns.items()
     ):
         return False
     metrics = sum(bool(METRICS.search(name)) for name in columns)
@@ -48,7 +53,13 @@ def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.f
     own = len(np.unique(filled))
     if rows == 1:
         return metrics >= 1
-    return own == len(filled) or (metrics >= 1 and own >= MOSTLY * rows)
+    return own == len(filled) or (metrics >= 1 and own >= MOSTLY * rows) or _restarts(filled)
+
+
+def _restarts(steps: npt.NDArray[np.float64]) -> bool:
+    """Tell whether steps only rise, one row each, and now and then begin again: one run after another."""
+    change = np.diff(steps)
+    return len(steps) > 2 and bool((change != 0).all()) and float((change < 0).mean()) <= FEW_RESTARTS
 
 
 def _is_link(name: str, columns: Mapping[str, Column]) -> bool:

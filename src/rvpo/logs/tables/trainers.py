@@ -87,6 +87,10 @@ TRAINERS = (
 )
 
 
+SHARED = ("progress/", "batch/", "episode", "response_length", "response_length/")
+"""Parts of names that several trainers log: they show none by themselves."""
+
+
 def trainer_of_rows(names: Collection[str]) -> Trainer | None:
     """Return the trainer that writes rows with such columns."""
     known = {*names, *(".".join(name.split(".")[:depth]) for name in names for depth in (1, 2))}
@@ -96,7 +100,12 @@ def trainer_of_rows(names: Collection[str]) -> Trainer | None:
 def trainer_of_metrics(names: Collection[str]) -> Trainer | None:
     """Return the trainer that logs most of such metrics."""
     begun = [f"/{name}" for name in names]  # loggers put folders in front of names
-    hits = [sum(f"/{part}" in name for name in begun for part in trainer.metrics) for trainer in TRAINERS]
+
+    def found(trainer: Trainer, shared: bool) -> int:
+        parts = [part for part in trainer.metrics if (part in SHARED) == shared]
+        return sum(f"/{part}" in name for name in begun for part in parts)
+
+    hits = [(own := found(trainer, False)) and own + found(trainer, True) for trainer in TRAINERS]
     return TRAINERS[hits.index(max(hits))] if max(hits) else None
 
 
