@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 COMPLETIONS = (
-    *("completions", "responses", "generations", "outputs", "rollouts", "samples", "trajectories", "candidates"),
+    *(
+        "completions",
+        "responses",
+        "generations",
+        "outputs",
+        "rollouts",
+        "samples",
+        "trajectories",
+        "candidates",
+        "inferences",
+    ),
     *("predictions", "completion", "response", "generation", "output", "answers", "texts"),
 )
 REFERENCES = ("answers", "texts", "predictions")
@@ -86,6 +96,11 @@ def _are_rows(record: Mapping[str, Any], items: list[Any]) -> bool:
         return False
     scored = any(_SCORED.search(str(name)) for item in items for name in item)
     return scored or not any(_SCORED.search(name) and value is not None for name, value in record.items())
+
+
+def has_scores(record: Mapping[str, Any]) -> bool:
+    """Tell whether a name of a record is that of a reward or a score."""
+    return any(_SCORED.search(str(name)) for name in record)
 
 
 def is_message(value: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rvpo.errors import DataError
-from rvpo.logs.tables.anchors import find_anchor, is_chat
+from rvpo.logs.tables.anchors import find_anchor, has_scores, is_chat
 from rvpo.logs.tables.files import opened
 from rvpo.logs.tables.layouts import PROMPTS
 from rvpo.text.quoting import quoted
@@ -176,7 +176,7 @@ def rows_of_object(path: Path, value: Mapping[str, Any]) -> Sequence[Any] | None
     records = [part for part in lists.values() if part and all(isinstance(item, dict) for item in part)]
     if records:
         steps = {name: part for name, part in value.items() if name in STEPS and isinstance(part, int | str)}
-        return [{**steps, **row} for row in max(records, key=len)]
+        return [{**steps, **row} for row in max(records, key=lambda part: (has_scores(part[0]), len(part)))]
     if len(lists) >= 2 and len(lists) == len(value) and len(set(map(len, lists.values()))) == 1:
         return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
     return _of_objects(value)
