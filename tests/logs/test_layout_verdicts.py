@@ -8,7 +8,6 @@ import pytest
 
 from logs.layouts.writers import LAYOUTS, REWARDS, WEIGHTS, truth
 from rvpo.diagnose.diagnose import diagnose
-from rvpo.errors import ConfigError
 from rvpo.logs.open import open_run
 
 TRUTH = {"correct": "healthy", "helpful": "healthy", "safety": "neglected", "format": "neglected"}
@@ -41,6 +40,8 @@ def test_verdicts_are_those_of_the_truth(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_GROUPS))
-def test_without_groups_a_layout_is_refused(tmp_path: Path, name: str):
-    with pytest.raises(ConfigError, match="none tells which rows answer one prompt: name it with --group"):
-        open_run(LAYOUTS[name].write(tmp_path, ROWS))
+def test_without_groups_all_sizes_agree_on_the_truth(tmp_path: Path, name: str):
+    found = diagnose(open_run(LAYOUTS[name].write(tmp_path, ROWS)), texts=False, resamples=100)
+    assert {channel.name.removeprefix("score_"): channel.verdict for channel in found.channels} == TRUTH
+    assert any("sizes tried: 2, 4, 8, 16, 32" in str(guess) for guess in found.guesses)
+    assert all(channel.confidence <= 0.9 for channel in found.channels)

@@ -83,8 +83,9 @@ def diagnose(
     with np.errstate(invalid="ignore", divide="ignore"):
         spreads = np.sqrt(total[:, SLOT["within_ss"]] / total[:, SLOT["within_dof"]])
     judged = agreed(
-        {
-            one.name: verdicts.judged(
+        readings,
+        [
+            verdicts.judged(
                 run.channels,
                 *estimate,
                 reached=[(sums.low[j], sums.top[j], run.ranges.get(name)) for j, name in enumerate(run.channels)],
@@ -93,8 +94,8 @@ def diagnose(
                 correlations=correlations,
                 sums_raw=run.config is None or run.config.method.name == "grpo",
             )
-            for one, estimate in zip(readings, estimates, strict=True)
-        },
+            for estimate in estimates
+        ],
         guesses,
     )
     channels = tuple(
@@ -149,7 +150,7 @@ def _count(
         for batch in run.batches(texts):
             for reading, sums in zip(readings, every, strict=True):
                 sums.add(reading.batch(batch))
-            unscored.add(batch)
+            unscored.add(readings[0].regrouped(batch))
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step

@@ -8,7 +8,7 @@ share is as sure as the guesses that it rests on: its share of resamples times h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rvpo.core import GDPO, GRPO, AdvantageConfig, compute
@@ -29,14 +29,21 @@ class Reading:
         name: in words.
         config: method that gives advantages where none are logged.
         of_total: whether it is applied to the logged total instead of the rewards.
+        size: rows per group, where the logs do not say which rows are one; None where they do.
     """
 
     name: str
     config: AdvantageConfig
     of_total: bool = False
+    size: int | None = None
+
+    def regrouped(self, batch: LoggedBatch) -> LoggedBatch:
+        """Return a batch with the groups of this reading."""
+        return batch if self.size is None else replace(batch, groups=batch.groupings[self.size])
 
     def batch(self, batch: LoggedBatch) -> LoggedBatch:
-        """Return a batch with the advantages that its total gives; as it is where they come from its rewards."""
+        """Return a batch with the groups of this reading and the advantages that its total gives, if they do."""
+        batch = self.regrouped(batch)
         if not self.of_total or batch.totals is None or batch.advantages is not None:
             return batch
         groups = Groups.in_blocks(batch.groups)
@@ -51,6 +58,14 @@ def readings_of(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | 
         first: its first batch.
         assumed: what the user says.
     """
+    methods = _methods(run, first, assumed)
+    if first is None or not first.groupings:
+        return methods
+    return tuple([replace(method, size=size) for size in first.groupings for method in methods])
+
+
+def _methods(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | None) -> tuple[Reading, ...]:
+    """Return the plausible methods, the likeliest first."""
     if assumed is not None:
         return (Reading(str(assumed), assumed),)
     if first is None or first.advantages is not None or len(run.channels) == 1:
@@ -81,23 +96,43 @@ def guesses_of(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | N
     return (Guess(what, "the logs have neither advantages nor a total", options, TRUST_SUM),)
 
 
-def agreed(by_reading: Mapping[str, Sequence[Judged]], guesses: Sequence[Guess]) -> list[Judged]:
-    """Return one verdict per channel: that of all readings, else "unclear" with what would settle it."""
-    names = list(by_reading)
+def agreed(readings: Sequence[Reading], judged: Sequence[Sequence[Judged]], guesses: Sequence[Guess]) -> list[Judged]:
+    """Return one verdict per channel: that of all readings, else "unclear" with what would settle it.
+
+    Args:
+        readings: the plausible ways, the likeliest first.
+        judged: a sequence per reading, with a verdict per channel.
+        guesses: what the verdicts rest on.
+    """
     trust = math.prod(guess.trust for guess in guesses)
     doubts = [guess for guess in guesses if guess.open]
-    return [
-        _agreed(dict(zip(names, judged, strict=True)), trust, doubts)
-        for judged in zip(*by_reading.values(), strict=True)
-    ]
+    return [_agreed(readings, of_channel, trust, doubts) for of_channel in zip(*judged, strict=True)]
 
 
-def _agreed(judged: Mapping[str, Judged], trust: float, doubts: Sequence[Guess]) -> Judged:
-    first = next(iter(judged.values()))
+def _agreed(readings: Sequence[Reading], judged: Sequence[Judged], trust: float, doubts: Sequence[Guess]) -> Judged:
     if doubts:
         return Judged("unclear", f"no verdict can be given: {doubts[0]}", None)
-    if len({one.verdict for one in judged.values()}) > 1:
-        told = "; under ".join(f"{name}: {one.verdict}" for name, one in judged.items())
-        return Judged("unclear", f"it depends on the method: under {told}. Name the one that was used (--method)", None)
-    known = [one.confidence for one in judged.values() if one.confidence is not None]
-    return replace(first, confidence=trust * sum(known) / len(known) if known else None)
+    if len({one.verdict for one in judged}) > 1:
+        return Judged("unclear", _disagreement(readings, [one.verdict for one in judged]), None)
+    known = [one.confidence for one in judged if one.confidence is not None]
+    return replace(judged[0], confidence=trust * sum(known) / len(known) if known else None)
+
+
+def _disagreement(readings: Sequence[Reading], verdicts: Sequence[str]) -> str:
+    """Say which readings lead to which verdict, and what would settle it."""
+    by_size: dict[int | None, set[str]] = {}
+    for reading, verdict in zip(readings, verdicts, strict=True):
+        by_size.setdefault(reading.size, set()).add(verdict)
+    if len(by_size) > 1 and all(len(found) == 1 for found in by_size.values()):  # the method makes no difference
+        sizes: dict[str, list[str]] = {}
+        for size, found in sorted(by_size.items(), key=lambda pair: pair[0] or 0):
+            sizes.setdefault(next(iter(found)), []).append(str(size))
+        told = "; of ".join(f"{', '.join(listed)} rows: {verdict}" for verdict, listed in sizes.items())
+        return f"it depends on the groups: of {told}. Say how many completions a prompt has (--group-size)"
+    methods: dict[str, dict[str, None]] = {}
+    for reading, verdict in zip(readings, verdicts, strict=True):
+        methods.setdefault(reading.name, {}).setdefault(verdict)
+    told = "; under ".join(f"{name}: {' or '.join(found)}" for name, found in methods.items())
+    also = " and the groups" if any(len(found) > 1 for found in methods.values()) else ""
+    options = "--method, --group-size" if also else "--method"
+    return f"it depends on the method{also}: under {told}. Name the one that was used ({options})"

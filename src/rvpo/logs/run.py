@@ -54,6 +54,8 @@ class LoggedBatch:
         numbers: (N,) int64, of the completions in their step, by which :attr:`Run.details` knows them.
         texts: if they were asked for and logged.
         totals: (N,) sum of the rewards that was logged, from which advantages come where none were logged; else None.
+        groupings: size -> (N,) groups of that size, where the logs do not say which rows answer one prompt; all of
+            them are plausible, the likeliest first, and ``groups`` is one of them. Empty where the groups are known.
     """
 
     step: int
@@ -70,6 +72,7 @@ class LoggedBatch:
     numbers: Tensor | None = None
     texts: Texts | None = None
     totals: Tensor | None = None
+    groupings: Mapping[int, Tensor] = field(default_factory=dict)
 
     def rows(self, index: Tensor) -> LoggedBatch:
         """Return some of the completions, whole groups for results that mean something."""
@@ -91,6 +94,7 @@ class LoggedBatch:
             numbers=take(self.numbers),
             texts=texts,
             totals=take(self.totals),
+            groupings={size: groups[index] for size, groups in self.groupings.items()},
         )
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rvpo.logs.run import Guess
-from rvpo.logs.tables.names import is_prompt
+from rvpo.logs.tables.names import is_prompt, may_count_rows
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,6 +25,12 @@ Bools = NDArray[np.bool_]
 MANY = 128  # completions of a prompt, from which on a group without a step is probably several
 CENTRED = 0.95
 FEWEST = 5  # groups whose advantages move, to tell anything by their sums
+FEW_CONTRADICTIONS = 0.02  # advantages of a few rows may be cut off, or rounded
+LARGEST = 1e60
+USUAL_SIZES = (8, 16, 4, 32, 5, 6, 10, 12, 2, 3, 20, 24, 64)
+MOST_SIZES = 12  # that are tried
+FEWEST_ROWS = 4  # per step, below which rows are probably means of several runs
+TRUST_BLOCKS = 0.9
 _COUNTED = re.compile(r"(.+)[_\-:/#.]\d+")
 
 
@@ -38,6 +44,8 @@ class Grouping:
         guesses: what a reader has to check.
         notes: what a reader has to know.
         kept: (N,) bool, rows that belong to the training, as far as sizes tell.
+        by_size: size -> (N,) ids, where groups are blocks of an unknown size: all that are plausible, the likeliest
+            first. ``ids`` are those of the smallest.
     """
 
     ids: Ints
@@ -45,6 +53,7 @@ class Grouping:
     guesses: list[Guess] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: Bools | None = None
+    by_size: dict[int, Ints] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,11 +101,11 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
         else:
             passed_over.append(name)
     if not proposed:
-        return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
+        return _without_columns(rows, candidates)
     if not named:
         _drop_mixed(proposed, {name: candidates[name].codes for name in proposed})
         if passed_over and _is_one_text(rows, proposed):
-            return _by_counted_names(rows, candidates) or by_advantages(rows) or _alone(rows, candidates)
+            return _without_columns(rows, candidates)
     name = next(iter(proposed)) if named else _best(rows, proposed)
     found = Grouping(proposed[name], f"groups are those of column {name!r}{'' if rows.steps is None else ' in a step'}")
     if passed_over:
@@ -115,6 +124,14 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     if not named:
         _doubt(rows, found)
     return found
+
+
+def _without_columns(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
+    """Group rows that differ in all candidates: different prompts are groups of one, numbers of rows are no prompts."""
+    found = _by_counted_names(rows, candidates) or by_advantages(rows)
+    if found is None and all(map(may_count_rows, candidates)):
+        found = by_sizes(rows)
+    return found or _alone(rows, candidates)
 
 
 def _drop_mixed(proposed: dict[str, Ints], codes: Mapping[str, Ints]) -> None:
@@ -179,17 +196,92 @@ def by_advantages(rows: Rows) -> Grouping | None:
     return None
 
 
+def by_sizes(rows: Rows) -> Grouping | None:
+    """Return blocks of every plausible size within steps; None where there is no step, or no size divides them all.
+
+    Rows of one prompt are written one after another by nearly all trainers. The size is then a divisor of the number
+    of rows of every step, or all of them where that number never changes.
+    """
+    if rows.steps is None:
+        return None
+    base, place = rows.base, _places(rows.base)
+    lengths = np.bincount(base)
+    common = int(np.gcd.reduce(lengths))
+    sizes = [size for size in range(2, min(common, MANY) + 1) if common % size == 0]
+    sizes.sort(key=lambda size: (size not in USUAL_SIZES, abs(np.log(size / USUAL_SIZES[0]))))
+    sizes = sizes[:MOST_SIZES]
+    if lengths.min() == lengths.max() == common > 1 and common not in sizes:
+        sizes.append(common)
+    if not sizes or lengths.min() < FEWEST_ROWS:
+        return None
+    by_size = {size: codes_of(np.stack([base, place // size], 1)) for size in sizes}
+    told = ", ".join(str(size) for size in sorted(sizes))
+    what = f"groups are rows one after another within a step (sizes tried: {told})"
+    why = "no column says which rows answer one prompt; a verdict is given where all of these sizes agree on it"
+    guess = Guess(what, why, "--group-size, --group", trust=TRUST_BLOCKS)
+    return Grouping(by_size[min(sizes)], what, [guess], by_size=by_size)
+
+
 def centred_share(ids: Ints, advantages: Array) -> tuple[float, int]:
     """Return the share of groups whose advantages sum to 0, of those in which they move, and how many these are."""
     known = np.isfinite(advantages)
     count = int(ids.max()) + 1
-    a = np.clip(np.where(known, advantages, 0.0), -1e60, 1e60)
+    a = np.clip(np.where(known, advantages, 0.0), -LARGEST, LARGEST)
     total, size = np.bincount(ids, a, count), np.bincount(ids, np.abs(a), count)
     whole = np.bincount(ids, ~known, count) == 0
     moved = (size > 1e-3) & whole & (np.bincount(ids, minlength=count) > 1)
     if not moved.any():
         return 0.0, 0
     return float((np.abs(total) <= 2e-3 * size + 1e-6)[moved].mean()), int(moved.sum())
+
+
+def share_of_level(ids: Ints, codes: Ints) -> float:
+    """Return the share of groups with several rows in which a column has one value; 0 where there is no such group."""
+    several = np.bincount(ids) > 1
+    pairs = np.unique(np.stack([ids, codes], 1), axis=0)
+    values = np.bincount(pairs[:, 0], minlength=len(several))
+    return float((values[several] == 1).mean()) if several.any() else 0.0
+
+
+def contradictions(ids: Ints, rewards: Array, advantages: Array) -> float:
+    """Return the share of equal rewards in a group, of those that several rows have, with different advantages.
+
+    Args:
+        ids: (N,) of groups.
+        rewards: (N, M), with the total if it is logged.
+        advantages: (N,), NaN = unknown.
+    """
+    known = np.isfinite(advantages)
+    if not known.any():
+        return 0.0
+    alike = codes_of(np.column_stack([ids[known], np.nan_to_num(rewards[known], nan=-LARGEST)]))
+    a = np.clip(advantages[known], -LARGEST, LARGEST)
+    low, high = np.full(alike.max() + 1, np.inf), np.full(alike.max() + 1, -np.inf)
+    np.minimum.at(low, alike, a)
+    np.maximum.at(high, alike, a)
+    several = np.bincount(alike) > 1
+    different = high - low > 1e-3 * np.abs(a).max(initial=0.0)
+    return float(different[several].mean()) if several.any() else 0.0
+
+
+def cut_by_contradictions(ids: Ints, rewards: Array, advantages: Array) -> tuple[Ints, int] | None:
+    """Cut groups into blocks of one size, where equal rewards then have equal advantages, whose sums are 0.
+
+    Returns:
+        (N,) ids and the size; None where nothing contradicts the groups, or no size removes it.
+    """
+    if contradictions(ids, rewards, advantages) <= FEW_CONTRADICTIONS:
+        return None
+    common = int(np.gcd.reduce(np.bincount(ids)))
+    place = _places(ids)
+    for size in range(common // 2, 1, -1):
+        if common % size:
+            continue
+        finer = codes_of(np.stack([ids, place // size], 1))
+        share, told = centred_share(finer, advantages)
+        if told and share >= CENTRED and contradictions(finer, rewards, advantages) <= FEW_CONTRADICTIONS:
+            return finer, size
+    return None
 
 
 def _best(rows: Rows, proposed: Mapping[str, Ints]) -> str:

@@ -28,7 +28,10 @@ ROLES = {
     ),
     "advantage": _words("advantage advantages adv advs a_hat"),
     "prompt": _words("prompt prompts input inputs question problem query instruction"),
-    "completion": _words("completion completions response responses output outputs text answer generation"),
+    "completion": _words(
+        "completion completions response responses completion_text response_text generation generated generated_text "
+        "decoded_completion model_output output outputs text answer traj trajectory messages"
+    ),
     "phase": _words("split phase mode stage dataset_split data_split partition eval is_eval evaluation is_train"),
     "run": _words("run run_id run_name experiment experiment_name exp_name"),
 }
@@ -167,6 +170,21 @@ def is_marked(name: str) -> bool:
 def is_prompt(name: str) -> bool:
     """Whether a column holds what was asked, by its name."""
     return inner(name).lower() in ROLES["prompt"]
+
+
+def may_count_rows(name: str) -> bool:
+    """Whether a column of ids may as well number the completions as the prompts."""
+    return inner(name).lower() in ("id", "uid", "item_id", "data_id")
+
+
+def counts_outcomes(name: str) -> bool:
+    """Whether a column counts completions with an outcome: ``n_correct``, ``num_passed``, ``correct_count``."""
+    told = words(name)
+    if len(told) < 2:
+        return False
+    of = set(told[1:]) if told[0] in ("n", "num", "number", "count") else set(told[:-1])
+    counted = told[0] in ("n", "num", "number", "count") or told[-1] in ("count", "counts")
+    return counted and not of.isdisjoint(OUTCOMES)
 
 
 def begins_marked(name: str) -> bool:

@@ -31,6 +31,7 @@ COUNTER = 20  # whole numbers above this are counts or sizes, where nothing else
 TOTALS_FIRST = ("reward", "total_reward", "reward_total", "final_reward", "total", "score", "final_score", "rewards")
 FEWEST_GROUPS = 4
 SAMPLE = 200_000
+MOSTLY = 0.5  # of the rows without a total, from which on it is none
 LISTED = 6  # names in a message
 
 
@@ -133,6 +134,22 @@ def choose(numbers: Numbers) -> Chosen:
     """
     numbers = numbers.sample()
     totals = [name for name in _by_usual_order(numbers.of("total")) if not numbers.level(name)]
+    gaps = {name: int(np.isnan(numbers.values[name]).sum()) for name in totals}
+    rare = [name for name in totals if gaps[name] > MOSTLY * len(numbers.groups)]
+    totals = [name for name in totals if name not in rare]
+    chosen = _chosen(numbers, totals)
+    rows = len(numbers.groups)
+    for name in rare:
+        why = f"{gaps[name]:,} of {rows:,} rows do not have it"
+        chosen.guesses.append(Guess(f"the total {name!r} is not used", why, "log it in every row", trust=0.95))
+    if chosen.total is not None and gaps.get(chosen.total):
+        why = f"{gaps[chosen.total]:,} of {rows:,} rows do not have it"
+        what = f"rows without the total {chosen.total!r} say nothing of the advantages"
+        chosen.guesses.append(Guess(what, why, "log it in every row", trust=0.95))
+    return chosen
+
+
+def _chosen(numbers: Numbers, totals: Sequence[str]) -> Chosen:
     chosen = None
     if totals:
         chosen = _of_total(numbers, totals)
@@ -188,7 +205,7 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
     else:
         chosen.guesses.append(
             Guess(
-                f"the columns {_listed(chosen.rewards)} are the rewards",
+                f"the columns {listed(chosen.rewards)} are the rewards",
                 f"as a weighted sum they explain {1 - fit.unexplained:.0%} of the total {total!r}",
                 "--rewards",
                 trust=0.8,
@@ -252,7 +269,7 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
     if fit.exact and named:
         chosen.guesses.append(
             Guess(
-                f"{_listed(named)}: rewards by name, without a share in {what}",
+                f"{listed(named)}: rewards by name, without a share in {what}",
                 "of weight 0, or only logged",
                 "--rewards leaves them out",
                 trust=0.95,
@@ -261,10 +278,10 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
     left = [name for name in numbers.of("unknown", "named") if name not in rewards]
     if left and fit.weights:
         chosen.guesses.append(
-            Guess(f"{_listed(left)}: taken for no reward", f"{what} does not contain it", "--rewards", trust=0.97)
+            Guess(f"{listed(left)}: taken for no reward", f"{what} does not contain it", "--rewards", trust=0.97)
         )
     if left and not fit.weights:
-        chosen.notes.append(f"left out, as they do not explain {what}: {_listed(left)}")
+        chosen.notes.append(f"left out, as they do not explain {what}: {listed(left)}")
     return chosen
 
 
@@ -288,33 +305,33 @@ def _of_names(numbers: Numbers) -> Chosen:
     """
     marked = numbers.of("marked")
     begun = [name for name in marked if naming.begins_marked(name)]
-    listed = [name for name in marked if naming.is_listed(name)] or begun
+    clear = [name for name in marked if naming.is_listed(name)] or (marked if begun else [])
     named = [name for name in numbers.of("named") if not numbers.of_prompt(name)]
     unknown = [name for name in numbers.of("unknown") if not numbers.constant(name) and not numbers.of_prompt(name)]
     chosen = Chosen([])
-    if listed:
-        chosen.rewards = _in_order(numbers, listed)
-        copies = [name for name in (*marked, *named) if name not in chosen.rewards]
+    if clear:
+        chosen.rewards = _without_second(numbers, _in_order(numbers, clear), chosen)
+        copies = [name for name in (*marked, *named) if name not in clear]
         if left := [name for name in copies if not _is_any_copy(numbers, name, chosen.rewards)]:
             chosen.guesses.append(
-                Guess(f"{_listed(left)} left out", "others are marked as rewards by their names", "--rewards")
+                Guess(f"{listed(left)} left out", "others are marked as rewards by their names", "--rewards")
             )
         if unknown:
-            chosen.notes.append(f"no rewards by their names: {_listed(unknown)} (--rewards names others)")
+            chosen.notes.append(f"no rewards by their names: {listed(unknown)} (--rewards names others)")
         return _without_a_total(numbers, chosen)
     counters = [name for name in unknown if numbers.columns[name].whole and numbers.columns[name].high > COUNTER]
     plain = [name for name in unknown if name not in counters]
     chosen.rewards = _in_order(numbers, [*marked, *named, *plain]) or _by_usual_order(numbers.of("total"))[:1]
     if not chosen.rewards:
         raise ConfigError(
-            f"{numbers.path} has the columns {_listed(numbers.names, 20)}, and none is clearly a reward: name "
+            f"{numbers.path} has the columns {listed(numbers.names, 20)}, and none is clearly a reward: name "
             "them with --rewards a,b,c"
         )
     _check_scales(numbers, chosen.rewards)
-    without = f"; left out: {_listed(counters)}" if counters else ""
+    without = f"; left out: {listed(counters)}" if counters else ""
     chosen.guesses.append(
         Guess(
-            f"the rewards are the columns {_listed(chosen.rewards, 12)}{without}",
+            f"the rewards are the columns {listed(chosen.rewards, 12)}{without}",
             "by their names" if not plain else "no name marks them, and all other numbers are called otherwise",
             "--rewards",
             trust=0.75 if plain else 0.9,
@@ -325,7 +342,24 @@ def _of_names(numbers: Numbers) -> Chosen:
 
 def _is_any_copy(numbers: Numbers, name: str, others: Sequence[str]) -> bool:
     values = numbers.values
-    return any(is_copy(values[name], values[other]) or _same(values[name], values[other]) for other in others)
+    return any(is_copy(values[name], values[other]) or _is_second(numbers, name, other) for other in others)
+
+
+def _without_second(numbers: Numbers, names: Sequence[str], chosen: Chosen) -> list[str]:
+    """Leave out a reward that is logged twice under one name, such as ``metrics.format`` and ``format``."""
+    kept: list[str] = []
+    for name in names:
+        first = next((other for other in kept if _is_second(numbers, name, other)), None)
+        if first is None:
+            kept.append(name)
+        else:
+            chosen.notes.append(f"{name!r} is {first!r} once more: left out")
+    return kept
+
+
+def _is_second(numbers: Numbers, name: str, other: str) -> bool:
+    """Whether two columns have the same last name and values; constants of other names are other rewards."""
+    return naming.inner(name) == naming.inner(other) and _same(numbers.values[name], numbers.values[other])
 
 
 def _same(values: Array, other: Array) -> bool:
@@ -345,7 +379,7 @@ def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:
             chosen.guesses.append(
                 Guess(
                     f"{name!r} is the total",
-                    f"it is a weighted sum of {_listed(list(fit.weights))}",
+                    f"it is a weighted sum of {listed(list(fit.weights))}",
                     "--rewards",
                 )
             )
@@ -367,7 +401,7 @@ def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
     low, high = min(spreads, key=lambda name: spreads[name]), max(spreads, key=lambda name: spreads[name])
     if spreads[high] > HUNDREDFOLD * spreads[low]:
         raise ConfigError(
-            f"{numbers.path}: the columns {_listed(list(spreads), 12)} may be rewards, but {high!r} varies "
+            f"{numbers.path}: the columns {listed(list(spreads), 12)} may be rewards, but {high!r} varies "
             f"{spreads[high] / spreads[low]:,.0f} times as much as {low!r}; expected rewards on similar scales: name "
             "the rewards with --rewards a,b,c"
         )
@@ -382,6 +416,7 @@ def _in_order(numbers: Numbers, names: Sequence[str]) -> list[str]:
     return [name for name in numbers.columns if name in set(names)]
 
 
-def _listed(names: Sequence[str], most: int = LISTED) -> str:
+def listed(names: Sequence[str], most: int = LISTED) -> str:
+    """Return the first names of a list, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -30,6 +30,10 @@ FEW_ROWS_A_STEP = 2.0
 """Rows per value below which a column counts rows and not steps."""
 
 FEWEST_CENTRED = 2  # groups
+SAME_IN_GROUPS = 0.9  # of the groups, in which a text is the same in all rows, that make it no completion
+MANY_CONTRADICTIONS = 0.5
+LARGEST_STEP = 2.0**53
+FEW_WITHOUT_STEP = 0.1  # of the rows
 SURELY_STEPS = ("step", "global_step", "training_step")
 
 
@@ -47,6 +51,7 @@ class Understood:
         totals: (n,), None without.
         weights: (M,), None where unknown.
         texts: columns of the prompt and the completion, None where there is none.
+        by_size: size -> (n,) ids of groups, where they are blocks of an unknown size; else empty.
     """
 
     table: Table
@@ -58,6 +63,7 @@ class Understood:
     totals: Array | None
     weights: Sequence[float] | None
     texts: tuple[str | None, str | None]
+    by_size: Mapping[int, Ints]
 
     def read(self, with_texts: bool) -> Iterator[LoggedBatch]:
         """Yield a batch per step, in order."""
@@ -79,6 +85,7 @@ class Understood:
                 weights=weights,
                 texts=told,
                 totals=None if self.totals is None else torch.from_numpy(self.totals[part]),
+                groupings={size: torch.from_numpy(grouping.codes_of(ids[part])) for size, ids in self.by_size.items()},
             )
 
 
@@ -100,15 +107,14 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     for name in naming.of_role(known, "run"):
         if batching.separate_runs(batches, name, _texts(table, name) or []):
             break
-    completion = _given(table, "completion", columns.completion) or next(
-        iter(naming.of_role(known, "completion")), None
-    )
+    completion = _given(table, "completion", columns.completion)
+    likely = [completion] if completion else naming.of_role(known, "completion")
     prompt = _given(table, "prompt", columns.prompt) or next(iter(naming.of_role(known, "prompt")), None)
-    values = _candidates(table, columns, {step, advantage, prompt, completion, table.group, "line", "file"})
+    values = _candidates(table, columns, {step, advantage, prompt, *likely[:1], table.group, "line", "file"})
     advantages = None if advantage is None else _numbers(table, advantage)
     if step is not None:
         numbers = {name: values[name] for name in list(values)[:20]}
-        batching.separate_repeated_steps(batches, numbers, partial(_texts, table, completion))
+        batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
     if not batches.kept.any():
         raise DataError(f"{path} has no rows of a training; expected one per completion: check how it was written")
     guesses: list[Guess] = []
@@ -127,6 +133,8 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         kept, ids = kept[found.kept], grouping.codes_of(found.ids[found.kept])
     else:
         ids = found.ids
+    if completion is None:
+        completion = _completion(table, likely, kept, ids, notes)
     if advantages is None and columns.advantage is None:
         advantage = _centred(table, values, kept, ids, columns.rewards)
         if advantage is not None:
@@ -135,6 +143,16 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
             guesses.append(Guess(f"the advantages are the column {advantage!r}", why, "--advantage, --rewards"))
     moving = advantages is not None and bool(np.nanmax(np.abs(advantages[kept]), initial=0.0) > 0)
     chosen = _rewards(table, columns, values, kept, ids, advantages if moving else None)
+    if moving and advantages is not None and columns.group_size is None:
+        rewarded = np.stack([values[name][kept] for name in (*chosen.rewards, *filter(None, [chosen.total]))], 1)
+        cut = grouping.cut_by_contradictions(ids, rewarded, advantages[kept])
+        if cut is not None:
+            ids = cut[0]
+            chosen = _rewards(table, columns, values, kept, ids, advantages)
+            notes.append(f"groups are cut into {cut[1]} rows each: equal rewards have different advantages otherwise")
+        elif (share := grouping.contradictions(ids, rewarded, advantages[kept])) > MANY_CONTRADICTIONS:
+            why = f"in {share:.0%} of the cases equal rewards have different advantages within a group"
+            guesses.append(Guess("groups or rewards may be others", why, "--group, --rewards", trust=0.8))
     if moving and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
         notes.append(f"advantages are those of column {advantage!r}")
     rewards = np.stack([values[name][kept] for name in chosen.rewards], 1)
@@ -148,6 +166,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         None if chosen.total is None else values[chosen.total][kept],
         _weights(table, chosen),
         (prompt, completion),
+        found.by_size,
     )
     short = naming.short(chosen.rewards)
     notes += [f"rewards are the columns {', '.join(chosen.rewards)} (--rewards names others)"]
@@ -167,6 +186,20 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     )
 
 
+def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, notes: list[str]) -> str | None:
+    """Return the first column that may hold completions: expected outputs are the same in all rows of a group."""
+    for name in likely:
+        if table.columns[name].kind == "empty":
+            continue
+        if grouping.share_of_level(ids, _labels(table, name, kept).codes) < SAME_IN_GROUPS:
+            return name
+        notes.append(
+            f"{name!r} does not hold the completions, as it is the same in all rows of (nearly) every group: whether "
+            "equal completions were scored differently is not checked with it"
+        )
+    return None
+
+
 def _steps_column(table: Table, given: str | None) -> str | None:
     """Return the column of the step: one of whole numbers that several rows share."""
     if given is not None:
@@ -175,11 +208,12 @@ def _steps_column(table: Table, given: str | None) -> str | None:
         column = table.columns[name]
         if column.kind != "number":
             continue
-        if not column.whole or column.missing:
+        if not column.whole or column.missing > FEW_WITHOUT_STEP * table.rows:
             if naming.key(name) in SURELY_STEPS:
                 return name  # what is wrong with it is refused where it is read
             continue
-        distinct = len(np.unique(_numbers(table, name)))
+        found = _numbers(table, name)
+        distinct = len(np.unique(found[np.isfinite(found)]))
         if table.rows >= FEW_ROWS_A_STEP * distinct:
             return name
     return None
@@ -190,11 +224,24 @@ def _batches(table: Table, step: str | None) -> batching.Batches:
     if step is None:
         return batching.Batches(zeros, zeros, zeros == 0)
     steps = _numbers(table, step)
-    wrong = ~np.isfinite(steps) | (steps != np.round(steps))
+    absent = np.isnan(steps)
+    if absent.sum() > FEW_WITHOUT_STEP * table.rows:
+        raise DataError(
+            f"{table.path}: {int(absent.sum()):,} of {table.rows:,} rows have no step (column {step!r}), the first is "
+            f"{table.where(int(absent.argmax()))}; expected a step per completion: write it into these rows, or remove "
+            "them if they are no completions"
+        )
+    steps = np.where(absent, -1, steps)
+    wrong = (steps != np.round(steps)) | (np.abs(steps) > LARGEST_STEP)
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(f"{table.where(row)}: the step is {steps[row]}; expected a whole number: fix it")
-    return batching.Batches(steps.astype(np.int64), zeros, zeros == 0)
+    found = batching.Batches(steps.astype(np.int64), zeros, ~absent)
+    if absent.any():
+        rows = f"{int(absent.sum()):,} of {table.rows:,} rows"
+        why = f"they have no step (column {step!r}), the first is {table.where(int(absent.argmax()))}"
+        found.guesses.append(Guess(f"{rows} are left out", why, "write the step into them", trust=0.98))
+    return found
 
 
 def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[str, Array]:
@@ -205,7 +252,8 @@ def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[
     for name, column in table.columns.items():
         is_role = name in taken or name in roles or naming.key(name) in naming.ROLES["advantage"]
         usable = not is_role and not column.repeated and not column.doubt
-        empty = column.kind == "empty" and choosing.class_of(column) == "marked"
+        is_object = any(other.startswith(f"{name}.") for other in table.columns)  # null where it is absent
+        empty = column.kind == "empty" and choosing.class_of(column) == "marked" and not is_object
         if name in named or (usable and (column.numeric or empty)):
             found[name] = _numbers(table, name)
     return found
@@ -291,13 +339,27 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
                 raise DataError(f"{table.where(row)}: the group (column {name!r}) is null; expected an id: add it")
             del texts[name]
     by_column = grouping.by_column(rows, texts, named is not None) if texts else None
-    found = by_column or grouping.by_advantages(rows)
+    found = by_column or grouping.by_advantages(rows) or grouping.by_sizes(rows)
     if found is None:
-        raise ConfigError(
-            f"{table.path} has the columns {', '.join(table.columns)}, and none tells which rows answer one prompt: "
-            "name it with --group, or the number of completions of a prompt with --group-size"
-        )
+        raise ConfigError(_no_groups(table, rows))
     return found
+
+
+def _no_groups(table: Table, rows: grouping.Rows) -> str:
+    """Say that nothing shows the groups, and what is needed."""
+    if counts := [name for name in table.columns if naming.counts_outcomes(name)]:
+        return (
+            f"{table.path} has one row per prompt with counts of its completions ({choosing.listed(counts)}); expected "
+            "one row per completion, with its rewards: log the completions one by one"
+        )
+    known = "the step is not known" if rows.steps is None else "no number of rows divides all steps"
+    return (
+        f"{table.path} has the columns {choosing.listed(list(table.columns), 20)}, and none shows which rows answer "
+        f"one prompt ({known}, so that no size of groups can be tried); expected several completions per prompt: name "
+        "the column of the prompt with --group, or, where the completions of a prompt stand one after another, their "
+        "number with --group-size. A log with one completion per prompt cannot be diagnosed: rewards are compared "
+        "within a prompt"
+    )
 
 
 def _group_candidates(table: Table) -> list[str]:
