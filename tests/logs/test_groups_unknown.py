@@ -24,20 +24,26 @@ def verdicts(path: Path, made: list[Row], **options: Any) -> dict[str, str]:
     return {channel.name: channel.verdict for channel in found.channels}
 
 
+def test_sizes_that_agree_give_verdicts(tmp_path: Path):
+    made = [row | {"reward": row["good"] + 2 * row["fine"], "format": row["idle"]} for row in rows(range(24), 2)]
+    made = [{key: value for key, value in row.items() if key != "idle"} for row in made]
+    assert verdicts(tmp_path, made) == {"good": "healthy", "fine": "healthy", "format": "neglected"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        lambda made: made,
         lambda made: [row | {"id": i} for i, row in enumerate(made)],
         lambda made: sorted(made, key=lambda row: -row["step"]),
         lambda made: [row | {"uid": f"{i:x}-{i * 7919 % 997}"} for i, row in enumerate(made)],
+        lambda made: [made[i] for i in np.random.default_rng(0).permutation(len(made))],
     ],
-    ids=["nothing", "id per row", "steps backwards", "uid per row"],
+    ids=["id per row", "steps backwards", "uid per row", "any order"],
 )
-def test_sizes_that_agree_give_verdicts(tmp_path: Path, change: Callable[[list[Row]], list[Row]]):
-    made = [row | {"reward": row["good"] + 2 * row["fine"], "format": row["idle"]} for row in rows(range(12))]
-    made = [{key: value for key, value in row.items() if key != "idle"} for row in change(made)]
-    assert verdicts(tmp_path, made) == {"good": "healthy", "fine": "healthy", "format": "neglected"}
+def test_sizes_are_tried_within_steps(tmp_path: Path, change: Callable[[list[Row]], list[Row]]):
+    batches = list(opened(tmp_path, change(rows()), NO_GROUPS).batches())
+    assert [list(batch.groupings) for batch in batches] == [[8, 6, 12, 4, 3, 24, 2]] * 6
+    assert all(batch.groupings[size].bincount().unique().tolist() == [size] for batch in batches for size in (8, 3))
 
 
 def test_sizes_that_disagree_give_none(tmp_path: Path):

@@ -158,7 +158,8 @@ def _count(
     if every[0].groups == every[0].completions:
         raise DataError(
             f"{run.path} has {every[0].completions} completions in as many groups; expected several completions per "
-            "group. Name the column that says which belong together (--group), or their number (--group-size)"
+            "group. Name the column that says which belong together (--group), or their number (--group-size). A log "
+            "with one completion per prompt cannot be diagnosed: rewards are compared within a prompt"
         )
     return logged
 

@@ -137,6 +137,8 @@ def choose(numbers: Numbers) -> Chosen:
     gaps = {name: int(np.isnan(numbers.values[name]).sum()) for name in totals}
     rare = [name for name in totals if gaps[name] > MOSTLY * len(numbers.groups)]
     totals = [name for name in totals if name not in rare]
+    known = {name: column for name, column in numbers.columns.items() if name not in rare}
+    numbers = replace(numbers, columns=known)
     chosen = _chosen(numbers, totals)
     rows = len(numbers.groups)
     for name in rare:
@@ -200,7 +202,10 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
     elif fit.exact:
         # The weight of a constant cannot be seen: it is not said to be 0.
         chosen.weights = [fit.weights.get(name, 1.0 if numbers.constant(name) else 0.0) for name in chosen.rewards]
-        told = ", ".join(f"{name} {w:.3g}" for name, w in zip(chosen.rewards, chosen.weights, strict=True))
+        both = zip(chosen.rewards, chosen.weights, strict=True)
+        told = ", ".join(f"{name} {w:.3g}" for name, w in both if not numbers.constant(name))
+        if level := [name for name in chosen.rewards if numbers.constant(name)]:
+            told += f" (unknown of {listed(level)}: constant)"
         chosen.notes.append(f"the rewards add up to the total {total!r} with the weights {told}")
     else:
         chosen.guesses.append(
