@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +16,6 @@ from rvpo.logs.open import open_run
 from rvpo.logs.run import Columns
 
 NO_GROUPS = ("prompt", "advantage")
-
-
-def verdicts(path: Path, made: list[Row], **options: Any) -> dict[str, str]:
-    found = diagnose(opened(path, made, NO_GROUPS, **options), texts=False, resamples=100)
-    return {channel.name: channel.verdict for channel in found.channels}
-
-
-def test_sizes_that_agree_give_verdicts(tmp_path: Path):
-    made = [row | {"reward": row["good"] + 2 * row["fine"], "format": row["idle"]} for row in rows(range(24), 2)]
-    made = [{key: value for key, value in row.items() if key != "idle"} for row in made]
-    assert verdicts(tmp_path, made) == {"good": "healthy", "fine": "healthy", "format": "neglected"}
 
 
 @pytest.mark.parametrize(
