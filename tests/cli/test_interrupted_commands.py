@@ -195,8 +195,8 @@ def test_interrupted_quickstart_ends_with_its_workers(tmp_path: Path, number: in
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     (tmp_path / "tmp").mkdir()
-    # A trainer's folder is made when a worker begins to train.
-    while not list((tmp_path / "tmp").glob("rvpo-quickstart-*/tmp*")):
+    # The first record of a run is there when a worker trains.
+    while not list((tmp_path / "out" / "runs").glob("*/channels/*.parquet")):
         assert process.poll() is None, process.communicate()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)

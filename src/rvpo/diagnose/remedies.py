@@ -240,7 +240,9 @@ def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
     known = not any(map(math.isnan, setup.weights))
     now = [1.0 if math.isnan(weight) else weight for weight in setup.weights]
     changed = [weight * (times or 1.0) if times else weight or 1.0 for weight in now]
-    weights = [f"{new if other == name else old:g}" for other, old, new in zip(setup.names, now, changed, strict=True)]
+    weights = [
+        f"{new if other == name else old:.3g}" for other, old, new in zip(setup.names, now, changed, strict=True)
+    ]
     where = f"the same method, about {times:g} times the weight for {name}" if times else f"a weight for {name}"
     where += "" if known else ", if all are 1 now"
     if setup.engine == "verl":

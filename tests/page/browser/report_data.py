@@ -287,7 +287,7 @@ def hostile() -> dict[str, Any]:
     rng = random.Random(0)
     data = diagnosis(names, 12, rng, HOSTILE) | {
         "notes": [HOSTILE],
-        "guesses": [HOSTILE],
+        "guesses": [HOSTILE, {"what": HOSTILE, "why": HOSTILE, "option": HOSTILE, "trust": 0.5, "open": False}],
         "run": HOSTILE,
         "path": HOSTILE,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from opened_page import Opened
 from report_data import FIGURE_1, HOSTILE, RARE, comparison, hostile, report, run
 
 import rvpo
+from rvpo.logs.run import Guess
 
 Open = Callable[..., Opened]
 METHODS = ("grpo", "gdpo", "rvpo", "rvpo_explicit", "hard_min", "tchebycheff", "smooth_tchebycheff")
@@ -151,11 +153,16 @@ def test_the_sentence_in_other_cases(open_report: Open, verdicts: list[str], sen
 
 def test_the_summary_of_a_run_is_the_one_that_came_with_it_and_guesses_stand_below(open_report: Open):
     told = run() | {"summary": "Of guesses: format may be neglected."}
-    told["diagnosis"]["guesses"] = ["weights were estimated"]
+    guess = Guess("weights are those of the total", "the logs have none", "--weights")
+    told["diagnosis"]["guesses"] = [asdict(guess), "of older data"]
     told["diagnosis"]["notes"] = ["those of grpo are assumed (--method)", "groups are blocks of 8"]
     opened = open_report(report(runs=[told]))
     assert opened.text("#sentence").startswith("Of guesses: format may be neglected. 1 is noisy")
-    assert opened.text("#guesses").split("\n")[1:] == ["weights were estimated", "those of grpo are assumed (--method)"]
+    assert opened.text("#guesses").split("\n")[1:] == [str(guess), "of older data"]
+    assert opened.text("#notes").split("\n") == told["diagnosis"]["notes"]
+    told["diagnosis"]["guesses"] = []
+    opened = open_report(report(runs=[told]))
+    assert opened.text("#guesses").split("\n")[1:] == ["those of grpo are assumed (--method)"]
     assert opened.text("#notes") == "groups are blocks of 8"
 
 

@@ -95,11 +95,18 @@ const DiagnosisView = (() => {
     );
   }
 
+  /** A guess as a clause with the option that settles it; a plain text stays what it is. */
+  function clause(guess) {
+    if (typeof guess !== "object" || guess === null) return text(guess);
+    const settled = [guess.why, guess.option].map(text).filter((part) => part);
+    return text(guess.what) + (settled.length ? ` (${settled.join("; ")})` : "");
+  }
+
   /** What was assumed about the logs, above all that follows from it; notes of older data that say so, too. */
   function guesses(diagnosis) {
     const notes = list(diagnosis.notes).map(text);
-    const given = list(diagnosis.guesses).map(text);
-    const assumed = notes.filter((note) => /\b(assum|guess|estimat)/i.test(note) && !given.includes(note));
+    const given = list(diagnosis.guesses).map(clause);
+    const assumed = given.length ? [] : notes.filter((note) => /\b(assum|guess|estimat)/i.test(note));
     const found = [...given, ...assumed].filter((guess) => guess);
     byId("guesses").replaceChildren(
       ...(found.length
