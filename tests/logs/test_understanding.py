@@ -15,8 +15,9 @@ import pytest
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.text import diagnosis_text
 from rvpo.errors import ConfigError
+from rvpo.logs.guess import Guess
 from rvpo.logs.open import open_run
-from rvpo.logs.run import Columns, Guess, Run
+from rvpo.logs.run import Columns, Run
 from rvpo.logs.tables import names
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 
 
 def or_none(value: float) -> float | None:

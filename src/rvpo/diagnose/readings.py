@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from rvpo.core import GDPO, GRPO, AdvantageConfig, compute
 from rvpo.core.groups import Groups
 from rvpo.diagnose.verdicts import Judged
-from rvpo.logs.run import Guess, LoggedBatch, Run
+from rvpo.logs.guess import Guess
+from rvpo.logs.run import LoggedBatch, Run
 
 ASSUMED = AdvantageConfig(GRPO())
 BY_CHANNEL = AdvantageConfig(GDPO())

@@ -31,7 +31,8 @@ from rvpo.diagnose.readings import Reading, guesses_of, readings_of
 from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
 from rvpo.diagnose.verdicts import RULES
 from rvpo.errors import ConfigError, RewardError
-from rvpo.logs.run import Guess, LoggedBatch, Run
+from rvpo.logs.guess import Guess
+from rvpo.logs.run import LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = (

@@ -8,7 +8,7 @@ from textwrap import fill
 from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
 from rvpo.diagnose.replay import Replay
 from rvpo.diagnose.several import headline
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 from rvpo.text.tables import fitted, markdown, printable
 from rvpo.text.terminal import PLAIN, Terminal
 

@@ -5,6 +5,7 @@
     schema.py           the one record that our engines write
     writer.py           writes it, one file per step
     run.py              what every reader returns: a run of batches
+    guess.py            what had to be guessed
     open.py             finds out what a path holds and picks the reader:
     read_channels.py    our own record
     read_trl.py         TRL's completions/

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.rewards import Chosen, Numbers, of_advantages
 

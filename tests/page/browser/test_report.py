@@ -14,7 +14,7 @@ from opened_page import Opened
 from report_data import FIGURE_1, HOSTILE, RARE, comparison, hostile, report, run
 
 import rvpo
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 
 Open = Callable[..., Opened]
 METHODS = ("grpo", "gdpo", "rvpo", "rvpo_explicit", "hard_min", "tchebycheff", "smooth_tchebycheff")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 from rvpo.logs.tables.names import is_prompt, may_count_rows
 
 Array = NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.errors import ConfigError
-from rvpo.logs.run import Guess
+from rvpo.logs.guess import Guess
 from rvpo.logs.tables import names as naming
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.totals import LARGEST, Fit, deviations, explain_advantages, explain_total, follows, is_copy

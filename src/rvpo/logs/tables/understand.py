@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from rvpo.errors import ConfigError, DataError
-from rvpo.logs.run import Columns, Guess, LoggedBatch, Run, Texts
+from rvpo.logs.guess import Guess
+from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.tables import batches as batching
 from rvpo.logs.tables import groups as grouping
 from rvpo.logs.tables import names as naming
