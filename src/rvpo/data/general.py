@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rvpo.data import prompts
+from rvpo.data.columns import find_answer, find_prompt, find_system
 from rvpo.data.criteria import read_criteria
 from rvpo.data.find_rubrics import find_rubrics
 from rvpo.data.paths import ABSENT, lookup
 from rvpo.data.records import Place, Row, to_record
+from rvpo.data.repeated_prompts import check_answers
 from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
+from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import ConfigError
 
 RUBRIC = "rubric"
@@ -44,7 +47,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
     if not rows:
         return [], ""
     raw = list((options.references or {}).values())
-    columns = prompts.find_prompt(rows, options.prompt_column)
+    columns = find_prompt(rows, options.prompt_column)
     path = find_rubrics(rows, options.rubric_keys.get("rubric"), raw)
     parts = [] if columns.names == ("prompt",) else [columns.line()]
     rubrics: list[str | None] = []
@@ -60,14 +63,16 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             "rubrics; next step: name the column in rubric_keys, as {'rubric': …}, or leave the option out"
         )
     placed = [(place, row, *prompts.read_prompt(place, row, columns)) for place, row in rows]
-    system = prompts.find_system(rows, raw)
+    system = find_system(rows, raw)
     if system is not None:
         placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
         parts.append(f"system message = {system}")
+    beside = [*raw, *([path] if path else []), *([system] if system else [])]
+    check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in beside])
     replies = sum(reply is not None for *_, reply in placed)
     references, from_reply = options.references, False
     if references is None:
-        answer = prompts.find_answer(rows, columns, rubric=path, has_reply=replies > 0)
+        answer = find_answer(rows, columns, rubric=path, has_reply=replies > 0)
         from_reply = answer is None and replies == len(rows)
         if answer is None and replies and path is None:
             from_reply = True
@@ -80,7 +85,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         parts.append(f"the last turn of the assistant, in {replies} rows, is no part of the prompt")
     if path is not None and RUBRIC in references:
         path = None  # the user reads the column under this name as it is
-    name = columns.names[0] if len(columns.names) == 1 else " + ".join(columns.names)
+    name = columns.label
     records = []
     for i, (place, row, prompt, _) in enumerate(placed):
         filled = _filled(row, references) | ({} if prompt is None else {name: prompt})
@@ -91,6 +96,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             record = {"prompt": record.pop("prompt"), RUBRIC: rubrics[i], **record}
         records.append((place, record))
     read = [*columns.names, *references.values(), *([path] if path else []), *([system] if system else [])]
+    if repeats := check_answers(rows, columns, [record for _, record in records], read):
+        parts.append(repeats)
     parts += _unread(rows, read)
     return records, "; ".join(parts)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from rvpo.data import load_prompts
+from rvpo.data.columns import PromptColumns, find_prompt, spelled
 from rvpo.data.criteria import read_criteria
 from rvpo.data.files import open_rows, storage_of
 from rvpo.data.find_rubrics import find_rubrics
-from rvpo.data.prompts import PromptColumns, find_prompt, read_prompt, spelled
+from rvpo.data.prompts import read_prompt
 from rvpo.data.records import Place, Row, check_prompt, shorten
 from rvpo.errors import ConfigError, DataError
 from rvpo.rewards.rubric import Question, Rubric
