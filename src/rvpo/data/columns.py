@@ -31,6 +31,7 @@ PROMPT_COLUMNS = (
     "conversation",
     "user_query",
     "user_prompt",
+    "turns",
 )
 """Names of the column with the prompt, where none is called ``prompt``. Two of them in a file are ambiguous."""
 

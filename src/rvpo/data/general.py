@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rvpo.data import prompts
-from rvpo.data.columns import find_answer, find_prompt, find_system
+from rvpo.data.columns import PromptColumns, find_answer, find_prompt, find_system
 from rvpo.data.criteria import read_criteria
 from rvpo.data.find_rubrics import find_rubrics
 from rvpo.data.paths import ABSENT, lookup
-from rvpo.data.records import Place, Row, to_record
+from rvpo.data.records import Place, Row, shorten, to_record
 from rvpo.data.repeated_prompts import check_answers
 from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
 from rvpo.data.whole_prompt import check_whole
@@ -18,6 +18,10 @@ from rvpo.errors import ConfigError
 
 RUBRIC = "rubric"
 """The column of the result with the rubric."""
+
+
+_NEEDED = ("instruction_id_list", "kwargs", "tests", "test", "test_cases", "verification_info", "function", "tools")
+"""Columns by which completions are often scored where there is no answer: IFEval's checks, tests of programs, tools."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             f"{place.source}: {given}, and no column looks like a rubric (the columns are {sorted(row)}); expected "
             "rubrics; next step: name the column in rubric_keys, as {'rubric': …}, or leave the option out"
         )
+    _require_prompt(rows, columns)
     placed = [(place, row, *prompts.read_prompt(place, row, columns)) for place, row in rows]
     system = find_system(rows, raw)
     if system is not None:
@@ -76,6 +81,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         from_reply = answer is None and replies == len(rows)
         if answer is None and replies and path is None:
             from_reply = True
+        if answer == "answer" and not from_reply:
+            _require_answer(rows, columns)
         references = {"answer": "answer"} if from_reply else {} if answer is None else {"answer": answer}
         if from_reply:
             placed = [(place, {**row, "answer": reply}, prompt, reply) for place, row, prompt, reply in placed]
@@ -110,6 +117,30 @@ def _filled(row: Row, references: Mapping[str, str]) -> Row:
         if value is not ABSENT:
             filled[path] = prompts.answer_text(value) if new_name == "answer" else value
     return filled
+
+
+def _require_prompt(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -> None:
+    if any(lookup(row, name) is not ABSENT for _, row in rows for name in columns.names):
+        return
+    place, row = rows[0]
+    seen = f"no such field (the row has {shorten(sorted(row))})"
+    next_step = "add the field to this row, or set prompt_column to the column that holds the prompt"
+    raise place.error(columns.label, seen, "text or chat messages", next_step)
+
+
+def _require_answer(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -> None:
+    """Refuse rows without an answer that have other columns: what completions are scored by may be in one of them."""
+    names = list(dict.fromkeys(name for _, row in rows for name, value in row.items() if value is not None))
+    others = [name for name in names if name not in columns.names]
+    if "answer" in names or not others:
+        return
+    place, row = rows[0]
+    kept = ", ".join(f"{name!r}: {name!r}" for name in _NEEDED if name in others) or f"{others[0]!r}: {others[0]!r}, …"
+    next_step = (
+        "name the column with the answer, reference_columns={'answer': COLUMN}, or those that a reward function "
+        f"needs, reference_columns={{{kept}}}; what is not named there is not read"
+    )
+    raise place.error("answer", f"no such field (the row has {shorten(sorted(row))})", "text", next_step)
 
 
 def _require_rubrics(

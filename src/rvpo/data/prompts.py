@@ -40,7 +40,8 @@ def read_prompt(place: Place, row: Row, columns: PromptColumns) -> tuple[Any, st
     shared, value = False, plain(value) if _is_chat(plain(value)) else value
     if isinstance(value, dict):
         value = [value]
-    if isinstance(value, list) and value and all(isinstance(turns, list) for turns in value):
+    texts = isinstance(value, list) and len(value) > 1 and all(isinstance(turn, str) for turn in value)
+    if texts or (isinstance(value, list) and value and all(isinstance(turns, list) for turns in value)):
         if len(value) > 1:
             seen = f"{len(value)} turns of the user that are asked one after the other"
             raise place.error(name, seen, "a prompt for one reply", "write one row per turn, with the turns before it")
