@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         {"id": "simple_python_0", "result": "f()"},
         "bfcl evaluate",
     ),
-    "another evaluator": ("scores.jsonl", {"session_id": "a", "score": "7"}, "rows with .*'session_id'"),
+    "another evaluator": ("scores.jsonl", {"session_id": "a", "mark": "good"}, "rows with .*'session_id'.*no score"),
     "two scores": ("samples_t.jsonl", [sample(0, 1.0), sample(0, 0.0)], "two scores of the item"),
     "no metric": ("samples_t.jsonl", [{"doc_id": 0, "resps": [["a"]], "target": "a"}], "samples without a metric"),
 }
@@ -98,3 +98,69 @@ def test_what_has_no_score_per_item_is_refused(name: str, tmp_path: Path):
 def test_a_missing_folder_is_still_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="is no folder"):
         compare_benchmarks([tmp_path / "a", tmp_path / "b"])
+
+
+ITEMS: dict[str, tuple[list[dict[str, object]], str, dict[str, float]]] = {
+    "numbers as text": (
+        [{"session_id": "a", "score": "7"}, {"session_id": "b", "score": "1"}],
+        "score",
+        {"a": 7, "b": 1},
+    ),
+    "within metrics": (
+        [{"doc_id": i, "metrics": {"exact_match": float(i), "num_tokens": 9}} for i in range(2)],
+        "exact_match",
+        {"0": 0, "1": 1},
+    ),
+    "true and false": ([{"key": "a", "is_correct": True}, {"key": "b", "is_correct": None}], "is_correct", {"a": 1}),
+    "an answer called correct": ([{"id": 1, "correct": "42", "score": 0.5}], "score", {"1": 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_rows_with_item_and_score_are_read(name: str, tmp_path: Path):
+    rows, primary, values = ITEMS[name]
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_foreign(path)
+    assert (run.primary, list(run.metrics)) == (primary, [primary])
+    assert {id_.rstrip(":"): value for id_, value in run.metrics[primary].values.items()} == values
+    assert len(run.metrics[primary].asked) == len(rows)
+
+
+def test_other_questions_with_the_same_number_are_other_items(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": 1, "question": name, "score": 1}))
+    first, second = (read_foreign(tmp_path / f"{name}.jsonl").metrics["score"].asked for name in ("a", "b"))
+    assert not first & second
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": 1, "correta": "1"}], "and no score; .*`score`"),
+        ([{"n": 1.5, "score": 1}], "and no id of the item; .*`id`"),
+        ([{"id": 1, "score": 1}, {"id": 1, "score": 0}], "'id' more than once"),
+        ([{"id": 1, "score": "good"}], "and no score"),
+        ([{"id": 1, "correct": 42}], "and no score"),
+    ],
+)
+def test_what_is_missing_of_a_score_per_item_is_said(rows: list[object], message: str, tmp_path: Path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=message):
+        read_foreign(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('["f(a=1)"]\n[]\n', "lines of JSON lists.*bfcl evaluate"),
+        ('{"name": "x",\n "pass_at_1": 0.5}', "no list of scored items.*as JSONL"),
+        ('{"name": "x",\n "cases": [1, 2]}', "no list of scored items.*as JSONL"),
+    ],
+)
+def test_files_without_items_lead_somewhere(text: str, message: str, tmp_path: Path):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_foreign(path)

@@ -412,3 +412,49 @@ def test_damaged_archives_and_mixed_folders_are_refused(tmp_path: Path):
     (folder / "more.csv").write_text("prompt,answer\np,a\n")
     with pytest.raises(DataError, match="of one kind"):
         load_prompts(folder)
+
+
+def test_a_row_under_each_id(tmp_path: Path):
+    rows = {f"a/{i}": {"problem": f"p{i}", "solution": f"s{i}", "level": i} for i in range(3)}
+    for indent in (None, 1):
+        (tmp_path / "x.json").write_text(json.dumps(rows, indent=indent))
+        data = load_prompts(tmp_path / "x.json")
+        assert data.to_list() == [{"prompt": f"p{i}", "answer": f"s{i}"} for i in range(3)]
+
+
+OBJECTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a rubric": (
+        {"name": "n", "criteria": [{"text": "a", "weight": 1}]},
+        r"per prompt as JSONL, \{'prompt': …, 'criteria'",
+    ),
+    "completions": (
+        {"prompt": "p", "responses": [{"text": "a"}]},
+        r"each entry of 'responses' as a row.*'prompt', 'text'",
+    ),
+    "no rows": ({"accuracy": 0.5, "name": "n"}, "this object holds no list of rows"),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_without_rows_leads_somewhere(name: str, tmp_path: Path):
+    document, message = OBJECTS[name]
+    (tmp_path / "x.json").write_text(json.dumps(document, indent=1))
+    with pytest.raises(DataError, match=message):
+        load_prompts(tmp_path / "x.json")
+
+
+LACKING: dict[str, tuple[dict[str, Any], str]] = {
+    "checks": ({"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]}, "'kwargs': 'kwargs'}; what is not named"),
+    "tests": ({"prompt": "p", "tests": "assert f()", "id": 1}, "reference_columns={'tests': 'tests'}"),
+    "anything": ({"prompt": "p", "chosen": "a"}, "reference_columns={'chosen': 'chosen', …}"),
+    "the prompt": ({"qid": 1, "rubric": ["a"]}, "set prompt_column to the column that holds the prompt$"),
+    "turns": ({"turns": ["a", "b"], "id": 1}, "2 turns of the user"),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_advice_never_leaves_out_what_completions_are_scored_by(name: str, tmp_path: Path):
+    row, message = LACKING[name]
+    with pytest.raises(DataError, match=message) as caught:
+        load_prompts(jsonl(tmp_path, row))
+    assert "reference_columns: {}" not in str(caught.value)

@@ -1,8 +1,9 @@
 """Results of other evaluators, as runs that can be compared: read where they hold a score per item, else refused.
 
 Read: lm-eval's ``samples_*.jsonl`` (``--log_samples``), and BFCL's score files, which list the failed items after a
-header with the total. Named and refused, with the reason: lm-eval's ``results_*.json`` and other files of means,
-BFCL's model answers, Inspect logs, and anything else.
+header with the total; rows of others where item and score are clear (:mod:`rvpo.compare.foreign_items`). Named and
+refused, with the reason: lm-eval's ``results_*.json`` and other files of means, BFCL's model answers, Inspect logs, and
+anything else.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rvpo.compare.finished import FinishedRun, Scores
+from rvpo.compare.foreign_items import read_items
 from rvpo.data.files import open_rows, storage_of
+from rvpo.data.json_files import is_keyed, row_lists
 from rvpo.data.records import Row, shorten
+from rvpo.data.unpack import opened
 from rvpo.errors import DataError
 
 _SAMPLES = "samples_*.json*"
 _RESULTS = "results_*.json"
 _BFCL = "BFCL_*_score.json"
+_AS_ROWS = "write its items as JSONL, one row each with `id` and `score` (a number, higher is better), and name it"
 _NOT_SCORES = (
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
     "target_hash", "repeats",
@@ -55,7 +60,7 @@ def read_foreign(path: Path) -> FinishedRun:
     if re.fullmatch(r"samples_.*\.jsonl?(\.gz)?", name):
         return _samples(path, [path])
     if path.suffix == ".eval":
-        _refuse(path, "a log of Inspect", "export its samples with `inspect log dump`, and compare those by item")
+        _refuse(path, "a log of Inspect", _AS_ROWS)
     return _by_content(path)
 
 
@@ -65,7 +70,12 @@ def _by_content(path: Path) -> FinishedRun:
         if isinstance(whole.get("results"), Mapping) and ("configs" in whole or "versions" in whole):
             _refuse_means(path, "lm-eval's results, which are means of each task")
         if "eval" in whole and "version" in whole:
-            _refuse(path, "a log of Inspect", "score the same items with `rvpo eval`, and compare those runs")
+            _refuse(path, "a log of Inspect", _AS_ROWS)
+        if storage_of(path) == "json" and not row_lists(whole) and not is_keyed(whole):
+            _refuse(path, f"an object with {shorten(list(whole))}, and no list of scored items", _AS_ROWS)
+    if _has_lines_of_lists(path):
+        next_step = "run `bfcl evaluate`, and name its score file"
+        _refuse(path, "lines of JSON lists, as BFCL's answers of a model have, without scores", next_step)
     rows = _rows(path)
     if "doc_id" in rows[0] and {"filtered_resps", "resps"} & rows[0].keys():
         return _samples(path, [path])
@@ -73,8 +83,7 @@ def _by_content(path: Path) -> FinishedRun:
         return _bfcl(path, [path])
     if {"id", "result"} <= rows[0].keys():
         _refuse(path, "answers of a model for BFCL, without scores", "run `bfcl evaluate`, and name its score file")
-    next_step = "name a run of `rvpo eval`, lm-eval's samples or BFCL's scores"
-    raise _refusal(path, f"rows with {shorten(sorted(rows[0]))}", next_step)
+    return read_items(path, rows)
 
 
 # --- lm-eval ----------------------------------------------------------------------------------------------------------
@@ -191,6 +200,15 @@ def _document(path: Path) -> Any:
         return None
 
 
+def _has_lines_of_lists(path: Path) -> bool:
+    with opened(path) as file:
+        first, second = file.readline(), file.readline()
+    try:
+        return all(isinstance(json.loads(line), list) for line in (first, second))
+    except (ValueError, RecursionError):
+        return False
+
+
 def _add(scores: Scores, path: Path, id_: str, value: float | bool) -> None:
     if id_ in scores.asked:
         _refuse(path, f"two scores of the item {id_!r}", "name the file of one evaluation")
@@ -204,8 +222,4 @@ def _refuse_means(path: Path, what: str) -> NoReturn:
 
 
 def _refuse(path: Path, seen: str, next_step: str) -> NoReturn:
-    raise _refusal(path, seen, next_step)
-
-
-def _refusal(path: Path, seen: str, next_step: str) -> DataError:
-    return DataError(f"{path}: saw {seen}; expected a score per item; next step: {next_step}")
+    raise DataError(f"{path}: saw {seen}; expected a score per item; next step: {next_step}")

@@ -118,7 +118,7 @@ def _candidates(row: Mapping[str, Any], raw: Sequence[str], before: str = "", de
         if path in raw or stored is None:
             continue
         value = plain(stored)
-        if _looks_like_one(str(key), value):
+        if looks_like_one(str(key), value):
             yield path, value
             continue
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):  # open-instruct's ground_truth
@@ -127,7 +127,8 @@ def _candidates(row: Mapping[str, Any], raw: Sequence[str], before: str = "", de
             yield from _candidates(value, raw, f"{path}.", depth + 1)
 
 
-def _looks_like_one(key: str, value: Any) -> bool:
+def looks_like_one(key: str, value: Any) -> bool:
+    """Return whether a value has the name and form of a rubric."""
     if isinstance(value, str):
         return bool((_TEXT_NAME.fullmatch(key) and value.strip()) or points_and_items(value))
     if isinstance(value, dict):

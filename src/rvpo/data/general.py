@@ -6,15 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rvpo.data import prompts
+from rvpo.data.columns import PromptColumns, find_answer, find_prompt, find_system
 from rvpo.data.criteria import read_criteria
 from rvpo.data.find_rubrics import find_rubrics
 from rvpo.data.paths import ABSENT, lookup
-from rvpo.data.records import Place, Row, to_record
+from rvpo.data.records import Place, Row, shorten, to_record
+from rvpo.data.repeated_prompts import check_answers
 from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
+from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import ConfigError
 
 RUBRIC = "rubric"
 """The column of the result with the rubric."""
+
+
+_NEEDED = ("instruction_id_list", "kwargs", "tests", "test", "test_cases", "verification_info", "function", "tools")
+"""Columns by which completions are often scored where there is no answer: IFEval's checks, tests of programs, tools."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
     if not rows:
         return [], ""
     raw = list((options.references or {}).values())
-    columns = prompts.find_prompt(rows, options.prompt_column)
+    columns = find_prompt(rows, options.prompt_column)
     path = find_rubrics(rows, options.rubric_keys.get("rubric"), raw)
     parts = [] if columns.names == ("prompt",) else [columns.line()]
     rubrics: list[str | None] = []
@@ -59,18 +66,23 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             f"{place.source}: {given}, and no column looks like a rubric (the columns are {sorted(row)}); expected "
             "rubrics; next step: name the column in rubric_keys, as {'rubric': …}, or leave the option out"
         )
+    _require_prompt(rows, columns)
     placed = [(place, row, *prompts.read_prompt(place, row, columns)) for place, row in rows]
-    system = prompts.find_system(rows, raw)
+    system = find_system(rows, raw)
     if system is not None:
         placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
         parts.append(f"system message = {system}")
+    beside = [*raw, *([path] if path else []), *([system] if system else [])]
+    check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in beside])
     replies = sum(reply is not None for *_, reply in placed)
     references, from_reply = options.references, False
     if references is None:
-        answer = prompts.find_answer(rows, columns, rubric=path, has_reply=replies > 0)
+        answer = find_answer(rows, columns, rubric=path, has_reply=replies > 0)
         from_reply = answer is None and replies == len(rows)
         if answer is None and replies and path is None:
             from_reply = True
+        if answer == "answer" and not from_reply:
+            _require_answer(rows, columns)
         references = {"answer": "answer"} if from_reply else {} if answer is None else {"answer": answer}
         if from_reply:
             placed = [(place, {**row, "answer": reply}, prompt, reply) for place, row, prompt, reply in placed]
@@ -80,7 +92,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         parts.append(f"the last turn of the assistant, in {replies} rows, is no part of the prompt")
     if path is not None and RUBRIC in references:
         path = None  # the user reads the column under this name as it is
-    name = columns.names[0] if len(columns.names) == 1 else " + ".join(columns.names)
+    name = columns.label
     records = []
     for i, (place, row, prompt, _) in enumerate(placed):
         filled = _filled(row, references) | ({} if prompt is None else {name: prompt})
@@ -91,6 +103,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             record = {"prompt": record.pop("prompt"), RUBRIC: rubrics[i], **record}
         records.append((place, record))
     read = [*columns.names, *references.values(), *([path] if path else []), *([system] if system else [])]
+    if repeats := check_answers(rows, columns, [record for _, record in records], read):
+        parts.append(repeats)
     parts += _unread(rows, read)
     return records, "; ".join(parts)
 
@@ -103,6 +117,30 @@ def _filled(row: Row, references: Mapping[str, str]) -> Row:
         if value is not ABSENT:
             filled[path] = prompts.answer_text(value) if new_name == "answer" else value
     return filled
+
+
+def _require_prompt(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -> None:
+    if any(lookup(row, name) is not ABSENT for _, row in rows for name in columns.names):
+        return
+    place, row = rows[0]
+    seen = f"no such field (the row has {shorten(sorted(row))})"
+    next_step = "add the field to this row, or set prompt_column to the column that holds the prompt"
+    raise place.error(columns.label, seen, "text or chat messages", next_step)
+
+
+def _require_answer(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -> None:
+    """Refuse rows without an answer that have other columns: what completions are scored by may be in one of them."""
+    names = list(dict.fromkeys(name for _, row in rows for name, value in row.items() if value is not None))
+    others = [name for name in names if name not in columns.names]
+    if "answer" in names or not others:
+        return
+    place, row = rows[0]
+    kept = ", ".join(f"{name!r}: {name!r}" for name in _NEEDED if name in others) or f"{others[0]!r}: {others[0]!r}, …"
+    next_step = (
+        "name the column with the answer, reference_columns={'answer': COLUMN}, or those that a reward function "
+        f"needs, reference_columns={{{kept}}}; what is not named there is not read"
+    )
+    raise place.error("answer", f"no such field (the row has {shorten(sorted(row))})", "text", next_step)
 
 
 def _require_rubrics(

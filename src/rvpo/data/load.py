@@ -75,7 +75,9 @@ def load_prompts(
             readers of one layout each (:mod:`rvpo.data.rubrics`).
         prompt_column: The column with the prompt: text, chat messages ``{"role", "content"}``, turns
             ``{"from", "value"}``, or the JSON text of either. If no column is called ``prompt``, one other that is
-            called as prompts are (``question``, ``problem``, ``messages``, …) is read; two are an error.
+            called as prompts are (``question``, ``problem``, ``messages``, …) is read; two are an error. Several are
+            joined where they stand with " + " between them (``"facts + question"``). Columns beside the prompt that
+            may be a part of it are refused, unless this option names another column than ``prompt``.
         reference_columns: New name -> column of the file, or path such as ``reward_model.ground_truth``. ``answer``
             must be text or a number; other columns may hold any value but null. Both RLLA layouts add the column
             ``answer`` (the reference reply). None reads ``answer`` where the file has it under this or one other

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rvpo.data.files import read_json
 from rvpo.data.generic import read_parquet
+from rvpo.data.json_files import read_json
 from rvpo.data.paths import plain
 from rvpo.data.records import Place, Row, Rows, require_field, require_text, shorten
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from rvpo.data import load_prompts
+from rvpo.data.columns import PromptColumns, find_prompt, spelled
 from rvpo.data.criteria import read_criteria
 from rvpo.data.files import open_rows, storage_of
 from rvpo.data.find_rubrics import find_rubrics
-from rvpo.data.prompts import PromptColumns, find_prompt, read_prompt, spelled
+from rvpo.data.prompts import read_prompt
 from rvpo.data.records import Place, Row, check_prompt, shorten
+from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import ConfigError, DataError
 from rvpo.rewards.rubric import Question, Rubric
 from rvpo.rewards.rubric.texts import chat, completion_text
@@ -68,6 +70,9 @@ def read_completions(
     rows = _of_steps(path, list(open_rows(path, _storage(path))), how)
     columns, name = find_prompt(rows, how.prompt_column), _completion_column(rows, how)
     questions = [_asked(place, row, columns, name) for place, row in rows]
+    if columns.names != ("prompt",):
+        asked, beside = [prompt for prompt, _ in questions], [name, *_rubric_column(rows, how)]
+        check_whole(rows, columns, asked, beside, "--prompt-column ")
     found = _rubrics_within(rows, how) if rubrics is None else _rubrics_of(rubrics, layout, how, rows, questions)
     kept = [
         (Question(prompt, completion, rubric.criteria), rubric)
@@ -144,6 +149,11 @@ def _asked(place: Place, row: Row, columns: PromptColumns, name: str) -> tuple[A
         next_step = "add the completion under this name, or name its column with --completion-column"
         raise place.error(name, seen, "text or chat messages", next_step)
     return cast("Any", checked), completion_text(completion)
+
+
+def _rubric_column(rows: Sequence[tuple[Place, Row]], how: Reading) -> list[str]:
+    path = find_rubrics(rows, how.rubric_keys.get("rubric"), ())
+    return [] if path is None else [path.split(".")[0]]
 
 
 def _rubrics_within(rows: Sequence[tuple[Place, Row]], how: Reading) -> list[Rubric | None]:

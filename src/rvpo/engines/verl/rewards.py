@@ -232,9 +232,12 @@ class _Row:
         """Return the reward, None where missing, and the channels of a function that has its own."""
         needed = [name for name in needed_arguments(function) if name not in entry.options]
         if lacking := [name for name in needed if name not in self._columns]:
+            # verl hands over the answer and extra_info alone: criteria in reward_model.rubrics never come here.
             raise DataError(
-                f"reward {entry.name!r} needs the column {lacking[0]!r}; the row has {sorted(self._columns)}. Write "
-                "the data with `rvpo verl-data`, or add the column to extra_info"
+                f"reward {entry.name!r} needs the column {lacking[0]!r}; the row has {sorted(self._columns)}, and verl "
+                "passes no other part of it, such as reward_model.rubrics. Write the data with `rvpo verl-data "
+                "recipe.yaml data.path=FILE --out FOLDER`, where FILE is what data.train_files names now, and set "
+                "data.train_files to the file in that folder; or add the column to extra_info"
             )
         if self._prompt is None and "prompts" in inspect.signature(function).parameters:
             raise DataError(
