@@ -247,7 +247,7 @@ MALFORMED = {
     "blank prompt": ({"prompt": " \n", "answer": "a"}, "field 'prompt': saw ' .n'"),
     "no messages": (chat(), "field 'prompt': saw 0 messages"),
     "system only": (chat({"role": "system", "content": "s"}), "saw 1 messages, none of them with text beside"),
-    "message is text": (chat("Hi", "you"), r"field 'prompt\[0\]': saw str 'Hi'; allowed: \{'role'"),
+    "message is text": (chat("Hi", USER), r"field 'prompt\[0\]': saw str 'Hi'; allowed: \{'role'"),
     "no role": (chat(USER, {"content": "x"}), r"field 'prompt\[1\].role': saw no such field"),
     "no content": (chat({"role": "user"}), r"field 'prompt\[0\].content': saw no such field"),
     "null content": (chat({"role": "user", "content": None}), r"'prompt\[0\].content': saw null"),

@@ -267,6 +267,8 @@ def test_it_refuses_to_run_nothing(tmp_path: Path) -> None:
 def test_a_run_with_other_settings_or_torn_is_not_taken_over(tmp_path: Path) -> None:
     job = Job(MOSTLY_MET, GDPO, 0, TINY)
     records.save_record(job, made("GDPO", 0, 0.5, 0.5), tmp_path)
+    assert records.load_record(job, tmp_path) is None, "without the logs that it should have kept"
+    (job.folder(tmp_path) / "channels").mkdir(parents=True)
     assert records.load_record(job, tmp_path) == made("GDPO", 0, 0.5, 0.5)
     assert records.load_record(replace(job, settings=replace(TINY, steps=3)), tmp_path) is None
     assert records.load_record(replace(job, seed=1), tmp_path) is None
