@@ -31,6 +31,7 @@ FEW_ROWS_A_STEP = 2.0
 """Rows per value below which a column counts rows and not steps."""
 
 FEWEST_CENTRED = 2  # groups
+FEW_GROUPS = 8  # under which a text may be the same in all rows of a group by chance
 SAME_IN_GROUPS = 0.9  # of the groups, in which a text is the same in all rows, that make it no completion
 MANY_CONTRADICTIONS = 0.5
 LARGEST_STEP = 2.0**53
@@ -188,10 +189,17 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
 
 
 def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, notes: list[str]) -> str | None:
-    """Return the first column that may hold completions: expected outputs are the same in all rows of a group."""
+    """Return the first column that may hold completions: expected outputs are the same in all rows of a group.
+
+    What is called exactly ``completion`` is one: a policy that says the same every time is a finding. So is anything
+    in a few groups, which may be equal by chance.
+    """
+    few = len(np.unique(ids)) < FEW_GROUPS
     for name in likely:
         if table.columns[name].kind == "empty":
             continue
+        if few or name in ("completion", "completions"):
+            return name
         if grouping.share_of_level(ids, _labels(table, name, kept).codes) < SAME_IN_GROUPS:
             return name
         notes.append(
