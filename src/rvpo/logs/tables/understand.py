@@ -191,16 +191,13 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
 def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, notes: list[str]) -> str | None:
     """Return the first column that may hold completions: expected outputs are the same in all rows of a group.
 
-    What is called exactly ``completion`` is one: a policy that says the same every time is a finding. So is anything
-    in a few groups, which may be equal by chance.
+    In a few groups they may be the same by chance.
     """
     few = len(np.unique(ids)) < FEW_GROUPS
     for name in likely:
         if table.columns[name].kind == "empty":
             continue
-        if few or name in ("completion", "completions"):
-            return name
-        if grouping.share_of_level(ids, _labels(table, name, kept).codes) < SAME_IN_GROUPS:
+        if few or grouping.share_of_level(ids, _labels(table, name, kept).codes) < SAME_IN_GROUPS:
             return name
         notes.append(
             f"{name!r} does not hold the completions, as it is the same in all rows of (nearly) every group: whether "
