@@ -307,3 +307,26 @@ def test_trl_s_evaluation_in_between_is_left_out(tmp_path: Path):
 
 def test_a_guess_reads_as_a_clause():
     assert str(Guess("x is y", "z", "--a")) == "x is y (z; --a)"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("correct", "{:.0%}"),
+        ("passed", "yes {}"),
+        ("train/format", "level {}"),
+        ("score", "{} out of 1"),
+        ("total_reward", "about {}"),
+    ],
+)
+def test_a_reward_that_is_written_in_words_stands_in_the_first_line(tmp_path: Path, name: str, said: str):
+    made = [row | {name: said.format(row["good"])} for row in rows()]
+    run = opened(tmp_path, made, ["reward"])
+    assert name not in run.channels
+    assert f"{name!r} is left out (it is called a reward and holds texts; write numbers)" in told(run)
+
+
+@pytest.mark.parametrize("name", ["judge", "think", "language"])
+def test_explanations_and_names_are_no_rewards_in_words(tmp_path: Path, name: str):
+    run = opened(tmp_path, [row | {name: f"a text of {row['good']}"} for row in rows()], ["reward"])
+    assert f"{name!r}" not in told(run)

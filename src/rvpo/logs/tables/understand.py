@@ -402,8 +402,15 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
         likely = kind == "marked" or (kind == "named" and column.numeric)
         if likely and column.doubt:
             yield Guess(f"{name!r} is left out", column.doubt, "--rewards", trust=0.8)
-        elif kind == "marked" and column.kind == "text" and column.numbers:
-            yield Guess(f"{name!r} is left out", "it is called a reward and holds texts", "--rewards", trust=0.8)
+        elif column.kind == "text" and _sounds_scored(column):
+            yield Guess(f"{name!r} is left out", "it is called a reward and holds texts", "write numbers", trust=0.8)
+
+
+def _sounds_scored(column: Column) -> bool:
+    """Whether a column of texts is called like a reward or a total; explanations, such as ``judge``, are not."""
+    if choosing.class_of(column) == "marked":
+        return column.numbers > 0
+    return naming.is_total(column.name) or naming.is_outcome(column.name, flag=True)
 
 
 def _cells(table: Table, rewards: Sequence[str]) -> Iterator[str]:
