@@ -353,14 +353,16 @@ class Alarm:
 
     def _rule(self, look: _Look, j: int) -> str:
         """Say what gave the verdict, and where the neglect comes from if that can be seen."""
-        rule = verdicts.sentence("neglected", look.estimates(j, USUAL), monitored=False)
+        found = look.estimates(j, USUAL)
+        rule = verdicts.sentence("neglected", found, monitored=False)
         products = look.z.T @ look.z
         scale = np.sqrt(np.diag(products))
         with np.errstate(invalid="ignore", divide="ignore"):
             table = products / scale / scale[:, None]
         known = [[c if np.isfinite(c) else None for c in row] for row in table.tolist()]
-        cause = verdicts.advice(j, look.names, rule, look.spreads, known, self._sums_raw)
-        return f"{rule}; {cause}" if cause else rule
+        why = verdicts.cause(j, look.names, found, False, look.spreads, known, self._sums_raw)
+        advised = verdicts.advice(why)
+        return f"{rule}; {advised}" if advised else rule
 
 
 _READ = ("mean", "scored", "live_groups", "correlation", "fair", "punished", "ceiling")

@@ -99,7 +99,7 @@ def judged(
         why = None
         if verdict == "neglected":
             why = cause(j, names, of, monitored[j], spreads, correlations, sums_raw)
-            if advised := advice(j, names, rule, spreads, correlations, sums_raw):
+            if advised := advice(why):
                 rule = f"{rule}; {advised}"
         share = None if drawn is None or verdict == "unclear" else float((drawn[:, j] == verdict).mean())
         told.append(Judged(verdict, rule, share, why))
@@ -228,34 +228,15 @@ def cause(
     )
 
 
-def advice(
-    j: int,
-    names: Sequence[str],
-    rule: str,
-    spreads: Array,
-    correlations: Sequence[Sequence[float | None]],
-    sums_raw: bool,
-) -> str:
-    """Say what a neglected channel's neglect comes from, where that can be seen, and what there is against it.
-
-    Args:
-        j: which of the K channels.
-        names: K names.
-        rule: the sentence of its verdict.
-        spreads: (K,) standard deviations of rewards within groups.
-        correlations: (K, K) between channels, within groups.
-        sums_raw: whether raw rewards may have been summed.
-    """
-    widest = int(np.nanargmax(spreads)) if not np.isnan(spreads).all() else j
-    if sums_raw and "ignored" in rule and spreads[widest] > WIDER * spreads[j] > 0:
-        times_smaller = spreads[widest] / spreads[j]
+def advice(why: Cause) -> str:
+    """Say what a neglected channel's neglect comes from, where that can be seen, and what there is against it."""
+    if why.wider is not None and why.times_wider is not None:
         return (
-            f"its spread within groups is {times_smaller:.0f} times smaller than that of {names[widest]!r}: raise its "
+            f"its spread within groups is {why.times_wider:.0f} times smaller than that of {why.wider!r}: raise its "
             "weight, or use a rule that puts rewards on one scale (gdpo, lift, rvpo)"
         )
-    opposed = sorted((c, names[i]) for i, c in enumerate(correlations[j]) if i != j and c is not None and c < OPPOSED)
-    if "outvoted" in rule and opposed:
-        told = ", ".join(f"{name!r} ({c:+.2f})" for c, name in opposed[:2])
+    if why.opposed:
+        told = ", ".join(f"{name!r} ({c:+.2f})" for name, c in why.opposed)
         return (
             f"opposed by {told}: raise its weight, or use a rule that lets none fall (lift) or guards the lowest (rvpo)"
         )
