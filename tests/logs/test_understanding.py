@@ -330,3 +330,23 @@ def test_a_reward_that_is_written_in_words_stands_in_the_first_line(tmp_path: Pa
 def test_explanations_and_names_are_no_rewards_in_words(tmp_path: Path, name: str):
     run = opened(tmp_path, [row | {name: f"a text of {row['good']}"} for row in rows()], ["reward"])
     assert f"{name!r}" not in told(run)
+
+
+@pytest.mark.parametrize(
+    "costs", [{"length_penalty": 0.5}, {"toxicity": 2.0}, {"overlong": 0.8, "unsafe_penalty": 1.0}]
+)
+def test_a_cost_in_the_total_is_shown_negated_and_not_called_reversed(tmp_path: Path, costs: dict[str, float]):
+    rng = np.random.default_rng(1)
+    made = []
+    for row in rows(range(12)):
+        cost = {name: float(rng.random()) for name in costs}
+        total = row["reward"] - sum(costs[name] * cost[name] for name in costs)
+        made.append(row | cost | {"reward": total})
+    run = opened(tmp_path, made, ["advantage"])
+    channels = {channel.name: channel for channel in diagnose(run, resamples=100).channels}
+    for name, weight in costs.items():
+        assert channels[f"-{name}"].verdict == "healthy"
+        assert channels[f"-{name}"].pull.value > 0
+        assert f"{name!r} is a cost" in "; ".join(run.notes)
+        batch = next(run.batches())
+        assert batch.weights[run.channels.index(f"-{name}")].item() == pytest.approx(weight, abs=1e-3)

@@ -235,8 +235,8 @@ def _methods(method: str, setup: _Setup) -> list[Line]:
 
 def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
     """Return the line that multiplies the weight of one channel, None: that gives it one; none for criteria."""
-    if setup.weights is None:
-        return []
+    if setup.weights is None or any(other.startswith("-") for other in setup.names):
+        return []  # of a cost, only its reward function shows which sign its weight needs
     known = not any(map(math.isnan, setup.weights))
     now = [1.0 if math.isnan(weight) else weight for weight in setup.weights]
     changed = [weight * (times or 1.0) if times else weight or 1.0 for weight in now]

@@ -158,6 +158,9 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     if moving and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
         notes.append(f"advantages are those of column {advantage!r}")
     rewards = np.stack([values[name][kept] for name in chosen.rewards], 1)
+    costs = _costs(chosen)
+    for j in costs:
+        rewards[:, j] *= -1
     understood = Understood(
         table,
         kept,
@@ -171,6 +174,8 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         found.by_size,
     )
     short = naming.short(chosen.rewards)
+    channels = [f"-{short[name]}" if j in costs else short[name] for j, name in enumerate(chosen.rewards)]
+    notes += [f"{chosen.rewards[j]!r} is a cost, of negative weight in the total: it is shown negated" for j in costs]
     notes += [f"rewards are the columns {', '.join(chosen.rewards)} (--rewards names others)"]
     notes += [*chosen.notes, *_cells(table, chosen.rewards), found.said, *found.notes, *batches.notes]
     if step is not None:
@@ -180,7 +185,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     return Run(
         path,
         "table",
-        tuple(short[name] for name in chosen.rewards),
+        tuple(channels),
         tuple(np.unique(batches.steps[kept]).tolist()),
         understood.read,
         notes=tuple(notes),
@@ -321,9 +326,14 @@ def _centred(
     return None
 
 
+def _costs(chosen: choosing.Chosen) -> list[int]:
+    """Return which rewards a total proves to be costs: their weight in it is negative, as that of a length penalty."""
+    return [j for j, weight in enumerate(chosen.weights or ()) if weight < 0]
+
+
 def _weights(table: Table, chosen: choosing.Chosen) -> list[float] | None:
     """Return weights that the logs hold, or that the total shows; None where a method could not use them."""
-    weights = chosen.weights
+    weights = None if chosen.weights is None else [abs(weight) for weight in chosen.weights]  # costs are negated
     if all(name in table.weights for name in chosen.rewards):
         weights = [table.weights[name] for name in chosen.rewards]
     return weights if weights is not None and min(weights) >= 0 < max(weights) else None
