@@ -34,6 +34,7 @@ FEWEST_CENTRED = 2  # groups
 FEW_GROUPS = 8  # under which a text may be the same in all rows of a group by chance
 SAME_IN_GROUPS = 0.9  # of the groups, in which a text is the same in all rows, that make it no completion
 MANY_CONTRADICTIONS = 0.5
+MOST_COMPARED = 20  # columns, in which rows that are there twice have to agree
 LARGEST_STEP = 2.0**53
 FEW_WITHOUT_STEP = 0.1  # of the rows
 SURELY_STEPS = ("step", "global_step", "training_step")
@@ -100,30 +101,16 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     """
     table = look(path, paths)
     known = list(table.columns)
-    step = _steps_column(table, columns.step)
-    advantage = _given(table, "advantage", columns.advantage) or _first_number(table, "advantage")
     notes: list[str] = list(table.notes)
-    batches = _batches(table, step)
-    for name in naming.of_role(known, "phase"):
-        batching.leave_out_evaluation(batches, name, _texts(table, name) or [])
-    for name in naming.of_role(known, "run"):
-        if batching.separate_runs(batches, name, _texts(table, name) or []):
-            break
+    guesses: list[Guess] = []
+    step = _steps_column(table, columns.step)
     completion = _given(table, "completion", columns.completion)
     likely = [completion] if completion else naming.of_role(known, "completion")
     prompt = _given(table, "prompt", columns.prompt) or next(iter(naming.of_role(known, "prompt")), None)
+    advantage = _given(table, "advantage", columns.advantage) or _first_number(table, "advantage")
     values = _candidates(table, columns, {step, advantage, prompt, *likely[:1], table.group, "line", "file"})
-    advantages = None if advantage is None else _numbers(table, advantage)
-    if step is not None:
-        numbers = {name: values[name] for name in list(values)[:20]}
-        batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
-    if not batches.kept.any():
-        raise DataError(f"{path} has no rows of a training; expected one per completion: check how it was written")
-    guesses: list[Guess] = []
-    if advantages is not None and not (np.isfinite(advantages) & (advantages != 0))[batches.kept].any():
-        told = "has no value" if not np.isfinite(advantages).any() else "is 0 everywhere"
-        guesses.append(Guess(f"the column {advantage!r} is not used", f"it {told}", "--advantage"))
-        advantages = None
+    batches = _trained(table, step, values, likely)
+    advantages = None if advantage is None else _used(_numbers(table, advantage), advantage, batches, guesses)
     kept = np.flatnonzero(batches.kept)
     rows = grouping.Rows(
         None if step is None else batches.steps[kept],
@@ -131,10 +118,9 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         None if advantages is None else advantages[kept],
     )
     found = _groups(table, columns, rows, kept)
+    ids = found.ids
     if found.kept is not None:
-        kept, ids = kept[found.kept], grouping.codes_of(found.ids[found.kept])
-    else:
-        ids = found.ids
+        kept, ids = kept[found.kept], grouping.codes_of(ids[found.kept])
     if completion is None:
         completion = _completion(table, likely, kept, ids, notes)
     if advantages is None and columns.advantage is None:
@@ -143,24 +129,18 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
             advantages = values.pop(advantage)
             why = "it sums to 0 in every group, as advantages do"
             guesses.append(Guess(f"the advantages are the column {advantage!r}", why, "--advantage, --rewards"))
-    moving = advantages is not None and bool(np.nanmax(np.abs(advantages[kept]), initial=0.0) > 0)
-    chosen = _rewards(table, columns, values, kept, ids, advantages if moving else None)
-    if moving and advantages is not None and columns.group_size is None:
-        rewarded = np.stack([values[name][kept] for name in (*chosen.rewards, *filter(None, [chosen.total]))], 1)
-        cut = grouping.cut_by_contradictions(ids, rewarded, advantages[kept])
-        if cut is not None:
-            ids = cut[0]
-            chosen = _rewards(table, columns, values, kept, ids, advantages)
-            notes.append(f"groups are cut into {cut[1]} rows each: equal rewards have different advantages otherwise")
-        elif (share := grouping.contradictions(ids, rewarded, advantages[kept])) > MANY_CONTRADICTIONS:
-            why = f"in {share:.0%} of the cases equal rewards have different advantages within a group"
-            guesses.append(Guess("groups or rewards may be others", why, "--group, --rewards", trust=0.8))
-    if moving and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
+    # Advantages that never move say nothing about rewards or groups.
+    moving = advantages if advantages is not None and np.nanmax(np.abs(advantages[kept]), initial=0.0) > 0 else None
+    chosen = _rewards(table, columns, values, kept, ids, moving)
+    if moving is not None and columns.group_size is None:
+        finer = _without_contradictions(ids, values, kept, chosen, moving, notes, guesses)
+        if finer is not None:
+            ids, chosen = finer, _rewards(table, columns, values, kept, finer, moving)
+    if moving is not None and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
         notes.append(f"advantages are those of column {advantage!r}")
     rewards = np.stack([values[name][kept] for name in chosen.rewards], 1)
     costs = _costs(chosen)
-    for j in costs:
-        rewards[:, j] *= -1
+    rewards[:, costs] *= -1
     understood = Understood(
         table,
         kept,
@@ -191,6 +171,67 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         notes=tuple(notes),
         guesses=(*guesses, *chosen.guesses, *_left_out(table, chosen, columns), *found.guesses, *batches.guesses),
     )
+
+
+def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely: Sequence[str]) -> batching.Batches:
+    """Return which rows were trained on, and when.
+
+    Args:
+        table: all rows.
+        step: column of the step.
+        values: numbers in which rows that are there twice agree.
+        likely: columns that may hold the completions.
+
+    Raises:
+        DataError: none was.
+    """
+    known = list(table.columns)
+    batches = _batches(table, step)
+    for name in naming.of_role(known, "phase"):
+        batching.leave_out_evaluation(batches, name, _texts(table, name) or [])
+    for name in naming.of_role(known, "run"):
+        if batching.separate_runs(batches, name, _texts(table, name) or []):
+            break
+    if step is not None:
+        numbers = dict(list(values.items())[:MOST_COMPARED])
+        batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
+    if not batches.kept.any():
+        raise DataError(
+            f"{table.path} has no rows of a training; expected one per completion: check how it was written"
+        )
+    return batches
+
+
+def _used(advantages: Array, name: str, batches: batching.Batches, guesses: list[Guess]) -> Array | None:
+    """Return advantages, None where they say nothing."""
+    known = np.isfinite(advantages)
+    if (known & (advantages != 0))[batches.kept].any():
+        return advantages
+    told = "is 0 everywhere" if known.any() else "has no value"
+    guesses.append(Guess(f"the column {name!r} is not used", f"it {told}", "--advantage"))
+    return None
+
+
+def _without_contradictions(
+    ids: Ints,
+    values: Mapping[str, Array],
+    kept: Ints,
+    chosen: choosing.Chosen,
+    advantages: Array,
+    notes: list[str],
+    guesses: list[Guess],
+) -> Ints | None:
+    """Return finer groups where equal rewards have different advantages in a group; None where these groups stay."""
+    rewarded = np.stack([values[name][kept] for name in (*chosen.rewards, *filter(None, [chosen.total]))], 1)
+    cut = grouping.cut_by_contradictions(ids, rewarded, advantages[kept])
+    if cut is not None:
+        notes.append(f"groups are cut into {cut[1]} rows each: equal rewards have different advantages otherwise")
+        return cut[0]
+    share = grouping.contradictions(ids, rewarded, advantages[kept])
+    if share > MANY_CONTRADICTIONS:
+        why = f"in {share:.0%} of the cases equal rewards have different advantages within a group"
+        guesses.append(Guess("groups or rewards may be others", why, "--group, --rewards", trust=0.8))
+    return None
 
 
 def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, notes: list[str]) -> str | None:
