@@ -31,6 +31,7 @@ import torch
 import rvpo
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.logs.open import open_run
+from rvpo.logs.run import Columns
 
 WAYS = {
     "weight": (0.0, 0.05, 0.1, 0.25, 0.5),
@@ -112,7 +113,10 @@ def main() -> None:
             methods = {"scale": ["grpo"], "outvoted": ["gdpo"], "weight": ["grpo", "gdpo"], "weight, rvpo": ["rvpo"]}
             method = random.Random(i).choice(methods.get(way or "", CLEAN))
             target, size = make(path, args.seed * 1_000_000 + i, way, strength, method)
-            found = [channel.verdict for channel in diagnose(open_run(path), texts=False).channels]
+            # Named, as a number of weight 0 without a telling name is taken for no reward.
+            names = tuple(name for name in pq.read_schema(path).names if name.startswith("channel_"))
+            run = open_run(path, Columns(rewards=names))
+            found = [channel.verdict for channel in diagnose(run, texts=False).channels]
             for j, verdict in enumerate(found):
                 if j == target:
                     hit[way, strength][verdict] += 1

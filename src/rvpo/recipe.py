@@ -69,7 +69,9 @@ class DataSection(_Strict):
     layout: str = "auto"
     prompt_column: str = "prompt"
     reference_columns: dict[str, str] | None = None
+    rubric_keys: dict[str, str] | None = None
     pitfalls: str | None = None
+    missing_rubrics: str = "error"
     subset: str | None = None
     split: str | None = None
     system_prompt: str | None = None

@@ -68,7 +68,7 @@ def test_plain_tables_are_runs_too(tmp_path: Path):
         pq.write_table(pa.table(table), folder / "rollouts.parquet")
     groups = opened(tmp_path, columns=Columns(rewards=("score_right",)))
     assert named(groups) == {"a": [("a_seed0", 0), ("a_seed1", 1)], "b": [("b_seed0", 0), ("b_seed1", 1)]}
-    assert rows_of(compare_trainings(groups.runs), "last")["score_right"].a == pytest.approx((0.3, 0.4))
+    assert rows_of(compare_trainings(groups.runs), "last")["right"].a == pytest.approx((0.3, 0.4))
     files = [tmp_path / f"{name}_seed0.parquet" for name in "ab"]
     for file in files:
         pq.write_table(pa.table({"step": [1, 2], "prompt": ["p", "q"], "reward/right": [0.0, 1.0]}), file)

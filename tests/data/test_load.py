@@ -247,7 +247,7 @@ MALFORMED = {
     "blank prompt": ({"prompt": " \n", "answer": "a"}, "field 'prompt': saw ' .n'"),
     "no messages": (chat(), "field 'prompt': saw 0 messages"),
     "system only": (chat({"role": "system", "content": "s"}), "saw 1 messages, none of them with text beside"),
-    "message is text": (chat("Hi"), r"field 'prompt\[0\]': saw str 'Hi'; allowed: \{'role'"),
+    "message is text": (chat("Hi", "you"), r"field 'prompt\[0\]': saw str 'Hi'; allowed: \{'role'"),
     "no role": (chat(USER, {"content": "x"}), r"field 'prompt\[1\].role': saw no such field"),
     "no content": (chat({"role": "user"}), r"field 'prompt\[0\].content': saw no such field"),
     "null content": (chat({"role": "user", "content": None}), r"'prompt\[0\].content': saw null"),
@@ -261,8 +261,11 @@ MALFORMED = {
         "field 'answer': saw no such field.*; next step: add the field to this row, or set prompt_column, or "
         "reference_columns .*`reference_columns: {}` for data without answers",
     ),
-    "answer no text": ({"prompt": "p", "answer": 4}, "field 'answer': saw int 4; .*write the value as a string"),
-    "blank answer": ({"prompt": "p", "answer": " "}, "field 'answer': saw ' '; .*remove the row"),
+    "answer no text": (
+        {"prompt": "p", "answer": [4]},
+        r"field 'answer': saw list \[4\]; .*write the value as a string",
+    ),
+    "blank answer": ({"prompt": "p", "answer": " "}, "field 'answer': saw ' '; .*fill in the text"),
     "surrogate": ({"prompt": "a\ud800", "answer": "a"}, r"field 'prompt': saw the lone surrogate '\\ud800' at char"),
     "mixed prompts": (chat(USER), "field 'prompt': saw list .*; allowed: str, as in row 0"),
 }
@@ -281,7 +284,6 @@ def test_a_malformed_row_names_its_place(row: object, message: str, tmp_path: Pa
 NOT_ROWS = {
     "not JSON": (b"{'prompt'", r"saw b\"\{'prompt'.*Expecting property name.*layout='rlla'"),
     "not an object": (b"[1, 2]", r"saw list \[1, 2\]; allowed: one JSON object a line"),
-    "blank line": (b"", "saw a blank line.*delete the line"),
     "not UTF-8": (b'{"prompt": "\xff"}', "'utf-8' codec can't decode"),
     "repeated key": (b'{"prompt": "a", "prompt": "b"}', "the key 'prompt' occurs twice"),
     "not a number": (b'{"prompt": "a", "answer": NaN}', "NaN is not JSON"),
@@ -298,11 +300,11 @@ def test_a_line_that_is_no_row(line: bytes, message: str, tmp_path: Path) -> Non
 
 
 RLLA_MALFORMED = {
-    "not an object": ("text", "x, row 1: saw str 'text'; allowed: a JSON list of"),
+    "not an object": ("text", "x, row 1: saw str 'text'; allowed: an object"),
     "missing": ({"instruction": "i", "input": "u"}, "x, row 1, field 'output': saw no such field"),
     "wrong type": ({"instruction": "i", "input": ["u"], "output": "o"}, r"field 'input': saw list \['u'\]"),
     "blank": ({"instruction": "", "input": "u", "output": "o"}, "field 'instruction': saw ''"),
-    "other data": (GOOD, r"object with the fields \['answer', 'prompt'\].*layout='jsonl'"),
+    "other data": (GOOD, r"object with the fields \['answer', 'prompt'\].*layout='json'"),
 }
 
 
@@ -313,7 +315,7 @@ def test_malformed_rlla_json(item: object, message: str, tmp_path: Path) -> None
 
 
 def test_rlla_json_that_is_no_list(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"saw a JSON dict; .*layout='jsonl'"):
+    with pytest.raises(DataError, match=r"saw an object with the keys .*; allowed: a JSON list of objects"):
         load_prompts(write_json(tmp_path / "x", rlla_rows()[0]), layout="rlla")
     (tmp_path / "y").write_text('[{"instruction": ')
     with pytest.raises(DataError, match=r"y: saw no JSON \(Expecting value: line 1"):
@@ -347,7 +349,7 @@ def test_toolrl_reward_model_of_another_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["parquet", "dataset"])
 def test_a_table_without_the_column(layout: str, tmp_path: Path) -> None:
     path = write_layout(layout, tmp_path)
-    with pytest.raises(DataError, match=r"saw no column 'gold'; allowed: the columns \['answer', 'prompt'\]"):
+    with pytest.raises(DataError, match=r"field 'gold': saw no such field \(the row has \['answer', 'prompt'\]\)"):
         load_prompts(path, reference_columns={"answer": "gold"})
 
 
@@ -387,7 +389,7 @@ CONTENTS = {
     "empty": (b"", "saw an empty file"),
     "blank": (b" \n\n", "saw an empty file"),
     "empty list": (b"[]", "saw 0 rows"),
-    "text": (b"prompt,answer\n", r"starts with b'prompt,answer.*; allowed: RLLA JSON .*set layout to one of rlla, "),
+    "text": (b"prompt,answer\n", r"starts with b'prompt,answer.*; allowed: JSONL .*a JSON list of objects, CSV"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "saw a Git LFS pointer.*git lfs pull"),
     "damaged parquet": (b"PAR1 and no footer", "allowed: a parquet file"),
 }
@@ -418,7 +420,7 @@ def test_parquet_without_rows(tmp_path: Path) -> None:
 
 def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "part-0.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"a folder with \['part-0.parquet'\]; .*save_to_disk"):
+    with pytest.raises(DataError, match=r"part-0.parquet: saw .*; allowed: a parquet file"):
         load_prompts(tmp_path)
     with pytest.raises(DataError, match="save_to_disk, or name one file"):
         load_prompts(tmp_path, layout="dataset")
@@ -434,7 +436,7 @@ def test_a_wrong_layout_says_so(texts: Path) -> None:
 # --- options -------------------------------------------------------------------------------------------
 
 OPTIONS = [
-    ({"layout": "csv"}, "layout='csv'; allowed: auto, rlla, rlla_parquet, jsonl"),
+    ({"layout": "xml"}, "layout='xml'; allowed: auto, rlla, rlla_parquet, jsonl"),
     ({"reference_columns": "answer"}, "reference_columns='answer'; allowed: a mapping"),
     ({"reference_columns": {"answer": 3}}, "a mapping of text to text"),
     ({"reference_columns": {"prompt": "answer"}}, "a result column 'prompt'"),
@@ -446,8 +448,8 @@ OPTIONS = [
     ({"limit": True}, "limit=True"),
     ({"offset": None}, "offset=None; allowed: a whole number of at least 0"),
     ({"shuffle_seed": "1"}, "shuffle_seed='1'"),
-    ({"split": "train"}, "split='train' with layout='jsonl'.*name the file of that split"),
-    ({"subset": "main"}, "subset='main' with layout='jsonl'"),
+    ({"split": "train"}, "split='train' with layout='auto'.*name the file of that split"),
+    ({"subset": "main"}, "subset='main' with layout='auto'"),
     ({"layout": "rlla", "prompt_column": "input"}, "prompt_column='input' with layout='rlla'"),
 ]
 

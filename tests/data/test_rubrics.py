@@ -114,7 +114,7 @@ RAR_MALFORMED = {
     "no question": (rar(ESSENTIAL, question=None), "field 'question': saw null"),
     "blank question": (rar(ESSENTIAL, question=" "), "field 'question': saw ' '"),
     "no rubric": ({"question": "q"}, "field 'rubric': saw no such field"),
-    "no criteria": (rar(), r"field 'rubric': saw list \[\]; allowed: a list of at least one .*Dataset.filter"),
+    "no criteria": (rar(), r"field 'rubric': saw list \[\]; allowed: a list of at least one .*repair the row"),
     "rubric text": (rar(rubric="Essential"), "field 'rubric': saw str 'Essential'"),
     "criterion text": (rar(ESSENTIAL, "x"), "field 'rubric': saw list"),
     "no description": (rar({"weight": 1}), r"field 'rubric\[0\].description': saw no such field"),
@@ -208,12 +208,14 @@ def one(**fields: Any) -> list[dict[str, Any]]:
 
 
 HEALTHBENCH_MALFORMED = {
-    "no id": (healthbench(prompt_id=None), "field 'prompt_id': saw null"),
     "role": (healthbench(prompt=[{"role": "human", "content": "x"}]), r"field 'prompt\[0\].role': saw 'human'"),
     "no rubrics": (healthbench(rubrics=[]), r"field 'rubrics': saw list \[\]"),
     "blank criterion": (healthbench(rubrics=one(criterion="")), r"field 'rubrics\[0\].criterion': saw ''"),
     "no points": (healthbench(rubrics=one(points=None)), r"field 'rubrics\[0\].points': saw null"),
-    "points 0": (healthbench(rubrics=one(points=0)), "field 'rubrics': saw .*points is 0, allowed is a finite number"),
+    "points 0": (
+        healthbench(rubrics=one(points=0)),
+        "field 'rubrics': saw .*points is 0.0, allowed is a finite number",
+    ),
     "tags text": (healthbench(rubrics=one(tags="axis:x")), "field 'rubrics': saw .*tags is 'axis:x'"),
     "example tags": (healthbench(example_tags="theme:x"), "field 'example_tags': saw 'theme:x'"),
 }
@@ -349,13 +351,14 @@ def test_auto_knows_the_layouts_by_their_columns(tmp_path: Path):
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
 def test_auto_leaves_what_the_general_layouts_can_read(write: Any, tmp_path: Path):
     with_answer = load_prompts(write(tmp_path / "x", [ENTRY | {"answer": "a"}]))
-    assert with_answer.column_names == ["prompt", "answer"]
+    assert with_answer.column_names == ["prompt", "rubric", "answer"]
+    assert rubric(with_answer[0]) == Rubric((KIND,))
     own_columns = load_prompts(
         write(tmp_path / "y", [{"prompt": "p", "criteria": "c"}]), reference_columns={"c": "criteria"}
     )
     assert own_columns.to_list() == [{"prompt": "p", "c": "c"}]
     question = load_prompts(write(tmp_path / "z", [rar(ESSENTIAL)]), prompt_column="question", reference_columns={})
-    assert question.column_names == ["prompt"]
+    assert question.column_names == ["prompt", "rubric"]
 
 
 def test_the_other_layouts_still_need_their_answer(tmp_path: Path):
@@ -381,8 +384,8 @@ def test_the_common_options_work(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 
 OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"pitfalls": "bad"}, "pitfalls='bad' with layout='rar'; allowed: met_is_bad or met_is_good"),
-    ({"layout": "jsonl", "pitfalls": "met_is_bad"}, "pitfalls='met_is_bad' with layout='jsonl'"),
+    ({"pitfalls": "bad"}, "pitfalls='bad'; expected met_is_bad or met_is_good"),
+    ({"layout": "rlla", "pitfalls": "met_is_bad"}, "pitfalls or rubric_keys with layout='rlla'"),
     ({"prompt_column": "question"}, "prompt_column='question' with layout='rar'; allowed: 'prompt'"),
     ({"reference_columns": {"rubric": "rubric"}}, "result column 'rubric', which layout='rar' makes itself"),
     ({"split": "train"}, "split='train' with layout='rar'; .*name the file of that split"),
@@ -396,12 +399,11 @@ def test_options_that_cannot_work(options: dict[str, Any], message: str, tmp_pat
         load_prompts(path, **({"layout": "rar"} | options))
 
 
-def test_storages_that_cannot_hold_a_layout(tmp_path: Path):
+def test_a_layout_is_read_from_any_storage(tmp_path: Path):
     listed = write_text(tmp_path / "x", json.dumps([rar(ESSENTIAL)]))
-    with pytest.raises(ConfigError, match="layout='rar' with a JSON list; allowed: jsonl, parquet, dataset, hub"):
-        load_prompts(listed, layout="rar")
-    with pytest.raises(ConfigError, match="layout='rubrics' with parquet; allowed: jsonl, yaml"):
-        load_prompts(write_parquet(tmp_path / "y", [ENTRY]), layout="rubrics")
+    assert load_prompts(listed, layout="rar").to_list() == load_rar(tmp_path, rar(ESSENTIAL)).to_list()
+    table = write_parquet(tmp_path / "y", [ENTRY])
+    assert rubric(load_prompts(table, layout="rubrics")[0]) == Rubric((KIND,))
     with pytest.raises(ConfigError, match="layout='healthbench' with yaml"):
         load_prompts(write_text(tmp_path / "x.yaml", YAML), layout="healthbench")
 

@@ -270,6 +270,9 @@ def test_without_advantages_a_method_is_assumed(tmp_path: Path):
     assert [c.correlation for c in assumed.channels] == [c.correlation for c in logged.channels]
     assert assumed.method == "grpo (assumed)"
     assert any("those of grpo are assumed" in note for note in assumed.notes)
+    assert "advantages are those of GRPO on the plain sum of the rewards" in str(assumed.guesses[0])
+    assert diagnosis_text(assumed).startswith("Guessed, please check: advantages are those of GRPO on the plain sum")
+    assert max(c.confidence or 0 for c in assumed.channels) <= 0.8
     other = diagnose(open_run(tmp_path / "bare.parquet"), assumed=AdvantageConfig(method="hard_min"))
     assert [c.correlation for c in other.channels] != [c.correlation for c in logged.channels]
 

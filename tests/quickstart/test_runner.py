@@ -12,7 +12,9 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
 
+from rvpo.compare.run_groups import find_runs
 from rvpo.errors import ConfigError
+from rvpo.logs.open import open_run
 from rvpo.quickstart import CELLS, EVALUATED_CELLS, Settings, contenders, records, report, run
 from rvpo.quickstart.cells import GDPO, LIFT, MOSTLY_MET, RARELY_MET, RVPO_K1, RVPO_PAPER, Contender
 from rvpo.quickstart.records import Job, Record
@@ -144,6 +146,14 @@ def test_it_runs_from_end_to_end_and_resumes(tmp_path: Path) -> None:
     assert saved["findings"] == first.findings
     assert len(saved["records"]) == 2
 
+    found = find_runs([tmp_path]).paths  # what rvpo diagnose reads
+    assert [path.name for _, path in found] == ["mostly_met-gdpo-seed3", "mostly_met-rvpo_k1-seed3"]
+    kept_logs = [open_run(path) for _, path in found]
+    assert [(str(log.config), log.steps, log.channels) for log in kept_logs] == [
+        (method, (1, 2), CHANNELS) for method in ("gdpo", "rvpo:k=1")
+    ]
+    assert all(batch.texts for log in kept_logs for batch in log.batches(texts=True))
+
     runs = sorted((tmp_path / "runs").glob("*.json"))
     runs[0].unlink()
     kept = runs[1].stat().st_mtime_ns
@@ -232,6 +242,8 @@ def test_a_run_of_changed_code_is_made_again(tmp_path: Path) -> None:
     assert len({job.name for job in jobs}) == 3
     for job in jobs:
         records.save_record(job, made("cvar", 0, 0.5, 0.5), tmp_path / "runs")
+        assert records.load_record(job, tmp_path / "runs") is None  # without its logs
+        (job.folder(tmp_path / "runs") / "channels").mkdir(parents=True)
         assert records.load_record(job, tmp_path / "runs") is not None
     rules.write_text(CVAR.replace("0.5", "0.75"), "utf-8")
     assert [records.load_record(job, tmp_path / "runs") for job in jobs] == [None] * 3

@@ -10,6 +10,7 @@ import typer
 from rvpo import __version__, interrupts
 from rvpo.cli.check import check_command
 from rvpo.cli.compare import compare_command
+from rvpo.cli.demo import demo
 from rvpo.cli.diagnose import diagnose_command
 from rvpo.cli.doctor import doctor
 from rvpo.cli.eval import app as evaluate
@@ -29,12 +30,12 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",  # which joins the lines of a paragraph, so that help wraps to the terminal
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command("train")(train_command)
 app.command("judge")(judge)
 app.command("verl-data")(verl_data)
 app.command("quickstart")(quickstart)
+app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.add_typer(evaluate)
 app.command("diagnose")(diagnose_command)

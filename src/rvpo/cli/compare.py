@@ -79,6 +79,7 @@ def compare_command(
         from rvpo.compare.tables import trainings_text
         from rvpo.compare.trainings import compare_trainings
         from rvpo.text.progress import Progress
+        from rvpo.text.terminal import current
 
         columns, between = columns_of(rewards, group, group_size, None, step), bounds_of(steps)
         found = find_runs(runs)
@@ -93,6 +94,7 @@ def compare_command(
             level=level,
             notes=groups.notes,
         )
-    typer.echo(trainings_text(comparison, MEASURES if everything else (measure.value,), channels=everything))
+    measures = MEASURES if everything else (measure.value,)
+    typer.echo(trainings_text(comparison, measures, channels=everything, terminal=current()))
     write_json(json_file, comparison.to_json())
     write_text(markdown_file, trainings_text(comparison, MEASURES, as_markdown=True))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rvpo.cli.logs import (
+    LOGS,
     Advantage,
     Group,
     GroupSize,
     JsonFile,
-    Logs,
     MarkdownFile,
     MethodOption,
     Ranges,
@@ -23,6 +24,7 @@ from rvpo.cli.logs import (
     columns_of,
     opened,
     parsed,
+    print_text,
     write_json,
     write_text,
 )
@@ -30,7 +32,7 @@ from rvpo.extras import needs_extra
 
 
 def diagnose_command(
-    path: Logs,
+    path: Annotated[Path, typer.Argument(help=f"{LOGS} Or a folder of runs.", show_default=False)],
     rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
@@ -56,20 +58,33 @@ def diagnose_command(
 
     neglected: it hardly moves the advantage, or the others outvote it. dead: it ranks hardly any group. saturated:
     nothing left to gain. noisy: equal completions are scored differently. unclear: more groups are needed to be sure.
+    Of a folder of runs, such as the quickstart's, every run is diagnosed, and the first line speaks of all of them.
     """
     with needs_extra("report", "reports"):
+        from rvpo.compare.run_groups import find_runs
         from rvpo.diagnose import diagnose as diagnosing
-        from rvpo.diagnose.text import diagnosis_text
+        from rvpo.diagnose.text import diagnoses_text
         from rvpo.text.progress import Progress
+        from rvpo.text.terminal import current
 
-        run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
-        assumed = parsed(method)
-        with Progress("steps", len(run.steps)) as bar:
-            found = diagnosing.diagnose(run, k=k, assumed=assumed, texts=texts, seed=seed, progress=bar.advance)
-    typer.echo(diagnosis_text(found))
-    write_json(json_file, found.to_json())
-    write_text(markdown_file, diagnosis_text(found, as_markdown=True))
+        columns, assumed = columns_of(rewards, group, group_size, advantage, step), parsed(method)
+        paths = find_runs([path])
+        for note in paths.notes:
+            typer.echo(f"note: {note}", err=True)
+        runs = [opened(run, columns, steps, weights, ranges) for _, run in paths.paths]
+        with Progress("steps", sum(len(run.steps) for run in runs)) as bar:
+            found = [
+                diagnosing.diagnose(run, k=k, assumed=assumed, texts=texts, seed=seed, progress=bar.advance)
+                for run in runs
+            ]
+    terminal = current()
+    print_text(diagnoses_text(found, terminal=terminal), terminal)
+    if html is None and any(channel.verdict == "neglected" for one in found for channel in one.channels):
+        print_text(f"\nwhat to do, with lines to copy:\n  rvpo report {shlex.quote(str(path))}", terminal)
+    data = [diagnosis.to_json() for diagnosis in found]
+    write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})
+    write_text(markdown_file, diagnoses_text(found, as_markdown=True))
     if html is not None:
         from rvpo.page.report import build_report
 
-        write_text(html, build_report([run], assumed=assumed, k=k, diagnoses=[found]))
+        write_text(html, build_report(runs, assumed=assumed, k=k, diagnoses=found))

@@ -187,7 +187,7 @@ def compare_evals(
         list[str],
         typer.Argument(
             help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The "
-            "others are compared with the first one.",
+            "others are compared with the first one. Also lm-eval's samples_*.jsonl and BFCL's score files.",
             show_default=False,
         ),
     ],
@@ -209,9 +209,10 @@ def compare_evals(
         from rvpo.compare.benchmarks import compare_benchmarks
         from rvpo.compare.tables import benchmarks_text
         from rvpo.files import write
+        from rvpo.text.terminal import current
 
         comparison = compare_benchmarks(runs, level=level, smallest=smallest)
-    typer.echo(benchmarks_text(comparison))
+    typer.echo(benchmarks_text(comparison, terminal=current()))
     if out is None:
         return
     as_json = json.dumps(comparison.to_json(), indent=1) + "\n"

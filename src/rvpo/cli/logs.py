@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rvpo.cli.completion import method_names
 from rvpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from rvpo.core import AdvantageConfig
     from rvpo.logs.run import Columns, Run
+    from rvpo.text.terminal import Terminal
 
-LOGS = "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), or a parquet or JSONL file."
+LOGS = (
+    "Folder of a run (rvpo's, TRL's with log_completions=True, verl's rollout_data_dir), a file of rollouts (JSONL, "
+    "JSON, CSV, parquet; also gzip or zstd), or a tracker's run: wandb:ENTITY/PROJECT/RUN, trackio:PROJECT/RUN."
+)
 Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
 RewardsOption = Annotated[
     str | None, typer.Option(help="Columns with the rewards, a,b,c. Default: found by their names.")
@@ -40,8 +45,9 @@ Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such
 MethodOption = Annotated[
     str | None,
     typer.Option(
+        autocompletion=method_names,
         help="Method of the run, if the logs do not have it: NAME or NAME:option=value, such as lift:kappa=3. A method "
-        "of your own, such as my_rules.py:cvar, is named here, too: what a record names is never imported."
+        "of your own, such as my_rules.py:cvar, is named here, too: what a record names is never imported.",
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write everything to as JSON.")]
@@ -86,6 +92,11 @@ def parsed(method: str | None) -> AdvantageConfig | None:
     from rvpo.core.methods.registry import build_method
 
     return None if method is None else AdvantageConfig(build_method(method))
+
+
+def print_text(text: str, terminal: Terminal) -> None:
+    """Print a text that was laid out for a terminal; click would take colours that were asked for out of a pipe."""
+    typer.echo(text, color=terminal.colours or None)
 
 
 def write_json(path: Path | None, value: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rvpo.cli.completion import method_names
 from rvpo.errors import ConfigError
 
 
@@ -22,8 +24,9 @@ def quickstart(
     methods: Annotated[
         str | None,
         typer.Option(
+            autocompletion=method_names,
             help="Methods to compare, separated by blanks; the first is the baseline: 'gdpo lift rvpo:k=2 "
-            "my_rules.py:cvar'. Default: gdpo, lift, and rvpo with k=1 or, from the second start, k=2."
+            "my_rules.py:cvar'. Default: gdpo, lift, and rvpo with k=1 or, from the second start, k=2.",
         ),
     ] = None,
     all_methods: Annotated[
@@ -50,3 +53,4 @@ def quickstart(
             cells = tuple(replace(cell, methods=chosen) for cell in CELLS)
         results = run(out, seeds=range(seeds), cells=cells, processes=processes)
     typer.echo(f"\n{results.text}\n\nplot: {results.plot}\nnumbers: {results.json}")
+    typer.echo(f"which rewards were neglected: rvpo diagnose {shlex.quote(str(out))}")

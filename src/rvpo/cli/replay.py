@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rvpo.cli.completion import method_names
 from rvpo.cli.logs import (
     Advantage,
     Group,
@@ -22,6 +23,7 @@ from rvpo.cli.logs import (
     columns_of,
     opened,
     parsed,
+    print_text,
     write_json,
     write_text,
 )
@@ -33,6 +35,7 @@ def replay_command(
     methods: Annotated[
         str | None,
         typer.Option(
+            autocompletion=method_names,
             help="Methods to try, separated by blanks: NAME or NAME:option=value,option=value, such as "
             "'gdpo rvpo:k=2 rvpo:k=linear(0.5,2) lift:kappa=4 my_rules.py:cvar'. Default: the usual ones.",
         ),
@@ -59,11 +62,13 @@ def replay_command(
         from rvpo.diagnose import replay as replaying
         from rvpo.diagnose.text import replay_text
         from rvpo.text.progress import Progress
+        from rvpo.text.terminal import current
 
         tried = [AdvantageConfig(built) for built in read_texts(methods or " ".join(replaying.DEFAULT))]
         run = opened(path, columns_of(rewards, group, group_size, advantage, step), steps, weights, ranges)
         with Progress("steps", len(run.steps)) as bar:
             found = replaying.replay(run, tried, assumed=parsed(method), progress=bar.advance)
-    typer.echo(replay_text(found))
+    terminal = current()
+    print_text(replay_text(found, terminal=terminal), terminal)
     write_json(json_file, found.to_json())
     write_text(markdown_file, replay_text(found, as_markdown=True))

@@ -29,6 +29,7 @@ from rvpo.compare.comparison import BenchmarkComparison, BenchmarkRow
 from rvpo.compare.engine import CompareOptions, Sample, baseline_first, cannot_tell, judge_samples
 from rvpo.compare.finished import FinishedRun, Scores, read_finished, require_comparable
 from rvpo.compare.folders import named_folders, require_once
+from rvpo.compare.foreign import is_foreign, read_foreign
 from rvpo.errors import ConfigError, DataError
 from rvpo.files import difference
 
@@ -45,7 +46,7 @@ def compare_benchmarks(
     resamples: int = st.RESAMPLES,
     seed: int = 0,
 ) -> BenchmarkComparison:
-    """Compare runs of ``rvpo eval``, each with the first.
+    """Compare runs of ``rvpo eval``, or results of other evaluators, each with the first.
 
     p is McNemar's for 0/1 scores of two single runs, asked once and unweighted; that of :func:`~.statistics.over_seeds`
     if both sides have several runs; otherwise that of :func:`~.statistics.sign_flip`. Holm's adjustment is over all
@@ -54,7 +55,7 @@ def compare_benchmarks(
 
     Args:
         runs: two or more of ``FOLDER``, ``NAME=FOLDER`` and ``NAME=FOLDER,FOLDER,…``, which are several training seeds
-            of one method.
+            of one method. Files and folders of lm-eval and BFCL: see :mod:`rvpo.compare.foreign`.
         level: level of the intervals; the level of the tests is 1 - level.
         smallest: difference of interest, in units of the metric. If a smaller one was observed, the verdict says how
             many items *this* difference would need.
@@ -93,6 +94,11 @@ def compare_benchmarks(
     )
 
 
+def _read(path: Path) -> FinishedRun:
+    """Read a run of ``rvpo eval``, or results of another evaluator that have a score per item."""
+    return read_foreign(path) if is_foreign(path) else read_finished(path)
+
+
 def _read_groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
     """Return name -> runs, in the order given."""
     named = [(paths[0].name if name is None else name, paths) for name, paths in map(named_folders, runs)]
@@ -101,7 +107,7 @@ def _read_groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
     if len(set(names)) < len(names) or "" in names:
         raise ConfigError(f"names are {', '.join(map(repr, names))}, allowed is each once: use NAME=FOLDER")
     groups = baseline_first(
-        {name: [read_finished(path) for path in paths] for name, paths in named},
+        {name: [_read(path) for path in paths] for name, paths in named},
         None,
         found=f"{len(named)} runs to compare",
         next_step="give FOLDER or NAME=FOLDER,FOLDER for each",

@@ -103,7 +103,7 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
         seen={name: (float(lowest[j]), float(highest[j])) for j, name in enumerate(run.channels) if scored[j]},
         ranges={name: limits for name in run.channels if (limits := run.ranges.get(name)) is not None},
         configs=(first, last) if first and last else None,
-        notes=run.notes,
+        notes=(*(f"guessed: {guess}" for guess in run.guesses), *run.notes),
     )
 
 

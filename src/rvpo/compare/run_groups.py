@@ -21,9 +21,11 @@ from rvpo.errors import ConfigError
 from rvpo.files import difference
 from rvpo.logs import read_channels as channel_tables
 from rvpo.logs import read_trl as completions
-from rvpo.logs.open import TABLES
 from rvpo.logs.run import COMPLETIONS, Columns
 from rvpo.logs.schema import FOLDER
+
+TABLES = (".parquet", ".jsonl")
+"""Files that make a folder one of logs; others, such as .json, lie in many folders. They can be named themselves."""
 
 _DEPTH = 2  # how far below a sweep's folder runs are looked for: gdpo/0, gdpo/1
 

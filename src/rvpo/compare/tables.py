@@ -15,15 +15,20 @@ from rvpo.compare.comparison import (
     TrainingRow,
 )
 from rvpo.statistics import Interval
-from rvpo.text.tables import aligned, markdown, told_p
+from rvpo.text.tables import fitted, markdown, told_p
+from rvpo.text.terminal import PLAIN, Terminal
 
 _NUMBERS = ("first", "best", "last", "auc", "drop")
 _FEW = 8  # runs that are shown one by one
-_WIDTH = 118  # of a line in a terminal
 
 
 def trainings_text(
-    comparison: TrainingComparison, measures: Sequence[str], *, channels: bool = True, as_markdown: bool = False
+    comparison: TrainingComparison,
+    measures: Sequence[str],
+    *,
+    channels: bool = True,
+    as_markdown: bool = False,
+    terminal: Terminal = PLAIN,
 ) -> str:
     """Return a comparison of training runs as text: the groups in numbers, the tests, and the notes.
 
@@ -32,6 +37,7 @@ def trainings_text(
         measures: measures whose tests are shown.
         channels: show the numbers of all channels; otherwise of the worst channel alone.
         as_markdown: return Markdown; otherwise text for a terminal.
+        terminal: where the text is printed.
     """
     shown: list[str | None] = [None] if comparison.worst_of else []
     if channels or not shown:
@@ -42,22 +48,23 @@ def trainings_text(
         for measure in measures
         for group in comparison.groups[1:]
     ]
-    return _text(tables, comparison.notes, as_markdown)
+    return _text(tables, comparison.notes, None if as_markdown else terminal)
 
 
-def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = False) -> str:
+def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
     """Return a comparison of benchmark runs as text: one table per group, and the notes.
 
     Args:
         comparison: result of :func:`rvpo.compare.benchmarks.compare_benchmarks`.
         as_markdown: return Markdown; otherwise text for a terminal.
+        terminal: where the text is printed.
     """
     tables = []
     for name, rows in comparison.rows.items():
         head = ["metric", comparison.baseline, name, "difference", "p", "Holm", "paired on", "verdict"]
         title = f"{comparison.benchmark}: {name} against {comparison.baseline}"
         tables.append((title, [head, *map(_benchmark_cells, rows)]))
-    return _text(tables, comparison.notes, as_markdown)
+    return _text(tables, comparison.notes, None if as_markdown else terminal)
 
 
 def table_of_tests(comparison: TrainingComparison, measure: str, group: str | None = None) -> list[list[str]]:
@@ -70,20 +77,24 @@ def table_of_tests(comparison: TrainingComparison, measure: str, group: str | No
     return [head, *map(_training_cells, rows)]
 
 
-def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], as_markdown: bool) -> str:
-    """Return titles, tables and notes as text; lines are wrapped for a terminal."""
-    lines, head, bullet = (markdown, "### ", "- ") if as_markdown else (aligned, "", "* ")
+def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], terminal: Terminal | None) -> str:
+    """Return titles, tables and notes as text, wrapped for a terminal; as Markdown where there is none."""
+    head, bullet = ("### ", "- ") if terminal is None else ("", "* ")
     out: list[str] = []
     for title, table in tables:
         short, reasons = _short(table)
-        out += [head + title, "", *lines(short), ""]
-        out += [*(bullet + _wrapped(f"cannot tell: {reason}") for reason in reasons), ""] if reasons else []
-    return "\n".join([*out, *(bullet + (note if as_markdown else _wrapped(note)) for note in notes)]) + "\n"
+        lines = markdown(short) if terminal is None else fitted(short, terminal.width)
+        out += [head + title, "", *lines, ""]
+        out += [*(bullet + _wrapped(f"cannot tell: {reason}", terminal) for reason in reasons), ""] if reasons else []
+    return (
+        "\n".join([*out, *(bullet + (note if terminal is None else _wrapped(note, terminal)) for note in notes)]) + "\n"
+    )
 
 
-def _wrapped(text: str) -> str:
+def _wrapped(text: str, terminal: Terminal | None) -> str:
     """Wrap a note; names and paths stay whole, so that they can be copied."""
-    return fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    width = (terminal or PLAIN).prose - 2
+    return fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _short(table: list[list[str]]) -> tuple[list[list[str]], list[str]]:

@@ -1,4 +1,4 @@
-"""Readers for JSONL, parquet, saved ``datasets`` folders and hub datasets: raw rows with their places."""
+"""Readers for tables (parquet, saved ``datasets`` folders, hub datasets), and strict JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, shorten, source_error
+from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, source_error
 
 
 def strict_json(text: str) -> Any:
@@ -25,46 +25,15 @@ def strict_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
 
 
-def read_jsonl(path: Path) -> Rows:
-    """Read one JSON object a line (UTF-8).
-
-    Raises:
-        DataError: a line is blank, not UTF-8, not JSON, not an object, or repeats a key.
-    """
-    allowed = "one JSON object a line, UTF-8, no key twice"
-    with path.open("rb") as lines:  # bytes, so that a wrong encoding is found with its line
-        for index, raw in enumerate(lines):
-            place = Place(str(path), index, index + 1)
-            if not raw.strip():
-                raise place.error(None, "a blank line", allowed, "delete the line")
-            try:
-                row = strict_json(raw.decode("utf-8-sig" if index == 0 else "utf-8"))
-            except (ValueError, RecursionError) as error:
-                next_step = "repair the line (one JSON list of RLLA records needs layout='rlla')"
-                raise place.error(None, f"{shorten(raw)} ({error})", allowed, next_step) from error
-            if not isinstance(row, dict):
-                next_step = "wrap the value in an object (a list of RLLA records needs layout='rlla')"
-                raise place.error(None, f"{type(row).__name__} {shorten(row)}", allowed, next_step)
-            yield place, row
-
-
-def first_keys(path: Path) -> list[str]:
-    """Return the keys of a JSONL file's first row; none where that is not an object, which reading it will tell."""
-    with path.open("rb") as lines:
-        try:
-            row = json.loads(lines.readline().decode("utf-8-sig"))
-        except (ValueError, RecursionError):
-            return []
-    return list(row) if isinstance(row, dict) else []
-
-
-def read_parquet(path: Path, columns: set[str]) -> Rows:
-    """Read the named columns of one parquet file.
+def read_parquet(path: Path, columns: set[str] | None) -> Rows:
+    """Read the named columns of one parquet file; None reads all but binary ones.
 
     Raises:
         DataError: the file is not parquet or is damaged, or a column is absent.
     """
     source = str(path)
+    if columns is None:
+        columns = _plain_columns(path)
     require_columns(source, parquet_columns(path), columns)
     import pyarrow.parquet as pq  # a dependency of `datasets`, and without its copy in the cache folder
 
@@ -92,8 +61,22 @@ def parquet_columns(path: Path) -> list[str]:
         raise source_error(str(path), str(error), "a parquet file", next_step) from error
 
 
-def read_dataset(path: Path, *, split: str | None, columns: set[str]) -> Rows:
-    """Read the named columns of a folder that ``save_to_disk`` wrote.
+def _plain_columns(path: Path) -> set[str]:
+    """Return the columns that hold no bytes: decoding pictures that nobody asked for is slow."""
+    parquet_columns(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def is_binary(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return any(field.name == "bytes" for field in kind)
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    return {field.name for field in pq.read_schema(path) if not is_binary(field.type)}
+
+
+def read_dataset(path: Path, *, split: str | None, columns: set[str] | None) -> Rows:
+    """Read the named columns of a folder that ``save_to_disk`` wrote; None reads all but binary ones.
 
     Raises:
         DataError: the folder holds no saved dataset, the split or a column is absent.
@@ -109,8 +92,8 @@ def read_dataset(path: Path, *, split: str | None, columns: set[str]) -> Rows:
     yield from _read_table(loaded, str(path), split, columns)
 
 
-def read_hub(repo_id: str, *, subset: str | None, split: str | None, columns: set[str]) -> Rows:
-    """Download ``org/name`` with ``datasets.load_dataset`` and read the named columns.
+def read_hub(repo_id: str, *, subset: str | None, split: str | None, columns: set[str] | None) -> Rows:
+    """Download ``org/name`` with ``datasets.load_dataset`` and read the named columns (None: all but binary ones).
 
     Raises:
         DataError: the dataset cannot be had (network, name, subset, split), or a column is absent.
@@ -136,13 +119,19 @@ def require_columns(source: str, seen: list[str], needed: set[str]) -> None:
         raise source_error(source, seen_here, f"the columns {sorted(seen)}", next_step)
 
 
-def _read_table(loaded: Any, source: str, split: str | None, columns: set[str]) -> Rows:
+def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] | None) -> Rows:
     if isinstance(loaded, dict):  # a DatasetDict; one split alone needs no name
         names = sorted(loaded)
         chosen = names[0] if split is None and len(names) == 1 else split
         if chosen not in loaded:
             raise source_error(source, f"split={split!r}", f"one of the splits {names}", "set split")
         loaded = loaded[chosen]
+    if columns is None:
+        binary = ("Image", "Audio", "Video")
+        kinds = {name: type(feature).__name__ for name, feature in loaded.features.items()}
+        columns = {
+            name for name, kind in kinds.items() if kind not in binary and "binary" not in str(loaded.features[name])
+        }
     require_columns(source, loaded.column_names, columns)
     # Only the named columns are read: decoding a picture nobody asked for is slow and may fail.
     for index, row in enumerate(loaded.select_columns(sorted(columns))):

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rvpo.data import generic, rlla, rubrics
+from rvpo.data import rlla, rubrics
+from rvpo.data.files import STORAGES, open_rows, storage_of
+from rvpo.data.find_rubrics import find_rubrics
+from rvpo.data.general import General, read_general
+from rvpo.data.options import (
+    LAYOUTS,
+    check_clash,
+    check_combination,
+    check_numbers,
+    check_options,
+    check_rubric_options,
+)
 from rvpo.data.records import (
-    RESERVED_COLUMNS,
+    Place,
+    Row,
     Rows,
     build_dataset,
     check_types,
@@ -25,14 +35,11 @@ from rvpo.errors import ConfigError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+__all__ = ["LAYOUTS", "load_prompts"]
+
 logger = logging.getLogger(__name__)
 
-LAYOUTS = ("auto", "rlla", "rlla_parquet", "jsonl", "parquet", "dataset", "hub", *rubrics.OWN_COLUMNS)
-"""The values of ``layout``."""
-
-_DEFAULT_REFERENCES: Mapping[str, str] = MappingProxyType({"answer": "answer"})
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".txt", ".gz", ".zst", ".arrow", ".yaml", ".yml")
+Placed = list[tuple[Place, Row]]
 
 
 def load_prompts(
@@ -41,7 +48,9 @@ def load_prompts(
     layout: str = "auto",
     prompt_column: str = "prompt",
     reference_columns: Mapping[str, str] | None = None,
+    rubric_keys: Mapping[str, str] | None = None,
     pitfalls: str | None = None,
+    missing_rubrics: str = "error",
     subset: str | None = None,
     split: str | None = None,
     system_prompt: str | None = None,
@@ -57,21 +66,25 @@ def load_prompts(
     give a training and an evaluation set that share no row.
 
     Args:
-        path_or_id: A file, a folder that ``save_to_disk`` wrote, or a hub id ``org/name``.
-        layout: One of :data:`LAYOUTS`. ``auto`` looks at the content: a JSON list is ``rlla``, a parquet
-            file with the columns ``data_source``, ``prompt`` and ``reward_model`` but no ``answer`` is
-            ``rlla_parquet``. Layouts with rubrics (fields: :mod:`rvpo.data.rubrics`): ``rar`` and
-            ``healthbench`` in JSONL, parquet, a saved folder or a hub id, ``rubrics`` in JSONL or YAML. ``auto``
-            knows them by their columns in JSONL and parquet where ``reference_columns`` is not given and there is
-            no ``answer``, and YAML by its suffix.
-        prompt_column: The file's column with the prompt: text, or chat messages ``{"role", "content"}``.
-        reference_columns: New name -> column of the file. ``answer`` must be text; other columns may hold
-            any value but null. Both RLLA layouts add the column ``answer`` (the reference reply). None is
-            ``{"answer": "answer"}``, and nothing for the layouts with rubrics, which need no answer
-            (``{"answer": "reference_answer"}`` reads that of ``rar``).
-        pitfalls: ``met_is_bad`` or ``met_is_good``, for the layout ``rar``: what it means that the text of a
-            criterion of the category pitfall is *met*. Needed where there is one; see
-            :func:`rvpo.data.rubrics.rar_row`.
+        path_or_id: A file (JSONL, JSON, CSV, parquet, YAML with rubrics; gzip and zstd are unpacked), a folder that
+            ``save_to_disk`` wrote or that holds such files of one kind, or a hub id ``org/name``.
+        layout: One of :data:`LAYOUTS`. ``auto`` looks at the content: it finds the prompt, the answer and a rubric by
+            their names and forms (docs/rubrics.md has the table), and logs one line that says what was read as what.
+            ``jsonl``, ``json``, ``csv``, ``parquet``, ``dataset``, ``folder`` and ``hub`` name the format alone.
+            ``rlla`` and ``rlla_parquet`` are tool-calling data; ``rar``, ``healthbench`` and ``rubrics`` are strict
+            readers of one layout each (:mod:`rvpo.data.rubrics`).
+        prompt_column: The column with the prompt: text, chat messages ``{"role", "content"}``, turns
+            ``{"from", "value"}``, or the JSON text of either. If no column is called ``prompt``, one other that is
+            called as prompts are (``question``, ``problem``, ``messages``, …) is read; two are an error.
+        reference_columns: New name -> column of the file, or path such as ``reward_model.ground_truth``. ``answer``
+            must be text or a number; other columns may hold any value but null. Both RLLA layouts add the column
+            ``answer`` (the reference reply). None reads ``answer`` where the file has it under this or one other
+            usual name; a file with rubrics needs none.
+        rubric_keys: Where the names of a rubric are not those that are known: ``rubric`` (column or path), and of each
+            criterion ``text``, ``weight``, ``label`` and ``id``, such as ``{"weight": "importance"}``.
+        pitfalls: ``met_is_bad`` or ``met_is_good``: what it means that the text of a criterion of the category pitfall
+            is *met*. Needed where descriptions begin with "Pitfall Criteria:"; see :func:`rvpo.data.rubrics.rar_row`.
+        missing_rubrics: ``error`` refuses a row without a rubric where others have one; ``keep`` reads it with a null.
         subset: The hub dataset's configuration, such as ``main`` of ``openai/gsm8k``.
         split: Which split of a saved ``DatasetDict`` or hub dataset; not needed where there is one.
         system_prompt: Replaces the leading system message, or adds one. A text prompt becomes the
@@ -83,13 +96,14 @@ def load_prompts(
         limit: At most this many rows; None keeps all.
 
     Returns:
-        A ``datasets.Dataset`` with the column ``prompt`` and the new names of ``reference_columns``. The layouts
-        with rubrics add the column ``rubric`` (JSON of :class:`rvpo.rewards.rubric.Rubric`), ``healthbench`` also
-        ``example_tags`` (a JSON list of texts).
+        A ``datasets.Dataset`` with the column ``prompt`` and the new names of ``reference_columns``. Files with rubrics
+        add the column ``rubric`` (JSON of :class:`rvpo.rewards.rubric.Rubric`), ``healthbench`` also ``example_tags``
+        (a JSON list of texts).
 
     Raises:
         ConfigError: an option cannot work (unknown layout, reserved or repeated column, negative range).
-        DataError: the source cannot be read, a row is malformed, or no row is left. The message names the
+        DataError: the source cannot be read, a row is malformed, a column looks like a rubric and is not understood,
+            two columns may hold the same thing, or no row is left. The message names the
             file, the row (from 0), the line (JSONL), the field, what was seen, and the next step.
 
     Example:
@@ -104,36 +118,39 @@ def load_prompts(
         ...     system_prompt="Give the answer after ####.",
         ... )  # doctest: +SKIP
     """
-    asked = _DEFAULT_REFERENCES if reference_columns is None else reference_columns
-    _check_options(layout, prompt_column, asked, system_prompt)
-    _check_numbers(max_prompt_chars=max_prompt_chars, limit=limit, offset=offset, shuffle_seed=shuffle_seed)
+    check_options(layout, prompt_column, {} if reference_columns is None else reference_columns, system_prompt)
+    check_rubric_options(pitfalls, rubric_keys, missing_rubrics)
+    check_numbers(max_prompt_chars=max_prompt_chars, limit=limit, offset=offset, shuffle_seed=shuffle_seed)
     source = str(path_or_id)
-    if layout == "auto":
-        layout = detect_layout(path_or_id, prompt_column, may_hold_rubrics=reference_columns is None)
-    storage, own = layout, rubrics.OWN_COLUMNS.get(layout, {})
-    if own:
-        storage, asked = _storage(path_or_id), reference_columns or {}
-        _check_rubric_layout(layout, storage, asked)
-    _check_combination(layout, storage, prompt_column, subset, split, pitfalls)
-    if storage == "yaml":
-        rows = rubrics.read_rubrics_yaml(Path(path_or_id), asked.values())
+    storage = layout if layout in STORAGES or layout.startswith("rlla") else storage_of(path_or_id)
+    if storage == "yaml" and layout == "auto":
+        layout = "rubrics"
+    options = General(prompt_column, reference_columns, rubric_keys or {}, pitfalls, missing_rubrics, system_prompt)
+    check_combination(
+        layout, storage, prompt_column=prompt_column, subset=subset, split=split, about_rubrics=options.about_rubrics
+    )
+    if layout == "auto" or layout in STORAGES:
+        rows = list(open_rows(path_or_id, storage, subset=subset, split=split))
+        known = None if layout in STORAGES else _known_layout(rows, storage, options)
+        if known is None:
+            placed, line = read_general(rows, options)
+        else:
+            placed = _strict(iter(rows), known, options)
+            line = "read as HealthBench: criteria, points and tags" if known == "healthbench" else ""
     else:
-        columns = {*rubrics.COLUMNS.get(layout, {prompt_column}), *asked.values()}
-        rows = _open(path_or_id, storage, columns, subset, split)
-        rows = rubrics.convert(rows, layout, pitfalls=pitfalls, references=asked.values())
-    placed = [
-        (
-            place,
-            to_record(
-                place,
-                row,
-                prompt_column=prompt_column,
-                reference_columns={**own, **asked},
-                system_prompt=system_prompt,
-            ),
-        )
-        for place, row in rows
-    ]
+        columns = None
+        if layout in ("rar", "rlla_parquet"):
+            columns = {*rubrics.COLUMNS.get(layout, {"prompt"}), *(reference_columns or {}).values()}
+        where = {"rlla": "json", "rlla_parquet": "parquet"}.get(layout, storage)
+        if layout == "rlla_parquet" and columns is not None:
+            columns = {"reward_model", *(columns - {"answer"})}
+        if where == "yaml":
+            raw = _yaml_rows(Path(path_or_id), layout, options)
+        else:
+            raw = open_rows(path_or_id, where, subset=subset, split=split, columns=columns)
+        placed, line = _strict(raw, layout, options, converted=where == "yaml"), ""
+    if line:
+        logger.warning("%s: %s", source, line)
     if not placed:
         raise source_error(source, "0 rows", "at least one row", "check how the file was written")
     check_types(placed)
@@ -152,154 +169,49 @@ def load_prompts(
     return build_dataset(kept)
 
 
-def detect_layout(path_or_id: str | Path, prompt_column: str = "prompt", *, may_hold_rubrics: bool = False) -> str:
-    """Return the layout that the content of a path shows, or ``hub`` for an id ``org/name``.
-
-    Args:
-        path_or_id: as in :func:`load_prompts`.
-        prompt_column: the column that holds the prompt; any but the default rules out RLLA and rubrics.
-        may_hold_rubrics: whether a file whose columns are those of a layout with rubrics is one.
-
-    Raises:
-        DataError: nothing of that name exists and it is no hub id, or the content fits no layout.
-    """
-    storage, path = _storage(path_or_id), Path(path_or_id)
-    if storage == "yaml":
-        return "rubrics"
-    names: list[str] = []
-    if storage == "parquet":
-        names = generic.parquet_columns(path)
-        if rlla.PARQUET_COLUMNS.issubset(names) and "answer" not in names and prompt_column == "prompt":
-            return "rlla_parquet"
-    elif storage == "jsonl":
-        names = generic.first_keys(path)
-    detected = rubrics.detect_rubrics(names) if may_hold_rubrics and prompt_column == "prompt" else None
-    return detected or storage
+def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
+    """Return the layout of the first row if it is one with a reader of its own."""
+    if not rows or options.prompt_column != "prompt" or options.about_rubrics or options.missing_rubrics != "error":
+        return None
+    row = rows[0][1]
+    of_json = storage in ("json", "folder") and rlla.is_rlla(row)
+    if of_json or rlla.is_rlla_parquet(row):
+        raw = list((options.references or {}).values())
+        if find_rubrics(rows, None, raw) is not None:
+            return None  # the general reader reads both
+        return "rlla" if of_json else "rlla_parquet"
+    return rubrics.detect_rubrics(row) if options.references is None else None
 
 
-def _storage(path_or_id: str | Path) -> str:
-    """Return how the rows are stored: ``hub``, ``dataset``, ``parquet``, ``jsonl``, ``yaml``, or ``rlla`` (a list)."""
-    path = Path(path_or_id)
-    source = str(path_or_id)
-    next_step = f"give the right path, or set layout to one of {', '.join(LAYOUTS[1:])}"
-    if path.is_dir():
-        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            return "dataset"
-        names = sorted(child.name for child in path.iterdir())[:6]
-        raise source_error(source, f"a folder with {names}", "a folder written by save_to_disk", next_step)
-    if not path.exists() and _HUB_ID.fullmatch(source) and not source.endswith(_FILE_SUFFIXES):
-        return "hub"
-    head = _check_file(path)
-    if path.suffix in (".yaml", ".yml"):
-        return "yaml"
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if first in (b"[", b"{"):
-        return "rlla" if first == b"[" else "jsonl"
-    allowed = "RLLA JSON (a list), JSONL (an object a line), parquet, or rubrics in a file named .yaml"
-    raise source_error(source, f"content that starts with {head[:40]!r}", allowed, next_step)
-
-
-def _check_file(path: Path) -> bytes:
-    """Return the first bytes of a file that exists, has content and is not a stand-in for another."""
-    source, allowed = str(path), "a file with rows"
-    if path.is_dir():
-        raise source_error(source, "a folder", allowed, "name one file in it, or use layout='dataset'")
-    if not path.exists():
-        raise source_error(source, "no such file", "a file, a folder or a hub id 'org/name'", "check the path")
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head.strip():
-        raise source_error(source, "an empty file", allowed, "check how the file was written")
-    if head.startswith(b"version https://git-lfs"):
-        raise source_error(source, "a Git LFS pointer", allowed, "run `git lfs pull` where it was cloned")
-    return head
-
-
-def _open(path_or_id: str | Path, layout: str, columns: set[str], subset: str | None, split: str | None) -> Rows:
-    path = Path(path_or_id)
-    if layout == "hub":
-        return generic.read_hub(str(path_or_id), subset=subset, split=split, columns=columns)
-    if layout == "dataset":
-        return generic.read_dataset(path, split=split, columns=columns)
-    _check_file(path)
-    if layout == "rlla":
-        return rlla.read_rlla_json(path)
-    if layout == "rlla_parquet":
-        return rlla.read_rlla_parquet(path, columns)
-    return generic.read_jsonl(path) if layout == "jsonl" else generic.read_parquet(path, columns)
-
-
-def _check_options(layout: str, prompt_column: str, references: Mapping[str, str], system_prompt: str | None) -> None:
-    if layout not in LAYOUTS:
-        raise ConfigError(f"layout={layout!r}; allowed: {', '.join(LAYOUTS)}; next step: leave it out (auto)")
-    if not isinstance(references, Mapping) or not all(
-        isinstance(text, str) and text for item in references.items() for text in item
-    ):
+def _yaml_rows(path: Path, layout: str, options: General) -> Rows:
+    if layout != "rubrics":
         raise ConfigError(
-            f"reference_columns={references!r}; allowed: a mapping of text to text, new name -> column of the "
-            "file; next step: write for example {'answer': 'answer'}"
+            f"layout={layout!r} with yaml; allowed: JSON, JSONL, CSV, parquet; next step: convert the file"
         )
-    if not isinstance(prompt_column, str) or not prompt_column:
-        raise ConfigError(f"prompt_column={prompt_column!r}; allowed: a column name; next step: name it")
-    if system_prompt is not None and (not isinstance(system_prompt, str) or not system_prompt.strip()):
-        raise ConfigError(f"system_prompt={system_prompt!r}; allowed: text or None; next step: leave it out")
-    for name in references:
-        if name == "prompt" or name in RESERVED_COLUMNS:
-            raise ConfigError(
-                f"reference_columns names a result column {name!r}, which the trainer uses itself; allowed: any "
-                f"name but prompt, {', '.join(RESERVED_COLUMNS)}; next step: choose another new name, such as "
-                f"{{'reference_{name}': {references[name]!r}}}"
-            )
-    columns = list(references.values())
-    if repeated := sorted({column for column in columns if columns.count(column) > 1}):
-        raise ConfigError(
-            f"reference_columns={dict(references)!r} reads {repeated} twice; allowed: one new name a column; next "
-            "step: remove the other name"
-        )
+    return rubrics.read_rubrics_yaml(path, (options.references or {}).values())
 
 
-def _check_numbers(**options: int | None) -> None:
-    lowest = {"max_prompt_chars": 1, "limit": 1, "offset": 0, "shuffle_seed": 0}
-    for name, value in options.items():
-        if value is None and name != "offset":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < lowest[name]:
-            raise ConfigError(
-                f"{name}={value!r}; allowed: a whole number of at least {lowest[name]}; next step: correct it"
-            )
-
-
-def _check_combination(
-    layout: str, storage: str, prompt_column: str, subset: str | None, split: str | None, pitfalls: str | None
-) -> None:
-    if split is not None and storage not in ("dataset", "hub"):
-        raise ConfigError(
-            f"split={split!r} with layout={layout!r}; allowed: a split of a saved dataset or hub dataset; next "
-            "step: leave split out and name the file of that split"
+def _strict(rows: Rows, layout: str, options: General, *, converted: bool = False) -> Placed:
+    """Return the checked records of a layout with a reader of its own; rows of YAML are converted as they are read."""
+    own = rubrics.OWN_COLUMNS.get(layout, {})
+    references = options.references
+    if references is None:
+        references = {} if own else {"answer": "answer"}
+    check_clash(layout, references, own)
+    if layout.startswith("rlla"):
+        rows = rlla.convert(rows, layout)
+    elif not converted:
+        rows = rubrics.convert(rows, layout, pitfalls=options.pitfalls, references=references.values())
+    return [
+        (
+            place,
+            to_record(
+                place,
+                row,
+                prompt_column="prompt",
+                reference_columns={**own, **references},
+                system_prompt=options.system_prompt,
+            ),
         )
-    if subset is not None and storage != "hub":
-        raise ConfigError(f"subset={subset!r} with layout={layout!r}; allowed: with hub ids; next step: remove it")
-    if (layout.startswith("rlla") or layout in rubrics.OWN_COLUMNS) and prompt_column != "prompt":
-        raise ConfigError(
-            f"prompt_column={prompt_column!r} with layout={layout!r}; allowed: 'prompt', which this layout "
-            "defines; next step: leave it out, or set layout='jsonl' or 'parquet'"
-        )
-    if pitfalls is not None and (layout != "rar" or pitfalls not in rubrics.PITFALLS):
-        raise ConfigError(
-            f"pitfalls={pitfalls!r} with layout={layout!r}; allowed: {' or '.join(rubrics.PITFALLS)}, with "
-            "layout='rar'; next step: correct it, or leave it out for other layouts"
-        )
-
-
-def _check_rubric_layout(layout: str, storage: str, references: Mapping[str, str]) -> None:
-    allowed = ("jsonl", "yaml") if layout == "rubrics" else ("jsonl", "parquet", "dataset", "hub")
-    if storage not in allowed:
-        seen = "a JSON list" if storage == "rlla" else storage
-        raise ConfigError(f"layout={layout!r} with {seen}; allowed: {', '.join(allowed)}; next step: convert the file")
-    if clash := [name for name in references if name in rubrics.OWN_COLUMNS[layout]]:
-        raise ConfigError(
-            f"reference_columns names a result column {clash[0]!r}, which layout={layout!r} makes itself; allowed: any "
-            "other name; next step: remove the entry, or choose another new name"
-        )
+        for place, row in rows
+    ]

@@ -89,7 +89,7 @@ def require_text(place: Place, row: Row, field: str, label: str | None = None) -
         seen = f"{type(value).__name__} {shorten(value)}"
         raise place.error(label or field, seen, allowed, "write the value as a string")
     if not value.strip():
-        raise place.error(label or field, shorten(value), allowed, "fill in the text, or remove the row")
+        raise place.error(label or field, shorten(value), allowed, "fill in the text")
     check_unicode(place, label or field, value)
     return value
 
@@ -114,7 +114,7 @@ def check_prompt(place: Place, field: str, prompt: object) -> str | list[dict[st
     messages = [_check_message(place, f"{field}[{i}]", message) for i, message in enumerate(prompt)]
     if not any(m["content"].strip() for m in messages if m["role"] not in ("system", "developer")):
         seen = f"{len(messages)} messages, none of them with text beside the system message"
-        raise place.error(field, seen, allowed, "add the user's message, or remove the row")
+        raise place.error(field, seen, allowed, "add the user's message")
     return messages
 
 
@@ -135,7 +135,7 @@ def _check_message(place: Place, field: str, message: object) -> dict[str, str]:
     # Arrow fills keys that only other messages have with null, so a null key carries nothing.
     extra = sorted(key for key, value in message.items() if key not in ("role", "content") and value is not None)
     if extra:
-        next_step = "render these keys into the message's content, or remove them"
+        next_step = "render these keys into the message's content"
         raise place.error(field, f"the further keys {shorten(extra)}", f"only {allowed}", next_step)
     return {"role": role, "content": content}
 
@@ -181,6 +181,8 @@ def check_types(placed: list[tuple[Place, Row]]) -> None:
     first = placed[0][1]
     for place, record in placed:
         for name, value in record.items():
+            if name == "rubric" and (value is None or first[name] is None):
+                continue  # a prompt without a rubric, which was asked for
             if _kind(value) != _kind(first[name]):
                 allowed = f"{_kind(first[name])}, as in row {placed[0][0].row}"
                 next_step = "use one type for the whole column"
@@ -194,7 +196,7 @@ def build_dataset(placed: list[tuple[Place, Row]]) -> Dataset:
     first = placed[0][1]
     columns = {name: [record[name] for _, record in placed] for name in first}
     for name, values in columns.items():
-        if name != "prompt" and not isinstance(first[name], str):
+        if name not in ("prompt", "rubric") and not isinstance(first[name], str):
             _check_storable(placed, name, values)
     return Dataset.from_dict(columns)
 

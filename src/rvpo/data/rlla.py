@@ -7,14 +7,35 @@ are the ground truth of the correctness reward.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from rvpo.data.generic import read_parquet, strict_json
-from rvpo.data.records import Place, Rows, require_field, require_text, shorten, source_error
+from rvpo.data.files import read_json
+from rvpo.data.generic import read_parquet
+from rvpo.data.paths import plain
+from rvpo.data.records import Place, Row, Rows, require_field, require_text, shorten
 
 PARQUET_COLUMNS = frozenset({"data_source", "prompt", "reward_model"})
 """The columns by which a parquet file is recognised as ToolRL's layout."""
 
 _RECORD = "a JSON list of {'instruction': ..., 'input': ..., 'output': ...}"
+
+
+def is_rlla(row: Row) -> bool:
+    """Return whether a row is a record of RLLA, whose replies have tags, and not of an instruction set (Alpaca)."""
+    output = row.get("output")
+    if not {"instruction", "input", "output"} <= row.keys() or not isinstance(output, str):
+        return False
+    return any(tag in output for tag in ("<think>", "<tool_call>", "<response>"))
+
+
+def is_rlla_parquet(row: Row) -> bool:
+    """Return whether a row is of ToolRL's parquet files: the reply is in ``reward_model``, and there are no rubrics."""
+    model = plain(row.get("reward_model"))
+    if not row.keys() >= PARQUET_COLUMNS or "answer" in row:
+        return False
+    if not isinstance(model, dict):
+        return True
+    return model.keys() <= {"style", "ground_truth"} and model.get("style") != "rubric"
 
 
 def read_rlla_json(path: Path) -> Rows:
@@ -27,27 +48,7 @@ def read_rlla_json(path: Path) -> Rows:
     Raises:
         DataError: the file is not such a list, or a record lacks one of the three texts.
     """
-    source = str(path)
-    try:
-        data = strict_json(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise source_error(source, f"no JSON ({error})", _RECORD, "repair the file") from error
-    if not isinstance(data, list):
-        next_step = "for one object a line use layout='jsonl'"
-        raise source_error(source, f"a JSON {type(data).__name__}", _RECORD, next_step)
-    for index, item in enumerate(data):
-        place = Place(source, index)
-        if not isinstance(item, dict):
-            next_step = "write each record as an object"
-            raise place.error(None, f"{type(item).__name__} {shorten(item)}", _RECORD, next_step)
-        if not {"instruction", "input", "output"} & item.keys():
-            next_step = "other data: write one object a line (JSONL) and use layout='jsonl'"
-            raise place.error(None, f"an object with the fields {sorted(item)}", _RECORD, next_step)
-        messages = [
-            {"role": "system", "content": require_text(place, item, "instruction")},
-            {"role": "user", "content": require_text(place, item, "input")},
-        ]
-        yield place, {**item, "prompt": messages, "answer": require_text(place, item, "output")}
+    return convert(read_json(path), "rlla")
 
 
 def read_rlla_parquet(path: Path, columns: set[str]) -> Rows:
@@ -63,11 +64,30 @@ def read_rlla_parquet(path: Path, columns: set[str]) -> Rows:
     Raises:
         DataError: a column is absent, or ``reward_model`` holds no ground truth.
     """
-    for place, row in read_parquet(path, {"prompt", "reward_model"} | (columns - {"answer"})):
-        allowed = "{'ground_truth': <reference reply>, ...}"
-        model = require_field(place, row, "reward_model", allowed)
-        if not isinstance(model, dict):
-            next_step = "convert the column, or use layout='parquet' with reference_columns"
-            raise place.error("reward_model", f"{type(model).__name__} {shorten(model)}", allowed, next_step)
-        answer = require_text(place, model, "ground_truth", "reward_model.ground_truth")
-        yield place, {**row, "answer": answer}
+    return convert(read_parquet(path, {"prompt", "reward_model"} | (columns - {"answer"})), "rlla_parquet")
+
+
+def convert(rows: Rows, layout: str) -> Rows:
+    """Give the rows of ``rlla`` or ``rlla_parquet`` their prompt and answer."""
+    for place, row in rows:
+        yield place, _from_json(place, row) if layout == "rlla" else _from_parquet(place, row)
+
+
+def _from_json(place: Place, item: Row) -> Row:
+    if not {"instruction", "input", "output"} & item.keys():
+        next_step = "other data: leave the layout out, or use layout='json'"
+        raise place.error(None, f"an object with the fields {sorted(item)}", _RECORD, next_step)
+    messages = [
+        {"role": "system", "content": require_text(place, item, "instruction")},
+        {"role": "user", "content": require_text(place, item, "input")},
+    ]
+    return {**item, "prompt": messages, "answer": require_text(place, item, "output")}
+
+
+def _from_parquet(place: Place, row: Row) -> Row:
+    expected = "{'ground_truth': <reference reply>, ...}"
+    model: Any = plain(require_field(place, row, "reward_model", expected))
+    if not isinstance(model, dict):
+        next_step = "convert the column, or use layout='parquet' with reference_columns"
+        raise place.error("reward_model", f"{type(model).__name__} {shorten(model)}", expected, next_step)
+    return {**row, "answer": require_text(place, model, "ground_truth", "reward_model.ground_truth")}

@@ -6,26 +6,29 @@ Each converter takes one raw row and returns it with two columns set: ``prompt``
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from rvpo.data.criteria import rubric_json
+from rvpo.data.criterion import OWN_FIELDS
+from rvpo.data.paths import plain
+from rvpo.data.pitfalls import RAR_PREFIX, UNLABELLED, rar_meaning
 from rvpo.data.records import (
     Place,
     Row,
     Rows,
     check_prompt,
-    check_unicode,
     require_field,
     require_text,
     shorten,
     source_error,
 )
-from rvpo.errors import ConfigError, DataError
+from rvpo.data.rubric_forms import number
 from rvpo.text import strict_yaml
 
 logger = logging.getLogger(__name__)
@@ -44,19 +47,7 @@ OWN_COLUMNS: Mapping[str, dict[str, str]] = {
 }
 """The columns that each layout makes beside ``prompt``, as ``reference_columns``."""
 
-PITFALLS: Mapping[str, str] = {"met_is_bad": "bad", "met_is_good": "good"}
-"""Option ``pitfalls`` -> polarity of the criteria that name a pitfall."""
-
-UNLABELLED = "unlabelled"
-"""Category of a Rubrics-as-Rewards criterion whose description does not begin with one of the four."""
-
-_RAR_PREFIX = re.compile(r"\s*(essential|important|optional|pitfall)(?:\s+criteri(?:a|on))?\s*:\s*", re.IGNORECASE)
-_LEAVE_OUT = "repair the row, or leave it out: Dataset.filter, save_to_disk, and give that folder as the path"
 _RAR_CRITERIA = "a list of at least one {'description': ..., 'weight': ...}"
-_PITFALL_CHOICE = (
-    "pitfalls='met_is_bad' (they name the mistake, 'Does not mention …': most of RaR-Medicine) or "
-    "pitfalls='met_is_good' (they ask to avoid it, 'Avoids …': most of RaR-Science)"
-)
 
 
 def convert(rows: Rows, layout: str, *, pitfalls: str | None, references: Collection[str]) -> Rows:
@@ -99,22 +90,9 @@ def rar_row(place: Place, row: Row, pitfalls: str | None) -> Row:
         field = f"rubric[{index}]"
         description = require_text(place, entry, "description", f"{field}.description")
         weight = require_field(place, entry, "weight", "a number", f"{field}.weight")
-        prefix = _RAR_PREFIX.match(description)
-        negative = isinstance(weight, int | float) and weight < 0
-        category = prefix[1].lower() if prefix else "pitfall" if negative else UNLABELLED
-        criterion = {"id": f"c{index}", "points": weight, "category": category}
-        criterion["text"] = description[prefix.end() :].strip() if prefix else description.strip()
-        if category == "pitfall":
-            if pitfalls is None:
-                seen = f"the pitfall {shorten(description)} and pitfalls=None"
-                next_step = "read some pitfalls of these data and set the option (data.pitfalls in a recipe)"
-                raise ConfigError(str(place.error(f"{field}.description", seen, _PITFALL_CHOICE, next_step)))
-            criterion["polarity"] = PITFALLS[pitfalls]
-        elif negative:
-            allowed = "a positive number (pitfalls alone are negative)"
-            raise place.error(f"{field}.weight", f"{weight} of the category {category!r}", allowed, _LEAVE_OUT)
+        criterion = {"id": f"c{index}", "points": weight, **rar_meaning(place, field, description, weight, pitfalls)}
         criteria.append(criterion)
-    return {**row, "prompt": prompt, "rubric": _rubric_json(place, "rubric", {"criteria": criteria})}
+    return {**row, "prompt": prompt, "rubric": rubric_json(place, "rubric", {"criteria": criteria})}
 
 
 def _rar_rows(rows: Rows, pitfalls: str | None) -> Rows:
@@ -123,7 +101,7 @@ def _rar_rows(rows: Rows, pitfalls: str | None) -> Rows:
     source = ""
     for place, row in rows:
         converted = rar_row(place, row, pitfalls)
-        seen.update(_RAR_PREFIX.match(entry["description"]) is None for entry in row["rubric"])
+        seen.update(RAR_PREFIX.match(entry["description"]) is None for entry in row["rubric"])
         source = place.source
         yield place, converted
     if seen[True]:
@@ -138,29 +116,35 @@ def healthbench_row(place: Place, row: Row) -> Row:
     """Convert one example of HealthBench (arXiv 2505.08775; openai/simple-evals).
 
     ``prompt`` holds chat messages, ``rubrics`` a list of ``{"criterion", "points", "tags"}``; negative points are lost
-    where the criterion is met. ``prompt_id`` becomes the rubric's id. ``example_tags`` (``theme:…``) becomes the JSON
-    string of the list.
+    where the criterion is met. ``prompt_id`` becomes the rubric's id; where it is absent, a digest of the prompt does.
+    ``example_tags`` (``theme:…``) becomes the JSON string of the list. Both kinds of tags may be absent, and prompt,
+    rubrics and tags may be JSON text.
 
     Raises:
         DataError: a field is absent or malformed.
     """
+    row = {**row, **{key: plain(row[key]) for key in ("prompt", "rubrics", "example_tags") if key in row}}
     prompt = check_prompt(place, "prompt", require_field(place, row, "prompt", "chat messages"))
     criteria = []
     for index, entry in enumerate(_objects(place, row, "rubrics", "a list of {'criterion', 'points', 'tags'}")):
         field = f"rubrics[{index}]"
+        points = require_field(place, entry, "points", "a number", f"{field}.points")
         criteria.append(
             {
                 "id": f"c{index}",
                 "text": require_text(place, entry, "criterion", f"{field}.criterion"),
-                "points": require_field(place, entry, "points", "a number", f"{field}.points"),
-                "tags": require_field(place, entry, "tags", "a list of texts", f"{field}.tags"),
+                "points": number(place, f"{field}.points", points),
+                "tags": plain(entry.get("tags")) or [],
             }
         )
-    tags = require_field(place, row, "example_tags", "a list of texts")
+    tags = row.get("example_tags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise place.error("example_tags", shorten(tags), "a list of texts", "repair the row")
-    values = {"id": require_text(place, row, "prompt_id"), "criteria": criteria}
-    rubric = _rubric_json(place, "rubrics", values)
+    if row.get("prompt_id") is None:
+        id_ = hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:16]
+    else:
+        id_ = require_text(place, row, "prompt_id")
+    rubric = rubric_json(place, "rubrics", {"id": id_, "criteria": criteria})
     return {**row, "prompt": prompt, "rubric": rubric, "example_tags": json.dumps(tags)}
 
 
@@ -195,7 +179,7 @@ def plain_row(
     if not isinstance(criteria, list):
         raise place.error("criteria", shorten(criteria), "a list of criteria", "write a list")
     values = {"id": row.get("id"), "criteria": [entry for name in names for entry in shared[name]] + criteria}
-    return {**row, "prompt": prompt, "rubric": _rubric_json(place, "criteria", values)}
+    return {**row, "prompt": prompt, "rubric": rubric_json(place, "criteria", values)}
 
 
 def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
@@ -237,35 +221,23 @@ def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
 # --- shared by the layouts --------------------------------------------------------------------------------------------
 
 
-def detect_rubrics(columns: Iterable[str]) -> str | None:
-    """Return the rubric layout of a table or JSONL row with these columns, or None.
+def detect_rubrics(row: Row) -> str | None:
+    """Return the layout of a row that a reader of this module knows, or None.
 
-    A row with ``answer`` (or, for RaR, ``prompt``) is left to the general layouts, which can read it.
+    Other rows, and rows with an ``answer``, are left to the general reader.
     """
-    names = set(columns)
-    if "answer" in names:
+    if COLUMNS["healthbench"] <= row.keys() and "answer" not in row:
+        return "healthbench"
+    if not COLUMNS["rubrics"] <= row.keys() <= {"prompt", "criteria", "id", "use"}:
         return None
-    if COLUMNS["rar"] <= names and "prompt" not in names:
-        return "rar"
-    return next((layout for layout in ("healthbench", "rubrics") if COLUMNS[layout] <= names), None)
+    criteria = row["criteria"]
+    entries = criteria if isinstance(criteria, list) else []
+    own = all(isinstance(entry, dict) and "text" in entry and entry.keys() <= set(OWN_FIELDS) for entry in entries)
+    return "rubrics" if own and not isinstance(criteria, str | dict) else None
 
 
 def _objects(place: Place, row: Row, field: str, allowed: str) -> list[dict[str, Any]]:
     entries = require_field(place, row, field, allowed)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise place.error(field, f"{type(entries).__name__} {shorten(entries)}", allowed, _LEAVE_OUT)
+        raise place.error(field, f"{type(entries).__name__} {shorten(entries)}", allowed, "repair the row")
     return entries
-
-
-def _rubric_json(place: Place, field: str, values: dict[str, Any]) -> str:
-    """Check the criteria as ``Rubric`` does, and name the place where they are wrong."""
-    from rvpo.rewards.rubric.criteria import Rubric  # its package loads torch, and importing rvpo.data shall be cheap
-
-    try:
-        rubric = Rubric.from_mapping(values).to_json()
-        characters = json.dumps(values, ensure_ascii=False)
-    except (DataError, TypeError, ValueError, RecursionError) as error:  # YAML has dates, JSON has not
-        allowed = "criteria as in rvpo.rewards.rubric.Criterion"
-        raise place.error(field, f"criteria that do not fit: {error}", allowed, "repair the row") from error
-    check_unicode(place, field, characters)
-    return rubric

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rvpo.core import GRPO, AdvantageConfig
+from rvpo.core import AdvantageConfig
 from rvpo.diagnose import verdicts
-from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate
-from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, values
+from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
+from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
 from rvpo.diagnose.group_sums import SLOT
+from rvpo.diagnose.readings import Reading, agreed, guesses_of, readings_of
 from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, one_thread
 from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.run import Run
 
 Array = NDArray[np.float64]
-ASSUMED = AdvantageConfig(GRPO())
 
 
 def diagnose(
@@ -37,7 +37,8 @@ def diagnose(
     Args:
         run: from :func:`rvpo.logs.open.open_run`.
         k: of the soft minimum under which responsibilities are told.
-        assumed: how advantages come about where none were logged; None: GRPO on the plain sum.
+        assumed: how advantages come about where none were logged; None: GRPO, of the logged total or of the plain
+            sum, and what GDPO would judge otherwise is unclear.
         texts: read completions too, to find equal ones that were scored differently.
         level: of the intervals.
         resamples: of the bootstrap over groups.
@@ -52,48 +53,60 @@ def diagnose(
         raise ConfigError(
             f"level is {level!r} and resamples {resamples!r}; expected 0 < level < 1 and resamples >= 100"
         )
-    assumed = assumed or ASSUMED
-    if not run.every_batch and assumed.method.remembers:
+    if not run.every_batch and assumed is not None and assumed.method.remembers:
         raise ConfigError(
             f"{assumed} remembers the run, and {run.path} does not have every step since the first: assume "
             "another method"
         )
-    sums = Sums(run, k, assumed)
+    first = next(run.batches(), None)
+    readings = readings_of(run, first, assumed)
+    guesses = (*guesses_of(run, first, assumed), *run.guesses)
+    every = [Sums(run, k, reading.config) for reading in readings]
     unscored = Unscored(run)
-    logged = _count(run, sums, unscored, texts, progress)
+    logged = _count(run, readings, every, unscored, texts, progress)
+    sums, reading = every[0], readings[0]
     total = sums.blocks.sum(0)
-    found, draws = estimated(
-        sums.blocks,
-        sums.pairs,
-        known=sums.known > 0,
-        dead=verdicts.RULES.dead,
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )
+    correlations = _correlations(sums.products)
+    estimates = [
+        estimated(
+            one.blocks,
+            one.pairs,
+            known=one.known > 0,
+            dead=verdicts.RULES.dead,
+            level=level,
+            resamples=resamples,
+            seed=seed,
+        )
+        for one in every
+    ]
+    found, _ = estimates[0]
     with np.errstate(invalid="ignore", divide="ignore"):
         spreads = np.sqrt(total[:, SLOT["within_ss"]] / total[:, SLOT["within_dof"]])
-    correlations = _correlations(sums.products)
-    judged = verdicts.judged(
-        run.channels,
-        found,
-        draws,
-        reached=[(sums.low[j], sums.top[j], run.ranges.get(name)) for j, name in enumerate(run.channels)],
-        monitored=sums.monitored.tolist(),
-        spreads=spreads,
-        correlations=correlations,
-        sums_raw=run.config is None or run.config.method.name == "grpo",
+    judged = agreed(
+        {
+            one.name: verdicts.judged(
+                run.channels,
+                *estimate,
+                reached=[(sums.low[j], sums.top[j], run.ranges.get(name)) for j, name in enumerate(run.channels)],
+                monitored=sums.monitored.tolist(),
+                spreads=spreads,
+                correlations=correlations,
+                sums_raw=run.config is None or run.config.method.name == "grpo",
+            )
+            for one, estimate in zip(readings, estimates, strict=True)
+        },
+        guesses,
     )
     channels = tuple(
         _channel(name, judged[j], {key: column[j] for key, column in found.items()}, total[j])
         for j, name in enumerate(run.channels)
     )
     notes = list(run.notes)
-    if logged and assumed is not ASSUMED:
+    if logged and assumed is not None:
         notes.append(f"advantages are logged: {assumed} (--method) is not needed and was not used")
     if not logged:
-        notes.append(f"the logs have no advantages: those of {assumed} are assumed (--method)")
-        if note := estimated_progress(run, None, [assumed]):
+        notes.append(f"the logs have no advantages: those of {reading.name} are assumed (--method)")
+        if note := estimated_progress(run, None, [reading.config]):
             notes.append(note)
         if note := note_of_scales([sums.state]):
             notes.append(note)
@@ -103,7 +116,7 @@ def diagnose(
         run=run.name,
         path=str(run.path),
         kind=run.kind,
-        method=str(run.config) if run.config else "as logged" if logged else f"{assumed} (assumed)",
+        method=str(run.config) if run.config else "as logged" if logged else f"{reading.name} (assumed)",
         k=k,
         level=level,
         completions=sums.completions,
@@ -113,11 +126,20 @@ def diagnose(
         correlations=correlations,
         curves=_curves(run, sums),
         notes=tuple(notes),
+        influence=_influence(run, sums) if sums.known else None,
+        guesses=guesses,
     )
 
 
-def _count(run: Run, sums: Sums, unscored: Unscored, texts: bool, progress: Callable[[int], None] | None) -> bool:
-    """Read the run into its sums; return whether it logged advantages.
+def _count(
+    run: Run,
+    readings: Sequence[Reading],
+    every: Sequence[Sums],
+    unscored: Unscored,
+    texts: bool,
+    progress: Callable[[int], None] | None,
+) -> bool:
+    """Read the run into the sums of each reading; return whether it logged advantages.
 
     Raises:
         DataError: no two completions answer one prompt.
@@ -125,15 +147,16 @@ def _count(run: Run, sums: Sums, unscored: Unscored, texts: bool, progress: Call
     logged, done = False, -1
     with one_thread():
         for batch in run.batches(texts):
-            sums.add(batch)
+            for reading, sums in zip(readings, every, strict=True):
+                sums.add(reading.batch(batch))
             unscored.add(batch)
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step
                 progress(1)
-    if sums.groups == sums.completions:
+    if every[0].groups == every[0].completions:
         raise DataError(
-            f"{run.path} has {sums.completions} completions in as many groups; expected several completions per "
+            f"{run.path} has {every[0].completions} completions in as many groups; expected several completions per "
             "group. Name the column that says which belong together (--group), or their number (--group-size)"
         )
     return logged
@@ -164,6 +187,7 @@ def _channel(name: str, judged: verdicts.Judged, found: Mapping[str, Estimate], 
         ceiling=found["ceiling"],
         reliability=found["reliability"],
         pairs=int(total[SLOT["again_dof"]]),
+        cause=judged.cause,
     )
 
 
@@ -191,6 +215,25 @@ def _curves(run: Run, sums: Sums) -> Curves:
         correlation=by_channel("correlation"),
         live=by_channel("live_share"),
         missing=by_channel("missing"),
+    )
+
+
+def _influence(run: Run, sums: Sums) -> Influence:
+    """Return what the used advantage made of each channel, in each stretch of time."""
+    stretch = np.array([sums.stretch_of(point) for point in range(len(sums.points))])
+    counted = np.stack([sums.points[stretch == b].sum(0) for b in range(len(sums.stretches))])
+    total = counted.sum(0)
+    alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
+    found = values(counted)
+    pull, correlation, fair = pulls(sums.stretches, alive), found["correlation"], found["fair"]
+    by_channel = {}
+    for j, name in enumerate(run.channels):
+        columns = (_finite(column[:, j]) for column in (pull, correlation, fair))
+        by_channel[name] = tuple([say(*point) for point in zip(*columns, strict=True)])
+    return Influence(
+        steps=tuple([sums.point_steps[int(np.flatnonzero(stretch == b)[-1])] for b in range(len(sums.stretches))]),
+        pull={name: _finite(pull[:, j]) for j, name in enumerate(run.channels)},
+        say=by_channel,
     )
 
 

@@ -7,10 +7,29 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rvpo.logs.run import Guess
+
 
 def or_none(value: float) -> float | None:
     """Return a number, None where it is not finite: JSON has no others."""
     return float(value) if math.isfinite(value) else None
+
+
+def say(pull: float | None, correlation: float | None, fair: float | None) -> float | None:
+    """Return how far a channel gets its way, as a multiple of a fair share; None where it is not known.
+
+    The smaller of the two numbers that decide whether it is neglected: its pull, and the correlation of the advantage
+    with it over the fair one. So a channel that does not count has none, also if it rises with others that do, and
+    neither has one that counts and is outvoted. Below 0, the advantage works against it.
+
+    Args:
+        pull: how far it moves the advantage, in units of the average channel's.
+        correlation: within groups, of the advantage with the channel.
+        fair: what that would be if all channels counted the same.
+    """
+    if pull is None or correlation is None or not fair:
+        return None
+    return min(pull, correlation / fair)
 
 
 VERDICTS = ("neglected", "noisy", "unclear", "dead", "saturated", "healthy")
@@ -27,6 +46,26 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """How and why a channel is neglected, as far as the logs show; a page and a terminal put it into words.
+
+    Attributes:
+        kinds: of ``"ignored"``, ``"reversed"`` and ``"outvoted"``, those that hold.
+        monitored: whether its weight is 0.
+        wider: channel that varies most within groups, where raw rewards may have been summed and it varies more than
+            four times as much; None otherwise.
+        times_wider: how many times as much; None without ``wider``.
+        opposed: up to two channels that pull the other way, the strongest first, with their correlations within groups.
+    """
+
+    kinds: tuple[str, ...]
+    monitored: bool = False
+    wider: str | None = None
+    times_wider: float | None = None
+    opposed: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDiagnosis:
     """One channel of a run.
 
@@ -34,7 +73,8 @@ class ChannelDiagnosis:
         name: of the channel.
         verdict: one of ``VERDICTS``.
         rule: the sentence, with its numbers, that gave the verdict.
-        confidence: share of bootstrap resamples that give the same verdict; None where it is unclear.
+        confidence: share of bootstrap resamples that give the same verdict, times how often the guesses that it rests
+            on are right; None where it is unclear.
         mean: reward over the scored completions.
         trend: change of the mean from the first to the last step, by a straight line.
         early: mean reward of the first third of the steps.
@@ -53,6 +93,7 @@ class ChannelDiagnosis:
         reliability: share of its variance within groups that is no noise, from equal completions that were scored
             differently; None without such completions.
         pairs: degrees of freedom of that estimate.
+        cause: how and why it is neglected; None for another verdict.
     """
 
     name: str
@@ -76,6 +117,12 @@ class ChannelDiagnosis:
     ceiling: Estimate
     reliability: Estimate
     pairs: int
+    cause: Cause | None = None
+
+    @property
+    def say(self) -> float | None:
+        """How far it got its way; see :func:`say`."""
+        return say(self.pull.value, self.correlation.value, self.fair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +147,21 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True)
+class Influence:
+    """What the advantage that was used made of each channel over time: B points, fewer than :class:`Curves` has.
+
+    Attributes:
+        steps: B last steps of each point.
+        pull: channel -> B pulls, in units of the average channel's; None where it ranked nothing, here and below.
+        say: channel -> B multiples of a fair share by which it got its way, see :func:`say`.
+    """
+
+    steps: tuple[int, ...]
+    pull: Mapping[str, tuple[float | None, ...]]
+    say: Mapping[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Which reward is being ignored.
 
@@ -117,6 +179,8 @@ class Diagnosis:
         correlations: (K, K) within groups, between z-scores where both are live; None where they never are.
         curves: over the steps.
         notes: what a reader has to know.
+        influence: of the channels over the steps.
+        guesses: what the logs do not say and was guessed; verdicts rest on it.
     """
 
     run: str
@@ -132,6 +196,8 @@ class Diagnosis:
     correlations: tuple[tuple[float | None, ...], ...]
     curves: Curves
     notes: tuple[str, ...]
+    influence: Influence | None = None
+    guesses: tuple[Guess, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""

@@ -25,10 +25,12 @@ from rvpo.core.methods.recorded import Recorded
 from rvpo.core.methods.registry import as_mapping, build_method
 from rvpo.core.scales import learned_scales
 from rvpo.diagnose.diagnosis import or_none
-from rvpo.diagnose.group_sums import SAME
+from rvpo.diagnose.estimates import pulls
+from rvpo.diagnose.group_sums import SAME, by_channel, centred
 from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
+from rvpo.diagnose.verdicts import RULES
 from rvpo.errors import ConfigError, RewardError
-from rvpo.logs.run import LoggedBatch, Run
+from rvpo.logs.run import Guess, LoggedBatch, Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = (
@@ -64,6 +66,7 @@ class ReplayedMethod:
         responsibility: channel -> mean share of the decision.
         largest_difference: to the advantages that the run used.
         problem: why the rule could not be applied; the numbers are then None.
+        pull: channel -> how far it moves the rule's advantages while all others stay, in units of the average channel.
     """
 
     method: str
@@ -74,6 +77,7 @@ class ReplayedMethod:
     responsibility: Mapping[str, float | None] | None = None
     largest_difference: float | None = None
     problem: str | None = None
+    pull: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Replay:
         completions: how many.
         rules: one each.
         notes: what a reader has to know.
+        guesses: what was guessed about the logs.
     """
 
     run: str
@@ -95,6 +100,7 @@ class Replay:
     completions: int
     rules: tuple[ReplayedMethod, ...]
     notes: tuple[str, ...]
+    guesses: tuple[Guess, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -145,7 +151,9 @@ def replay(
         )
         notes.append(note)
     rows = (mine or [*tried, *guesses][0]).rows
-    return Replay(run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes))
+    return Replay(
+        run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes), run.guesses
+    )
 
 
 def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:
@@ -230,6 +238,8 @@ class _Followed:
         k = len(run.channels)
         self._influence: NDArray[np.float64] = np.zeros((k, 3))
         self._responsibility: NDArray[np.float64] = np.zeros((k, 2))
+        self._products: NDArray[np.float64] = np.zeros((k, k + 1))
+        self._ranked_rows: NDArray[np.float64] = np.zeros((k, 2))
         if isinstance(config.method, Recorded):
             self.problem = f"it {config.method.unavailable}"
         elif config.whiten == "token" and not as_recorded:
@@ -268,16 +278,25 @@ class _Followed:
         z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
         a = result.advantages[:, None] * live
         a = (a - result.groups.broadcast(result.groups.sum(a) / result.groups.sum(live).clamp(min=1))) * live
-        channel = batch.channel.expand(z.shape).numpy()
+        channel = batch.channel.expand(z.shape)
         for slot, x in enumerate((a * z, a * a, z * z)):
-            np.add.at(self._influence[:, slot], channel, x.numpy())
+            np.add.at(self._influence[:, slot], channel.numpy(), x.numpy())
+        self._regress(result, channel)
         r = result.responsibilities * result.signal[:, None]
         signal = result.signal[:, None].double() * result.applies
         for slot, x in enumerate((r, signal)):
-            np.add.at(self._responsibility[:, slot], channel, x.numpy())
+            np.add.at(self._responsibility[:, slot], channel.numpy(), x.numpy())
         rows = result.signal & (r.square().sum(1) > 0)
         self._effective += float((1 / r[rows].square().sum(1)).sum())
         self._signal += float(rows.sum())
+
+    def _regress(self, result: Advantages, channel: Tensor) -> None:
+        """Add what the regression of the rule's advantages on all channels needs, as a diagnosis does."""
+        z, live = by_channel(result, channel, len(self._run.channels))
+        both = torch.cat([z, centred(result.advantages, result.groups)[:, None]], 1)
+        self._products += (z.T @ both).numpy()
+        there = torch.zeros_like(live).scatter_add(1, channel, (result.applies & ~result.missing).double())
+        self._ranked_rows += torch.stack([live.sum(0), (there > 0).sum(0)], 1).numpy()
 
     def _against(self, result: Advantages, used: Tensor) -> None:
         ours, known = result.advantages, ~used.isnan()
@@ -307,7 +326,12 @@ class _Followed:
             dict(zip(names, map(or_none, influence), strict=True)),
             dict(zip(names, map(or_none, responsibility), strict=True)),
             self.largest,
+            pull=dict(zip(names, map(or_none, self._pulls()), strict=True)),
         )
+
+    def _pulls(self) -> NDArray[np.float64]:
+        live, scored = self._ranked_rows.T
+        return pulls(self._products, live >= RULES.dead * scored)
 
 
 def spearman(a: Tensor, b: Tensor, groups: Tensor) -> tuple[float, int]:

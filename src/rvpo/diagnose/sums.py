@@ -25,6 +25,7 @@ from rvpo.step.trust import trusting
 
 BLOCKS = 2048
 POINTS = 300  # in time, that curves have at most
+STRETCHES = 24  # of time, for each of which there are pulls
 CHUNK_CELLS = 1_000_000  # of a batch that are looked at together
 PAIR_CELLS = 4_000_000  # of products of channels, over all blocks
 
@@ -41,6 +42,7 @@ class Sums:
         products: (K, K, 3) sums of z_j z_l, z_j^2 and z_l^2 where both are live.
         pairs: (B, K, K + 1) sums of z_j z_l, and of z_j a in the last column, of the same groups pooled further where
             there are many channels: what the regression of the used advantage a on all channels needs.
+        stretches: (B, K, K + 1) the same sums of a stretch of time each.
         top: (K,) highest reward.
         low: (K,) lowest reward.
         completions: number of rows.
@@ -66,6 +68,8 @@ class Sums:
         self.point_steps = tuple({point: step for step, point in self._point.items()}.values())
         self.products = np.zeros((channels, channels, 3))
         self.pairs = np.zeros((min(BLOCKS, max(64, PAIR_CELLS // channels**2)), channels, channels + 1))
+        stretches = min(STRETCHES, max(1, PAIR_CELLS // channels**2), count)
+        self.stretches = np.zeros((stretches, channels, channels + 1))
         self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
         self.monitored = np.ones(channels, dtype=bool)
         self.completions = self.groups = 0
@@ -105,7 +109,7 @@ class Sums:
         known = ~advantages.isnan()
         a = centred(advantages, groups)
         blocks = self._keep(cells, groups, channel, batch.step)
-        self._correlate(result, channel, a, known, blocks[groups.index])
+        self._correlate(result, channel, a, known, blocks[groups.index], self.stretch_of(self._point[batch.step]))
         self.completions += len(advantages)
         self.known += int(known.sum())
         self.groups += groups.count
@@ -137,7 +141,13 @@ class Sums:
         point.index_add_(0, of.flatten(), table.flatten(0, 1))
         return block
 
-    def _correlate(self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, block: Tensor) -> None:
+    def stretch_of(self, point: int) -> int:
+        """Return the number of the stretch of time that a point in time is in."""
+        return point * len(self.stretches) // len(self.points)
+
+    def _correlate(
+        self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, block: Tensor, stretch: int
+    ) -> None:
         """Add the products of z-scores, and those with the advantage ``a`` (N,) around its group's mean."""
         z, live = by_channel(result, channel, len(self._run.channels))
         for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
@@ -148,7 +158,9 @@ class Sums:
         numbers, sizes = torch.unique_consecutive((block % len(self.pairs))[order], return_counts=True)
         both = torch.cat([z, a[:, None]], 1)[order]
         for number, rows in zip(numbers.tolist(), torch.split(both, sizes.tolist()), strict=True):
-            self.pairs[number] += (rows[:, :-1].T @ rows).numpy()
+            products = (rows[:, :-1].T @ rows).numpy()
+            self.pairs[number] += products
+            self.stretches[stretch] += products
 
 
 def aggregated(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from textwrap import fill
 
 from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
 from rvpo.diagnose.replay import Replay
-from rvpo.text.tables import aligned, markdown, printable
+from rvpo.diagnose.several import headline
+from rvpo.logs.run import Guess
+from rvpo.text.tables import fitted, markdown, printable
+from rvpo.text.terminal import PLAIN, Terminal
 
 NARROW = ("channel", "verdict", "sure", "mean", "trend", "live", "missing", "pull", "correlation", "punished")
+SPARE = ("live", "missing")  # columns that a narrow terminal does without
 WIDE = ("dead", "responsibility", "bottleneck", "at the top")
-Lines = Callable[[list[list[str]]], list[str]]
 
 
-def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False) -> str:
+def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
     """Return a summary, the table, a sentence for each channel that wants a look, and the notes; Markdown has more."""
     ranked = sorted(diagnosis.channels, key=lambda channel: VERDICTS.index(channel.verdict))
     wide = as_markdown
@@ -31,26 +34,65 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False) -> str:
             names = [channel.name for channel in ranked if channel.verdict == verdict]
             told += [f"{verdict}: {', '.join(names)}."] if names else []
     notes = [
-        "sure: share of resamples with this verdict. trend: along a straight line from the first to the last step. "
-        "pull: how far it moves the advantage, the others held, in units of the average channel. correlation: of the "
-        "advantage with it within groups. punished: the better of two got the lower advantage."
-        + (f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else "")
-        + f" [low, high]: {diagnosis.level:.0%}, bootstrap over groups.",
+        _legend(diagnosis, wide),
         *diagnosis.notes,
     ]
-    return _text(head, table, told, notes, as_markdown)
+    return _text(head, table, told, notes, None if as_markdown else terminal, guessed(diagnosis.guesses))
+
+
+def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
+    """Return the text of one run; of several, what they come to, a table of the runs, and each run's text."""
+    if len(diagnoses) == 1:
+        return diagnosis_text(diagnoses[0], as_markdown=as_markdown, terminal=terminal)
+    table = [["run", "method", "steps", "neglected"]]
+    for diagnosis in diagnoses:
+        names = [channel.name for channel in diagnosis.channels if channel.verdict == "neglected"]
+        table.append([diagnosis.run, diagnosis.method, f"{diagnosis.steps:,}", ", ".join(names) or "-"])
+    head = f"{len(diagnoses)} runs. {headline(diagnoses)}"
+    first = _text(head, table, [], [], None if as_markdown else terminal)
+    each = [diagnosis_text(diagnosis, as_markdown=as_markdown, terminal=terminal) for diagnosis in diagnoses]
+    return "\n".join([first, *each])
+
+
+def _legend(diagnosis: Diagnosis, wide: bool) -> str:
+    """Return what the columns of the table mean."""
+    sure = "share of resamples with this verdict"
+    if diagnosis.guesses:
+        sure += ", times how often such guesses are right"
+    responsibility = f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else ""
+    return (
+        f"sure: {sure}. trend: along a straight line from the first to the last step. pull: how far it moves the "
+        "advantage, the others held, in units of the average channel. correlation: of the advantage with it within "
+        f"groups. punished: the better of two got the lower advantage.{responsibility} [low, high]: "
+        f"{diagnosis.level:.0%}, bootstrap over groups."
+    )
+
+
+def guessed(guesses: Sequence[Guess]) -> str:
+    """Return the line that stands above everything that rests on guesses; empty without any."""
+    if not guesses:
+        return ""
+    return f"Guessed, please check: {'; '.join(map(str, guesses))}."
 
 
 def summary(diagnosis: Diagnosis) -> str:
     """Return which channels are neglected, in a sentence."""
-    names = [channel.name for channel in diagnosis.channels if channel.verdict == "neglected"]
+    names, unclear = (
+        [channel.name for channel in diagnosis.channels if channel.verdict == verdict]
+        for verdict in ("neglected", "unclear")
+    )
     total = len(diagnosis.channels)
-    if not names:
+    if not names and not unclear:
         return f"None of {total} channels is neglected."
-    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} neglected: {', '.join(names)}."
+    told = [_counted(found, total, word) for found, word in ((names, "neglected"), (unclear, "unclear")) if found]
+    return " ".join(told)
 
 
-def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
+def _counted(names: Sequence[str], total: int, word: str) -> str:
+    return f"{len(names)} of {total} channels {'is' if len(names) == 1 else 'are'} {word}: {', '.join(names)}."
+
+
+def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
     """Return the table of rules, and the notes."""
     names = list(dict.fromkeys(name for rule in replay.rules for name in rule.influence or ()))
     own = next((rule.influence for rule in replay.rules if rule.influence and rule.method == replay.own), None)
@@ -73,26 +115,34 @@ def replay_text(replay: Replay, *, as_markdown: bool = False) -> str:
         *replay.notes,
     ]
     problems = [f"{rule.method}: {rule.problem}" for rule in replay.rules if rule.problem]
-    return _text(
-        f"{replay.run} ({method}{gives}), {replay.completions:,} completions", table, problems, notes, as_markdown
-    )
+    head = f"{replay.run} ({method}{gives}), {replay.completions:,} completions"
+    return _text(head, table, problems, notes, None if as_markdown else terminal, guessed(replay.guesses))
 
 
-def _filled(line: str) -> str:
-    """``line`` wrapped to a terminal; a path or a spelling in it is never cut."""
-    return fill(line, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def _text(head: str, table: list[list[str]], told: list[str], notes: list[str], as_markdown: bool) -> str:
-    lines: Lines = markdown if as_markdown else aligned
-    head, told, notes = printable(head), [*map(printable, told)], [*map(printable, notes)]
-    wrapped = notes if as_markdown else [_filled(note) for note in notes]
-    said = told if as_markdown else [_filled(line) for line in told]
-    bullet = "- " if as_markdown else "* "
-    parts = [f"### {head}" if as_markdown else fill(head, 118), "", *lines(table)]
-    for block in (said, wrapped):
+def _text(
+    head: str, table: list[list[str]], told: list[str], notes: list[str], terminal: Terminal | None, guess: str = ""
+) -> str:
+    """Return all of it for a terminal, or as Markdown where there is none; what was guessed comes first."""
+    head, guess = printable(head), printable(guess)
+    told, notes = [*map(printable, told)], [*map(printable, notes)]
+    if terminal is None:
+        parts = [f"### {head}", "", *markdown(table)]
+        bullet = "- "
+    else:
+        parts = [_filled(head, terminal, ""), "", *fitted(table, terminal.width, terminal.paint, SPARE)]
+        told, notes = ([_filled(line, terminal) for line in lines] for lines in (told, notes))
+        bullet = "* "
+    if guess:
+        parts = [f"**{guess}**" if terminal is None else _filled(guess, terminal, ""), "", *parts]
+    for block in (told, notes):
         parts += ["", *(bullet + line for line in block)] if block else []
     return "\n".join(parts) + "\n"
+
+
+def _filled(line: str, terminal: Terminal, indent: str = "  ") -> str:
+    """Wrap a line to a terminal; a path or a spelling in it is never cut."""
+    width = terminal.prose - len(indent)  # a bullet stands before it
+    return fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _line(channel: ChannelDiagnosis, wide: bool) -> list[str]:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.core.channels import Range
-from rvpo.diagnose.diagnosis import Estimate
+from rvpo.diagnose.diagnosis import Cause, Estimate
 
 Array = NDArray[np.float64]
 
@@ -45,6 +45,8 @@ class Rules:
 
 
 RULES = Rules()
+WIDER = 4  # times, from which a spread within groups explains that a channel is ignored
+OPPOSED = -0.05  # correlation within groups, from which a channel pulls the other way
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,13 @@ class Judged:
         verdict: one of :data:`rvpo.diagnose.diagnosis.VERDICTS`.
         rule: sentence that gave the verdict, with its numbers.
         confidence: share of bootstrap resamples with the same verdict; None if it is unclear, which no resample can be.
+        cause: of neglect; None for another verdict.
     """
 
     verdict: str
     rule: str
     confidence: float | None
+    cause: Cause | None = None
 
 
 def judged(
@@ -92,10 +96,13 @@ def judged(
         of = {statistic: column[j] for statistic, column in found.items()}
         verdict = tell(of, bool(best[j]))
         rule = sentence(verdict, of, monitored[j])
-        if verdict == "neglected" and (cause := advice(j, names, rule, spreads, correlations, sums_raw)):
-            rule = f"{rule}; {cause}"
+        why = None
+        if verdict == "neglected":
+            why = cause(j, names, of, monitored[j], spreads, correlations, sums_raw)
+            if advised := advice(j, names, rule, spreads, correlations, sums_raw):
+                rule = f"{rule}; {advised}"
         share = None if drawn is None or verdict == "unclear" else float((drawn[:, j] == verdict).mean())
-        told.append(Judged(verdict, rule, share))
+        told.append(Judged(verdict, rule, share, why))
     return told
 
 
@@ -166,14 +173,59 @@ def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules
         return f"{unsure}: more groups that it ranks would tell{moved}"
     if verdict == "healthy":
         return f"{moves}{moved}"
-    reasons = []
-    if _high(pull) < -least:
-        reasons.append(f"reversed: {moves}, downwards: if it is a cost, negate it")
-    elif _high(pull) < least:
-        reasons.append(f"ignored: {moves}{', its weight is 0' if monitored else ''}")
-    if _high(correlation) < line:
-        reasons.append(f"outvoted: {follows}")
+    told = {
+        "reversed": f"reversed: {moves}, downwards: if it is a cost, negate it",
+        "ignored": f"ignored: {moves}{', its weight is 0' if monitored else ''}",
+        "outvoted": f"outvoted: {follows}",
+    }
+    reasons = [told[kind] for kind in kinds_of_neglect(found, rules)]
     return f"{'; '.join(reasons)}; {percent(found['punished'])} of improvements got the lower advantage{moved}"
+
+
+def kinds_of_neglect(found: Mapping[str, Estimate], rules: Rules = RULES) -> tuple[str, ...]:
+    """Return in which ways a neglected channel is: ``"reversed"`` or ``"ignored"``, and ``"outvoted"``."""
+    (pull, least), (correlation, line) = _lines(found, rules)
+    kinds = []
+    if _high(pull) < -least:
+        kinds.append("reversed")
+    elif _high(pull) < least:
+        kinds.append("ignored")
+    if _high(correlation) < line:
+        kinds.append("outvoted")
+    return tuple(kinds)
+
+
+def cause(
+    j: int,
+    names: Sequence[str],
+    found: Mapping[str, Estimate],
+    monitored: bool,
+    spreads: Array,
+    correlations: Sequence[Sequence[float | None]],
+    sums_raw: bool,
+) -> Cause:
+    """Return how and why a neglected channel is neglected, as far as it can be seen.
+
+    Args:
+        j: which of the K channels.
+        names: K names.
+        found: its estimates.
+        monitored: whether its weight is 0.
+        spreads: (K,) standard deviations of rewards within groups.
+        correlations: (K, K) between channels, within groups.
+        sums_raw: whether raw rewards may have been summed.
+    """
+    kinds = kinds_of_neglect(found)
+    widest = int(np.nanargmax(spreads)) if not np.isnan(spreads).all() else j
+    wider = "ignored" in kinds and sums_raw and not monitored and spreads[widest] > WIDER * spreads[j] > 0
+    opposed = sorted((c, names[i]) for i, c in enumerate(correlations[j]) if i != j and c is not None and c < OPPOSED)
+    return Cause(
+        kinds,
+        monitored,
+        names[widest] if wider else None,
+        float(spreads[widest] / spreads[j]) if wider else None,
+        tuple([(name, c) for c, name in opposed[:2]]) if "outvoted" in kinds else (),
+    )
 
 
 def advice(
@@ -195,13 +247,13 @@ def advice(
         sums_raw: whether raw rewards may have been summed.
     """
     widest = int(np.nanargmax(spreads)) if not np.isnan(spreads).all() else j
-    if sums_raw and "ignored" in rule and spreads[widest] > 4 * spreads[j] > 0:
+    if sums_raw and "ignored" in rule and spreads[widest] > WIDER * spreads[j] > 0:
         times_smaller = spreads[widest] / spreads[j]
         return (
             f"its spread within groups is {times_smaller:.0f} times smaller than that of {names[widest]!r}: raise its "
             "weight, or use a rule that puts rewards on one scale (gdpo, lift, rvpo)"
         )
-    opposed = sorted((c, names[i]) for i, c in enumerate(correlations[j]) if i != j and c is not None and c < -0.05)
+    opposed = sorted((c, names[i]) for i, c in enumerate(correlations[j]) if i != j and c is not None and c < OPPOSED)
     if "outvoted" in rule and opposed:
         told = ", ".join(f"{name!r} ({c:+.2f})" for c, name in opposed[:2])
         return (

@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
-from rvpo.data import load_prompts
-from rvpo.data.generic import read_jsonl, read_parquet
-from rvpo.data.records import Place, Row, require_field
-from rvpo.errors import ConfigError, DataError
+from rvpo.data.records import Row
+from rvpo.errors import ConfigError
 from rvpo.files import whole
 from rvpo.rewards.rubric import Criterion, Judge, Question, Rubric, Verdict
 from rvpo.rewards.rubric.scores import explicit_score
-from rvpo.rewards.rubric.texts import chat, completion_text
+from rvpo.rewards.rubric.texts import chat
 
 CHUNK = 8  # questions asked together: a local judge batches them
 IN_FLIGHT = 32  # chunks on their way, so that the slowest answer does not leave a server idle
@@ -42,29 +40,6 @@ COLUMNS = (
 """Of the output: one row a completion and criterion; ``verdict`` and ``reward`` are null where missing."""
 
 
-def read_completions(path: Path, rubrics: Path | None = None, **options: Any) -> list[tuple[Question, Rubric]]:
-    """Read completions with their prompts and rubrics.
-
-    Args:
-        path: JSONL or parquet with ``prompt``, ``completion`` and ``rubric`` (JSON text, or an object), or a folder of
-            such parquet files, for example the ``completions`` of a training run.
-        rubrics: prompts with rubrics in any layout of :func:`rvpo.data.load_prompts`, joined by the prompt; then
-            ``path`` needs no ``rubric``.
-        **options: of ``load_prompts``, for ``rubrics``.
-
-    Raises:
-        DataError: a row is malformed, or has a prompt without a rubric.
-    """
-    by_prompt: dict[str, str] = {}
-    if rubrics is not None:
-        for entry in load_prompts(rubrics, **options):
-            by_prompt[_key(entry["prompt"])] = entry["rubric"]
-    found = [_question(place, row, by_prompt if rubrics is not None else None) for place, row in _rows(path, rubrics)]
-    if not found:
-        raise DataError(f"{path}: saw 0 rows; allowed: at least one completion; next step: check how it was written")
-    return found
-
-
 def score(
     questions: Sequence[tuple[Question, Rubric]],
     judge: Judge,
@@ -76,7 +51,7 @@ def score(
     """Judge, write ``out`` (parquet), and return its rows.
 
     Args:
-        questions: from :func:`read_completions`.
+        questions: from :func:`rvpo.judges.completions.read_completions`.
         judge: who decides.
         out: the output. Beside it stands ``{out}.journal.jsonl`` with every verdict, from which later calls go on.
         judged_by: what tells this judge from others that write to the same journal.
@@ -198,46 +173,6 @@ async def _ask_all(
                 progress(len(verdicts), sum(verdict.value is None for verdict in verdicts))
 
     await asyncio.gather(*(ask(asked[start : start + CHUNK]) for start in range(0, len(asked), CHUNK)))
-
-
-def _rows(path: Path, rubrics: Path | None) -> Iterator[tuple[Place, Row]]:
-    columns = {"prompt", "completion"} | ({"rubric"} if rubrics is None else set())
-    if path.is_dir():
-        files = sorted(path.glob("*.parquet"))
-        if not files:
-            raise DataError(f"{path}: saw a folder without parquet files; allowed: completions; next step: name a file")
-        for file in files:
-            yield from read_parquet(file, columns)
-    elif not path.exists():
-        raise DataError(f"{path}: saw no such file; allowed: JSONL or parquet; next step: check the path")
-    elif path.suffix == ".parquet":
-        yield from read_parquet(path, columns)
-    else:
-        yield from read_jsonl(path)
-
-
-def _question(place: Place, row: Row, by_prompt: dict[str, str] | None) -> tuple[Question, Rubric]:
-    prompt = require_field(place, row, "prompt", "text or chat messages")
-    completion = row.get("completion")
-    if not isinstance(completion, str | list):
-        seen = f"{repr(completion)[:80]} (the row has {sorted(row)})"
-        raise place.error("completion", seen, "text or chat messages", "add the completion under this name")
-    if by_prompt is None:
-        stored = require_field(place, row, "rubric", "a rubric", next_step="add it, or pass --rubrics")
-    elif (key := _key(prompt)) in by_prompt:
-        stored = by_prompt[key]
-    else:
-        raise place.error("prompt", repr(prompt)[:80], "a prompt of the rubric file", "check that both belong together")
-    try:
-        rubric = Rubric.from_json(stored) if isinstance(stored, str) else Rubric.from_mapping(stored)
-    except DataError as error:
-        raise place.error("rubric", str(error), "a rubric", "see rvpo.rewards.rubric.criteria") from error
-    return Question(cast("Any", prompt), completion_text(completion), rubric.criteria), rubric
-
-
-def _key(prompt: Any) -> str:
-    """Return what a prompt is known by: text is a user's message, and a system message makes no other prompt."""
-    return json.dumps([turn for turn in chat(prompt) if turn[0] not in ("system", "developer")])
 
 
 def _row(i: int, question: Question, criterion: Criterion, verdict: Verdict) -> Row:

@@ -8,7 +8,7 @@
     open.py             finds out what a path holds and picks the reader:
     read_channels.py    our own record
     read_trl.py         TRL's completions/
-    read_tables.py      any table with one column per reward; table_files.py opens parquet and JSONL
+    tables/             any other file or folder with one row per completion
 
 Needs the extra ``report``. No engine is named here.
 """

@@ -1,8 +1,8 @@
 """``open_run``: find out what logs a path holds. One module reads each kind::
 
-channel_tables.py   channels/*.parquet of our own engines: everything, exactly
-completions.py      completions/*.parquet, which TRL's trainers write with log_completions=True
-tables.py           parquet or JSONL with named columns, from anywhere
+read_channels.py    channels/*.parquet of our own engines: everything, exactly
+read_trl.py         completions/*.parquet, which TRL's trainers write with log_completions=True
+tables/             any other file or folder with one row per completion, and the runs of W&B and trackio
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rvpo.errors import ConfigError
 from rvpo.logs import read_channels as channel_tables
-from rvpo.logs import read_tables as tables
 from rvpo.logs import read_trl as completions
 from rvpo.logs.run import COMPLETIONS, Columns, Run
 from rvpo.logs.schema import FOLDER
-
-TABLES = (".parquet", ".jsonl")
+from rvpo.logs.tables.folders import files_in
+from rvpo.logs.tables.remote import files_of_remote, is_remote
+from rvpo.logs.tables.understand import open_tables
 
 
 def files_of_run(folder: Path) -> bool:
@@ -28,8 +28,9 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
     """Find out what logs a path holds.
 
     Args:
-        path: folder of a run (ours, TRL's or verl's ``rollout_data_dir``), its ``channels`` or ``completions``, or a
-            parquet or JSONL file, or a folder of these.
+        path: folder of a run (ours, TRL's, verl's ``rollout_data_dir`` or another trainer's), its ``channels`` or
+            ``completions``, a file of rollouts (JSONL, JSON, CSV, TSV, parquet, Arrow; also gzip or zstd), a folder of
+            these, or the name of a tracker's run: ``wandb:ENTITY/PROJECT/RUN``, ``trackio:PROJECT/RUN``.
         columns: names of columns, for tables that others wrote.
 
     Raises:
@@ -37,33 +38,35 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
         DataError: a file is damaged, newer than this version of rvpo, or lacks a column.
     """
     path, columns = Path(path), columns or Columns()
+    if is_remote(path):
+        return open_tables(path, files_of_remote(path), columns)
     if not path.exists():
         raise ConfigError(
-            f"{path} does not exist; expected the folder of a run, or a parquet or JSONL file of logs: "
+            f"{path} does not exist; expected the folder of a run, or a file of rollouts (JSONL, JSON, CSV, parquet): "
             "check the spelling"
         )
-    if path.is_dir():
-        for folder in (path / FOLDER, path):
-            if files := channel_tables.record_files(folder):
-                return channel_tables.open_record(path, files)
-        for folder in (path / COMPLETIONS, path):
-            if files := completions.completion_files(folder):
-                return completions.open_completions(path, files, columns)
-        files = sorted(file for file in path.iterdir() if file.suffix in TABLES)
-    else:
+    if not path.is_dir():
         if channel_tables.is_record(path):
             return channel_tables.open_record(path, [path])
-        files = [path] if path.suffix in TABLES else []
+        return open_tables(path, [path], columns)
+    for folder in (path / FOLDER, path):
+        if files := channel_tables.record_files(folder):
+            return channel_tables.open_record(path, files)
+    for folder in (path / COMPLETIONS, path):
+        if files := completions.completion_files(folder):
+            return completions.open_completions(path, files, columns)
+    if any(files_of_run(entry) for entry in path.iterdir() if entry.is_dir()):
+        raise ConfigError(
+            f"{path} holds the folders of runs; expected one run: name one of them, or use rvpo compare or rvpo "
+            "report, which take several"
+        )
+    files = files_in(path)
     if not files:
-        if path.is_dir() and any(files_of_run(entry) for entry in path.iterdir() if entry.is_dir()):
-            raise ConfigError(
-                f"{path} holds the folders of runs; expected one run: name one of them, or use rvpo compare or rvpo "
-                "report, which take several"
-            )
-        entries = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
+        entries = sorted(entry.name for entry in path.iterdir())
         held = [*entries[:6], f"{len(entries) - 6} more"] if len(entries) > 6 else entries
         raise ConfigError(
             f"{path} holds {', '.join(held) or 'nothing'}; expected channels/ (rvpo), completions/ (TRL with "
-            "log_completions=True), and files *.parquet or *.jsonl with a column a reward: name the folder or the file"
+            "log_completions=True), or files of rollouts with one column per reward (JSONL, JSON, CSV, parquet): name "
+            "the folder or the file"
         )
-    return tables.open_tables(path, files, columns)
+    return open_tables(path, files, columns)

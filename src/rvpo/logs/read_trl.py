@@ -6,8 +6,10 @@ What TRL 1.16 does, and what follows:
   iterations or steps on one generation) is passed over.
 - Groups are blocks of equal prompts. Where a prompt stands in several blocks side by side, the blocks are as long as
   the greatest number that divides all of them, in most files; a file that has no such blocks is cut by its own.
-- ``log_extra`` adds columns of its own behind the rewards: name the rewards where these are numbers.
-- At a step with an evaluation the file holds the evaluation's completions, and nothing says so.
+- ``log_extra`` adds columns of its own after the rewards. :mod:`rvpo.logs.trl_rewards` tells them apart.
+- At a step with an evaluation the file holds the evaluation's completions, and nothing says so. It is left out where
+  its groups have another size than those before and after it.
+- A run that was resumed may have more generations per prompt, or more rewards, from some file on.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
+from rvpo.logs.tables.rewards import Chosen
+from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
+LOOKED_AT = 60  # files, for which columns are rewards
 NEVER_REWARDS = ("step", "prompt", "completion", "advantage", "image", "images")
 
 
@@ -52,11 +57,17 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
             raise ConfigError(
                 f"--{option} is {given!r}, but {path} holds TRL's completions, whose columns are known: leave it out"
             )
-    rewards = columns.rewards or _rewards(paths[0])
     size = columns.group_size or _group_size(paths)
     if columns.group_size:
         _check_size(paths, columns.group_size)
-    notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)"]
+    elif left := _evaluations(paths, size):
+        paths = [file for file in paths if file not in left]
+    chosen = _rewards(path, paths, size, columns)
+    rewards = chosen.rewards
+    notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)", *chosen.notes]
+    if not columns.group_size and left:
+        told = ", ".join(str(_step(file)) for file in left[:5])
+        notes.append(f"{len(left)} files are left out as evaluations (steps {told}): their groups have another size")
     notes.append(
         f"groups of {size} completions, found by their prompts (--group-size sets it)"
         if columns.group_size is None and size
@@ -66,15 +77,19 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
     )
     if columns.group_size and (mixed := _mixed(paths[0], columns.group_size)):
         notes.append(f"{mixed} of the first file's blocks of {size} hold several prompts: is that their number?")
+    for name in rewards:
+        if lacking := [file for file in paths if name not in _schema(file).names]:
+            notes.append(f"{len(lacking)} of {len(paths)} files lack the reward {name!r}: it is missing there")
     steps = tuple(_step(file) for file in paths)
     return Run(
         path,
         "completions",
-        rewards,
+        tuple(rewards),
         steps,
-        partial(_read, list(paths), rewards, size, columns.group_size is not None),
+        partial(_read, list(paths), tuple(rewards), size, columns.group_size is not None),
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
+        guesses=tuple(chosen.guesses),
     )
 
 
@@ -107,7 +122,7 @@ def _read(
     before: tuple[list[str], Tensor, Path] | None = None
     for path in paths:
         wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
-        table = _table(path, wanted)
+        table = _table(path, wanted, may_lack=rewards)
         if not len(table):
             continue
         values = torch.stack([_floats(path, table, name) for name in rewards], 1)
@@ -122,7 +137,7 @@ def _read(
         yield LoggedBatch(
             _step(path),
             values,
-            torch.arange(len(prompts)) // size if given else _groups(prompts, size),
+            torch.arange(len(prompts)) // size if given else _groups(prompts, size, advantages),
             torch.arange(len(rewards)),
             advantages,
             texts=Texts(prompts, _texts(table["completion"])) if texts else None,
@@ -149,9 +164,18 @@ def _completions(path: Path) -> list[str]:
     return _texts(_table(path, ["completion"])["completion"])
 
 
-def _groups(prompts: Sequence[str], size: int) -> Tensor:
-    """Cut a file into blocks of ``size``; one that has none, such as an evaluation's, by its own."""
+def _groups(prompts: Sequence[str], size: int, advantages: Tensor) -> Tensor:
+    """Cut a file into blocks of ``size``; one that has none, such as an evaluation's, by its own.
+
+    Where all blocks of equal prompts are several times as long, there may be more generations per prompt since a
+    resume: then the advantages sum to 0 in the longer blocks only.
+    """
     lengths = _lengths(prompts)
+    if size and len(set(lengths)) == 1 and lengths[0] > size and lengths[0] % size == 0:
+        longer, shorter = (_sums_are_0(advantages, length) for length in (lengths[0], size))
+        several = len(lengths) > 1
+        if not shorter and (longer or several):
+            size = lengths[0]
     if not size or any(length % size for length in lengths):
         own = math.gcd(*lengths)
         if own == 1:
@@ -182,6 +206,12 @@ def _group_size(paths: Sequence[Path], look_at: int = 50) -> int:
     return size if size > 1 else 0
 
 
+def _sums_are_0(advantages: Tensor, size: int) -> bool:
+    """Whether advantages sum to 0 in blocks of ``size``; those that do not move tell nothing, so that they do."""
+    known = advantages.nan_to_num(nan=0.0)
+    return bool((known.view(-1, size).sum(1).abs() < 1e-3 * size).all())
+
+
 def _by_sums(advantages: Tensor) -> int:
     """Return the smallest size of blocks whose advantages sum to 0, as those of a group do; their number else."""
     n = len(advantages)
@@ -191,15 +221,49 @@ def _by_sums(advantages: Tensor) -> int:
     return next((d for d in fitting if bool((advantages.view(-1, d).sum(1).abs() < 1e-3 * d).all())), n)
 
 
-def _rewards(path: Path) -> tuple[str, ...]:
-    schema = _schema(path)
-    names = [field.name for field in schema if pa.types.is_floating(field.type) and field.name not in NEVER_REWARDS]
-    if not names:
+def _rewards(path: Path, paths: Sequence[Path], size: int, columns: Columns) -> Chosen:
+    """Find the rewards among the columns of all files; see :mod:`rvpo.logs.trl_rewards`."""
+    if columns.rewards is not None:
+        there = {name for file in paths for name in _schema(file).names}
+        _table(paths[0], [name for name in columns.rewards if name not in there])  # refuses what no file has
+        return Chosen(list(columns.rewards))
+    names: dict[str, bool] = {}
+    for file in paths:
+        for field in _schema(file):
+            kind = field.type
+            if field.name not in NEVER_REWARDS and (pa.types.is_floating(kind) or pa.types.is_null(kind)):
+                names[field.name] = names.get(field.name, False) or pa.types.is_floating(kind)
+    candidates = [name for name, floating in names.items() if floating]
+    if not candidates:
+        schema = _schema(paths[0])
         raise DataError(
-            f"{path} has the columns {', '.join(schema.names)}, none of which is a reward (a floating point number): "
-            "name them with --rewards"
+            f"{paths[0]} has the columns {', '.join(schema.names)}, none of which is a reward (a floating point "
+            "number): name them with --rewards"
         )
-    return tuple(names)
+    return choose(path, _looked_at(paths, candidates, size), candidates)
+
+
+def _looked_at(paths: Sequence[Path], candidates: Sequence[str], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield rewards (N, M), groups and advantages of some files, spread over the run."""
+    for file in paths[:: max(1, len(paths) // LOOKED_AT)]:
+        table = _table(file, ["prompt", *candidates, "advantage"], may_lack=candidates)
+        if len(table):
+            advantages = _floats(file, table, "advantage")
+            values = torch.stack([_floats(file, table, name) for name in candidates], 1)
+            yield values, _groups(_texts(table["prompt"]), size, advantages), advantages
+
+
+def _evaluations(paths: Sequence[Path], size: int) -> list[Path]:
+    """Return files whose groups have another size than those of most files, before and after them."""
+    sizes = []
+    for file in paths:
+        table = _table(file, ["prompt"])
+        lengths = _lengths(_texts(table["prompt"]))
+        sizes.append(math.gcd(*lengths) if lengths else 0)
+    usual = [i for i, found in enumerate(sizes) if size and found and found % size == 0]
+    if len(usual) < 3:
+        return []
+    return [paths[i] for i in range(usual[0], usual[-1]) if sizes[i] > 1 and sizes[i] % size]
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -209,15 +273,21 @@ def _schema(path: Path) -> pa.Schema:
         raise DataError(f"{path} cannot be read ({error}); expected parquet: remove the damaged file") from error
 
 
-def _table(path: Path, columns: Sequence[str]) -> pa.Table:
+def _table(path: Path, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
+    """Read columns; one that a file may lack is null there."""
     schema = _schema(path)
-    if absent := [name for name in columns if name not in schema.names]:
+    lacking = [name for name in columns if name not in schema.names]
+    if absent := [name for name in lacking if name not in may_lack or schema.names == []]:
         raise DataError(
             f"{path} has no column {absent[0]!r}, it has {', '.join(schema.names)}: name the columns (--rewards), or "
             "read a single kind of file"
         )
     try:
-        return pq.read_table(path, columns=list(dict.fromkeys(columns)), partitioning=None)
+        there = [name for name in dict.fromkeys(columns) if name not in lacking]
+        table = pq.read_table(path, columns=there, partitioning=None)
+        for name in lacking:
+            table = table.append_column(name, pa.nulls(len(table)))
+        return table
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); expected whole parquet: remove the file") from error
 

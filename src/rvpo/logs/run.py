@@ -53,6 +53,7 @@ class LoggedBatch:
         progress: share of the training that was done; None where unknown.
         numbers: (N,) int64, of the completions in their step, by which :attr:`Run.details` knows them.
         texts: if they were asked for and logged.
+        totals: (N,) sum of the rewards that was logged, from which advantages come where none were logged; else None.
     """
 
     step: int
@@ -68,6 +69,7 @@ class LoggedBatch:
     progress: float | None = None
     numbers: Tensor | None = None
     texts: Texts | None = None
+    totals: Tensor | None = None
 
     def rows(self, index: Tensor) -> LoggedBatch:
         """Return some of the completions, whole groups for results that mean something."""
@@ -88,7 +90,31 @@ class LoggedBatch:
             tokens=take(self.tokens),
             numbers=take(self.numbers),
             texts=texts,
+            totals=take(self.totals),
         )
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Something that the logs do not say and that had to be guessed.
+
+    Attributes:
+        what: was guessed, as a clause: "the rewards are the columns a and b".
+        why: the reason, or what would follow from a wrong guess.
+        option: what settles it: an option of the commands, or what to log.
+        trust: how often such a guess is right, from 0 to 1; what follows from it is no surer.
+        open: whether nothing that follows from it can be trusted: no verdict is given.
+    """
+
+    what: str
+    why: str
+    option: str
+    trust: float = 0.9
+    open: bool = False
+
+    def __str__(self) -> str:
+        """Return it as a clause with the option that settles it."""
+        return f"{self.what} ({self.why}; {self.option})" if self.why else f"{self.what} ({self.option})"
 
 
 @dataclass(frozen=True)
@@ -105,6 +131,7 @@ class Run:
         ranges: channel -> lowest and highest reward that was declared, None where nobody did.
         every_batch: whether no batch of the training is missing in between, as far as the logs tell.
         notes: what a reader has to know of how the logs were understood.
+        guesses: what was guessed about the logs; it belongs in the headline of whatever is made of them.
         details: what the logs say of each channel of a completion, by step and numbers of completions; None where they
             say no more than the batches.
     """
@@ -118,6 +145,7 @@ class Run:
     ranges: Mapping[str, Range | None] = field(default_factory=dict)
     every_batch: bool = True
     notes: tuple[str, ...] = ()
+    guesses: tuple[Guess, ...] = ()
     details: Callable[[int, Sequence[int]], dict[int, list[dict[str, Any]]]] | None = None
 
     @property

@@ -26,13 +26,14 @@ SCRIPTS: Final = (
     "rules.js",
     "dom.js",
     "charts.js",
+    "samples.js",
+    "cards.js",
     "diagnosis.js",
     "curves.js",
     "comparison.js",
     "maps.js",
     "replay.js",
     "explorer.js",
-    "samples.js",
     "page.js",
 )
 """Ours, in the order in which they need each other."""

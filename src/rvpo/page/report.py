@@ -15,11 +15,16 @@ from rvpo.compare.tables import table_of_tests
 from rvpo.core import RVPO, AdvantageConfig
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import bottlenecks
+from rvpo.diagnose.conclusion import conclusion
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis, or_none
+from rvpo.diagnose.remedies import remedies
 from rvpo.diagnose.replay import DEFAULT, Replay, replay
+from rvpo.diagnose.several import headline
 from rvpo.diagnose.sums import aggregated
+from rvpo.diagnose.text import summary
 from rvpo.errors import RewardError
+from rvpo.logs.engine import engine_of, function_weights
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.page import render
 
@@ -87,6 +92,7 @@ def build_report(
     """
     found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
     replays = [_replayed(run, assumed) for run in runs]
+    told = [_told(*each) for each in zip(runs, found, replays, strict=True)]
     each = max(4, SAMPLES // len(runs))
     drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
     points = max(20, min(300, NUMBERS // sum(5 * len(run.channels) for run in runs)))
@@ -101,11 +107,12 @@ def build_report(
                     "name": run.name,
                     "path": str(run.path),
                     "diagnosis": _thinned(diagnosis, points),
-                    "replay": told,
                     "samples": _some(chosen, each),
+                    **rest,
                 }
-                for run, diagnosis, told, chosen in zip(runs, found, replays, drawn, strict=True)
+                for run, diagnosis, rest, chosen in zip(runs, found, told, drawn, strict=True)
             ],
+            "headline": headline(found) if len(found) > 1 else None,
             "comparison": comparison and _comparison(comparison),
             "presets": PRESETS,
             "live": live,
@@ -205,18 +212,35 @@ def _cells(run: Run, batch: LoggedBatch, i: int, k: float) -> list[dict[str, Any
     ]
 
 
-def _replayed(run: Run, assumed: AdvantageConfig | None) -> dict[str, Any] | None:
+def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:
     """Return a replay under the usual rules; None where the logs have no advantages to compare with."""
     first = next(run.batches(), None)
     if first is None or (first.advantages is None and assumed is None):
         return None
     try:
-        told: Replay = replay(run, [AdvantageConfig(build_method(text)) for text in DEFAULT], assumed=assumed)
+        return replay(run, [AdvantageConfig(build_method(text)) for text in DEFAULT], assumed=assumed)
     except RewardError:
         return None
-    own = {"method": told.own or "unknown", "largest_difference": told.own_difference, "note": ""}
-    notes = [note for note in told.notes if note not in run.notes]  # those stand above already
-    return {"own": own, "notes": notes, "rules": [{"label": rule.method, **asdict(rule)} for rule in told.rules]}
+
+
+def _told(run: Run, diagnosis: Diagnosis, replayed: Replay | None) -> dict[str, Any]:
+    """Return what the page says of a run in words: the headline, a card per neglected channel, the replay."""
+    cards = remedies(diagnosis, replayed, engine=engine_of(run), weights=function_weights(run))
+    return {
+        "summary": summary(diagnosis),
+        "cards": [card.to_json() for card in cards],
+        "replay": replayed and _replay_data(run, diagnosis, replayed),
+    }
+
+
+def _replay_data(run: Run, diagnosis: Diagnosis, replayed: Replay) -> dict[str, Any]:
+    own = {"method": replayed.own or "unknown", "largest_difference": replayed.own_difference, "note": ""}
+    return {
+        "own": own,
+        "conclusion": conclusion(diagnosis, replayed),
+        "notes": [note for note in replayed.notes if note not in run.notes],  # those stand above already
+        "rules": [{"label": rule.method, **asdict(rule)} for rule in replayed.rules],
+    }
 
 
 def _thinned(diagnosis: Diagnosis, points: int) -> dict[str, Any]:

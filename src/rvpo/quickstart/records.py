@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rvpo.core import Method
 
 
+CHANNELS = "channels"  # rvpo.logs.schema.FOLDER, which needs pyarrow
+
+
 @dataclass(frozen=True)
 class Job:
     """One run to make: a start, a method and a seed."""
@@ -35,6 +38,10 @@ class Job:
         if not re.fullmatch(r"[\w.-]+", method):  # as in a path; what is replaced must not make two names equal
             method = re.sub(r"[^\w.-]+", "-", method) + "-" + digest(self.contender.name)[:8]
         return f"{self.cell.name}-{method}-seed{self.seed}"
+
+    def folder(self, runs: Path) -> Path:
+        """Folder of the run's own logs, which ``rvpo diagnose`` reads, among the ``runs``."""
+        return runs / self.name
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the outcome depends on. A finished run counts only while this is the same."""
@@ -99,7 +106,9 @@ def save_record(job: Job, record: Record, folder: Path) -> None:
 
 
 def load_record(job: Job, folder: Path) -> Record | None:
-    """Return the finished run of ``job``, or None where there is none or it was made with other settings."""
+    """Return the finished run of ``job``; None where there is none, or without its logs, or with other settings."""
+    if not (job.folder(folder) / CHANNELS).is_dir():
+        return None
     try:
         content = json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

@@ -70,7 +70,8 @@ def run(
     missing, or were made with other settings, are made.
 
     Args:
-        out_dir: folder for ``report.txt``, ``quickstart.png``, ``results.json`` and ``runs/``.
+        out_dir: folder for ``report.txt``, ``quickstart.png``, ``results.json`` and ``runs/``, which has a file and a
+            folder per run: ``rvpo diagnose out_dir`` reads these.
         seeds: of prompts and sampling. The warm-started model is the same for all.
         cells: starts and methods; ``EVALUATED_CELLS`` holds more methods than the default.
         settings: of the RL run; None takes the defaults.
@@ -145,7 +146,7 @@ def _train_all(jobs: list[Job], finished: dict[Job, Record], folder: Path, proce
     ):
         try:
             with _signals_for_this_process_alone():
-                futures: dict[Future[Record], Job] = {pool.submit(_make, job): job for job in jobs}
+                futures: dict[Future[Record], Job] = {pool.submit(_make, job, job.folder(folder)): job for job in jobs}
             for future in as_completed(futures):
                 job = futures[future]
                 record = future.result()
@@ -210,7 +211,7 @@ def _wait_for_the_end_of_the_quickstart() -> None:
         wait([parent.sentinel])
 
 
-def _make(job: Job) -> Record:
+def _make(job: Job, folder: Path) -> Record:
     """Make one run, in a worker."""
     from rvpo.quickstart.train import train_contender
 
@@ -219,7 +220,7 @@ def _make(job: Job) -> Record:
             _steps.put(1)
 
     with _collected_warnings() as collected:
-        rates = train_contender(job, on_step)
+        rates = train_contender(job, on_step, folder)
     return Record(job.cell.name, job.contender.name, job.seed, **rates, warnings=collected)
 
 

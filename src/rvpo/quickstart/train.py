@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-import tempfile
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,23 +22,26 @@ from rvpo.trl import DiagnosisCallback, RVPOConfig, RVPOTrainer
 EVALUATION = 10_000  # added to the seed: evaluation draws other requests than training, the same for every method
 
 
-def train_contender(job: Job, on_step: Callable[[], None]) -> dict[str, Any]:
-    """Train one policy and return plain data: ``start``, ``curve``, ``end`` and ``seconds`` of a ``Record``."""
+def train_contender(job: Job, on_step: Callable[[], None], folder: Path) -> dict[str, Any]:
+    """Train one policy and return plain data: ``start``, ``curve``, ``end`` and ``seconds`` of a ``Record``.
+
+    The trainer's logs are kept in ``folder``, which ``rvpo diagnose`` reads; what an earlier run left there is removed.
+    """
     disable_progress_bars()
     model, tokenizer = load_checkpoint(job.cell.checkpoint), make_tokenizer()
     start = evaluate_contender(model, tokenizer, job.seed, job.settings)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:  # the trainer wants an output folder; nothing in it is kept
-        trainer = RVPOTrainer(
-            model,
-            reward_funcs=list(REWARDS),
-            args=_arguments(job.contender, job.seed, job.settings, folder),
-            train_dataset=_requests(job.seed, job.settings.steps * job.settings.prompts),
-            processing_class=tokenizer,
-            callbacks=[_OnStep(on_step), DiagnosisCallback(summary=False)],  # a bar shows the progress
-        )
-        trainer.remove_callback(PrinterCallback)  # the logs are read below
-        trainer.train()
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = RVPOTrainer(
+        model,
+        reward_funcs=list(REWARDS),
+        args=_arguments(job.contender, job.seed, job.settings, str(folder)),
+        train_dataset=_requests(job.seed, job.settings.steps * job.settings.prompts),
+        processing_class=tokenizer,
+        callbacks=[_OnStep(on_step), DiagnosisCallback(summary=False)],  # a bar shows the progress
+    )
+    trainer.remove_callback(PrinterCallback)  # the logs are read below
+    trainer.train()
     seconds = time.perf_counter() - began
     logs = [entry for entry in trainer.state.log_history if f"rvpo/{CHANNELS[0]}/mean" in entry]
     return {
@@ -86,6 +90,8 @@ def _arguments(contender: Contender, seed: int, settings: Settings, folder: str)
         adam_beta2=settings.adam_beta2,
         beta=0.0,
         logging_steps=1,
+        log_completions=True,
+        num_completions_to_print=0,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,

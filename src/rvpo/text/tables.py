@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from textwrap import wrap
 
 
 def printable(text: str) -> str:
@@ -24,11 +26,91 @@ def markdown(table: Table) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in ruled]
 
 
-def aligned(table: Table) -> list[str]:
+Paint = Callable[[str, str], str]
+"""Takes a cell's text, and that text with blanks around it; returns the latter in the cell's colour."""
+
+
+def aligned(table: Table, paint: Paint | None = None) -> list[str]:
     """Return the lines of a table whose columns are aligned by blanks."""
     shown = [[printable(cell) for cell in line] for line in table]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in shown]
+    widths = [max(map(_width, column)) for column in zip(*shown, strict=True)]
+    lines = []
+    for line in shown:
+        last = max((i for i, cell in enumerate(line) if cell), default=-1)  # no blanks at the end of a line
+        cells = [cell + " " * (width - _width(cell)) for cell, width in zip(line[:last], widths, strict=False)]
+        cells += [line[last]] if last >= 0 else []
+        lines.append("  ".join(paint(*pair) if paint else pair[1] for pair in zip(line, cells, strict=False)))
+    return lines
+
+
+def fitted(table: Table, width: int, paint: Paint | None = None, spare: Sequence[str] = ()) -> list[str]:
+    """Return the lines of a table that is at most ``width`` columns wide.
+
+    Where it is wider it is shown without intervals, then without some columns, and a line below says so. Where it is
+    still wider, each of its lines becomes a block, with all cells: the first one, then the others below, each after the
+    head of its column. What has no blank to be cut at, such as a long name, may still be wider.
+
+    Args:
+        table: texts, the head first.
+        width: columns of the terminal.
+        paint: colours a cell.
+        spare: heads of columns that may be left out.
+    """
+    if _fits(table, width):
+        return aligned(table, paint)
+    values = [[_INTERVAL.sub("", cell) for cell in line] for line in table]
+    kept = [i for i, name in enumerate(table[0]) if name not in spare]
+    fewer = [[line[i] for i in kept] for line in values]
+    for shorter, left_out in ((values, ["intervals"]), (fewer, ["intervals", *spare])):
+        if values != table and _fits(shorter, width):
+            return [*aligned(shorter, paint), *_wrapped(f"(no room for {', '.join(left_out)})", width, " ")]
+    return _blocks(table, width, paint)
+
+
+_INTERVAL = re.compile(r"(?<=\d) \[[^\[\]]*\]$")
+
+
+def _fits(table: Table, width: int) -> bool:
+    return max(map(_width, aligned(table)), default=0) <= width
+
+
+def _blocks(table: Table, width: int, paint: Paint | None) -> list[str]:
+    head, *rows = table
+    blocks = [_block(head, row, width, paint) for row in rows]
+    return [line for i, block in enumerate(blocks) for line in ([""] if i else []) + block]
+
+
+def _block(head: Sequence[str], row: Sequence[str], width: int, paint: Paint | None) -> list[str]:
+    """Return a line of a table as a block: ``name``, then ``head value`` pairs, as many to a line as fit."""
+    lines = _wrapped(printable(row[0]), width, "  ")
+    line, taken = "  ", 0
+    for name, value in zip(head[1:], row[1:], strict=True):
+        if value in ("", "-"):
+            continue
+        cell = printable(value)
+        pair = f"{printable(name)} {cell}" if name else cell
+        if taken and taken + 2 + _width(pair) > width - 2:
+            lines.append(line)
+            line, taken = "  ", 0
+        if _width(pair) > width - 2:  # longer than a line by itself
+            *full, pair = _wrapped(pair, width - 2, "  ")
+            lines += [f"  {part}" for part in full]
+        shown = pair[: len(pair) - len(cell)] + paint(cell, cell) if paint and pair.endswith(cell) else pair
+        line += ("  " if taken else "") + shown
+        taken += (2 if taken else 0) + _width(pair)
+    return [*lines, line] if taken else lines
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _width(text: str) -> int:
+    """Return the columns that a terminal takes for a text: wide letters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(c) in ("W", "F") for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 def told_p(p: float | None) -> str:

@@ -101,6 +101,27 @@ def diagnosis(names: list[str], points: int, rng: random.Random, method: str) ->
             "missing": {name: [0.06 if place[name] % 6 == 5 else 0.0] * points for name in names},
         },
         "notes": ["Advantages are those that the run logged.", "Each point of a curve averages 5 steps."],
+        "influence": {
+            "steps": steps[:: max(1, points // 12)],
+            "pull": {name: line(rng, 1.0, PULLS[j % 6], points)[:: max(1, points // 12)] for name, j in place.items()},
+            "say": {
+                name: line(rng, 0.6, min(PULLS[j % 6], CORRELATIONS[j % 6] / 0.45), points)[:: max(1, points // 12)]
+                for name, j in place.items()
+            },
+        },
+    }
+
+
+def card(name: str, code: str = 'args = RVPOConfig(method="lift")') -> dict[str, Any]:
+    return {
+        "channel": name,
+        "sure": 0.99,
+        "why": "Its scores vary 21 times less than those of correctness. Its mean fell from 0.86 to 0.41.",
+        "evidence": "Replayed on these completions with lift, it would have had 90% of a fair share of influence.",
+        "lines": [
+            {"where": "TRL script", "code": f"from rvpo.trl import RVPOConfig, RVPOTrainer\n{code}"},
+            {"where": "TRL's config, a higher weight", "code": "reward_weights=[1, 1, 7, 1, 1, 1],"},
+        ],
     }
 
 
@@ -114,6 +135,7 @@ def rule(method: str, label: str, names: list[str], tilt: float) -> dict[str, An
         "rank_correlation": 1 - 0.5 * tilt,
         "effective_channels": 1 + (len(names) - 1) * (1 - 0.4 * tilt),
         "influence": influence,
+        "pull": dict.fromkeys(names, 1.0),
         "responsibility": {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)},
     }
 
@@ -129,6 +151,7 @@ def replay(names: list[str]) -> dict[str, Any]:
     ]
     return {
         "own": {"method": "gdpo", "largest_difference": 3.1e-7, "note": "They were logged in single precision."},
+        "conclusion": "Under lift, format would have had 90% of a fair share (in this run: 8%).",
         "rules": [rule(method, label, names, tilt) for method, label, tilt in rules],
     }
 
@@ -168,10 +191,12 @@ def run(
 ) -> dict[str, Any]:
     rng = random.Random(seed)
     names = [NAMES[j] if j < len(NAMES) else f"criterion {j + 1}" for j in range(channels)]
+    told = diagnosis(names, points, rng, "gdpo" if "gdpo" in name else "rvpo (k = 1)")
     return {
         "name": name,
         "path": f"runs/{name}",
-        "diagnosis": diagnosis(names, points, rng, "gdpo" if "gdpo" in name else "rvpo (k = 1)"),
+        "diagnosis": told,
+        "cards": [card(entry["name"]) for entry in told["channels"] if entry["verdict"] == "neglected"],
         "replay": replay(names),
         "samples": [sample(j, names, rng) for j in range(samples)],
     }
@@ -241,6 +266,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "runs": [run("tools-gdpo", seed=0), run("tools-rvpo", seed=1)],
         "comparison": comparison(),
         "presets": [FIGURE_1, RARE],
+        "headline": None,
         "live": False,
     } | changes
 
@@ -259,7 +285,12 @@ def hostile() -> dict[str, Any]:
     names = [f"{attack} {HOSTILE}" if i else attack for i, attack in enumerate(attacks)]
     names[3], names[4] = "constructor", "__proto__"
     rng = random.Random(0)
-    data = diagnosis(names, 12, rng, HOSTILE) | {"notes": [HOSTILE], "run": HOSTILE, "path": HOSTILE}
+    data = diagnosis(names, 12, rng, HOSTILE) | {
+        "notes": [HOSTILE],
+        "guesses": [HOSTILE],
+        "run": HOSTILE,
+        "path": HOSTILE,
+    }
     for entry in data["channels"]:
         entry["rule"] = HOSTILE
     samples = [sample(j, names, rng) | {"prompt": HOSTILE, "completion": f"{HOSTILE}<!-- <script>"} for j in range(3)]
@@ -269,6 +300,7 @@ def hostile() -> dict[str, Any]:
     curves = {name: {"steps": [1, 2], "mean": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3]} for name in names}
     group = {"runs": [{"name": HOSTILE, "seed": 1}], "curves": curves}
     rules = [rule(HOSTILE, HOSTILE, names, 0.5)]
+    hostile_lines = [{"where": HOSTILE, "code": HOSTILE}] * 2
     return report(
         title=HOSTILE,
         version=HOSTILE,
@@ -278,8 +310,16 @@ def hostile() -> dict[str, Any]:
                 "name": HOSTILE,
                 "path": HOSTILE,
                 "diagnosis": data,
-                "replay": {"own": {"method": HOSTILE, "largest_difference": None, "note": HOSTILE}, "rules": rules},
+                "replay": {
+                    "own": {"method": HOSTILE, "largest_difference": None, "note": HOSTILE},
+                    "rules": rules,
+                    "conclusion": HOSTILE,
+                },
                 "samples": samples,
+                "cards": [
+                    dict.fromkeys(("channel", "why", "evidence"), HOSTILE) | {"sure": 1.0, "lines": hostile_lines}
+                ],
+                "summary": HOSTILE,
             },
             run(),
         ],

@@ -101,7 +101,10 @@ def test_hostile_texts_are_shown_as_texts(open_report: Open):
     for selector in (
         "h1",
         "#facts",
-        "#notes",
+        "#guesses",
+        "#remedies",
+        "#run-sentence",
+        "#replay-conclusion",
         "#diagnosis-table",
         "#curves-channels",
         "#comparison-table",
@@ -110,9 +113,9 @@ def test_hostile_texts_are_shown_as_texts(open_report: Open):
         assert HOSTILE in opened.text(selector), selector
     assert opened.text("#sample-completion-text") == f"{HOSTILE}<!-- <script>"
     assert HOSTILE in opened.text("#sample td.why >> nth=0")
-    assert "<b>bold</b>" in opened.text("#responsibility-plot")  # plotly's labels
-    assert "constructor" in opened.text("#sentence")
-    assert "__proto__" in opened.text("#sentence")
+    assert "<b>bold</b>" in opened.text("#influence-plot")  # plotly's labels
+    assert "constructor" in opened.text("#diagnosis-table")
+    assert "__proto__" in opened.text("#diagnosis-table")
     assert opened.said == []
 
 
@@ -120,7 +123,7 @@ def test_hostile_texts_are_shown_as_texts(open_report: Open):
 
 
 def test_the_overview_says_who_is_neglected(open_report: Open):
-    opened = open_report(report())
+    opened = open_report(report(runs=[run()]))
     assert opened.text("#sentence").startswith("2 of 6 channels are neglected: format, safety.")
     tiles = opened.text("#tiles")
     assert "300" in tiles
@@ -144,6 +147,61 @@ def test_the_sentence_in_other_cases(open_report: Open, verdicts: list[str], sen
     for channel, verdict in zip(told["diagnosis"]["channels"], verdicts, strict=True):
         channel["verdict"] = verdict
     assert open_report(report(runs=[told])).text("#sentence") == sentence
+
+
+def test_the_summary_of_a_run_is_the_one_that_came_with_it_and_guesses_stand_below(open_report: Open):
+    told = run() | {"summary": "Of guesses: format may be neglected."}
+    told["diagnosis"]["guesses"] = ["weights were estimated"]
+    told["diagnosis"]["notes"] = ["those of grpo are assumed (--method)", "groups are blocks of 8"]
+    opened = open_report(report(runs=[told]))
+    assert opened.text("#sentence").startswith("Of guesses: format may be neglected. 1 is noisy")
+    assert opened.text("#guesses").split("\n")[1:] == ["weights were estimated", "those of grpo are assumed (--method)"]
+    assert opened.text("#notes") == "groups are blocks of 8"
+
+
+def test_the_first_screen_says_why_and_what_to_type(open_report: Open):
+    opened = open_report(report(runs=[run()]), height=844, width=390)
+    cards = opened.page.locator("#remedies article")
+    assert cards.locator("h3 .name").all_inner_texts() == ["format", "safety"]
+    line = cards.first.locator("pre").first
+    box = line.bounding_box()
+    assert box
+    assert box["y"] + box["height"] < 844
+    opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button = cards.first.get_by_role("button", name="Copy for format: TRL script")
+    button.focus()
+    opened.page.keyboard.press("Enter")
+    opened.until(lambda: opened.text("#remedies-status") == "Copied")
+    assert opened.js("navigator.clipboard.readText()") == line.inner_text()
+
+
+def test_a_verdict_leads_to_its_samples(open_report: Open):
+    opened = open_report(report(runs=[run()]))
+    opened.page.locator("#remedies").get_by_role("button", name="3 samples where it is lowest").click()  # of safety
+    assert opened.text("#samples-position") == "1 of 3"
+    assert "worst in safety" in opened.text("#sample h3")
+    assert opened.js("document.activeElement.id") == "samples-channel"
+
+
+def test_of_several_runs_the_headline_speaks_of_all_and_the_first_with_a_remedy_is_shown(open_report: Open):
+    quiet = run("quiet") | {"cards": []}
+    opened = open_report(report(runs=[quiet, run("loud")], headline="format is neglected in 1 of 2 runs."))
+    assert opened.text("#sentence") == "format is neglected in 1 of 2 runs."
+    assert opened.text("#run-sentence").startswith("Run 2 of 2, loud: 2 of 6 channels are neglected")
+    assert opened.page.locator("#remedies article").count() == 2
+    opened.page.locator("#run").select_option("0")
+    assert opened.page.locator("#remedies article").count() == 0
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1000, 1280])
+def test_no_tile_is_empty(open_report: Open, width: int):
+    opened = open_report(report(runs=[run(points=3)], comparison=None, presets=[]), width=width)
+    boxes = [tile.bounding_box() for tile in opened.page.locator("#tiles div").all()]
+    outer = opened.page.locator("#tiles").bounding_box()
+    assert outer
+    rows = {box["y"] for box in boxes if box}
+    for y in rows:  # each row is filled to its end
+        assert max(box["x"] + box["width"] for box in boxes if box and box["y"] == y) > outer["x"] + outer["width"] - 3
 
 
 def names_in_order(opened: Opened) -> list[str]:
@@ -182,7 +240,7 @@ def test_another_run_is_chosen_in_the_header_and_in_the_table(open_report: Open)
     opened = open_report(report())
     opened.page.locator("#run").select_option("1")
     assert "advantages: rvpo (k = 1)" in opened.text("#facts")
-    opened.page.get_by_role("button", name="tools-gdpo").click()
+    opened.page.locator("#runs-table").get_by_role("button", name="tools-gdpo").click()
     assert "advantages: gdpo" in opened.text("#facts")
     assert opened.page.locator("#run").input_value() == "0"
 
@@ -197,14 +255,17 @@ def test_curves_follow_quantity_and_channels(open_report: Open):
     data = report()
     opened = open_report(data)
     curves = data["runs"][0]["diagnosis"]["curves"]
-    assert drawn(opened) == ["format", "safety", "tone", "brevity", "helpfulness", "correctness"]
+    assert drawn(opened) == ["tone", "brevity", "helpfulness", "correctness", "safety", "format"]  # the last in front
     opened.page.locator("#curves-metric-correlation").check()
-    assert opened.js("document.getElementById('curves-plot').data[0].y") == curves["correlation"]["format"]
+    smooth = opened.js("document.getElementById('curves-plot').data.at(-1).y")
+    assert smooth[10] == pytest.approx(sum(curves["correlation"]["format"][7:14]) / 7)
+    opened.page.locator("#curves-smooth").uncheck()
+    assert opened.js("document.getElementById('curves-plot').data.at(-1).y") == curves["correlation"]["format"]
     chip = opened.page.get_by_role("button", name="safety", exact=True)
     chip.focus()
     opened.page.keyboard.press("Space")
     assert chip.get_attribute("aria-pressed") == "false"
-    assert drawn(opened) == ["format", "tone", "brevity", "helpfulness", "correctness"]
+    assert drawn(opened) == ["tone", "brevity", "helpfulness", "correctness", "format"]
     assert opened.js("document.activeElement.textContent") == "safety"
     opened.page.get_by_role("button", name="None", exact=True).click()
     assert drawn(opened) == []
@@ -216,7 +277,7 @@ def test_every_plot_has_a_sentence_and_a_table_of_its_numbers(open_report: Open)
     for plot, table, column in [
         ("curves-plot", "curves-data", "format"),
         ("comparison-plot", "comparison-data", "Mean"),
-        ("responsibility-plot", "responsibility-data", "format"),
+        ("influence-plot", "influence-data", "format"),
         ("correlation-plot", "correlation-data", "format"),
     ]:
         plotted = opened.page.locator(f"#{plot}")
@@ -237,6 +298,17 @@ def test_methods_are_compared_by_channel(open_report: Open):
     assert opened.js("document.getElementById('comparison-plot').data.at(-1).y") == mean
     assert "gdpo 5 runs, the baseline" in opened.text("#comparison-key")
     assert "cannot tell" in opened.text("#comparison-table")
+
+
+def test_who_decides_is_told_of_the_advantage_that_was_used(open_report: Open):
+    data = report(runs=[run()])
+    opened = open_report(data)
+    rows = data["runs"][0]["diagnosis"]["influence"]
+    assert opened.js("document.getElementById('influence-plot').data[0].z[0]") == rows["say"]["format"]
+    assert "least of all format" in opened.text("#influence-lead")
+    opened.page.locator("#influence-metric-pull").check()
+    assert opened.js("document.getElementById('influence-plot').data[0].z[0]") == rows["pull"]["format"]
+    assert opened.text("#replay-conclusion").startswith("Under lift, format")
 
 
 def test_replay_shows_what_each_channel_gets(open_report: Open):

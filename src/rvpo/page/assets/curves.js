@@ -4,7 +4,12 @@ const CurvesView = (() => {
   const { bySeverity, byId, el, field, isNumber, list, number, percent, record, text } = Dom;
   const METRICS = [
     ["mean", "Mean reward", "Mean reward over the scored completions.", number],
-    ["responsibility", "Responsibility", "Mean share of the decision under the soft minimum.", number],
+    [
+      "responsibility",
+      "Responsibility",
+      "Mean share of the decision that the channel would have under RVPO's soft minimum, whatever method the run used.",
+      number,
+    ],
     [
       "correlation",
       "Correlation",
@@ -15,6 +20,8 @@ const CurvesView = (() => {
     ["missing", "Missing", "Share of completions on which the channel was not scored.", percent],
   ];
   const FEW = 8;
+  const RAW = 12; // points, up to which curves are not smoothed
+  let smooth = true;
   let metric = "mean";
   let chosen = null; // names of the channels shown; null: the worst few
   let diagnosis = {};
@@ -26,15 +33,40 @@ const CurvesView = (() => {
   const known = (which) => order().some((name) => values(name, which).some(isNumber));
   const visible = () => order().filter((name, i) => (chosen ? chosen.has(name) : i < FEW));
 
+  /** Points that a smoothed one averages: about a twelfth of them, an odd number. */
+  const reach = () => (steps().length <= RAW ? 0 : Math.max(1, Math.round(steps().length / 24)));
+
+  /** The mean of the points around each; at the ends of those that are there. */
+  function smoothed(all) {
+    const half = smooth ? reach() : 0;
+    return all.map((value, t) => {
+      if (!isNumber(value)) return null;
+      const near = all.slice(Math.max(t - half, 0), t + half + 1).filter(isNumber);
+      return near.reduce((total, x) => total + x, 0) / near.length;
+    });
+  }
+
+  const neglected = () =>
+    new Set(bySeverity(diagnosis).flatMap((channel) => (channel.verdict === "neglected" ? [text(channel.name)] : [])));
+
+  /** Neglected channels are drawn last, so in front, and strong; the others are thin beside them. */
+  function inFront(names) {
+    const strong = neglected();
+    return [...names.filter((name) => !strong.has(name)), ...names.filter((name) => strong.has(name)).reverse()];
+  }
+
   function trace(name) {
     const { colour, dash } = Charts.style(order().indexOf(name));
-    const points = steps().length <= 40;
+    const points = steps().length <= RAW;
+    const strong = neglected();
+    const quiet = strong.size > 0 && !strong.has(name);
     return {
       x: steps(),
-      y: values(name),
+      y: smoothed(values(name)),
       name: Charts.label(Dom.short(name, 40)),
       mode: points ? "lines+markers" : "lines",
-      line: { color: Charts.colour(colour), dash, width: 2 },
+      line: { color: Charts.colour(colour), dash, width: quiet ? 1.25 : 3 },
+      opacity: quiet ? 0.75 : 1,
       marker: { size: 5 },
       connectgaps: false,
       hovertemplate: metric === "live" || metric === "missing" ? "%{y:.0%}" : "%{y:.3f}",
@@ -65,7 +97,7 @@ const CurvesView = (() => {
   function plot() {
     const shown = visible();
     Charts.draw("curves-plot", describe(shown), () => ({
-      traces: shown.map(trace),
+      traces: inFront(shown).map(trace),
       layout: {
         height: 380,
         hovermode: "x unified",
@@ -73,7 +105,8 @@ const CurvesView = (() => {
         yaxis: yaxis(),
       },
     }));
-    byId("curves-lead").textContent = METRICS.find(([value]) => value === metric)[2];
+    const strong = neglected().size > 0 ? " Thick: the neglected channels." : "";
+    byId("curves-lead").textContent = METRICS.find(([value]) => value === metric)[2] + strong;
     Charts.table("curves-data", "Curves", () => [
       ["Step", ...shown],
       steps().map((step, t) => [text(step), ...shown.map((name) => number(values(name)[t], 3))]),
@@ -114,6 +147,16 @@ const CurvesView = (() => {
     if (focused && focused.startsWith("curve-") && byId(focused)) byId(focused).focus({ preventScroll: true });
   }
 
+  function smoothing() {
+    byId("curves-smooth").closest("p").hidden = reach() === 0;
+    byId("curves-smooth-label").textContent = `Smooth: each point is the mean of ${2 * reach() + 1}`;
+    byId("curves-smooth").checked = smooth;
+    byId("curves-smooth").onchange = (event) => {
+      smooth = event.target.checked;
+      plot();
+    };
+  }
+
   function buttons() {
     byId("curves-worst").hidden = order().length <= FEW;
     byId("curves-worst").onclick = () => choose(null);
@@ -131,6 +174,7 @@ const CurvesView = (() => {
       plot();
     });
     buttons();
+    smoothing();
     chips();
     return plot();
   }

@@ -33,20 +33,24 @@ const DiagnosisView = (() => {
 
   const are = (all) => (all.length === 1 ? "is" : "are");
 
-  /** "2 of 6 channels are neglected: format, safety. 1 is noisy: helpful." */
-  function sentence(channels) {
-    if (!channels.length) return "No channels were found.";
+  /** "2 of 6 channels are neglected: format, safety." */
+  function first(channels) {
     const neglected = withVerdict(channels, "neglected");
-    const first = neglected.length
-      ? `${neglected.length} of ${plural(channels.length, "channel")} ${are(neglected)} neglected: ${names(neglected)}.`
-      : channels.length === 1
-        ? "The one channel is not neglected."
-        : `None of ${channels.length} channels is neglected.`;
+    if (neglected.length)
+      return `${neglected.length} of ${plural(channels.length, "channel")} ${are(neglected)} neglected: ${names(neglected)}.`;
+    if (withVerdict(channels, "unclear").length === channels.length)
+      return "It is unclear whether a channel is neglected: more groups are needed.";
+    return channels.length === 1 ? "The one channel is not neglected." : `None of ${channels.length} channels is neglected.`;
+  }
+
+  /** The summary that came with the run, or else our own, and "1 is noisy: helpful." */
+  function sentence(run, channels) {
+    if (!channels.length) return "No channels were found.";
     const others = Dom.VERDICTS.slice(1, -1).flatMap((verdict) => {
       const all = withVerdict(channels, verdict);
       return all.length ? [`${all.length} ${are(all)} ${verdict}: ${names(all)}.`] : [];
     });
-    return [first, ...others].join(" ");
+    return [text(run.summary) || first(channels), ...others].join(" ");
   }
 
   /** "format is neglected in 4 of 15 runs, safety in 1." */
@@ -91,10 +95,34 @@ const DiagnosisView = (() => {
     );
   }
 
-  function overview(run) {
+  /** What was assumed about the logs, above all that follows from it; notes of older data that say so, too. */
+  function guesses(diagnosis) {
+    const notes = list(diagnosis.notes).map(text);
+    const given = list(diagnosis.guesses).map(text);
+    const assumed = notes.filter((note) => /\b(assum|guess|estimat)/i.test(note) && !given.includes(note));
+    const found = [...given, ...assumed].filter((guess) => guess);
+    byId("guesses").replaceChildren(
+      ...(found.length
+        ? [
+            el(
+              "div",
+              { class: "guesses" },
+              el("strong", {}, "Assumed, because the logs do not say it:"),
+              el(
+                "ul",
+                {},
+                found.map((guess) => el("li", {}, guess)),
+              ),
+            ),
+          ]
+        : []),
+    );
+    return notes.filter((note) => !assumed.includes(note) && !given.includes(note));
+  }
+
+  function facts(run) {
     const diagnosis = record(run.diagnosis);
     const channels = bySeverity(diagnosis);
-    byId("sentence").textContent = sentence(channels);
     const facts = [
       run.name || diagnosis.run,
       diagnosis.method && `advantages: ${text(diagnosis.method)}`,
@@ -102,7 +130,19 @@ const DiagnosisView = (() => {
     ];
     byId("facts").textContent = [...new Set(facts.map(text).filter((fact) => fact))].join(" · ");
     byId("tiles").replaceChildren(...tiles(diagnosis, channels));
-    Dom.notes(byId("notes"), diagnosis.notes);
+    Dom.notes(byId("notes"), guesses(diagnosis));
+  }
+
+  /** The headline, of all runs where there are several; then what the chosen one adds. */
+  function overview(report, chosen, choose) {
+    const runs = list(report.runs).map(record);
+    const run = record(runs[chosen]);
+    const own = sentence(run, bySeverity(record(run.diagnosis)));
+    const several = runs.length > 1;
+    byId("sentence").textContent = several ? text(report.headline) || acrossRuns(runs) : own;
+    byId("run-sentence").textContent = several ? `Run ${chosen + 1} of ${runs.length}, ${text(run.name)}: ${own}` : "";
+    Dom.show("run-sentence", several);
+    allRuns(runs, chosen, choose);
   }
 
   /** All runs, one a row; its name chooses it. */
@@ -131,7 +171,6 @@ const DiagnosisView = (() => {
         names(neglected) || "–",
       ];
     });
-    byId("runs-summary").textContent = acrossRuns(runs);
     Dom.fillTable(byId("runs-table"), "All runs", ["Run", "Method", "Steps", "Neglected", "Which"], rows);
   }
 
@@ -251,6 +290,7 @@ const DiagnosisView = (() => {
       el("span", { class: "name" }, text(channel.name)),
       el("span", { class: "verdict" }, badge(channel.verdict), sure),
       el("span", { class: "rule" }, text(channel.rule)),
+      el("span", { class: "rule" }, SamplesView.link(channel.name)),
     );
   }
 
@@ -300,11 +340,11 @@ const DiagnosisView = (() => {
 
   function render(run) {
     shown = record(run.diagnosis);
-    overview(run);
+    facts(run);
     if (!Dom.show("diagnosis", list(shown.channels).length > 0)) return;
     key(shown);
     table(shown);
   }
 
-  return { allRuns, render };
+  return { overview, render };
 })();

@@ -153,6 +153,13 @@ const Dom = (() => {
     return select.value;
   }
 
+  /** Choose an option of a select; the other one where it does not have it. */
+  function fillSelectTo(select, value, other) {
+    select.value = value;
+    if (select.value !== value) select.value = other;
+    return select.value;
+  }
+
   /** Show or hide a section; the navigation follows. */
   function show(id, is) {
     byId(id).hidden = !is;
@@ -200,6 +207,7 @@ const Dom = (() => {
     el,
     field,
     fillSelect,
+    fillSelectTo,
     fillTable,
     isNumber,
     list,

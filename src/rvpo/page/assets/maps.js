@@ -2,6 +2,20 @@
 /* Two heat maps: who decides over time, and which channels pull against each other. */
 const MapsView = (() => {
   const { bySeverity, byId, field, isNumber, list, number, record, text } = Dom;
+  const METRICS = [
+    [
+      "say",
+      "Influence",
+      "How far each channel got its way in the advantage that was used. 1: a fair share. Under 0.25: neglected, because it hardly moves the advantage or others outvote it. Under 0: the advantage works against it.",
+    ],
+    [
+      "pull",
+      "Pull",
+      "How far each channel moves the advantage that was used while all others stay. 1: as far as the average channel. A channel with a full pull can still be outvoted.",
+    ],
+  ];
+  const MOST = 2; // fair shares, from which on the colours are the strongest
+  let metric = "say";
   let diagnosis = {};
 
   const order = () => bySeverity(diagnosis).map((channel) => text(channel.name));
@@ -25,20 +39,36 @@ const MapsView = (() => {
 
   // ---- who decides, over time ----
 
-  function responsibilities() {
-    const curves = record(diagnosis.curves);
-    const names = order().filter((name) => list(field(curves.responsibility, name)).some(isNumber));
-    return { steps: list(curves.steps), names, rows: names.map((name) => list(field(curves.responsibility, name))) };
+  function influence() {
+    const { steps, ...all } = record(diagnosis.influence);
+    const names = order().filter((name) => list(field(all[metric], name)).some(isNumber));
+    return { steps: list(steps), names, rows: names.map((name) => list(field(all[metric], name))) };
   }
 
-  function drawResponsibilities({ steps, names, rows }) {
-    const last = rows.map((row) => row.filter(isNumber).at(-1) ?? 0);
-    const leader = names[last.indexOf(Math.max(...last))];
+  const average = (row) => {
+    const known = row.filter(isNumber);
+    return known.reduce((total, x) => total + x, 0) / Math.max(known.length, 1);
+  };
+
+  /** "correctness decided most (1.74), brevity least (−0.79)." */
+  function leaders({ names, rows }) {
+    const means = rows.map(average);
+    const [most, least] = [means.indexOf(Math.max(...means)), means.indexOf(Math.min(...means))];
+    const say = (i) => `${Dom.short(names[i])} (${number(means[i])})`;
+    if (most === least) return `${say(most)}, on average over the steps.`;
+    return `On average over the steps, most of all channels ${say(most)}, least of all ${say(least)}.`;
+  }
+
+  function drawInfluence(map) {
+    const { steps, names, rows } = map;
     const height = names.length * rowHeight(names.length);
+    const [, label, lead] = METRICS.find(([value]) => value === metric);
+    const few = rows.length <= 24 && steps.length <= (narrow() ? 6 : 24);
+    byId("influence-lead").textContent = `${lead} ${leaders(map)}`;
     Charts.draw(
-      "responsibility-plot",
-      `Heat map of the responsibility of ${Dom.plural(names.length, "channel")} over the steps. ` +
-        `At the end ${leader} decides most, ${number(Math.max(...last))}. ${Charts.SEE_TABLE}`,
+      "influence-plot",
+      `Heat map of the ${label.toLowerCase()} of ${Dom.plural(names.length, "channel")} over the steps. ` +
+        `${leaders(map)} ${Charts.SEE_TABLE}`,
       () => ({
         traces: [
           {
@@ -46,14 +76,17 @@ const MapsView = (() => {
             z: rows,
             x: steps.map((_, t) => t),
             y: names.map((_, i) => i),
-            zmin: 0,
+            zmin: -MOST,
+            zmax: MOST,
             hoverongaps: false,
             xgap: steps.length > (narrow() ? 24 : 80) ? 0 : 1,
             ygap: names.length > 60 ? 0 : 1,
             customdata: names.map((name) => steps.map((step) => [Charts.label(Dom.short(name, 40)), step])),
-            colorscale: Charts.scale("map-0", "map-1", "map-2"),
+            colorscale: Charts.scale("odds-2", "odds-1", "map-0", "agree-1", "agree-2"),
             colorbar: bar(height),
-            hovertemplate: "%{customdata[0]}<br>step %{customdata[1]}: %{z:.2f}<extra></extra>",
+            text: rows.map((row) => row.map((value) => (few && isNumber(value) ? number(value, 1) : ""))),
+            texttemplate: few ? "%{text}" : "",
+            hovertemplate: "%{customdata[0]}<br>to step %{customdata[1]}: %{z:.2f}<extra></extra>",
           },
         ],
         layout: {
@@ -64,7 +97,7 @@ const MapsView = (() => {
         },
       }),
     );
-    Charts.table("responsibility-data", "Responsibilities", () => [
+    Charts.table("influence-data", label, () => [
       ["Step", ...names],
       steps.map((step, t) => [text(step), ...rows.map((row) => number(row[t], 3))]),
     ]);
@@ -158,15 +191,26 @@ const MapsView = (() => {
     ]);
   }
 
+  function renderInfluence() {
+    const map = influence();
+    if (map.names.length && map.steps.length) drawInfluence(map);
+    else Charts.forget("influence-plot");
+    return map.names.length > 0 && map.steps.length > 0;
+  }
+
   function render(run) {
     diagnosis = record(run.diagnosis);
-    const decides = responsibilities();
     const map = correlations();
-    const hasFirst = Dom.show("responsibility-map", decides.names.length > 0 && decides.steps.length > 0);
     const hasSecond = Dom.show("correlation-map", pairs(map).length > 0);
+    const there = influence();
+    const hasFirst = Dom.show("influence-map", there.names.length > 0 && there.steps.length > 0);
     Dom.show("maps", hasFirst || hasSecond);
-    if (hasFirst) drawResponsibilities(decides);
-    else Charts.forget("responsibility-plot");
+    if (hasFirst)
+      Dom.segmented(byId("influence-metric"), METRICS, metric, (value) => {
+        metric = value;
+        renderInfluence();
+      });
+    renderInfluence();
     if (hasSecond) drawCorrelations(map);
     else Charts.forget("correlation-plot");
   }

@@ -74,13 +74,14 @@ const Page = (() => {
     const all = runs();
     const run = record(all[chosen]);
     runControl(all);
+    SamplesView.render(run);
     DiagnosisView.render(run);
-    DiagnosisView.allRuns(all, chosen, choose);
+    DiagnosisView.overview(report, chosen, choose);
+    CardsView.render(run);
     CurvesView.render(run);
     ComparisonView.render(report.comparison);
     MapsView.render(run);
     ReplayView.render(run);
-    SamplesView.render(run);
     ExplorerView.render(list(report.presets));
     byId("made").textContent =
       `Made by rvpo ${text(report.version)}${report.generated ? `, ${text(report.generated)}` : ""}. Needs no network.`;
@@ -169,7 +170,12 @@ const Page = (() => {
 
   function start() {
     report = record(JSON.parse(byId("report-data").textContent));
-    chosenName = record(runs()[0]).name ?? null;
+    // Of several runs, the first one that has something to be done about.
+    chosen = Math.max(
+      runs().findIndex((run) => list(run.cards).length > 0),
+      0,
+    );
+    chosenName = record(runs()[chosen]).name ?? null;
     startTheme();
     draw();
     startLive();

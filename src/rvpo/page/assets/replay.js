@@ -5,10 +5,15 @@ const ReplayView = (() => {
   const METRICS = [
     [
       "influence",
-      "Influence",
+      "Correlation",
       "Correlation of a rule's advantages with the channel, within groups. Below 0, the better ones are discouraged.",
     ],
-    ["responsibility", "Responsibility", "Mean share of the decision."],
+    [
+      "pull",
+      "Pull",
+      "How far the channel moves the rule's advantages while all others stay, in units of the average channel.",
+    ],
+    ["responsibility", "Responsibility", "Mean share of the decision, as the rule counts it."],
   ];
   let metric = "influence";
   let run = {};
@@ -68,8 +73,13 @@ const ReplayView = (() => {
   function render(shown) {
     run = shown;
     if (!Dom.show("replay", rules().length > 0)) return;
+    const conclusion = text(record(run.replay).conclusion);
+    byId("replay-conclusion").textContent = conclusion;
+    Dom.show("replay-conclusion", conclusion !== "");
     byId("replay-own").textContent = ownText(record(run.replay));
-    Dom.segmented(byId("replay-metric"), METRICS, metric, (value) => {
+    const offered = METRICS.filter(([key]) => rules().some((rule) => rule[key]));
+    if (!offered.some(([key]) => key === metric)) [[metric]] = METRICS;
+    Dom.segmented(byId("replay-metric"), offered, metric, (value) => {
       metric = value;
       channelTable();
     });

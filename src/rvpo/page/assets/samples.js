@@ -131,6 +131,29 @@ const SamplesView = (() => {
     byId("samples-previous").parentElement.onkeydown = onKey;
   }
 
+  /** How many samples there are in which a channel is the lowest. */
+  const count = (name) => samples.filter((sample) => text(sample.worst) === text(name)).length;
+
+  /** Show the samples in which a channel is the lowest, and take the reader there. */
+  function open(name) {
+    channel = Dom.fillSelectTo(byId("samples-channel"), `=${text(name)}`, EVERY);
+    place = 0;
+    draw();
+    byId("samples").scrollIntoView();
+    byId("samples-channel").focus({ preventScroll: true });
+  }
+
+  /** A button that leads to them; null where there are none. */
+  function link(name) {
+    const n = count(name);
+    if (!n) return null;
+    return el(
+      "button",
+      { type: "button", class: "link", onclick: () => open(name) },
+      `${Dom.plural(n, "sample")} where it is lowest`,
+    );
+  }
+
   function render(run) {
     samples = list(run.samples).map(record);
     if (!Dom.show("samples", samples.length > 0)) return;
@@ -138,5 +161,5 @@ const SamplesView = (() => {
     draw();
   }
 
-  return { render };
+  return { link, render };
 })();

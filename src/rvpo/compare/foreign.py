@@ -1,0 +1,211 @@
+"""Results of other evaluators, as runs that can be compared: read where they hold a score per item, else refused.
+
+Read: lm-eval's ``samples_*.jsonl`` (``--log_samples``), and BFCL's score files, which list the failed items after a
+header with the total. Named and refused, with the reason: lm-eval's ``results_*.json`` and other files of means,
+BFCL's model answers, Inspect logs, and anything else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rvpo.compare.finished import FinishedRun, Scores
+from rvpo.data.files import open_rows, storage_of
+from rvpo.data.records import Row, shorten
+from rvpo.errors import DataError
+
+_SAMPLES = "samples_*.json*"
+_RESULTS = "results_*.json"
+_BFCL = "BFCL_*_score.json"
+_NOT_SCORES = (
+    "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
+    "target_hash", "repeats",
+)  # fmt: skip
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether a path is not a folder of ``rvpo eval``, and may hold results of another evaluator."""
+    if path.is_file():
+        return True
+    if not path.is_dir() or (path / "items.parquet").exists():
+        return False
+    return any(_files(path, pattern) for pattern in (_SAMPLES, _RESULTS, _BFCL))
+
+
+def read_foreign(path: Path) -> FinishedRun:
+    """Read a file of another evaluator, or the folder with its files.
+
+    Raises:
+        DataError: the results hold no score per item, or have no layout that is known.
+    """
+    if path.is_dir():
+        for pattern, read in ((_SAMPLES, _samples), (_BFCL, _bfcl)):
+            if files := _files(path, pattern):
+                return read(path, files)
+        _refuse_means(path, "lm-eval's results, which are means of each task")
+    name = path.name
+    if re.fullmatch(r"BFCL_.*_score\.json(\.gz)?", name):
+        return _bfcl(path, [path])
+    if re.fullmatch(r"samples_.*\.jsonl?(\.gz)?", name):
+        return _samples(path, [path])
+    if path.suffix == ".eval":
+        _refuse(path, "a log of Inspect", "export its samples with `inspect log dump`, and compare those by item")
+    return _by_content(path)
+
+
+def _by_content(path: Path) -> FinishedRun:
+    whole = _document(path)
+    if isinstance(whole, Mapping):
+        if isinstance(whole.get("results"), Mapping) and ("configs" in whole or "versions" in whole):
+            _refuse_means(path, "lm-eval's results, which are means of each task")
+        if "eval" in whole and "version" in whole:
+            _refuse(path, "a log of Inspect", "score the same items with `rvpo eval`, and compare those runs")
+    rows = _rows(path)
+    if "doc_id" in rows[0] and {"filtered_resps", "resps"} & rows[0].keys():
+        return _samples(path, [path])
+    if {"accuracy", "correct_count", "total_count"} <= rows[0].keys():
+        return _bfcl(path, [path])
+    if {"id", "result"} <= rows[0].keys():
+        _refuse(path, "answers of a model for BFCL, without scores", "run `bfcl evaluate`, and name its score file")
+    next_step = "name a run of `rvpo eval`, lm-eval's samples or BFCL's scores"
+    raise _refusal(path, f"rows with {shorten(sorted(rows[0]))}", next_step)
+
+
+# --- lm-eval ----------------------------------------------------------------------------------------------------------
+
+
+def _samples(path: Path, files: Sequence[Path]) -> FinishedRun:
+    """Read lm-eval's samples: one row per item and filter, its metrics beside what it was asked."""
+    metrics: dict[str, Scores] = {}
+    categories: dict[str, str] = {}
+    tasks = {_task_of(file): _rows(file) for file in _newest(files)}
+    for task, rows in tasks.items():
+        filters = {str(row.get("filter", "none")) for row in rows}
+        for row in rows:
+            if "doc_id" not in row:
+                next_step = "name lm-eval's samples, written with --log_samples"
+                _refuse(path, f"a row with {shorten(sorted(row))}", next_step)
+            # With the digest of the question, so that other versions of a task are not paired.
+            id_ = f"{task}:{row['doc_id']}:{str(row.get('doc_hash', ''))[:12]}"
+            categories[id_] = task
+            for name in _metrics(row):
+                suffix = f",{row.get('filter')}" if len(filters) > 1 else ""
+                family = name if len(tasks) == 1 else f"{name}:{task}"
+                _add(metrics.setdefault(family + suffix, Scores()), path, id_, row[name])
+    if not metrics:
+        _refuse(path, "samples without a metric", "evaluate again with a task that scores each item")
+    primary = next((name for name in metrics if name.startswith(("acc", "exact_match"))), next(iter(metrics)))
+    settings = {"tasks": sorted(tasks)}
+    benchmark = f"lm-eval: {', '.join(sorted(tasks))}"
+    return FinishedRun(path, benchmark, primary, path.name, None, settings, {}, metrics, categories)
+
+
+def _metrics(row: Row) -> list[str]:
+    named = row.get("metrics")
+    names = [name for name in named if isinstance(name, str) and name in row] if isinstance(named, list) else list(row)
+    return [name for name in names if name not in _NOT_SCORES and _is_score(row[name])]
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and math.isfinite(value)
+
+
+def _task_of(file: Path) -> str:
+    stem = file.name.split(".json")[0].removeprefix("samples_")
+    return re.sub(r"_\d{4}-\d\d-\d\dT.*$", "", stem)
+
+
+def _newest(files: Sequence[Path]) -> list[Path]:
+    """Return one file per task: of several evaluations in a folder, the last by the time in its name."""
+    by_task = {_task_of(file): file for file in sorted(files, key=lambda file: file.name)}
+    if len(by_task) < len(files):
+        seen = f"{len(files)} files of samples for {len(by_task)} tasks"
+        _refuse(files[0].parent, seen, "name the folder or file of one evaluation")
+    return list(by_task.values())
+
+
+# --- BFCL -------------------------------------------------------------------------------------------------------------
+
+
+def _bfcl(path: Path, files: Sequence[Path]) -> FinishedRun:
+    """Read BFCL's score files: a header with the numbers, then the items that failed; all others passed."""
+    scores = Scores()
+    categories: dict[str, str] = {}
+    for file in files:
+        header, *failed = _rows(file)
+        found = re.fullmatch(r"BFCL_v\d+_(.+)_score", file.name.split(".json")[0])
+        category = found[1] if found else str(failed[0].get("test_category", "")) if failed else ""
+        wrong = {str(row.get("id")) for row in failed if row.get("valid") is not True}
+        total, correct = header.get("total_count"), header.get("correct_count")
+        if type(total) is not int or type(correct) is not int or correct != total - len(wrong):
+            seen = f"{len(wrong)} failed items after a header with {shorten(header)}"
+            _refuse(file, seen, "name a whole score file that `bfcl evaluate` wrote")
+        for id_ in _ids(file, category, total, wrong):
+            categories[id_] = category
+            _add(scores, file, id_, id_ not in wrong)  # ids begin with their category
+    settings = {"categories": sorted(set(categories.values()))}
+    return FinishedRun(path, "bfcl", "accuracy", path.name, None, settings, {}, {"accuracy": scores}, categories)
+
+
+def _ids(file: Path, category: str, total: int, wrong: set[str]) -> list[str]:
+    """Return the ids of all items of a category: those that passed are not in the score file."""
+    spec = importlib.util.find_spec("bfcl_eval")
+    if spec is None or not spec.submodule_search_locations:
+        next_step = "install bfcl-eval, which has the ids of the items that passed (docs/evals.md)"
+        _refuse(file, "BFCL's scores, which list the failed items alone", next_step)
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    data = folder / f"{file.name.split('_score')[0]}.json"
+    if not data.is_file():  # a file that was renamed
+        data = next(iter(sorted(folder.glob(f"BFCL_v*_{category}.json"))), data)
+    ids = [str(row["id"]) for row in _rows(data) if "id" in row] if data.is_file() else []
+    if len(ids) != total or not wrong <= set(ids):
+        seen = f"scores of {total} items of {category!r}, of which the installed bfcl-eval has {len(ids)}"
+        _refuse(file, seen, "evaluate the whole category with the version of bfcl-eval that is installed here")
+    return ids
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.rglob(pattern) if path.is_file())
+
+
+def _rows(path: Path) -> list[Row]:
+    rows = [row for _, row in open_rows(path, storage_of(path))]
+    if not rows:
+        _refuse(path, "no rows", "name a file with results")
+    return rows
+
+
+def _document(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError):
+        return None
+
+
+def _add(scores: Scores, path: Path, id_: str, value: float | bool) -> None:
+    if id_ in scores.asked:
+        _refuse(path, f"two scores of the item {id_!r}", "name the file of one evaluation")
+    scores.asked.add(id_)
+    scores.values[id_] = float(value)
+    scores.binary = scores.binary and float(value) in (0.0, 1.0)
+
+
+def _refuse_means(path: Path, what: str) -> NoReturn:
+    _refuse(path, what, "evaluate with --log_samples, and name its samples_*.jsonl: a comparison needs scores by item")
+
+
+def _refuse(path: Path, seen: str, next_step: str) -> NoReturn:
+    raise _refusal(path, seen, next_step)
+
+
+def _refusal(path: Path, seen: str, next_step: str) -> DataError:
+    return DataError(f"{path}: saw {seen}; expected a score per item; next step: {next_step}")

@@ -1,0 +1,68 @@
+"""Which engine wrote the logs of a run, as far as they show it: advice is then in the engine's own words."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rvpo.logs.run import COMPLETIONS, Run
+from rvpo.logs.schema import FOLDER, SCHEMA
+
+TRL, VERL = "trl", "verl"
+DUMPED = {"input", "output", "score"}
+"""What every row of verl's ``rollout_data_dir`` has, under these names."""
+
+_PEEK = 1_000_000  # bytes of a line that are looked at
+
+
+def engine_of(run: Run) -> str | None:
+    """Return :data:`TRL` or :data:`VERL`; None if the logs do not show who wrote them."""
+    if run.kind == COMPLETIONS:
+        return TRL
+    if run.kind == FOLDER:
+        return VERL if "uid" in _columns(_first(run.path, FOLDER)) - set(SCHEMA.names) else TRL
+    return VERL if _columns(_first(run.path)) >= DUMPED else None
+
+
+def function_weights(run: Run) -> list[float] | None:
+    """Return the weight of each channel, where each one is a reward function; None where some are criteria of a rubric.
+
+    A channel whose weight the logs do not hold has NaN.
+    """
+    first = _first(run.path, FOLDER) if run.kind == FOLDER else None
+    if first is not None and pq.read_table(first, columns=["criterion"], partitioning=None)["criterion"].drop_null():
+        return None
+    batch = next(run.batches(), None)
+    weights = [math.nan] * len(run.channels)
+    if batch is None or batch.weights is None:
+        return weights
+    channel = batch.channel.expand(batch.weights.shape).flatten().tolist()
+    for j, weight in zip(channel, batch.weights.flatten().tolist(), strict=True):
+        weights[j] = weight
+    return weights
+
+
+def _first(path: Path, inner: str = "") -> Path | None:
+    """Return the first parquet or JSONL file of a run."""
+    if not path.is_dir():
+        return path
+    folder = path / inner if (path / inner).is_dir() else path
+    return min((file for file in folder.iterdir() if file.suffix in (".parquet", ".jsonl")), default=None)
+
+
+def _columns(path: Path | None) -> set[str]:
+    """Return the names of a file's columns; nothing if it cannot be read, which is not asked here."""
+    if path is None:
+        return set()
+    try:
+        if path.suffix == ".parquet":
+            return set(pq.read_schema(path).names)
+        with path.open("rb") as lines:
+            row = json.loads(lines.readline(_PEEK))
+    except (pa.ArrowException, OSError, ValueError, RecursionError):
+        return set()
+    return {str(name) for name in row} if isinstance(row, dict) else set()

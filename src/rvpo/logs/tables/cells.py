@@ -1,0 +1,158 @@
+"""Cells of a table as numbers: what writers make of a number, read back carefully.
+
+A cell is a number, missing, or text. Missing are null, NaN, and the words that stand for them. A number may be written
+as text (``"0.5"``, ``"np.float64(0.5)"``, ``"tensor([0.5])"``), as a decimal, or as a list or array of one number.
+Infinity stays infinity: readers refuse it with the name of its channel.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rvpo.files import sound
+from rvpo.text.quoting import quoted
+
+MISSING_WORDS = frozenset(("", "nan", "null", "none", "na", "n/a", "<na>", "nil", "undefined", "missing", "nat"))
+INFINITE_WORDS = {"inf": math.inf, "infinity": math.inf}
+LONGEST_NUMBER = 120  # characters; a longer text is text
+EXACT = 2**53  # integers above are ids, and float64 would merge neighbours
+
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_OPTION_OF_TENSOR = re.compile(r",\s*(?:device|dtype|grad_fn|requires_grad)=[^,()\]]*(?:\(\))?>?")
+_WRAPPED = re.compile(r"(?:[A-Za-z_][\w.]*)?[(\[]{1,3}\s*['\"]?([^\s,'\"()\[\]]+)['\"]?\s*,?\s*[)\]]{1,3}")
+
+
+class Absent:
+    """The type of :data:`ABSENT`."""
+
+
+ABSENT = Absent()
+"""Stands in a column for a row that does not have it, other than one that has null."""
+
+
+@dataclass
+class Cells:
+    """One column of a part of a table.
+
+    Attributes:
+        numbers: (N,) float64, NaN where missing or text.
+        texts: N texts, None where the cell was no text; None: no cell was.
+        flags: count of cells that were true or false.
+        missing: count of cells without a value, absent ones included.
+        absent: count of rows that do not have the column.
+        as_text: count of numbers that were written as text.
+        odd: count of cells that hold text which is no number.
+        first_odd: index of the first of them, and how it reads.
+    """
+
+    numbers: npt.NDArray[np.float64]
+    texts: list[str | None] | None = None
+    flags: int = 0
+    missing: int = 0
+    absent: int = 0
+    as_text: int = 0
+    odd: int = 0
+    first_odd: tuple[int, str] | None = None
+
+
+def read_cells(values: list[Any]) -> Cells:
+    """Read the cells of a column, which may hold anything that JSON, Arrow or CSV can carry."""
+    kinds = set(map(type, values))
+    if kinds <= {float, int, type(None)}:
+        try:
+            return _only_numbers(values, kinds)
+        except OverflowError:
+            pass
+    cells = Cells(np.full(len(values), np.nan))
+    texts: list[str | None] = [None] * len(values)
+    for row, value in enumerate(values):
+        _read_cell(value, row, cells, texts)
+    cells.texts = texts if any(text is not None for text in texts) else None
+    return cells
+
+
+def _only_numbers(values: list[Any], kinds: set[type]) -> Cells:
+    if type(None) in kinds:
+        values = [math.nan if value is None else value for value in values]
+    numbers = np.array(values, dtype=np.float64)
+    cells = Cells(numbers, missing=int(np.isnan(numbers).sum()))
+    if int in kinds and bool((np.abs(numbers) >= EXACT).any()):
+        cells.texts = [str(value) if isinstance(value, int) and abs(value) >= EXACT else None for value in values]
+    return cells
+
+
+def _read_cell(value: Any, row: int, cells: Cells, texts: list[str | None]) -> None:
+    if value is ABSENT:
+        cells.absent += 1
+        cells.missing += 1
+        return
+    number, text = number_of(value)
+    if number is None:
+        texts[row] = text
+        cells.odd += 1
+        cells.first_odd = cells.first_odd or (row, quoted(text or "", 40))
+        return
+    cells.numbers[row] = number
+    if math.isnan(number):
+        cells.missing += 1
+        return
+    if text is not None:
+        texts[row] = text
+        cells.as_text += isinstance(value, str)
+    cells.flags += isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+
+
+def number_of(value: Any) -> tuple[float | None, str | None]:
+    """Return a cell's number, NaN where missing, None where it is text, and its text, None where it was a number."""
+    if value is None:
+        return math.nan, None
+    if isinstance(value, str):
+        return number_of_text(value), sound(value)
+    if isinstance(value, bool | int | float | Decimal):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None, f"an integer of {value.bit_length() if isinstance(value, int) else 0} bits"
+        exact = not isinstance(value, int) or abs(value) < EXACT
+        return number, None if exact else str(value)
+    if isinstance(value, list | tuple) and len(value) == 1 and not isinstance(value[0], str | dict):
+        return number_of(value[0]) if not isinstance(value[0], list | tuple) else (None, text_of(value))
+    return None, text_of(value)
+
+
+def number_of_text(text: str) -> float | None:
+    """Return the number that a text writes, NaN for a word that means a missing one, None where it is none."""
+    if len(text) > LONGEST_NUMBER:
+        return None
+    word = text.strip()
+    if _PLAIN.fullmatch(word):
+        return float(word)
+    lower = word.lower()
+    if lower in MISSING_WORDS:
+        return math.nan
+    if lower in ("true", "false"):
+        return float(lower == "true")
+    if lower.lstrip("+-") in INFINITE_WORDS:
+        return -math.inf if lower.startswith("-") else math.inf
+    wrapped = _WRAPPED.fullmatch(_OPTION_OF_TENSOR.sub("", word))
+    return number_of_text(wrapped[1]) if wrapped else None
+
+
+def text_of(value: Any) -> str:
+    """Return a text as it is, anything else (a chat) as JSON."""
+    if isinstance(value, str):
+        return sound(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    try:
+        return sound(json.dumps(value, ensure_ascii=False, default=str))
+    except (ValueError, RecursionError):
+        return "(a value that is nested too deeply)"

@@ -1,0 +1,209 @@
+"""Records of JSON files: one object per line, arrays, one object with a list inside, W&B's and pandas' tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpo.errors import DataError
+from rvpo.logs.tables.anchors import find_anchor, is_chat
+from rvpo.logs.tables.files import opened
+from rvpo.logs.tables.layouts import PROMPTS
+from rvpo.text.quoting import quoted
+
+Record = tuple[str, dict[str, Any]]
+"""Where it is, for messages, and the object."""
+BOM = b"\xef\xbb\xbf"
+STEPS = ("step", "global_step", "training_step", "iteration")
+
+
+def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
+    """Yield the objects of a JSON file of any kind.
+
+    Raises:
+        DataError: a line or item is no JSON, no object, or not UTF-8.
+    """
+    if _has_an_object_per_line(path):
+        yield from _of_lines(path, notes)
+    else:
+        yield from _of_document(path)
+
+
+def _has_an_object_per_line(path: Path) -> bool:
+    """Tell whether the first line is a whole object, and is followed by others or stands in a .jsonl file."""
+    with opened(path) as file:
+        first: bytes | None = None
+        for line in file:
+            line = line.removeprefix(BOM).strip()
+            if line and first is not None:
+                return True
+            if line:
+                if not line.startswith(b"{"):
+                    return not line.startswith(b"[") or ".jsonl" in path.suffixes
+                if not _is_whole(line) and ".jsonl" not in path.suffixes:
+                    return False
+                first = line
+    return first is None or ".jsonl" in path.suffixes or not _is_container(path, first)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except RecursionError:
+        return True
+    except ValueError as error:
+        return "Extra data" in str(error)
+    return True
+
+
+def _is_container(path: Path, line: bytes) -> bool:
+    """Tell whether a file's only line holds all rows."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and rows_of_object(path, value) is not None
+
+
+def _of_lines(path: Path, notes: list[str]) -> Iterator[Record]:
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(BOM)
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                row = DECODER.decode(line.decode())
+            except (ValueError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    notes.append(f"{where} is not complete: it is left out")
+                    return  # still being written
+                seen = f"{quoted(line[:60].decode('utf-8', 'replace'))} ({_reason(error)})"
+                raise _error(where, seen, "repair the line") from error
+            if not isinstance(row, dict):
+                raise _error(where, f"a {type(row).__name__}", "wrap it in an object")
+            yield where, row
+
+
+def _error(where: str, seen: str, next_step: str) -> DataError:
+    return DataError(f"{where}: {seen}; expected one JSON object a line, UTF-8: {next_step}")
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+class _TwiceError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; a key that has two different values is an error, as one of them would vanish."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        for key, value in pairs:
+            if made[key] is not value and made[key] != value:
+                raise _TwiceError(f"the key {quoted(key)} occurs twice with different values")
+    return made
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def _of_document(path: Path) -> Iterator[Record]:
+    with opened(path) as file:
+        content = file.read()
+    try:
+        text = content.removeprefix(BOM).decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: {error}; expected UTF-8: convert the file") from error
+    start = _skip(text, 0, "")
+    if text[start : start + 1] == "[":
+        for index, value in enumerate(_items(path, text, start + 1)):
+            yield _record(f"{path}, item {index}", value)
+        return
+    values = list(_items(path, text, start, end=""))
+    if len(values) == 1 and isinstance(values[0], dict) and (rows := rows_of_object(path, values[0])) is not None:
+        for index, value in enumerate(rows):
+            yield _record(f"{path}, row {index}", value)
+        return
+    for index, value in enumerate(values):
+        yield _record(f"{path}, item {index}", value)
+
+
+def _record(where: str, value: Any) -> Record:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a {type(value).__name__}; expected an object {{column: value}}: wrap it in one")
+    return where, value
+
+
+def _items(path: Path, text: str, at: int, end: str = "]") -> Iterator[Any]:
+    """Yield the values of a text one by one, so that a long list is never held as a whole."""
+    while True:
+        at = _skip(text, at, ",")
+        if text[at : at + 1] == end:
+            return
+        try:
+            value, at = DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            line = text.count("\n", 0, at) + 1
+            raise DataError(
+                f"{path}, line {line}: {quoted(text[at : at + 60])} ({_reason(error)}); expected JSON: repair the file"
+            ) from error
+        yield value
+
+
+def _skip(text: str, at: int, signs: str) -> int:
+    while at < len(text) and (text[at].isspace() or text[at] in signs):
+        at += 1
+    return at
+
+
+def rows_of_object(path: Path, value: Mapping[str, Any]) -> Sequence[Any] | None:
+    """Return the rows that one JSON object stands for; None where it is itself a record."""
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list) and all(isinstance(name, str) for name in columns):
+        return [_zipped(f"{path}, row {index}", columns, row) for index, row in enumerate(data)]
+    if "log_history" in value and isinstance(value["log_history"], list):
+        return value["log_history"]  # of a trainer's state; refused later, as it holds means
+    if find_anchor(value) is not None or any(_is_text(value.get(name)) for name in (*PROMPTS, "completion")):
+        return None
+    lists = {name: part for name, part in value.items() if isinstance(part, list) and not is_chat(part)}
+    records = [part for part in lists.values() if part and all(isinstance(item, dict) for item in part)]
+    if records:
+        steps = {name: part for name, part in value.items() if name in STEPS and isinstance(part, int | str)}
+        return [{**steps, **row} for row in max(records, key=len)]
+    if len(lists) >= 2 and len(lists) == len(value) and len(set(map(len, lists.values()))) == 1:
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    return _of_objects(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or is_chat(value)
+
+
+def _of_objects(value: Mapping[str, Any]) -> Sequence[Any] | None:
+    """Return the rows of ``{column: {row: cell}}`` or ``{row: {column: cell}}``, which pandas and others write."""
+    parts = list(value.values())
+    if len(parts) < 2 or not all(isinstance(part, dict) and part for part in parts):
+        return None
+    keys = list(parts[0])
+    if any(list(part) != keys for part in parts):
+        alike = sum(part.keys() == parts[0].keys() for part in parts)
+        return [{"key": key, **part} for key, part in value.items()] if alike > len(parts) / 2 else None
+    if all(key.isdecimal() for key in keys):
+        return [{name: part[key] for name, part in value.items()} for key in keys]
+    return [{"key": key, **part} for key, part in value.items()]
+
+
+def _zipped(where: str, columns: Sequence[str], row: Any) -> Any:
+    if isinstance(row, dict):
+        return row
+    if not isinstance(row, list) or len(row) != len(columns):
+        found = len(row) if isinstance(row, list) else type(row).__name__
+        raise DataError(f"{where}: {found} cells; expected {len(columns)}, one per column: write it again")
+    return dict(zip(columns, row, strict=True))

@@ -1,0 +1,183 @@
+"""One record of a file as rows, one per completion: a record may hold a group, or a whole step, in lists.
+
+The anchor is the list of completions: a record becomes as many rows as it has items. Every other list of that length
+is dealt out to the rows, also inside objects (``rewards: {a: [..]}``). Everything else belongs to all rows. Without
+completions, an object of lists of one length, or rewards next to advantages of one length, are such a record, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rvpo.errors import DataError
+from rvpo.logs.tables.anchors import COMPLETIONS, OUTER, SCORES, find_anchor, is_chat, is_message
+
+PROMPTS = ("prompts", "prompt", "input", "inputs", "question", "questions", "problem", "query", "messages")
+IDS = (
+    "example_id",
+    "prompt_id",
+    "group_id",
+    "uid",
+    "id",
+    "task_id",
+    "problem_id",
+    "prompt_idx",
+    "group",
+    "index",
+    "idx",
+    "qid",
+)
+LINE = "line"
+"""The added column: the number of the record that a row was in."""
+GROUP = "group."
+"""Put in front of a name of the record that one of its completions has, too."""
+NESTED = {list, dict}
+DEEPEST = 4  # lists of objects inside one another
+
+
+@dataclass
+class Layout:
+    """How records become rows, and what was found on the way.
+
+    Attributes:
+        records: count of records read.
+        unfolded: count of records that became rows out of lists.
+        plain: count of records that are one row.
+        largest: most rows of one of them.
+        one_prompt: whether each of the unfolded has one prompt or id, not a list of them.
+        repeated: names of what belongs to a whole record.
+        own: names of what belongs to one completion, of records that lie in lists.
+    """
+
+    records: int = 0
+    unfolded: int = 0
+    plain: int = 0
+    largest: int = 0
+    one_prompt: bool = True
+    repeated: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether every record is a group, so that the column :data:`LINE` tells groups apart."""
+        return self.one_prompt and self.unfolded > 0 and not self.plain and self.largest > 1
+
+    def is_repeated(self, name: str) -> bool:
+        """Tell whether a column's values belong to whole records, by its dotted name."""
+        if name.split(".")[0] in self.own:
+            return False
+        return any(name == shared or name.startswith(f"{shared}.") for shared in self.repeated)
+
+    def rows(self, record: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a record; ``where`` names it in messages.
+
+        Raises:
+            DataError: a list of rewards has another length than that of the completions.
+        """
+        self.records += 1
+        if NESTED.isdisjoint(map(type, record.values())):  # most logs are flat, and long
+            self.plain += 1
+            return iter((record,))
+        return self._rows(record, where, 0)
+
+    def _rows(self, record: dict[str, Any], where: str, depth: int) -> Iterator[dict[str, Any]]:
+        anchor = find_anchor(record) if depth < DEEPEST else None
+        if anchor is None:
+            if not _is_hollow(record):
+                self.plain += not depth
+                yield record
+            return
+        name, count = anchor
+        items = record[name]
+        inner = isinstance(items, list) and isinstance(items[0], dict) and not is_message(items[0])
+        nested = inner and find_anchor(items[0]) is not None
+        if not nested:
+            self.unfolded += 1
+            self.largest = max(self.largest, count)
+            self.one_prompt = self.one_prompt and _is_one_group(record, name)
+        dealt, shared = _split(record, count, where, name)
+        self.repeated.update((LINE, *shared_names(shared)))
+        number = self.unfolded
+        for index in range(count):
+            row = {LINE: number, **shared}
+            for key, value in dealt.items():
+                row[key] = _pick(value, index, shared.get(key))
+            item = row[name]
+            if inner and isinstance(item, dict):
+                self.plain += nested and find_anchor(item) is None
+                del row[name]
+                for part in self._rows(item, where, depth + 1):
+                    self.own.update(part.keys() - {LINE})
+                    self.repeated.update(f"{GROUP}{key}" for key in part.keys() & row.keys())
+                    yield _merged(row, part)
+            else:
+                yield row
+
+
+def _is_hollow(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record would hold a group or a step, and holds none: all its lists are empty."""
+    lists = [value for value in record.values() if isinstance(value, list)]
+    return any(record.get(name) == [] for name in COMPLETIONS) and not any(lists)
+
+
+def _is_one_group(record: Mapping[str, Any], anchor: str) -> bool:
+    if any(isinstance(record.get(name), list) and not is_chat(record[name]) for name in PROMPTS):
+        return False
+    ids = () if anchor in OUTER else IDS  # the id of a record with a list of anything is no group's
+    return any(record.get(name) is not None for name in (*PROMPTS, *ids))
+
+
+def _is_listed(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and not is_chat(value)
+
+
+def _split(record: Mapping[str, Any], count: int, where: str, anchor: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what has one item per completion, and what belongs to all of them."""
+    dealt: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
+    for name, value in record.items():
+        scores = name in SCORES
+        if isinstance(value, dict):
+            dealt_parts = {key: part for key, part in value.items() if _is_listed(part, count)}
+            shared_parts = {key: part for key, part in value.items() if key not in dealt_parts}
+            for key, part in shared_parts.items():
+                _check_length(part, count, f"{where}: {name}.{key}", anchor, scores)
+            if dealt_parts:
+                dealt[name] = dealt_parts
+            if shared_parts:
+                shared[name] = shared_parts
+        elif _is_listed(value, count):
+            dealt[name] = value
+        elif scores and isinstance(value, list) and value and all(_is_listed(part, count) for part in value):
+            dealt[name] = [list(of_one) for of_one in zip(*value, strict=True)]  # a list per reward
+        else:
+            _check_length(value, count, f"{where}: {name}", anchor, scores)
+            shared[name] = value
+    return dealt, shared
+
+
+def _check_length(value: Any, count: int, what: str, anchor: str, scores: bool) -> None:
+    if scores and isinstance(value, list) and len(value) != count:
+        raise DataError(
+            f"{what} has {len(value)} items, but {anchor!r} has {count}; expected one per completion: repair the record"
+        )
+
+
+def shared_names(shared: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dotted names of what belongs to all rows of a record."""
+    for name, value in shared.items():
+        yield from (f"{name}.{key}" for key in value) if isinstance(value, dict) else (name,)
+
+
+def _pick(value: Any, index: int, shared: Any) -> Any:
+    if isinstance(value, dict):
+        return {**(shared or {}), **{key: part[index] for key, part in value.items()}}
+    return value[index]
+
+
+def _merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Join what belongs to the record and what belongs to one of its completions; the latter keeps its names."""
+    merged = {f"{GROUP}{name}" if name in inner and name != LINE else name: value for name, value in outer.items()}
+    return {**merged, **inner}

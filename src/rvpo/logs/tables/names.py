@@ -1,0 +1,233 @@
+"""What the names of columns say: which role a column has, and whether a number in it is probably a reward.
+
+A name is split into its parts: ``train/rewards/formatScore`` lies under ``rewards`` and has the words format, score.
+Names only propose. Where a total or the advantages are logged, :mod:`rvpo.logs.tables.rewards` checks the proposal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+ROLES = {
+    "group": _words(
+        "group group_id group_idx group_index group_uid prompt_id prompt_uid uid example_id task_id "
+        "_ng_task_index problem_id question_id query_id sample_group prompt_idx prompt_index example_idx "
+        "task_index task_idx item_id data_id task/hash task/key "
+        "task/data/idx task/data/prompt prompt_tokens id prompt prompts input inputs question problem query "
+        "instruction"
+    ),
+    "step": _words(
+        "step global_step training_step train_step trainer_step rollout_step optimizer_step current_step "
+        "step_id step_idx _step iteration iter update"
+    ),
+    "advantage": _words("advantage advantages adv advs a_hat"),
+    "prompt": _words("prompt prompts input inputs question problem query instruction"),
+    "completion": _words("completion completions response responses output outputs text answer generation"),
+    "phase": _words("split phase mode stage dataset_split data_split partition eval is_eval evaluation is_train"),
+    "run": _words("run run_id run_name experiment experiment_name exp_name"),
+}
+"""Usual names of what is no reward, in lower case, the first that is there first."""
+
+LOGGED_UNDER = frozenset(_words("train training rollout rollouts trainer data batch"))
+"""Prefixes that loggers put in front of all names."""
+
+REWARD_OBJECTS = frozenset(
+    _words(
+        "reward rewards reward_components reward_component component_rewards components reward_funcs reward_functions "
+        "reward_fns sub_rewards reward_breakdown reward_dict reward_details scores score_components reward_scores "
+        "individual_rewards channels"
+    )
+)
+TOTALS = frozenset(
+    _words(
+        "reward rewards score scores total sum overall combined weighted return returns total_reward total_rewards "
+        "reward_total reward_sum sum_reward final_reward final_score reward_score score_total total_score "
+        "overall_score overall_reward combined_reward combined_score weighted_reward weighted_score weighted_sum "
+        "aggregate_reward reward_final aggregate aggregated all mean avg average mean_reward reward_mean avg_reward "
+        "raw_reward env_reward episode_reward episode_return scalar_reward"
+    )
+)
+"""Names of what is mostly made of the rewards. One of them may still be a reward: it is checked."""
+
+OUTCOMES = frozenset(
+    _words(
+        "acc accuracy accurate correct correctness success succeeded successful solved solve pass passed passes valid "
+        "validity match matched matches format formatted formatting helpful helpfulness safe safety harmless "
+        "harmlessness honest honesty truthful truthfulness factual factuality faithful faithfulness relevance "
+        "relevant quality style tone fluency fluent coherence coherent complete completeness clarity clear concise "
+        "conciseness brevity penalty bonus judge rubric rubrics em f1 bleu rouge rougel meteor bertscore win won "
+        "preference toxicity toxic xml schema syntax compiles compiled tests grounded groundedness citation citations "
+        "instruction reward rewards score grade rating language consistency overlong repetition tag tags structure "
+        "politeness think thinking boxed execution executable unsafe refusal diversity novelty creativity "
+        "empathy constraint constraints length cosine"
+    )
+)
+"""Words that a reward is called by."""
+
+FLAG_OUTCOMES = frozenset(
+    _words(
+        "acc accuracy accurate correct correctness success succeeded successful solved pass passed passes valid "
+        "validity match matched matches format formatted safe won win compiles compiled em resolved reward score"
+    )
+)
+"""Words that make a flag (true, false) a reward; other flags are states, such as truncated."""
+
+HARD_ENDINGS = frozenset(
+    _words(
+        "ms s sec secs second seconds minute minutes us ns time times timestamp ts date count counts calls turns idx "
+        "index version versions id ids at uid uuid step steps seed std stddev var weight weights rank epoch port pid "
+        "hash latency duration elapsed runtime temperature lr attempts retries iteration attempt model size "
+        "sizes"
+    )
+)
+"""Last words of what is a time, a counter, a name or a setting: no reward, whatever stands in front of them."""
+
+SOFT_ENDINGS = frozenset(
+    _words(
+        "len length lengths tokens tok toks token chars words bytes num number kl loss entropy logprob logprobs logp "
+        "logps prob probs perplexity ppl norm grad cost price usage min max mean median depth position offset start "
+        "end row rows n level difficulty threshold limit budget truncated finished done baseline staleness lag clip "
+        "ratio importance memory mem gpu throughput tps speed progress percent rate x y"
+    )
+)
+"""Last words of what is no reward unless it is marked as one: ``rewards/length`` is, ``response_length`` is not."""
+
+REFERENCES = frozenset(
+    _words(
+        "answer answers solution solutions gold golden target targets label labels truth ground gt gts expected "
+        "predicted prediction predictions value reference references extracted guess guesses parsed final numeric"
+    )
+)
+"""Words of what was asked for or answered, which may be a number."""
+
+FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing time usage sampling logprob is has"))
+"""First words of counters and states."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def key(name: str) -> str:
+    """Return a name without what loggers put in front: ``train/global_step`` is ``global_step``; in lower case."""
+    parts = _parts(name)
+    while len(parts) > 1 and parts[0].lower() in LOGGED_UNDER:
+        parts = parts[1:]
+    return "/".join(parts).lower()
+
+
+def inner(name: str) -> str:
+    """Return the last part of a name: ``train/rewards/format`` is ``format``."""
+    parts = _parts(name)
+    if len(parts) > 1 and parts[-1].lower() in ("score", "value", "reward") and _is_object(parts[-2:-1]):
+        return parts[-1]
+    return parts[-1]
+
+
+def words(name: str) -> list[str]:
+    """Return the words of the last part of a name, in lower case."""
+    return [word.lower() for word in _WORD.findall(inner(name))]
+
+
+def of_role(names: Iterable[str], role: str) -> list[str]:
+    """Return the columns with a usual name of a role, the likeliest first."""
+    usual = {name: place for place, name in enumerate(ROLES[role])}
+    found = []
+    for place, name in enumerate(names):
+        whole, last = key(name), inner(name).lower()
+        if whole in usual:
+            found.append((0, usual[whole], place, name))
+        elif last in usual and not _is_object(_parts(name)[:-1]):
+            found.append((1, usual[last], place, name))  # somewhere in an object, such as info.problem_id
+    return [name for *_, name in sorted(found)]
+
+
+def is_listed(name: str) -> bool:
+    """Whether a column lies in an object of rewards: ``rewards/format``, ``reward_components.format``."""
+    return _is_object(_parts(key(name))[:-1])
+
+
+def is_marked(name: str) -> bool:
+    """Whether a name says that a column is a reward: ``rewards/format``, ``score_format``, ``format_reward_func``."""
+    told = words(name)
+    if is_listed(name) or len(told) < 2:
+        return is_listed(name)
+    functions = (["reward", "func"], ["reward", "fn"], ["reward", "function"])
+    begins, ends = (
+        told[0] in ("reward", "rewards", "score"),
+        told[-1] in ("reward", "rewards", "score", "rew", "component"),
+    )
+    return begins or ends or told[-2:] in functions
+
+
+def is_prompt(name: str) -> bool:
+    """Whether a column holds what was asked, by its name."""
+    return inner(name).lower() in ROLES["prompt"]
+
+
+def begins_marked(name: str) -> bool:
+    """Whether a column is marked by how its name begins, ``reward_format``, or by the object that it lies in."""
+    return is_listed(name) or words(name)[0] in ("reward", "rewards", "score")
+
+
+def is_total(name: str) -> bool:
+    """Whether a name is one that a sum of rewards has."""
+    return "_".join(words(name)) in TOTALS
+
+
+def is_outcome(name: str, flag: bool = False) -> bool:
+    """Whether a word of a name is one that rewards, or flags that are rewards, are called by."""
+    return not set(words(name)).isdisjoint(FLAG_OUTCOMES if flag else OUTCOMES)
+
+
+def is_hard(name: str) -> bool:
+    """Whether a name is that of a time, a counter or a setting, even among rewards."""
+    told = words(name)
+    if any("weight" in part.lower() for part in _parts(name)):
+        return True
+    return not told or told[-1] in HARD_ENDINGS or "index" in inner(name).lower().split("__")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is that of something that trainers log beside rewards."""
+    told = words(name)
+    if is_hard(name) or _parts(name)[-1].startswith("_"):
+        return True
+    if REFERENCES.issuperset(told) or told[0] in REFERENCES:
+        return True
+    if told[-1] == "rate" and is_outcome(name):
+        return False
+    return told[-1] in SOFT_ENDINGS or (len(told) > 1 and told[0] in FIRST_WORDS) or told[0] in SOFT_ENDINGS
+
+
+def short(names: Iterable[str]) -> dict[str, str]:
+    """Return a short name per reward, without the prefix that all of them share; as it is where two would be one."""
+    names = list(names)
+    for prefix in _prefixes(names[0]) if names else ():
+        cut = [name.removeprefix(prefix) for name in names]
+        if all(
+            name.startswith(prefix) and rest and not rest.isdecimal() for name, rest in zip(names, cut, strict=True)
+        ):
+            return dict(zip(names, cut, strict=True))
+    return {name: name for name in names}
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return the prefixes of a name that say no more than that it is a reward, the longest first."""
+    ends = [match.end() for match in re.finditer(r"[/.]", name)]
+    start = ends[-1] if ends else 0
+    if match := re.match(r"(?i:rewards?|scores?)_", name[start:]):
+        ends.append(start + match.end())
+    return [name[:end] for end in reversed(ends)]
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[/.]", name) if part] or [name]
+
+
+def _is_object(parts: Iterable[str]) -> bool:
+    return any(part.lower() in REWARD_OBJECTS for part in parts)

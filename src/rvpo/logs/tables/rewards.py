@@ -1,0 +1,387 @@
+"""Which columns of a table are its rewards.
+
+Names sort the columns with numbers into classes: ``marked`` (``rewards/format``), ``named`` (format, safety),
+``unknown`` (alpha), ``foreign`` (generation_ms, kl) and ``total`` (reward, score). A logged total, or advantages, then
+show which of them count (:mod:`rvpo.logs.tables.totals`), whatever they are called. Without either, names alone decide,
+and the choice is a guess. No column that may be a reward is left out without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rvpo.errors import ConfigError
+from rvpo.logs.run import Guess
+from rvpo.logs.tables import names as naming
+from rvpo.logs.tables.columns import Column
+from rvpo.logs.tables.totals import LARGEST, Fit, deviations, explain_advantages, explain_total, follows, is_copy
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CLASSES = ("foreign", "total", "unknown", "named", "marked")
+"""From the least to the most likely reward."""
+HUNDREDFOLD = 100.0
+COUNTER = 20  # whole numbers above this are counts or sizes, where nothing else is known of a column
+TOTALS_FIRST = ("reward", "total_reward", "reward_total", "final_reward", "total", "score", "final_score", "rewards")
+FEWEST_GROUPS = 4
+SAMPLE = 200_000
+LISTED = 6  # names in a message
+
+
+@dataclass
+class Chosen:
+    """The rewards of a table.
+
+    Attributes:
+        rewards: names of columns.
+        total: column of the total; None where there is none.
+        weights: of the rewards in the total; None where they are unknown.
+        guesses: what a reader has to check.
+        notes: what a reader has to know.
+    """
+
+    rewards: list[str]
+    total: str | None = None
+    weights: list[float] | None = None
+    guesses: list[Guess] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The columns with numbers that may be rewards.
+
+    Attributes:
+        path: of the logs, for messages.
+        columns: what is known of each.
+        values: (N,) of each, NaN = missing.
+        groups: (N,) ids.
+        advantages: (N,), None where they are not logged or never move.
+        names: all columns of the table, for messages.
+    """
+
+    path: Path
+    columns: Mapping[str, Column]
+    values: Mapping[str, Array]
+    groups: Ints
+    advantages: Array | None
+    names: Sequence[str] = ()
+
+    def sample(self) -> Numbers:
+        """Return whole groups with about ``SAMPLE`` rows, spread over the table."""
+        every = 1 + len(self.groups) // SAMPLE
+        if every == 1:
+            return self
+        rows = self.groups % every == 0
+        return replace(
+            self,
+            values={name: column[rows] for name, column in self.values.items()},
+            groups=np.unique(self.groups[rows], return_inverse=True)[1],
+            advantages=None if self.advantages is None else self.advantages[rows],
+        )
+
+    def of(self, *classes: str) -> list[str]:
+        """Return the columns of some classes, the least likely rewards first."""
+        return [name for kind in CLASSES if kind in classes for name in self.columns if self.kind(name) == kind]
+
+    def kind(self, name: str) -> str:
+        """Return the class of a column."""
+        return class_of(self.columns[name])
+
+    def constant(self, name: str) -> bool:
+        """Whether a column has one value, or none."""
+        column = self.columns[name]
+        return not column.low < column.high
+
+    def of_prompt(self, name: str) -> bool:
+        """Whether a column without a mark has one value per prompt, such as a difficulty or an expected answer."""
+        many = int((np.bincount(self.groups) > 1).sum()) >= FEWEST_GROUPS
+        return many and self.kind(name) != "marked" and not self.constant(name) and self.level(name)
+
+    def level(self, name: str) -> bool:
+        """Whether a column never differs within a group."""
+        return not deviations(_finite(self.values[name]), self.groups).any()
+
+
+def class_of(column: Column) -> str:
+    """Return the class that the name and the kind of a column give it."""
+    name, flag = column.name, column.kind == "flag"
+    if naming.is_hard(name):
+        return "foreign"
+    if naming.is_total(name):
+        return "total"
+    if naming.is_marked(name):
+        return "marked"
+    if naming.is_foreign(name):
+        return "foreign"
+    if naming.is_outcome(name, flag):
+        return "named"
+    return "foreign" if flag else "unknown"
+
+
+def choose(numbers: Numbers) -> Chosen:
+    """Find the rewards.
+
+    Raises:
+        ConfigError: no column is a reward, or names do not tell which are.
+    """
+    numbers = numbers.sample()
+    totals = [name for name in _by_usual_order(numbers.of("total")) if not numbers.level(name)]
+    chosen = None
+    if totals:
+        chosen = _of_total(numbers, totals)
+    elif numbers.advantages is not None:
+        chosen = of_advantages(numbers)
+    return chosen or _of_names(numbers)
+
+
+def _by_usual_order(totals: Sequence[str]) -> list[str]:
+    usual = {name: place for place, name in enumerate(TOTALS_FIRST)}
+    return sorted(totals, key=lambda name: usual.get(naming.key(name), len(usual)))
+
+
+def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
+    """Take what adds up to a total; where nothing does, the total is the only reward."""
+    total = totals[0]
+    if numbers.advantages is not None:
+        advantages = numbers.advantages
+        followed = [name for name in totals if follows(numbers.values[name], advantages, numbers.groups)]
+        total = next(iter(followed), total)
+    others = [name for name in totals if name != total and not is_copy(numbers.values[name], numbers.values[total])]
+    plain = [name for name in numbers.of("unknown", "named", "marked") if not numbers.constant(name)]
+    again = [name for name in plain if _repeats(numbers, name, total)]
+    parts = [name for name in plain if name not in again]
+    foreign = [name for name in numbers.of("foreign") if not numbers.constant(name)]
+    fit: Fit | None = None
+    for tried in (parts, [*again, *parts], [*others, *parts], [*foreign, *others, *parts]):
+        if tried:
+            found = explain_total(numbers.values[total], {name: numbers.values[name] for name in tried}, numbers.groups)
+            if found.exact or fit is None:
+                fit = found
+        if fit is not None and fit.exact:
+            break
+    fit = fit or Fit({}, 1.0)
+    if np.isnan(fit.unexplained):  # too few rows
+        chosen = _of_names(numbers)
+        chosen.total = total
+        return chosen
+    if not fit.exact:
+        fit = Fit({name: w for name, w in fit.weights.items() if numbers.kind(name) != "foreign"}, fit.unexplained)
+    chosen = _with_named(numbers, fit, f"the total {total!r}")
+    chosen.total = total
+    if not fit.weights:
+        chosen.rewards = [*_without_copies(numbers, numbers.of("marked"), chosen), total]
+        if len(chosen.rewards) == 1:
+            why = "no other column is a part of it, so that neglect of its parts cannot be seen"
+            chosen.guesses.append(Guess(f"{total!r} is the only reward", why, "log each reward by itself", trust=1.0))
+    elif fit.exact:
+        # The weight of a constant cannot be seen: it is not said to be 0.
+        chosen.weights = [fit.weights.get(name, 1.0 if numbers.constant(name) else 0.0) for name in chosen.rewards]
+        told = ", ".join(f"{name} {w:.3g}" for name, w in zip(chosen.rewards, chosen.weights, strict=True))
+        chosen.notes.append(f"the rewards add up to the total {total!r} with the weights {told}")
+    else:
+        chosen.guesses.append(
+            Guess(
+                f"the columns {_listed(chosen.rewards)} are the rewards",
+                f"as a weighted sum they explain {1 - fit.unexplained:.0%} of the total {total!r}",
+                "--rewards",
+                trust=0.8,
+            )
+        )
+    return chosen
+
+
+def with_total(numbers: Numbers, rewards: list[str]) -> Chosen:
+    """Return rewards that the user named, with the total that they add up to, if it is logged."""
+    chosen = Chosen(rewards)
+    for total in _by_usual_order(numbers.of("total")):
+        if total in rewards or numbers.level(total):
+            continue
+        columns = {name: numbers.values[name] for name in rewards if not numbers.constant(name)}
+        fit = explain_total(numbers.values[total], columns, numbers.groups) if columns else Fit()
+        if fit.exact:
+            chosen.total, chosen.weights = total, [fit.weights.get(name, 0.0) for name in rewards]
+            chosen.notes.append(f"the rewards add up to the total {total!r}")
+            return chosen
+    return chosen
+
+
+def _repeats(numbers: Numbers, name: str, total: str) -> bool:
+    """Whether a column whose name says nothing of a reward is the total once more, such as a rank or a rescaled one."""
+    if numbers.kind(name) in ("named", "marked"):
+        return False
+    return is_copy(numbers.values[name], numbers.values[total])
+
+
+def of_advantages(numbers: Numbers) -> Chosen | None:
+    """Take what the logged advantages are made of, where they are a sum of rewards or of z-scores; else None."""
+    assert numbers.advantages is not None
+    fit = Fit()
+    for classes in (("unknown", "named", "marked"), CLASSES):
+        tried = [name for name in numbers.of(*classes) if not numbers.constant(name)]
+        if tried:
+            columns = {name: numbers.values[name] for name in tried}
+            fit = explain_advantages(numbers.advantages, columns, numbers.groups)
+        if fit.exact:
+            return _with_named(numbers, fit, "the logged advantages")
+    return None
+
+
+def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
+    """Return the columns with a share, and those that are rewards by name although they have none."""
+    chosen = Chosen([])
+    without = [name for name in numbers.of("named", "marked") if name not in fit.weights]
+    without = _without_copies(numbers, without, chosen, list(fit.weights))
+    if not fit.weights:
+        without = [name for name in without if numbers.kind(name) == "marked"]
+    without = [name for name in without if not numbers.of_prompt(name)]
+    rewards = {*fit.weights, *without}
+    chosen.rewards = [name for name in numbers.columns if name in rewards]
+    for name in fit.weights:
+        if numbers.kind(name) == "foreign":
+            chosen.guesses.append(
+                Guess(f"{name!r} is a reward", f"its name is not that of one, but {what} needs it", "--rewards")
+            )
+    named = [name for name in without if not naming.begins_marked(name) and not numbers.constant(name)]
+    if fit.exact and named:
+        chosen.guesses.append(
+            Guess(
+                f"{_listed(named)}: rewards by name, without a share in {what}",
+                "of weight 0, or only logged",
+                "--rewards leaves them out",
+                trust=0.95,
+            )
+        )
+    left = [name for name in numbers.of("unknown", "named") if name not in rewards]
+    if left and fit.weights:
+        chosen.guesses.append(
+            Guess(f"{_listed(left)}: taken for no reward", f"{what} does not contain it", "--rewards", trust=0.97)
+        )
+    if left and not fit.weights:
+        chosen.notes.append(f"left out, as they do not explain {what}: {_listed(left)}")
+    return chosen
+
+
+def _without_copies(numbers: Numbers, names: Sequence[str], chosen: Chosen, known: Sequence[str] = ()) -> list[str]:
+    """Leave out columns whose names only suggest a reward and whose values are those of another one."""
+    kept: list[str] = []
+    for name in names:
+        others = [other for other in (*known, *kept) if is_copy(numbers.values[name], numbers.values[other])]
+        if others and numbers.kind(name) != "marked":
+            chosen.notes.append(f"{name!r} is {others[0]!r} once more: left out")
+        else:
+            kept.append(name)
+    return kept
+
+
+def _of_names(numbers: Numbers) -> Chosen:
+    """Take what is called like a reward: neither a total nor advantages say what counts.
+
+    Raises:
+        ConfigError: nothing is, or scales differ so much that other numbers are probably among them.
+    """
+    marked = numbers.of("marked")
+    begun = [name for name in marked if naming.begins_marked(name)]
+    listed = [name for name in marked if naming.is_listed(name)] or begun
+    named = [name for name in numbers.of("named") if not numbers.of_prompt(name)]
+    unknown = [name for name in numbers.of("unknown") if not numbers.constant(name) and not numbers.of_prompt(name)]
+    chosen = Chosen([])
+    if listed:
+        chosen.rewards = _in_order(numbers, listed)
+        copies = [name for name in (*marked, *named) if name not in chosen.rewards]
+        if left := [name for name in copies if not _is_any_copy(numbers, name, chosen.rewards)]:
+            chosen.guesses.append(
+                Guess(f"{_listed(left)} left out", "others are marked as rewards by their names", "--rewards")
+            )
+        if unknown:
+            chosen.notes.append(f"no rewards by their names: {_listed(unknown)} (--rewards names others)")
+        return _without_a_total(numbers, chosen)
+    counters = [name for name in unknown if numbers.columns[name].whole and numbers.columns[name].high > COUNTER]
+    plain = [name for name in unknown if name not in counters]
+    chosen.rewards = _in_order(numbers, [*marked, *named, *plain]) or _by_usual_order(numbers.of("total"))[:1]
+    if not chosen.rewards:
+        raise ConfigError(
+            f"{numbers.path} has the columns {_listed(numbers.names, 20)}, and none is clearly a reward: name "
+            "them with --rewards a,b,c"
+        )
+    _check_scales(numbers, chosen.rewards)
+    without = f"; left out: {_listed(counters)}" if counters else ""
+    chosen.guesses.append(
+        Guess(
+            f"the rewards are the columns {_listed(chosen.rewards, 12)}{without}",
+            "by their names" if not plain else "no name marks them, and all other numbers are called otherwise",
+            "--rewards",
+            trust=0.75 if plain else 0.9,
+        )
+    )
+    return _without_a_total(numbers, chosen)
+
+
+def _is_any_copy(numbers: Numbers, name: str, others: Sequence[str]) -> bool:
+    values = numbers.values
+    return any(is_copy(values[name], values[other]) or _same(values[name], values[other]) for other in others)
+
+
+def _same(values: Array, other: Array) -> bool:
+    return np.array_equal(values, other, equal_nan=True)
+
+
+def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:
+    """Leave out a reward that is the sum of at least two others: the total under a name of its own."""
+    varied = [name for name in chosen.rewards if not numbers.constant(name)]
+    if len(varied) < 3:
+        return chosen
+    for name in varied:
+        others = {other: numbers.values[other] for other in varied if other != name}
+        fit = explain_total(numbers.values[name], others, numbers.groups)
+        weights = list(fit.weights.values())
+        if fit.unexplained < 1e-8 and len(weights) >= 2 and min(weights) > 1e-6:
+            chosen.guesses.append(
+                Guess(
+                    f"{name!r} is the total",
+                    f"it is a weighted sum of {_listed(list(fit.weights))}",
+                    "--rewards",
+                )
+            )
+            chosen.rewards = [reward for reward in chosen.rewards if reward != name]
+            chosen.total = name
+            chosen.weights = [fit.weights.get(reward, 0.0) for reward in chosen.rewards]
+            return chosen
+    return chosen
+
+
+def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
+    spreads = {}
+    for name in rewards:
+        deviation = deviations(_finite(numbers.values[name]), numbers.groups)
+        if spread := float(np.sqrt((deviation * deviation).mean())):
+            spreads[name] = spread
+    if not spreads:
+        return
+    low, high = min(spreads, key=lambda name: spreads[name]), max(spreads, key=lambda name: spreads[name])
+    if spreads[high] > HUNDREDFOLD * spreads[low]:
+        raise ConfigError(
+            f"{numbers.path}: the columns {_listed(list(spreads), 12)} may be rewards, but {high!r} varies "
+            f"{spreads[high] / spreads[low]:,.0f} times as much as {low!r}; expected rewards on similar scales: name "
+            "the rewards with --rewards a,b,c"
+        )
+
+
+def _finite(values: Array) -> Array:
+    """Return a column (N, 1) with 0 for what is missing, and nothing whose square overflows."""
+    return np.clip(np.nan_to_num(values, nan=0.0), -LARGEST, LARGEST)[:, None]
+
+
+def _in_order(numbers: Numbers, names: Sequence[str]) -> list[str]:
+    return [name for name in numbers.columns if name in set(names)]
+
+
+def _listed(names: Sequence[str], most: int = LISTED) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,99 @@
+"""``Table``: what :func:`rvpo.logs.tables.look` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rvpo.errors import ConfigError
+from rvpo.logs.tables.columns import Column
+from rvpo.logs.tables.store import Part
+
+
+@dataclass(frozen=True)
+class Table:
+    """Logs as a table with one row per completion.
+
+    Attributes:
+        path: what was looked at, for messages.
+        rows: count of completions.
+        columns: by their dotted names, in order of appearance.
+        notes: what was done to the files, for people.
+        weights: column of a reward -> its weight, where the logs hold it.
+        format: trainer whose layout was recognised; empty where none was.
+        group: column that tells groups apart by the layout alone; None where there is none.
+        parts: cells, file by file.
+        files: count of the files.
+    """
+
+    path: Path
+    rows: int
+    columns: Mapping[str, Column]
+    notes: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    format: str = ""
+    group: str | None = None
+    parts: Sequence[Part] = ()
+    files: int = 1
+
+    def notes_on(self, names: Sequence[str]) -> Iterator[str]:
+        """Say what is missing in columns, and why: for those that are taken for rewards."""
+        for column in map(self._column, names):
+            filled = column.numbers + column.odd
+            if column.odd:
+                counts = f"{column.odd} of {filled} cells of {column.name!r}"
+                yield f"{counts} are no numbers: missing ({column.odd_example})"
+            if column.absent_files:
+                yield f"{column.absent_files} of {self.files} files lack {column.name!r}: missing there"
+            elif column.absent:
+                yield f"{column.absent} of {self.rows} rows lack {column.name!r}: missing there"
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Return columns: those of numbers and flags as float64, null where missing or odd, others as text.
+
+        Raises:
+            ConfigError: there is no such column.
+            DataError: a file is damaged.
+        """
+        columns = {name: self._column(name) for name in names}
+        return pa.table({name: self._read(column) for name, column in columns.items()})
+
+    def read_texts(self, names: Sequence[str]) -> pa.Table:
+        """Return columns as text, as it was written: ids and prompts. Chats are JSON.
+
+        Raises:
+            ConfigError: there is no such column.
+            DataError: a file is damaged.
+        """
+        return pa.table({name: self._texts(self._column(name).name) for name in names})
+
+    def where(self, row: int) -> str:
+        """Return the file of a row, and its number among the completions of that file, for messages."""
+        start, start_of_file = 0, 0
+        current: Path | None = None
+        for part in self.parts:
+            if part.path != current:
+                current, start_of_file = part.path, start
+            if row < start + part.rows:
+                return f"{part.path}, row {row - start_of_file}"
+            start += part.rows
+        return f"{self.path}, row {row}"
+
+    def _column(self, name: str) -> Column:
+        if name not in self.columns:
+            raise ConfigError(f"{self.path} has no column {name!r}; expected {', '.join(self.columns)}: name another")
+        return self.columns[name]
+
+    def _read(self, column: Column) -> pa.ChunkedArray:
+        if not column.numeric:
+            return self._texts(column.name)
+        values = np.concatenate([part.numbers(column.name) for part in self.parts])
+        return pa.chunked_array([pa.array(values, pa.float64(), from_pandas=True)])
+
+    def _texts(self, name: str) -> pa.ChunkedArray:
+        chunks = [chunk for part in self.parts for chunk in part.texts(name).chunks]
+        return pa.chunked_array(chunks, pa.large_string())

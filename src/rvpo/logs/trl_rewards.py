@@ -1,0 +1,60 @@
+"""Which columns of TRL's completions are rewards, and which ``log_extra`` added: both are numbers, side by side.
+
+TRL logs the advantages, so that they tell: a column that they are made of is a reward. Where no weighted sum explains
+them, as for methods of your own, names decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.logs.run import Guess
+from rvpo.logs.tables.columns import Column
+from rvpo.logs.tables.rewards import Chosen, Numbers, of_advantages
+
+Array = NDArray[np.float64]
+
+
+def choose(path: Path, parts: Iterable[tuple[Tensor, Tensor, Tensor]], candidates: Sequence[str]) -> Chosen:
+    """Find the rewards.
+
+    Args:
+        path: of the logs.
+        parts: rewards (N, M), groups (N,) and advantages (N,) of some files.
+        candidates: M columns with numbers.
+    """
+    rewards, groups, advantages, start = [], [], [], 0
+    for values, ids, known in parts:
+        rewards.append(values)
+        groups.append(ids + start)
+        advantages.append(known)
+        start += int(ids.max()) + 1
+    if not rewards or len(candidates) == 1:
+        return Chosen(list(candidates))
+    whole: Array = torch.cat(rewards).numpy()
+    columns = {name: _column(name, whole[:, j]) for j, name in enumerate(candidates)}
+    by_name = {name: whole[:, j] for j, name in enumerate(candidates)}
+    numbers = Numbers(path, columns, by_name, torch.cat(groups).numpy(), torch.cat(advantages).numpy(), candidates)
+    found = of_advantages(numbers)
+    if found is not None and found.rewards:
+        return found
+    kept = [name for name in candidates if numbers.kind(name) not in ("foreign", "total")]
+    if not kept or len(kept) == len(candidates):
+        return Chosen(list(candidates))
+    left = ", ".join(name for name in candidates if name not in kept)
+    why = "by their names they are no rewards, and no weighted sum explains the advantages"
+    return Chosen(kept, guesses=[Guess(f"{left} left out", why, "--rewards", trust=0.9)])
+
+
+def _column(name: str, values: Array) -> Column:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return Column(name, "empty")
+    whole = bool((known == np.floor(known)).all())
+    return Column(name, "number", numbers=len(known), whole=whole, low=float(known.min()), high=float(known.max()))
