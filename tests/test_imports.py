@@ -171,7 +171,7 @@ def test_the_command_line_loads_nothing_of_an_evaluation():
     code = """
 import sys
 import rvpo.cli.app
-heavy = ("torch", "numpy", "scipy", "pyarrow", "transformers", "inspect_ai", "bfcl_eval", "openai")
+heavy = ("torch", "numpy", "scipy", "pyarrow", "transformers", "inspect_ai", "bfcl_eval", "openai", "aiohttp")
 print([name for name in heavy if name in sys.modules])
 """
     assert python(code) == "[]"

@@ -73,7 +73,7 @@ CAPABILITIES = (
     Capability("rvpo.advantages (the algorithm)", ("torch",), "."),
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
     Capability("rvpo.verl (verl engine)", ("verl", "TransferQueue", "hydra-core"), ".[verl]"),
-    Capability("rubric rewards with a server or rules", ("openai", "jsonschema", "regex"), ".[judge]"),
+    Capability("rubric rewards with a server or rules", ("aiohttp", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),

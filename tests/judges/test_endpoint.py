@@ -599,7 +599,10 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(JudgeError, match="the environment variable OPENAI_API_KEY is not set"):
         asyncio.run(EndpointJudge(model="m").check())
     with FaultServer(key="right") as server:
-        with pytest.raises(JudgeError, match="HTTP 401: the server does not accept the key: export the right one"):
+        with pytest.raises(
+            JudgeError,
+            match=r"HTTP 401: the server does not accept the key in .*: export the right one",
+        ):
             asyncio.run(make(server).check())
         monkeypatch.setenv("JUDGE_KEY", "right")
         asyncio.run(make(server, api_key_env="JUDGE_KEY").check())
@@ -736,7 +739,7 @@ def test_the_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     leak = transport.Chat("http://127.0.0.1:1/v1", "JUDGE_KEY", 1.0)
     texts += [leak._scrubbed(f"you sent {SECRET}")]
     texts += [record.getMessage() for record in caplog.records] + [caplog.text]
-    assert any("openai" in record.name or "httpx" in record.name for record in caplog.records)
+    assert any(record.name.startswith("rvpo") for record in caplog.records)
     assert not [text for text in texts if SECRET in repr(text) or SECRET in str(text)]
     files = list(tmp_path.iterdir())
     assert cache in files

@@ -12,10 +12,12 @@ from rvpo.evals.items import Generation, Item, Key, Reply
 from rvpo.evals.policy import Replied, seed_of, wait_for
 from rvpo.files import digest
 from rvpo.judges import limits
+from rvpo.judges.dialect import LIMITS, Dialect
 from rvpo.judges.options import check_url
-from rvpo.judges.transport import Chat, TransportError
+from rvpo.judges.transport import DEFAULT_URL, Chat, ServerReply, TransportError
 
 _RETRIES = 5  # further attempts after a lost connection, 429 or 5xx
+_FAILURES_IN_A_ROW = 16  # replies that could not be had, after which nothing more is asked
 
 
 class EndpointPolicy:
@@ -38,6 +40,10 @@ class EndpointPolicy:
         check_url(base_url)
         self._url, self._model, self._api_key_env = base_url, model, api_key_env
         self._concurrency, self._timeout, self._extra = concurrency, timeout, dict(extra_body or {})
+        # OpenAI's reasoning models know only the one name of the limit, many other servers only the other.
+        self._dialect = Dialect(LIMITS[1] if DEFAULT_URL.rpartition("/")[0] in base_url else LIMITS[0])
+        self._pace = limits.Pace(None, None)
+        self._failures = 0  # since the last reply
 
     def identity(self) -> dict[str, Any]:
         """Ask the server for the model: its name, and the place of its weights where the server tells it.
@@ -90,37 +96,58 @@ class EndpointPolicy:
         return roots[self._model]
 
     async def _reply(self, chat: Chat, item: Item, generation: Generation) -> Reply:
-        body = self._body(item, generation)
-        attempt = 0
-        while True:
-            try:
-                answer = await chat.complete(body)
-                break
-            except TransportError as error:
-                failure = error
-            if not failure.again or attempt == _RETRIES:
-                return Reply.missing(failure.reason, failure.detail)
-            await limits.sleep(limits.backoff(attempt) if failure.wait is None else failure.wait)
-            attempt += 1
+        try:
+            answer = await self._answer(chat, self._body(item, generation))
+        except TransportError as failure:
+            if failure.ends:
+                raise ModelError(f"{self._url}: {failure.detail}; the same command goes on from here") from None
+            self._failures += failure.reason != "too_long"  # which is the item's fault
+            if self._failures >= _FAILURES_IN_A_ROW:
+                raise ModelError(
+                    f"{self._url} gave no reply to {self._failures} items in a row, the last time: {failure.detail}; "
+                    "repair the server, and the same command goes on from here"
+                ) from None
+            return Reply.missing(failure.reason, failure.detail)
+        self._failures = 0
         # No text is a reply, too: a model that declines, or that thinks until it is cut off, has not answered.
         calls = None
         if answer.calls is not None:
-            calls = tuple({"name": name, "arguments": arguments} for name, arguments in answer.calls)
+            calls = tuple(
+                {"name": chat.without_secret(name), "arguments": chat.without_secret(arguments)}
+                for name, arguments in answer.calls
+            )
         return Reply(
-            text=answer.text or "",
+            text=chat.without_secret(answer.text or ""),
             calls=calls,
             finish="refused" if answer.refused else answer.finish,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
         )
 
+    async def _answer(self, chat: Chat, body: dict[str, Any]) -> ServerReply:
+        """Ask until there is an answer, or nothing is left to try; then the last failure is raised."""
+        attempt = 0
+        while True:
+            await self._pace.start(0)  # a server that is busy for one request is busy for all
+            sent = self._dialect.spelled(body)
+            try:
+                return await chat.complete(sent)
+            except TransportError as failure:
+                if self._dialect.learns(failure, sent):
+                    continue
+                if not failure.again or attempt == _RETRIES:
+                    raise
+                wait = limits.backoff(attempt) if failure.wait is None else failure.wait
+                if failure.wait is not None or failure.reason == "rate_limit":
+                    self._pace.pause(wait)
+            await limits.sleep(wait)
+            attempt += 1
+
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
-        # OpenAI's reasoning models know only the one, many other servers only the other.
-        limit = "max_completion_tokens" if "://api.openai.com" in self._url else "max_tokens"
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [dict(message) for message in item.messages],
-            limit: generation.max_tokens,
+            LIMITS[0]: generation.max_tokens,
             "temperature": generation.temperature,
             "top_p": generation.top_p,
         }

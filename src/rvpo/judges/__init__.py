@@ -47,7 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a judge on first use: openai and transformers are heavy."""
+    """Load a judge on first use: aiohttp and transformers are heavy."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'rvpo.judges' has no attribute {name!r}; public names are {', '.join(__all__)}")

@@ -181,7 +181,7 @@ def _mixed(values: Mapping[str, Any]) -> Judge:
 
 
 def _class(kind: str) -> Callable[..., Any]:
-    """Import a judge's class when it is wanted: openai and transformers are heavy, and extras may be absent."""
+    """Import a judge's class when it is wanted: aiohttp and transformers are heavy, and extras may be absent."""
     if kind in OURS:
         module, name, extra = OURS[kind]
         try:

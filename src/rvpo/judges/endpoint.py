@@ -16,13 +16,15 @@ import secrets
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rvpo.errors import JudgeError
 from rvpo.judges import healthbench, limits
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
+from rvpo.judges.dialect import LIMITS, Dialect
+from rvpo.judges.failures import perhaps_about_response_format
 from rvpo.judges.mixed import refuse_routed
 from rvpo.judges.options import AUTO, CHOICES, check_options
 from rvpo.judges.parsing import MalformedError
@@ -31,11 +33,13 @@ from rvpo.judges.usage import Usage
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Question, Verdict
+from rvpo.text.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
 _KEY_VERSION = 1  # of what is hashed into a key
 _WARMER = 0.5  # least temperature after a malformed answer: at 0 the same one would come again
+SHOWN_CHARS = 200  # of a malformed answer
 _CHECK_SECONDS = 10.0  # patience of check() with a server that does not even list its models
 
 
@@ -135,6 +139,10 @@ class EndpointJudge:
         self._verdict, self._ask, self._explain = verdict, ask, explain
         self._forms = CHOICES["structured"][1:] if structured == AUTO else (structured,)
         self._form = 0  # which of them is in use
+        self._form_answers = False  # whether an answer has come in it: then no failure is about it
+        # OpenAI's newer models reject the old name of the limit, and many servers do not know the new one.
+        self._dialect = Dialect(LIMITS[1] if base_url is None else LIMITS[0])
+        self.refusal: str | None = None
         self._concurrency = max(1, concurrency // world)
         self._pace = limits.Pace(*rates)
         self._timeout, self._retries = timeout, retries
@@ -215,9 +223,9 @@ class EndpointJudge:
                 names = await chat.models()
             except TransportError as failure:
                 if failure.status in (401, 403):
-                    raise JudgeError(
-                        f"{chat.url}: {failure.detail}: export the right one as {self._api_key_env}"
-                    ) from None
+                    raise JudgeError(f"{chat.url}: {failure.detail}: export the right one") from None
+                if failure.ends:
+                    raise JudgeError(f"{chat.url}: {failure.detail}: pay, or name another server") from None
                 if failure.reason in ("connection", "timeout"):
                     step = "start the server, or correct base_url"
                     raise JudgeError(f"no judge at {chat.url}: {failure.detail}; {step}") from None
@@ -310,10 +318,10 @@ class EndpointJudge:
 
     async def _ask_until(self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...]) -> dict[bytes, Verdict]:
         """Ask until there is an answer, or nothing is left to try: then all are missing, for the last reason."""
-        temperature = self._temperature
+        temperature, form = self._temperature, 0
         for attempt in range(self._retries + 1):
             try:
-                return await self._call(lane, inquiry, keys, temperature)
+                return await self._call(lane, inquiry, keys, temperature, form)
             except TransportError as error:
                 failure = error
             except MalformedError as error:  # the same again unless asked warmer; logprobs stay the same even then
@@ -324,6 +332,8 @@ class EndpointJudge:
                 self._pace.pause(wait if failure.wait is None else failure.wait)
             if not failure.again or attempt == self._retries:
                 break
+            if attempt > 0 and self._may_be_the_form(failure, inquiry, form):  # twice: a 500 may have any cause
+                form += 1
             await limits.sleep(wait)
             self._usage.add(retries=1)
         if failure.reason not in self._warned:
@@ -332,22 +342,61 @@ class EndpointJudge:
         return dict.fromkeys(keys, Verdict.missing(failure.reason, failure.detail))
 
     async def _call(
-        self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...], temperature: float | None
+        self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...], temperature: float | None, form: int
     ) -> dict[bytes, Verdict]:
-        """Ask once, in the best form of answer that the server knows, and store the verdicts."""
+        """Ask once, in the best form of answer that the server knows, and store the verdicts.
+
+        Args:
+            lane: of the running loop.
+            inquiry: what is asked.
+            keys: of the verdicts.
+            temperature: None leaves it to the server.
+            form: the first form of answer to try. An answer shows that it was the earlier form that failed.
+        """
         estimate = sum(len(message["content"]) for message in inquiry.messages) // 4  # characters a token
         while True:
-            async with lane.slots:
-                await self._pace.start(estimate)
-                form = self._form  # as late as possible: others may have found out meanwhile
-                try:
-                    answer = await self._paid(lane.chat, self._body(inquiry, self._forms[form], temperature))
-                    break
-                except TransportError as failure:
-                    last = form == len(self._forms) - 1
-                    if last or inquiry.by_logprobs or not about_response_format(failure):
-                        raise
-                    self._form = max(self._form, form + 1)  # many may find this out at once: one step for all of them
+            sent: dict[str, Any] = {}
+            try:
+                async with lane.slots:
+                    await self._pace.start(estimate)
+                    form = max(form, self._form)  # as late as possible: others may have found out meanwhile
+                    sent = self._dialect.spelled(self._body(inquiry, self._forms[form], temperature))
+                    answer = await self._paid(lane.chat, sent)
+            except TransportError as failure:
+                if sent and self._dialect.learns(failure, sent):
+                    continue
+                has_next = form + 1 < len(self._forms) and not inquiry.by_logprobs
+                if has_next and about_response_format(failure):
+                    form = self._form = max(self._form, form + 1)  # many may find this out at once: one step for all
+                    continue
+                if not failure.again and self._may_be_the_form(failure, inquiry, form):
+                    form += 1
+                    continue
+                raise
+            verdicts = self._read(lane.chat, inquiry, keys, answer, estimate, form)
+            if verdicts is None:
+                form += 1
+                continue
+            if form == self._form:
+                self._form_answers = True
+            elif not self._form_answers:
+                self._form = form
+            return verdicts
+
+    def _may_be_the_form(self, failure: TransportError, inquiry: Inquiry, form: int) -> bool:
+        """Tell whether a question is worth asking in the next form, because no answer has ever come in this one."""
+        has_next = form + 1 < len(self._forms) and not inquiry.by_logprobs
+        return has_next and not self._form_answers and perhaps_about_response_format(failure)
+
+    def _read(
+        self, chat: Chat, inquiry: Inquiry, keys: tuple[bytes, ...], answer: ServerReply, estimate: int, form: int
+    ) -> dict[bytes, Verdict] | None:
+        """Count an answer and store its verdicts; None where the form may have emptied it and another one is left.
+
+        Raises:
+            TransportError: the model declined.
+            MalformedError: the answer holds no verdict.
+        """
         self._pace.settle(estimate, answer.prompt_tokens + answer.completion_tokens)
         self._usage.add(
             prompt_tokens=answer.prompt_tokens,
@@ -358,7 +407,16 @@ class EndpointJudge:
         try:
             if answer.refused:
                 raise TransportError("refused", "the model, or a filter before it, declined to answer")
-            verdicts = dict(zip(keys, inquiry.read(answer), strict=True))
+            if not inquiry.by_logprobs and not (answer.text or "").strip():
+                if answer.finish == "length" or answer.thought:
+                    raise MalformedError("no answer after the model's thoughts: raise max_output_tokens")
+                if form + 1 < len(self._forms) and not self._form_answers:
+                    return None
+            found = [_without_key(verdict, chat) for verdict in inquiry.read(answer)]
+            verdicts = dict(zip(keys, found, strict=True))
+        except MalformedError as error:
+            shown = quoted(chat.scrubbed(answer.text or ""), SHOWN_CHARS)
+            raise MalformedError(f"{chat.scrubbed(str(error))}, in {shown}") from None
         finally:
             self._store.end_call(verdicts, answer.prompt_tokens, answer.completion_tokens)
         return verdicts
@@ -375,6 +433,8 @@ class EndpointJudge:
         try:
             return await chat.complete(body)
         except TransportError as failure:
+            if failure.ends:
+                self.refusal = failure.detail
             if failure.free:
                 self._store.undo_call()
                 self._usage.add(calls=-1)
@@ -383,9 +443,7 @@ class EndpointJudge:
     def _body(self, inquiry: Inquiry, form: str, temperature: float | None) -> dict[str, Any]:
         tokens = self._max_output_tokens or 512 + 16 * (len(inquiry.keys) - 1)
         body: dict[str, Any] = {"model": self._model, "messages": inquiry.messages, **inquiry.fields(form)}
-        # OpenAI's newer models reject the old name, and many servers do not know the new one.
-        limit = "max_completion_tokens" if self._base_url is None else "max_tokens"
-        body[limit] = 1 if inquiry.by_logprobs else tokens
+        body[LIMITS[0]] = 1 if inquiry.by_logprobs else tokens
         if temperature is not None:
             body["temperature"] = temperature
         return body | self._extra
@@ -402,6 +460,11 @@ class EndpointJudge:
         if verdict.reason not in ("malformed", "refused", "budget"):
             raise JudgeError(f"{seen}; try the same request by hand, or name another model or server")
         logger.warning("%s; if this happens often, name another model or another structured", seen)
+
+
+def _without_key(verdict: Verdict, chat: Chat) -> Verdict:
+    """Return a verdict whose explanation, which is kept, does not repeat the key."""
+    return verdict if verdict.detail is None else replace(verdict, detail=chat.scrubbed(verdict.detail))
 
 
 def _digest(base: bytes, values: list[Any]) -> bytes:

@@ -6,10 +6,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from rvpo.errors import ConfigError
+from rvpo.text.quoting import quoted
 
 CHOICES = {
     "verdict": ("boolean", "probability", "scale"),
@@ -85,16 +87,31 @@ def _check_texts(model: object, base_url: object, api_key_env: object, cache: ob
 
 def check_url(base_url: object) -> None:
     """Raise ConfigError unless this is the URL of a server, without a secret in it."""
-    parts = urlsplit(base_url) if isinstance(base_url, str) else None
+    parts = None
+    if isinstance(base_url, str) and base_url.isascii() and base_url.isprintable():
+        with suppress(ValueError):  # a broken port or address
+            found = urlsplit(base_url)
+            _ = found.port
+            parts = found
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"base_url={base_url!r}; allowed: a URL such as 'http://localhost:8000/v1'; next step: correct it"
+            f"base_url={_shown(base_url)}; allowed: a URL such as 'http://localhost:8000/v1'; next step: correct it"
         )
     if parts.username or parts.password or parts.query:
         raise ConfigError(
             "base_url holds a user, password or query; allowed: a URL without, as it is logged and stored; next step: "
             "put the secret into the environment variable that api_key_env names"
         )
+
+
+def _shown(base_url: object) -> str:
+    """Return what is no URL for a message; it may be a key in the wrong place, or hold a password."""
+    if not isinstance(base_url, str):
+        return repr(base_url)[:80]
+    scheme, found, rest = base_url.partition("://")
+    if not found:
+        return quoted(base_url) if len(base_url) < 12 else f"a text of {len(base_url)} characters without '://'"
+    return quoted(f"{scheme}://{rest.rpartition('@')[2]}")
 
 
 def _check_combination(options: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 pytest.importorskip("trl")
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 import pandas as pd
 from tiny_run import (

@@ -1,0 +1,113 @@
+"""Why a request has no answer, and whether asking again may help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rvpo.judges.limits import retry_after
+from rvpo.text.quoting import escaped
+
+MAX_DETAIL_CHARS = 2000  # of a server's message that are kept
+
+_TOO_LONG = (
+    "context_length",
+    "context length",
+    "maximum context",
+    "context window",
+    "context size",  # llama.cpp: the request exceeds the available context size
+    "exceed_context_size",
+    "too long",
+    "too many tokens",
+    "max_model_len",
+    "maximum model length",
+    "model's context",
+    "must have less than",  # TGI: `inputs` must have less than 4096 tokens
+    "max_new_tokens` must be <=",  # TGI: `inputs` tokens + `max_new_tokens` must be <= 4096
+    "maximum allowed length",  # SGLang: the input is longer than the maximum allowed length
+    "longer than the model",  # SGLang and vLLM
+    "maximum input length",
+    "max_total_tokens",
+    "input length",
+    "prompt length",
+    "reduce the length",
+    "reduce your prompt",
+)
+_NO_FORMAT = ("response_format", "json_schema", "json_object", "structured", "guided", "grammar", "schema")
+_NO_MONEY = ("insufficient_quota", "billing", "payment required", "insufficient credit", "insufficient balance")
+
+
+@dataclass(eq=False)
+class TransportError(Exception):
+    """A request without an answer.
+
+    Attributes:
+        reason: one of ``rvpo.rewards.rubric.verdict.REASONS``.
+        detail: what happened; holds no key, and nothing that could steer a terminal.
+        again: whether another attempt may help.
+        wait: seconds in which the server wants no further request; None where it did not say.
+        free: whether the server surely charged nothing.
+        status: of the HTTP response, or of the error that it holds; None where there was none.
+    """
+
+    reason: str
+    detail: str
+    again: bool = False
+    wait: float | None = None
+    free: bool = False
+    status: int | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether every further request would fail in the same way: the key is refused, or nothing is left to pay.
+
+        Not after 403, which some gateways send for a single text that they do not like.
+        """
+        return self.status in (401, 402) or (self.status == 429 and not self.again)
+
+
+def of_status(status: int, said: str, headers: Mapping[str, str], key_variable: str) -> TransportError:
+    """Return what a response that is no answer means.
+
+    Args:
+        status: of the response, or of the error within it.
+        said: by the server, without the key.
+        headers: of the response.
+        key_variable: name of the environment variable with the key.
+    """
+    message = escaped(f"HTTP {status}: {' '.join(said.split())}", MAX_DETAIL_CHARS)
+    low = message.lower()
+    wait = retry_after(headers)
+    if status in (401, 403):  # some servers repeat the key that they do not like, so nothing they say is repeated
+        detail = f"HTTP {status}: the server does not accept the key in the environment variable {key_variable}"
+        return TransportError("rejected", detail, free=True, status=status)
+    if status == 402 or (status == 429 and any(word in low for word in _NO_MONEY)):
+        return TransportError("rejected", message, free=True, status=status)
+    if status == 429:
+        return TransportError("rate_limit", message, again=True, wait=wait, free=True, status=status)
+    if 300 <= status < 400:
+        return TransportError(
+            "rejected",
+            f"{message}; a redirect to another server, which is not followed: correct the URL",
+            free=True,
+            status=status,
+        )
+    if status >= 400 and any(word in low for word in _TOO_LONG):
+        return TransportError("too_long", message, free=True, status=status)
+    if status in (408, 409, 425) or status >= 500:
+        reason = "timeout" if status == 408 else "server"
+        return TransportError(reason, message, again=True, wait=wait, free=True, status=status)
+    return TransportError("rejected", message, free=True, status=status)
+
+
+def about_response_format(failure: TransportError) -> bool:
+    """Whether a request was rejected for the form of answer that it asks for."""
+    if failure.status in (400, 404, 405, 415, 422, 500, 501):
+        return any(word in failure.detail.lower() for word in _NO_FORMAT)
+    return False
+
+
+def perhaps_about_response_format(failure: TransportError) -> bool:
+    """Whether the form of the answer may be the cause, though the server does not say so."""
+    about_the_model = failure.status == 404 and "model" in failure.detail.lower()
+    return failure.status in (404, 500, 501) and not about_the_model

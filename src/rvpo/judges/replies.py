@@ -1,0 +1,283 @@
+"""What a server's response says: a reply of the model, or that there is none.
+
+A status of 200 does not make a reply. Gateways put errors into it, servers that run out of memory break a reply off and
+say so in its last field, and what stands behind a load balancer sends a page of HTML. Only what a model finished, or
+what was cut off at the length that was asked for, is a reply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rvpo.judges.failures import TransportError, of_status
+from rvpo.text.quoting import quoted
+
+_ENDED = frozenset(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "finish"))
+_CUT = frozenset(("length", "max_tokens", "model_length", "max_completion_tokens", "max_output_tokens"))
+_CALLED = frozenset(("tool_calls", "function_call", "tool_use", "tool_call"))
+_DECLINED = frozenset(
+    ("content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii", "guardrail")
+)
+_CODES = {
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "unauthorized": 401,
+    "permission_denied": 403,
+    "permission_error": 403,
+    "insufficient_quota": 402,
+    "billing_error": 402,
+    "rate_limit": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "too_many_requests": 429,
+    "overloaded": 503,
+    "overloaded_error": 503,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "api_error": 500,
+    "timeout": 408,
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "not_found_error": 404,
+    "model_not_found": 404,
+}
+"""Names that servers give to errors, and the status that means the same."""
+
+_TEXTS, _THOUGHTS = ("text", "output_text"), ("thinking", "reasoning", "redacted_thinking")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReply:
+    """What the model said.
+
+    Attributes:
+        text: its answer, None where it gave none.
+        refused: whether the model or a filter declined.
+        first_token: (token, log probability) of the likeliest first tokens, None where the server sent none.
+        prompt_tokens, cached_tokens, completion_tokens: as the server counts them, 0 where it does not.
+        finish: why the model stopped: ``"stop"``, ``"length"``, ``"tool_calls"``.
+        calls: (name, arguments as JSON text) of the tool calls that the server parsed; None where there are none.
+        thought: whether the server sent the model's thoughts apart from its answer.
+    """
+
+    text: str | None
+    refused: bool
+    first_token: tuple[tuple[str, float], ...] | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    finish: str = "stop"
+    calls: tuple[tuple[str, str], ...] | None = None
+    thought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a reader has to know besides the text of a response.
+
+    Attributes:
+        headers: of the response.
+        key_variable: name of the environment variable with the key.
+        scrubbed: takes the key out of a text.
+    """
+
+    headers: Mapping[str, str]
+    key_variable: str
+    scrubbed: Callable[[str], str]
+
+    def shown(self, text: str) -> str:
+        """Return a text of the server's for a message."""
+        return quoted(self.scrubbed(text), 300)
+
+    def failure(self, status: int, said: str) -> TransportError:
+        """Return what an error with a status means."""
+        return of_status(status, self.scrubbed(said), self.headers, self.key_variable)
+
+
+def read_reply(text: str, context: Context) -> ServerReply:
+    """Return the reply in a response with status 200.
+
+    Raises:
+        TransportError: it holds an error, a reply that was broken off, or nothing that follows the API.
+    """
+    response = _json_object(text, context)
+    if response.get("error"):
+        raise _error_within(response["error"], context)
+    if not response.get("choices"):
+        told = response.get("message") or response.get("detail") or text
+        raise TransportError(
+            "malformed", f"a response without choices: {context.shown(str(told))}", again=True, free=True
+        )
+    try:
+        return _read_choice(response, context)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        told = f"a response that is no chat completion ({type(error).__name__}): {context.shown(text)}"
+        raise TransportError("malformed", told, again=True) from None
+
+
+def read_models(text: str, context: Context) -> dict[str, str | None]:
+    """Return, for each model of a list of models, where its weights come from; None where the server does not tell.
+
+    Raises:
+        TransportError: it holds an error, or is no list of models.
+    """
+    response = _json_object(text, context)
+    if response.get("error"):
+        raise _error_within(response["error"], context)
+    try:
+        return {str(entry["id"]): entry.get("root") for entry in response["data"]}
+    except (AttributeError, KeyError, TypeError):
+        raise TransportError("malformed", f"no list of models: {context.shown(text)}", again=True, free=True) from None
+
+
+def _json_object(text: str, context: Context) -> dict[str, Any]:
+    """Return a response's object.
+
+    Nothing that begins in another way than a completion does was paid for. A completion that breaks off may have been.
+    """
+    try:
+        response = json.loads(text)
+    except (ValueError, RecursionError):
+        free = not text.lstrip().startswith("{")
+        shown = context.shown(text.strip()) if text.strip() else "an empty response"
+        raise TransportError("malformed", f"no JSON: {shown}", again=True, free=free) from None
+    if not isinstance(response, dict):
+        raise TransportError("malformed", f"no JSON object: {context.shown(text)}", again=True, free=True)
+    return response
+
+
+def _error_within(error: Any, context: Context) -> TransportError:
+    """Return what an error inside a response with status 200 means: the same as if it had been the status."""
+    fields = error if isinstance(error, Mapping) else {"message": str(error)}
+    status = next((found for name in ("code", "status", "type") if (found := _status(fields.get(name)))), 500)
+    words = fields.get("message") or json.dumps(fields, default=str)
+    named = [str(fields[name]) for name in ("code", "type") if isinstance(fields.get(name), str)]
+    return context.failure(status, " ".join([str(words), *named]))
+
+
+def _status(value: Any) -> int | None:
+    """Return the status that a code stands for: 429, "429", "rate_limit_exceeded"."""
+    if isinstance(value, str):
+        name = value.strip().lower().replace(" ", "_")
+        if name in _CODES:
+            return _CODES[name]
+        value = int(name) if name.isascii() and name.isdecimal() and len(name) == 3 else None
+    return value if type(value) is int and 400 <= value < 600 else None
+
+
+def _read_choice(response: Mapping[str, Any], context: Context) -> ServerReply:
+    choice = response["choices"][0]
+    if choice.get("error"):
+        raise _error_within(choice["error"], context)
+    message = choice["message"]
+    if message.get("error"):
+        raise _error_within(message["error"], context)
+    text, declined, thought = _content(message.get("content"))
+    thought = thought or any(message.get(name) for name in ("reasoning_content", "reasoning"))
+    calls = _calls(message)
+    finish = _finish(choice, context)
+    refused = declined or bool(message.get("refusal")) or finish == "refused"
+    usage = response.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    positions = (choice.get("logprobs") or {}).get("content")
+    if finish is None and not (text or calls):
+        raise TransportError("server", "a reply without content that does not say why it ended", again=True)
+    if finish == "stop" and text is None and not (calls or refused or thought):
+        raise TransportError("server", "a reply whose content is null, and nothing else", again=True)
+    return ServerReply(
+        text=text,
+        refused=refused,
+        first_token=_first_token(positions[0]) if positions else None,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(cached),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        finish=finish or "stop",
+        calls=calls,
+        thought=thought,
+    )
+
+
+def _finish(choice: Mapping[str, Any], context: Context) -> str | None:
+    """Return why the model stopped, None where the server does not say.
+
+    Raises:
+        TransportError: it did not stop, but was broken off, or the word means nothing that is known.
+    """
+    given = choice.get("finish_reason")
+    if isinstance(given, Mapping):  # SGLang: {"type": "abort", "message": …}
+        said = given.get("message")
+        given = given.get("type")
+    else:
+        said = None
+    if given is None:
+        return None
+    word = str(given).strip().lower().removeprefix("finish_reason_")
+    if word in _ENDED:
+        return "stop"
+    if word in _CUT:
+        return "length"
+    if word in _CALLED:
+        return "tool_calls"
+    if word in _DECLINED:
+        return "refused"
+    more = f": {context.shown(str(said))}" if said else ""
+    raise TransportError(
+        "server",
+        f"the server broke the reply off (finish_reason {quoted(context.scrubbed(word), 40)}){more}",
+        again=True,
+    )
+
+
+def _content(content: Any) -> tuple[str | None, bool, bool]:
+    """Return the text of a message's content, whether it is a refusal, and whether it holds thoughts."""
+    if content is None or isinstance(content, str):
+        return content, False, False
+    if not isinstance(content, list):
+        raise TypeError("content is no text")
+    words, declined, thought = [], False, False
+    for part in content:
+        kind = part.get("type", "text")
+        if kind in _TEXTS:
+            words.append(_text(part["text"]))
+        elif kind == "refusal":
+            declined = True
+        elif kind in _THOUGHTS:
+            thought = True
+        else:
+            raise TypeError("content has a part that is no text")
+    return "".join(words) if words else None, declined, thought
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a part of the content is no text")
+    return value
+
+
+def _calls(message: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
+    """Return the tool calls of a message; also the single one that older servers send as ``function_call``."""
+    functions = [value["function"] for value in message.get("tool_calls") or ()]
+    if not functions and message.get("function_call"):
+        functions = [message["function_call"]]
+    return tuple((str(function["name"]), _arguments(function.get("arguments"))) for function in functions) or None
+
+
+def _arguments(value: Any) -> str:
+    """Return arguments as JSON text; servers also send an object, or nothing for a function without any."""
+    if value is None or value == "":
+        return "{}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _first_token(position: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    # Without top_logprobs a server tells the sampled token alone: that would make each verdict 0 or 1.
+    return tuple((str(entry["token"]), float(entry["logprob"])) for entry in position.get("top_logprobs") or ())
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and 0 <= value < 1 << 53 else 0
