@@ -18,6 +18,7 @@ PACKAGE = Path(rvpo.__file__).parent
 ROOMS = (
     "errors",
     "interrupts",
+    "forks",
     "text",
     "importing",
     "files",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,31 @@ def test_files_that_are_no_store_are_left_alone(tmp_path: Path):
         VerdictStore(str(other))
     with sqlite3.connect(other) as database:
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("precious",)]
+
+
+@pytest.mark.parametrize("kept", ["file", "memory"])
+def test_a_forked_process_has_its_own_connection(tmp_path: Path, kept: str) -> None:
+    """In the middle of another thread's call, too: the fork waits for its end."""
+    store = VerdictStore(str(tmp_path / "cache.sqlite") if kept == "file" else None)
+    store.end_call({b"before": Verdict(0.5)}, 1, 1)
+    connection = store._open
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), _use, (store,)) as pool:
+        found = list(pool.map(_count, range(20)))
+    assert found == [0.5] * 20
+    assert store.spent().calls == (20 if kept == "file" else 0)
+    assert (store._open is connection) == (kept == "memory")
+    assert store.get(b"before") == Verdict(0.5)
+
+
+_used: list[VerdictStore] = []
+
+
+def _use(store: VerdictStore) -> None:
+    _used[:] = [store]
+
+
+def _count(number: int) -> float | None:
+    assert _used[0].begin_call(None, None)
+    _used[0].end_call({bytes([number]): Verdict(1.0)}, 1, 1)
+    verdict = _used[0].get(b"before")
+    return verdict.value if verdict else None

@@ -140,6 +140,59 @@ def test_catastrophic_patterns_inside_a_schema_end_too(monkeypatch: pytest.Monke
     assert decide(rule, json.dumps("a" * 99 + "b")).reason == "rule"
 
 
+LEAF = {"type": "object", "properties": {"value": {"type": "integer"}}, "required": ["value"]}
+TREES = {
+    "oneOf": {"oneOf": [LEAF, {"properties": {"next": {"$ref": "#"}}, "required": ["next"]}]},
+    "anyOf in $defs": {
+        "$ref": "#/$defs/node",
+        "$defs": {"node": {"anyOf": [LEAF, {"required": ["next"], "properties": {"next": {"$ref": "#/$defs/node"}}}]}},
+    },
+    "not not": {"required": ["next"], "properties": {"next": {"not": {"not": {"oneOf": [LEAF, {"$ref": "#"}]}}}}},
+    "if": {"if": LEAF, "else": {"required": ["next"], "properties": {"next": {"anyOf": [LEAF, {"$ref": "#"}]}}}},
+}
+
+
+@pytest.mark.parametrize("schema", TREES.values(), ids=TREES)
+def test_a_recursive_schema_takes_no_exponential_time(schema: dict[str, Any]) -> None:
+    """2^40 steps where each level is evaluated twice."""
+    chain = '{"next": ' * 40
+    assert decide({"json_schema": schema}, chain + '{"value": 1}' + "}" * 40).value == 1.0
+    assert decide({"json_schema": schema}, chain + '{"value": "one"}' + "}" * 40).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"items": {"enum": [0, 1]}, "uniqueItems": False}, "[" + "0," * 30_000 + "0]"),
+        ({"$ref": "#"}, "1"),
+        ({"$dynamicRef": "#"}, "[1]"),
+        ({"oneOf": [LEAF, {"properties": {"next": {"$ref": "#"}}}]}, '{"next": ' * 400 + "1" + "}" * 400),
+        ({"items": {"pattern": r"^(a|aa)+$"}}, json.dumps(["a" * 99 + "b"] * 500)),
+    ],
+    ids=["many items", "endless", "endless dynamic", "deep", "many patterns"],
+)
+def test_too_much_work_is_missing(monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any], text: str) -> None:
+    monkeypatch.setattr(rules, "REGEX_SECONDS", 0.05)
+    verdict = decide({"json_schema": schema}, text)
+    assert (verdict.value, verdict.reason) == (None, "rule")
+
+
+def test_a_completion_that_is_too_long_is_missing() -> None:
+    assert decide({"max_words": 1}, "a" * (rules.MAX_CHARS + 1)).reason == "rule"
+
+
+@pytest.mark.parametrize("marks", ["\u0323\u0307", "\u0344", "\uff9e\uff9f\u3099", "\u0f73\u0345"])
+@pytest.mark.parametrize("rule", [{"contains_none": "a b"}, {"contains_any": "x", "case_sensitive": True}])
+def test_combining_marks_take_linear_time(marks: str, rule: dict[str, Any]) -> None:
+    """Sorting 150,000 of them takes minutes."""
+    assert decide(rule, "a" + marks * (300_000 // len(marks)) + " x").value == 1.0
+
+
+def test_few_combining_marks_are_letters() -> None:
+    assert decide({"contains_any": "caf\u00e9"}, "a cafe\u0301!").value == 1.0
+    assert decide({"contains_any": "cafe"}, "a cafe\u0301!").value == 0.0
+
+
 RECURSIVE = {"items": {"$ref": "#"}, "uniqueItems": True, "multipleOf": 0.3}
 RULES = [
     {"contains_none": "a b a", "min_sentences": 1, "max_lines": 3, "max_words": 10**9},

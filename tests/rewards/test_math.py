@@ -2,12 +2,15 @@ r"""The maths reward through the real Math-Verify: worked pairs, every form of r
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from rvpo.errors import ConfigError, RewardError
 from rvpo.rewards import math as module
 from rvpo.rewards.math import math_reward
+from rvpo.rewards.math_worker import as_meant
 
 
 def boxed(answer: str) -> str:
@@ -53,6 +57,33 @@ EQUAL = [
     ("(1,2]", "(1, 2]"),
     ("\\{1,2\\}", "\\left\\{2, 1\\right\\}"),
     ("\\text{Monday}", "Monday"),
+    ("42", "42."),
+    ("\\frac{1}{2}", "\\frac{1}{2}."),
+    ("(1,2)", "(1., 2.)"),
+    ("e^2", "\\mathrm{e}^2"),
+    ("e^2", "{\\rm e}^{2}"),
+    ("2i", "2\\mathrm{i}"),
+    ("e^{i\\pi}", "\\operatorname{e}^{\\mathrm{i}\\pi}"),
+    ("2\\pi r", "2\\mathrm{\\pi}r"),
+    ("1234567", "1\\,234\\,567"),
+    ("1234567", "1{,}234{,}567"),
+    ("1234567.891", "1 234 567.891"),
+    ("3.14159265", "3.141\\,592\\,65"),
+    ("\\frac{1}{70}", "0.014286"),  # rounded to five digits
+    ("9", "9\\%"),
+    ("\\sqrt{2}\\cdot\\sqrt{2}-2", "0"),
+]
+SMALL = [
+    ("0.0000001", "0.0000002"),
+    ("6.6 \\times 10^{-34}", "1.6 \\times 10^{-19}"),
+    ("\\frac{1}{2^{99}}", "\\frac{1}{2^{98}}"),
+    ("e^{-50}", "e^{-49}"),
+    ("0.00000004", "0"),
+    ("0.0000001\\%", "0.0000002\\%"),
+    ("\\{0.0000001\\}", "\\{0.0000002\\}"),
+    ("[0.0000001,1]", "[0.0000002,1]"),
+    ("\\begin{pmatrix}0.0000001&1\\end{pmatrix}", "\\begin{pmatrix}0.0000002&1\\end{pmatrix}"),
+    ("0.0000001", "-0.0000001"),
 ]
 DIFFERENT = [("\\frac{1}{2}", "0.51"), ("(1,2]", "[1,2]"), ("A", "B"), ("\\pi", "3.14159"), ("x^2", "x^3"), ("2", "-2")]
 
@@ -60,6 +91,19 @@ DIFFERENT = [("\\frac{1}{2}", "0.51"), ("(1,2]", "[1,2]"), ("A", "B"), ("\\pi", 
 @pytest.mark.parametrize(("wanted", "given", "reward"), [(*p, 1.0) for p in EQUAL] + [(*p, 0.0) for p in DIFFERENT])
 def test_answers_are_compared_as_mathematics(wanted: str, given: str, reward: float) -> None:
     assert math_reward(boxed(given), wanted) == reward
+
+
+@pytest.mark.parametrize(("one", "other"), SMALL)
+def test_different_small_numbers_are_different(one: str, other: str) -> None:
+    assert math_reward([boxed(other), boxed(one)] * 2, [one, other, other, one]) == [0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["\\left. x \\right.", "1, 2, ...", "0.5", "(1,234)", "\\mathrm{ei}", "1.234", "12\\,34", "5\\,m"],
+)
+def test_what_is_no_matter_of_looks_stays(answer: str) -> None:
+    assert as_meant(answer) == answer
 
 
 @pytest.mark.parametrize(
@@ -185,11 +229,84 @@ def test_the_limits_end_the_worker_and_the_next_comparison_starts_another() -> N
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_worker_that_was_killed_from_outside_is_replaced() -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_was_killed_from_outside_is_asked_again(number: int) -> None:
     assert math_reward(boxed("5"), "5") == 1.0
-    os.kill(worker(), 9)
-    math_reward(boxed("6"), "6")  # the comparison in progress is lost
-    assert math_reward(boxed("7"), "7") == 1.0
+    os.kill(worker(), number)
+    assert math_reward([boxed("6"), boxed("7")], ["6", "8"]) == [1.0, 0.0]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_worker_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert math_reward(boxed("5"), "5") == 1.0
+    monkeypatch.setattr(module, "WALL_SECONDS", 0.1)
+    monkeypatch.setattr(module, "END_SECONDS", 0.1)
+    stopped = worker()
+    os.kill(stopped, signal.SIGSTOP)
+    assert math_reward(boxed("6"), "6") in (None, 1.0)  # None where the new one is slower than the limit of this test
+    assert module._WORKER._process is None or worker() != stopped
+    monkeypatch.setattr(module, "WALL_SECONDS", 120.0)
+    assert math_reward(boxed("6"), "6") == 1.0  # nothing was cached
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("number", "reward"), [(signal.SIGKILL, None), (signal.SIGSEGV, 0.0)])
+def test_a_worker_that_ends_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, reward: float | None
+) -> None:
+    """By somebody's hand, nothing is known and nothing kept; by crashes, the answer does it."""
+    ended = f"import os; print('ready', flush=True); input(); os.kill(os.getpid(), {int(number)})"
+    assert math_reward(boxed("5"), "5") == 1.0
+    module._end(module._WORKER._process)  # type: ignore[arg-type]
+    module._WORKER._process = None
+    with monkeypatch.context() as patch:
+        started = subprocess.Popen
+        patch.setattr(module.subprocess, "Popen", lambda _, **given: started([sys.executable, "-c", ended], **given))
+        assert math_reward(boxed("6"), "5") == reward
+    if reward is None:
+        assert math_reward(boxed("6"), "6") == 1.0
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_interrupted_comparison_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict of the first must not be taken for that of the second."""
+    assert math_reward(boxed("5"), "5") == 1.0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.select, "select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            math_reward(boxed("10/2"), "5")
+    assert math_reward([boxed("6"), boxed("5"), boxed("7")], ["5"] * 3) == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_forked_processes_have_workers_of_their_own() -> None:
+    """Also where another thread is in the middle of a comparison when the process forks."""
+    assert math_reward(boxed("5"), "5") == 1.0
+    before = worker()
+    with module._WORKER._lock, ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        found = list(pool.map(_score_numbers, range(4)))
+    assert found == [[1.0, 0.0] * 5] * 4
+    assert worker() == before
+    assert math_reward(boxed("6"), "5") == 0.0
+
+
+def _score_numbers(start: int) -> list[float | None]:
+    numbers = range(start * 100, start * 100 + 5)
+    return [reward for n in numbers for reward in math_reward([boxed(f"{n}"), boxed(f"{n + 1}")], [f"{n}"] * 2)]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_rewards_of_a_mapped_dataset() -> None:
+    """What a stranger does: one call in the parent, then ``datasets.map(num_proc=2)``."""
+    datasets = pytest.importorskip("datasets")
+    assert math_reward(boxed("5"), "5") == 1.0
+    rows = datasets.Dataset.from_dict({"reply": [boxed(str(n % 7)) for n in range(60)], "answer": ["3"] * 60})
+    scored = rows.map(lambda row: {"reward": math_reward(row["reply"], row["answer"])}, num_proc=2)
+    assert list(scored["reward"]) == [float(n % 7 == 3) for n in range(60)]
 
 
 def gone(pid: int) -> bool:

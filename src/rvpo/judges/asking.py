@@ -4,8 +4,8 @@ Order of a prompt: instructions, conversation, completion, criterion last; so al
 completions of a conversation, begin alike and a server's prefix cache serves them. The conversation and the completion
 stand between lines that carry a mark made of the text's own hash: a text cannot hold its own mark, equal texts have
 equal marks, and the text stays readable for small models, which JSON strings with their escapes are not.
-One thing is changed in it: what the common chat templates use as control tokens, such as ``<|im_end|>``, is split by a
-zero-width space, because many servers take such a word for the end of a turn wherever it stands.
+One thing is changed in it, and in roles and criteria: what looks like a control token of a chat template, such as
+``<|im_end|>``, is split by a zero-width space (:mod:`rvpo.judges.control_tokens`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from string import Template
 from typing import Any
 
 from rvpo.files import sound
+from rvpo.judges.control_tokens import harmless, one_line
 from rvpo.judges.parsing import MalformedError, read_met, read_object, read_probability, read_score
 from rvpo.judges.transport import ServerReply
 from rvpo.rewards.rubric.criteria import Criterion
@@ -36,14 +37,11 @@ _NAMES = (
 )  # fmt: skip
 _TEXTS = {name: (_FOLDER / f"{name}.txt").read_text(encoding="utf-8") for name in _NAMES}
 
-_LAYOUT = 1  # version of what this module does with these texts
+_LAYOUT = 2  # version of what this module does with these texts
 DIGEST = hashlib.sha256(json.dumps([_LAYOUT, _TEXTS], sort_keys=True).encode()).hexdigest()
 """Version of the prompts: part of the key under which a verdict is kept."""
 
 _ID = re.compile(r"c\d+")  # of a criterion in a call about several
-
-# ChatML, Llama 3, Phi, DeepSeek (full-width bars); Gemma; sentence and padding tokens; Llama 2 and Mistral.
-_CONTROL = re.compile(r"<(?=[|｜]|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ def ask_one(shown: str, completion: str, criterion: Criterion, *, verdict: str, 
     kind = "scale" if scale else verdict
     lowest, highest = scale or DEFAULT_SCALE
     name = f"{kind}_explained" if explain and kind != "probability" else kind
-    question = _filled(name, criterion=sound(criterion.text), lowest=lowest, highest=highest)
+    question = _filled(name, criterion=harmless(criterion.text), lowest=lowest, highest=highest)
     keys = {"probability": (), "scale": ("score",), "boolean": ("criteria_met",)}[kind]
     return Inquiry(_messages(shown + question), (criterion,), completion, keys, (scale,), name != kind)
 
@@ -125,7 +123,7 @@ def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, ve
     keys = tuple(f"c{number}" for number in range(1, len(criteria) + 1))
     lines = [
         f"{key} ({f'whole number from {scale[0]} to {scale[1]}' if scale else 'true or false'}): "
-        + " ".join(sound(criterion.text).split())
+        + harmless(" ".join(criterion.text.split()))
         for key, scale, criterion in zip(keys, scales, criteria, strict=True)
     ]
     question = _filled("rubric", criteria="\n".join(lines))
@@ -134,7 +132,7 @@ def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, ve
 
 def material(prompt: Prompt, completion: str) -> str:
     """Return conversation and completion between their marks: the beginning that all criteria share."""
-    turns = [(harmless(role).upper(), harmless(text)) for role, text in chat(prompt)]
+    turns = [(one_line(role), harmless(text)) for role, text in chat(prompt)]
     said = _mark("\n".join(text for _, text in turns))
     conversation = "\n".join(f"[{role} {said}]\n{text}" for role, text in turns)
     reply = harmless(completion)
@@ -159,8 +157,3 @@ def _filled(name: str, **values: object) -> str:
 
 def _scale(criterion: Criterion, verdict: str) -> tuple[int, int] | None:
     return criterion.scale or (DEFAULT_SCALE if verdict == "scale" else None)
-
-
-def harmless(text: str) -> str:
-    """Return a text whose control tokens no chat template will take for its own."""
-    return _CONTROL.sub(lambda match: match[0] + "\u200b", sound(text))

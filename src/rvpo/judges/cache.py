@@ -4,6 +4,9 @@ One SQLite file in WAL mode, shared by any number of processes and threads. A ve
 committed in one transaction before the verdict is used. ``kill -9`` of a process loses nothing that was committed, nor
 can it damage the file; with ``synchronous=NORMAL`` a power failure may lose the last commits, but not damage it either.
 Missing verdicts are never stored. Keys, headers and prompts are never stored: a row is a digest and its verdict.
+
+A connection is closed before its process forks, because SQLite's locks do not survive that; parent and child each open
+their own on the next use. A store in memory is copied to the child.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rvpo.errors import JudgeError
+from rvpo.forks import Forkable
 from rvpo.rewards.rubric.verdict import Verdict
 
 _VERSION = 1  # of the tables; part of the file as user_version
@@ -41,7 +45,7 @@ class Spent:
     completion_tokens: int
 
 
-class VerdictStore:
+class VerdictStore(Forkable):
     """The verdicts known so far, and the spending. In memory where ``path`` is None."""
 
     def __init__(self, path: str | None) -> None:
@@ -55,8 +59,9 @@ class VerdictStore:
         with self._explained():
             if path:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path or ":memory:", _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._open: sqlite3.Connection | None = self._connect()
             self._prepare()
+        self._know_forks()
 
     def get(self, key: bytes) -> Verdict | None:
         """Return the verdict stored under a key."""
@@ -98,6 +103,30 @@ class VerdictStore:
         """Return the spending of all processes that ever used this file."""
         with self._explained(), self._lock:
             return Spent(*self._db.execute("SELECT calls, prompt_tokens, completion_tokens FROM spent").fetchone())
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The connection of this process."""
+        if self._open is None:
+            self._open = self._connect()
+            self._open.execute("PRAGMA synchronous = NORMAL")  # of a connection; WAL is of the file
+        return self._open
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path or ":memory:", _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()  # no transaction is copied half-done
+        if self._path and self._open is not None:
+            connection, self._open = self._open, None
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _after_fork(self) -> None:
+        self._lock.release()
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
 
     def _prepare(self) -> None:
         deadline = time.monotonic() + _BUSY_SECONDS

@@ -25,7 +25,8 @@ from typing import Any
 
 from rvpo.errors import ConfigError
 from rvpo.files import sound
-from rvpo.judges.asking import MAX_DETAIL_CHARS, Inquiry, harmless
+from rvpo.judges.asking import MAX_DETAIL_CHARS, Inquiry
+from rvpo.judges.control_tokens import harmless
 from rvpo.judges.parsing import MAX_ANSWER_CHARS, MalformedError, read_met, without_reasoning
 from rvpo.judges.transport import ServerReply
 from rvpo.rewards.rubric.criteria import Criterion
@@ -95,7 +96,7 @@ def ask_item(prompt: Prompt, completion: str, criterion: Criterion) -> Grading:
     turns = [*chat(prompt), ("assistant", completion)]
     points = int(criterion.points) if float(criterion.points).is_integer() else criterion.points
     values = {
-        "conversation": "\n\n".join(f"{harmless(role)}: {harmless(text)}" for role, text in turns),
+        "conversation": "\n\n".join(f"{harmless(' '.join(role.split()))}: {harmless(text)}" for role, text in turns),
         "rubric_item": f"[{points}] {sound(criterion.text)}",
     }
     # In one pass: what a conversation says is never taken for a place to fill.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import threading
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+
+from rvpo.forks import ForkedLock
 
 MAX_BACKOFF = 30.0  # seconds
 MAX_RETRY_AFTER = 120.0  # seconds; a server that asks for more is asked again after this
@@ -35,7 +36,7 @@ class Pace:
         self._per_request = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._per_token = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
         self._requests_at = self._tokens_at = self._paused_until = 0.0
-        self._lock = threading.Lock()
+        self._lock = ForkedLock()
 
     async def start(self, tokens: int) -> None:
         """Wait for the turn of a call that may take so many tokens."""

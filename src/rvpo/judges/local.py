@@ -15,7 +15,6 @@ import asyncio
 import copy
 import logging
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from rvpo.errors import ConfigError, JudgeError
+from rvpo.forks import ForkedLock
 from rvpo.judges.local_prompt import Answer, Ids, Options, PromptEncoder
 from rvpo.judges.mixed import refuse_routed
 from rvpo.judges.parsing import MIN_MASS
@@ -107,7 +107,7 @@ class LocalJudge:
         self._max_length = max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._batch_tokens = batch_tokens
         self._encoder = PromptEncoder(tokenizer)
-        self._lock = threading.Lock()
+        self._lock = ForkedLock()
         self._logged = False
         keys = ("calls", "prompt_tokens", "cache_hits", "verdicts", "missing")
         self._totals = Counter(dict.fromkeys((*keys, "missing/too_long", "missing/malformed", "missing/judge"), 0))

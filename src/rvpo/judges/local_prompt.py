@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from rvpo.errors import ConfigError
-from rvpo.files import sound
+from rvpo.judges.control_tokens import harmless, pattern_of
 from rvpo.rewards.rubric.criteria import MAX_STEPS
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt
@@ -99,6 +99,7 @@ class PromptEncoder:
         added = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         ends = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id, self._tokenizer.pad_token_id}
         self._special = (added - {self._tokenizer.unk_token_id}) | ends
+        self._own = pattern_of(*_own_tokens(self._tokenizer))
         self._vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         self.options = functools.lru_cache(maxsize=64)(self._options)
         self.suffix = functools.lru_cache(maxsize=65_536)(self._suffix)
@@ -107,7 +108,9 @@ class PromptEncoder:
     def prefix(self, prompt: Prompt, completion: str) -> Ids:
         """Return all that stands before the criterion: instructions, conversation, reply."""
         conversation = (
-            prompt if isinstance(prompt, str) else "\n\n".join(f"{role}: {text}" for role, text in chat(prompt))
+            prompt
+            if isinstance(prompt, str)
+            else "\n\n".join(f"{' '.join(role.split())}: {text}" for role, text in chat(prompt))
         )
         # A text that contains its own hash cannot be found, so neither can close its delimiter.
         tag = hashlib.sha256(f"{conversation}\0{completion}".encode(errors="replace")).hexdigest()[:8]
@@ -169,7 +172,14 @@ class PromptEncoder:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _data(self, text: str) -> Ids:
-        text = sound(text)  # a lone surrogate is no text for a tokenizer
+        # What is special to this tokenizer is split even where it takes it for words, such as <think> in Qwen's.
+        text = harmless(text, self._own)
         ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
         # Splitting is up to the tokenizer, and some find special tokens among their words: what is left of them goes.
         return tuple(i for i in ids if i not in self._special)
+
+
+def _own_tokens(tokenizer: Any) -> tuple[list[str], list[str]]:
+    """Return the special tokens of a tokenizer, and the others that were added to its vocabulary."""
+    added = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in added if token.special], [token.content for token in added if not token.special]

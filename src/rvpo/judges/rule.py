@@ -21,8 +21,9 @@ A criterion's ``rule`` maps checks to values, and is met where every check holds
                                            schema (draft 2020-12; references within the schema only).
 =========================================  ============================================================================
 
-Completions are hostile, and patterns are the data's. They run in the ``regex`` engine because it has both Python's
-syntax and a time limit: past it the verdict is missing (``"rule"``). A linear-time engine would need no limit, but
+Completions are hostile, and patterns and schemas are the data's. So each verdict has a bounded amount of work
+(:mod:`rvpo.judges.rule_limits`): past it the verdict is missing (``"rule"``). Patterns run in the ``regex`` engine
+because it has both Python's syntax and a time limit. A linear-time engine would need no limit, but
 refuses look-around and back-references, which rubrics use.
 """
 
@@ -35,27 +36,27 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import jsonschema
 import regex
-from jsonschema.validators import extend
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from rvpo.errors import ConfigError
+from rvpo.judges.rule_limits import Work
+from rvpo.judges.rule_schema import compile_schema, pattern_of
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
 from rvpo.text.suggest import did_you_mean
 
-REGEX_SECONDS = 1.0  # for one pattern on one completion; a sane one needs milliseconds
-MAX_JSON_CHARS = 65_536  # longer text is not met: it is no answer that a schema describes
-MAX_DIGITS = 300  # of one number in it: what a float can hold, so that no arithmetic on it overflows
+REGEX_SECONDS = 1.0  # for all patterns of one rule on one completion; sane ones need milliseconds
+MAX_CHARS = 1_000_000  # of a completion; what is longer is missing
 
-Check = Callable[[str], bool]
+Check = Callable[[str, Work], bool]
 
+# Sorting the marks on one letter takes quadratic time, and no reader sees more than 30 (Unicode's Stream-Safe Text).
+# The two that are no marks become such.
+_LONG_MARKS = regex.compile(r"([\p{M}\uFF9E\uFF9F]{30})[\p{M}\uFF9E\uFF9F]+")
+_INVISIBLE = regex.compile(r"\p{Cf}+")
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]]*+(?=\s|$)|[。！？\n]""")
 _COUNTS: dict[str, Callable[[str], int]] = {
     "chars": lambda text: len(text.strip()),
@@ -81,7 +82,7 @@ class RuleJudge:
         self._totals = Counter({"verdicts": 0, "missing": 0, "missing/rule": 0})
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
-        """Return 1.0 (met) or 0.0 for each criterion; missing (``"rule"``) where a pattern runs out of time.
+        """Return 1.0 (met) or 0.0 for each criterion; missing (``"rule"``) where a check needs too much work.
 
         Raises:
             ConfigError: a criterion has no rule, or one that :func:`check_rules` refuses.
@@ -134,12 +135,15 @@ def check_rules(criteria: Iterable[Criterion]) -> None:
 
 
 def _decide(criterion: Criterion, completion: str) -> Verdict:
-    for name, holds in _checks(criterion):
+    checks, work = _checks(criterion), Work(REGEX_SECONDS)
+    if len(completion) > MAX_CHARS:
+        return Verdict.missing("rule", f"{len(completion)} characters, expected at most {MAX_CHARS}")
+    for name, holds in checks:
         try:
-            if not holds(completion):
+            if not holds(completion, work):
                 return Verdict(0.0, detail=f"{name} does not hold")
         except (TimeoutError, MemoryError) as error:
-            return Verdict.missing("rule", f"{name}: {type(error).__name__}")
+            return Verdict.missing("rule", f"{name}: {type(error).__name__} {error}".rstrip())
     return Verdict(1.0)
 
 
@@ -168,7 +172,7 @@ def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
     for unit in _COUNTS:
         if (low := _limit(rule, f"min_{unit}", 0)) > (high := _limit(rule, f"max_{unit}", math.inf)):
             raise ConfigError(f"rule has min_{unit}={low}, max_{unit}={high}, which no text meets: correct one")
-    make = {"regex": _regex_check, "json_schema": _schema_check}
+    make = {"regex": _regex_check, "json_schema": compile_schema}
     checks: list[tuple[str, Check]] = []
     for key in sorted(rule, key=KEYS.index):
         if key in _CONTAINS:
@@ -190,7 +194,7 @@ def _limit(rule: Mapping[str, Any], key: str, default: float) -> float:
 def _limit_check(key: str, limit: int) -> Check:
     side, _, unit = key.partition("_")
     count = _COUNTS[unit]
-    return (lambda text: count(text) >= limit) if side == "min" else (lambda text: count(text) <= limit)
+    return (lambda text, _: count(text) >= limit) if side == "min" else (lambda text, _: count(text) <= limit)
 
 
 def _has_word(piece: str) -> bool:
@@ -200,15 +204,15 @@ def _has_word(piece: str) -> bool:
 def _contains_check(key: str, value: object, case_sensitive: bool) -> Check:
     def fold(text: str) -> str:
         # As a reader sees it: full-width letters are letters, and invisible characters do not break a word up.
-        plain = regex.sub(r"\p{Cf}+", "", unicodedata.normalize("NFKC", text))
+        plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _LONG_MARKS.sub(r"\1", text)))
         return plain if case_sensitive else plain.casefold()
 
-    patterns = [re.compile(_phrase(fold(text))) for text in _texts(key, value)]
+    patterns = [regex.compile(_phrase(fold(text))) for text in _texts(key, value)]
     quantifier = _CONTAINS[key]
 
-    def holds(text: str) -> bool:
+    def holds(text: str, work: Work) -> bool:
         folded = fold(text)
-        return quantifier(pattern.search(folded) is not None for pattern in patterns)
+        return quantifier(work.found(pattern, folded) for pattern in patterns)
 
     return holds
 
@@ -222,20 +226,8 @@ def _phrase(text: str) -> str:
 
 
 def _regex_check(value: object) -> Check:
-    patterns = [_pattern("regex", text) for text in _texts("regex", value)]
-    return lambda text: all(_found(pattern, text) for pattern in patterns)
-
-
-def _pattern(key: str, text: str) -> regex.Pattern[str]:
-    try:
-        return regex.compile(text)
-    except (regex.error, OverflowError, RecursionError) as error:
-        raise ConfigError(f"rule has {key}={text!r}, which is no regular expression ({error}): correct it") from error
-
-
-def _found(pattern: regex.Pattern[str], text: str) -> bool:
-    # concurrent: other threads run while it searches
-    return pattern.search(text, timeout=REGEX_SECONDS, concurrent=True) is not None
+    patterns = [pattern_of("regex", text) for text in _texts("regex", value)]
+    return lambda text, work: all(work.found(pattern, text) for pattern in patterns)
 
 
 def _texts(key: str, value: object) -> list[str]:
@@ -243,81 +235,3 @@ def _texts(key: str, value: object) -> list[str]:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ConfigError(f"rule has {key}={value!r}, allowed is a text or a list of texts that are not blank")
     return texts
-
-
-def _schema_check(schema: Any) -> Check:
-    if not isinstance(schema, dict):
-        raise ConfigError(f"rule has json_schema={schema!r}, allowed is a JSON schema such as {{'type': 'object'}}")
-    try:
-        _Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise ConfigError(f"rule has a json_schema that is none ({error.message}): correct it") from error
-    # An own registry, because the default one fetches what a reference names from the network.
-    resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
-    for key, value in _walk(schema):
-        if key == "patternProperties":
-            raise ConfigError("rule has a json_schema with patternProperties, which has no time limit: name properties")
-        if key in ("$ref", "$dynamicRef") and isinstance(value, str):
-            try:
-                resolver.lookup(value)
-            except Unresolvable as error:
-                raise ConfigError(f"rule has a json_schema with {key}={value!r}, which is not in it") from error
-    validator = _Validator(schema, registry=Registry())
-
-    def holds(text: str) -> bool:
-        try:
-            return bool(validator.is_valid(_parse_json(text)))
-        except (ValueError, RecursionError):  # no JSON, or nested too deeply
-            return False
-
-    return holds
-
-
-def _walk(schema: Any) -> Iterator[tuple[str, Any]]:
-    for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
-        yield str(key), value
-        if isinstance(value, dict | list):
-            yield from _walk(value)
-
-
-def _parse_json(text: str) -> Any:
-    """Parse text, or the one code fence that it is. Raises ValueError or RecursionError."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        text = text[text.index("\n") : -3]
-    if len(text) > MAX_JSON_CHARS:
-        raise ValueError("too long")
-    return json.loads(text, parse_int=_whole, parse_float=_fraction, parse_constant=_refuse)
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError("too many digits")
-    return int(digits)
-
-
-def _fraction(digits: str) -> float:
-    # As JSON Schema has it, 1.0 is a whole number; as an int it also equals 1 when written out (uniqueItems).
-    if not math.isfinite(number := float(digits)):
-        raise ValueError("out of range")
-    return int(number) if number.is_integer() else number
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _bounded_pattern(_: Any, pattern: str, instance: object, __: Any) -> Iterator[jsonschema.ValidationError]:
-    if isinstance(instance, str) and not _found(_pattern("pattern", pattern), instance):
-        yield jsonschema.ValidationError("pattern")
-
-
-def _linear_unique(_: Any, unique: bool, instance: object, __: Any) -> Iterator[jsonschema.ValidationError]:
-    if unique and isinstance(instance, list):
-        written = {json.dumps(item, sort_keys=True) for item in instance}
-        if len(written) < len(instance):
-            yield jsonschema.ValidationError("uniqueItems")
-
-
-# The library's own checks of these two take exponential and quadratic time on hostile text.
-_Validator = extend(jsonschema.Draft202012Validator, {"pattern": _bounded_pattern, "uniqueItems": _linear_unique})  # type: ignore[no-untyped-call]

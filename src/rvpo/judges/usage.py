@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable
 
+from rvpo.forks import ForkedLock
 from rvpo.rewards.rubric.verdict import REASONS, Verdict
 
 COUNTS = (
@@ -27,7 +27,7 @@ class Usage:
         """Start at 0, with prices of a million tokens."""
         self._counts = dict.fromkeys(COUNTS, 0) | {f"missing/{reason}": 0 for reason in REASONS}
         self._prices = (prompt_price, completion_price)
-        self._lock = threading.Lock()
+        self._lock = ForkedLock()
 
     def add(self, **counts: int) -> None:
         """Add to some of the counts."""

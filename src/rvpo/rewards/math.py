@@ -6,10 +6,12 @@ and \frac{1}{2} are equal, and so are (x+1)^2 and x^2+2x+1. Its reader of plain 
 
 A reply is written by the policy that is rewarded for it, so it is hostile input: ``10^{10^{10}}`` keeps Python's
 integers busy for ever, where a signal handler, Math-Verify's own limit, does not get through. So comparison happens in
-a worker process, one for each process that calls this. The operating system grants it ``CPU_SECONDS`` a comparison and
-``MEMORY`` bytes in all, and ends it beyond; the next comparison starts another. Processor time, not wall-clock: a busy
-machine changes no reward. An answer that cannot be compared within these limits is wrong, like one that is longer than
-``MAX_ANSWER_CHARS``: it is the policy's doing. N replies cost at most N times ``CPU_SECONDS`` and a start (1 s).
+a worker process (:mod:`rvpo.rewards.math_worker`), one for each process that calls this, forked ones included. The
+operating system grants it ``CPU_SECONDS`` a comparison and a bound of memory in all, and ends it beyond; the next
+comparison starts another. Processor time, not wall-clock: a busy machine changes no reward. An answer that cannot be
+compared within these limits is wrong, like one that is longer than ``MAX_ANSWER_CHARS``: it is the policy's doing. N
+replies cost at most N times ``CPU_SECONDS`` and a start (1 s). A worker that somebody else ends is replaced and asked
+again; where that does not help, the reward is missing.
 
 The limits need a POSIX system. The worker ends with the process that started it.
 """
@@ -19,7 +21,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -27,11 +32,17 @@ from functools import lru_cache
 from typing import Any, overload
 
 from rvpo.errors import ConfigError, RewardError
+from rvpo.forks import Forkable, disconnect
 from rvpo.rewards.rubric.texts import completion_text
+
+logger = logging.getLogger(__name__)
 
 MAX_ANSWER_CHARS = 1000  # of an answer between the braces; in MATH the longest have about 150
 CPU_SECONDS = 2.0  # of one comparison; most take milliseconds, the first ones of a worker up to 0.5 s
-MEMORY = 2 << 30  # bytes of address space of the worker; it needs about an eighth
+WALL_SECONDS = 120.0  # for a worker that is stopped from outside; processor time is what limits a comparison
+TRIES = 3  # of a comparison whose worker was ended from outside
+END_SECONDS = 1.0  # how long a worker whose output has ended may take to end
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
 
 Completions = list[str] | list[list[dict[str, Any]]]
 """N replies: strings, or chats ``[{"role": "assistant", "content": ...}]``."""
@@ -50,7 +61,8 @@ def math_reward(completions: Any, answer: Any, **_: object) -> Any:
             ``\boxed{…}`` (MATH's) or in ``#### …`` (GSM8K's). Other keyword arguments, which TRL passes, are ignored.
 
     Returns:
-        0.0 or 1.0, or a list of N; None (missing) where the reference cannot be read, or not be compared with itself.
+        0.0 or 1.0, or a list of N; None (missing) where the reference cannot be read, or not be compared with itself,
+        or where the process that compares is ended from outside again and again.
 
     Raises:
         ConfigError: Math-Verify is not installed.
@@ -76,10 +88,13 @@ math_reward.reward_range = (0.0, 1.0)  # type: ignore[attr-defined]
 
 def _score(reply: str, reference: str) -> float | None:
     wanted = _wanted(reference)
-    if wanted is None or not _equal(wanted, wanted):
+    try:
+        if wanted is None or not _equal(wanted, wanted):
+            return None
+        given = _boxed(reply)
+        return 0.0 if given is None else float(_equal(wanted, given))
+    except _UndecidedError:
         return None
-    given = _boxed(reply)
-    return 0.0 if given is None else float(_equal(wanted, given))
 
 
 def _wanted(reference: str) -> str | None:
@@ -111,27 +126,71 @@ def _equal(wanted: str, given: str) -> bool:
     return _WORKER.equal(wanted, given)
 
 
-class _Worker:
-    """A process that compares answers (:func:`_serve`), started on first use and again after a limit has killed it."""
+class _UndecidedError(Exception):
+    """The worker ended without its own doing, each time: nothing is known of the answer, and nothing is cached."""
+
+
+class _Worker(Forkable):
+    """The process that compares answers, started on first use and again when it has ended. Each process has its own."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
+        self._know_forks()
 
     def equal(self, wanted: str, given: str) -> bool:
-        """Return whether both can be read and are equal; False, too, where that takes more than the limits."""
+        """Return whether both can be read and are equal; False, too, where that takes more than the limits.
+
+        Raises:
+            _UndecidedError: somebody else has ended or stopped the worker, ``TRIES`` times.
+        """
         with self._lock:
-            process = self._process = self._process or _start()
-            assert process.stdin is not None
-            assert process.stdout is not None
+            ends = []
+            for _ in range(TRIES):
+                verdict, end = self._ask(json.dumps([wanted, given]) + "\n")
+                if verdict is not None:
+                    return verdict
+                ends.append(end)
+        # A crash that comes back with the same answer is the answer's doing.
+        if all(end in _CRASHES for end in ends):
+            return False
+        logger.warning(
+            "the process that compares answers was ended %d times from outside (%s), so one reward is missing; "
+            "expected memory for it and nobody who ends it",
+            TRIES,
+            ", ".join(map(str, ends)),
+        )
+        raise _UndecidedError
+
+    def _ask(self, question: str) -> tuple[bool | None, int | None]:
+        """Return the verdict; or None, and the exit code with which the worker ended."""
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        verdict = ""
+        try:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps([wanted, given]) + "\n")
+                process.stdin.write(question)
                 process.stdin.flush()
-            verdict = process.stdout.readline()
-            if not verdict:  # the end of its output: a limit has killed it
-                _end(process)
+            if select.select([process.stdout], [], [], WALL_SECONDS)[0]:
+                verdict = process.stdout.readline()
+        finally:
+            # Whatever interrupts this, Ctrl-C included: an answer that nobody has read would be taken for the next.
+            if not verdict.endswith("\n"):
                 self._process = None
-            return verdict == "true\n"
+                _end(process)
+        if verdict.endswith("\n"):
+            return verdict == "true\n", None
+        return (False if process.returncode == -signal.SIGPROF else None), process.returncode
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+        process, self._process = self._process, None
+        if process is not None:  # the parent's
+            process.returncode = 0  # nobody here waits for it
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                disconnect(pipe.fileno())
 
 
 _WORKER = _Worker()
@@ -142,7 +201,7 @@ def _start() -> subprocess.Popen[str]:
         raise ConfigError("math_reward needs math-verify, which is not installed: pip install 'rvpo[math]'")
     process = subprocess.Popen(  # noqa: S603 - our own module, no shell
         # -P: no file in the working directory, such as a sympy.py, is imported instead of a library.
-        [sys.executable, "-P", "-m", "rvpo.rewards.math", str(CPU_SECONDS)],
+        [sys.executable, "-P", "-m", "rvpo.rewards.math_worker", str(CPU_SECONDS)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # the LaTeX grammar complains there of every syntax error
@@ -154,53 +213,19 @@ def _start() -> subprocess.Popen[str]:
     if process.stdout.readline() != "ready\n":
         _end(process)
         raise RewardError(
-            "the process that compares answers did not start: `python -m rvpo.rewards.math 1 < /dev/null` shows why"
+            "the process that compares answers did not start; `python -m rvpo.rewards.math_worker 1 < /dev/null` shows "
+            "why"
         )
     return process
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    # At the end of its output it is ending by itself, with the exit code that says why; else it hangs or is stopped.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_SECONDS)
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         with contextlib.suppress(BrokenPipeError):  # closing flushes what nobody reads
             pipe.close()
-
-
-def _serve(cpu_seconds: float) -> None:
-    """Answer each line ``[wanted, given]`` of stdin with true or false, under the limits, until stdin ends."""
-    import logging
-    import resource
-    import signal
-
-    with contextlib.suppress(ValueError, OSError):  # some systems refuse; the limit on time stands
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, whose end closes stdin
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    sys.stdout = sys.stderr  # nothing that a library prints is taken for an answer
-
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    logging.disable()
-    latex = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
-
-    @lru_cache(maxsize=256)
-    def read(answer: str) -> Any:
-        # Without fallback: a text that is no LaTeX is not compared as a string. The time limit is ours.
-        return parse(f"\\boxed{{{answer}}}", latex, "no_fallback", "first_match", parsing_timeout=None)
-
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        wanted, given = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # its default action ends the process, whatever it is at
-        try:
-            equal = verify(read(wanted), read(given), timeout_seconds=None)
-        except Exception:  # MemoryError and RecursionError, in whatever the grammar or sympy makes of it
-            equal = False
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print("true" if equal else "false", file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    _serve(float(sys.argv[1]))

@@ -7,6 +7,7 @@ import decimal
 import functools
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ pytest.importorskip("trl")
 from tiny_run import G, N, even, high, make_trainer, run_job_twice
 from torch import nn
 
+from rvpo.engines.trl import reward_timeout
 from rvpo.engines.trl.reward_calls import Failure, about, as_rewards, first_failure, guarded_calls
 from rvpo.errors import DataError, JudgeError, RewardError, RVPOError
 
@@ -98,11 +100,11 @@ class FakeAccelerator:
     num_processes = 1
 
 
-def scored(function: Any, name: str = "odd") -> tuple[Any, Failure | None]:
+def scored(function: Any, name: str = "odd", timeout: float | None = None) -> tuple[Any, Failure | None]:
     """Call one reward function as TRL does, through its stand-in."""
     trainer = SimpleNamespace(reward_funcs=[function], reward_func_names=[name])
     given = {"prompts": [f"p{i}" for i in range(N)], "completions": [f"c{i}" for i in range(N)]}
-    with guarded_calls(trainer) as failures:
+    with guarded_calls(trainer, timeout) as failures:
         (stand_in,) = trainer.reward_funcs
         result = stand_in(**({"ids": torch.ones(N, 2)} if isinstance(function, nn.Module) else given))
         if asyncio.iscoroutine(result):
@@ -112,6 +114,73 @@ def scored(function: Any, name: str = "odd") -> tuple[Any, Failure | None]:
 
 
 # --- what a function may raise ----------------------------------------------------------------------------------------
+
+
+async def sleeps(**_: Any) -> list[float]:
+    await asyncio.sleep(1e6)
+    return []
+
+
+async def waits_for_nobody(**_: Any) -> list[float]:
+    await asyncio.Event().wait()
+    return []
+
+
+async def refuses_to_end(**_: Any) -> list[float]:
+    for _ in range(2):  # a second cancellation ends it, or this test would leave it running
+        try:
+            await asyncio.sleep(1e6)
+        except asyncio.CancelledError:
+            continue
+    return []
+
+
+class Asks:
+    """An object with an async call, such as a client."""
+
+    async def __call__(self, **_: Any) -> list[float]:
+        await asyncio.get_running_loop().create_future()
+        return []
+
+
+@pytest.mark.parametrize("function", [sleeps, waits_for_nobody, refuses_to_end, Asks()])
+def test_an_async_function_that_does_not_return_is_named(function: Any):
+    returned, failure = scored(function, timeout=0.01)
+    assert failure is not None
+    assert failure.kind is RewardError
+    assert "reward function 'odd': did not return within 0.01 s; expected" in failure.text
+    assert returned == [0.0] * N
+
+
+def test_an_async_function_in_time_is_left_alone():
+    async def quick(**_: Any) -> list[float]:
+        await asyncio.sleep(0)
+        return [1.0] * N
+
+    assert scored(quick, timeout=60.0) == ([1.0] * N, None)
+    assert scored(quick, timeout=None) == ([1.0] * N, None)
+
+
+@pytest.mark.parametrize("kind", ["sync", "module", "blocking"])
+def test_what_cannot_be_stopped_is_warned_of(kind: str, caplog: pytest.LogCaptureFixture, monkeypatch):
+    monkeypatch.setattr(reward_timeout, "_GRACE_SECONDS", 0.0)
+    warned = threading.Event()
+    monkeypatch.setattr(reward_timeout.logger, "warning", lambda *said: warned.set() or caplog.messages.append(said))
+
+    def slow(**_: Any) -> Any:
+        assert warned.wait(60)
+        return SimpleNamespace(logits=torch.ones(N, 1)) if kind == "module" else [1.0] * N
+
+    async def blocking(**_: Any) -> list[float]:
+        return slow()
+
+    class Slow(nn.Module):
+        def forward(self, **_: Any) -> Any:
+            return slow()
+
+    _, failure = scored({"sync": slow, "module": Slow(), "blocking": blocking}[kind], timeout=0.01)
+    assert warned.is_set()
+    assert failure is None or kind == "blocking"  # the loop, free again, finds the time over or the answer there
 
 
 def raising(error: BaseException) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import Trainer
@@ -17,6 +17,7 @@ from trl import GRPOConfig
 
 from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.registry import build_method, spell
+from rvpo.engines.trl.reward_timeout import DEFAULT_SECONDS, check_reward_timeout
 from rvpo.errors import ConfigError
 from rvpo.step.options import MAPPINGS, AggregationOptions
 
@@ -52,9 +53,21 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
       ``grpo:whiten=batch`` give TRL's advantages. ``"group"``, TRL's default, leaves the method its own way.
     - ``multi_objective_aggregation="normalize_then_sum"`` is method ``gdpo``.
 
+    ``reward_timeout`` limits the seconds that an async reward function (rubrics included) may take for one batch. One
+    that does not return in time is cancelled; the run saves a checkpoint and ends with a RewardError that names it. A
+    sync function cannot be stopped safely: a warning names it, and the run waits on.
+
     Raises:
         ConfigError: for a value or combination that cannot work.
     """
+
+    reward_timeout: float | None = field(
+        default=DEFAULT_SECONDS,
+        metadata={
+            "help": "Seconds that an async reward function may take for one batch, after which the run saves a "
+            "checkpoint and ends; keep it below ddp_timeout. A sync one is only warned of. None is no limit."
+        },
+    )
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, *MAPPINGS]  # noqa: RUF012 (transformers' own declaration)
 
@@ -62,6 +75,7 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         """Check the options of both sides before anything is loaded."""
         self.reward_weights: list[float] | None = _as_list(self.reward_weights)
         super().__post_init__()
+        check_reward_timeout(self.reward_timeout)
         if self.multi_objective_aggregation != SUM:
             _check_gdpo(self.method, self.multi_objective_aggregation)
         if self.scale_rewards != "group":

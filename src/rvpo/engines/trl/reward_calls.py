@@ -27,6 +27,7 @@ from torch import nn
 from trl.trainer.utils import is_async_callable
 
 from rvpo import errors
+from rvpo.engines.trl.reward_timeout import awaited_within, watched
 from rvpo.errors import RewardError, RVPOError
 from rvpo.rewards.rubric.texts import chat, completion_text
 from rvpo.text.quoting import escaped, quoted
@@ -60,8 +61,10 @@ class _BadRewardsError(Exception):
 
 
 @contextmanager
-def guarded_calls(trainer: Any) -> Iterator[list[Failure]]:
+def guarded_calls(trainer: Any, timeout: float | None = None) -> Iterator[list[Failure]]:
     """Put stand-ins for the reward functions of a trainer, and yield the list in which they note failures.
+
+    ``timeout`` is the limit of each call in seconds (:mod:`rvpo.engines.trl.reward_timeout`), None is no limit.
 
     A stand-in of a function that failed returns 0 for each completion, so that TRL finishes the batch. Whoever uses
     this must therefore ask :func:`first_failure` before anything is learned from the batch.
@@ -74,7 +77,9 @@ def guarded_calls(trainer: Any) -> Iterator[list[Failure]]:
     """
     given, failures = trainer.reward_funcs, []  # type: ignore[var-annotated]
     names = trainer.reward_func_names
-    trainer.reward_funcs = [_guarded(function, name, failures) for function, name in zip(given, names, strict=True)]
+    trainer.reward_funcs = [
+        _guarded(function, name, failures, timeout) for function, name in zip(given, names, strict=True)
+    ]
     try:
         yield failures
     finally:
@@ -95,21 +100,21 @@ def first_failure(accelerator: Any, failures: Sequence[Failure]) -> Failure | No
     return Failure(f"process {process}: {text}", getattr(errors, kind, RewardError), own)
 
 
-def _guarded(function: Any, name: str, failures: list[Failure]) -> Any:
+def _guarded(function: Any, name: str, failures: list[Failure], timeout: float | None) -> Any:
     """Return a stand-in of the same kind: a module for a module, an async function for an async one."""
     if isinstance(function, nn.Module):
-        return _GuardedModule(function, name, failures)
+        return _GuardedModule(function, name, failures, timeout)
     if is_async_callable(function):
 
         async def call_async(**given: Any) -> list[float | None]:
             with _noted(name, failures, given) as zeros:
-                return as_rewards(await function(**given), len(given["completions"]))
+                return as_rewards(await awaited_within(function(**given), name, timeout), len(given["completions"]))
             return zeros
 
         return call_async
 
     def call(**given: Any) -> list[float | None]:
-        with _noted(name, failures, given) as zeros:
+        with _noted(name, failures, given) as zeros, watched(name, timeout):
             return as_rewards(function(**given), len(given["completions"]))
         return zeros
 
@@ -165,15 +170,17 @@ def _is_library(file: str) -> bool:
 class _GuardedModule(nn.Module):
     """A reward model whose failure is noted. TRL tells models from functions by their being modules."""
 
-    def __init__(self, model: nn.Module, name: str, failures: list[Failure]) -> None:
+    def __init__(self, model: nn.Module, name: str, failures: list[Failure], timeout: float | None) -> None:
         super().__init__()
+        self._timeout = timeout
         # Not as a submodule: the stand-in owns no parameters.
         self._call: Callable[..., Any] = lambda **inputs: model(**inputs)
         self._name, self._failures = name, failures
 
     def forward(self, **inputs: Any) -> Any:
         try:
-            return self._call(**inputs)
+            with watched(self._name, self._timeout):
+                return self._call(**inputs)
         except (Exception, SystemExit) as error:
             self._failures.append(_raised(self._name, error))
             return SimpleNamespace(logits=torch.zeros(len(next(iter(inputs.values()))), 1))

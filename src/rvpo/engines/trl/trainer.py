@@ -70,9 +70,10 @@ class RVPOMixin:
     channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads. A
     :class:`rvpo.trl.DiagnosisCallback` warns of rewards that are being neglected; ``remove_callback`` leaves it out.
 
-    When a reward function fails, or more verdicts of a generation are missing than ``RubricReward.max_missing`` allows,
-    the trainer saves a checkpoint of the last finished step and raises; all processes raise the same error. Resumed, it
-    generates the same completions again (vLLM draws others).
+    When a reward function fails, an async one does not return within ``reward_timeout``, or more verdicts of a
+    generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a checkpoint of the last finished
+    step and raises; all processes raise the same error. Resumed, it generates the same completions again (vLLM draws
+    others).
 
     Raises:
         ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name. In training:
@@ -170,7 +171,10 @@ class RVPOMixin:
         self._channel_rewards = self._scored_rewards = self._again = None
         interrupts.release()  # nothing is half done here, however this batch came to be generated
         try:
-            with guarded_calls(self) as failures, outermost(self, REWARDS, self._keeping_rewards):
+            with (
+                guarded_calls(self, self.args.reward_timeout) as failures,
+                outermost(self, REWARDS, self._keeping_rewards),
+            ):
                 output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         except RewardError as error:  # from an override of somebody's
             if self.accelerator.num_processes > 1:  # the others do not know, and saving is a matter of all

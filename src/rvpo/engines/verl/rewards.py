@@ -33,7 +33,6 @@ import inspect
 import logging
 import math
 import reprlib
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +43,7 @@ from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
 from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
+from rvpo.forks import ForkedLock
 from rvpo.judges.build import kinds, with_processes
 from rvpo.recipe import RewardSection
 from rvpo.rewards.registry import (
@@ -64,7 +64,7 @@ TAKEN = ("score", "reward", "acc", "pred", "uid", "input", "output", "gts", "ste
 
 _KEYWORDS = ("rewards", "num_workers")
 _FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # passed where verl serves a reward model itself
-_building = threading.Lock()
+_building = ForkedLock()
 _logged: set[type[Exception]] = set()
 
 

@@ -1,0 +1,87 @@
+"""A limit on the time that a reward function takes.
+
+An async function is cancelled at the limit, and named. A sync function cannot be stopped safely: it may hold a lock or
+be in the middle of a write. So a warning names it, and training waits on. The same holds for an async function that
+blocks its event loop, such as with ``time.sleep``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rvpo.errors import ConfigError, RewardError
+
+DEFAULT_SECONDS = 1200.0
+"""Below the 1800 s after which, by default, the other processes of a training give up waiting (``ddp_timeout``)."""
+_GRACE_SECONDS = 5.0  # for an event loop to cancel what is over its limit, before a warning calls it blocked
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+def check_reward_timeout(seconds: object) -> None:
+    """Raise ConfigError unless a limit is None or a number of seconds above 0."""
+    if seconds is None or (
+        isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < math.inf
+    ):
+        return
+    raise ConfigError(f"reward_timeout is {seconds!r}; expected seconds above 0, or None for no limit")
+
+
+async def awaited_within(answer: Awaitable[T], name: str, seconds: float | None) -> T:
+    """Await what an async reward function returned, for so many seconds.
+
+    Args:
+        answer: the coroutine or another awaitable.
+        name: of the function.
+        seconds: None is no limit.
+
+    Raises:
+        RewardError: the time is over. The coroutine is cancelled, but not waited for: it may not obey.
+    """
+    task = asyncio.ensure_future(answer)
+    try:
+        with watched(name, None if seconds is None else seconds + _GRACE_SECONDS, "it blocks the event loop"):
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if done:
+        return task.result()
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())  # else Python complains about it
+    task.cancel()
+    raise RewardError(
+        f"did not return within {seconds:g} s; expected an answer within reward_timeout. Give its requests a timeout "
+        "of their own, or raise reward_timeout (None is no limit)"
+    )
+
+
+@contextmanager
+def watched(name: str, seconds: float | None, why: str = "it is not async") -> Iterator[None]:
+    """Warn once if the block takes longer than so many seconds; None is never."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _warn, (name, seconds, why))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _warn(name: str, seconds: float, why: str) -> None:
+    logger.warning(
+        "reward function %r has not returned for %g s; expected less than reward_timeout. It cannot be stopped, "
+        "because %s, and training waits for it: give its requests a timeout of their own, or interrupt the training",
+        name,
+        seconds,
+        why,
+    )

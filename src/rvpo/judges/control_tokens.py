@@ -1,0 +1,102 @@
+r"""Text of a policy, a prompt or a rubric that no chat template takes for its own.
+
+Many servers take a control token such as ``<|im_end|>`` for the end of a turn wherever it stands. There are thousands
+of them, and each family of models brings new ones. So what is escaped is not a list of them but their shapes: a
+zero-width space after the first character, which readers do not see, leaves no token whole.
+
+=================================  =========================================================================
+shape                              families, for example
+=================================  =========================================================================
+``<|…``, ``…|>``, ``</|…``         ChatML, Llama 3 and 4, Phi, Qwen, Gemma 4; full-width bars: DeepSeek
+``<word>``, ``</word>``            Gemma, Llama 2, Seed (``<seed:bos>``), Command-R, thoughts and tool calls
+``<word=…>``, ``<[word]>``         calls of functions; Seed
+``[WORD]``, ``[/WORD]``            Mistral, BERT, Kimi (``[start_header_id]``), GLM (``[gMASK]``)
+``[|…``, ``]~b]``, ``]<]…[>[``     EXAONE; MiniMax
+``>>WORD<<``, ``|||WORD|||``       Falcon; OLMo; Fuyu (``|WORD|``)
+``/nothink``, ``◁think▷``          GLM, Qwen; Kimi
+=================================  =========================================================================
+
+Names of HTML elements and of types in programs (``<div>``, ``vector<int>``) are left as they are, unless a template
+uses them, such as ``<s>``. So are lists (``[1]``), links, comparisons (``a<b``) and tags with attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from rvpo.files import sound
+
+ZERO_WIDTH_SPACE = "\u200b"
+
+_HTML = (
+    "a abbr article aside b big blockquote body br button caption center cite code col dd del details div dl dt em "
+    "fieldset figure figcaption font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe input ins kbd label "
+    "legend li link main math meta nav ol option p pre script section select small span strike strong style sub "
+    "summary sup svg table tbody td textarea tfoot th thead title tr tt u ul var"
+)
+_TYPES = (
+    "int float double char bool string str void long short unsigned byte auto size_t vector map set pair iostream "
+    "algorithm cmath stdio.h stdlib.h string.h math.h Integer String Double Float Boolean Long Object T K V E"
+)
+_ORDINARY = frozenset([*_HTML.split(), *_TYPES.split()])
+_BAR = "|｜∣│¦"
+_NAME = r"[\w▁][\w▁:.+-]{0,79}"
+_TAG = re.compile(rf"<(?=/?({_NAME})>)")
+_SHAPES = re.compile(
+    rf"<(?=/?[{_BAR}])"
+    rf"|<(?=/?{_NAME}[{_BAR}]>)"
+    rf"|<(?={_NAME}=[^<>\s]{{1,80}}>)"
+    r"|<(?=/?\[[^\[\]<>]{1,80}\]>)"
+    rf"|[{_BAR}](?=>)"
+    r"|\[(?=/?(?:[a-z]?[A-Z][A-Z0-9_]+|[A-Za-z]+(?:_[A-Za-z0-9]+)+|[a-z]{3,}\d+)\])"
+    rf"|\[(?=[{_BAR}])"
+    r"|[\[\]](?=[!\w]{0,4}~[!\w]{0,4}[\[\]])"
+    r"|\](?=<\])|\[(?=>\[)"
+    r"|>(?=>[A-Z_]{3,40}<<)"
+    r"|\|(?=(?:\|\|)?[A-Z_]{4,40}\|)"
+    r"|/(?=no_?think)|(?<!\S)/(?=think(?![\w-]))"
+    r"|◁(?=/?\w)"
+)
+
+
+def harmless(text: str, tokens: re.Pattern[str] | None = None) -> str:
+    """Return a text whose control tokens no chat template will take for its own.
+
+    Args:
+        text: of whoever.
+        tokens: further ones, from :func:`pattern_of`, where a tokenizer is at hand.
+    """
+    escaped = _SHAPES.sub(_split, sound(text))
+    escaped = _TAG.sub(lambda tag: tag[0] if tag[1] in _ORDINARY else _split(tag), escaped)
+    return tokens.sub(_split, escaped) if tokens else escaped
+
+
+def one_line(role: str) -> str:
+    """Return a role for the line that names it: short, in capitals, without line breaks, and :func:`harmless`."""
+    return harmless(" ".join(role.split())[:40].upper())
+
+
+def pattern_of(special: Iterable[str], added: Iterable[str]) -> re.Pattern[str] | None:
+    """Return what finds the first character of each token of a tokenizer that is still whole; None if none is.
+
+    Args:
+        special: tokens that it calls special: all of them.
+        added: others beside its vocabulary. Of these, white space, words and HTML are ordinary text.
+    """
+    wanted = {token for token in special if len(token) > 1 and not token.isspace()}
+    wanted |= {token for token in added if _looks_like_control(token)}
+    whole = sorted((token for token in wanted if harmless(token) == token), key=len, reverse=True)
+    if not whole:
+        return None
+    return re.compile("|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in whole))
+
+
+def _looks_like_control(token: str) -> bool:
+    plain = token.replace("▁", "")
+    has_letter, has_sign = any(map(str.isalpha, plain)), any(not c.isalnum() and not c.isspace() for c in plain)
+    return has_letter and has_sign and plain.strip("</>") not in _ORDINARY
+
+
+def _split(found: re.Match[str]) -> str:
+    return found[0] + ZERO_WIDTH_SPACE
