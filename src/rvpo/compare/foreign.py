@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from rvpo.compare.finished import FinishedRun, Scores
 from rvpo.data.files import open_rows, storage_of
 from rvpo.data.records import Row, shorten
 from rvpo.errors import DataError
+from rvpo.text.numbers import is_finite
 
 _SAMPLES = "samples_*.json*"
 _RESULTS = "results_*.json"
@@ -113,7 +113,7 @@ def _metrics(row: Row) -> list[str]:
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and math.isfinite(value)
+    return isinstance(value, bool | int | float) and is_finite(value)
 
 
 def _task_of(file: Path) -> str:
