@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from rvpo.files import whole, write
+from rvpo.files import disk_trouble, whole, write
 
 
 def test_the_file_and_its_folder_appear_together(tmp_path: Path):
@@ -48,3 +50,55 @@ def test_a_folder_in_the_way_is_an_error_and_leaves_nothing_partial(tmp_path: Pa
 def test_text_is_utf8_as_given(tmp_path: Path):
     write(tmp_path / "text", "é\r\n\ud800")
     assert (tmp_path / "text").read_bytes() == "é\r\n?".encode()
+
+
+# --- a disk that does not take it -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "run/model"), "run/model: the disk is full: make room"),
+        (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "access is denied"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0"), "the disk is full"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "the disk is full"),
+        (sqlite3.OperationalError("database or disk is full"), "the disk is full"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "read-only"),
+    ],
+)
+def test_trouble_of_a_disk_is_told_with_what_to_do(error: Exception, words: str):
+    outer = ValueError("could not be saved")
+    outer.__cause__ = error
+    for one in (error, outer):
+        told = disk_trouble(one)
+        assert told is not None
+        assert words in told
+        assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(errno.ENOENT, "No such file", "a"),
+     RuntimeError("PytorchStreamReader failed reading zip archive"),
+     ValueError("No space"), ConnectionRefusedError(errno.ECONNREFUSED, "refused"), RuntimeError("out of memory")],
+)  # fmt: skip
+def test_other_errors_are_no_trouble_of_a_disk(error: Exception):
+    assert disk_trouble(error) is None
+
+
+def test_a_limit_on_the_size_of_files_leaves_what_was_there(tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "values.txt"
+    write(path, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is looked at
+            write(path, "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "ulimit -f" in str(disk_trouble(caught.value))
+    assert path.read_text() == "old"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +23,52 @@ _OF_TRAINING = ("trainer_state.json", "rvpo_state.json", "warm_start.json")
 def whole(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all: ``with whole(path) as partial: ...`` writes to the path ``partial``.
 
-    The folder of ``path`` is created. After the block, the partial file next to ``path`` replaces it in one step. If
-    the block raises, the partial file is removed and ``path`` stays as it was. A killed process may leave the partial
-    file; the next write replaces it.
+    The folder of ``path`` is created. After the block, the partial file next to ``path`` is flushed to the disk and
+    replaces it in one step. If the block raises, the partial file is removed and ``path`` stays as it was. A killed
+    process may leave the partial file; the next write replaces it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:
         yield partial
+        flush(partial)
         partial.replace(path)
+        flush(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk: a power cut leaves nothing else.
+
+    Raises:
+        OSError: the disk could not take it. Folders that know no such wait, as on some network disks, are let pass.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # where a folder cannot be opened
+        return
+    opened = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        if is_folder:
+            with suppress(OSError):
+                os.fsync(opened)
+        else:
+            os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def flush_tree(folder: Path) -> None:
+    """:func:`flush` all files below a folder, and then the folders, the innermost first."""
+    inside = sorted(folder.rglob("*"))
+    for path in inside:
+        if path.is_file():
+            flush(path)
+    for path in reversed(inside):
+        if path.is_dir():
+            flush(path)
+    flush(folder)
 
 
 def write(path: Path, text: str) -> None:
@@ -81,3 +118,57 @@ def model_digest(folder: Path) -> str:
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; allowed is a file that can be read: repair it") from error
     return whole.hexdigest()
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: make room",
+    errno.EDQUOT: "the quota of the disk is used up: make room",
+    errno.EFBIG: "a file may not grow so large (ulimit -f, or the disk's limit): raise the limit",
+    errno.EROFS: "the disk is read-only: choose a folder that can be written",
+    errno.EACCES: "access is denied: check the owner and the rights of the folder",
+    errno.EPERM: "access is denied: check the owner and the rights of the folder",
+    errno.EMFILE: "too many files are open (ulimit -n): raise the limit",
+    errno.ENFILE: "too many files are open on this machine: close some programs",
+    errno.EIO: "the disk fails: check it",
+    errno.ESTALE: "the network disk has lost the file: check the disk",
+}
+# Libraries that write from C++ or Rust pass on a text: torch.save, safetensors, Arrow, SQLite.
+_TOLD = re.compile(
+    r"os error (\d+)|errno (\d+)|\[Errno (\d+)\]|(PytorchStreamWriter failed|unexpected pos \d+|iostream error)"
+    r"|(database or disk is full|No space left on device)|(File too large)|(readonly database|Read-only file system)",
+    re.IGNORECASE,
+)
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """Return one line about a disk that is full, read-only or limited, with what to do; None for any other error.
+
+    The causes of the error are looked at, too.
+    """
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        seen.append(found)
+        if (number := _number(found)) in _ADVICE:
+            place = getattr(found, "filename", None)
+            advice = _ADVICE[number]
+            return f"{place}: {advice}, and run the command again" if place else f"{advice}, and run the command again"
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def _number(error: BaseException) -> int:
+    """Return the system's number of an error, also of a library that tells it in words; 0 if it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if type(error).__module__.split(".")[0] not in ("builtins", "safetensors_rust", "pyarrow", "sqlite3", "torch"):
+        return 0
+    match = _TOLD.search(str(error))
+    if match is None:
+        return 0
+    first, second, third, torch_s, full, large, read_only = match.groups()
+    if number := first or second or third:
+        return int(number)
+    if read_only:
+        return errno.EROFS
+    return errno.EFBIG if large else errno.ENOSPC if torch_s or full else 0

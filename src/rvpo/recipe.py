@@ -231,7 +231,7 @@ def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}, seen {reprlib.repr(e['input'])}"
-            for e in error.errors()
+            for e in error.errors()[:_SHOWN]
         ]
         allowed = ", ".join(DataSection.model_fields)
         raise ConfigError(f"{path}, section data: {'; '.join(problems)}; its keys are {allowed}") from error
@@ -259,11 +259,17 @@ def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return _build(values, where)
 
 
+_SHOWN = 20  # problems of a recipe that has many
+
+
 def _build(values: Mapping[str, Any], where: str, context: str | None = None) -> Recipe:
     try:
         return Recipe.model_validate(dict(values), context=context)
     except ValidationError as error:
-        lines = [f"  {_problem(e)}" for e in error.errors()]
+        problems = error.errors()
+        lines = [f"  {_problem(e)}" for e in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            lines.append(f"  and {len(problems) - _SHOWN} more")
         raise ConfigError(f"{where} cannot work:\n" + "\n".join(lines)) from error
 
 

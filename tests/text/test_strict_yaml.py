@@ -154,3 +154,26 @@ def test_pyyaml_is_imported_on_first_use():
 def test_loaders_of_others_stay_as_they_are():
     strict_yaml.load_yaml("a: 1e5")
     assert yaml.safe_load("{a: 1e5, a: 1e5}") == {"a": "1e5"}
+
+
+# --- what would take long ---------------------------------------------------------------------------------------------
+
+MANY = strict_yaml.MAX_VALUES
+LONG = strict_yaml.MAX_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("".join(f"k{i}: {i}\n" for i in range(MANY)), f"there are more than {MANY} keys and values"),
+        ("- a\n" * 2 * MANY, f"there are more than {MANY} keys and values"),
+        ("- [" + "1," * 2 * MANY + "]", f"there are more than {MANY} keys and values"),
+        ("a: " + "x" * LONG, "characters; expected at most"),
+        ("#" * LONG + "\na: 1", "characters; expected at most"),
+        ("a: " + "9" * 400, "an integer is beyond 1.8e308"),
+        ("a: -0x" + "f" * 400, "an integer is beyond 1.8e308"),
+        ("a: 1" + ":59" * 400, "an integer is beyond 1.8e308"),
+    ],
+)
+def test_what_is_too_large_is_refused(text: str, message: str):
+    assert message in refused(text)

@@ -22,6 +22,8 @@ from rvpo.cli.report import report_command
 from rvpo.cli.train import train_command
 from rvpo.cli.verl_data import verl_data
 from rvpo.errors import RVPOError
+from rvpo.files import disk_trouble
+from rvpo.text.guarded import Formatter, guard_terminal
 from rvpo.text.tables import printable
 
 app = typer.Typer(
@@ -63,14 +65,15 @@ def _setup(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     logging.getLogger("rvpo").setLevel(logging.INFO)  # what we say ourselves is little, and meant for the user
 
 
 def main() -> None:
-    """Run the command line; an error of ours is a message, not a traceback."""
+    """Run the command line; an error of ours, or of the disk, is a message, not a traceback."""
+    guard_terminal()
     try:
         with interrupts.handled(print_line):  # typer reads the commands first, which takes a moment
             app()
@@ -79,6 +82,15 @@ def main() -> None:
         interrupts.end()
         raise SystemExit(interrupts.exit_code()) from None
     except RVPOError as error:
-        text = "\n".join(printable(line) for line in str(error).split("\n"))
-        typer.secho(f"error: {text}", err=True, fg=typer.colors.RED)
+        _print_error(str(error))
         raise SystemExit(2) from None
+    except Exception as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        _print_error(trouble)
+        raise SystemExit(2) from None
+
+
+def _print_error(message: str) -> None:
+    text = "\n".join(printable(line) for line in message.split("\n"))
+    typer.secho(f"error: {text}", err=True, fg=typer.colors.RED)

@@ -241,7 +241,7 @@ def _kept(folder: Path) -> str:
 def _mapping(text: str | None) -> dict[str, Any] | None:
     try:
         values = json.loads(text) if text else {}
-    except ValueError as error:  # the text may hold a key, so it is not repeated
+    except (ValueError, RecursionError) as error:  # the text may hold a key, so it is not repeated
         raise ConfigError(f"--extra-body is not JSON ({error}); expected a JSON object in quotes") from None
     if not isinstance(values, dict):
         raise ConfigError("--extra-body is JSON but not an object; expected one such as '{\"top_k\": 20}'")

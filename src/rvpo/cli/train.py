@@ -43,9 +43,9 @@ def train_command(
 
 def _kept(folder: Path) -> str:
     """Return what a run that is interrupted before or beside its training leaves."""
-    from rvpo.engines.trl.run_folder import last_checkpoint
+    from rvpo.engines.trl.checkpoints import newest_whole
 
-    if (newest := last_checkpoint(folder)) is None:
+    if (newest := newest_whole(folder, thorough=False)) is None:
         return "nothing was trained yet; the same command with --resume begins again"
     return f"the newest checkpoint is {newest}; the same command with --resume goes on from there"
 

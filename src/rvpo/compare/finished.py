@@ -98,7 +98,7 @@ def read_finished(folder: Path) -> FinishedRun:
             metrics,
             categories,
         )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, pyarrow.ArrowException) as problem:
+    except (ValueError, RecursionError, KeyError, TypeError, pyarrow.ArrowException) as problem:
         raise DataError(
             f"{folder} does not have the layout of a run ({type(problem).__name__}: {problem}), allowed is what "
             "`rvpo eval …` writes: run it again"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from rvpo.data.json_files import is_keyed, row_lists
 from rvpo.data.records import Row, shorten
 from rvpo.data.unpack import opened
 from rvpo.errors import DataError
+from rvpo.text.numbers import is_finite
 
 _SAMPLES = "samples_*.json*"
 _RESULTS = "results_*.json"
@@ -122,7 +122,7 @@ def _metrics(row: Row) -> list[str]:
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and math.isfinite(value)
+    return isinstance(value, bool | int | float) and is_finite(value)
 
 
 def _task_of(file: Path) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rvpo.compare.curves import RunCurves, read_curves
 from rvpo.core import AdvantageConfig
 from rvpo.core.methods.recorded import method_of_record
@@ -20,6 +18,7 @@ from rvpo.logs.open import open_run
 from rvpo.logs.run import COMPLETIONS, Columns
 from rvpo.logs.schema import FOLDER
 from rvpo.recipe import migrated
+from rvpo.text import strict_yaml
 
 _NUMBERED = re.compile(r"(?:(?P<stem>.*?)[-_])?(?:seed|s)?[-_=]?(?P<seed>\d{1,9})")
 _POWER = re.compile(r"\de$")  # what stands before the number in lr1e-3, which is no seed
@@ -83,10 +82,10 @@ def split_seed(name: str, parent: str) -> tuple[str, int | None]:
 
 def _recipe(path: Path) -> dict[str, Any] | None:
     try:
-        recipe = yaml.safe_load(path.read_text("utf-8"))
+        recipe = strict_yaml.load_yaml(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, yaml.YAMLError, ValueError) as error:
+    except (OSError, ValueError) as error:
         told = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read ({told}); expected a recipe: repair or remove it") from error
     if not isinstance(recipe, dict):

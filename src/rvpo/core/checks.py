@@ -124,9 +124,13 @@ def plain_value(text: str, depth: int = 0) -> Any:
         return words[text.lower()]
     for number in (int, float):
         try:
-            return number(text)
+            parsed = number(text)
+            float(parsed)  # an integer beyond 1.8e308 is none that could be computed with
         except ValueError:
             continue
+        except OverflowError:
+            raise ConfigError(f"{text[:40]}… has {len(text)} digits; expected a number below 1.8e308") from None
+        return parsed
     if text[:1] == '"':
         try:
             return json.loads(text)

@@ -15,8 +15,11 @@ def strict_json(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    raise ValueError(f"the key {key!r} occurs twice")
+                seen.add(key)
         return result
 
     def no_constant(name: str) -> NoReturn:

@@ -6,12 +6,12 @@ model, keeps replies and scores, and writes the records.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from rvpo.errors import ConfigError
+from rvpo.text.numbers import is_finite
 
 Message: TypeAlias = Mapping[str, str]
 """One turn of a chat: ``role`` and ``content``."""
@@ -129,7 +129,7 @@ class Generation:
 
 
 def _real(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) in (int, float) and is_finite(value)  # type: ignore[arg-type]
 
 
 class Benchmark(Protocol):

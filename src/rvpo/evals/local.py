@@ -229,7 +229,7 @@ def _commit(repo: str, gguf_file: str | None) -> str:
 def _base(folder: Path) -> str:
     try:
         base = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{folder / _ADAPTER} names no base model ({error!r}): train the adapter again") from error
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{folder / _ADAPTER} names {base!r} as base model, allowed is a folder or hub id: name it")

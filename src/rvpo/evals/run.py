@@ -73,8 +73,8 @@ def evaluate(
     with Store(folder / "store.sqlite") as store:
         store.claim(run)
         replies, scored = store.replies(), store.scores()
-        if path.exists() and all(item.key in scored for item in items):
-            done: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        done = _read_results(path) if all(item.key in scored for item in items) else None
+        if done is not None:
             return done
         if (check := getattr(benchmark, "check", None)) is not None:
             wait_for(check())
@@ -91,6 +91,15 @@ def evaluate(
                 f"{folder}: {error}; replies and scores are kept: make room, and run the command again"
             ) from error
     return results
+
+
+def _read_results(path: Path) -> dict[str, Any] | None:
+    """Return finished results; None where there are none that can be read, so that they are made again."""
+    try:
+        done = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return done if isinstance(done, dict) else None
 
 
 def _distinct(benchmark: Benchmark) -> list[Item]:

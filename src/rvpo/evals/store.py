@@ -72,7 +72,9 @@ class Store:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError, TypeError, KeyError, RecursionError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(
                 f"{self.path}: {error}; allowed is a store of `rvpo eval` on a disk with room: free space, or name "
                 "another folder with --out"
@@ -90,8 +92,9 @@ class Store:
         with self._explained(), self._db:
             self._db.execute("DELETE FROM claim WHERE NOT EXISTS (SELECT * FROM replies)")
             self._db.execute("INSERT OR IGNORE INTO claim VALUES (1, ?)", (json.dumps(run, sort_keys=True),))
-        (text,) = self._db.execute("SELECT value FROM claim").fetchone()
-        before, now = json.loads(text), json.loads(json.dumps(run))
+        with self._explained():
+            (text,) = self._db.execute("SELECT value FROM claim").fetchone()
+            before, now = json.loads(text), json.loads(json.dumps(run))
         if where := difference(before, now):
             key, theirs, ours = where
             raise ConfigError(
@@ -102,10 +105,11 @@ class Store:
     def replies(self) -> dict[Key, Reply]:
         """Return all replies so far."""
         found = {}
-        for id_, epoch, text in self._db.execute("SELECT id, epoch, value FROM replies"):
-            values = json.loads(text)
-            values["calls"] = None if values["calls"] is None else tuple(values["calls"])
-            found[id_, epoch] = Reply(**values)
+        with self._explained():
+            for id_, epoch, text in self._db.execute("SELECT id, epoch, value FROM replies"):
+                values = json.loads(text)
+                values["calls"] = None if values["calls"] is None else tuple(values["calls"])
+                found[id_, epoch] = Reply(**values)
         return found
 
     def add_replies(self, replied: Sequence[tuple[Item, Reply]]) -> None:
@@ -116,8 +120,9 @@ class Store:
 
     def scores(self) -> dict[Key, Scored]:
         """Return all complete scores so far."""
-        rows = self._db.execute("SELECT id, epoch, value FROM scores")
-        return {(id_, epoch): Scored(**json.loads(text)) for id_, epoch, text in rows}
+        with self._explained():
+            rows = self._db.execute("SELECT id, epoch, value FROM scores")
+            return {(id_, epoch): Scored(**json.loads(text)) for id_, epoch, text in rows}
 
     def add_scores(self, scored: Iterable[tuple[Item, Scored]]) -> None:
         """Keep scores; where one is missing, the item's are not kept, so that the next call tries again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rvpo.errors import ConfigError
+from rvpo.text.numbers import is_finite
 from rvpo.text.quoting import quoted
 
 CHOICES = {
@@ -65,7 +65,7 @@ def _check_number(name: str, value: object, lowest: float, *, whole: bool, optio
     if value is None and optional:
         return
     kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value < lowest:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not is_finite(value) or value < lowest:
         allowed = f"a {'whole' if whole else 'finite'} number of at least {lowest:g}{' or None' if optional else ''}"
         raise ConfigError(f"{name}={value!r}; allowed: {allowed}; next step: correct it")
 

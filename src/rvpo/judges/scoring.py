@@ -116,9 +116,9 @@ class _Journal:
             for line in path.read_text("utf-8").splitlines() if path.exists() else ():
                 try:
                     key, value, detail = json.loads(line)
-                except ValueError:  # cut off in the middle
+                    self._known[key] = Verdict(value, detail=detail)
+                except (ValueError, TypeError, RecursionError):  # cut off in the middle, or damaged
                     continue
-                self._known[key] = Verdict(value, detail=detail)
             self._file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path} cannot be used ({error.strerror}): choose another --out") from error

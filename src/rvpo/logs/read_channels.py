@@ -203,7 +203,7 @@ def _of_dump(batch: LoggedBatch, path: Path, uids: Sequence[str]) -> LoggedBatch
     try:
         # Not splitlines: a completion may hold any of Unicode's ends of a line.
         lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return batch
     by_uid = {line["uid"]: line for line in lines if isinstance(line, dict) and "uid" in line}
     if not all(uid in by_uid for uid in uids):

@@ -7,7 +7,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,18 @@ from rvpo.errors import ConfigError, RVPOError
 logger = logging.getLogger(__name__)
 
 SECONDS = 5  # between two looks of a page that waits
+CONNECTIONS = 16  # at a time; a browser opens about six
+PATIENCE = 10.0  # seconds for a request to arrive, and for an answer to be taken
+_HEADERS = {
+    "Cache-Control": "no-store",
+    # Beside the page's own policy: these work in a header alone, or before the page is read.
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 _WAITING = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="{seconds}">'
     "<title>rvpo report</title><body><h1>Nothing to show yet</h1><p>{reason}</p><p>This page looks again every "
@@ -71,7 +82,8 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
     """Return a server of the page; the caller runs and closes it.
 
     On an address of this machine alone, only requests that name it are answered, so that no other web page can read the
-    run through the reader's browser.
+    run through the reader's browser. No other page may show it in a frame. At most :data:`CONNECTIONS` are served at a
+    time, and one that is silent for :data:`PATIENCE` seconds is closed.
 
     Raises:
         ConfigError: the port is taken, or the host is not this machine's.
@@ -79,6 +91,9 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
     local = {"localhost", "127.0.0.1", "::1"}
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = PATIENCE
+        server_version, sys_version = "rvpo", ""
+
         def do_GET(self) -> None:
             try:
                 name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
@@ -86,7 +101,7 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
                 return self._answer(400, "the header Host is no name")
             if host in local and name not in local:
                 return self._answer(403, "this name is not this machine's")
-            if urlsplit(self.path).path not in ("/", "/index.html"):
+            if self.path.partition("?")[0] not in ("/", "/index.html"):
                 return self._answer(404, "there is one page, /")
             return self._answer(200, page.text(), "text/html")
 
@@ -95,11 +110,16 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
             self.send_response(code)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
+            for header, value in _HEADERS.items():
+                self.send_header(header, value)
             self.end_headers()
-            with suppress(ConnectionError):  # the page was closed meanwhile
-                if self.command != "HEAD":
-                    self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+            """Answer what is no request that is known: a line of text instead of the base class's page."""
+            self.close_connection = True
+            self._answer(code, "expected GET / of HTTP")
 
         do_HEAD = do_GET  # noqa: N815 (the base class's name)
 
@@ -108,6 +128,28 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads = True
+        free = threading.BoundedSemaphore(CONNECTIONS)
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if self.free.acquire(blocking=False):
+                try:
+                    super().process_request(request, client_address)
+                except BaseException:  # no thread could be started
+                    self.free.release()
+                    raise
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self.free.release()
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Note what became of a connection, such as one that was closed meanwhile; nobody can do anything."""
+            logger.debug("a connection from %s ended early", client_address, exc_info=True)
 
     try:
         return Server((host, port), Handler)

@@ -111,9 +111,9 @@ def load_record(job: Job, folder: Path) -> Record | None:
         return None
     try:
         content = json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    if content.pop("fingerprint", None) != job.fingerprint():
+    if not isinstance(content, dict) or content.pop("fingerprint", None) != job.fingerprint():
         return None
     return Record(**content)
 

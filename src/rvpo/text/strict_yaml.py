@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 MAX_DEPTH = 100
 """Most mappings and lists inside one another: Python's own recursion ends near 1000, and readers recurse, too."""
 
-MAX_REPEATED = 1_000_000
+MAX_REPEATED = 100_000
 """Most values that aliases may repeat: a few lines of aliases to aliases can stand for more than fits into memory."""
+
+MAX_VALUES = 10_000
+"""Most keys and values: PyYAML reads about 16,000 a second. What is larger is data, and belongs into JSON."""
+
+MAX_CHARACTERS = 500_000
+"""Longest text: PyYAML reads about a million characters a second."""
 
 
 def load_yaml(text: str) -> Any:
@@ -21,12 +27,16 @@ def load_yaml(text: str) -> Any:
 
     It is YAML 1.1 as PyYAML's ``SafeLoader`` reads it, except that ``1e-5`` is a number, and that the following are
     errors: a key that occurs twice in a mapping, an alias inside the value that it repeats, nesting deeper than
-    :data:`MAX_DEPTH`, and aliases that repeat more than :data:`MAX_REPEATED` values.
+    :data:`MAX_DEPTH`, aliases that repeat more than :data:`MAX_REPEATED` values, more than :data:`MAX_VALUES` keys and
+    values, and more than :data:`MAX_CHARACTERS` characters. So any text is read or refused within about a second.
 
     Raises:
         ValueError: the text is not such YAML. The message names the problem and the line.
     """
     import yaml
+
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"the text has {len(text)} characters; expected at most {MAX_CHARACTERS}: use JSON for data")
 
     try:
         return yaml.load(text, _loader())  # noqa: S506 - a SafeLoader
@@ -50,7 +60,7 @@ def _loader() -> type[yaml.SafeLoader]:
             super().__init__(stream)
             self._sizes: dict[yaml.Node, int] = {}  # of the finished nodes with an anchor, aliases expanded
             self._open: list[int] = []  # the sizes so far of the unfinished nodes, from the root inwards
-            self._repeated = 0
+            self._repeated = self._values = 0
 
         def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
             """Compose a node, or look an alias up."""
@@ -59,6 +69,9 @@ def _loader() -> type[yaml.SafeLoader]:
             event = self.peek_event()  # type: ignore[no-untyped-call]
             if len(self._open) >= MAX_DEPTH:
                 raise _error(f"the values are nested more than {MAX_DEPTH} deep", event.start_mark)
+            self._values += 1
+            if self._values > MAX_VALUES:
+                raise _error(f"there are more than {MAX_VALUES} keys and values; use JSON for data", event.start_mark)
             self._open.append(1)
             node = super().compose_node(parent, index)
             assert node is not None
@@ -84,6 +97,15 @@ def _loader() -> type[yaml.SafeLoader]:
             if self._open:
                 self._open[-1] += size
 
+        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+            """Build an integer that a float can hold, too: nothing computes with a larger one."""
+            value = super().construct_yaml_int(node)
+            try:
+                float(value)
+            except OverflowError:
+                raise _error("an integer is beyond 1.8e308; expected a smaller one", node.start_mark) from None
+            return value
+
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             """Compose a mapping, and refuse a repeated key.
 
@@ -105,6 +127,7 @@ def _loader() -> type[yaml.SafeLoader]:
     def _error(problem: str, mark: Any) -> yaml.YAMLError:
         return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from rvpo.engines.trl import run_folder
+from rvpo.engines.trl import checkpoints
 from rvpo.files import write
 
 
@@ -19,12 +19,12 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path, checkpoint: Path | None) -> None:
         """Remember the checkpoint's step; None starts anew."""
         self.path = path
-        self.done = run_folder.step(checkpoint) if checkpoint else 0
+        self.done = checkpoints.step(checkpoint) if checkpoint else 0
 
     def cut(self) -> None:
         """Keep the lines up to the checkpoint's step."""
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() and self.done else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.done]
+        kept = [line for line in lines if _step(line) <= self.done]
         write(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -33,6 +33,14 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
             values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in logs.items()}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step} | values) + "\n")
+
+
+def _step(line: str) -> float:
+    """Return the step of a line; infinity where it was cut off, as by a kill or a full disk."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
 
 
 class _Bar(ProgressCallback):  # type: ignore[misc]

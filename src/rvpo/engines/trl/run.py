@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from transformers import set_seed
 from trl.trainer.utils import get_callable_name
 
 from rvpo import interrupts
-from rvpo.engines.trl import run_folder, warm_start
+from rvpo.engines.trl import checkpoints, run_folder, warm_start
+from rvpo.engines.trl import resume as resuming
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.last_step import save_last_step
 from rvpo.engines.trl.loading import (
@@ -41,8 +43,10 @@ from rvpo.engines.trl.loading import (
     trl_arguments,
 )
 from rvpo.engines.trl.logs import MetricsFile, show_short_lines
+from rvpo.engines.trl.owner import owned
 from rvpo.engines.trl.trainer import RVPOTrainer
-from rvpo.errors import ConfigError
+from rvpo.errors import ConfigError, RVPOError
+from rvpo.files import disk_trouble, flush, flush_tree
 from rvpo.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -63,22 +67,33 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
 
     Args:
         recipe: what to run.
-        resume: go on from the newest complete checkpoint of the run's folder; a folder that holds none starts anew,
-            and a finished run is left as it is.
+        resume: go on from the newest whole checkpoint of the run's folder; a folder that holds none starts anew, and a
+            finished run is left as it is.
 
     Raises:
-        ConfigError: the folder holds another run, or the trainer's options cannot work.
+        ConfigError: the folder holds another run, another process trains into it, or the trainer's options cannot work.
         DataError: the data is malformed.
         JudgeError: a judge cannot work, or too many verdicts are missing; in training a checkpoint is saved first.
         RewardError: a reward function fails; in training a checkpoint is saved first.
         KeyboardInterrupt: after Ctrl-C; a checkpoint of the last finished step is saved, and its text says which.
     """
+    with ExitStack() as ownership:
+        try:
+            return _train_recipe(recipe, resume, ownership)
+        except RVPOError:
+            raise
+        except Exception as error:
+            if (trouble := disk_trouble(error)) is None:
+                raise
+            raise ConfigError(f"the run in {recipe.folder} stopped: {trouble} with --resume") from error
+
+
+def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
+    """Run a recipe; ``ownership`` keeps the folder from the moment on in which something is written."""
     folder = recipe.folder
-    finished = (folder / "model").exists()
-    if finished and not resume:
-        raise ConfigError(f"{folder} holds a finished run: choose another name (name=…), or remove the folder")
     resolved = recipe.model_dump()
     run_folder.check_free(folder, resolved, resume)
+    finished = (folder / "model").exists()
     if finished:
         logger.info("%s is finished already", folder)
         return folder
@@ -105,7 +120,11 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     check_judges(rewards, [dataset] if eval_dataset is None else [dataset, eval_dataset])
     # Every process has looked before the first one writes.
     args.distributed_state.wait_for_everyone()
-    checkpoint = run_folder.last_checkpoint(folder) if resume else None
+    if args.process_index == 0:
+        run_folder.make(folder)
+        ownership.enter_context(owned(folder))
+        run_folder.check_free(folder, resolved, resume)  # again: another process may have been at work meanwhile
+    checkpoint = resuming.newest_whole(folder, args.process_index == 0) if resume else None
     metrics = MetricsFile(folder / "metrics.jsonl", checkpoint)
     if args.process_index == 0:
         run_folder.claim(folder, resolved)
@@ -140,14 +159,17 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
 def _train(trainer: RVPOTrainer, checkpoint: Path | None, folder: Path) -> None:
     """Train from a checkpoint or from the start, and save the model."""
     this: Any = trainer
-    if checkpoint and run_folder.is_last(checkpoint):
+    if checkpoint and checkpoints.is_last(checkpoint):
         # Stopped while the model was written. Transformers would train a step too many.
         this._load_from_checkpoint(str(checkpoint))
     else:
+        this._judged = checkpoint
         this.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     this.save_model(str(folder / "model.partial"))
     if this.is_world_process_zero():
+        flush_tree(folder / "model.partial")
         (folder / "model.partial").rename(folder / "model")
+        flush(folder)
 
 
 def _saved_at_interrupt(trainer: Any, folder: Path) -> str:
@@ -161,7 +183,7 @@ def _saved_at_interrupt(trainer: Any, folder: Path) -> str:
                 return f"{saved}; {go_on}"
         else:
             saved = f"Stopped after step {trainer.state.global_step}"
-        newest = run_folder.last_checkpoint(folder)
+        newest = checkpoints.newest_whole(folder, thorough=False)
     if newest is None:
         return f"{saved}; there is no checkpoint, so the same command with --resume begins again"
     return f"{saved}; the newest checkpoint is {newest}: {go_on}"

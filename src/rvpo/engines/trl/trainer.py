@@ -11,20 +11,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer
 
 from rvpo import interrupts
 from rvpo.core.ragged import Family
-from rvpo.engines.trl import buffer, model_card
+from rvpo.engines.trl import buffer, checkpoints, model_card, resume
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, taken
 from rvpo.engines.trl.judged_twice import score_again
 from rvpo.engines.trl.last_step import LastStep, WholeSteps, save_last_step
+from rvpo.engines.trl.owner import owned
 from rvpo.engines.trl.reward_calls import Failure, first_failure, guarded_calls
 from rvpo.engines.trl.reward_cells import failure_of
 from rvpo.engines.trl.reward_names import named_rewards
@@ -136,6 +139,7 @@ class RVPOMixin:
         self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER)
         self._last_step: LastStep | None = None
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
+        self._judged: Path | None = None  # a checkpoint that was found whole
         self._updating = False  # the weights may be those of half a step
         # First of all callbacks: what others do at the end of a step may take long, and an interrupt ends it.
         this.callback_handler.callbacks.insert(0, WholeSteps(self))
@@ -151,10 +155,22 @@ class RVPOMixin:
                 if hasattr(dataset, "num_rows") and reward.column in dataset.column_names:
                     reward.check_rubrics(dataset[reward.column])
             asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
+        args, kwargs = self._resuming(args, kwargs)
+        writes = self.args.save_strategy != "no" or self.log_completions
+        keeps = writes and self.is_world_process_zero()
         try:
-            return super().train(*args, **kwargs)  # type: ignore[misc]
+            with owned(Path(self.args.output_dir)) if keeps else nullcontext():
+                return super().train(*args, **kwargs)  # type: ignore[misc]
         finally:
             interrupts.forget()
+
+    def _resuming(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of ``train`` with a checkpoint to resume from that is whole."""
+        asked = args[0] if args else kwargs.get("resume_from_checkpoint")
+        if asked is None or (self._judged is not None and asked == str(self._judged)):
+            return args, kwargs
+        chosen = resume.checked(self, asked)
+        return ((chosen, *args[1:]), kwargs) if args else (args, kwargs | {"resume_from_checkpoint": chosen})
 
     def _calculate_rewards(
         self: Any, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
@@ -308,7 +324,10 @@ class RVPOMixin:
 
     def _maybe_log_save_evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
         interrupts.hold()  # files that are half written; an evaluation releases it
+        before = self._saved_step
         result = super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]
+        if self._saved_step != before and self.accelerator.is_main_process:
+            checkpoints.extend(Path(self._get_output_dir(trial=None)) / f"checkpoint-{self._saved_step}")
         # What a checkpoint of this step holds, should the next generation fail: a new epoch draws before.
         self._last_step = LastStep.of(self)
         interrupts.release()
@@ -360,13 +379,25 @@ class RVPOMixin:
     # its order of prompts at that of the first epoch.
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        run = Path(self._get_output_dir(trial=trial))
+        folder = run / f"checkpoint-{self.state.global_step}"
+        if self.accelerator.is_main_process:
+            checkpoints.begin(folder)
+        self.accelerator.wait_for_everyone()
         if self._buffered_inputs is not None and self._step % (self.args.steps_per_generation * self.num_iterations):
             buffer.save_buffer(self._buffered_inputs, folder, self.accelerator.process_index)
         if self.accelerator.is_main_process:
             memory.save_memory(self.aggregator, folder)
-        # Last, because a checkpoint is complete once TRL has written its trainer state.
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        kept, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            self.args.save_total_limit = kept
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            checkpoints.seal(folder)
+        if self.args.should_save:  # an older one goes when this one is on the disk, not before
+            rotate_checkpoints(str(run), kept, self.state.best_model_checkpoint, use_mtime=True)
         self._saved_step = self.state.global_step
 
     def _get_train_sampler(self: Any, dataset: Any = None) -> Any:

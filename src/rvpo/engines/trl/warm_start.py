@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from rvpo.data import render_sft
 from rvpo.engines.trl.loading import load_data, load_model, trl_arguments
 from rvpo.errors import ConfigError
-from rvpo.files import difference, write
+from rvpo.files import difference, flush_tree, write
 from rvpo.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,14 @@ def is_made(recipe: Recipe) -> bool:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder} is no warm start of ours: choose another warm_start.output, or remove it")
         return False
-    if changed := difference(json.loads(record.read_text("utf-8")), _settings(recipe)):
+    try:
+        made = json.loads(record.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{record} cannot be read ({error}); expected what a warm start writes last: choose another "
+            "warm_start.output, or remove the folder"
+        ) from error
+    if changed := difference(made, _settings(recipe)):
         raise ConfigError(
             f"{folder} was made with another {changed[0]} ({changed[1]!r}, now {changed[2]!r}): choose another "
             "warm_start.output, or remove the folder"
@@ -84,6 +91,7 @@ def warm_started(recipe: Recipe, tokenizer: Any, args: SFTConfig) -> Path:
     partial = _beside(recipe, "partial")
     trainer.save_model(str(partial))
     if trainer.is_world_process_zero():
+        flush_tree(partial)
         write(partial / "warm_start.json", json.dumps(_settings(recipe), indent=2) + "\n")
         try:
             partial.rename(folder)

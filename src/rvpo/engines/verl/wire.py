@@ -24,6 +24,7 @@ from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
 from rvpo.errors import RewardError
 from rvpo.files import sound
+from rvpo.text.numbers import is_finite
 
 KEY = "rvpo"
 """The key of the text among those that ``compute_score`` returns."""
@@ -144,7 +145,7 @@ def _weight(weight: object, where: str) -> float:
 
 def _number(value: object, where: str, allowed: str) -> float:
     try:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value):
             return float(value)
     except OverflowError:  # an integer beyond every float
         pass

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from rvpo.errors import DataError
+from rvpo.text.numbers import is_finite
 
 GOOD, BAD = "good", "bad"
 MAX_STEPS = 100  # of a scale: judges are shown, or asked about, each
@@ -138,7 +138,7 @@ def rubrics_of(texts: Iterable[str | None]) -> dict[str, Rubric]:
 def _parsed(text: str) -> Rubric:
     try:
         values = json.loads(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"rubric: {_short(text)} is not JSON ({error}): store what Rubric.to_json returns") from error
     return Rubric.from_mapping(values)
 
@@ -174,7 +174,7 @@ def _require_text_or_null(values: Mapping[str, Any], key: str, where: str) -> No
 
 def _points(values: Mapping[str, Any], where: str) -> float:
     points = values.get("points", 1.0)
-    if isinstance(points, bool) or not isinstance(points, int | float) or not math.isfinite(points) or points == 0:
+    if isinstance(points, bool) or not isinstance(points, int | float) or not is_finite(points) or points == 0:
         raise DataError(f"{where}: points is {_short(points)}, allowed is a finite number that is not 0")
     return float(points)
 
