@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 
 import pytest
 
 from rvpo.forks import Forkable, ForkedLock, disconnect
+from rvpo.judges.endpoint import EndpointJudge
 from rvpo.judges.limits import Pace
 from rvpo.judges.usage import Usage
+from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.verdict import Question
+from tests.fault_server import FaultServer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -53,6 +58,31 @@ def test_a_lock_that_another_thread_holds_is_open_in_the_child() -> None:
         done.set()
         thread.join()
     assert usage.totals()["calls"] == 0
+
+
+def test_a_judge_that_is_forked_in_the_middle_of_a_call_opens_its_own_connections() -> None:
+    """As ``datasets.map(num_proc=2)`` does while another thread trains."""
+    criterion = Criterion("c", "The reply is polite.")
+
+    async def ask(judge: EndpointJudge, text: str) -> float | None:
+        [[verdict]] = await judge.judge([Question("Hello?", text, (criterion,))])
+        return verdict.value
+
+    async def fork_at_work(judge: EndpointJudge) -> list[float | None]:
+        await ask(judge, "opens the connection")
+        server.hold = True
+        asked = asyncio.create_task(ask(judge, "on its way"))
+        while not server.in_flight:
+            await asyncio.sleep(0.01)
+        server.hold = False
+        assert await asyncio.to_thread(in_child, lambda: asyncio.run(ask(judge, "on its way")) is not None or 1 / 0)
+        return [await asked, await ask(judge, "after the fork")]
+
+    with FaultServer() as server:
+        judge = EndpointJudge(model=server.model, base_url=server.url, timeout=30.0)
+        values = asyncio.run(fork_at_work(judge))
+        assert None not in values
+        assert judge.usage()["missing"] == 0
 
 
 def test_what_is_gone_is_not_asked() -> None:

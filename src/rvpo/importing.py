@@ -11,7 +11,6 @@ import importlib.util
 import inspect
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +19,13 @@ from types import ModuleType
 from typing import Any, cast
 
 from rvpo.errors import ConfigError
+from rvpo.forks import ForkedLock
 from rvpo.text.suggest import did_you_mean
 
 _FORMS = "package.module:name or path/to/file.py:name"
 _SHOWN = 20  # names in a message
 _FAILURES = (Exception, SystemExit)  # of foreign code; an interrupt comes from the user and passes through
-_loading = threading.RLock()  # of several threads, one imports a file; reentrant, because files may load files
+_loading = ForkedLock(reentrant=True)  # of several threads, one imports a file; and files may load files
 
 
 def is_object_spec(text: str) -> bool:

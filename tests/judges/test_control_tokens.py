@@ -100,6 +100,6 @@ def test_a_role_stays_on_its_line() -> None:
 def test_what_only_a_tokenizer_knows_is_split() -> None:
     pattern = pattern_of(["<|end|>", "@@end", "END."], ["<h1>", "    ", "\n\n", "word", "!!go"])
     assert harmless("a@@end of END.<|end|> <h1>     word !!go", pattern).replace(ZERO_WIDTH_SPACE, "·") == (
-        "a@·@end of E·ND.<·|end|·> <h1>     word !·!go"
+        "a@·@end of E·ND.<·|end|> <h1>     word !·!go"
     )
     assert pattern_of(["<s>", "<|x|>"], ["<h1>"]) is None

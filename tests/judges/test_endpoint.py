@@ -650,7 +650,15 @@ def test_a_hostile_completion_gets_the_models_verdict(completion: str, ask: str,
     with FaultServer() as server:
         given = judge(make(server, ask=ask, structured=structured), [question])
         prompts = [request["messages"] for request in server.requests]
-    split = ("<|", "<end_", "<start_", "[/INST", "</s>")  # a zero-width space after the first character
+    split = (
+        "<|",
+        "<end_",
+        "<start_",
+        "[/INST",
+        "</s>",
+        "<think>",
+        "</think>",
+    )  # a zero-width space after the first character
     clean = completion.replace("\ud800", "?")
     for word in split:
         clean = clean.replace(word, f"{word[0]}\u200b{word[1:]}")

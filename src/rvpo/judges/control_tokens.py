@@ -17,7 +17,8 @@ shape                              families, for example
 =================================  =========================================================================
 
 Names of HTML elements and of types in programs (``<div>``, ``vector<int>``) are left as they are, unless a template
-uses them, such as ``<s>``. So are lists (``[1]``), links, comparisons (``a<b``) and tags with attributes.
+uses them, such as ``<s>``; and so are HealthBench's placeholders, lists (``[1]``), links, comparisons
+(``a<b``) and tags with attributes.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ _TYPES = (
     "int float double char bool string str void long short unsigned byte auto size_t vector map set pair iostream "
     "algorithm cmath stdio.h stdlib.h string.h math.h Integer String Double Float Boolean Long Object T K V E"
 )
-_ORDINARY = frozenset([*_HTML.split(), *_TYPES.split()])
+_PLACEHOLDERS = "rubric_item conversation"  # of HealthBench's template: its judge sees them as its authors' does
+_ORDINARY = frozenset([*_HTML.split(), *_TYPES.split(), *_PLACEHOLDERS.split()])
 _BAR = "|｜∣│¦"
-_NAME = r"[\w▁][\w▁:.+-]{0,79}"
+_NAME = r"(?!\d+>)[\w▁][\w▁:.+-]{0,79}"  # "<0>" is no token
 _TAG = re.compile(rf"<(?=/?({_NAME})>)")
 _SHAPES = re.compile(
-    rf"<(?=/?[{_BAR}])"
+    rf"<[{_BAR}](?![A-Z_]{{4,40}}[{_BAR}])[\w▁]{{1,60}}[{_BAR}]>"  # as a whole: its end needs no second space
+    rf"|<(?=/?[{_BAR}])"
     rf"|<(?=/?{_NAME}[{_BAR}]>)"
     rf"|<(?={_NAME}=[^<>\s]{{1,80}}>)"
     r"|<(?=/?\[[^\[\]<>]{1,80}\]>)"
@@ -99,4 +102,4 @@ def _looks_like_control(token: str) -> bool:
 
 
 def _split(found: re.Match[str]) -> str:
-    return found[0] + ZERO_WIDTH_SPACE
+    return found[0][0] + ZERO_WIDTH_SPACE + found[0][1:]

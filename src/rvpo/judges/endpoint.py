@@ -13,13 +13,13 @@ import json
 import logging
 import os
 import secrets
-import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rvpo.errors import JudgeError
+from rvpo.forks import Forkable, ForkedLock
 from rvpo.judges import healthbench, limits
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
@@ -53,7 +53,7 @@ class _Lane:
     pending: dict[bytes, asyncio.Future[Verdict | None]] = field(default_factory=dict)
 
 
-class EndpointJudge:
+class EndpointJudge(Forkable):
     """Asks a server about each criterion, or about all criteria of a completion at once."""
 
     def __init__(
@@ -158,8 +158,14 @@ class EndpointJudge:
         decides = [model, verdict, ask, explain, self._temperature, max_output_tokens, self._extra]
         self._settings = _digest(b"", [_KEY_VERSION, prompts, *decides])
         self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
-        self._lock = threading.Lock()
+        self._lanes_of_parent: list[Any] = []  # kept, because closing one would speak on a connection that is shared
+        self._lock = ForkedLock()
         self._warned: set[str] = set()
+        self._know_forks()
+
+    def _in_child(self) -> None:
+        self._lanes_of_parent.append(self._lanes)
+        self._lanes = {}
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
         """Return one verdict for each criterion of each question, in order; see :class:`Judge`.

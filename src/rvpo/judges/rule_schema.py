@@ -150,7 +150,11 @@ def _linear_unique(_: Any, unique: bool, instance: object, __: Any) -> Iterator[
 def _once(keyword: str, check: Keyword) -> Keyword:
     """Return a keyword of the library that takes a step, and is asked once about one value under one schema."""
 
+    kinds = next((kinds for kinds, names in _KINDS.items() if keyword in names.split()), None)
+
     def asked_once(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+        if kinds is not None and not isinstance(instance, kinds):
+            return  # a keyword for another type says nothing about this value
         assert _here.work is not None
         _here.work.step()
         known, key = _here.known, (keyword, id(schema), id(instance))
@@ -166,6 +170,13 @@ def _once(keyword: str, check: Keyword) -> Keyword:
     return asked_once
 
 
+_KINDS: dict[type | tuple[type, ...], str] = {
+    list: "items prefixItems contains uniqueItems minItems maxItems unevaluatedItems",
+    dict: "properties required additionalProperties propertyNames minProperties maxProperties dependentRequired "
+    "dependentSchemas unevaluatedProperties",
+    str: "pattern minLength maxLength",
+    (int, float): "multipleOf minimum maximum exclusiveMinimum exclusiveMaximum",
+}
 _KEYWORDS = {
     **jsonschema.Draft202012Validator.VALIDATORS,
     # The library's own checks of these two take exponential and quadratic time on hostile text.

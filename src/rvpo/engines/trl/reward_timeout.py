@@ -13,6 +13,7 @@ import math
 import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rvpo.errors import ConfigError, RewardError
@@ -45,7 +46,7 @@ async def awaited_within(answer: Awaitable[T], name: str, seconds: float | None)
     Raises:
         RewardError: the time is over. The coroutine is cancelled, but not waited for: it may not obey.
     """
-    task = asyncio.ensure_future(answer)
+    task = asyncio.ensure_future(_without_exit(answer))
     try:
         with watched(name, None if seconds is None else seconds + _GRACE_SECONDS, "it blocks the event loop"):
             done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -53,13 +54,29 @@ async def awaited_within(answer: Awaitable[T], name: str, seconds: float | None)
         task.cancel()
         raise
     if done:
-        return task.result()
+        result = task.result()
+        if isinstance(result, _Exit):
+            raise result.error
+        return result
     task.add_done_callback(lambda late: late.cancelled() or late.exception())  # else Python complains about it
     task.cancel()
     raise RewardError(
         f"did not return within {seconds:g} s; expected an answer within reward_timeout. Give its requests a timeout "
         "of their own, or raise reward_timeout (None is no limit)"
     )
+
+
+@dataclass(frozen=True)
+class _Exit:
+    error: SystemExit
+
+
+async def _without_exit(answer: Awaitable[T]) -> T | _Exit:
+    """Await it; a SystemExit is returned, because raised in a task it would end the event loop."""
+    try:
+        return await answer
+    except SystemExit as error:
+        return _Exit(error)
 
 
 @contextmanager
