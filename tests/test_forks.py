@@ -7,6 +7,7 @@ import os
 import threading
 
 import pytest
+from tests.fault_server import FaultServer
 
 from rvpo.forks import Forkable, ForkedLock, disconnect
 from rvpo.judges.endpoint import EndpointJudge
@@ -14,7 +15,6 @@ from rvpo.judges.limits import Pace
 from rvpo.judges.usage import Usage
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question
-from tests.fault_server import FaultServer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
