@@ -38,17 +38,6 @@ def pytest_report_header() -> str:
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-VOCABULARY = (
-    "hello goodbye please thanks yes no the a is it and or not what why how red green blue one two three four five "
-    "cat dog sun rain call tool answer think"
-)
-WORDS = VOCABULARY.split()
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> {% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
-)
-
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,44 +46,12 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``AutoModelForCausalLM`` and ``AutoTokenizer`` load it; every session makes the same weights. Tests must not
     write into it.
     """
-    torch = pytest.importorskip("torch")
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
-
-    vocabulary = {word: i for i, word in enumerate(SPECIAL + WORDS)}
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        additional_special_tokens=SPECIAL[4:],
-        padding_side="left",
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-
-    config = transformers.LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=vocabulary["<pad>"],
-        bos_token_id=vocabulary["<bos>"],
-        eos_token_id=vocabulary["<eos>"],
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = transformers.LlamaForCausalLM(config)
+    for name in ("torch", "tokenizers", "transformers"):
+        pytest.importorskip(name)
+    from tiny_model import save_tiny_model
 
     folder = tmp_path_factory.mktemp("tiny-model")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_tiny_model(folder)
     return folder
 
 
@@ -106,6 +63,8 @@ def prompt_dataset() -> Callable[..., Dataset]:
     a reward function can look up rewards that a test chose.
     """
     datasets = pytest.importorskip("datasets")
+
+    from tiny_model import WORDS
 
     def build(rows: int, *, conversational: bool = False) -> Dataset:
         texts = [f"{WORDS[i % len(WORDS)]} {WORDS[i // len(WORDS) % len(WORDS)]} what is it" for i in range(rows)]

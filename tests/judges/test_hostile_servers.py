@@ -220,6 +220,7 @@ def endless(head: bytes, part: bytes) -> Any:
 
 BOMB = zlib.compressobj(9, zlib.DEFLATED, 31)
 BOMB_BYTES = b"".join([BOMB.compress(b"[" * (1 << 20)) for _ in range(200)]) + BOMB.flush()
+DEFLATED_BOMB = zlib.compress(b" " * (64 << 20), 9)
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 ENDLESS = {
     "spaces": lambda: endless(
@@ -231,7 +232,7 @@ ENDLESS = {
     "one header": lambda: endless(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 1000),
     "a status line": lambda: endless(b"HTTP/1.1 200 ", b"OK" * 1000),
     "a zip": lambda: http(200, BOMB_BYTES, "content-encoding: gzip"),
-    "a deflated zip": lambda: http(200, zlib.compress(b" " * (64 << 20), 9), "content-encoding: deflate"),
+    "a deflated zip": lambda: http(200, DEFLATED_BOMB, "content-encoding: deflate"),
 }
 
 

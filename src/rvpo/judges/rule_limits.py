@@ -13,6 +13,7 @@ import regex
 MAX_STEPS = 20_000  # applications of one keyword of a schema to one value; 20 to 40 microseconds each
 CPU_SECONDS = 2.0  # for all steps: one takes longer where a value is long
 _STEPS_PER_LOOK = 16  # at the clock
+_SEARCHES = 4  # the last one with 64 times the patience, for a process of that many busy threads
 
 
 class Work:
@@ -40,9 +41,19 @@ class Work:
         """Whether a text holds a pattern. Raises TimeoutError where the search does not end in the time left."""
         if self._regex_seconds <= 0:
             raise TimeoutError("no time left for patterns")
-        start = time.thread_time()
-        try:
-            # concurrent: other threads run while it searches
-            return pattern.search(text, timeout=self._regex_seconds, concurrent=True) is not None
-        finally:
-            self._regex_seconds -= time.thread_time() - start
+        patience = self._regex_seconds
+        for _ in range(_SEARCHES):
+            start = time.thread_time()
+            try:
+                # concurrent: other threads run while it searches
+                found = pattern.search(text, timeout=patience, concurrent=True) is not None
+            except TimeoutError:
+                # The engine counts the time of all threads. Where others have used it up, it searches once more.
+                if time.thread_time() - start >= self._regex_seconds / 2:
+                    break
+                patience *= 4
+            else:
+                self._regex_seconds -= time.thread_time() - start
+                return found
+        self._regex_seconds = 0.0
+        raise TimeoutError("patterns take too long")
