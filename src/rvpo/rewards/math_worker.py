@@ -21,6 +21,7 @@ from typing import Any
 
 MEMORY = 2 << 30  # bytes of address space of the worker; it needs about an eighth
 RELATIVE = 5e-5  # difference of numbers that are the same: rounded to five significant digits, as 1/70 to 0.014286
+SMALL = 1e-3  # what is larger has four digits or more where the library rounds it: 1/700 is 0.001429
 ABSOLUTE = 1e-5  # beyond this difference the library has not rounded, but has a reason to call numbers equal: 9% and 9
 
 _GAP = r"(?:\\[,;:! ]|\\thinspace\b ?|~|\{,\}|[ \u00a0\u2009\u202f])"
@@ -58,8 +59,8 @@ def relatively_equal(first: Any, second: Any) -> bool:
         second: value to compare with.
 
     Returns:
-        False where both are finite numbers that differ by at most ``ABSOLUTE``, but by more than ``RELATIVE`` times
-        the larger one; else True.
+        False where both are finite numbers below ``SMALL`` that differ by at most ``ABSOLUTE``, but by more than
+        ``RELATIVE`` times the larger one; else True.
     """
     try:
         values = [_number(value) for value in (first, second)]
@@ -68,7 +69,7 @@ def relatively_equal(first: Any, second: Any) -> bool:
         return True
     if None in values or distance is None or distance == 0 or distance > ABSOLUTE:
         return True
-    return bool(distance <= RELATIVE * max(values))
+    return bool(max(values) >= SMALL or distance <= RELATIVE * max(values))
 
 
 def _number(value: Any) -> Any:
