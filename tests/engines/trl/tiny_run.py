@@ -21,6 +21,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from typing import Any
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 import rvpo
@@ -41,6 +42,9 @@ N = P * G
 
 # The environment of a process that runs this checkout on one CPU thread.
 ON_CPU = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
+
+# Ways in which one process ends, or never does, without telling the others.
+ENDS = ("hangs", "killed", "memory")
 
 # Logged values that measure the machine, or the whole run rather than one step.
 NOT_COMPARED = ("runtime", "per_second", "step_time", "train_loss", "total_flos", "num_tokens", "profiling")
@@ -228,9 +232,22 @@ def failing(rank: int, fails: dict[str, Any]) -> Callable:
             return [0.5] * len(completions)
         if fails["how"] == "raises":
             raise ValueError("no luck")
+        if fails["how"] == "hangs":
+            time.sleep(3000)
+        if fails["how"] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         return ["0.7" if fails["how"] == "text" else float("inf")] * len(completions)
 
     return odd
+
+
+class WithoutMemory(TrainerCallback):
+    """Finds no memory left in the middle of a step, in one process."""
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    on_pre_optimizer_step = on_substep_end
 
 
 def collected_warnings() -> list[str]:
@@ -270,10 +287,12 @@ def main(job: dict[str, Any]) -> None:
     trainer = make_trainer(
         Path(job["model"]), output, rewards, trainer=recording(seen), dataset=dataset, given=given, **job["options"]
     )
+    if "fails" in job and job["fails"]["how"] == "memory" and rank == job["fails"]["rank"]:
+        trainer.add_callback(WithoutMemory())
     try:
         trainer.train(resume_from_checkpoint=job.get("resume"))
     except Exception as error:
-        if "fails" not in job:
+        if "fails" not in job or job["fails"]["how"] in ENDS:
             raise
         cause = error.__cause__ and type(error.__cause__).__name__
         result = {"raised": f"{type(error).__name__}: {error}", "cause": cause}

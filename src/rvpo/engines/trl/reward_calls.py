@@ -27,11 +27,13 @@ from torch import nn
 from trl.trainer.utils import is_async_callable
 
 from rvpo import errors
+from rvpo.engines.trl.peers import Calls
 from rvpo.engines.trl.reward_timeout import awaited_within, watched
 from rvpo.errors import RewardError, RVPOError
 from rvpo.rewards.rubric.texts import chat, completion_text
 from rvpo.text.quoting import escaped, quoted
 
+ALONE = Calls(None, 0, 1, None)
 _PACKAGE = Path(errors.__file__).parent
 FLOAT32_MAX = torch.finfo(torch.float32).max
 _EXPECTED = "expected one number per completion, or None where a completion could not be scored"
@@ -61,10 +63,11 @@ class _BadRewardsError(Exception):
 
 
 @contextmanager
-def guarded_calls(trainer: Any, timeout: float | None = None) -> Iterator[list[Failure]]:
+def guarded_calls(trainer: Any, timeout: float | None = None, calls: Calls | None = None) -> Iterator[list[Failure]]:
     """Put stand-ins for the reward functions of a trainer, and yield the list in which they note failures.
 
     ``timeout`` is the limit of each call in seconds (:mod:`rvpo.engines.trl.reward_timeout`), None is no limit.
+    ``calls`` tells the other processes which function this one is in.
 
     A stand-in of a function that failed returns 0 for each completion, so that TRL finishes the batch. Whoever uses
     this must therefore ask :func:`first_failure` before anything is learned from the batch.
@@ -78,7 +81,7 @@ def guarded_calls(trainer: Any, timeout: float | None = None) -> Iterator[list[F
     given, failures = trainer.reward_funcs, []  # type: ignore[var-annotated]
     names = trainer.reward_func_names
     trainer.reward_funcs = [
-        _guarded(function, name, failures, timeout) for function, name in zip(given, names, strict=True)
+        _guarded(function, name, failures, timeout, calls or ALONE) for function, name in zip(given, names, strict=True)
     ]
     try:
         yield failures
@@ -100,21 +103,21 @@ def first_failure(accelerator: Any, failures: Sequence[Failure]) -> Failure | No
     return Failure(f"process {process}: {text}", getattr(errors, kind, RewardError), own)
 
 
-def _guarded(function: Any, name: str, failures: list[Failure], timeout: float | None) -> Any:
+def _guarded(function: Any, name: str, failures: list[Failure], timeout: float | None, calls: Calls) -> Any:
     """Return a stand-in of the same kind: a module for a module, an async function for an async one."""
     if isinstance(function, nn.Module):
-        return _GuardedModule(function, name, failures, timeout)
+        return _GuardedModule(function, name, failures, timeout, calls)
     if is_async_callable(function):
 
         async def call_async(**given: Any) -> list[float | None]:
-            with _noted(name, failures, given) as zeros:
+            with _noted(name, failures, given) as zeros, calls.within(name):
                 return as_rewards(await awaited_within(function(**given), name, timeout), len(given["completions"]))
             return zeros
 
         return call_async
 
     def call(**given: Any) -> list[float | None]:
-        with _noted(name, failures, given) as zeros, watched(name, timeout):
+        with _noted(name, failures, given) as zeros, watched(name, timeout), calls.within(name):
             return as_rewards(function(**given), len(given["completions"]))
         return zeros
 
@@ -170,16 +173,18 @@ def _is_library(file: str) -> bool:
 class _GuardedModule(nn.Module):
     """A reward model whose failure is noted. TRL tells models from functions by their being modules."""
 
-    def __init__(self, model: nn.Module, name: str, failures: list[Failure], timeout: float | None) -> None:
+    def __init__(
+        self, model: nn.Module, name: str, failures: list[Failure], timeout: float | None, calls: Calls
+    ) -> None:
         super().__init__()
-        self._timeout = timeout
+        self._timeout, self._calls = timeout, calls
         # Not as a submodule: the stand-in owns no parameters.
         self._call: Callable[..., Any] = lambda **inputs: model(**inputs)
         self._name, self._failures = name, failures
 
     def forward(self, **inputs: Any) -> Any:
         try:
-            with watched(self._name, self._timeout):
+            with watched(self._name, self._timeout), self._calls.within(self._name):
                 return self._call(**inputs)
         except (Exception, SystemExit) as error:
             self._failures.append(_raised(self._name, error))

@@ -27,7 +27,7 @@ from transformers import set_seed
 from trl.trainer.utils import get_callable_name
 
 from rvpo import interrupts
-from rvpo.engines.trl import checkpoints, run_folder, warm_start
+from rvpo.engines.trl import checkpoints, peers, run_folder, warm_start
 from rvpo.engines.trl import resume as resuming
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.last_step import save_last_step
@@ -83,9 +83,12 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
         except RVPOError:
             raise
         except Exception as error:
-            if (trouble := disk_trouble(error)) is None:
-                raise
-            raise ConfigError(f"the run in {recipe.folder} stopped: {trouble} with --resume") from error
+            if (trouble := disk_trouble(error)) is not None:
+                raise ConfigError(f"the run in {recipe.folder} stopped: {trouble} with --resume") from error
+            if peers.is_memory(error):
+                told = "; ".join(getattr(error, "__notes__", []) or [f"there was no memory left ({error})"])
+                raise ConfigError(f"the run in {recipe.folder} stopped: {told}") from error
+            raise
 
 
 def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:

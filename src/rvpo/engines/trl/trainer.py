@@ -21,13 +21,14 @@ from trl import GRPOTrainer
 
 from rvpo import interrupts
 from rvpo.core.ragged import Family
-from rvpo.engines.trl import buffer, checkpoints, model_card, resume
+from rvpo.engines.trl import buffer, checkpoints, model_card, peers, resume
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, taken
 from rvpo.engines.trl.judged_twice import score_again
 from rvpo.engines.trl.last_step import LastStep, WholeSteps, save_last_step
 from rvpo.engines.trl.owner import owned
+from rvpo.engines.trl.peers import Calls
 from rvpo.engines.trl.reward_calls import Failure, first_failure, guarded_calls
 from rvpo.engines.trl.reward_cells import failure_of
 from rvpo.engines.trl.reward_names import named_rewards
@@ -140,6 +141,7 @@ class RVPOMixin:
         self._last_step: LastStep | None = None
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
         self._judged: Path | None = None  # a checkpoint that was found whole
+        self._calls = Calls.of(this.accelerator, this.args.reward_timeout)
         self._updating = False  # the weights may be those of half a step
         # First of all callbacks: what others do at the end of a step may take long, and an interrupt ends it.
         this.callback_handler.callbacks.insert(0, WholeSteps(self))
@@ -161,6 +163,13 @@ class RVPOMixin:
         try:
             with owned(Path(self.args.output_dir)) if keeps else nullcontext():
                 return super().train(*args, **kwargs)  # type: ignore[misc]
+        except (RuntimeError, MemoryError) as error:
+            process, processes = self.accelerator.process_index, self.accelerator.num_processes
+            if peers.is_memory(error):  # its class stays, because scripts look for it
+                error.add_note(peers.about_memory(process, processes, self.state.global_step))
+            elif processes > 1 and (gone := peers.about_gone(error, process, self.state.global_step)):
+                raise EngineError(gone) from error
+            raise
         finally:
             interrupts.forget()
 
@@ -188,7 +197,7 @@ class RVPOMixin:
         interrupts.release()  # nothing is half done here, however this batch came to be generated
         try:
             with (
-                guarded_calls(self, self.args.reward_timeout) as failures,
+                guarded_calls(self, self.args.reward_timeout, self._calls) as failures,
                 outermost(self, REWARDS, self._keeping_rewards),
             ):
                 output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
