@@ -63,8 +63,9 @@ class Calls:
         store = None
         if accelerator.num_processes > 1 and distributed.is_initialized():
             with suppress(Exception):  # torch has no public name for it
-                default: Any = distributed.distributed_c10d._get_default_store()
-                store = distributed.PrefixStore("rvpo", default.clone())  # a connection of its own, for threads
+                c10d: Any = distributed.distributed_c10d
+                # A clone has a connection of its own: threads would wait for each other.
+                store = c10d.PrefixStore("rvpo", c10d._get_default_store().clone())
                 store.set_timeout(timedelta(seconds=60))
         return cls(store, accelerator.process_index, accelerator.num_processes, seconds)
 
