@@ -2,11 +2,12 @@
 
 ::
 
-    python benchmarks/attack/machine.py kills   [--points 45]  [--out FOLDER]
+    python benchmarks/attack/machine.py kills   [--points 45] [--out FOLDER]
     python benchmarks/attack/machine.py damages [--out FOLDER]
 
 A kill is SIGKILL, sent by the process to itself at its n-th change of a file (a file opened for writing, renamed or
-removed; a folder made) in the folder of the command. The points are spread evenly over each command. Afterwards the same
+removed; a folder made) in the folder of the command. A judge and an evaluation are also killed when the server has
+answered for the n-th time. The points are spread evenly over each command. Afterwards the same
 command runs to its end, with ``--resume`` where it is ``train``, and what it leaves is compared with what an
 uninterrupted one left: weights, records, verdicts and items to the last bit.
 
@@ -20,11 +21,13 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +94,27 @@ class Scene:
     share: float
 
 
-def run(folder: Path, words: list[str], kill_at: int = 0) -> tuple[subprocess.CompletedProcess[str], int]:
-    """Run a command in a folder, and return it with the number of changes of files."""
-    with tempfile.NamedTemporaryFile() as count:
+def run(
+    folder: Path, words: list[str], kill_at: int = 0, is_time: Callable[[], bool] | None = None
+) -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run a command in a folder, and return it with the number of changes of files.
+
+    It kills itself at the change ``kill_at`` (0: never), or is killed when ``is_time`` says so.
+    """
+    with tempfile.NamedTemporaryFile() as count, tempfile.TemporaryFile("w+") as said:
         environment = ENVIRONMENT | {"KILL_AT": str(kill_at), "KILL_FOLDER": str(folder), "KILL_COUNT": count.name}
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-c", HOOK, *words],
-            cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=1800,
+            cwd=folder, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=said,
         )  # fmt: skip
+        while is_time is not None and process.poll() is None:
+            if is_time():
+                process.kill()
+                break
+            time.sleep(0.005)
+        process.wait(timeout=1800)
+        said.seek(0)
+        done = subprocess.CompletedProcess(words, process.returncode, "", said.read())
         return done, int(count.read() or 0)
 
 
@@ -141,7 +157,8 @@ def evaluated(folder: Path, name: str) -> Any:
 
 
 def reported(folder: Path, name: str) -> Any:
-    return digest(folder / f"{name}.html")
+    page = (folder / f"{name}.html").read_text("utf-8")
+    return hashlib.sha256(re.sub(r'"generated":"[^"]*"', "", page).encode()).hexdigest()
 
 
 def scenes(folder: Path, url: str, model: str) -> list[Scene]:
@@ -174,25 +191,38 @@ def scenes(folder: Path, url: str, model: str) -> list[Scene]:
 
 def spread(count: int, points: int) -> list[int]:
     """Return that many different numbers from 1 to count, evenly, the first and the last among them."""
+    if not count:
+        return []
     points = min(points, count)
     return sorted({1 + round(i * (count - 1) / max(1, points - 1)) for i in range(points)})
 
 
-def kill_all(out: Path, points: int) -> Iterable[dict[str, Any]]:
+def kill_all(out: Path, points: int, only: str) -> Iterable[dict[str, Any]]:
     from fault_server import FaultServer
 
-    with FaultServer() as server:
+    with FaultServer(latency=0.02) as server:
         for scene in scenes(out, server.url, server.model):
+            if only and scene.name not in only.split(","):
+                continue
             title = scene.name.replace(" ", "_")
-            whole, count = run(out, scene.words(f"{title}-whole"))
+            before = server.answered.total()
+            whole, changes = run(out, scene.words(f"{title}-whole"))
             assert whole.returncode == 0, whole.stderr
+            answers = server.answered.total() - before
             wanted = scene.left(out, f"{title}-whole")
-            for at in spread(count, max(1, round(points * scene.share))):
-                name = f"{title}-{at}"
-                killed, _ = run(out, scene.words(name), at)
+            share = max(1, round(points * scene.share / (2 if answers else 1)))
+            ways = [("changes of files", changes, at) for at in spread(changes, share)]
+            ways += [("answers", answers, at) for at in spread(answers, share)]
+            for what, count, at in ways:
+                name = f"{title}-{what[0]}{at}"
+                if what == "answers":
+                    end = server.answered.total() + at
+                    killed, _ = run(out, scene.words(name), 0, lambda end=end: server.answered.total() >= end)
+                else:
+                    killed, _ = run(out, scene.words(name), at)
                 yield {
-                    "command": scene.name, "at": at, "of": count, "killed": killed.returncode == -signal.SIGKILL,
-                    **ended(out, scene, name, wanted),
+                    "command": scene.name, "at": f"{at} of {count} {what}",
+                    "killed": killed.returncode == -signal.SIGKILL, **ended(out, scene, name, wanted),
                 }  # fmt: skip
 
 
@@ -244,7 +274,7 @@ DAMAGED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
            "rvpo_state.json", "rvpo_manifest.json")  # fmt: skip
 
 
-def damage_all(out: Path, _: int) -> Iterable[dict[str, Any]]:
+def damage_all(out: Path, _: int, __: str) -> Iterable[dict[str, Any]]:
     scene = scenes(out, "http://127.0.0.1:9/v1", "none")[0]
     whole, _ = run(out, scene.words("train-whole"))
     assert whole.returncode == 0, whole.stderr
@@ -269,12 +299,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["kills", "damages"])
     parser.add_argument("--points", type=int, default=45)
+    parser.add_argument("--only", default="", help="commands to kill, such as judge,eval; default: all")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     out = (options.out or Path(tempfile.mkdtemp(prefix="attack-"))).resolve()
     out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
-    for result in (kill_all if options.what == "kills" else damage_all)(out, options.points):
+    for result in (kill_all if options.what == "kills" else damage_all)(out, options.points, options.only):
         results.append(result)
         (out / f"{options.what}.json").write_text(json.dumps(results, indent=1))
         print(json.dumps(result), flush=True)
