@@ -403,6 +403,17 @@ def test_a_server_without_a_system_role_is_asked_in_the_users(status: int, said:
     assert merged["content"] == "\n\n".join(message["content"] for message in first["messages"])
 
 
+def test_a_server_that_is_known_to_have_no_system_role_is_never_sent_one():
+    with RawServer(lambda *_: GOOD) as server:
+        assert judged(server, system_role=False)[0] == Verdict(1.0)
+        policy = EndpointPolicy(server.url, "m", api_key_env="KEY", system_role=False)
+        assert policy.identity()["system_role"] is False
+        item = Item("1", ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}))
+        asyncio.run(anext(policy.replies([item], {item.key}, Generation(16))))
+    assert [[message["role"] for message in request["messages"]] for request in server.requests] == [["user"]] * 2
+    assert server.requests[1]["messages"][0]["content"] == "Be brief.\n\nhi"
+
+
 def test_five_log_probabilities_are_enough():
     top = [{"token": token, "logprob": -1.0} for token in ("yes", "no")]
     answered = choice("yes", logprobs={"content": [{"token": "yes", "logprob": -1.0, "top_logprobs": top}]})

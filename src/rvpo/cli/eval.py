@@ -55,6 +55,9 @@ def _evaluate(
         str, typer.Option(help="Servers: name of the environment variable that holds the key.")
     ] = "OPENAI_API_KEY",
     extra_body: Annotated[str | None, typer.Option(help="Servers: further request fields, as a JSON object.")] = None,
+    system_role: Annotated[
+        bool, typer.Option(help="Servers: whether the model has a system role; if not, the user's turn holds its text.")
+    ] = True,
 ) -> None:
     """Evaluate a model on the benchmark of a name with its options, and print the results."""
     folder = _folder(name, model, out)
@@ -78,6 +81,7 @@ def _evaluate(
             api_key_env=api_key_env,
             concurrency=concurrency,
             extra_body=_mapping(extra_body),
+            system_role=system_role,
         )
         results = evaluate(benchmark, policy, folder, generation=generation)
     typer.echo(table_of_results(results))

@@ -31,6 +31,7 @@ class EndpointPolicy:
         concurrency: int = 32,
         timeout: float = 600.0,
         extra_body: dict[str, Any] | None = None,
+        system_role: bool = True,
     ) -> None:
         """Name the server; see :func:`rvpo.evals.models.load_policy` for the arguments.
 
@@ -41,7 +42,8 @@ class EndpointPolicy:
         self._url, self._model, self._api_key_env = base_url, model, api_key_env
         self._concurrency, self._timeout, self._extra = concurrency, timeout, dict(extra_body or {})
         # OpenAI's reasoning models know only the one name of the limit, many other servers only the other.
-        self._dialect = Dialect(LIMITS[1] if DEFAULT_URL.rpartition("/")[0] in base_url else LIMITS[0])
+        self._dialect = Dialect(LIMITS[1] if DEFAULT_URL.rpartition("/")[0] in base_url else LIMITS[0], system_role)
+        self._asked = {} if system_role else {"system_role": False}  # which changes what the model is asked
         self._pace = limits.Pace(None, None)
         self._failures = 0  # since the last reply
 
@@ -56,7 +58,7 @@ class EndpointPolicy:
         root = wait_for(self._root())
         # By its digest alone: it may hold a key.
         extra = {"extra_body": digest(self._extra)} if self._extra else {}
-        return {"kind": "endpoint", "name": self._model, "root": root, **extra}
+        return {"kind": "endpoint", "name": self._model, "root": root, **extra, **self._asked}
 
     async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
         """Yield replies one by one in the order in which they come; see :class:`rvpo.evals.policy.Policy`."""

@@ -19,6 +19,7 @@ def load_policy(
     concurrency: int = 32,
     timeout: float = 600.0,
     extra_body: dict[str, Any] | None = None,
+    system_role: bool = True,
 ) -> Policy:
     """Return the policy that a text names.
 
@@ -32,6 +33,7 @@ def load_policy(
         concurrency: requests in flight.
         timeout: seconds for one reply of a server.
         extra_body: further fields of a request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``.
+        system_role: False puts the system text before the user's, for servers that pass over a system turn.
 
     Raises:
         ConfigError: an option cannot work, or the folder holds no model.
@@ -45,7 +47,7 @@ def load_policy(
             raise ConfigError(f"model is {model!r}, which names no model: write http://host:port/v1#MODEL")
         from rvpo.evals.endpoint import EndpointPolicy
 
-        return EndpointPolicy(url, name, api_key_env, concurrency, timeout, extra_body)
+        return EndpointPolicy(url, name, api_key_env, concurrency, timeout, extra_body, system_role)
     from rvpo.evals.local import LocalPolicy  # loads torch and transformers
 
     return LocalPolicy.at(model, gguf_file=gguf_file, dtype=dtype, device=device, batch_size=batch_size)

@@ -20,10 +20,15 @@ _REFUSALS = (400, 404, 405, 422, 500, 501)  # llama.cpp answers 500 where a chat
 class Dialect:
     """How requests to one server are spelled."""
 
-    def __init__(self, limit: str = LIMITS[0]) -> None:
-        """Begin with what most servers know; ``limit`` is one of :data:`LIMITS`."""
+    def __init__(self, limit: str = LIMITS[0], system_role: bool = True) -> None:
+        """Begin with what most servers know.
+
+        Args:
+            limit: one of :data:`LIMITS`.
+            system_role: False where the server is known to have none, or to pass over what stands there.
+        """
         self._limit, self._limit_is_sure = limit, False
-        self._has_system = True
+        self._has_system = system_role
         self._logprobs_are_few = False
 
     def spelled(self, body: Mapping[str, Any]) -> dict[str, Any]:

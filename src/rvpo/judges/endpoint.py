@@ -65,6 +65,7 @@ class EndpointJudge(Forkable):
         verdict: str = "boolean",
         ask: str = "criterion",
         structured: str = AUTO,
+        system_role: bool = True,
         explain: bool = False,
         concurrency: int = 64,
         requests_per_minute: float | None = None,
@@ -98,6 +99,8 @@ class EndpointJudge(Forkable):
                 that attack it.
             structured: how the form of the answer is enforced. ``auto`` begins with ``json_schema`` and steps down,
                 once and for all, where the server rejects it; with ``ask=healthbench`` it is ``none``, as there.
+            system_role: whether the model's chat template has one. A server that refuses it is understood; one that
+                passes over a system turn without a word needs False: the text then stands before the user's.
             explain: ask for a short explanation before the verdict, with ``ask=criterion``; it becomes the verdict's
                 ``detail``.
             concurrency: calls in flight, 1 to 1000. This and the two rates hold for the whole run: each of its
@@ -141,7 +144,7 @@ class EndpointJudge(Forkable):
         self._form = 0  # which of them is in use
         self._form_answers = False  # whether an answer has come in it: then no failure is about it
         # OpenAI's newer models reject the old name of the limit, and many servers do not know the new one.
-        self._dialect = Dialect(LIMITS[1] if base_url is None else LIMITS[0])
+        self._dialect = Dialect(LIMITS[1] if base_url is None else LIMITS[0], system_role)
         self.refusal: str | None = None
         self._concurrency = max(1, concurrency // world)
         self._pace = limits.Pace(*rates)

@@ -130,5 +130,6 @@ def _check_combination(options: Mapping[str, Any]) -> None:
             f"explain=True with ask={options['ask']!r} and verdict={options['verdict']!r}; allowed: ask='criterion' "
             "with 'boolean' or 'scale'; next step: leave explain out"
         )
-    if not isinstance(options["explain"], bool):
-        raise ConfigError(f"explain={options['explain']!r}; allowed: true and false; next step: choose one")
+    for name in ("explain", "system_role"):
+        if not isinstance(options[name], bool):
+            raise ConfigError(f"{name}={options[name]!r}; allowed: true and false; next step: choose one")
