@@ -169,7 +169,7 @@ def scenes(folder: Path, url: str, model: str) -> list[Scene]:
 
     save_tiny_model(folder / "tiny")
     recipe = str(write_inputs(folder, folder / "tiny"))
-    longer = ["trainer.max_steps=6", "trainer.save_steps=2", "method=lift"]
+    longer = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.save_total_limit=9", "method=lift"]
     ranges = [f"rewards.0={{function: {folder / 'rewards.py'}:even, range: [0, 1]}}", "rewards.1.range=[0, 1]"]
     warm = [*WARM, f"warm_start.data.path={folder / 'prompts.jsonl'}", "warm_start.trainer.save_steps=1"]
     rubric = {"criteria": [{"id": name, "text": f"Is it {name}?", "points": 1} for name in ("good", "short")]}

@@ -242,9 +242,10 @@ class EndpointJudge(Forkable):
         # Some gateways serve more than they list; whether this one does is asked anew each time.
         completion = "Paris." if self._model in names else f"Paris. {secrets.token_hex(4)}"
         criterion = Criterion("check", "The reply names Paris.")
+        calls = self._usage.totals()["calls"]
         [[verdict]] = await self.judge([Question("What is the capital of France?", completion, (criterion,))])
         if verdict.reason is not None:
-            self._explain_check(verdict, chat.url, names)
+            self._explain_check(verdict, chat.url, names, self._usage.totals()["calls"] > calls)
 
     def usage(self) -> dict[str, float]:
         """Return totals since construction, and under ``all/…`` of everything paid for through the cache file.
@@ -457,8 +458,8 @@ class EndpointJudge(Forkable):
             body["temperature"] = temperature
         return body | self._extra
 
-    def _explain_check(self, verdict: Verdict, url: str, names: list[str]) -> None:
-        """Raise what a failed question means, or warn where it may be chance."""
+    def _explain_check(self, verdict: Verdict, url: str, names: list[str], answered: bool) -> None:
+        """Raise what a failed question means, or warn where it may be chance, because a model has answered."""
         seen = f"judge {self._model!r} at {url}: {verdict.reason}: {verdict.detail}"
         if verdict.reason == "rejected" and names and self._model not in names:
             raise JudgeError(f"{seen}; allowed are the models that the server has: {', '.join(names[:20])}")
@@ -466,7 +467,7 @@ class EndpointJudge(Forkable):
             raise JudgeError(
                 f"{seen}; a probability needs yes or no as first token, with logprobs: use verdict='boolean'"
             )
-        if verdict.reason not in ("malformed", "refused", "budget"):
+        if verdict.reason not in ("malformed", "refused", "budget") or not (answered or verdict.reason == "budget"):
             raise JudgeError(f"{seen}; try the same request by hand, or name another model or server")
         logger.warning("%s; if this happens often, name another model or another structured", seen)
 

@@ -8,6 +8,7 @@ what was cut off at the length that was asked for, is a reply.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +28,33 @@ _CODES = {
     "unauthorized": 401,
     "permission_denied": 403,
     "permission_error": 403,
+    "unauthenticated": 401,
+    "invalid_authentication_error": 401,
+    "incorrect_api_key_error": 401,
     "insufficient_quota": 402,
+    "insufficient_balance": 402,
+    "insufficient_credits": 402,
+    "insufficient_funds": 402,
+    "quota_exceeded": 402,
+    "exceeded_current_quota_error": 402,
+    "payment_required": 402,
     "billing_error": 402,
+    "billing_not_active": 402,
     "rate_limit": 429,
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
+    "rate_limit_reached_error": 429,
     "too_many_requests": 429,
+    "resource_exhausted": 429,
+    "throttled": 429,
+    "throttling": 429,
+    "throttlingexception": 429,
     "overloaded": 503,
     "overloaded_error": 503,
+    "engine_overloaded_error": 503,
+    "unavailable": 503,
+    "service_unavailable": 503,
+    "deadline_exceeded": 504,
     "server_error": 500,
     "internal_error": 500,
     "internal_server_error": 500,
@@ -47,6 +67,14 @@ _CODES = {
     "model_not_found": 404,
 }
 """Names that servers give to errors, and the status that means the same."""
+
+_WORDS = (
+    (429, re.compile(r"rate.?limit|too many requests|throttl", re.IGNORECASE)),
+    (402, re.compile(r"insufficient (?:balance|quota|credits?|funds)|payment required|exceeded your .*quota", re.I)),
+    (401, re.compile(r"(?:invalid|incorrect|wrong|missing|no) api.?key|api.?key (?:is )?(?:not |in)valid"
+                     r"|unauthori[sz]ed|authentication (?:failed|error|required)", re.IGNORECASE)),
+)  # fmt: skip
+_MAX_WORDS = 200  # characters; a longer message may repeat the request, and with it a text of the policy
 
 _TEXTS, _THOUGHTS = ("text", "output_text"), ("thinking", "reasoning", "redacted_thinking")
 
@@ -106,8 +134,7 @@ def read_reply(text: str, context: Context) -> ServerReply:
         TransportError: it holds an error, a reply that was broken off, or nothing that follows the API.
     """
     response = _json_object(text, context)
-    if response.get("error"):
-        raise _error_within(response["error"], context)
+    _refuse_errors(response, context)
     if not response.get("choices"):
         told = response.get("message") or response.get("detail") or text
         raise TransportError(
@@ -127,8 +154,7 @@ def read_models(text: str, context: Context) -> dict[str, str | None]:
         TransportError: it holds an error, or is no list of models.
     """
     response = _json_object(text, context)
-    if response.get("error"):
-        raise _error_within(response["error"], context)
+    _refuse_errors(response, context)
     try:
         return {str(entry["id"]): entry.get("root") for entry in response["data"]}
     except (AttributeError, KeyError, TypeError):
@@ -146,18 +172,66 @@ def _json_object(text: str, context: Context) -> dict[str, Any]:
         free = not text.lstrip().startswith("{")
         shown = context.shown(text.strip()) if text.strip() else "an empty response"
         raise TransportError("malformed", f"no JSON: {shown}", again=True, free=free) from None
+    if isinstance(response, list) and len(response) == 1:  # Gemini puts its errors into a list
+        response = response[0]
     if not isinstance(response, dict):
         raise TransportError("malformed", f"no JSON object: {context.shown(text)}", again=True, free=True)
     return response
 
 
+def _refuse_errors(response: Mapping[str, Any], context: Context) -> None:
+    """Raise the error that a response holds under ``error`` or ``errors``, or that it is as a whole."""
+    told = response.get("error") or response.get("errors")
+    if told:
+        raise _error_within(told, context)
+    if not response.get("choices") and not response.get("data"):
+        for fields in (response, response.get("detail"), response.get("base_resp")):
+            if isinstance(fields, Mapping) and (fields.get("object") == "error" or status_of_error(fields)):
+                raise _error_within(fields, context)
+
+
 def _error_within(error: Any, context: Context) -> TransportError:
     """Return what an error inside a response with status 200 means: the same as if it had been the status."""
-    fields = error if isinstance(error, Mapping) else {"message": str(error)}
-    status = next((found for name in ("code", "status", "type") if (found := _status(fields.get(name)))), 500)
-    words = fields.get("message") or json.dumps(fields, default=str)
+    fields = _innermost(error)
+    status = status_of_error(fields) or 500
+    words = _message(fields) or json.dumps(fields, default=str)
     named = [str(fields[name]) for name in ("code", "type") if isinstance(fields.get(name), str)]
-    return context.failure(status, " ".join([str(words), *named]))
+    return context.failure(status, " ".join([words, *named]))
+
+
+def _innermost(error: Any) -> Mapping[str, Any]:
+    """Return the fields of an error: ``{"error": {"error": …}}`` and lists are unpacked, a text is its message."""
+    for _ in range(4):
+        if isinstance(error, list) and error:
+            error = error[0]
+        elif isinstance(error, Mapping) and isinstance(error.get("error"), Mapping | list) and error["error"]:
+            error = error["error"]
+    return error if isinstance(error, Mapping) else {"message": str(error)}
+
+
+def _message(fields: Mapping[str, Any]) -> str:
+    found = (fields.get(name) for name in ("message", "status_msg", "error", "detail", "msg"))
+    return next((str(words) for words in found if words and not isinstance(words, Mapping | list)), "")
+
+
+def status_of_error(fields: Mapping[str, Any]) -> int | None:
+    """Return the status that the fields of an error stand for, by its codes or, in a short message, by its words."""
+    names = ("code", "status", "status_code", "http_code", "http_status", "type", "reason")
+    coded = next((found for name in names if (found := _status(fields.get(name))) is not None), None)
+    words = _message(fields)
+    if coded in (None, 400, 500) and len(words) <= _MAX_WORDS:
+        return next((status for status, pattern in _WORDS if pattern.search(words)), coded)
+    return coded
+
+
+def status_in_body(text: str) -> int | None:
+    """Return 401, 402 or 429 where the body of a failed response names that more exactly than its status does."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    found = status_of_error(_innermost(body)) if isinstance(body, dict | list) else None
+    return found if found in (401, 402, 429) else None
 
 
 def _status(value: Any) -> int | None:
@@ -185,7 +259,7 @@ def _read_choice(response: Mapping[str, Any], context: Context) -> ServerReply:
     usage = response.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     positions = (choice.get("logprobs") or {}).get("content")
-    if finish is None and not (text or calls):
+    if "finish_reason" not in choice and not (text or calls):
         raise TransportError("server", "a reply without content that does not say why it ended", again=True)
     if finish == "stop" and text is None and not (calls or refused or thought):
         raise TransportError("server", "a reply whose content is null, and nothing else", again=True)
@@ -196,26 +270,26 @@ def _read_choice(response: Mapping[str, Any], context: Context) -> ServerReply:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         cached_tokens=_count(cached),
         completion_tokens=_count(usage.get("completion_tokens")),
-        finish=finish or "stop",
+        finish=finish,
         calls=calls,
         thought=thought,
     )
 
 
-def _finish(choice: Mapping[str, Any], context: Context) -> str | None:
-    """Return why the model stopped, None where the server does not say.
+def _finish(choice: Mapping[str, Any], context: Context) -> str:
+    """Return why the model stopped.
 
     Raises:
         TransportError: it did not stop, but was broken off, or the word means nothing that is known.
     """
-    given = choice.get("finish_reason")
+    given = choice.get("finish_reason", "stop")  # a server that never says it is believed
     if isinstance(given, Mapping):  # SGLang: {"type": "abort", "message": …}
         said = given.get("message")
         given = given.get("type")
     else:
         said = None
     if given is None:
-        return None
+        raise TransportError("server", "the server broke the reply off (finish_reason null)", again=True)
     word = str(given).strip().lower().removeprefix("finish_reason_")
     if word in _ENDED:
         return "stop"

@@ -10,7 +10,7 @@ from rvpo.errors import JudgeError
 from rvpo.judges.failures import TransportError, about_response_format
 from rvpo.judges.http import Connection, Response
 from rvpo.judges.keys import Scrubber
-from rvpo.judges.replies import Context, ServerReply, read_models, read_reply
+from rvpo.judges.replies import Context, ServerReply, read_models, read_reply, status_in_body
 
 __all__ = ["DEFAULT_URL", "Chat", "ServerReply", "TransportError", "about_response_format"]
 
@@ -98,5 +98,6 @@ class Chat:
         """Return a response with status 200."""
         response = await self._connection.request(method, path, body)
         if response.status != 200:
-            raise self._context(response).failure(response.status, response.text)
+            status = status_in_body(response.text) or response.status
+            raise self._context(response).failure(status, response.text)
         return response
