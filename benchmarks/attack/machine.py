@@ -4,6 +4,7 @@
 
     python benchmarks/attack/machine.py kills   [--points 45] [--out FOLDER]
     python benchmarks/attack/machine.py damages [--out FOLDER]
+    python benchmarks/attack/machine.py disks   [--out FOLDER]      # as root: it mounts small file systems
 
 A kill is SIGKILL, sent by the process to itself at its n-th change of a file (a file opened for writing, renamed or
 removed; a folder made) in the folder of the command. A judge and an evaluation are also killed when the server has
@@ -295,9 +296,37 @@ def damage_all(out: Path, _: int, __: str) -> Iterable[dict[str, Any]]:
             yield {"file": name, "damage": damage.__name__, **told}
 
 
+def disk_all(out: Path, points: int, _: str) -> Iterable[dict[str, Any]]:
+    """Train into file systems that are too small, make room, and go on."""
+    small = out / "small"
+    small.mkdir(exist_ok=True)
+    scene = scenes(out, "http://127.0.0.1:9/v1", "none")[0]
+    whole, _count = run(out, scene.words("train-whole"))
+    assert whole.returncode == 0, whole.stderr
+    wanted = trained(out, "train-whole")
+    needed = sum(-(-file.stat().st_size // 4096) * 4 for file in (out / "runs" / "train-whole").rglob("*"))
+    for number, at in enumerate(spread(needed * 9 // 10, min(points, 12))):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(at, 16)}k", "tmpfs", small], check=True)
+        try:
+            name = f"disk-{number}"
+            full, _count = run(out, [*scene.words(name), f"output={small}"])
+            lines = [line for line in full.stderr.splitlines() if line.startswith("error:")]
+            told = {"size": f"{at} of {needed} kB", "stopped": full.returncode, "line": lines[-1:]}
+            told["raised"] = "Traceback" in full.stderr
+            subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+            again, _count = run(out, [*scene.words(name), f"output={small}", "--resume"])
+            if (small / name / "model").exists():
+                shutil.copytree(small / name, out / "runs" / name)
+                left = json.dumps(trained(out, name)).replace(name, "NAME")
+                told["equal"] = left == json.dumps(wanted).replace("train-whole", "NAME")
+            yield {"equal": False} | told | {"traceback": told["raised"] or "Traceback" in again.stderr}
+        finally:
+            subprocess.run(["umount", small], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["kills", "damages"])
+    parser.add_argument("what", choices=list(ATTACKS))
     parser.add_argument("--points", type=int, default=45)
     parser.add_argument("--only", default="", help="commands to kill, such as judge,eval; default: all")
     parser.add_argument("--out", type=Path, default=None)
@@ -305,7 +334,7 @@ def main() -> None:
     out = (options.out or Path(tempfile.mkdtemp(prefix="attack-"))).resolve()
     out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
-    for result in (kill_all if options.what == "kills" else damage_all)(out, options.points, options.only):
+    for result in ATTACKS[options.what](out, options.points, options.only):
         results.append(result)
         (out / f"{options.what}.json").write_text(json.dumps(results, indent=1))
         print(json.dumps(result), flush=True)
@@ -313,6 +342,8 @@ def main() -> None:
     tracebacks = sum(result["traceback"] for result in results)
     print(f"{len(results)} {options.what}: {equal} ended equal, {tracebacks} tracebacks")
 
+
+ATTACKS = {"kills": kill_all, "damages": damage_all, "disks": disk_all}
 
 if __name__ == "__main__":
     main()
