@@ -102,3 +102,41 @@ def test_a_limit_on_the_size_of_files_leaves_what_was_there(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "ulimit -f" in str(disk_trouble(caught.value))
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("library", ["safetensors", "tokenizers", "torch", "pyarrow", "sqlite3"])
+def test_every_library_that_writes_is_understood(tmp_path: Path, library: str):
+    """Each with its own error, as of the version that is installed."""
+    resource = pytest.importorskip("resource")
+    module = pytest.importorskip(library)
+    path = str(tmp_path / "file")
+    zeros = b"\0" * 100_000
+
+    def fill() -> None:
+        if library == "safetensors":
+            import torch
+            from safetensors.torch import save_file
+
+            save_file({"a": torch.zeros(100_000)}, path)
+        elif library == "tokenizers":
+            words = {str(number): number for number in range(20_000)}
+            module.Tokenizer(module.models.WordLevel(words, unk_token="0")).save(path)
+        elif library == "torch":
+            module.save(module.arange(100_000), path)
+        elif library == "pyarrow":
+            from pyarrow import parquet
+
+            parquet.write_table(module.table({"a": list(range(100_000))}), path)
+        else:
+            with module.connect(path) as connection:
+                connection.execute("create table t (a)")
+                connection.execute("insert into t values (?)", (zeros,))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever the library raises
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert disk_trouble(caught.value) is not None

@@ -129,15 +129,19 @@ _ADVICE = {
     errno.EPERM: "access is denied: check the owner and the rights of the folder",
     errno.EMFILE: "too many files are open (ulimit -n): raise the limit",
     errno.ENFILE: "too many files are open on this machine: close some programs",
-    errno.EIO: "the disk fails: check it",
+    errno.EIO: "the disk fails, or limits what is written: check it (and ulimit -f)",
     errno.ESTALE: "the network disk has lost the file: check the disk",
 }
 # Libraries that write from C++ or Rust pass on a text: torch.save, safetensors, Arrow, SQLite.
 _TOLD = re.compile(
     r"os error (\d+)|errno (\d+)|\[Errno (\d+)\]|(PytorchStreamWriter failed|unexpected pos \d+|iostream error)"
-    r"|(database or disk is full|No space left on device)|(File too large)|(readonly database|Read-only file system)",
+    r"|(database or disk is full|No space left on device)|(File too large)|(readonly database|Read-only file system)|(disk I/O error)",
     re.IGNORECASE,
 )
+
+
+_LIBRARIES = ("builtins", "safetensors", "safetensors_rust", "tokenizers", "pyarrow", "sqlite3", "torch")
+"""Whose errors are read: others may quote what a policy wrote."""
 
 
 def disk_trouble(error: BaseException) -> str | None:
@@ -161,14 +165,14 @@ def _number(error: BaseException) -> int:
     """Return the system's number of an error, also of a library that tells it in words; 0 if it has none."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    if type(error).__module__.split(".")[0] not in ("builtins", "safetensors_rust", "pyarrow", "sqlite3", "torch"):
+    if type(error).__module__.split(".")[0] not in _LIBRARIES:
         return 0
     match = _TOLD.search(str(error))
     if match is None:
         return 0
-    first, second, third, torch_s, full, large, read_only = match.groups()
+    first, second, third, torch_s, full, large, read_only, broken = match.groups()
     if number := first or second or third:
         return int(number)
-    if read_only:
-        return errno.EROFS
+    if read_only or broken:
+        return errno.EROFS if read_only else errno.EIO
     return errno.EFBIG if large else errno.ENOSPC if torch_s or full else 0
