@@ -37,6 +37,14 @@ METHODS_WITH_OPTIONS: list[rvpo.Method] = [
     rvpo.SmoothTchebycheff(0.3),
     rvpo.Lagrangian({"0": 0.9}),
     rvpo.CTWA(target=0.2),
+    rvpo.DARA(form="symmetric", whiten="group"),
+    rvpo.SAMRPO(gamma=2.0),
+    rvpo.SAW(of="grpo"),
+    rvpo.DVAO(epsilon=0.5),
+    rvpo.CorrGRPO(epsilon=0.5),
+    rvpo.GD2PO(form="soft"),
+    rvpo.VeRPO(alpha=0.5),
+    rvpo.MGDA(whiten="none"),
 ]
 
 

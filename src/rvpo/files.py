@@ -135,7 +135,8 @@ _ADVICE = {
 # Libraries that write from C++ or Rust pass on a text: torch.save, safetensors, Arrow, SQLite.
 _TOLD = re.compile(
     r"os error (\d+)|errno (\d+)|\[Errno (\d+)\]|(PytorchStreamWriter failed|unexpected pos \d+|iostream error)"
-    r"|(database or disk is full|No space left on device)|(File too large)|(readonly database|Read-only file system)|(disk I/O error)",
+    r"|(database or disk is full|No space left on device)|(File too large)|(readonly database|Read-only file system)"
+    r"|(disk I/O error)",
     re.IGNORECASE,
 )
 

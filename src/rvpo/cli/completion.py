@@ -15,6 +15,14 @@ METHODS = (
     "lagrangian",
     "ctwa",
     "riskpo",
+    "dara",
+    "sa_mrpo",
+    "saw",
+    "dvao",
+    "corr_grpo",
+    "gd2po",
+    "verpo",
+    "mgda",
 )
 """Names of :data:`rvpo.core.methods.registry.METHODS`, which would load torch at every press of the key."""
 

@@ -52,7 +52,7 @@ CATALOGUE = {
     "rvpo/{channel}/responsibility": "mean derivative of the value by its z where there is signal; ours sum to 1",
     "rvpo/{channel}/bottleneck": "share of completions with signal on which it has the lowest live z (ties share)",
     "rvpo/{channel}/advantage_corr": "correlation of the advantage with its z where live; near or below 0: ignored",
-    "rvpo/{channel}/weight": "ctwa, lift: its weight, on average 1; for lift need plus guard",
+    "rvpo/{channel}/weight": "ctwa, lift: its weight, on average 1 (lift: need plus guard); dara, saw, …: its factor",
     "rvpo/{channel}/need": "lift: how much the channel counts because it is behind",
     "rvpo/{channel}/guard": "lift: how much it counts besides, so that it does not fall",
     "rvpo/{channel}/multiplier": "lagrangian: the dual variable of the channel's threshold",

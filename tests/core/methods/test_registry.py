@@ -50,6 +50,16 @@ OTHER: dict[str, dict[str, Any]] = {
         "score": {"name": "rvpo", "k": 2.0},
     },
 }
+OTHER |= {
+    "dara": {"form": "symmetric", "cap": 2.0},
+    "sa_mrpo": {"gamma": 1.0},
+    "saw": {"of": "grpo"},
+    "dvao": {"epsilon": 1e-3},
+    "corr_grpo": {"epsilon": 1e-3},
+    "gd2po": {"form": "soft", "threshold": 0.5},
+    "verpo": {"alpha": 1.0, "beta": 0.5, "discount": 1.0},
+    "mgda": {},
+}
 NEEDED = {"lagrangian": {"thresholds": {"a": 0.5}}}  # options without a default that works
 # Every kind of k and of nested value, as object and text.
 PAIRS = [

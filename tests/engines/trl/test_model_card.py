@@ -30,6 +30,14 @@ SOURCES = {
     "riskpo": "2510.00911",
     "smooth_tchebycheff": "2402.19078",
     "lagrangian": "1805.11074",
+    "dara": "2610.00574",
+    "sa_mrpo": "2608.16072",
+    "saw": "2606.07705",
+    "dvao": "2605.25604",
+    "corr_grpo": "2609.36820",
+    "gd2po": "2606.16771",
+    "verpo": "2601.03525",
+    "mgda": "1810.04650",
     "tchebycheff": None,  # Steuer and Choo 1983, not at arXiv
 }
 OURS = {"lift", "lift_z"}

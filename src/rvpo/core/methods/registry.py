@@ -23,16 +23,24 @@ from typing import Any
 from rvpo.core.checks import outside_brackets, plain_value
 from rvpo.core.methods.adaptive_k import AdaptiveK
 from rvpo.core.methods.base import Method, place_of
+from rvpo.core.methods.corr_grpo import CorrGRPO
 from rvpo.core.methods.ctwa import CTWA
+from rvpo.core.methods.dara import DARA
+from rvpo.core.methods.dvao import DVAO
 from rvpo.core.methods.function import FunctionMethod
+from rvpo.core.methods.gd2po import GD2PO
 from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.lagrangian import Lagrangian
 from rvpo.core.methods.lift import LIFT
 from rvpo.core.methods.lift_z import LIFTZ
+from rvpo.core.methods.mgda import MGDA
 from rvpo.core.methods.riskpo import RiskPO
 from rvpo.core.methods.rvpo import RVPO, HardMin, RVPOExplicit
+from rvpo.core.methods.sa_mrpo import SAMRPO
+from rvpo.core.methods.saw import SAW
 from rvpo.core.methods.tchebycheff import SmoothTchebycheff, Tchebycheff
+from rvpo.core.methods.verpo import VeRPO
 from rvpo.core.schedules import Schedule
 from rvpo.errors import ConfigError
 from rvpo.importing import load_object
@@ -53,6 +61,14 @@ METHODS: Mapping[str, type[Method]] = {
         Lagrangian,
         CTWA,
         RiskPO,
+        DARA,
+        SAMRPO,
+        SAW,
+        DVAO,
+        CorrGRPO,
+        GD2PO,
+        VeRPO,
+        MGDA,
     )
 }
 """The methods of this package, by name."""
@@ -232,8 +248,12 @@ def _check_options(found: type[Method], options: Mapping[str, Any], name: str) -
         own = [key for key in allowed if key not in ("whiten", "dead_channels")]
         owners = [method for method, cls in METHODS.items() if option in (f.name for f in fields(cls))]
         owners = [method for method in owners if method != LIFTZ.name] or owners  # lift_z is not for new runs
-        hint = f". {found.former_options[option]}" if option in found.former_options else did_you_mean(option, allowed)
-        hint = hint or (f". Use method {' or '.join(owners)} for it" if owners else "")
+        if option in found.former_options:
+            hint = f". {found.former_options[option]}"
+        elif owners:
+            hint = f". Use method {' or '.join(owners)} for it"
+        else:
+            hint = did_you_mean(option, allowed)
         raise ConfigError(
             f"{option} is {value!r}, but method {name!r} has no option {option!r}{hint}; expected "
             f"{'one of ' + ', '.join(own) if own else 'no option'}, besides whiten and dead_channels"

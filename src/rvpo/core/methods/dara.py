@@ -1,0 +1,83 @@
+"""DARA: channels that rank few groups count more, arXiv 2610.00574.
+
+::
+
+    pi_j = share of the groups in which channel j ranks the completions
+    c_j  = min(cap, sqrt( max_i pi_i / pi_j ))
+    A    = sum_j w_j [ Z_j + (c_j - 1) max(Z_j, 0) ]        "asymmetric", as published
+    A    = sum_j w_j c_j Z_j                                "symmetric"
+
+The z-scores of channel j have the energy pi_j P (G - 1) in a batch of P groups of G completions, so a channel that is
+constant in most groups is hardly heard under GDPO. c_j makes the energies equal, up to the cap; the asymmetric form
+does so for what is better than the group's mean alone. Without memory. A missing reward adds 0, the mean of its group.
+
+**Limits.** All pi_j equal: GDPO. cap = 1: GDPO. Few groups make pi_j, and with it c_j, a noisy guess.
+
+**Failure cases.** c_j follows how often a channel ranks, not how well it is met: a channel that is nearly always met is
+as rare as one that is nearly never met, and gets the same weight. As a sum of z-scores it lets a surplus on one channel
+pay for another, as GDPO does. The asymmetric form is not centred: a row with many small gains and losses gains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rvpo.core import aggregate
+from rvpo.core.channels import State
+from rvpo.core.checks import require, require_number
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
+from rvpo.core.metrics import WEIGHT
+from rvpo.errors import ConfigError
+
+FORMS = ("asymmetric", "symmetric")
+
+
+@dataclass(frozen=True)
+class DARA(Method):
+    """``dara``: z-scores of channels that rank few groups count more.
+
+    Attributes:
+        form: ``"asymmetric"`` raises only what is above the group's mean, ``"symmetric"`` the whole z-score.
+        cap: most that a channel is raised by, >= 1.
+    """
+
+    name: ClassVar[str] = "dara"
+    summary: ClassVar[str] = "sum of z-scores in which channels that rank few groups count more"
+    paper: ClassVar[Paper | None] = Paper("DARA", "2610.00574", year=2026)
+    own_dead_channels: ClassVar[str] = "keep"
+    sums_weights: ClassVar[bool] = True
+    form: str = "asymmetric"
+    cap: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        require("form", self.form, FORMS)
+        require_number("cap", self.cap, math.inf)
+        if self.cap < 1:
+            raise ConfigError(f"cap is {self.cap!r}; expected a number of at least 1, which raises no channel")
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """How many groups a channel ranks is seen in all of them."""
+        return ("shared-weights",)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """Count the groups that each channel ranks, then sum."""
+        channels, w = batch.channels, batch.weights
+        heard = (batch.scores.live & (w > 0)).to(w.dtype)
+        ranked = (batch.groups.max(channels.pool(heard)) > 0).to(w.dtype).mean(0)  # (K,) pi
+        raised = (ranked.max() / ranked.masked_fill(ranked == 0, 1.0)).sqrt().clamp(max=self.cap)
+        raised = raised.masked_fill(ranked == 0, 1.0)
+        c = channels.broadcast(raised)
+        applied = c.expand_as(batch.z) if self.form == "symmetric" else 1 + (c - 1) * (batch.z > 0)
+        shares = w * applied * batch.present
+        metrics = {f"{name}/{WEIGHT}": value for name, value in zip(channels.names, raised.tolist(), strict=True)}
+        return Outcome(
+            (shares * batch.z).sum(-1),
+            aggregate.normalised(shares),
+            (batch.present & (batch.weights > 0)).any(-1),
+            metrics=metrics,
+        )

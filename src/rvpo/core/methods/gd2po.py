@@ -1,0 +1,75 @@
+"""GD2PO: completions on which the channels disagree are left out, arXiv 2606.16771.
+
+::
+
+    conflict(i)  some Z_j(i) > 0 and some Z_j(i) < 0                        zero is neutral
+    hard:  leave out every completion in conflict
+    soft:  leave out those in conflict with |sum_j w_j Z_j| / (sum_j w_j |Z_j| + 1e-6) < threshold
+    A    = share of the group's completions that were kept * sum_j w_j Z_j   of those that were, whitened over them
+
+What is left out has advantage 0. Without memory. A missing reward is neutral, and adds 0.
+
+**Limits.** Channels that never disagree, or soft with threshold 0: GDPO, but for the share.
+
+**Failure cases.** With many channels nearly every completion is in conflict, and most of the signal is thrown away;
+what is left are the completions that are better, or worse, in everything. A channel that stands against the others is
+learned from no more. In the outside replication at 1.5B, 2 of 6 runs lost the format (`docs/results.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rvpo.core import aggregate
+from rvpo.core.channels import State
+from rvpo.core.checks import require, require_number
+from rvpo.core.methods.base import Batch, Method, Outcome, Paper
+
+FORMS = ("hard", "soft")
+NEUTRAL = 1e-8  # z-scores closer to 0 have no sign
+EPS = 1e-6  # of the soft form's quotient
+
+
+@dataclass(frozen=True)
+class GD2PO(Method):
+    """``gd2po``: the sum of z-scores without the completions on which the channels disagree.
+
+    Attributes:
+        form: ``"hard"`` leaves out every conflict, ``"soft"`` those in which neither side prevails.
+        threshold: of the soft form, in [0, 1].
+    """
+
+    name: ClassVar[str] = "gd2po"
+    summary: ClassVar[str] = "sum of z-scores without the completions on which channels disagree"
+    paper: ClassVar[Paper | None] = Paper(
+        "GD2PO: Group-Dynamic Reward-Decoupled Policy Optimization for Mitigating Multi-Reward RL Conflicts",
+        "2606.16771",
+        year=2026,
+    )
+    own_dead_channels: ClassVar[str] = "keep"
+    sums_weights: ClassVar[bool] = True
+    form: str = "hard"
+    threshold: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        require("form", self.form, FORMS)
+        require_number("threshold", self.threshold, 1, closed=True)
+
+    def __call__(self, batch: Batch, state: State) -> Outcome:
+        """Find the conflicts, then sum the others."""
+        w, z = batch.weights, batch.z
+        heard = (w > 0) & batch.present
+        left_out = ((z > NEUTRAL) & heard).any(-1) & ((z < -NEUTRAL) & heard).any(-1)
+        summed = (w * z).sum(-1)
+        if self.form == "soft":
+            left_out &= summed.abs() / ((w * z.abs()).sum(-1) + EPS) < self.threshold
+        kept = ~left_out
+        ones = kept.to(z.dtype)[:, None]
+        share = batch.groups.sum(ones) / batch.groups.sum(ones.new_ones(ones.shape))
+        aggregated = summed * batch.groups.broadcast(share)[:, 0] * kept
+        takes_part = kept & (batch.present & (batch.weights > 0)).any(-1)
+        responsibilities = aggregate.normalised(w * batch.present) * kept[:, None]
+        return Outcome(aggregated, responsibilities, takes_part, metrics={"kept": float(ones.mean())})
