@@ -448,6 +448,9 @@ def test_our_methods_keep_every_required_property(spec: Spec):
         "tchebycheff": {"group-baseline"},
         "smooth_tchebycheff": {"group-baseline"},
         "riskpo": {"groups-apart"},
+        "saw": {"group-baseline"},
+        "verpo": {"group-baseline"},
+        "gd2po": {"groups-apart"},
         "rvpo:k=adaptive(target=0.55)": {"groups-apart"},
     }.get(spec.name, set())
     if spec.options:
@@ -470,6 +473,12 @@ def test_our_traits_are_traits():
         "tchebycheff": {"levels"},
         "smooth_tchebycheff": {"levels"},
         "riskpo": {"bundles"},
+        "dara": {"shared-weights"},
+        "sa_mrpo": {"levels", "shared-weights"},
+        "saw": {"levels", "shared-weights"},
+        "gd2po": {"filters"},
+        "verpo": {"levels"},
+        "mgda": {"shared-weights"},
     }
     assert resolve(Spec("rvpo:k=adaptive")).traits == {"adapts"}
     assert resolve(Spec("gdpo", traits=("bundles",))).traits == {"bundles"}

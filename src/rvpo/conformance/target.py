@@ -17,6 +17,7 @@ TRAITS: Mapping[str, str] = {
     "shared-weights": "weighs the channels by what it sees in all groups of the batch",
     "bundles": "scores completions of several groups together, by their place in the group",
     "spread-penalty": "subtracts the spread over channels, so that a better reward can lower the value",
+    "filters": "leaves out completions on which the channels disagree",
     "adapts": "sets its risk coefficient by the whole batch",
     "missing-as-0": "counts a missing reward as 0, as TRL's sum of rewards does",
     "complete-only": "takes complete rewards only, and refuses missing ones",

@@ -158,7 +158,8 @@ def gd2po(case: Case, form: str) -> np.ndarray:
         kept[i] = not (conflict and (form == "hard" or ratio < 0.2))
     a = np.zeros(case.n)
     for rows in case.members():
-        a[rows] = kept[rows].mean() * (z[rows] @ w)
+        scored = case.scored_rows()[rows]
+        a[rows] = (kept[rows] & scored).sum() / max(scored.sum(), 1) * (z[rows] @ w)
     return case.whitened(a, kept & case.scored_rows())
 
 

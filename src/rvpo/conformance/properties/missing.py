@@ -217,7 +217,7 @@ PROPERTIES = (
         "an outage of a judge is trained as the worst, or the best, of answers",
         below_zero,
         not_zero,
-        excused=_AS_ZERO,
+        excused={**_AS_ZERO, "filters": "left out either way where the channels disagree"},
         reduced=dict.fromkeys(LEVEL_READERS, "not the same result as with 0; where 0 lies says something to it"),
     ),
     Property(

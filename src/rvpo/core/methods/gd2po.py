@@ -58,6 +58,11 @@ class GD2PO(Method):
         require("form", self.form, FORMS)
         require_number("threshold", self.threshold, 1, closed=True)
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """It leaves completions out."""
+        return ("filters",)
+
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Find the conflicts, then sum the others."""
         w, z = batch.weights, batch.z
@@ -67,9 +72,10 @@ class GD2PO(Method):
         if self.form == "soft":
             left_out &= summed.abs() / ((w * z.abs()).sum(-1) + EPS) < self.threshold
         kept = ~left_out
-        ones = kept.to(z.dtype)[:, None]
-        share = batch.groups.sum(ones) / batch.groups.sum(ones.new_ones(ones.shape))
+        scored = heard.any(-1)
+        ones = (kept & scored).to(z.dtype)[:, None]
+        share = batch.groups.sum(ones) / batch.groups.sum(scored.to(z.dtype)[:, None]).clamp(min=1)
         aggregated = summed * batch.groups.broadcast(share)[:, 0] * kept
-        takes_part = kept & (batch.present & (batch.weights > 0)).any(-1)
+        takes_part = kept & scored
         responsibilities = aggregate.normalised(w * batch.present) * kept[:, None]
-        return Outcome(aggregated, responsibilities, takes_part, metrics={"kept": float(ones.mean())})
+        return Outcome(aggregated, responsibilities, takes_part, metrics={"kept": float(share.mean())})
