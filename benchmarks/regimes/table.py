@@ -19,6 +19,8 @@ import numpy as np
 from cells import CELLS
 from rules import MAIN, RULES
 
+from rvpo.statistics.flips import holm, sign_flip_test
+
 BASELINE = "GDPO"
 NEGLECT = 0.5
 WINDOW = 5  # steps of the running mean that a dip is read from
@@ -126,36 +128,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     chosen = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
     low, high = np.quantile(values[chosen].mean(1), (0.025, 0.975))
     return float(low), float(high)
-
-
-def sign_flip_test(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Test paired differences (C, S) against a symmetric null, by all 2^S flips of the seeds.
-
-    The statistic is abs(sum d) / sqrt(sum d^2), which orders flips as the t statistic does and stays finite. A flip turns
-    a seed in all cells at once, as cells share the seeds. For the family of C cells the step-down max-t procedure of
-    Westfall and Young (1993): Holm's has no chance here, its smallest p being C * 2 / 2^S.
-
-    Returns:
-        Two-sided p (C,) of each cell alone, and p (C,) adjusted for the family.
-    """
-    seeds = differences.shape[1]
-    flips = 1 - 2 * (np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1)
-    norm = np.sqrt((differences**2).sum(1))
-    statistic = np.abs(flips @ differences.T) / np.where(norm > 0, norm, 1)  # (2^S, C), the first row unflipped
-    observed = statistic[0] - 1e-9  # flips that tie but for rounding count
-    order = np.argsort(-observed, kind="stable")
-    largest = np.maximum.accumulate(statistic[:, order[::-1]], axis=1)[:, ::-1]  # over this cell and those after it
-    adjusted = np.empty(len(observed))
-    adjusted[order] = np.maximum.accumulate((largest >= observed[order]).mean(0))
-    return (statistic >= observed).mean(0), adjusted
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return p (C,) adjusted by Holm's procedure."""
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return adjusted
 
 
 def compare(sweep: Sweep, rule: str) -> dict[str, dict[str, dict[str, Any]]]:

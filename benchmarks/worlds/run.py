@@ -38,6 +38,7 @@ from train import Curves, train, train_oracles
 from world import World
 from worlds import WORLDS, named
 
+from rvpo.core.methods.registry import read_texts, spell
 from rvpo.errors import ConfigError
 
 Rule = str | Spec | Factory
@@ -59,13 +60,18 @@ def main() -> None:
         "--rules", nargs="+", metavar="RULE", default=list(RULES),
         help=f"method texts, FILE.py:FACTORY, or names: {', '.join(RULES)}; default: all names",
     )  # fmt: skip
+    parser.add_argument(
+        "--methods", help="in place of --rules: 'gdpo lift:kappa=3 my_rules.py:cvar', all of them methods"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds")
     parser.add_argument("--fresh", action="store_true", help="train again what is done")
     parser.add_argument("--parallel", type=int, default=1, help="processes, a core each")
     args = parser.parse_args()
     try:
         worlds = named(args.worlds or list(WORLDS))
-        rules = {name: loaded(name) for name in args.rules}
+        rules: Mapping[str, Rule] = {name: loaded(name) for name in args.rules}
+        if args.methods:
+            rules = {text: Spec(text) for text in map(spell, read_texts(args.methods))}
     except (ValueError, ConfigError) as error:
         parser.error(str(error))
     study(rules, worlds, args.output, range(args.seeds), args.parallel, args.fresh)

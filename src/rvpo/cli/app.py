@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rvpo import __version__, interrupts
+from rvpo.cli.arena import arena
 from rvpo.cli.check import check_command
 from rvpo.cli.compare import compare_command
 from rvpo.cli.demo import demo
@@ -37,6 +38,7 @@ app.command("train")(train_command)
 app.command("judge")(judge)
 app.command("verl-data")(verl_data)
 app.command("quickstart")(quickstart)
+app.command("arena")(arena)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.add_typer(evaluate)

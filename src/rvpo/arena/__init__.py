@@ -1,0 +1,1 @@
+"""All rules in all fields, side by side: ``rvpo arena``."""
