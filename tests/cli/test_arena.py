@@ -1,0 +1,98 @@
+"""`rvpo arena`: real trainings in two small worlds, and its table against loops."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rvpo.cli.arena as command
+from rvpo.arena.fields import FIELDS, Run
+from rvpo.arena.table import Scores, not_first, rows
+from rvpo.core.methods.registry import METHODS, read_texts
+from rvpo.errors import ConfigError
+
+OWN = "def low(z, p):\n    return (p * z).sum(-1) - 0.1 * z.square().sum(-1)\n"
+
+
+def arena(out: Path, methods: str, **options: object) -> None:
+    given = {"fields": ["worlds"], "cells": ["plain"], "seeds": 2, "baseline": "gdpo", "about": "lift", "parallel": 1}
+    command._arena(methods, **(given | options), out=out)  # type: ignore[arg-type]
+
+
+def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    own = tmp_path / "my_rules.py"
+    own.write_text(OWN)
+    methods = f"gdpo dara {own}:low"
+    arena(tmp_path / "arena", methods)
+    told = capfd.readouterr().out
+    assert "1 cells, 2 seeds" in told
+    assert f"| `{own}:low` |" in told
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "arena" / "worlds" / "records").iterdir()}
+    arena(tmp_path / "arena", f"{methods} saw")
+    assert "is not first" not in capfd.readouterr().out  # lift does not take part
+    numbers = json.loads((tmp_path / "arena" / "arena.json").read_text())["worlds"]
+    assert {row["method"] for row in numbers["rules"]} == {"gdpo", "dara", "saw", f"{own}:low"}
+    assert all(0 < row["auc"] < 1 and row["cost"] > 0 for row in numbers["rules"])
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is not done again"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"fields": ["moons"]}, "fields names 'moons'; expected one or more of regimes, worlds, quickstart"),
+        ({"baseline": "rvpo:k=2"}, "baseline is 'rvpo:k=2'; expected one of the rules that take part: gdpo, lift"),
+        ({"fields": ["regimes", "worlds"]}, "cells is 'plain' for regimes worlds; expected one field"),
+        ({"cells": ["mars"]}, "the field 'worlds' ended with code 2"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, options: dict[str, object], told: str):
+    with pytest.raises(ConfigError, match=told):
+        arena(tmp_path, "gdpo lift", **options)
+
+
+def test_every_method_that_needs_no_options_takes_part():
+    assert {method.name for method in read_texts(command.METHODS)} >= set(METHODS) - {
+        "lift_z", "lagrangian", "riskpo", "tchebycheff", "rvpo_explicit",
+    }  # fmt: skip
+    assert set(command.FIELDS) == set(FIELDS)
+
+
+def made(values: dict[str, list[list[float]]]) -> list[Run]:
+    """Return runs at two learning rates, whose AUC are the values by cell and seed."""
+    return [
+        Run(f"cell{c}", method, rate, seed, auc + (0.01 if rate == 1.0 else -0.01), auc)
+        for method, cells in values.items()
+        for (c, cell), rate in product(enumerate(cells), (1.0, 2.0))
+        for seed, auc in enumerate(cell)
+    ]
+
+
+def test_the_table_says_who_is_better_and_who_is_first():
+    random = np.random.default_rng(0)
+    base = random.uniform(0.3, 0.4, size=(3, 8))
+    values = {"gdpo": base.tolist(), "lift": (base + 0.1).tolist(), "saw": (base - 0.1).tolist()}
+    values["lift"][2] = (base[2] - 0.05).tolist()
+    runs = made(values)
+    scores = Scores.of(runs, list(values), range(8))
+    assert scores.auc.shape == (3, 3, 8)
+    np.testing.assert_allclose(scores.auc[0], base, atol=1e-12)
+    first, second, third = rows(scores, "gdpo", {"lift": 1.0})
+    assert [first["method"], second["method"], third["method"]] == ["lift", "gdpo", "saw"]
+    assert (first["better"], first["worse"]) == (2, 1)
+    assert (third["better"], third["worse"]) == (0, 3)
+    assert (first["first"], second["first"], third["first"]) == (2, 1, 0)
+    assert first["neglect"] == float((np.array(values["lift"]) < 0.5).mean())
+    [(cell, winner, gap)] = not_first(scores, "lift")
+    assert (cell, winner) == ("cell2", "gdpo")
+    assert gap == pytest.approx(0.05)
+
+
+def test_a_cell_that_is_not_finished_is_left_out():
+    runs = made({"gdpo": [[0.1, 0.2], [0.3, 0.4]], "lift": [[0.1, 0.2], [0.3, 0.4]]})
+    scores = Scores.of(runs[:-1], ["gdpo", "lift"], range(2))
+    assert scores.cells == ("cell0",)
+    assert scores.left_out == ("cell1",)
