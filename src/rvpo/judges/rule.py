@@ -48,7 +48,7 @@ from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
 from rvpo.text.suggest import did_you_mean
 
-REGEX_SECONDS = 0.05  # of this thread's processor time, for all patterns of one rule; sane ones need milliseconds
+REGEX_SECONDS = 0.04  # of this thread's processor time, for all patterns of one rule; sane ones need milliseconds
 MAX_CHARS = 1_000_000  # of a completion; what is longer is missing
 
 Check = Callable[[str, Work], bool]
