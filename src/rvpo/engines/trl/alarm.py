@@ -251,7 +251,7 @@ def watched(trainer: Any, mode: str, done: Aggregated) -> None:
             result = done.result
             callback.see(
                 Generation(
-                    result.rewards, result.advantages, result.groups, done.channels, done.weights, result.applies
+                    done.entered, result.advantages, result.groups, done.channels, done.weights, result.applies
                 )
             )
 
