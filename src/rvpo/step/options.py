@@ -97,7 +97,9 @@ class AggregationOptions:
         require_number("advantage_eps", self.advantage_eps, math.inf)
         require("advantage_ddof", self.advantage_ddof, (0, 1))
         require("missing_rewards", self.missing_rewards, MISSING_REWARDS)
-        build_structures(self.structure)
+        # As texts: checkpoints and trackers keep options as plain values.
+        self.structure = [str(one) for one in build_structures(self.structure)] or None
+        self.monitor = [self.monitor] if isinstance(self.monitor, str) else self.monitor
         self.advantage_config()
 
     def advantage_config(self) -> AdvantageConfig:

@@ -199,6 +199,8 @@ def _config(recipe: Recipe, names: Sequence[str]) -> RVPOConfig:
         "reward_weights": [entry.weight for entry in recipe.rewards],
         "reward_ranges": _named(recipe, names, "range"),
         "method": recipe.method,
+        "structure": recipe.structure or None,
+        "monitor": recipe.monitor or None,
     }
     config: RVPOConfig = trl_arguments(RVPOConfig, TRAINER_DEFAULTS | recipe.trainer, own, "trainer")
     return config
