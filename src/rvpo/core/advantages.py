@@ -283,9 +283,7 @@ def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:
     return mean.masked_fill(mean == 0, 1.0)
 
 
-def _check_rewards(
-    rewards: Tensor, applies: Tensor | None, outside: Tensor | None, config: AdvantageConfig
-) -> Tensor:
+def _check_rewards(rewards: Tensor, applies: Tensor | None, outside: Tensor | None, config: AdvantageConfig) -> Tensor:
     """Check both matrices and return ``applies``, all True where it is None."""
     is_matrix = isinstance(rewards, Tensor) and rewards.ndim == 2 and rewards.numel() > 0
     if not is_matrix or not rewards.is_floating_point():

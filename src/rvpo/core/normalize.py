@@ -78,9 +78,7 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
     return GroupScores(z, live_rows, missing, low + shifted_mean, std.masked_fill(~live, 0.0))
 
 
-def at_the_mean(
-    rewards: Tensor, scores: GroupScores, outside: Tensor, groups: Groups
-) -> tuple[Tensor, GroupScores]:
+def at_the_mean(rewards: Tensor, scores: GroupScores, outside: Tensor, groups: Groups) -> tuple[Tensor, GroupScores]:
     """Let cells that stood outside of the normalisation take part with the mean of the others: z = 0.
 
     They count as scored, so a weighted mean over the channels keeps the same weights in all rows of the group.

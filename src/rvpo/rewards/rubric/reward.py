@@ -80,7 +80,9 @@ class RubricReward:
         if aggregation == "implicit" and weighting is not None:
             raise ConfigError("weighting has no effect on the implicit score, which is the judge's own: drop it")
         if aggregation == "implicit" and dropout:
-            raise ConfigError("dropout has no effect on the implicit score, which is one judgement: expected 0. Drop it")
+            raise ConfigError(
+                "dropout has no effect on the implicit score, which is one judgement: expected 0. Drop it"
+            )
         if not isinstance(max_missing, int | float) or not 0 <= max_missing <= 1:
             raise ConfigError(f"max_missing is {max_missing!r}, allowed is a share in [0, 1]")
         require_number("dropout", dropout, 1)
@@ -175,7 +177,9 @@ class RubricReward:
         plans = self._plans(rubrics_of(rubrics))
         texts = completion_texts(completions)
         asked = self._asked(plans, prompts, rubrics)
-        with_rubric = [pair for pair, rubric in zip(zip(prompts, texts, strict=True), rubrics, strict=True) if rubric is not None]
+        with_rubric = [
+            pair for pair, rubric in zip(zip(prompts, texts, strict=True), rubrics, strict=True) if rubric is not None
+        ]
         questions = [
             Question(prompt, text, plan.criteria, self.repeat)
             for (prompt, text), plan in zip(with_rubric, asked, strict=True)
@@ -191,7 +195,9 @@ class RubricReward:
         totals = [None if text is None else next(values) for text in rubrics]
         return totals, [[] if text is None else next(scores) for text in rubrics]
 
-    def _asked(self, plans: Mapping[str, _Plan], prompts: Sequence[Prompt], rubrics: Sequence[str | None]) -> list[_Plan]:
+    def _asked(
+        self, plans: Mapping[str, _Plan], prompts: Sequence[Prompt], rubrics: Sequence[str | None]
+    ) -> list[_Plan]:
         """Return the plan of each completion that has a rubric, without the criteria that are dropped in this step."""
         rows = [(prompt, text) for prompt, text in zip(prompts, rubrics, strict=True) if text is not None]
         if not self.dropout:

@@ -47,12 +47,16 @@ class AllOf(Structure):
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if isinstance(self.parts, str) or not isinstance(self.parts, Sequence) or not self.parts:
-            raise ConfigError(f"all_of: parts is {self.parts!r}; expected names of channels, as in all_of(helpful,safe)")
+            raise ConfigError(
+                f"all_of: parts is {self.parts!r}; expected names of channels, as in all_of(helpful,safe)"
+            )
         for part in self.parts:
             require_name("all_of: a part", part)
         object.__setattr__(self, "parts", tuple(self.parts))
         if twice := [part for i, part in enumerate(self.parts) if part in self.parts[:i]]:
-            raise ConfigError(f"all_of names {twice[0]!r} twice; expected each part once, because shares are multiplied")
+            raise ConfigError(
+                f"all_of names {twice[0]!r} twice; expected each part once, because shares are multiplied"
+            )
         if self.called is not None:
             require_name("all_of: called", self.called)
         if self.weight is not None:

@@ -214,7 +214,9 @@ def needs_range(what: str, name: str) -> ConfigError:
 def require_name(option: str, value: Any) -> None:
     """Raise ConfigError unless a value is the name of a channel."""
     if not isinstance(value, str) or not value.strip() or value.strip() in ("-",):
-        raise ConfigError(f"{option} is {value!r}; expected the name of a channel, such as 'safe', or '-cost' for 1 - it")
+        raise ConfigError(
+            f"{option} is {value!r}; expected the name of a channel, such as 'safe', or '-cost' for 1 - it"
+        )
 
 
 def require_threshold(option: str, value: Any) -> None:

@@ -55,7 +55,9 @@ class Gate(Structure):
         if self.over is None:
             return
         if isinstance(self.over, str) or not isinstance(self.over, Sequence) or not self.over:
-            raise ConfigError(f"gate: over is {self.over!r}; expected names of channels, as in gate(safe,over=[helpful])")
+            raise ConfigError(
+                f"gate: over is {self.over!r}; expected names of channels, as in gate(safe,over=[helpful])"
+            )
         for name in self.over:
             require_name("gate: over", name)
         object.__setattr__(self, "over", tuple(self.over))
