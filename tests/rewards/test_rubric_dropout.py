@@ -58,7 +58,8 @@ def test_the_mask_follows_from_prompt_rubric_and_step_alone():
     assert done.stdout.strip() == str(list(masks["a", 3]))
     # Over many steps each criterion is asked about equally often.
     counts = [sum(i in kept_criteria(criteria(12), 0.5, "a", "r", step) for step in range(400)) for i in range(12)]
-    assert min(counts) > 150 and max(counts) < 250
+    assert min(counts) > 150
+    assert max(counts) < 250
 
 
 class Noting:
@@ -87,14 +88,17 @@ def test_dropped_criteria_are_not_judged_and_are_no_channel():
     reward = RubricReward(judge, dropout=0.5, weighting="points")
     reward.at(7)
     totals = call(reward)
-    assert [len(asked) for asked in judge.asked] == [5, 5] and judge.asked[0] == judge.asked[1]
+    assert [len(asked) for asked in judge.asked] == [5, 5]
+    assert judge.asked[0] == judge.asked[1]
     assert [[score.channel for score in row] for row in reward.latest] == [judge.asked[0], [], judge.asked[0]]
-    assert totals[0] is not None and totals[1] is None
+    assert totals[0] is not None
+    assert totals[1] is None
     assert sum(score.weight for score in reward.latest[0]) == pytest.approx(5)
     assert reward.dropped == 8
     reward.at(None)  # an evaluation asks all
     call(reward)
-    assert len(judge.asked[-1]) == 9 and reward.dropped == 8
+    assert len(judge.asked[-1]) == 9
+    assert reward.dropped == 8
 
 
 @pytest.mark.parametrize("value", [1, -0.5, True, "half"])

@@ -65,9 +65,10 @@ RELIABILITY = {"reliability": pa.float64()}
 """A further column, share of the channel's variance that counts as signal, in runs that trust channels differently."""
 
 STRUCTURE = {"entered": pa.float64(), "outside": pa.bool_()}
-"""Further columns in runs with a structure: the reward as it entered the aggregation, null where missing or outside, and
-whether the cell stood outside of its group's normalisation, with z = 0. A channel that a structure made is a reward
-function of its own.
+"""Further columns in runs with a structure.
+
+``entered`` is the reward as it entered the aggregation, null where missing or outside; ``outside`` whether the cell
+stood outside of its group's normalisation, with z = 0. A channel that a structure made is a reward function of its own.
 """
 
 

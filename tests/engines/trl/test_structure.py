@@ -51,14 +51,16 @@ def trained(model: Path, output: Path, rewards: list[Any], **options: Any) -> An
 def test_a_run_with_structure_is_replayed(tiny_model_dir: Path, tmp_path: Path, method: str, structure: Any):
     trained(tiny_model_dir, tmp_path, from_table(scores(), 0), method=method, structure=structure, reward_ranges=UNIT)
     run = open_run(tmp_path)
-    assert run.structure and "as they entered" in run.notes[-1]
+    assert run.structure
+    assert "as they entered" in run.notes[-1]
     # Every step equals the aggregator on the table of rewards, and the record gives it again.
     agg = rvpo.Aggregator(method, list(UNIT), ranges=UNIT, structure=structure)
     for table, logged in zip(scores(), run.batches(), strict=True):
         out = agg(torch.tensor([[float("nan") if x is None else x for x in row] for row in table]), num_generations=G)
         torch.testing.assert_close(logged.advantages, out.advantages.double(), rtol=0, atol=1e-5)
     again = replay(run, [AdvantageConfig("gdpo")])
-    assert again.own_difference is not None and again.own_difference < 1e-6
+    assert again.own_difference is not None
+    assert again.own_difference < 1e-6
     assert again.rules[0].problem is None
     assert diagnose(run).channels
 
@@ -71,7 +73,8 @@ def test_a_monitored_reward_is_logged_and_decides_nothing(tiny_model_dir: Path, 
         torch.testing.assert_close(one.advantages, other.advantages)
     assert open_run(tmp_path / "a").monitor == ("channel_3",)
     logged = [entry for entry in with_it.state.log_history if "rvpo/channel_3/mean" in entry]
-    assert len(logged) == STEPS and logged[0]["rvpo/channel_3/mean"] == pytest.approx(1.875)
+    assert len(logged) == STEPS
+    assert logged[0]["rvpo/channel_3/mean"] == pytest.approx(1.875)
     # TRL's own total is that of what is trained on.
     first = torch.tensor([[float("nan") if x is None else x for x in row] for row in scores()[0]])
     assert logged[0]["reward"] == pytest.approx(first.nansum(1).mean().item(), abs=1e-4)
@@ -81,7 +84,8 @@ def test_a_monitored_reward_is_logged_and_decides_nothing(tiny_model_dir: Path, 
 
 def test_the_config_keeps_plain_texts():
     config = RVPOConfig("out", structure=[Gate("safe"), {"name": "all_of", "parts": ["a", "b"]}], monitor="gold")
-    assert config.structure == ["gate(safe)", "all_of(a,b)"] and config.monitor == ["gold"]
+    assert config.structure == ["gate(safe)", "all_of(a,b)"]
+    assert config.monitor == ["gold"]
     assert config.to_dict()["structure"] == config.structure
     with pytest.raises(ConfigError, match="did you mean 'gate'"):
         RVPOConfig("out", structure=["gat(safe)"])

@@ -241,7 +241,8 @@ def test_structure_and_monitor_reach_the_aggregator():
     options = read(*given, "+algorithm.rvpo.monitor=[gold]")
     agg = options.build()
     out = agg(torch.tensor([[1.0, 1.0, 5.0], [0.0, 1.0, 9.0], [1.0, 0.0, 2.0]], dtype=torch.float64), num_generations=3)
-    assert out.entered[:, 1].tolist() == [1.0, 0.0, 0.0] and out.weights[0].tolist() == [1.0, 1.0, 0.0]
+    assert out.entered[:, 1].tolist() == [1.0, 0.0, 0.0]
+    assert out.weights[0].tolist() == [1.0, 1.0, 0.0]
     for wrong, told in (
         ("+algorithm.rvpo.monitor=[a]", "only monitored"),
         ("+algorithm.rvpo.monitor=[glod]", "did you mean 'gold'"),

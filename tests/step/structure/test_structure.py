@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from structure_loops import conjoined, gated, gdpo, holds, papo
 
 import rvpo
 from rvpo.core.methods.registry import METHODS
@@ -17,6 +16,7 @@ from rvpo.core.ragged import Family, Score
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.structure import AllOf, Gate, OnlyWhere, build_structure, build_structures
 from rvpo.step.structure.spelling import as_plain
+from structure_loops import conjoined, gated, gdpo, holds, papo
 
 NAN = math.nan
 NAMES = ["correct", "style", "cost", "safe"]
@@ -199,7 +199,8 @@ def test_a_label_of_a_rubric_becomes_one_channel(seed: int):
         own = out.weights[i][: 1 + len(row)].tolist()
         assert own == [1.0] + [0.0 if score.labels == ("essential",) else 1.0 for score in row]
     if any(score.labels == ("essential",) for row in rows for score in row):
-        assert "rvpo/must/mean" in out.metrics and "rvpo/rubric/essential/mean" in out.metrics
+        assert "rvpo/must/mean" in out.metrics
+        assert "rvpo/rubric/essential/mean" in out.metrics
 
 
 @pytest.mark.parametrize("seed", range(6))

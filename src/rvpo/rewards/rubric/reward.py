@@ -177,12 +177,9 @@ class RubricReward:
         plans = self._plans(rubrics_of(rubrics))
         texts = completion_texts(completions)
         asked = self._asked(plans, prompts, rubrics)
-        with_rubric = [
-            pair for pair, rubric in zip(zip(prompts, texts, strict=True), rubrics, strict=True) if rubric is not None
-        ]
+        judged = [i for i, rubric in enumerate(rubrics) if rubric is not None]
         questions = [
-            Question(prompt, text, plan.criteria, self.repeat)
-            for (prompt, text), plan in zip(with_rubric, asked, strict=True)
+            Question(prompts[i], texts[i], plan.criteria, self.repeat) for i, plan in zip(judged, asked, strict=True)
         ]
         answers = await self._ask(questions)
         rewards = [plan.rewards(verdicts) for plan, verdicts in zip(asked, answers, strict=True)]
@@ -204,9 +201,9 @@ class RubricReward:
             return [plans[text] for _, text in rows]
         if not self._knows_step:
             raise ConfigError(
-                f"dropout of {self.__name__!r} is {self.dropout}, but nobody says which training step this is; expected "
-                "a trainer that does, rvpo.trl.RVPOTrainer, or a call of RubricReward.at(step) before each batch. "
-                "Set dropout=0 otherwise"
+                f"dropout of {self.__name__!r} is {self.dropout}, but nobody says which training step this is; "
+                "expected a trainer that does, rvpo.trl.RVPOTrainer, or a call of RubricReward.at(step) before each "
+                "batch. Set dropout=0 otherwise"
             )
         if self._step is None:
             return [plans[text] for _, text in rows]

@@ -16,7 +16,7 @@ from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean
 
 NEAR = 1e-6
-"""How far below a threshold a share may lie and still reach it: a reward of 0.7 in single precision is less than 0.7."""
+"""How far below a threshold a share may lie and still reach it: 0.7 in single precision is less than 0.7."""
 
 HOLDS, UNKNOWN = "holds", "unknown"
 """Ends of the names of metrics: shares of the completions in which a condition holds, and is not known."""

@@ -1,4 +1,4 @@
-"""Structures and monitored channels on one batch: what :class:`rvpo.Aggregator` calls between reading and aggregating."""
+"""Structures and monitored channels of a batch, between reading and aggregating."""
 
 from __future__ import annotations
 

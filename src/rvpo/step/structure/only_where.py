@@ -3,7 +3,7 @@
 ::
 
     Z_style(g) = (R(g) - mean) / (std + eps)      over the completions of the group with s_correct >= threshold
-    Z_style(g) = 0                                for the others, and for all if fewer than two meet it or they are equal
+    Z_style(g) = 0                                for the others, and for all if fewer than two meet it
 
 So style is learned from what is right, and never at the price of being right. With GDPO this is PAPO: the weighted mean
 is (Z_correct + w Z_style) / (1 + w) in *every* row, because a completion outside takes part with z = 0 instead of being
@@ -30,7 +30,7 @@ from rvpo.step.structure.base import Known, Layout, Structure, require_name, req
 
 @dataclass(frozen=True)
 class OnlyWhere(Structure):
-    """``only_where(style,correct)``: style is normalised among the completions that meet ``correct``, and is 0 elsewhere.
+    """``only_where(style,correct)``: style ranks the completions that meet ``correct``, and is 0 elsewhere.
 
     Attributes:
         channel: the conditional channel.
