@@ -78,7 +78,9 @@ TASKS = {
     "polish excludes right": Task(
         [always(0.5), given_first(0.0, 0.5)], STYLE, bit(1), "only_where(style,correct)", {"style": 3.0}
     ),
-    "polish leads to right": Task([always(0.05), given_first(0.02, 0.0002)], STYLE, bit(1), "only_where(style,correct)"),
+    "polish leads to right": Task(
+        [always(0.05), given_first(0.02, 0.0002)], STYLE, bit(1), "only_where(style,correct)"
+    ),
     "unsafe is more helpful": Task([always(0.5), given_first(0.05, 0.8)], SAFE, both, "gate(safe)", {"helpful": 3.0}),
     "safe is rare": Task([always(0.01), always(0.1)], SAFE, bit(1), "gate(safe)"),
     "four against one": Task(

@@ -25,7 +25,7 @@ from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.range_changes import changed_ranges, saved_ranges
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
-from rvpo.step.reward_news import news_of_rewards, next_seen, sights
+from rvpo.step.reward_news import Sight, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.structure.all_of import AllOf
 from rvpo.step.structure.base import Layout
@@ -245,7 +245,8 @@ class Aggregator:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
-            self._learn(result, channels, again, matrix, families, table)
+            counted = result if layout is None else dataclasses.replace(result, rewards=layout.entered)
+            self._learn(result, sights(counted, channels), channels, again, matrix, families, table)
             self._warn_of_unseen(channels, len(matrix))
             self._warn_of_rarely_met(result, shown, progress)
         return Aggregated(
@@ -343,21 +344,23 @@ class Aggregator:
     def _learn(
         self,
         result: Advantages,
+        shown: Mapping[str, Sight],
         channels: Channels,
         again: Again | None,
         matrix: Tensor,
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
-        method, shown = self.config.method, sights(result, channels)
+        method = self.config.method
         self._seen = next_seen(self._seen, shown, dict(zip(channels.names, channels.ranges, strict=True)))
         said = [
             *news_of_scales(self._state, result.state),
             *news_of_lift(method, self._state, result.state),
             *news_of_rewards(self._seen, shown, method, result.state),
         ]
+        after = ", ".join(map(str, self.structures.parts)) if self.structures else ""
         for text in said if not self.quiet else ():
-            logger.warning("%s", text)
+            logger.warning("%s%s", text, f". This is about rewards as they count after {after}" if after else "")
         self._state = result.state
         if self.reliability is not None:
             pairs = again.pairs(self.names, matrix, families, table) if again else {}

@@ -83,12 +83,18 @@ def test_a_monitored_reward_is_logged_and_decides_nothing(tiny_model_dir: Path, 
 
 
 def test_the_config_keeps_plain_texts():
-    config = RVPOConfig("out", structure=[Gate("safe"), {"name": "all_of", "parts": ["a", "b"]}], monitor="gold")
+    config = RVPOConfig(
+        "out",
+        structure=[Gate("safe"), {"name": "all_of", "parts": ["a", "b"]}],
+        monitor="gold",
+        use_cpu=True,
+        bf16=False,
+    )
     assert config.structure == ["gate(safe)", "all_of(a,b)"]
     assert config.monitor == ["gold"]
     assert config.to_dict()["structure"] == config.structure
     with pytest.raises(ConfigError, match="did you mean 'gate'"):
-        RVPOConfig("out", structure=["gat(safe)"])
+        RVPOConfig("out", structure=["gat(safe)"], use_cpu=True, bf16=False)
 
 
 def test_dropout_asks_half_of_the_positive_criteria(tiny_model_dir: Path, tmp_path: Path):
@@ -106,13 +112,13 @@ def test_dropout_asks_half_of_the_positive_criteria(tiny_model_dir: Path, tmp_pa
     record = pd.concat(pd.read_parquet(path) for path in sorted((tmp_path / "channels").glob("*.parquet")))
     asked = record[record.criterion.notna()].groupby(["step", "completion"]).criterion.agg(frozenset).reset_index()
     by_group = record.drop_duplicates(["step", "completion"])[["step", "completion", "group"]].merge(asked)
-    # One mask per group and step: of 8 criteria 4 stay, of 5 the least number of 3, of 3 all.
+    # One mask per group and step. Criterion 1 is negative and stays. Of 7 positive ones 4 stay, of 4 at least 3, of 2 all.
     assert (by_group.groupby(["step", "group"]).criterion.nunique() == 1).all()
-    assert {len(mask) for mask in by_group.criterion} == {4, 3}
+    assert {len(mask) for mask in by_group.criterion} == {5, 4, 3}
     assert record.reason.dropna().empty
     totals = [
         entry["rvpo/rubric/judge/dropped"]
         for entry in trainer.state.log_history
         if "rvpo/rubric/judge/dropped" in entry
     ]
-    assert totals == [G * (4 + 0 + 2), 2 * G * (4 + 0 + 2)]
+    assert totals == [G * (3 + 0 + 1), 2 * G * (3 + 0 + 1)]
