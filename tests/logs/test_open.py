@@ -167,7 +167,7 @@ def test_a_record_of_the_future_is_refused(tmp_path: Path):
     (tmp_path / "channels").mkdir()
     pq.write_table(table, tmp_path / "channels" / "000001.parquet")
     with pytest.raises(
-        DataError, match=r"is a record of version 6; expected version 4 or lower\. Read it with the version of rvpo"
+        DataError, match=r"is a record of version 6; expected version 5 or lower\. Read it with the version of rvpo"
     ):
         open_run(tmp_path)
 

@@ -112,7 +112,7 @@ def test_dropout_asks_half_of_the_positive_criteria(tiny_model_dir: Path, tmp_pa
     record = pd.concat(pd.read_parquet(path) for path in sorted((tmp_path / "channels").glob("*.parquet")))
     asked = record[record.criterion.notna()].groupby(["step", "completion"]).criterion.agg(frozenset).reset_index()
     by_group = record.drop_duplicates(["step", "completion"])[["step", "completion", "group"]].merge(asked)
-    # One mask per group and step. Criterion 1 is negative and stays. Of 7 positive ones 4 stay, of 4 at least 3, of 2 all.
+    # One mask per group and step. Criterion 1 is negative and stays. Of 7 positive ones 4 stay, of 4 three, of 2 all.
     assert (by_group.groupby(["step", "group"]).criterion.nunique() == 1).all()
     assert {len(mask) for mask in by_group.criterion} == {5, 4, 3}
     assert record.reason.dropna().empty
