@@ -219,6 +219,34 @@ def test_a_rubric_behind_a_gate_counts_where_it_holds(seed: int):
             assert out.entered[i, j].item() == pytest.approx(want, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("structure", "told"),
+    [
+        ("all_of(rubric)", "only monitored"),
+        ("gate(rubric/tone)", "only monitored"),
+        ("all_of(rubric/must) only_where(rubric/must,format)", "has replaced"),
+        ("only_where(rubric,format) all_of(rubric/must,format)", "in some completions alone"),
+    ],
+)
+def test_labels_of_a_rubric_are_part_of_it(structure: str, told: str):
+    ranges = {"rubric": (0, 1), "format": (0, 1)}
+    with pytest.raises(ConfigError, match=told):
+        rvpo.Aggregator("gdpo", ["format", "rubric"], ranges=ranges, structure=structure, monitor=["rubric/tone"])
+
+
+def test_a_criterion_with_a_monitored_label_is_no_part_of_a_structure():
+    """Its other label is named by the structure."""
+    rows = [
+        [Score("a", 1.0, labels=("must",)), Score("b", value, labels=("must", "tone"))] for value in (0.0, 1.0, 0.5)
+    ]
+    agg = rvpo.Aggregator(
+        "gdpo", ["rubric"], ranges={"rubric": (0, 1)}, structure="all_of(rubric/must)", monitor=["rubric/tone"]
+    )
+    out = agg(torch.full((3, 1), NAN, dtype=torch.float64), num_generations=3, families=[Family("rubric", rows)])
+    assert out.result.rewards[:, 2].tolist() == [1.0, 1.0, 1.0]
+    assert out.weights.tolist() == [[0.0, 0.0, 1.0]] * 3
+
+
 # --- monitored channels -----------------------------------------------------------------------------------------------
 
 
@@ -281,6 +309,8 @@ def test_all_spellings_mean_the_same(text: str, made: Any):
         ("all_of(safe,correct) only_where(safe,style)", "has replaced"),
         ("only_where(style,style)", "twice"),
         ("only_where(style,correct) all_of(style,safe)", "in some completions alone"),
+        ("only_where(style,correct) gate(style)", "in some completions alone"),
+        ("only_where(style,correct) only_where(safe,style)", "in some completions alone"),
         ("only_where(-style,correct)", "without a sign"),
         ("gate(gold)", "only monitored"),
         ("all_of(safe,gold)", "only monitored"),

@@ -34,7 +34,8 @@ def kept_criteria(criteria: Sequence[Criterion], share: float, prompt: Any, rubr
     positive = [i for i, criterion in enumerate(criteria) if criterion.points > 0]
     # The small addition is for shares such as 0.3, of which ten times are less than 3 in floating point.
     count = min(int(share * len(positive) + 1e-9), max(0, len(positive) - KEPT))
-    told = json.dumps([prompt, rubric, step], default=str, sort_keys=True)
+    # What is no text, such as an image, has no representation that all processes share.
+    told = json.dumps([prompt, rubric, step], default=lambda part: type(part).__name__, sort_keys=True)
     seed = int.from_bytes(hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     dropped = set(random.Random(seed).sample(positive, count))
     return [i for i in range(len(criteria)) if i not in dropped]

@@ -78,11 +78,7 @@ class AllOf(Structure):
         names = [known.named(part, what) for part in self.parts]
         for name in names:
             known.need_range(name, what)
-            if name in known.conditional:
-                raise ConfigError(
-                    f"{what} names the channel {name!r}, which {known.conditional[name]} lets count in some "
-                    "completions alone; expected a part that counts in all. Drop one of the two"
-                )
+            known.counts_everywhere(name, what)
         weights = [known.weights.get(owner_of(name, known.names) or "", 1.0) for name in names]
         if self.weight is None and not any(weights):
             raise ConfigError(
@@ -121,6 +117,7 @@ class AllOf(Structure):
             before=torch.cat([layout.before, weight], 1),
             applies=torch.cat([layout.applies, applies], 1),
             outside=torch.cat([layout.outside, column], 1),
+            watched=torch.cat([layout.watched, column], 1),
             channels=_with(layout.channels, self.channel),
             cells={
                 **{name: torch.cat([mask, column], 1) for name, mask in layout.cells.items()},

@@ -36,6 +36,7 @@ class Layout:
         cells: name -> (N, M) bool, the cells of a reward function, a rubric, a label of one, or a channel made here.
         made: name of a channel made here -> its column.
         before: (N, M) weights before any structure.
+        watched: (N, M) bool, cells that are only monitored: no structure reads them.
         metrics: what structures say of this batch, by name.
     """
 
@@ -48,14 +49,15 @@ class Layout:
     cells: Mapping[str, Tensor]
     made: Mapping[str, int]
     before: Tensor
+    watched: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[Tensor, bool]:
         """Return the cells (N, M) of a channel as an option names it, and whether it is a cost (``-name``)."""
-        nowhere = torch.zeros_like(self.applies)
+        nowhere, read = torch.zeros_like(self.applies), self.applies & ~self.watched
         if name not in self.cells and name.startswith("-"):
-            return self.cells.get(name[1:], nowhere) & self.applies, True
-        return self.cells.get(name, nowhere) & self.applies, False
+            return self.cells.get(name[1:], nowhere) & read, True
+        return self.cells.get(name, nowhere) & read, False
 
     def ends(self, cells: Tensor, what: str) -> tuple[Tensor, Tensor]:
         """Return the lowest and the highest reward of each cell, (M,) or (N, M) each, NaN where not declared.
@@ -141,7 +143,7 @@ class Known:
                 f"{what} names the channel {name!r}{did_you_mean(name, self.names)}; expected one of "
                 f"{', '.join(self.names)}, or a label of a rubric, RUBRIC/LABEL"
             )
-        if name in self.monitored or owner in self.monitored:
+        if any(_within(name, watched) or _within(watched, name) for watched in self.monitored):
             raise ConfigError(
                 f"{what} names the channel {name!r}, which is only monitored, but a structure would let it decide "
                 f"advantages; expected a channel that is trained on. Take {name!r} out of monitor, or out of structure"
@@ -163,11 +165,25 @@ class Known:
         Raises:
             ConfigError: it has been replaced.
         """
-        if name in self.replaced:
-            raise ConfigError(
-                f"{what} names the channel {name!r}, which {self.replaced[name]} has replaced, so that would have no "
-                f"effect; expected the channel that it made. Name that, or put {what} in front of {self.replaced[name]}"
-            )
+        for replaced, by in self.replaced.items():
+            if _within(name, replaced):
+                raise ConfigError(
+                    f"{what} names the channel {name!r}, which {by} has replaced, so that would have no effect; "
+                    f"expected the channel that it made. Name that, or put {what} in front of {by}"
+                )
+
+    def counts_everywhere(self, name: str, what: str) -> None:
+        """Refuse a channel that is to be read in every completion, but counts in some alone.
+
+        Raises:
+            ConfigError: another structure has made it conditional.
+        """
+        for conditional, by in self.conditional.items():
+            if _within(name, conditional) or _within(conditional, name):
+                raise ConfigError(
+                    f"{what} reads the channel {name!r}, which {by} lets count in some completions alone; expected a "
+                    f"channel that counts in all. Put {what} in front of {by}, or drop one of the two"
+                )
 
 
 @dataclass(frozen=True)
@@ -209,6 +225,11 @@ def needs_range(what: str, name: str) -> ConfigError:
         f"a learned scale would move what counts during the run. Declare it: ranges={{{name!r}: (0, 1)}} of "
         f"rvpo.Aggregator, reward_ranges={{{name!r}: [0, 1]}} in an engine, `range: [0, 1]` in a recipe"
     )
+
+
+def _within(name: str, other: str) -> bool:
+    """Whether a name is another one, or a label of it."""
+    return name == other or name.startswith(f"{other}/")
 
 
 def require_name(option: str, value: Any) -> None:

@@ -85,11 +85,11 @@ class Structures:
         whole = torch.ones_like(values, dtype=torch.bool) if applies is None else applies
         of_cells = torch.as_tensor(weights, dtype=values.dtype, device=values.device).expand(values.shape)
         cells = _columns(channels.names, whole) if table is None else dict(table.cells)
+        nowhere = watched = torch.zeros_like(whole)
         for name in self.monitor:
-            if name in cells:
-                of_cells = of_cells.masked_fill(cells[name], 0.0)
-        nowhere = torch.zeros_like(whole)
-        layout = Layout(values, values, of_cells, whole, nowhere, channels, cells, {}, of_cells)
+            watched = watched | cells.get(name, nowhere)
+        of_cells = of_cells.masked_fill(watched, 0.0)
+        layout = Layout(values, values, of_cells, whole, nowhere, channels, cells, {}, of_cells, watched)
         for part in self.parts:
             layout = part.apply(layout)
         return layout

@@ -67,6 +67,7 @@ class Gate(Structure):
         what = str(self)
         gate = known.named(self.channel, what)
         known.need_range(gate, what)
+        known.counts_everywhere(gate, what)
         if self.over is None:
             silent = [name for name in known.names if known.weights.get(name, 1.0) == 0]
             behind = [n for n in known.names if n not in (gate, owner_of(gate, known.names), *known.replaced, *silent)]

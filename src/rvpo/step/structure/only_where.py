@@ -62,6 +62,7 @@ class OnlyWhere(Structure):
         if known.weights.get(owner_of(channel, known.names) or "", 1.0) == 0:
             raise ConfigError(f"{what}: the weight of {channel!r} is 0; expected a channel that counts. Drop {what}")
         known.need_range(meets, what)
+        known.counts_everywhere(meets, what)
         return replace(known, conditional={**known.conditional, channel: what})
 
     def apply(self, layout: Layout) -> Layout:
