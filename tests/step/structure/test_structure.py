@@ -222,7 +222,7 @@ def test_a_rubric_behind_a_gate_counts_where_it_holds(seed: int):
 @pytest.mark.parametrize(
     ("structure", "told"),
     [
-        ("all_of(rubric)", "only monitored"),
+        ("all_of(rubric/tone)", "only monitored"),
         ("gate(rubric/tone)", "only monitored"),
         ("all_of(rubric/must) only_where(rubric/must,format)", "has replaced"),
         ("only_where(rubric,format) all_of(rubric/must,format)", "in some completions alone"),
@@ -234,13 +234,14 @@ def test_labels_of_a_rubric_are_part_of_it(structure: str, told: str):
         rvpo.Aggregator("gdpo", ["format", "rubric"], ranges=ranges, structure=structure, monitor=["rubric/tone"])
 
 
-def test_a_criterion_with_a_monitored_label_is_no_part_of_a_structure():
-    """Its other label is named by the structure."""
+@pytest.mark.parametrize("named", ["rubric", "rubric/must"])
+def test_a_criterion_with_a_monitored_label_is_no_part_of_a_structure(named: str):
+    """Its rubric or another label of it is named by the structure."""
     rows = [
         [Score("a", 1.0, labels=("must",)), Score("b", value, labels=("must", "tone"))] for value in (0.0, 1.0, 0.5)
     ]
     agg = rvpo.Aggregator(
-        "gdpo", ["rubric"], ranges={"rubric": (0, 1)}, structure="all_of(rubric/must)", monitor=["rubric/tone"]
+        "gdpo", ["rubric"], ranges={"rubric": (0, 1)}, structure=f"all_of({named})", monitor=["rubric/tone"]
     )
     out = agg(torch.full((3, 1), NAN, dtype=torch.float64), num_generations=3, families=[Family("rubric", rows)])
     assert out.result.rewards[:, 2].tolist() == [1.0, 1.0, 1.0]

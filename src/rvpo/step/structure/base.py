@@ -143,7 +143,8 @@ class Known:
                 f"{what} names the channel {name!r}{did_you_mean(name, self.names)}; expected one of "
                 f"{', '.join(self.names)}, or a label of a rubric, RUBRIC/LABEL"
             )
-        if any(_within(name, watched) or _within(watched, name) for watched in self.monitored):
+        # A rubric may have monitored labels: their criteria are left out, see Layout.find.
+        if any(_within(name, watched) for watched in self.monitored):
             raise ConfigError(
                 f"{what} names the channel {name!r}, which is only monitored, but a structure would let it decide "
                 f"advantages; expected a channel that is trained on. Take {name!r} out of monitor, or out of structure"
