@@ -259,8 +259,10 @@ class Aggregator:
             channels=channels,
             weights=torch.as_tensor(weights).expand(result.rewards.shape),
             families=families,
-            importance=dict(zip(self.names, self.weights, strict=True))
-            | (self.structures.conjunctions if self.structures else {}),
+            importance={
+                **dict(zip(self.names, self.weights, strict=True)),
+                **(self.structures.conjunctions if self.structures else {}),
+            },
             tokens=tokens if self.config.whiten == "token" else None,
             reliability=cells,
             structures=self.structures,
