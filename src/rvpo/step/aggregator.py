@@ -463,18 +463,26 @@ def _checked_weights(
         weights = [1.0] * len(names)
     if isinstance(weights, Mapping):
         _require_names("weights", list(weights), names)
-        if both := [name for name in monitor if weights.get(name, 0) != 0]:
-            raise ConfigError(
-                f"weights gives {both[0]!r} the weight {weights[both[0]]}, but monitor names it, too; expected one of "
-                "them: a channel that is only monitored has weight 0"
-            )
+        for name in monitor:
+            if weights.get(name, 0) != 0:
+                raise _monitored_weight(name, weights[name])
         weights = [weights.get(name, 1.0) for name in names]
     given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
     if len(given) != len(names):
         raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
     for name, weight in zip(names, given, strict=True):
         require_number(f"weight of {name!r}", weight, float("inf"))
+    for name, weight in zip(names, given, strict=True):
+        if name in monitor and weight not in (0, 1):  # engines fill in a 1 where nothing is given
+            raise _monitored_weight(name, weight)
     counted = [0.0 if name in monitor else float(weight) for name, weight in zip(names, given, strict=True)]
     if not any(counted):
         raise ConfigError(f"weights are all 0 ({counted}); expected at least one above 0 besides what is monitored")
     return counted
+
+
+def _monitored_weight(name: str, weight: float) -> ConfigError:
+    return ConfigError(
+        f"weight of {name!r} is {weight}, but monitor names it, too; expected one of them: a channel that is only "
+        "monitored has weight 0"
+    )

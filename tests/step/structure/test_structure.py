@@ -338,6 +338,7 @@ def test_what_cannot_work_is_refused(structure: Any, told: str):
         ({"monitor": ["saef"]}, "did you mean"),
         ({"monitor": NAMES}, "all rewards"),
         ({"monitor": ["safe"], "weights": {"safe": 2.0}}, "monitor names it, too"),
+        ({"monitor": ["safe"], "weights": [1, 1, 1, 3]}, "monitor names it, too"),
         ({"monitor": ["safe"], "method": "lift:floors={safe:0.9}"}, "the method's options name"),
         ({"monitor": [3]}, "expected a list of names"),
         ({"structure": "all_of(safe,correct)", "method": "lift:floors={safe:0.9}"}, "has replaced"),
