@@ -25,6 +25,7 @@ MODULES = sorted(
 )
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 METHODS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text("utf-8"), re.DOTALL)
+STRUCTURE = (ROOT / "docs" / "structure.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -73,3 +74,11 @@ def test_the_examples_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     agg = rvpo.Aggregator(names["Patient"](wait=1), ["a", "b", "c", "d"])
     assert agg(rewards, num_generations=4).advantages.abs().max() == 0
     assert agg(rewards, num_generations=4).metrics["rvpo/batches"] == 2
+
+
+def test_the_example_of_structures_prints_what_it_says():
+    (block,) = re.findall(r"```python\n(.*?)```", STRUCTURE, re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block, {})
+    assert f"    {printed.getvalue().strip()}\n" in STRUCTURE

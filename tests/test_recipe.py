@@ -14,6 +14,7 @@ import rvpo
 from rvpo.errors import ConfigError
 from rvpo.recipe import Recipe, build_recipe, load_recipe, load_recorded_recipe
 from rvpo.rewards.registry import load_reward
+from rvpo.step.structure import AllOf, Gate
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 LEAST: dict[str, Any] = {"name": "a", "model": {"path": "m"}, "data": {"path": "d"}, "rewards": ["format"]}
@@ -623,3 +624,23 @@ def test_record_is_data(tmp_path: Path):
     recorded = load_recorded_recipe(write(tmp_path, yaml.safe_dump(LEAST | {"method": method})))
     assert recorded.method == method
     assert "cannot be imported (SystemExit: imported" in refused(method=method)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "gate(safe) all_of(a,b)",
+        ["veto(safe)", {"name": "all_of", "parts": ["a", "b"]}],
+        [Gate("safe"), AllOf(("a", "b"))],
+    ],
+)
+def test_structure_has_one_text(spelling: Any):
+    recipe = build_recipe(LEAST | {"structure": spelling, "monitor": "gold"})
+    assert recipe.structure == ["gate(safe)", "all_of(a,b)"]
+    assert recipe.monitor == ["gold"]
+    assert build_recipe(recipe.model_dump()) == recipe
+
+
+def test_structure_that_cannot_work_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'gate'"):
+        build_recipe(LEAST | {"structure": ["gat(safe)"]})

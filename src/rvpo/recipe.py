@@ -31,6 +31,7 @@ from pydantic import (
 
 from rvpo.core.methods.registry import METHODS, build_method, is_known, read_text, spell
 from rvpo.errors import ConfigError
+from rvpo.step.structure.spelling import build_structures
 from rvpo.text import strict_yaml
 from rvpo.text.suggest import did_you_mean
 
@@ -151,6 +152,15 @@ def _taken_apart(method: Any) -> tuple[str, dict[str, Any]]:
     return "", {}
 
 
+def _structure_texts(value: Any) -> list[str]:
+    """Return structures as texts, so that equal ones are equal recipes."""
+    return [str(one) for one in build_structures(value)]
+
+
+def _name_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class Recipe(_Strict):
     """A whole run. See the module's text for an example."""
 
@@ -166,6 +176,14 @@ class Recipe(_Strict):
         validate_default=True,
         description="How rewards become advantages: text such as lift:kappa=3, a mapping with name and options, or "
         "my_rules.py:cvar for a method of your own. Kept as text.",
+    )
+    structure: Annotated[list[str], BeforeValidator(_structure_texts)] = Field(
+        [],
+        description="How rewards hang together, before the method: all_of(a,b), gate(safe), only_where(style,correct); "
+        "see docs/structure.md. Kept as texts.",
+    )
+    monitor: Annotated[list[str], BeforeValidator(_name_list)] = Field(
+        [], description="Names of rewards that are scored and logged, but never decide an advantage."
     )
     warm_start: WarmStartSection | None = None
     evals: EvalsSection | None = None

@@ -24,7 +24,8 @@ from rvpo.core.groups import Groups
 from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import Advantages
-from rvpo.core.normalize import GroupScores, group_zscore, whiten_by_token
+from rvpo.core.monitored import widened, without_monitored
+from rvpo.core.normalize import GroupScores, at_the_mean, group_zscore, whiten_by_token
 from rvpo.core.scales import KEY, in_short, learned_scales
 from rvpo.errors import ConfigError, RewardError
 
@@ -135,6 +136,7 @@ def compute(
     tokens: Tensor | None = None,
     adjust: Adjust | None = None,
     reliability: Tensor | None = None,
+    outside: Tensor | None = None,
     state: State | None = None,
 ) -> Advantages:
     """:func:`advantages` with its options in a config, as the step and the reports call it.
@@ -153,10 +155,12 @@ def compute(
         tokens: see above.
         adjust: changes z-scores and weights before the method sees them.
         reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted, for methods that read it themselves.
+        outside: (N, M) bool, cells that stand outside of their group's normalisation on that channel: mean and standard
+            deviation are those of the others, and these cells have z = 0. Their rewards are not read. None: none do.
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     everywhere = applies is None
-    applies = _check_rewards(rewards, applies, config)
+    applies = _check_rewards(rewards, applies, outside, config)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide)
@@ -173,14 +177,21 @@ def compute(
             f"channels has an index of shape {tuple(channels.index.shape)}; expected ({r.shape[1]},) or "
             f"{tuple(r.shape)}, a channel for each column or for each cell"
         )
+    if outside is not None:
+        outside = outside & applies
+        r = r.masked_fill(outside, torch.nan)
     scores = group_zscore(r, partition, eps=config.eps, ddof=config.ddof, rtol=config.rtol)
+    if outside is not None:
+        r, scores = at_the_mean(r, scores, outside, partition)
     if adjust is not None:
         scores, w = adjust(scores, w)
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
     z, p = scores.z.masked_fill(~present, 0.0), normalised(w * present)
     remembered = dict(state or {})
-    batch = Batch(r, w, scores, present, z, p, partition, channels, progress, reliability, remembered.pop(KEY, {}))
-    outcome = outcome_of(config.method, batch, remembered)
+    known_scales = remembered.pop(KEY, {})
+    batch = Batch(r, w, scores, present, z, p, partition, channels, progress, reliability, known_scales, outside)
+    batch, kept = without_monitored(batch)
+    outcome = widened(outcome_of(config.method, batch, remembered), kept, r.shape)
     new_state, metrics = _with_scales(outcome, batch, config)
 
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
@@ -272,7 +283,7 @@ def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:
     return mean.masked_fill(mean == 0, 1.0)
 
 
-def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageConfig) -> Tensor:
+def _check_rewards(rewards: Tensor, applies: Tensor | None, outside: Tensor | None, config: AdvantageConfig) -> Tensor:
     """Check both matrices and return ``applies``, all True where it is None."""
     is_matrix = isinstance(rewards, Tensor) and rewards.ndim == 2 and rewards.numel() > 0
     if not is_matrix or not rewards.is_floating_point():
@@ -291,7 +302,9 @@ def _check_rewards(rewards: Tensor, applies: Tensor | None, config: AdvantageCon
             f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}; expected a bool tensor of shape "
             f"{tuple(rewards.shape)}: True where the channel belongs to the completion's prompt"
         )
-    bad = rewards.isinf() if config.missing == "drop" else ~rewards.isfinite()
+    bad = rewards.isinf()
+    if config.missing == "error":
+        bad = bad | (rewards.isnan() if outside is None else rewards.isnan() & ~outside)
     bad = bad & applies
     if bad.any():
         row, channel = bad.nonzero()[0].tolist()

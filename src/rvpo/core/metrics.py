@@ -63,6 +63,8 @@ CATALOGUE = {
     "rvpo/{channel}/reliability": "share of the channel's variance that counts as signal, if Reliability is in use",
     "rvpo/{channel}/neglected": "TRL: 1 while the channel is being neglected, by the rules of `rvpo diagnose`, else 0",
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
+    "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
+    "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
     "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
     "rvpo/lift/frontier": "lift: 1 if nothing opposes the channels, 0 if no advantage raises all of them",
@@ -166,9 +168,10 @@ def channel_metrics(
         """Return one row a metric and one column a channel, of the cells that ``take`` lays out as columns."""
         live, missing, applies = take(result.live), take(result.missing), take(result.applies)
         scored = applies & ~missing
+        known = scored & ~take(rewards).isnan()  # a cell outside of the normalisation need not have a reward
         states = torch.stack([live, scored & ~live, missing]).to(z.dtype).sum(1) / applies.sum(0)
         rows = [
-            *_masked_moments(take(rewards), scored),
+            *_masked_moments(take(rewards), known),
             *states,
             take(responsibility).sum(0) / signal,
             take(bottleneck).sum(0) / signal,

@@ -13,7 +13,7 @@ The paper is silent on ``ddof``, dead and missing channels: see ``docs/algorithm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,6 +76,30 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
     live_rows = groups.broadcast(live) & ~missing
     z = filled((deviation / groups.broadcast(std + eps)).masked_fill(~live_rows, 0.0), torch.nan)
     return GroupScores(z, live_rows, missing, low + shifted_mean, std.masked_fill(~live, 0.0))
+
+
+def at_the_mean(rewards: Tensor, scores: GroupScores, outside: Tensor, groups: Groups) -> tuple[Tensor, GroupScores]:
+    """Let cells that stood outside of the normalisation take part with the mean of the others: z = 0.
+
+    They count as scored, so a weighted mean over the channels keeps the same weights in all rows of the group.
+
+    Args:
+        rewards: (N, M), NaN at these cells.
+        scores: what :func:`group_zscore` made of ``rewards``.
+        outside: (N, M) bool, these cells.
+        groups: which rows belong together.
+
+    Returns:
+        The rewards, with the mean of the others at these cells (0 where the group has no others), and the scores.
+    """
+    ranks = groups.broadcast(groups.max(scores.live.to(rewards.dtype)) > 0)
+    filled = torch.where(outside, groups.broadcast(scores.mean), rewards)
+    return filled, replace(
+        scores,
+        z=scores.z.masked_fill(outside, 0.0),
+        live=torch.where(outside, ranks, scores.live),
+        missing=scores.missing & ~outside,
+    )
 
 
 def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor) -> Tensor:

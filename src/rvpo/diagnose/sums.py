@@ -182,6 +182,7 @@ def aggregated(
         channels=channels or channels_of(batch, run),
         progress=progress,
         tokens=batch.tokens,
+        outside=batch.outside,
         **trusting(config.method, batch.reliability),
         state=state,
     )

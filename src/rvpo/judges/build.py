@@ -63,10 +63,16 @@ def rubric_reward(
     aggregation: str = "channels",
     weighting: str | Mapping[str, float] | None = None,
     max_missing: float = MAX_MISSING,
+    dropout: float = 0.0,
 ) -> RubricReward:
     """Build :class:`rvpo.rewards.rubric.RubricReward` from plain values: the reward ``rubric`` of recipes."""
     return RubricReward(
-        load_judge(judge), column=column, aggregation=aggregation, weighting=weighting, max_missing=max_missing
+        load_judge(judge),
+        column=column,
+        aggregation=aggregation,
+        weighting=weighting,
+        max_missing=max_missing,
+        dropout=dropout,
     )
 
 

@@ -53,6 +53,8 @@ class About:
     by_token: bool
     follows: int | None
     written: float
+    structure: tuple[str, ...] = ()
+    monitor: tuple[str, ...] = ()
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -100,6 +102,9 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
     every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
     if abouts[-1].config.method.remembers and not every:
         notes.append("not every step since the first is there: what a method remembers cannot be followed")
+    structure = tuple(dict.fromkeys(text for about in abouts for text in about.structure))
+    if structure:
+        notes.append(f"rewards are read as they entered the aggregation, after {', '.join(structure)}")
     return Run(
         path,
         "channels",
@@ -111,6 +116,8 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
         every_batch=every,
         notes=tuple(notes),
         details=partial(_details, dict(zip(steps, paths, strict=True))),
+        structure=structure,
+        monitor=tuple(dict.fromkeys(name for about in abouts for name in about.monitor)),
     )
 
 
@@ -126,7 +133,7 @@ def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> di
 def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[LoggedBatch]:
     for path, about in files:
         present = _schema(path).names
-        further = ("reliability", *(("criterion", "uid") if texts else ()))
+        further = ("reliability", "entered", "outside", *(("criterion", "uid") if texts else ()))
         table = _table(path, [*NEEDED, *(name for name in further if name in present)])
         number = table["batch"].to_numpy()
         for batch in np.unique(number):
@@ -159,11 +166,15 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
     applies[cells] = True
     uniform = bool((channel == channel[:1]).all()) and bool(applies.all())
     reliability = matrix("reliability", 1.0) if "reliability" in table.column_names else None
+    is_structured = "entered" in table.column_names
+    outside = None
+    if is_structured:
+        outside = matrix("outside", 0.0) > 0
     first = order[np.cumsum(counts) - counts]  # a cell of each completion
     tokens = torch.from_numpy(_ints(table, "tokens")[first]) if about.by_token else None
     return LoggedBatch(
         step=int(table["step"][0].as_py()),
-        rewards=matrix("reward", torch.nan),
+        rewards=matrix("entered" if is_structured else "reward", torch.nan),
         groups=torch.from_numpy(_ints(table, "group")[first]),
         channel=channel[0] if uniform else channel,
         advantages=torch.from_numpy(table["advantage"].to_numpy()[first].astype(np.float64)),
@@ -174,6 +185,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
         tokens=tokens,
         config=about.config,
         numbers=torch.from_numpy(rows),
+        outside=outside,
     )
 
 
@@ -248,7 +260,14 @@ def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
             configs[key] = _config(told["config"], version, by_token)
         ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
         return About(
-            configs[key], told.get("progress"), ranges, by_token, told.get("follows"), float(told.get("written", 0))
+            configs[key],
+            told.get("progress"),
+            ranges,
+            by_token,
+            told.get("follows"),
+            float(told.get("written", 0)),
+            _texts_of(told, "structure"),
+            _texts_of(told, "monitor"),
         )
     except ConfigError as error:
         raise DataError(
@@ -257,6 +276,14 @@ def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error
+
+
+def _texts_of(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return a list of texts of the metadata, which records before version 5 do not have."""
+    found = told.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"{key} is {found!r}; expected a list of texts")
+    return tuple(found)
 
 
 def _config(told: Mapping[str, Any], version: int, by_token: bool) -> AdvantageConfig:

@@ -57,6 +57,7 @@ class LoggedBatch:
         totals: (N,) sum of the rewards that was logged, from which advantages come where none were logged; else None.
         groupings: size -> (N,) groups of that size, where the logs do not say which rows answer one prompt; all of
             them are plausible, the likeliest first, and ``groups`` is one of them. Empty where the groups are known.
+        outside: (N, M) bool, cells outside of their group's normalisation, by a structure; None: none are.
     """
 
     step: int
@@ -74,6 +75,7 @@ class LoggedBatch:
     texts: Texts | None = None
     totals: Tensor | None = None
     groupings: Mapping[int, Tensor] = field(default_factory=dict)
+    outside: Tensor | None = None
 
     def rows(self, index: Tensor) -> LoggedBatch:
         """Return some of the completions, whole groups for results that mean something."""
@@ -95,6 +97,7 @@ class LoggedBatch:
             numbers=take(self.numbers),
             texts=texts,
             totals=take(self.totals),
+            outside=take(self.outside),
             groupings={size: groups[index] for size, groups in self.groupings.items()},
         )
 
@@ -129,6 +132,8 @@ class Run:
     notes: tuple[str, ...] = ()
     guesses: tuple[Guess, ...] = ()
     details: Callable[[int, Sequence[int]], dict[int, list[dict[str, Any]]]] | None = None
+    structure: tuple[str, ...] = ()
+    monitor: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

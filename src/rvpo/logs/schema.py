@@ -4,16 +4,19 @@ Both engines write it (``rvpo.logs.writer``), ``rvpo.logs.read_channels`` reads 
 first training step, ``channels/eval_000001.parquet`` an evaluation after it. The file's metadata says under
 ``rvpo.records``, as JSON::
 
-    version    4; a reader refuses what is newer than itself
+    version    5; a reader refuses what is newer than itself
     config     rvpo.AdvantageConfig as plain values: {method: {name, …options}, eps, ddof, rtol, missing}
     progress   share of the training that was done, by which a scheduled k is replayed; null if unknown
     ranges     channel -> [lowest, highest] of its rewards, null where nobody declared it
     by_token   whether rows were whitened by their number of tokens (verl)
     follows    the step whose batches came before these, null at the start: a step may train on older completions
+    structure  structures that were applied before the method, as texts in order; see rvpo.step.structure
+    monitor    names of channels that were only monitored by the user's choice
     written    seconds since 1970: what an older run left in the same folder is older than what precedes it
 
 so that the advantages can be computed again from the file, and from the files before it where a method remembers.
 
+- Version 5 has ``structure`` and ``monitor``, and further columns in runs with a structure (:data:`STRUCTURE`).
 - Version 4 has the columns and metadata of version 3. Up to version 3, the method ``grpo`` was the one that is
   ``grpo:unscored=left_out`` now; readers say so.
 - Version 3 has the columns and metadata of version 2. In versions 1 and 2, the method that is called ``lift`` is the
@@ -27,7 +30,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-VERSION = 4
+VERSION = 5
 METADATA = b"rvpo.records"
 FOLDER = "channels"
 EVALUATION = "eval_"
@@ -60,6 +63,13 @@ SCHEMA = pa.schema(
 
 RELIABILITY = {"reliability": pa.float64()}
 """A further column, share of the channel's variance that counts as signal, in runs that trust channels differently."""
+
+STRUCTURE = {"entered": pa.float64(), "outside": pa.bool_()}
+"""Further columns in runs with a structure.
+
+``entered`` is the reward as it entered the aggregation, null where missing or outside; ``outside`` whether the cell
+stood outside of its group's normalisation, with z = 0. A channel that a structure made is a reward function of its own.
+"""
 
 
 def last_step(folder: Path, before: int) -> int | None:

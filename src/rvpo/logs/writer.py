@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rvpo.core.ragged import Score
 from rvpo.files import whole
-from rvpo.logs.schema import EVALUATION, METADATA, RELIABILITY, SCHEMA, VERSION, last_step
+from rvpo.logs.schema import EVALUATION, METADATA, RELIABILITY, SCHEMA, STRUCTURE, VERSION, last_step
 from rvpo.step.aggregator import Aggregated
 
 _Cell = tuple[int, int, str, Score | None]  # row, column, reward function, and the score of a family
@@ -68,6 +68,7 @@ class ChannelTable:
             **(extra or {}),
         }
         own = self._extra | (RELIABILITY if done.reliability is not None else {})
+        own |= STRUCTURE if _is_structured(done) else {}
         self._batches.append(_table(done, per_completion, own))
         self._completions += rows
         about = {
@@ -75,6 +76,7 @@ class ChannelTable:
             "config": done.config.to_mapping(),
             "progress": done.progress,
             "ranges": dict(zip(done.channels.names, done.channels.ranges, strict=True)),
+            **({"structure": [], "monitor": []} if done.structures is None else done.structures.to_record()),
             "by_token": done.tokens is not None,
             "follows": self._follows if trained else None,
             "written": time.time(),
@@ -86,7 +88,7 @@ class ChannelTable:
 
 def _table(done: Aggregated, per_completion: Mapping[str, Sequence[Any]], extra: Mapping[str, pa.DataType]) -> pa.Table:
     """Lay out a batch: reward functions that are one channel, column by column, then families, row by row."""
-    cells = [*_plain_cells(done), *_family_cells(done)]
+    cells = [*_plain_cells(done), *_family_cells(done), *_made_cells(done)]
     values = {
         **{name: [column[i] for i, *_ in cells] for name, column in per_completion.items()},
         **_of_scores(cells, done.importance),
@@ -101,7 +103,8 @@ def _table(done: Aggregated, per_completion: Mapping[str, Sequence[Any]], extra:
 def _plain_cells(done: Aggregated) -> Iterator[_Cell]:
     """Yield the cells of reward functions that are one channel each."""
     own = {family.name for family in done.families if not family.only_monitored}
-    plain = [name for name in done.importance if name not in own]
+    made = {} if done.layout is None else done.layout.made
+    plain = [name for name in done.importance if name not in own and name not in made]
     for column, name in enumerate(plain):
         for i, applies in enumerate(done.result.applies[:, column].tolist()):
             if applies:
@@ -115,6 +118,14 @@ def _family_cells(done: Aggregated) -> Iterator[_Cell]:
         first = done.table.first_column[family.name]
         for i, row in enumerate(family.rows):
             yield from ((i, column, family.name, score) for column, score in enumerate(row, first))
+
+
+def _made_cells(done: Aggregated) -> Iterator[_Cell]:
+    """Yield the cells of channels that structures made."""
+    for name, column in ({} if done.layout is None else done.layout.made).items():
+        for i, applies in enumerate(done.result.applies[:, column].tolist()):
+            if applies:
+                yield i, column, name, None
 
 
 _NONE = Score("", None)
@@ -143,17 +154,27 @@ def _of_result(cells: Sequence[_Cell], done: Aggregated) -> dict[str, list[Any]]
         return x.detach().cpu()[rows, columns].tolist() if cells else []
 
     scored = take(result.applies & ~result.missing)
+    known = scored if done.layout is None else take(result.applies & ~result.rewards.isnan())
     found = {
         "channel": [done.channels.names[k] for k in take(done.channels.index.expand(shape))],
         "counts": take(done.weights),
-        "reward": _where(take(result.rewards), scored),
+        "reward": _where(take(result.rewards), known),
         "live": take(result.live),
         "z": _where(take(result.z), scored),
         "responsibility": take(result.responsibilities),
     }
+    if done.layout is not None and _is_structured(done):
+        entered = done.layout.entered
+        found["entered"] = _where(take(entered), take(result.applies & ~entered.isnan()))
+        found["outside"] = take(done.layout.outside)
     if done.reliability is not None:
         found["reliability"] = take(done.reliability.expand(shape))
     return found
+
+
+def _is_structured(done: Aggregated) -> bool:
+    """Whether rewards may have entered the aggregation otherwise than they were scored."""
+    return done.structures is not None and bool(done.structures.parts)
 
 
 def _where(values: Sequence[float], there: Sequence[bool]) -> list[float | None]:

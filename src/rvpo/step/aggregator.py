@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,12 @@ from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.range_changes import changed_ranges, saved_ranges
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
-from rvpo.step.reward_news import news_of_rewards, next_seen, sights
+from rvpo.step.reward_news import Sight, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
+from rvpo.step.structure.all_of import AllOf
+from rvpo.step.structure.base import Layout
+from rvpo.step.structure.batch import Structures, checked_monitor
+from rvpo.step.structure.spelling import build_structures
 from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
 
@@ -49,6 +54,9 @@ class Aggregated:
         importance: weight of each reward function by name.
         tokens: (N,) trained tokens by which rows were whitened; None if they were not.
         reliability: (M,) or (N, M), how far each cell was trusted; None if all were.
+        structures: the structures and monitored channels of the run; None without any.
+        layout: what structures made of the batch: what entered the aggregation, and the columns that they added, which
+            ``result`` has as well; None without any.
     """
 
     advantages: Any
@@ -63,6 +71,13 @@ class Aggregated:
     importance: Mapping[str, float]
     tokens: Tensor | None
     reliability: Tensor | None
+    structures: Structures | None = None
+    layout: Layout | None = None
+
+    @property
+    def entered(self) -> Tensor:
+        """(N, M) rewards as they entered the aggregation, NaN = missing or outside of the normalisation."""
+        return self.result.rewards if self.layout is None else self.layout.entered
 
 
 class Aggregator:
@@ -95,6 +110,8 @@ class Aggregator:
         ddof: int = 1,
         missing: str = "drop",
         reliability: Reliability | None = None,
+        structure: Any = None,
+        monitor: Sequence[str] | str | None = None,
     ) -> None:
         """Begin a run.
 
@@ -111,6 +128,9 @@ class Aggregator:
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
             missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses it.
             reliability: how far each channel is trusted; None trusts all.
+            structure: how channels hang together, applied in this order before the method: a list of
+                ``"all_of(a,b)"``, ``"gate(safe)"``, ``"only_where(style,correct)"``; see :mod:`rvpo.step.structure`.
+            monitor: names of channels that are scored, logged and diagnosed, but never decide an advantage.
 
         Raises:
             ConfigError: an unknown method, option or name, or a value that cannot work.
@@ -119,9 +139,17 @@ class Aggregator:
         self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
         named = self.config.method.names_channels
         # A label of a rubric, "function/label", is not known before the first batch.
-        _require_names(self.config.method.name, [owner_of(name, self.names) or name for name in named], self.names)
+        parts = build_structures(structure)
+        known = [*self.names, *(part.channel for part in parts if isinstance(part, AllOf))]
+        _require_names(self.config.method.name, [owner_of(name, known) or name for name in named], known)
         self.ranges, self.label_ranges = _checked_ranges(ranges, self.names)
-        self.weights = _checked_weights(weights, self.names)
+        watched = checked_monitor(monitor, self.names, named)
+        self.weights = _checked_weights(weights, self.names, watched)
+        by_name = dict(zip(self.names, self.weights, strict=True))
+        declared = dict(zip(self.names, self.ranges, strict=True)) | self.label_ranges
+        self.structures = None
+        if parts or watched:
+            self.structures = Structures.of(parts, watched, self.names, declared, by_name, named)
         self.reliability = reliability
         if reliability is not None:
             reliability.check(self.names)
@@ -133,6 +161,7 @@ class Aggregator:
         self.quiet = False
         # Options name these. Which channels rubrics have shows in training alone.
         self._unseen = dict.fromkeys(self.label_ranges, "ranges") | dict.fromkeys(named, self.config.method.name)
+        self._unseen |= {name: "monitor" for name in watched if name not in self.names}
         self._unseen |= {name: "reliability" for name in (reliability.given if reliability else ()) if "/" in name}
         self._completions = 0  # since the start of this process
         self._state: State = {}
@@ -183,6 +212,10 @@ class Aggregator:
             families = [*families, *aligned_families(read.families, index)]
         try:
             values, weights, applies, channels, table = self._laid_out(matrix, families, num_generations, groups)
+            layout = None
+            if self.structures is not None:
+                layout = self.structures.apply(values, weights, applies, channels, table)
+                values, weights, applies, channels = layout.entered, layout.weights, layout.applies, layout.channels
             # As it was before this batch is learned from.
             cells = None if self.reliability is None else self.reliability.cells(channels)
             result = compute(
@@ -195,18 +228,25 @@ class Aggregator:
                 channels=channels,
                 progress=progress,
                 tokens=tokens,
+                outside=None if layout is None or not bool(layout.outside.any()) else layout.outside,
                 state=self._state,
                 **trusting(self.config.method, cells),
             )
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(self.names)})") from error
-        shown = self.names if table is None else table.cells
-        metrics = {**result.metrics(shown), **result.method_metrics}
+        shown: Sequence[str] | Mapping[str, Tensor] = self.names if table is None else table.cells
+        metrics = dict(result.method_metrics)
+        if layout is not None:
+            result = dataclasses.replace(result, rewards=layout.rewards)
+            shown = [*self.names, *layout.made] if table is None else layout.cells
+            metrics |= layout.metrics
+        metrics = {**result.metrics(shown), **metrics}
         if self.reliability is not None:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
-            self._learn(result, channels, again, matrix, families, table)
+            counted = result if layout is None else dataclasses.replace(result, rewards=layout.entered)
+            self._learn(result, sights(counted, channels), channels, again, matrix, families, table)
             self._warn_of_unseen(channels, len(matrix))
             self._warn_of_rarely_met(result, shown, progress)
         return Aggregated(
@@ -219,9 +259,14 @@ class Aggregator:
             channels=channels,
             weights=torch.as_tensor(weights).expand(result.rewards.shape),
             families=families,
-            importance=dict(zip(self.names, self.weights, strict=True)),
+            importance={
+                **dict(zip(self.names, self.weights, strict=True)),
+                **(self.structures.conjunctions if self.structures else {}),
+            },
             tokens=tokens if self.config.whiten == "token" else None,
             reliability=cells,
+            structures=self.structures,
+            layout=layout,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,21 +346,23 @@ class Aggregator:
     def _learn(
         self,
         result: Advantages,
+        shown: Mapping[str, Sight],
         channels: Channels,
         again: Again | None,
         matrix: Tensor,
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
-        method, shown = self.config.method, sights(result, channels)
+        method = self.config.method
         self._seen = next_seen(self._seen, shown, dict(zip(channels.names, channels.ranges, strict=True)))
         said = [
             *news_of_scales(self._state, result.state),
             *news_of_lift(method, self._state, result.state),
             *news_of_rewards(self._seen, shown, method, result.state),
         ]
+        after = ", ".join(map(str, self.structures.parts)) if self.structures else ""
         for text in said if not self.quiet else ():
-            logger.warning("%s", text)
+            logger.warning("%s%s", text, f". This is about rewards as they count after {after}" if after else "")
         self._state = result.state
         if self.reliability is not None:
             pairs = again.pairs(self.names, matrix, families, table) if again else {}
@@ -408,17 +455,34 @@ def _checked_ranges(
     return check_ranges(ranges, len(names), names), labels
 
 
-def _checked_weights(weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]) -> list[float]:
+def _checked_weights(
+    weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str], monitor: Sequence[str] = ()
+) -> list[float]:
+    """Return a weight per name, 0 for those that are only monitored."""
     if weights is None:
-        return [1.0] * len(names)
+        weights = [1.0] * len(names)
     if isinstance(weights, Mapping):
         _require_names("weights", list(weights), names)
+        for name in monitor:
+            if weights.get(name, 0) != 0:
+                raise _monitored_weight(name, weights[name])
         weights = [weights.get(name, 1.0) for name in names]
     given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
     if len(given) != len(names):
         raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
     for name, weight in zip(names, given, strict=True):
         require_number(f"weight of {name!r}", weight, float("inf"))
-    if not any(given):
-        raise ConfigError(f"weights are all 0 ({given}); expected at least one above 0")
-    return [float(weight) for weight in given]
+    for name, weight in zip(names, given, strict=True):
+        if name in monitor and weight not in (0, 1):  # engines fill in a 1 where nothing is given
+            raise _monitored_weight(name, weight)
+    counted = [0.0 if name in monitor else float(weight) for name, weight in zip(names, given, strict=True)]
+    if not any(counted):
+        raise ConfigError(f"weights are all 0 ({counted}); expected at least one above 0 besides what is monitored")
+    return counted
+
+
+def _monitored_weight(name: str, weight: float) -> ConfigError:
+    return ConfigError(
+        f"weight of {name!r} is {weight}, but monitor names it, too; expected one of them: a channel that is only "
+        "monitored has weight 0"
+    )

@@ -14,6 +14,7 @@ from rvpo.core.config import MISSING_REWARDS
 from rvpo.core.methods.registry import help_text
 from rvpo.errors import ConfigError
 from rvpo.step.aggregator import Aggregator
+from rvpo.step.structure.spelling import build_structures
 from rvpo.step.trust import Reliability
 from rvpo.text.suggest import did_you_mean
 
@@ -59,6 +60,18 @@ class AggregationOptions:
             "seen once rewards lie outside of [0, 1]."
         },
     )
+    structure: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "How rewards hang together, applied in this order before the method: all_of(a,b) makes one channel "
+            "of several, gate(safe) lets the others count only where it holds, only_where(style,correct) ranks style "
+            "among what is correct. See docs/structure.md."
+        },
+    )
+    monitor: list[str] | None = field(
+        default=None,
+        metadata={"help": "Names of rewards that are scored, logged and diagnosed, but never decide an advantage."},
+    )
     missing_rewards: str = field(
         default="drop",
         metadata={"help": "Rewards of None or NaN: drop leaves that channel out for that completion, error stops."},
@@ -84,6 +97,9 @@ class AggregationOptions:
         require_number("advantage_eps", self.advantage_eps, math.inf)
         require("advantage_ddof", self.advantage_ddof, (0, 1))
         require("missing_rewards", self.missing_rewards, MISSING_REWARDS)
+        # As texts: checkpoints and trackers keep options as plain values.
+        self.structure = [str(one) for one in build_structures(self.structure)] or None
+        self.monitor = [self.monitor] if isinstance(self.monitor, str) else self.monitor
         self.advantage_config()
 
     def advantage_config(self) -> AdvantageConfig:
@@ -128,4 +144,6 @@ class AggregationOptions:
             ddof=self.advantage_ddof,
             missing=self.missing_rewards,
             reliability=reliability,
+            structure=self.structure,
+            monitor=self.monitor,
         )

@@ -290,6 +290,8 @@ def test_folder_that_cannot_be_created(inputs: Path, tmp_path: Path):
         ("trainer.generation_batch_size=8.0", ConfigError, r"generation_batch_size is 8\.0; expected .* type int"),
         ("trainer.zzz=1", ConfigError, r"trainer\.zzz is not an option.*docs/trl lists those of GRPOConfig"),
         ("trainer.seed=3", ConfigError, r"trainer\.seed is decided by `seed`"),
+        ("trainer.structure=[gate(even)]", ConfigError, r"trainer\.structure is decided by `structure`"),
+        ("structure=[gate(evne)]", ConfigError, r"names the channel 'evne' \(did you mean 'even'\?\)"),
         ("trainer.method=gdpo", ConfigError, r"trainer\.method is decided by `method`"),
         ("trainer.k=3.0", ConfigError, r"trainer\.k is not an option.*in `method`, such as method: rvpo:k=3\.0"),
         ("trainer.whiten=none", ConfigError, r"trainer\.whiten is not .*`method`, such as method: rvpo:whiten=none"),

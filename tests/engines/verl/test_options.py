@@ -232,3 +232,32 @@ def test_the_config_is_left_as_it_was():
     before = OmegaConf.to_yaml(given)
     read_options(given)
     assert OmegaConf.to_yaml(given) == before
+
+
+def test_structure_and_monitor_reach_the_aggregator():
+    ranges = "+algorithm.rvpo.reward_ranges={a:[0,1],b:[0,1]}"
+    rewards = "+algorithm.rvpo.reward_keys=[a,b,gold]"
+    given = ["algorithm.adv_estimator=lift", rewards, ranges, '+algorithm.rvpo.structure=["gate(a,over=[b])"]']
+    options = read(*given, "+algorithm.rvpo.monitor=[gold]")
+    agg = options.build()
+    out = agg(torch.tensor([[1.0, 1.0, 5.0], [0.0, 1.0, 9.0], [1.0, 0.0, 2.0]], dtype=torch.float64), num_generations=3)
+    assert out.entered[:, 1].tolist() == [1.0, 0.0, 0.0]
+    assert out.weights[0].tolist() == [1.0, 1.0, 0.0]
+    for wrong, told in (
+        ("+algorithm.rvpo.monitor=[a]", "only monitored"),
+        ("+algorithm.rvpo.monitor=[glod]", "did you mean 'gold'"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            read(*given, wrong)
+
+
+def test_dropout_of_a_rubric_is_refused():
+    """verl tells a reward function no training step."""
+    entry = "{function: rubric, options: {judge: rule, dropout: 0.5}}"
+    function = "reward.custom_reward_function"
+    with pytest.raises(ConfigError, match="no training step"):
+        read(
+            "algorithm.adv_estimator=lift",
+            f"{function}.path=pkg://rvpo.engines.verl.rewards",
+            f"+{function}.reward_kwargs.rewards=[{entry}]",
+        )

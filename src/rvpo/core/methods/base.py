@@ -43,6 +43,8 @@ class Batch:
         progress: share of the training that is done, in [0, 1]; None if unknown.
         reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted; None if all are.
         known_scales: what is remembered of the channels' scales, see :mod:`rvpo.core.scales`.
+        outside: (N, M) bool, cells that stand outside of their group's normalisation. They have z = 0 and, as reward,
+            the mean of the others. None: none do.
     """
 
     rewards: Tensor
@@ -56,6 +58,7 @@ class Batch:
     progress: float | None = None
     reliability: Tensor | None = None
     known_scales: State = field(default_factory=dict)
+    outside: Tensor | None = None
 
     @cached_property
     def scales(self) -> Scales:
@@ -63,11 +66,12 @@ class Batch:
 
         Whoever reads it makes the run remember the scales: :func:`rvpo.core.compute` adds them to the state.
         """
-        return Scales.of(self.rewards, self.weights, self.channels, self.known_scales)
+        read = self.weights if self.outside is None else self.weights.masked_fill(self.outside, 0.0)
+        return Scales.of(self.rewards, read, self.channels, self.known_scales)
 
     @property
     def attained(self) -> Tensor:
-        """Rewards on their channel's scale, (N, M) in [0, 1], NaN where missing or of weight 0."""
+        """Rewards on their channel's scale, (N, M) in [0, 1], NaN where missing, outside or of weight 0."""
         return self.scales.shares
 
 

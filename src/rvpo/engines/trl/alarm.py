@@ -250,9 +250,7 @@ def watched(trainer: Any, mode: str, done: Aggregated) -> None:
         if callback.is_active:
             result = done.result
             callback.see(
-                Generation(
-                    result.rewards, result.advantages, result.groups, done.channels, done.weights, result.applies
-                )
+                Generation(done.entered, result.advantages, result.groups, done.channels, done.weights, result.applies)
             )
 
 

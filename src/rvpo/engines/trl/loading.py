@@ -28,6 +28,8 @@ from rvpo.text.suggest import did_you_mean
 # Which part of the recipe decides an option of the trainer.
 DECIDED_BY = {
     "trainer.method": "method",
+    "trainer.structure": "structure",
+    "trainer.monitor": "monitor",
     "trainer.output_dir": "output and name",
     "trainer.seed": "seed",
     "trainer.reward_weights": "rewards[].weight",

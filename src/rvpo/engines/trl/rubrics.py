@@ -77,7 +77,8 @@ def judge_totals(rewards: Mapping[str, RubricReward]) -> dict[str, float]:
     """Return each judge's usage, summed over processes, without what is unknown or never occurred. Collective."""
     totals: dict[str, float] = {}
     for channel, reward in rewards.items():
-        for usage in gather_object([reward.judge.usage()]):
+        dropped = {"dropped": float(reward.dropped)} if reward.dropout else {}
+        for usage in gather_object([{**reward.judge.usage(), **dropped}]):
             for key, value in usage.items():
                 if math.isnan(value) or (value == 0 and "missing/" in key):  # no prices; a reason that did not occur
                     continue

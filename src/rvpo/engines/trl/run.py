@@ -102,7 +102,11 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
         return folder
     # Configs, rewards and data first: what can fail at once should not wait for a model.
     rewards = load_rewards(recipe.rewards, folder)
-    args = _config(recipe, [get_callable_name(function) for function in rewards])
+    names = [get_callable_name(function) for function in rewards]
+    args = _config(recipe, names)
+    args.aggregator(
+        names, [getattr(f, "reward_range", None) for f in rewards], args.reward_weights
+    )  # names are checked
     peft_config = load_peft(recipe.model)
     dataset, eval_dataset = load_data(recipe.data), load_data(recipe.eval_data) if recipe.eval_data else None
     check_columns(recipe.rewards, rewards, dataset.column_names, "data")
@@ -199,6 +203,8 @@ def _config(recipe: Recipe, names: Sequence[str]) -> RVPOConfig:
         "reward_weights": [entry.weight for entry in recipe.rewards],
         "reward_ranges": _named(recipe, names, "range"),
         "method": recipe.method,
+        "structure": recipe.structure or None,
+        "monitor": recipe.monitor or None,
     }
     config: RVPOConfig = trl_arguments(RVPOConfig, TRAINER_DEFAULTS | recipe.trainer, own, "trainer")
     return config

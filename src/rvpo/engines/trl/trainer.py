@@ -131,6 +131,9 @@ class RVPOMixin:
         named_rewards(this.reward_funcs, names)
         own_ranges = [getattr(function, "reward_range", None) for function in this.reward_funcs]
         weights = this.reward_weights.tolist()
+        for name in this.args.monitor or []:  # not part of the total that TRL logs as `reward`, either
+            if name in names:
+                this.reward_weights[names.index(name)] = 0.0
         self.aggregator = this.args.aggregator(names, own_ranges, weights, reliability)
         self._rubrics = {
             name: function
@@ -195,6 +198,8 @@ class RVPOMixin:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
         self._channel_rewards = self._scored_rewards = self._again = None
         interrupts.release()  # nothing is half done here, however this batch came to be generated
+        for reward in self._rubrics.values():
+            reward.at(self.state.global_step if self.model.training else None)
         try:
             with (
                 guarded_calls(self, self.args.reward_timeout, self._calls) as failures,

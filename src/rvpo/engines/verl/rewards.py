@@ -148,6 +148,13 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
     if not isinstance(rewards, Sequence) or isinstance(rewards, str) or not rewards:
         raise ConfigError(f"reward_kwargs.rewards is {rewards!r}; expected a list of at least one reward")
     entries = [_entry(i, value) for i, value in enumerate(rewards)]
+    for i, entry in enumerate(entries):
+        if entry.function == "rubric" and entry.options.get("dropout"):
+            raise ConfigError(
+                f"reward_kwargs.rewards.{i}.options.dropout is {entry.options['dropout']!r}, but verl tells a reward "
+                "function no training step, on which the choice of criteria depends; expected 0. Drop it, or train "
+                "with TRL"
+            )
     names = [entry.name for entry in entries]
     for i, name in enumerate(names):
         if name in names[:i] or name in TAKEN:

@@ -13,15 +13,18 @@ trainer understands, is the explicit score (or the implicit one).
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rvpo.core.checks import require_number
 from rvpo.core.ragged import Score
 from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
 from rvpo.files import sound
 from rvpo.rewards.rubric.criteria import Criterion, Rubric, rubrics_of
+from rvpo.rewards.rubric.dropout import kept_criteria
 from rvpo.rewards.rubric.scores import channel_weights, weighted_mean
 from rvpo.rewards.rubric.texts import completion_texts
 from rvpo.rewards.rubric.verdict import Judge, Prompt, Question, Verdict
@@ -46,6 +49,8 @@ class RubricReward:
         max_missing: the share in [0, 1] of one judge's verdicts on a batch that may be missing. Above it
             ``RVPOTrainer`` saves a checkpoint and stops; an evaluation goes on.
         name: of the reward function in metrics and tables.
+        dropout: share in [0, 1) of each prompt's positive criteria that is not asked in a training step, another choice
+            each step; see :mod:`rvpo.rewards.rubric.dropout`. 0.5 is the paper's. Evaluations ask all.
 
     Raises:
         ConfigError: an option has no such value.
@@ -63,6 +68,7 @@ class RubricReward:
         weighting: str | Mapping[str, float] | None = None,
         max_missing: float = MAX_MISSING,
         name: str = "rubric",
+        dropout: float = 0.0,
     ) -> None:
         """Keep the options; nothing is asked yet."""
         if aggregation not in AGGREGATIONS:
@@ -73,8 +79,13 @@ class RubricReward:
             )
         if aggregation == "implicit" and weighting is not None:
             raise ConfigError("weighting has no effect on the implicit score, which is the judge's own: drop it")
+        if aggregation == "implicit" and dropout:
+            raise ConfigError(
+                "dropout has no effect on the implicit score, which is one judgement: expected 0. Drop it"
+            )
         if not isinstance(max_missing, int | float) or not 0 <= max_missing <= 1:
             raise ConfigError(f"max_missing is {max_missing!r}, allowed is a share in [0, 1]")
+        require_number("dropout", dropout, 1)
         if not isinstance(judge, Judge):
             raise ConfigError(
                 f"judge is a {type(judge).__name__}, allowed is an object with the methods of rvpo.judges.Judge"
@@ -86,6 +97,11 @@ class RubricReward:
         self.max_missing = max_missing
         self.__name__ = name
         self.needed_columns = [column]
+        self.dropout = dropout
+        self.dropped = 0
+        """Verdicts that were not asked for since the start, by ``dropout``."""
+        self._step: int | None = None
+        self._knows_step = False
         self._checked = False
         self.repeat = 0
         """1 while the same completions are judged a second time; see :attr:`Question.repeat`."""
@@ -96,6 +112,10 @@ class RubricReward:
     def only_monitored(self) -> bool:
         """Whether the scores are for the metrics only, because the function's own value is the one channel."""
         return self.aggregation != "channels"
+
+    def at(self, step: int | None) -> None:
+        """Take the training step whose completions come next, on which dropout depends; None: an evaluation."""
+        self._step, self._knows_step = step, True
 
     async def check(self) -> None:
         """Raise JudgeError where the judge cannot work. Asked once: a second look would cost another question."""
@@ -156,13 +176,12 @@ class RubricReward:
         # In passes over the whole batch: what is asked, the answers, and what they are worth.
         plans = self._plans(rubrics_of(rubrics))
         texts = completion_texts(completions)
+        asked = self._asked(plans, prompts, rubrics)
+        judged = [i for i, rubric in enumerate(rubrics) if rubric is not None]
         questions = [
-            Question(prompt, text, plans[rubric].criteria, self.repeat)
-            for prompt, text, rubric in zip(prompts, texts, rubrics, strict=True)
-            if rubric is not None
+            Question(prompts[i], texts[i], plan.criteria, self.repeat) for i, plan in zip(judged, asked, strict=True)
         ]
         answers = await self._ask(questions)
-        asked = [plans[text] for text in rubrics if text is not None]
         rewards = [plan.rewards(verdicts) for plan, verdicts in zip(asked, answers, strict=True)]
         # The function's own value: for channels it is only logged, by TRL itself.
         values = iter(list(map(weighted_mean, rewards, [plan.weights_of_total for plan in asked])))
@@ -172,6 +191,29 @@ class RubricReward:
         )
         totals = [None if text is None else next(values) for text in rubrics]
         return totals, [[] if text is None else next(scores) for text in rubrics]
+
+    def _asked(
+        self, plans: Mapping[str, _Plan], prompts: Sequence[Prompt], rubrics: Sequence[str | None]
+    ) -> list[_Plan]:
+        """Return the plan of each completion that has a rubric, without the criteria that are dropped in this step."""
+        rows = [(prompt, text) for prompt, text in zip(prompts, rubrics, strict=True) if text is not None]
+        if not self.dropout:
+            return [plans[text] for _, text in rows]
+        if not self._knows_step:
+            raise ConfigError(
+                f"dropout of {self.__name__!r} is {self.dropout}, but nobody says which training step this is; "
+                "expected a trainer that does, rvpo.trl.RVPOTrainer, or a call of RubricReward.at(step) before each "
+                "batch. Set dropout=0 otherwise"
+            )
+        if self._step is None:
+            return [plans[text] for _, text in rows]
+        step, chosen = self._step, []
+        for prompt, text in rows:
+            whole = plans[text]
+            kept = kept_criteria(whole.criteria, self.dropout, prompt, text, step)
+            self.dropped += len(whole.criteria) - len(kept)
+            chosen.append(whole.only(kept))
+        return chosen
 
     def _criteria(self, rubric: Rubric) -> tuple[Criterion, ...]:
         return (overall(rubric),) if self.aggregation == "implicit" else rubric.criteria
@@ -221,6 +263,16 @@ class _Plan:
     met_is_good: Sequence[bool]
     labels: Sequence[tuple[str, ...]]
 
+    def only(self, kept: Sequence[int]) -> _Plan:
+        """Return the plan with some of the criteria, whose weights have mean 1 again."""
+        return _Plan(
+            tuple(self.criteria[i] for i in kept),
+            _with_mean_1([self.weights[i] for i in kept]),
+            _with_mean_1([self.weights_of_total[i] for i in kept]),
+            [self.met_is_good[i] for i in kept],
+            [self.labels[i] for i in kept],
+        )
+
     def rewards(self, verdicts: Sequence[Verdict]) -> list[float | None]:
         """Return the channels' rewards in [0, 1], as :meth:`Criterion.reward`; None where missing."""
         return [
@@ -246,6 +298,12 @@ class _Plan:
             )
             for criterion, verdict, reward, weight, labels in rows
         ]
+
+
+def _with_mean_1(weights: Sequence[float]) -> list[float]:
+    """Scale weights so that their mean is 1; weights that are all 0 stay."""
+    total = math.fsum(weights)
+    return [weight * len(weights) / total for weight in weights] if total else list(weights)
 
 
 def overall(rubric: Rubric) -> Criterion:

@@ -1,0 +1,61 @@
+"""Channels that only look on: columns whose weight is 0 in every row are kept from the method altogether.
+
+A channel of weight 0 is logged and diagnosed, but must not change an advantage, whatever the method reads: raw rewards,
+covariances, or z-scores without their shares. So a method never sees such a column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rvpo.core.channels import Channels
+from rvpo.core.methods.base import Batch, Outcome
+from rvpo.core.normalize import GroupScores
+
+
+def without_monitored(batch: Batch) -> tuple[Batch, Tensor | None]:
+    """Return the batch without the columns of weight 0.
+
+    Returns:
+        The batch, and the numbers of the columns that are left; None if all are. A batch in which every column has
+        weight 0 is left as it is: it has no signal.
+    """
+    counts = (batch.weights > 0).any(0)
+    if bool(counts.all()) or not bool(counts.any()):
+        return batch, None
+    kept = counts.nonzero()[:, 0]
+
+    def take(x: Tensor) -> Tensor:
+        return x.index_select(-1, kept)
+
+    scores = batch.scores
+    return replace(
+        batch,
+        rewards=take(batch.rewards),
+        weights=take(batch.weights),
+        scores=GroupScores(*map(take, (scores.z, scores.live, scores.missing, scores.mean, scores.std))),
+        present=take(batch.present),
+        z=take(batch.z),
+        p=take(batch.p),
+        # All names stay, as those of a rubric's labels do in a batch without them: options may name them.
+        channels=Channels(batch.channels.names, take(batch.channels.index), batch.channels.ranges),
+        reliability=None if batch.reliability is None else take(batch.reliability),
+        outside=None if batch.outside is None else take(batch.outside),
+    ), kept
+
+
+def widened(outcome: Outcome, kept: Tensor | None, shape: torch.Size) -> Outcome:
+    """Give the columns that the method did not see responsibilities of 0.
+
+    Args:
+        outcome: of the method.
+        kept: numbers of the columns that it saw; None if it saw all.
+        shape: (N, M) with all columns.
+    """
+    if kept is None:
+        return outcome
+    whole = outcome.responsibilities.new_zeros(shape).index_copy(1, kept, outcome.responsibilities)
+    return replace(outcome, responsibilities=whole)

@@ -1,0 +1,170 @@
+"""The three ways to write a structure: an object, a text, or a mapping. All mean the same.
+
+::
+
+    Gate("safe", factor=0.2)      "gate(safe,factor=0.2)"      {"name": "gate", "channel": "safe", "factor": 0.2}
+
+A list of structures can also be one text, separated by blanks: ``gate(safe) all_of(a,b)``. ``veto(safe)`` is another
+name of ``gate(safe)``. A name with a character that means something here stands in double quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from rvpo.core.checks import outside_brackets, plain_value, unknown_option
+from rvpo.errors import ConfigError
+from rvpo.step.structure.all_of import AllOf
+from rvpo.step.structure.base import Structure
+from rvpo.step.structure.gate import Gate
+from rvpo.step.structure.only_where import OnlyWhere
+from rvpo.text.suggest import did_you_mean
+
+STRUCTURES: Mapping[str, type[Structure]] = {kind.name: kind for kind in (AllOf, Gate, OnlyWhere)}
+"""By name."""
+
+MOST = 100
+"""Structures in one list."""
+
+_ALSO = {"veto": "gate"}
+_LISTS = ("parts", "over")
+_TEXTS = ("channel", "meets", "called")
+_CALL = re.compile(r"\s*([a-z_]+)\s*\((.*)\)\s*", re.DOTALL)
+_EXAMPLES = "all_of(helpful,honest), gate(safe), gate(safe,threshold=0.5,factor=0.2) or only_where(style,correct)"
+
+
+def build_structures(given: Any) -> tuple[Structure, ...]:
+    """Return the structures that a list, one of them, or a text stands for; none for None.
+
+    Raises:
+        ConfigError: an unknown kind or option, or a value that cannot work.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        given = outside_brackets(given.replace("\n", " "), " ")
+    if isinstance(given, Structure | Mapping):
+        given = [given]
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"structure is {given!r}; expected a list of {_EXAMPLES}")
+    if len(given) > MOST:
+        raise ConfigError(f"structure has {len(given)} parts; expected {MOST} at most")
+    return tuple(build_structure(one) for one in given)
+
+
+def build_structure(spelling: Any) -> Structure:
+    """Return the structure that a spelling stands for.
+
+    Example:
+        >>> build_structure("gate(safe)") == build_structure({"name": "gate", "channel": "safe"}) == Gate("safe")
+        True
+
+    Raises:
+        ConfigError: an unknown kind or option, or a value that cannot work.
+    """
+    if isinstance(spelling, Structure):
+        return spelling
+    if isinstance(spelling, str):
+        kind, options = _read(spelling)
+    elif isinstance(spelling, Mapping):
+        options = {str(key): value for key, value in spelling.items()}
+        kind = options.pop("name", None)
+    else:
+        raise ConfigError(f"structure holds {spelling!r}; expected {_EXAMPLES}")
+    found = STRUCTURES.get(_ALSO.get(kind, kind)) if isinstance(kind, str) else None
+    if found is None:
+        known = [*STRUCTURES, *_ALSO]
+        raise ConfigError(f"structure is {spelling!r}{did_you_mean(kind, known)}; expected {_EXAMPLES}")
+    allowed = [option.name for option in fields(found)]
+    if unknown := [key for key in options if key not in allowed]:
+        raise unknown_option(f"structure {kind}", unknown[0], allowed)
+    if kind in _ALSO and options.get("factor", 0) != 0:
+        raise ConfigError(f"structure is {spelling!r}; expected no factor, because a veto is hard. Write gate(…)")
+    try:
+        return found(**options)
+    except TypeError as error:
+        raise ConfigError(f"structure is {spelling!r} ({error}); expected {_EXAMPLES}") from error
+
+
+def spell_structure(structure: Structure) -> str:
+    """Return a structure as text: its channels, and the options that differ from their defaults.
+
+    >>> spell_structure(Gate("safe", factor=0.2))
+    'gate(safe,factor=0.2)'
+    """
+    first = structure.positional.split(",")
+    parts: list[str] = []
+    for option in fields(structure):
+        value = getattr(structure, option.name)
+        if option.name in first:
+            parts += map(_quoted, value) if option.name in _LISTS else [_quoted(value)]
+        elif value != option.default:
+            parts.append(f"{option.name}={_spelled(value)}")
+    return f"{structure.name}({','.join(parts)})"
+
+
+def as_plain(structure: Structure) -> dict[str, Any]:
+    """Return a structure as a mapping of plain values with all its options, as records keep it."""
+    values = {option.name: getattr(structure, option.name) for option in fields(structure)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {"name": structure.name, **plain}
+
+
+def _read(text: str) -> tuple[str, dict[str, Any]]:
+    """Take ``kind(a,b,option=value)`` apart."""
+    match = _CALL.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"structure is {text[:200]!r}; expected {_EXAMPLES}")
+    kind = match[1]
+    found = STRUCTURES.get(_ALSO.get(kind, kind))
+    first = found.positional.split(",") if found else []
+    names: list[str] = []
+    options: dict[str, Any] = {}
+    for part in (part.strip() for part in outside_brackets(match[2], ",")):
+        key, equals, value = part.partition("=")
+        if part.startswith(('"', "-")) or not equals:
+            names.append(_name(part))
+            continue
+        if not value.strip() or key.strip() in options:
+            raise ConfigError(f"structure is {text!r}, and its part {part!r} is not option=value, each once")
+        options[key.strip()] = _value(key.strip(), value.strip())
+    if first in (["parts"],):
+        return kind, {"parts": names, **options}
+    if len(names) > len(first) > 0:
+        raise ConfigError(f"structure is {text!r}, with {len(names)} names; expected {len(first)}, as in {_EXAMPLES}")
+    return kind, {**dict(zip(first, names, strict=False)), **options}
+
+
+def _value(option: str, text: str) -> Any:
+    if option in _TEXTS:
+        return _name(text)
+    if option in _LISTS and text[:1] == "[" and text[-1:] == "]":
+        return [_name(part.strip()) for part in outside_brackets(text[1:-1], ",")]
+    return plain_value(text)
+
+
+def _name(text: str) -> str:
+    """Return the name of a channel, which is text also where it looks like a number."""
+    sign = "-" if text[:2] == '-"' else ""
+    quoted = text[len(sign) :]
+    if quoted[:1] != '"':
+        return text
+    return sign + str(plain_value(quoted))
+
+
+def _quoted(name: str) -> str:
+    if re.fullmatch(r"[\w./@:+ -]+", name) and name == name.strip():
+        return name if " " not in name else json.dumps(name)
+    return json.dumps(name)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ",".join(map(_quoted, value)) + "]"
+    if isinstance(value, str):
+        return _quoted(value)
+    return f"{value:.12g}" if isinstance(value, float) and float(f"{value:.12g}") == value else repr(value)
