@@ -14,7 +14,7 @@ pytest.importorskip("aiohttp")
 
 from fault_server import ANSWERED_FAULTS, FaultServer, preference
 from rvpo.errors import ConfigError, DataError
-from rvpo.judges import EndpointJudge, MixedJudge, RuleJudge, load_judge
+from rvpo.judges import EndpointJudge, MixedJudge, RuleJudge, limits, load_judge
 from rvpo.judges.build import pairwise_reward
 from rvpo.judges.control_tokens import ZERO_WIDTH_SPACE
 from rvpo.judges.pairs import ask_pair, read_preference, read_winner
@@ -28,6 +28,14 @@ N = 40
 PROMPTS = [f"What is {i // 4}?" for i in range(N)]
 REPLIES = [f"It is {i}." for i in range(N)]
 OTHERS = [f"Reference {i // 4}." for i in range(N)]
+
+
+@pytest.fixture(autouse=True)
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nap(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(limits, "sleep", nap)
 
 
 class Says:

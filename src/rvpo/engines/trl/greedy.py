@@ -59,9 +59,9 @@ def refuse_impossible(trainer: Any) -> None:
     seen = next((told for told, holds in _obstacles(trainer) if holds), None)
     if seen is not None:
         raise ConfigError(
-            f"reward {wanting[0]!r} has against='greedy' and the trainer has {seen}; expected generation by transformers "
-            "in one turn, with a model that is whole on each process: drop that option, write replies into a column "
-            "(against='column'), or pass a function that returns them"
+            f"reward {wanting[0]!r} has against='greedy' and the trainer has {seen}; expected generation by "
+            "transformers in one turn, with a model that is whole on each process: drop that option, write replies into "
+            "a column (against='column'), or pass a function that returns them"
         )
 
 
