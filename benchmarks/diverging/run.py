@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +39,7 @@ from rvpo.diagnose.diverging import Watch
 PROMPTS, TOKENS, LENGTH, ASKED = 32, 16, 12, 4
 FLATTERY = (13, 14, 15)
 P, G = 16, 8
-STEPS = 200
+STEPS = 150
 NAMES = ("judge", "polite", "monitor")
 METHODS = ("gdpo", "rvpo:k=1", "lift", "grpo")
 
@@ -50,10 +49,10 @@ class World:
 
     def __init__(self, seed: int, hole: bool) -> None:
         rng = np.random.default_rng([seed, hole])
-        self.hole = float(rng.uniform(0.35, 0.8)) if hole else 0.0
+        self.hole = float(rng.uniform(0.6, 0.8)) if hole else 0.0
         self.noise = float(rng.uniform(0.03, 0.25))
         self.monitor_noise = float(rng.uniform(0.05, 0.35))
-        self.rate = float(rng.uniform(0.15, 0.6))
+        self.rate = float(rng.uniform(0.3, 0.6))
         self.polite = float(rng.uniform(0.1, 1.0))  # weight of the second reward
         self.method = METHODS[int(rng.integers(len(METHODS)))]
         tokens = [rng.choice(np.arange(1, 13), ASKED, replace=False) for _ in range(PROMPTS)]

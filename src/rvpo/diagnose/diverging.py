@@ -14,7 +14,8 @@ variance s^2 moves the mean of w blocks away from that of the w blocks before by
 Not every channel that rises is a cause. The one that is gamed no longer agrees with what is not: within groups, its
 correlation with the monitor is clearly negative, or has clearly fallen (by ``CLEAR`` standard errors; where it is not
 known, as with one monitored completion per group, this is not asked). Of several, the one whose correlation fell most
-is named.
+is named. A fall that none of them explains is called when both halves of the training show it, of the channel that
+rises most clearly, and the sentence says that the cause is not sure.
 
 A monitor is a channel whose weight is 0 in all rows. The parts of a reward that is trained as one number, such as the
 single criteria of a rubric, have the same judge and are none.
@@ -67,7 +68,8 @@ class Divergence:
         fall: mean of the monitor before and after.
         sure: standard errors of the smaller of both changes.
         agreed: correlation of both within groups, before and after; None where it is not known.
-        also: further trained channels that rise, the likelier cause first.
+        also: further trained channels that may be the cause, the likelier one first.
+        explained: whether the trained channel no longer agrees with the monitor, so that it is the likely cause.
     """
 
     channel: str
@@ -79,6 +81,7 @@ class Divergence:
     sure: float
     agreed: tuple[float, float] | None = None
     also: tuple[str, ...] = ()
+    explained: bool = True
 
     def sentence(self) -> str:
         """Say what was seen, with its numbers."""
@@ -88,7 +91,9 @@ class Divergence:
         )
         if self.agreed is not None:
             told += f"; its correlation with it within groups went from {self.agreed[0]:+.2f} to {self.agreed[1]:+.2f}"
-        return told + (f"; {', '.join(self.also)} may be the cause, too" if self.also else "")
+        if not self.explained:
+            told += "; whether it is the cause is not sure, as they do not disagree within groups"
+        return told + (f"; other possible causes: {', '.join(self.also)}" if self.also else "")
 
 
 class Watch:
@@ -237,14 +242,16 @@ class Watch:
         monitors = [self._names.index(name) for name in self.monitors()]
         trained = [j for j, name in enumerate(self._names) if name in self._trained]
         found: dict[str, Divergence] = {}
-        width = len(self._steps) // 2 if monitors and trained else 0
+        width = half = len(self._steps) // 2 if monitors and trained else 0
+        explained = {one.monitor for one in self.called.values()}
         while width >= SHORTEST:
             before, after, errors = self._changes(width)
             with np.errstate(invalid="ignore", divide="ignore"):
                 z = (after - before) / errors
             rising = [j for j in trained if z[j] > SURE]
             for m in (m for m in monitors if z[m] < -SURE and rising):
-                one = self._told(step, width, m, rising, (before, after, z))
+                doubtful = width == half and self._names[m] not in explained
+                one = self._told(step, width, m, rising, (before, after, z), doubtful)
                 if one is not None and (one.channel not in found or found[one.channel].sure < one.sure):
                     found[one.channel] = one
             width = int(width * SHORTER)
@@ -279,9 +286,15 @@ class Watch:
         return np.where(known.any(0), np.maximum(excess, 0), np.inf)
 
     def _told(
-        self, step: int, width: int, m: int, rising: list[int], seen: tuple[Array, Array, Array]
+        self,
+        step: int,
+        width: int,
+        m: int,
+        rising: list[int],
+        seen: tuple[Array, Array, Array],
+        doubtful: bool,
     ) -> Divergence | None:
-        """Return what to say of a monitor that falls; None where none of the rising channels can be the cause."""
+        """Return what to say of a monitor that falls; None where no rising channel explains it, unless ``doubtful``."""
         before, after, z = seen
         once, of_once = self._agreement(slice(0, -width), m)
         now, of_now = self._agreement(slice(-width, None), m)
@@ -292,6 +305,9 @@ class Watch:
         likely = sorted(
             (j for j in rising if causes[j]), key=lambda j: (np.nan_to_num(change[j], nan=0.0), -float(z[j]))
         )
+        is_explained = bool(likely)
+        if not likely and doubtful:
+            likely = sorted(rising, key=lambda j: -float(z[j]))
         if not likely:
             return None
         j = likely[0]
@@ -305,6 +321,7 @@ class Watch:
             sure=float(min(z[j], -z[m])),
             agreed=(float(once[j]), float(now[j])) if np.isfinite(once[j] + now[j]) else None,
             also=tuple([self._names[i] for i in likely[1:]]),
+            explained=is_explained,
         )
 
     def _agreement(self, blocks: slice, m: int) -> tuple[Array, Array]:

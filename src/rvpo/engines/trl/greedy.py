@@ -60,8 +60,8 @@ def refuse_impossible(trainer: Any) -> None:
     if seen is not None:
         raise ConfigError(
             f"reward {wanting[0]!r} has against='greedy' and the trainer has {seen}; expected generation by "
-            "transformers in one turn, with a model that is whole on each process: drop that option, write replies into "
-            "a column (against='column'), or pass a function that returns them"
+            "transformers in one turn, with a model that is whole on each process: drop that option, write replies "
+            "into a column (against='column'), or pass a function that returns them"
         )
 
 
