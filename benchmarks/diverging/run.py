@@ -80,7 +80,7 @@ def train(seed: int, hole: bool) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1_000 + seed)
     # A policy that has learned to answer, but hardly ever flatters: the hole is found by chance, and then widens.
     start = 1.2 * world.asked[:, None, :].expand(PROMPTS, LENGTH, TOKENS).clone()
-    start[..., list(FLATTERY)] -= 3.0 if hole else 0.0
+    start[..., list(FLATTERY)] -= 1.0 if hole else 0.0
     logits = start.requires_grad_()
     shared = torch.zeros(LENGTH, TOKENS, requires_grad=True)
     optimizer = torch.optim.Adam([logits, shared], lr=0.1 * world.rate)

@@ -8,14 +8,14 @@ there are many looks.
 
 The error of a change has two parts. Groups differ: that is the usual error of a mean. And a policy wanders: even where
 nothing pulls it, its mean moves from step to step, and over a long stretch that adds up. The size of such steps is
-estimated from second differences of the means of blocks, which a smooth trend does not enter; a walk with steps of
+estimated from second differences of the means of blocks, which a straight trend does not enter; a walk with steps of
 variance s^2 moves the mean of w blocks away from that of the w blocks before by s^2 (2 w^2 + 1) / (3 w), as variance.
 
 Not every channel that rises is a cause. The one that is gamed no longer agrees with what is not: within groups, its
-correlation with the monitor is clearly negative, or has clearly fallen (by ``CLEAR`` standard errors; where it is not
+correlation with the monitor is clearly negative, or has clearly fallen (by as many standard errors; where it is not
 known, as with one monitored completion per group, this is not asked). Of several, the one whose correlation fell most
-is named. A fall that none of them explains is called when both halves of the training show it, of the channel that
-rises most clearly, and the sentence says that the cause is not sure.
+is named. A fall that none of them explains is called when both halves of the training have shown it for ``PATIENCE``
+looks, of the channel that rises most clearly, and the sentence says that the cause is not sure.
 
 A monitor is a channel whose weight is 0 in all rows. The parts of a reward that is trained as one number, such as the
 single criteria of a rubric, have the same judge and are none.
@@ -37,15 +37,17 @@ from rvpo.core.channels import Channels
 from rvpo.core.groups import Groups
 
 SURE = 4.0
-"""Standard errors of a rise and of a fall that are called; as of the alarm for neglected rewards."""
-CLEAR = 2.0
-"""Standard errors by which a cause no longer agrees with the monitor. Fewer, because this is asked only after a call."""
+"""Standard errors of a rise, a fall and a lost agreement that are called; as of the alarm for neglected rewards."""
 SHORTEST = 8
 """Blocks of a stretch, at least: with fewer, the wandering of the policy cannot be told from a trend."""
+AVERAGED = 3
+"""Blocks of a mean from which the wandering of the policy is estimated."""
 SHORTER = 0.7
 """Length of the next shorter stretch that is looked at, as a share."""
 FEWEST_GROUPS = 32
 """Groups of a stretch on which a channel is scored, at least."""
+PATIENCE = 16
+"""Looks one after the other at which a fall must be seen before it is called without a cause that explains it."""
 BLOCKS = 128
 """Blocks of time that are kept; beyond, two become one."""
 MOST = 64
@@ -108,6 +110,7 @@ class Watch:
         """Begin a run."""
         self.called: dict[str, Divergence] = {}
         self.calling: set[str] = set()
+        self._unexplained: dict[str, int] = {}  # monitor -> looks at which its fall was seen
         self._names: list[str] = []
         self._trained: set[str] = set()
         self._span, self._in_last = 1, 0  # generations of a block, and of the last one so far
@@ -159,6 +162,7 @@ class Watch:
         plain = {
             "called": [_plain(one) for one in self.called.values()],
             "calling": sorted(self.calling),
+            "unexplained": self._unexplained,
             "names": self._names,
             "trained": sorted(self._trained),
             "span": [self._span, self._in_last],
@@ -177,7 +181,8 @@ class Watch:
             return
         plain = json.loads(str(arrays["watch"]))
         self.called = {one["channel"]: _divergence(one) for one in plain["called"]}
-        self.calling, self._names, self._trained = set(plain["calling"]), plain["names"], set(plain["trained"])
+        self.calling, self._unexplained = set(plain["calling"]), plain["unexplained"]
+        self._names, self._trained = plain["names"], set(plain["trained"])
         (self._span, self._in_last), self._steps = plain["span"], plain["steps"]
         self._table, self._products = arrays["watch_table"], arrays["watch_products"]
         self._free = arrays["watch_free"]
@@ -244,13 +249,17 @@ class Watch:
         found: dict[str, Divergence] = {}
         width = half = len(self._steps) // 2 if monitors and trained else 0
         explained = {one.monitor for one in self.called.values()}
+        waiting, self._unexplained = self._unexplained, {}
         while width >= SHORTEST:
             before, after, errors = self._changes(width)
             with np.errstate(invalid="ignore", divide="ignore"):
                 z = (after - before) / errors
             rising = [j for j in trained if z[j] > SURE]
             for m in (m for m in monitors if z[m] < -SURE and rising):
-                doubtful = width == half and self._names[m] not in explained
+                name = self._names[m]
+                if width == half and name not in explained:
+                    self._unexplained[name] = waiting.get(name, 0) + 1
+                doubtful = width == half and self._unexplained.get(name, 0) >= PATIENCE
                 one = self._told(step, width, m, rising, (before, after, z), doubtful)
                 if one is not None and (one.channel not in found or found[one.channel].sure < one.sure):
                     found[one.channel] = one
@@ -273,17 +282,23 @@ class Watch:
         return means[0], means[1], np.sqrt(errors[0] + errors[1] + walked)
 
     def _walk(self) -> Array:
-        """Return the variance of the steps between blocks that groups do not explain, (K,)."""
-        n, s, q = np.moveaxis(self._table, -1, 0)
+        """Return the variance of the steps between blocks that groups do not explain, (K,).
+
+        From second differences of means of ``L`` blocks, of which a walk with steps of variance s^2 adds (L^2 + 1) / L
+        s^2: with more blocks the error of groups is smaller, and bends of the trend enter more.
+        """
+        sums = np.lib.stride_tricks.sliding_window_view(self._table, AVERAGED, 0).sum(-1)
+        n, s, q = np.moveaxis(sums, -1, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = s / n
             error = np.maximum(q / n - mean**2, 0) / np.maximum(n - 1, 1)
-        second = mean[2:] - 2 * mean[1:-1] + mean[:-2]
-        explained = error[2:] + 4 * error[1:-1] + error[:-2]
+        first, middle, last = slice(None, -2 * AVERAGED), slice(AVERAGED, -AVERAGED), slice(2 * AVERAGED, None)
+        second = mean[last] - 2 * mean[middle] + mean[first]
+        explained = error[last] + 4 * error[middle] + error[first]
         known = ~np.isnan(second)
-        number = np.maximum(known.sum(0), 1)
-        excess = np.where(known, second**2 - explained, 0).sum(0) / number / 2
-        return np.where(known.any(0), np.maximum(excess, 0), np.inf)
+        excess = np.where(known, second**2 - explained, 0).sum(0) / np.maximum(known.sum(0), 1)
+        found = np.maximum(excess, 0) * AVERAGED / (AVERAGED**2 + 1)
+        return np.where(known.any(0), found, np.inf)
 
     def _told(
         self,
@@ -301,7 +316,7 @@ class Watch:
         change, error = now - once, np.sqrt(of_once + of_now)
         unknown = ~np.isfinite(now)
         with np.errstate(invalid="ignore"):
-            causes = unknown | (now < -CLEAR * np.sqrt(of_now)) | (change < -CLEAR * error)
+            causes = unknown | (now < -SURE * np.sqrt(of_now)) | (change < -SURE * error)
         likely = sorted(
             (j for j in rising if causes[j]), key=lambda j: (np.nan_to_num(change[j], nan=0.0), -float(z[j]))
         )
