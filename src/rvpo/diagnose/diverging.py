@@ -11,11 +11,10 @@ nothing pulls it, its mean moves from step to step, and over a long stretch that
 estimated from second differences of the means of blocks, which a straight trend does not enter; a walk with steps of
 variance s^2 moves the mean of w blocks away from that of the w blocks before by s^2 (2 w^2 + 1) / (3 w), as variance.
 
-Not every channel that rises is a cause. The one that is gamed no longer agrees with what is not: within groups, its
-correlation with the monitor is clearly negative, or has clearly fallen (by as many standard errors; where it is not
-known, as with one monitored completion per group, this is not asked). Of several, the one whose correlation fell most
-is named. A fall that none of them explains is called when both halves of the training have shown it for ``PATIENCE``
-looks, of the channel that rises most clearly, and the sentence says that the cause is not sure.
+Not every channel that rises is the cause. The one that is gamed no longer agrees with what is not: of all trained
+channels, its correlation with the monitor within groups has fallen most, or is most negative. Until that is clear by
+``SURE`` standard errors, the channel that rises and agrees least is named as a guess, and the sentence says so; later
+looks replace a guess by the cause.
 
 A monitor is a channel whose weight is 0 in all rows. The parts of a reward that is trained as one number, such as the
 single criteria of a rubric, have the same judge and are none.
@@ -37,7 +36,9 @@ from rvpo.core.channels import Channels
 from rvpo.core.groups import Groups
 
 SURE = 4.0
-"""Standard errors of a rise, a fall and a lost agreement that are called; as of the alarm for neglected rewards."""
+"""Standard errors of a rise and of a fall that are called; as of the alarm for neglected rewards."""
+USUAL = 1.96
+"""The same for the rise of a channel that clearly disagrees with a monitor while another one clearly rises."""
 SHORTEST = 8
 """Blocks of a stretch, at least: with fewer, the wandering of the policy cannot be told from a trend."""
 AVERAGED = 3
@@ -46,8 +47,6 @@ SHORTER = 0.7
 """Length of the next shorter stretch that is looked at, as a share."""
 FEWEST_GROUPS = 32
 """Groups of a stretch on which a channel is scored, at least."""
-PATIENCE = 16
-"""Looks one after the other at which a fall must be seen before it is called without a cause that explains it."""
 BLOCKS = 128
 """Blocks of time that are kept; beyond, two become one."""
 MOST = 64
@@ -71,7 +70,7 @@ class Divergence:
         sure: standard errors of the smaller of both changes.
         agreed: correlation of both within groups, before and after; None where it is not known.
         also: further trained channels that may be the cause, the likelier one first.
-        explained: whether the trained channel no longer agrees with the monitor, so that it is the likely cause.
+        explained: whether the trained channel clearly disagrees with the monitor; False: it is a guess.
     """
 
     channel: str
@@ -94,7 +93,7 @@ class Divergence:
         if self.agreed is not None:
             told += f"; its correlation with it within groups went from {self.agreed[0]:+.2f} to {self.agreed[1]:+.2f}"
         if not self.explained:
-            told += "; whether it is the cause is not sure, as they do not disagree within groups"
+            told += "; whether it is the cause is not sure yet, as they do not clearly disagree within groups"
         return told + (f"; other possible causes: {', '.join(self.also)}" if self.also else "")
 
 
@@ -110,7 +109,6 @@ class Watch:
         """Begin a run."""
         self.called: dict[str, Divergence] = {}
         self.calling: set[str] = set()
-        self._unexplained: dict[str, int] = {}  # monitor -> looks at which its fall was seen
         self._names: list[str] = []
         self._trained: set[str] = set()
         self._span, self._in_last = 1, 0  # generations of a block, and of the last one so far
@@ -145,11 +143,16 @@ class Watch:
         self._grow(channels.names)
         self._begin(step)
         self._sum(rewards.double().masked_fill(~here, torch.nan), groups, index, channels.names)
-        fresh = self._look(step)
-        self.calling = {one.channel for one in fresh}
-        new = [one for one in fresh if one.channel not in self.called]
-        self.called |= {one.channel: one for one in new}
-        return new
+        found = self._look(step)
+        self.calling = {one.channel for one in found}
+        before = {one.monitor: one for one in self.called.values()}
+        new = [one for one in found if one.monitor not in before or _is_better(one, before[one.monitor])]
+        for one in new:
+            guessed = before.get(one.monitor)
+            if guessed is not None:
+                self.called.pop(guessed.channel, None)
+            self.called[one.channel] = one
+        return [one for one in new if one.monitor not in before or one.channel != before[one.monitor].channel]
 
     def monitors(self) -> list[str]:
         """Return the channels that are only monitored, without the parts of a reward that is trained as a whole."""
@@ -162,7 +165,6 @@ class Watch:
         plain = {
             "called": [_plain(one) for one in self.called.values()],
             "calling": sorted(self.calling),
-            "unexplained": self._unexplained,
             "names": self._names,
             "trained": sorted(self._trained),
             "span": [self._span, self._in_last],
@@ -181,7 +183,7 @@ class Watch:
             return
         plain = json.loads(str(arrays["watch"]))
         self.called = {one["channel"]: _divergence(one) for one in plain["called"]}
-        self.calling, self._unexplained = set(plain["calling"]), plain["unexplained"]
+        self.calling = set(plain["calling"])
         self._names, self._trained = plain["names"], set(plain["trained"])
         (self._span, self._in_last), self._steps = plain["span"], plain["steps"]
         self._table, self._products = arrays["watch_table"], arrays["watch_products"]
@@ -243,26 +245,21 @@ class Watch:
     # --- looks ----------------------------------------------------------------------------------------------------
 
     def _look(self, step: int) -> list[Divergence]:
-        """Return what diverges now: one per cause, with the monitor that falls most clearly."""
+        """Return what diverges now: one per monitor that falls, as the stretches show it most clearly."""
         monitors = [self._names.index(name) for name in self.monitors()]
         trained = [j for j, name in enumerate(self._names) if name in self._trained]
         found: dict[str, Divergence] = {}
-        width = half = len(self._steps) // 2 if monitors and trained else 0
-        explained = {one.monitor for one in self.called.values()}
-        waiting, self._unexplained = self._unexplained, {}
+        width = len(self._steps) // 2 if monitors and trained else 0
         while width >= SHORTEST:
             before, after, errors = self._changes(width)
             with np.errstate(invalid="ignore", divide="ignore"):
                 z = (after - before) / errors
             rising = [j for j in trained if z[j] > SURE]
             for m in (m for m in monitors if z[m] < -SURE and rising):
-                name = self._names[m]
-                if width == half and name not in explained:
-                    self._unexplained[name] = waiting.get(name, 0) + 1
-                doubtful = width == half and self._unexplained.get(name, 0) >= PATIENCE
-                one = self._told(step, width, m, rising, (before, after, z), doubtful)
-                if one is not None and (one.channel not in found or found[one.channel].sure < one.sure):
-                    found[one.channel] = one
+                one = self._told(step, width, m, trained, rising, (before, after, z))
+                known = found.get(one.monitor)
+                if known is None or (one.explained, one.sure) > (known.explained, known.sure):
+                    found[one.monitor] = one
             width = int(width * SHORTER)
         return list(found.values())
 
@@ -305,26 +302,22 @@ class Watch:
         step: int,
         width: int,
         m: int,
+        trained: list[int],
         rising: list[int],
         seen: tuple[Array, Array, Array],
-        doubtful: bool,
-    ) -> Divergence | None:
-        """Return what to say of a monitor that falls; None where no rising channel explains it, unless ``doubtful``."""
+    ) -> Divergence:
+        """Return what to say of a monitor that falls."""
         before, after, z = seen
         once, of_once = self._agreement(slice(0, -width), m)
         now, of_now = self._agreement(slice(-width, None), m)
-        change, error = now - once, np.sqrt(of_once + of_now)
-        unknown = ~np.isfinite(now)
-        with np.errstate(invalid="ignore"):
-            causes = unknown | (now < -SURE * np.sqrt(of_now)) | (change < -SURE * error)
-        likely = sorted(
-            (j for j in rising if causes[j]), key=lambda j: (np.nan_to_num(change[j], nan=0.0), -float(z[j]))
-        )
-        is_explained = bool(likely)
-        if not likely and doubtful:
-            likely = sorted(rising, key=lambda j: -float(z[j]))
-        if not likely:
-            return None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lost = np.fmin((now - once) / np.sqrt(of_once + of_now), now / np.sqrt(of_now))
+        lost = np.nan_to_num(lost, nan=0.0, neginf=0.0, posinf=0.0)
+        least = min(trained, key=lambda j: float(lost[j]))
+        clear = bool(lost[least] < -SURE)
+        # Something rises for sure: of the one that clearly disagrees, an ordinary interval is enough.
+        candidates = {*rising, least} if clear and z[least] > USUAL else set(rising)
+        likely = sorted(candidates, key=lambda j: (float(lost[j]), -float(z[j])))
         j = likely[0]
         return Divergence(
             channel=self._names[j],
@@ -336,7 +329,7 @@ class Watch:
             sure=float(min(z[j], -z[m])),
             agreed=(float(once[j]), float(now[j])) if np.isfinite(once[j] + now[j]) else None,
             also=tuple([self._names[i] for i in likely[1:]]),
-            explained=is_explained,
+            explained=clear and j == least,
         )
 
     def _agreement(self, blocks: slice, m: int) -> tuple[Array, Array]:
@@ -350,6 +343,11 @@ class Watch:
             found: Array = products[m] / scale / scale[m]
             variance = (1 - found**2) ** 2 / np.maximum(free[m] - 1, 1)
         return np.where(free[m] > 0, found, np.nan), variance
+
+
+def _is_better(one: Divergence, known: Divergence) -> bool:
+    """Return whether a cause is known now, where there was only a guess."""
+    return one.explained and not known.explained
 
 
 def _plain(one: Divergence) -> dict[str, Any]:

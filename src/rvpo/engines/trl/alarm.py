@@ -52,7 +52,8 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
     :mod:`rvpo.diagnose.alarm`. ``rvpo/{reward}/neglected`` is logged as 1 while a reward is neglected, else 0. When it
     becomes 1 for the first time, a warning says why, and what to do. The same with ``rvpo/{reward}/diverging``, for a
     reward that rises while a monitor (a reward of weight 0) falls, see :mod:`rvpo.diagnose.diverging`. Rewards that are
-    constant, always missing or outside their range are reported too (:mod:`rvpo.step.reward_news`). At the end a summary is printed.
+    constant, always missing or outside their range are reported too (:mod:`rvpo.step.reward_news`). At the end a
+    summary is printed.
 
     With several processes the first one speaks. A resumed training goes on from ``rvpo_alarm.npz`` in the checkpoint
     and repeats no warning.
