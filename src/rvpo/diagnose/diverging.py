@@ -67,7 +67,7 @@ class Divergence:
         since: the first generation (or step) of the later stretch.
         rise: mean of the trained channel before and after.
         fall: mean of the monitor before and after.
-        sure: standard errors of the smaller of both changes.
+        sure: standard errors of the monitor's fall.
         agreed: correlation of both within groups, before and after; None where it is not known.
         also: further trained channels that may be the cause, the likelier one first.
         explained: whether the trained channel clearly disagrees with the monitor; False: it is a guess.
@@ -88,7 +88,7 @@ class Divergence:
         """Say what was seen, with its numbers."""
         told = (
             f"it rises from {self.rise[0]:.3g} to {self.rise[1]:.3g} while the monitor {self.monitor!r} falls from "
-            f"{self.fall[0]:.3g} to {self.fall[1]:.3g} ({self.sure:.1f} standard errors), since step {self.since}"
+            f"{self.fall[0]:.3g} to {self.fall[1]:.3g} (by {self.sure:.1f} standard errors), since step {self.since}"
         )
         if self.agreed is not None:
             told += f"; its correlation with it within groups went from {self.agreed[0]:+.2f} to {self.agreed[1]:+.2f}"
@@ -326,7 +326,7 @@ class Watch:
             since=self._steps[-width],
             rise=(float(before[j]), float(after[j])),
             fall=(float(before[m]), float(after[m])),
-            sure=float(min(z[j], -z[m])),
+            sure=float(-z[m]),
             agreed=(float(once[j]), float(now[j])) if np.isfinite(once[j] + now[j]) else None,
             also=tuple([self._names[i] for i in likely[1:]]),
             explained=clear and j == least,
