@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from rvpo.cli.app import app
 from rvpo.core import Channels
 from rvpo.core.groups import Groups
 from rvpo.diagnose.alarm import Alarm, Generation
@@ -141,3 +146,25 @@ def test_the_alarm_of_a_training_calls_it_too():
     again = Alarm()
     again.load_state(alarm.state())
     assert again.diverged == alarm.diverged
+
+
+def test_diagnose_and_the_page_say_it_of_a_log(tmp_path: Path):
+    rows = []
+    for step, values in enumerate(generations(100, "hack")):
+        for i, (judge, other, monitor) in enumerate(values.tolist()):
+            rewards = {"judge": judge, "other": other, "monitor": monitor}
+            rows.append(
+                {"step": step, "prompt": f"p{i // G}", "completion": "x", **rewards, "advantage": judge + other}
+            )
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, rows)))
+    data = tmp_path / "diagnosis.json"
+    weights = ["--weights", "1,1,0"]
+    columns = ["--rewards", "judge,other,monitor", "--group", "prompt", "--advantage", "advantage", "--step", "step"]
+    done = CliRunner().invoke(app, ["diagnose", str(log), *columns, *weights, "--json", str(data)])
+    assert done.exit_code == 0, done.output
+    assert "1 of 3 channels is diverging from a monitor: judge." in " ".join(done.output.split())
+    found = {channel["name"]: channel for channel in json.loads(data.read_text())["channels"]}
+    assert found["judge"]["verdict"] == "diverging"
+    assert found["judge"]["divergence"]["monitor"] == "monitor"
+    assert found["other"]["verdict"] != "diverging"
