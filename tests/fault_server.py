@@ -27,12 +27,28 @@ FAULTS = ("429", "500", "timeout", "drop", "garbage", "truncated_body", "truncat
 ANSWERED_FAULTS = tuple(fault for fault in FAULTS if fault != "timeout")
 """Those without a time limit, for tests that count what comes back however slow the machine is."""
 
+_PAIR = re.compile(
+    r"\[BEGIN REPLY A (\w+)\]\n(.*)\n\[END REPLY A \1\]\n\n\[BEGIN REPLY B \1\]\n(.*)\n\[END REPLY B \1\]\n\n(.*)",
+    re.DOTALL,
+)
 _SHOWN = re.compile(r"\[BEGIN REPLY (\w+)\]\n(.*)\n\[END REPLY \1\]\n\n(.*)", re.DOTALL)
 
 
 def degree(reply: str, statement: str) -> float:
     """Return the degree in [0, 1) to which this server finds a statement true of a reply: a hash of both."""
     return int.from_bytes(hashlib.sha256(f"{reply}\0{statement}".encode()).digest()[:4], "big") / 2**32
+
+
+def preference(first: str, second: str, question: str, position_bias: float = 0.0, tie: float = 0.0) -> float:
+    """Return how far this server prefers the reply shown first: 1 or 0, and 0.5 for degrees that differ by ``tie``.
+
+    Of a share ``position_bias`` of the pairs, drawn by their content in either order, the first reply wins.
+    """
+    drawn = degree("\0".join(sorted((first, second))), question)
+    if drawn < position_bias:
+        return 1.0
+    difference = degree(first, question) - degree(second, question)
+    return 0.5 if abs(difference) <= tie else float(difference > 0)
 
 
 class FaultServer:
@@ -49,6 +65,7 @@ class FaultServer:
         retry_after: header lines sent with a 429.
         context: most characters of a prompt; a longer one is answered with 400.
         latency: seconds that an answer takes.
+        position_bias, tie: see :func:`preference`; of questions about two replies.
         quote: what it writes around the JSON of its verdict; ``{}`` stands for the JSON.
         port: 0 takes a free one.
 
@@ -74,12 +91,15 @@ class FaultServer:
         retry_after: Sequence[str] = ("retry-after-ms: 20",),
         context: int | None = None,
         latency: float = 0.0,
+        position_bias: float = 0.0,
+        tie: float = 0.0,
         quote: str = "{}",
         port: int = 0,
     ) -> None:
         self.fault_rate, self.faults, self.seed, self.model = fault_rate, tuple(faults), seed, model
         self.structured, self.logprobs, self.key = tuple(structured), logprobs, key
         self.retry_after, self.context, self.latency, self.quote = tuple(retry_after), context, latency, quote
+        self.position_bias, self.tie = position_bias, tie
         self.requests: list[dict[str, Any]] = []
         self.answered: Counter[str] = Counter()
         self.faults_sent: Counter[str] = Counter()
@@ -236,8 +256,19 @@ class FaultServer:
         }
         return {"id": "x", "object": "chat.completion", "model": self.model, "choices": [choice], "usage": usage}
 
+    def _winner(self, first: str, second: str, asked: str) -> tuple[str, list[tuple[str, float]]]:
+        """Return the text of the answer about two replies, and the likeliest first tokens."""
+        value = preference(first, second, asked.partition("\nQuestion: ")[2], self.position_bias, self.tie)
+        verdict = {"explanation": "So it is."} if '{"explanation"' in asked else {}
+        verdict["winner"] = {1.0: "A", 0.5: "tie", 0.0: "B"}[value]
+        sure = 0.2 + 0.6 * value
+        logprobs = [("A", _logprob(sure * 0.9)), (" B", _logprob((1 - sure) * 0.9)), ("C", _logprob(0.1))]
+        return self.quote.replace("{}", json.dumps(verdict)), logprobs
+
     def _verdict(self, request: dict[str, Any], shown: str) -> tuple[str, list[tuple[str, float]]]:
         """Return the text of the answer, and the likeliest first tokens."""
+        if pair := _PAIR.search(shown):
+            return self._winner(*pair.groups()[1:])
         found = _SHOWN.search(shown)
         reply, question = (found[2], found[3]) if found else ("", shown)
         statement = question.partition("\nStatement: ")[2]
@@ -257,6 +288,10 @@ class FaultServer:
         else:
             verdict["criteria_met"] = value >= 0.5
         return self.quote.replace("{}", json.dumps(verdict)), logprobs
+
+
+def _logprob(value: float) -> float:
+    return math.log(value * 0.9 + 1e-9)
 
 
 def _grade(value: float, low: int, high: int) -> int:

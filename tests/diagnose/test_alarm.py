@@ -121,7 +121,8 @@ def test_it_looks_at_the_last_groups_only():
         alarm.add(generation(rewards, weighed(rewards, 1.0, 1.0, 1.0)))
         sizes.append(sum(array.nbytes for array in alarm.state().values()))
     assert alarm.groups == module.GROUPS == 64 * P
-    assert sizes[70] == pytest.approx(sizes[-1], rel=0.01)
+    # The watch for divergence still adds blocks of a few numbers, up to a fixed count.
+    assert sizes[70] == pytest.approx(sizes[-1], rel=0.05)
 
 
 def test_a_large_generation_and_many_channels_are_cut():

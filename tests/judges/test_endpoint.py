@@ -683,9 +683,9 @@ def test_a_chatty_judge_that_quotes_a_claim_gives_no_verdict(quote: str, naps: l
 
 def test_a_text_cannot_hold_its_own_mark():
     """Even one that was made to: the mark of a text that holds it is another."""
-    mark = asking._mark("abc")
+    mark = asking.mark_of("abc")
     assert re.fullmatch(r"[0-9a-f]{12}", mark)
-    assert asking._mark("abc") == mark
+    assert asking.mark_of("abc") == mark
 
     class Everything(str):
         """A text that holds the first mark that is tried."""
@@ -693,7 +693,7 @@ def test_a_text_cannot_hold_its_own_mark():
         def __contains__(self, part: object) -> bool:
             return part == hashlib.sha256(b"abc").hexdigest()[:12]
 
-    assert asking._mark(Everything("abc")) not in (mark, "")
+    assert asking.mark_of(Everything("abc")) not in (mark, "")
 
 
 def test_the_prompt_as_the_judge_reads_it():

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rvpo.errors import ConfigError, JudgeError
 from rvpo.judges.local import LocalJudge
 from rvpo.judges.local_prompt import PromptEncoder
+from rvpo.rewards.pairs import Pair
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Judge, Question, Verdict
 
@@ -353,3 +354,39 @@ def test_options_that_cannot_work_are_refused(parts: tuple[Any, Any], tiny_model
     shouting.chat_template = "{{ messages[0]['content'] | upper }}"
     with pytest.raises(ConfigError, match="changes the text of messages"):
         LocalJudge(model, tokenizer=shouting)
+
+
+@pytest.fixture(scope="module")
+def lettered(parts: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A model and tokenizer that know the letters of a comparison."""
+    model, tokenizer = copy.deepcopy(parts[0]), copy.deepcopy(parts[1])
+    tokenizer.add_tokens(["b", "c"])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model, tokenizer
+
+
+def test_pairs_are_compared_by_the_letters_of_the_first_token(lettered: tuple[Any, Any]):
+    judge = LocalJudge(lettered[0], tokenizer=lettered[1], max_length=2_000)
+    pairs = [
+        Pair(CHAT, "cat dog", "the sun", "why"),
+        Pair(CHAT, "the sun", "cat dog", "why"),
+        Pair("why", "a", "", "it"),
+    ]
+    together = [verdict.value for verdict in asyncio.run(judge.compare([*pairs, pairs[0]]))]
+    alone = [asyncio.run(judge.compare([pair]))[0].value for pair in pairs]
+    assert together == pytest.approx([*alone, alone[0]], abs=1e-5)
+    encoder = PromptEncoder(lettered[1], pairs=True)
+    for pair, value in zip(pairs, alone, strict=True):
+        ids = encoder.prefix(pair.prompt, pair.first, pair.second) + encoder.suffix(pair.question, None)
+        with torch.no_grad():
+            shares = lettered[0](torch.tensor([ids])).logits[0, -1].softmax(-1)
+        a, b, c = (float(shares[list(encoder.options(None).nodes[()][letter])].sum()) for letter in "abc")
+        assert value == pytest.approx((a + c / 2) / (a + b + c), abs=1e-4)
+    assert alone[0] != alone[1]
+    long = LocalJudge(lettered[0], tokenizer=lettered[1], max_length=10)
+    assert [verdict.reason for verdict in asyncio.run(long.compare(pairs))] == ["too_long"] * 3
+
+
+def test_a_tokenizer_without_the_letters_is_refused(parts: tuple[Any, Any]):
+    with pytest.raises(ConfigError, match="no single token for 'b'"):
+        local(parts).check_pairs()

@@ -58,6 +58,7 @@ def diagnose_command(
 
     neglected: it hardly moves the advantage, or the others outvote it. dead: it ranks hardly any group. saturated:
     nothing left to gain. noisy: equal completions are scored differently. unclear: more groups are needed to be sure.
+    diverging: it rises while a monitor, a channel of weight 0, falls: the policy may have found a hole in it.
     Of a folder of runs, such as the quickstart's, every run is diagnosed, and the first line speaks of all of them.
     """
     with needs_extra("report", "reports"):
@@ -79,7 +80,7 @@ def diagnose_command(
             ]
     terminal = current()
     print_text(diagnoses_text(found, terminal=terminal), terminal)
-    if html is None and any(channel.verdict == "neglected" for one in found for channel in one.channels):
+    if html is None and any(channel.verdict in ("diverging", "neglected") for one in found for channel in one.channels):
         print_text(f"\nwhat to do, with lines to copy:\n  rvpo report {shlex.quote(str(path))}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
     write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})

@@ -38,6 +38,7 @@ TURN = "lift/turn"
 EFFECTIVE = "lift/channels"
 RELIABILITY = "reliability"
 NEGLECTED = "neglected"
+DIVERGING = "diverging"
 JUDGE = "judge"
 NO_SIGNAL_GROUPS = "no_signal/groups"
 NO_SIGNAL_COMPLETIONS = "no_signal/completions"
@@ -61,6 +62,7 @@ CATALOGUE = {
     "rvpo/{channel}/scale_low": "the same, without a declared range: lower end of the scale, 0 or learned",
     "rvpo/{channel}/scale_high": "the same: upper end of the scale, 1 or learned",
     "rvpo/{channel}/reliability": "share of the channel's variance that counts as signal, if Reliability is in use",
+    "rvpo/{channel}/diverging": "TRL, with a monitored channel: 1 while the channel rises and a monitor falls, else 0",
     "rvpo/{channel}/neglected": "TRL: 1 while the channel is being neglected, by the rules of `rvpo diagnose`, else 0",
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",

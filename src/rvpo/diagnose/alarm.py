@@ -9,7 +9,8 @@
   mean of the reward does not clearly rise, and it is not at its best already;
 * it stops calling when the verdict with the usual interval is another one, or the cost is gone.
 
-A reward of weight 0 is monitored by its user's choice and never called.
+A reward of weight 0 is monitored by its user's choice and never called as neglected. Where such a monitor falls while a
+trained reward rises, the latter is called as *diverging* (:mod:`rvpo.diagnose.diverging`), from the whole run.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import Estimate
+from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.errors import correlation_errors, pulls_with_errors
 from rvpo.diagnose.estimates import FEWEST, values
 from rvpo.diagnose.group_sums import SLOT, SLOTS, by_channel, cell_sums, centred
@@ -83,17 +85,19 @@ class Generation:
 
 @dataclass(frozen=True)
 class Call:
-    """A reward that is being neglected, when it is called for the first time.
+    """A reward that is being neglected, or diverges from a monitor, when it is called for the first time.
 
     Attributes:
         name: of the channel.
         rule: what the verdict says, with its numbers, and where the neglect comes from, if that can be seen.
         generation: after how many generations.
+        divergence: from which monitor, where it is called for that; None: it is neglected.
     """
 
     name: str
     rule: str
     generation: int
+    divergence: Divergence | None = None
 
 
 @dataclass
@@ -183,6 +187,19 @@ class Alarm:
         self._low: dict[str, float] = {}
         self._ranges: dict[str, Range | None] = {}
         self._monitored: set[str] = set()  # channels whose weight is 0
+        self._watch = Watch()
+
+    @property
+    def diverged(self) -> Mapping[str, Divergence]:
+        """Trained rewards that have been called as diverging, with what was seen first."""
+        return self._watch.called
+
+    @property
+    def diverging(self) -> dict[str, bool]:
+        """Whether a trained reward is called as diverging now; empty where nothing is monitored."""
+        if not self._watch.monitors():
+            return {}
+        return {name: name in self._watch.calling for name in self.calling}
 
     @property
     def groups(self) -> int:
@@ -196,6 +213,10 @@ class Alarm:
             RewardError: rewards that are infinite, or groups that do not fit them.
         """
         self.generations += 1
+        batch = _on_cpu(batch)
+        diverged = self._watch.add(
+            self.generations, batch.rewards, batch.groups, batch.channels, batch.weights, batch.applies
+        )
         self._keep(batch)
         look = self._look()
         fresh = []
@@ -208,7 +229,7 @@ class Alarm:
             if self.calling[name] and name not in self.called:
                 self.called[name] = self.generations
                 fresh.append(Call(name, self._rule(look, j), self.generations))
-        return fresh
+        return [*fresh, *(Call(one.channel, one.sentence(), self.generations, one) for one in diverged)]
 
     def verdicts(self) -> dict[str, verdicts.Judged]:
         """Return the verdict on each channel over the groups that are looked at, without a confidence."""
@@ -218,6 +239,8 @@ class Alarm:
             of = look.estimates(j, USUAL)
             verdict = verdicts.tell(of, look.best[j])
             found[name] = verdicts.Judged(verdict, verdicts.sentence(verdict, of, monitored=False), None)
+            if name in self.diverged:
+                found[name] = verdicts.Judged("diverging", self.diverged[name].sentence(), None)
         return found
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -235,7 +258,7 @@ class Alarm:
         arrays: dict[str, NDArray[Any]] = {"plain": np.array(json.dumps(plain))}
         for i, kept in enumerate(self._window):
             arrays |= {f"{part}_{i}": getattr(kept, part) for part in ("z", "a", "group", "table")}
-        return arrays
+        return arrays | self._watch.state()
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what :meth:`state` returned."""
@@ -243,6 +266,7 @@ class Alarm:
         self.generations, self.called, self.calling = (plain[key] for key in ("generations", "called", "calling"))
         self._top, self._low, self._monitored = plain["top"], plain["low"], set(plain["monitored"])
         self._ranges = {name: None if ends is None else tuple(ends) for name, ends in plain["ranges"].items()}
+        self._watch.load_state(arrays)
         parts = ("z", "a", "group", "table")
         self._window = deque(
             _Kept(tuple(names), *(arrays[f"{part}_{i}"] for part in parts)) for i, names in enumerate(plain["names"])
@@ -250,7 +274,7 @@ class Alarm:
 
     def _keep(self, batch: Generation) -> None:
         """Add a generation to the window, and note which of its channels are only monitored."""
-        batch = _of_some_groups(_on_cpu(batch))
+        batch = _of_some_groups(batch)
         channels, groups, rewards = batch.channels, batch.groups, batch.rewards
         result = compute(
             rewards, _SOFT_MIN, groups=groups, weights=batch.weights, applies=batch.applies, channels=channels

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.core import AdvantageConfig
+from rvpo.core.groups import Groups
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
+from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
 from rvpo.diagnose.group_sums import SLOT
 from rvpo.diagnose.readings import Reading, agreed, guesses_of, readings_of
-from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, one_thread
+from rvpo.diagnose.sums import Sums, channels_of, estimated_progress, note_of_scales, one_thread
 from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.run import Run
@@ -62,8 +64,8 @@ def diagnose(
     readings = readings_of(run, first, assumed)
     guesses = (*guesses_of(run, first, assumed), *run.guesses)
     every = [Sums(run, k, reading.config) for reading in readings]
-    unscored = Unscored(run)
-    logged = _count(run, readings, every, unscored, texts, progress)
+    unscored, watch = Unscored(run), Watch()
+    logged = _count(run, readings, every, unscored, watch, texts, progress)
     sums, reading = every[0], readings[0]
     total = sums.blocks.sum(0)
     correlations = _correlations(sums.products)
@@ -99,7 +101,7 @@ def diagnose(
         guesses,
     )
     channels = tuple(
-        _channel(name, judged[j], {key: column[j] for key, column in found.items()}, total[j])
+        _channel(name, judged[j], {key: column[j] for key, column in found.items()}, total[j], watch.called.get(name))
         for j, name in enumerate(run.channels)
     )
     notes = list(run.notes)
@@ -137,6 +139,7 @@ def _count(
     readings: Sequence[Reading],
     every: Sequence[Sums],
     unscored: Unscored,
+    watch: Watch,
     texts: bool,
     progress: Callable[[int], None] | None,
 ) -> bool:
@@ -150,7 +153,16 @@ def _count(
         for batch in run.batches(texts):
             for reading, sums in zip(readings, every, strict=True):
                 sums.add(reading.batch(batch))
-            unscored.add(readings[0].regrouped(batch))
+            likely = readings[0].regrouped(batch)
+            unscored.add(likely)
+            watch.add(
+                batch.step,
+                likely.rewards,
+                Groups.in_blocks(likely.groups),
+                channels_of(likely, run),
+                likely.weights,
+                likely.applies,
+            )
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step
@@ -164,9 +176,17 @@ def _count(
     return logged
 
 
-def _channel(name: str, judged: verdicts.Judged, found: Mapping[str, Estimate], total: Array) -> ChannelDiagnosis:
+def _channel(
+    name: str,
+    judged: verdicts.Judged,
+    found: Mapping[str, Estimate],
+    total: Array,
+    divergence: Divergence | None,
+) -> ChannelDiagnosis:
     cells = total[SLOT["cells"]]
     live, scored = (float(total[SLOT[slot]] / cells) if cells else None for slot in ("live", "scored"))
+    if divergence is not None:  # whatever else is true of it: a reward that is gamed counts too much
+        judged = verdicts.Judged("diverging", divergence.sentence(), None)
     return ChannelDiagnosis(
         name=name,
         verdict=judged.verdict,
@@ -190,6 +210,7 @@ def _channel(name: str, judged: verdicts.Judged, found: Mapping[str, Estimate], 
         reliability=found["reliability"],
         pairs=int(total[SLOT["again_dof"]]),
         cause=judged.cause,
+        divergence=divergence,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rvpo.diagnose.diverging import Divergence
 from rvpo.logs.guess import Guess
 
 
@@ -32,7 +33,7 @@ def say(pull: float | None, correlation: float | None, fair: float | None) -> fl
     return min(pull, correlation / fair)
 
 
-VERDICTS = ("neglected", "noisy", "unclear", "dead", "saturated", "healthy")
+VERDICTS = ("diverging", "neglected", "noisy", "unclear", "dead", "saturated", "healthy")
 """In order of how much they want a look."""
 
 
@@ -94,6 +95,7 @@ class ChannelDiagnosis:
             differently; None without such completions.
         pairs: degrees of freedom of that estimate.
         cause: how and why it is neglected; None for another verdict.
+        divergence: the monitor that fell while it rose, and when; None for another verdict.
     """
 
     name: str
@@ -118,6 +120,7 @@ class ChannelDiagnosis:
     reliability: Estimate
     pairs: int
     cause: Cause | None = None
+    divergence: Divergence | None = None
 
     @property
     def say(self) -> float | None:

@@ -1,4 +1,4 @@
-"""What to do about a neglected channel: the reason in a short sentence, and the lines to copy.
+"""What to do about a channel that is gamed or neglected: the reason in a short sentence, and the lines to copy.
 
 Names of channels come from data. In a line that is pasted into a shell or a file they are quoted, and where a name
 could end a comment or a list it is left out.
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A card of a neglected channel.
+    """A card of a neglected or diverging channel.
 
     Attributes:
         channel: its name.
@@ -49,6 +49,7 @@ class Remedy:
         why: short sentences that say how it is neglected, and what came of it.
         evidence: what the replay says of the proposal; empty without a replay.
         lines: proposals, the first one first.
+        verdict: ``"neglected"`` or ``"diverging"``.
     """
 
     channel: str
@@ -56,6 +57,7 @@ class Remedy:
     why: str
     evidence: str
     lines: tuple[Line, ...]
+    verdict: str = "neglected"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -88,7 +90,7 @@ def remedies(
     engine: str | None = None,
     weights: Sequence[float] | None = None,
 ) -> tuple[Remedy, ...]:
-    """Return one remedy per neglected channel, the least followed first.
+    """Return one remedy per channel that diverges from a monitor, then one per neglected one, the least followed first.
 
     Args:
         diagnosis: of a run.
@@ -105,7 +107,23 @@ def remedies(
     if replay is None:
         more = Line("see what other methods make of it", _command("rvpo", "replay", diagnosis.path, "--method", "grpo"))
         cards = [replace(card, lines=(*card.lines, more)) for card in cards]
-    return tuple(cards)
+    return (*(_of_diverging(channel, diagnosis.path) for channel in diagnosis.channels if channel.divergence), *cards)
+
+
+def _of_diverging(channel: ChannelDiagnosis, path: str) -> Remedy:
+    """Return the card of a channel that is gamed: where to look, and what no line can repair."""
+    seen = channel.divergence
+    assert seen is not None  # the caller's business
+    why = (
+        f"It rose from {seen.rise[0]:.3g} to {seen.rise[1]:.3g} while the monitor {seen.monitor} fell from "
+        f"{seen.fall[0]:.3g} to {seen.fall[1]:.3g}, since step {seen.since}: the policy may have found a hole in it."
+    )
+    advice = (
+        f"Read the completions that it prefers now. Then close the hole and resume from a checkpoint before step "
+        f"{seen.since}, or train on {seen.monitor}, too."
+    )
+    look = Line(f"read its best completions after step {seen.since}, and its worst", _command("rvpo", "report", path))
+    return Remedy(channel.name, None, why, advice, (look,), "diverging")
 
 
 def _remedy(channel: ChannelDiagnosis, diagnosis: Diagnosis, setup: _Setup, best: Best | None) -> Remedy:

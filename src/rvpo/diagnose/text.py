@@ -76,15 +76,16 @@ def guessed(guesses: Sequence[Guess]) -> str:
 
 
 def summary(diagnosis: Diagnosis) -> str:
-    """Return which channels are neglected, in a sentence."""
-    names, unclear = (
+    """Return which channels diverge from a monitor and which are neglected, in a sentence each."""
+    diverging, names, unclear = (
         [channel.name for channel in diagnosis.channels if channel.verdict == verdict]
-        for verdict in ("neglected", "unclear")
+        for verdict in ("diverging", "neglected", "unclear")
     )
     total = len(diagnosis.channels)
-    if not names and not unclear:
+    if not names and not unclear and not diverging:
         return f"None of {total} channels is neglected."
-    told = [_counted(found, total, word) for found, word in ((names, "neglected"), (unclear, "unclear")) if found]
+    words = ((diverging, "diverging from a monitor"), (names, "neglected"), (unclear, "unclear"))
+    told = [_counted(found, total, word) for found, word in words if found]
     return " ".join(told)
 
 

@@ -1,6 +1,7 @@
 """The plain verdict on a channel, and the sentence that gave it.
 
-Rules are tried in this order; a channel has the first that holds::
+Rules are tried in this order; a channel has the first that holds. Before all of them comes *diverging*, of a trained
+channel that rises while a monitor falls (:mod:`rvpo.diagnose.diverging`)::
 
     dead        scored on under 1% of its completions, or constant in all but 5% of the groups: it teaches nothing
     saturated   95% of the completions of the last third have its highest reward: nothing left to gain

@@ -132,14 +132,20 @@ def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, ve
 
 def material(prompt: Prompt, completion: str) -> str:
     """Return conversation and completion between their marks: the beginning that all criteria share."""
-    turns = [(one_line(role), harmless(text)) for role, text in chat(prompt)]
-    said = _mark("\n".join(text for _, text in turns))
-    conversation = "\n".join(f"[{role} {said}]\n{text}" for role, text in turns)
+    said, conversation = conversation_of(prompt)
     reply = harmless(completion)
-    return _filled("material", conversation_mark=said, conversation=conversation, reply_mark=_mark(reply), reply=reply)
+    mark = mark_of(reply)
+    return _filled("material", conversation_mark=said, conversation=conversation, reply_mark=mark, reply=reply)
 
 
-def _mark(text: str) -> str:
+def conversation_of(prompt: Prompt) -> tuple[str, str]:
+    """Return the mark of a conversation, and its text with the mark in each line that names a role."""
+    turns = [(one_line(role), harmless(text)) for role, text in chat(prompt)]
+    said = mark_of("\n".join(text for _, text in turns))
+    return said, "\n".join(f"[{role} {said}]\n{text}" for role, text in turns)
+
+
+def mark_of(text: str) -> str:
     """Return a mark that does not stand in a text, the same for equal texts."""
     seed = text
     while (mark := hashlib.sha256(seed.encode()).hexdigest()[:12]) in text:

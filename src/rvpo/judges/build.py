@@ -28,8 +28,10 @@ from rvpo.extras import constraints
 from rvpo.files import model_digest
 from rvpo.importing import is_object_spec, load_callable
 from rvpo.judges.mixed import RULE, MixedJudge
+from rvpo.rewards.judged import MAX_MISSING
+from rvpo.rewards.pairs import PairJudge
+from rvpo.rewards.pairwise import COLUMN, GREEDY, QUESTION, PairwiseReward
 from rvpo.rewards.rubric import Judge, RubricReward
-from rvpo.rewards.rubric.reward import MAX_MISSING
 from rvpo.text import strict_yaml
 
 OURS = {
@@ -74,6 +76,24 @@ def rubric_reward(
         max_missing=max_missing,
         dropout=dropout,
     )
+
+
+def pairwise_reward(
+    judge: str | Mapping[str, Any],
+    against: str = COLUMN,
+    column: str = "reference",
+    question: str = QUESTION,
+    max_missing: float = MAX_MISSING,
+) -> PairwiseReward:
+    """Build :class:`rvpo.rewards.PairwiseReward` from plain values: the reward ``pairwise`` of recipes.
+
+    ``against`` is also ``module:function`` or ``file.py:function``, which returns the replies to compare with.
+    """
+    replies: str | Callable[..., Any] = against
+    if isinstance(against, str) and against not in (COLUMN, GREEDY) and is_object_spec(against):
+        replies = load_callable(against, "against")
+    built = cast("PairJudge", load_judge(judge))  # PairwiseReward refuses one that compares nothing
+    return PairwiseReward(built, against=replies, column=column, question=question, max_missing=max_missing)
 
 
 def with_cache(spec: Any, path: Path) -> Any:

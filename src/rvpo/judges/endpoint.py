@@ -13,14 +13,15 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from rvpo.errors import JudgeError
 from rvpo.forks import Forkable, ForkedLock
-from rvpo.judges import healthbench, limits
+from rvpo.judges import healthbench, limits, pairs
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
 from rvpo.judges.dialect import LIMITS, Dialect
@@ -30,12 +31,15 @@ from rvpo.judges.options import AUTO, CHOICES, check_options
 from rvpo.judges.parsing import MalformedError
 from rvpo.judges.transport import Chat, ServerReply, TransportError, about_response_format
 from rvpo.judges.usage import Usage
+from rvpo.rewards.pairs import Pair
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Question, Verdict
 from rvpo.text.quoting import quoted
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")  # what is asked about: a criterion, or a pair of replies
 
 _KEY_VERSION = 1  # of what is hashed into a key
 _WARMER = 0.5  # least temperature after a malformed answer: at 0 the same one would come again
@@ -187,6 +191,30 @@ class EndpointJudge(Forkable):
             self._usage.note(given)
         return verdicts
 
+    async def compare(self, asked: Sequence[Pair]) -> list[Verdict]:
+        """Return one verdict for each pair, in order; see :class:`rvpo.rewards.pairs.PairJudge`.
+
+        Raises:
+            ConfigError: see :meth:`check_pairs`.
+            JudgeError: as of :meth:`judge`.
+        """
+        self.check_pairs()
+        lane = await self._lane()
+        wanted = {self._pair_key(pair): pair for pair in asked}
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._settle(lane, self._comparison, {k: p})) for k, p in wanted.items()]
+        except ExceptionGroup as errors:
+            raise _first(errors) from None
+        found = {key: verdict for task in tasks for key, verdict in task.result().items()}
+        verdicts = [found[self._pair_key(pair)] for pair in asked]
+        self._usage.note(verdicts)
+        return verdicts
+
+    def check_pairs(self) -> None:
+        """Raise ConfigError where ``verdict`` or ``ask`` do not fit a comparison of replies."""
+        pairs.refuse_options(self._verdict, self._ask)
+
     def check_criteria(self, criteria: Sequence[Criterion]) -> None:
         """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
 
@@ -278,20 +306,31 @@ class EndpointJudge(Forkable):
         points = self._ask == healthbench.ASK  # whether the judge is shown them
         keys = [_digest(base, [c.text, c.scale, *[c.points] * points]) for c in question.criteria]
         wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once
+        inquiry = partial(self._inquiry, question)
         if self._ask == "rubric":
-            found = await self._settle(lane, question, wanted)
+            found = await self._settle(lane, inquiry, wanted)
         else:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._settle(lane, question, {key: wanted[key]})) for key in wanted]
+                tasks = [group.create_task(self._settle(lane, inquiry, {key: wanted[key]})) for key in wanted]
             found = {key: verdict for task in tasks for key, verdict in task.result().items()}
         return [found[key] for key in keys]
 
-    async def _settle(self, lane: _Lane, question: Question, wanted: Mapping[bytes, Criterion]) -> dict[bytes, Verdict]:
+    def _pair_key(self, pair: Pair) -> bytes:
+        prompt = [list(turn) for turn in chat(pair.prompt)]
+        asked = [prompt, pair.first, pair.second, pair.question, *[pair.repeat] * (pair.repeat > 0)]
+        return _digest(self._settings, ["pair", pairs.DIGEST, *asked])
+
+    def _comparison(self, asked: tuple[Pair, ...]) -> Inquiry:
+        return pairs.ask_pair(asked[0], verdict=self._verdict, explain=self._explain)
+
+    async def _settle(
+        self, lane: _Lane, inquiry: Callable[[tuple[T, ...]], Inquiry], wanted: Mapping[bytes, T]
+    ) -> dict[bytes, Verdict]:
         """Return the verdict under each key: stored, on its way for somebody else, or by a call of our own."""
         found: dict[bytes, Verdict] = {}
         while open_keys := [key for key in wanted if key not in found]:
             theirs: dict[bytes, asyncio.Future[Verdict | None]] = {}
-            mine: dict[bytes, Criterion] = {}
+            mine: dict[bytes, T] = {}
             known = {key: verdict for key in open_keys if (verdict := self._store.get(key))}
             found |= known
             self._usage.add(cache_hits=len(known))
@@ -302,17 +341,19 @@ class EndpointJudge(Forkable):
                     lane.pending[key] = asyncio.get_running_loop().create_future()
                     mine[key] = wanted[key]
             if mine:
-                found |= await self._own(lane, question, mine)
+                found |= await self._own(lane, inquiry, mine)
             for key, future in theirs.items():
                 if verdict := await asyncio.shield(future):  # None where their task was cancelled: ask ourselves
                     found[key] = verdict
                     self._usage.add(cache_hits=verdict.value is not None)
         return found
 
-    async def _own(self, lane: _Lane, question: Question, mine: Mapping[bytes, Criterion]) -> dict[bytes, Verdict]:
+    async def _own(
+        self, lane: _Lane, inquiry: Callable[[tuple[T, ...]], Inquiry], mine: Mapping[bytes, T]
+    ) -> dict[bytes, Verdict]:
         verdicts: dict[bytes, Verdict] = {}
         try:
-            verdicts = await self._ask_until(lane, self._inquiry(question, tuple(mine.values())), tuple(mine))
+            verdicts = await self._ask_until(lane, inquiry(tuple(mine.values())), tuple(mine))
         finally:
             for key in mine:
                 lane.pending.pop(key).set_result(verdicts.get(key))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 import re
 from collections import Counter
@@ -32,6 +33,7 @@ from rvpo.forks import ForkedLock
 from rvpo.judges.local_prompt import Answer, Ids, Options, PromptEncoder
 from rvpo.judges.mixed import refuse_routed
 from rvpo.judges.parsing import MIN_MASS
+from rvpo.rewards.pairs import Pair
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
 
@@ -106,7 +108,7 @@ class LocalJudge:
         self._boolean = verdict == "boolean"
         self._max_length = max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._batch_tokens = batch_tokens
-        self._encoder = PromptEncoder(tokenizer)
+        self._encoder, self._tokenizer = PromptEncoder(tokenizer), tokenizer
         self._lock = ForkedLock()
         self._logged = False
         keys = ("calls", "prompt_tokens", "cache_hits", "verdicts", "missing")
@@ -122,6 +124,14 @@ class LocalJudge:
             ConfigError: a scale whose numbers the tokenizer cannot write.
         """
         return await asyncio.to_thread(self._judge, questions)
+
+    async def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        """Return one verdict for each pair, in order; see :meth:`judge` and :class:`rvpo.rewards.pairs.PairJudge`."""
+        return [verdict for (verdict,) in await asyncio.to_thread(self._judge, pairs)]
+
+    def check_pairs(self) -> None:
+        """Raise ConfigError where the tokenizer cannot write the answers A, B and C."""
+        _ = self._pair_encoder
 
     def check_criteria(self, criteria: Sequence[Criterion]) -> None:
         """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
@@ -147,14 +157,25 @@ class LocalJudge:
         """  # fmt: skip
         return {key: float(total) for key, total in self._totals.items()}
 
-    def _judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
+    @functools.cached_property
+    def _pair_encoder(self) -> PromptEncoder:
+        return PromptEncoder(self._tokenizer, pairs=True)
+
+    def _judge(self, questions: Sequence[Question | Pair]) -> list[list[Verdict]]:
         with self._lock, torch.inference_mode(), _evaluating(self._model):
             prefixes: dict[Ids, int] = {}
             asked: list[list[tuple[Options, dict[Answer, _Row]]]] = []
             for question in questions:
-                ids = self._encoder.prefix(question.prompt, question.completion)
+                if isinstance(question, Pair):
+                    encoder = self._pair_encoder
+                    ids = encoder.prefix(question.prompt, question.first, question.second)
+                    wanted: list[tuple[str, tuple[int, int] | None]] = [(question.question, None)]
+                else:
+                    encoder = self._encoder
+                    ids = encoder.prefix(question.prompt, question.completion)
+                    wanted = [(criterion.text, criterion.scale) for criterion in question.criteria]
                 prefix = prefixes.setdefault(ids, len(prefixes))
-                asked.append([self._rows(prefix, criterion) for criterion in question.criteria])
+                asked.append([_rows(encoder, prefix, text, scale) for text, scale in wanted])
             lengths = [len(ids) for ids in prefixes]
             rows = dict.fromkeys(row for line in asked for _, nodes in line for row in nodes.values())
             short = [row for row in rows if self._fits(lengths[row.prefix] + len(row.suffix))]
@@ -172,14 +193,6 @@ class LocalJudge:
                         decided[key] = self._verdict(options, nodes, read, longest)
                     result[-1].append(self._note(decided[key]))
             return result
-
-    def _rows(self, prefix: int, criterion: Criterion) -> tuple[Options, dict[Answer, _Row]]:
-        options = self._encoder.options(criterion.scale)
-        suffix = self._encoder.suffix(criterion.text, criterion.scale)
-        return options, {
-            node: _Row(prefix, suffix + options.written[node], tuple(symbols.values()))
-            for node, symbols in options.nodes.items()
-        }
 
     def _fits(self, length: int) -> bool:
         return self._max_length is None or length <= self._max_length
@@ -299,6 +312,17 @@ class LocalJudge:
             middle = len(items) // 2
             self._halving(items[:middle], work)
             self._halving(items[middle:], work)
+
+
+def _rows(
+    encoder: PromptEncoder, prefix: int, text: str, scale: tuple[int, int] | None
+) -> tuple[Options, dict[Answer, _Row]]:
+    """Return the answers to a question, and what the model has to read for them."""
+    options, suffix = encoder.options(scale), encoder.suffix(text, scale)
+    return options, {
+        node: _Row(prefix, suffix + options.written[node], tuple(symbols.values()))
+        for node, symbols in options.nodes.items()
+    }
 
 
 def _load(name: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:

@@ -30,6 +30,9 @@ Answer: TypeAlias = tuple[str, ...]
 _FOLDER = files("rvpo.judges") / "prompts"
 _PROMPT, _MET, _SCALE = ((_FOLDER / f"local{name}.txt").read_text(encoding="utf-8") for name in ("", "_met", "_scale"))
 _SLOTS = ("tag", "conversation", "reply", "question")
+_PAIR, _BETTER = ((_FOLDER / f"local_{name}.txt").read_text(encoding="utf-8") for name in ("pair", "better"))
+_PAIR_SLOTS = ("tag", "conversation", "first", "second", "question")
+_PAIR_ANSWERS = ("b", "c", "a")  # from 0 to 1; C is a tie
 _MARK = "rvposlot{}mark"  # a word that no chat template changes, splits or contains
 
 
@@ -67,16 +70,21 @@ class Options:
 class PromptEncoder:
     """Turns questions into token ids: a prefix for each completion, a suffix for each criterion."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, pairs: bool = False) -> None:
         """Cut the prompt's text into pieces.
+
+        Args:
+            tokenizer: of the model.
+            pairs: whether two replies are compared, instead of one being judged.
 
         Raises:
             ConfigError: a chat template that repeats, drops or changes what stands in a message, or no single tokens
                 for yes and no.
         """
         self._tokenizer = copy.deepcopy(tokenizer)  # splitting special tokens sets a flag on it
-        marks = {slot: _MARK.format(i) for i, slot in enumerate(_SLOTS)}
-        text = _PROMPT.rstrip("\n").format(**marks)
+        template, slots = (_PAIR, _PAIR_SLOTS) if pairs else (_PROMPT, _SLOTS)
+        marks = {slot: _MARK.format(i) for i, slot in enumerate(slots)}
+        text = template.rstrip("\n").format(**marks)
         if self._tokenizer.chat_template:
             # enable_thinking: with templates that know it, the answer comes at once
             chat = [{"role": "user", "content": text}]
@@ -93,7 +101,7 @@ class PromptEncoder:
         if pieces[1::2] != wanted:
             raise ConfigError("the tokenizer's chat template changes the text of messages: use a model whose does not")
         last = len(pieces) - 2  # the question's slot
-        self._head = [(_SLOTS[int(piece)] if i % 2 else piece, i % 2 == 1) for i, piece in enumerate(pieces[:last])]
+        self._head = [(slots[int(piece)] if i % 2 else piece, i % 2 == 1) for i, piece in enumerate(pieces[:last])]
         self._tail = self._plain(pieces[-1])
         self._start = start
         added = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
@@ -103,18 +111,20 @@ class PromptEncoder:
         self._vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         self.options = functools.lru_cache(maxsize=64)(self._options)
         self.suffix = functools.lru_cache(maxsize=65_536)(self._suffix)
+        self._pairs = pairs
         self.options(None)
 
-    def prefix(self, prompt: Prompt, completion: str) -> Ids:
-        """Return all that stands before the criterion: instructions, conversation, reply."""
+    def prefix(self, prompt: Prompt, *replies: str) -> Ids:
+        """Return all that stands before the question: instructions, conversation, and the reply or both of a pair."""
         conversation = (
             prompt
             if isinstance(prompt, str)
             else "\n\n".join(f"{' '.join(role.split())}: {text}" for role, text in chat(prompt))
         )
         # A text that contains its own hash cannot be found, so neither can close its delimiter.
-        tag = hashlib.sha256(f"{conversation}\0{completion}".encode(errors="replace")).hexdigest()[:8]
-        data = {"conversation": conversation, "reply": completion}
+        tag = hashlib.sha256("\0".join([conversation, *replies]).encode(errors="replace")).hexdigest()[:8]
+        names = ("first", "second") if self._pairs else ("reply",)
+        data = {"conversation": conversation, **dict(zip(names, replies, strict=True))}
         ids = list(self._start)
         text = ""
         for piece, is_slot in self._head:
@@ -127,7 +137,7 @@ class PromptEncoder:
 
     def _suffix(self, text: str, scale: tuple[int, int] | None) -> Ids:
         """Return a criterion's text with its question, and what a chat template puts after them."""
-        question = _MET if scale is None else _SCALE.format(low=scale[0], high=scale[1])
+        question = _BETTER if self._pairs else _MET if scale is None else _SCALE.format(low=scale[0], high=scale[1])
         return (*self._data(f"{text}\n{question}".rstrip("\n")), *self._tail)
 
     def _options(self, scale: tuple[int, int] | None) -> Options:
@@ -140,7 +150,8 @@ class PromptEncoder:
             raise ConfigError(
                 f"scale={scale} has {scale[1] - scale[0]} steps, allowed are {MAX_STEPS}: use a coarser one"
             )
-        words = ("no", "yes") if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))
+        plain = _PAIR_ANSWERS if self._pairs else ("no", "yes")
+        words = plain if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))
         whole = scale is None or all(self._tokens(word) for word in words)
         answers: tuple[Answer, ...] = tuple((word,) if whole else tuple(word) for word in words)
         nodes: dict[Answer, dict[str, Ids]] = {}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rvpo.errors import ConfigError, DataError, RVPOError
+from rvpo.rewards.pairs import Pair, PairJudge
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Judge, Question, Verdict
 
@@ -90,6 +91,24 @@ class MixedJudge:
             check = getattr(self._judges[name], "check_criteria", None)
             if check is not None:  # of its own route: neither the name nor a rule that it overrides means more there
                 check([criterion if name == RULE else replace(criterion, judge=None, rule=None)])
+
+    async def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        """Return the default judge's verdict on each pair: a comparison has no criterion that names a judge."""
+        return await self._comparing().compare(pairs)
+
+    def check_pairs(self) -> None:
+        """Raise ConfigError where the default judge cannot compare replies."""
+        self._comparing().check_pairs()
+
+    def _comparing(self) -> PairJudge:
+        judge = None if self._default is None else self._judges[self._default]
+        if isinstance(judge, PairJudge):
+            return judge
+        seen = "there is no default" if judge is None else f"the default judge is a {type(judge).__name__}"
+        raise ConfigError(
+            f"{seen}, which compares no replies; expected a judge with the methods of rvpo.rewards.pairs.PairJudge: "
+            "use a judge of kind endpoint or local, as default"
+        )
 
     async def check(self) -> None:
         """Check all judges at the same time; raises what the first failing one raises."""

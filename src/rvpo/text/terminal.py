@@ -14,6 +14,7 @@ WIDEST = 118  # columns of prose, however wide the terminal
 NARROWEST = 20  # columns, below which nothing is laid out any more
 
 COLOURS: Mapping[str, str] = {
+    "diverging": "1;31",
     "neglected": "1;31",  # bold red
     "noisy": "35",
     "unclear": "33",

@@ -21,13 +21,14 @@ from reward_worker import Worker
 from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
-from fault_server import FaultServer, degree
+from fault_server import FaultServer, degree, preference
 from rvpo.core.ragged import Score
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.rewards import check_rewards, compute_score, read_rewards
 from rvpo.engines.verl.rows import read_channels
 from rvpo.errors import ConfigError, JudgeError, RewardError
 from rvpo.importing import load_object
+from rvpo.rewards.pairwise import QUESTION
 from rvpo.rewards.rubric import Criterion, Rubric
 from rvpo.rewards.toolcall import correctness_reward, format_reward
 
@@ -513,3 +514,18 @@ def test_half_surrogates_which_no_file_can_hold_are_replaced():
     sent = {"name": "a\ud800", "value": 1.0, "labels": ["\udfff"], "text": "\ud800"}
     [entry] = wire.parse(json.dumps({"r": [sent]})).channels["r"]
     assert entry == Score("a?", 1.0, labels=("?",), text="?")
+
+
+def test_a_pairwise_reward_is_one_channel_with_its_orders_behind_it():
+    with FaultServer() as server:
+        judge = {"kind": "endpoint", "base_url": server.url, "model": server.model}
+        rewards = [{"function": "pairwise", "options": {"judge": judge, "column": "best"}}]
+        result = score(rewards, "a reply", extra_info=extra() | {"best": "another reply"})
+        greedy = [{"function": "pairwise", "options": {"judge": judge, "against": "greedy"}}]
+        with pytest.raises(ConfigError, match="against='greedy'"):
+            check_rewards(read_rewards({"rewards": greedy}), 1)
+    told = wire.parse(result["rvpo"])
+    assert told.channels == {}
+    assert [s.channel for s in told.monitored["pairwise"]] == ["shown_first", "shown_second", "order_decided"]
+    won = preference("a reply", "another reply", QUESTION)
+    assert result["pairwise"] == won

@@ -28,7 +28,7 @@ from trl import GRPOTrainer
 
 from rvpo.core import GRPO, AdvantageConfig, Channels, compute
 from rvpo.core.groups import Groups
-from rvpo.core.metrics import NEGLECTED, PREFIX
+from rvpo.core.metrics import DIVERGING, NEGLECTED, PREFIX
 from rvpo.diagnose.alarm import Alarm, Call, Generation
 from rvpo.errors import EngineError
 from rvpo.files import whole
@@ -43,15 +43,17 @@ FILE = "rvpo_alarm.npz"
 
 
 class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
-    """Watches the rewards of any TRL ``GRPOTrainer``, and warns once of each that is being neglected.
+    """Watches the rewards of any TRL ``GRPOTrainer``, and warns once of each that is neglected or gamed.
 
     Example:
         trainer = GRPOTrainer(…, callbacks=[DiagnosisCallback()])
 
     An ``RVPOTrainer`` has one already. Each generation is looked at with the sums of ``rvpo diagnose``, see
     :mod:`rvpo.diagnose.alarm`. ``rvpo/{reward}/neglected`` is logged as 1 while a reward is neglected, else 0. When it
-    becomes 1 for the first time, a warning says why, and what to do. Rewards that are constant, always missing or
-    outside their range are reported too (:mod:`rvpo.step.reward_news`). At the end a summary is printed.
+    becomes 1 for the first time, a warning says why, and what to do. The same with ``rvpo/{reward}/diverging``, for a
+    reward that rises while a monitor (a reward of weight 0) falls, see :mod:`rvpo.diagnose.diverging`. Rewards that are
+    constant, always missing or outside their range are reported too (:mod:`rvpo.step.reward_news`). At the end a
+    summary is printed.
 
     With several processes the first one speaks. A resumed training goes on from ``rvpo_alarm.npz`` in the checkpoint
     and repeats no warning.
@@ -149,8 +151,9 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
         for call in self.alarm.add(batch):
             if trainer.is_world_process_zero():
                 logger.warning("%s", self._warning(call))
-        for name, calls in self.alarm.calling.items():
-            trainer._metrics["train"][f"{PREFIX}{name}/{NEGLECTED}"].append(float(calls))
+        for word, calling in ((NEGLECTED, self.alarm.calling), (DIVERGING, self.alarm.diverging)):
+            for name, calls in calling.items():
+                trainer._metrics["train"][f"{PREFIX}{name}/{word}"].append(float(calls))
 
     def summary(self) -> str:
         """Return the verdict on each reward so far, and the next command, as text for a terminal."""
@@ -168,6 +171,13 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
 
     def _warning(self, call: Call) -> str:
         name = call.name
+        if call.divergence is not None:
+            return (
+                f"{name!r} is diverging from a monitor, seen at generation {call.generation}: {call.rule}. What to do: "
+                f"read the completions that {name!r} prefers now, and go back to a checkpoint before generation "
+                f"{call.divergence.since}; then close the hole in {name!r}, or train on {call.divergence.monitor!r}, "
+                f"too. rvpo/{name}/{DIVERGING} logs how long it lasts; this warning is shown once per reward."
+            )
         return (
             f"{name!r} is being neglected, seen at generation {call.generation}: {call.rule}. What to do: "
             f"{_remedy(self._trainer, name)}. rvpo/{name}/{NEGLECTED} logs how long it lasts; this warning is shown "

@@ -14,14 +14,14 @@ from typing import Any
 from torch import Tensor
 
 from rvpo.engines.trl.rubrics import gather_families
-from rvpo.rewards.rubric import RubricReward
+from rvpo.rewards.judged import JudgedReward
 from rvpo.step.trust import Again
 
 
 def score_again(
     trainer: Any,
     share: float,
-    rubrics: Mapping[str, RubricReward],
+    rubrics: Mapping[str, JudgedReward],
     score: Callable[..., Tensor],
     scored: Sequence[Sequence[Any]],
     rewards: Tensor,
@@ -54,7 +54,7 @@ def _rows(share: float, rows: int, seed: int, step: int) -> list[int]:
 
 
 @contextmanager
-def _second_judgement(trainer: Any, rubrics: Sequence[RubricReward], rows: Sequence[int]) -> Iterator[None]:
+def _second_judgement(trainer: Any, rubrics: Sequence[JudgedReward], rows: Sequence[int]) -> Iterator[None]:
     """Let reward functions run a second time without traces: no extra columns or metrics, the first verdicts kept."""
     first = [reward.latest for reward in rubrics]
     environments = trainer.environments

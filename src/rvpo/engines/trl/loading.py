@@ -21,8 +21,8 @@ from rvpo.evals.items import Benchmark, Generation
 from rvpo.extras import needs_extra
 from rvpo.judges.build import with_cache
 from rvpo.recipe import DataSection, EvalsSection, ModelSection, RewardSection
-from rvpo.rewards.registry import RewardFunction, load_reward, needed_arguments
-from rvpo.rewards.rubric import RubricReward
+from rvpo.rewards.judged import JudgedReward
+from rvpo.rewards.registry import FACTORIES, RewardFunction, load_reward, needed_arguments
 from rvpo.text.suggest import did_you_mean
 
 # Which part of the recipe decides an option of the trainer.
@@ -99,7 +99,7 @@ def load_rewards(entries: Sequence[RewardSection], folder: Path) -> list[RewardF
     functions = []
     for entry in entries:
         options = dict(entry.options)
-        if entry.function == "rubric" and "judge" in options:
+        if entry.function in FACTORIES and "judge" in options:
             options["judge"] = with_cache(options["judge"], folder / "judge.sqlite")
         functions.append(load_reward(entry.function, options, entry.name))
     names = [get_callable_name(function) for function in functions]
@@ -123,17 +123,18 @@ def check_columns(
 
 
 def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -> None:
-    """Look at every rubric, and ask every judge something small, before anything slow begins.
+    """Look at every rubric and reply to compare with, and ask every judge something small, before anything slow begins.
 
     Raises:
         ConfigError: a criterion that its judge cannot decide.
-        DataError: a malformed rubric.
+        DataError: a malformed rubric or reply.
         JudgeError: a judge that cannot work, such as a server that is not there.
     """
     for function in functions:
-        if isinstance(function, RubricReward):
+        if isinstance(function, JudgedReward):
             for dataset in datasets:
-                function.check_rubrics(dataset[function.column])
+                for column in function.needed_columns:
+                    function.check_column(dataset[column])
             asyncio.run(function.check())
 
 

@@ -75,8 +75,8 @@ def _short_line(state: Any, logs: dict[str, Any]) -> str:
             means[parts[1]] = value
         elif len(parts) == 3 and parts[0] == "rvpo" and parts[2] == "missing" and value:
             means[f"{parts[1]} missing"] = value
-        elif len(parts) == 3 and parts[0] == "rvpo" and parts[2] == "neglected" and value:
-            means[f"{parts[1]} neglected"] = value
+        elif len(parts) == 3 and parts[0] == "rvpo" and parts[2] in ("neglected", "diverging") and value:
+            means[f"{parts[1]} {parts[2]}"] = value
         elif len(parts) == 3 and parts[0] == "benchmark" and ":" not in parts[2]:  # not axes, not categories
             means[f"{parts[1]}/{parts[2]}"] = value
     shown = means or {key: logs[key] for key in ("train_runtime", "train_loss", "loss", "eval_loss") if key in logs}

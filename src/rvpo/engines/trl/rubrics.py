@@ -15,14 +15,14 @@ from torch import Tensor
 from rvpo.core.metrics import JUDGE, PREFIX
 from rvpo.core.ragged import Family, Score
 from rvpo.errors import EngineError
-from rvpo.rewards.rubric import RubricReward
+from rvpo.rewards.judged import JudgedReward
 
 
-def gather_families(rewards: Mapping[str, RubricReward]) -> list[Family]:
+def gather_families(rewards: Mapping[str, JudgedReward]) -> list[Family]:
     """Return the scores of the latest call over the completions of all processes, in order of rank. Collective.
 
     Args:
-        rewards: the rubric rewards by the name of their channel.
+        rewards: the judged rewards by the name of their channel.
     """
     return [
         Family(name, gather_object(list(reward.latest)), only_monitored=reward.only_monitored)
@@ -73,7 +73,7 @@ def _masked(row: Sequence[Score]) -> list[Score]:
     return [replace(score, value=None, reason="masked") for score in row]
 
 
-def judge_totals(rewards: Mapping[str, RubricReward]) -> dict[str, float]:
+def judge_totals(rewards: Mapping[str, JudgedReward]) -> dict[str, float]:
     """Return each judge's usage, summed over processes, without what is unknown or never occurred. Collective."""
     totals: dict[str, float] = {}
     for channel, reward in rewards.items():

@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 
 from rvpo import interrupts
 from rvpo.core.ragged import Family
-from rvpo.engines.trl import buffer, checkpoints, model_card, peers, resume
+from rvpo.engines.trl import buffer, checkpoints, greedy, model_card, peers, resume
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, taken
@@ -45,7 +45,7 @@ from rvpo.engines.trl.seams import (
 from rvpo.errors import ConfigError, EngineError, JudgeError, RewardError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
-from rvpo.rewards.rubric import RubricReward
+from rvpo.rewards.judged import JudgedReward
 from rvpo.rewards.rubric.reward import too_many_missing
 from rvpo.step import memory
 from rvpo.step.aggregator import Aggregated
@@ -138,8 +138,9 @@ class RVPOMixin:
         self._rubrics = {
             name: function
             for name, function in zip(names, this.reward_funcs, strict=True)
-            if isinstance(function, RubricReward)
+            if isinstance(function, JudgedReward)
         }
+        greedy.refuse_impossible(this)
         self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER)
         self._last_step: LastStep | None = None
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
@@ -157,8 +158,9 @@ class RVPOMixin:
         for reward in self._rubrics.values():
             for dataset in (self.train_dataset, *evaluated):
                 # A stream has no length, and reading it would not end.
-                if hasattr(dataset, "num_rows") and reward.column in dataset.column_names:
-                    reward.check_rubrics(dataset[reward.column])
+                for column in reward.needed_columns if hasattr(dataset, "num_rows") else ():
+                    if column in dataset.column_names:
+                        reward.check_column(dataset[column])
             asyncio.run_coroutine_threadsafe(reward.check(), self.async_loop).result()
         args, kwargs = self._resuming(args, kwargs)
         writes = self.args.save_strategy != "no" or self.log_completions
@@ -188,6 +190,7 @@ class RVPOMixin:
         self: Any, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
         """Note the rewards before classes in front change them, (N, M), where rubrics have to be changed with them."""
+        greedy.prepare(self, prompts)
         rewards: torch.Tensor = super()._calculate_rewards(  # type: ignore[misc]
             inputs, prompts, completions, completion_ids_list
         )

@@ -22,7 +22,8 @@ from rvpo.engines.verl.spelling import (
 )
 from rvpo.errors import ConfigError
 from rvpo.recipe import RewardSection
-from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.rewards.judged import MAX_MISSING
+from rvpo.rewards.registry import FACTORIES, gives_channels
 
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that are supported."""
@@ -140,7 +141,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
             "reward_kwargs.rewards, with their weights and ranges. Drop it, and drop entries that are not wanted"
         )
     # The strictest, because the trainer does not see which rubric a judge belongs to.
-    allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function == "rubric"]
+    allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function in FACTORIES]
     return {
         "reward_keys": [str(entry.name) for entry in entries],
         "own_weights": [entry.weight for entry in entries],
@@ -176,9 +177,7 @@ def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
         )
     if not entries:
         return  # what another function returns besides, nobody knows here
-    channels = [
-        e.name for e in entries if e.function == "rubric" and e.options.get("aggregation") in (None, "channels")
-    ]
+    channels = [e.name for e in entries if gives_channels(e.function, e.options)]
     known = ["reward", "score", *(name for name in names if name not in channels)]
     if metric not in known:
         told = ", a rubric with criteria of its own for each prompt" if metric in channels else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from rvpo.core.channels import Range
 from rvpo.core.checks import require_number, unknown_option
 from rvpo.errors import ConfigError
-from rvpo.rewards.rubric.reward import MAX_MISSING
+from rvpo.rewards.judged import MAX_MISSING
 from rvpo.step.aggregator import Aggregator
 from rvpo.step.options import AggregationOptions
 

@@ -46,15 +46,17 @@ from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
 from rvpo.forks import ForkedLock
 from rvpo.judges.build import kinds, with_processes
 from rvpo.recipe import RewardSection
+from rvpo.rewards.judged import JudgedReward
+from rvpo.rewards.pairwise import PairwiseReward
 from rvpo.rewards.registry import (
     FACTORIES,
     PASSED,
     RewardFunction,
     find_reward,
+    gives_channels,
     load_reward,
     needed_arguments,
 )
-from rvpo.rewards.rubric import RubricReward
 from rvpo.text.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ def _returned(
     score = math.fsum(weight * value for weight, value in scored) * whole / part if part else math.nan
     named = {str(entry.name): result for entry, result in zip(entries, results, strict=True)}
     rows = {name: scores for name, (_, scores) in named.items() if scores is not None}
-    monitored = {str(entry.name) for entry in entries if entry.options.get("aggregation", "channels") != "channels"}
+    monitored = {str(entry.name) for entry in entries if not gives_channels(entry.function, entry.options)}
     families = {name: scores for name, scores in rows.items() if name not in monitored}
     single = {name: value for name, (value, _) in named.items() if name not in families}
     text = wire.write(families, {name: scores for name, scores in rows.items() if name in monitored})
@@ -182,7 +184,7 @@ def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:
         if "judge" in entry.options and not kinds(entry.options["judge"]) <= {"endpoint", "rule"}:
             continue
         reward = _load(entry, workers)
-        if isinstance(reward, RubricReward):
+        if isinstance(reward, JudgedReward):
             asyncio.run(reward.check())
 
 
@@ -217,9 +219,15 @@ def _build(text: str, workers: int) -> RewardFunction:
 
 def _load(entry: RewardSection, workers: int) -> RewardFunction:
     options = dict(entry.options)
-    if entry.function == "rubric" and "judge" in options:
+    if entry.function in FACTORIES and "judge" in options:
         options["judge"] = with_processes(options["judge"], workers)
-    return load_reward(entry.function, options, entry.name)
+    reward = load_reward(entry.function, options, entry.name)
+    if isinstance(reward, PairwiseReward) and reward.needs_greedy:
+        raise ConfigError(
+            f"reward {entry.name!r} has against='greedy', but a reward worker of verl has no policy to ask; expected "
+            "'column' or a function: write replies into a column of the data, or train with TRL"
+        )
+    return reward
 
 
 class _Row:
@@ -251,9 +259,8 @@ class _Row:
                 f"reward {entry.name!r} needs the prompt, and extra_info has none. Write the data with `rvpo "
                 "verl-data`, or add the JSON text of the chat as extra_info.prompt"
             )
-        if isinstance(function, RubricReward):
-            [total], [scores] = await function.score([self._prompt], [self._completion], [self._columns[needed[0]]])
-            return total, scores
+        if isinstance(function, JudgedReward):
+            return await function.score_row(self._prompt, self._completion, self._columns)
         columns = {name: [value] for name, value in self._columns.items() if name not in entry.options}
         # An async function only makes its coroutine there.
         try:

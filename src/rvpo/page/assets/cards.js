@@ -1,5 +1,5 @@
 "use strict";
-/* What to do about each neglected channel: why it is neglected, and the line to copy. The first screen of the page. */
+/* What to do about each channel that is gamed or neglected: why it is, and the line to copy. The first screen of the page. */
 const CardsView = (() => {
   const { badge, byId, bySeverity, el, isNumber, list, percent, record, text } = Dom;
   const FEW = 6;
@@ -62,7 +62,7 @@ const CardsView = (() => {
     return el(
       "article",
       { class: "card", "aria-labelledby": `card-${i}` },
-      el("h3", { id: `card-${i}` }, el("span", { class: "name" }, name), badge("neglected")),
+      el("h3", { id: `card-${i}` }, el("span", { class: "name" }, name), badge(text(entry.verdict) || "neglected")),
       sure ? el("span", { class: "muted sure" }, sure) : null,
       el("p", { class: "why" }, el("strong", {}, "Why: "), text(entry.why)),
       first ? el("p", { class: "todo" }, el("strong", {}, "What to type:")) : null,
@@ -75,7 +75,7 @@ const CardsView = (() => {
 
   function cards(entries) {
     const shown = entries.slice(0, every ? entries.length : FEW);
-    const more = el("button", { type: "button", onclick: showAll }, `Show all ${entries.length} neglected channels`);
+    const more = el("button", { type: "button", onclick: showAll }, `Show all ${entries.length} channels`);
     return [el("div", { class: "remedies" }, shown.map(card)), shown.length < entries.length ? el("p", {}, more) : null];
   }
 

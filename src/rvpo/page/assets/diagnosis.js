@@ -35,6 +35,9 @@ const DiagnosisView = (() => {
 
   /** "2 of 6 channels are neglected: format, safety." */
   function first(channels) {
+    const diverging = withVerdict(channels, "diverging");
+    if (diverging.length)
+      return `${diverging.length} of ${plural(channels.length, "channel")} ${are(diverging)} diverging from a monitor: ${names(diverging)}.`;
     const neglected = withVerdict(channels, "neglected");
     if (neglected.length)
       return `${neglected.length} of ${plural(channels.length, "channel")} ${are(neglected)} neglected: ${names(neglected)}.`;
@@ -46,7 +49,7 @@ const DiagnosisView = (() => {
   /** The summary that came with the run, or else our own, and "1 is noisy: helpful." */
   function sentence(run, channels) {
     if (!channels.length) return "No channels were found.";
-    const others = Dom.VERDICTS.slice(1, -1).flatMap((verdict) => {
+    const others = Dom.VERDICTS.slice(2, -1).flatMap((verdict) => {
       const all = withVerdict(channels, verdict);
       return all.length ? [`${all.length} ${are(all)} ${verdict}: ${names(all)}.`] : [];
     });

@@ -4,8 +4,8 @@
  * page takes markup.
  */
 const Dom = (() => {
-  const VERDICTS = ["neglected", "noisy", "unclear", "dead", "saturated", "healthy"];
-  const MARKS = { neglected: "▼", noisy: "≈", unclear: "?", dead: "○", saturated: "▲", healthy: "✓" };
+  const VERDICTS = ["diverging", "neglected", "noisy", "unclear", "dead", "saturated", "healthy"];
+  const MARKS = { diverging: "⤱", neglected: "▼", noisy: "≈", unclear: "?", dead: "○", saturated: "▲", healthy: "✓" };
   const byId = (id) => document.getElementById(id);
 
   /** el("td", {class: "x", onclick: f, vars: {"--share": 0.5}}, "text", node, null); attributes are our constants. */

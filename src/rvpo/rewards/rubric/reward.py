@@ -23,6 +23,7 @@ from rvpo.core.checks import require_number
 from rvpo.core.ragged import Score
 from rvpo.errors import ConfigError, DataError, JudgeError, RVPOError
 from rvpo.files import sound
+from rvpo.rewards.judged import MAX_MISSING, JudgedReward, checked
 from rvpo.rewards.rubric.criteria import Criterion, Rubric, rubrics_of
 from rvpo.rewards.rubric.dropout import kept_criteria
 from rvpo.rewards.rubric.scores import channel_weights, weighted_mean
@@ -33,11 +34,9 @@ logger = logging.getLogger(__name__)
 
 AGGREGATIONS = ("channels", "explicit", "implicit")
 IMPLICIT_SCALE = (1, 10)
-MAX_MISSING = 0.25
-"""Share of one judge's verdicts on a batch that may be missing, where nothing else is said."""
 
 
-class RubricReward:
+class RubricReward(JudgedReward):
     """An async reward function that judges completions by their prompt's rubric.
 
     Args:
@@ -56,8 +55,7 @@ class RubricReward:
         ConfigError: an option has no such value.
     """
 
-    reward_range = (0.0, 1.0)
-    """Of every verdict, and so of every channel: what a judge returns beyond it is missing, see ``_checked``."""
+    judge: Judge
 
     def __init__(
         self,
@@ -83,30 +81,21 @@ class RubricReward:
             raise ConfigError(
                 "dropout has no effect on the implicit score, which is one judgement: expected 0. Drop it"
             )
-        if not isinstance(max_missing, int | float) or not 0 <= max_missing <= 1:
-            raise ConfigError(f"max_missing is {max_missing!r}, allowed is a share in [0, 1]")
         require_number("dropout", dropout, 1)
         if not isinstance(judge, Judge):
             raise ConfigError(
                 f"judge is a {type(judge).__name__}, allowed is an object with the methods of rvpo.judges.Judge"
             )
-        self.judge = judge
+        super().__init__(judge, max_missing, name)
         self.column = column
         self.aggregation = aggregation
         self.weighting = weighting or ("points" if aggregation == "explicit" else "uniform")
-        self.max_missing = max_missing
-        self.__name__ = name
         self.needed_columns = [column]
         self.dropout = dropout
         self.dropped = 0
         """Verdicts that were not asked for since the start, by ``dropout``."""
         self._step: int | None = None
         self._knows_step = False
-        self._checked = False
-        self.repeat = 0
-        """1 while the same completions are judged a second time; see :attr:`Question.repeat`."""
-        self.latest: list[list[Score]] = []
-        """The scores of the latest call: a list for each completion, a score for each criterion of its prompt."""
 
     @property
     def only_monitored(self) -> bool:
@@ -117,12 +106,9 @@ class RubricReward:
         """Take the training step whose completions come next, on which dropout depends; None: an evaluation."""
         self._step, self._knows_step = step, True
 
-    async def check(self) -> None:
-        """Raise JudgeError where the judge cannot work. Asked once: a second look would cost another question."""
-        if not self._checked:
-            logger.info("asking the judge of %r a first question", self.__name__)
-            await self.judge.check()
-            self._checked = True
+    def check_column(self, values: Sequence[Any]) -> None:
+        """Look at a column of rubrics; see :meth:`check_rubrics`."""
+        self.check_rubrics(values)
 
     def check_rubrics(self, rubrics: Iterable[str | None]) -> None:
         """Look at a whole dataset column before training.
@@ -215,6 +201,13 @@ class RubricReward:
             chosen.append(whole.only(kept))
         return chosen
 
+    async def score_row(
+        self, prompt: Prompt, completion: Any, columns: Mapping[str, Any]
+    ) -> tuple[float | None, list[Score]]:
+        """Judge one completion and remember nothing."""
+        [total], [scores] = await self.score([prompt], [completion], [columns[self.column]])
+        return total, scores
+
     def _criteria(self, rubric: Rubric) -> tuple[Criterion, ...]:
         return (overall(rubric),) if self.aggregation == "implicit" else rubric.criteria
 
@@ -250,7 +243,7 @@ class RubricReward:
             logger.exception("the judge of %r failed; its verdicts are missing", self.__name__)
             told = str(error) if isinstance(error, RVPOError) else type(error).__name__
             return [[Verdict.missing("judge", told)] * len(q.criteria) for q in questions]
-        return [[_checked(verdict) for verdict in verdicts] for verdicts in answers]
+        return [[checked(verdict) for verdict in verdicts] for verdicts in answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,15 +334,3 @@ def _too_many_missing(scores: Sequence[Score], allowed: float) -> str | None:
         f"{reasons.total()} of {len(scores)} verdicts are missing ({told}), allowed are {allowed:.0%} (max_missing)"
         + (f"; one said: {detail[:200]}" if detail else "")
     )
-
-
-def _checked(verdict: object) -> Verdict:
-    """Make what is no verdict with a number in [0, 1] a missing one: a judge's mistake must not enter a reward."""
-    if not isinstance(verdict, Verdict):
-        return Verdict.missing("malformed", f"the judge returned a {type(verdict).__name__}, allowed is a Verdict")
-    if verdict.reason is not None or verdict.value is None:
-        return Verdict.missing(verdict.reason or "judge", verdict.detail)
-    value = verdict.value
-    if isinstance(value, int | float) and 0 <= value <= 1:
-        return verdict
-    return Verdict.missing("malformed", f"the judge returned {value!r}, allowed is a number in [0, 1]"[:200])

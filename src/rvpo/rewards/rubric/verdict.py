@@ -27,6 +27,7 @@ REASONS = (
     "too_long",  # prompt and completion do not fit into the judge's context
     "rule",  # a rule that could not be evaluated on this text, such as a regex that takes too long
     "judge",  # the judge itself raised; see the log
+    "no_reply",  # there was no other reply to compare a completion with
 )
 """Why a verdict may be missing; each has its own share in the metrics."""
 

@@ -1,0 +1,360 @@
+"""Is a trained reward being gamed? It rises while a monitor, which nobody trains on, falls.
+
+A judge with a hole looks fine by its own curve. A channel of weight 0, such as a second judge or a test that is run but
+not rewarded, shows what the first one misses. :class:`Watch` compares two adjacent stretches of the training, the
+latest one and the one before it, of several lengths. A trained channel is **diverging** when over the same two
+stretches its mean clearly rises and the mean of a monitor clearly falls: by ``SURE`` standard errors each, because
+there are many looks.
+
+The error of a change has two parts. Groups differ: that is the usual error of a mean. And a policy wanders: even where
+nothing pulls it, its mean moves from step to step, and over a long stretch that adds up. The size of such steps is
+estimated from second differences of the means of blocks, which a straight trend does not enter; a walk with steps of
+variance s^2 moves the mean of w blocks away from that of the w blocks before by s^2 (2 w^2 + 1) / (3 w), as variance.
+
+Not every channel that rises is the cause. The one that is gamed no longer agrees with what is not: of all trained
+channels, its correlation with the monitor within groups has fallen most, or is most negative. Until that is clear by
+``SURE`` standard errors, the channel that rises and agrees least is named as a guess, and the sentence says so; later
+looks replace a guess by the cause.
+
+A monitor is a channel whose weight is 0 in all rows. The parts of a reward that is trained as one number, such as the
+single criteria of a rubric, have the same judge and are none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core.channels import Channels
+from rvpo.core.groups import Groups
+
+SURE = 4.0
+"""Standard errors of a rise and of a fall that are called; as of the alarm for neglected rewards."""
+USUAL = 1.96
+"""The same for the rise of a channel that clearly disagrees with a monitor while another one clearly rises."""
+SHORTEST = 8
+"""Blocks of a stretch, at least: with fewer, the wandering of the policy cannot be told from a trend."""
+AVERAGED = 3
+"""Blocks of a mean from which the wandering of the policy is estimated."""
+SHORTER = 0.7
+"""Length of the next shorter stretch that is looked at, as a share."""
+FEWEST_GROUPS = 32
+"""Groups of a stretch on which a channel is scored, at least."""
+BLOCKS = 128
+"""Blocks of time that are kept; beyond, two become one."""
+MOST = 64
+"""Channels that are looked at: the first ones seen."""
+
+Array = NDArray[np.float64]
+_SUMS = ("groups", "mean", "square")  # of the means of groups
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A trained channel that rises while a monitor falls, when it was first seen.
+
+    Attributes:
+        channel: the trained one.
+        monitor: the one that falls.
+        seen: generation (or step of a log) at which it was seen.
+        since: the first generation (or step) of the later stretch.
+        rise: mean of the trained channel before and after.
+        fall: mean of the monitor before and after.
+        sure: standard errors of the monitor's fall.
+        agreed: correlation of both within groups, before and after; None where it is not known.
+        also: further trained channels that may be the cause, the likelier one first.
+        explained: whether the trained channel clearly disagrees with the monitor; False: it is a guess.
+    """
+
+    channel: str
+    monitor: str
+    seen: int
+    since: int
+    rise: tuple[float, float]
+    fall: tuple[float, float]
+    sure: float
+    agreed: tuple[float, float] | None = None
+    also: tuple[str, ...] = ()
+    explained: bool = True
+
+    def sentence(self) -> str:
+        """Say what was seen, with its numbers."""
+        told = (
+            f"it rises from {self.rise[0]:.3g} to {self.rise[1]:.3g} while the monitor {self.monitor!r} falls from "
+            f"{self.fall[0]:.3g} to {self.fall[1]:.3g} (by {self.sure:.1f} standard errors), since step {self.since}"
+        )
+        if self.agreed is not None:
+            told += f"; its correlation with it within groups went from {self.agreed[0]:+.2f} to {self.agreed[1]:+.2f}"
+        if not self.explained:
+            told += "; whether it is the cause is not sure yet, as they do not clearly disagree within groups"
+        return told + (f"; other possible causes: {', '.join(self.also)}" if self.also else "")
+
+
+class Watch:
+    """Looks at every generation, and keeps the first divergence of each trained channel.
+
+    Attributes:
+        called: name of a trained channel -> what was seen first.
+        calling: trained channels that diverge at the latest look.
+    """
+
+    def __init__(self) -> None:
+        """Begin a run."""
+        self.called: dict[str, Divergence] = {}
+        self.calling: set[str] = set()
+        self._names: list[str] = []
+        self._trained: set[str] = set()
+        self._span, self._in_last = 1, 0  # generations of a block, and of the last one so far
+        self._steps: list[int] = []  # first step of each block
+        self._table = np.zeros((0, 0, len(_SUMS)))
+        self._products = np.zeros((0, 0, 0))  # of deviations within groups
+        self._free = np.zeros((0, 0, 0))  # their degrees of freedom, where both are scored
+
+    def add(
+        self,
+        step: int,
+        rewards: Tensor,
+        groups: Groups,
+        channels: Channels,
+        weights: Tensor | None,
+        applies: Tensor | None = None,
+    ) -> list[Divergence]:
+        """Take in a generation; return the divergences that are seen for the first time.
+
+        Args:
+            step: its number.
+            rewards: (N, M), NaN = missing.
+            groups: the partition of the rows into groups.
+            channels: the channels of the run that the cells belong to.
+            weights: (M,) or (N, M); 0 = monitored. None: all channels are trained.
+            applies: (N, M) bool, False where the column is no channel of the row; None: all are.
+        """
+        index = channels.index.expand(rewards.shape)
+        here = torch.ones_like(rewards, dtype=torch.bool) if applies is None else applies
+        counted = here if weights is None else here & (weights.expand(rewards.shape) > 0)
+        self._trained |= {channels.names[k] for k in set(index[counted].tolist())}
+        self._grow(channels.names)
+        self._begin(step)
+        self._sum(rewards.double().masked_fill(~here, torch.nan), groups, index, channels.names)
+        found = self._look(step)
+        self.calling = {one.channel for one in found}
+        before = {one.monitor: one for one in self.called.values()}
+        new = [one for one in found if one.monitor not in before or _is_better(one, before[one.monitor])]
+        for one in new:
+            guessed = before.get(one.monitor)
+            if guessed is not None:
+                self.called.pop(guessed.channel, None)
+            self.called[one.channel] = one
+        return [one for one in new if one.monitor not in before or one.channel != before[one.monitor].channel]
+
+    def monitors(self) -> list[str]:
+        """Return the channels that are only monitored, without the parts of a reward that is trained as a whole."""
+        owners = {name.partition("/")[0] for name in self._trained}
+        parts = [name for name in self._names if "/" in name and name.partition("/")[0] in owners]
+        return [name for name in self._names if name not in self._trained and name not in parts]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays without Python objects, for ``numpy.savez``."""
+        plain = {
+            "called": [_plain(one) for one in self.called.values()],
+            "calling": sorted(self.calling),
+            "names": self._names,
+            "trained": sorted(self._trained),
+            "span": [self._span, self._in_last],
+            "steps": self._steps,
+        }
+        return {
+            "watch": np.array(json.dumps(plain)),
+            "watch_table": self._table,
+            "watch_products": self._products,
+            "watch_free": self._free,
+        }
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what :meth:`state` returned. Nothing of a checkpoint that was written before there was a watch."""
+        if "watch" not in arrays:
+            return
+        plain = json.loads(str(arrays["watch"]))
+        self.called = {one["channel"]: _divergence(one) for one in plain["called"]}
+        self.calling = set(plain["calling"])
+        self._names, self._trained = plain["names"], set(plain["trained"])
+        (self._span, self._in_last), self._steps = plain["span"], plain["steps"]
+        self._table, self._products = arrays["watch_table"], arrays["watch_products"]
+        self._free = arrays["watch_free"]
+
+    # --- sums -----------------------------------------------------------------------------------------------------
+
+    def _grow(self, names: tuple[str, ...]) -> None:
+        """Make room for channels that were not seen before."""
+        known = set(self._names)
+        self._names += [name for name in names if name not in known][: MOST - len(self._names)]
+        more = len(self._names) - self._table.shape[1]
+        if more:
+            self._table = np.pad(self._table, ((0, 0), (0, more), (0, 0)))
+            self._products = np.pad(self._products, ((0, 0), (0, more), (0, more)))
+            self._free = np.pad(self._free, ((0, 0), (0, more), (0, more)))
+
+    def _begin(self, step: int) -> None:
+        """Begin a block where the last one is full; where there are too many, join two and two."""
+        if self._steps and self._in_last < self._span:
+            self._in_last += 1
+            return
+        if len(self._steps) == BLOCKS:
+            self._table = self._table[::2] + self._table[1::2]
+            self._products = self._products[::2] + self._products[1::2]
+            self._free = self._free[::2] + self._free[1::2]
+            self._steps = self._steps[::2]
+            self._span *= 2
+        self._steps.append(step)
+        self._in_last = 1
+        self._table = np.pad(self._table, ((0, 1), (0, 0), (0, 0)))
+        self._products = np.pad(self._products, ((0, 1), (0, 0), (0, 0)))
+        self._free = np.pad(self._free, ((0, 1), (0, 0), (0, 0)))
+
+    def _sum(self, rewards: Tensor, groups: Groups, index: Tensor, names: tuple[str, ...]) -> None:
+        """Add the groups of a generation to the last block."""
+        count = len(names)
+        scored = (~rewards.isnan()).double()
+        # A channel of several columns, such as the criteria under a label, counts by the mean of its cells.
+        total, number = (
+            torch.zeros(len(rewards), count, dtype=torch.float64).scatter_add(1, index, x)
+            for x in (rewards.nan_to_num(nan=0.0), scored)
+        )
+        known = (number > 0).double()
+        value = total / number.clamp(min=1)
+        cells = groups.sum(known)
+        mean = groups.sum(value * known) / cells.clamp(min=1)
+        there = (cells > 0).double()
+        deviation = ((value - groups.broadcast(mean)) * known).numpy()
+        places = [k for k, name in enumerate(names) if name in set(self._names)]
+        own = [self._names.index(names[k]) for k in places]
+        sums = torch.stack([there.sum(0), (mean * there).sum(0), (mean.square() * there).sum(0)], -1).numpy()
+        self._table[-1, own] += sums[places]
+        self._products[-1][np.ix_(own, own)] += (deviation.T @ deviation)[np.ix_(places, places)]
+        moves = (known - groups.broadcast(cells.clamp(max=1) / cells.clamp(min=1)) * known).clamp(min=0)
+        free = torch.minimum(moves.T @ known, known.T @ moves).numpy()
+        self._free[-1][np.ix_(own, own)] += free[np.ix_(places, places)]
+
+    # --- looks ----------------------------------------------------------------------------------------------------
+
+    def _look(self, step: int) -> list[Divergence]:
+        """Return what diverges now: one per monitor that falls, as the stretches show it most clearly."""
+        monitors = [self._names.index(name) for name in self.monitors()]
+        trained = [j for j, name in enumerate(self._names) if name in self._trained]
+        found: dict[str, Divergence] = {}
+        width = len(self._steps) // 2 if monitors and trained else 0
+        while width >= SHORTEST:
+            before, after, errors = self._changes(width)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                z = (after - before) / errors
+            rising = [j for j in trained if z[j] > SURE]
+            for m in (m for m in monitors if z[m] < -SURE and rising):
+                one = self._told(step, width, m, trained, rising, (before, after, z))
+                known = found.get(one.monitor)
+                if known is None or (one.explained, one.sure) > (known.explained, known.sure):
+                    found[one.monitor] = one
+            width = int(width * SHORTER)
+        return list(found.values())
+
+    def _changes(self, width: int) -> tuple[Array, Array, Array]:
+        """Return the means of both stretches, and the errors of their difference; (K,) each, NaN where unknown."""
+        n, s, q = np.moveaxis(self._table, -1, 0)
+        late, early = slice(-width, None), slice(-2 * width, -width)
+        means, errors = [], []
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for stretch in (early, late):
+                groups = n[stretch].sum(0)
+                mean = s[stretch].sum(0) / groups
+                variance = np.maximum(q[stretch].sum(0) / groups - mean**2, 0) / groups
+                means.append(np.where(groups >= FEWEST_GROUPS, mean, np.nan))
+                errors.append(variance)
+        walked = self._walk() * (2 * width**2 + 1) / (3 * width)
+        return means[0], means[1], np.sqrt(errors[0] + errors[1] + walked)
+
+    def _walk(self) -> Array:
+        """Return the variance of the steps between blocks that groups do not explain, (K,).
+
+        From second differences of means of ``L`` blocks, of which a walk with steps of variance s^2 adds (L^2 + 1) / L
+        s^2: with more blocks the error of groups is smaller, and bends of the trend enter more.
+        """
+        sums = np.lib.stride_tricks.sliding_window_view(self._table, AVERAGED, 0).sum(-1)
+        n, s, q = np.moveaxis(sums, -1, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = s / n
+            error = np.maximum(q / n - mean**2, 0) / np.maximum(n - 1, 1)
+        first, middle, last = slice(None, -2 * AVERAGED), slice(AVERAGED, -AVERAGED), slice(2 * AVERAGED, None)
+        second = mean[last] - 2 * mean[middle] + mean[first]
+        explained = error[last] + 4 * error[middle] + error[first]
+        known = ~np.isnan(second)
+        excess = np.where(known, second**2 - explained, 0).sum(0) / np.maximum(known.sum(0), 1)
+        found = np.maximum(excess, 0) * AVERAGED / (AVERAGED**2 + 1)
+        return np.where(known.any(0), found, np.inf)
+
+    def _told(
+        self,
+        step: int,
+        width: int,
+        m: int,
+        trained: list[int],
+        rising: list[int],
+        seen: tuple[Array, Array, Array],
+    ) -> Divergence:
+        """Return what to say of a monitor that falls."""
+        before, after, z = seen
+        once, of_once = self._agreement(slice(0, -width), m)
+        now, of_now = self._agreement(slice(-width, None), m)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lost = np.fmin((now - once) / np.sqrt(of_once + of_now), now / np.sqrt(of_now))
+        lost = np.nan_to_num(lost, nan=0.0, neginf=0.0, posinf=0.0)
+        least = min(trained, key=lambda j: float(lost[j]))
+        clear = bool(lost[least] < -SURE)
+        # Something rises for sure: of the one that clearly disagrees, an ordinary interval is enough.
+        candidates = {*rising, least} if clear and z[least] > USUAL else set(rising)
+        likely = sorted(candidates, key=lambda j: (float(lost[j]), -float(z[j])))
+        j = likely[0]
+        return Divergence(
+            channel=self._names[j],
+            monitor=self._names[m],
+            seen=step,
+            since=self._steps[-width],
+            rise=(float(before[j]), float(after[j])),
+            fall=(float(before[m]), float(after[m])),
+            sure=float(-z[m]),
+            agreed=(float(once[j]), float(now[j])) if np.isfinite(once[j] + now[j]) else None,
+            also=tuple([self._names[i] for i in likely[1:]]),
+            explained=clear and j == least,
+        )
+
+    def _agreement(self, blocks: slice, m: int) -> tuple[Array, Array]:
+        """Return each channel's correlation with a monitor within groups, and its variance; (K,) each.
+
+        NaN where either never varies. The variance is that of a correlation over as many pairs as are free.
+        """
+        products, free = self._products[blocks].sum(0), self._free[blocks].sum(0)
+        scale = np.sqrt(np.diag(products))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Array = products[m] / scale / scale[m]
+            variance = (1 - found**2) ** 2 / np.maximum(free[m] - 1, 1)
+        return np.where(free[m] > 0, found, np.nan), variance
+
+
+def _is_better(one: Divergence, known: Divergence) -> bool:
+    """Return whether a cause is known now, where there was only a guess."""
+    return one.explained and not known.explained
+
+
+def _plain(one: Divergence) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in Divergence.__slots__}
+
+
+def _divergence(plain: Mapping[str, Any]) -> Divergence:
+    pairs = {name: plain[name] and tuple(plain[name]) for name in ("rise", "fall", "agreed")}
+    pairs["also"] = tuple(plain["also"])
+    return Divergence(**{**plain, **pairs})
