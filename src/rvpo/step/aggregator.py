@@ -15,7 +15,7 @@ from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.channels import Range, State, check_ranges, owner_of
 from rvpo.core.checks import require_number
 from rvpo.core.groups import block_size
-from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
+from rvpo.core.metrics import PREFIX, RELIABILITY, counter_metrics, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
 from rvpo.core.state import plain
@@ -24,7 +24,7 @@ from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.range_changes import changed_ranges, saved_ranges
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
-from rvpo.step.reward_news import news_of_rewards, next_seen, sights
+from rvpo.step.reward_news import Sight, lines_of, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
@@ -201,12 +201,16 @@ class Aggregator:
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(self.names)})") from error
         shown = self.names if table is None else table.cells
-        metrics = {**result.metrics(shown), **result.method_metrics}
+        sight = sights(result, channels)
+        seen = next_seen(self._seen, sight, dict(zip(channels.names, channels.ranges, strict=True)))
+        counters = counter_metrics(result, shown, lines_of(seen, channels))
+        metrics = {**result.metrics(shown), **counters, **result.method_metrics}
         if self.reliability is not None:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
-            self._learn(result, channels, again, matrix, families, table)
+            self._seen = seen
+            self._learn(result, sight, channels, again, matrix, families, table)
             self._warn_of_unseen(channels, len(matrix))
             self._warn_of_rarely_met(result, shown, progress)
         return Aggregated(
@@ -301,18 +305,18 @@ class Aggregator:
     def _learn(
         self,
         result: Advantages,
+        sight: Mapping[str, Sight],
         channels: Channels,
         again: Again | None,
         matrix: Tensor,
         families: Sequence[Family],
         table: ChannelScores | None,
     ) -> None:
-        method, shown = self.config.method, sights(result, channels)
-        self._seen = next_seen(self._seen, shown, dict(zip(channels.names, channels.ranges, strict=True)))
+        method = self.config.method
         said = [
             *news_of_scales(self._state, result.state),
             *news_of_lift(method, self._state, result.state),
-            *news_of_rewards(self._seen, shown, method, result.state),
+            *news_of_rewards(self._seen, sight, method, result.state),
         ]
         for text in said if not self.quiet else ():
             logger.warning("%s", text)
