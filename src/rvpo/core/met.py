@@ -126,9 +126,7 @@ def group_counters(rewards: Tensor, advantages: Tensor, groups: Groups, lines: T
     found = torch.cat([scored, meets, meets & (advantages > 0)[:, None]], 1).to(rewards.dtype)
     of_scored, of_met, of_raised = groups.sum(found).chunk(3, 1)
     counted = of_scored > 0
-    return GroupCounters(
-        counted, counted & (of_met == 0), (of_met > 0) & (of_met < of_scored) & (of_raised == 0)
-    )
+    return GroupCounters(counted, counted & (of_met == 0), (of_met > 0) & (of_met < of_scored) & (of_raised == 0))
 
 
 def lines_by_cell(lines: Sequence[float], index: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ def diagnose(
     every = [Sums(run, k, reading.config) for reading in readings]
     unscored = Unscored(run)
     logged = _count(run, readings, every, unscored, texts, progress)
+    for one in every:
+        one.settle()
     sums, reading = every[0], readings[0]
     total = sums.blocks.sum(0)
     correlations = _correlations(sums.products)
@@ -190,6 +192,8 @@ def _channel(name: str, judged: verdicts.Judged, found: Mapping[str, Estimate], 
         reliability=found["reliability"],
         pairs=int(total[SLOT["again_dof"]]),
         cause=judged.cause,
+        unexplored=found["unexplored"],
+        suppressed=found["suppressed"],
     )
 
 

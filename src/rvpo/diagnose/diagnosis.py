@@ -94,6 +94,9 @@ class ChannelDiagnosis:
             differently; None without such completions.
         pairs: degrees of freedom of that estimate.
         cause: how and why it is neglected; None for another verdict.
+        unexplored: share of the groups in which no completion meets it, see :mod:`rvpo.core.met`; None where that is
+            not known, as without a range for a graded reward outside of [0, 1].
+        suppressed: share in which some completions meet it, not all, and none of those got a positive advantage.
     """
 
     name: str
@@ -118,6 +121,8 @@ class ChannelDiagnosis:
     reliability: Estimate
     pairs: int
     cause: Cause | None = None
+    unexplored: Estimate = Estimate(None)
+    suppressed: Estimate = Estimate(None)
 
     @property
     def say(self) -> float | None:

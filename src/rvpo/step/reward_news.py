@@ -159,7 +159,8 @@ def _few(old: Mapping[str, Any]) -> Few:
     """Return the values of a channel so far; older states hold the lowest and the highest one alone."""
     if "few" in old or "ends" not in old:
         return old.get("few", [])  # type: ignore[no-any-return]
-    return next_few([], *old["ends"], between=False)
+    low, high = old["ends"]
+    return next_few([], low, high, between=False)
 
 
 def lines_of(seen: State, channels: Channels) -> Tensor:
