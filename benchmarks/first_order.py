@@ -28,9 +28,9 @@ from rvpo.text.tables import markdown
 SIZE = 8
 DEFAULT = ("gdpo", "rvpo:k=1", "lift")
 LEVELS = (0.9, 0.05)
-OTHERS = (0.75, 0.6, 0.5, 0.4, 0.3, 0.2)
+OTHERS = (0.7,) * 6
 """Shares of completions that meet the six other channels."""
-OPPOSED = 0.35
+OPPOSED = 0.4
 """Share of the variance of a channel's latent score that it has in common with the others; the format has its negative.
 """
 

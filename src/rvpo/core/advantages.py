@@ -26,6 +26,8 @@ from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import Advantages
 from rvpo.core.normalize import GroupScores, group_zscore, whiten_by_token
 from rvpo.core.scales import KEY, in_short, learned_scales
+from rvpo.core.schedules import Schedule
+from rvpo.core.weights import Alternate, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 
 Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
@@ -36,7 +38,7 @@ def advantages(
     rewards: Tensor,
     groups: Tensor | None = None,
     method: str | Mapping[str, Any] | Method = "rvpo",
-    weights: Tensor | Sequence[float] | None = None,
+    weights: Tensor | Sequence[float | str | Schedule | Alternate] | None = None,
     *,
     num_generations: int | None = None,
     applies: Tensor | None = None,
@@ -61,7 +63,8 @@ def advantages(
         method: ``"rvpo"``, ``"gdpo"``, ``"grpo"`` …, with options as text (``"rvpo:k=2"``), a mapping or an object
             (``rvpo.RVPO(2.0)``), or a method of your own (``"my_rules.py:cvar"``).
         weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
-            except to ``eps``. A channel of weight 0 is monitored but takes no part.
+            except to ``eps``. A channel of weight 0 is monitored but takes no part. One of M weights can follow the
+            training, such as ``"linear(0.2,1)"``, see :mod:`rvpo.core.weights`.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
         applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
             different length are padded. Such a cell is neither read nor counted as missing. None: all apply.
@@ -69,7 +72,7 @@ def advantages(
             how far channels are met, such as ``"lift"``. A reward beyond its range counts as the end of the range. The
             scale of a reward without a range is [0, 1], or learned once rewards lie outside of it: from the batches
             that ``state`` remembers and this one. Without ``state`` it is that of this batch alone, which is warned of.
-        progress: share of the training that is done, in [0, 1]; needed by a scheduled k.
+        progress: share of the training that is done, in [0, 1]; needed by a scheduled k or weight.
         tokens: (N,) number of trained tokens per completion; needed by ``whiten="token"``.
         state: what the last batch's result has as ``state``; an empty mapping at the start of a run.
         eps: added to every standard deviation, in reward units.
@@ -104,7 +107,7 @@ def advantages(
         config,
         groups=groups,
         num_generations=num_generations,
-        weights=weights,
+        weights=_of_this_step(weights, progress),
         applies=applies,
         channels=channels,
         progress=progress,
@@ -120,6 +123,14 @@ def advantages(
             stacklevel=2,
         )
     return result
+
+
+def _of_this_step(weights: Any, progress: float | None) -> Any:
+    """Return weights as numbers, where one of them is a schedule."""
+    if not isinstance(weights, list | tuple) or not any(isinstance(w, str | Schedule | Alternate) for w in weights):
+        return weights
+    names = [str(j) for j in range(len(weights))]
+    return weights_at([read_weight(w, name) for w, name in zip(weights, names, strict=True)], progress, names)
 
 
 def compute(

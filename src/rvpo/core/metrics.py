@@ -233,8 +233,9 @@ def effective_channels(result: Advantages) -> Tensor:
     """Return how many channels decide each completion that any channel decides.
 
     The participation ratio (sum |r|)^2 / sum r^2 of the responsibilities r of its live channels: m where m of them
-    count the same, 1 where one decides. A channel that is constant in the group decides nothing there. It looks at what the rule does. How many directions the rewards themselves have, a property of their
-    correlations that no rule changes, is another number.
+    count the same, 1 where one decides. A channel that is constant in the group decides nothing there. It looks at
+    what the rule does. How many directions the rewards themselves have, a property of their correlations that no rule
+    changes, is another number.
     """
     r = (result.responsibilities.detach().abs() * result.live)[result.signal]
     r = r[r.sum(1) > 0]

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.channels import Range, State, check_ranges, owner_of
-from rvpo.core.checks import require_number
 from rvpo.core.groups import block_size
 from rvpo.core.metrics import PREFIX, RELIABILITY, counter_metrics, rarely_met
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
 from rvpo.core.state import plain
+from rvpo.core.weights import Weight, check_weights, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
@@ -81,6 +81,7 @@ class Aggregator:
         names: M names, of the channels or of the reward functions.
         ranges: lowest and highest reward in order of ``names``, None where nobody declared it.
         label_ranges: the same for labels of rubrics, by name ``{function}/{label}``, of those that were declared.
+        weights: importance in order of ``names``: numbers, or schedules over the training.
         quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
     """
 
@@ -90,7 +91,7 @@ class Aggregator:
         names: Sequence[str],
         *,
         ranges: Mapping[str, Range | None] | Sequence[Range | None] | None = None,
-        weights: Mapping[str, float] | Sequence[float] | None = None,
+        weights: Mapping[str, Any] | Sequence[Any] | None = None,
         eps: float = 1e-4,
         ddof: int = 1,
         missing: str = "drop",
@@ -106,7 +107,8 @@ class Aggregator:
                 [0, 1], or learned from what is seen once rewards lie outside of it; see :mod:`rvpo.core.scales`. The
                 range of a rubric is that of its scores. By name, a label of a rubric can have its own,
                 ``{"rubric/tone": (1, 10)}``.
-            weights: importance >= 0, by name or in order; 1 where not given.
+            weights: importance >= 0, by name or in order; 1 where not given. A weight can follow the training, such as
+                ``"linear(0.2,1)"`` or ``"alternate(1,0)"``; see :mod:`rvpo.core.weights`.
             eps: added to every standard deviation, in reward units.
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
             missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses it.
@@ -169,8 +171,9 @@ class Aggregator:
 
         Raises:
             RewardError: rewards or groups that cannot be aggregated.
-            ConfigError: a scheduled k without ``progress``.
+            ConfigError: a scheduled k or weight without ``progress``.
         """
+        weights_now = weights_at(self.weights, progress, self.names)
         read = None if _is_ready(rewards, len(self.names)) else Rewards(rewards, self.names)
         matrix: Tensor = rewards if read is None else read.matrix
         if groups is not None:
@@ -182,7 +185,9 @@ class Aggregator:
             index = [row // (num_generations or 1) for row in rows] if groups is None else groups.tolist()
             families = [*families, *aligned_families(read.families, index)]
         try:
-            values, weights, applies, channels, table = self._laid_out(matrix, families, num_generations, groups)
+            values, weights, applies, channels, table = self._laid_out(
+                matrix, families, num_generations, groups, weights_now
+            )
             # As it was before this batch is learned from.
             cells = None if self.reliability is None else self.reliability.cells(channels)
             result = compute(
@@ -221,9 +226,9 @@ class Aggregator:
             config=self.config,
             progress=progress,
             channels=channels,
-            weights=torch.as_tensor(weights).expand(result.rewards.shape),
+            weights=_in_double(weights).expand(result.rewards.shape),
             families=families,
-            importance=dict(zip(self.names, self.weights, strict=True)),
+            importance=dict(zip(self.names, weights_now, strict=True)),
             tokens=tokens if self.config.whiten == "token" else None,
             reliability=cells,
         )
@@ -283,20 +288,25 @@ class Aggregator:
         return changed_ranges(state, saved_ranges(self.names, self.ranges, self.label_ranges))
 
     def _laid_out(
-        self, matrix: Tensor, families: Sequence[Family], num_generations: int | None, groups: Tensor | None
+        self,
+        matrix: Tensor,
+        families: Sequence[Family],
+        num_generations: int | None,
+        groups: Tensor | None,
+        function_weights: list[float],
     ) -> tuple[Tensor, Tensor | list[float], Tensor | None, Channels, ChannelScores | None]:
         """Return rewards, weights, which cells apply, channels and, with rubrics, the table of these."""
         if not families:
             if self._columns is None or self._columns.index.device != matrix.device:
                 self._columns = Channels.columns(self.names, self.ranges, matrix.device)
-            return matrix, self.weights, None, self._columns, None
+            return matrix, function_weights, None, self._columns, None
         table = assemble(
             matrix,
             self.names,
             families,
             num_generations=num_generations,
             groups=groups,
-            weights=self.weights,
+            weights=function_weights,
             ranges=self.ranges,
             label_ranges=self.label_ranges,
         )
@@ -377,6 +387,11 @@ class Aggregator:
             )
 
 
+def _in_double(weights: Tensor | list[float]) -> Tensor:
+    """Return weights as a tensor; numbers exactly as they were given, so that a replay has the same."""
+    return weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
+
+
 def _is_ready(rewards: Any, columns: int) -> bool:
     """Return whether rewards are a tensor (N, M) of floating point already, as engines have them."""
     return isinstance(rewards, Tensor) and rewards.is_floating_point() and rewards.shape[1:] == (columns,)
@@ -412,7 +427,7 @@ def _checked_ranges(
     return check_ranges(ranges, len(names), names), labels
 
 
-def _checked_weights(weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]) -> list[float]:
+def _checked_weights(weights: Mapping[str, Any] | Sequence[Any] | None, names: Sequence[str]) -> list[Weight]:
     if weights is None:
         return [1.0] * len(names)
     if isinstance(weights, Mapping):
@@ -421,8 +436,6 @@ def _checked_weights(weights: Mapping[str, float] | Sequence[float] | None, name
     given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
     if len(given) != len(names):
         raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
-    for name, weight in zip(names, given, strict=True):
-        require_number(f"weight of {name!r}", weight, float("inf"))
-    if not any(given):
-        raise ConfigError(f"weights are all 0 ({given}); expected at least one above 0")
-    return [float(weight) for weight in given]
+    read = [read_weight(weight, name) for name, weight in zip(names, given, strict=True)]
+    check_weights(read, names)
+    return read

@@ -99,7 +99,7 @@ class AggregationOptions:
         self,
         names: Sequence[str],
         own_ranges: Sequence[Range | None],
-        weights: Sequence[float] | None,
+        weights: Mapping[str, Any] | Sequence[Any] | None,
         reliability: Reliability | None = None,
     ) -> Aggregator:
         """Return what does the step, at the beginning of a run.
@@ -107,7 +107,7 @@ class AggregationOptions:
         Args:
             names: of the reward functions.
             own_ranges: what these say of their lowest and highest reward; ``reward_ranges`` comes first.
-            weights: of the reward functions, in order.
+            weights: of the reward functions, in order or by name; numbers, or schedules over the training.
             reliability: how far each channel is trusted; None trusts all.
 
         Raises:

@@ -21,10 +21,11 @@ from trl import GRPOTrainer
 
 from rvpo import interrupts
 from rvpo.core.ragged import Family
+from rvpo.core.weights import weights_at
 from rvpo.engines.trl import buffer, checkpoints, model_card, peers, resume
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
-from rvpo.engines.trl.config import RVPOConfig, taken
+from rvpo.engines.trl.config import RVPOConfig, numbers_of_weights, taken
 from rvpo.engines.trl.judged_twice import score_again
 from rvpo.engines.trl.last_step import LastStep, WholeSteps, save_last_step
 from rvpo.engines.trl.owner import owned
@@ -115,22 +116,24 @@ class RVPOMixin:
         given["reward_funcs"], names = named_rewards(given.get("reward_funcs"), reward_names)
         own_ranges = [getattr(function, "reward_range", None) for function in given["reward_funcs"] or []]
         if names:
-            given["args"].aggregator(names, own_ranges, None, reliability)  # fails before a model is loaded
+            # Fails before a model is loaded.
+            given["args"].aggregator(names, own_ranges, given["args"].reward_weights, reliability)
         self._channel_rewards: torch.Tensor | None = None
         self._scored_rewards: torch.Tensor | None = None
         self._aggregated: Aggregated | None = None
         self._prepared = self._made = False  # whether training came past _prepare_inputs and made advantages
         self._again: Again | None = None
         self._train_sampler: Any = None
+        config = given["args"]
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
-        with taken():
+        with taken(), numbers_of_weights(config, names) as weights:
             super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
         this: Any = self  # the trainer behind brings the attributes used from here on
         # An environment's own reward comes after the user's functions.
         names = this.reward_func_names = [*names, *this.reward_func_names[len(names) :]]
         named_rewards(this.reward_funcs, names)
         own_ranges = [getattr(function, "reward_range", None) for function in this.reward_funcs]
-        weights = this.reward_weights.tolist()
+        weights = [*weights, *this.reward_weights.tolist()[len(weights) :]]
         self.aggregator = this.args.aggregator(names, own_ranges, weights, reliability)
         self._rubrics = {
             name: function
@@ -194,6 +197,9 @@ class RVPOMixin:
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
         self._channel_rewards = self._scored_rewards = self._again = None
+        # TRL logs `reward` by these, and whoever reads them sees those of this step.
+        weights = weights_at(self.aggregator.weights, self._progress(), self.aggregator.names)
+        self.reward_weights = self.reward_weights.new_tensor(weights)
         interrupts.release()  # nothing is half done here, however this batch came to be generated
         try:
             with (

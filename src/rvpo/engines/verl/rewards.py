@@ -40,6 +40,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from rvpo.core.ragged import Score
+from rvpo.core.weights import mean_weight, read_weight
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
 from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
@@ -89,7 +90,8 @@ async def compute_score(
 
     Returns:
         - ``score``: the weighted sum of the rewards, scaled up to all weights where some are missing; NaN where all
-          are. For verl's own metrics only: the trainer uses the others, and refuses verl's own estimators.
+          are. A weight that follows the training counts by its mean, because a worker does not know the step. For
+          verl's own metrics only: the trainer uses the others, and refuses verl's own estimators.
         - under its name, the reward of each function that is one channel; None where missing, which verl's validation
           leaves out of its means.
         - ``rvpo``, where there are rubrics: the text of :mod:`rvpo.engines.verl.wire`.
@@ -112,8 +114,9 @@ async def compute_score(
 def _returned(
     entries: Sequence[RewardSection], results: Sequence[tuple[float | None, list[Score] | None]]
 ) -> dict[str, float | str | None]:
-    scored = [(entry.weight, value) for entry, (value, _) in zip(entries, results, strict=True) if value is not None]
-    part, whole = math.fsum(weight for weight, _ in scored), math.fsum(entry.weight for entry in entries)
+    weights = [mean_weight(read_weight(entry.weight, str(entry.name))) for entry in entries]
+    scored = [(weight, value) for weight, (value, _) in zip(weights, results, strict=True) if value is not None]
+    part, whole = math.fsum(weight for weight, _ in scored), math.fsum(weights)
     score = math.fsum(weight * value for weight, value in scored) * whole / part if part else math.nan
     named = {str(entry.name): result for entry, result in zip(entries, results, strict=True)}
     rows = {name: scores for name, (_, scores) in named.items() if scores is not None}
