@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.aggregate import normalised
-from rvpo.core.channels import Channels, Range, State
+from rvpo.core.channels import Channels, Range, State, owner_of
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
 from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
@@ -197,6 +197,8 @@ def compute(
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
     takes_part = (p > 0).any(-1) if outcome.takes_part is None else outcome.takes_part
+    if config.wanted:
+        takes_part = takes_part & ranked_by(config.wanted, channels, scores.live, partition)
     eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part)
     whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens)
     return Advantages(
@@ -214,6 +216,20 @@ def compute(
         state=new_state,
         method_metrics=metrics,
     )
+
+
+def ranked_by(wanted: Sequence[str], channels: Channels, live: Tensor, groups: Groups) -> Tensor:
+    """Return which rows (N,) are in a group that a wanted channel ranks.
+
+    Args:
+        wanted: names of channels, or of rubrics for all of their labels.
+        channels: the channels of the cells.
+        live: (N, M) bool, which cells rank their group.
+        groups: the partition of the rows.
+    """
+    is_wanted = torch.tensor([owner_of(name, wanted) is not None for name in channels.names], device=live.device)
+    ranks = (live & is_wanted[channels.index]).any(1, keepdim=True)
+    return groups.broadcast(groups.max(ranks.to(torch.float32)))[:, 0] > 0
 
 
 def _with_scales(outcome: Outcome, batch: Batch, config: AdvantageConfig) -> tuple[State, Mapping[str, float]]:

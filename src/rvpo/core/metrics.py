@@ -46,6 +46,9 @@ EFFECTIVE_CHANNELS = "effective_channels"
 NO_SIGNAL_GROUPS = "no_signal/groups"
 NO_SIGNAL_COMPLETIONS = "no_signal/completions"
 LOST_COMPLETIONS = "lost/completions"
+UNWANTED_GROUPS = "unwanted/groups"
+UNWANTED_COMPLETIONS = "unwanted/completions"
+SKIPPED = "skipped/share"
 
 CATALOGUE = {
     "rvpo/{channel}/mean": "mean raw reward over the scored completions",
@@ -72,6 +75,9 @@ CATALOGUE = {
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
     "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
     "rvpo/effective_channels": "how many channels decide a completion: mean 1 / sum r^2 of the responsibilities r",
+    "rvpo/unwanted/groups": "with `wanted`: share of groups that only other channels rank; they are not trained on",
+    "rvpo/unwanted/completions": "with `wanted`: number of completions in these groups",
+    "rvpo/skipped/share": "TRL, with `skip_dead_groups`: share of a micro-batch left out of forward and backward",
     "rvpo/lift/frontier": "lift: 1 if nothing opposes the channels, 0 if no advantage raises all of them",
     "rvpo/lift/turn": "lift: cosine of the advantage with that of the needs alone; 1 if the guard changes nothing",
     "rvpo/lift/channels": "lift: effective number of channels, where copies of one channel count once",

@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
+from rvpo.core.advantages import ranked_by
 from rvpo.core.channels import Range, State, check_ranges, owner_of
 from rvpo.core.groups import block_size
-from rvpo.core.metrics import PREFIX, RELIABILITY, counter_metrics, rarely_met
+from rvpo.core.metrics import (
+    PREFIX,
+    RELIABILITY,
+    UNWANTED_COMPLETIONS,
+    UNWANTED_GROUPS,
+    counter_metrics,
+    rarely_met,
+)
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
 from rvpo.core.state import plain
@@ -95,6 +103,7 @@ class Aggregator:
         eps: float = 1e-4,
         ddof: int = 1,
         missing: str = "drop",
+        wanted: Sequence[str] | None = None,
         reliability: Reliability | None = None,
     ) -> None:
         """Begin a run.
@@ -112,13 +121,18 @@ class Aggregator:
             eps: added to every standard deviation, in reward units.
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
             missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses it.
+            wanted: channels of which any has to rank a group for it to be trained on; the completions of other groups
+                get advantage 0 and stay out of the whitening. A label of a rubric is named ``"rubric/tone"``, all of
+                them by the rubric. None: all channels.
             reliability: how far each channel is trusted; None trusts all.
 
         Raises:
             ConfigError: an unknown method, option or name, or a value that cannot work.
         """
         self.names = _checked_names(names)
-        self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
+        wanted = () if wanted is None else wanted
+        self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing, wanted=wanted)  # type: ignore[arg-type]
+        _require_names("wanted", [owner_of(name, self.names) or name for name in self.config.wanted], self.names)
         named = self.config.method.names_channels
         # A label of a rubric, "function/label", is not known before the first batch.
         _require_names(self.config.method.name, [owner_of(name, self.names) or name for name in named], self.names)
@@ -135,6 +149,7 @@ class Aggregator:
         self.quiet = False
         # Options name these. Which channels rubrics have shows in training alone.
         self._unseen = dict.fromkeys(self.label_ranges, "ranges") | dict.fromkeys(named, self.config.method.name)
+        self._unseen |= {name: "wanted" for name in self.config.wanted if name not in self.names}
         self._unseen |= {name: "reliability" for name in (reliability.given if reliability else ()) if "/" in name}
         self._completions = 0  # since the start of this process
         self._state: State = {}
@@ -209,7 +224,7 @@ class Aggregator:
         sight = sights(result, channels)
         seen = next_seen(self._seen, sight, dict(zip(channels.names, channels.ranges, strict=True)))
         counters = counter_metrics(result, shown, lines_of(seen, channels))
-        metrics = {**result.metrics(shown), **counters, **result.method_metrics}
+        metrics = {**result.metrics(shown), **counters, **self._unwanted(result, channels), **result.method_metrics}
         if self.reliability is not None:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
@@ -232,6 +247,14 @@ class Aggregator:
             tokens=tokens if self.config.whiten == "token" else None,
             reliability=cells,
         )
+
+    def _unwanted(self, result: Advantages, channels: Channels) -> dict[str, float]:
+        """Return what the filter by ``wanted`` leaves out, besides groups without any signal."""
+        if not self.config.wanted:
+            return {}
+        out = result.signal & ~ranked_by(self.config.wanted, channels, result.live, result.groups)
+        shares = result.groups.max(out[:, None].to(torch.float32))
+        return {UNWANTED_GROUPS: shares.mean().item(), UNWANTED_COMPLETIONS: float(out.sum())}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered as plain JSON data, for a checkpoint."""

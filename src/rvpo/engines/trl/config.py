@@ -72,6 +72,15 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         },
     )
 
+    skip_dead_groups: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave completions whose advantage is 0, as those of groups without signal, out of the forward and "
+            "backward pass. The gradient stays the same; TRL's entropy and clip_ratio are then of the others alone. "
+            "Not with beta, an entropy bonus, an auxiliary loss or images."
+        },
+    )
+
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, *MAPPINGS]  # noqa: RUF012 (transformers' own declaration)
 
     def __post_init__(self) -> None:

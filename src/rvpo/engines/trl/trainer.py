@@ -20,9 +20,10 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer
 
 from rvpo import interrupts
+from rvpo.core.metrics import PREFIX, SKIPPED
 from rvpo.core.ragged import Family
 from rvpo.core.weights import weights_at
-from rvpo.engines.trl import buffer, checkpoints, model_card, peers, resume
+from rvpo.engines.trl import buffer, checkpoints, dead_groups, model_card, peers, resume
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, numbers_of_weights, taken
@@ -135,6 +136,8 @@ class RVPOMixin:
         own_ranges = [getattr(function, "reward_range", None) for function in this.reward_funcs]
         weights = [*weights, *this.reward_weights.tolist()[len(weights) :]]
         self.aggregator = this.args.aggregator(names, own_ranges, weights, reliability)
+        if this.args.skip_dead_groups:
+            dead_groups.check_skipping(self)
         self._rubrics = {
             name: function
             for name, function in zip(names, this.reward_funcs, strict=True)
@@ -229,6 +232,8 @@ class RVPOMixin:
             self._stop(Failure(problem, JudgeError))
         families = as_received(families, self.reward_func_names, self._scored_rewards, rewards)
         done = self._aggregate(rewards, mode, families)
+        if self.args.skip_dead_groups:
+            done = dead_groups.without_rounding(done)
         start = self.accelerator.process_index * local.shape[0]
         # A copy, because a class in front may change it in place.
         output["advantages"] = done.advantages[start : start + local.shape[0]].to(local, copy=True)
@@ -271,6 +276,17 @@ class RVPOMixin:
                 "class Mine(RVPOMixin, TheirTrainer)"
             )
         return loss
+
+    def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """With ``skip_dead_groups``, leave completions with advantage 0 out; see ``dead_groups``."""
+        if not self.args.skip_dead_groups or not self.model.training:
+            return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+        rows, total = dead_groups.kept_rows(inputs, self.accelerator), len(inputs["completion_ids"])
+        self._metrics["train"][f"{PREFIX}{SKIPPED}"].append(1 - len(rows) / total)
+        if len(rows) == total:
+            return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+        loss: torch.Tensor = super()._compute_loss(model, dead_groups.smaller(inputs, rows))  # type: ignore[misc]
+        return loss * dead_groups.scale(self.loss_type, inputs, rows)
 
     def _keeping_rewards(self: Any, score: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """Return ``score``, TRL's ``_calculate_rewards`` with all overrides, keeping what it returns."""

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from rvpo.core.checks import unknown_option
 from rvpo.core.methods.base import Method
 from rvpo.engines.verl.checks import check_ignored
+from rvpo.engines.verl.filtering import METRIC
 from rvpo.engines.verl.options import VerlOptions
-from rvpo.engines.verl.rewards import TAKEN, plain_values, read_rewards
+from rvpo.engines.verl.rewards import TAKEN, plain_values, read_rewards, read_wanted
 from rvpo.engines.verl.spelling import (
     ESTIMATORS,
     OPTION,
@@ -179,7 +180,14 @@ def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
     channels = [
         e.name for e in entries if e.function == "rubric" and e.options.get("aggregation") in (None, "channels")
     ]
-    known = ["reward", "score", *(name for name in names if name not in channels)]
+    kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
+    filtered = [METRIC] if read_wanted(kwargs, entries) else []
+    if metric == METRIC and not filtered:
+        raise ConfigError(
+            f"algorithm.filter_groups.metric is {METRIC!r}, but reward_kwargs.wanted is not set; expected the names of "
+            f"the rewards that are to rank a group, such as reward_kwargs.wanted=[{names[0]}]"
+        )
+    known = ["reward", "score", *filtered, *(name for name in names if name not in channels)]
     if metric not in known:
         told = ", a rubric with criteria of its own for each prompt" if metric in channels else ""
         raise ConfigError(
