@@ -72,8 +72,8 @@ class AggregationOptions:
         default=None,
         metadata={
             "help": "Names of channels of which any has to rank a group for it to be trained on, such as [correct]. "
-            "The completions of all other groups get advantage 0. A name may be a label of a rubric, rubric/tone. Default: "
-            "all channels."
+            "The completions of all other groups get advantage 0. A name may be a label of a rubric, rubric/tone. "
+            "Default: all channels."
         },
     )
 

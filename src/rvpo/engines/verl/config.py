@@ -166,10 +166,18 @@ def _check_without_us(config: DictConfig, estimator: str, given: Mapping[str, An
 
 def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
     """Refuse a filter of groups by what our reward functions do not return as one number per completion."""
-    groups = config.algorithm.get("filter_groups")
-    if not groups or not groups.get("enable"):
+    groups, entries = config.algorithm.get("filter_groups") or {}, rewards_of_ours(config)
+    enabled, metric = groups.get("enable"), groups.get("metric")
+    kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
+    wanted = read_wanted(kwargs, entries) if entries else None
+    if wanted and not (enabled and metric == METRIC):
+        seen = f"metric is {metric!r}" if enabled else "enable is False"
+        raise ConfigError(
+            f"reward_kwargs.wanted is {wanted!r}, but algorithm.filter_groups.{seen}, so it has no effect; expected "
+            f"algorithm.filter_groups.enable=True and metric={METRIC}. Set them, or drop wanted"
+        )
+    if not enabled:
         return
-    metric, entries = groups.get("metric"), rewards_of_ours(config)
     if not metric:
         raise ConfigError(
             "algorithm.filter_groups.enable is True, but its metric is not set; expected 'reward' for the score, or "
@@ -180,8 +188,7 @@ def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
     channels = [
         e.name for e in entries if e.function == "rubric" and e.options.get("aggregation") in (None, "channels")
     ]
-    kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
-    filtered = [METRIC] if read_wanted(kwargs, entries) else []
+    filtered = [METRIC] if wanted else []
     if metric == METRIC and not filtered:
         raise ConfigError(
             f"algorithm.filter_groups.metric is {METRIC!r}, but reward_kwargs.wanted is not set; expected the names of "
