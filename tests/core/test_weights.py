@@ -16,6 +16,7 @@ from reference import reference
 from rvpo.core.weights import check_weights, mean_weight, plain_weight, read_weight, weights_at
 from rvpo.diagnose.replay import replay
 from rvpo.errors import ConfigError
+from rvpo.logs.engine import function_weights
 from rvpo.logs.open import open_run
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
@@ -139,7 +140,9 @@ def test_the_record_has_the_weights_of_each_step_and_replays(tmp_path: Path):
         "b": (0.0, 0.0),
         "c": (1.0, 1.0),
     }
-    found = replay(open_run(tmp_path), [])
+    run = open_run(tmp_path)
+    assert function_weights(run) == pytest.approx([math.nan, math.nan, 1.0], nan_ok=True)  # for advice: no single one
+    found = replay(run, [])
     assert found.own_difference == pytest.approx(0, abs=1e-6)
 
 

@@ -75,6 +75,7 @@ class ChannelTable:
             "config": done.config.to_mapping(),
             "progress": done.progress,
             "ranges": dict(zip(done.channels.names, done.channels.ranges, strict=True)),
+            "schedules": dict(done.schedules),
             "by_token": done.tokens is not None,
             "follows": self._follows if trained else None,
             "written": time.time(),

@@ -55,6 +55,7 @@ class Aggregated:
         weights: (N, M) of the cells.
         families: the rubrics of the batch.
         importance: weight of each reward function by name.
+        schedules: reward function -> text of the schedule that its weight follows, of those that do.
         tokens: (N,) trained tokens by which rows were whitened; None if they were not.
         reliability: (M,) or (N, M), how far each cell was trusted; None if all were.
     """
@@ -69,6 +70,7 @@ class Aggregated:
     weights: Tensor
     families: Sequence[Family]
     importance: Mapping[str, float]
+    schedules: Mapping[str, str]
     tokens: Tensor | None
     reliability: Tensor | None
 
@@ -244,6 +246,11 @@ class Aggregator:
             weights=_in_double(weights).expand(result.rewards.shape),
             families=families,
             importance=dict(zip(self.names, weights_now, strict=True)),
+            schedules={
+                name: str(weight)
+                for name, weight in zip(self.names, self.weights, strict=True)
+                if not isinstance(weight, int | float)
+            },
             tokens=tokens if self.config.whiten == "token" else None,
             reliability=cells,
         )

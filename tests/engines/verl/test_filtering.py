@@ -76,16 +76,22 @@ def test_which_rewards_are_the_same(one, other, same):
 
 
 def test_our_reward_function_returns_it(tmp_path: Path):
-    own = "def words(completions, **_):\n    return [float(len(c[0]['content'])) for c in completions]\n"
+    own = """
+def words(completions, **_):
+    return [float(len(completion[0]["content"].split())) for completion in completions]
+
+def polite(completions, **_):
+    return [float("please" in completion[0]["content"]) for completion in completions]
+"""
     (tmp_path / "own.py").write_text(own, encoding="utf-8")
-    entries = [{"function": "format", "name": "f"}, {"function": f"{tmp_path}/own.py:words", "name": "n"}]
+    entries = [{"function": f"{tmp_path}/own.py:{name}"} for name in ("words", "polite")]
     info = {"prompt": json.dumps("Hello"), "columns": "{}"}
 
     def scored(text: str, **kwargs: Any) -> Any:
         return asyncio.run(compute_score("data", text, "", info, rewards=entries, **kwargs))
 
     assert METRIC not in scored("some words")
-    short, long = (scored(text, wanted=["f"])[METRIC] for text in ("some words", "some words " * 50))
-    assert short == long
+    short, long = (scored(text, wanted=["polite"])[METRIC] for text in ("some words", "some words " * 50))
+    assert short == long != scored("some words, please", wanted=["polite"])[METRIC]
     failed = [scored("some words", wanted=["nothing"])[METRIC] for _ in range(3)]
     assert len(set(failed)) == 3  # so that the group is kept, and the error comes to the trainer
