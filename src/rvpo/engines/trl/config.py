@@ -227,21 +227,19 @@ def _check_weights(weights: Any) -> None:
     """
     if weights is None:
         return
+    expected = (
+        f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0, or texts such as "
+        "linear(0.2,1), or a mapping of names to these (a tensor or an array of one dimension will do)"
+    )
     if not isinstance(weights, list | dict) or not weights:
-        raise ConfigError(
-            f"reward_weights is {weights!r}; expected a list of finite numbers >= 0 or texts such as linear(0.2,1), or "
-            "a mapping of names to these (a tensor or an array of one dimension will do)"
-        )
+        raise ConfigError(expected)
     names = list(weights) if isinstance(weights, dict) else [str(i) for i in range(len(weights))]
     try:
-        read = [read_weight(weight, str(name)) for name, weight in zip(names, _values(weights), strict=True)]
+        read = [read_weight(weight, name) for name, weight in zip(names, _values(weights), strict=True)]
         if isinstance(weights, list):  # rewards that a mapping does not name have weight 1
-            check_weights(read, names, "reward_weights")
+            check_weights(read, names, "they")
     except ConfigError as error:
-        raise ConfigError(
-            f"reward_weights is {weights!r}: {error}. Negate a reward inside its reward function instead of a negative "
-            "weight"
-        ) from error
+        raise ConfigError(f"{expected}: {error}. Negate a reward inside its reward function instead") from error
 
 
 def _values(weights: list[Any] | dict[str, Any]) -> list[Any]:
