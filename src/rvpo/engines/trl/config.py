@@ -228,8 +228,8 @@ def _check_weights(weights: Any) -> None:
     if weights is None:
         return
     expected = (
-        f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0, or texts such as "
-        "linear(0.2,1), or a mapping of names to these (a tensor or an array of one dimension will do)"
+        f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0, or texts such "
+        "as linear(0.2,1), or a mapping of names to these (a tensor or an array of one dimension will do)"
     )
     if not isinstance(weights, list | dict) or not weights:
         raise ConfigError(expected)
