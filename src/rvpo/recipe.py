@@ -5,7 +5,7 @@
     name: my-run                    # the run's folder is {output}/{name}
     model: {path: org/model-or-folder}
     data: {path: prompts.jsonl}     # options of rvpo.data.load_prompts
-    rewards: [format, {function: my_rewards.py:politeness, weight: 0.5}]
+    rewards: [format, {function: my_rewards.py:politeness, weight: 0.5}]   # or weight: linear(0.2,1)
     method: lift:kappa=3            # or rvpo:k=linear(0.5,2), or {name: lift, kappa: 3}, or my_rules.py:cvar
     trainer: {max_steps: 100, num_generations: 8}    # any option of trl.GRPOConfig
 
@@ -15,21 +15,25 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     ValidationInfo,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from rvpo.core.methods.registry import METHODS, build_method, is_known, read_text, spell
+from rvpo.core.weights import plain_weight, read_weight
 from rvpo.errors import ConfigError
 from rvpo.step.structure.spelling import build_structures
 from rvpo.text import strict_yaml
@@ -82,6 +86,27 @@ class DataSection(_Strict):
     limit: int | None = None
 
 
+def _number_or_schedule(value: Any, as_number: Callable[[Any], Any]) -> Any:
+    """Return a weight; one that follows the training as its text, so that equal weights are equal recipes."""
+    if not isinstance(value, str | Mapping):
+        return as_number(value)
+    try:
+        return plain_weight(read_weight(value, "this reward"))
+    except ConfigError as error:
+        raise PydanticCustomError("weight", "{why}", {"why": str(error)}) from error
+
+
+if TYPE_CHECKING:
+    _Weight = float | str
+else:
+    _Weight = Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        WrapValidator(_number_or_schedule),
+        PlainSerializer(lambda weight: weight, return_type=float | str),
+    ]
+
+
 class RewardSection(_Strict):
     """One channel."""
 
@@ -89,7 +114,7 @@ class RewardSection(_Strict):
     name: str | None = Field(
         None, pattern=r"^\w[\w.-]*$", description="Name of the channel; default: the function's own."
     )
-    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    weight: _Weight = Field(1.0, description="Importance: a number, or a text such as linear(0.2,1) or alternate(1,0).")
     range: tuple[float, float] | None = Field(
         None,
         strict=False,

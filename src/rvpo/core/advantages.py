@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.aggregate import normalised
-from rvpo.core.channels import Channels, Range, State
+from rvpo.core.channels import Channels, Range, State, owner_of
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
 from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
@@ -27,6 +27,8 @@ from rvpo.core.metrics import Advantages
 from rvpo.core.monitored import widened, without_monitored
 from rvpo.core.normalize import GroupScores, at_the_mean, group_zscore, whiten_by_token
 from rvpo.core.scales import KEY, in_short, learned_scales
+from rvpo.core.schedules import Schedule
+from rvpo.core.weights import Alternate, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 
 Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
@@ -37,7 +39,7 @@ def advantages(
     rewards: Tensor,
     groups: Tensor | None = None,
     method: str | Mapping[str, Any] | Method = "rvpo",
-    weights: Tensor | Sequence[float] | None = None,
+    weights: Tensor | Sequence[float | str | Schedule | Alternate] | None = None,
     *,
     num_generations: int | None = None,
     applies: Tensor | None = None,
@@ -62,7 +64,8 @@ def advantages(
         method: ``"rvpo"``, ``"gdpo"``, ``"grpo"`` …, with options as text (``"rvpo:k=2"``), a mapping or an object
             (``rvpo.RVPO(2.0)``), or a method of your own (``"my_rules.py:cvar"``).
         weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
-            except to ``eps``. A channel of weight 0 is monitored but takes no part.
+            except to ``eps``. A channel of weight 0 is monitored but takes no part. One of M weights can follow the
+            training, such as ``"linear(0.2,1)"``, see :mod:`rvpo.core.weights`.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
         applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
             different length are padded. Such a cell is neither read nor counted as missing. None: all apply.
@@ -70,7 +73,7 @@ def advantages(
             how far channels are met, such as ``"lift"``. A reward beyond its range counts as the end of the range. The
             scale of a reward without a range is [0, 1], or learned once rewards lie outside of it: from the batches
             that ``state`` remembers and this one. Without ``state`` it is that of this batch alone, which is warned of.
-        progress: share of the training that is done, in [0, 1]; needed by a scheduled k.
+        progress: share of the training that is done, in [0, 1]; needed by a scheduled k or weight.
         tokens: (N,) number of trained tokens per completion; needed by ``whiten="token"``.
         state: what the last batch's result has as ``state``; an empty mapping at the start of a run.
         eps: added to every standard deviation, in reward units.
@@ -105,7 +108,7 @@ def advantages(
         config,
         groups=groups,
         num_generations=num_generations,
-        weights=weights,
+        weights=_of_this_step(weights, progress),
         applies=applies,
         channels=channels,
         progress=progress,
@@ -121,6 +124,14 @@ def advantages(
             stacklevel=2,
         )
     return result
+
+
+def _of_this_step(weights: Any, progress: float | None) -> Any:
+    """Return weights as numbers, where one of them is a schedule."""
+    if not isinstance(weights, list | tuple) or not any(isinstance(w, str | Schedule | Alternate) for w in weights):
+        return weights
+    names = [str(j) for j in range(len(weights))]
+    return weights_at([read_weight(w, name) for w, name in zip(weights, names, strict=True)], progress, names)
 
 
 def compute(
@@ -197,6 +208,8 @@ def compute(
     # TRL and verl whiten the weighted *sum* of z-scores. We aggregate a weighted mean, so that k means the same for
     # every M; dividing eps by the sum of the weights makes the whitened values the same.
     takes_part = (p > 0).any(-1) if outcome.takes_part is None else outcome.takes_part
+    if config.wanted:
+        takes_part = takes_part & ranked_by(config.wanted, channels, scores.live, partition)
     eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part)
     whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens)
     return Advantages(
@@ -214,6 +227,20 @@ def compute(
         state=new_state,
         method_metrics=metrics,
     )
+
+
+def ranked_by(wanted: Sequence[str], channels: Channels, live: Tensor, groups: Groups) -> Tensor:
+    """Return which rows (N,) are in a group that a wanted channel ranks.
+
+    Args:
+        wanted: names of channels, or of rubrics for all of their labels.
+        channels: the channels of the cells.
+        live: (N, M) bool, which cells rank their group.
+        groups: the partition of the rows.
+    """
+    is_wanted = torch.tensor([owner_of(name, wanted) is not None for name in channels.names], device=live.device)
+    ranks = (live & is_wanted[channels.index]).any(1, keepdim=True)
+    return groups.broadcast(groups.max(ranks.to(torch.float32)))[:, 0] > 0
 
 
 def _with_scales(outcome: Outcome, batch: Batch, config: AdvantageConfig) -> tuple[State, Mapping[str, float]]:

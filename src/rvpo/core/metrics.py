@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
+from rvpo.core.met import group_counters
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
@@ -40,9 +41,15 @@ RELIABILITY = "reliability"
 NEGLECTED = "neglected"
 DIVERGING = "diverging"
 JUDGE = "judge"
+UNEXPLORED = "unexplored"
+SUPPRESSED = "suppressed"
+EFFECTIVE_CHANNELS = "effective_channels"
 NO_SIGNAL_GROUPS = "no_signal/groups"
 NO_SIGNAL_COMPLETIONS = "no_signal/completions"
 LOST_COMPLETIONS = "lost/completions"
+UNWANTED_GROUPS = "unwanted/groups"
+UNWANTED_COMPLETIONS = "unwanted/completions"
+SKIPPED = "skipped/share"
 
 CATALOGUE = {
     "rvpo/{channel}/mean": "mean raw reward over the scored completions",
@@ -64,11 +71,17 @@ CATALOGUE = {
     "rvpo/{channel}/reliability": "share of the channel's variance that counts as signal, if Reliability is in use",
     "rvpo/{channel}/diverging": "TRL, with a monitored channel: 1 while the channel rises and a monitor falls, else 0",
     "rvpo/{channel}/neglected": "TRL: 1 while the channel is being neglected, by the rules of `rvpo diagnose`, else 0",
+    "rvpo/{channel}/unexplored": "share of groups in which no completion meets it (rvpo.core.met says what that is)",
+    "rvpo/{channel}/suppressed": "share in which some meet it, not all, and none of these has a positive advantage",
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
     "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
     "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
+    "rvpo/effective_channels": "how many channels decide a completion: mean 1 / sum r^2 of the responsibilities r",
+    "rvpo/unwanted/groups": "with `wanted`: share of groups that only other channels rank; they are not trained on",
+    "rvpo/unwanted/completions": "with `wanted`: number of completions in these groups",
+    "rvpo/skipped/share": "TRL, with `skip_dead_groups`: share of a micro-batch left out of forward and backward",
     "rvpo/lift/frontier": "lift: 1 if nothing opposes the channels, 0 if no advantage raises all of them",
     "rvpo/lift/turn": "lift: cosine of the advantage with that of the needs alone; 1 if the guard changes nothing",
     "rvpo/lift/channels": "lift: effective number of channels, where copies of one channel count once",
@@ -195,6 +208,50 @@ def channel_metrics(
     metrics[NO_SIGNAL_GROUPS] = 1 - group_signal.mean().item()
     metrics[NO_SIGNAL_COMPLETIONS] = float(z.shape[0] - signal.item())
     return metrics
+
+
+def counter_metrics(
+    result: Advantages, channels: Sequence[str] | Mapping[str, Tensor], lines: Tensor
+) -> dict[str, float]:
+    """Return ``{name}/unexplored`` and ``{name}/suppressed`` of each channel, and ``effective_channels``.
+
+    Where a name pools several columns, such as the criteria of a rubric, each column of a group counts as one group.
+
+    Args:
+        result: what :func:`rvpo.advantages` returned.
+        channels: names as of :func:`channel_metrics`.
+        lines: (M,) or (N, M), the reward from which on a completion meets the cell's channel, NaN = unknown; see
+            :mod:`rvpo.core.met`.
+    """
+    wide = torch.float32 if result.rewards.device.type == "mps" else torch.float64
+    rewards = result.rewards.detach().to(wide).masked_fill(~result.applies, torch.nan)
+    found = group_counters(rewards, result.advantages.detach(), result.groups, lines)
+    tables = torch.stack([found.unexplored, found.suppressed, found.counted]).to(wide)
+    if isinstance(channels, Mapping):
+        owned = {name: result.groups.max(mask.to(wide)) for name, mask in channels.items()}
+        sums = {name: (tables * mask).sum((1, 2)) for name, mask in owned.items()}
+    else:
+        sums = dict(zip(channels, tables.sum(1).T, strict=True))
+    metrics: dict[str, float] = {}
+    for name, total in sums.items():
+        unexplored, suppressed, _ = (total / total[2]).tolist()
+        metrics |= {f"{name}/{UNEXPLORED}": unexplored, f"{name}/{SUPPRESSED}": suppressed}
+    numbers = effective_channels(result)
+    return metrics | {EFFECTIVE_CHANNELS: numbers.mean().item() if len(numbers) else torch.nan}
+
+
+def effective_channels(result: Advantages) -> Tensor:
+    """Return how many channels decide each completion that any channel decides.
+
+    The participation ratio (sum |r|)^2 / sum r^2 of the responsibilities r of its live channels: m where m of them
+    count the same, 1 where one decides. A channel that is constant in the group decides nothing there. It looks at
+    what the rule does. How many directions the rewards themselves have, a property of their correlations that no rule
+    changes, is another number.
+    """
+    r = (result.responsibilities.detach().abs() * result.live)[result.signal]
+    r = r[r.sum(1) > 0]
+    r = r / r.amax(1, keepdim=True)  # so that the square of a tiny share is not 0
+    return r.sum(1).square() / r.square().sum(1)
 
 
 def bottlenecks(result: Advantages) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rvpo.core import RVPO, AdvantageConfig, Channels, compute
+from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
 from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
 from rvpo.diagnose import verdicts
@@ -35,6 +35,7 @@ from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.errors import correlation_errors, pulls_with_errors
 from rvpo.diagnose.estimates import FEWEST, values
 from rvpo.diagnose.group_sums import SLOT, SLOTS, by_channel, cell_sums, centred
+from rvpo.diagnose.met_sums import COUNTED, MetLines, met_sums
 
 GROUPS = 512
 """Groups that are looked at: the last ones."""
@@ -56,6 +57,7 @@ MOST = 256
 _KEPT = (
     *("cells", "scored", "live", "reward", "groups_scored", "groups_live", "az", "aa", "zz", "company"),
     *("punished", "compared", "within_ss", "within_dof", "late_top"),
+    *COUNTED,  # at the end, where checkpoints of older versions have nothing
 )
 _SOFT_MIN = AdvantageConfig(RVPO(1.0, whiten="none"), eps=1e-12)  # as in diagnose: its z-scores know no eps
 
@@ -187,6 +189,7 @@ class Alarm:
         self._low: dict[str, float] = {}
         self._ranges: dict[str, Range | None] = {}
         self._monitored: set[str] = set()  # channels whose weight is 0
+        self._met = MetLines()
         self._watch = Watch()
 
     @property
@@ -253,6 +256,7 @@ class Alarm:
             "low": self._low,
             "ranges": self._ranges,
             "monitored": sorted(self._monitored),
+            "few": self._met.few,
             "names": [kept.names for kept in self._window],
         }
         arrays: dict[str, NDArray[Any]] = {"plain": np.array(json.dumps(plain))}
@@ -267,10 +271,11 @@ class Alarm:
         self._top, self._low, self._monitored = plain["top"], plain["low"], set(plain["monitored"])
         self._ranges = {name: None if ends is None else tuple(ends) for name, ends in plain["ranges"].items()}
         self._watch.load_state(arrays)
-        parts = ("z", "a", "group", "table")
-        self._window = deque(
-            _Kept(tuple(names), *(arrays[f"{part}_{i}"] for part in parts)) for i, names in enumerate(plain["names"])
-        )
+        self._met = MetLines(plain.get("few"))
+        self._window = deque()
+        for i, names in enumerate(plain["names"]):
+            z, a, group, table = (arrays[f"{part}_{i}"] for part in ("z", "a", "group", "table"))
+            self._window.append(_Kept(tuple(names), z, a, group, _widened(table)))
 
     def _keep(self, batch: Generation) -> None:
         """Add a generation to the window, and note which of its channels are only monitored."""
@@ -284,6 +289,7 @@ class Alarm:
         cells["late_top"] = groups.sum(
             (self._at_top(result.rewards, result.applies, channels) & result.applies).double()
         )
+        cells |= self._met_cells(result, groups, batch.advantages, channels)
         known = ~batch.advantages.isnan()
         z, _ = by_channel(result, index, len(channels.names))
         kept = _Kept(
@@ -302,6 +308,18 @@ class Alarm:
                 self._monitored.discard(name)
             else:
                 self._monitored.add(name)
+
+    def _met_cells(
+        self, result: Advantages, groups: Groups, advantages: Tensor, channels: Channels
+    ) -> dict[str, Tensor]:
+        """Count unexplored and suppressed groups; what a new value shows of the groups before is corrected."""
+        graded, binary, raised = self._met.look(result, channels)
+        for kept in self._window:
+            for name in raised:
+                if name in kept.names:
+                    of = kept.table[:, kept.names.index(name)]
+                    of[:, _KEPT.index("unexplored_binary")] = of[:, _KEPT.index("met_groups")]
+        return met_sums(result, groups, advantages, graded, binary)
 
     def _at_top(self, rewards: Tensor, applies: Tensor, channels: Channels) -> Tensor:
         """Move the ends of what was seen, and return which rewards are the highest; forget those that no longer are."""
@@ -327,6 +345,7 @@ class Alarm:
         known = dict.fromkeys(name for old in self._window for name in old.names)
         names = [*known, *(name for name in kept.names if name not in known)][:MOST]
         self._monitored.intersection_update(names)
+        self._met.forget(names)
         for ends in (self._top, self._low, self._ranges):
             for name in [name for name in ends if name not in names]:
                 del ends[name]
@@ -346,6 +365,8 @@ class Alarm:
         table[..., [SLOT[name] for name in _KEPT]] = np.concatenate([t for _, t in parts])
         group = np.concatenate([kept.group + first for kept, first in zip(self._window, firsts, strict=False)])
         order = np.argsort(group, kind="stable")
+        low, top = (np.array([ends[name] for name in names]) for ends in (self._low, self._top))
+        self._met.settle(table, names, [self._ranges[name] for name in names], low, top, SLOT)
         total = table.sum(0)
         late = table[len(table) - max(1, len(table) // 3) :]
         total[:, SLOT["late_scored"]] = late[..., SLOT["scored"]].sum(0)
@@ -354,7 +375,6 @@ class Alarm:
         alive = total[:, SLOT["groups_live"]] >= verdicts.RULES.dead * total[:, SLOT["groups_scored"]]
         pull, pull_errors = pulls_with_errors(z[order], a[order], group[order], alive)
         before, after, trend_errors = _halves(table)
-        low, top = (np.array([ends[name] for name in names]) for ends in (self._low, self._top))
         limits = [self._ranges[name] or (low[j], top[j]) for j, name in enumerate(names)]
         with np.errstate(invalid="ignore", divide="ignore"):
             met = (after >= [first + MET * (last - first) for first, last in limits]).astype(float)
@@ -389,7 +409,13 @@ class Alarm:
         return f"{rule}; {advised}" if advised else rule
 
 
-_READ = ("mean", "scored", "live_groups", "correlation", "fair", "punished", "ceiling")
+_READ = ("mean", "scored", "live_groups", "correlation", "fair", "punished", "ceiling", "unexplored", "suppressed")
+
+
+def _widened(table: Array) -> Array:
+    """Return the table of a generation with all columns; those that an older version did not count are 0."""
+    lacking = len(_KEPT) - table.shape[-1]
+    return np.pad(table, ((0, 0), (0, 0), (0, lacking))) if lacking else table
 
 
 def _on_cpu(batch: Generation) -> Generation:

@@ -66,6 +66,8 @@ def diagnose(
     every = [Sums(run, k, reading.config) for reading in readings]
     unscored, watch = Unscored(run), Watch()
     logged = _count(run, readings, every, unscored, watch, texts, progress)
+    for one in every:
+        one.settle()
     sums, reading = every[0], readings[0]
     total = sums.blocks.sum(0)
     correlations = _correlations(sums.products)
@@ -211,6 +213,8 @@ def _channel(
         pairs=int(total[SLOT["again_dof"]]),
         cause=judged.cause,
         divergence=divergence,
+        unexplored=found["unexplored"],
+        suppressed=found["suppressed"],
     )
 
 

@@ -96,6 +96,9 @@ class ChannelDiagnosis:
         pairs: degrees of freedom of that estimate.
         cause: how and why it is neglected; None for another verdict.
         divergence: the monitor that fell while it rose, and when; None for another verdict.
+        unexplored: share of the groups in which no completion meets it, see :mod:`rvpo.core.met`; None where that is
+            not known, as without a range for a graded reward outside of [0, 1].
+        suppressed: share in which some completions meet it, not all, and none of those got a positive advantage.
     """
 
     name: str
@@ -121,6 +124,8 @@ class ChannelDiagnosis:
     pairs: int
     cause: Cause | None = None
     divergence: Divergence | None = None
+    unexplored: Estimate = Estimate(None)
+    suppressed: Estimate = Estimate(None)
 
     @property
     def say(self) -> float | None:

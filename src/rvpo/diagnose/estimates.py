@@ -67,6 +67,8 @@ VALUES: Mapping[str, Callable[[Array], Array]] = {
     "bottleneck": _ratio("bottleneck", "signal"),
     "ceiling": _ratio("late_top", "late_scored"),
     "reliability": _reliability,
+    "unexplored": _ratio("unexplored", "met_groups"),
+    "suppressed": _ratio("suppressed", "met_groups"),
 }
 """Each takes sums (…, K, slots) and gives (…, K), NaN where undefined."""
 

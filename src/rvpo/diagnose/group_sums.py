@@ -43,6 +43,11 @@ SLOTS = (
     "again_groups",  # groups that have such completions
     "within_ss",  # those of all completions of a group
     "within_dof",
+    "met_groups",  # groups whose completions are known to meet the channel or not, see rvpo.core.met
+    "unexplored",  # those of them in which none does
+    "suppressed",  # those in which some do, not all, and none of these has a positive advantage
+    "unexplored_binary",  # the same two, should the run have no more than two values of the channel
+    "suppressed_binary",
 )
 SLOT = {name: i for i, name in enumerate(SLOTS)}
 

@@ -23,6 +23,7 @@ from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.core.methods.recorded import Recorded
 from rvpo.core.methods.registry import as_mapping, build_method
+from rvpo.core.metrics import effective_channels
 from rvpo.core.scales import learned_scales
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.estimates import pulls
@@ -314,9 +315,9 @@ class _Followed:
         signal = result.signal[:, None].double() * result.applies
         for slot, x in enumerate((r, signal)):
             np.add.at(self._responsibility[:, slot], channel.numpy(), x.numpy())
-        rows = result.signal & (r.square().sum(1) > 0)
-        self._effective += float((1 / r[rows].square().sum(1)).sum())
-        self._signal += float(rows.sum())
+        numbers = effective_channels(result)
+        self._effective += float(numbers.sum())
+        self._signal += len(numbers)
 
     def _regress(self, result: Advantages, channel: Tensor) -> None:
         """Add what the regression of the rule's advantages on all channels needs, as a diagnosis does."""

@@ -20,6 +20,7 @@ from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.core.scales import in_short, learned_scales
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, by_channel, cell_sums, centred
+from rvpo.diagnose.met_sums import MetLines, met_sums
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import trusting
 
@@ -70,6 +71,7 @@ class Sums:
         self.pairs = np.zeros((min(BLOCKS, max(64, PAIR_CELLS // channels**2)), channels, channels + 1))
         stretches = min(STRETCHES, max(1, PAIR_CELLS // channels**2), count)
         self.stretches = np.zeros((stretches, channels, channels + 1))
+        self._met = MetLines()
         self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
         self.monitored = np.ones(channels, dtype=bool)
         self.completions = self.groups = 0
@@ -106,6 +108,7 @@ class Sums:
         top = torch.from_numpy(self.top)[channel]
         at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
         cells["late_top"] = groups.sum(at_top.double()) * (len(steps) == 1 or time > 2 / 3)
+        cells |= self._met_cells(result, groups, advantages)
         known = ~advantages.isnan()
         a = centred(advantages, groups)
         blocks = self._keep(cells, groups, channel, batch.step)
@@ -113,6 +116,21 @@ class Sums:
         self.completions += len(advantages)
         self.known += int(known.sum())
         self.groups += groups.count
+
+    def settle(self) -> None:
+        """Choose, once the run is read, from which reward on completions meet a channel."""
+        names = self._run.channels
+        ranges = [self._run.ranges.get(name) for name in names]
+        self._met.settle(self.blocks, names, ranges, self.low, self.top, SLOT)
+
+    def _met_cells(self, result: Advantages, groups: Groups, advantages: Tensor) -> dict[str, Tensor]:
+        """Count unexplored and suppressed groups; what a new value shows of the groups before is corrected."""
+        assert self._channels is not None  # set before the first cell is counted
+        graded, binary, raised = self._met.look(result, self._channels)
+        for name in raised:
+            j = self._run.channels.index(name)
+            self.blocks[:, j, SLOT["unexplored_binary"]] = self.blocks[:, j, SLOT["met_groups"]]
+        return met_sums(result, groups, advantages, graded, binary)
 
     def _reach(self, result: Advantages, channel: Tensor) -> None:
         """Move the highest and lowest rewards; what was counted at a lower height is at it no longer."""

@@ -14,7 +14,7 @@ from rvpo.text.terminal import PLAIN, Terminal
 
 NARROW = ("channel", "verdict", "sure", "mean", "trend", "live", "missing", "pull", "correlation", "punished")
 SPARE = ("live", "missing")  # columns that a narrow terminal does without
-WIDE = ("dead", "responsibility", "bottleneck", "at the top")
+WIDE = ("dead", "responsibility", "bottleneck", "at the top", "unexplored", "suppressed")
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
@@ -59,11 +59,15 @@ def _legend(diagnosis: Diagnosis, wide: bool) -> str:
     sure = "share of resamples with this verdict"
     if diagnosis.guesses:
         sure += ", times how often such guesses are right"
-    responsibility = f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}." if wide else ""
+    wider = (
+        f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}. unexplored: share of groups in "
+        "which no completion meets it. suppressed: share in which some do, not all, and none of these got a positive "
+        "advantage."
+    )
     return (
         f"sure: {sure}. trend: along a straight line from the first to the last step. pull: how far it moves the "
         "advantage, the others held, in units of the average channel. correlation: of the advantage with it within "
-        f"groups. punished: the better of two got the lower advantage.{responsibility} [low, high]: "
+        f"groups. punished: the better of two got the lower advantage.{wider if wide else ''} [low, high]: "
         f"{diagnosis.level:.0%}, bootstrap over groups."
     )
 
@@ -159,7 +163,8 @@ def _line(channel: ChannelDiagnosis, wide: bool) -> list[str]:
         _interval(channel.correlation, sign="+"),
         _share(channel.punished.value),
     ]
-    more = (channel.dead, *(e.value for e in (channel.responsibility, channel.bottleneck, channel.ceiling)))
+    estimates = (channel.responsibility, channel.bottleneck, channel.ceiling, channel.unexplored, channel.suppressed)
+    more = (channel.dead, *(e.value for e in estimates))
     return [*cells, *(map(_share, more) if wide else ())]
 
 

@@ -180,7 +180,8 @@ def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules
         "outvoted": f"outvoted: {follows}",
     }
     reasons = [told[kind] for kind in kinds_of_neglect(found, rules)]
-    return f"{'; '.join(reasons)}; {percent(found['punished'])} of improvements got the lower advantage{moved}"
+    punished = f"{percent(found['punished'])} of improvements got the lower advantage"
+    return f"{'; '.join(reasons)}; {punished}{_suppressed(found)}{moved}"
 
 
 def kinds_of_neglect(found: Mapping[str, Estimate], rules: Rules = RULES) -> tuple[str, ...]:
@@ -242,6 +243,12 @@ def advice(why: Cause) -> str:
             f"opposed by {told}: raise its weight, or use a rule that lets none fall (lift) or guards the lowest (rvpo)"
         )
     return ""
+
+
+def _suppressed(found: Mapping[str, Estimate]) -> str:
+    """Say in how many groups those who meet the channel got no positive advantage, if there are any."""
+    share = found.get("suppressed", Estimate(None))
+    return f"; suppressed in {percent(share)} of the groups" if share.value else ""
 
 
 def _moved(found: Mapping[str, Estimate]) -> str:

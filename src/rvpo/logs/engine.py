@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rvpo.logs.run import COMPLETIONS, Run
-from rvpo.logs.schema import FOLDER, SCHEMA
+from rvpo.logs.schema import FOLDER, METADATA, SCHEMA
 
 TRL, VERL = "trl", "verl"
 DUMPED = {"input", "output", "score"}
@@ -31,7 +31,7 @@ def engine_of(run: Run) -> str | None:
 def function_weights(run: Run) -> list[float] | None:
     """Return the weight of each channel, where each one is a reward function; None where some are criteria of a rubric.
 
-    A channel whose weight the logs do not hold has NaN.
+    A channel whose weight the logs do not hold, or whose weight follows a schedule, has NaN: no single one is right.
     """
     first = _first(run.path, FOLDER) if run.kind == FOLDER else None
     if first is not None and pq.read_table(first, columns=["criterion"], partitioning=None)["criterion"].drop_null():
@@ -43,7 +43,19 @@ def function_weights(run: Run) -> list[float] | None:
     channel = batch.channel.expand(batch.weights.shape).flatten().tolist()
     for j, weight in zip(channel, batch.weights.flatten().tolist(), strict=True):
         weights[j] = weight
+    for name in _schedules(first) if first is not None else ():
+        if name in run.channels:
+            weights[run.channels.index(name)] = math.nan
     return weights
+
+
+def _schedules(path: Path) -> list[str]:
+    """Return the reward functions whose weights follow a schedule, by the metadata of a record."""
+    try:
+        told = json.loads((pq.read_schema(path).metadata or {})[METADATA])
+        return list(told.get("schedules", {}))
+    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return []
 
 
 def _first(path: Path, inner: str = "") -> Path | None:

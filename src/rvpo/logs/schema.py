@@ -8,6 +8,7 @@ first training step, ``channels/eval_000001.parquet`` an evaluation after it. Th
     config     rvpo.AdvantageConfig as plain values: {method: {name, …options}, eps, ddof, rtol, missing}
     progress   share of the training that was done, by which a scheduled k is replayed; null if unknown
     ranges     channel -> [lowest, highest] of its rewards, null where nobody declared it
+    schedules  reward function -> text of the schedule that its weight follows; older files lack it, as they had none
     by_token   whether rows were whitened by their number of tokens (verl)
     follows    the step whose batches came before these, null at the start: a step may train on older completions
     structure  structures that were applied before the method, as texts in order; see rvpo.step.structure

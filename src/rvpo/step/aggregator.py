@@ -13,19 +13,27 @@ import torch
 from torch import Tensor
 
 from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
+from rvpo.core.advantages import ranked_by
 from rvpo.core.channels import Range, State, check_ranges, owner_of
-from rvpo.core.checks import require_number
 from rvpo.core.groups import block_size
-from rvpo.core.metrics import PREFIX, RELIABILITY, rarely_met
+from rvpo.core.metrics import (
+    PREFIX,
+    RELIABILITY,
+    UNWANTED_COMPLETIONS,
+    UNWANTED_GROUPS,
+    counter_metrics,
+    rarely_met,
+)
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
 from rvpo.core.state import plain
+from rvpo.core.weights import Weight, check_weights, mean_weight, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.range_changes import changed_ranges, saved_ranges
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
-from rvpo.step.reward_news import Sight, news_of_rewards, next_seen, sights
+from rvpo.step.reward_news import Sight, lines_of, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.structure.all_of import AllOf
 from rvpo.step.structure.base import Layout
@@ -52,6 +60,7 @@ class Aggregated:
         weights: (N, M) of the cells.
         families: the rubrics of the batch.
         importance: weight of each reward function by name.
+        schedules: reward function -> text of the schedule that its weight follows, of those that do.
         tokens: (N,) trained tokens by which rows were whitened; None if they were not.
         reliability: (M,) or (N, M), how far each cell was trusted; None if all were.
         structures: the structures and monitored channels of the run; None without any.
@@ -69,6 +78,7 @@ class Aggregated:
     weights: Tensor
     families: Sequence[Family]
     importance: Mapping[str, float]
+    schedules: Mapping[str, str]
     tokens: Tensor | None
     reliability: Tensor | None
     structures: Structures | None = None
@@ -96,6 +106,7 @@ class Aggregator:
         names: M names, of the channels or of the reward functions.
         ranges: lowest and highest reward in order of ``names``, None where nobody declared it.
         label_ranges: the same for labels of rubrics, by name ``{function}/{label}``, of those that were declared.
+        weights: importance in order of ``names``: numbers, or schedules over the training.
         quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
     """
 
@@ -105,10 +116,11 @@ class Aggregator:
         names: Sequence[str],
         *,
         ranges: Mapping[str, Range | None] | Sequence[Range | None] | None = None,
-        weights: Mapping[str, float] | Sequence[float] | None = None,
+        weights: Mapping[str, Any] | Sequence[Any] | None = None,
         eps: float = 1e-4,
         ddof: int = 1,
         missing: str = "drop",
+        wanted: Sequence[str] | None = None,
         reliability: Reliability | None = None,
         structure: Any = None,
         monitor: Sequence[str] | str | None = None,
@@ -123,10 +135,14 @@ class Aggregator:
                 [0, 1], or learned from what is seen once rewards lie outside of it; see :mod:`rvpo.core.scales`. The
                 range of a rubric is that of its scores. By name, a label of a rubric can have its own,
                 ``{"rubric/tone": (1, 10)}``.
-            weights: importance >= 0, by name or in order; 1 where not given.
+            weights: importance >= 0, by name or in order; 1 where not given. A weight can follow the training, such as
+                ``"linear(0.2,1)"`` or ``"alternate(1,0)"``; see :mod:`rvpo.core.weights`.
             eps: added to every standard deviation, in reward units.
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
             missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses it.
+            wanted: channels of which any has to rank a group for it to be trained on; the completions of other groups
+                get advantage 0 and stay out of the whitening. A label of a rubric is named ``"rubric/tone"``, all of
+                them by the rubric. None: all channels.
             reliability: how far each channel is trusted; None trusts all.
             structure: how channels hang together, applied in this order before the method: a list of
                 ``"all_of(a,b)"``, ``"gate(safe)"``, ``"only_where(style,correct)"``; see :mod:`rvpo.step.structure`.
@@ -136,7 +152,9 @@ class Aggregator:
             ConfigError: an unknown method, option or name, or a value that cannot work.
         """
         self.names = _checked_names(names)
-        self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing)  # type: ignore[arg-type]
+        wanted = () if wanted is None else wanted
+        self.config = AdvantageConfig(method=method, eps=eps, ddof=ddof, missing=missing, wanted=wanted)  # type: ignore[arg-type]
+        _require_names("wanted", [owner_of(name, self.names) or name for name in self.config.wanted], self.names)
         named = self.config.method.names_channels
         # A label of a rubric, "function/label", is not known before the first batch.
         parts = build_structures(structure)
@@ -145,7 +163,7 @@ class Aggregator:
         self.ranges, self.label_ranges = _checked_ranges(ranges, self.names)
         watched = checked_monitor(monitor, self.names, named)
         self.weights = _checked_weights(weights, self.names, watched)
-        by_name = dict(zip(self.names, self.weights, strict=True))
+        by_name = {name: mean_weight(weight) for name, weight in zip(self.names, self.weights, strict=True)}
         declared = dict(zip(self.names, self.ranges, strict=True)) | self.label_ranges
         self.structures = None
         if parts or watched:
@@ -162,6 +180,7 @@ class Aggregator:
         # Options name these. Which channels rubrics have shows in training alone.
         self._unseen = dict.fromkeys(self.label_ranges, "ranges") | dict.fromkeys(named, self.config.method.name)
         self._unseen |= {name: "monitor" for name in watched if name not in self.names}
+        self._unseen |= {name: "wanted" for name in self.config.wanted if name not in self.names}
         self._unseen |= {name: "reliability" for name in (reliability.given if reliability else ()) if "/" in name}
         self._completions = 0  # since the start of this process
         self._state: State = {}
@@ -198,8 +217,9 @@ class Aggregator:
 
         Raises:
             RewardError: rewards or groups that cannot be aggregated.
-            ConfigError: a scheduled k without ``progress``.
+            ConfigError: a scheduled k or weight without ``progress``.
         """
+        weights_now = weights_at(self.weights, progress, self.names)
         read = None if _is_ready(rewards, len(self.names)) else Rewards(rewards, self.names)
         matrix: Tensor = rewards if read is None else read.matrix
         if groups is not None:
@@ -211,7 +231,9 @@ class Aggregator:
             index = [row // (num_generations or 1) for row in rows] if groups is None else groups.tolist()
             families = [*families, *aligned_families(read.families, index)]
         try:
-            values, weights, applies, channels, table = self._laid_out(matrix, families, num_generations, groups)
+            values, weights, applies, channels, table = self._laid_out(
+                matrix, families, num_generations, groups, weights_now
+            )
             layout = None
             if self.structures is not None:
                 layout = self.structures.apply(values, weights, applies, channels, table)
@@ -235,18 +257,24 @@ class Aggregator:
         except RewardError as error:
             raise RewardError(f"{error} (channels in order: {', '.join(self.names)})") from error
         shown: Sequence[str] | Mapping[str, Tensor] = self.names if table is None else table.cells
-        metrics = dict(result.method_metrics)
+        counted = result
+        of_layout: Mapping[str, float] = {}
         if layout is not None:
+            counted = dataclasses.replace(result, rewards=layout.entered)
             result = dataclasses.replace(result, rewards=layout.rewards)
             shown = [*self.names, *layout.made] if table is None else layout.cells
-            metrics |= layout.metrics
-        metrics = {**result.metrics(shown), **metrics}
+            of_layout = layout.metrics
+        sight = sights(counted, channels)
+        seen = next_seen(self._seen, sight, dict(zip(channels.names, channels.ranges, strict=True)))
+        counters = counter_metrics(counted, shown, lines_of(seen, channels))
+        unwanted = self._unwanted(result, channels)
+        metrics = {**result.metrics(shown), **counters, **unwanted, **result.method_metrics, **of_layout}
         if self.reliability is not None:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
-            counted = result if layout is None else dataclasses.replace(result, rewards=layout.entered)
-            self._learn(result, sights(counted, channels), channels, again, matrix, families, table)
+            self._seen = seen
+            self._learn(result, sight, channels, again, matrix, families, table)
             self._warn_of_unseen(channels, len(matrix))
             self._warn_of_rarely_met(result, shown, progress)
         return Aggregated(
@@ -257,17 +285,30 @@ class Aggregator:
             config=self.config,
             progress=progress,
             channels=channels,
-            weights=torch.as_tensor(weights).expand(result.rewards.shape),
+            weights=_in_double(weights).expand(result.rewards.shape),
             families=families,
             importance={
-                **dict(zip(self.names, self.weights, strict=True)),
+                **dict(zip(self.names, weights_now, strict=True)),
                 **(self.structures.conjunctions if self.structures else {}),
+            },
+            schedules={
+                name: str(weight)
+                for name, weight in zip(self.names, self.weights, strict=True)
+                if not isinstance(weight, int | float)
             },
             tokens=tokens if self.config.whiten == "token" else None,
             reliability=cells,
             structures=self.structures,
             layout=layout,
         )
+
+    def _unwanted(self, result: Advantages, channels: Channels) -> dict[str, float]:
+        """Return what the filter by ``wanted`` leaves out, besides groups without any signal."""
+        if not self.config.wanted:
+            return {}
+        out = result.signal & ~ranked_by(self.config.wanted, channels, result.live, result.groups)
+        shares = result.groups.max(out[:, None].to(torch.float32))
+        return {UNWANTED_GROUPS: shares.mean().item(), UNWANTED_COMPLETIONS: float(out.sum())}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered as plain JSON data, for a checkpoint."""
@@ -324,20 +365,25 @@ class Aggregator:
         return changed_ranges(state, saved_ranges(self.names, self.ranges, self.label_ranges))
 
     def _laid_out(
-        self, matrix: Tensor, families: Sequence[Family], num_generations: int | None, groups: Tensor | None
+        self,
+        matrix: Tensor,
+        families: Sequence[Family],
+        num_generations: int | None,
+        groups: Tensor | None,
+        function_weights: list[float],
     ) -> tuple[Tensor, Tensor | list[float], Tensor | None, Channels, ChannelScores | None]:
         """Return rewards, weights, which cells apply, channels and, with rubrics, the table of these."""
         if not families:
             if self._columns is None or self._columns.index.device != matrix.device:
                 self._columns = Channels.columns(self.names, self.ranges, matrix.device)
-            return matrix, self.weights, None, self._columns, None
+            return matrix, function_weights, None, self._columns, None
         table = assemble(
             matrix,
             self.names,
             families,
             num_generations=num_generations,
             groups=groups,
-            weights=self.weights,
+            weights=function_weights,
             ranges=self.ranges,
             label_ranges=self.label_ranges,
         )
@@ -346,7 +392,7 @@ class Aggregator:
     def _learn(
         self,
         result: Advantages,
-        shown: Mapping[str, Sight],
+        sight: Mapping[str, Sight],
         channels: Channels,
         again: Again | None,
         matrix: Tensor,
@@ -354,11 +400,10 @@ class Aggregator:
         table: ChannelScores | None,
     ) -> None:
         method = self.config.method
-        self._seen = next_seen(self._seen, shown, dict(zip(channels.names, channels.ranges, strict=True)))
         said = [
             *news_of_scales(self._state, result.state),
             *news_of_lift(method, self._state, result.state),
-            *news_of_rewards(self._seen, shown, method, result.state),
+            *news_of_rewards(self._seen, sight, method, result.state),
         ]
         after = ", ".join(map(str, self.structures.parts)) if self.structures else ""
         for text in said if not self.quiet else ():
@@ -420,6 +465,11 @@ class Aggregator:
             )
 
 
+def _in_double(weights: Tensor | list[float]) -> Tensor:
+    """Return weights as a tensor; numbers exactly as they were given, so that a replay has the same."""
+    return weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
+
+
 def _is_ready(rewards: Any, columns: int) -> bool:
     """Return whether rewards are a tensor (N, M) of floating point already, as engines have them."""
     return isinstance(rewards, Tensor) and rewards.is_floating_point() and rewards.shape[1:] == (columns,)
@@ -456,8 +506,8 @@ def _checked_ranges(
 
 
 def _checked_weights(
-    weights: Mapping[str, float] | Sequence[float] | None, names: Sequence[str], monitor: Sequence[str] = ()
-) -> list[float]:
+    weights: Mapping[str, Any] | Sequence[Any] | None, names: Sequence[str], monitor: Sequence[str] = ()
+) -> list[Weight]:
     """Return a weight per name, 0 for those that are only monitored."""
     if weights is None:
         weights = [1.0] * len(names)
@@ -470,18 +520,18 @@ def _checked_weights(
     given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
     if len(given) != len(names):
         raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
-    for name, weight in zip(names, given, strict=True):
-        require_number(f"weight of {name!r}", weight, float("inf"))
-    for name, weight in zip(names, given, strict=True):
+    read = [read_weight(weight, name) for name, weight in zip(names, given, strict=True)]
+    for name, weight in zip(names, read, strict=True):
         if name in monitor and weight not in (0, 1):  # engines fill in a 1 where nothing is given
             raise _monitored_weight(name, weight)
-    counted = [0.0 if name in monitor else float(weight) for name, weight in zip(names, given, strict=True)]
-    if not any(counted):
+    counted: list[Weight] = [0.0 if name in monitor else weight for name, weight in zip(names, read, strict=True)]
+    if monitor and not any(weight != 0 for weight in counted):
         raise ConfigError(f"weights are all 0 ({counted}); expected at least one above 0 besides what is monitored")
+    check_weights(counted, names)
     return counted
 
 
-def _monitored_weight(name: str, weight: float) -> ConfigError:
+def _monitored_weight(name: str, weight: object) -> ConfigError:
     return ConfigError(
         f"weight of {name!r} is {weight}, but monitor names it, too; expected one of them: a channel that is only "
         "monitored has weight 0"

@@ -81,6 +81,15 @@ class AggregationOptions:
         default=1, metadata={"help": "1 for the sample standard deviation (as in TRL), 0 for the population's."}
     )
 
+    wanted: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of channels of which any has to rank a group for it to be trained on, such as [correct]. "
+            "The completions of all other groups get advantage 0. A name may be a label of a rubric, rubric/tone. "
+            "Default: all channels."
+        },
+    )
+
     def check_aggregation(self) -> None:
         """Refuse values and combinations that cannot work.
 
@@ -109,13 +118,24 @@ class AggregationOptions:
             eps=self.advantage_eps,
             ddof=self.advantage_ddof,
             missing=self.missing_rewards,
+            wanted=self._wanted(),
         )
+
+    def _wanted(self) -> tuple[str, ...]:
+        """Return names; an empty list is refused, because no group would be wanted."""
+        if self.wanted is None:
+            return ()
+        if not isinstance(self.wanted, list | tuple) or not self.wanted:
+            raise ConfigError(
+                f"wanted is {self.wanted!r}; expected names of channels, such as [correct], or no such option"
+            )
+        return tuple(self.wanted)
 
     def aggregator(
         self,
         names: Sequence[str],
         own_ranges: Sequence[Range | None],
-        weights: Sequence[float] | None,
+        weights: Mapping[str, Any] | Sequence[Any] | None,
         reliability: Reliability | None = None,
     ) -> Aggregator:
         """Return what does the step, at the beginning of a run.
@@ -123,7 +143,7 @@ class AggregationOptions:
         Args:
             names: of the reward functions.
             own_ranges: what these say of their lowest and highest reward; ``reward_ranges`` comes first.
-            weights: of the reward functions, in order.
+            weights: of the reward functions, in order or by name; numbers, or schedules over the training.
             reliability: how far each channel is trusted; None trusts all.
 
         Raises:
@@ -143,6 +163,7 @@ class AggregationOptions:
             eps=self.advantage_eps,
             ddof=self.advantage_ddof,
             missing=self.missing_rewards,
+            wanted=self._wanted(),
             reliability=reliability,
             structure=self.structure,
             monitor=self.monitor,

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from rvpo.core import Advantages, Channels, Method
 from rvpo.core.channels import Range, State
+from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_between
 from rvpo.core.methods.lift import LIFT
 from rvpo.core.methods.riskpo import RiskPO
 from rvpo.core.scales import ENOUGH, KEY, in_short
@@ -63,6 +64,7 @@ class Sight:
         high: highest reward; -inf if none.
         ranks: whether rewards differ within a group.
         outside: number of rewards outside the declared range.
+        between: whether a reward is neither the lowest nor the highest one.
     """
 
     completions: int
@@ -71,6 +73,12 @@ class Sight:
     high: float
     ranks: bool
     outside: int
+    between: bool = False
+
+    @property
+    def values(self) -> tuple[float, float, bool]:
+        """Lowest and highest reward, and whether there are others, as :func:`rvpo.core.met.next_few` takes them."""
+        return self.low, self.high, self.between
 
 
 def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
@@ -93,18 +101,21 @@ def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
         found: list[float] = filled.scatter_reduce(0, index, cells.flatten().double(), how).tolist()
         return found
 
+    low = reduced(rewards.masked_fill(~scored, math.inf), math.inf, "amin")
+    high = reduced(rewards.masked_fill(~scored, -math.inf), -math.inf, "amax")
     columns = (
         reduced(applies, 0, "sum"),
         reduced(scored, 0, "sum"),
-        reduced(rewards.masked_fill(~scored, math.inf), math.inf, "amin"),
-        reduced(rewards.masked_fill(~scored, -math.inf), -math.inf, "amax"),
+        low,
+        high,
         reduced(live, 0, "amax"),
         reduced(beyond, 0, "sum"),
+        reduced(strictly_between(rewards.flatten(), index, low, high), 0, "amax"),
     )
     rows = zip(channels.names, *columns, strict=True)
     return {
-        name: Sight(int(cells), int(known), low, high, bool(ranks), int(out))
-        for name, cells, known, low, high, ranks, out in rows
+        name: Sight(int(cells), int(known), low, high, bool(ranks), int(out), bool(between))
+        for name, cells, known, low, high, ranks, out, between in rows
         if cells
     }
 
@@ -135,12 +146,36 @@ def _next_record(old: Mapping[str, Any], sight: Sight, limits: Range | None) -> 
     if not sight.scored:
         record["missing"] = _longer(old.get("missing"), sight.completions)
         # A generation without rewards neither proves nor refutes that they are constant.
-        return record | {key: old[key] for key in ("ends", "flat") if key in old}
+        return record | {key: old[key] for key in ("ends", "few", "flat") if key in old}
     record["ends"] = _widened(old.get("ends"), sight)
+    record["few"] = next_few(_few(old), *sight.values)
     if not sight.ranks:
         streak = old.get("flat")
         record["flat"] = _longer(streak, sight.scored) | {"ends": _widened(streak and streak["ends"], sight)}
     return record
+
+
+def _few(old: Mapping[str, Any]) -> Few:
+    """Return the values of a channel so far; older states hold the lowest and the highest one alone."""
+    if "few" in old or "ends" not in old:
+        return old.get("few", [])  # type: ignore[no-any-return]
+    low, high = old["ends"]
+    return next_few([], low, high, between=False)
+
+
+def lines_of(seen: State, channels: Channels) -> Tensor:
+    """Return from which reward on a completion meets the channel of each cell; see :mod:`rvpo.core.met`.
+
+    Args:
+        seen: what :func:`next_seen` returned for this batch.
+        channels: which of the K channels its cells belong to.
+    """
+    lines = []
+    for name, declared in zip(channels.names, channels.ranges, strict=True):
+        record = seen.get(name, {})
+        low, high = record.get("ends", (math.inf, -math.inf))
+        lines.append(line_of(declared, record.get("few", []), low, high))
+    return lines_by_cell(lines, channels.index)
 
 
 def _longer(streak: Mapping[str, Any] | None, completions: int) -> dict[str, Any]:

@@ -262,8 +262,10 @@ def test_metric_names_are_a_contract(make):
         "rvpo/high/neglected",
         "rvpo/no_signal/groups",
         "rvpo/no_signal/completions",
+        "rvpo/effective_channels",
         "rvpo/k",
     }
+    want |= {f"rvpo/{channel}/{counter}" for channel in ("even", "high") for counter in ("unexplored", "suppressed")}
     assert CHANNEL_METRICS == (
         "mean",
         "std",

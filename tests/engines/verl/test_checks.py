@@ -22,6 +22,7 @@ RUBRIC = "{function: rubric, name: r, options: {judge: {kind: rule}}}"
 FORMAT = "{function: format, name: f}"
 REWARDS = [PATH, f"+reward.custom_reward_function.reward_kwargs.rewards=[{RUBRIC},{FORMAT}]"]
 FILTER = "algorithm.filter_groups.enable=True"
+WANTED = "+reward.custom_reward_function.reward_kwargs.wanted"
 
 
 @functools.cache
@@ -76,6 +77,16 @@ def test_what_verl_ignores_is_refused_under_every_estimator(estimator: list[str]
         ),
         ([*OURS[:1], *REWARDS, FILTER, "algorithm.filter_groups.metric=acc"], "metric is 'acc'; expected.*score, f"),
         (
+            [*OURS[:1], *REWARDS, FILTER, "algorithm.filter_groups.metric=rvpo_signal"],
+            "metric is 'rvpo_signal', but reward_kwargs.wanted is not set",
+        ),
+        (
+            [*OURS[:1], *REWARDS, f"{WANTED}=[f]", FILTER, "algorithm.filter_groups.metric=score"],
+            r"wanted is \['f'\], but algorithm.filter_groups.metric is 'score', so it has no effect",
+        ),
+        ([*OURS[:1], *REWARDS, f"{WANTED}=[f]"], "algorithm.filter_groups.enable is False"),
+        ([*OURS[:1], *REWARDS, f"{WANTED}=[g]"], "wanted is .*expected a list of names of rewards, of r, f"),
+        (
             [*OURS, FILTER, "algorithm.filter_groups.metric=null"],
             "its metric is not set; expected 'reward' for the score, or one of a, b",
         ),
@@ -91,6 +102,8 @@ def test_what_would_fail_late_is_refused(overrides: list[str], told: str):
     [
         [*OURS, "critic.enable=False"],
         [*OURS, FILTER, "algorithm.filter_groups.metric=a"],
+        [*OURS[:1], *REWARDS, f"{WANTED}=[r,f]", FILTER, "algorithm.filter_groups.metric=rvpo_signal"],
+        [*OURS, "+algorithm.rvpo.wanted=[a]", '+algorithm.rvpo.reward_weights={a: "linear(0,1)", b: 1}'],
         [*OURS[:1], "+algorithm.rvpo.reward_keys=[acc,score]"],
         [*OURS, "actor_rollout_ref.actor.use_kl_loss=True"],
     ],

@@ -63,6 +63,8 @@ def channel(j: int, name: str) -> dict[str, Any]:
         "ceiling": share((0.61, 0.97, 0.36, 0.55, 0.02, 0.01)[i], 0.02),
         "reliability": {"value": None, "low": None, "high": None},
         "pairs": 0,
+        "unexplored": share((0.02, 0.0, 0.21, 0.05, 0.62, 0.33)[i], 0.01),
+        "suppressed": share((0.11, 0.08, 0.01, 0.02, 0.04, 0.03)[i], 0.01),
     }
 
 

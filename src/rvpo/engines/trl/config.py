@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from trl import GRPOConfig
 
 from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.registry import build_method, spell
+from rvpo.core.schedules import Schedule
+from rvpo.core.weights import Alternate, Weight, check_weights, plain_weight, read_weight, weights_at
 from rvpo.engines.trl.reward_timeout import DEFAULT_SECONDS, check_reward_timeout
 from rvpo.errors import ConfigError
 from rvpo.step.options import MAPPINGS, AggregationOptions
@@ -44,7 +45,9 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
     """Arguments of :class:`RVPOTrainer`: everything of ``trl.GRPOConfig``, and how rewards become advantages.
 
     ``method`` is a text (``"lift:kappa=3"``), a mapping or an object (``rvpo.LIFT(kappa=3)``). ``reward_weights``
-    enters every method. ``beta`` stays TRL's KL coefficient. See
+    enters every method: a list, or a mapping by name of the reward function. A weight is a number, or follows the
+    training as k can, such as ``"linear(0.2,1)"`` or ``"alternate(1,0)"``; see :mod:`rvpo.core.weights`. ``beta`` stays
+    TRL's KL coefficient. See
     :class:`rvpo.step.options.AggregationOptions` for the rest.
 
     Two options of TRL are the method's business here, and mean the same as there:
@@ -69,27 +72,27 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         },
     )
 
+    skip_dead_groups: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave completions whose advantage is 0, as those of groups without signal, out of the forward and "
+            "backward pass. The gradient stays the same; TRL's entropy and clip_ratio are then of the others alone. "
+            "Not with beta, an entropy bonus, an auxiliary loss or images."
+        },
+    )
+
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, *MAPPINGS]  # noqa: RUF012 (transformers' own declaration)
 
     def __post_init__(self) -> None:
         """Check the options of both sides before anything is loaded."""
-        self.reward_weights: list[float] | None = _as_list(self.reward_weights)
+        self.reward_weights: list[float | str] | dict[str, float | str] | None = _as_plain(self.reward_weights)
         super().__post_init__()
         check_reward_timeout(self.reward_timeout)
         if self.multi_objective_aggregation != SUM:
             _check_gdpo(self.method, self.multi_objective_aggregation)
         if self.scale_rewards != "group":
             self.method = _scaled(self.method, self.scale_rewards)
-        weights = self.reward_weights
-        if weights is not None and not (
-            isinstance(weights, (list, tuple))
-            and all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights)
-            and any(weights)
-        ):
-            raise ConfigError(
-                f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0 (a "
-                "tensor or an array of one dimension will do). Negate a reward inside its reward function instead"
-            )
+        _check_weights(self.reward_weights)
         self.check_aggregation()
         if self.advantage_config().whiten == "token":
             raise ConfigError(
@@ -134,6 +137,30 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         if not isinstance(self.method, str | dict):
             values["method"] = spell(build_method(self.method))
         return values
+
+
+@contextmanager
+def numbers_of_weights(config: RVPOConfig, names: Sequence[str]) -> Iterator[list[Weight]]:
+    """Within the context, ``reward_weights`` of a config are those of the first step, as a list for TRL.
+
+    Args:
+        config: of the trainer that is being built.
+        names: of the reward functions, in order.
+
+    Yields:
+        The weights as they are meant, one per name; empty if none are given.
+    """
+    given = config.reward_weights
+    if given is None:
+        yield []
+        return
+    whole = [given.get(name, 1.0) for name in names] if isinstance(given, dict) else given
+    weights = [read_weight(weight, name) for weight, name in zip(whole, names, strict=True)]
+    config.reward_weights = weights_at(weights, 0.0, names)  # type: ignore[assignment]  # a list of numbers, too
+    try:
+        yield weights
+    finally:
+        config.reward_weights = given
 
 
 def _refuse_other_trainers(config: RVPOConfig, reader: object, *, always: bool) -> None:
@@ -190,6 +217,45 @@ def _scaled(method: Any, scale: str) -> Any:
         )
     scaled = dataclasses.replace(built, whiten=scale)
     return spell(scaled) if isinstance(method, str | Mapping) else scaled
+
+
+def _check_weights(weights: Any) -> None:
+    """Refuse weights that cannot work, as far as that shows without the names of the rewards.
+
+    Raises:
+        ConfigError: they are neither None, nor a list or a mapping of weights.
+    """
+    if weights is None:
+        return
+    expected = (
+        f"reward_weights is {weights!r}; expected a list of finite numbers >= 0, at least one above 0, or texts such "
+        "as linear(0.2,1), or a mapping of names to these (a tensor or an array of one dimension will do)"
+    )
+    if not isinstance(weights, list | dict) or not weights:
+        raise ConfigError(expected)
+    names = list(weights) if isinstance(weights, dict) else [str(i) for i in range(len(weights))]
+    try:
+        read = [read_weight(weight, name) for name, weight in zip(names, _values(weights), strict=True)]
+        if isinstance(weights, list):  # rewards that a mapping does not name have weight 1
+            check_weights(read, names, "they")
+    except ConfigError as error:
+        raise ConfigError(f"{expected}: {error}. Negate a reward inside its reward function instead") from error
+
+
+def _values(weights: list[Any] | dict[str, Any]) -> list[Any]:
+    return list(weights.values()) if isinstance(weights, dict) else weights
+
+
+def _as_plain(weights: Any) -> Any:
+    """Return weights as plain numbers and texts: :func:`_as_list`, also of a mapping's values and of schedules."""
+    if isinstance(weights, Mapping):
+        return {str(name): _plain_of(weight) for name, weight in weights.items()}
+    listed = _as_list(weights)
+    return [_plain_of(weight) for weight in listed] if isinstance(listed, list) else listed
+
+
+def _plain_of(weight: Any) -> Any:
+    return plain_weight(weight) if isinstance(weight, Schedule | Alternate) else _plain(weight)
 
 
 def _as_list(weights: Any) -> Any:

@@ -20,11 +20,13 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer
 
 from rvpo import interrupts
+from rvpo.core.metrics import PREFIX, SKIPPED
 from rvpo.core.ragged import Family
-from rvpo.engines.trl import buffer, checkpoints, greedy, model_card, peers, resume
+from rvpo.core.weights import weights_at
+from rvpo.engines.trl import buffer, checkpoints, dead_groups, greedy, model_card, peers, resume
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
-from rvpo.engines.trl.config import RVPOConfig, taken
+from rvpo.engines.trl.config import RVPOConfig, numbers_of_weights, taken
 from rvpo.engines.trl.judged_twice import score_again
 from rvpo.engines.trl.last_step import LastStep, WholeSteps, save_last_step
 from rvpo.engines.trl.owner import owned
@@ -115,26 +117,30 @@ class RVPOMixin:
         given["reward_funcs"], names = named_rewards(given.get("reward_funcs"), reward_names)
         own_ranges = [getattr(function, "reward_range", None) for function in given["reward_funcs"] or []]
         if names:
-            given["args"].aggregator(names, own_ranges, None, reliability)  # fails before a model is loaded
+            # Fails before a model is loaded.
+            given["args"].aggregator(names, own_ranges, given["args"].reward_weights, reliability)
         self._channel_rewards: torch.Tensor | None = None
         self._scored_rewards: torch.Tensor | None = None
         self._aggregated: Aggregated | None = None
         self._prepared = self._made = False  # whether training came past _prepare_inputs and made advantages
         self._again: Again | None = None
         self._train_sampler: Any = None
+        config = given["args"]
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
-        with taken():
+        with taken(), numbers_of_weights(config, names) as weights:
             super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
         this: Any = self  # the trainer behind brings the attributes used from here on
         # An environment's own reward comes after the user's functions.
         names = this.reward_func_names = [*names, *this.reward_func_names[len(names) :]]
         named_rewards(this.reward_funcs, names)
         own_ranges = [getattr(function, "reward_range", None) for function in this.reward_funcs]
-        weights = this.reward_weights.tolist()
+        weights = [*weights, *this.reward_weights.tolist()[len(weights) :]]
         for name in this.args.monitor or []:  # not part of the total that TRL logs as `reward`, either
             if name in names:
                 this.reward_weights[names.index(name)] = 0.0
         self.aggregator = this.args.aggregator(names, own_ranges, weights, reliability)
+        if this.args.skip_dead_groups:
+            dead_groups.check_skipping(self)
         self._rubrics = {
             name: function
             for name, function in zip(names, this.reward_funcs, strict=True)
@@ -200,6 +206,9 @@ class RVPOMixin:
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
         self._channel_rewards = self._scored_rewards = self._again = None
+        # TRL logs `reward` by these, and whoever reads them sees those of this step.
+        weights = weights_at(self.aggregator.weights, self._progress(), self.aggregator.names)
+        self.reward_weights = self.reward_weights.new_tensor(weights)
         interrupts.release()  # nothing is half done here, however this batch came to be generated
         for reward in self._rubrics.values():
             reward.at(self.state.global_step if self.model.training else None)
@@ -231,6 +240,8 @@ class RVPOMixin:
             self._stop(Failure(problem, JudgeError))
         families = as_received(families, self.reward_func_names, self._scored_rewards, rewards)
         done = self._aggregate(rewards, mode, families)
+        if self.args.skip_dead_groups:
+            done = dead_groups.without_rounding(done)
         start = self.accelerator.process_index * local.shape[0]
         # A copy, because a class in front may change it in place.
         output["advantages"] = done.advantages[start : start + local.shape[0]].to(local, copy=True)
@@ -273,6 +284,17 @@ class RVPOMixin:
                 "class Mine(RVPOMixin, TheirTrainer)"
             )
         return loss
+
+    def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """With ``skip_dead_groups``, leave completions with advantage 0 out; see ``dead_groups``."""
+        if not self.args.skip_dead_groups or not self.model.training:
+            return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+        rows, total = dead_groups.kept_rows(inputs, self.accelerator), len(inputs["completion_ids"])
+        self._metrics["train"][f"{PREFIX}{SKIPPED}"].append(1 - len(rows) / total)
+        if len(rows) == total:
+            return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
+        loss: torch.Tensor = super()._compute_loss(model, dead_groups.smaller(inputs, rows))  # type: ignore[misc]
+        return loss * dead_groups.scale(self.loss_type, inputs, rows)
 
     def _keeping_rewards(self: Any, score: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """Return ``score``, TRL's ``_calculate_rewards`` with all overrides, keeping what it returns."""

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from rvpo.core.checks import unknown_option
 from rvpo.core.methods.base import Method
 from rvpo.engines.verl.checks import check_ignored
+from rvpo.engines.verl.filtering import METRIC
 from rvpo.engines.verl.options import VerlOptions
-from rvpo.engines.verl.rewards import TAKEN, plain_values, read_rewards
+from rvpo.engines.verl.rewards import TAKEN, plain_values, read_rewards, read_wanted
 from rvpo.engines.verl.spelling import (
     ESTIMATORS,
     OPTION,
@@ -166,10 +167,18 @@ def _check_without_us(config: DictConfig, estimator: str, given: Mapping[str, An
 
 def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
     """Refuse a filter of groups by what our reward functions do not return as one number per completion."""
-    groups = config.algorithm.get("filter_groups")
-    if not groups or not groups.get("enable"):
+    groups, entries = config.algorithm.get("filter_groups") or {}, rewards_of_ours(config)
+    enabled, metric = groups.get("enable"), groups.get("metric")
+    kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
+    wanted = read_wanted(kwargs, entries) if entries else None
+    if wanted and not (enabled and metric == METRIC):
+        seen = f"metric is {metric!r}" if enabled else "enable is False"
+        raise ConfigError(
+            f"reward_kwargs.wanted is {wanted!r}, but algorithm.filter_groups.{seen}, so it has no effect; expected "
+            f"algorithm.filter_groups.enable=True and metric={METRIC}. Set them, or drop wanted"
+        )
+    if not enabled:
         return
-    metric, entries = groups.get("metric"), rewards_of_ours(config)
     if not metric:
         raise ConfigError(
             "algorithm.filter_groups.enable is True, but its metric is not set; expected 'reward' for the score, or "
@@ -178,7 +187,13 @@ def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
     if not entries:
         return  # what another function returns besides, nobody knows here
     channels = [e.name for e in entries if gives_channels(e.function, e.options)]
-    known = ["reward", "score", *(name for name in names if name not in channels)]
+    filtered = [METRIC] if wanted else []
+    if metric == METRIC and not filtered:
+        raise ConfigError(
+            f"algorithm.filter_groups.metric is {METRIC!r}, but reward_kwargs.wanted is not set; expected the names of "
+            f"the rewards that are to rank a group, such as reward_kwargs.wanted=[{names[0]}]"
+        )
+    known = ["reward", "score", *filtered, *(name for name in names if name not in channels)]
     if metric not in known:
         told = ", a rubric with criteria of its own for each prompt" if metric in channels else ""
         raise ConfigError(

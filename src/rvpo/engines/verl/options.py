@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from rvpo.core.channels import Range
 from rvpo.core.checks import require_number, unknown_option
+from rvpo.core.weights import Weight, check_weights, read_weight
 from rvpo.errors import ConfigError
 from rvpo.rewards.judged import MAX_MISSING
 from rvpo.step.aggregator import Aggregator
@@ -30,15 +32,19 @@ class VerlOptions(AggregationOptions):
             "Default: algorithm.gdpo_reward_keys, or the rewards of rvpo's own reward function."
         },
     )
-    reward_weights: dict[str, float] | list[float] | None = field(
-        default=None, metadata={"help": "Importance by name, or in the order of reward_keys. Default: all the same."}
+    reward_weights: dict[str, Any] | list[Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Importance by name, or in the order of reward_keys; a number, or a text such as linear(0.2,1) or "
+            "alternate(1,0) that follows the training. Default: all the same."
+        },
     )
     max_missing: float = field(
         default=MAX_MISSING,
         metadata={"help": "Share of one judge's verdicts on a batch that may be missing before the run stops."},
     )
     own_ranges: Sequence[Range | None] | None = None
-    own_weights: Sequence[float] | None = None
+    own_weights: Sequence[float | str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values and combinations that cannot work.
@@ -67,19 +73,19 @@ class VerlOptions(AggregationOptions):
         names = self.reward_keys
         return self.aggregator(names, self.own_ranges or [None] * len(names), self.weights())
 
-    def weights(self) -> list[float]:
+    def weights(self) -> list[Weight]:
         """Return one weight per name of ``reward_keys``.
 
         Raises:
-            ConfigError: a name is unknown or missing, or a weight is not a finite number >= 0.
+            ConfigError: a name is unknown or missing, or a weight is neither a finite number >= 0 nor a schedule.
         """
         given = self._by_name(self.own_weights) | self._by_name(self.reward_weights)
-        weights = [float(given.get(name, 1.0)) for name in self.reward_keys]
-        if weights and not any(weights):
-            raise ConfigError(f"reward_weights are all 0 ({given!r}); expected at least one above 0")
+        weights = [read_weight(given.get(name, 1.0), name) for name in self.reward_keys]
+        if weights:
+            check_weights(weights, self.reward_keys, "reward_weights")
         return weights
 
-    def _by_name(self, given: object) -> dict[str, float]:
+    def _by_name(self, given: object) -> dict[str, Any]:
         if given is None:
             return {}
         if isinstance(given, list):
@@ -94,5 +100,5 @@ class VerlOptions(AggregationOptions):
         if unknown := [name for name in given if name not in self.reward_keys]:
             raise unknown_option("reward_weights", unknown[0], self.reward_keys)
         for name, weight in given.items():
-            require_number(f"reward_weights of {name!r}", weight, float("inf"))
+            read_weight(weight, name)
         return given

@@ -33,6 +33,7 @@ import inspect
 import logging
 import math
 import reprlib
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,8 +41,10 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from rvpo.core.ragged import Score
+from rvpo.core.weights import mean_weight, read_weight
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
+from rvpo.engines.verl.filtering import METRIC, group_signal
 from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
 from rvpo.forks import ForkedLock
 from rvpo.judges.build import kinds, with_processes
@@ -61,10 +64,24 @@ from rvpo.text.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-TAKEN = ("score", "reward", "acc", "pred", "uid", "input", "output", "gts", "step", "monitored", "error", wire.KEY)
+TAKEN = (
+    "score",
+    "reward",
+    "acc",
+    "pred",
+    "uid",
+    "input",
+    "output",
+    "gts",
+    "step",
+    "monitored",
+    "error",
+    wire.KEY,
+    METRIC,
+)
 """Names that verl, or we, give another meaning: a missing ``acc``, for one, is a 0 in verl's validation."""
 
-_KEYWORDS = ("rewards", "num_workers")
+_KEYWORDS = ("rewards", "num_workers", "wanted")
 _FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # passed where verl serves a reward model itself
 _building = ForkedLock()
 _logged: set[type[Exception]] = set()
@@ -87,13 +104,15 @@ async def compute_score(
         solution_str: the completion's text without special tokens; it includes what tools said.
         ground_truth: of the row.
         extra_info: of the row.
-        reward_kwargs: ``rewards`` and ``num_workers``, see :func:`read_rewards`.
+        reward_kwargs: ``rewards``, ``num_workers`` and ``wanted``, see :func:`read_rewards`.
 
     Returns:
         - ``score``: the weighted sum of the rewards, scaled up to all weights where some are missing; NaN where all
-          are. For verl's own metrics only: the trainer uses the others, and refuses verl's own estimators.
+          are. A weight that follows the training counts by its mean, because a worker does not know the step. For
+          verl's own metrics only: the trainer uses the others, and refuses verl's own estimators.
         - under its name, the reward of each function that is one channel; None where missing, which verl's validation
           leaves out of its means.
+        - ``rvpo_signal``, where ``reward_kwargs.wanted`` names rewards: see :mod:`rvpo.engines.verl.filtering`.
         - ``rvpo``, where there are rubrics: the text of :mod:`rvpo.engines.verl.wire`.
     """
     kwargs = {key: value for key, value in reward_kwargs.items() if key not in _FROM_VERL}
@@ -103,19 +122,25 @@ async def compute_score(
         fields = {"data_source": data_source, "ground_truth": _as_list(ground_truth)}
         row = _Row(solution_str, fields, {name: _as_list(value) for name, value in (extra_info or {}).items()})
         results = await asyncio.gather(*(row.score(*pair) for pair in zip(entries, functions, strict=True)))
-        return _returned(entries, results)
+        found = _returned(entries, results)
+        if (wanted := read_wanted(kwargs, entries)) is not None:
+            found[METRIC] = _signal(entries, results, wanted)
+        return found
     except Exception as error:
         if type(error) not in _logged:  # one traceback, not one a completion
             _logged.add(type(error))
             logger.exception("a reward function failed")
-        return {"score": math.nan, wire.KEY: wire.write_error(error)}
+        failed: dict[str, float | str | None] = {"score": math.nan, wire.KEY: wire.write_error(error)}
+        # A number of its own, so that verl's filter keeps the group and the error comes to the trainer.
+        return failed | ({METRIC: float(secrets.randbits(40))} if reward_kwargs.get("wanted") is not None else {})
 
 
 def _returned(
     entries: Sequence[RewardSection], results: Sequence[tuple[float | None, list[Score] | None]]
 ) -> dict[str, float | str | None]:
-    scored = [(entry.weight, value) for entry, (value, _) in zip(entries, results, strict=True) if value is not None]
-    part, whole = math.fsum(weight for weight, _ in scored), math.fsum(entry.weight for entry in entries)
+    weights = [mean_weight(read_weight(entry.weight, str(entry.name))) for entry in entries]
+    scored = [(weight, value) for weight, (value, _) in zip(weights, results, strict=True) if value is not None]
+    part, whole = math.fsum(weight for weight, _ in scored), math.fsum(weights)
     score = math.fsum(weight * value for weight, value in scored) * whole / part if part else math.nan
     named = {str(entry.name): result for entry, result in zip(entries, results, strict=True)}
     rows = {name: scores for name, (_, scores) in named.items() if scores is not None}
@@ -124,6 +149,36 @@ def _returned(
     single = {name: value for name, (value, _) in named.items() if name not in families}
     text = wire.write(families, {name: scores for name, scores in rows.items() if name in monitored})
     return {"score": score, **single, **({wire.KEY: text} if rows else {})}
+
+
+def read_wanted(reward_kwargs: Mapping[str, Any], entries: Sequence[RewardSection]) -> list[str] | None:
+    """Return the rewards that are to rank a group if verl's filter is to keep it; None if nothing is wanted of them.
+
+    Raises:
+        ConfigError: it is not a list of names of the rewards.
+    """
+    wanted = plain_values(reward_kwargs.get("wanted"))
+    if wanted is None:
+        return None
+    names = [str(entry.name) for entry in entries]
+    if not isinstance(wanted, list) or not wanted or any(name not in names for name in wanted):
+        raise ConfigError(
+            f"reward_kwargs.wanted is {wanted!r}; expected a list of names of rewards, of {', '.join(names)}"
+        )
+    return wanted
+
+
+def _signal(
+    entries: Sequence[RewardSection],
+    results: Sequence[tuple[float | None, list[Score] | None]],
+    wanted: Sequence[str],
+) -> float:
+    """Return the number by which verl's filter tells groups; of a rubric, every criterion counts."""
+    rewards = {
+        str(entry.name): value if scores is None else {score.channel: score.value for score in scores}
+        for entry, (value, scores) in zip(entries, results, strict=True)
+    }
+    return group_signal(rewards, wanted)
 
 
 def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
@@ -139,7 +194,7 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
     """
     if unknown := [key for key in reward_kwargs if key not in _KEYWORDS]:
         hint = did_you_mean(unknown[0], _KEYWORDS)
-        raise ConfigError(f"reward_kwargs.{unknown[0]} is not an option{hint}; expected {' or '.join(_KEYWORDS)}")
+        raise ConfigError(f"reward_kwargs.{unknown[0]} is not an option{hint}; expected {', '.join(_KEYWORDS)}")
     workers = reward_kwargs.get("num_workers", 1)
     if type(workers) is not int or workers < 1:
         raise ConfigError(

@@ -21,6 +21,7 @@ from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
+from rvpo.engines.verl.filtering import METRIC
 from rvpo.engines.verl.losses import Asked, Losses, told, uids_of
 from rvpo.engines.verl.rows import Seen, Sessions, read_channels
 from rvpo.engines.verl.spelling import register
@@ -132,6 +133,7 @@ class ChannelAdvantages:
         for text in infos.get(wire.KEY, []):
             if text is not None:
                 wire.parse(text)
+        infos = {name: values for name, values in infos.items() if name != METRIC}  # a mean of it says nothing
         infos = {name: [None if _is_nan(value) else value for value in values] for name, values in infos.items()}
         if kwargs.get("expected_acc_counts"):
             counts = without_missing(kwargs["expected_acc_counts"], sources, uids, infos.get("acc", []))

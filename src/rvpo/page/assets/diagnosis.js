@@ -262,6 +262,18 @@ const DiagnosisView = (() => {
       show: (channel) => cell(channel.bottleneck, percent),
     },
     { key: "ceiling", head: "Saturated", sort: of("ceiling"), show: (channel) => cell(channel.ceiling, percent) },
+    {
+      key: "unexplored",
+      head: "Un\u00adexplored",
+      sort: of("unexplored"),
+      show: (channel) => cell(channel.unexplored, percent),
+    },
+    {
+      key: "suppressed",
+      head: "Sup\u00adpressed",
+      sort: of("suppressed"),
+      show: (channel) => cell(channel.suppressed, percent),
+    },
   ];
 
   function sorted(channels) {

@@ -1,0 +1,134 @@
+"""Which completions meet a channel, and two early warnings that follow from it: unexplored and suppressed groups.
+
+For one channel and one group (CriPO, arXiv 2607.18082)::
+
+    unexplored    no scored completion meets the channel: there is no success that could be reinforced
+    suppressed    some meet it, some do not, and none of those that meet it has a positive advantage
+
+A completion meets a channel when its reward is at or above the channel's **line**, the middle of its scale:
+
+1. With a declared range, the line is the middle of the range: an attained share of 0.5.
+2. Without one, and while the run has seen two different values of the channel (binary), only the higher one meets it.
+3. Without one, with more values, or with one so far, the scale is [0, 1] if all of its rewards lie in it.
+4. Else the line is unknown, and so is everything that follows (NaN): declare a range.
+
+For a binary channel whose range is that of its two values, rules 1 and 2 say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.core.channels import Range
+from rvpo.core.groups import Groups
+
+SAME = 1e-6
+"""Relative difference up to which two rewards are one value."""
+
+Few = list[float] | None
+"""The different values that a run has seen of a channel, in ascending order, at most two; None: there are more."""
+
+
+def next_few(before: Few, low: float, high: float, between: bool) -> Few:
+    """Return the values of a channel after a batch.
+
+    Args:
+        before: the values before it; empty at the start of a run.
+        low: lowest reward of the batch; inf if there is none.
+        high: highest reward; -inf if there is none.
+        between: whether a reward of the batch differs from both.
+    """
+    if before is None or between:
+        return None
+    values = list(before)
+    for value in (low, high):
+        if math.isfinite(value) and not any(_is_same(value, known) for known in values):
+            values.append(value)
+    return sorted(values) if len(values) <= 2 else None
+
+
+def strictly_between(rewards: Tensor, index: Tensor, low: Sequence[float], high: Sequence[float]) -> Tensor:
+    """Return which cells differ from the lowest and from the highest reward of their channel.
+
+    Args:
+        rewards: (C,) cells, NaN = missing.
+        index: (C,) int64, the channel of each.
+        low: (K,) lowest reward of each channel.
+        high: (K,) highest one.
+    """
+    first, last = (torch.tensor(list(ends), dtype=torch.float64)[index] for ends in (low, high))
+    near = SAME * torch.maximum(first.abs(), last.abs()).clamp(min=SAME)
+    return (rewards - first > near) & (last - rewards > near)  # False for NaN
+
+
+def _is_same(one: float, other: float) -> bool:
+    return abs(one - other) <= SAME * max(abs(one), abs(other), SAME)
+
+
+def graded_line(declared: Range | None, low: float, high: float) -> float:
+    """Return the line of a channel by rules 1 and 3; NaN if its rewards (from low to high) leave [0, 1]."""
+    if declared is not None:
+        return (declared[0] + declared[1]) / 2
+    return 0.5 if low >= 0 and high <= 1 else math.nan
+
+
+def binary_line(few: Few) -> float:
+    """Return the line of a channel by rule 2; NaN if the run has not seen exactly two values of it."""
+    return (few[0] + few[1]) / 2 if few is not None and len(few) == 2 else math.nan
+
+
+def line_of(declared: Range | None, few: Few, low: float, high: float) -> float:
+    """Return the line of a channel by all rules, NaN if unknown.
+
+    Args:
+        declared: its range; None if nobody declared one.
+        few: the values that the run has seen of it.
+        low: lowest reward that the run has seen.
+        high: highest one.
+    """
+    binary = math.nan if declared is not None else binary_line(few)
+    return graded_line(declared, low, high) if math.isnan(binary) else binary
+
+
+@dataclass(frozen=True)
+class GroupCounters:
+    """What each group says of each column, (P, M) bool.
+
+    Attributes:
+        counted: the column is scored there, and its line is known.
+        unexplored: of these, no completion meets it.
+        suppressed: of these, some meet it, not all, and none of those has a positive advantage.
+    """
+
+    counted: Tensor
+    unexplored: Tensor
+    suppressed: Tensor
+
+
+def group_counters(rewards: Tensor, advantages: Tensor, groups: Groups, lines: Tensor) -> GroupCounters:
+    """Look at every group and column.
+
+    Args:
+        rewards: (N, M), NaN = missing or not a channel of the row.
+        advantages: (N,); NaN counts as not positive.
+        groups: the partition of the rows.
+        lines: (M,) or (N, M) of the cells, equal within a group and column; NaN = unknown.
+    """
+    lines = lines.to(rewards).expand(rewards.shape)
+    scored = ~rewards.isnan() & ~lines.isnan()
+    # A reward that differs from its line by rounding is on it.
+    meets = scored & (rewards >= lines - SAME * lines.abs())
+    found = torch.cat([scored, meets, meets & (advantages > 0)[:, None]], 1).to(rewards.dtype)
+    of_scored, of_met, of_raised = groups.sum(found).chunk(3, 1)
+    counted = of_scored > 0
+    return GroupCounters(counted, counted & (of_met == 0), (of_met > 0) & (of_met < of_scored) & (of_raised == 0))
+
+
+def lines_by_cell(lines: Sequence[float], index: Tensor) -> Tensor:
+    """Give every cell the line of its channel, (K,) -> the shape of ``index``, in double precision on the CPU."""
+    return torch.tensor(list(lines), dtype=torch.float64)[index.cpu()]

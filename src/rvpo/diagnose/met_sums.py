@@ -1,0 +1,105 @@
+"""Unexplored and suppressed groups, counted over a run whose channels turn out to be binary or graded at its end.
+
+:mod:`rvpo.core.met` says what these groups are, and from which reward on a completion meets a channel. Logs are read
+once, so both readings of each channel are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core import Advantages, Channels
+from rvpo.core.channels import Range
+from rvpo.core.groups import Groups
+from rvpo.core.met import Few, binary_line, graded_line, group_counters, lines_by_cell, next_few
+from rvpo.step.reward_news import sights
+
+Array = NDArray[np.float64]
+SlotOf = Mapping[str, int]
+
+COUNTED = ("met_groups", "unexplored", "suppressed", "unexplored_binary", "suppressed_binary")
+"""Slots of :data:`rvpo.diagnose.group_sums.SLOTS` that are counted here."""
+
+
+def met_sums(
+    result: Advantages, groups: Groups, advantages: Tensor, graded: Tensor, binary: Tensor
+) -> dict[str, Tensor]:
+    """Return which groups are unexplored and suppressed on each column, (P, M), by both kinds of lines.
+
+    Groups in which an advantage is not known (NaN) are not counted. Whether a channel is binary shows at the end of a
+    run alone: :meth:`MetLines.settle` chooses.
+
+    Args:
+        result: of the batch, (N, M).
+        groups: the partition of its rows.
+        advantages: (N,) that the run used.
+        graded: (M,) or (N, M) lines by :func:`rvpo.core.met.graded_line`, with [0, 1] where no range is declared.
+        binary: the same by :func:`rvpo.core.met.binary_line`.
+    """
+    rewards = result.rewards.masked_fill(~result.applies, torch.nan)
+    known = groups.sum(advantages.isnan().double()[:, None]) == 0
+    counted = (groups.sum((~rewards.isnan()).double()) > 0) & known
+    found = {"met_groups": counted}
+    for suffix, lines in (("", graded), ("_binary", binary)):
+        of = group_counters(rewards, advantages, groups, lines)
+        found |= {f"unexplored{suffix}": of.unexplored & known, f"suppressed{suffix}": of.suppressed & known}
+    return {name: x.double() for name, x in found.items()}
+
+
+class MetLines:
+    """Follows the values of the channels of a run, and so the lines from which on completions meet them.
+
+    Attributes:
+        few: name -> the values that were seen, see :data:`rvpo.core.met.Few`.
+    """
+
+    def __init__(self, few: Mapping[str, Few] | None = None) -> None:
+        """Begin, or go on from ``few``."""
+        self.few: dict[str, Few] = dict(few or {})
+
+    def look(self, result: Advantages, channels: Channels) -> tuple[Tensor, Tensor, list[str]]:
+        """Take in a batch; return graded and binary lines of its cells.
+
+        Returns:
+            The lines, and the channels that had one value and now have another, higher one: none of their completions
+            so far meets them, should they turn out to be binary.
+        """
+        raised = []
+        shown = sights(result, channels)
+        for name, sight in shown.items():
+            before = self.few.get(name, [])
+            now = self.few[name] = next_few(before, *sight.values)
+            if before is not None and len(before) == 1 and now is not None and len(now) == 2 and now[0] == before[0]:
+                raised.append(name)
+        graded = [graded_line(declared, 0.0, 1.0) for declared in channels.ranges]
+        binary = [binary_line(self.few.get(name, [])) for name in channels.names]
+        return lines_by_cell(graded, channels.index), lines_by_cell(binary, channels.index), raised
+
+    def forget(self, kept: Collection[str]) -> None:
+        """Forget all channels but these."""
+        self.few = {name: few for name, few in self.few.items() if name in kept}
+
+    def settle(
+        self, table: Array, names: Sequence[str], ranges: Sequence[Range | None], low: Array, top: Array, slot: SlotOf
+    ) -> None:
+        """Choose between both kinds of lines, in place: the results are in the slots without a suffix.
+
+        Args:
+            table: (…, K, slots) sums of groups.
+            names: K channels.
+            ranges: their declared ranges.
+            low: (K,) lowest reward seen.
+            top: (K,) highest one.
+            slot: name of a slot -> its number in ``table``.
+        """
+        for j, name in enumerate(names):
+            if ranges[j] is None and not np.isnan(binary_line(self.few.get(name, []))):
+                for kind in ("unexplored", "suppressed"):
+                    table[..., j, slot[kind]] = table[..., j, slot[f"{kind}_binary"]]
+            elif np.isnan(graded_line(ranges[j], low[j], top[j])):
+                table[..., j, slot["met_groups"]] = 0
