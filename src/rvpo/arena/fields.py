@@ -138,7 +138,7 @@ def _call(command: Sequence[str], name: str) -> None:
 FIELDS: Mapping[str, Scripts | Quickstart] = {
     "regimes": Scripts(
         "regimes",
-        "28 regimes of a language model of 6,000 weights, whose format stands against its content",
+        "28 regimes of a language model of 12,000 weights, whose format stands against its content",
         "--cells",
         ("--lrs", str(RATE)),
         FIRST_SEED,
