@@ -40,6 +40,7 @@ ROOMS = (
     "trl",
     "verl",
     "quickstart",
+    "arena",
     "cli",
     "__main__",
 )
@@ -208,5 +209,5 @@ def test_every_public_name_loads():
     for name in rvpo.__all__:
         assert getattr(rvpo, name) is not None
     assert set(dir(rvpo)) == set(rvpo.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are CTWA, GDPO"):
+    with pytest.raises(AttributeError, match="no attribute 'advantage'; public names are CTWA, DARA"):
         rvpo.advantage  # noqa: B018
