@@ -56,7 +56,7 @@ def reference(
         pull = []
         present = [live[n][j] if dead_channels == "drop" else not isnan(z[n][j]) for j in channels]
         taking_part = [j for j in channels if present[j] and w[n][j] > 0]
-        if not taking_part:
+        if not taking_part and not (unscored == "zero" and any(present)):
             continue
         counted.append(n)
         if method == "grpo":
@@ -301,6 +301,8 @@ def score(method: str, cells: Cells, state: dict, options: dict) -> tuple[list[f
     aggregated, pull = [0.0 for _ in rows], [{} for _ in rows]
     new: dict = {}
     counted = [n for n in rows if cells.part[n]]
+    if options.get("unscored", "zero" if method == "grpo" else None) == "zero":
+        counted = [n for n in rows if not all(isnan(r) for r in cells.rewards[n])]
     k = options.get("k", 1.0)
     if isinstance(k, dict):
         k, new = adaptive_k(cells, state, **k)

@@ -149,6 +149,7 @@ def compute(
     reliability: Tensor | None = None,
     outside: Tensor | None = None,
     state: State | None = None,
+    monitored: bool = False,
 ) -> Advantages:
     """:func:`advantages` with its options in a config, as the step and the reports call it.
 
@@ -168,6 +169,8 @@ def compute(
         reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted, for methods that read it themselves.
         outside: (N, M) bool, cells that stand outside of their group's normalisation on that channel: mean and standard
             deviation are those of the others, and these cells have z = 0. Their rewards are not read. None: none do.
+        monitored: whether columns of weight 0 were declared as monitors: the method then does not see them, and a row
+            with nothing else counts nowhere. Else they are rewards that weigh nothing, as in TRL.
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     everywhere = applies is None
@@ -201,7 +204,7 @@ def compute(
     remembered = dict(state or {})
     known_scales = remembered.pop(KEY, {})
     batch = Batch(r, w, scores, present, z, p, partition, channels, progress, reliability, known_scales, outside)
-    batch, kept = without_monitored(batch)
+    batch, kept = without_monitored(batch) if monitored else (batch, None)
     outcome = widened(outcome_of(config.method, batch, remembered), kept, r.shape)
     new_state, metrics = _with_scales(outcome, batch, config)
 

@@ -1,7 +1,8 @@
-"""Channels that only look on: columns whose weight is 0 in every row are kept from the method altogether.
+"""Channels that only look on: where monitors are declared, the method never sees columns of weight 0.
 
-A channel of weight 0 is logged and diagnosed, but must not change an advantage, whatever the method reads: raw rewards,
-covariances, or z-scores without their shares. So a method never sees such a column.
+A monitor is logged and diagnosed, but must not change an advantage, whatever the method reads: raw rewards,
+covariances, z-scores without their shares, or whether a row was scored at all. A reward that merely weighs 0 is still a reward: TRL
+counts a completion that has no other one, and so do `grpo` and `gdpo:unscored=zero`.
 """
 
 from __future__ import annotations

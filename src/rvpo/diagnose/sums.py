@@ -201,6 +201,7 @@ def aggregated(
         progress=progress,
         tokens=batch.tokens,
         outside=batch.outside,
+        monitored=bool(run.monitor),
         **trusting(config.method, batch.reliability),
         state=state,
     )

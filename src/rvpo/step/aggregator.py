@@ -250,6 +250,7 @@ class Aggregator:
                 channels=channels,
                 progress=progress,
                 tokens=tokens,
+                monitored=self.structures is not None and bool(self.structures.monitor),
                 outside=None if layout is None or not bool(layout.outside.any()) else layout.outside,
                 state=self._state,
                 **trusting(self.config.method, cells),

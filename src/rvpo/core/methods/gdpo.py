@@ -61,4 +61,4 @@ class GDPO(Method):
         """See :func:`rvpo.core.aggregate.mean`."""
         if self.unscored == "left_out":
             return Outcome(*aggregate.mean(batch.z, batch.p))
-        return Outcome((batch.weights * batch.z).sum(-1), batch.p, (batch.p > 0).any(-1))
+        return Outcome((batch.weights * batch.z).sum(-1), batch.p, batch.present.any(-1))

@@ -80,9 +80,10 @@ class GRPO(Method):
         w, scores = batch.weights, batch.scores
         if self.unscored == "zero":
             total = (w * batch.rewards.masked_fill(scores.missing, 0.0)).sum(-1)
+            takes_part = batch.present.any(-1)
         else:
             total = _left_out(batch)
-        takes_part = (batch.p > 0).any(-1)
+            takes_part = (batch.p > 0).any(-1)
         shares = w * batch.groups.broadcast(scores.std) * scores.live
         return Outcome(total, aggregate.normalised(shares), takes_part)
 

@@ -12,6 +12,7 @@ import logging
 import shutil
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from rvpo.files import flush, flush_tree, write
 logger = logging.getLogger(__name__)
 
 MANIFEST = "rvpo_manifest.json"
+TOLD = ("rvpo_state.json", "rvpo_alarm.npz")
+"""What a method and the alarm remember: where it is gone, both begin anew and say so."""
 STATE = "trainer_state.json"
 _VERSION = 1
 _MIB = 2**20
@@ -90,16 +93,22 @@ def newest_whole(folder: Path, *, thorough: bool = True) -> Path | None:
     return None
 
 
-def problem(folder: Path, *, thorough: bool = True) -> str | None:
-    """Return why a run cannot go on from a checkpoint as if it had never stopped, or None where it can."""
+def problem(folder: Path, *, thorough: bool = True, but: Collection[str] = ()) -> str | None:
+    """Return why a run cannot go on from a checkpoint as if it had never stopped, or None where it can.
+
+    Args:
+        folder: of the checkpoint.
+        thorough: whether every file is read; else names and sizes decide.
+        but: names of files that may be missing, because whoever reads them warns of it.
+    """
     try:
         manifest = _read(folder / MANIFEST) if (folder / MANIFEST).exists() else None
-        return _unsealed(folder, manifest, thorough) or _unfit(folder) or _unreadable(folder, manifest, thorough)
+        return _unsealed(folder, manifest, thorough, but) or _unfit(folder) or _unreadable(folder, manifest, thorough)
     except OSError as error:
         return f"{error.filename or folder} cannot be read ({error.strerror})"
 
 
-def _unsealed(folder: Path, manifest: Any, thorough: bool) -> str | None:
+def _unsealed(folder: Path, manifest: Any, thorough: bool, but: Collection[str]) -> str | None:
     """Compare a checkpoint with its manifest."""
     if manifest is None:
         return None
@@ -110,6 +119,8 @@ def _unsealed(folder: Path, manifest: Any, thorough: bool) -> str | None:
         return f"its {MANIFEST} is damaged"
     for name, wanted in files.items():
         path = folder / name
+        if not path.exists() and name in but:
+            continue
         if not path.is_file():
             return f"{name} is missing"
         if not isinstance(wanted, list) or len(wanted) != 2:

@@ -155,6 +155,9 @@ def numbers_of_weights(config: RVPOConfig, names: Sequence[str]) -> Iterator[lis
         yield []
         return
     whole = [given.get(name, 1.0) for name in names] if isinstance(given, dict) else given
+    if len(whole) != len(names):  # for TRL to refuse
+        yield []
+        return
     weights = [read_weight(weight, name) for weight, name in zip(whole, names, strict=True)]
     config.reward_weights = weights_at(weights, 0.0, names)  # type: ignore[assignment]  # a list of numbers, too
     try:

@@ -40,7 +40,7 @@ def checked(trainer: Any, resume: Any) -> Any:
         _warn_of_processes(trainer, chosen)
         return True if chosen is None else str(chosen)  # True: transformers says that there is none
     path = Path(resume)
-    reason = checkpoints.problem(path) if trainer.is_world_process_zero() else None
+    reason = checkpoints.problem(path, but=checkpoints.TOLD) if trainer.is_world_process_zero() else None
     (reason,) = broadcast_object_list([reason])
     if reason is not None:
         other = newest_whole(path.parent, trainer.is_world_process_zero())

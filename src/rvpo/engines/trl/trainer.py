@@ -118,7 +118,10 @@ class RVPOMixin:
         own_ranges = [getattr(function, "reward_range", None) for function in given["reward_funcs"] or []]
         if names:
             # Fails before a model is loaded.
-            given["args"].aggregator(names, own_ranges, given["args"].reward_weights, reliability)
+            own_weights = given["args"].reward_weights
+            if own_weights is not None and len(own_weights) != len(names) and not isinstance(own_weights, dict):
+                own_weights = None  # which TRL refuses in its own words
+            given["args"].aggregator(names, own_ranges, own_weights, reliability)
         self._channel_rewards: torch.Tensor | None = None
         self._scored_rewards: torch.Tensor | None = None
         self._aggregated: Aggregated | None = None
