@@ -1,8 +1,8 @@
 """Channels that only look on: where monitors are declared, the method never sees columns of weight 0.
 
 A monitor is logged and diagnosed, but must not change an advantage, whatever the method reads: raw rewards,
-covariances, z-scores without their shares, or whether a row was scored at all. A reward that merely weighs 0 is still a reward: TRL
-counts a completion that has no other one, and so do `grpo` and `gdpo:unscored=zero`.
+covariances, z-scores without their shares, or whether a row was scored at all. A reward that merely weighs 0 is still a
+reward: TRL counts a completion that has no other one, and so do `grpo` and `gdpo:unscored=zero`.
 """
 
 from __future__ import annotations
