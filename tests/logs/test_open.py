@@ -162,12 +162,12 @@ def test_trl_s_groups_of_different_size(tmp_path: Path):
 
 
 def test_a_record_of_the_future_is_refused(tmp_path: Path):
-    about = json.dumps({"version": 6, "config": {}, "ranges": {}, "by_token": False})
+    about = json.dumps({"version": 5, "config": {}, "ranges": {}, "by_token": False})
     table = SCHEMA.empty_table().replace_schema_metadata({METADATA: about})
     (tmp_path / "channels").mkdir()
     pq.write_table(table, tmp_path / "channels" / "000001.parquet")
     with pytest.raises(
-        DataError, match=r"is a record of version 6; expected version 5 or lower\. Read it with the version of rvpo"
+        DataError, match=r"is a record of version 5; expected version 4 or lower\. Read it with the version of rvpo"
     ):
         open_run(tmp_path)
 

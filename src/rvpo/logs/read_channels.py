@@ -279,7 +279,7 @@ def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
 
 
 def _texts_of(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Return a list of texts of the metadata, which records before version 5 do not have."""
+    """Return a list of texts of the metadata, which older records do not have."""
     found = told.get(key) or []
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise ValueError(f"{key} is {found!r}; expected a list of texts")
