@@ -18,8 +18,8 @@ first training step, ``channels/eval_000001.parquet`` an evaluation after it. Th
 so that the advantages can be computed again from the file, and from the files before it where a method remembers.
 
 - Version 4 has the columns and metadata of version 3. It may lack ``structure`` and ``monitor``, as files did before
-  there was any; runs with a structure have further columns (:data:`STRUCTURE`). Up to version 3, the method ``grpo`` was the
-  one that is ``grpo:unscored=left_out`` now; readers say so.
+  there was any; runs with a structure have further columns (:data:`STRUCTURE`). Up to version 3, the method ``grpo``
+  was the one that is ``grpo:unscored=left_out`` now; readers say so.
 - Version 3 has the columns and metadata of version 2. In versions 1 and 2, the method that is called ``lift`` is the
   one that is ``lift_z`` now, also as an option of another method; readers rename it.
 - Version 1 had the method's name and its options apart, and a column ``reliability`` in every file.
