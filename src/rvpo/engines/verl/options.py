@@ -100,5 +100,8 @@ class VerlOptions(AggregationOptions):
         if unknown := [name for name in given if name not in self.reward_keys]:
             raise unknown_option("reward_weights", unknown[0], self.reward_keys)
         for name, weight in given.items():
-            read_weight(weight, name)
+            try:
+                read_weight(weight, name)
+            except ConfigError as error:  # with the name of the option
+                raise ConfigError(str(error).replace("weight of", "reward_weights of", 1)) from None
         return given
