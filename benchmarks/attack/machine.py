@@ -243,46 +243,20 @@ def ended(out: Path, scene: Scene, name: str, wanted: Any) -> dict[str, Any]:
     return told
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) * 2 // 3] ^= 4
-    path.write_bytes(content)
-
-
-def zeros(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def older(path: Path) -> None:
-    shutil.copy(path.parents[1] / "checkpoint-2" / path.name, path)
-
-
-def folder_instead(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-DAMAGES = (Path.unlink, cut, flip, zeros, empty, older, folder_instead)
 DAMAGED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
            "rvpo_state.json", "rvpo_manifest.json")  # fmt: skip
 
 
 def damage_all(out: Path, _: int, __: str) -> Iterable[dict[str, Any]]:
+    from damages import cut, empty, flip, folder_instead, older, zeros
+
     scene = scenes(out, "http://127.0.0.1:9/v1", "none")[0]
     whole, _ = run(out, scene.words("train-whole"))
     assert whole.returncode == 0, whole.stderr
     wanted = trained(out, "train-whole")
     place = out / "runs" / "train-damaged"
     for name in DAMAGED:
-        for damage in DAMAGES:
+        for damage in (Path.unlink, cut, flip, zeros, empty, older, folder_instead):
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(out / "runs" / "train-whole", place)
             # As it was after its fourth step: the newest checkpoint is checkpoint-4.

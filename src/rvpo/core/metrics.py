@@ -85,6 +85,7 @@ CATALOGUE = {
     "rvpo/lift/frontier": "lift: 1 if nothing opposes the channels, 0 if no advantage raises all of them",
     "rvpo/lift/turn": "lift: cosine of the advantage with that of the needs alone; 1 if the guard changes nothing",
     "rvpo/lift/channels": "lift: effective number of channels, where copies of one channel count once",
+    "rvpo/gd2po/kept": "gd2po: share of the completions that are not left out, mean over the completions",
     "rvpo/k": "rvpo: the risk coefficient of this batch",
     "rvpo/k_effective": "rvpo with an adaptive k: the measure that this k reached (target 0.55)",
     "rvpo/k_bottleneck": "the same for measure=bottleneck",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import rvpo
+from rvpo.core.metrics import in_catalogue
 
 EPS = 1e-4  # of our z-scores
 
@@ -279,3 +280,11 @@ def test_a_channel_of_weight_0_changes_nothing(rule: str) -> None:
         given["ranges"] = [*case.ranges, (0.0, 1.0)]
         beside = rvpo.advantages(torch.cat([rewards, monitor], 1), groups, weights=[*case.weights, 0.0], **given)
         torch.testing.assert_close(beside.advantages, alone.advantages, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [*RULES, "mgda"])
+def test_every_metric_is_in_the_catalogue(rule: str) -> None:
+    case = Case(3)
+    names = [f"channel {j}" for j in range(case.m)]
+    out = rvpo.Aggregator(rule, names, weights=list(case.weights))(case.rewards, groups=list(case.groups))
+    assert [key for key in out.metrics if not in_catalogue(key)] == []

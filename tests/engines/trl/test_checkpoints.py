@@ -19,6 +19,7 @@ pytest.importorskip("trl")
 import torch
 from tiny_run import ON_CPU, make_trainer, parameters
 
+from damages import cut, empty, flip, folder_instead, longer, older, zeros
 from rvpo.engines.trl import checkpoints
 from rvpo.engines.trl.owner import owned
 from rvpo.errors import ConfigError
@@ -42,38 +43,6 @@ def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) * 2 // 3] ^= 4
-    path.write_bytes(content)
-
-
-def zeros(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def older(path: Path) -> None:
-    """Put the file of the checkpoint before in its place: it is whole, but of another step."""
-    shutil.copy(path.parent.parent / "checkpoint-2" / path.name, path)
-
-
-def folder_instead(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def longer(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"\0")
 
 
 DAMAGES: tuple[Damage, ...] = (Path.unlink, cut, flip, zeros, empty, folder_instead, longer)

@@ -89,6 +89,19 @@ def test_a_process_that_hangs_is_found_by_the_one_that_waits(monkeypatch: pytest
         ended.get(timeout=0.3)
 
 
+def test_the_watch_of_an_older_trainer_ends(monkeypatch: pytest.MonkeyPatch):
+    """Its limit is not that of the trainer that is in use, and it does not know what that one is in."""
+    monkeypatch.setattr(peers, "_GRACE_SECONDS", 0.0)
+    ended: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr(peers, "_end", lambda other, *_: ended.put(other))
+    store = Store()
+    first, other = Calls(store, 0, 2, 0.01), Calls(store, 1, 2, None)
+    other._store = store  # tells, and watches nobody
+    first.end()
+    with other.within("slow"), pytest.raises(queue.Empty):
+        ended.get(timeout=0.3)
+
+
 @pytest.mark.parametrize(
     ("said", "is_gone"),
     [

@@ -28,6 +28,7 @@ from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 
 FORMS = ("hard", "soft")
 NEUTRAL = 1e-8  # z-scores closer to 0 have no sign
+KEPT = "gd2po/kept"
 EPS = 1e-6  # of the soft form's quotient
 
 
@@ -78,4 +79,4 @@ class GD2PO(Method):
         aggregated = summed * batch.groups.broadcast(share)[:, 0] * kept
         takes_part = kept & scored
         responsibilities = aggregate.normalised(w * batch.present) * kept[:, None]
-        return Outcome(aggregated, responsibilities, takes_part, metrics={"kept": float(share.mean())})
+        return Outcome(aggregated, responsibilities, takes_part, metrics={KEPT: float(share.mean())})

@@ -54,20 +54,30 @@ class Calls:
         self._running: list[str] = []
         self._count = 0
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         if self._store is not None and self._watched:
             threading.Thread(target=self._watch, daemon=True).start()
 
+    def end(self) -> None:
+        """Watch no longer."""
+        self._ended.set()
+
     @classmethod
     def of(cls, accelerator: Any, seconds: float | None) -> Calls:
-        """Return those of a trainer's processes."""
+        """Return those of a trainer's processes; those of an older trainer, which has another limit, are ended."""
+        global _newest, _trainers
+        if _newest is not None:
+            _newest.end()
+        _trainers += 1
         store = None
         if accelerator.num_processes > 1 and distributed.is_initialized():
             with suppress(Exception):  # torch has no public name for it
                 c10d: Any = distributed.distributed_c10d
                 # A clone has a connection of its own: threads would wait for each other.
-                store = c10d.PrefixStore("rvpo", c10d._get_default_store().clone())
+                store = c10d.PrefixStore(f"rvpo/{_trainers}", c10d._get_default_store().clone())
                 store.set_timeout(timedelta(seconds=60))
-        return cls(store, accelerator.process_index, accelerator.num_processes, seconds)
+        _newest = cls(store, accelerator.process_index, accelerator.num_processes, seconds)
+        return _newest
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
@@ -91,8 +101,7 @@ class Calls:
 
     def _watch(self) -> None:
         since: dict[int, tuple[str, float]] = {}
-        while True:
-            time.sleep(min(_POLL_SECONDS, self._seconds))
+        while not self._ended.wait(min(_POLL_SECONDS, self._seconds)):
             try:
                 told = {other: self._told(other) for other in self._watched}
             except Exception:  # the run has ended, or is about to
@@ -110,6 +119,10 @@ class Calls:
     def _told(self, other: int) -> str:
         key = f"calls/{other}"
         return self._store.get(key).decode() if self._store.check([key]) else ""
+
+
+_newest: Calls | None = None
+_trainers = 0  # that were built in this process, as in the others; each has keys of its own
 
 
 def _end(other: int, names: str, waited: float, limit: float) -> NoReturn:
