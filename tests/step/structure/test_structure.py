@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -15,7 +17,6 @@ from rvpo.core.metrics import in_catalogue
 from rvpo.core.ragged import Family, Score
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.structure import AllOf, Gate, OnlyWhere, build_structure, build_structures
-from rvpo.step.structure.spelling import as_plain
 from structure_loops import conjoined, gated, gdpo, holds, papo
 
 NAN = math.nan
@@ -293,7 +294,12 @@ def test_a_monitored_channel_changes_no_advantage(method: Any, seed: int):
     ],
 )
 def test_all_spellings_mean_the_same(text: str, made: Any):
-    assert build_structure(text) == made == build_structure(str(made)) == build_structure(as_plain(made))
+    assert (
+        build_structure(text)
+        == made
+        == build_structure(str(made))
+        == build_structure(json.loads(json.dumps({"name": made.name, **asdict(made)})))
+    )
     assert build_structures(f"{made} {made}") == (made, made)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rvpo.core.channels import Channels, Range, owner_of
 from rvpo.core.checks import require_number
 from rvpo.errors import ConfigError
+from rvpo.step.structure.writing import spell_structure
 from rvpo.text.suggest import did_you_mean
 
 NEAR = 1e-6
@@ -214,8 +215,6 @@ class Structure:
 
     def __str__(self) -> str:
         """Return its text."""
-        from rvpo.step.structure.spelling import spell_structure
-
         return spell_structure(self)
 
 

@@ -60,11 +60,6 @@ class Structures:
         made = {name: known.weights[name] for name in known.names if name not in names}
         return cls(tuple(parts), tuple(monitor), made)
 
-    @property
-    def named_labels(self) -> tuple[str, ...]:
-        """Monitored labels of rubrics, which are known in training alone."""
-        return tuple(name for name in self.monitor if "/" in name)
-
     def apply(
         self,
         values: Tensor,

@@ -10,7 +10,6 @@ name of ``gate(safe)``. A name with a character that means something here stands
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -22,6 +21,7 @@ from rvpo.step.structure.all_of import AllOf
 from rvpo.step.structure.base import Structure
 from rvpo.step.structure.gate import Gate
 from rvpo.step.structure.only_where import OnlyWhere
+from rvpo.step.structure.writing import LISTS
 from rvpo.text.suggest import did_you_mean
 
 STRUCTURES: Mapping[str, type[Structure]] = {kind.name: kind for kind in (AllOf, Gate, OnlyWhere)}
@@ -31,7 +31,6 @@ MOST = 100
 """Structures in one list."""
 
 _ALSO = {"veto": "gate"}
-_LISTS = ("parts", "over")
 _TEXTS = ("channel", "meets", "called")
 _CALL = re.compile(r"\s*([a-z_]+)\s*\((.*)\)\s*", re.DOTALL)
 _EXAMPLES = "all_of(helpful,honest), gate(safe), gate(safe,threshold=0.5,factor=0.2) or only_where(style,correct)"
@@ -90,30 +89,6 @@ def build_structure(spelling: Any) -> Structure:
         raise ConfigError(f"structure is {spelling!r} ({error}); expected {_EXAMPLES}") from error
 
 
-def spell_structure(structure: Structure) -> str:
-    """Return a structure as text: its channels, and the options that differ from their defaults.
-
-    >>> spell_structure(Gate("safe", factor=0.2))
-    'gate(safe,factor=0.2)'
-    """
-    first = structure.positional.split(",")
-    parts: list[str] = []
-    for option in fields(structure):
-        value = getattr(structure, option.name)
-        if option.name in first:
-            parts += map(_quoted, value) if option.name in _LISTS else [_quoted(value)]
-        elif value != option.default:
-            parts.append(f"{option.name}={_spelled(value)}")
-    return f"{structure.name}({','.join(parts)})"
-
-
-def as_plain(structure: Structure) -> dict[str, Any]:
-    """Return a structure as a mapping of plain values with all its options, as records keep it."""
-    values = {option.name: getattr(structure, option.name) for option in fields(structure)}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return {"name": structure.name, **plain}
-
-
 def _read(text: str) -> tuple[str, dict[str, Any]]:
     """Take ``kind(a,b,option=value)`` apart."""
     match = _CALL.fullmatch(text)
@@ -142,7 +117,7 @@ def _read(text: str) -> tuple[str, dict[str, Any]]:
 def _value(option: str, text: str) -> Any:
     if option in _TEXTS:
         return _name(text)
-    if option in _LISTS and text[:1] == "[" and text[-1:] == "]":
+    if option in LISTS and text[:1] == "[" and text[-1:] == "]":
         return [_name(part.strip()) for part in outside_brackets(text[1:-1], ",")]
     return plain_value(text)
 
@@ -154,17 +129,3 @@ def _name(text: str) -> str:
     if quoted[:1] != '"':
         return text
     return sign + str(plain_value(quoted))
-
-
-def _quoted(name: str) -> str:
-    if re.fullmatch(r"[\w./@:+ -]+", name) and name == name.strip():
-        return name if " " not in name else json.dumps(name)
-    return json.dumps(name)
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ",".join(map(_quoted, value)) + "]"
-    if isinstance(value, str):
-        return _quoted(value)
-    return f"{value:.12g}" if isinstance(value, float) and float(f"{value:.12g}") == value else repr(value)
