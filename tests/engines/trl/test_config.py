@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("trl")
 
 from tiny_run import make_trainer
+from transformers import TrainerCallback
 
 from rvpo.errors import ConfigError
 from rvpo.trl import RVPOConfig
@@ -65,3 +66,16 @@ def test_weights_reach_the_method(tiny_model_dir: Path, tmp_path: Path, kind: st
 def test_weights_that_cannot_work(tmp_path: Path, weights: Any):
     with pytest.raises(ConfigError, match=r"(?s)^reward_weights is .*; expected a list of finite numbers >= 0"):
         RVPOConfig(str(tmp_path), reward_weights=weights, **CPU)
+
+
+def test_weights_that_a_callback_changes_are_refused(tiny_model_dir: Path, tmp_path: Path):
+    """The method would not see them: only the `reward` that TRL logs would follow."""
+
+    class Curriculum(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            trainer.reward_weights = torch.tensor([1.0, 3.0])
+
+    trainer = make_trainer(tiny_model_dir, tmp_path, max_steps=3)
+    trainer.add_callback(Curriculum())
+    with pytest.raises(ConfigError, match=r"reward_weights of the trainer are \[1.0, 3.0\].*such as 'linear\(0.2,1\)'"):
+        trainer.train()

@@ -142,6 +142,7 @@ class RVPOMixin:
             if name in names:
                 this.reward_weights[names.index(name)] = 0.0
         self.aggregator = this.args.aggregator(names, own_ranges, weights, reliability)
+        self._given_weights = this.reward_weights.cpu().clone()
         if this.args.skip_dead_groups:
             dead_groups.check_skipping(self)
         self._rubrics = {
@@ -209,9 +210,7 @@ class RVPOMixin:
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
         self._channel_rewards = self._scored_rewards = self._again = None
-        # TRL logs `reward` by these, and whoever reads them sees those of this step.
-        weights = weights_at(self.aggregator.weights, self._progress(), self.aggregator.names)
-        self.reward_weights = self.reward_weights.new_tensor(weights)
+        self._set_weights()
         interrupts.release()  # nothing is half done here, however this batch came to be generated
         for reward in self._rubrics.values():
             reward.at(self.state.global_step if self.model.training else None)
@@ -251,6 +250,22 @@ class RVPOMixin:
         self._show(done.advantages)
         self._aggregated = done
         return output
+
+    def _set_weights(self: Any) -> None:
+        """Give TRL, which logs `reward` by them, the weights of this step.
+
+        Raises:
+            ConfigError: somebody has changed them since the last time, which the method would not see.
+        """
+        if not torch.equal(self.reward_weights.cpu(), self._given_weights):
+            raise ConfigError(
+                f"reward_weights of the trainer are {self.reward_weights.tolist()}, but it was built or left with "
+                f"{self._given_weights.tolist()}; expected what RVPOConfig(reward_weights=…) says, which the method "
+                "sees. For weights that follow the training, write schedules such as 'linear(0.2,1)'"
+            )
+        weights = weights_at(self.aggregator.weights, self._progress(), self.aggregator.names)
+        self.reward_weights = self.reward_weights.new_tensor(weights)
+        self._given_weights = self.reward_weights.cpu().clone()
 
     def _aggregate(self: Any, rewards: torch.Tensor, mode: str, families: list[Family]) -> Aggregated:
         """Turn rewards into advantages, or end all processes with what went wrong in one of them."""
