@@ -37,14 +37,9 @@ class ForkedLock(Forkable):
     What it guards must be safe to copy half-done, such as totals.
     """
 
-    def __init__(self, *, reentrant: bool = False) -> None:
-        """Start open.
-
-        Args:
-            reentrant: whether the thread that holds it may take it once more.
-        """
-        self._make = threading.RLock if reentrant else threading.Lock
-        self._lock = self._make()
+    def __init__(self) -> None:
+        """Start open."""
+        self._lock = threading.Lock()
         self._know_forks()
 
     def __enter__(self) -> None:
@@ -56,7 +51,7 @@ class ForkedLock(Forkable):
         self._lock.release()
 
     def _in_child(self) -> None:
-        self._lock = self._make()
+        self._lock = threading.Lock()
 
 
 def disconnect(descriptor: int) -> None:

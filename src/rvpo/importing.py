@@ -9,8 +9,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,13 +21,22 @@ from types import ModuleType
 from typing import Any, cast
 
 from rvpo.errors import ConfigError
-from rvpo.forks import ForkedLock
 from rvpo.text.suggest import did_you_mean
 
 _FORMS = "package.module:name or path/to/file.py:name"
 _SHOWN = 20  # names in a message
 _FAILURES = (Exception, SystemExit)  # of foreign code; an interrupt comes from the user and passes through
-_loading = ForkedLock(reentrant=True)  # of several threads, one imports a file; and files may load files
+_loading = threading.RLock()  # of several threads, one imports a file; and files may load files
+
+
+def _open_in_child() -> None:
+    """Give a forked process a lock of its own: the thread that held its parent's is not there."""
+    global _loading
+    _loading = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # POSIX
+    os.register_at_fork(after_in_child=_open_in_child)
 
 
 def is_object_spec(text: str) -> bool:

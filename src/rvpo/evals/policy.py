@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from rvpo.evals.items import Generation, Item, Key, Reply
@@ -37,6 +38,16 @@ class Policy(Protocol):
             ModelError: the model cannot be loaded or asked.
         """
         ...
+
+
+@asynccontextmanager
+async def ended(replies: AsyncIterator[Replied]) -> AsyncGenerator[AsyncIterator[Replied]]:
+    """Close a policy's replies at the end of a ``with``: requests must not outlive the loop that they run in."""
+    try:
+        yield replies
+    finally:
+        if isinstance(replies, AsyncGenerator):
+            await replies.aclose()
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:

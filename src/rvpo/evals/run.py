@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
-from rvpo.evals.policy import Policy, wait_for
+from rvpo.evals.policy import Policy, ended, wait_for
 from rvpo.evals.store import Store
 from rvpo.extras import installed
 from rvpo.files import sound, whole, write
@@ -135,23 +135,25 @@ async def _reply(
     first = not replies  # nothing was ever had: a request that is rejected says that all will be
     tokens, lost, in_a_row, started = 0, 0, 0, time.monotonic()
     with shown(len(items), len(items) - len(wanted)) as bar:
-        async for batch in policy.replies(items, frozenset(wanted), generation):
-            store.add_replies(batch)
-            for item, reply in batch:
-                replies[item.key] = reply
-                tokens += reply.completion_tokens
-                lost += reply.text is None
-                first = first and reply.text is None
-                gone = reply.reason in _GONE or (first and reply.reason == "rejected")
-                in_a_row = in_a_row + 1 if gone else 0 if reply.text is not None else in_a_row
-                if in_a_row >= most:
-                    raise ModelError(
-                        f"no reply to {in_a_row} items in a row; the last is missing for {reply.reason} "
-                        f"({reply.detail}): mend the server or the options, and run the command again, which goes on"
-                    )
-            if bar is not None:
-                rate = tokens / max(time.monotonic() - started, 1e-9)
-                bar.advance(len(batch), f"{rate:.0f} tokens/s" + (f", {lost} missing" if lost else ""))
+        async with ended(policy.replies(items, frozenset(wanted), generation)) as batches:
+            async for batch in batches:
+                store.add_replies(batch)
+                for item, reply in batch:
+                    replies[item.key] = reply
+                    tokens += reply.completion_tokens
+                    lost += reply.text is None
+                    first = first and reply.text is None
+                    gone = reply.reason in _GONE or (first and reply.reason == "rejected")
+                    in_a_row = in_a_row + 1 if gone else 0 if reply.text is not None else in_a_row
+                    if in_a_row >= most:
+                        raise ModelError(
+                            f"no reply to {in_a_row} items in a row; the last is missing for {reply.reason} "
+                            f"({reply.detail}): mend the server or the options, and run the command again, which "
+                            "goes on"
+                        )
+                if bar is not None:
+                    rate = tokens / max(time.monotonic() - started, 1e-9)
+                    bar.advance(len(batch), f"{rate:.0f} tokens/s" + (f", {lost} missing" if lost else ""))
 
 
 async def _score(

@@ -25,7 +25,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from rvpo.errors import ConfigError, EngineError
 from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply
 from rvpo.evals.local import LocalPolicy
-from rvpo.evals.policy import Replied, wait_for
+from rvpo.evals.policy import Replied, ended, wait_for
 from rvpo.evals.run import evaluate
 from rvpo.files import write
 
@@ -221,7 +221,11 @@ class _Given:
 
 async def _collect(policy: LocalPolicy, items: Sequence[Item], generation: Generation) -> Replied:
     wanted = frozenset(item.key for item in items)
-    return [pair async for batch in policy.replies(items, wanted, generation) for pair in batch]
+    collected: Replied = []
+    async with ended(policy.replies(items, wanted, generation)) as batches:
+        async for batch in batches:
+            collected += batch
+    return collected
 
 
 def summary(steps: Mapping[int, Mapping[str, Any]], primary: str) -> dict[str, Any]:
