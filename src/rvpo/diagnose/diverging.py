@@ -6,6 +6,12 @@ latest one and the one before it, of several lengths. A trained channel is **div
 stretches its mean clearly rises and the mean of a monitor clearly falls: by ``SURE`` standard errors each, because
 there are many looks.
 
+Both can happen by themselves, and the fall must not be of that kind. One of two things shows it: it is larger than what
+the policy's wandering explains, or the channel and the monitor now clearly disagree within groups, where no wandering
+enters: what the one prefers the other rejects. Then the fall must also be of ``RELEVANT`` size. The second is often
+seen earlier. (That they agree less than before is not enough: what is scored with noise agrees less as a policy gets
+better at it.)
+
 The error of a change has two parts. Groups differ: that is the usual error of a mean. And a policy wanders: even where
 nothing pulls it, its mean moves from step to step, and over a long stretch that adds up. The size of such steps is
 estimated from second differences of the means of blocks, which a straight trend does not enter; a walk with steps of
@@ -41,6 +47,10 @@ USUAL = 1.96
 """The same for the rise of a channel that clearly disagrees with a monitor while another one clearly rises."""
 SHORTEST = 8
 """Blocks of a stretch, at least: with fewer, the wandering of the policy cannot be told from a trend."""
+OPPOSED = 2.5
+"""Standard errors below 0 of a correlation within groups that, beside a rise and a fall, shows the cause."""
+RELEVANT = 0.2
+"""Fall of a monitor that matters, in standard deviations of its values within groups, a small effect."""
 AVERAGED = 3
 """Blocks of a mean from which the wandering of the policy is estimated."""
 SHORTER = 0.7
@@ -95,6 +105,25 @@ class Divergence:
         if not self.explained:
             told += "; whether it is the cause is not sure yet, as they do not clearly disagree within groups"
         return told + (f"; other possible causes: {', '.join(self.also)}" if self.also else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Two adjacent stretches of ``width`` blocks; arrays over channels, (K,), NaN where unknown.
+
+    Attributes:
+        width: blocks of each.
+        before: mean in the earlier one.
+        after: mean in the later one.
+        by_sampling: their difference in standard errors of groups.
+        by_wandering: the same in standard errors that also hold the wandering of the policy.
+    """
+
+    width: int
+    before: Array
+    after: Array
+    by_sampling: Array
+    by_wandering: Array
 
 
 class Watch:
@@ -251,20 +280,17 @@ class Watch:
         found: dict[str, Divergence] = {}
         width = len(self._steps) // 2 if monitors and trained else 0
         while width >= SHORTEST:
-            before, after, errors = self._changes(width)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                z = (after - before) / errors
-            rising = [j for j in trained if z[j] > SURE]
-            for m in (m for m in monitors if z[m] < -SURE and rising):
-                one = self._told(step, width, m, trained, rising, (before, after, z))
-                known = found.get(one.monitor)
-                if known is None or (one.explained, one.sure) > (known.explained, known.sure):
+            change = self._change(width)
+            for m in monitors:
+                one = self._told(step, change, m, trained)
+                known = None if one is None else found.get(one.monitor)
+                if one is not None and (known is None or (one.explained, one.sure) > (known.explained, known.sure)):
                     found[one.monitor] = one
             width = int(width * SHORTER)
         return list(found.values())
 
-    def _changes(self, width: int) -> tuple[Array, Array, Array]:
-        """Return the means of both stretches, and the errors of their difference; (K,) each, NaN where unknown."""
+    def _change(self, width: int) -> _Change:
+        """Compare the latest stretch with the one before it."""
         n, s, q = np.moveaxis(self._table, -1, 0)
         late, early = slice(-width, None), slice(-2 * width, -width)
         means, errors = [], []
@@ -275,8 +301,16 @@ class Watch:
                 variance = np.maximum(q[stretch].sum(0) / groups - mean**2, 0) / groups
                 means.append(np.where(groups >= FEWEST_GROUPS, mean, np.nan))
                 errors.append(variance)
-        walked = self._walk() * (2 * width**2 + 1) / (3 * width)
-        return means[0], means[1], np.sqrt(errors[0] + errors[1] + walked)
+            before, after = means
+            sampled = errors[0] + errors[1]
+            walked = self._walk() * (2 * width**2 + 1) / (3 * width)
+            return _Change(
+                width,
+                before,
+                after,
+                by_sampling=(after - before) / np.sqrt(sampled),
+                by_wandering=(after - before) / np.sqrt(sampled + walked),
+            )
 
     def _walk(self) -> Array:
         """Return the variance of the steps between blocks that groups do not explain, (K,).
@@ -297,40 +331,49 @@ class Watch:
         found = np.maximum(excess, 0) * AVERAGED / (AVERAGED**2 + 1)
         return np.where(known.any(0), found, np.inf)
 
-    def _told(
-        self,
-        step: int,
-        width: int,
-        m: int,
-        trained: list[int],
-        rising: list[int],
-        seen: tuple[Array, Array, Array],
-    ) -> Divergence:
-        """Return what to say of a monitor that falls."""
-        before, after, z = seen
-        once, of_once = self._agreement(slice(0, -width), m)
-        now, of_now = self._agreement(slice(-width, None), m)
+    def _told(self, step: int, change: _Change, m: int, trained: list[int]) -> Divergence | None:
+        """Return what to say of a monitor; None where it does not fall, nothing rises, or both may be wandering."""
+        if not change.by_sampling[m] < -SURE:
+            return None
+        once, of_once = self._agreement(slice(0, -change.width), m)
+        now, of_now = self._agreement(slice(-change.width, None), m)
         with np.errstate(invalid="ignore", divide="ignore"):
             lost = np.fmin((now - once) / np.sqrt(of_once + of_now), now / np.sqrt(of_now))
         lost = np.nan_to_num(lost, nan=0.0, neginf=0.0, posinf=0.0)
         least = min(trained, key=lambda j: float(lost[j]))
         clear = bool(lost[least] < -SURE)
+        opposed = bool(now[least] < -OPPOSED * np.sqrt(of_now[least]))
+        wandering_aside = bool(change.by_wandering[m] < -SURE)
+        if wandering_aside:
+            z = change.by_wandering
+        elif opposed and change.before[m] - change.after[m] > RELEVANT * self._spread(m):
+            z = change.by_sampling
+        else:
+            return None
+        rising = [j for j in trained if z[j] > SURE]
         # Something rises for sure: of the one that clearly disagrees, an ordinary interval is enough.
         candidates = {*rising, least} if clear and z[least] > USUAL else set(rising)
+        if not rising or not (wandering_aside or least in candidates):
+            return None
         likely = sorted(candidates, key=lambda j: (float(lost[j]), -float(z[j])))
         j = likely[0]
         return Divergence(
             channel=self._names[j],
             monitor=self._names[m],
             seen=step,
-            since=self._steps[-width],
-            rise=(float(before[j]), float(after[j])),
-            fall=(float(before[m]), float(after[m])),
+            since=self._steps[-change.width],
+            rise=(float(change.before[j]), float(change.after[j])),
+            fall=(float(change.before[m]), float(change.after[m])),
             sure=float(-z[m]),
             agreed=(float(once[j]), float(now[j])) if np.isfinite(once[j] + now[j]) else None,
             also=tuple([self._names[i] for i in likely[1:]]),
             explained=clear and j == least,
         )
+
+    def _spread(self, m: int) -> float:
+        """Return the standard deviation of a channel within groups, over the whole run; inf where none is known."""
+        free = float(self._free[:, m, m].sum())
+        return float(np.sqrt(self._products[:, m, m].sum() / free)) if free > 0 else np.inf
 
     def _agreement(self, blocks: slice, m: int) -> tuple[Array, Array]:
         """Return each channel's correlation with a monitor within groups, and its variance; (K,) each.
