@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from engines.trl.tiny_run import from_table, make_trainer
+from engines.trl.tiny_run import from_table, make_trainer, run_job_twice
 from rvpo.engines.trl import dead_groups
 from rvpo.errors import ConfigError, EngineError
 from rvpo.trl import RVPOTrainer
@@ -95,3 +95,33 @@ def test_weights_follow_the_training(run):
     logs = [log["reward"] for log in trainer.state.log_history if "reward" in log]
     half = sum(a + 0.5 * b for a, b in TABLE[1]) / 8
     assert logs == pytest.approx([6 / 8, half, 1.3], abs=1e-6)
+
+
+@pytest.mark.xdist_group("processes")
+def test_two_processes_of_which_one_has_nothing_to_learn_from_stay_in_step(tiny_model_dir: Path, tmp_path: Path):
+    """Each process has one group. Skipping leaves the weights, and `wanted` leaves the same groups out in both."""
+    table = [[*rows, *rows[::-1]] for rows in TABLE]  # 16 rows: 2 groups in each process, in mirrored order
+    table[0] = [[1, 0.2]] * 8 + table[0][8:]  # nothing at all in the first process
+    found = {}
+    for skip in (False, True):
+        folder = tmp_path / str(skip)
+        folder.mkdir()
+        options = {
+            "method": "gdpo",
+            "max_steps": 3,
+            "optim": "sgd",
+            "learning_rate": 0.5,
+            "num_generations": 4,
+            "per_device_train_batch_size": 8,
+            "wanted": ["channel_0"],
+            "skip_dead_groups": skip,
+        }
+        job = {"model": str(tiny_model_dir), "output": str(folder), "table": table, "options": options}
+        first, second = run_job_twice(job)
+        assert first["parameters"] == second["parameters"]
+        found[skip] = first
+    whole, skipped = (torch.tensor(found[skip]["parameters"], dtype=torch.float64) for skip in (False, True))
+    torch.testing.assert_close(skipped, whole, rtol=0, atol=2e-6)
+    shares = [step["rvpo/skipped/share"] for step in found[True]["steps"].values()]
+    # Both processes keep as many rows as the one with more groups: one of two, one of two, and one row of eight.
+    assert shares == [0.5, 0.5, 7 / 8]
