@@ -105,7 +105,8 @@ def test_a_channel_without_a_known_line_leaves_the_question_unknown():
     rewards = torch.tensor([[1.0, -3.5], [0, -1], [1, -2], [0, 0]])
     names = ["right", "length"]
     unknown = rvpo.Aggregator("gdpo", names)(rewards, num_generations=4).metrics
-    assert math.isnan(unknown["rvpo/solved/none"]) and math.isnan(unknown["rvpo/length/pass@2"])
+    assert math.isnan(unknown["rvpo/solved/none"])
+    assert math.isnan(unknown["rvpo/length/pass@2"])
     assert unknown["rvpo/solved/groups"] == 0
     assert unknown["rvpo/right/pass@1"] == 0.5
     declared = rvpo.Aggregator("gdpo", names, ranges={"length": (-4, 0)})(rewards, num_generations=4).metrics

@@ -83,7 +83,7 @@ CATALOGUE = {
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
     "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
     "rvpo/solved/none": "share of groups in which no completion meets every channel that counts (option `solved`)",
-    "rvpo/solved/some": "share in which some completions do, not all; 0 while none is not 0: nothing left to learn from",
+    "rvpo/solved/some": "share in which some completions do, not all: what is left to learn from",
     "rvpo/solved/all": "share in which all do; none + some + all = 1",
     "rvpo/solved/pass@{k}": "unbiased probability that one of k completions of a group does; k = 1, 2, 4, …",
     "rvpo/solved/groups": "number of groups that these shares are of: with completions scored on all that counts",

@@ -97,8 +97,7 @@ def counting_cells(applies: Tensor, weights: Tensor, channels: Channels, trained
 
 def powers(groups: Groups) -> list[int]:
     """Return the k of Pass@k: 1, 2, 4, … up to the size of the largest group."""
-    size = groups.block or int(torch.bincount(groups.index).max())
-    return [2**i for i in range(size.bit_length())]
+    return [2**i for i in range(groups.size.bit_length())]
 
 
 def pass_at(scored: Tensor, met: Tensor, ks: Sequence[int]) -> Iterator[Tensor]:
