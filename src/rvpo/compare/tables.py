@@ -90,6 +90,16 @@ def table_of_exploration(comparison: TrainingComparison, measure: str, group: st
     return [head, *map(_training_cells, rows)]
 
 
+def lines_of_exploration(comparison: TrainingComparison, measure: str) -> list[list[str]]:
+    """Return the tests of what all groups explore, as further lines of :func:`table_of_tests` of all groups."""
+    lines = []
+    for row in comparison.exploration:
+        if row.measure == measure:
+            quantity, *cells = _training_cells(row)
+            lines.append([row.group, f"exploration: {quantity}", *cells])
+    return lines
+
+
 def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], terminal: Terminal | None) -> str:
     """Return titles, tables and notes as text, wrapped for a terminal; as Markdown where there is none."""
     head, bullet = ("### ", "- ") if terminal is None else ("", "* ")

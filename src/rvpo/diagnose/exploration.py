@@ -8,7 +8,7 @@ of the same length, the one with most to learn from:
 1. The share solved by some fell, by ``SURE`` standard errors, to below ``LITTLE`` and a quarter of what it was.
 2. The share solved by none is at least ``UNSOLVED``, clearly above ``FLOOR``, and did not fall by more than a quarter;
    or it is at least ``LARGE``; or it rose, by ``SURE`` standard errors, to at least ``RISEN``: questions were lost.
-3. It does not fall any more: against the stretch just before, by an ordinary test.
+3. It does not fall any more: against the stretch just before, and from quarter to quarter, by an ordinary test.
 4. The entropy of the policy, where it was logged, fell to below ``NARROWER`` of what it was. If it did not, the run
    **stalls**: later questions may be harder, or out of reach, and the policy is not to blame.
 
@@ -150,6 +150,9 @@ def judged(shares: Array, groups: Array, entropy: Array | None, steps: Sequence[
     width = len(groups) // 4
     if width < FEWEST_POINTS or groups[-width:].sum() < FEWEST_GROUPS:
         return "unclear", f"{len(groups)} steps with {int(groups.sum())} questions are too few to be sure"
+    quarters = [_Stretch(shares, groups, len(groups) - back * width, width) for back in (2, 1)]
+    if _falls(*quarters):  # short stretches would not see it
+        return "explores", _now(shares, groups)
     while width >= FEWEST_POINTS and groups[-width:].sum() >= FEWEST_GROUPS:
         late = _Stretch(shares, groups, len(groups) - width, width)
         last = len(groups) - 2 * width  # of the stretch just before
