@@ -140,3 +140,14 @@ def test_groups_of_different_sizes_count_where_they_are_large_enough():
     assert out.metrics["rvpo/right/pass@1"] == pytest.approx((0 + 1 / 3 + 1) / 3)
     assert out.metrics["rvpo/right/pass@2"] == pytest.approx((0 + 2 / 3) / 2)
     assert "rvpo/right/pass@4" not in out.metrics
+
+
+@pytest.mark.parametrize("size", [3, 128, 150])
+def test_large_groups_have_the_same_numbers_without_a_table(size: int):
+    rewards = (torch.rand(2 * size, 1, generator=torch.Generator().manual_seed(size)) < 0.02).double()
+    out = rvpo.Aggregator("gdpo", ["right"])(rewards, num_generations=size)
+    met = rewards.view(2, size).sum(1).long().tolist()
+    for k in (1, 2, 128):
+        if k <= size:
+            want = sum(1 - math.comb(size - c, k) / math.comb(size, k) for c in met) / 2
+            assert out.metrics[f"rvpo/right/pass@{k}"] == pytest.approx(want, abs=1e-12)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from rvpo.core.channels import Channels, owner_of
 from rvpo.core.groups import Groups
 from rvpo.core.met import SAME
 
+TABULATED = 128
+"""Sizes of groups up to which Pass@k is looked up in a table."""
 SHARES = ("none", "some", "all")
 """Shares of the questions, which sum to 1."""
 
@@ -95,9 +98,9 @@ def counting_cells(applies: Tensor, weights: Tensor, channels: Channels, trained
     return applies & named[index] & (weighted | silent[index])
 
 
-def powers(groups: Groups) -> list[int]:
+def powers(size: int) -> list[int]:
     """Return the k of Pass@k: 1, 2, 4, … up to the size of the largest group."""
-    return [2**i for i in range(groups.size.bit_length())]
+    return [2**i for i in range(size.bit_length())]
 
 
 def pass_at(scored: Tensor, met: Tensor, ks: Sequence[int]) -> Iterator[Tensor]:
@@ -117,6 +120,28 @@ def pass_at(scored: Tensor, met: Tensor, ks: Sequence[int]) -> Iterator[Tensor]:
         yield (1 - missed).masked_fill(scored < k, torch.nan)
 
 
+def pass_sums(found: Tally, size: int) -> Tensor:
+    """Return Pass@k for K powers of two, 0 where n < k, and then whether n >= k, (2 K, P, C).
+
+    Args:
+        found: counts of questions.
+        size: largest number of completions of a question.
+    """
+    if size <= TABULATED:
+        table = _pass_table(size).to(found.met)
+        return table[:, found.scored.long(), found.met.long()]
+    values = torch.stack(list(pass_at(found.scored, found.met, powers(size))))
+    return torch.cat([values.nan_to_num(nan=0.0), (~values.isnan()).to(values)])
+
+
+@lru_cache(maxsize=8)
+def _pass_table(size: int) -> Tensor:
+    """Return :func:`pass_sums` by n and c up to ``size``, (2 K, size + 1, size + 1): the same few counts come again."""
+    n, c = torch.meshgrid(*[torch.arange(size + 1, dtype=torch.float64)] * 2, indexing="ij")
+    values = torch.stack(list(pass_at(n, c.minimum(n), powers(size))))
+    return torch.cat([values.nan_to_num(nan=0.0), (~values.isnan()).to(values)])
+
+
 def solved_metrics(found: Tally, groups: Groups, names: Sequence[str] | Mapping[str, Tensor]) -> dict[str, float]:
     """Return ``{name}/solved_some``, ``…/solved_all``, ``…/pass@{k}`` and the numbers of groups; see the catalogue.
 
@@ -125,11 +150,9 @@ def solved_metrics(found: Tally, groups: Groups, names: Sequence[str] | Mapping[
         groups: its groups.
         names: M names of columns, or name -> (P, M) which columns of a group it pools; each counts as a group.
     """
-    ks = powers(groups)
-    parts = [*found.shares(), found.scored > 0]
-    for value in pass_at(found.scored, found.met, ks):
-        parts += [value.nan_to_num(nan=0.0), ~value.isnan()]
-    tables = torch.stack([part.to(found.met) for part in parts])  # (parts, P, M + 1)
+    ks = powers(groups.size)
+    counted = torch.cat([found.shares(), (found.scored > 0).to(found.met)[None]])
+    tables = torch.cat([counted, pass_sums(found, groups.size)])  # (parts, P, M + 1)
     columns, solved = tables[..., :-1], tables[..., -1].sum(1)
     if isinstance(names, Mapping):
         sums = {name: (columns * mask).sum((1, 2)) for name, mask in names.items()}
@@ -148,7 +171,7 @@ def _told(total: Sequence[float], ks: Sequence[int]) -> dict[str, float]:
     """Return the numbers of one column by name, from the sums of the parts of :func:`solved_metrics`."""
     groups = total[3]
     told = {name: _share(value, groups) for name, value in zip(SHARES, total, strict=False)}
-    passes = {f"pass@{k}": _share(total[4 + 2 * i], total[5 + 2 * i]) for i, k in enumerate(ks)}
+    passes = {f"pass@{k}": _share(total[4 + i], total[4 + len(ks) + i]) for i, k in enumerate(ks)}
     return told | {"groups": groups, "pass_groups": total[-1]} | passes
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
 from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_between
-from rvpo.core.solved import SHARES, Tally, counting_cells, is_named, pass_at, powers, tally
+from rvpo.core.solved import SHARES, Tally, counting_cells, is_named, pass_sums, powers, tally
 from rvpo.diagnose.sums import channels_of
 from rvpo.logs.run import LoggedBatch, Run
 
@@ -127,12 +127,12 @@ class QuestionSums:
         for name, cells in zip(SHARES, found.shares(), strict=True):
             self._count(name, point, index, cells)
         self._count(GROUPS, point, index, found.scored > 0)
-        ks = powers(groups)
+        ks = powers(groups.size)
         self.size = max(self.size, groups.size)
         self.ks = sorted({*self.ks, *ks})
-        for k, value in zip(ks, pass_at(found.scored, found.met, ks), strict=True):
-            self._count(f"pass@{k}", point, index, value.nan_to_num(nan=0.0))
-            self._count(f"of@{k}", point, index, ~value.isnan())
+        names = [f"{what}@{k}" for what in ("pass", "of") for k in ks]
+        for name, cells in zip(names, pass_sums(found, groups.size), strict=True):
+            self._count(name, point, index, cells)
 
     def _columns(self, groups: Groups, channel: Tensor, columns: int) -> Tensor:
         """Return the column that each entry of a tally counts in, (P, M + 1)."""
