@@ -13,10 +13,12 @@ from rvpo.cli.logs import (
     JsonFile,
     MarkdownFile,
     RewardsOption,
+    Solved,
     Step,
     Steps,
     bounds_of,
     columns_of,
+    names_of,
     write_json,
     write_text,
 )
@@ -66,12 +68,14 @@ def compare_command(
     group_size: GroupSize = None,
     step: Step = None,
     steps: Steps = None,
+    solved: Solved = None,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
     """Compare training runs by method over seeds: differences with intervals, tests, and "cannot tell".
 
-    Every channel, and the worst one, as the share attained of its range, from the logs of the training itself.
+    Every channel, and the worst one, as the share attained of its range, from the logs of the training itself. Then
+    what runs explore: questions solved by none, some and all of their completions, unbiased Pass@k, and entropy.
     """
     with needs_extra("report", "reports"):
         from rvpo.compare.comparison import MEASURES
@@ -93,6 +97,7 @@ def compare_command(
             unpaired=unpaired,
             level=level,
             notes=groups.notes,
+            solved=names_of(solved),
         )
     measures = MEASURES if everything else (measure.value,)
     typer.echo(trainings_text(comparison, measures, channels=everything, terminal=current()))

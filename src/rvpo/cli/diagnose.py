@@ -16,8 +16,10 @@ from rvpo.cli.logs import (
     JsonFile,
     MarkdownFile,
     MethodOption,
+    Metrics,
     Ranges,
     RewardsOption,
+    Solved,
     Step,
     Steps,
     Weights,
@@ -28,6 +30,7 @@ from rvpo.cli.logs import (
     write_json,
     write_text,
 )
+from rvpo.errors import ConfigError
 from rvpo.extras import needs_extra
 
 
@@ -41,6 +44,8 @@ def diagnose_command(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
+    solved: Solved = None,
+    metrics: Metrics = None,
     method: MethodOption = None,
     k: Annotated[
         float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
@@ -59,12 +64,14 @@ def diagnose_command(
     neglected: it hardly moves the advantage, or the others outvote it. dead: it ranks hardly any group. saturated:
     nothing left to gain. noisy: equal completions are scored differently. unclear: more groups are needed to be sure.
     diverging: it rises while a monitor, a channel of weight 0, falls: the policy may have found a hole in it.
+    And whether exploration collapses: questions that none, some and all of their completions solve, Pass@k, entropy.
     Of a folder of runs, such as the quickstart's, every run is diagnosed, and the first line speaks of all of them.
     """
     with needs_extra("report", "reports"):
         from rvpo.compare.run_groups import find_runs
         from rvpo.diagnose import diagnose as diagnosing
         from rvpo.diagnose.text import diagnoses_text
+        from rvpo.logs.entropy import read_entropy
         from rvpo.text.progress import Progress
         from rvpo.text.terminal import current
 
@@ -72,10 +79,15 @@ def diagnose_command(
         paths = find_runs([path])
         for note in paths.notes:
             typer.echo(f"note: {note}", err=True)
-        runs = [opened(run, columns, steps, weights, ranges) for _, run in paths.paths]
+        runs = [opened(run, columns, steps, weights, ranges, solved) for _, run in paths.paths]
+        if metrics is not None and len(runs) > 1:
+            raise ConfigError(f"--metrics names one file for {len(runs)} runs; expected one run: name its folder")
+        entropy = None if metrics is None else read_entropy(metrics)
         with Progress("steps", sum(len(run.steps) for run in runs)) as bar:
             found = [
-                diagnosing.diagnose(run, k=k, assumed=assumed, texts=texts, seed=seed, progress=bar.advance)
+                diagnosing.diagnose(
+                    run, k=k, assumed=assumed, texts=texts, seed=seed, progress=bar.advance, entropy=entropy
+                )
                 for run in runs
             ]
     terminal = current()

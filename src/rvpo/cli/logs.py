@@ -41,6 +41,20 @@ Ranges = Annotated[
         "scale of other rewards is [0, 1], or learned once they lie outside. Repeatable.",
     ),
 ]
+Solved = Annotated[
+    str | None,
+    typer.Option(
+        help="Channels that a completion has to meet to solve its question, a,b. Default: those that the record names, "
+        "or all that are trained on."
+    ),
+]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the run's metrics, for the entropy: metrics.jsonl, trainer_state.json, or that of verl's file "
+        "logger. Default: what is found in the run's folder."
+    ),
+]
 Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such as 50: or :100.")]
 MethodOption = Annotated[
     str | None,
@@ -66,15 +80,34 @@ def columns_of(
     return Columns(names, group, advantage, step, group_size=group_size)
 
 
+def names_of(option: str | None) -> tuple[str, ...]:
+    """Return the names of an option a,b; none without it.
+
+    Raises:
+        ConfigError: one of them is empty.
+    """
+    names = tuple(part.strip() for part in option.split(",")) if option is not None else ()
+    if "" in names:
+        raise ConfigError(f"--solved is {option!r}; expected names of channels, separated by commas: name at least one")
+    return names
+
+
 def opened(
-    path: Path, columns: Columns, steps: str | None, weights: str | None, ranges: Sequence[str] | None = None
+    path: Path,
+    columns: Columns,
+    steps: str | None,
+    weights: str | None,
+    ranges: Sequence[str] | None = None,
+    solved: str | None = None,
 ) -> Run:
     """Open logs."""
     from rvpo.logs.open import open_run
-    from rvpo.logs.run import with_ranges, with_weights
+    from rvpo.logs.run import with_ranges, with_solved, with_weights
 
     run = open_run(path, columns).between(*bounds_of(steps))
     run = with_ranges(run, dict(map(_range, ranges or ())))
+    if solved is not None:
+        run = with_solved(run, names_of(solved))
     if weights is None:
         return run
     try:

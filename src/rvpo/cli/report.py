@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +15,12 @@ from rvpo.cli.logs import (
     MethodOption,
     Ranges,
     RewardsOption,
+    Solved,
     Step,
     Steps,
     Weights,
     columns_of,
+    names_of,
     opened,
     parsed,
     write_text,
@@ -51,6 +54,7 @@ def report_command(
     weights: Weights = None,
     ranges: Ranges = None,
     steps: Steps = None,
+    solved: Solved = None,
     method: MethodOption = None,
     k: Annotated[
         float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
@@ -76,8 +80,8 @@ def report_command(
 
         def make() -> str:
             found = find_runs(runs)
-            opens = [opened(path, columns, steps, weights, ranges) for _, path in found.paths]
-            compared = _compared(found, columns)
+            opens = [opened(path, columns, steps, weights, ranges, solved) for _, path in found.paths]
+            compared = _compared(found, columns, names_of(solved))
             if len(opens) > 1 and not live:
                 typer.echo(f"reading {len(opens)} runs", err=True)
             return page(opens, title=title, assumed=assumed, k=k, comparison=compared, live=live)
@@ -94,7 +98,7 @@ def report_command(
                 typer.echo("ended")
 
 
-def _compared(found: Found, columns: Columns) -> TrainingComparison | None:
+def _compared(found: Found, columns: Columns, solved: Sequence[str]) -> TrainingComparison | None:
     """Compare the runs by method; None where they are of one method or have no step in common."""
     from rvpo.compare.run_groups import group_runs
     from rvpo.compare.trainings import compare_trainings
@@ -105,6 +109,6 @@ def _compared(found: Found, columns: Columns) -> TrainingComparison | None:
     if len(groups.runs) < 2:
         return None
     try:
-        return compare_trainings(groups.runs, notes=groups.notes)
+        return compare_trainings(groups.runs, notes=groups.notes, solved=solved)
     except (ConfigError, DataError):
         return None

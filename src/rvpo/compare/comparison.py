@@ -14,6 +14,9 @@ from rvpo.statistics import Interval
 MEASURES = ("auc", "last", "best", "drop")
 """Measures that are tested, see :mod:`rvpo.compare.curves`; not ``first``: training has changed nothing yet."""
 
+OF_EXPLORATION = ("auc", "last")
+"""Those that are tested for what runs explore: there is no better and worse of a share, so no best and no drop."""
+
 WORST = "worst channel"
 """Name of the worst channel where channels have names; in rows it is None."""
 
@@ -129,6 +132,9 @@ class TrainingComparison:
         groups: groups of runs, the baseline first.
         rows: rows by measure and group, the worst channel first.
         notes: sentences that a reader needs to know.
+        exploration: rows of what runs explore; their ``channel`` is a quantity such as ``"solved by none"``,
+            ``"pass@8"`` or ``"entropy"``, see :mod:`rvpo.compare.exploration`.
+        explored: the same groups of runs with these quantities in place of channels; empty if there are none.
     """
 
     baseline: str
@@ -143,6 +149,8 @@ class TrainingComparison:
     groups: tuple[TrainingGroup, ...]
     rows: tuple[TrainingRow, ...]
     notes: tuple[str, ...]
+    exploration: tuple[TrainingRow, ...] = ()
+    explored: tuple[TrainingGroup, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""

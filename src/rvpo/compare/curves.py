@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rvpo.compare.comparison import Band, RunNumbers, Series, TrainingGroup
 from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
+from rvpo.diagnose.questions import Seen, merged, seen_of
 from rvpo.errors import DataError
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.statistics import Array
@@ -50,6 +51,8 @@ class RunCurves:
         seed: random seed of the training; None if unknown.
         configs: how the run aggregated at its first and its last step; None if the logs do not say.
         notes: notes on how the logs were read.
+        shown: what the logs show of each channel, from which it follows which rewards meet it; empty if unknown.
+        run: the logs, to be read again; None if there are none.
     """
 
     path: str
@@ -62,6 +65,8 @@ class RunCurves:
     seed: int | None = None
     configs: tuple[AdvantageConfig, AdvantageConfig] | None = None
     notes: tuple[str, ...] = ()
+    shown: Mapping[str, Seen] = field(default_factory=dict)
+    run: Run | None = None
 
 
 def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunCurves:
@@ -79,7 +84,9 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
     lowest, highest = np.full(k, math.inf), np.full(k, -math.inf)
     first: AdvantageConfig | None = None
     last: AdvantageConfig | None = None
+    shown: dict[str, Seen] = {}
     for batch in run.batches():
+        shown = merged([shown, seen_of(batch, run)])
         number, reward = _scored(batch)
         if progress is not None and batch.step not in sums:
             progress(1)
@@ -104,6 +111,8 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
         ranges={name: limits for name in run.channels if (limits := run.ranges.get(name)) is not None},
         configs=(first, last) if first and last else None,
         notes=(*(f"guessed: {guess}" for guess in run.guesses), *run.notes),
+        shown=shown,
+        run=run,
     )
 
 

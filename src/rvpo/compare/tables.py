@@ -48,6 +48,12 @@ def trainings_text(
         for measure in measures
         for group in comparison.groups[1:]
     ]
+    tables += [
+        (f"exploration, {measure}: {group.name} against {comparison.baseline}", table)
+        for measure in measures
+        for group in comparison.explored[1:]
+        if len(table := table_of_exploration(comparison, measure, group.name)) > 1
+    ]
     return _text(tables, comparison.notes, None if as_markdown else terminal)
 
 
@@ -75,6 +81,23 @@ def table_of_tests(comparison: TrainingComparison, measure: str, group: str | No
         return [head, *([row.group, *_training_cells(row)] for row in rows)]
     head = ["channel", comparison.baseline, group, "difference", "p", "Holm", "g", "verdict"]
     return [head, *map(_training_cells, rows)]
+
+
+def table_of_exploration(comparison: TrainingComparison, measure: str, group: str) -> list[list[str]]:
+    """Return the tests of what a group explores against the baseline, the head first; the head alone without any."""
+    rows = [row for row in comparison.exploration if (row.measure, row.group) == (measure, group)]
+    head = ["quantity", comparison.baseline, group, "difference", "p", "Holm", "g", "verdict"]
+    return [head, *map(_training_cells, rows)]
+
+
+def lines_of_exploration(comparison: TrainingComparison, measure: str) -> list[list[str]]:
+    """Return the tests of what all groups explore, as further lines of :func:`table_of_tests` of all groups."""
+    lines = []
+    for row in comparison.exploration:
+        if row.measure == measure:
+            quantity, *cells = _training_cells(row)
+            lines.append([row.group, f"exploration: {quantity}", *cells])
+    return lines
 
 
 def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], terminal: Terminal | None) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo import statistics as st
-from rvpo.compare.comparison import MEASURES, RunNumbers, TrainingComparison, TrainingGroup, TrainingRow
+from rvpo.compare.comparison import MEASURES, OF_EXPLORATION, RunNumbers, TrainingComparison, TrainingGroup, TrainingRow
 from rvpo.compare.curves import WINDOW_SHARE, RunCurves, SharedShape, numbers_of_groups, scales, shares
 from rvpo.compare.engine import CompareOptions, Sample, baseline_first, judge_samples
+from rvpo.compare.exploration import Explored, explored_in
 from rvpo.errors import ConfigError, DataError
 
 CURVE_POINTS = 200
@@ -45,6 +46,7 @@ def compare_trainings(
     resamples: int = st.RESAMPLES,
     seed: int = 0,
     notes: Sequence[str] = (),
+    solved: Sequence[str] = (),
 ) -> TrainingComparison:
     """Compare groups of training runs with one of them.
 
@@ -59,6 +61,7 @@ def compare_trainings(
         resamples: number of random assignments, if there are too many to try all.
         seed: random seed of these.
         notes: notes on how the runs were found.
+        solved: channels that a completion has to meet to solve its question; empty: as the runs say.
 
     Raises:
         ConfigError: there are fewer than two groups, the baseline does not exist, or level or window is out of range.
@@ -92,6 +95,8 @@ def compare_trainings(
         for channel in channels
     ]
     rows = judge_samples(samples, options)
+    found = explored_in(runs, steps, solved)
+    explored = _explored(groups, found, replace(shape, channels=found.names, common=np.zeros(len(found.names), bool)))
     return TrainingComparison(
         baseline=made[0].name,
         level=level,
@@ -112,8 +117,29 @@ def compare_trainings(
             *of_scales,
             *_of_channels(runs, names, scored),
             *_of_tests(made, rows, unpaired, level),
+            *found.notes,
         ),
+        exploration=_tests_of_exploration(explored, found.names, unpaired, options),
+        explored=tuple(explored),
     )
+
+
+def _explored(groups: Mapping[str, Sequence[RunCurves]], found: Explored, shape: SharedShape) -> list[TrainingGroup]:
+    """Return the groups with what they explore in place of channels; nothing without."""
+    return numbers_of_groups(groups, found.values, shape) if found.names else []
+
+
+def _tests_of_exploration(
+    made: Sequence[TrainingGroup], names: Sequence[str], unpaired: bool, options: CompareOptions
+) -> tuple[TrainingRow, ...]:
+    """Test what runs explore: a family of its own for each measure."""
+    samples = [
+        _sample(measure, name, made[0], group, unpaired, options)
+        for measure in OF_EXPLORATION
+        for group in made[1:]
+        for name in names
+    ]
+    return judge_samples(samples, options)
 
 
 def _width(window: int | None, steps: int) -> int:

@@ -88,6 +88,11 @@ class Groups:
         index = torch.arange(count, device=device).repeat_interleave(num_generations)
         return cls(index, count, num_generations)
 
+    @property
+    def size(self) -> int:
+        """Number of rows of the largest group."""
+        return self.block or int(torch.bincount(self.index).max())
+
     def sum(self, x: Tensor) -> Tensor:
         """Sum rows (N, M) within groups -> (P, M)."""
         if self.block is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
 from rvpo.core.met import group_counters
+from rvpo.core.solved import solved_metrics, tally
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
@@ -73,9 +74,20 @@ CATALOGUE = {
     "rvpo/{channel}/neglected": "TRL: 1 while the channel is being neglected, by the rules of `rvpo diagnose`, else 0",
     "rvpo/{channel}/unexplored": "share of groups in which no completion meets it (rvpo.core.met says what that is)",
     "rvpo/{channel}/suppressed": "share in which some meet it, not all, and none of these has a positive advantage",
+    "rvpo/{channel}/solved_some": "share of groups in which some completions meet it, not all: what can teach it",
+    "rvpo/{channel}/solved_all": "share in which all do; with unexplored, these three sum to 1",
+    "rvpo/{channel}/pass@{k}": "unbiased probability that one of k completions of a group meets it; k = 1, 2, 4, …",
+    "rvpo/{channel}/solved_groups": "number of groups that these shares are of: scored, with a known line",
+    "rvpo/{channel}/solved_pass_groups": "number of groups with enough scored completions for the largest k",
     "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
     "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
+    "rvpo/solved/none": "share of groups in which no completion meets every channel that counts (option `solved`)",
+    "rvpo/solved/some": "share in which some completions do, not all: what is left to learn from",
+    "rvpo/solved/all": "share in which all do; none + some + all = 1",
+    "rvpo/solved/pass@{k}": "unbiased probability that one of k completions of a group does; k = 1, 2, 4, …",
+    "rvpo/solved/groups": "number of groups that these shares are of: with completions scored on all that counts",
+    "rvpo/solved/pass_groups": "number of groups with enough such completions for the largest k",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
     "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
     "rvpo/effective_channels": "how many channels decide a completion: mean 1 / sum r^2 of the responsibilities r",
@@ -101,7 +113,10 @@ CATALOGUE = {
 
 def in_catalogue(key: str) -> bool:
     """Return whether a logged key is one of :data:`CATALOGUE`."""
-    patterns = (re.escape(name).replace(r"\{channel\}", ".+").replace(r"\{total\}", ".+") for name in CATALOGUE)
+    patterns = (
+        re.escape(name).replace(r"\{channel\}", ".+").replace(r"\{total\}", ".+").replace(r"\{k\}", r"\d+")
+        for name in CATALOGUE
+    )
     return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
@@ -212,9 +227,13 @@ def channel_metrics(
 
 
 def counter_metrics(
-    result: Advantages, channels: Sequence[str] | Mapping[str, Tensor], lines: Tensor
+    result: Advantages,
+    channels: Sequence[str] | Mapping[str, Tensor],
+    lines: Tensor,
+    counting: Tensor,
+    outside: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return ``{name}/unexplored`` and ``{name}/suppressed`` of each channel, and ``effective_channels``.
+    """Return each channel's unexplored and suppressed groups, what is solved, and ``effective_channels``.
 
     Where a name pools several columns, such as the criteria of a rubric, each column of a group counts as one group.
 
@@ -223,13 +242,17 @@ def counter_metrics(
         channels: names as of :func:`channel_metrics`.
         lines: (M,) or (N, M), the reward from which on a completion meets the cell's channel, NaN = unknown; see
             :mod:`rvpo.core.met`.
+        counting: (M,) or (N, M) bool, cells that a completion has to meet to solve its question; see
+            :mod:`rvpo.core.solved`.
+        outside: (N, M) bool, cells that a structure put outside of their group's normalisation; None: none are.
     """
     wide = torch.float32 if result.rewards.device.type == "mps" else torch.float64
     rewards = result.rewards.detach().to(wide).masked_fill(~result.applies, torch.nan)
     found = group_counters(rewards, result.advantages.detach(), result.groups, lines)
     tables = torch.stack([found.unexplored, found.suppressed, found.counted]).to(wide)
+    names: Sequence[str] | Mapping[str, Tensor] = channels
     if isinstance(channels, Mapping):
-        owned = {name: result.groups.max(mask.to(wide)) for name, mask in channels.items()}
+        names = owned = {name: result.groups.max(mask.to(wide)) for name, mask in channels.items()}
         sums = {name: (tables * mask).sum((1, 2)) for name, mask in owned.items()}
     else:
         sums = dict(zip(channels, tables.sum(1).T, strict=True))
@@ -237,6 +260,7 @@ def counter_metrics(
     for name, total in sums.items():
         unexplored, suppressed, _ = (total / total[2]).tolist()
         metrics |= {f"{name}/{UNEXPLORED}": unexplored, f"{name}/{SUPPRESSED}": suppressed}
+    metrics |= solved_metrics(tally(rewards, result.groups, lines, counting, outside), result.groups, names)
     numbers = effective_channels(result)
     return metrics | {EFFECTIVE_CHANNELS: numbers.mean().item() if len(numbers) else torch.nan}
 

@@ -13,11 +13,14 @@ from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
 from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
+from rvpo.diagnose.exploration import Exploration, explored
 from rvpo.diagnose.group_sums import SLOT
+from rvpo.diagnose.questions import Lines, Seen, count_questions, merged, seen_of
 from rvpo.diagnose.readings import Reading, agreed, guesses_of, readings_of
-from rvpo.diagnose.sums import Sums, channels_of, estimated_progress, note_of_scales, one_thread
+from rvpo.diagnose.sums import Sums, channels_of, estimated_progress, note_of_scales, one_thread, point_of_steps
 from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
+from rvpo.logs.entropy import Entropy, find_entropy
 from rvpo.logs.run import Run
 
 Array = NDArray[np.float64]
@@ -33,6 +36,7 @@ def diagnose(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    entropy: Entropy | None = None,
 ) -> Diagnosis:
     """Diagnose every channel of a run.
 
@@ -46,6 +50,7 @@ def diagnose(
         resamples: of the bootstrap over groups.
         seed: of the bootstrap.
         progress: called with the number of steps that were read.
+        entropy: of the policy, by step; None: what is found in the run's folder.
 
     Raises:
         ConfigError: an option that cannot work.
@@ -65,7 +70,7 @@ def diagnose(
     guesses = (*guesses_of(run, first, assumed), *run.guesses)
     every = [Sums(run, k, reading.config) for reading in readings]
     unscored, watch = Unscored(run), Watch()
-    logged = _count(run, readings, every, unscored, watch, texts, progress)
+    logged, seen = _count(run, readings, every, unscored, watch, texts, progress)
     for one in every:
         one.settle()
     sums, reading = every[0], readings[0]
@@ -133,7 +138,18 @@ def diagnose(
         notes=tuple(notes),
         influence=_influence(run, sums) if sums.known else None,
         guesses=guesses,
+        exploration=_exploration(run, seen, readings[0], entropy or find_entropy(run), bool(first and first.groupings)),
     )
+
+
+def _exploration(
+    run: Run, seen: Mapping[str, Seen], reading: Reading, entropy: Entropy | None, guessed: bool
+) -> Exploration:
+    """Read the run again, now that it is known which rewards meet its channels, and count its questions."""
+    lines, point_of = Lines(seen, run.ranges, run.solved), point_of_steps(run.steps)
+    with one_thread():
+        sums = count_questions(run, lines, point_of, reading.regrouped)
+    return explored(sums, run.channels, lines, point_of, entropy, guessed)
 
 
 def _count(
@@ -144,13 +160,14 @@ def _count(
     watch: Watch,
     texts: bool,
     progress: Callable[[int], None] | None,
-) -> bool:
-    """Read the run into the sums of each reading; return whether it logged advantages.
+) -> tuple[bool, dict[str, Seen]]:
+    """Read the run into the sums of each reading; return whether it logged advantages, and what it shows of channels.
 
     Raises:
         DataError: no two completions answer one prompt.
     """
     logged, done = False, -1
+    seen = {name: Seen() for name in run.channels}
     with one_thread():
         for batch in run.batches(texts):
             for reading, sums in zip(readings, every, strict=True):
@@ -165,6 +182,7 @@ def _count(
                 likely.weights,
                 likely.applies,
             )
+            seen = merged([seen, seen_of(batch, run)])
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step
@@ -175,7 +193,7 @@ def _count(
             "group. Name the column that says which belong together (--group), or their number (--group-size). A log "
             "with one completion per prompt cannot be diagnosed: rewards are compared within a prompt"
         )
-    return logged
+    return logged, seen
 
 
 def _channel(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rvpo.diagnose.diverging import Divergence
+from rvpo.diagnose.exploration import Exploration
 from rvpo.logs.guess import Guess
 
 
@@ -189,6 +190,7 @@ class Diagnosis:
         notes: what a reader has to know.
         influence: of the channels over the steps.
         guesses: what the logs do not say and was guessed; verdicts rest on it.
+        exploration: questions solved by none, some and all of their completions, Pass@k and entropy over the steps.
     """
 
     run: str
@@ -206,6 +208,7 @@ class Diagnosis:
     notes: tuple[str, ...]
     influence: Influence | None = None
     guesses: tuple[Guess, ...] = ()
+    exploration: Exploration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""

@@ -64,7 +64,7 @@ class Sums:
         self.known = 0
         self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
         count = min(POINTS, len(run.steps))
-        self._point = {step: i * count // len(run.steps) for i, step in enumerate(run.steps)}
+        self._point = point_of_steps(run.steps)
         self.points = np.zeros((count, channels, len(SLOTS)))
         self.point_steps = tuple({point: step for step, point in self._point.items()}.values())
         self.products = np.zeros((channels, channels, 3))
@@ -179,6 +179,12 @@ class Sums:
             products = (rows[:, :-1].T @ rows).numpy()
             self.pairs[number] += products
             self.stretches[stretch] += products
+
+
+def point_of_steps(steps: Sequence[int]) -> dict[int, int]:
+    """Return step -> the point in time that it counts in, of ``POINTS`` at most."""
+    count = min(POINTS, len(steps))
+    return {step: i * count // len(steps) for i, step in enumerate(steps)}
 
 
 def aggregated(

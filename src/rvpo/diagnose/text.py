@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import fill
 
 from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
+from rvpo.diagnose.exploration_text import exploration_notes, exploration_sentence, exploration_table
 from rvpo.diagnose.replay import Replay
 from rvpo.diagnose.several import headline
 from rvpo.logs.guess import Guess
@@ -35,9 +36,18 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
             told += [f"{verdict}: {', '.join(names)}."] if names else []
     notes = [
         _legend(diagnosis, wide),
+        *exploration_notes(diagnosis.exploration),
         *diagnosis.notes,
     ]
-    return _text(head, table, told, notes, None if as_markdown else terminal, guessed(diagnosis.guesses))
+    return _text(
+        head,
+        table,
+        told,
+        notes,
+        None if as_markdown else terminal,
+        guessed(diagnosis.guesses),
+        exploration_table(diagnosis.exploration),
+    )
 
 
 def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
@@ -80,7 +90,11 @@ def guessed(guesses: Sequence[Guess]) -> str:
 
 
 def summary(diagnosis: Diagnosis) -> str:
-    """Return which channels diverge from a monitor and which are neglected, in a sentence each."""
+    """Return which channels diverge from a monitor and which are neglected, and whether exploration collapses."""
+    return f"{_of_channels(diagnosis)} {exploration_sentence(diagnosis.exploration)}".rstrip()
+
+
+def _of_channels(diagnosis: Diagnosis) -> str:
     diverging, names, unclear = (
         [channel.name for channel in diagnosis.channels if channel.verdict == verdict]
         for verdict in ("diverging", "neglected", "unclear")
@@ -125,9 +139,25 @@ def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal
 
 
 def _text(
-    head: str, table: list[list[str]], told: list[str], notes: list[str], terminal: Terminal | None, guess: str = ""
+    head: str,
+    table: list[list[str]],
+    told: list[str],
+    notes: list[str],
+    terminal: Terminal | None,
+    guess: str = "",
+    further: list[list[str]] | None = None,
 ) -> str:
-    """Return all of it for a terminal, or as Markdown where there is none; what was guessed comes first."""
+    """Return all of it for a terminal, or as Markdown where there is none; what was guessed comes first.
+
+    Args:
+        head: the headline.
+        table: the table, its head first.
+        told: a sentence per channel.
+        notes: what a reader has to know.
+        terminal: where it is printed; None: as Markdown.
+        guess: what was guessed.
+        further: a second table, after the sentences.
+    """
     head, guess = printable(head), printable(guess)
     told, notes = [*map(printable, told)], [*map(printable, notes)]
     if terminal is None:
@@ -139,8 +169,11 @@ def _text(
         bullet = "* "
     if guess:
         parts = [f"**{guess}**" if terminal is None else _filled(guess, terminal, ""), "", *parts]
-    for block in (told, notes):
-        parts += ["", *(bullet + line for line in block)] if block else []
+    parts += ["", *(bullet + line for line in told)] if told else []
+    if further:
+        lines = markdown(further) if terminal is None else fitted(further, terminal.width, terminal.paint)
+        parts += ["", *lines]
+    parts += ["", *(bullet + line for line in notes)] if notes else []
     return "\n".join(parts) + "\n"
 
 

@@ -55,6 +55,7 @@ class About:
     written: float
     structure: tuple[str, ...] = ()
     monitor: tuple[str, ...] = ()
+    solved: tuple[str, ...] = ()
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -118,6 +119,7 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
         details=partial(_details, dict(zip(steps, paths, strict=True))),
         structure=structure,
         monitor=tuple(dict.fromkeys(name for about in abouts for name in about.monitor)),
+        solved=abouts[-1].solved,
     )
 
 
@@ -268,6 +270,7 @@ def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
             float(told.get("written", 0)),
             _texts_of(told, "structure"),
             _texts_of(told, "monitor"),
+            _texts_of(told, "solved"),
         )
     except ConfigError as error:
         raise DataError(

@@ -119,6 +119,9 @@ class Run:
         guesses: what was guessed about the logs; it belongs in the headline of whatever is made of them.
         details: what the logs say of each channel of a completion, by step and numbers of completions; None where they
             say no more than the batches.
+        structure: structures that were applied before the method, as texts in order.
+        monitor: names of channels that were only monitored by the user's choice.
+        solved: names of channels that a completion has to meet to solve its question; empty: all that were trained on.
     """
 
     path: Path
@@ -134,6 +137,7 @@ class Run:
     details: Callable[[int, Sequence[int]], dict[int, list[dict[str, Any]]]] | None = None
     structure: tuple[str, ...] = ()
     monitor: tuple[str, ...] = ()
+    solved: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -217,6 +221,20 @@ def with_ranges(run: Run, ranges: Mapping[str, Range]) -> Run:
         )
     check_ranges(list(ranges.values()), len(ranges))
     return replace(run, ranges={**run.ranges, **ranges})
+
+
+def with_solved(run: Run, names: Sequence[str]) -> Run:
+    """Return the run with the channels that a completion has to meet to solve its question.
+
+    Raises:
+        ConfigError: a name is neither a channel nor a rubric whose labels are channels.
+    """
+    known = {*run.channels, *(name.rpartition("/")[0] for name in run.channels)} - {""}
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"--solved names the channel {unknown[0]!r}; expected {', '.join(run.channels)}: name one of them"
+        )
+    return replace(run, solved=tuple(names))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ first training step, ``channels/eval_000001.parquet`` an evaluation after it. Th
     follows    the step whose batches came before these, null at the start: a step may train on older completions
     structure  structures that were applied before the method, as texts in order; see rvpo.step.structure
     monitor    names of channels that were only monitored by the user's choice
+    solved     names of channels that a completion has to meet to solve its question; empty or absent: all trained ones
     written    seconds since 1970: what an older run left in the same folder is older than what precedes it
 
 so that the advantages can be computed again from the file, and from the files before it where a method remembers.

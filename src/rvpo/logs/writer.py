@@ -77,6 +77,7 @@ class ChannelTable:
             "progress": done.progress,
             "ranges": dict(zip(done.channels.names, done.channels.ranges, strict=True)),
             **({"structure": [], "monitor": []} if done.structures is None else done.structures.to_record()),
+            "solved": list(done.solved),
             "schedules": dict(done.schedules),
             "by_token": done.tokens is not None,
             "follows": self._follows if trained else None,

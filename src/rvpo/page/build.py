@@ -30,6 +30,7 @@ SCRIPTS: Final = (
     "cards.js",
     "diagnosis.js",
     "curves.js",
+    "exploration.js",
     "comparison.js",
     "maps.js",
     "replay.js",

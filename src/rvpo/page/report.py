@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import rvpo
 from rvpo.compare.comparison import TrainingComparison
-from rvpo.compare.tables import table_of_tests
+from rvpo.compare.tables import lines_of_exploration, table_of_tests
 from rvpo.core import RVPO, AdvantageConfig
 from rvpo.core.methods.registry import build_method
 from rvpo.core.metrics import bottlenecks
 from rvpo.diagnose.conclusion import conclusion
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis, or_none
+from rvpo.diagnose.exploration import QuestionCurves, Series
+from rvpo.diagnose.exploration_text import exploration_notes
 from rvpo.diagnose.remedies import remedies
 from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.several import headline
@@ -31,6 +33,7 @@ from rvpo.page import render
 LIMIT = 10_000_000  # bytes of the file
 NUMBERS = 250_000  # of all curves
 SAMPLES = 240  # of all runs
+_SERIES = 13  # curves of a channel
 LONGEST = 4_000  # characters of a text
 TESTED = {"auc": "mean over training", "last": "at the end"}
 CELLS = 60  # channels that a sample tells, the lowest first
@@ -95,7 +98,7 @@ def build_report(
     told = [_told(*each) for each in zip(runs, found, replays, strict=True)]
     each = max(4, SAMPLES // len(runs))
     drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
-    points = max(20, min(300, NUMBERS // sum(5 * len(run.channels) for run in runs)))
+    points = max(20, min(300, NUMBERS // sum(_SERIES * len(run.channels) for run in runs)))
     while True:
         data = {
             "schema": "rvpo.report/1",
@@ -131,17 +134,22 @@ def _some(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]
 def _comparison(told: TrainingComparison) -> dict[str, Any]:
     """Return what the page shows of a comparison: curves by method, and the tests of two measures."""
     groups = {}
+    explored = {
+        group.name: {f"exploration: {name}": band for name, band in group.curves.items()} for group in told.explored
+    }
     for group in told.groups:
         groups[group.name] = {
             "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
             "curves": {
                 name: {"steps": told.steps, "mean": band.mean, "low": band.low, "high": band.high}
-                for name, band in group.bands().items()
+                for name, band in (group.bands() | explored.get(group.name, {})).items()
             },
         }
     tables = {words: table_of_tests(told, measure) for measure, words in TESTED.items()}
     head = ["measure", *next(iter(tables.values()))[0]]
     rows = [[words, *line] for words, (_, *lines) in tables.items() for line in lines]
+    for measure, words in TESTED.items():
+        rows += [[words, *line] for line in lines_of_exploration(told, measure)]
     return {"baseline": told.baseline, "groups": groups, "table": {"head": head, "rows": rows}, "notes": told.notes}
 
 
@@ -228,6 +236,7 @@ def _told(run: Run, diagnosis: Diagnosis, replayed: Replay | None) -> dict[str, 
     cards = remedies(diagnosis, replayed, engine=engine_of(run), weights=function_weights(run))
     return {
         "summary": summary(diagnosis),
+        "exploration": exploration_notes(diagnosis.exploration),
         "cards": [card.to_json() for card in cards],
         "replay": replayed and _replay_data(run, diagnosis, replayed),
     }
@@ -260,7 +269,21 @@ def _thinned(diagnosis: Diagnosis, points: int) -> dict[str, Any]:
         for name in ("mean", "responsibility", "correlation", "live", "missing")
     }
     ends = tuple(steps[min(start + size, len(steps)) - 1] for start in starts)
-    return replace(diagnosis, curves=replace(diagnosis.curves, steps=ends, **curves)).to_json()
+    thinned = diagnosis.exploration
+    if thinned is not None:
+        thinned = replace(
+            thinned,
+            steps=ends,
+            solved=thinned.solved and _averaged(thinned.solved, average),
+            channels={name: _averaged(one, average) for name, one in thinned.channels.items()},
+            entropy=thinned.entropy and average(thinned.entropy),
+        )
+    return replace(diagnosis, curves=replace(diagnosis.curves, steps=ends, **curves), exploration=thinned).to_json()
+
+
+def _averaged(curves: QuestionCurves, average: Callable[[Series], Series]) -> QuestionCurves:
+    passes = {k: average(values) for k, values in curves.passes.items()}
+    return QuestionCurves(average(curves.none), average(curves.some), average(curves.all), passes)
 
 
 def _rounded(value: Any) -> Any:

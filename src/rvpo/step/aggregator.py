@@ -26,6 +26,7 @@ from rvpo.core.metrics import (
 )
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
+from rvpo.core.solved import counting_cells, is_named
 from rvpo.core.state import plain
 from rvpo.core.weights import Weight, check_weights, mean_weight, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
@@ -66,6 +67,7 @@ class Aggregated:
         structures: the structures and monitored channels of the run; None without any.
         layout: what structures made of the batch: what entered the aggregation, and the columns that they added, which
             ``result`` has as well; None without any.
+        solved: names of the channels that a completion has to meet to solve its question; empty: all trained ones.
     """
 
     advantages: Any
@@ -83,6 +85,7 @@ class Aggregated:
     reliability: Tensor | None
     structures: Structures | None = None
     layout: Layout | None = None
+    solved: tuple[str, ...] = ()
 
     @property
     def entered(self) -> Tensor:
@@ -124,6 +127,7 @@ class Aggregator:
         reliability: Reliability | None = None,
         structure: Any = None,
         monitor: Sequence[str] | str | None = None,
+        solved: Sequence[str] | str | None = None,
     ) -> None:
         """Begin a run.
 
@@ -147,6 +151,8 @@ class Aggregator:
             structure: how channels hang together, applied in this order before the method: a list of
                 ``"all_of(a,b)"``, ``"gate(safe)"``, ``"only_where(style,correct)"``; see :mod:`rvpo.step.structure`.
             monitor: names of channels that are scored, logged and diagnosed, but never decide an advantage.
+            solved: names of the channels that a completion has to meet to solve its question, for the metrics
+                ``solved/…`` and nothing else; they may be monitored. None: all channels that are trained on.
 
         Raises:
             ConfigError: an unknown method, option or name, or a value that cannot work.
@@ -168,6 +174,7 @@ class Aggregator:
         self.structures = None
         if parts or watched:
             self.structures = Structures.of(parts, watched, self.names, declared, by_name, named)
+        self.solved = checked_solved(solved, known)
         self.reliability = reliability
         if reliability is not None:
             reliability.check(self.names)
@@ -267,7 +274,13 @@ class Aggregator:
             of_layout = layout.metrics
         sight = sights(counted, channels)
         seen = next_seen(self._seen, sight, dict(zip(channels.names, channels.ranges, strict=True)))
-        counters = counter_metrics(counted, shown, lines_of(seen, channels))
+        counters = counter_metrics(
+            counted,
+            shown,
+            lines_of(seen, channels),
+            counting_cells(result.applies, _in_double(weights), channels, self._counting(channels)),
+            None if layout is None else layout.outside,
+        )
         unwanted = self._unwanted(result, channels)
         metrics = {**result.metrics(shown), **counters, **unwanted, **result.method_metrics, **of_layout}
         if self.reliability is not None:
@@ -301,7 +314,22 @@ class Aggregator:
             reliability=cells,
             structures=self.structures,
             layout=layout,
+            solved=self.solved,
         )
+
+    def _counting(self, channels: Channels) -> set[str]:
+        """Return the channels of a batch that a completion has to meet to solve its question."""
+        made = {} if self.structures is None else self.structures.conjunctions
+        functions = [*self.names, *made]
+        if self.solved:
+            return {name for name in channels.names if is_named(name, self.solved, functions)}
+        trained = {name for name, weight in zip(self.names, self.weights, strict=True) if mean_weight(weight) > 0}
+        left_out = set() if self.structures is None else {*self.structures.monitor, *self.structures.replaced}
+        return {
+            name
+            for name in channels.names
+            if is_named(name, trained | set(made), functions) and not is_named(name, left_out, functions)
+        }
 
     def _unwanted(self, result: Advantages, channels: Channels) -> dict[str, float]:
         """Return what the filter by ``wanted`` leaves out, besides groups without any signal."""
@@ -464,6 +492,25 @@ class Aggregator:
                 risk,
                 f"{rare[0]!r} is" if len(rare) == 1 else ", ".join(map(repr, rare)) + " are",
             )
+
+
+def checked_solved(solved: Sequence[str] | str | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the channels that a completion has to meet; empty: all that are trained on.
+
+    Args:
+        solved: as given; a name may be a label of a rubric, ``"rubric/tone"``.
+        known: names of the reward functions, and of channels that structures make.
+
+    Raises:
+        ConfigError: not a list of names, or an unknown one.
+    """
+    if solved is None:
+        return ()
+    names = [solved] if isinstance(solved, str) else solved
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"solved is {solved!r}; expected names of channels, such as ['correct'], or no such option")
+    _require_names("solved", [owner_of(name, known) or name for name in names], known)
+    return tuple(dict.fromkeys(names))
 
 
 def _in_double(weights: Tensor | list[float]) -> Tensor:

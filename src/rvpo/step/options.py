@@ -72,6 +72,14 @@ class AggregationOptions:
         default=None,
         metadata={"help": "Names of rewards that are scored, logged and diagnosed, but never decide an advantage."},
     )
+    solved: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of rewards that a completion has to meet to solve its question, for the metrics "
+            "rvpo/solved/... (shares solved by none, some and all completions, Pass@k) and nothing else. Default: all "
+            "that are trained on."
+        },
+    )
     missing_rewards: str = field(
         default="drop",
         metadata={"help": "Rewards of None or NaN: drop leaves that channel out for that completion, error stops."},
@@ -109,6 +117,7 @@ class AggregationOptions:
         # As texts: checkpoints and trackers keep options as plain values.
         self.structure = [str(one) for one in build_structures(self.structure)] or None
         self.monitor = [self.monitor] if isinstance(self.monitor, str) else self.monitor
+        self.solved = [self.solved] if isinstance(self.solved, str) else self.solved
         self.advantage_config()
 
     def advantage_config(self) -> AdvantageConfig:
@@ -167,4 +176,5 @@ class AggregationOptions:
             reliability=reliability,
             structure=self.structure,
             monitor=self.monitor,
+            solved=self.solved,
         )

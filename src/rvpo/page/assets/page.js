@@ -79,6 +79,7 @@ const Page = (() => {
     DiagnosisView.overview(report, chosen, choose);
     CardsView.render(run);
     CurvesView.render(run);
+    ExplorationView.render(run);
     ComparisonView.render(report.comparison);
     MapsView.render(run);
     ReplayView.render(run);

@@ -23,11 +23,13 @@ class Structures:
         parts: applied in this order.
         monitor: names of channels that are scored and logged, and decide nothing.
         conjunctions: names of the channels that ``parts`` make, with their weights where those are known.
+        replaced: names of channels whose place these have taken.
     """
 
     parts: tuple[Structure, ...]
     monitor: tuple[str, ...]
     conjunctions: Mapping[str, float]
+    replaced: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -58,7 +60,7 @@ class Structures:
         for name in by_method:
             known.counts(name, "method")
         made = {name: known.weights[name] for name in known.names if name not in names}
-        return cls(tuple(parts), tuple(monitor), made)
+        return cls(tuple(parts), tuple(monitor), made, tuple(known.replaced))
 
     def apply(
         self,

@@ -1,0 +1,124 @@
+"""What runs explore, next to each other: questions solved by none, some and all, Pass@k, entropy, step by step.
+
+All runs are counted by the same notion of a solved question (:mod:`rvpo.core.solved`): the same channels, and the same
+rewards from which on a completion meets them. Shares solved by none, some and all depend on the size of the groups, so
+they are compared where all runs have the same one; Pass@k does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rvpo.compare.curves import RunCurves
+from rvpo.core.channels import Range
+from rvpo.core.solved import SHARES
+from rvpo.diagnose.questions import Lines, QuestionSums, count_questions, merged
+from rvpo.logs.entropy import find_entropy
+from rvpo.statistics import Array
+
+ENTROPY = "entropy"
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What all runs have.
+
+    Attributes:
+        names: Q quantities, such as ``"solved by none"``, ``"pass@8"`` and ``"entropy"``.
+        values: (S, Q) of each run, in order; NaN where nothing was counted.
+        notes: sentences that a reader needs to know.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[Array, ...]
+    notes: tuple[str, ...]
+
+
+def explored_in(runs: Sequence[RunCurves], steps: NDArray[np.int64], solved: Sequence[str] = ()) -> Explored:
+    """Read runs again, and return what they have found at their common steps.
+
+    Args:
+        runs: of all groups, in order.
+        steps: (S,) that all of them have.
+        solved: channels that a completion has to meet to solve its question; empty: as the runs say.
+    """
+    lines, notes = _lines(runs, solved)
+    columns: list[dict[str, Array]] = [{} for _ in runs]
+    if lines is not None:
+        every = [_counted(run, lines) for run in runs]
+        for found, run, sums in zip(columns, runs, every, strict=True):
+            found |= _shares(sums, np.searchsorted(run.steps, steps), len(run.channels))
+        sizes = {sums.size for sums in every}
+        if len(sizes) > 1:
+            notes.append(
+                f"Groups have {' and '.join(map(str, sorted(sizes)))} completions, on which shares solved by none, "
+                "some and all depend: these are left out."
+            )
+            for found in columns:
+                for name in SHARES:
+                    found.pop(f"solved by {name}")
+    for found, run in zip(columns, runs, strict=True):
+        found |= _entropy(run, steps)
+    lacking = [run.name for run, found in zip(runs, columns, strict=True) if ENTROPY not in found]
+    if 0 < len(lacking) < len(runs):
+        notes.append(f"No entropy was found in the logs of {', '.join(lacking[:6])}, so none is compared.")
+    names = tuple([name for name in columns[0] if all(name in found for found in columns)])
+    values = tuple([np.stack([found[name] for name in names], -1) for found in columns]) if names else ()
+    return Explored(names, values, tuple(notes))
+
+
+def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | None, list[str]]:
+    """Return one notion of a solved question for all runs, None if there is none, and what to say of it."""
+    everywhere = [name for name in runs[0].channels if all(name in run.channels for run in runs)]
+    seen = {name: one for name, one in merged(run.shown for run in runs).items() if name in everywhere}
+    if not seen:
+        return None, []
+    said = {run.run.solved for run in runs if run.run is not None}
+    named = tuple(solved) or (next(iter(said)) if len(said) == 1 else ())
+    lines = Lines(seen, _widest(runs), named)
+    if not lines.counting:
+        return None, [f"No channel of {', '.join(named) or 'those trained on'} is in all runs: nothing to solve."]
+    notes = []
+    if len(said) > 1 and not solved:
+        notes.append("Runs differ in what counts as solved: here, all channels that are trained on (--solved NAME).")
+    if lines.unknown:
+        notes.append(
+            f"Solved questions are not compared: which rewards of {', '.join(lines.unknown)} count as met is not "
+            "known. Name the channels that a solved question meets (--solved NAME)."
+        )
+        return None, notes
+    notes.append(f"A question is solved by completions that meet {', '.join(lines.counting)}; Pass@k is unbiased.")
+    return lines, notes
+
+
+def _widest(runs: Sequence[RunCurves]) -> Mapping[str, Range | None]:
+    """Return the declared ranges; of different ones the widest, as shares have it."""
+    found: dict[str, Range | None] = {}
+    for run in runs:
+        for name, (low, high) in run.ranges.items():
+            known = found.get(name) or (low, high)
+            found[name] = (min(known[0], low), max(known[1], high))
+    return found
+
+
+def _counted(run: RunCurves, lines: Lines) -> QuestionSums:
+    assert run.run is not None  # those without logs show no channels
+    return count_questions(run.run, lines, {int(step): i for i, step in enumerate(run.steps)})
+
+
+def _shares(sums: QuestionSums, rows: NDArray[np.int64], solved: int) -> dict[str, Array]:
+    """Return the shares and Pass@k of solved questions, (S,) each."""
+    found = {f"solved by {name}": sums.series(name, solved)[rows] for name in SHARES}
+    return found | {f"pass@{k}": sums.series(f"pass@{k}", solved)[rows] for k in sums.ks}
+
+
+def _entropy(run: RunCurves, steps: NDArray[np.int64]) -> dict[str, Array]:
+    found = None if run.run is None else find_entropy(run.run)
+    if found is None:
+        return {}
+    values = np.array([found.by_step.get(int(step), np.nan) for step in steps])
+    return {} if np.isnan(values).all() else {ENTROPY: values}

@@ -1,0 +1,179 @@
+"""How many completions of each question meet a channel: none, some or all of them, and Pass@k, without a special run.
+
+A completion *meets* a channel as in :mod:`rvpo.core.met`. It **solves** its question when it meets every channel that
+counts (by default all that are trained on). With n scored completions of a question, c of which meet the channel::
+
+    none, some, all     shares of questions with c = 0, with 0 < c < n, with c = n; only "some" can teach anything
+    Pass@k              mean over questions with n >= k of 1 - C(n - c, k) / C(n, k)
+
+The latter is the probability that k completions drawn from the n contain one that meets it: unbiased for k fresh ones
+(Chen et al. 2021, arXiv 2107.03374).
+
+**Missing.** A completion that is not scored on a channel, or whose channel has no known line, does not count there; one
+that is not scored on every channel that counts is not counted as solved or unsolved. Questions with too few scored
+completions are left out of Pass@k, and their number is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rvpo.core.channels import Channels, owner_of
+from rvpo.core.groups import Groups
+from rvpo.core.met import SAME
+
+TABULATED = 128
+"""Sizes of groups up to which Pass@k is looked up in a table."""
+SHARES = ("none", "some", "all")
+"""Shares of the questions, which sum to 1."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Completions of each question: ``scored`` (P, C) with a known result, ``met`` (P, C) of them that met it."""
+
+    scored: Tensor
+    met: Tensor
+
+    def shares(self) -> Tensor:
+        """Return which questions are solved by none, by some and by all completions, (3, P, C); 0 where none counts."""
+        counted = self.scored > 0
+        none, every = counted & (self.met == 0), counted & (self.met == self.scored)
+        return torch.stack([none, counted & ~none & ~every, every]).to(self.met)
+
+
+def tally(rewards: Tensor, groups: Groups, lines: Tensor, counting: Tensor, outside: Tensor | None = None) -> Tally:
+    """Count completions by question: C = M + 1 columns, the last one for the question being solved.
+
+    Args:
+        rewards: (N, M), NaN = missing or not a channel of the row.
+        groups: the partition of the rows, a question each.
+        lines: (M,) or (N, M), the reward from which on a completion meets the cell's channel; NaN = unknown.
+        counting: (M,) or (N, M) bool, cells that a completion has to meet to solve its question.
+        outside: (N, M) bool, cells without a reward because a structure's condition does not hold; a completion that
+            has one does not solve its question. None: none are.
+    """
+    lines = lines.to(rewards).expand(rewards.shape)
+    known = ~rewards.isnan() & ~lines.isnan()
+    # A reward that differs from its line by rounding is on it.
+    meets = known & (rewards >= lines - SAME * lines.abs())
+    counting = counting.to(rewards.device).expand(rewards.shape)
+    settled = known if outside is None else known | outside
+    judged = (settled | ~counting).all(1) & counting.any(1)
+    solves = judged & (meets | ~counting).all(1)
+    found = torch.cat([known, judged[:, None], meets, solves[:, None]], 1).to(rewards.dtype)
+    scored, met = groups.sum(found).chunk(2, 1)
+    return Tally(scored, met)
+
+
+def is_named(channel: str, names: Collection[str], functions: Collection[str]) -> bool:
+    """Return whether ``names`` has a channel, or the reward function whose label it is."""
+    return channel in names or owner_of(channel, functions) in names
+
+
+def counting_cells(applies: Tensor, weights: Tensor, channels: Channels, trained: Collection[str]) -> Tensor:
+    """Return the cells that a completion has to meet to solve its question, (N, M) bool.
+
+    Those of ``trained`` channels, but for single cells of weight 0, such as criteria that are only monitored. A channel
+    whose weight is 0 throughout the batch, as schedules have it, counts all the same: what "solved" means would change
+    from step to step otherwise.
+
+    Args:
+        applies: (N, M) bool, False where the column is no channel of the row.
+        weights: (M,) or (N, M) of the cells.
+        channels: which of the K channels the cells belong to.
+        trained: names of channels.
+    """
+    index = channels.index.to(applies.device).expand(applies.shape)
+    weighted = weights.to(applies.device).expand(applies.shape) > 0
+    named = torch.tensor([name in trained for name in channels.names], device=applies.device)
+    silent = ~torch.zeros(len(channels.names), dtype=torch.bool, device=applies.device).index_put(
+        (index[weighted & applies],), torch.tensor(True, device=applies.device)
+    )
+    return applies & named[index] & (weighted | silent[index])
+
+
+def powers(size: int) -> list[int]:
+    """Return the k of Pass@k: 1, 2, 4, … up to the size of the largest group."""
+    return [2**i for i in range(size.bit_length())]
+
+
+def pass_at(scored: Tensor, met: Tensor, ks: Sequence[int]) -> Iterator[Tensor]:
+    """Yield Pass@k of each entry for ascending ``ks``; NaN where n < k.
+
+    Args:
+        scored: n, of any shape; whole numbers as floats.
+        met: c, of the same shape.
+        ks: from 1 on, ascending.
+    """
+    missed, done = torch.ones_like(scored), 0
+    for k in ks:
+        for i in range(done, k):
+            # C(n - c, k) / C(n, k), factor by factor; 0 as soon as there are more draws than failures.
+            missed = missed * (scored - met - i).clamp(min=0) / (scored - i).clamp(min=1)
+        done = k
+        yield (1 - missed).masked_fill(scored < k, torch.nan)
+
+
+def pass_sums(found: Tally, size: int) -> Tensor:
+    """Return Pass@k for K powers of two, 0 where n < k, and then whether n >= k, (2 K, P, C).
+
+    Args:
+        found: counts of questions.
+        size: largest number of completions of a question.
+    """
+    if size <= TABULATED:
+        table = _pass_table(size).to(found.met)
+        return table[:, found.scored.long(), found.met.long()]
+    values = torch.stack(list(pass_at(found.scored, found.met, powers(size))))
+    return torch.cat([values.nan_to_num(nan=0.0), (~values.isnan()).to(values)])
+
+
+@lru_cache(maxsize=8)
+def _pass_table(size: int) -> Tensor:
+    """Return :func:`pass_sums` by n and c up to ``size``, (2 K, size + 1, size + 1): the same few counts come again."""
+    n, c = torch.meshgrid(*[torch.arange(size + 1, dtype=torch.float64)] * 2, indexing="ij")
+    values = torch.stack(list(pass_at(n, c.minimum(n), powers(size))))
+    return torch.cat([values.nan_to_num(nan=0.0), (~values.isnan()).to(values)])
+
+
+def solved_metrics(found: Tally, groups: Groups, names: Sequence[str] | Mapping[str, Tensor]) -> dict[str, float]:
+    """Return ``{name}/solved_some``, ``…/solved_all``, ``…/pass@{k}`` and the numbers of groups; see the catalogue.
+
+    Args:
+        found: of the batch.
+        groups: its groups.
+        names: M names of columns, or name -> (P, M) which columns of a group it pools; each counts as a group.
+    """
+    ks = powers(groups.size)
+    counted = torch.cat([found.shares(), (found.scored > 0).to(found.met)[None]])
+    tables = torch.cat([counted, pass_sums(found, groups.size)])  # (parts, P, M + 1)
+    columns, solved = tables[..., :-1], tables[..., -1].sum(1)
+    if isinstance(names, Mapping):
+        sums = {name: (columns * mask).sum((1, 2)) for name, mask in names.items()}
+    else:
+        sums = dict(zip(names, columns.sum(1).T, strict=True))
+    metrics = {f"solved/{key}": value for key, value in _told(solved.tolist(), ks).items()}
+    for name, total in sums.items():
+        told = _told(total.tolist(), ks)
+        told.pop("none")  # it is `unexplored`
+        passed = {key: value for key, value in told.items() if key.startswith("pass@")}
+        metrics |= {f"{name}/{key}" if key in passed else f"{name}/solved_{key}": value for key, value in told.items()}
+    return metrics
+
+
+def _told(total: Sequence[float], ks: Sequence[int]) -> dict[str, float]:
+    """Return the numbers of one column by name, from the sums of the parts of :func:`solved_metrics`."""
+    groups = total[3]
+    told = {name: _share(value, groups) for name, value in zip(SHARES, total, strict=False)}
+    passes = {f"pass@{k}": _share(total[4 + i], total[4 + len(ks) + i]) for i, k in enumerate(ks)}
+    return told | {"groups": groups, "pass_groups": total[-1]} | passes
+
+
+def _share(value: float, of: float) -> float:
+    return value / of if of else torch.nan

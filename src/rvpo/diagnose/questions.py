@@ -1,0 +1,188 @@
+"""Questions of a finished run that none, some and all of their completions solve, and Pass@k, over its steps.
+
+:mod:`rvpo.core.solved` says what these are. From which reward on a completion meets a channel can depend on what the
+run shows later, so logs are read a second time, when :class:`Lines` knows all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rvpo.core.channels import Range
+from rvpo.core.groups import Groups
+from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_between
+from rvpo.core.solved import SHARES, Tally, counting_cells, is_named, pass_sums, powers, tally
+from rvpo.diagnose.sums import channels_of
+from rvpo.logs.run import LoggedBatch, Run
+
+Array = NDArray[np.float64]
+GROUPS = "groups"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run, or several, show of a channel: its lowest and highest reward, its values while they are few."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    few: Few = field(default_factory=list)
+    trained: bool = False
+
+    def merged(self, other: Seen) -> Seen:
+        """Return what both show together."""
+        few = self.few
+        for value in other.few or ():
+            few = next_few(few, value, value, False)
+        if other.few is None:
+            few = None
+        return Seen(min(self.low, other.low), max(self.high, other.high), few, self.trained or other.trained)
+
+
+def seen_of(batch: LoggedBatch, run: Run) -> dict[str, Seen]:
+    """Return what a batch shows of the channels that occur in it."""
+    index = batch.channel.expand(batch.rewards.shape)
+    there = ~batch.rewards.isnan()
+    applies = torch.ones_like(there) if batch.applies is None else batch.applies
+    weights = torch.ones_like(batch.rewards) if batch.weights is None else batch.weights.expand(batch.rewards.shape)
+    number, rewards = index[there & applies], batch.rewards[there & applies]
+    count = len(run.channels)
+    low = torch.full((count,), torch.inf, dtype=torch.float64).scatter_reduce(0, number, rewards, "amin")
+    high = torch.full((count,), -torch.inf, dtype=torch.float64).scatter_reduce(0, number, rewards, "amax")
+    between = torch.zeros(count, dtype=torch.bool)
+    between[number[strictly_between(rewards, number, low.tolist(), high.tolist())]] = True
+    trained = torch.zeros(count, dtype=torch.bool)
+    trained[index[applies & (weights > 0)]] = True
+    return {
+        run.channels[j]: Seen(
+            float(low[j]),
+            float(high[j]),
+            next_few([], float(low[j]), float(high[j]), bool(between[j])),
+            bool(trained[j]),
+        )
+        for j in torch.unique(index[applies]).tolist()
+    }
+
+
+class Lines:
+    """From which reward on completions meet each channel, and which channels they have to meet to solve a question.
+
+    Attributes:
+        by_name: channel -> its line, NaN where unknown.
+        counting: channels that a completion has to meet, in order.
+        unknown: those of them whose line is not known; while there is any, no question is known to be solved.
+    """
+
+    def __init__(
+        self, seen: Mapping[str, Seen], ranges: Mapping[str, Range | None], solved: Sequence[str] = ()
+    ) -> None:
+        """Settle the lines.
+
+        Args:
+            seen: what the logs show of each channel.
+            ranges: declared ranges.
+            solved: names of the channels to meet; empty: all that were trained on.
+        """
+        self.by_name = {name: line_of(ranges.get(name), of.few, of.low, of.high) for name, of in seen.items()}
+        named = {name: is_named(name, solved, solved) if solved else of.trained for name, of in seen.items()}
+        self.counting = tuple([name for name, counts in named.items() if counts])
+        # A channel that was never scored has no line either, and leaves every question unknown as well.
+        self.unknown = tuple([name for name in self.counting if np.isnan(self.by_name[name])])
+
+    def tally(self, batch: LoggedBatch, run: Run, groups: Groups) -> Tally:
+        """Count the completions of a batch by question, see :func:`rvpo.core.solved.tally`."""
+        channels = channels_of(batch, run)
+        applies = torch.ones_like(batch.rewards, dtype=torch.bool) if batch.applies is None else batch.applies
+        weights = torch.ones(batch.rewards.shape[1]) if batch.weights is None else batch.weights
+        lines = lines_by_cell([self.by_name[name] for name in run.channels], channels.index)
+        counting = counting_cells(applies, weights, channels, set(self.counting))
+        return tally(batch.rewards.masked_fill(~applies, torch.nan), groups, lines, counting, batch.outside)
+
+
+class QuestionSums:
+    """Sums over questions, of T points in time and K + 1 columns: the channels, and the question being solved.
+
+    Attributes:
+        sums: ``"none"``, ``"some"``, ``"all"``, ``"groups"``, and for each k ``"pass@k"`` with its number of groups
+            ``"of@k"`` -> (T, K + 1).
+        ks: the k that occur, ascending.
+        size: number of completions of the largest group.
+    """
+
+    def __init__(self, points: int, channels: int) -> None:
+        """Begin with nothing counted."""
+        self._shape = (points, channels + 1)
+        self.sums: dict[str, Array] = {name: np.zeros(self._shape) for name in (*SHARES, GROUPS)}
+        self.ks: list[int] = []
+        self.size = 0
+
+    def add(self, point: int, found: Tally, groups: Groups, channel: Tensor) -> None:
+        """Count a batch; ``channel`` (M,) or (N, M) is the number of the channel of each cell."""
+        index = self._columns(groups, channel, found.scored.shape[1])
+        for name, cells in zip(SHARES, found.shares(), strict=True):
+            self._count(name, point, index, cells)
+        self._count(GROUPS, point, index, found.scored > 0)
+        ks = powers(groups.size)
+        self.size = max(self.size, groups.size)
+        self.ks = sorted({*self.ks, *ks})
+        names = [f"{what}@{k}" for what in ("pass", "of") for k in ks]
+        for name, cells in zip(names, pass_sums(found, groups.size), strict=True):
+            self._count(name, point, index, cells)
+
+    def _columns(self, groups: Groups, channel: Tensor, columns: int) -> Tensor:
+        """Return the column that each entry of a tally counts in, (P, M + 1)."""
+        solved = self._shape[1] - 1
+        if channel.ndim == 1:
+            of_cells = channel.expand(groups.count, -1)
+        else:  # a group has one set of channels: that of its first row
+            first = torch.full((groups.count,), len(channel)).scatter_reduce(
+                0, groups.index, torch.arange(len(channel)), "amin"
+            )
+            of_cells = channel[first]
+        return torch.cat([of_cells, torch.full((groups.count, 1), solved)], 1).flatten()
+
+    def _count(self, name: str, point: int, index: Tensor, cells: Tensor) -> None:
+        table = self.sums.setdefault(name, np.zeros(self._shape))
+        torch.from_numpy(table[point]).index_add_(0, index, cells.double().flatten())
+
+    def series(self, name: str, column: int) -> Array:
+        """Return a share or Pass@k of a column over time, (T,); NaN where no question counts."""
+        of = f"of@{name.removeprefix('pass@')}" if name.startswith("pass@") else GROUPS
+        with np.errstate(invalid="ignore"):
+            found: Array = self.sums[name][:, column] / self.sums[of][:, column]
+        return found
+
+
+def count_questions(
+    run: Run,
+    lines: Lines,
+    point_of: Mapping[int, int],
+    regrouped: Callable[[LoggedBatch], LoggedBatch] = lambda batch: batch,
+) -> QuestionSums:
+    """Read a run and count its questions.
+
+    Args:
+        run: logs of a run.
+        lines: from which reward on completions meet its channels.
+        point_of: step -> its point in time.
+        regrouped: gives a batch the groups that are most likely, where the logs do not have them.
+    """
+    found = QuestionSums(max(point_of.values()) + 1, len(run.channels))
+    for batch in map(regrouped, run.batches()):
+        groups = Groups.in_blocks(batch.groups)
+        found.add(point_of[batch.step], lines.tally(batch, run, groups), groups, batch.channel)
+    return found
+
+
+def merged(every: Iterable[Mapping[str, Seen]]) -> dict[str, Seen]:
+    """Return what several runs show of each channel together."""
+    found: dict[str, Seen] = {}
+    for one in every:
+        for name, seen in one.items():
+            found[name] = found.get(name, Seen()).merged(seen)
+    return found
