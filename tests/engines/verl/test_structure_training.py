@@ -89,16 +89,20 @@ def test_the_criteria_of_each_prompt_are_joined(joined: Run):
         products: dict[int, float] = {}
         advantages: dict[int, float] = {}
         groups: dict[int, int] = {}
+        weights: dict[int, float] = {}
         for row in joined.channels(step):
             if row["reward_function"] != "channels":
                 continue  # the conjunction has a row of its own
             one = row["completion"]
             value = float("nan") if row["reward"] is None else row["reward"]
             products[one] = products.get(one, 1.0) * value
+            heavy = row["criterion"] == "brief"
+            weights[one] = max(weights.get(one, 0.0), 2.0 if heavy else 1.0)  # of the heaviest part
             advantages[one], groups[one] = row["advantage"], row["group"]
         order = sorted(products)
         assert len(order) == PROMPTS * GENERATIONS
         product = torch.tensor([[products[one]] for one in order], dtype=torch.float64)
         group = torch.tensor([groups[one] for one in order])
-        expected = rvpo.advantages(product, group, method="gdpo").advantages.double()
+        weight = torch.tensor([[weights[one]] for one in order], dtype=torch.float64)
+        expected = rvpo.advantages(product, group, method="gdpo", weights=weight).advantages.double()
         torch.testing.assert_close(tensor([advantages[one] for one in order]), expected, rtol=0, atol=1e-6)
