@@ -17,6 +17,7 @@ BENCHMARKS = {
     "bfcl": ("rvpo.evals.bfcl", "BFCL"),
     "gpqa": ("rvpo.evals.gpqa", "GPQA"),
     "healthbench": ("rvpo.evals.healthbench", "healthbench"),
+    "math": ("rvpo.evals.math", "Math"),
     "toolcall": ("rvpo.evals.toolcall", "ToolCall"),
 }
 """Name -> module and what builds it. Loaded when asked for: they need packages of the extra ``eval``."""
@@ -27,7 +28,8 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
 
     Args:
         name: one of :data:`BENCHMARKS`.
-        options: of its class (``BFCL``, ``GPQA``, ``ToolCall``), or of ``rvpo.evals.healthbench.healthbench``.
+        options: of its class (``BFCL``, ``GPQA``, ``Math``, ``ToolCall``), or of
+            ``rvpo.evals.healthbench.healthbench``.
         folder: where a judge that names no cache keeps its verdicts.
 
     Raises:
