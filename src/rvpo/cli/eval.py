@@ -237,10 +237,15 @@ def compare_evals(
         ),
     ] = 0.02,
     out: Annotated[Path | None, typer.Option(help="File to also write the comparison to: .json or .md.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of Pass@k over k with intervals, a .png; for runs with several k.")
+    ] = None,
 ) -> None:
     """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise ConfigError(f"--out is {str(out)!r}; expected a file that ends in .json or .md. Rename it")
+    if plot is not None and plot.suffix != ".png":
+        raise ConfigError(f"--plot is {str(plot)!r}; expected a file that ends in .png. Rename it")
     from rvpo.extras import needs_extra
 
     with needs_extra("eval", "evaluations"):
@@ -251,6 +256,11 @@ def compare_evals(
 
         comparison = compare_benchmarks(runs, level=level, smallest=smallest)
     typer.echo(benchmarks_text(comparison, terminal=current()))
+    if plot is not None:
+        with needs_extra("plot", "pictures"):
+            from rvpo.compare.pass_curve import draw_pass_curve
+
+            typer.echo(f"written: {draw_pass_curve(comparison, plot)}")
     if out is None:
         return
     as_json = json.dumps(comparison.to_json(), indent=1) + "\n"

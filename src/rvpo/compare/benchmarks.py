@@ -232,7 +232,7 @@ def _notes(groups: Mapping[str, Sequence[FinishedRun]], level: float) -> Iterato
         yield f"{name}: {', '.join(f'{run.model} ({run.folder})' for run in group)}"
     yield (
         f"[low, high]: {level:.0%} interval, each by itself. p: two-sided, paired by item; Holm: adjusted for "
-        "all comparisons of the primary metric, of a family of metrics (pass@k is one), or of the rest. Means are of the paired items."
+        "all comparisons of the primary metric, of a family of metrics, or of the rest. Means are of the paired items."
     )
     if any(len(group) > 1 for group in groups.values()):
         yield "(…): mean of each run of a group."
@@ -245,6 +245,8 @@ def _notes(groups: Mapping[str, Sequence[FinishedRun]], level: float) -> Iterato
             "train with several seeds and give NAME=FOLDER,FOLDER,…"
         )
     first, *rest = [run for group in groups.values() for run in group]
+    if any(len([metric for metric in run.metrics if family_of(metric) == "pass@"]) > 1 for run in (first, *rest)):
+        yield "The pass@k are one family: p after Holm says at which k runs differ, among all k and comparisons."
     for run in (first, *rest):
         for warning in run.warnings:
             yield f"{run.folder}: {warning}"
