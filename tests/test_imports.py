@@ -22,6 +22,7 @@ ROOMS = (
     "text",
     "importing",
     "files",
+    "sandbox",
     "statistics",
     "core",
     "step",
