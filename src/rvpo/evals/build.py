@@ -15,6 +15,7 @@ from rvpo.evals.items import Benchmark, Generation
 
 BENCHMARKS = {
     "bfcl": ("rvpo.evals.bfcl", "BFCL"),
+    "code": ("rvpo.evals.code", "Code"),
     "gpqa": ("rvpo.evals.gpqa", "GPQA"),
     "healthbench": ("rvpo.evals.healthbench", "healthbench"),
     "math": ("rvpo.evals.math", "Math"),
@@ -28,7 +29,7 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
 
     Args:
         name: one of :data:`BENCHMARKS`.
-        options: of its class (``BFCL``, ``GPQA``, ``Math``, ``ToolCall``), or of
+        options: of its class (``BFCL``, ``Code``, ``GPQA``, ``Math``, ``ToolCall``), or of
             ``rvpo.evals.healthbench.healthbench``.
         folder: where a judge that names no cache keeps its verdicts.
 
