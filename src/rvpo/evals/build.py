@@ -15,11 +15,11 @@ from rvpo.evals.items import Benchmark, Generation
 
 BENCHMARKS = {
     "bfcl": ("rvpo.evals.bfcl", "BFCL"),
-    "code": ("rvpo.evals.code", "Code"),
     "gpqa": ("rvpo.evals.gpqa", "GPQA"),
     "healthbench": ("rvpo.evals.healthbench", "healthbench"),
-    "math": ("rvpo.evals.math", "Math"),
     "toolcall": ("rvpo.evals.toolcall", "ToolCall"),
+    "code": ("rvpo.evals.code", "Code"),
+    "math": ("rvpo.evals.math", "Math"),
 }
 """Name -> module and what builds it. Loaded when asked for: they need packages of the extra ``eval``."""
 

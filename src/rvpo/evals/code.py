@@ -243,7 +243,7 @@ def _own(test: Test, outcome: Outcome) -> Outcome:
 @lru_cache(maxsize=256)
 def _imports(code: str) -> frozenset[str]:
     """Return the packages that a test imports."""
-    found = set()
+    found = set[str]()
     for node in ast.walk(ast.parse(code)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -112,13 +112,10 @@ def read_problems(path: str | Path, *, subset: str | None = None, split: str | N
     layouts = [_layout(place, row) for place, row in rows]
     ids, labels = _ids(rows), _labels(rows)
     problems: dict[str, Problem] = {}
-    repeated = 0
     for (place, row), layout in zip(rows, layouts, strict=True):
-        problem = _problem(place, row, layout, ids, labels)
-        if problem.id in problems:  # without ids of its own: a digest of the same problem and tests
-            repeated += 1
-            continue
-        problems[problem.id] = problem
+        key, problem = _problem(place, row, layout, ids, labels)
+        problems.setdefault(key, problem)
+    repeated = len(rows) - len(problems)
     notes = [f"layout: {', '.join(f'{name} ({count})' for name, count in Counter(layouts).items())}"]
     if repeated:
         notes.append(f"{repeated} of {len(rows)} rows repeat a problem with its tests: each problem is asked once")
@@ -144,18 +141,20 @@ def _layout(place: Place, row: Row) -> str:
         raise place.error(None, str(error), "a row of one of these layouts", "see docs/evals.md") from None
 
 
-def _problem(place: Place, row: Row, layout: str, ids: str | None, labels: Sequence[str]) -> Problem:
+def _problem(place: Place, row: Row, layout: str, ids: str | None, labels: Sequence[str]) -> tuple[str, Problem]:
+    """Return a digest of what is asked and tested, and the problem."""
     kept = {column: row[column] for column in TESTS if row.get(column) is not None}
     try:
         tests = tests_of(kept, layout)
     except DataError as error:
         raise place.error(None, str(error), "tests of one of the layouts", "repair or remove the row") from None
     chat = _asked(place, row, layout, tests)
-    id_ = str(row[ids]) if ids else digest([chat, {column: _plain(value) for column, value in kept.items()}])[:16]
+    key = digest([chat, {column: _plain(value) for column, value in kept.items()}])
+    id_ = str(row[ids]) if ids else key[:16]
     told = {label: " ".join(str(row[label]).split())[:60] for label in labels}
     human = layout == "humaneval"
     stub = row["prompt"] if human and isinstance(row.get("prompt"), str) else ""
-    return Problem(id_, tuple(chat), layout, kept, told, stub, row["entry_point"] if human else "")
+    return key, Problem(id_, tuple(chat), layout, kept, told, stub, row["entry_point"] if human else "")
 
 
 def _asked(place: Place, row: Row, layout: str, tests: Sequence[Test]) -> list[dict[str, str]]:
