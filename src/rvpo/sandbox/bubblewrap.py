@@ -16,9 +16,9 @@ from typing import Any
 
 from rvpo.errors import ConfigError
 from rvpo.sandbox.guest_files import GUEST, compile_guest, guest_digest
+from rvpo.sandbox.outcomes import Limits, Outcome, Test
 from rvpo.sandbox.pool import PooledSandbox
 from rvpo.sandbox.process import count_threads, run_test
-from rvpo.sandbox.outcomes import Limits, Outcome, Test
 
 _ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime")
 _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")

@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from rvpo.judges.failures import TransportError
+from rvpo.net.failures import TransportError
 
 MAX_BYTES = 1 << 20  # of a response: a reply of 100,000 tokens with its usage is under half of that
 MAX_REDIRECTS = 3  # within the server, such as to the same path with a slash
