@@ -36,6 +36,18 @@ def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
         except ConfigError as error:
             raise ConfigError(f"sandbox {spec!r} does not work here: {error}; {_WAYS}") from None
         return made
+    if spec == UNSAFE:
+        from rvpo.sandbox.bare import UnsafeSubprocess
+
+        return UnsafeSubprocess(workers)
+    if spec.startswith(("http://", "https://")):
+        try:
+            from rvpo.sandbox.server import ServerSandbox
+        except ImportError as error:
+            raise ConfigError(
+                f"sandbox {spec!r} needs the package {error.name}; expected the extra judge: pip install 'rvpo[judge]'"
+            ) from error
+        return ServerSandbox(spec, workers)
     raise ConfigError(f"sandbox is {spec!r}; expected 'auto', 'bubblewrap', a URL or 'unsafe-subprocess': {_WAYS}")
 
 

@@ -1,10 +1,11 @@
-"""Start of the guest. Its work lies in a module, because Python keeps the compiled form of modules alone."""
+"""Start of the guest. Its work lies in modules, because Python keeps the compiled form of modules alone."""
 
-import os
 import sys
+from pathlib import PurePath
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, str(PurePath(__file__).parent.parent))
 
-import supervise  # noqa: E402
+from guest import supervise  # type: ignore[import-not-found]
 
+sys.path.pop(0)
 supervise.main()
