@@ -7,8 +7,9 @@ bounded, so that a value that holds itself, or a hostile message, costs no more 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+
+from . import text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes longer than a small program
@@ -78,13 +79,13 @@ def decode(value: Any, resolve: Callable[[str, Any], Any], depth: int = 0) -> An
 
 def dump(message: Any) -> bytes:
     """Return the bytes of a message."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return bytes(text.dumps(message), "ascii")
 
 
 def load(data: bytes) -> dict[str, Any]:
     """Return a message; MalformedError where it is not one."""
     try:
-        message = json.loads(data)
+        message = text.loads(str(data, "ascii"))
     except (ValueError, RecursionError):
         raise MalformedError("not JSON") from None
     if not isinstance(message, dict):

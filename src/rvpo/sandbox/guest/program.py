@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
 import builtins
-import contextlib
 import ctypes
-import json
 import os
 import resource
-import signal
 import sys
 from types import ModuleType
 
 from . import kernel, wire
+from .codec import dump
 from .peer import EndedError, Peer
 
 TYPE_CHECKING = False
@@ -108,7 +107,7 @@ def _tell(writes: int, error: BaseException) -> int:
         text = f"{type(error).__name__}: {error}"[:300]
     except BaseException:
         text = type(error).__name__
-    wire.write(writes, json.dumps({"reason": reason, "raised": text}).encode())
+    wire.write(writes, dump({"reason": reason, "raised": text}))
     return code
 
 
@@ -133,8 +132,10 @@ def _module(task: dict[str, Any], reads: int, writes: int) -> int:
     peer.tell({"loaded": True})
     if task["kind"] == "shared":
         return _test_itself(peer, scope, writes)
-    with contextlib.suppress(wire.ClosedError, EndedError):
+    try:  # noqa: SIM105 - contextlib takes longer to load than most programs
         peer.serve()
+    except (wire.ClosedError, EndedError):
+        pass
     return 0
 
 

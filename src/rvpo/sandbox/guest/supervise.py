@@ -7,16 +7,15 @@ signalled by it. What happens here is reported in one frame on standard output.
 
 from __future__ import annotations
 
-import json
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import resource
 import select
-import signal
 import time
 
 from . import kernel, wire
 from . import program as second
-from .codec import MalformedError, load
+from .codec import MalformedError, dump, load
 from .peer import EndedError, Peer
 from .scope import Scope
 
@@ -48,7 +47,7 @@ class Watch:
         if output is not None:
             message["output"] = output.decode("utf-8", "surrogateescape")
         try:
-            wire.write(self.report, json.dumps(message).encode())
+            wire.write(self.report, dump(message))
         finally:
             if self.pid:
                 os.kill(self.pid, signal.SIGKILL)
