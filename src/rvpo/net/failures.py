@@ -32,3 +32,7 @@ class TransportError(Exception):
         Not after 403, which some gateways send for a single text that they do not like.
         """
         return self.status in (401, 402) or (self.status == 429 and not self.again)
+
+
+class TooLongError(TransportError):
+    """A response that is longer than what is read."""

@@ -30,6 +30,8 @@ class BubblewrapSandbox(PooledSandbox):
 
     Args:
         workers: tests at a time; None is the number of cores that this process may use.
+        packages: whether programs and tests may import what is installed for the interpreter that runs this, such as
+            numpy. Otherwise Python's standard library is all there is.
 
     Raises:
         ConfigError: there is no ``bwrap``, or this is no Linux that the filter knows.
@@ -37,7 +39,7 @@ class BubblewrapSandbox(PooledSandbox):
 
     name = "bubblewrap"
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, packages: bool = False) -> None:
         """Find the programs; nothing is run yet."""
         super().__init__(workers)
         bwrap = shutil.which("bwrap")
@@ -50,15 +52,17 @@ class BubblewrapSandbox(PooledSandbox):
             )
         compile_guest()
         self._bwrap = bwrap
+        self._paths = _package_folders() if packages else []
         self._python = Path(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides an outcome."""
-        return {"kind": self.name, "python": sys.version.split()[0], "guest": guest_digest()}
+        told = {"kind": self.name, "python": sys.version.split()[0], "guest": guest_digest()}
+        return told | ({"packages": True} if self._paths else {})
 
     def run_one(self, program: str, test: Test, limits: Limits) -> Outcome:
         """Run one test."""
-        return run_test(self.command(limits), program, test, limits, filtered=True)
+        return run_test(self.command(limits), program, test, limits, filtered=True, paths=self._paths)
 
     def command(self, limits: Limits) -> list[str]:
         """Return the command that starts a sandbox."""
@@ -103,4 +107,11 @@ class BubblewrapSandbox(PooledSandbox):
         for library in sorted((base / "lib").glob("lib*.so*")):  # libpython, and conda's C libraries
             show(str(library))
         show(str(self._python))
+        for path in self._paths:
+            show(path)
         return [*mounts, "--ro-bind", str(GUEST), "/guest"]
+
+
+def _package_folders() -> list[str]:
+    """Return the folders of installed packages that this interpreter imports from."""
+    return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages") and Path(path).is_dir()]

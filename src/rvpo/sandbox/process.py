@@ -56,7 +56,9 @@ class Load:
     waited: float = 0.0
 
 
-def run_test(command: Sequence[str], program: str, test: Test, limits: Limits, *, filtered: bool) -> Outcome:
+def run_test(
+    command: Sequence[str], program: str, test: Test, limits: Limits, *, filtered: bool, paths: Sequence[str] = ()
+) -> Outcome:
     """Run one test in a process of its own. Total: whatever happens becomes an outcome.
 
     Args:
@@ -65,11 +67,12 @@ def run_test(command: Sequence[str], program: str, test: Test, limits: Limits, *
         test: what is asked of it.
         limits: what it may use.
         filtered: whether the guest restricts what the program may ask of the kernel.
+        paths: folders with packages that programs and tests may import.
     """
     trouble = ""
     for _ in range(TRIES):
         try:
-            frames, secret = _frames(program, test, limits, filtered)
+            frames, secret = _frames(program, test, limits, filtered, paths)
             report = _talk(command, frames, limits)
         except Exception as error:
             return Outcome.missing(escaped(f"{type(error).__name__}: {error}", MAX_DETAIL_CHARS))
@@ -82,7 +85,7 @@ def run_test(command: Sequence[str], program: str, test: Test, limits: Limits, *
     return Outcome.missing(escaped(trouble, MAX_DETAIL_CHARS))
 
 
-def _frames(program: str, test: Test, limits: Limits, filtered: bool) -> tuple[bytes, str]:
+def _frames(program: str, test: Test, limits: Limits, filtered: bool, paths: Sequence[str]) -> tuple[bytes, str]:
     secret = secrets.token_hex(16)
     task = {
         "program": program,
@@ -96,6 +99,7 @@ def _frames(program: str, test: Test, limits: Limits, filtered: bool) -> tuple[b
         "processes": limits.processes,
         "output": limits.output_kb * 1024,
         "filter": filtered,
+        "paths": list(paths),
     }
     asked: dict[str, Any] = {}
     if test.kind == "call":
@@ -121,6 +125,8 @@ def _outcome(message: dict[str, Any], test: Test, secret: str) -> Outcome:
         return Outcome(True, "passed", "", took)
     if reason in REASONS and reason not in ("passed", "sandbox"):
         return Outcome(False, reason, detail, took)
+    if reason == "unusable":
+        return Outcome.missing(f"the test cannot run in this sandbox: {detail}")
     return Outcome.missing(f"a report of {escaped(repr(reason), 80)}")
 
 

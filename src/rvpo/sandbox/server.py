@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from rvpo.errors import ConfigError
 from rvpo.forks import Forkable, ForkedLock
 from rvpo.net import limits as waiting
-from rvpo.net.failures import TransportError
+from rvpo.net.failures import TooLongError, TransportError
 from rvpo.net.http import Connection
 from rvpo.sandbox.compare import difference_of
 from rvpo.sandbox.granted import reduced
@@ -135,7 +135,9 @@ class ServerSandbox(Forkable):
                     again = response.status in (408, 409, 425, 429) or response.status >= 500
                     wait = waiting.retry_after(response.headers)
                     raise TransportError("server", f"HTTP {response.status}: {response.text[:200]}", again, wait)
-                return _read(response.text, test, secret, refused)
+                return _read(response.text, test, limits, secret, refused)
+            except TooLongError:  # the program's doing: the rest of an answer is short
+                return Outcome(False, "output", "more output than is read of a server")
             except TimeoutError:
                 failure = TransportError("timeout", "no answer in time", again=True)
             except TransportError as error:
@@ -174,7 +176,7 @@ def _request(program: str, test: Test, limits: Limits, secret: str, refused: str
     return {**body, "code": _DRIVER.format(sources=repr(json.dumps([program, setup]))), "stdin": asked + "\n"}
 
 
-def _read(text: str, test: Test, secret: str, refused: str) -> Outcome:
+def _read(text: str, test: Test, limits: Limits, secret: str, refused: str) -> Outcome:
     """Return the outcome in an answer.
 
     Raises:
@@ -199,6 +201,8 @@ def _read(text: str, test: Test, secret: str, refused: str) -> Outcome:
     if status != "Finished" or type(code) is not int or not isinstance(output, str):
         raise TransportError("malformed", f"a run of status {str(status)[:40]!r}", again=True)
     detail = escaped(_last_line(complaint), MAX_DETAIL_CHARS)
+    if len(output) > limits.output_kb * 1024:
+        return Outcome(False, "output", f"more than {limits.output_kb} KiB of output", seconds)
     if test.kind == "stdin":
         return _printed(output, code, detail, seconds, test)
     if output.endswith(secret) and code == 0:

@@ -7,5 +7,4 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 
 from guest import supervise  # type: ignore[import-not-found]
 
-sys.path.pop(0)
 supervise.main()

@@ -92,6 +92,13 @@ class Peer:
             raise self._end(f"malformed answer ({type(error).__name__})") from None
         raise _exception(*raised)
 
+    def ping(self) -> None:
+        """See whether the other side is still there: who has ended has not passed."""
+        try:
+            self.ask("global", None, "__builtins__")
+        except BaseException:
+            return
+
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message that has no answer."""
         wire.write(self.writes, dump(message))

@@ -11,6 +11,7 @@ import _signal as signal  # type: ignore[import-not-found]
 import os
 import resource
 import select
+import sys
 import time
 
 from . import kernel, wire
@@ -85,9 +86,11 @@ class Watch:
 
 def main() -> None:
     """Run one test."""
+    sys.path.pop(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     report = os.dup(1)
     task = load(wire.read(0))
+    sys.path += task["paths"]
     library = None
     if task["filter"]:
         library = kernel.libc()
@@ -166,9 +169,13 @@ def by_call(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
         watch.finish("memory", _said(error))
     except AssertionError as error:
         watch.finish("assert", _said(error))
+    except ImportError as error:
+        # The program's own come as classes that are made for them.
+        watch.finish("unusable" if type(error) is ModuleNotFoundError else "exception", _said(error))
     except BaseException as error:
         watch.finish("exception", _said(error))
-    if peer.ended:  # and the test has caught that
+    peer.ping()
+    if peer.ended:  # and the test may have caught that
         watch.finish(*_why(watch, "killed", peer.ended))
     watch.finish("passed")
 
