@@ -11,9 +11,12 @@ from rvpo.errors import DataError
 
 MAX_CODE_CHARS = 4_000_000
 _REACHING_MODULES = frozenset(
-    "sys io os contextlib unittest mock inspect importlib builtins subprocess gc pytest doctest types threading "
-    "multiprocessing asyncio signal pickle ctypes weakref ast dis traceback warnings logging".split()
-)
+    (
+        "sys", "io", "os", "contextlib", "unittest", "mock", "inspect", "importlib", "builtins", "subprocess", "gc",
+        "pytest", "doctest", "types", "threading", "multiprocessing", "asyncio", "signal", "pickle", "ctypes",
+        "weakref", "ast", "dis", "traceback", "warnings", "logging",
+    )
+)  # fmt: skip
 _REACHING_NAMES = frozenset(("globals", "locals", "vars", "exec", "eval", "compile", "__import__", "open", "input"))
 
 
@@ -83,7 +86,7 @@ def _tested(tree: ast.Module, free: set[str]) -> tuple[str, ...]:
 
     ``assert sum(10, 15) == 6`` names nothing but ``sum``, so a program's ``sum`` is what is tested.
     """
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             calls = [n for n in ast.walk(node.test) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]

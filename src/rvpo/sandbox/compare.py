@@ -1,12 +1,12 @@
 """Whether the output of a program is the expected one, as the benchmarks of programs with input and output decide it.
 
-The strict rule is LiveCodeBench's (``grade_stdio`` in its ``lcb_runner/evaluation/testing_util.py``): white space around
-the output and around each line is left out, the number of lines must be equal, and each line must be equal as text, or
-as decimal numbers, exactly: 1.0 is 1, and 0.3 is not 0.30001.
+The strict rule is LiveCodeBench's (``grade_stdio`` in its ``lcb_runner/evaluation/testing_util.py``): white space
+around the output and around each line is left out, the number of lines must be equal, and each line must be equal as
+text, or as decimal numbers, exactly: 1.0 is 1, and 0.3 is not 0.30001.
 
-The other one, ``close``, is for the data of APPS, TACO and PRIME, whose own checks compare with ``numpy.allclose`` in the
-end: empty lines are left out, too, and two numbers with a fraction or exponent are equal within 1e-8 + 1e-5 times the
-expected one. Whole numbers must be equal. Those checks also accept the lines in any order, by accident; we do not.
+The other one, ``close``, is for the data of APPS, TACO and PRIME, whose own checks compare with ``numpy.allclose`` in
+the end: empty lines are left out, too, and two numbers with a fraction or exponent are equal within 1e-8 + 1e-5 times
+the expected one. Whole numbers must be equal. Those checks also accept the lines in any order, by accident; we do not.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ layout                  columns
 ``livecodebench``       ``public_test_cases``, ``private_test_cases``, and ``metadata`` with ``func_name``
 ======================  ==============================================================================================
 
-A column's name may be another one where it is told, see :func:`tests_of`. What is no such row is refused, never guessed.
+What is no such row is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def layout_of(row: Mapping[str, Any]) -> str:
     )
 
 
-def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = False) -> list[Test]:
+def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = False) -> list[Test]:  # noqa: PT028
     """Return the tests of one row, in order.
 
     Args:
@@ -93,15 +93,10 @@ def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = Fals
         DataError: the row has no such layout, or holds no test.
     """
     layout = layout_of(row) if layout == "auto" else layout
-    readers = {
-        "humaneval": _humaneval,
-        "mbpp": _mbpp,
-        "input_output": _input_output,
-        "livecodebench": _livecodebench,
-    }
-    if layout not in readers:
+    readers = {"mbpp": _mbpp, "input_output": _input_output, "livecodebench": _livecodebench}
+    if layout not in LAYOUTS:
         raise DataError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}: correct it")
-    tests = _humaneval(row, split) if layout == "humaneval" else readers[layout](row)  # type: ignore[operator]
+    tests = _humaneval(row, split) if layout == "humaneval" else readers[layout](row)
     if not tests:
         raise DataError(f"a row of layout {layout} without a test; expected at least one: drop the row")
     if len(tests) > MAX_TESTS:
@@ -128,7 +123,7 @@ def _identifier(name: Any, column: str) -> str:
     return name
 
 
-def _humaneval(row: Mapping[str, Any], split: bool = False) -> list[Test]:
+def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
     entry = _identifier(row.get("entry_point"), "entry_point")
     code, setup = _text(row, "test"), _runnable(row.get("prompt"))
     tree = parsed(code, "column 'test'")
@@ -153,7 +148,7 @@ def _asserts(node: ast.stmt) -> bool:
 
 
 def _runnable(prompt: Any) -> str:
-    """Return a prompt that is Python: its imports and helpers are there before the program, which may leave them out."""
+    """Return a prompt that is Python: the program may leave its imports and helpers out."""
     if not isinstance(prompt, str):
         return ""
     try:

@@ -7,7 +7,7 @@ import os
 from rvpo.errors import ConfigError
 from rvpo.sandbox.outcomes import Limits, Sandbox, Test
 
-AUTO, BUBBLEWRAP, UNSAFE = "auto", "bubblewrap", "unsafe-subprocess"
+AUTO, BUBBLEWRAP, PACKAGES, UNSAFE = "auto", "bubblewrap", "bubblewrap:packages", "unsafe-subprocess"
 _WAYS = (
     "install bubblewrap on a Linux with user namespaces (apt-get install bubblewrap), name a Sandbox-Fusion server "
     "(http://HOST:8080), or, where programs may do what you may, 'unsafe-subprocess'"
@@ -18,7 +18,8 @@ def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
     """Return a sandbox that works here.
 
     Args:
-        spec: ``auto``: bubblewrap, where it works; ``bubblewrap``; the URL of a server that speaks Sandbox Fusion's
+        spec: ``auto``: bubblewrap, where it works; ``bubblewrap``; ``bubblewrap:packages``: the same with the packages
+            that are installed here, such as numpy; the URL of a server that speaks Sandbox Fusion's
             ``/run_code``; ``unsafe-subprocess``: a bare process, which keeps programs from nothing that you may do.
         workers: tests at a time; None is the number of cores that this process may use.
 
@@ -27,15 +28,27 @@ def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
     """
     if not isinstance(spec, str):
         raise ConfigError(f"sandbox is {spec!r}; expected a text: 'auto', 'bubblewrap', a URL or 'unsafe-subprocess'")
-    if spec in (AUTO, BUBBLEWRAP):
+    if spec in (AUTO, BUBBLEWRAP, PACKAGES):
         from rvpo.sandbox.bubblewrap import BubblewrapSandbox
 
         try:
-            made = BubblewrapSandbox(workers)
+            made = BubblewrapSandbox(workers, packages=spec == PACKAGES)
             _try(made)
         except ConfigError as error:
             raise ConfigError(f"sandbox {spec!r} does not work here: {error}; {_WAYS}") from None
         return made
+    if spec == UNSAFE:
+        from rvpo.sandbox.bare import UnsafeSubprocess
+
+        return UnsafeSubprocess(workers)
+    if spec.startswith(("http://", "https://")):
+        try:
+            from rvpo.sandbox.server import ServerSandbox
+        except ImportError as error:
+            raise ConfigError(
+                f"sandbox {spec!r} needs the package {error.name}; expected the extra judge: pip install 'rvpo[judge]'"
+            ) from error
+        return ServerSandbox(spec, workers)
     raise ConfigError(f"sandbox is {spec!r}; expected 'auto', 'bubblewrap', a URL or 'unsafe-subprocess': {_WAYS}")
 
 

@@ -55,7 +55,8 @@ class Limits:
 
     Attributes:
         seconds: processor time of the program; a busy machine does not change a verdict.
-        wall_seconds: time in all, for programs that sleep or wait; None is three times ``seconds``.
+        wall_seconds: time in all, for programs that sleep or wait; None is 5 s and twice ``seconds``. A program that
+            had no core for half of that time is not judged: its tests are missing.
         memory_mb: address space of the program in MiB.
         processes: threads and processes of the program in all. 1 to 4096. New processes are refused in any case, as
             the benchmarks do; threads are not.
@@ -94,7 +95,7 @@ class Limits:
     @property
     def wall(self) -> float:
         """Seconds in all that a test may take."""
-        return 3.0 * self.seconds if self.wall_seconds is None else float(self.wall_seconds)
+        return 5.0 + 2.0 * self.seconds if self.wall_seconds is None else float(self.wall_seconds)
 
 
 @dataclass(frozen=True, slots=True)

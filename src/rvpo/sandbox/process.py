@@ -9,9 +9,10 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rvpo.sandbox.analysis import needs_of
@@ -42,8 +43,21 @@ class Report:
     trouble: str
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the processes of one test do.
+
+    Attributes:
+        threads: how many there are.
+        waited: the most seconds that one of them was ready to run, and no core was free.
+    """
+
+    threads: int = 0
+    waited: float = 0.0
+
+
 def run_test(
-    command: Sequence[str], program: str, test: Test, limits: Limits, *, filtered: bool, threads: Callable[[int], int]
+    command: Sequence[str], program: str, test: Test, limits: Limits, *, filtered: bool, paths: Sequence[str] = ()
 ) -> Outcome:
     """Run one test in a process of its own. Total: whatever happens becomes an outcome.
 
@@ -53,13 +67,13 @@ def run_test(
         test: what is asked of it.
         limits: what it may use.
         filtered: whether the guest restricts what the program may ask of the kernel.
-        threads: returns how many threads live below a process of that id; called where a program runs for long.
+        paths: folders with packages that programs and tests may import.
     """
     trouble = ""
     for _ in range(TRIES):
         try:
-            frames, secret = _frames(program, test, limits, filtered)
-            report = _talk(command, frames, limits, threads)
+            frames, secret = _frames(program, test, limits, filtered, paths)
+            report = _talk(command, frames, limits)
         except Exception as error:
             return Outcome.missing(escaped(f"{type(error).__name__}: {error}", MAX_DETAIL_CHARS))
         message = report.message
@@ -71,7 +85,7 @@ def run_test(
     return Outcome.missing(escaped(trouble, MAX_DETAIL_CHARS))
 
 
-def _frames(program: str, test: Test, limits: Limits, filtered: bool) -> tuple[bytes, str]:
+def _frames(program: str, test: Test, limits: Limits, filtered: bool, paths: Sequence[str]) -> tuple[bytes, str]:
     secret = secrets.token_hex(16)
     task = {
         "program": program,
@@ -85,6 +99,7 @@ def _frames(program: str, test: Test, limits: Limits, filtered: bool) -> tuple[b
         "processes": limits.processes,
         "output": limits.output_kb * 1024,
         "filter": filtered,
+        "paths": list(paths),
     }
     asked: dict[str, Any] = {}
     if test.kind == "call":
@@ -110,10 +125,12 @@ def _outcome(message: dict[str, Any], test: Test, secret: str) -> Outcome:
         return Outcome(True, "passed", "", took)
     if reason in REASONS and reason not in ("passed", "sandbox"):
         return Outcome(False, reason, detail, took)
+    if reason == "unusable":
+        return Outcome.missing(f"the test cannot run in this sandbox: {detail}")
     return Outcome.missing(f"a report of {escaped(repr(reason), 80)}")
 
 
-def _talk(command: Sequence[str], frames: bytes, limits: Limits, threads: Callable[[int], int]) -> Report:
+def _talk(command: Sequence[str], frames: bytes, limits: Limits) -> Report:
     """Start the process, write, and read until there is a report, or too much, or no more time."""
     process = subprocess.Popen(  # noqa: S603 - our own command, no shell
         command,
@@ -125,7 +142,7 @@ def _talk(command: Sequence[str], frames: bytes, limits: Limits, threads: Callab
         start_new_session=True,
     )
     try:
-        return _Conversation(process, frames, limits, threads).report()
+        return _Conversation(process, frames, limits).report()
     finally:
         _end(process)
 
@@ -144,13 +161,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class _Conversation:
     """What is written to, and read from, one process."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], frames: bytes, limits: Limits, threads: Callable[[int], int]
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], frames: bytes, limits: Limits) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        self._process, self._limits, self._threads = process, limits, threads
+        self._process, self._limits = process, limits
+        self._load, self._looked = Load(), time.monotonic()
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._unsent = memoryview(frames)
         self._said, self._complained = bytearray(), bytearray()
@@ -179,13 +195,28 @@ class _Conversation:
                 if frames and not started:
                     started, deadline = True, time.monotonic() + self._limits.wall + END_SECONDS
                 if len(frames) > 1:
-                    return self._read(frames[1])
-                if started and self._threads(self._process.pid) > self._limits.processes + 3:
+                    return self._checked(self._read(frames[1]))
+                if started and self._too_many():
                     detail = f"more than {self._limits.processes} threads"
                     return Report({"reason": "killed", "detail": detail}, True, "")
         self._process.wait()
         said = self._complained.decode("utf-8", "replace").strip() or f"exit code {self._process.returncode}"
         return Report(None, started, f"the sandbox ended: {said}")
+
+    def _too_many(self) -> bool:
+        """Look at the processes, every fifth of a second: the kernel does not count those of root."""
+        if time.monotonic() < self._looked + 0.2:
+            return False
+        self._load, self._looked = look_below(self._process.pid), time.monotonic()
+        return self._load.threads > self._limits.processes + 3  # bwrap, the first process of the sandbox, the program's
+
+    def _checked(self, report: Report) -> Report:
+        """Take back a verdict that a busy machine gave: a program that had no core for half of its time."""
+        message = report.message or {}
+        if message.get("reason") == "timeout" and message.get("wall") and self._load.waited > self._limits.wall / 2:
+            detail = f"no core was free for {self._load.waited:.1f} of {self._limits.wall:g} s: use fewer workers"
+            return Report({"reason": "outside", "detail": detail}, True, "")
+        return report
 
     def _late(self, started: bool) -> Report:
         if started:
@@ -232,15 +263,15 @@ class _Conversation:
         return Report(message if isinstance(message, dict) else None, True, "a report that is not an object")
 
 
-def count_threads(root: int) -> int:
-    """Return how many threads the processes below one have in all, as /proc says; 0 where it does not."""
-    total, left = 0, [root]
-    while left and total < 1 << 16:
+def look_below(root: int) -> Load:
+    """Return what the processes below one do, as /proc says; zeros where it does not."""
+    threads, waited, left = 0, 0.0, [root]
+    while left and threads < 1 << 16:
         pid = left.pop()
         with suppress(OSError, ValueError):
-            tasks = os.listdir(f"/proc/{pid}/task")
-            total += len(tasks)
-            for task in tasks[:64]:
-                with open(f"/proc/{pid}/task/{task}/children") as file:
-                    left += [int(child) for child in file.read().split()]
-    return total
+            tasks = list(Path(f"/proc/{pid}/task").iterdir())
+            threads += len(tasks)
+            for folder in tasks[:64]:
+                left += [int(child) for child in (folder / "children").read_text().split()]
+                waited = max(waited, int((folder / "schedstat").read_text().split()[1]) / 1e9)
+    return Load(threads, waited)

@@ -1,20 +1,29 @@
 """Values between the process of the test and that of the program, as JSON: no pickle, so reading one runs nothing.
 
 Plain values are copied: None, bool, int, float, complex, str, bytes, and list, tuple, dict, set and frozenset of such.
-Anything else, subclasses of these among them, stays where it is and is known to the other side by a number. Depth is bounded, so that a value that holds itself, or a hostile message, costs no more than an error.
+Anything else, subclasses of these among them, stays where it is and is known to the other side by a number. Depth is
+bounded, so that a value that holds itself, or a hostile message, costs no more than an error.
 """
 
-import json
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than a small program
+    from typing import Any
 
 MAX_DEPTH = 60
 MAX_BYTES = 32 << 20
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """A message that is none."""
 
 
-def encode(value, export, depth=0):
+def encode(value: Any, export: Callable[[Any], Any], depth: int = 0) -> Any:
     """Return a JSON value; ``export(object)`` gives the tagged form of what is not copied."""
     if value is None or value is True or value is False:
         return value
@@ -37,19 +46,19 @@ def encode(value, export, depth=0):
     return export(value)
 
 
-_COLLECTIONS = {tuple: "t", set: "s", frozenset: "z"}
+_COLLECTIONS: dict[type, str] = {tuple: "t", set: "s", frozenset: "z"}
 
 
-def decode(value, resolve, depth=0):
+def decode(value: Any, resolve: Callable[[str, Any], Any], depth: int = 0) -> Any:
     """Return the value of what :func:`encode` wrote; ``resolve(tag, number)`` returns what is not copied."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if depth > 2 * MAX_DEPTH:
-        raise Malformed("too deep")
+        raise MalformedError("too deep")
     if isinstance(value, list):
         return [decode(item, resolve, depth + 1) for item in value]
     if not isinstance(value, dict) or len(value) != 1:
-        raise Malformed("not a value")
+        raise MalformedError("not a value")
     [(tag, inside)] = value.items()
     try:
         if tag == "d":
@@ -64,21 +73,21 @@ def decode(value, resolve, depth=0):
             if tag == name:
                 return base(decode(item, resolve, depth + 1) for item in inside)
     except (TypeError, ValueError) as error:
-        raise Malformed(str(error)) from None
+        raise MalformedError(str(error)) from None
     return resolve(tag, inside)
 
 
-def dump(message):
+def dump(message: Any) -> bytes:
     """Return the bytes of a message."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return bytes(text.dumps(message), "ascii")
 
 
-def load(data):
-    """Return a message; Malformed where it is not one."""
+def load(data: bytes) -> dict[str, Any]:
+    """Return a message; MalformedError where it is not one."""
     try:
-        message = json.loads(data)
+        message = text.loads(str(data, "ascii"))
     except (ValueError, RecursionError):
-        raise Malformed("not JSON") from None
+        raise MalformedError("not JSON") from None
     if not isinstance(message, dict):
-        raise Malformed("not a message")
+        raise MalformedError("not a message")
     return message

@@ -1,20 +1,28 @@
 """The second process of a sandbox: the program itself, with nothing of the first but a pipe in each direction."""
 
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]
 import builtins
+import ctypes
 import os
 import resource
-import signal
 import sys
+from types import ModuleType
 
-import filter as kernel_filter
-import wire
-from peer import EndedError, Peer
+from . import kernel, wire
+from .codec import dump
+from .peer import EndedError, Peer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than a small program
+    from typing import Any, NoReturn
 
 SYNTAX, RAISED, MEMORY = 81, 82, 83
 MB = 1 << 20
 
 
-def run(task, library, reads, writes, output):
+def run(task: dict[str, Any], library: ctypes.CDLL | None, reads: int, writes: int, output: int) -> NoReturn:
     """Become the program; never returns."""
     code = RAISED
     try:
@@ -27,8 +35,8 @@ def run(task, library, reads, writes, output):
         os.closerange(3, 100)
         os.closerange(102, 1 << 16)
         _limit(task)
-        if task["filter"]:
-            kernel_filter.install(library, os.uname().machine)
+        if library is not None:
+            kernel.install(library, os.uname().machine)
         code = _script(task, writes) if task["kind"] == "stdin" else _module(task, reads, writes)
     except BaseException:
         code = RAISED
@@ -36,14 +44,13 @@ def run(task, library, reads, writes, output):
         os._exit(code)
 
 
-def _moved(descriptor, number):
+def _moved(descriptor: int, number: int) -> int:
     os.dup2(descriptor, number)
     return number
 
 
-def _file(text):
-    path = "/tmp/.stdin" if not hasattr(os, "memfd_create") else None
-    descriptor = os.memfd_create("stdin") if path is None else os.open(path, os.O_RDWR | os.O_CREAT)
+def _file(text: str) -> int:
+    descriptor = os.memfd_create("stdin")
     view = memoryview(text.encode("utf-8", "surrogateescape"))
     while view:
         view = view[os.write(descriptor, view) :]
@@ -51,7 +58,7 @@ def _file(text):
     return descriptor
 
 
-def _limit(task):
+def _limit(task: dict[str, Any]) -> None:
     processor = max(1, -int(-task["cpu"] // 1))
     for what, most in (
         (resource.RLIMIT_CPU, processor),
@@ -69,13 +76,13 @@ def _limit(task):
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
-def _script(task, writes):
+def _script(task: dict[str, Any], writes: int) -> int:
     """Run the program as a script, to its end as Python knows it: with its threads, and what it wants to do at exit."""
     import _sitebuiltins
 
     builtins.exit = builtins.quit = _sitebuiltins.Quitter("exit", "Ctrl-D")
-    main = type(sys)("__main__")
-    main.__builtins__ = builtins
+    main = ModuleType("__main__")
+    main.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main
     sys.argv = ["program.py"]
     code = 0
@@ -94,23 +101,17 @@ def _script(task, writes):
     return code
 
 
-def _tell(writes, error):
+def _tell(writes: int, error: BaseException) -> int:
     reason, code = _kind(error)
     try:
         text = f"{type(error).__name__}: {error}"[:300]
     except BaseException:
         text = type(error).__name__
-    wire.write(writes, _line({"reason": reason, "raised": text}))
+    wire.write(writes, dump({"reason": reason, "raised": text}))
     return code
 
 
-def _line(message):
-    import json
-
-    return json.dumps(message).encode()
-
-
-def _kind(error):
+def _kind(error: BaseException) -> tuple[str, int]:
     if isinstance(error, SyntaxError) and (error.filename or "").startswith("<"):
         return "syntax", SYNTAX
     if isinstance(error, MemoryError):
@@ -118,9 +119,9 @@ def _kind(error):
     return ("assert" if isinstance(error, AssertionError) else "exception"), RAISED
 
 
-def _module(task, reads, writes):
+def _module(task: dict[str, Any], reads: int, writes: int) -> int:
     """Run the program as a module, and then what the test asks of it."""
-    scope = {}
+    scope: dict[str, Any] = {}
     try:
         if task["setup"]:
             exec(compile(task["setup"], "<setup>", "exec"), scope)  # noqa: S102
@@ -128,16 +129,17 @@ def _module(task, reads, writes):
     except BaseException as error:
         return _tell(writes, error)
     peer = Peer(reads, writes, scope)
-    peer.tell({"names": [name for name in scope if isinstance(name, str)]})
+    peer.tell({"loaded": True})
     if task["kind"] == "shared":
         return _test_itself(peer, scope, writes)
-    try:
+    try:  # noqa: SIM105 - contextlib takes longer to load than most programs
         peer.serve()
-    except (wire.Closed, EndedError):
-        return 0
+    except (wire.ClosedError, EndedError):
+        pass
+    return 0
 
 
-def _test_itself(peer, scope, writes):
+def _test_itself(peer: Peer, scope: dict[str, Any], writes: int) -> int:
     test = peer.hear()
     try:
         exec(compile(test["code"], "<test>", "exec"), scope)  # noqa: S102

@@ -5,19 +5,24 @@ the test is read, so that the test is nowhere in its memory; and this process ca
 signalled by it. What happens here is reported in one frame on standard output.
 """
 
-import json
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import resource
 import select
-import signal
+import sys
 import time
 
-import filter as kernel_filter
-import program as second
-import wire
-from codec import Malformed, load
-from peer import EndedError, Peer
-from scope import Scope
+from . import kernel, wire
+from . import program as second
+from .codec import MalformedError, dump, load
+from .peer import EndedError, Peer
+from .scope import Scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than a small program
+    from typing import Any, NoReturn
 
 SYNTAX, RAISED, MEMORY = second.SYNTAX, second.RAISED, second.MEMORY
 
@@ -25,29 +30,36 @@ SYNTAX, RAISED, MEMORY = second.SYNTAX, second.RAISED, second.MEMORY
 class Watch:
     """The second process, and the report about it."""
 
-    def __init__(self, report, task):
+    def __init__(self, report: int, task: dict[str, Any]) -> None:
+        """Start the clock; the process is started elsewhere."""
         self.report, self.task = report, task
-        self.pid = None
+        self.pid = 0
         self.began = time.monotonic()
 
-    def finish(self, reason, detail="", output=None):
+    def finish(self, reason: str, detail: Any = "", output: bytes | None = None, wall: bool = False) -> NoReturn:
         """Report, and end the whole sandbox: the kernel ends all other processes in it."""
-        message = {"reason": reason, "detail": str(detail)[:300], "seconds": time.monotonic() - self.began}
+        message: dict[str, Any] = {
+            "reason": reason,
+            "detail": str(detail)[:300],
+            "seconds": time.monotonic() - self.began,
+        }
+        if wall:
+            message["wall"] = True
         if output is not None:
             message["output"] = output.decode("utf-8", "surrogateescape")
         try:
-            wire.write(self.report, json.dumps(message).encode())
+            wire.write(self.report, dump(message))
         finally:
             if self.pid:
                 os.kill(self.pid, signal.SIGKILL)
             os._exit(0)
 
-    def on_alarm(self, *_):
+    def on_alarm(self, *_: object) -> None:
         """Report a test that takes too long, whatever this process is doing."""
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        self.finish("timeout", f"more than {self.task['wall']:g} s in all")
+        self.finish("timeout", f"more than {self.task['wall']:g} s in all", wall=True)
 
-    def ended(self, now=False):
+    def ended(self, now: bool = False) -> tuple[str, str] | None:
         """Return (reason, detail) of a program that has ended: None where it ended by itself and in order.
 
         With ``now`` it is ended where it has not; whatever else ended it before is what is returned.
@@ -55,7 +67,7 @@ class Watch:
         if now:
             os.kill(self.pid, signal.SIGKILL)
         _, status, used = os.wait4(self.pid, 0)
-        self.pid = None
+        self.pid = 0
         processor = used.ru_utime + used.ru_stime
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
@@ -72,15 +84,17 @@ class Watch:
         )
 
 
-def main():
+def main() -> None:
     """Run one test."""
+    sys.path.pop(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     report = os.dup(1)
     task = load(wire.read(0))
+    sys.path += task["paths"]
     library = None
     if task["filter"]:
-        library = kernel_filter.libc()
-        kernel_filter.protect(library)
+        library = kernel.libc()
+        kernel.protect(library)
     wire.write(report, b"{}")  # whatever happens from here on, the sandbox itself has started
     watch = Watch(report, task)
     ours, theirs = os.pipe(), os.pipe()
@@ -105,15 +119,15 @@ def main():
             by_word(watch, Peer(theirs[0], ours[1]), test)
         else:
             by_call(watch, Peer(theirs[0], ours[1]), test)
-    except (wire.Closed, EndedError, Malformed) as error:
+    except (wire.ClosedError, EndedError, MalformedError) as error:
         watch.finish(*_why(watch, "killed", f"the program ended in the middle of the test: {error}"))
 
 
-def _why(watch, reason, detail):
+def _why(watch: Watch, reason: str, detail: str) -> tuple[str, str]:
     return watch.ended(now=True) or (reason, detail)
 
 
-def by_output(watch, output, word):
+def by_output(watch: Watch, output: int, word: int) -> None:
     """Collect what the program prints until it has ended."""
     kept, most = bytearray(), watch.task["output"]
     while part := os.read(output, 1 << 16):
@@ -125,28 +139,28 @@ def by_output(watch, output, word):
         watch.finish("printed", output=bytes(kept))
     try:  # why is only for people to read
         said = load(wire.read(word, 1 << 12)).get("raised") if select.select([word], [], [], 0)[0] else ""
-    except (wire.Closed, Malformed):
+    except (wire.ClosedError, MalformedError):
         said = ""
     watch.finish(end[0], said or end[1])
 
 
-def loaded(watch, peer):
-    """Wait until the program has defined its names, and return them."""
+def loaded(watch: Watch, peer: Peer) -> None:
+    """Wait until the program has defined its names."""
     said = peer.hear()
-    if "names" not in said:
-        watch.finish(*_failure(watch, said))
-    return said["names"]
+    if "loaded" not in said:
+        watch.finish(*_failure(said))
 
 
-def _failure(watch, said):
+def _failure(said: dict[str, Any]) -> tuple[str, str]:
     reason = said.get("reason")
-    known = reason if reason in ("syntax", "exception", "memory") else "exception"
-    return known, said.get("raised", "")
+    known = reason if reason in ("syntax", "memory") else "exception"
+    return str(known), str(said.get("raised", ""))
 
 
-def by_call(watch, peer, test):
+def by_call(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
     """Run the test here, where the program cannot reach; see :mod:`peer`."""
-    scope = Scope(peer, loaded(watch, peer), test["prefer"])
+    loaded(watch, peer)
+    scope = Scope(peer, test["prefer"])
     try:
         exec(compile(test["code"], "<test>", "exec"), scope)  # noqa: S102 - a dataset's test, in the sandbox
     except EndedError:
@@ -155,14 +169,18 @@ def by_call(watch, peer, test):
         watch.finish("memory", _said(error))
     except AssertionError as error:
         watch.finish("assert", _said(error))
+    except ImportError as error:
+        # The program's own come as classes that are made for them.
+        watch.finish("unusable" if type(error) is ModuleNotFoundError else "exception", _said(error))
     except BaseException as error:
         watch.finish("exception", _said(error))
-    if peer.ended:  # and the test has caught that
+    peer.ping()
+    if peer.ended:  # and the test may have caught that
         watch.finish(*_why(watch, "killed", peer.ended))
     watch.finish("passed")
 
 
-def by_word(watch, peer, test):
+def by_word(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
     """Let the program's own process run the test, and believe it if it then knows the secret that came with it."""
     loaded(watch, peer)
     peer.tell({"code": test["code"], "secret": test["secret"]})
@@ -171,10 +189,11 @@ def by_word(watch, peer, test):
         end = watch.ended()
         watch.finish(*(end or ("passed", "")))
     reason, detail = said.get("reason"), said.get("raised", "")
-    watch.finish(reason if reason in ("assert", "exception", "memory", "syntax") else "killed", detail)
+    known = reason if reason in ("assert", "exception", "memory", "syntax") else "killed"
+    watch.finish(str(known), detail)
 
 
-def _said(error):
+def _said(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except BaseException:

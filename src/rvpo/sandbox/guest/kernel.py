@@ -4,13 +4,15 @@ Refused are new processes and other programs, signals that cannot be caught, mem
 limit counts, and the parts of the kernel that a program of a benchmark never needs. Threads are granted.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import os
 
 _EM = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # name: (x86_64, aarch64); None where an architecture has no such call.
-_REFUSED = {
+_REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
     "process_madvise": (440, 440), "kcmp": (312, 272), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
@@ -45,12 +47,12 @@ class _Program(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(_Instruction))]
 
 
-def supported(machine):
+def supported(machine: str) -> bool:
     """Whether the numbers of this architecture are known."""
     return machine in _EM
 
 
-def instructions(machine):
+def instructions(machine: str) -> list[tuple[int, int, int, int]]:
     """Return the filter as (code, jump if true, jump if false, value)."""
     column = list(_EM).index(machine)
     refuse, no_call = (_RET, 0, 0, _ERRNO | errno.EPERM), (_RET, 0, 0, _ERRNO | errno.ENOSYS)
@@ -59,30 +61,31 @@ def instructions(machine):
     if machine == "x86_64":  # its x32 calls have numbers of their own
         code += [(_JGE, 0, 1, 0x40000000), refuse]
     for numbers in _REFUSED.values():
-        if numbers[column] is not None:
-            code += [(_JEQ, 0, 1, numbers[column]), refuse]
+        number = numbers[column]
+        if number is not None:
+            code += [(_JEQ, 0, 1, number), refuse]
     code += [(_JEQ, 0, 1, _CLONE3[column]), no_call]  # its flags lie in memory; C libraries fall back on clone
     code += [(_JEQ, 0, 4, _CLONE[column]), (_LOAD, 0, 0, 16), (_JSET, 1, 0, _CLONE_THREAD), refuse, allow]
     # Of one's own process alone: the limits of another one would end it.
     code += [(_JEQ, 0, 4, _PRLIMIT[column]), (_LOAD, 0, 0, 16), (_JEQ, 1, 0, 0), refuse, allow]
-    for numbers, argument in _KILLS.values():
+    for calls, argument in _KILLS.values():
         # No SIGKILL or SIGSTOP: if the program is ended by one, somebody outside did it.
-        code += [(_JEQ, 0, 5, numbers[column]), (_LOAD, 0, 0, 16 + 8 * argument)]
+        code += [(_JEQ, 0, 5, calls[column]), (_LOAD, 0, 0, 16 + 8 * argument)]
         code += [(_JEQ, 1, 0, 9), (_JEQ, 0, 1, 19), refuse, allow]
     return [*code, allow]
 
 
-def libc():
+def libc() -> ctypes.CDLL:
     """Return the C library of this process."""
     return ctypes.CDLL(None, use_errno=True)
 
 
-def protect(library):
+def protect(library: ctypes.CDLL) -> None:
     """Keep other processes of the same user from reading this one's memory."""
     _prctl(library, 4, 0, 0)  # PR_SET_DUMPABLE
 
 
-def install(library, machine):
+def install(library: ctypes.CDLL, machine: str) -> None:
     """Filter all further calls of this process."""
     listed = instructions(machine)
     array = (_Instruction * len(listed))(*(_Instruction(*one) for one in listed))
@@ -91,6 +94,6 @@ def install(library, machine):
     _prctl(library, 22, 2, ctypes.addressof(program))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
 
-def _prctl(library, option, first, second):
+def _prctl(library: ctypes.CDLL, option: int, first: int, second: int) -> None:
     if library.prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), ctypes.c_ulong(0), ctypes.c_ulong(0)):
         raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
