@@ -51,6 +51,8 @@ def test_hostile_replies_are_read_at_once(hostile: str):
         ("070", ["070"]),
         (r"$\frac{1}{2}$", [r"\frac{1}{2}"]),
         (r"\(\pi\)", [r"\pi"]),
+        (r"\[x^2\]", ["x^2"]),
+        (r"\begin{pmatrix}1\\[2pt]2\end{pmatrix}", [r"\begin{pmatrix}1\\[2pt]2\end{pmatrix}"]),
         (r"the cost is \boxed{\$5}", [r"\$5"]),
         ("He pays 5*6=<<5*6=30>>30\n#### 1,030", ["1,030"]),
         ([r"$-1,7$"], ["-1,7"]),  # OlympiadBench: several answers in one text

@@ -10,7 +10,7 @@ import pytest
 
 from rvpo.errors import ConfigError
 from rvpo.evals.items import Item, Scored
-from rvpo.evals.samples import Sampling, notes_on_samples, with_pass_at
+from rvpo.evals.samples import Sampling, notes_on_answers, notes_on_samples, with_pass_at
 from rvpo.evals.votes import majority
 
 
@@ -46,6 +46,13 @@ def test_missing_samples_are_never_wrong_and_too_few_leave_the_item_out():
     assert few.startswith("2 of 3 items have fewer than 4 scored samples (the fewest: 0)")
     assert left_out.endswith("1 of pass@1, 1 of pass@2, 2 of pass@4")
     assert notes_on_samples(rows({"a": [1, 0]}), "right", (1, 2)) == []
+
+
+def test_replies_without_an_answer_are_told_where_they_are_most():
+    few = [(Item("a", (), i), Scored({"answered": float(i < 2)})) for i in range(5)]
+    assert notes_on_answers(few, "answered", "say nothing") == ["3 of 5 replies say nothing, and count as wrong"]
+    assert notes_on_answers(few[:4], "answered", "say nothing") == []
+    assert notes_on_answers([(few[0][0], Scored({"answered": None}))], "answered", "say nothing") == []
 
 
 def test_the_k_of_pass_at_k():

@@ -184,7 +184,9 @@ def code(
     split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset, such as test.")] = None,
     sandbox: Annotated[
         str,
-        typer.Option(help="Where programs run: auto, bubblewrap, a Sandbox-Fusion URL, or unsafe-subprocess."),
+        typer.Option(
+            help="Where programs run: auto, bubblewrap, bubblewrap:packages, a Sandbox-Fusion URL, unsafe-subprocess."
+        ),
     ] = "auto",
     workers: Annotated[int | None, typer.Option(min=1, help="Tests run at a time. Default: the cores.")] = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Processor time of one test, in seconds.")] = 6.0,

@@ -18,7 +18,7 @@ HASHES = "####"
 MOST_BOXES = 64  # that are read, from the end of a reply
 _LINK = re.compile(r"(?:[\s$,;]|\\[)(\]]|\\ |\band\b|\bor\b)+")
 _LONGEST_LINK = 24
-_DOLLAR = re.compile(r"(?<!\\)\$|\\[()]|\\\[|\\\]")
+_DOLLAR = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")  # not of \\[2pt], which ends the row of a matrix
 
 
 def reply_answer(text: str) -> str | None:

@@ -26,7 +26,7 @@ from rvpo.data.records import with_system_prompt
 from rvpo.errors import ConfigError
 from rvpo.evals.code_data import Problem, read_problems
 from rvpo.evals.items import Generation, Item, Key, Reply, Scored
-from rvpo.evals.samples import Rows, Sampling, notes_on_samples, with_pass_at
+from rvpo.evals.samples import Rows, Sampling, notes_on_answers, notes_on_samples, with_pass_at
 from rvpo.files import digest
 from rvpo.sandbox import Limits, Outcome, Sandbox, Test, open_sandbox
 from rvpo.sandbox.programs import program_of
@@ -167,12 +167,16 @@ class Code:
         absent = Counter(found[1] for test in tests if (found := _NO_MODULE.search(test.get("detail", ""))))
         continued = sum("continued" in had for had in details)
         notes = [*self._reading, f"{self.primary} is the mean of {self._sampling.samples} samples of each problem"]
+        notes += notes_on_answers(scored, "answered", "hold no program")
         notes += notes_on_samples(scored, self.primary, self._sampling.ks)
         if continued:
             notes.append(f"{continued} replies do not define the function, and were read as what follows the prompt")
         if absent:
             named = ", ".join(f"{name} ({count})" for name, count in absent.most_common(5))
-            notes.append(f"tests that fail or are missing because the sandbox has no such module: {named}")
+            notes.append(
+                f"tests that fail or are missing because the sandbox has no such module: {named}; --sandbox "
+                "bubblewrap:packages has what is installed here"
+            )
         return {"tests": dict(reasons), "absent_modules": dict(absent), "notes": notes}
 
 

@@ -24,7 +24,7 @@ from rvpo.errors import ConfigError
 from rvpo.evals.answers import reply_answer
 from rvpo.evals.items import Generation, Item, Key, Message, Reply, Scored
 from rvpo.evals.math_data import read_questions, require_readable
-from rvpo.evals.samples import Rows, Sampling, add, by_item, notes_on_samples, with_pass_at
+from rvpo.evals.samples import Rows, Sampling, add, by_item, notes_on_answers, notes_on_samples, with_pass_at
 from rvpo.evals.votes import majority
 from rvpo.extras import installed
 from rvpo.files import digest
@@ -185,6 +185,7 @@ class Math:
         notes = [*self._reading, f"{self.primary} is the mean of {self._sampling.samples} samples of each problem"]
         if unread := self._unread():
             notes.append(f"{len(unread)} references that Math-Verify cannot read: their problems have no score")
+        notes += notes_on_answers(scored, "answered", "state no answer in \\boxed{} or after ####")
         notes += notes_on_samples(scored, self.primary, self._sampling.ks)
         if ties:
             notes.append(

@@ -93,6 +93,19 @@ def add(scored: Scored, scores: Mapping[str, float | None], reasons: Mapping[str
     return replace(scored, scores={**scored.scores, **scores}, reasons={**scored.reasons, **reasons})
 
 
+def notes_on_answers(rows: Rows, answered: str, what: str) -> list[str]:
+    """Return how many replies hold nothing that could be right, where they are more than half.
+
+    Args:
+        rows: all rows of a run.
+        answered: name of the metric of a sample, 0 where it holds nothing.
+        what: what such a reply lacks.
+    """
+    had = [value for _, scored in rows if (value := scored.scores.get(answered)) is not None]
+    without = had.count(0.0)
+    return [f"{without} of {len(had)} replies {what}, and count as wrong"] if 2 * without > len(had) else []
+
+
 def notes_on_samples(rows: Rows, right: str, ks: Sequence[int]) -> list[str]:
     """Return how many items have fewer scored samples than they were asked for, and what that does to Pass@k."""
     items = by_item(rows)
