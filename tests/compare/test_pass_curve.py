@@ -11,6 +11,7 @@ from test_benchmarks import write_run
 from rvpo import statistics as st
 from rvpo.compare.benchmarks import compare_benchmarks
 from rvpo.compare.comparison import BenchmarkComparison
+from rvpo.compare.folders import refuse_evaluations
 from rvpo.compare.pass_curve import draw_pass_curve, pass_rows
 from rvpo.compare.tables import benchmarks_text
 from rvpo.errors import ConfigError
@@ -66,6 +67,17 @@ def test_runs_without_pass_at_k_have_no_picture(tmp_path: Path):
     runs = [write_run(tmp_path / name, {"accuracy": [0, 1, 1], "pass@x": [1, 1, 1]}) for name in "ab"]
     with pytest.raises(ConfigError, match="share no metric pass@k"):
         draw_pass_curve(compare_benchmarks(runs, resamples=200), tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize("left", [("items.parquet", "results.json"), ("store.sqlite",)])
+def test_evaluations_are_no_training_runs(tmp_path: Path, left: tuple[str, ...]):
+    run = tmp_path / "my run"
+    run.mkdir()
+    for name in left:
+        (run / name).touch()
+    with pytest.raises(ConfigError, match=r"is an evaluation.*rvpo eval compare base=.*'.*my run'"):
+        refuse_evaluations([f"base={tmp_path / 'other'}", str(run)])
+    refuse_evaluations([f"base={tmp_path / 'other'}", str(tmp_path)])
 
 
 def test_warnings_of_a_run_are_told_with_its_comparison(tmp_path: Path):
