@@ -64,6 +64,9 @@ def test_hostile_replies_are_read_at_once(hostile: str):
         ("  ", []),
         (None, []),
         (True, []),
+        (float("nan"), []),  # a missing number of a table
+        ([1.0, float("inf")], []),
+        (["1", ""], []),
         ({"a": 1}, []),
         ([["1"]], []),
         (r"unclosed \boxed{1", []),

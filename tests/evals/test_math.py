@@ -169,6 +169,10 @@ def test_what_matters_of_the_reading_is_told(tmp_path: Path):
         ([{"problem": None, "answer": "1"}, {"problem": "P?", "answer": "1"}], "no problem"),
         ([{"question": "Q?", "final_answer": ["1"], "image_1": {"path": "a.png"}}], "a picture beside the problem"),
         ([{"problem": "P?", "image": "a.png", "answer": "1"}], "a picture beside the problem"),
+        ([{"problem": "<image>What is x?", "answer": "1"}], "a place for a picture"),
+        ([{"problem": "As in <image_1>, what is x?", "answer": "1"}], "a place for a picture"),
+        ([{"problem": "See ![](fig.png). What is x?", "answer": "1"}], "a place for a picture"),
+        ([{"prompt": [{"role": "user", "content": "<img src='a.png'> x?"}], "answer": "1"}], "a place for a picture"),
         ([{"problem": "P?", "question": "Q?", "answer": "1"}], "may each be the prompt"),
         ([{"question": "Which one is it?", "options": ["one", "two"], "answer": "1"}], "choices beside the prompt"),
     ],
@@ -176,6 +180,18 @@ def test_what_matters_of_the_reading_is_told(tmp_path: Path):
 def test_rows_that_would_be_asked_or_scored_wrongly_are_refused(tmp_path: Path, rows: Rows, said: str):
     with pytest.raises(DataError, match=said):
         read(tmp_path, rows)
+
+
+def test_pictures_in_columns_that_are_not_read_are_refused_and_empty_ones_are_not(tmp_path: Path):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for picture in (None, {"bytes": b"png", "path": "a.png"}):
+        columns = {"problem": pa.array(["P?"]), "answer": pa.array(["1"]), "diagram": pa.array([picture], kind)}
+        pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+        if picture is None:
+            assert len(read_questions(tmp_path / "x.parquet").questions) == 1
+            continue
+        with pytest.raises(DataError, match="pictures in the column 'diagram'"):
+            read_questions(tmp_path / "x.parquet")
 
 
 def test_ids_that_repeat_are_not_used(tmp_path: Path):

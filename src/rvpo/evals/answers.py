@@ -7,6 +7,7 @@ line is ``#### …`` states its answer there, as GSM8K's solutions do.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -52,9 +53,10 @@ def reference_answers(value: Any) -> list[str]:
         if isinstance(listed, list) and listed and all(isinstance(part, str) for part in listed):
             value = listed
     if isinstance(value, list | tuple):
-        return [answer for part in value for answer in reference_answers(part)] if _is_flat(value) else []
+        parts = [reference_answers(part) for part in value] if _is_flat(value) else []
+        return [answer for part in parts for answer in part] if all(parts) else []
     text = answer_text(value)
-    if not isinstance(text, str):
+    if not isinstance(text, str) or (isinstance(value, float) and not math.isfinite(value)):
         return []
     if BOX in text:
         answer = reply_answer(text)

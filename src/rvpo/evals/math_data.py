@@ -22,6 +22,7 @@ from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import DataError
 from rvpo.evals.answers import HASHES, joined, reference_answers
 from rvpo.evals.items import Message
+from rvpo.evals.pictures import refuse_pictures
 from rvpo.files import digest
 from rvpo.rewards.math import BOX
 
@@ -36,9 +37,8 @@ LABELS = {"level": ("level", "difficulty"), "subject": ("subject", "type", "subf
 """Label -> columns that may hold it. ``type`` is the subject in MATH."""
 
 MOST_LABELS = 20  # different values of a label; of more there is no metric each
-_PROSE = 6  # words of a reference that is a sentence rather than an answer
+_PROSE = 3  # words of a reference that is a sentence rather than an answer
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-_IMAGE = re.compile(r"image_?\d*|images|picture|pictures|figure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,15 @@ def read_questions(
             the problem, such as a picture, would not be asked.
     """
     source = str(path)
-    rows = list(open_rows(path, storage_of(path), subset=subset, split=split))
+    storage = storage_of(path)
+    rows = list(open_rows(path, storage, subset=subset, split=split))
     if not rows:
         raise source_error(source, "0 rows", "at least one problem", "check how the file was written")
     columns = find_prompt(rows, prompt_column)
     answers = _find_answers(rows, columns, answer_column)
     system = find_system(rows, [answers])
     prompts = [_prompt(place, row, columns, system) for place, row in rows]
-    _refuse_pictures(rows)
+    refuse_pictures(path, storage, rows, prompts)
     read = [answers.split(".")[0], *_label_columns(rows).values(), *([system] if system else [])]
     check_whole(rows, columns, prompts, read)
     notes = _Notes(
@@ -158,16 +159,6 @@ def _prompt(place: Place, row: Row, columns: PromptColumns, system: str | None) 
     if prompt is None:
         raise place.error(columns.label, "no problem", "text or a chat", "fill it in, or remove the row")
     return check_prompt(place, columns.label, prompt if system is None else with_system(row, system, prompt))
-
-
-def _refuse_pictures(rows: Sequence[tuple[Place, Row]]) -> None:
-    for place, row in rows:
-        for name, value in row.items():
-            if value is not None and value not in ("", [], {}) and _IMAGE.fullmatch(spelled(name)):
-                next_step = "evaluate the rows without pictures: a file or subset of text alone"
-                raise place.error(
-                    name, f"a picture beside the problem: {shorten(value)}", "problems in words", next_step
-                )
 
 
 def _answer(place: Place, row: Row, path: str, notes: _Notes) -> str:
