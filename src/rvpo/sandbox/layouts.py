@@ -104,6 +104,9 @@ def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = Fals
     return tests
 
 
+tests_of.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+
+
 def _has(row: Mapping[str, Any], column: str) -> bool:
     return row.get(column) is not None
 
