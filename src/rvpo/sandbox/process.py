@@ -22,7 +22,8 @@ from rvpo.sandbox.outcomes import REASONS, Limits, Outcome, Test
 from rvpo.text.quoting import escaped
 
 START_SECONDS = 30.0  # for the sandbox itself, on a busy machine
-END_SECONDS = 5.0  # beyond the limit in all, for a report that is on its way
+END_SECONDS = 1.0  # for a process that has reported to end by itself
+LATE_SECONDS = 5.0  # beyond the limit in all, for a report that is on its way
 TRIES = 3  # of a test whose process was ended from outside
 MAX_DETAIL_CHARS = 300
 MB = 1 << 20
@@ -36,11 +37,13 @@ class Report:
         message: the report, None where there is none.
         started: whether the sandbox had been built when it ended.
         trouble: what the sandbox itself said, or what happened to it.
+        said: whether the message came from the process, which ends then.
     """
 
     message: dict[str, Any] | None
     started: bool
     trouble: str
+    said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,11 @@ def _talk(command: Sequence[str], frames: bytes, limits: Limits) -> Report:
         start_new_session=True,
     )
     try:
-        return _Conversation(process, frames, limits).report()
+        report = _Conversation(process, frames, limits).report()
+        if report.message is not None:  # said last of all, so it is about to end by itself
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS if report.said else 0)
+        return report
     finally:
         _end(process)
 
@@ -193,7 +200,7 @@ class _Conversation:
                 if frames is None:
                     return Report(None, started, "a report that is too long")
                 if frames and not started:
-                    started, deadline = True, time.monotonic() + self._limits.wall + END_SECONDS
+                    started, deadline = True, time.monotonic() + self._limits.wall + LATE_SECONDS
                 if len(frames) > 1:
                     return self._checked(self._read(frames[1]))
                 if started and self._too_many():
@@ -260,7 +267,8 @@ class _Conversation:
             message = json.loads(frame)
         except (ValueError, RecursionError):
             return Report(None, True, "a report that is not JSON")
-        return Report(message if isinstance(message, dict) else None, True, "a report that is not an object")
+        known = message if isinstance(message, dict) else None
+        return Report(known, True, "a report that is not an object", said=True)
 
 
 def look_below(root: int) -> Load:
