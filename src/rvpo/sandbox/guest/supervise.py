@@ -64,7 +64,7 @@ class Watch:
         if self.finishing:
             return
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        self.finish("timeout", f"more than {self.task['wall']:g} s in all", wall=True)
+        self.finish("timeout", "no end within the time in all", wall=True)
 
     def ended(self, now: bool = False) -> tuple[str, str] | None:
         """Return (reason, detail) of a program that has ended: None where it ended by itself and in order.
