@@ -31,14 +31,17 @@ def run_test(
         filtered: whether the guest restricts what the program may ask of the kernel.
         paths: folders with packages that programs and tests may import.
     """
-    trouble = ""
+    trouble, shared = "", False
     for _ in range(TRIES):
         try:
-            frames, secret = _frames(program, test, limits, filtered, paths)
+            frames, secret = _frames(program, test, limits, filtered, paths, shared)
             report = talk(command, frames, limits)
         except Exception as error:
             return Outcome.missing(escaped(f"{type(error).__name__}: {error}", MAX_DETAIL_CHARS))
         message = report.message
+        if message is not None and message.get("reason") == "unshareable" and not shared:
+            shared = True
+            continue
         if message is not None and message.get("reason") != "outside":
             return _outcome(message, test, secret)
         trouble = str(message.get("detail", "")) if message is not None else report.trouble
@@ -47,7 +50,9 @@ def run_test(
     return Outcome.missing(escaped(trouble, MAX_DETAIL_CHARS))
 
 
-def _frames(program: str, test: Test, limits: Limits, filtered: bool, paths: Sequence[str]) -> tuple[bytes, str]:
+def _frames(
+    program: str, test: Test, limits: Limits, filtered: bool, paths: Sequence[str], shared: bool
+) -> tuple[bytes, str]:
     secret = secrets.token_hex(16)
     task = {
         "program": program,
@@ -66,7 +71,7 @@ def _frames(program: str, test: Test, limits: Limits, filtered: bool, paths: Seq
     asked: dict[str, Any] = {}
     if test.kind == "call":
         needs = needs_of(test.code)
-        task["kind"] = "shared" if needs.shared else "call"
+        task["kind"] = "shared" if needs.shared or shared else "call"
         asked = {"code": test.code, "prefer": needs.prefer, "secret": secret}
     return b"".join(len(data).to_bytes(4, "big") + data for data in map(_line, (task, asked))), secret
 

@@ -37,6 +37,7 @@ class Peer:
         """Keep the pipes; nothing is said yet."""
         self.reads, self.writes, self.scope = reads, writes, scope
         self.ended = ""  # why nothing can be asked any more
+        self.unshareable = ""  # the class of an object that the program would have needed, and cannot be given
         self._ours: dict[Any, Any] = {}
         self._numbers: dict[int, int] = {}
         self._theirs: dict[int, Remote] = {}
@@ -124,7 +125,7 @@ class Peer:
                     if dump([now]) != before[i]:
                         changed[i] = now
             return {**answer, "changed": changed} if changed else answer
-        except (wire.ClosedError, EndedError):
+        except (wire.ClosedError, EndedError, UnshareableError):
             raise
         except BaseException as error:
             return {"raised": names_of(error), "text": text_of(error)}
@@ -146,6 +147,9 @@ class Peer:
     def _export(self, value: Any) -> Any:
         if isinstance(value, Remote):
             return {"r": object.__getattribute__(value, "_remote_number")}
+        if self.scope is None and not (_may_call(value) or _may_use(value)):
+            self.unshareable = type(value).__name__
+            raise UnshareableError(self.unshareable)
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._ours)
@@ -161,6 +165,10 @@ class Peer:
         if number not in self._theirs:
             self._theirs[number] = (CallableRemote if inside[3] else Remote)(self, number, str(inside[2]))
         return self._theirs[number]
+
+
+class UnshareableError(BaseException):
+    """An object of the test is neither copied nor used from afar: test and program need one process."""
 
 
 class EndedError(BaseException):

@@ -17,7 +17,7 @@ import time
 from . import kernel, wire
 from . import program as second
 from .codec import MalformedError, dump, load
-from .peer import EndedError, Peer
+from .peer import EndedError, Peer, UnshareableError
 from .scope import Scope
 
 TYPE_CHECKING = False
@@ -190,19 +190,26 @@ def by_call(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
         exec(compile(test["code"], "<test>", "exec"), scope)  # noqa: S102 - a dataset's test, in the sandbox
     except EndedError:
         raise
-    except MemoryError as error:
-        watch.finish("memory", _said(error))
-    except AssertionError as error:
-        watch.finish("assert", _said(error))
-    except ImportError as error:
-        # The program's own come as classes that are made for them.
-        watch.finish("unusable" if type(error) is ModuleNotFoundError else "exception", _said(error))
+    except UnshareableError:
+        pass
     except BaseException as error:
-        watch.finish("exception", _said(error))
+        if not peer.unshareable:
+            watch.finish(_reason(error), _said(error))
+    if peer.unshareable:
+        watch.finish("unshareable", peer.unshareable)
     peer.ping()
     if peer.ended:  # and the test may have caught that
         watch.finish(*_why(watch, "killed", peer.ended))
     watch.finish("passed")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "memory"
+    if isinstance(error, AssertionError):
+        return "assert"
+    # Of the test itself: the program's own come as classes that are made for them.
+    return "unusable" if type(error) is ModuleNotFoundError else "exception"
 
 
 def by_word(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
