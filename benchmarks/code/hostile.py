@@ -16,7 +16,7 @@ import socket
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,34 @@ CASES = (
     Hostile(
         "other", "output by the descriptor", "import os\nwhile True:\n    os.write(1, b'2' * 65536)\n", printed=True
     ),
+    Hostile("other", "an answer of a gigabyte", _def("return ['x' * 1000] * 10**6")),
+    Hostile("other", "an answer of ten million lists", _def("return [[]] * 10**7")),
+    Hostile(
+        "other",
+        "asks the test's process for ever",
+        _def(
+            'import os\nsaid = b\'{"do":"op","to":0,"name":"len"}\'\nwhile True:\n    os.write(101, len(said).to_bytes(4, \'big\') + said)'
+        ),
+        quick=False,
+    ),
+    Hostile(
+        "other",
+        "a message that promises more than comes",
+        _def("import os, time\nos.write(101, b'\\0\\1\\0\\0')\ntime.sleep(100)"),
+        quick=False,
+    ),
+    Hostile(
+        "other",
+        "a message of four gigabytes",
+        _def("import os, time\nos.write(101, b'\\xff\\xff\\xff\\xff')\ntime.sleep(100)"),
+    ),
+    Hostile(
+        "other",
+        "a message that is deep",
+        _def(
+            "import os\nsaid = b'[' * 10**6\nos.write(101, len(said).to_bytes(4, 'big'))\nos.write(101, said)\nreturn 2"
+        ),
+    ),
     # Out: files, network, other processes.
     Hostile("out", "writes outside", _def(f"open('{ESCAPE}a', 'w').write('x')\nreturn 2")),
     Hostile("out", "writes to the root", _def("open('/a', 'w').write('x')\nreturn 2")),
@@ -244,6 +272,9 @@ CASES = (
         _def(f"import socket\nsocket.create_connection(('127.0.0.1', {PORT}), 1).send(b'x')\nreturn 2"),
     ),
     Hostile("out", "the net", _def("import socket\nsocket.create_connection(('1.1.1.1', 53), 1)\nreturn 2")),
+    Hostile(
+        "out", "a socket to the hypervisor", _def("import socket\nsocket.socket(40, socket.SOCK_STREAM)\nreturn x + 1")
+    ),
     Hostile("out", "names of the net", _def("import socket\nsocket.getaddrinfo('example.com', 80)\nreturn 2")),
     Hostile(
         "out",
@@ -447,6 +478,9 @@ def attempt(sandbox: Any, case: Hostile, limits: Limits = LIMITS) -> Seen:
         before = children()
         began = time.monotonic()
         outcomes, honest = asyncio.run(_together(sandbox, program, case.printed, limits))
+        if any("no core was free" in outcome.detail for outcome in outcomes):  # a machine too busy to judge: more time
+            limits = replace(limits, wall_seconds=10 * limits.wall)
+            outcomes, honest = asyncio.run(_together(sandbox, program, case.printed, limits))
         seconds = time.monotonic() - began
         left = [f"file {path.name}" for path in Path(folder).iterdir()] + reached
         left += [f"process {pid}" for pid in _settled(before)]

@@ -73,7 +73,7 @@ CATALOGUE = {
     "rvpo/{channel}/neglected": "TRL: 1 while the channel is being neglected, by the rules of `rvpo diagnose`, else 0",
     "rvpo/{channel}/unexplored": "share of groups in which no completion meets it (rvpo.core.met says what that is)",
     "rvpo/{channel}/suppressed": "share in which some meet it, not all, and none of these has a positive advantage",
-    "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
+    "rvpo/{channel}/judge/{total}": "rubrics, code in TRL: totals of judge or sandbox, such as calls, tests, missing",
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
     "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",

@@ -161,8 +161,9 @@ class CodeReward(JudgedReward):
         Returns:
             What the call returns, and what :attr:`latest` holds after it.
         """
+        read: dict[str, list[Test]] = {}  # the completions of a prompt share its tests
         tasks = [
-            self._task(prompt, text, row)
+            self._task(prompt, text, row, read)
             for prompt, text, row in zip(prompts, completion_texts(completions), rows, strict=True)
         ]
         outcomes = await self.judge.outcomes([(task.program, task.tests) for task in tasks], self.repeat)
@@ -176,7 +177,7 @@ class CodeReward(JudgedReward):
         [total], [scores] = await self.score([prompt], [completion], [columns])
         return total, scores
 
-    def _task(self, prompt: Prompt, text: str, row: Mapping[str, Any]) -> _Task:
+    def _task(self, prompt: Prompt, text: str, row: Mapping[str, Any], read: dict[str, list[Test]]) -> _Task:
         known = {column: row[name] for column, name in self._columns.items() if name in row}
         if lacking := [column for column in COLUMNS[self.layout][0] if column not in known]:
             raise DataError(
@@ -185,8 +186,10 @@ class CodeReward(JudgedReward):
             )
         said = chat(prompt)
         asked = said[-1][1] if said else ""
-        tests = tests_of({**known, "prompt": asked}, self.layout, split=self.split)[: self.max_tests]
-        return _Task(f"{asked}{text}" if self.completes_prompt else program_of(text), tests)
+        key = repr((asked, known))
+        if key not in read:
+            read[key] = tests_of({**known, "prompt": asked}, self.layout, split=self.split)[: self.max_tests]
+        return _Task(f"{asked}{text}" if self.completes_prompt else program_of(text), read[key])
 
     def _total(self, outcomes: Sequence[Outcome]) -> float | None:
         if self.aggregation != "all_pass":

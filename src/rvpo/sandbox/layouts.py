@@ -16,49 +16,18 @@ What is no such row is refused, never guessed.
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
-import json
 import keyword
-import pickletools
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvpo.errors import DataError
 from rvpo.sandbox.analysis import parsed
+from rvpo.sandbox.cases import STRICT, WRAPPED, arguments, as_list, called, loaded, result, unpacked
 from rvpo.sandbox.granted import GRANTED
 from rvpo.sandbox.outcomes import Test
 
 LAYOUTS = ("humaneval", "mbpp", "input_output", "livecodebench")
 MAX_TESTS = 2000
-MAX_BYTES = 256 << 20  # of LiveCodeBench's packed tests, once unpacked
-
-_CALL = """
-import json as _json
-_args, _wanted = _json.loads({data})
-def _int_keys(_value):
-    try:
-        return {{int(_key): _item for _key, _item in _value.items()}}
-    except (ValueError, AttributeError):
-        return _value
-try:
-    _class = Solution
-except NameError:
-    _function = {name}
-else:
-    _function = _class().{name}
-_args = [_int_keys(_value) for _value in _args]
-_got = _function(*_args)
-def _plain(_value):
-    if isinstance(_value, (list, tuple)):
-        return [_plain(_item) for _item in _value]
-    return _value
-_got = _plain(_got)
-assert {comparison}, "another result"
-"""
-_STRICT = "_got == _wanted"
-_WRAPPED = "_got == _wanted or (isinstance(_wanted, list) and bool(_wanted) and _got == _int_keys(_wanted[0]))"
 
 
 def layout_of(row: Mapping[str, Any]) -> str:
@@ -102,6 +71,9 @@ def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = Fals
     if len(tests) > MAX_TESTS:
         raise DataError(f"a row with {len(tests)} tests; expected at most {MAX_TESTS}: keep fewer")
     return tests
+
+
+tests_of.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
 
 
 def _has(row: Mapping[str, Any], column: str) -> bool:
@@ -173,28 +145,21 @@ def _mbpp(row: Mapping[str, Any]) -> list[Test]:
 
 
 def _strings(value: Any, column: str) -> list[str]:
-    value = _loaded(value, column) if isinstance(value, str) else value
+    value = loaded(value, column) if isinstance(value, str) else value
     value = value.tolist() if hasattr(value, "tolist") else value  # an array of parquet
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
         raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a list of texts: correct it")
     return list(value)
 
 
-def _loaded(text: str, column: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise DataError(f"column {column!r} holds {text[:60]!r}, not JSON; expected JSON: correct it") from None
-
-
 def _input_output(row: Mapping[str, Any]) -> list[Test]:
     value = row["input_output"]
-    value = _loaded(value, "input_output") if isinstance(value, str) else value
+    value = loaded(value, "input_output") if isinstance(value, str) else value
     if not isinstance(value, Mapping):
         raise DataError(
             f"column 'input_output' holds a {type(value).__name__}; expected inputs and outputs: correct it"
         )
-    inputs, outputs = (_list(value.get(key), key) for key in ("inputs", "outputs"))
+    inputs, outputs = (as_list(value.get(key), key) for key in ("inputs", "outputs"))
     if len(inputs) != len(outputs):
         raise DataError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one output each: correct the row")
     name = value.get("fn_name")
@@ -202,30 +167,7 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     if name in (None, ""):
         return [_printed(f"test_{i}", given, wanted, close=True) for i, (given, wanted) in pairs]
     name = _identifier(name, "fn_name")
-    return [_called(f"test_{i}", name, _arguments(given), _result(wanted), _WRAPPED) for i, (given, wanted) in pairs]
-
-
-def _list(value: Any, what: str) -> list[Any]:
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(f"{what} is a {type(value).__name__}; expected a list: correct the row")
-    return list(value)
-
-
-def _arguments(given: Any) -> list[Any]:
-    """Return the arguments of a call: a list, or lines of JSON."""
-    if not isinstance(given, str):
-        return _list(given, "an input of a function")
-    return [_loaded(line, "inputs") for line in given.split("\n")]
-
-
-def _result(wanted: Any) -> Any:
-    if not isinstance(wanted, str):
-        return wanted
-    try:
-        return json.loads(wanted)
-    except (ValueError, RecursionError):
-        return wanted  # APPS: the text itself
+    return [called(f"test_{i}", name, arguments(given), result(wanted), WRAPPED) for i, (given, wanted) in pairs]
 
 
 def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
@@ -238,18 +180,10 @@ def _lines(value: Any, what: str) -> str:
     """Return text, or a list of lines as text."""
     if isinstance(value, str):
         return value
-    parts = _list(value, f"an {what}")
+    parts = as_list(value, f"an {what}")
     if not all(isinstance(part, str | int | float) for part in parts):
         raise DataError(f"an {what} holds lists; expected text or lines of text: correct the row")
     return "\n".join(map(str, parts))
-
-
-def _called(name: str, function: str, args: list[Any], wanted: Any, comparison: str) -> Test:
-    try:
-        data = repr(json.dumps([args, wanted]))
-    except (TypeError, ValueError, RecursionError):
-        raise DataError(f"{name} holds what is no JSON; expected plain values: correct the row") from None
-    return Test(name, "call", code=_CALL.format(data=data, name=function, comparison=comparison), setup=GRANTED)
 
 
 def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
@@ -258,7 +192,7 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
         if _has(row, column):
             cases += [(column.partition("_")[0], case) for case in _cases(row[column], column)]
     metadata = row.get("metadata")
-    metadata = _loaded(metadata, "metadata") if isinstance(metadata, str) else metadata
+    metadata = loaded(metadata, "metadata") if isinstance(metadata, str) else metadata
     function = metadata.get("func_name") if isinstance(metadata, Mapping) else None
     tests = []
     for number, (kind, case) in enumerate(cases, 1):
@@ -268,8 +202,8 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
         if not isinstance(output, str):
             raise DataError(f"the output of {name} is a {type(output).__name__}; expected text: correct the row")
         if case.get("testtype") == "functional":
-            called = _identifier(function, "func_name in metadata")
-            tests.append(_called(name, called, _arguments(case["input"]), _loaded(output, "output"), _STRICT))
+            entry = _identifier(function, "func_name in metadata")
+            tests.append(called(name, entry, arguments(case["input"]), loaded(output, "output"), STRICT))
         else:
             tests.append(_printed(name, case["input"], output, close=False))
     return tests
@@ -277,29 +211,7 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
 
 def _cases(value: Any, column: str) -> list[Any]:
     if not isinstance(value, str):
-        return _list(value, column)
+        return as_list(value, column)
     if value.lstrip()[:1] in ("[", ""):
-        return _list(_loaded(value or "[]", column), column)
-    return _list(_loaded(_unpacked(value, column), column), column)
-
-
-def _unpacked(value: str, column: str) -> str:
-    """Return the text in base64 of zlib of a pickle of a text, as LiveCodeBench packs it; nothing is unpickled."""
-    try:
-        unpacker = zlib.decompressobj()
-        data = unpacker.decompress(base64.b64decode(value, validate=True), MAX_BYTES)
-        if unpacker.unconsumed_tail:
-            raise DataError(f"column {column!r} holds more than {MAX_BYTES} bytes; expected fewer: drop the row")
-        texts = []
-        for code, argument, _ in pickletools.genops(data):
-            if code.name in ("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE"):
-                texts.append(str(argument))
-            elif code.name not in ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"):
-                raise ValueError(code.name)
-        [text] = texts
-    except (binascii.Error, zlib.error, ValueError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"column {column!r} is neither JSON nor LiveCodeBench's packed text ({type(error).__name__}); expected one "
-            "of them: correct it"
-        ) from None
-    return text
+        return as_list(loaded(value or "[]", column), column)
+    return as_list(loaded(unpacked(value, column), column), column)

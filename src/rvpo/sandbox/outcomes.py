@@ -55,8 +55,8 @@ class Limits:
 
     Attributes:
         seconds: processor time of the program; a busy machine does not change a verdict.
-        wall_seconds: time in all, for programs that sleep or wait; None is 5 s and twice ``seconds``. A program that
-            had no core for half of that time is not judged: its tests are missing.
+        wall_seconds: time in all, for programs that sleep or wait; None is 5 s and twice ``seconds``. Time in which no
+            core was free does not count, up to four times this limit; beyond that, a test is missing.
         memory_mb: address space of the program in MiB.
         processes: threads and processes of the program in all. 1 to 4096. New processes are refused in any case, as
             the benchmarks do; threads are not.

@@ -40,7 +40,6 @@ RETRIES = 3
 CONCURRENCY = 32  # requests in flight, where nothing else is said
 QUEUE_SECONDS = 60.0  # that a busy server may let a request wait
 MAX_DETAIL_CHARS = 300
-LOADED, FAILED_TEST = "loaded", "test"
 
 _DRIVER = """
 import sys as _sys, json as _json
@@ -106,14 +105,14 @@ class ServerSandbox(Forkable):
         """Run a program against tests; see :class:`rvpo.sandbox.Sandbox`."""
         for test in tests:
             check_test(test)
-        lane = await self._lane(limits)
+        lane = await self._lane()
         return list(await asyncio.gather(*(self._one(lane, program, test, limits) for test in tests)))
 
     def _in_child(self) -> None:
         self._of_parent.append(self._lanes)
         self._lanes = {}
 
-    async def _lane(self, limits: Limits) -> _Lane:
+    async def _lane(self) -> _Lane:
         loop = asyncio.get_running_loop()
         with self._lock:
             for other in [other for other in self._lanes if other.is_closed()]:

@@ -257,7 +257,7 @@ def _entry(i: int, value: object) -> RewardSection:
         ) from error
     function = find_reward(entry.function)
     name = entry.name or (entry.function if entry.function in FACTORIES else getattr(function, "__name__", None))
-    if entry.name is None and isinstance(function, type):
+    if entry.name is None and isinstance(function, type) and entry.function not in FACTORIES:
         raise ConfigError(
             f"reward_kwargs.rewards.{i} is the class {entry.function!r}; expected a `name` for its channel"
         )

@@ -1,12 +1,14 @@
 """Values between the process of the test and that of the program, as JSON: no pickle, so reading one runs nothing.
 
-Plain values are copied: None, bool, int, float, complex, str, bytes, and list, tuple, dict, set and frozenset of such.
-Anything else, subclasses of these among them, stays where it is and is known to the other side by a number. Depth is
-bounded, so that a value that holds itself, or a hostile message, costs no more than an error.
+Plain values are copied: None, bool, int, float, complex, str, bytes, range, and list, tuple, dict, set and frozenset of
+such; Python's own classes go by their names. Anything else, subclasses of these among them, stays where it is and is
+known to the other side by a number. Depth is bounded, so that a value that holds itself, or a hostile message, costs no
+more than an error.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 
 from . import text
@@ -43,6 +45,11 @@ def encode(value: Any, export: Callable[[Any], Any], depth: int = 0) -> Any:
         return {"c": [value.real, value.imag]}
     if kind is bytes or kind is bytearray:
         return {"b" if kind is bytes else "y": value.hex()}
+    if kind is range:
+        return {"g": [encode(part, export) for part in (value.start, value.stop, value.step)]}
+    name = getattr(value, "__name__", "") if kind is type else ""
+    if isinstance(name, str) and name and getattr(builtins, name, None) is value:
+        return {"n": name}
     return export(value)
 
 
@@ -67,6 +74,10 @@ def decode(value: Any, resolve: Callable[[str, Any], Any], depth: int = 0) -> An
             return int(inside, 16)
         if tag == "c":
             return complex(*inside)
+        if tag == "g":
+            return range(*(decode(part, resolve, depth + 1) for part in inside))
+        if tag == "n" and isinstance(found := getattr(builtins, inside, None), type):
+            return found
         if tag in ("b", "y"):
             return (bytes if tag == "b" else bytearray).fromhex(inside)
         for base, name in _COLLECTIONS.items():

@@ -32,7 +32,8 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "quotactl": (179, 60), "acct": (163, 89), "swapon": (167, 224), "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265), "lookup_dcookie": (212, 18), "nfsservctl": (180, 42),
 }  # fmt: skip
-_CLONE, _CLONE3, _PRLIMIT = (56, 220), (435, 435), (302, 261)
+_CLONE, _CLONE3, _PRLIMIT, _SOCKET = (56, 220), (435, 435), (302, 261), (41, 198)
+_FAMILIES = (1, 2, 10)  # of sockets: UNIX, INET, INET6
 _KILLS = {"kill": ((62, 129), 1), "tkill": ((200, 130), 1), "tgkill": ((234, 131), 2)}
 _CLONE_THREAD = 0x10000
 _LOAD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -47,13 +48,8 @@ class _Program(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(_Instruction))]
 
 
-def supported(machine: str) -> bool:
-    """Whether the numbers of this architecture are known."""
-    return machine in _EM
-
-
-def instructions(machine: str) -> list[tuple[int, int, int, int]]:
-    """Return the filter as (code, jump if true, jump if false, value)."""
+def instructions(machine: str, kills: bool = False) -> list[tuple[int, int, int, int]]:
+    """Return the filter as (code, jump if true, jump if false, value); with ``kills``, SIGKILL may be sent."""
     column = list(_EM).index(machine)
     refuse, no_call = (_RET, 0, 0, _ERRNO | errno.EPERM), (_RET, 0, 0, _ERRNO | errno.ENOSYS)
     load_number, allow = (_LOAD, 0, 0, 0), (_RET, 0, 0, _ALLOW)
@@ -68,7 +64,10 @@ def instructions(machine: str) -> list[tuple[int, int, int, int]]:
     code += [(_JEQ, 0, 4, _CLONE[column]), (_LOAD, 0, 0, 16), (_JSET, 1, 0, _CLONE_THREAD), refuse, allow]
     # Of one's own process alone: the limits of another one would end it.
     code += [(_JEQ, 0, 4, _PRLIMIT[column]), (_LOAD, 0, 0, 16), (_JEQ, 1, 0, 0), refuse, allow]
-    for calls, argument in _KILLS.values():
+    # Of the local families alone: a socket to the hypervisor belongs to no network space.
+    families = [(_JEQ, len(_FAMILIES) - i, 0, family) for i, family in enumerate(_FAMILIES)]
+    code += [(_JEQ, 0, len(families) + 3, _SOCKET[column]), (_LOAD, 0, 0, 16), *families, refuse, allow]
+    for calls, argument in () if kills else _KILLS.values():
         # No SIGKILL or SIGSTOP: if the program is ended by one, somebody outside did it.
         code += [(_JEQ, 0, 5, calls[column]), (_LOAD, 0, 0, 16 + 8 * argument)]
         code += [(_JEQ, 1, 0, 9), (_JEQ, 0, 1, 19), refuse, allow]
@@ -85,9 +84,9 @@ def protect(library: ctypes.CDLL) -> None:
     _prctl(library, 4, 0, 0)  # PR_SET_DUMPABLE
 
 
-def install(library: ctypes.CDLL, machine: str) -> None:
+def install(library: ctypes.CDLL, machine: str, kills: bool = False) -> None:
     """Filter all further calls of this process."""
-    listed = instructions(machine)
+    listed = instructions(machine, kills)
     array = (_Instruction * len(listed))(*(_Instruction(*one) for one in listed))
     program = _Program(len(listed), array)
     _prctl(library, 38, 1, 0)  # PR_SET_NO_NEW_PRIVS

@@ -10,42 +10,18 @@ further: no attribute with an underscore, nothing of a module, of a function's g
 
 from __future__ import annotations
 
-import builtins
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from . import wire
 from .codec import MalformedError, decode, dump, encode, load
+from .raised import exception_of, names_of, text_of
+from .remote import OPERATIONS, CallableRemote, Remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes longer than a small program
     from typing import Any
 
-MAX_TEXT = 300
-_BINARY: dict[str, Callable[..., Any]] = {
-    name: getattr(operator, name)
-    for name in (
-        "eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul",
-        "and_", "or_", "xor", "lshift", "rshift", "getitem", "contains", "delitem",
-    )
-}  # fmt: skip
-_UNARY: dict[str, Callable[..., Any]] = {
-    "len": len, "iter": iter, "next": next, "reversed": reversed, "abs": abs, "neg": operator.neg,
-    "pos": operator.pos, "invert": operator.invert, "bool": bool, "int": int, "float": float, "str": str, "repr": repr,
-    "hash": hash, "index": operator.index, "round": round, "dir": dir,
-}  # fmt: skip
-_OTHERS: dict[str, Callable[..., Any]] = {
-    "setitem": operator.setitem,
-    "format": format,
-    "round2": round,
-    "isinstance": isinstance,
-}
-OPERATIONS = {**_BINARY, **_UNARY, **_OTHERS}
 _FOR_PROGRAM = {"next", "iter", "len", "getitem", "eq", "ne", "lt", "le", "gt", "ge", "bool", "str", "repr", "hash"}
-
-
-class RemoteError(Exception):
-    """An exception of a class that the program defines."""
 
 
 class Peer:
@@ -61,6 +37,7 @@ class Peer:
         """Keep the pipes; nothing is said yet."""
         self.reads, self.writes, self.scope = reads, writes, scope
         self.ended = ""  # why nothing can be asked any more
+        self.unshareable = ""  # the class of an object that the program would have needed, and cannot be given
         self._ours: dict[Any, Any] = {}
         self._numbers: dict[int, int] = {}
         self._theirs: dict[int, Remote] = {}
@@ -90,7 +67,7 @@ class Peer:
             raised = answer["raised"], answer.get("text")
         except (MalformedError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._end(f"malformed answer ({type(error).__name__})") from None
-        raise _exception(*raised)
+        raise exception_of(*raised)
 
     def ping(self) -> None:
         """See whether the other side is still there: who has ended has not passed."""
@@ -148,10 +125,10 @@ class Peer:
                     if dump([now]) != before[i]:
                         changed[i] = now
             return {**answer, "changed": changed} if changed else answer
-        except (wire.ClosedError, EndedError):
+        except (wire.ClosedError, EndedError, UnshareableError):
             raise
         except BaseException as error:
-            return {"raised": _names(error), "text": _text(error)}
+            return {"raised": names_of(error), "text": text_of(error)}
 
     def _do(self, do: Any, number: Any, name: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if do == "global" and self.scope is not None:
@@ -170,6 +147,9 @@ class Peer:
     def _export(self, value: Any) -> Any:
         if isinstance(value, Remote):
             return {"r": object.__getattribute__(value, "_remote_number")}
+        if self.scope is None and not (_may_call(value) or _may_use(value)):
+            self.unshareable = type(value).__name__
+            raise UnshareableError(self.unshareable)
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._ours)
@@ -187,78 +167,12 @@ class Peer:
         return self._theirs[number]
 
 
+class UnshareableError(BaseException):
+    """An object of the test is neither copied nor used from afar: test and program need one process."""
+
+
 class EndedError(BaseException):
     """The program can no longer be asked. No ``except Exception`` of a test catches it."""
-
-
-class Remote:
-    """An object of the other side. Whatever is done with it is asked there."""
-
-    def __init__(self, peer: Peer, number: int, kind: str) -> None:
-        """Name the object."""
-        for name, value in (("_remote_peer", peer), ("_remote_number", number), ("_remote_kind", kind)):
-            object.__setattr__(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        """Ask for an attribute."""
-        if name.startswith("__") and name.endswith("__") and name not in ("__name__", "__doc__", "__dict__"):
-            raise AttributeError(name)  # protocols that are looked for in passing, such as that of copy
-        return _ask(self, "get", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute there."""
-        _ask(self, "set", name, value)
-
-    def __instancecheck__(self, one: Any) -> bool:
-        """Ask whether an object is of this class."""
-        return isinstance(one, Remote) and bool(_ask(one, "op", "isinstance", self))
-
-    def __format__(self, text: str) -> str:
-        """Format it there."""
-        return str(_ask(self, "op", "format", text))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Set an item there."""
-        _ask(self, "op", "setitem", key, value)
-
-    def __round__(self, digits: int | None = None) -> Any:
-        """Round it there."""
-        return _ask(self, "op", "round") if digits is None else _ask(self, "op", "round2", digits)
-
-    def __iter__(self) -> Any:
-        """Go through it there, item by item."""
-        found = _ask(self, "op", "iter")
-        return found if isinstance(found, Remote) else iter(found)
-
-
-class CallableRemote(Remote):
-    """One that can be called."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it there."""
-        peer, number = object.__getattribute__(self, "_remote_peer"), object.__getattribute__(self, "_remote_number")
-        return peer.ask("call", number, None, args, kwargs)
-
-
-def _ask(remote: Remote, do: str, name: str, *args: Any, **kwargs: Any) -> Any:
-    peer = object.__getattribute__(remote, "_remote_peer")
-    return peer.ask(do, object.__getattribute__(remote, "_remote_number"), name, args, kwargs)
-
-
-def _operator(name: str, flipped: bool = False) -> Callable[..., Any]:
-    def method(self: Remote, *args: Any) -> Any:
-        return _ask(self, "op", name, *args, **({"flipped": True} if flipped else {}))
-
-    return method
-
-
-for _name in _UNARY:
-    if _name not in ("iter", "round"):
-        setattr(Remote, f"__{_name}__", _operator(_name))
-for _name in _BINARY:
-    setattr(Remote, f"__{_name.strip('_')}__", _operator(_name))
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor"):
-    setattr(Remote, f"__r{_name.strip('_')}__", _operator(_name, flipped=True))
 
 
 def _can_change(value: Any) -> bool:
@@ -289,35 +203,3 @@ def _may_call(target: Any) -> bool:
 
 def _may_look(target: Any, name: Any) -> bool:
     return isinstance(name, str) and not name.startswith("_") and type(target).__module__ == "test"
-
-
-def _names(error: BaseException) -> list[str]:
-    return [kind.__name__ for kind in type(error).__mro__ if kind not in (object,)][:20]
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)[:MAX_TEXT]
-    except BaseException:
-        return ""
-
-
-_BUILTIN_ERRORS = {
-    name: value
-    for name, value in vars(builtins).items()
-    if isinstance(value, type) and issubclass(value, BaseException)
-}
-
-
-def _exception(names: Any, text: Any) -> BaseException:
-    """Return an exception of the first class that is Python's own, under the name of the program's."""
-    text = text if isinstance(text, str) else ""
-    listed = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-    base: Any = next((_BUILTIN_ERRORS[name] for name in listed if name in _BUILTIN_ERRORS), RemoteError)
-    if issubclass(base, BaseExceptionGroup):
-        base = Exception
-    own = {"__init__": lambda self, *args: None, "__str__": lambda self: text}
-    kind: Any = type((listed or ["Exception"])[0][:80], (base,), own)
-    error: BaseException = kind.__new__(kind)
-    error.args = (text,)
-    return error
