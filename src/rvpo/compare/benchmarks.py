@@ -17,6 +17,7 @@ items of a category are not paired, the others represent them, so that the categ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from rvpo.compare.finished import FinishedRun, Scores, read_finished, require_co
 from rvpo.compare.folders import named_folders, require_once
 from rvpo.compare.foreign import is_foreign, read_foreign
 from rvpo.errors import ConfigError, DataError
+from rvpo.evals.items import family_of
 from rvpo.files import difference
 
 SMALLEST = 0.02
@@ -128,7 +130,12 @@ def _read_groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
 def _metrics(runs: Sequence[FinishedRun]) -> list[str]:
     """Return the metrics of any run: the primary, those without a family, families."""
     names = {metric for run in runs for metric in run.metrics}
-    return sorted(names, key=lambda metric: (metric != runs[0].primary, ":" in metric, metric))
+    return sorted(names, key=lambda metric: (metric != runs[0].primary, ":" in metric, _natural(metric)))
+
+
+def _natural(metric: str) -> list[tuple[str, int]]:
+    """Return a key that puts ``pass@2`` before ``pass@16``."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]{0,18})", metric)]
 
 
 def _sample(
@@ -196,7 +203,7 @@ def _why_not(
 
 def _family(metric: str, primary: str) -> str:
     """Return the family of a metric; no metric has an empty family, so ``:primary`` and ``:rest`` are free."""
-    return ":primary" if metric == primary else metric.split(":")[0] if ":" in metric else ":rest"
+    return ":primary" if metric == primary else family_of(metric) or ":rest"
 
 
 def _weights(
@@ -238,6 +245,11 @@ def _notes(groups: Mapping[str, Sequence[FinishedRun]], level: float) -> Iterato
             "train with several seeds and give NAME=FOLDER,FOLDER,…"
         )
     first, *rest = [run for group in groups.values() for run in group]
+    if any(len([metric for metric in run.metrics if family_of(metric) == "pass@"]) > 1 for run in (first, *rest)):
+        yield "The pass@k are one family: p after Holm says at which k runs differ, among all k and comparisons."
+    for run in (first, *rest):
+        for warning in run.warnings:
+            yield f"{run.folder}: {warning}"
     for run in rest:
         if differs := difference(first.generation, run.generation):
             key, ours, theirs = differs

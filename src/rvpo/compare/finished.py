@@ -52,6 +52,7 @@ class FinishedRun:
         generation: how replies were generated.
         metrics: name -> scores.
         categories: id -> category; "" for items without one.
+        warnings: what makes the run's numbers worth less than they look.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class FinishedRun:
     generation: Mapping[str, Any]
     metrics: Mapping[str, Scores]
     categories: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def read_finished(folder: Path) -> FinishedRun:
@@ -97,6 +99,7 @@ def read_finished(folder: Path) -> FinishedRun:
             dict(found["generation"]),
             metrics,
             categories,
+            tuple(map(str, found.get("warnings", ()))),
         )
     except (ValueError, RecursionError, KeyError, TypeError, pyarrow.ArrowException) as problem:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,21 @@ def named_folders(text: str | Path) -> tuple[str | None, list[Path]]:
             f"{str(text)!r} names an empty folder, allowed is NAME=FOLDER,FOLDER: drop the comma, or name it"
         )
     return name, [Path(part) for part in parts]
+
+
+def refuse_evaluations(runs: Sequence[str]) -> None:
+    """Refuse folders of ``rvpo eval`` where training runs are compared.
+
+    Raises:
+        ConfigError: one is, finished or not; the message has the command that compares them.
+    """
+    for path in (path for text in runs for path in named_folders(text)[1]):
+        is_finished = (path / "results.json").is_file() and (path / "items.parquet").is_file()
+        if is_finished or (path / "store.sqlite").is_file():
+            raise ConfigError(
+                f"{path} is an evaluation; expected training runs. Compare evaluations, and their Pass@k over k, with: "
+                f"rvpo eval compare {shlex.join(runs)}"
+            )
 
 
 def require_once(paths: Sequence[Path]) -> None:

@@ -79,7 +79,7 @@ CATALOGUE = {
     "rvpo/{channel}/pass@{k}": "unbiased probability that one of k completions of a group meets it; k = 1, 2, 4, …",
     "rvpo/{channel}/solved_groups": "number of groups that these shares are of: scored, with a known line",
     "rvpo/{channel}/solved_pass_groups": "number of groups with enough scored completions for the largest k",
-    "rvpo/{channel}/judge/{total}": "rubrics in TRL: totals of the judge, such as calls, cached and missing",
+    "rvpo/{channel}/judge/{total}": "rubrics, code in TRL: totals of judge or sandbox, such as calls, tests, missing",
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
     "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
     "rvpo/solved/none": "share of groups in which no completion meets every channel that counts (option `solved`)",

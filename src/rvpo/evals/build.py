@@ -18,6 +18,8 @@ BENCHMARKS = {
     "gpqa": ("rvpo.evals.gpqa", "GPQA"),
     "healthbench": ("rvpo.evals.healthbench", "healthbench"),
     "toolcall": ("rvpo.evals.toolcall", "ToolCall"),
+    "code": ("rvpo.evals.code", "Code"),
+    "math": ("rvpo.evals.math", "Math"),
 }
 """Name -> module and what builds it. Loaded when asked for: they need packages of the extra ``eval``."""
 
@@ -27,7 +29,8 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
 
     Args:
         name: one of :data:`BENCHMARKS`.
-        options: of its class (``BFCL``, ``GPQA``, ``ToolCall``), or of ``rvpo.evals.healthbench.healthbench``.
+        options: of its class (``BFCL``, ``Code``, ``GPQA``, ``Math``, ``ToolCall``), or of
+            ``rvpo.evals.healthbench.healthbench``.
         folder: where a judge that names no cache keeps its verdicts.
 
     Raises:

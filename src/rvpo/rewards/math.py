@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 MAX_ANSWER_CHARS = 1000  # of an answer between the braces; in MATH the longest have about 150
 CPU_SECONDS = 2.0  # of one comparison; most take milliseconds, the first ones of a worker up to 0.5 s
 WALL_SECONDS = 120.0  # for a worker that is stopped from outside; processor time is what limits a comparison
+BOX = "\\boxed{"
 TRIES = 3  # of a comparison whose worker was ended from outside
 END_SECONDS = 1.0  # how long a worker whose output has ended may take to end
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
@@ -87,17 +88,34 @@ math_reward.reward_range = (0.0, 1.0)  # type: ignore[attr-defined]
 
 
 def _score(reply: str, reference: str) -> float | None:
-    wanted = _wanted(reference)
+    wanted = stated_answer(reference)
+    if wanted is None or not answers_equal(wanted, wanted):
+        return None
+    given = _boxed(reply)
+    if given is None:
+        return 0.0
+    equal = answers_equal(wanted, given)
+    return None if equal is None else float(equal)
+
+
+def answers_equal(wanted: str, given: str) -> bool | None:
+    """Return whether two answers are equal, each LaTeX of at most ``MAX_ANSWER_CHARS`` without dollar signs.
+
+    False, too, where one of them cannot be read, or comparing them takes more than ``CPU_SECONDS``: of an answer that
+    can be read and compared, ``answers_equal(answer, answer)`` is True. None where the process that compares is ended
+    from outside again and again.
+
+    Raises:
+        ConfigError: Math-Verify is not installed.
+        RewardError: the worker does not start.
+    """
     try:
-        if wanted is None or not _equal(wanted, wanted):
-            return None
-        given = _boxed(reply)
-        return 0.0 if given is None else float(_equal(wanted, given))
+        return _equal(wanted, given)
     except _UndecidedError:
         return None
 
 
-def _wanted(reference: str) -> str | None:
+def stated_answer(reference: str) -> str | None:
     r"""Return the answer that a reference states; None where it is empty, too long, or in a box without braces."""
     if "\\boxed" in reference:
         return _boxed(reference)
@@ -107,16 +125,24 @@ def _wanted(reference: str) -> str | None:
 
 def _boxed(text: str) -> str | None:
     r"""Return what stands in the last ``\boxed{…}``; None where there is none, it is not closed, or too long."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start += len("\\boxed{")
+    start = text.rfind(BOX)
+    found = None if start < 0 else read_box(text, start)
+    return found and found[0]
+
+
+def read_box(text: str, start: int) -> tuple[str, int] | None:
+    r"""Return what stands in the ``\boxed{…}`` that begins at ``start``, and where the text goes on after it.
+
+    None where it is empty, not closed, or holds more than ``MAX_ANSWER_CHARS``.
+    """
+    start += len(BOX)
     depth, escaped = 1, False
     for end, char in enumerate(text[start : start + MAX_ANSWER_CHARS + 1], start):
         if not escaped:  # \{ and \} are braces to be printed, which need not match: \left\{ … \right.
             depth += (char == "{") - (char == "}")
             if depth == 0:
-                return text[start:end].strip() or None
+                answer = text[start:end].strip()
+                return (answer, end + 1) if answer else None
         escaped = char == "\\" and not escaped
     return None
 

@@ -9,6 +9,7 @@ runs::
     sign_flip, mcnemar    p of "B is as good as A", two-sided;  holm: of several such p
     over_seeds            the same for methods that were trained several times: over items and seeds
     needed_items          how many items would tell a difference
+    pass_at_k             of one item that was sampled several times
     paired, rescaled      the differences that these take, and the weights of items where others are missing
 
 Scores are taken as they are. A benchmark that clips its *mean* (HealthBench, at 0) is tested on unclipped items: a
@@ -30,6 +31,7 @@ What these are worth at 3, 5 and 8 runs: ``benchmarks/reports/compare_calibratio
 
 from rvpo.statistics.base import LEVEL, RESAMPLES, Array, Interval, alike, paired
 from rvpo.statistics.intervals import difference_interval, mean_interval, rescaled
+from rvpo.statistics.pass_at_k import pass_at_k
 from rvpo.statistics.pvalues import holm, mcnemar, permutation, sign_flip, smallest_p
 from rvpo.statistics.seeds import OverSeeds, hedges_g, over_seeds, runs_interval
 from rvpo.statistics.sizes import needed_items, needed_seeds, seeds_for_level
@@ -50,6 +52,7 @@ __all__ = [
     "needed_seeds",
     "over_seeds",
     "paired",
+    "pass_at_k",
     "permutation",
     "rescaled",
     "runs_interval",

@@ -202,6 +202,30 @@ def test_a_recipe_evaluates_and_logs(tiny_model_dir: Path, tmp_path: Path):
     assert results["model"] == {"kind": "training", "name": "step 4"}
 
 
+def test_a_recipe_samples_problems_several_times(tiny_model_dir: Path, tmp_path: Path):
+    pytest.importorskip("math_verify")
+    recipe = write_inputs(tmp_path, tiny_model_dir)
+    row = {"problem": "what is the cat", "answer": "2"}
+    (tmp_path / "math.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"problem": "what is the dog"}))
+    task = {"task_id": 11, "text": "what is the sun", "test_list": ["assert sun() == 1"]}
+    (tmp_path / "code.jsonl").write_text(json.dumps(task))
+    chosen = "samples: 3, k: [1, 2]"
+    small = "generation: {max_tokens: 6, temperature: 1.0}"
+    section = (
+        f"evals={{every: 4, batch_size: 4, benchmarks: [{{benchmark: math, {small}, options: {{path: "
+        f"{tmp_path}/math.jsonl, instruction: '', {chosen}}}}}, {{benchmark: code, {small}, options: {{path: "
+        f"{tmp_path}/code.jsonl, sandbox: unsafe-subprocess, {chosen}}}}}]}}"
+    )
+    folder = train_recipe(load_recipe(recipe, [section]))
+    for name in ("math", "code"):
+        lines = [line for line in metrics(folder) if f"benchmark/{name}/avg@3" in line]
+        assert [line["step"] for line in lines] == [0, 4]
+        assert all(line[f"benchmark/{name}/pass@2"] is not None for line in lines)
+        assert len(json.loads((folder / "evals" / name / "history.json").read_text())["steps"]) == 2
+        rows = pq.read_table(folder / "evals" / name / "step-000004" / "items.parquet").to_pylist()
+        assert len({row["completion"] for row in rows if row["id"] == rows[0]["id"]}) > 1  # samples differ
+
+
 @pytest.mark.parametrize(
     ("section", "told"),
     [

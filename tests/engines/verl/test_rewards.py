@@ -529,3 +529,29 @@ def test_a_pairwise_reward_is_one_channel_with_its_orders_behind_it():
     assert [s.channel for s in told.monitored["pairwise"]] == ["shown_first", "shown_second", "order_decided"]
     won = preference("a reply", "another reply", QUESTION)
     assert result["pairwise"] == won
+
+
+def test_the_tests_of_a_program_are_channels():
+    options = {"layout": "mbpp", "sandbox": "unsafe-subprocess"}
+    tests = ["assert f(1) == 2", "assert f(2) == 4"]
+    reply = "```python\ndef f(x):\n    return x + 1\n```"
+    result = score([{"function": "code", "options": options}], reply, extra_info=extra(test_list=tests))
+    [(name, scores)] = wire.parse(result[wire.KEY]).channels.items()
+    assert name == "code"
+    assert [(one.channel, one.value) for one in scores] == [("test_1", 1.0), ("test_2", 0.0)]
+    assert result["score"] == 0.5
+
+
+def test_the_ground_truth_may_hold_the_tests_and_one_number_come_out():
+    truth = json.dumps({"inputs": ["1\n", "2\n"], "outputs": ["2\n", "3\n"]})
+    options = {"layout": "input_output", "columns": {"input_output": "ground_truth"}, "aggregation": "all_pass"}
+    reward = {"function": "code", "name": "solved", "options": {**options, "sandbox": "unsafe-subprocess"}}
+    for program, value in (("print(int(input()) + 1)", 1.0), ("print(2)", 0.0)):
+        result = score([reward], f"```python\n{program}\n```", truth, extra())
+        assert result["solved"] == result["score"] == value
+        assert len(wire.parse(result[wire.KEY]).monitored["solved"]) == 2
+
+
+def test_a_code_reward_without_its_tests_is_a_mistake():
+    reward = {"function": "code", "options": {"layout": "mbpp", "sandbox": "unsafe-subprocess"}}
+    assert "needs the column 'test_list'" in error(score([reward]))

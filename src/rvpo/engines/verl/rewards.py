@@ -235,6 +235,8 @@ def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:
         JudgeError: a judge cannot work.
     """
     for entry in entries:
+        if entry.function == "code":  # the sandbox is wanted where the workers are
+            continue
         # A local judge belongs on the workers' machines; what a class of the user's own needs, nobody knows here.
         if "judge" in entry.options and not kinds(entry.options["judge"]) <= {"endpoint", "rule"}:
             continue
@@ -255,7 +257,7 @@ def _entry(i: int, value: object) -> RewardSection:
         ) from error
     function = find_reward(entry.function)
     name = entry.name or (entry.function if entry.function in FACTORIES else getattr(function, "__name__", None))
-    if entry.name is None and isinstance(function, type):
+    if entry.name is None and isinstance(function, type) and entry.function not in FACTORIES:
         raise ConfigError(
             f"reward_kwargs.rewards.{i} is the class {entry.function!r}; expected a `name` for its channel"
         )
@@ -276,6 +278,8 @@ def _load(entry: RewardSection, workers: int) -> RewardFunction:
     options = dict(entry.options)
     if entry.function in FACTORIES and "judge" in options:
         options["judge"] = with_processes(options["judge"], workers)
+    if entry.function == "code":
+        options.setdefault("processes", workers)
     reward = load_reward(entry.function, options, entry.name)
     if isinstance(reward, PairwiseReward) and reward.needs_greedy:
         raise ConfigError(

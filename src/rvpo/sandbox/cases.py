@@ -1,0 +1,111 @@
+"""Single cases of benchmarks: calls of a function, lists and JSON in columns, and LiveCodeBench's packed texts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import pickletools
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from rvpo.errors import DataError
+from rvpo.sandbox.granted import GRANTED
+from rvpo.sandbox.outcomes import Test
+
+MAX_BYTES = 256 << 20  # of LiveCodeBench's packed tests, once unpacked
+
+_CALL = """
+import json as _json
+_args, _wanted = _json.loads({data})
+def _int_keys(_value):
+    try:
+        return {{int(_key): _item for _key, _item in _value.items()}}
+    except (ValueError, AttributeError):
+        return _value
+try:
+    _class = Solution
+except NameError:
+    _function = {name}
+else:
+    _function = _class().{name}
+_args = [_int_keys(_value) for _value in _args]
+_got = _function(*_args)
+def _plain(_value):
+    if isinstance(_value, (list, tuple)):
+        return [_plain(_item) for _item in _value]
+    return _value
+_got = _plain(_got)
+assert {comparison}, "another result"
+"""
+STRICT = "_got == _wanted"
+WRAPPED = "_got == _wanted or (isinstance(_wanted, list) and bool(_wanted) and _got == _int_keys(_wanted[0]))"
+
+
+def called(name: str, function: str, args: list[Any], wanted: Any, comparison: str) -> Test:
+    """Return a test that calls a function, or a method of ``Solution``, and compares what it returns.
+
+    Raises:
+        DataError: arguments or result are no JSON.
+    """
+    try:
+        data = repr(json.dumps([args, wanted]))
+    except (TypeError, ValueError, RecursionError):
+        raise DataError(f"{name} holds what is no JSON; expected plain values: correct the row") from None
+    return Test(name, "call", code=_CALL.format(data=data, name=function, comparison=comparison), setup=GRANTED)
+
+
+def arguments(given: Any) -> list[Any]:
+    """Return the arguments of a call: a list, or lines of JSON."""
+    if not isinstance(given, str):
+        return as_list(given, "an input of a function")
+    return [loaded(line, "inputs") for line in given.split("\n")]
+
+
+def result(wanted: Any) -> Any:
+    """Return the expected result of a call: a value, or its JSON."""
+    if not isinstance(wanted, str):
+        return wanted
+    try:
+        return json.loads(wanted)
+    except (ValueError, RecursionError):
+        return wanted  # APPS: the text itself
+
+
+def as_list(value: Any, what: str) -> list[Any]:
+    """Return a list, or an array of parquet as one; DataError where it is neither."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise DataError(f"{what} is a {type(value).__name__}; expected a list: correct the row")
+    return list(value)
+
+
+def loaded(text: str, column: str) -> Any:
+    """Return the value of JSON; DataError where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"column {column!r} holds {text[:60]!r}, not JSON; expected JSON: correct it") from None
+
+
+def unpacked(value: str, column: str) -> str:
+    """Return the text in base64 of zlib of a pickle of a text, as LiveCodeBench packs it; nothing is unpickled."""
+    try:
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(base64.b64decode(value, validate=True), MAX_BYTES)
+        if unpacker.unconsumed_tail:
+            raise DataError(f"column {column!r} holds more than {MAX_BYTES} bytes; expected fewer: drop the row")
+        texts = []
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in ("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE"):
+                texts.append(str(argument))
+            elif code.name not in ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"):
+                raise ValueError(code.name)
+        [text] = texts
+    except (binascii.Error, zlib.error, ValueError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"column {column!r} is neither JSON nor LiveCodeBench's packed text ({type(error).__name__}); expected one "
+            "of them: correct it"
+        ) from None
+    return text

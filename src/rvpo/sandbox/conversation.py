@@ -1,0 +1,215 @@
+"""What is said to, and heard from, the process of one test: bounded in bytes, time, threads, and ended as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rvpo.sandbox.outcomes import Limits
+
+START_SECONDS = 60.0  # for the sandbox itself, on a busy machine
+END_SECONDS = 1.0  # for a process that has reported to end by itself
+LATE_SECONDS = 5.0  # beyond all limits, for a report that is on its way
+LOOK_SECONDS = 0.2  # between two looks at the processes
+PATIENCE = 4.0  # a program for which no core is free gets so many times its time in all
+MB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came back from one process.
+
+    Attributes:
+        message: the report, None where there is none.
+        started: whether the sandbox had been built when it ended.
+        trouble: what the sandbox itself said, or what happened to it.
+        said: whether the message came from the process, which ends then.
+    """
+
+    message: dict[str, Any] | None
+    started: bool
+    trouble: str
+    said: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the processes of one test do.
+
+    Attributes:
+        threads: how many there are.
+        waited: the most seconds that one of them was ready to run, and no core was free.
+    """
+
+    threads: int = 0
+    waited: float = 0.0
+
+
+def talk(command: Sequence[str], frames: bytes, limits: Limits) -> Report:
+    """Start the process, write, and read until there is a report, or too much, or no more time."""
+    process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        report = _Conversation(process, frames, limits).report()
+        if report.message is not None:  # said last of all, so it is about to end by itself
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS if report.said else 0)
+        return report
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        assert pipe is not None
+        with suppress(OSError):
+            pipe.close()
+
+
+class _Conversation:
+    """What is written to, and read from, one process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], frames: bytes, limits: Limits) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process, self._limits = process, limits
+        self._load, self._looked = Load(), time.monotonic()
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        self._unsent = memoryview(frames)
+        self._said, self._complained = bytearray(), bytearray()
+        self._most = limits.output_kb * 1024 * 7 + MB  # a byte of output may be written as \\u1234
+
+    def report(self) -> Report:
+        """Write, and read until there is a report, or too much, or no more time."""
+        self._began, started = time.monotonic(), False
+        with selectors.DefaultSelector() as selector:
+            for pipe, event in (
+                (self._stdin, selectors.EVENT_WRITE),
+                (self._stdout, selectors.EVENT_READ),
+                (self._stderr, selectors.EVENT_READ),
+            ):
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, event)
+            while selector.get_map():
+                for key, _ in selector.select(LOOK_SECONDS):
+                    self._move(selector, key.fileobj)
+                frames = self._frames()
+                if frames is None:
+                    return Report(None, started, "a report that is too long")
+                if frames and not started:
+                    self._began, started = time.monotonic(), True
+                if len(frames) > 1:
+                    return self._checked(self._read(frames[1]))
+                if ended := self._broken(started):
+                    return ended
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LATE_SECONDS)
+        said = self._complained.decode("utf-8", "replace").strip() or f"exit code {self._process.returncode}"
+        return Report(None, started, f"the sandbox ended: {said}")
+
+    def _broken(self, started: bool) -> Report | None:
+        """Return the end of a test that breaks a limit which only shows from outside; None where it does not."""
+        now = time.monotonic()
+        took = now - self._began
+        if not started:
+            late = took > START_SECONDS
+            return Report(None, False, f"the sandbox did not start within {START_SECONDS:g} s") if late else None
+        if now < self._looked + LOOK_SECONDS:
+            return None
+        self._load, self._looked = look_below(self._process.pid), now
+        # The kernel does not count the threads of root. Three are bwrap's, the test's process, and the program's first.
+        if self._load.threads > self._limits.processes + 3:
+            return _ended("killed", f"more than {self._limits.processes} threads")
+        if took > self._limits.wall * PATIENCE + LATE_SECONDS:
+            return _ended("timeout", "no report at the limit in all")
+        # Time in which no core was free does not count: it says nothing of the program.
+        if took - self._load.waited > self._limits.wall + LOOK_SECONDS:
+            return _ended("timeout", f"more than {self._limits.wall:g} s in all")
+        return None
+
+    def _checked(self, report: Report) -> Report:
+        """Take back a verdict that a busy machine gave, to a program that had no core for most of its time."""
+        message = report.message or {}
+        if message.get("reason") == "timeout" and message.get("wall") and self._load.waited > self._limits.wall:
+            detail = f"no core was free for {self._load.waited:.1f} s: use fewer workers"
+            return _ended("outside", detail)
+        return report
+
+    def _move(self, selector: selectors.BaseSelector, pipe: Any) -> None:
+        try:
+            if pipe is self._stdin:
+                self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[: 1 << 16]) :]
+                if not self._unsent:
+                    selector.unregister(pipe)
+                return
+            part = os.read(pipe.fileno(), 1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b""
+        if not part:
+            selector.unregister(pipe)
+        elif pipe is self._stdout:
+            self._said += part
+        elif len(self._complained) < 4096:
+            self._complained += part
+
+    def _frames(self) -> list[bytes] | None:
+        """Return the frames that have come whole; None where one is longer than anything that is sent."""
+        found, at = [], 0
+        while len(self._said) >= at + 4:
+            length = int.from_bytes(self._said[at : at + 4], "big")
+            if length > self._most:
+                return None
+            if len(self._said) < at + 4 + length:
+                break
+            found.append(bytes(self._said[at + 4 : at + 4 + length]))
+            at += 4 + length
+        return found
+
+    def _read(self, frame: bytes) -> Report:
+        try:
+            message = json.loads(frame)
+        except (ValueError, RecursionError):
+            return Report(None, True, "a report that is not JSON")
+        known = message if isinstance(message, dict) else None
+        return Report(known, True, "a report that is not an object", said=True)
+
+
+def look_below(root: int) -> Load:
+    """Return what the processes below one do, as /proc says; zeros where it does not."""
+    threads, waited, left = 0, 0.0, [root]
+    while left and threads < 1 << 16:
+        pid = left.pop()
+        with suppress(OSError, ValueError):
+            tasks = list(Path(f"/proc/{pid}/task").iterdir())
+            threads += len(tasks)
+            for folder in tasks[:64]:
+                left += [int(child) for child in (folder / "children").read_text().split()]
+                waited = max(waited, int((folder / "schedstat").read_text().split()[1]) / 1e9)
+    return Load(threads, waited)
+
+
+def _ended(reason: str, detail: str) -> Report:
+    return Report({"reason": reason, "detail": detail}, True, "")

@@ -1,0 +1,97 @@
+"""Rows of benchmarks become tests; rows that are none are refused by name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import zlib
+from typing import Any
+
+import pytest
+
+from rvpo.errors import DataError
+from rvpo.sandbox.layouts import layout_of, tests_of
+
+CHECK = """
+def check(candidate):
+    assert candidate(1) == 2
+    assert True
+    for x in (1, 2):
+        assert candidate(x)
+"""
+STDIN = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
+CALLED = json.dumps([{"input": "[1]\n2", "output": "3", "testtype": "functional"}])
+
+
+def packed(text: str) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(text))).decode()
+
+
+def test_humaneval():
+    row = {"prompt": "import math\ndef f(x):\n    '''Add.'''\n", "test": CHECK, "entry_point": "f"}
+    assert layout_of(row) == "humaneval"
+    [test] = tests_of(row)
+    assert test.code.endswith("check(f)\n")
+    assert test.setup == row["prompt"]
+    assert [test.name for test in tests_of(row, split=True)] == ["test_1", "test_2"]
+    assert tests_of(row | {"prompt": "Write f."})[0].setup == ""
+
+
+def test_mbpp():
+    row = {"test_list": ["assert f(1) == 2", "assert f(2) == 3"], "test_setup_code": "import math"}
+    tests = tests_of(row)
+    assert [test.name for test in tests] == ["test_1", "test_2"]
+    assert all("import math" in test.code for test in tests)
+    assert tests_of({"test_list": json.dumps(row["test_list"])})[1].code.strip() == "assert f(2) == 3"
+    assert len(tests_of(row | {"challenge_test_list": ["assert f(9) == 10"]})) == 3
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_input_output(as_text: bool):
+    value: Any = {"inputs": ["1\n", ["1", "2"]], "outputs": ["2\n", ["3"]]}
+    first, second = tests_of({"input_output": json.dumps(value) if as_text else value})
+    assert (first.stdin, second.stdin, second.expected) == ("1\n", "1\n2", "3")
+    assert first.close
+    value = {"inputs": ["[1, 2]\n3", [[1], 2]], "outputs": ["[4]", [4]], "fn_name": "f"}
+    assert [test.kind for test in tests_of({"input_output": value})] == ["call", "call"]
+
+
+def test_livecodebench():
+    row = {"public_test_cases": STDIN, "private_test_cases": packed(STDIN), "metadata": "{}"}
+    assert [test.name for test in tests_of(row)] == ["public_1", "private_2"]
+    assert not tests_of(row)[0].close
+    [test] = tests_of({"public_test_cases": CALLED, "metadata": json.dumps({"func_name": "f"})})
+    assert "f" in test.code
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"question": "x"},
+        {"test": "x = 1", "entry_point": "f"},
+        {"test": CHECK, "entry_point": "f; import os"},
+        {"test": CHECK, "entry_point": "class"},
+        {"test": "def check(", "entry_point": "f"},
+        {"test_list": []},
+        {"test_list": "assert f(1)"},
+        {"test_list": ["assert f("]},
+        {"test_list": [1]},
+        {"input_output": "{"},
+        {"input_output": "[1]"},
+        {"input_output": {"inputs": ["1"], "outputs": []}},
+        {"input_output": {"inputs": [], "outputs": []}},
+        {"input_output": {"inputs": ["x"], "outputs": ["1"], "fn_name": "f"}},
+        {"input_output": {"inputs": [[1]], "outputs": [1], "fn_name": "f()"}},
+        {"input_output": "[" * 100_000},
+        {"public_test_cases": "[{}]"},
+        {"public_test_cases": CALLED, "metadata": "{}"},
+        {"public_test_cases": "no base64 !"},
+        {"public_test_cases": base64.b64encode(zlib.compress(pickle.dumps({"a": print}))).decode()},
+        {"public_test_cases": base64.b64encode(zlib.compress(b"cos\nsystem\n(S'true'\ntR.")).decode()},
+    ],
+)
+def test_rows_that_are_none(row: dict[str, Any]):
+    with pytest.raises(DataError, match="expected"):
+        tests_of(row)
