@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rvpo.sandbox import Limits, Outcome, Test, open_sandbox
+from rvpo.sandbox.conversation import PATIENCE
 
 LIMITS = Limits(seconds=1.0, wall_seconds=4.0, memory_mb=256, processes=16, file_mb=4, output_kb=64)
 WRONG = "def f(x):\n    return -1\n"
@@ -485,7 +486,7 @@ def attempt(sandbox: Any, case: Hostile, limits: Limits = LIMITS) -> Seen:
         left = [f"file {path.name}" for path in Path(folder).iterdir()] + reached
         left += [f"process {pid}" for pid in _settled(before)]
         own = max((outcome.seconds for outcome in outcomes), default=0.0)
-        if own > limits.wall + 2.0:
+        if own > PATIENCE * limits.wall + 2.0:  # time without a core does not count, up to this
             left.append(f"it took {own:.1f} s")
     return Seen(outcomes, honest, seconds, left)
 

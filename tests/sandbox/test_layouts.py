@@ -95,3 +95,43 @@ def test_livecodebench():
 def test_rows_that_are_none(row: dict[str, Any]):
     with pytest.raises(DataError, match="expected"):
         tests_of(row)
+
+
+@pytest.mark.parametrize(
+    ("program", "value", "passed"),
+    [
+        ("def f(a, b):\n    return a + [b]", {"inputs": ["[1]\n2"], "outputs": ["[1, 2]"]}, True),
+        (
+            "class Solution:\n    def f(self, a, b):\n        return (*a, b)",
+            {"inputs": [[[1], 2]], "outputs": [[[1, 2]]]},
+            True,
+        ),
+        ("def f(a, b):\n    return [(1, 2)]", {"inputs": [[1, 2]], "outputs": [[[[1, 2]]]]}, True),
+        ("def f(a):\n    return {1: a[1]}", {"inputs": [[{"1": 5}]], "outputs": [[{"1": 5}]]}, True),
+        ("def f(a):\n    return a", {"inputs": [[1]], "outputs": [[2]]}, False),
+        ("def f(a):\n    return 'x'", {"inputs": [["x"]], "outputs": ["x"]}, True),
+    ],
+)
+def test_calls_are_compared_as_apps_does(program: str, value: dict[str, Any], passed: bool):
+    [test] = tests_of({"input_output": value | {"fn_name": "f"}})
+    scope: dict[str, Any] = {}
+    exec(program, scope)
+    try:
+        exec(test.code, scope)
+    except AssertionError:
+        assert not passed
+    else:
+        assert passed
+
+
+def test_calls_are_compared_as_livecodebench_does():
+    cases = json.dumps([{"input": "[1]", "output": "[[1, 2]]", "testtype": "functional"}])
+    [test] = tests_of({"public_test_cases": cases, "metadata": {"func_name": "f"}})
+    for result, passed in (([[1, 2]], True), (([1, 2],), True), ([(1, 2)], False), ([[1, 2.5]], False)):
+        scope: dict[str, Any] = {"f": lambda a, result=result: result}
+        try:
+            exec(test.code, scope)
+        except AssertionError:
+            assert not passed
+        else:
+            assert passed

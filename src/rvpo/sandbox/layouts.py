@@ -22,7 +22,7 @@ from typing import Any
 
 from rvpo.errors import DataError
 from rvpo.sandbox.analysis import parsed
-from rvpo.sandbox.cases import STRICT, WRAPPED, arguments, as_list, called, loaded, result, unpacked
+from rvpo.sandbox.cases import LENIENT, STRICT, arguments, as_list, called, loaded, result, unpacked
 from rvpo.sandbox.granted import GRANTED
 from rvpo.sandbox.outcomes import Test
 
@@ -167,7 +167,7 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     if name in (None, ""):
         return [_printed(f"test_{i}", given, wanted, close=True) for i, (given, wanted) in pairs]
     name = _identifier(name, "fn_name")
-    return [called(f"test_{i}", name, arguments(given), result(wanted), WRAPPED) for i, (given, wanted) in pairs]
+    return [called(f"test_{i}", name, arguments(given), result(wanted), LENIENT) for i, (given, wanted) in pairs]
 
 
 def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
