@@ -12,9 +12,9 @@ share of completions that went through the loss.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -24,7 +24,7 @@ from rvpo.quickstart import train
 from rvpo.quickstart.cells import RARELY_MET, Contender, Settings
 from rvpo.quickstart.records import Job
 from rvpo.text.tables import markdown
-from rvpo.trl import RVPOTrainer
+from rvpo.trl import RVPOConfig, RVPOTrainer
 
 HARD = "strict_format"
 FILTERS: dict[str, dict[str, Any]] = {
@@ -50,8 +50,7 @@ class Noting(RVPOTrainer):
 def trained(method: str, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train once and return what it cost and what came out."""
     # Of this process, which trains once.
-    plain = train._arguments
-    train._arguments = lambda *given: dataclasses.replace(plain(*given), **FILTERS[name])
+    train.RVPOConfig = partial(RVPOConfig, **FILTERS[name])
     train.RVPOTrainer = Noting
     place = folder / f"{method}-{name.replace(', ', '+')}-{seed}"
     job = Job(RARELY_MET, Contender(method, method), seed, Settings())
