@@ -23,7 +23,7 @@ from rvpo import interrupts
 from rvpo.core.metrics import PREFIX, SKIPPED
 from rvpo.core.ragged import Family
 from rvpo.core.weights import weights_at
-from rvpo.engines.trl import buffer, checkpoints, dead_groups, greedy, model_card, peers, resume
+from rvpo.engines.trl import buffer, checkpoints, dead_groups, greedy, model_card, peers, resume, weights
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, numbers_of_weights, taken
@@ -456,6 +456,14 @@ class RVPOMixin:
         if self.args.should_save:  # an older one goes when this one is on the disk, not before
             rotate_checkpoints(str(run), kept, self.state.best_model_checkpoint, use_mtime=True)
         self._saved_step = self.state.global_step
+
+    def _load_from_checkpoint(self: Any, checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        with weights.of_checkpoint(self, checkpoint):
+            super()._load_from_checkpoint(checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def _load_best_model(self: Any) -> None:
+        with weights.of_checkpoint(self, self.state.best_model_checkpoint):
+            super()._load_best_model()  # type: ignore[misc]
 
     def _get_train_sampler(self: Any, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)  # type: ignore[misc]
