@@ -113,11 +113,12 @@ def record(image: Image, folder: Path) -> str:
     return name
 
 
-def recorded_path(folder: Path, name: str) -> Path | None:
+def recorded_path(folder: Path, name: object) -> Path | None:
     """Return the file of a recorded picture; None where there is none, or the name is not a digest."""
-    if not _DIGEST.fullmatch(name):  # it comes from a file and becomes a path
+    if not isinstance(name, str) or not _DIGEST.fullmatch(name):  # it comes from a file and becomes a path
         return None
-    return next((path for end in ("png", "jpg") if (path := folder / f"{name}.{end}").is_file()), None)
+    paths = (folder / f"{name}.{end}" for end in ("png", "jpg"))
+    return next((path for path in paths if path.is_file() and not path.is_symlink()), None)
 
 
 def data_uri(path: Path, side: int, most: int) -> str | None:

@@ -26,14 +26,23 @@ COMPLETIONS = "completions"
 
 @dataclass(frozen=True)
 class Texts:
-    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON."""
+    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON.
+
+    ``pictures`` are the digests of each prompt's pictures, N lists, None for one that is unknown; empty if there are
+    none in the run.
+    """
 
     prompts: Sequence[str]
     completions: Sequence[str]
+    pictures: Sequence[Sequence[str | None]] = ()
 
     def rows(self, index: Sequence[int]) -> Texts:
         """Return some of them."""
-        return Texts([self.prompts[i] for i in index], [self.completions[i] for i in index])
+        return Texts(
+            [self.prompts[i] for i in index],
+            [self.completions[i] for i in index],
+            [self.pictures[i] for i in index] if self.pictures else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ class Run:
         guesses: what was guessed about the logs; it belongs in the headline of whatever is made of them.
         details: what the logs say of each channel of a completion, by step and numbers of completions; None where they
             say no more than the batches.
+        pictures: folder with small copies of the prompts' pictures; None where the logs have none.
     """
 
     path: Path
@@ -134,6 +144,7 @@ class Run:
     details: Callable[[int, Sequence[int]], dict[int, list[dict[str, Any]]]] | None = None
     structure: tuple[str, ...] = ()
     monitor: tuple[str, ...] = ()
+    pictures: Path | None = None
 
     @property
     def name(self) -> str:

@@ -59,8 +59,8 @@ def load_missing(model: Any, missing: Sequence[str], folder: str) -> bool:
     if lost:
         raise EngineError(
             f"the checkpoint {folder} lacks the weights of {', '.join(lost[:3])}{' and others' if lost[3:] else ''} "
-            f"({len(lost)} of {len(model.state_dict())}); expected all of them: resume from another checkpoint, or with "
-            "the version of transformers that wrote it"
+            f"({len(lost)} of {len(model.state_dict())}); expected all of them: resume from another checkpoint, or "
+            "with the version of transformers that wrote it"
         )
     model.tie_weights()
     return True
