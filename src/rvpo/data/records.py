@@ -204,6 +204,13 @@ def build_dataset(placed: list[tuple[Place, Row]]) -> Dataset:
     return _with_pictures(dataset, [record["images"] for _, record in placed])
 
 
+def undecoded(dataset: Dataset) -> Dataset:
+    """Return records whose pictures are ``{bytes, path}``, as they are stored."""
+    from datasets import Image, List
+
+    return dataset.cast_column("images", List(Image(decode=False)))
+
+
 def _with_pictures(dataset: Dataset, images: Sequence[Sequence[bytes]]) -> Dataset:
     """Add lists of pictures, which are decoded when a row is read."""
     from datasets import Dataset, Features, Image, List, concatenate_datasets
