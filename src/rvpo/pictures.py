@@ -166,6 +166,8 @@ def _decoded(data: bytes) -> tuple[Image, bool]:
         return _plain(upright), unchanged
     except NotAPictureError:
         raise
+    except pil.DecompressionBombError:
+        raise NotAPictureError(f"a picture of more pixels than the {MAX_PIXELS:,} that are unpacked") from None
     except Exception as error:  # decoders raise errors of many families on damaged input
         raise NotAPictureError(_told(data, error)) from None
 
@@ -216,6 +218,7 @@ def _pillow() -> tuple[Any, Any]:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError(
-            f"{error}; prompts with pictures need the extra pictures: pip install -e '.[pictures]' in the clone"
+            f"{error}; prompts with pictures need the extra pictures: pip install -c constraints.txt -e '.[pictures]' in "
+            "the clone"
         ) from error
     return Image, ImageOps
