@@ -218,7 +218,7 @@ def _pillow() -> tuple[Any, Any]:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError(
-            f"{error}; prompts with pictures need the extra pictures: pip install -c constraints.txt -e '.[pictures]' in "
-            "the clone"
+            f"{error}; prompts with pictures need the extra pictures: pip install -c constraints.txt -e '.[pictures]' "
+            "in the clone"
         ) from error
     return Image, ImageOps
