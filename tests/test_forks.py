@@ -11,8 +11,8 @@ from tests.fault_server import FaultServer
 
 from rvpo.forks import Forkable, ForkedLock, disconnect
 from rvpo.judges.endpoint import EndpointJudge
-from rvpo.judges.limits import Pace
 from rvpo.judges.usage import Usage
+from rvpo.net.limits import Pace
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question
 

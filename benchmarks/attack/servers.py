@@ -25,8 +25,8 @@ from typing import Any
 
 from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item
-from rvpo.judges import limits
 from rvpo.judges.endpoint import EndpointJudge
+from rvpo.net import limits
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question
 

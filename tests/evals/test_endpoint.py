@@ -24,8 +24,8 @@ from rvpo.errors import ConfigError, ModelError
 from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
 from rvpo.evals.models import load_policy
-from rvpo.judges import limits
 from rvpo.judges.transport import Chat, ServerReply
+from rvpo.net import limits
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "", "parameters": {"type": "object"}}}
 ITEMS = [Item(f"q{i}", ({"role": "user", "content": f"question {i}"},)) for i in range(12)]

@@ -25,9 +25,10 @@ from typing import Any
 import pytest
 
 from rvpo.errors import ConfigError, JudgeError
-from rvpo.judges import asking, limits, transport
+from rvpo.judges import asking, transport
 from rvpo.judges.endpoint import EndpointJudge
 from rvpo.judges.parsing import MalformedError
+from rvpo.net import limits
 from rvpo.rewards.rubric import REASONS, Criterion, Judge, Question, Verdict
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,10 @@ import pytest
 from inspect_evals.healthbench.scorer import GRADER_TEMPLATE, parse_json_to_dict
 
 from rvpo.errors import ConfigError
-from rvpo.judges import healthbench, limits
+from rvpo.judges import healthbench
 from rvpo.judges.build import identity, load_judge
 from rvpo.judges.endpoint import EndpointJudge
+from rvpo.net import limits
 from rvpo.rewards.rubric import Criterion, Question, Verdict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -19,9 +19,9 @@ from raw_server import RawServer, choice, http, ok
 from rvpo.errors import JudgeError, ModelError
 from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
-from rvpo.judges import limits
 from rvpo.judges.endpoint import EndpointJudge
-from rvpo.judges.http import MAX_BYTES
+from rvpo.net import limits
+from rvpo.net.http import MAX_BYTES
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import REASONS, Question, Verdict
 

@@ -14,11 +14,12 @@ pytest.importorskip("aiohttp")
 
 from fault_server import ANSWERED_FAULTS, FaultServer, preference
 from rvpo.errors import ConfigError, DataError
-from rvpo.judges import EndpointJudge, MixedJudge, RuleJudge, limits, load_judge
+from rvpo.judges import EndpointJudge, MixedJudge, RuleJudge, load_judge
 from rvpo.judges.build import pairwise_reward
 from rvpo.judges.control_tokens import ZERO_WIDTH_SPACE
 from rvpo.judges.pairs import ask_pair, read_preference, read_winner
 from rvpo.judges.parsing import MalformedError
+from rvpo.net import limits
 from rvpo.rewards import PairwiseReward
 from rvpo.rewards.pairs import Pair
 from rvpo.rewards.pairwise import QUESTION

@@ -11,10 +11,10 @@ from rvpo.errors import JudgeError, ModelError
 from rvpo.evals.items import Generation, Item, Key, Reply
 from rvpo.evals.policy import Replied, seed_of, wait_for
 from rvpo.files import digest
-from rvpo.judges import limits
 from rvpo.judges.dialect import LIMITS, Dialect
 from rvpo.judges.options import check_url
 from rvpo.judges.transport import DEFAULT_URL, Chat, ServerReply, TransportError
+from rvpo.net import limits
 
 _RETRIES = 5  # further attempts after a lost connection, 429 or 5xx
 _FAILURES_IN_A_ROW = 16  # replies that could not be had, after which nothing more is asked

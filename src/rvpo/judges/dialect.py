@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rvpo.judges.failures import TransportError
+from rvpo.net.failures import TransportError
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 FEWER_LOGPROBS = 5  # what servers tell that do not tell 20

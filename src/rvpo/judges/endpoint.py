@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from rvpo.errors import JudgeError
 from rvpo.forks import Forkable, ForkedLock
-from rvpo.judges import healthbench, limits, pairs
+from rvpo.judges import healthbench, pairs
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
 from rvpo.judges.dialect import LIMITS, Dialect
@@ -31,6 +31,7 @@ from rvpo.judges.options import AUTO, CHOICES, check_options
 from rvpo.judges.parsing import MalformedError
 from rvpo.judges.transport import Chat, ServerReply, TransportError, about_response_format
 from rvpo.judges.usage import Usage
+from rvpo.net import limits
 from rvpo.rewards.pairs import Pair
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from rvpo.judges.limits import retry_after
+from rvpo.net.failures import TransportError
+from rvpo.net.limits import retry_after
 from rvpo.text.quoting import escaped
 
 MAX_DETAIL_CHARS = 2000  # of a server's message that are kept
@@ -35,35 +35,6 @@ _TOO_LONG = (
 )
 _NO_FORMAT = ("response_format", "json_schema", "json_object", "structured", "guided", "grammar", "schema")
 _NO_MONEY = ("insufficient_quota", "billing", "payment required", "insufficient credit", "insufficient balance")
-
-
-@dataclass(eq=False)
-class TransportError(Exception):
-    """A request without an answer.
-
-    Attributes:
-        reason: one of ``rvpo.rewards.rubric.verdict.REASONS``.
-        detail: what happened; holds no key, and nothing that could steer a terminal.
-        again: whether another attempt may help.
-        wait: seconds in which the server wants no further request; None where it did not say.
-        free: whether the server surely charged nothing.
-        status: of the HTTP response, or of the error that it holds; None where there was none.
-    """
-
-    reason: str
-    detail: str
-    again: bool = False
-    wait: float | None = None
-    free: bool = False
-    status: int | None = None
-
-    @property
-    def ends(self) -> bool:
-        """Whether every further request would fail in the same way: the key is refused, or nothing is left to pay.
-
-        Not after 403, which some gateways send for a single text that they do not like.
-        """
-        return self.status in (401, 402) or (self.status == 429 and not self.again)
 
 
 def of_status(status: int, said: str, headers: Mapping[str, str], key_variable: str) -> TransportError:

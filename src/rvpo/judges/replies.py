@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rvpo.judges.failures import TransportError, of_status
+from rvpo.judges.failures import of_status
+from rvpo.net.failures import TransportError
 from rvpo.text.quoting import quoted
 
 _ENDED = frozenset(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "finish"))

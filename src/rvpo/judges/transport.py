@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from rvpo.errors import JudgeError
-from rvpo.judges.failures import TransportError, about_response_format
-from rvpo.judges.http import Connection, Response
+from rvpo.judges.failures import about_response_format
 from rvpo.judges.keys import Scrubber
 from rvpo.judges.replies import Context, ServerReply, read_models, read_reply, status_in_body
+from rvpo.net.failures import TransportError
+from rvpo.net.http import Connection, Response
 
 __all__ = ["DEFAULT_URL", "Chat", "ServerReply", "TransportError", "about_response_format"]
 

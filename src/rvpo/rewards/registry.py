@@ -23,15 +23,16 @@ BUILTIN: Mapping[str, str] = {
     "math": "rvpo.rewards.math:math_reward",
     "rubric": "rvpo.judges.build:rubric_reward",
     "pairwise": "rvpo.judges.build:pairwise_reward",
+    "code": "rvpo.rewards.code:CodeReward",
 }
 
-FACTORIES = ("rubric", "pairwise")
-"""Built-in names that are called once with the options, one of them ``judge``, and return the reward function."""
+FACTORIES = ("rubric", "pairwise", "code")
+"""Built-in names that are called once with the options and return the reward function."""
 
 
 def gives_channels(function: str, options: Mapping[str, Any]) -> bool:
-    """Return whether a reward is a channel for each criterion of a prompt, instead of one number."""
-    return function == "rubric" and options.get("aggregation") in (None, "channels")
+    """Return whether a reward is a channel for each criterion or test of a prompt, instead of one number."""
+    return function in ("rubric", "code") and options.get("aggregation") in (None, "channels")
 
 
 # What an engine passes to every reward function; all else that one asks for is a column of the data.

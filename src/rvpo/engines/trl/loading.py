@@ -108,6 +108,8 @@ def load_rewards(entries: Sequence[RewardSection], folder: Path) -> list[RewardF
         options = dict(entry.options)
         if entry.function in FACTORIES and "judge" in options:
             options["judge"] = with_cache(options["judge"], folder / "judge.sqlite")
+        if entry.function == "code":
+            options.setdefault("cache", str(folder / "code.sqlite"))
         functions.append(load_reward(entry.function, options, entry.name))
     names = [get_callable_name(function) for function in functions]
     for i, name in enumerate(names):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvpo.errors import ConfigError
-from rvpo.rewards.rubric import RubricReward
+from rvpo.rewards.judged import JudgedReward
 from rvpo.step.options import check_rubric_names
 
 NAME_THEM = "pass reward_funcs as a dict by name, or reward_names=[…]"
@@ -45,7 +45,7 @@ def named_rewards(reward_funcs: Any, reward_names: Sequence[str] | None) -> tupl
                 f"{names.count(name)} reward functions are named {name!r}, so their metrics and columns would "
                 f"overwrite each other; expected a name of its own for each: {NAME_THEM}"
             )
-    check_rubric_names(names, [name for name, f in zip(names, functions, strict=True) if isinstance(f, RubricReward)])
+    check_rubric_names(names, [name for name, f in zip(names, functions, strict=True) if isinstance(f, JudgedReward)])
     return functions, names
 
 

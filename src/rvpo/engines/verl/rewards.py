@@ -235,6 +235,8 @@ def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:
         JudgeError: a judge cannot work.
     """
     for entry in entries:
+        if entry.function == "code":  # the sandbox is wanted where the workers are
+            continue
         # A local judge belongs on the workers' machines; what a class of the user's own needs, nobody knows here.
         if "judge" in entry.options and not kinds(entry.options["judge"]) <= {"endpoint", "rule"}:
             continue
@@ -276,6 +278,8 @@ def _load(entry: RewardSection, workers: int) -> RewardFunction:
     options = dict(entry.options)
     if entry.function in FACTORIES and "judge" in options:
         options["judge"] = with_processes(options["judge"], workers)
+    if entry.function == "code":
+        options.setdefault("processes", workers)
     reward = load_reward(entry.function, options, entry.name)
     if isinstance(reward, PairwiseReward) and reward.needs_greedy:
         raise ConfigError(

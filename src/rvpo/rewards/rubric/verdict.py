@@ -28,6 +28,7 @@ REASONS = (
     "rule",  # a rule that could not be evaluated on this text, such as a regex that takes too long
     "judge",  # the judge itself raised; see the log
     "no_reply",  # there was no other reply to compare a completion with
+    "sandbox",  # a program that could not be run, which says nothing of it
 )
 """Why a verdict may be missing; each has its own share in the metrics."""
 

@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from rvpo.judges.failures import TransportError
+from rvpo.net.failures import TooLongError, TransportError
 
 MAX_BYTES = 1 << 20  # of a response: a reply of 100,000 tokens with its usage is under half of that
 MAX_REDIRECTS = 3  # within the server, such as to the same path with a slash
@@ -131,7 +131,7 @@ async def _bounded(stream: aiohttp.StreamReader) -> bytes:
     async for part in stream.iter_any():
         kept += part
         if len(kept) > MAX_BYTES:
-            raise TransportError("malformed", f"a response of more than {MAX_BYTES} bytes", again=True)
+            raise TooLongError("malformed", f"a response of more than {MAX_BYTES} bytes", again=True)
     return bytes(kept)
 
 
@@ -155,7 +155,7 @@ def _inflated(packed: bytes, windows: tuple[int, ...]) -> bytes:
         except zlib.error:
             continue
         if len(data) > MAX_BYTES:
-            raise TransportError("malformed", f"a response of more than {MAX_BYTES} bytes once unpacked", again=True)
+            raise TooLongError("malformed", f"a response of more than {MAX_BYTES} bytes once unpacked", again=True)
         return data
     raise TransportError("malformed", "a packed response that is damaged", again=True)
 

@@ -1,0 +1,130 @@
+"""What a test needs of a program, read off its code: nothing is run here."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rvpo.errors import DataError
+
+MAX_CODE_CHARS = 4_000_000
+_REACHING_MODULES = frozenset(
+    (
+        "sys", "io", "os", "contextlib", "unittest", "mock", "inspect", "importlib", "builtins", "subprocess", "gc",
+        "pytest", "doctest", "types", "threading", "multiprocessing", "asyncio", "signal", "pickle", "ctypes",
+        "weakref", "ast", "dis", "traceback", "warnings", "logging",
+    )
+)  # fmt: skip
+_REACHING_NAMES = frozenset(("globals", "locals", "vars", "exec", "eval", "compile", "__import__", "open", "input"))
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a test asks of the program.
+
+    Attributes:
+        prefer: names of Python's own that the test means the program's by, because it calls nothing else.
+        shared: why the test must run in the program's own process; empty where it need not.
+    """
+
+    prefer: tuple[str, ...] = ()
+    shared: str = ""
+
+
+@lru_cache(maxsize=4096)
+def needs_of(code: str) -> Needs:
+    """Return what a test needs.
+
+    Raises:
+        DataError: the test is not Python.
+    """
+    tree = parsed(code, "a test")
+    bound = _bound(tree)
+    free = {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    } - bound  # fmt: skip
+    foreign = {name for name in free if not hasattr(builtins, name)}
+    return Needs(() if foreign else _tested(tree, free), _shared(tree, foreign))
+
+
+def parsed(code: str, what: str) -> ast.Module:
+    """Return the syntax tree of Python text.
+
+    Raises:
+        DataError: it is none, or is too long or too deep to be read.
+    """
+    if len(code) > MAX_CODE_CHARS:
+        raise DataError(f"{what} has {len(code)} characters; expected at most {MAX_CODE_CHARS}: shorten it")
+    try:
+        return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        told = error.msg if isinstance(error, SyntaxError) else type(error).__name__
+        raise DataError(f"{what} is {code[:80]!r}, not Python ({told}); expected code: correct it") from None
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Return every name that a test binds anywhere: a wrong guess only sends a look-up to the program."""
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+    return bound
+
+
+def _tested(tree: ast.Module, free: set[str]) -> tuple[str, ...]:
+    """Return the names of Python's own that a test must mean the program's by: what its asserts call or compare first.
+
+    ``assert sum(10, 15) == 6`` names nothing but ``sum``, so a program's ``sum`` is what is tested.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            calls = [n for n in ast.walk(node.test) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+            inner = [n.func.id for n in calls if isinstance(n.func, ast.Name) and not _calls_within(n)]
+            found.update(name for name in inner if name in free)
+    for node in ast.walk(tree):  # check(sum)
+        if isinstance(node, ast.Call):
+            found.update(arg.id for arg in node.args if isinstance(arg, ast.Name) and arg.id in free)
+    return tuple(sorted(found - {"True", "False", "None"}))
+
+
+def _calls_within(call: ast.Call) -> bool:
+    return any(isinstance(node, ast.Call) for arg in call.args for node in ast.walk(arg))
+
+
+def _shared(tree: ast.Module, foreign: set[str]) -> str:
+    """Return what in a test reaches into the interpreter that runs the program, so that one process must run both."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            if name.partition(".")[0] in _REACHING_MODULES:
+                return f"it imports {name}"
+        if isinstance(node, ast.Name) and node.id in _REACHING_NAMES:
+            return f"it uses {node.id}"
+        if isinstance(node, ast.Name) and node.id in ("sys", "os", "io") and node.id in foreign:
+            return f"it uses {node.id}"
+        if isinstance(node, ast.ClassDef) and _names_in(node.bases) & foreign:
+            return f"its class {node.name} derives from one of the program"
+        if isinstance(node, ast.ExceptHandler) and node.type is not None and _names_in([node.type]) & foreign:
+            return "it catches an exception of the program"
+        if isinstance(node, ast.Global) and set(node.names) & foreign:
+            return f"it changes the program's {node.names[0]}"
+    return ""
+
+
+def _names_in(nodes: list[ast.expr]) -> set[str]:
+    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}

@@ -1,0 +1,200 @@
+"""The first process of a sandbox: starts the program in a second one, holds the test, and reports what came of it.
+
+Read from standard input are two frames: the program with its limits, and the test. The second process is made before
+the test is read, so that the test is nowhere in its memory; and this process cannot be read, written, traced or
+signalled by it. What happens here is reported in one frame on standard output.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]
+import os
+import resource
+import select
+import sys
+import time
+
+from . import kernel, wire
+from . import program as second
+from .codec import MalformedError, dump, load
+from .peer import EndedError, Peer
+from .scope import Scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than a small program
+    from typing import Any, NoReturn
+
+SYNTAX, RAISED, MEMORY = second.SYNTAX, second.RAISED, second.MEMORY
+
+
+class Watch:
+    """The second process, and the report about it."""
+
+    def __init__(self, report: int, task: dict[str, Any]) -> None:
+        """Start the clock; the process is started elsewhere."""
+        self.report, self.task = report, task
+        self.pid = 0
+        self.began = time.monotonic()
+
+    def finish(self, reason: str, detail: Any = "", output: bytes | None = None, wall: bool = False) -> NoReturn:
+        """Report, and end the whole sandbox: the kernel ends all other processes in it."""
+        message: dict[str, Any] = {
+            "reason": reason,
+            "detail": str(detail)[:300],
+            "seconds": time.monotonic() - self.began,
+        }
+        if wall:
+            message["wall"] = True
+        if output is not None:
+            message["output"] = output.decode("utf-8", "surrogateescape")
+        try:
+            wire.write(self.report, dump(message))
+        finally:
+            if self.pid:
+                os.kill(self.pid, signal.SIGKILL)
+            os._exit(0)
+
+    def on_alarm(self, *_: object) -> None:
+        """Report a test that takes too long, whatever this process is doing."""
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        self.finish("timeout", f"more than {self.task['wall']:g} s in all", wall=True)
+
+    def ended(self, now: bool = False) -> tuple[str, str] | None:
+        """Return (reason, detail) of a program that has ended: None where it ended by itself and in order.
+
+        With ``now`` it is ended where it has not; whatever else ended it before is what is returned.
+        """
+        if now:
+            os.kill(self.pid, signal.SIGKILL)
+        _, status, used = os.wait4(self.pid, 0)
+        self.pid = 0
+        processor = used.ru_utime + used.ru_stime
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            if number == signal.SIGXCPU or (number == signal.SIGKILL and processor >= self.task["cpu"] - 0.5):
+                return "timeout", f"more than {self.task['cpu']:g} s of processor time"
+            if number == signal.SIGKILL and not now:  # which it cannot send itself
+                return "outside", f"ended from outside by signal {number}"
+            if number == signal.SIGSYS:
+                return "killed", "a call of another architecture"
+            return "killed", f"ended by signal {number}"
+        code = os.WEXITSTATUS(status)
+        return {0: None, SYNTAX: ("syntax", ""), RAISED: ("exception", ""), MEMORY: ("memory", "")}.get(
+            code, ("killed", f"ended with exit code {code}")
+        )
+
+
+def main() -> None:
+    """Run one test."""
+    sys.path.pop(0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    report = os.dup(1)
+    task = load(wire.read(0))
+    sys.path += task["paths"]
+    library = None
+    if task["filter"]:
+        library = kernel.libc()
+        kernel.protect(library)
+    wire.write(report, b"{}")  # whatever happens from here on, the sandbox itself has started
+    watch = Watch(report, task)
+    ours, theirs = os.pipe(), os.pipe()
+    output = os.pipe()
+    watch.pid = os.fork()
+    if watch.pid == 0:
+        second.run(task, library, reads=ours[0], writes=theirs[1], output=output[1])
+    for descriptor in (ours[0], theirs[1], output[1]):
+        os.close(descriptor)
+    signal.signal(signal.SIGALRM, watch.on_alarm)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, task["wall"], 1.0)
+    test = load(wire.read(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    try:
+        if task["kind"] == "stdin":
+            os.close(ours[1])
+            by_output(watch, output[0], theirs[0])
+        elif task["kind"] == "shared":
+            by_word(watch, Peer(theirs[0], ours[1]), test)
+        else:
+            by_call(watch, Peer(theirs[0], ours[1]), test)
+    except (wire.ClosedError, EndedError, MalformedError) as error:
+        watch.finish(*_why(watch, "killed", f"the program ended in the middle of the test: {error}"))
+
+
+def _why(watch: Watch, reason: str, detail: str) -> tuple[str, str]:
+    return watch.ended(now=True) or (reason, detail)
+
+
+def by_output(watch: Watch, output: int, word: int) -> None:
+    """Collect what the program prints until it has ended."""
+    kept, most = bytearray(), watch.task["output"]
+    while part := os.read(output, 1 << 16):
+        kept += part
+        if len(kept) > most:
+            watch.finish("output", f"more than {most} bytes of output")
+    end = watch.ended()
+    if end is None:
+        watch.finish("printed", output=bytes(kept))
+    try:  # why is only for people to read
+        said = load(wire.read(word, 1 << 12)).get("raised") if select.select([word], [], [], 0)[0] else ""
+    except (wire.ClosedError, MalformedError):
+        said = ""
+    watch.finish(end[0], said or end[1])
+
+
+def loaded(watch: Watch, peer: Peer) -> None:
+    """Wait until the program has defined its names."""
+    said = peer.hear()
+    if "loaded" not in said:
+        watch.finish(*_failure(said))
+
+
+def _failure(said: dict[str, Any]) -> tuple[str, str]:
+    reason = said.get("reason")
+    known = reason if reason in ("syntax", "memory") else "exception"
+    return str(known), str(said.get("raised", ""))
+
+
+def by_call(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
+    """Run the test here, where the program cannot reach; see :mod:`peer`."""
+    loaded(watch, peer)
+    scope = Scope(peer, test["prefer"])
+    try:
+        exec(compile(test["code"], "<test>", "exec"), scope)  # noqa: S102 - a dataset's test, in the sandbox
+    except EndedError:
+        raise
+    except MemoryError as error:
+        watch.finish("memory", _said(error))
+    except AssertionError as error:
+        watch.finish("assert", _said(error))
+    except ImportError as error:
+        # The program's own come as classes that are made for them.
+        watch.finish("unusable" if type(error) is ModuleNotFoundError else "exception", _said(error))
+    except BaseException as error:
+        watch.finish("exception", _said(error))
+    peer.ping()
+    if peer.ended:  # and the test may have caught that
+        watch.finish(*_why(watch, "killed", peer.ended))
+    watch.finish("passed")
+
+
+def by_word(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
+    """Let the program's own process run the test, and believe it if it then knows the secret that came with it."""
+    loaded(watch, peer)
+    peer.tell({"code": test["code"], "secret": test["secret"]})
+    said = peer.hear()
+    if said.get("secret") == test["secret"]:
+        end = watch.ended()
+        watch.finish(*(end or ("passed", "")))
+    reason, detail = said.get("reason"), said.get("raised", "")
+    known = reason if reason in ("assert", "exception", "memory", "syntax") else "killed"
+    watch.finish(str(known), detail)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return type(error).__name__

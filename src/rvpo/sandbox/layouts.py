@@ -1,0 +1,305 @@
+"""Rows of datasets of programs -> tests.
+
+======================  ==============================================================================================
+layout                  columns
+======================  ==============================================================================================
+``humaneval``           ``test`` (defines ``check``) and ``entry_point``; ``prompt`` for its imports and helpers
+``mbpp``                ``test_list``; ``test_setup_code`` or ``test_imports``, ``challenge_test_list``
+``input_output``        ``input_output``: APPS, TACO, PRIME: ``{"inputs": […], "outputs": […], "fn_name": …}``, as an
+                        object or JSON
+``livecodebench``       ``public_test_cases``, ``private_test_cases``, and ``metadata`` with ``func_name``
+======================  ==============================================================================================
+
+What is no such row is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import json
+import keyword
+import pickletools
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rvpo.errors import DataError
+from rvpo.sandbox.analysis import parsed
+from rvpo.sandbox.granted import GRANTED
+from rvpo.sandbox.outcomes import Test
+
+LAYOUTS = ("humaneval", "mbpp", "input_output", "livecodebench")
+MAX_TESTS = 2000
+MAX_BYTES = 256 << 20  # of LiveCodeBench's packed tests, once unpacked
+
+_CALL = """
+import json as _json
+_args, _wanted = _json.loads({data})
+def _int_keys(_value):
+    try:
+        return {{int(_key): _item for _key, _item in _value.items()}}
+    except (ValueError, AttributeError):
+        return _value
+try:
+    _class = Solution
+except NameError:
+    _function = {name}
+else:
+    _function = _class().{name}
+_args = [_int_keys(_value) for _value in _args]
+_got = _function(*_args)
+def _plain(_value):
+    if isinstance(_value, (list, tuple)):
+        return [_plain(_item) for _item in _value]
+    return _value
+_got = _plain(_got)
+assert {comparison}, "another result"
+"""
+_STRICT = "_got == _wanted"
+_WRAPPED = "_got == _wanted or (isinstance(_wanted, list) and bool(_wanted) and _got == _int_keys(_wanted[0]))"
+
+
+def layout_of(row: Mapping[str, Any]) -> str:
+    """Return which layout a row has.
+
+    Raises:
+        DataError: none of them.
+    """
+    if _has(row, "public_test_cases") or _has(row, "private_test_cases"):
+        return "livecodebench"
+    if _has(row, "input_output"):
+        return "input_output"
+    if _has(row, "test_list"):
+        return "mbpp"
+    if _has(row, "test") and _has(row, "entry_point"):
+        return "humaneval"
+    raise DataError(
+        f"a row with the columns {sorted(map(str, row))[:20]}; expected test and entry_point (HumanEval), test_list "
+        "(MBPP), input_output (APPS, TACO, PRIME) or public_test_cases (LiveCodeBench): rename the columns"
+    )
+
+
+def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = False) -> list[Test]:  # noqa: PT028
+    """Return the tests of one row, in order.
+
+    Args:
+        row: values by column.
+        layout: one of :data:`LAYOUTS`, or ``auto``: what the columns say.
+        split: HumanEval: a test for each assertion of ``check``, instead of one for the whole.
+
+    Raises:
+        DataError: the row has no such layout, or holds no test.
+    """
+    layout = layout_of(row) if layout == "auto" else layout
+    readers = {"mbpp": _mbpp, "input_output": _input_output, "livecodebench": _livecodebench}
+    if layout not in LAYOUTS:
+        raise DataError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}: correct it")
+    tests = _humaneval(row, split) if layout == "humaneval" else readers[layout](row)
+    if not tests:
+        raise DataError(f"a row of layout {layout} without a test; expected at least one: drop the row")
+    if len(tests) > MAX_TESTS:
+        raise DataError(f"a row with {len(tests)} tests; expected at most {MAX_TESTS}: keep fewer")
+    return tests
+
+
+def _has(row: Mapping[str, Any], column: str) -> bool:
+    return row.get(column) is not None
+
+
+def _text(row: Mapping[str, Any], column: str, default: str | None = None) -> str:
+    value = row.get(column)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected text: correct it")
+    return value
+
+
+def _identifier(name: Any, column: str) -> str:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise DataError(f"{column} is {str(name)[:80]!r}; expected the name of a function: correct it")
+    return name
+
+
+def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
+    entry = _identifier(row.get("entry_point"), "entry_point")
+    code, setup = _text(row, "test"), _runnable(row.get("prompt"))
+    tree = parsed(code, "column 'test'")
+    check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
+    if check is None:
+        raise DataError("column 'test' defines no function 'check'; expected one, as in HumanEval: correct it")
+    if not split:
+        return [Test("check", "call", code=f"{code}\ncheck({entry})\n", setup=setup)]
+    whole = list(check.body)
+    kept = [i for i, node in enumerate(whole) if _asserts(node)]
+    tests = []
+    for number, i in enumerate(kept, 1):
+        check.body = [node for j, node in enumerate(whole) if j == i or j not in kept]
+        tests.append(Test(f"test_{number}", "call", code=f"{ast.unparse(tree)}\ncheck({entry})\n", setup=setup))
+    return tests
+
+
+def _asserts(node: ast.stmt) -> bool:
+    """Whether a statement can fail a program: not ``assert True``, of which HumanEval has many."""
+    found = [one for one in ast.walk(node) if isinstance(one, ast.Assert)]
+    return any(not isinstance(one.test, ast.Constant) or not one.test.value for one in found)
+
+
+def _runnable(prompt: Any) -> str:
+    """Return a prompt that is Python: the program may leave its imports and helpers out."""
+    if not isinstance(prompt, str):
+        return ""
+    try:
+        parsed(prompt, "a prompt")
+    except DataError:
+        return ""
+    return prompt
+
+
+def _mbpp(row: Mapping[str, Any]) -> list[Test]:
+    tests = _strings(row.get("test_list"), "test_list")
+    more = [] if row.get("challenge_test_list") is None else _strings(row["challenge_test_list"], "challenge_test_list")
+    imports = [] if row.get("test_imports") is None else _strings(row["test_imports"], "test_imports")
+    before = "\n".join([*imports, _text(row, "test_setup_code", "")])
+    named = [(f"test_{i}", code) for i, code in enumerate(tests, 1)]
+    named += [(f"challenge_{i}", code) for i, code in enumerate(more, 1)]
+    found = []
+    for name, code in named:
+        parsed(code, f"test {name!r}")
+        found.append(Test(name, "call", code=f"{before}\n{code}\n"))
+    return found
+
+
+def _strings(value: Any, column: str) -> list[str]:
+    value = _loaded(value, column) if isinstance(value, str) else value
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array of parquet
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
+        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a list of texts: correct it")
+    return list(value)
+
+
+def _loaded(text: str, column: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"column {column!r} holds {text[:60]!r}, not JSON; expected JSON: correct it") from None
+
+
+def _input_output(row: Mapping[str, Any]) -> list[Test]:
+    value = row["input_output"]
+    value = _loaded(value, "input_output") if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        raise DataError(
+            f"column 'input_output' holds a {type(value).__name__}; expected inputs and outputs: correct it"
+        )
+    inputs, outputs = (_list(value.get(key), key) for key in ("inputs", "outputs"))
+    if len(inputs) != len(outputs):
+        raise DataError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one output each: correct the row")
+    name = value.get("fn_name")
+    pairs = enumerate(zip(inputs, outputs, strict=True), 1)
+    if name in (None, ""):
+        return [_printed(f"test_{i}", given, wanted, close=True) for i, (given, wanted) in pairs]
+    name = _identifier(name, "fn_name")
+    return [_called(f"test_{i}", name, _arguments(given), _result(wanted), _WRAPPED) for i, (given, wanted) in pairs]
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise DataError(f"{what} is a {type(value).__name__}; expected a list: correct the row")
+    return list(value)
+
+
+def _arguments(given: Any) -> list[Any]:
+    """Return the arguments of a call: a list, or lines of JSON."""
+    if not isinstance(given, str):
+        return _list(given, "an input of a function")
+    return [_loaded(line, "inputs") for line in given.split("\n")]
+
+
+def _result(wanted: Any) -> Any:
+    if not isinstance(wanted, str):
+        return wanted
+    try:
+        return json.loads(wanted)
+    except (ValueError, RecursionError):
+        return wanted  # APPS: the text itself
+
+
+def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
+    return Test(
+        name, "stdin", stdin=_lines(given, "input"), expected=_lines(wanted, "output"), setup=GRANTED, close=close
+    )
+
+
+def _lines(value: Any, what: str) -> str:
+    """Return text, or a list of lines as text."""
+    if isinstance(value, str):
+        return value
+    parts = _list(value, f"an {what}")
+    if not all(isinstance(part, str | int | float) for part in parts):
+        raise DataError(f"an {what} holds lists; expected text or lines of text: correct the row")
+    return "\n".join(map(str, parts))
+
+
+def _called(name: str, function: str, args: list[Any], wanted: Any, comparison: str) -> Test:
+    try:
+        data = repr(json.dumps([args, wanted]))
+    except (TypeError, ValueError, RecursionError):
+        raise DataError(f"{name} holds what is no JSON; expected plain values: correct the row") from None
+    return Test(name, "call", code=_CALL.format(data=data, name=function, comparison=comparison), setup=GRANTED)
+
+
+def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
+    cases = []
+    for column in ("public_test_cases", "private_test_cases"):
+        if _has(row, column):
+            cases += [(column.partition("_")[0], case) for case in _cases(row[column], column)]
+    metadata = row.get("metadata")
+    metadata = _loaded(metadata, "metadata") if isinstance(metadata, str) else metadata
+    function = metadata.get("func_name") if isinstance(metadata, Mapping) else None
+    tests = []
+    for number, (kind, case) in enumerate(cases, 1):
+        if not isinstance(case, Mapping) or not isinstance(case.get("input"), str):
+            raise DataError("a test case without an input; expected input, output and testtype: correct the row")
+        name, output = f"{kind}_{number}", case.get("output")
+        if not isinstance(output, str):
+            raise DataError(f"the output of {name} is a {type(output).__name__}; expected text: correct the row")
+        if case.get("testtype") == "functional":
+            called = _identifier(function, "func_name in metadata")
+            tests.append(_called(name, called, _arguments(case["input"]), _loaded(output, "output"), _STRICT))
+        else:
+            tests.append(_printed(name, case["input"], output, close=False))
+    return tests
+
+
+def _cases(value: Any, column: str) -> list[Any]:
+    if not isinstance(value, str):
+        return _list(value, column)
+    if value.lstrip()[:1] in ("[", ""):
+        return _list(_loaded(value or "[]", column), column)
+    return _list(_loaded(_unpacked(value, column), column), column)
+
+
+def _unpacked(value: str, column: str) -> str:
+    """Return the text in base64 of zlib of a pickle of a text, as LiveCodeBench packs it; nothing is unpickled."""
+    try:
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(base64.b64decode(value, validate=True), MAX_BYTES)
+        if unpacker.unconsumed_tail:
+            raise DataError(f"column {column!r} holds more than {MAX_BYTES} bytes; expected fewer: drop the row")
+        texts = []
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in ("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE"):
+                texts.append(str(argument))
+            elif code.name not in ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"):
+                raise ValueError(code.name)
+        [text] = texts
+    except (binascii.Error, zlib.error, ValueError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"column {column!r} is neither JSON nor LiveCodeBench's packed text ({type(error).__name__}); expected one "
+            "of them: correct it"
+        ) from None
+    return text

@@ -1,0 +1,84 @@
+"""A pool of threads, each of which waits for one test: bounded by the cores, whatever event loop or thread asks.
+
+Threads, because they know no event loop: rewards of one sandbox are asked for in several. A forked process gets a pool
+of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rvpo.errors import ConfigError, DataError
+from rvpo.forks import Forkable, ForkedLock
+from rvpo.sandbox.analysis import needs_of
+from rvpo.sandbox.outcomes import Limits, Outcome, Test
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+class PooledSandbox(Forkable):
+    """Runs the tests of programs in a pool. Derived classes say how one test is run."""
+
+    name = "pooled"
+
+    def __init__(self, workers: int | None) -> None:
+        """Take the size of the pool; it is started on first use.
+
+        Raises:
+            ConfigError: ``workers`` is not a whole number of at least 1.
+        """
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ConfigError(f"workers is {workers!r}; expected a whole number of at least 1, or None for the cores")
+        self.workers = workers or cores()
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = ForkedLock()
+        self._know_forks()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides an outcome."""
+        raise NotImplementedError
+
+    def run_one(self, program: str, test: Test, limits: Limits) -> Outcome:
+        """Run one test, in a thread of the pool."""
+        raise NotImplementedError
+
+    async def run(self, program: str, tests: Sequence[Test], limits: Limits) -> list[Outcome]:
+        """Run a program against tests; see :class:`rvpo.sandbox.Sandbox`.
+
+        Raises:
+            DataError: a test is not Python.
+        """
+        for test in tests:
+            check_test(test)
+        pool = self._started()
+        futures = [asyncio.wrap_future(pool.submit(self.run_one, program, test, limits)) for test in tests]
+        try:
+            return list(await asyncio.gather(*futures))
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _started(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="rvpo-sandbox")
+            return self._pool
+
+    def _in_child(self) -> None:
+        self._pool = None
+
+
+def check_test(test: Test) -> None:
+    """Raise DataError where a test cannot be asked of any program."""
+    if test.kind == "call":
+        needs_of(test.code)
+    elif test.kind != "stdin":
+        raise DataError(f"test {test.name!r} is of kind {test.kind!r}; expected 'call' or 'stdin': correct it")

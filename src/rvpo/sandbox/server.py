@@ -1,0 +1,232 @@
+"""``ServerSandbox``: programs run by a server that speaks Sandbox Fusion's ``POST /run_code``.
+
+The request and the answer are those of bytedance/SandboxFusion (``sandbox/server/sandbox_api.py``): ``code``,
+``language``, ``stdin``, ``run_timeout``, ``compile_timeout`` and ``memory_limit_MB``; and ``status`` (``Success``,
+``Failed``, ``SandboxError``) with ``run_result``: ``status`` (``Finished``, ``TimeLimitExceeded``, ``Error``),
+``stdout``, ``stderr``, ``return_code`` and ``execution_time``.
+
+What the server isolates is the server's matter. It runs one process per test, so program and test share it: a test with
+asserts passes if a secret, which is sent on standard input and read after the program has been loaded, comes back at
+the end of the output. A program that only ends, prints or exits does not have it; one that is written against this very
+text can get it. Anything but a well-formed answer of a finished run is missing, after ``RETRIES`` further attempts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from rvpo.errors import ConfigError
+from rvpo.forks import Forkable, ForkedLock
+from rvpo.net import limits as waiting
+from rvpo.net.failures import TooLongError, TransportError
+from rvpo.net.http import Connection
+from rvpo.sandbox.compare import difference_of
+from rvpo.sandbox.granted import reduced
+from rvpo.sandbox.outcomes import Limits, Outcome, Test
+from rvpo.sandbox.pool import check_test
+from rvpo.text.quoting import escaped
+
+logger = logging.getLogger(__name__)
+
+RETRIES = 3
+CONCURRENCY = 32  # requests in flight, where nothing else is said
+QUEUE_SECONDS = 60.0  # that a busy server may let a request wait
+MAX_DETAIL_CHARS = 300
+LOADED, FAILED_TEST = "loaded", "test"
+
+_DRIVER = """
+import sys as _sys, json as _json
+_program, _setup = _json.loads({sources})
+_scope = {{"__name__": "builtins"}}
+exec(compile(_setup, "<setup>", "exec"), _scope)
+exec(compile(_program, "<program>", "exec"), _scope)
+_test = _json.loads(_sys.__stdin__.readline())
+try:
+    exec(compile(_test["code"], "<test>", "exec"), _scope)
+except AssertionError as _error:
+    _sys.__stdout__.write("\\n" + _test["refused"])
+    raise
+_sys.__stdout__.write("\\n" + _test["secret"])
+_sys.__stdout__.flush()
+"""
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """What belongs to one event loop."""
+
+    connection: Connection
+    owner: AsyncGenerator[Connection]
+    slots: asyncio.Semaphore
+
+
+class ServerSandbox(Forkable):
+    """Asks a server. Safe across event loops, threads and forked processes.
+
+    Args:
+        url: of the server, with or without ``/run_code``.
+        workers: requests in flight; None is ``CONCURRENCY``.
+
+    Raises:
+        ConfigError: it is no URL of a server.
+    """
+
+    def __init__(self, url: str, workers: int | None = None) -> None:
+        """Keep the address; nothing is asked yet."""
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ConfigError(f"sandbox is {url!r}; expected the URL of a server, such as http://localhost:8080")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ConfigError(f"workers is {workers!r}; expected a whole number of at least 1, or None")
+        self._url = url.rstrip("/").removesuffix("/run_code")
+        self._workers = workers or CONCURRENCY
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        self._of_parent: list[Any] = []  # kept, because closing one would speak on a connection that is shared
+        self._lock = ForkedLock()
+        self._warned = False
+        self._know_forks()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides an outcome: not the address, because a server may move."""
+        return {"kind": "sandbox-fusion", "driver": hashlib.sha256(_DRIVER.encode()).hexdigest()[:16]}
+
+    async def run(self, program: str, tests: Sequence[Test], limits: Limits) -> list[Outcome]:
+        """Run a program against tests; see :class:`rvpo.sandbox.Sandbox`."""
+        for test in tests:
+            check_test(test)
+        lane = await self._lane(limits)
+        return list(await asyncio.gather(*(self._one(lane, program, test, limits) for test in tests)))
+
+    def _in_child(self) -> None:
+        self._of_parent.append(self._lanes)
+        self._lanes = {}
+
+    async def _lane(self, limits: Limits) -> _Lane:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for other in [other for other in self._lanes if other.is_closed()]:
+                del self._lanes[other]
+        if loop not in self._lanes:
+            owner = _opened(self._url)
+            self._lanes[loop] = _Lane(await anext(owner), owner, asyncio.Semaphore(self._workers))
+        return self._lanes[loop]
+
+    async def _one(self, lane: _Lane, program: str, test: Test, limits: Limits) -> Outcome:
+        secret, refused = secrets.token_hex(16), secrets.token_hex(16)
+        body = _request(program, test, limits, secret, refused)
+        failure = TransportError("connection", "not asked")
+        for attempt in range(RETRIES + 1):
+            try:
+                async with lane.slots, asyncio.timeout(limits.wall + 10.0 + QUEUE_SECONDS):
+                    response = await lane.connection.request("POST", "/run_code", body)
+                if response.status != 200:
+                    again = response.status in (408, 409, 425, 429) or response.status >= 500
+                    wait = waiting.retry_after(response.headers)
+                    raise TransportError("server", f"HTTP {response.status}: {response.text[:200]}", again, wait)
+                return _read(response.text, test, limits, secret, refused)
+            except TooLongError:  # the program's doing: the rest of an answer is short
+                return Outcome(False, "output", "more output than is read of a server")
+            except TimeoutError:
+                failure = TransportError("timeout", "no answer in time", again=True)
+            except TransportError as error:
+                failure = error
+            if not failure.again or attempt == RETRIES:
+                break
+            await waiting.sleep(max(waiting.backoff(attempt), failure.wait or 0.0))
+        if not self._warned:
+            self._warned = True
+            logger.warning("sandbox %s: first outcome missing (%s): %s", self._url, failure.reason, failure.detail)
+        return Outcome.missing(escaped(f"{failure.reason}: {failure.detail}", MAX_DETAIL_CHARS))
+
+
+async def _opened(url: str) -> AsyncGenerator[Connection]:
+    """Yield a connection, and close it when the generator is closed, as a loop does with its generators at its end."""
+    connection = Connection(url, {"user-agent": "rvpo"}, 24 * 3600.0)  # each request has its own limit
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _request(program: str, test: Test, limits: Limits, secret: str, refused: str) -> dict[str, Any]:
+    setup = reduced(test.setup, program)
+    body: dict[str, Any] = {
+        "language": "python",
+        "compile_timeout": limits.wall,
+        "run_timeout": limits.wall,
+        "memory_limit_MB": limits.memory_mb,
+        "files": {},
+        "fetch_files": [],
+    }
+    if test.kind == "stdin":
+        return {**body, "code": f"{setup}\n{program}", "stdin": test.stdin}
+    asked = json.dumps({"code": test.code, "secret": secret, "refused": refused})
+    return {**body, "code": _DRIVER.format(sources=repr(json.dumps([program, setup]))), "stdin": asked + "\n"}
+
+
+def _read(text: str, test: Test, limits: Limits, secret: str, refused: str) -> Outcome:
+    """Return the outcome in an answer.
+
+    Raises:
+        TransportError: it is none, or the server failed.
+    """
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        raise TransportError("malformed", "an answer that is not JSON", again=True) from None
+    if not isinstance(answer, dict) or answer.get("status") not in ("Success", "Failed"):
+        said = answer.get("message") if isinstance(answer, dict) else None
+        raise TransportError("server", f"the sandbox failed: {str(said)[:200]}", again=True)
+    result = answer.get("run_result")
+    if not isinstance(result, dict):
+        raise TransportError("malformed", "an answer without a run_result", again=True)
+    took = result.get("execution_time")
+    seconds = float(took) if isinstance(took, int | float) and not isinstance(took, bool) and took >= 0 else 0.0
+    status, code = result.get("status"), result.get("return_code")
+    if status == "TimeLimitExceeded":
+        return Outcome(False, "timeout", "more time than the limit in all", seconds)
+    output, complaint = result.get("stdout"), result.get("stderr")
+    if status != "Finished" or type(code) is not int or not isinstance(output, str):
+        raise TransportError("malformed", f"a run of status {str(status)[:40]!r}", again=True)
+    detail = escaped(_last_line(complaint), MAX_DETAIL_CHARS)
+    if len(output) > limits.output_kb * 1024:
+        return Outcome(False, "output", f"more than {limits.output_kb} KiB of output", seconds)
+    if test.kind == "stdin":
+        return _printed(output, code, detail, seconds, test)
+    if output.endswith(secret) and code == 0:
+        return Outcome(True, "passed", "", seconds)
+    if output.endswith(refused):
+        return Outcome(False, "assert", detail, seconds)
+    return Outcome(False, _reason(code, detail), detail, seconds)
+
+
+def _printed(output: str, code: int, detail: str, seconds: float, test: Test) -> Outcome:
+    if code != 0 and detail.partition(":")[0] != "SystemExit" and detail:
+        return Outcome(False, _reason(code, detail), detail, seconds)
+    difference = difference_of(output, test.expected, close=test.close)
+    if difference is None:
+        return Outcome(True, "passed", "", seconds)
+    return Outcome(False, "wrong_answer", escaped(difference, MAX_DETAIL_CHARS), seconds)
+
+
+def _reason(code: int, detail: str) -> str:
+    name = detail.partition(":")[0]
+    known = {"SyntaxError": "syntax", "IndentationError": "syntax", "MemoryError": "memory"}
+    return known.get(name, "killed" if code < 0 or code >= 128 or code == 0 else "exception")
+
+
+def _last_line(complaint: Any) -> str:
+    lines = complaint.strip().splitlines() if isinstance(complaint, str) else []
+    return str(lines[-1]) if lines else ""
