@@ -22,6 +22,7 @@ ROOMS = (
     "text",
     "importing",
     "files",
+    "pictures",
     "net",
     "sandbox",
     "statistics",

@@ -85,6 +85,7 @@ CAPABILITIES = (
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
+    Capability("prompts with pictures", ("pillow",), ".[pictures]"),
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 

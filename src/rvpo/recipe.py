@@ -80,6 +80,7 @@ class DataSection(_Strict):
     subset: str | None = None
     split: str | None = None
     system_prompt: str | None = None
+    image_column: str = "auto"
     max_prompt_chars: int | None = None
     shuffle_seed: int | None = None
     offset: int = 0

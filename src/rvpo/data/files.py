@@ -12,6 +12,7 @@ from pathlib import Path
 from rvpo.data import generic
 from rvpo.data.csv_files import read_csv
 from rvpo.data.json_files import is_one_object, read_json, read_jsonl
+from rvpo.data.picture_columns import NONE
 from rvpo.data.records import Rows, source_error
 from rvpo.data.unpack import PACKED, inner, opened
 
@@ -76,6 +77,7 @@ def open_rows(
     subset: str | None = None,
     split: str | None = None,
     columns: set[str] | None = None,
+    pictures: str = NONE,
 ) -> Rows:
     """Yield the rows of a source.
 
@@ -85,20 +87,21 @@ def open_rows(
         subset: configuration of a hub dataset.
         split: of a saved or hub dataset.
         columns: columns to read of a table; None reads all but pictures and other binary ones.
+        pictures: with ``columns=None``, which column of pictures is read as well: a name, ``auto`` or ``none``.
 
     Raises:
         DataError: see the readers.
     """
     path = Path(path_or_id)
     if storage == "hub":
-        return generic.read_hub(str(path_or_id), subset=subset, split=split, columns=columns)
+        return generic.read_hub(str(path_or_id), subset=subset, split=split, columns=columns, pictures=pictures)
     if storage == "dataset":
-        return generic.read_dataset(path, split=split, columns=columns)
+        return generic.read_dataset(path, split=split, columns=columns, pictures=pictures)
     if storage == "folder":
-        return _folder_rows(path, columns)
+        return _folder_rows(path, columns, pictures)
     check_file(path)
     if storage == "parquet":
-        return generic.read_parquet(path, columns)
+        return generic.read_parquet(path, columns, pictures)
     return {"jsonl": read_jsonl, "json": read_json, "csv": read_csv}[storage](path)
 
 
@@ -127,6 +130,6 @@ def _parts(folder: Path) -> list[Path]:
     return files
 
 
-def _folder_rows(folder: Path, columns: set[str] | None) -> Rows:
+def _folder_rows(folder: Path, columns: set[str] | None, pictures: str) -> Rows:
     for path in _parts(folder):
-        yield from open_rows(path, storage_of(path), columns=columns)
+        yield from open_rows(path, storage_of(path), columns=columns, pictures=pictures)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rvpo.data import prompts
 from rvpo.data.columns import PromptColumns, find_answer, find_prompt, find_system
 from rvpo.data.criteria import read_criteria
 from rvpo.data.find_rubrics import find_rubrics
 from rvpo.data.paths import ABSENT, lookup
+from rvpo.data.picture_columns import (
+    AUTO,
+    IMAGES,
+    NONE,
+    check_absent,
+    find_pictures,
+    read_pictures,
+    with_placeholders,
+)
+from rvpo.data.picture_columns import placed as with_count
 from rvpo.data.records import Place, Row, shorten, to_record
 from rvpo.data.repeated_prompts import check_answers
 from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
@@ -34,6 +45,8 @@ class General:
     pitfalls: str | None
     missing_rubrics: str
     system_prompt: str | None
+    image_column: str = AUTO
+    trusted_paths: bool = False
 
     @property
     def about_rubrics(self) -> bool:
@@ -68,11 +81,26 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         )
     _require_prompt(rows, columns)
     placed = [(place, row, *prompts.read_prompt(place, row, columns)) for place, row in rows]
+    images, pictures = find_pictures(rows, options.image_column), None
+    parts_of: list[list[Any]] = [[] for _ in placed]
+    if options.image_column != NONE:
+        placed = [
+            (place, row, with_placeholders(place, prompt, found), reply)
+            for (place, row, prompt, reply), found in zip(placed, parts_of, strict=True)
+        ]
+    if images is not None or any(parts_of):
+        pictures = [
+            read_pictures(place, row, images, inline, options.trusted_paths)
+            for (place, row), inline in zip(rows, parts_of, strict=True)
+        ]
+        parts.append(f"pictures = {images or 'parts of the prompt'}")
+    else:
+        check_absent(rows, [prompt for _, _, prompt, _ in placed], columns.label, options.image_column)
     system = find_system(rows, raw)
     if system is not None:
         placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
         parts.append(f"system message = {system}")
-    beside = [*raw, *([path] if path else []), *([system] if system else [])]
+    beside = [*raw, *filter(None, (path, system, images))]
     check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in beside])
     replies = sum(reply is not None for *_, reply in placed)
     references, from_reply = options.references, False
@@ -95,14 +123,18 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
     name = columns.label
     records = []
     for i, (place, row, prompt, _) in enumerate(placed):
+        if pictures is not None:
+            prompt = with_count(place, name, prompt, len(pictures[i]))
         filled = _filled(row, references) | ({} if prompt is None else {name: prompt})
         record = to_record(
             place, filled, prompt_column=name, reference_columns=references, system_prompt=options.system_prompt
         )
         if path is not None:
             record = {"prompt": record.pop("prompt"), RUBRIC: rubrics[i], **record}
+        if pictures is not None:
+            record[IMAGES] = pictures[i]
         records.append((place, record))
-    read = [*columns.names, *references.values(), *([path] if path else []), *([system] if system else [])]
+    read = [*columns.names, *references.values(), *filter(None, (path, system, images))]
     if repeats := check_answers(rows, columns, [record for _, record in records], read):
         parts.append(repeats)
     parts += _unread(rows, read)

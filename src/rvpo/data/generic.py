@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, is_picture_value
 from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, source_error
 
 
@@ -28,15 +30,15 @@ def strict_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
 
 
-def read_parquet(path: Path, columns: set[str] | None) -> Rows:
-    """Read the named columns of one parquet file; None reads all but binary ones.
+def read_parquet(path: Path, columns: set[str] | None, pictures: str = NONE) -> Rows:
+    """Read the named columns of one parquet file; None reads all but binary ones, and the pictures that are asked for.
 
     Raises:
         DataError: the file is not parquet or is damaged, or a column is absent.
     """
     source = str(path)
     if columns is None:
-        columns = _plain_columns(path)
+        columns = _plain_columns(path, pictures)
     require_columns(source, parquet_columns(path), columns)
     import pyarrow.parquet as pq  # a dependency of `datasets`, and without its copy in the cache folder
 
@@ -64,22 +66,66 @@ def parquet_columns(path: Path) -> list[str]:
         raise source_error(str(path), str(error), "a parquet file", next_step) from error
 
 
-def _plain_columns(path: Path) -> set[str]:
-    """Return the columns that hold no bytes: decoding pictures that nobody asked for is slow."""
+def _plain_columns(path: Path, pictures: str) -> set[str]:
+    """Return the columns that hold no bytes, which may be large, and those of the pictures that are asked for."""
     parquet_columns(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     def is_binary(kind: Any) -> bool:
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            return is_binary(kind.value_type)
         if pa.types.is_struct(kind):
             return any(field.name == "bytes" for field in kind)
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    return {field.name for field in pq.read_schema(path) if not is_binary(field.type)}
+    schema = pq.read_schema(path)
+    binary = [field.name for field in schema if is_binary(field.type)]
+    known = {name for name in binary if pictures != NONE and _holds_pictures(path, name)}
+    return {name for name in schema.names if name not in binary} | chosen_pictures(str(path), known, binary, pictures)
 
 
-def read_dataset(path: Path, *, split: str | None, columns: set[str] | None) -> Rows:
-    """Read the named columns of a folder that ``save_to_disk`` wrote; None reads all but binary ones.
+def _holds_pictures(path: Path, name: str) -> bool:
+    """Return whether the first value of a binary column is a picture."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1, columns=[name]):
+                if (value := batch.column(name)[0].as_py()) not in (None, []):
+                    return is_picture_value(value)
+    except (pa.ArrowException, OSError, ValueError):  # a damaged page, which the reader will name
+        return True
+    return False
+
+
+def chosen_pictures(source: str, known: Iterable[str], binary: Iterable[str], pictures: str) -> set[str]:
+    """Return the binary columns of a table that are read as pictures.
+
+    Args:
+        source: of the table.
+        known: its columns with pictures.
+        binary: its columns with bytes, pictures or not.
+        pictures: the option ``image_column``.
+
+    Raises:
+        DataError: it has pictures, and not under a name that is looked for.
+    """
+    if pictures == NONE:
+        return set()
+    if pictures != AUTO:
+        return {pictures} & set(binary)
+    found = set(known) & set(NAMES)
+    if known and not found:
+        seen = f"pictures in the columns {sorted(known)}"
+        next_step = f"set {OPTION}: {min(known)}, or {OPTION}: {NONE} if the prompts are whole without pictures"
+        raise source_error(source, seen, f"pictures in a column {' or '.join(map(repr, NAMES))}", next_step)
+    return found
+
+
+def read_dataset(path: Path, *, split: str | None, columns: set[str] | None, pictures: str = NONE) -> Rows:
+    """Read the named columns of a folder that ``save_to_disk`` wrote; None reads all but binary ones (and pictures).
 
     Raises:
         DataError: the folder holds no saved dataset, the split or a column is absent.
@@ -92,11 +138,13 @@ def read_dataset(path: Path, *, split: str | None, columns: set[str] | None) -> 
         raise source_error(str(path), str(error), "a folder written by save_to_disk", next_step) from error
     if not isinstance(loaded, dict) and split is not None:
         raise source_error(str(path), f"one dataset without splits and split={split!r}", "no split", "leave split out")
-    yield from _read_table(loaded, str(path), split, columns)
+    yield from _read_table(loaded, str(path), split, columns, pictures)
 
 
-def read_hub(repo_id: str, *, subset: str | None, split: str | None, columns: set[str] | None) -> Rows:
-    """Download ``org/name`` with ``datasets.load_dataset`` and read the named columns (None: all but binary ones).
+def read_hub(
+    repo_id: str, *, subset: str | None, split: str | None, columns: set[str] | None, pictures: str = NONE
+) -> Rows:
+    """Download ``org/name`` with ``datasets.load_dataset`` and read the named columns (None: as :func:`read_dataset`).
 
     Raises:
         DataError: the dataset cannot be had (network, name, subset, split), or a column is absent.
@@ -111,7 +159,7 @@ def read_hub(repo_id: str, *, subset: str | None, split: str | None, columns: se
             "offline, download the dataset elsewhere and give the path of its file"
         )
         raise source_error(repo_id, seen, "a hub dataset 'org/name' that can be reached", next_step) from error
-    yield from _read_table(loaded, repo_id, split, columns)
+    yield from _read_table(loaded, repo_id, split, columns, pictures)
 
 
 def require_columns(source: str, seen: list[str], needed: set[str]) -> None:
@@ -122,7 +170,7 @@ def require_columns(source: str, seen: list[str], needed: set[str]) -> None:
         raise source_error(source, seen_here, f"the columns {sorted(seen)}", next_step)
 
 
-def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] | None) -> Rows:
+def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] | None, pictures: str) -> Rows:
     if isinstance(loaded, dict):  # a DatasetDict; one split alone needs no name
         names = sorted(loaded)
         chosen = names[0] if split is None and len(names) == 1 else split
@@ -130,15 +178,41 @@ def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] |
             raise source_error(source, f"split={split!r}", f"one of the splits {names}", "set split")
         loaded = loaded[chosen]
     if columns is None:
-        binary = ("Image", "Audio", "Video")
-        kinds = {name: type(feature).__name__ for name, feature in loaded.features.items()}
-        columns = {
-            name for name, kind in kinds.items() if kind not in binary and "binary" not in str(loaded.features[name])
-        }
+        features = loaded.features
+        binary = [name for name in features if _is_binary(features[name])]
+        raw = _raw_pictures(loaded, [name for name in binary if "Image(" not in str(features[name])], pictures)
+        known = {name for name in binary if "Image(" in str(features[name])} | raw
+        columns = {name for name in features if name not in binary}
+        columns |= (chosen := chosen_pictures(source, known, binary, pictures))
+        for name in chosen - raw:
+            loaded = loaded.cast_column(name, _undecoded(features[name]))
     require_columns(source, loaded.column_names, columns)
     # Only the named columns are read: decoding a picture nobody asked for is slow and may fail.
     for index, row in enumerate(loaded.select_columns(sorted(columns))):
         yield Place(source, index), row
+
+
+def _is_binary(feature: Any) -> bool:
+    told = str(feature)
+    return any(kind in told for kind in ("Image(", "Audio(", "Video(", "Pdf(", "binary"))
+
+
+def _raw_pictures(loaded: Any, names: Sequence[str], pictures: str) -> set[str]:
+    """Return the columns of plain bytes whose first value is a picture."""
+    if pictures == NONE or not names or not len(loaded):
+        return set()
+    first = loaded.select_columns(list(names))[0]
+    return {name for name in names if is_picture_value(first[name])}
+
+
+def _undecoded(feature: Any) -> Any:
+    """Return the feature of a column with pictures, or lists of them, that gives bytes and paths."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    inner = getattr(feature, "feature", None)
+    return feature if inner is None else type(feature)(_undecoded(inner))
 
 
 def _require_datasets(source: str) -> Any:

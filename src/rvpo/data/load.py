@@ -16,10 +16,12 @@ from rvpo.data.options import (
     LAYOUTS,
     check_clash,
     check_combination,
+    check_image_column,
     check_numbers,
     check_options,
     check_rubric_options,
 )
+from rvpo.data.picture_columns import AUTO, IMAGES, NONE, find_pictures, in_parts
 from rvpo.data.records import (
     Place,
     Row,
@@ -54,6 +56,7 @@ def load_prompts(
     subset: str | None = None,
     split: str | None = None,
     system_prompt: str | None = None,
+    image_column: str = AUTO,
     max_prompt_chars: int | None = None,
     shuffle_seed: int | None = None,
     offset: int = 0,
@@ -91,6 +94,10 @@ def load_prompts(
         split: Which split of a saved ``DatasetDict`` or hub dataset; not needed where there is one.
         system_prompt: Replaces the leading system message, or adds one. A text prompt becomes the
             user's message, so that completions become chat messages too.
+        image_column: The column with the pictures of the prompts: bytes, ``{bytes, path}`` as in ``datasets``, paths
+            beside the file, ``data:`` addresses, one or a list of them. ``auto`` reads ``images`` or ``image``, or the
+            parts of chat messages that hold pictures, and refuses a table with pictures under another name; ``none``
+            reads text alone. Each picture stands at its ``<image>`` in the prompt, or before the first user's text.
         max_prompt_chars: Leave out prompts with more characters than this, all messages counted; the
             number left out is logged as a warning.
         shuffle_seed: Shuffle with this seed; None keeps the file's order.
@@ -100,7 +107,8 @@ def load_prompts(
     Returns:
         A ``datasets.Dataset`` with the column ``prompt`` and the new names of ``reference_columns``. Files with rubrics
         add the column ``rubric`` (JSON of :class:`rvpo.rewards.rubric.Rubric`), ``healthbench`` also ``example_tags``
-        (a JSON list of texts).
+        (a JSON list of texts). Prompts with pictures are chat messages whose contents are lists of parts; the column
+        ``images`` holds the pictures, a list per row, whole and in RGB.
 
     Raises:
         ConfigError: an option cannot work (unknown layout, reserved or repeated column, negative range).
@@ -127,12 +135,22 @@ def load_prompts(
     storage = layout if layout in STORAGES or layout.startswith("rlla") else storage_of(path_or_id)
     if storage == "yaml" and layout == "auto":
         layout = "rubrics"
-    options = General(prompt_column, reference_columns, rubric_keys or {}, pitfalls, missing_rubrics, system_prompt)
+    check_image_column(layout, image_column)
+    options = General(
+        prompt_column,
+        reference_columns,
+        rubric_keys or {},
+        pitfalls,
+        missing_rubrics,
+        system_prompt,
+        image_column,
+        trusted_paths=storage in ("dataset", "hub"),
+    )
     check_combination(
         layout, storage, prompt_column=prompt_column, subset=subset, split=split, about_rubrics=options.about_rubrics
     )
     if layout == "auto" or layout in STORAGES:
-        rows = list(open_rows(path_or_id, storage, subset=subset, split=split))
+        rows = list(open_rows(path_or_id, storage, subset=subset, split=split, pictures=image_column))
         known = None if layout in STORAGES else _known_layout(rows, storage, options)
         if known is None:
             placed, line = read_general(rows, options)
@@ -168,13 +186,20 @@ def load_prompts(
     if not kept:
         seen = f"no row left of {total} (max_prompt_chars={max_prompt_chars} keeps {len(placed)}, {offset=})"
         raise source_error(source, seen, "at least one row", "raise max_prompt_chars or lower offset")
-    return build_dataset(kept)
+    return build_dataset([(place, _for_processors(record)) for place, record in kept])
+
+
+def _for_processors(record: Row) -> Row:
+    """Return a record whose messages have parts, if it has pictures."""
+    return {**record, "prompt": in_parts(record["prompt"])} if IMAGES in record else record
 
 
 def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
     """Return the layout of the first row if it is one with a reader of its own."""
     if not rows or options.prompt_column != "prompt" or options.about_rubrics or options.missing_rubrics != "error":
         return None
+    if find_pictures(rows[:1], options.image_column if options.image_column in (AUTO, NONE) else NONE) is not None:
+        return None  # the general reader alone reads pictures
     row = rows[0][1]
     of_json = storage in ("json", "folder") and rlla.is_rlla(row)
     if of_json or rlla.is_rlla_parquet(row):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rvpo.data.criterion import RUBRIC_KEYS
 from rvpo.data.files import STORAGES
+from rvpo.data.picture_columns import AUTO, NONE
 from rvpo.data.pitfalls import PITFALLS
 from rvpo.data.records import RESERVED_COLUMNS
 from rvpo.errors import ConfigError
@@ -45,6 +46,19 @@ def check_options(layout: str, prompt_column: str, references: Mapping[str, str]
         raise ConfigError(
             f"reference_columns={dict(references)!r} reads {repeated} twice; allowed: one new name a column; next "
             "step: remove the other name"
+        )
+
+
+def check_image_column(layout: str, image_column: str) -> None:
+    """Check the option about pictures."""
+    if not isinstance(image_column, str) or not image_column:
+        raise ConfigError(
+            f"image_column={image_column!r}; expected auto, none or a column's name; next step: leave it out (auto)"
+        )
+    if image_column not in (AUTO, NONE) and layout != "auto" and layout not in STORAGES:
+        raise ConfigError(
+            f"image_column={image_column!r} with layout={layout!r}, which has no pictures; expected layout='auto' or a "
+            "format; next step: leave one of the two out"
         )
 
 

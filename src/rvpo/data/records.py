@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -194,11 +194,30 @@ def build_dataset(placed: list[tuple[Place, Row]]) -> Dataset:
     from datasets import Dataset
 
     first = placed[0][1]
-    columns = {name: [record[name] for _, record in placed] for name in first}
+    columns = {name: [record[name] for _, record in placed] for name in first if name != "images"}
     for name, values in columns.items():
         if name not in ("prompt", "rubric") and not isinstance(first[name], str):
             _check_storable(placed, name, values)
-    return Dataset.from_dict(columns)
+    dataset = Dataset.from_dict(columns)
+    if "images" not in first:
+        return dataset
+    return _with_pictures(dataset, [record["images"] for _, record in placed])
+
+
+def undecoded(dataset: Dataset) -> Dataset:
+    """Return records whose pictures are ``{bytes, path}``, as they are stored."""
+    from datasets import Image, List
+
+    return dataset.cast_column("images", List(Image(decode=False)))
+
+
+def _with_pictures(dataset: Dataset, images: Sequence[Sequence[bytes]]) -> Dataset:
+    """Add lists of pictures, which are decoded when a row is read."""
+    from datasets import Dataset, Features, Image, List, concatenate_datasets
+
+    values = [[{"bytes": data, "path": None} for data in row] for row in images]
+    column = Dataset.from_dict({"images": values}, features=Features({"images": List(Image())}))
+    return concatenate_datasets([dataset, column], axis=1)
 
 
 def _kind(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rvpo.data.columns import ANSWER_COLUMNS, PromptColumns, spelled
+from rvpo.data.picture_columns import key_of
 from rvpo.data.records import Place, Row, shorten
 from rvpo.data.whole_prompt import is_wordy, next_step
 
@@ -34,7 +35,7 @@ def check_answers(
     answers = [_answer_of(record) for record in records]
     by_prompt: dict[str, list[int]] = {}
     for i, record in enumerate(records):
-        by_prompt.setdefault(json.dumps(record["prompt"]), []).append(i)
+        by_prompt.setdefault(json.dumps(key_of(record)), []).append(i)
     repeats = [group for group in by_prompt.values() if len({answers[i] for i in group}) > 1]
     if not repeats:
         return ""

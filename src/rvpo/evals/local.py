@@ -104,6 +104,10 @@ class LocalPolicy:
             yield [(item, reply) for item, reply in zip(batch, replies, strict=True) if item.key in wanted]
 
     def _set(self, model: Any, tokenizer: Any) -> None:
+        if hasattr(tokenizer, "image_processor"):  # of a vision-language model: benchmarks are text
+            template = tokenizer.chat_template
+            tokenizer = copy.deepcopy(tokenizer.tokenizer)
+            tokenizer.chat_template = tokenizer.chat_template or template
         if not tokenizer.chat_template:
             raise ConfigError(f"{self._name} has no chat template; allowed is a model for chats: name another")
         self._model, self._tokenizer = model, copy.deepcopy(tokenizer)

@@ -77,6 +77,9 @@ KEYS = (*_CONTAINS, "case_sensitive", "regex", *_LIMITS, "json_schema")
 class RuleJudge:
     """Decide criteria that carry a ``rule``; the prompt and the criterion's text are not read."""
 
+    reads_pictures = True
+    """Of a prompt: it needs none."""
+
     def __init__(self) -> None:
         """Start with all totals at 0."""
         self._totals = Counter({"verdicts": 0, "missing": 0, "missing/rule": 0})

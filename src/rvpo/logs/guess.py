@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -26,3 +28,20 @@ class Guess:
     def __str__(self) -> str:
         """Return it as a clause with the option that settles it."""
         return f"{self.what} ({self.why}; {self.option})" if self.why else f"{self.what} ({self.option})"
+
+
+_PICTURE = re.compile(
+    r"""["']type["']: *["']image|<image>|<\|image|<\|vision_start|<start_of_image>|<image_soft_token>"""
+)
+
+
+def guess_by_text(prompts: Iterable[object], option: str) -> Guess | None:
+    """Return what is guessed where groups are found by the texts of prompts with pictures; None without pictures."""
+    if not any(isinstance(prompt, str) and _PICTURE.search(prompt) for prompt in prompts):
+        return None
+    return Guess(
+        "prompts with the same text are one prompt",
+        "they have pictures, which these logs leave out, so that two with different pictures may look like one",
+        option,
+        trust=0.7,
+    )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import rvpo
+from rvpo import pictures
 from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
 from rvpo.errors import ConfigError, DataError
@@ -41,6 +42,10 @@ NEEDED = (
 
 DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "reason", "detail")
 """What a reader wants to know of a completion's channels."""
+
+
+MOST_PICTURES = 16
+"""Of one prompt that are read: a reader shows no more."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
         structure=structure,
         monitor=tuple(dict.fromkeys(name for about in abouts for name in about.monitor)),
         solved=abouts[-1].solved,
+        pictures=folder if (folder := paths[0].parent.parent / pictures.FOLDER).is_dir() else None,
     )
 
 
@@ -135,7 +141,7 @@ def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> di
 def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[LoggedBatch]:
     for path, about in files:
         present = _schema(path).names
-        further = ("reliability", "entered", "outside", *(("criterion", "uid") if texts else ()))
+        further = ("reliability", "entered", "outside", *(("criterion", "uid", "pictures") if texts else ()))
         table = _table(path, [*NEEDED, *(name for name in further if name in present)])
         number = table["batch"].to_numpy()
         for batch in np.unique(number):
@@ -200,6 +206,17 @@ def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
     logged = path.parent.parent / COMPLETIONS / f"completions_{batch.step:05d}.parquet"
     if not logged.exists():
         return batch
+    found = _of_completions(batch, logged, table)
+    if found.texts is None or "pictures" not in table.column_names:
+        return found
+    _, first = np.unique(_ints(table, "completion"), return_index=True)
+    cells = [table["pictures"][i].as_py() for i in first.tolist()]
+    found_pictures = [cell[:MOST_PICTURES] if isinstance(cell, list) else [] for cell in cells]
+    return replace(found, texts=replace(found.texts, pictures=found_pictures))
+
+
+def _of_completions(batch: LoggedBatch, logged: Path, table: pa.Table) -> LoggedBatch:
+    """Add texts of TRL's completions, if they are those of the batch."""
     # TRL keeps the last generation of a step alone, and at an evaluation that of the evaluation: rewards must agree.
     plain = table.filter(pc.is_null(table["criterion"]))
     own = {

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
+from rvpo.logs.guess import Guess, guess_by_text
 from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.tables.rewards import Chosen
 from rvpo.logs.trl_rewards import choose
@@ -89,8 +90,16 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
         partial(_read, list(paths), tuple(rewards), size, columns.group_size is not None),
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
-        guesses=tuple(chosen.guesses),
+        guesses=(*chosen.guesses, *_by_text(paths[0], columns)),
     )
+
+
+def _by_text(path: Path, columns: Columns) -> list[Guess]:
+    """Return what is guessed where groups are found by prompts with pictures."""
+    if columns.group_size is not None:
+        return []
+    found = guess_by_text(_texts(_table(path, ["prompt"])["prompt"]), "--group-size sets the number of completions")
+    return [] if found is None else [found]
 
 
 def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:

@@ -26,14 +26,23 @@ COMPLETIONS = "completions"
 
 @dataclass(frozen=True)
 class Texts:
-    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON."""
+    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON.
+
+    ``pictures`` are the digests of each prompt's pictures, N lists, None for one that is unknown; empty if there are
+    none in the run.
+    """
 
     prompts: Sequence[str]
     completions: Sequence[str]
+    pictures: Sequence[Sequence[str | None]] = ()
 
     def rows(self, index: Sequence[int]) -> Texts:
         """Return some of them."""
-        return Texts([self.prompts[i] for i in index], [self.completions[i] for i in index])
+        return Texts(
+            [self.prompts[i] for i in index],
+            [self.completions[i] for i in index],
+            [self.pictures[i] for i in index] if self.pictures else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,7 @@ class Run:
         structure: structures that were applied before the method, as texts in order.
         monitor: names of channels that were only monitored by the user's choice.
         solved: names of channels that a completion has to meet to solve its question; empty: all that were trained on.
+        pictures: folder with small copies of the prompts' pictures; None where the logs have none.
     """
 
     path: Path
@@ -138,6 +148,7 @@ class Run:
     structure: tuple[str, ...] = ()
     monitor: tuple[str, ...] = ()
     solved: tuple[str, ...] = ()
+    pictures: Path | None = None
 
     @property
     def name(self) -> str:

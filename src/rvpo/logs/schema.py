@@ -74,6 +74,13 @@ stood outside of its group's normalisation, with z = 0. A channel that a structu
 """
 
 
+PICTURES = {"pictures": pa.list_(pa.string())}
+"""A further column in runs with pictures: their digests, in the order of the prompt; null for one that is unknown.
+
+``pictures/{digest}.png`` or ``.jpg`` in the run's folder is a small copy; see :mod:`rvpo.pictures`.
+"""
+
+
 def last_step(folder: Path, before: int) -> int | None:
     """Return the last training step below ``before`` that has a record in a folder, None where there is none."""
     steps = [int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdecimal()]

@@ -29,6 +29,7 @@ from rvpo.errors import RewardError
 from rvpo.logs.engine import engine_of, function_weights
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.page import render
+from rvpo.page.pictures import pictures_of
 
 LIMIT = 10_000_000  # bytes of the file
 NUMBERS = 250_000  # of all curves
@@ -99,6 +100,7 @@ def build_report(
     each = max(4, SAMPLES // len(runs))
     drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
     points = max(20, min(300, NUMBERS // sum(_SERIES * len(run.channels) for run in runs)))
+    shown = [pictures_of(run, chosen) for run, chosen in zip(runs, drawn, strict=True)]
     while True:
         data = {
             "schema": "rvpo.report/1",
@@ -110,10 +112,11 @@ def build_report(
                     "name": run.name,
                     "path": str(run.path),
                     "diagnosis": _thinned(diagnosis, points),
-                    "samples": _some(chosen, each),
+                    "samples": (some := _some(chosen, each)),
+                    "pictures": {name: address for name, address in pictures.items() if _has(some, name)},
                     **rest,
                 }
-                for run, diagnosis, rest, chosen in zip(runs, found, told, drawn, strict=True)
+                for run, diagnosis, rest, chosen, pictures in zip(runs, found, told, drawn, shown, strict=True)
             ],
             "headline": headline(found) if len(found) > 1 else None,
             "comparison": comparison and _comparison(comparison),
@@ -129,6 +132,10 @@ def build_report(
 def _some(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Return at most ``count`` of them, from all over."""
     return [samples[i * len(samples) // count] for i in range(count)] if count < len(samples) else list(samples)
+
+
+def _has(samples: Sequence[Mapping[str, Any]], picture: str) -> bool:
+    return any(picture in sample["pictures"] for sample in samples)
 
 
 def _comparison(told: TrainingComparison) -> dict[str, Any]:
@@ -195,6 +202,7 @@ def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -
         "advantage": None if batch.advantages is None else float(batch.advantages[i]),
         "prompt": _short(_readable(batch.texts.prompts[i])),
         "completion": _short(_readable(batch.texts.completions[i])),
+        "pictures": list(batch.texts.pictures[i]) if batch.texts.pictures else [],
         "cells": [
             cell | {key: _short(cell[key]) for key in ("text", "reason", "detail") if cell[key]} for cell in cells
         ],
@@ -301,7 +309,7 @@ def _readable(text: str) -> str:
     """Return a chat, which logs hold as JSON, as its messages; a single reply without its role."""
     try:
         chat = json.loads(text) if text.startswith("[{") else None
-        told = [(str(message["role"]), message["content"]) for message in chat or ()]
+        told = [(str(message["role"]), _content(message["content"])) for message in chat or ()]
     except (ValueError, KeyError, TypeError, RecursionError):
         return text
     if not told or not all(isinstance(content, str) for _, content in told):
@@ -309,6 +317,16 @@ def _readable(text: str) -> str:
     if len(told) == 1 and told[0][0] == "assistant":
         return str(told[0][1])
     return "\n\n".join(f"{role}: {content}" for role, content in told)
+
+
+def _content(content: Any) -> Any:
+    """Return parts of text and pictures as one text."""
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
+        return content
+    return "".join(
+        part["text"] if part.get("type") == "text" and isinstance(part.get("text"), str) else f"[{part.get('type')}]"
+        for part in content
+    )
 
 
 def _short(text: str) -> str:

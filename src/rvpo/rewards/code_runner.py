@@ -25,6 +25,9 @@ NO_PROGRAM = Outcome(False, "no_program", "the reply holds no program")
 class ProgramRunner:
     """Runs programs in a sandbox, once each, and counts. Safe across threads, event loops and forks."""
 
+    reads_pictures = True
+    """Of a prompt: tests need none."""
+
     def __init__(self, sandbox: Sandbox, limits: Limits, cache: str | None) -> None:
         """Open the cache.
 

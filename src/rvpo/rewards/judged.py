@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from rvpo.core.ragged import Score
 from rvpo.errors import ConfigError
+from rvpo.rewards.rubric.texts import has_pictures
 from rvpo.rewards.rubric.verdict import Prompt, Verdict
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,22 @@ class JudgedReward:
             logger.info("asking the judge of %r a first question", self.__name__)
             await self.judge.check()
             self._checked = True
+
+    def refuse_pictures(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse prompts that the judge would see a part of.
+
+        Judges of rvpo read text. One of yours that looks at the pictures says so with ``reads_pictures = True``.
+
+        Raises:
+            ConfigError: a prompt has a part that is not text.
+        """
+        if getattr(self.judge, "reads_pictures", False) or not any(map(has_pictures, prompts)):
+            return
+        raise ConfigError(
+            f"reward {self.__name__!r} asks {type(self.judge).__name__}, which reads text alone, and the prompts have "
+            "pictures: it would judge replies to questions that it does not see. Expected rewards that need no judge, "
+            "rules alone, or a judge of your own with reads_pictures = True"
+        )
 
     def at(self, step: int | None) -> None:
         """Take the training step whose completions come next; None: an evaluation. Rubrics with dropout need it."""

@@ -140,6 +140,7 @@ class PairwiseReward(JudgedReward):
         Returns:
             What the call returns, and what :attr:`latest` holds after it.
         """
+        self.refuse_pictures(prompts)
         texts = completion_texts(completions)
         replies = [_reply(other, f"reply {row}") for row, other in enumerate(others)]
         pairs: dict[Pair, None] = {}

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    ProcessorMixin,
+)
 from trl.trainer.utils import get_callable_name
 
 from rvpo.core.methods.registry import METHODS
 from rvpo.data import load_prompts
+from rvpo.data.picture_columns import IMAGES
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.errors import ConfigError
 from rvpo.evals.build import generation_of, load_benchmark
@@ -131,10 +138,12 @@ def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -
         ConfigError: a criterion that its judge cannot decide.
         DataError: a malformed rubric or reply.
         JudgeError: a judge that cannot work, such as a server that is not there.
+        ConfigError: a judge that reads text alone, and prompts with pictures.
     """
     for function in functions:
         if isinstance(function, JudgedReward):
             for dataset in datasets:
+                function.refuse_pictures(dataset.select(range(1))["prompt"])
                 for column in function.needed_columns:
                     function.check_column(dataset[column])
             asyncio.run(function.check())
@@ -178,9 +187,62 @@ def load_tokenizer(section: ModelSection) -> Any:
     return tokenizer
 
 
-def load_model(section: ModelSection, warm_started: Path | None) -> Any:
-    """Return the policy: the warm-started model if there is one, else the one at ``model.path``."""
+def load_processor(section: ModelSection) -> Any:
+    """Return the processor of a model that reads pictures and text, padding on the left as generation needs it.
+
+    Raises:
+        ConfigError: ``model.path`` has none, or only a tokenizer.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(_local(section.path), padding_side="left")
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"the prompts have pictures, and transformers finds no processor at model.path {section.path!r}; expected "
+            "the folder or hub id of a vision-language model. For training on the text alone, set image_column: none "
+            f"in the section data. It said: {(str(error).strip().splitlines() or [''])[0]}"
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise ConfigError(
+            f"the prompts have pictures, but the model at {section.path!r} reads text alone ({type(processor).__name__}"
+            "); expected a vision-language model, such as Qwen/Qwen2.5-VL-3B-Instruct. Name one in model.path, or set "
+            "image_column: none in the section data"
+        )
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return processor
+
+
+def has_pictures(datasets: Sequence[Any], sections: Sequence[str]) -> bool:
+    """Return whether the prompts have pictures.
+
+    Raises:
+        ConfigError: those of one section have, and those of another do not.
+    """
+    found = [IMAGES in dataset.column_names for dataset in datasets]
+    if len(set(found)) > 1:
+        having, lacking = sections[found.index(True)], sections[found.index(False)]
+        raise ConfigError(
+            f"the prompts of {having} have pictures, those of {lacking} do not; expected the same in both: set "
+            f"{having}.image_column=none, or name the pictures in {lacking}.image_column"
+        )
+    return any(found)
+
+
+def load_model(section: ModelSection, warm_started: Path | None, *, pictures: bool = False) -> Any:
+    """Return the policy: the warm-started model if there is one, else the one at ``model.path``.
+
+    Raises:
+        ConfigError: prompts have pictures, and the model reads text alone.
+    """
     dtype = getattr(torch, section.dtype)
+    if pictures:
+        try:
+            return AutoModelForImageTextToText.from_pretrained(_local(section.path), dtype=dtype)
+        except ValueError as error:
+            raise ConfigError(
+                f"model.path is {section.path!r}, which transformers does not load as a model of pictures and text: "
+                f"{(str(error).strip().splitlines() or [''])[0][:300]}; expected a vision-language model"
+            ) from error
     if warm_started is not None:
         return AutoModelForCausalLM.from_pretrained(str(warm_started), dtype=dtype)
     if section.gguf_file is None:

@@ -6,6 +6,7 @@
       recipe.yaml      the resolved recipe
       versions.json    packages and hardware
       metrics.jsonl    one JSON object per logging step (TRL's metrics and rvpo/…)
+      pictures/        small copies of the prompts' pictures, each once, where prompts have any
       completions/     parquet: prompt, completion, one column per reward, advantage
       channels/        parquet: one row per completion and channel (logs/schema.py has the columns)
       judge.sqlite     verdicts of an endpoint judge, so that nothing is paid for twice
@@ -34,10 +35,12 @@ from rvpo.engines.trl.last_step import save_last_step
 from rvpo.engines.trl.loading import (
     check_columns,
     check_judges,
+    has_pictures,
     load_benchmarks,
     load_data,
     load_model,
     load_peft,
+    load_processor,
     load_rewards,
     load_tokenizer,
     trl_arguments,
@@ -113,7 +116,8 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
     if eval_dataset is not None:
         check_columns(recipe.rewards, rewards, eval_dataset.column_names, "eval_data")
     sft_args = warm_start.config(recipe)
-    tokenizer = load_tokenizer(recipe.model)
+    pictures = _has_pictures(recipe, dataset, eval_dataset)
+    tokenizer = load_processor(recipe.model) if pictures else load_tokenizer(recipe.model)
     if sft_args:
         warm_start.is_made(recipe)
     if args.eval_strategy != "no" and not recipe.eval_data:
@@ -136,7 +140,8 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
     if args.process_index == 0:
         run_folder.claim(folder, resolved)
         metrics.cut()
-    model = load_model(recipe.model, warm_start.warm_started(recipe, tokenizer, sft_args) if sft_args else None)
+    warmed = warm_start.warm_started(recipe, tokenizer, sft_args) if sft_args else None
+    model = load_model(recipe.model, warmed, pictures=pictures)
     # After the warm start, which may have been made before: new adapters are the same either way.
     set_seed(recipe.seed)
     trainer = RVPOTrainer(
@@ -161,6 +166,27 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_saved_at_interrupt(trainer, folder)) from None
     return folder
+
+
+def _has_pictures(recipe: Recipe, dataset: Any, eval_dataset: Any) -> bool:
+    """Return whether the prompts have pictures.
+
+    Raises:
+        ConfigError: a section of the recipe cannot work with them.
+    """
+    both = [dataset] if eval_dataset is None else [dataset, eval_dataset]
+    found = has_pictures(both, ["data", "eval_data"])
+    if found and recipe.warm_start:
+        raise ConfigError(
+            "warm_start is set, and the prompts have pictures; expected one of the two, as the supervised start reads "
+            "text alone. Drop warm_start, and name a model in model.path that was started so already"
+        )
+    if found and recipe.model.gguf_file:
+        raise ConfigError(
+            f"model.gguf_file is {recipe.model.gguf_file!r}, and the prompts have pictures; expected weights of "
+            "transformers: drop gguf_file"
+        )
+    return found
 
 
 def _train(trainer: RVPOTrainer, checkpoint: Path | None, folder: Path) -> None:

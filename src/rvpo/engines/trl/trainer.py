@@ -23,7 +23,7 @@ from rvpo import interrupts
 from rvpo.core.metrics import PREFIX, SKIPPED
 from rvpo.core.ragged import Family
 from rvpo.core.weights import weights_at
-from rvpo.engines.trl import buffer, checkpoints, dead_groups, greedy, model_card, peers, resume
+from rvpo.engines.trl import buffer, checkpoints, dead_groups, greedy, model_card, peers, pictures, resume, weights
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, numbers_of_weights, taken
@@ -151,7 +151,8 @@ class RVPOMixin:
             if isinstance(function, JudgedReward)
         }
         greedy.refuse_impossible(this)
-        self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER)
+        self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER, pictures.columns_of(this))
+        self._pictures: list[list[str | None]] | None = None
         self._last_step: LastStep | None = None
         self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
         self._judged: Path | None = None  # a checkpoint that was found whole
@@ -249,6 +250,7 @@ class RVPOMixin:
         output["advantages"] = done.advantages[start : start + local.shape[0]].to(local, copy=True)
         self._show(done.advantages)
         self._aggregated = done
+        self._pictures = pictures.recorded(self, inputs)
         return output
 
     def _set_weights(self: Any) -> None:
@@ -377,7 +379,11 @@ class RVPOMixin:
                 self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
         if self.log_completions and self.accelerator.is_main_process:
             trained = mode == "train"
-            self._channels.add(self.state.global_step + trained, done, trained=trained)
+            extra = None
+            if self._pictures is not None:
+                whole = len(self._pictures) == len(done.advantages)
+                extra = {"pictures": self._pictures if whole else [None] * len(done.advantages)}
+            self._channels.add(self.state.global_step + trained, done, trained=trained, extra=extra)
 
     def _maybe_log_save_evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
         interrupts.hold()  # files that are half written; an evaluation releases it
@@ -456,6 +462,14 @@ class RVPOMixin:
         if self.args.should_save:  # an older one goes when this one is on the disk, not before
             rotate_checkpoints(str(run), kept, self.state.best_model_checkpoint, use_mtime=True)
         self._saved_step = self.state.global_step
+
+    def _load_from_checkpoint(self: Any, checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        with weights.of_checkpoint(self, checkpoint):
+            super()._load_from_checkpoint(checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def _load_best_model(self: Any) -> None:
+        with weights.of_checkpoint(self, self.state.best_model_checkpoint):
+            super()._load_best_model()  # type: ignore[misc]
 
     def _get_train_sampler(self: Any, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)  # type: ignore[misc]

@@ -6,6 +6,7 @@ A row of the file::
     prompt        chat messages {role, content}
     reward_model  {style: "rule", ground_truth: the answer, or "" if there is none}
     extra_info    {index, split, prompt: JSON text of the chat, columns: JSON text of the other columns}
+    images        [{bytes, path}], where prompts have pictures: one per <image> in the text of the chat
 
 Both JSON texts are there for the reward functions. The columns are one text because Arrow gives every row of a nested
 column the keys of all rows, filled up with null, and because verl writes keys of its own into ``extra_info``.
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rvpo.data.records import Place, shorten
+from rvpo.data.picture_columns import IMAGES, as_text
+from rvpo.data.records import Place, shorten, undecoded
 from rvpo.files import whole
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ SCHEMA = pa.schema(
 )
 """Columns of the file."""
 
+PICTURES = pa.field(IMAGES, pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})))
+"""A further column where prompts have pictures."""
+
+_OTHER_MEDIA = ("<video>", "<audio>")  # places of such in verl's reader, wherever they stand
 _ROWS = 1000  # held in memory at a time
 
 
@@ -54,23 +60,29 @@ def write_parquet(dataset: Dataset, path: Path, *, data_source: str, split: str)
         split: such as ``train``.
 
     Raises:
-        DataError: a value of a column that JSON cannot hold.
+        DataError: a value of a column that JSON cannot hold, or a text that verl's reader takes for a video.
     """
-    with whole(path) as partial, pq.ParquetWriter(partial, SCHEMA) as file:
+    schema = SCHEMA.append(PICTURES) if IMAGES in dataset.column_names else SCHEMA
+    if IMAGES in dataset.column_names:
+        dataset = undecoded(dataset)
+    with whole(path) as partial, pq.ParquetWriter(partial, schema) as file:
         rows = _rows(dataset, str(path), data_source, split)
         while batch := [row for _, row in zip(range(_ROWS), rows, strict=False)]:
-            file.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+            file.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def _rows(dataset: Dataset, path: str, data_source: str, split: str) -> Iterator[dict[str, Any]]:
     for index, record in enumerate(dataset):
         prompt, answer = record.pop("prompt"), record.pop("answer", "")
         chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        pictures = {IMAGES: record.pop(IMAGES)} if IMAGES in record else {}
+        written = _with_placeholders(Place(path, index), chat) if pictures else chat
         for name, value in record.items():
             _check_json(Place(path, index), name, value)
         yield {
             "data_source": data_source,
-            "prompt": chat,
+            "prompt": written,
+            **pictures,
             "reward_model": {"style": "rule", "ground_truth": answer},
             "extra_info": {
                 "index": index,
@@ -79,6 +91,16 @@ def _rows(dataset: Dataset, path: str, data_source: str, split: str) -> Iterator
                 "columns": json.dumps(record, ensure_ascii=False),
             },
         }
+
+
+def _with_placeholders(place: Place, chat: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the chat as texts with a placeholder per picture, from which verl's reader makes parts."""
+    written = as_text(chat)
+    for message in written:
+        if found := [mark for mark in _OTHER_MEDIA if mark in message["content"]]:
+            seen = f"the text {found[0]}, where verl expects a {found[0].strip('<>')}"
+            raise place.error("prompt", seen, "pictures and text", "write the text otherwise")
+    return written
 
 
 def _check_json(place: Place, name: str, value: Any) -> None:

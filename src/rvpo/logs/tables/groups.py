@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rvpo.logs.guess import Guess
+from rvpo.logs.guess import Guess, guess_by_text
 from rvpo.logs.tables.names import is_prompt, may_count_rows
 
 Array = NDArray[np.float64]
@@ -111,6 +111,8 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     if passed_over:
         why = f"(almost) every row has a value of its own in {', '.join(passed_over)}"
         found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
+    if is_prompt(name) and (by_text := guess_by_text(candidates[name].values.to_pylist(), "--group names ids")):
+        found.guesses.append(by_text)
     ahead = [other for other in proposed if list(proposed).index(other) < list(proposed).index(name)]
     if ahead:
         found.guesses.append(

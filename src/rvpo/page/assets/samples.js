@@ -1,12 +1,13 @@
 "use strict";
 /* Completions one at a time, with what every channel said of them. */
 const SamplesView = (() => {
-  const { byId, data, el, fillTable, isNumber, list, number, record, shaded, signed, text } = Dom;
+  const { byId, data, el, field, fillTable, isNumber, list, number, record, shaded, signed, text } = Dom;
   const EVERY = "";
   let samples = [];
   let channel = EVERY;
   let place = 0;
   let drawn = "";
+  let pictures = {};
 
   // A channel may itself be called "", so values in the select carry a mark in front.
   const shown = () => samples.filter((sample) => channel === EVERY || `=${text(sample.worst)}` === channel);
@@ -66,6 +67,23 @@ const SamplesView = (() => {
     ];
   }
 
+  /** The pictures of a prompt. An address is one that rvpo wrote, of pixels; anything else is not shown. */
+  function gallery(sample) {
+    const names = list(sample.pictures);
+    if (!names.length) return [];
+    const address = (name) => text(field(pictures, text(name)));
+    const known = names.filter((name) => /^data:image\/(png|jpeg);base64,[A-Za-z0-9+/=]+$/.test(address(name)));
+    const absent = names.length - known.length;
+    return [
+      el(
+        "div",
+        { class: "pictures" },
+        known.map((name, i) => el("img", { src: address(name), alt: `Picture ${i + 1} of the prompt` })),
+        absent ? el("p", { class: "muted" }, `${Dom.plural(absent, "picture")} not recorded`) : null,
+      ),
+    ];
+  }
+
   function article(sample) {
     const facts = [
       isNumber(sample.step) ? `step ${sample.step}` : "",
@@ -80,6 +98,7 @@ const SamplesView = (() => {
     return [
       el("h3", {}, facts.filter((fact) => fact).join(" · ") || "Completion"),
       ...passage("Prompt", sample.prompt, "sample-prompt"),
+      ...gallery(sample),
       ...passage("Completion", sample.completion, "sample-completion"),
       cells,
     ];
@@ -156,6 +175,7 @@ const SamplesView = (() => {
 
   function render(run) {
     samples = list(run.samples).map(record);
+    pictures = record(run.pictures);
     if (!Dom.show("samples", samples.length > 0)) return;
     controls();
     draw();

@@ -159,6 +159,7 @@ class RubricReward(JudgedReward):
         Returns:
             What the call returns, and what :attr:`latest` holds after it.
         """
+        self.refuse_pictures([prompt for prompt, rubric in zip(prompts, rubrics, strict=True) if rubric is not None])
         # In passes over the whole batch: what is asked, the answers, and what they are worth.
         plans = self._plans(rubrics_of(rubrics))
         texts = completion_texts(completions)

@@ -33,6 +33,18 @@ def completion_texts(completions: Sequence[Any]) -> list[str]:
     return [completion_text(completion) for completion in completions]
 
 
+def has_pictures(prompt: Any) -> bool:
+    """Return whether a chat has a part that is not text, which a judge of text would not see."""
+    messages = [] if isinstance(prompt, str) else prompt
+    contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, Mapping) and part.get("type") in PICTURES for part in parts)
+
+
+PICTURES = ("image", "image_url", "input_image", "video", "video_url", "audio", "input_audio")
+"""Types of parts that are not text."""
+
+
 def _turn(message: Any) -> tuple[str, str]:
     if not isinstance(message, Mapping):
         return "user", str(message)

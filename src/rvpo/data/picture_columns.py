@@ -1,0 +1,280 @@
+"""Pictures of prompts: which column holds them, and where in the prompt each stands.
+
+While rows are read and checked, a prompt stays text (or chat messages with text), and every picture is a
+:data:`~rvpo.pictures.PLACEHOLDER` in it, as in verl's data. :func:`in_parts` then turns all messages into parts
+``{"type": "image"}`` and ``{"type": "text", "text": …}``, which processors of vision-language models and TRL take. The
+pictures themselves are the column :data:`IMAGES`, a list per row in the order of their places.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpo.data.records import Place, Row, shorten
+from rvpo.pictures import MAX_BYTES, PLACEHOLDER, NotAPictureError, checked_bytes, looks_like_picture
+
+IMAGES = "images"
+"""The column of the result, and the first of the names under which ``auto`` looks for pictures."""
+
+AUTO, NONE = "auto", "none"
+"""Values of the option ``image_column`` that are not a column's name."""
+
+NAMES = (IMAGES, "image")
+OPTION = "image_column"
+_TEXT_ONLY = f"or set {OPTION}: {NONE} if the prompts are whole without pictures"
+_ROLES = ("user", "assistant")  # that may show pictures
+_PARTS = ("image", "image_url", "input_image")
+
+
+def find_pictures(rows: Sequence[tuple[Place, Row]], chosen: str) -> str | None:
+    """Return the column with the pictures of the prompts; None if there is none.
+
+    Args:
+        rows: the rows with their places.
+        chosen: the option ``image_column``: a column, ``auto`` or ``none``.
+
+    Raises:
+        DataError: the chosen column does not exist, or two may be meant.
+    """
+    if chosen == NONE:
+        return None
+    filled = dict.fromkeys(name for _, row in rows for name, value in row.items() if value not in (None, [], ""))
+    if chosen != AUTO:
+        if chosen not in filled:
+            place, row = rows[0]
+            raise place.error(chosen, f"no pictures (the row has {shorten(sorted(row))})", "a column", f"set {OPTION}")
+        return chosen
+    found = [name for name in NAMES if name in filled]
+    if len(found) > 1:
+        raise rows[0][0].error(IMAGES, f"both columns {found}", "one column with pictures", f"set {OPTION} to one")
+    return found[0] if found else None
+
+
+def with_placeholders(place: Place, prompt: Any, found: list[Any]) -> Any:
+    """Return a prompt whose parts that are pictures are placeholders in text; what they hold goes into ``found``.
+
+    Prompts of other forms stay as they are: checking the record will refuse them.
+
+    Raises:
+        DataError: a part is neither text nor a picture.
+    """
+    if not isinstance(prompt, list) or not any(_has_parts(message) for message in prompt):
+        return prompt
+    return [
+        {**message, "content": _joined(place, i, message["content"], found)} if _has_parts(message) else message
+        for i, message in enumerate(prompt)
+    ]
+
+
+def read_pictures(place: Place, row: Row, column: str | None, inline: Sequence[Any], trusted: bool) -> list[bytes]:
+    """Return the checked bytes of a row's pictures, in order.
+
+    Args:
+        place: of the row.
+        row: with the column.
+        column: with a picture or a list of pictures; None if the prompt's parts hold them all.
+        inline: what the parts of the prompt hold, None per part that has its picture in the column.
+        trusted: whether paths come from a library (``datasets``) rather than from the file.
+
+    Raises:
+        DataError: a picture is absent, damaged, too large, or not here; or both the column and the parts hold it.
+    """
+    given = None if column is None else row.get(column)
+    values = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
+    own = [value for value in inline if value is not None]
+    label = column or "prompt"
+    if own and (values or len(own) < len(inline)):
+        seen = f"{len(own)} pictures in the prompt's parts and {len(values)} in the column {column!r}"
+        raise place.error(label, seen, "pictures in one of the two", f"take one out, {_TEXT_ONLY}")
+    values = own or list(values)
+    if not values:
+        next_step = f"leave out rows without a picture, or put them into a file of their own with {OPTION}: {NONE}"
+        raise place.error(label, "no picture", "at least one, as in other rows", next_step)
+    return [_checked(place, f"{label}[{i}]", value, trusted) for i, value in enumerate(values)]
+
+
+def placed(place: Place, label: str, prompt: Any, count: int) -> Any:
+    """Return a prompt with as many placeholders as pictures: before the first user's text if it has none.
+
+    Raises:
+        DataError: it has another number of placeholders, or one where no processor looks for it.
+    """
+    chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(chat, list) or not all(
+        isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in chat
+    ):
+        return prompt
+    places = [message["content"].count(PLACEHOLDER) for message in chat]
+    for message, here in zip(chat, places, strict=True):
+        role = message.get("role")
+        if here and role not in _ROLES:
+            raise place.error(label, f"a picture of the role {role!r}", f"the roles {' and '.join(_ROLES)}", "move it")
+        if role == "developer":
+            raise place.error(label, "pictures and the role 'developer'", "the role 'system'", "rename the role")
+    if sum(places) == count:
+        return chat
+    if sum(places):
+        seen = f"{sum(places)} times {PLACEHOLDER} and {count} pictures"
+        raise place.error(
+            label, seen, f"one {PLACEHOLDER} per picture, or none at all", f"correct the row, {_TEXT_ONLY}"
+        )
+    first = next((i for i, message in enumerate(chat) if message.get("role") == "user"), None)
+    if first is None:
+        raise place.error(label, "no message of the user", "one, which the pictures precede", "add it")
+    return [
+        {**message, "content": PLACEHOLDER * count + message["content"]} if i == first else message
+        for i, message in enumerate(chat)
+    ]
+
+
+def in_parts(prompt: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return chat messages whose contents are lists of parts, as processors of vision-language models take them."""
+    return [{"role": message["role"], "content": _split(message["content"])} for message in prompt]
+
+
+def as_text(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return what :func:`in_parts` was given."""
+    return [
+        {
+            "role": message["role"],
+            "content": "".join(
+                PLACEHOLDER if part["type"] == "image" else part["text"] or "" for part in message["content"]
+            ),
+        }
+        for message in prompt
+    ]
+
+
+def key_of(record: Row) -> Any:
+    """Return what tells a prompt from others: two with the same text and different pictures are two."""
+    if IMAGES not in record:
+        return record["prompt"]
+    return [record["prompt"], [hashlib.sha256(data).hexdigest() for data in record[IMAGES]]]
+
+
+def check_absent(rows: Sequence[tuple[Place, Row]], prompts: Sequence[Any], label: str, chosen: str) -> None:
+    """Refuse prompts that ask about pictures which nobody reads.
+
+    Raises:
+        DataError: most prompts have a placeholder, and the file has no column with pictures.
+    """
+    if chosen != AUTO:
+        return
+    without = [i for i, prompt in enumerate(prompts) if PLACEHOLDER in _text_of(prompt)]
+    if rows and 2 * len(without) > len(rows):
+        place, row = rows[without[0]]
+        seen = (
+            f"{PLACEHOLDER} in {len(without)} of {len(rows)} prompts, and no pictures (columns {shorten(sorted(row))})"
+        )
+        expected = f"pictures in a column {NAMES[0]!r} or {NAMES[1]!r}"
+        raise place.error(label, seen, expected, f"name their column with {OPTION}, {_TEXT_ONLY}")
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _has_parts(message: Any) -> bool:
+    """Return whether a message has pictures among its parts; parts of text alone are joined elsewhere."""
+    parts = message.get("content") if isinstance(message, Mapping) else None
+    return isinstance(parts, list) and any(isinstance(part, Mapping) and part.get("type") in _PARTS for part in parts)
+
+
+def _joined(place: Place, number: int, parts: list[Any], found: list[Any]) -> str:
+    texts = []
+    for i, part in enumerate(parts):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in _PARTS:
+            held = next((part[key] for key in ("image", "image_url", "url", "path") if part.get(key)), None)
+            found.append(held.get("url", held) if isinstance(held, Mapping) else held)
+            texts.append(PLACEHOLDER)
+        elif kind in ("text", "input_text") and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            where = f"messages[{number}].content[{i}]"
+            raise place.error(where, shorten(part), "a part with text or a picture", "take the part out")
+    return "".join(texts)
+
+
+def _split(content: str) -> list[dict[str, str]]:
+    parts: list[dict[str, str]] = []
+    for i, text in enumerate(content.split(PLACEHOLDER)):
+        if i:
+            parts.append({"type": "image", "text": ""})  # not null, which a chat template may print
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts
+
+
+def _text_of(prompt: Any) -> str:
+    turns = prompt if isinstance(prompt, list) else [prompt]
+    return " ".join(str(turn.get("content") if isinstance(turn, Mapping) else turn) for turn in turns)
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def _checked(place: Place, label: str, value: Any, trusted: bool) -> bytes:
+    """Return the bytes of one picture: of bytes, of ``{bytes, path}``, of a path, or of a ``data:`` address."""
+    data = _bytes_of(place, label, value, trusted)
+    try:
+        return checked_bytes(data)
+    except NotAPictureError as error:
+        raise place.error(
+            label, str(error), "a whole PNG, JPEG, WebP, GIF, BMP or TIFF", "repair or convert it"
+        ) from None
+
+
+def _bytes_of(place: Place, label: str, value: Any, trusted: bool) -> bytes:
+    if isinstance(value, Mapping):
+        held = value.get("bytes")
+        value = held if held is not None else value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value.startswith("data:"):
+        return _of_address(place, label, value)
+    if isinstance(value, str) and "://" not in value and value:
+        return _of_file(place, label, value, trusted)
+    seen = f"{type(value).__name__} {shorten(value)}"
+    expected = "bytes, {'bytes': …, 'path': …}, a path beside the data, or a data: address"
+    raise place.error(label, seen, expected, f"download the picture and give its path, {_TEXT_ONLY}")
+
+
+def _of_address(place: Place, label: str, address: str) -> bytes:
+    head, _, body = address.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise ValueError("not base64")
+        return base64.b64decode(body, validate=True)
+    except (ValueError, binascii.Error) as error:
+        expected = "data:image/…;base64,…"
+        raise place.error(label, f"{shorten(address, 40)} ({error})", expected, "encode the picture again") from None
+
+
+def _of_file(place: Place, label: str, name: str, trusted: bool) -> bytes:
+    """Read a file that a row names; one beside the data, as a data set must not read the rest of the disk."""
+    source = Path(place.source)
+    folder = (source if source.is_dir() else source.parent).resolve()
+    path = (folder / name).resolve()
+    if not trusted and not path.is_relative_to(folder):
+        expected = f"a path within {folder}"
+        raise place.error(label, f"the path {shorten(name)}", expected, "move the pictures beside the data file")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise place.error(label, f"a file of {path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}", "shrink it")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        seen = f"the path {shorten(name)} ({type(error).__name__})"
+        raise place.error(label, seen, f"a file in {folder}", f"correct the path, {_TEXT_ONLY}") from None
+
+
+def is_picture_value(value: Any) -> bool:
+    """Return whether a table's value is a picture or a list of pictures: bytes, or ``{bytes, path}`` as in datasets."""
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, Mapping):
+        return {"bytes", "path"} <= first.keys()
+    return looks_like_picture(first)

@@ -1,0 +1,63 @@
+"""The pictures of the prompts that TRL trains on: kept once each in the run's folder, and named in its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from accelerate.utils import gather_object
+
+from rvpo.logs.schema import PICTURES
+from rvpo.pictures import FOLDER, NotAPictureError, record
+
+
+def columns_of(trainer: Any) -> dict[str, pa.DataType]:
+    """Return the further columns of the record of a trainer: none for a model that reads text alone."""
+    return PICTURES if getattr(trainer, "_is_vlm", False) else {}
+
+
+def recorded(trainer: Any, inputs: Sequence[Mapping[str, Any]]) -> list[list[str | None]] | None:
+    """Keep the pictures of a batch in the run's folder, and return their digests. Collective.
+
+    Args:
+        trainer: whose folder it is.
+        inputs: of this process, as TRL's ``_generate_and_score_completions`` takes them.
+
+    Returns:
+        One list per completion of all processes: digests in order, None for a picture that is not one of Pillow's (a
+        path, an array). None where nothing is recorded.
+    """
+    if not trainer.log_completions or not columns_of(trainer):
+        return None
+    folder = Path(trainer.args.output_dir) / FOLDER
+    found: list[list[str | None]] = gather_object([_digests(example, folder) for example in inputs])
+    return found
+
+
+def _digests(example: Mapping[str, Any], folder: Path) -> list[str | None]:
+    return [_digest(picture, folder) for picture in pictures_of(example)]
+
+
+def pictures_of(example: Mapping[str, Any]) -> list[Any]:
+    """Return the pictures of a row, from where TRL takes them: a column, or else the parts of its messages."""
+    if "images" in example or "image" in example:
+        held = example["images"] if "images" in example else example["image"]
+        return list(held) if isinstance(held, list | tuple) else [] if held is None else [held]
+    prompt = example.get("prompt")
+    messages = prompt if isinstance(prompt, list) else []
+    contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return [part["image"] for part in parts if isinstance(part, Mapping) and part.get("image") is not None]
+
+
+def _digest(picture: Any, folder: Path) -> str | None:
+    from PIL import Image
+
+    if not isinstance(picture, Image.Image):
+        return None
+    try:
+        return record(picture, folder)
+    except NotAPictureError:
+        return None
