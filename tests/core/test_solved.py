@@ -60,20 +60,10 @@ def test_each_channel_and_the_question_are_counted():
         want = loops(rewards, 4)
         shares = [metrics[f"{name}/{key}"] for key in ("unexplored", "solved_some", "solved_all")]
         assert shares == pytest.approx([want["none"], want["some"], want["all"]])
-        assert (
-            metrics[f"{name}/pass@1"]
-            == pytest.approx(  # the mean of the groups' means
-                sum(
-                    sum(x for x in rewards[i : i + 4] if x == x) / sum(x == x for x in rewards[i : i + 4])
-                    for i in (0, 4, 8)
-                )
-                / 3
-            )
-        )
     assert [metrics[f"solved/{key}"] for key in ("none", "some", "all")] == pytest.approx([1 / 3, 2 / 3, 0])
     assert metrics["solved/pass@4"] == pytest.approx(1.0)  # the question with a missing value has only three
     assert [metrics[f"solved/{key}"] for key in ("groups", "pass_groups")] == [3, 2]
-    assert [metrics[f"short/solved_{key}"] for key in ("groups", "pass_groups")] == [3, 2]
+    assert metrics["solved/pass@1"] == pytest.approx((1 / 4 + 2 / 4 + 0) / 3)  # the mean of the groups' means
     assert [name for name in out.metrics if not in_catalogue(name)] == []
 
 
@@ -106,9 +96,10 @@ def test_a_channel_without_a_known_line_leaves_the_question_unknown():
     names = ["right", "length"]
     unknown = rvpo.Aggregator("gdpo", names)(rewards, num_generations=4).metrics
     assert math.isnan(unknown["rvpo/solved/none"])
-    assert math.isnan(unknown["rvpo/length/pass@2"])
+    assert math.isnan(unknown["rvpo/solved/pass@2"])
+    assert math.isnan(unknown["rvpo/length/solved_some"])
     assert unknown["rvpo/solved/groups"] == 0
-    assert unknown["rvpo/right/pass@1"] == 0.5
+    assert unknown["rvpo/right/solved_some"] == 1
     declared = rvpo.Aggregator("gdpo", names, ranges={"length": (-4, 0)})(rewards, num_generations=4).metrics
     assert declared["rvpo/solved/pass@1"] == 0.25  # length: from -2 on
     assert rvpo.Aggregator("gdpo", names, solved=["right"])(rewards, num_generations=4).metrics[
@@ -137,9 +128,9 @@ def test_groups_of_different_sizes_count_where_they_are_large_enough():
     groups = Groups.from_ids(torch.tensor([0, 1, 1, 1, 0, 2]), 6)
     rewards = torch.tensor([[0.0], [1], [0], [0], [0], [1]])
     out = rvpo.Aggregator("gdpo", ["right"])(rewards, groups=groups.index)
-    assert out.metrics["rvpo/right/pass@1"] == pytest.approx((0 + 1 / 3 + 1) / 3)
-    assert out.metrics["rvpo/right/pass@2"] == pytest.approx((0 + 2 / 3) / 2)
-    assert "rvpo/right/pass@4" not in out.metrics
+    assert out.metrics["rvpo/solved/pass@1"] == pytest.approx((0 + 1 / 3 + 1) / 3)
+    assert out.metrics["rvpo/solved/pass@2"] == pytest.approx((0 + 2 / 3) / 2)
+    assert "rvpo/solved/pass@4" not in out.metrics
 
 
 @pytest.mark.parametrize("size", [3, 128, 150])
@@ -150,4 +141,4 @@ def test_large_groups_have_the_same_numbers_without_a_table(size: int):
     for k in (1, 2, 128):
         if k <= size:
             want = sum(1 - math.comb(size - c, k) / math.comb(size, k) for c in met) / 2
-            assert out.metrics[f"rvpo/right/pass@{k}"] == pytest.approx(want, abs=1e-12)
+            assert out.metrics[f"rvpo/solved/pass@{k}"] == pytest.approx(want, abs=1e-12)

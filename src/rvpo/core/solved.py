@@ -143,7 +143,9 @@ def _pass_table(size: int) -> Tensor:
 
 
 def solved_metrics(found: Tally, groups: Groups, names: Sequence[str] | Mapping[str, Tensor]) -> dict[str, float]:
-    """Return ``{name}/solved_some``, ``…/solved_all``, ``…/pass@{k}`` and the numbers of groups; see the catalogue.
+    """Return ``{name}/solved_some`` and ``…/solved_all``, and of the questions also Pass@k; see the catalogue.
+
+    Pass@k of each channel would be some hundred numbers per step: its mean is Pass@1, ``unexplored`` the rest.
 
     Args:
         found: of the batch.
@@ -152,23 +154,23 @@ def solved_metrics(found: Tally, groups: Groups, names: Sequence[str] | Mapping[
     """
     ks = powers(groups.size)
     counted = torch.cat([found.shares(), (found.scored > 0).to(found.met)[None]])
-    tables = torch.cat([counted, pass_sums(found, groups.size)])  # (parts, P, M + 1)
-    columns, solved = tables[..., :-1], tables[..., -1].sum(1)
+    of_questions = Tally(found.scored[:, -1], found.met[:, -1])
+    solved = torch.cat([counted[..., -1].sum(1), pass_sums(of_questions, groups.size).sum(1)])
+    columns = counted[..., :-1]  # (4, P, M)
     if isinstance(names, Mapping):
         sums = {name: (columns * mask).sum((1, 2)) for name, mask in names.items()}
     else:
         sums = dict(zip(names, columns.sum(1).T, strict=True))
     metrics = {f"solved/{key}": value for key, value in _told(solved.tolist(), ks).items()}
     for name, total in sums.items():
-        told = _told(total.tolist(), ks)
-        told.pop("none")  # it is `unexplored`
-        passed = {key: value for key, value in told.items() if key.startswith("pass@")}
-        metrics |= {f"{name}/{key}" if key in passed else f"{name}/solved_{key}": value for key, value in told.items()}
+        _, some, every, counted_groups = total.tolist()  # none is `unexplored`
+        metrics[f"{name}/solved_some"] = _share(some, counted_groups)
+        metrics[f"{name}/solved_all"] = _share(every, counted_groups)
     return metrics
 
 
 def _told(total: Sequence[float], ks: Sequence[int]) -> dict[str, float]:
-    """Return the numbers of one column by name, from the sums of the parts of :func:`solved_metrics`."""
+    """Return the numbers of the questions by name, from the sums of the parts of :func:`solved_metrics`."""
     groups = total[3]
     told = {name: _share(value, groups) for name, value in zip(SHARES, total, strict=False)}
     passes = {f"pass@{k}": _share(total[4 + i], total[4 + len(ks) + i]) for i, k in enumerate(ks)}
