@@ -72,6 +72,26 @@ def test_hostile_programs_are_held(sandbox: BubblewrapSandbox, name: str):
     assert HOSTILE.attempt(sandbox, case).broken == []
 
 
+@pytest.mark.parametrize(("lines", "reason"), [(200_000, "passed"), (200_001, "wrong_answer"), (900_000, "output")])
+def test_a_program_may_print_what_is_expected_beyond_the_limit(sandbox: BubblewrapSandbox, lines: int, reason: str):
+    test = Test("t", "stdin", expected="é23456789\n" * 200_000)  # 2.2 MB, where the limit is 1 MiB
+    [outcome] = run(sandbox, f"for _ in range({lines}): print('é23456789')", test)
+    assert outcome.reason == reason, outcome
+
+
+def test_outcomes_depend_on_the_packages_that_programs_may_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    before = BubblewrapSandbox(packages=True).identity()
+    assert BubblewrapSandbox(packages=True).identity() == before
+    (folder / "sympy-1.0.dist-info").mkdir()
+    after = BubblewrapSandbox(packages=True).identity()
+    assert after != before
+    (folder / "sympy-1.0.dist-info").rename(folder / "sympy-2.0.dist-info")
+    assert BubblewrapSandbox(packages=True).identity() not in (before, after)
+
+
 def test_the_table_has_many_kinds():
     assert len({case.name for case in HOSTILE.CASES}) == len(HOSTILE.CASES) >= 60
 

@@ -4,7 +4,8 @@
 layout                  columns
 ======================  ==============================================================================================
 ``humaneval``           ``test`` (defines ``check``) and ``entry_point``; ``prompt`` for its imports and helpers
-``mbpp``                ``test_list``; ``test_setup_code`` or ``test_imports``, ``challenge_test_list``
+``mbpp``                ``test_list``; ``test_setup_code`` or ``test_imports``, ``challenge_test_list``; ``test``, the
+                        further tests of MBPP+ in one text
 ``input_output``        ``input_output``: APPS, TACO, PRIME: ``{"inputs": […], "outputs": […], "fn_name": …}``, as an
                         object or JSON
 ``livecodebench``       ``public_test_cases``, ``private_test_cases``, and ``metadata`` with ``func_name``
@@ -22,7 +23,7 @@ from typing import Any
 
 from rvpo.errors import DataError
 from rvpo.sandbox.analysis import parsed
-from rvpo.sandbox.cases import LENIENT, STRICT, arguments, as_list, called, loaded, result, unpacked
+from rvpo.sandbox.cases import LENIENT, STRICT, arguments, as_list, called, loaded, results, unpacked
 from rvpo.sandbox.granted import GRANTED
 from rvpo.sandbox.outcomes import Test
 
@@ -137,6 +138,7 @@ def _mbpp(row: Mapping[str, Any]) -> list[Test]:
     before = "\n".join([*imports, _text(row, "test_setup_code", "")])
     named = [(f"test_{i}", code) for i, code in enumerate(tests, 1)]
     named += [(f"challenge_{i}", code) for i, code in enumerate(more, 1)]
+    named += [("plus", code)] if (code := _text(row, "test", "")).strip() else []
     found = []
     for name, code in named:
         parsed(code, f"test {name!r}")
@@ -167,7 +169,9 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     if name in (None, ""):
         return [_printed(f"test_{i}", given, wanted, close=True) for i, (given, wanted) in pairs]
     name = _identifier(name, "fn_name")
-    return [called(f"test_{i}", name, arguments(given), result(wanted), LENIENT) for i, (given, wanted) in pairs]
+    return [
+        called(f"test_{i}", name, arguments(given), results(given, wanted), LENIENT) for i, (given, wanted) in pairs
+    ]
 
 
 def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
@@ -201,12 +205,22 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
         name, output = f"{kind}_{number}", case.get("output")
         if not isinstance(output, str):
             raise DataError(f"the output of {name} is a {type(output).__name__}; expected text: correct the row")
-        if case.get("testtype") == "functional":
+        if _is_call(case.get("testtype"), name, function):
             entry = _identifier(function, "func_name in metadata")
             tests.append(called(name, entry, arguments(case["input"]), loaded(output, "output"), STRICT))
         else:
             tests.append(_printed(name, case["input"], output, close=False))
     return tests
+
+
+def _is_call(kind: Any, name: str, function: Any) -> bool:
+    """Return whether a case calls a function; one that does not say so is read from stdin, where none is named."""
+    if kind in ("functional", "stdin") or (kind is None and function is None):
+        return bool(kind == "functional")
+    raise DataError(
+        f"the testtype of {name} is {str(kind)[:40]!r}, with func_name {str(function)[:40]!r}; expected 'stdin' or "
+        "'functional': correct the row"
+    )
 
 
 def _cases(value: Any, column: str) -> list[Any]:
