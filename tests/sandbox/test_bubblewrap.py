@@ -17,6 +17,7 @@ import pytest
 from rvpo.errors import ConfigError, DataError
 from rvpo.sandbox import Limits, Outcome, Sandbox, Test, open_sandbox
 from rvpo.sandbox.bubblewrap import BubblewrapSandbox
+from rvpo.sandbox.layouts import tests_of
 
 LIMITS = Limits(seconds=10.0, wall_seconds=60.0)
 
@@ -70,6 +71,30 @@ def run(sandbox: Sandbox, program: str, *tests: Test, limits: Limits = LIMITS) -
 def test_hostile_programs_are_held(sandbox: BubblewrapSandbox, name: str):
     [case] = [case for case in HOSTILE.CASES if case.name == name]
     assert HOSTILE.attempt(sandbox, case).broken == []
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "passed"),
+    [
+        ("sum", "def sum(a):\n    return 5", True),
+        ("any", "any = isinstance = lambda a: 5", True),  # and the comparison itself does not use them
+        ("int", "class Solution:\n    def int(self, a):\n        return 5", True),
+        ("divmod", "from math import gcd\ndivmod = lambda a: gcd(5, 10)", True),
+        ("sum", "def total(a):\n    return sum(a)", False),
+    ],
+)
+@pytest.mark.parametrize("layout", ["input_output", "livecodebench"])
+def test_a_function_with_the_name_of_one_of_pythons_own_is_the_programs(
+    sandbox: BubblewrapSandbox, layout: str, name: str, program: str, passed: bool
+):
+    case = {"input": "[2, 3]", "output": "5", "testtype": "functional"}
+    row: dict[str, Any] = {
+        "input_output": {"inputs": ["[2, 3]"], "outputs": ["5"], "fn_name": name},
+        "public_test_cases": [case],
+        "metadata": {"func_name": name},
+    }
+    [outcome] = run(sandbox, program, *tests_of(row, layout))
+    assert outcome.passed is passed, outcome
 
 
 @pytest.mark.parametrize(("lines", "reason"), [(200_000, "passed"), (200_001, "wrong_answer"), (900_000, "output")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import builtins
 import json
 import pickletools
 import zlib
@@ -22,11 +23,18 @@ _args, _wanted = _json.loads({data})
 try:
     _class = Solution
 except NameError:
-    _function = {name}
+{function}
 else:
     _function = _class().{name}
 {compared}
 """
+_PLAIN = "    _function = {name}"
+# Of a function that is named like one of Python's own, such as `sum`: a program that defines none fails.
+_OWN = """\
+    try:
+        _function = _program_{name}
+    except NameError:  # a server, where test and program share one process
+        _function = {name}"""
 STRICT = """
 _got = _function(*_args)
 assert (list(_got) if isinstance(_got, tuple) else _got) == _wanted, "another result"
@@ -60,7 +68,9 @@ def called(name: str, function: str, args: list[Any], wanted: Any, compared: str
         data = repr(json.dumps([args, wanted]))
     except (TypeError, ValueError, RecursionError):
         raise DataError(f"{name} holds what is no JSON; expected plain values: correct the row") from None
-    return Test(name, "call", code=_CALL.format(data=data, name=function, compared=compared), setup=GRANTED)
+    found = (_OWN if hasattr(builtins, function) else _PLAIN).format(name=function)
+    code = _CALL.format(data=data, name=function, function=found, compared=compared)
+    return Test(name, "call", code=code, setup=GRANTED)
 
 
 def arguments(given: Any) -> list[Any]:
