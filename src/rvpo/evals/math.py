@@ -190,7 +190,7 @@ class Math:
         if worded := self._worded():
             notes.append(
                 f"{len(worded)} references, such as {worded[0]!r}, are a number with a word that Math-Verify does not "
-                "read as a unit: a reply with the number alone counts as wrong. Write units as \\text{…}, or remove them"
+                "read as a unit: a reply with the number alone is wrong. Remove the words, or write them as \\text{…}"
             )
         notes += notes_on_answers(scored, "answered", "state no answer in \\boxed{} or after ####")
         notes += notes_on_samples(scored, self.primary, self._sampling.ks)

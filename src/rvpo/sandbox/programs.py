@@ -56,7 +56,8 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
 
 def text_lines(text: str) -> list[str]:
     """Return lines as Python ends them: a form feed or U+2028, where ``str.splitlines`` splits, may lie in a string."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _closes(indent: str, fence: str, open_indent: str, open_fence: str) -> bool:
