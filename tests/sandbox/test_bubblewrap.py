@@ -97,6 +97,33 @@ def test_a_function_with_the_name_of_one_of_pythons_own_is_the_programs(
     assert outcome.passed is passed, outcome
 
 
+@pytest.mark.parametrize(
+    ("setup", "program", "passed"),
+    [
+        ("import absent_package\n", "def f(x):\n    return x", None),  # whatever the program is
+        ("from absent.package import a\n", "def f(x):\n    return 1 / 0", None),
+        ("def f(x: List[int]):\n    ...\n", "from typing import List\ndef f(x: List[int]):\n    return x", True),
+        ("from math import inf\ndef f(x: List[int]):\n    ...\n", "def f(x):\n    return min(x, inf)", True),
+        ("import math\n", "import absent_package\ndef f(x):\n    return x", False),
+    ],
+)
+def test_a_setup_that_cannot_run_is_not_the_programs_doing(
+    sandbox: BubblewrapSandbox, setup: str, program: str, passed: bool | None
+):
+    [outcome] = run(sandbox, program, Test("t", "call", "assert f(1) == 1", setup=setup))
+    assert outcome.passed is passed, outcome
+
+
+def test_a_program_cannot_say_that_its_setup_failed(sandbox: BubblewrapSandbox):
+    said = 'b\'{"reason": "unusable", "raised": "x"}\''
+    program = (
+        f"import os\nfor fd in range(128):\n    try:\n        os.write(fd, len({said}).to_bytes(4, 'big') + {said})"
+    )
+    program += "\n    except OSError:\n        pass\nraise ValueError"
+    [outcome] = run(sandbox, program, call("assert f(1) == 1"))
+    assert outcome.passed is False, outcome
+
+
 @pytest.mark.parametrize(("lines", "reason"), [(200_000, "passed"), (200_001, "wrong_answer"), (900_000, "output")])
 def test_a_program_may_print_what_is_expected_beyond_the_limit(sandbox: BubblewrapSandbox, lines: int, reason: str):
     test = Test("t", "stdin", expected="é23456789\n" * 200_000)  # 2.2 MB, where the limit is 1 MiB

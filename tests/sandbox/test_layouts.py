@@ -35,7 +35,8 @@ def test_humaneval():
     assert test.code.endswith("check(f)\n")
     assert test.setup == row["prompt"]
     assert [test.name for test in tests_of(row, split=True)] == ["test_1", "test_2"]
-    assert tests_of(row | {"prompt": "Write f."})[0].setup == ""
+    for prose in ("Write f.", "Solve", "f(x)"):
+        assert tests_of(row | {"prompt": prose})[0].setup == ""
 
 
 def test_mbpp():

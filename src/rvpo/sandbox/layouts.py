@@ -121,14 +121,14 @@ def _asserts(node: ast.stmt) -> bool:
 
 
 def _runnable(prompt: Any) -> str:
-    """Return a prompt that is Python: the program may leave its imports and helpers out."""
+    """Return a prompt that is Python: the program may leave its imports and helpers out. A word is Python, too."""
     if not isinstance(prompt, str):
         return ""
     try:
-        parsed(prompt, "a prompt")
+        tree = parsed(prompt, "a prompt")
     except DataError:
         return ""
-    return prompt
+    return prompt if any(not isinstance(node, ast.Expr) for node in tree.body) else ""
 
 
 def _mbpp(row: Mapping[str, Any]) -> list[Test]:
