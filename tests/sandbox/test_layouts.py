@@ -39,6 +39,23 @@ def test_humaneval():
         assert tests_of(row | {"prompt": prose})[0].setup == ""
 
 
+@pytest.mark.parametrize(
+    ("body", "tests"),
+    [
+        ("a = []\nassert candidate(a) == 1\nassert candidate(a) == 2\nassert candidate([]) == 1", 2),
+        ("o = candidate()\nassert o.push(1) is None\nassert o.pop() == 1", 1),
+        ("a, b = [], []\nassert candidate(a)\nassert candidate(b)\nassert a + b", 1),
+        ("eps = 1e-6\nassert candidate(1) < eps\nassert candidate(2) < eps", 2),
+        ("import math\nassert candidate(1) < math.pi\nassert candidate(2) < math.pi", 2),
+    ],
+)
+def test_assertions_on_one_object_are_not_split(body: str, tests: int):
+    check = "def check(candidate):\n    " + body.replace("\n", "\n    ")
+    found = tests_of({"test": check, "entry_point": "f"}, split=True)
+    assert len(found) == tests
+    assert sum(test.code.count("assert") for test in found) == body.count("assert")
+
+
 def test_mbpp():
     row = {"test_list": ["assert f(1) == 2", "assert f(2) == 3"], "test_setup_code": "import math"}
     tests = tests_of(row)

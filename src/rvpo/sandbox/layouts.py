@@ -108,10 +108,30 @@ def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
     whole = list(check.body)
     kept = [i for i, node in enumerate(whole) if _asserts(node)]
     tests = []
-    for number, i in enumerate(kept, 1):
-        check.body = [node for j, node in enumerate(whole) if j == i or j not in kept]
+    for number, own in enumerate(_groups(whole, kept), 1):
+        check.body = [node for j, node in enumerate(whole) if j in own or j not in kept]
         tests.append(Test(f"test_{number}", "call", code=f"{ast.unparse(tree)}\ncheck({entry})\n", setup=setup))
     return tests
+
+
+def _groups(body: Sequence[ast.stmt], kept: Sequence[int]) -> list[set[int]]:
+    """Return which assertions are one test: those that use the same object, which an earlier one may have changed."""
+    objects = set[str]()
+    for i, node in enumerate(body):
+        if i not in kept and not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)):
+            objects |= _names(node, ast.Store)
+    groups: list[tuple[set[str], set[int]]] = []
+    for i in kept:
+        used, own = _names(body[i], ast.Load) & objects, {i}
+        for group in [group for group in groups if group[0] & used]:
+            groups.remove(group)
+            used, own = used | group[0], own | group[1]
+        groups.append((used, own))
+    return sorted((own for _, own in groups), key=min)
+
+
+def _names(node: ast.stmt, context: type[ast.expr_context]) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, context)}
 
 
 def _asserts(node: ast.stmt) -> bool:
