@@ -33,7 +33,7 @@ from rvpo.sandbox.programs import program_of
 AGGREGATIONS = ("channels", "share", "all_pass")
 COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "humaneval": (("test", "entry_point"), ()),
-    "mbpp": (("test_list",), ("test_setup_code", "test_imports", "challenge_test_list")),
+    "mbpp": (("test_list",), ("test_setup_code", "test_imports", "challenge_test_list", "test")),
     "input_output": (("input_output",), ()),
     "livecodebench": (("public_test_cases",), ("private_test_cases", "metadata")),
 }

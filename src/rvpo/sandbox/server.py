@@ -58,6 +58,15 @@ _sys.__stdout__.flush()
 """
 
 
+# Compiled apart from each other, because a program may begin with `from __future__`.
+_SCRIPT = """
+import json as _json
+_setup, _program = _json.loads({sources})
+exec(compile(_setup, "<setup>", "exec"))
+exec(compile(_program, "<program>", "exec"))
+"""
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     """What belongs to one event loop."""
@@ -99,7 +108,7 @@ class ServerSandbox(Forkable):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides an outcome: not the address, because a server may move."""
-        return {"kind": "sandbox-fusion", "driver": hashlib.sha256(_DRIVER.encode()).hexdigest()[:16]}
+        return {"kind": "sandbox-fusion", "driver": hashlib.sha256(f"{_SCRIPT}{_DRIVER}".encode()).hexdigest()[:16]}
 
     async def run(self, program: str, tests: Sequence[Test], limits: Limits) -> list[Outcome]:
         """Run a program against tests; see :class:`rvpo.sandbox.Sandbox`."""
@@ -170,7 +179,7 @@ def _request(program: str, test: Test, limits: Limits, secret: str, refused: str
         "fetch_files": [],
     }
     if test.kind == "stdin":
-        return {**body, "code": f"{setup}\n{program}", "stdin": test.stdin}
+        return {**body, "code": _SCRIPT.format(sources=repr(json.dumps([setup, program]))), "stdin": test.stdin}
     asked = json.dumps({"code": test.code, "secret": secret, "refused": refused})
     return {**body, "code": _DRIVER.format(sources=repr(json.dumps([program, setup]))), "stdin": asked + "\n"}
 
@@ -200,8 +209,8 @@ def _read(text: str, test: Test, limits: Limits, secret: str, refused: str) -> O
     if status != "Finished" or type(code) is not int or not isinstance(output, str):
         raise TransportError("malformed", f"a run of status {str(status)[:40]!r}", again=True)
     detail = escaped(_last_line(complaint), MAX_DETAIL_CHARS)
-    if len(output) > limits.output_kb * 1024:
-        return Outcome(False, "output", f"more than {limits.output_kb} KiB of output", seconds)
+    if len(output) > limits.output_bytes(test):
+        return Outcome(False, "output", f"more than {limits.output_bytes(test)} characters of output", seconds)
     if test.kind == "stdin":
         return _printed(output, code, detail, seconds, test)
     if output.endswith(secret) and code == 0:
