@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from rvpo.compare.curves import RunCurves
 from rvpo.core.channels import Range
 from rvpo.core.solved import SHARES
-from rvpo.diagnose.questions import Lines, QuestionSums, count_questions, merged
+from rvpo.diagnose.questions import GROUPS, SCORED, Lines, QuestionSums, count_questions, merged
 from rvpo.logs.entropy import find_entropy
+from rvpo.logs.run import Run
 from rvpo.statistics import Array
 
 ENTROPY = "entropy"
+
+SAME_SIZE = 0.05
+"""Relative difference of the scored completions per question up to which shares are compared."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,55 @@ def explored_in(runs: Sequence[RunCurves], steps: NDArray[np.int64], solved: Seq
         every = [_counted(run, lines) for run in runs]
         for found, run, sums in zip(columns, runs, every, strict=True):
             found |= _shares(sums, np.searchsorted(run.steps, steps), len(run.channels))
-        sizes = {sums.size for sums in every}
-        if len(sizes) > 1:
-            notes.append(
-                f"Groups have {' and '.join(map(str, sorted(sizes)))} completions, on which shares solved by none, "
-                "some and all depend: these are left out."
-            )
-            for found in columns:
-                for name in SHARES:
-                    found.pop(f"solved by {name}")
+        notes += _left_out(columns, every)
     for found, run in zip(columns, runs, strict=True):
         found |= _entropy(run, steps)
     lacking = [run.name for run, found in zip(runs, columns, strict=True) if ENTROPY not in found]
     if 0 < len(lacking) < len(runs):
         notes.append(f"No entropy was found in the logs of {', '.join(lacking[:6])}, so none is compared.")
     names = tuple([name for name in columns[0] if all(name in found for found in columns)])
+    notes += _aligned(columns, names)
+    names = tuple([name for name in names if not all(np.isnan(found[name]).all() for found in columns)])
     values = tuple([np.stack([found[name] for name in names], -1) for found in columns]) if names else ()
     return Explored(names, values, tuple(notes))
+
+
+def _left_out(columns: Sequence[dict[str, Array]], every: Sequence[QuestionSums]) -> list[str]:
+    """Take out the shares where runs have different numbers of completions per question, and say so."""
+    sizes = sorted({sums.size for sums in every})
+    if len(sizes) > 1:
+        told = f"Groups have {' and '.join(map(str, sizes))} completions"
+    else:
+        # Groups of a run may be of several sizes, and not every completion is scored.
+        scored = [sums.sums[SCORED][:, -1].sum() / max(sums.sums[GROUPS][:, -1].sum(), 1) for sums in every]
+        if max(scored) - min(scored) <= SAME_SIZE * max(scored):
+            return []
+        told = f"Questions have {min(scored):.1f} to {max(scored):.1f} scored completions on average"
+    for found in columns:
+        for name in SHARES:
+            found.pop(f"solved by {name}")
+    return [f"{told}, on which shares solved by none, some and all depend: these are left out."]
+
+
+def _aligned(columns: Sequence[dict[str, Array]], names: Sequence[str]) -> list[str]:
+    """Leave out steps that not all runs have counted, and say so: later ones are not to be compared with earlier ones.
+
+    Entropy is left as it is, which runs log every few steps.
+    """
+    fewer = []
+    for name in names:
+        if name == ENTROPY:
+            continue
+        absent = np.any([np.isnan(found[name]) for found in columns], axis=0)
+        if absent.any():
+            fewer.append(f"{name} at {int((~absent).sum())}")
+            for found in columns:
+                found[name] = np.where(absent, np.nan, found[name])
+    return (
+        [f"Compared at the steps at which all runs have enough scored completions: {', '.join(fewer)}."]
+        if fewer
+        else []
+    )
 
 
 def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | None, list[str]]:
@@ -77,6 +113,12 @@ def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | No
     seen = {name: one for name, one in merged(run.shown for run in runs).items() if name in everywhere}
     if not seen:
         return None, []
+    unknown = [run.name for run in runs if run.run is not None and _groups_are_guessed(run.run)]
+    if unknown:
+        return None, [
+            "Solved questions are not compared: which completions answer one question is a guess in the logs of "
+            f"{', '.join(unknown[:6])} (--group, --group-size)."
+        ]
     said = {run.run.solved for run in runs if run.run is not None}
     named = tuple(solved) or (next(iter(said)) if len(said) == 1 else ())
     lines = Lines(seen, _widest(runs), named)
@@ -93,6 +135,11 @@ def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | No
         return None, notes
     notes.append(f"A question is solved by completions that meet {', '.join(lines.counting)}; Pass@k is unbiased.")
     return lines, notes
+
+
+def _groups_are_guessed(run: Run) -> bool:
+    first = next(run.batches(), None)
+    return bool(first and first.groupings)
 
 
 def _widest(runs: Sequence[RunCurves]) -> Mapping[str, Range | None]:
