@@ -104,6 +104,14 @@ def test_guessed_groups_are_not_compared(tmp_path: Path):
     assert any("which completions answer one question is a guess" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("other", [("right",), ("other", "right"), ("right", "a", "b")])
+def test_channels_that_not_all_runs_have_do_not_count(tmp_path: Path, other: tuple[str, ...]):
+    found = compare_trainings(groups_of(tmp_path, low={"channels": ("right", "more")}, high={"channels": other}))
+    [auc] = [row for row in found.exploration if (row.channel, row.measure) == ("pass@1", "auc")]
+    assert auc.difference.mean == pytest.approx(0.4, abs=0.1)
+    assert any("more" in note and "does not count there" in note for note in found.notes)
+
+
 def test_one_run_shows_what_meets_a_channel_in_all_of_them(tmp_path: Path):
     groups = groups_of(tmp_path, low={"high": 5.0}, high={"high": 5.0})
     groups["never"] = [training(tmp_path, seed, 0.0, high=5.0) for seed in range(6)]  # by itself, 0 could be the goal

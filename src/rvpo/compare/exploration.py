@@ -110,7 +110,8 @@ def _aligned(columns: Sequence[dict[str, Array]], names: Sequence[str]) -> list[
 def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | None, list[str]]:
     """Return one notion of a solved question for all runs, None if there is none, and what to say of it."""
     everywhere = [name for name in runs[0].channels if all(name in run.channels for run in runs)]
-    seen = {name: one for name, one in merged(run.shown for run in runs).items() if name in everywhere}
+    shown = merged(run.shown for run in runs)
+    seen = {name: one for name, one in shown.items() if name in everywhere}
     if not seen:
         return None, []
     unknown = [run.name for run in runs if run.run is not None and _groups_are_guessed(run.run)]
@@ -134,6 +135,8 @@ def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | No
         )
         return None, notes
     notes.append(f"A question is solved by completions that meet {', '.join(lines.counting)}; Pass@k is unbiased.")
+    if apart := [name for name, one in shown.items() if name not in everywhere and one.trained and not named]:
+        notes.append(f"{', '.join(apart[:6])} does not count there, as not all runs have it.")
     return lines, notes
 
 

@@ -407,7 +407,7 @@ def _of_criteria(index: Tensor, names: tuple[str, ...]) -> set[str]:
     first = index[0]
     alone = (index == first).all(0)
     columns = [int(k) for k in first[alone].tolist()]
-    mixed = {int(k) for k in index[:, ~alone].unique().tolist()}
+    mixed = {int(k) for k in index[:, ~alone].flatten().tolist()}
     return {names[k] for k in {*columns, *mixed} if k in mixed or columns.count(k) > 1}
 
 

@@ -73,7 +73,7 @@ class Lines:
     """From which reward on completions meet each channel, and which channels they have to meet to solve a question.
 
     Attributes:
-        by_name: channel -> its line, NaN where unknown.
+        by_name: channel -> its line, NaN where unknown; a run may have further channels, which do not count.
         counting: channels that a completion has to meet, in order.
         unknown: those of them whose line is not known; while there is any, no question is known to be solved.
     """
@@ -99,7 +99,7 @@ class Lines:
         channels = channels_of(batch, run)
         applies = torch.ones_like(batch.rewards, dtype=torch.bool) if batch.applies is None else batch.applies
         weights = torch.ones(batch.rewards.shape[1]) if batch.weights is None else batch.weights
-        lines = lines_by_cell([self.by_name[name] for name in run.channels], channels.index)
+        lines = lines_by_cell([self.by_name.get(name, np.nan) for name in run.channels], channels.index)
         counting = counting_cells(applies, weights, channels, set(self.counting))
         return tally(batch.rewards.masked_fill(~applies, torch.nan), groups, lines, counting, batch.outside)
 
