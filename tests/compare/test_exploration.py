@@ -14,6 +14,7 @@ import torch
 from rvpo.compare.curves import RunCurves, read_curves
 from rvpo.compare.tables import trainings_text
 from rvpo.compare.trainings import compare_trainings
+from rvpo.errors import ConfigError
 from rvpo.logs.run import LoggedBatch, Run
 
 STEPS = 12
@@ -110,6 +111,20 @@ def test_channels_that_not_all_runs_have_do_not_count(tmp_path: Path, other: tup
     [auc] = [row for row in found.exploration if (row.channel, row.measure) == ("pass@1", "auc")]
     assert auc.difference.mean == pytest.approx(0.4, abs=0.1)
     assert any("more" in note and "does not count there" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["rigth", "more", "right/"])
+def test_a_channel_that_not_all_runs_have_cannot_be_named(tmp_path: Path, name: str):
+    groups = groups_of(tmp_path, low={"channels": ("right", "more")})
+    with pytest.raises(ConfigError, match=f"--solved names the channel '{name}', which not all runs have"):
+        compare_trainings(groups, solved=["right", name])
+    said = {
+        key: [replace(one, run=replace(one.run, solved=("right", name))) for one in runs]
+        for key, runs in groups.items()
+    }
+    found = compare_trainings(said)
+    assert not found.exploration
+    assert any(f"not all runs have the channel {name}" in note for note in found.notes)
 
 
 def test_one_run_shows_what_meets_a_channel_in_all_of_them(tmp_path: Path):

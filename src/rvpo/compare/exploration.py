@@ -17,6 +17,7 @@ from rvpo.compare.curves import RunCurves
 from rvpo.core.channels import Range
 from rvpo.core.solved import SHARES
 from rvpo.diagnose.questions import GROUPS, SCORED, Lines, QuestionSums, count_questions, merged
+from rvpo.errors import ConfigError
 from rvpo.logs.entropy import find_entropy
 from rvpo.logs.run import Run
 from rvpo.statistics import Array
@@ -49,6 +50,9 @@ def explored_in(runs: Sequence[RunCurves], steps: NDArray[np.int64], solved: Seq
         runs: of all groups, in order.
         steps: (S,) that all of them have.
         solved: channels that a completion has to meet to solve its question; empty: as the runs say.
+
+    Raises:
+        ConfigError: not all runs have a channel of ``solved``.
     """
     lines, notes = _lines(runs, solved)
     columns: list[dict[str, Array]] = [{} for _ in runs]
@@ -122,6 +126,15 @@ def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | No
         ]
     said = {run.run.solved for run in runs if run.run is not None}
     named = tuple(solved) or (next(iter(said)) if len(said) == 1 else ())
+    known = {*everywhere, *(name.rpartition("/")[0] for name in everywhere)}
+    lacking = [name for name in named if name not in known]
+    if lacking and solved:
+        raise ConfigError(
+            f"--solved names the channel {lacking[0]!r}, which not all runs have; expected {', '.join(everywhere)}: "
+            "name one of them"
+        )
+    if lacking:
+        return None, [f"Solved questions are not compared: not all runs have the channel {lacking[0]} (--solved NAME)."]
     lines = Lines(seen, _widest(runs), named)
     if not lines.counting:
         return None, [f"No channel of {', '.join(named) or 'those trained on'} is in all runs: nothing to solve."]
