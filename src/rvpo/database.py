@@ -51,9 +51,7 @@ class SharedDatabase(Forkable):
         """Give the connection of this process to one thread."""
         try:
             with self._lock:
-                if self._open is None:
-                    self._open = self._connect()
-                yield self._open
+                yield self._db
         except (sqlite3.Error, OSError) as error:
             step = "free space, or name a file in a folder that can be written to"
             raise self._error(f"cache {self._path}: {error}; {self._expected}: {step}") from error
@@ -70,6 +68,13 @@ class SharedDatabase(Forkable):
                 with suppress(sqlite3.Error):  # SQLite has rolled back by itself after some errors
                     db.execute("ROLLBACK")
                 raise
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The connection of this process."""
+        if self._open is None:
+            self._open = self._connect()
+        return self._open
 
     def _connect(self) -> sqlite3.Connection:
         if self._path:

@@ -24,10 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rvpo.errors import ConfigError
-from rvpo.forks import Forkable, ForkedLock
 from rvpo.net import limits as waiting
 from rvpo.net.failures import TooLongError, TransportError
 from rvpo.net.http import Connection
+from rvpo.net.loops import PerLoop
 from rvpo.sandbox.compare import difference_of
 from rvpo.sandbox.granted import reduced
 from rvpo.sandbox.outcomes import Limits, Outcome, Test
@@ -76,7 +76,7 @@ class _Lane:
     slots: asyncio.Semaphore
 
 
-class ServerSandbox(Forkable):
+class ServerSandbox:
     """Asks a server. Safe across event loops, threads and forked processes.
 
     Args:
@@ -100,11 +100,8 @@ class ServerSandbox(Forkable):
             raise ConfigError(f"workers is {workers!r}; expected a whole number of at least 1, or None")
         self._url = url.rstrip("/").removesuffix("/run_code")
         self._workers = workers or CONCURRENCY
-        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
-        self._of_parent: list[Any] = []  # kept, because closing one would speak on a connection that is shared
-        self._lock = ForkedLock()
+        self._lanes = PerLoop(self._open_lane)
         self._warned = False
-        self._know_forks()
 
     def identity(self) -> dict[str, Any]:
         """Return what decides an outcome: not the address, because a server may move."""
@@ -114,22 +111,12 @@ class ServerSandbox(Forkable):
         """Run a program against tests; see :class:`rvpo.sandbox.Sandbox`."""
         for test in tests:
             check_test(test)
-        lane = await self._lane()
+        lane = await self._lanes.get()
         return list(await asyncio.gather(*(self._one(lane, program, test, limits) for test in tests)))
 
-    def _in_child(self) -> None:
-        self._of_parent.append(self._lanes)
-        self._lanes = {}
-
-    async def _lane(self) -> _Lane:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            for other in [other for other in self._lanes if other.is_closed()]:
-                del self._lanes[other]
-        if loop not in self._lanes:
-            owner = _opened(self._url)
-            self._lanes[loop] = _Lane(await anext(owner), owner, asyncio.Semaphore(self._workers))
-        return self._lanes[loop]
+    async def _open_lane(self) -> _Lane:
+        owner = _opened(self._url)
+        return _Lane(await anext(owner), owner, asyncio.Semaphore(self._workers))
 
     async def _one(self, lane: _Lane, program: str, test: Test, limits: Limits) -> Outcome:
         secret, refused = secrets.token_hex(16), secrets.token_hex(16)
