@@ -7,7 +7,7 @@ different files::
     trainer_state.json          transformers', also in its checkpoints: {"log_history": [{"step": 3, "entropy": …}, …]}
     the file of verl's logger   {"step": 3, "data": {"actor/entropy": 0.61, …}}; it lies elsewhere, and has to be named
 
-What is negative at any step is no entropy over tokens (a loss with its sign, say), and is passed over.
+An entropy over tokens is never negative: a column that is (a loss with its sign, say) is not read.
 
 Files are looked for in the folder of a run only: one that lies next to a single file of rollouts may be another run's.
 """
