@@ -234,7 +234,7 @@ def _score(channel: str, outcomes: Sequence[Outcome], labels: tuple[str, ...] = 
 
 
 def _is_column(values: Any, count: int) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) and len(values) == count
+    return hasattr(values, "__len__") and not isinstance(values, str | Mapping) and len(values) == count
 
 
 def _workers(workers: int | None, processes: int | None) -> int | None:
