@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from transformers import Trainer
 from trl import GRPOConfig
@@ -87,6 +87,10 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         """Check the options of both sides before anything is loaded."""
         self.reward_weights: list[float | str] | dict[str, float | str] | None = _as_plain(self.reward_weights)
         super().__post_init__()
+        self._check_own()
+
+    def _check_own(self) -> None:
+        """Check what is not TRL's, after TRL's own checks."""
         check_reward_timeout(self.reward_timeout)
         if self.multi_objective_aggregation != SUM:
             _check_gdpo(self.method, self.multi_objective_aggregation)
@@ -99,6 +103,30 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
                 "whiten is 'token', which only verl's engine knows; expected batch, group or none. Drop it from "
                 "`method`"
             )
+
+    @classmethod
+    def made_of(cls, args: GRPOConfig, options: Mapping[str, Any]) -> Self:
+        """Return the arguments that an engine has built with a class of its own, with options of this class.
+
+        TRL's part is taken as it is: its own checks fill in values that they refuse when they see them again.
+
+        Args:
+            args: of a base of this class.
+            options: names and values of fields of this class.
+
+        Raises:
+            ConfigError: for a value or combination that cannot work.
+        """
+        made = object.__new__(cls)
+        own = {f.name: f for f in dataclasses.fields(cls) if f.name not in vars(args)}
+        for name, field_ in own.items():
+            has_factory = field_.default_factory is not dataclasses.MISSING
+            vars(made)[name] = field_.default_factory() if has_factory else field_.default
+        vars(made).update(vars(args))
+        vars(made).update(options)
+        made.reward_weights = _as_plain(made.reward_weights)
+        made._check_own()
+        return made
 
     @property
     def place_model_on_device(self) -> bool | None:

@@ -8,15 +8,20 @@ training on something else than what was computed, without a word:
 - :func:`check_untouched` compares the advantages that arrive from TRL with those that TRL makes of the rewards. If they
   differ, a class behind ours made them otherwise, and replacing them would undo its work.
 - :func:`check_order` refuses classes of which ours would never be called.
+
+That another version of TRL has moved the place shows at the start and in the first batch, whatever its number is:
+:func:`check_seam` looks for the methods, and :func:`check_received` compares what the loss gets with what was made.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import trl
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -24,6 +29,12 @@ from rvpo.engines.trl.config import NORMALISED, SUM
 from rvpo.errors import ConfigError, EngineError
 
 GENERATE, REWARDS, PREPARE = "_generate_and_score_completions", "_calculate_rewards", "_prepare_inputs"
+_METHODS = {
+    GENERATE: ("self", "inputs"),
+    REWARDS: ("self", "inputs", "prompts", "completions", "completion_ids_list"),
+    PREPARE: ("self", "generation_batch"),
+}
+"""What of TRL's trainer ours override, with their parameters."""
 EPS = 1e-4
 """TRL's, added to standard deviations."""
 ROUNDING = 1e-4
@@ -64,12 +75,74 @@ def check_order(cls: type, mixin: type) -> None:
         )
 
 
+def check_import_order() -> None:
+    """Refuse a trainer that was replaced in TRL after rvpo had imported it, as Unsloth does when it is imported.
+
+    Raises:
+        ConfigError: with the order that works.
+    """
+    now = trl.GRPOTrainer
+    if now is GRPOTrainer:
+        return
+    who = "unsloth" if "unsloth" in now.__module__.lower() or "unsloth" in now.__name__.lower() else now.__module__
+    raise ConfigError(
+        f"trl.GRPOTrainer is {now.__module__}.{now.__name__}, which has replaced TRL's own after rvpo.trl was imported, "
+        f"so RVPOTrainer would train past it; expected {who} to be imported first. Put `import {who}` above all other "
+        "imports of the script"
+    )
+
+
+def check_seam() -> None:
+    """Refuse a TRL whose trainer has not the methods and parameters that ours override.
+
+    Raises:
+        EngineError: naming what is gone.
+    """
+    for name, parameters in _METHODS.items():
+        method = getattr(GRPOTrainer, name, None)
+        if method is None:
+            raise _moved(f"has no method {name}")
+        seen = tuple(inspect.signature(method).parameters)
+        takes_any = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(method).parameters.values())
+        if not takes_any and seen[: len(parameters)] != parameters:
+            raise _moved(f"{name} has the parameters {', '.join(seen)}")
+
+
+def check_received(inputs: Any, made: Tensor) -> None:
+    """Refuse a batch that is trained on with other advantages than those that were made for it.
+
+    Args:
+        inputs: of TRL's loss.
+        made: advantages of this process's completions, as the last class left them.
+
+    Raises:
+        EngineError: TRL makes advantages of rewards a second time, or hands them on another way.
+    """
+    received = inputs.get("advantages") if isinstance(inputs, dict) else None
+    if not isinstance(received, Tensor):
+        raise _moved("hands its loss a batch without advantages")
+    if not bool(torch.isin(received.to(made), made).all()):
+        raise _moved(
+            "(or a class in front of it) hands the loss other advantages than those that were made of this batch's "
+            f"rewards: what changes them has to do so in {GENERATE}, not later"
+        )
+
+
+def _moved(what: str) -> EngineError:
+    """Return the error for a TRL that is not the one that is known here."""
+    return EngineError(
+        f"GRPOTrainer of TRL {trl.__version__} {what}; expected it as in the versions that docs/engines.md names, or "
+        "RVPO's advantages would not train. Install one of them: pip install -c constraints.txt -e '.[trl]'"
+    )
+
+
 def check_trainer(trainer: Any, mixin: type) -> None:
     """Refuse a class that does not train as GRPOTrainer does.
 
     Raises:
         ConfigError: naming the trainer that stands behind ``mixin``.
     """
+    check_import_order()
     if isinstance(trainer, GRPOTrainer):
         return
     behind = [base.__name__ for base in type(trainer).__mro__ if base.__name__.endswith("Trainer")]

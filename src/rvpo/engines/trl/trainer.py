@@ -40,6 +40,8 @@ from rvpo.engines.trl.seams import (
     PREPARE,
     REWARDS,
     check_order,
+    check_received,
+    check_seam,
     check_trainer,
     check_untouched,
     outermost,
@@ -104,6 +106,7 @@ class RVPOMixin:
     ) -> None:
         """Check the config's type and the names of the rewards, and hand everything to the trainer behind."""
         check_trainer(self, RVPOMixin)
+        check_seam()
         given = dict(zip(_IN_ORDER, positional, strict=False)) | keywords
         args = given.get("args")
         if args is not None and not isinstance(args, RVPOConfig):
@@ -126,6 +129,8 @@ class RVPOMixin:
         self._scored_rewards: torch.Tensor | None = None
         self._aggregated: Aggregated | None = None
         self._prepared = self._made = False  # whether training came past _prepare_inputs and made advantages
+        self._first_made: torch.Tensor | None = None  # advantages of the first batch, and whether the loss got them
+        self._received = False
         self._again: Again | None = None
         self._train_sampler: Any = None
         config = given["args"]
@@ -305,6 +310,13 @@ class RVPOMixin:
             )
         return loss
 
+    def compute_loss(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """See once that what was made is what trains: a version of TRL could hand it on another way."""
+        if not self._received and self._first_made is not None and self.model.training:
+            check_received(inputs, self._first_made)
+            self._received = True
+        return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """With ``skip_dead_groups``, leave completions with advantage 0 out; see ``dead_groups``."""
         if not self.args.skip_dead_groups or not self.model.training:
@@ -345,6 +357,8 @@ class RVPOMixin:
                     "RVPOMixin in front: class Mine(RVPOMixin, TheirTrainer)"
                 )
             self._made = True
+            if self.model.training:
+                self._first_made = None if self._received else output["advantages"].detach().clone()
             self._log("train" if self.model.training else "eval", self._as_trained(done, output["advantages"]))
             return output
 

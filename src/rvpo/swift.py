@@ -1,0 +1,5 @@
+"""``rvpo.swift.use(method="lift")`` in a file for ms-swift's ``--external_plugins``. See docs/engines/ms-swift.md."""
+
+from rvpo.engines.swift.plugin import use
+
+__all__ = ["use"]
