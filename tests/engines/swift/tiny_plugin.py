@@ -8,12 +8,12 @@ from typing import Any
 
 import rvpo.swift
 
-TABLE = os.environ.get("TINY_TABLE")  # a file to which each call of a reward appends what it returned
+TABLE = os.environ.get("TINY_TABLE")  # a file, one per process, to which each call appends what it returned
 
 
 def _noted(name: str, values: list[float | None]) -> list[float | None]:
     if TABLE:
-        with open(TABLE, "a", encoding="utf-8") as file:
+        with open(f"{TABLE}.{os.environ.get('RANK', 0)}", "a", encoding="utf-8") as file:  # noqa: PTH123
             file.write(json.dumps({"name": name, "values": values}) + "\n")
     return values
 

@@ -8,6 +8,7 @@ got.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ ARGUMENTS = {
     "dataset_num_proc": 1,
     "temperature": 1.0,
     "seed": 7,
+    "check_model": False,
 }
 
 
@@ -91,7 +93,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     output = Path(job["output"])
     output.mkdir(parents=True, exist_ok=True)
-    note_what_the_loss_gets(output / "made.jsonl")
+    note_what_the_loss_gets(output / f"made.jsonl.{os.environ.get('RANK', 0)}")
     from swift.pipelines import rlhf_main
 
     rlhf_main(command(job))

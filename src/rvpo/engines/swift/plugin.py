@@ -51,6 +51,7 @@ def use(**options: Any) -> None:
             f"{error}; expected ms-swift {seam.TESTED} with its GRPO trainer: pip install ms-swift in an environment "
             "without rvpo's extra trl, and run this file through `swift rlhf … --external_plugins`"
         ) from error
+    seam.check()
     hooks.install(chosen)
     seam.install(chosen)
     _used = chosen

@@ -13,7 +13,7 @@ import importlib.metadata
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -49,27 +49,38 @@ def moved(what: str) -> EngineError:
     )
 
 
-def install(options: AggregationOptions) -> None:
-    """Replace both functions, for every trainer.
+def check() -> None:
+    """See that both functions are those that are known here, in every trainer's module that is loaded.
 
     Raises:
-        EngineError: they are not there, or have other parameters than the replacements.
+        EngineError: one is not there, has other parameters, or was replaced by something else.
     """
-    home = importlib.import_module(HOME)
+    home, loaded = _modules()
     for name, parameters in PARAMETERS.items():
         function = getattr(home, name, None)
         if function is None:
             raise moved(f"{HOME} has no function {name}")
         if (seen := tuple(inspect.signature(function).parameters)) != parameters:
             raise moved(f"{HOME}.{name} has the parameters {', '.join(seen)}")
-    loaded = [sys.modules[name] for name in USERS if name in sys.modules]
-    for name, replacement in ((GROUPED, _grouped(options)), (BY_REQUEST, _by_request(options))):
-        theirs = getattr(home, name)
-        for module in (home, *loaded):
-            if getattr(module, name, theirs) is not theirs:
+        for module in loaded:
+            if getattr(module, name, function) is not function:
                 raise moved(f"{module.__name__}.{name} is not that of {HOME}, because something else has replaced it")
+    if missing := [name for name in (GROUPED, BY_REQUEST) if not hasattr(sys.modules[USERS[0]], name)]:
+        raise moved(f"{USERS[0]} does not import {missing[0]}")
+
+
+def install(options: AggregationOptions) -> None:
+    """Replace both functions, for every trainer; :func:`check` comes first."""
+    home, loaded = _modules()
+    for name, replacement in ((GROUPED, _grouped(options)), (BY_REQUEST, _by_request(options))):
+        for module in (home, *loaded):
             if hasattr(module, name):
                 setattr(module, name, replacement)
+
+
+def _modules() -> tuple[ModuleType, list[ModuleType]]:
+    """Return the functions' own module, and those of the trainers that are loaded: others will import ours."""
+    return importlib.import_module(HOME), [sys.modules[name] for name in USERS if name in sys.modules]
 
 
 def _grouped(options: AggregationOptions) -> Callable[..., tuple[Tensor, Tensor]]:
