@@ -5,8 +5,15 @@ BIN := $(VENV)/bin
 # verl cannot live in one environment with TRL.
 VENV_VERL ?= .venv-verl
 BIN_VERL := $(VENV_VERL)/bin
+# Nor can the other engines: each is tested in an environment of its own, TRL in one per version.
+VENV_SWIFT ?= .venv-swift
+VENV_AXOLOTL ?= .venv-axolotl
+MATRIX ?= .matrix
+CORNERS := trl-1.6.0 trl-1.9.0 trl-1.14.2
+SOURCES := $(shell find src tests/engines/trl -name '*.py')
 
-.PHONY: quickstart test test-trl test-verl test-nightly lint check clean
+.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-nightly lint check clean
+.SECONDARY:  # environments stay
 
 quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
 	$(BIN)/rvpo quickstart
@@ -18,6 +25,25 @@ test-trl: $(VENV)/.installed  ## All but those of the verl engine
 
 test-verl: $(VENV_VERL)/.installed  ## Those of the verl engine: Ray and verl on the CPU
 	$(BIN_VERL)/python -m pytest tests/engines/verl -n 2 --dist loadfile
+
+test-swift: $(VENV_SWIFT)/.installed  ## Those of ms-swift: trainings by its own command on the CPU
+	$(VENV_SWIFT)/bin/python -m pytest tests/engines/swift
+
+test-axolotl: $(VENV_AXOLOTL)/.installed  ## Those of axolotl
+	$(VENV_AXOLOTL)/bin/python -m pytest tests/engines/axolotl
+
+# A version that has passed is not run again before something changes; `make -k` goes on after one that fails.
+test-matrix: $(CORNERS:%=$(MATRIX)/%.passed) $(MATRIX)/newest.passed  ## The tests of TRL's engine with every version at the corners of the range
+	@for log in $(^:.passed=.log); do echo "$$log: $$(tail -n 1 $$log)"; done
+
+$(MATRIX)/newest.passed: $(VENV)/.installed $(SOURCES)
+	@mkdir -p $(MATRIX)
+	$(BIN)/python -m pytest tests/engines/trl -n auto --dist loadgroup > $(@:.passed=.log) 2>&1 || { tail -n 40 $(@:.passed=.log); exit 1; }
+	touch $@
+
+$(MATRIX)/%.passed: $(MATRIX)/%/.installed $(SOURCES)
+	$(MATRIX)/$*/bin/python -m pytest tests/engines/trl -n auto --dist loadgroup > $(@:.passed=.log) 2>&1 || { tail -n 40 $(@:.passed=.log); exit 1; }
+	touch $@
 
 test-nightly: $(VENV)/.installed $(VENV_VERL)/.installed  ## What takes long: trainings with verl, every signal and fault
 	$(BIN)/python -m pytest -m slow -n auto --dist loadgroup
@@ -41,5 +67,23 @@ $(VENV_VERL)/.installed: pyproject.toml constraints-verl.txt
 	$(BIN_VERL)/python -m pip install --quiet -c constraints-verl.txt -e '.[dev-verl]'
 	touch $@
 
+$(MATRIX)/%/.installed: pyproject.toml constraints/%.txt
+	$(PYTHON) -m venv $(MATRIX)/$*
+	$(MATRIX)/$*/bin/python -m pip install --quiet -c constraints/$*.txt -e '.[dev]'
+	touch $@
+
+$(VENV_SWIFT)/.installed: pyproject.toml constraints/swift.txt
+	$(PYTHON) -m venv $(VENV_SWIFT)
+	$(VENV_SWIFT)/bin/python -m pip install --quiet -c constraints/swift.txt -e '.[report]' ms-swift msgspec pandas pytest
+	touch $@
+
+# axolotl's own requirements bring builds for CUDA along. These are what its GRPO trainer imports.
+$(VENV_AXOLOTL)/.installed: pyproject.toml constraints/axolotl.txt
+	$(PYTHON) -m venv $(VENV_AXOLOTL)
+	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt -e '.[trl,report]' pandas pytest triton \
+		addict art colorama einops evaluate fire numba nvidia-ml-py posthog python-dotenv requests sentencepiece
+	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt --no-deps axolotl
+	touch $@
+
 clean:  ## Remove the environments and caches
-	rm -rf $(VENV) $(VENV_VERL) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VERL) $(VENV_SWIFT) $(VENV_AXOLOTL) $(MATRIX) .pytest_cache .mypy_cache .ruff_cache .hypothesis

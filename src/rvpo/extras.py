@@ -6,9 +6,10 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import rvpo
 from rvpo.errors import MissingExtraError
@@ -47,8 +48,8 @@ class Capability:
 
     @property
     def missing(self) -> list[str]:
-        """Distributions that are not installed."""
-        return [name for name in self.needs if installed(name) is None]
+        """Distributions that are not installed, or in a version that cannot work."""
+        return [name for name in self.needs if installed(name) is None or not _in_range(name)]
 
     @property
     def command(self) -> str:
@@ -91,6 +92,8 @@ CAPABILITIES = (
 
 # The engines' seams are private: another version may have moved them.
 TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
+ALSO_TESTED = {"trl": ("1.6", "1.9", "1.14"), "transformers": ("5.16", "5.17")}
+"""The other corners of the range, by ``make test-matrix``."""
 TESTED_WITH_VERL = {"verl": "0.9.1", "transformers": "5.10", "torch": "2.13"}
 
 
@@ -102,6 +105,93 @@ def installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A training engine that rvpo has an adapter for.
+
+    Attributes:
+        package: its distribution.
+        lowest: first version that works.
+        below: first version that does not.
+        tested: versions that the adapter's tests ran with, as a text.
+        line: what to add, exactly.
+        page: of the docs.
+        broken: single versions in between that do not work, and why.
+    """
+
+    package: str
+    lowest: str
+    below: str
+    tested: str
+    line: str
+    page: str = "docs/engines.md"
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+    def state(self) -> str | None:
+        """Return what to say of the installed version; None where the engine is not installed."""
+        version = installed(self.package)
+        if version is None:
+            return None
+        wanted = f"expected >={self.lowest},<{self.below} ({self.page})"
+        if version in self.broken:
+            return f"{self.package} {version} does not work: {self.broken[version]}; {wanted}"
+        if not _in_range(self.package):
+            return f"{self.package} {version} does not work with rvpo; {wanted}"
+        return f"{self.package} {version} (tested: {self.tested}): add {self.line}"
+
+
+ENGINES = (
+    Engine(
+        "trl",
+        "1.6",
+        "2",
+        "1.6, 1.9, 1.14, 1.16",
+        "`from rvpo.trl import RVPOConfig, RVPOTrainer` for GRPOConfig, GRPOTrainer",
+        broken={"1.15.0": "its GRPOTrainer needs Triton, also on a CPU"},
+    ),
+    Engine("verl", "0.9.1", "0.10", "0.9.1", "`python -m rvpo.verl` for `python -m verl.trainer.main_ppo`"),
+    Engine(
+        "unsloth",
+        "2026.10",
+        "2027",
+        "a simulation of 2026.10",
+        "`import unsloth` above `from rvpo.trl import RVPOConfig, RVPOTrainer`",
+        "docs/engines/unsloth.md",
+    ),
+    Engine(
+        "axolotl",
+        "0.19",
+        "1",
+        "0.19",
+        "`plugins: [rvpo.axolotl.RVPOPlugin]` and a section `rvpo: {method: lift}` to the YAML file",
+        "docs/engines/axolotl.md",
+    ),
+    Engine(
+        "ms-swift",
+        "4.6",
+        "5",
+        "4.6",
+        "`--external_plugins plugin.py`, a file with `import rvpo.swift` and `rvpo.swift.use(method='lift')`",
+        "docs/engines/ms-swift.md",
+    ),
+)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, to compare."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def _in_range(name: str) -> bool:
+    """Whether the installed version of an engine is one that works; True for all else."""
+    engine = next((engine for engine in ENGINES if engine.package == name), None)
+    version = installed(name)
+    if engine is None or version is None:
+        return True
+    return version not in engine.broken and _numbers(engine.lowest) <= _numbers(version) < _numbers(engine.below)
 
 
 def constraints() -> str:
@@ -166,6 +256,8 @@ def untested() -> list[str]:
     notes = []
     for name, version in tested.items():
         seen = installed(name)
-        if seen is not None and not f"{seen}.".startswith(f"{version}."):
+        if seen is None or any(f"{seen}.".startswith(f"{one}.") for one in ALSO_TESTED.get(name, ())):
+            continue
+        if not f"{seen}.".startswith(f"{version}."):
             notes.append(f"{name} {seen} is installed, tested is {version}: install with -c {file}")
     return notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import typer
 
 
@@ -15,8 +17,11 @@ def doctor() -> None:
         typer.echo(f"{name:<14}{extras.installed(name) or '-'}")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     typer.echo(f"{'GPU':<14}{device}")
-    engines = [name for name in ("trl", "verl") if extras.installed(name)]
-    typer.echo(f"{'engine':<14}{' and '.join(engines) or 'none'}\n")
+    typer.echo(f"{'code sandbox':<14}{_sandbox()}\n")
+    states = [state for engine in extras.ENGINES if (state := engine.state())]
+    for state in states or ["no training engine is installed; expected trl, verl, axolotl, unsloth or ms-swift"]:
+        typer.echo(f"engine: {state}")
+    typer.echo("")
     for capability in extras.CAPABILITIES:
         missing = capability.missing
         state = "works"
@@ -26,3 +31,17 @@ def doctor() -> None:
         typer.echo(f"{capability.what:<40}{state}")
     for note in extras.conflicts() + extras.untested():
         typer.echo(f"note: {note}")
+
+
+def _sandbox() -> str:
+    """Say whether programs that models write can be run here, for the reward ``code`` and ``rvpo eval code``."""
+    from rvpo.errors import ConfigError
+    from rvpo.sandbox.open import BUBBLEWRAP, open_sandbox
+
+    if shutil.which("bwrap") is None:
+        return "no bubblewrap: apt-get install bubblewrap, or name a Sandbox-Fusion server (http://HOST:8080)"
+    try:
+        open_sandbox(BUBBLEWRAP)
+    except ConfigError as error:
+        return str(error)
+    return "bubblewrap works"
