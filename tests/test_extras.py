@@ -90,3 +90,48 @@ def test_versions_are_json_and_name_every_package():
     assert set(versions["packages"]) == set(doctor.PACKAGES)
     assert versions["packages"]["rvpo"] == rvpo.__version__
     assert versions["torch_threads"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "message"),
+    [
+        ("trl", "1.16.0", r"^trl 1\.16\.0 \(tested: .*\): add `from rvpo\.trl import RVPOConfig, RVPOTrainer`"),
+        ("trl", "1.6.0", "add `from rvpo.trl"),
+        ("trl", "1.17.0.dev0", "add `from rvpo.trl"),
+        ("trl", "1.5.9", r"does not work with rvpo; expected >=1\.6,<2"),
+        ("trl", "0.29.1", "does not work with rvpo"),
+        ("trl", "2.0.0", "does not work with rvpo"),
+        ("trl", "1.15.0", "does not work: its GRPOTrainer needs Triton"),
+        (
+            "ms-swift",
+            "4.6.0",
+            r"add `--external_plugins plugin\.py`.*docs/engines/ms-swift\.md|add `--external_plugins",
+        ),
+        ("ms-swift", "3.12.1", "does not work with rvpo"),
+        ("axolotl", "0.19.0", r"rvpo\.axolotl\.RVPOPlugin"),
+        ("unsloth", "2026.10.9", "`import unsloth` above"),
+        ("verl", "0.10.0", "does not work with rvpo"),
+    ],
+)
+def test_each_engine_says_what_to_add_or_why_not(monkeypatch: pytest.MonkeyPatch, package, version, message):
+    monkeypatch.setattr(doctor, "installed", {package: version}.get)
+    (state,) = [state for engine in doctor.ENGINES if (state := engine.state()) is not None]
+    assert re.search(message, state)
+
+
+@pytest.mark.parametrize(
+    ("version", "works"), [("0.29.1", False), ("1.15.0", False), ("1.6.0", True), ("1.16.0", True)]
+)
+def test_a_version_that_cannot_work_counts_as_missing(monkeypatch: pytest.MonkeyPatch, version: str, works: bool):
+    monkeypatch.setattr(doctor, "installed", {"trl": version}.get)
+    assert doctor.Capability("x", ("trl",), ".[trl]").missing == ([] if works else ["trl"])
+
+
+@pytest.mark.parametrize("engine", doctor.ENGINES, ids=lambda engine: engine.package)
+def test_the_page_of_each_engine_exists_and_its_range_is_that_of_the_extra(engine):
+    root = Path(__file__).parents[1]
+    assert (root / engine.page).is_file()
+    for line in PROJECT["optional-dependencies"].get(engine.package, []):
+        if line.startswith(f"{engine.package}>="):
+            assert line.startswith(f"{engine.package}>={engine.lowest},") and line.endswith(f"<{engine.below}")
+            assert all(f"!={version}" in line for version in engine.broken)

@@ -43,6 +43,8 @@ ROOMS = (
     "engines",
     "trl",
     "verl",
+    "swift",
+    "axolotl",
     "quickstart",
     "arena",
     "cli",
@@ -206,7 +208,9 @@ def test_training_engines_are_named_in_rvpo_engines_only():
         if "engines" in path.relative_to(PACKAGE).parts:
             continue
         for name, line in imports(path):
-            assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm"), f"{path}:{line} imports {name}"
+            assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm", "swift", "axolotl"), (
+                f"{path}:{line} imports {name}"
+            )
 
 
 def test_every_public_name_loads():

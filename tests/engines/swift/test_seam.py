@@ -156,7 +156,9 @@ def test_turns_of_a_completion_count_once(swift, tmp_path: Path):
     of_completions = some_rewards(3)[:7]
     requests = ["a", "b", "b", "c", "d", "e", "f", "f", "g"]
     rows = [sorted(set(requests)).index(request) for request in requests]
-    samples = [SimpleNamespace(prompt_id="p" if row < 4 else "q", request_id=r) for r, row in zip(requests, rows, strict=True)]
+    samples = [
+        SimpleNamespace(prompt_id="p" if row < 4 else "q", request_id=r) for r, row in zip(requests, rows, strict=True)
+    ]
     trainer = trainer_of(modules, tmp_path, of_completions[rows], dynamic=True)
     expected = aggregator("gdpo")(of_completions, groups=["p"] * 4 + ["q"] * 3).advantages
     assert torch.equal(batch(trainer, samples), expected[rows])

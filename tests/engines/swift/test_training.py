@@ -46,7 +46,9 @@ def run(folder: Path, model: Path, *, processes: int = 1, options: Any = OPTIONS
     launch = [sys.executable, str(HERE / "tiny_run.py")]
     if processes > 1:
         launch[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run([*launch, str(job)], env=environment, capture_output=True, text=True, check=False, timeout=900)
+    return subprocess.run(
+        [*launch, str(job)], env=environment, capture_output=True, text=True, check=False, timeout=900
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -135,7 +137,11 @@ def test_two_processes_agree(tmp_path: Path, tiny_model_dir: Path):
 )
 def test_setups_that_would_train_without_it_are_refused(tmp_path: Path, tiny_model_dir: Path, arguments, message):
     if arguments.get("rlhf_type") == "gkd":
-        arguments = arguments | {"teacher_model": str(tiny_model_dir), "teacher_model_type": "llama", "num_generations": None}
+        arguments = arguments | {
+            "teacher_model": str(tiny_model_dir),
+            "teacher_model_type": "llama",
+            "num_generations": None,
+        }
     done = run(tmp_path, tiny_model_dir, **arguments)
     assert done.returncode != 0
     assert message in done.stderr

@@ -55,7 +55,9 @@ ARGUMENTS = {
 def command(job: dict[str, Any]) -> list[str]:
     """Return the arguments of ``swift rlhf``."""
     data = Path(job["output"]).parent / "data.jsonl"
-    lines = [{"messages": [{"role": "user", "content": f"what is the {word}"}]} for word in "cat dog sun rain".split()]
+    lines = [
+        {"messages": [{"role": "user", "content": f"what is the {word}"}]} for word in ["cat", "dog", "sun", "rain"]
+    ]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines * 3))
     given = {
         **ARGUMENTS,

@@ -25,7 +25,9 @@ def test_it_trains_on_what_unsloth_has_put_in_place_of_the_trainer(tmp_path: Pat
     job.write_text(json.dumps({"model": str(tiny_model_dir), "output": str(tmp_path / "out")}))
     paths = os.pathsep.join([ON_CPU["PYTHONPATH"], str(SCRIPT.parent), *sys.path])
     environment = os.environ | ON_CPU | {"PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, str(SCRIPT), str(job)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(job)], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     own = rvpo.Aggregator("lift", ["even", "high"])
@@ -48,7 +50,7 @@ def test_it_trains_on_what_unsloth_has_put_in_place_of_the_trainer(tmp_path: Pat
 )
 def test_the_wrong_order_of_imports_is_an_error(monkeypatch, tmp_path: Path, name: str, module: str, next_step: str):
     monkeypatch.setattr(trl, "GRPOTrainer", type(name, (trl.GRPOTrainer,), {"__module__": module}))
-    with pytest.raises(ConfigError, match="has replaced TRL's own after rvpo.trl was imported") as error:
+    with pytest.raises(ConfigError, match=r"has replaced TRL's own after rvpo\.trl was imported") as error:
         make_trainer(None, tmp_path, method="lift")
     assert next_step in str(error.value)
 

@@ -28,7 +28,8 @@ class UnslothGRPOConfig(GRPOConfig):
     vllm_sampling_params: object = None
     unsloth_num_chunks: int = -1
 
-    def __init__(self, output_dir=None, learning_rate=5e-05, vllm_sampling_params=None, unsloth_num_chunks=-1, **kwargs):
+    def __init__(self, output_dir=None, learning_rate=5e-05, vllm_sampling_params=None, unsloth_num_chunks=-1,
+                 **kwargs):
         super().__init__(output_dir=output_dir, learning_rate=learning_rate, **kwargs)
         self.vllm_sampling_params, self.unsloth_num_chunks = vllm_sampling_params, unsloth_num_chunks
 

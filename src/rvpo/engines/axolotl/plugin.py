@@ -35,8 +35,6 @@ class RVPOPlugin(BasePlugin):  # type: ignore[misc]
     def register(self, cfg: Any) -> None:
         """Check the configuration, and choose the trainer.
 
-        axolotl leaves out a plug-in that cannot be imported and trains on, so whatever is missing is found here.
-
         Raises:
             ConfigError: no section, an unknown option in it, or settings that RVPO cannot train with.
         """
@@ -51,10 +49,6 @@ class RVPOPlugin(BasePlugin):  # type: ignore[misc]
             )
         read_section(section)
         _check_settings(cfg)
-        from rvpo.extras import needs_extra
-
-        with needs_extra("trl", "RVPOTrainer and RVPOConfig"):
-            import rvpo.engines.trl.trainer
         cfg["trainer_cls"] = TRAINER
 
     def get_training_args(self, cfg: Any) -> dict[str, Any] | None:

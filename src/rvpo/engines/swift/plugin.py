@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import fields
 from typing import Any
 
@@ -44,8 +45,8 @@ def use(**options: Any) -> None:
             )
         return
     try:
-        import swift.rl_core.advantage
-        import swift.rlhf_trainers.grpo_trainer
+        for name in (seam.HOME, hooks.TRAINERS):
+            importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise EngineError(
             f"{error}; expected ms-swift {seam.TESTED} with its GRPO trainer: pip install ms-swift in an environment "

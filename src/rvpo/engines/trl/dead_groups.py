@@ -54,11 +54,14 @@ def check_skipping(trainer: Any) -> None:
     own = [name for name in own if name != "RVPOMixin"]
     problems = {
         f"beta is {trainer.beta}, whose KL penalty acts on every completion": trainer.beta != 0,
-        "an entropy bonus (entropy_coef) acts on every completion": trainer._entropy_bonus_enabled,
+        # TRL has these two since 1.8.
+        "an entropy bonus (entropy_coef) acts on every completion": getattr(trainer, "_entropy_bonus_enabled", False),
         f"top_entropy_quantile is {trainer.top_entropy_quantile}, a quantile over every completion": (
             trainer.top_entropy_quantile < 1
         ),
-        "the auxiliary loss of a mixture of experts acts on every completion": trainer.aux_loss_enabled,
+        "the auxiliary loss of a mixture of experts acts on every completion": getattr(
+            trainer, "aux_loss_enabled", False
+        ),
         f"loss_type is {trainer.loss_type!r}, whose normaliser is not known here": trainer.loss_type not in known,
         f"{', '.join(own)} computes a loss of its own": bool(own),
     }

@@ -16,11 +16,11 @@ from transformers import (
     AutoTokenizer,
     ProcessorMixin,
 )
-from trl.trainer.utils import get_callable_name
 
 from rvpo.core.methods.registry import METHODS
 from rvpo.data import load_prompts
 from rvpo.data.picture_columns import IMAGES
+from rvpo.engines.trl.callables import callable_name
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.errors import ConfigError
 from rvpo.evals.build import generation_of, load_benchmark
@@ -111,7 +111,7 @@ def load_rewards(entries: Sequence[RewardSection], folder: Path) -> list[RewardF
         if entry.function == "code":
             options.setdefault("cache", str(folder / "code.sqlite"))
         functions.append(load_reward(entry.function, options, entry.name))
-    names = [get_callable_name(function) for function in functions]
+    names = [callable_name(function) for function in functions]
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(f"rewards.{i}: another channel is {name!r}, too: give this one another `name`")

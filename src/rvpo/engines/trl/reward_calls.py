@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import nn
-from trl.trainer.utils import is_async_callable
 
 from rvpo import errors
+from rvpo.engines.trl.callables import is_async
 from rvpo.engines.trl.peers import Calls
 from rvpo.engines.trl.reward_timeout import awaited_within, watched
 from rvpo.errors import RewardError, RVPOError
@@ -107,7 +107,7 @@ def _guarded(function: Any, name: str, failures: list[Failure], timeout: float |
     """Return a stand-in of the same kind: a module for a module, an async function for an async one."""
     if isinstance(function, nn.Module):
         return _GuardedModule(function, name, failures, timeout, calls)
-    if is_async_callable(function):
+    if is_async(function):
 
         async def call_async(**given: Any) -> list[float | None]:
             with _noted(name, failures, given) as zeros, calls.within(name):

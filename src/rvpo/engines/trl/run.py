@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
-from trl.trainer.utils import get_callable_name
 
 from rvpo import interrupts
 from rvpo.engines.trl import checkpoints, peers, run_folder, warm_start
 from rvpo.engines.trl import resume as resuming
+from rvpo.engines.trl.callables import callable_name
 from rvpo.engines.trl.config import RVPOConfig
 from rvpo.engines.trl.last_step import save_last_step
 from rvpo.engines.trl.loading import (
@@ -105,7 +105,7 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
         return folder
     # Configs, rewards and data first: what can fail at once should not wait for a model.
     rewards = load_rewards(recipe.rewards, folder)
-    names = [get_callable_name(function) for function in rewards]
+    names = [callable_name(function) for function in rewards]
     args = _config(recipe, names)
     args.aggregator(
         names, [getattr(f, "reward_range", None) for f in rewards], args.reward_weights

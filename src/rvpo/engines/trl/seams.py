@@ -86,9 +86,9 @@ def check_import_order() -> None:
         return
     who = "unsloth" if "unsloth" in now.__module__.lower() or "unsloth" in now.__name__.lower() else now.__module__
     raise ConfigError(
-        f"trl.GRPOTrainer is {now.__module__}.{now.__name__}, which has replaced TRL's own after rvpo.trl was imported, "
-        f"so RVPOTrainer would train past it; expected {who} to be imported first. Put `import {who}` above all other "
-        "imports of the script"
+        f"trl.GRPOTrainer is {now.__module__}.{now.__name__}, which has replaced TRL's own after rvpo.trl was "
+        f"imported, so RVPOTrainer would train past it; expected {who} to be imported first. Put `import {who}` above "
+        "all other imports of the script"
     )
 
 

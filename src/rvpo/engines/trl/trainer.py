@@ -23,7 +23,18 @@ from rvpo import interrupts
 from rvpo.core.metrics import PREFIX, SKIPPED
 from rvpo.core.ragged import Family
 from rvpo.core.weights import weights_at
-from rvpo.engines.trl import buffer, checkpoints, dead_groups, greedy, model_card, peers, pictures, resume, weights
+from rvpo.engines.trl import (
+    buffer,
+    callables,
+    checkpoints,
+    dead_groups,
+    greedy,
+    model_card,
+    peers,
+    pictures,
+    resume,
+    weights,
+)
 from rvpo.engines.trl.alarm import add_alarm, watched
 from rvpo.engines.trl.best_metric import has_best_metric, missing_best_metric
 from rvpo.engines.trl.config import RVPOConfig, numbers_of_weights, taken
@@ -134,10 +145,13 @@ class RVPOMixin:
         self._again: Again | None = None
         self._train_sampler: Any = None
         config = given["args"]
+        functions = given.get("reward_funcs")
+        given["reward_funcs"] = handed = callables.plain(functions)
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
         with taken(), numbers_of_weights(config, names) as weights:
             super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
         this: Any = self  # the trainer behind brings the attributes used from here on
+        callables.restore(this, functions, handed)
         # An environment's own reward comes after the user's functions.
         names = this.reward_func_names = [*names, *this.reward_func_names[len(names) :]]
         named_rewards(this.reward_funcs, names)
