@@ -133,5 +133,6 @@ def test_the_page_of_each_engine_exists_and_its_range_is_that_of_the_extra(engin
     assert (root / engine.page).is_file()
     for line in PROJECT["optional-dependencies"].get(engine.package, []):
         if line.startswith(f"{engine.package}>="):
-            assert line.startswith(f"{engine.package}>={engine.lowest},") and line.endswith(f"<{engine.below}")
+            assert line.startswith(f"{engine.package}>={engine.lowest},")
+            assert line.endswith(f"<{engine.below}")
             assert all(f"!={version}" in line for version in engine.broken)

@@ -118,12 +118,13 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
             ConfigError: for a value or combination that cannot work.
         """
         made = object.__new__(cls)
-        own = {f.name: f for f in dataclasses.fields(cls) if f.name not in vars(args)}
-        for name, field_ in own.items():
-            has_factory = field_.default_factory is not dataclasses.MISSING
-            vars(made)[name] = field_.default_factory() if has_factory else field_.default
-        vars(made).update(vars(args))
-        vars(made).update(options)
+        for field_ in dataclasses.fields(cls):
+            if field_.name in vars(args):
+                continue
+            factory: Any = field_.default_factory
+            made.__dict__[field_.name] = field_.default if factory is dataclasses.MISSING else factory()
+        made.__dict__.update(vars(args))
+        made.__dict__.update(options)
         made.reward_weights = _as_plain(made.reward_weights)
         made._check_own()
         return made
