@@ -149,6 +149,69 @@ def test_the_loss_gets_the_advantages_of_the_aggregator(swift, tmp_path: Path, m
     assert not trainer._metrics["eval"]
 
 
+OTHERS = {
+    "megatron": """
+from swift.rl_core.advantage import compute_advantages
+
+class GRPOTrainer:
+    def _compute_advantages(self, samples, rewards_per_func, kl_values=None):
+        return compute_advantages(rewards_per_func=rewards_per_func, reward_weights=self.reward_weights,
+                                  num_generations=4, advantage_estimator="grpo", scale_rewards="group",
+                                  kl_in_reward=False, beta=0.1, kl_values=kl_values)
+
+    def of(self, rewards):
+        return self._compute_advantages([], rewards)
+""",
+    "ray": """
+from swift.rl_core.advantage import compute_advantages
+
+class GRPOTrainer:
+    def compute_advantages(self, rewards_per_func, kl_values=None):
+        return compute_advantages(rewards_per_func=rewards_per_func, reward_weights=self.reward_weights,
+                                  num_generations=4, advantage_estimator="grpo", scale_rewards="group",
+                                  kl_in_reward=False, beta=0.1, kl_values=kl_values)
+
+    def of(self, rewards):
+        return self.compute_advantages(rewards)
+""",
+}
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_trainers_that_are_loaded_later_get_it_too(swift, tmp_path: Path, caplog, engine: str):
+    """Megatron's and Ray's: one has models and counts iterations, the other has neither a model nor a state."""
+    swift()
+    plugin.use(method="lift")
+    module = ModuleType(engine)
+    exec(OTHERS[engine], vars(module))
+    trainer = module.GRPOTrainer()
+    trainer.reward_func_names, trainer.reward_weights = NAMES, torch.ones(3)
+    trainer.reward_funcs = [SimpleNamespace(reward_range=(-3, 3)), None, None]
+    trainer.args = SimpleNamespace(output_dir=str(tmp_path))
+    if engine == "megatron":
+        trainer.unwrapped_models = [SimpleNamespace(training=True)]
+        trainer.state = SimpleNamespace(iteration=3, max_steps=10)
+        trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+    own = aggregator()
+    for seed in range(2):
+        advantages, rewards = trainer.of(some_rewards(seed))
+        assert torch.equal(advantages, own(some_rewards(seed), num_generations=4, progress=1 / 3).advantages)
+        assert torch.equal(rewards, some_rewards(seed).nansum(1))
+    assert caplog.text.count("a resumed run begins anew") == 1
+
+
+def test_a_scheduled_k_is_refused_where_nobody_knows_the_progress(swift, tmp_path: Path):
+    swift()
+    plugin.use(method="rvpo:k=linear(0.5,2)")
+    module = ModuleType("ray")
+    exec(OTHERS["ray"], vars(module))
+    trainer = module.GRPOTrainer()
+    trainer.reward_func_names, trainer.reward_weights, trainer.reward_funcs = NAMES, torch.ones(3), [None] * 3
+    trainer.args = SimpleNamespace(output_dir=str(tmp_path))
+    with pytest.raises(ConfigError, match="progress"):
+        trainer.of(some_rewards(0))
+
+
 def test_turns_of_a_completion_count_once(swift, tmp_path: Path):
     """In ms-swift, this path ignores ``gdpo``. Prompt p has 4 completions in 5 rows, q has 3 in 4."""
     modules = swift()

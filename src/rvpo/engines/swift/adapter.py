@@ -69,6 +69,13 @@ class Adapter:
         self._table = ChannelTable(Path(trainer.args.output_dir) / FOLDER)
         self.done: Aggregated | None = None
         self.batches = 0
+        if self.aggregator.config.method.remembers and not hasattr(trainer, "_load_optimizer_and_scheduler"):
+            logger.warning(
+                "%s is not the trainer of `swift rlhf`: its checkpoints do not hold what method %r remembers, so a "
+                "resumed run begins anew with it.",
+                type(trainer).__qualname__,
+                self.aggregator.config.method.name,
+            )
         if getattr(trainer.args, "dynamic_sample", False):
             logger.warning(
                 "dynamic_sample is on: ms-swift draws new prompts where the SUM of the rewards is the same for all "
