@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("trl")
 
 from tiny_run import make_trainer
 from transformers import TrainerCallback
+from trl import GRPOConfig
 
 from rvpo.errors import ConfigError
 from rvpo.trl import RVPOConfig
@@ -79,3 +81,40 @@ def test_weights_that_a_callback_changes_are_refused(tiny_model_dir: Path, tmp_p
     trainer.add_callback(Curriculum())
     with pytest.raises(ConfigError, match=r"reward_weights of the trainer are \[1.0, 3.0\].*such as 'linear\(0.2,1\)'"):
         trainer.train()
+
+
+@dataclass
+class Theirs(GRPOConfig):
+    """Arguments of an engine on top of TRL."""
+
+    own: int = 3
+
+
+@dataclass
+class Ours(RVPOConfig, Theirs):
+    pass
+
+
+def test_arguments_of_another_class_are_taken_over_as_they_are(tmp_path: Path):
+    theirs = Theirs(
+        str(tmp_path), own=4, num_generations=4, per_device_train_batch_size=8, reward_weights=[1, 2], **CPU
+    )
+    made = Ours.made_of(theirs, {"method": "lift:kappa=3", "missing_rewards": "error"})
+    assert {name: value for name, value in vars(made).items() if name in vars(theirs)} == vars(theirs)
+    assert (made.own, made.method, made.missing_rewards, made.advantage_eps) == (4, "lift:kappa=3", "error", 1e-4)
+    assert made.generation_batch_size == theirs.generation_batch_size  # which TRL refuses next to steps_per_generation
+    assert json.loads(made.to_json_string())["method"] == "lift:kappa=3"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lifd"}, "did you mean 'lift'"),
+        ({"missing_rewards": "zero"}, "missing_rewards is 'zero'"),
+        ({"reward_weights": [-1.0, 1.0]}, "reward_weights"),
+        ({"reward_timeout": -1}, "reward_timeout"),
+    ],
+)
+def test_options_of_arguments_that_are_taken_over_are_checked(tmp_path: Path, options, message: str):
+    with pytest.raises(ConfigError, match=message):
+        Ours.made_of(Theirs(str(tmp_path), **CPU), options)
