@@ -66,8 +66,8 @@ class Capability:
     @property
     def excluded(self) -> bool:
         """Whether it belongs into the other of the two environments, that of TRL or that of verl."""
-        engines = {".[trl": "verl", ".[verl": "trl", "trl[": "verl"}
-        return any(self.install.startswith(own) and installed(other) for own, other in engines.items())
+        others = {".[trl": ("verl", "ms-swift"), ".[verl": ("trl",), "trl[": ("verl", "ms-swift")}
+        return any(self.install.startswith(own) and any(map(installed, other)) for own, other in others.items())
 
 
 CAPABILITIES = (
@@ -256,6 +256,8 @@ def untested() -> list[str]:
     notes = []
     for name, version in tested.items():
         seen = installed(name)
+        if name in ("trl", "transformers") and installed("ms-swift") is not None:
+            continue  # which brings its own
         if seen is None or any(f"{seen}.".startswith(f"{one}.") for one in ALSO_TESTED.get(name, ())):
             continue
         if not f"{seen}.".startswith(f"{version}."):

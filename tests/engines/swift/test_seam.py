@@ -56,6 +56,7 @@ class GRPOTrainer(SwiftMixin):
         advantages = self._compute_advantages(samples, self.rewards, batches)
         for batch in batches:
             batch["grpo_batch"].advantages = advantages[:, None].expand(-1, 3).clone() * self.scaled
+            batch["grpo_batch"].completion_mask = torch.tensor([[1, 1, 0]]).expand(len(advantages), -1)
 
     def _save_checkpoint(self, model, trial):
         self.saved = True

@@ -96,10 +96,16 @@ def _checked(
     if getattr(self, "_has_teacher", False):  # which is added, token by token
         received = torch.stack([sample.advantages.to(made.device) for sample in samples])
     else:
-        received = torch.cat([batch["grpo_batch"].advantages.to(made.device)[:, 0] for batch in encoded])
+        received = torch.cat([_of_tokens(batch["grpo_batch"]).to(made.device) for batch in encoded])
     if not bool(torch.isin(received, made.to(received)).all()):
         raise seam.moved("the advantages that reach the loss are not those of compute_advantages")
     return result
+
+
+def _of_tokens(batch: Any) -> torch.Tensor:
+    """Return the advantages of all trained tokens of a micro-batch, however its rows are laid out."""
+    advantages: torch.Tensor = batch.advantages
+    return advantages[batch.completion_mask.bool()]
 
 
 def _saving(options: AggregationOptions, theirs: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -49,7 +49,7 @@ def use(**options: Any) -> None:
             importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise EngineError(
-            f"{error}; expected ms-swift {seam.TESTED} with its GRPO trainer: pip install ms-swift in an environment "
+            f"{error}; expected ms-swift {seam.TESTED} with its GRPO trainer: pip install ms-swift msgspec in an environment "
             "without rvpo's extra trl, and run this file through `swift rlhf … --external_plugins`"
         ) from error
     seam.check()
