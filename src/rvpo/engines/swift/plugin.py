@@ -49,8 +49,8 @@ def use(**options: Any) -> None:
             importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise EngineError(
-            f"{error}; expected ms-swift {seam.TESTED} with its GRPO trainer: pip install ms-swift msgspec in an environment "
-            "without rvpo's extra trl, and run this file through `swift rlhf … --external_plugins`"
+            f"{error}; expected ms-swift {seam.TESTED} with its GRPO trainer: pip install ms-swift msgspec in an "
+            "environment without rvpo's extra trl, and run this file through `swift rlhf … --external_plugins`"
         ) from error
     seam.check()
     hooks.install(chosen)
