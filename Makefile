@@ -81,7 +81,7 @@ $(VENV_SWIFT)/.installed: pyproject.toml constraints/swift.txt
 $(VENV_AXOLOTL)/.installed: pyproject.toml constraints/axolotl.txt
 	$(PYTHON) -m venv $(VENV_AXOLOTL)
 	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt -e '.[trl,report]' pandas pytest triton \
-		addict art colorama einops evaluate fire numba nvidia-ml-py posthog python-dotenv requests sentencepiece
+		addict art colorama einops evaluate fire numba nvidia-ml-py posthog python-dotenv requests sentencepiece wandb
 	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt --no-deps axolotl
 	touch $@
 
