@@ -82,7 +82,7 @@ $(VENV_AXOLOTL)/.installed: pyproject.toml constraints/axolotl.txt
 	$(PYTHON) -m venv $(VENV_AXOLOTL)
 	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt -e '.[trl,report]' pandas pytest triton \
 		addict art colorama einops evaluate fire numba nvidia-ml-py posthog python-dotenv requests sentencepiece wandb
-	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt --no-deps axolotl
+	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt --no-deps axolotl axolotl-contribs-lgpl axolotl-contribs-mit
 	touch $@
 
 clean:  ## Remove the environments and caches

@@ -70,7 +70,7 @@ def rewards(folder: Path, ranks: int = 1) -> list[torch.Tensor]:
             calls = table[start : start + len(NAMES)]
             assert [call["name"] for call in calls] == NAMES
             columns = [[math.nan if value is None else value for value in call["values"]] for call in calls]
-            parts.append(torch.tensor(columns, dtype=torch.float32).T)
+            parts.append(torch.tensor(columns, dtype=torch.float32).T.contiguous())
         batches.append(torch.cat(parts))
     return batches
 
