@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -117,6 +117,13 @@ def in_catalogue(key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
+class Later(Protocol):
+    """What computes attributes of :class:`Advantages` when they are read."""
+
+    def __call__(self, name: str) -> Tensor:
+        """Return an attribute."""
+
+
 @dataclass(frozen=True)
 class Advantages:
     """What :func:`rvpo.advantages` returns. Tensors are on the device and in the dtype of the rewards.
@@ -154,6 +161,27 @@ class Advantages:
     groups: Groups
     state: Mapping[str, Any] = field(default_factory=dict)
     method_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def with_later(cls, later: Later, **known: Any) -> Advantages:
+        """Build a result of which some attributes are computed when they are first read.
+
+        Args:
+            later: computes an attribute by its name.
+            **known: all attributes that it does not compute.
+        """
+        made = object.__new__(cls)
+        vars(made).update(state={}, method_metrics={}, _later=later)
+        vars(made).update(known)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Compute an attribute that is not there yet."""
+        later = vars(self).get("_later")
+        if later is None or name not in self.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = vars(self)[name] = later(name)
+        return value
 
     def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""

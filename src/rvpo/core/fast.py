@@ -1,0 +1,301 @@
+"""The quick way through :func:`rvpo.core.advantages.compute`: it takes the batches that :mod:`rvpo.core.blocks` fits.
+
+Groups are all of one size, in any order; channels have one weight each, above 0; nothing else is asked for (no filter,
+no structure, no reliabilities, no gradient). The method is the mean, the soft minimum or the sum. Any other batch goes
+the way of the equation page, on its own and with the same result.
+
+Only advantages are computed. z-scores, responsibilities and what is live are computed when they are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.core.blocks import LEAST_SHARE, Blocks, Found, Rule, UnfitError, rule_of
+from rvpo.core.config import AdvantageConfig
+from rvpo.core.groups import Groups
+from rvpo.core.metrics import Advantages
+from rvpo.errors import RewardError
+
+SMALL = 16384
+"""Rewards up to which a float32 batch is computed in float64: the calls take longer than the numbers."""
+SPREAD = 0.2
+"""Standard deviation of aggregates below which float32 is not exact enough."""
+
+
+def fast_advantages(
+    rewards: Tensor,
+    config: AdvantageConfig,
+    groups: Tensor | Groups | None,
+    num_generations: int | None,
+    weights: Tensor | Sequence[float] | None,
+    progress: float | None,
+) -> Advantages | None:
+    """Return the result of :func:`rvpo.core.advantages.compute`; None where the equation page has to compute it.
+
+    Args:
+        rewards: as of ``compute``, like the others. Nothing need be checked yet: what is wrong is left to ``compute``.
+        config: the method and its options.
+        groups: see above.
+        num_generations: see above.
+        weights: see above.
+        progress: see above.
+    """
+    rule = rule_of(config, progress)
+    if rule is None or config.wanted or config.whiten == "token" or not _is_plain(rewards):
+        return None
+    with torch.no_grad():
+        w = _weights(weights, rewards, rule)
+        found = None if w is None else _in_blocks(rewards, groups, num_generations)
+        if w is None or found is None:
+            return None
+        # Within a group aggregates may be as close to each other as they like.
+        is_wide = rewards.dtype != torch.float32 or rewards.numel() <= SMALL or config.whiten == "group"
+        for dtype in (torch.float64,) if is_wide or rule.k is None else (torch.float32, torch.float64):
+            try:
+                return _Batch(rewards, config, rule, w, *found, dtype).result()
+            except UnfitError:
+                continue
+    return None
+
+
+def _is_plain(rewards: Tensor) -> bool:
+    """Return whether rewards are a matrix that needs no gradient, on a device with double precision."""
+    return (
+        type(rewards) is Tensor
+        and rewards.ndim == 2
+        and rewards.numel() > 0
+        and rewards.is_floating_point()
+        and rewards.device.type in ("cpu", "cuda")
+        and not rewards.requires_grad
+    )
+
+
+def _weights(weights: Tensor | Sequence[float] | None, rewards: Tensor, rule: Rule) -> Tensor | None:
+    """Return (M,) float64 weights; None if they are of single cells, 0, wrong, or too different from each other."""
+    if weights is None:
+        return torch.ones(rewards.shape[1], dtype=torch.float64, device=rewards.device)
+    if isinstance(weights, Tensor) and weights.requires_grad:
+        return None
+    w = torch.as_tensor(weights, dtype=torch.float64, device=rewards.device)
+    if w.shape != rewards.shape[1:]:
+        return None
+    values = w.tolist()
+    least = LEAST_SHARE * sum(values)
+    return w if all(value > least for value in values) and math.isfinite(least) and least > 0 else None
+
+
+def _in_blocks(
+    rewards: Tensor, groups: Tensor | Groups | None, num_generations: int | None
+) -> tuple[Groups, Tensor | None] | None:
+    """Return the groups, and the rows in an order in which groups lie in blocks, None if they do already.
+
+    None if groups differ in size, have one completion each, or are not given as they should be.
+    """
+    rows = len(rewards)
+    if isinstance(groups, Groups):
+        if len(groups.index) != rows:
+            return None
+        if groups.block is not None:
+            return (groups, None) if groups.block > 1 else None
+        ids: Tensor | None = groups.index
+    else:
+        ids = groups
+    if (ids is None) == (num_generations is None) and not isinstance(groups, Groups):
+        return None
+    if ids is None:
+        if type(num_generations) is not int or num_generations < 2 or rows % num_generations:
+            return None
+        return Groups.from_blocks(rows, num_generations, rewards.device), None
+    is_integer = isinstance(ids, Tensor) and not (ids.is_floating_point() or ids.is_complex())
+    if not is_integer or ids.dtype == torch.bool or ids.shape != (rows,):
+        return None
+    return _sorted(ids.to(rewards.device), groups if isinstance(groups, Groups) else None)
+
+
+def _sorted(ids: Tensor, known: Groups | None) -> tuple[Groups, Tensor] | None:
+    values, order = torch.sort(ids, stable=True)
+    count = int((values[1:] != values[:-1]).sum()) + 1
+    size, left = divmod(len(ids), count)
+    if left or size < 2:
+        return None
+    blocks = values.view(count, size)
+    if not bool((blocks[:, 0] == blocks[:, -1]).all()):
+        return None
+    if known is not None:
+        return known, order
+    index = torch.empty_like(order)
+    index[order] = torch.arange(count, device=ids.device).repeat_interleave(size)
+    return Groups(index, count), order
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch that fits.
+
+    Attributes:
+        rewards: (N, M) as given.
+        config: numerical choices.
+        rule: how channels become one number.
+        weights: (M,) float64.
+        groups: the partition of the rows.
+        order: (N,) rows so that groups lie in blocks; None if they do.
+        dtype: in which to compute.
+    """
+
+    rewards: Tensor
+    config: AdvantageConfig
+    rule: Rule
+    weights: Tensor
+    groups: Groups
+    order: Tensor | None
+    dtype: torch.dtype
+
+    def blocks(self) -> Blocks:
+        """Return the rewards in blocks, and the weights as shares; as they are given for a sum."""
+        rewards = self.rewards.detach()
+        values = rewards if self.order is None else rewards.index_select(0, self.order)
+        shares = (self.weights if self.rule.sums else self.weights / self.weights.sum()).to(self.dtype)
+        config = self.config
+        return Blocks(
+            values.unflatten(0, (self.groups.count, -1)), shares, config.eps, config.ddof, config.rtol, self.dtype
+        )
+
+    def result(self) -> Advantages:
+        """Compute the advantages.
+
+        Raises:
+            UnfitError: the equation page, or double precision, has to.
+        """
+        blocks = self.blocks()
+        blocks.check(self.rule)
+        found = blocks.sums(self.weights) if self.rule.k is None else blocks.aggregated(self.rule)
+        if found.has_holes and self.config.missing == "error":
+            raise UnfitError
+        eps = self.config.eps
+        if not self.config.method.sums_weights:
+            eps = eps / (found.weight * float(self.weights.sum()))
+        whitened = self._whitened(found.value.double(), found.takes_part, eps)
+        return Advantages.with_later(
+            _Kept(self, found, _version(self.rewards)),
+            advantages=self.rows(whitened).to(self.rewards.dtype),
+            aggregated=self.rows(found.value).to(self.rewards.dtype, copy=True),
+            rewards=self.rewards,
+            groups=self.groups,
+            method_metrics={"k": self.rule.k} if self.config.method.name == "rvpo" else {},
+        )
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return (P, G, …) as rows (N, …) in the order of the rewards."""
+        flat = x.reshape(-1, *x.shape[2:])
+        return flat if self.order is None else torch.empty_like(flat).index_copy_(0, self.order, flat)
+
+    def _whitened(self, a: Tensor, takes_part: Tensor | None, eps: float) -> Tensor:
+        """Return (P, G) float64 centred and scaled as ``whiten`` says; 0 for rows that take no part.
+
+        Raises:
+            UnfitError: float32 is not exact enough.
+        """
+        config = self.config
+        if config.whiten == "none" and not config.method.centres_groups:
+            return a.clone() if takes_part is None else a.masked_fill(~takes_part, 0.0)
+        if config.whiten == "batch" and not config.method.centres_groups:
+            z, std = _standardised(a if takes_part is None else a[takes_part], eps, config.ddof, config.rtol)
+            if self.dtype == torch.float32 and std < SPREAD:
+                raise UnfitError
+            return z if takes_part is None else torch.zeros_like(a).masked_scatter_(takes_part, z)
+        # A row is a completion on a single channel here, so normalisation is the one of the rewards.
+        counted = a if takes_part is None else a.masked_fill(~takes_part, torch.nan)
+        one = a.new_ones(1)
+        blocks = Blocks(counted[:, :, None], one, eps, config.ddof, config.rtol, torch.float64)
+        whitened = torch.empty_like(a)
+        divided = config.whiten == "group"
+        for chunk in blocks.chunks():
+            whitened[chunk.where] = (chunk.z() if divided else chunk.live_deviations())[:, :, 0].T
+        if config.whiten == "batch":
+            _, std = _standardised(a if takes_part is None else a[takes_part], eps, config.ddof, config.rtol)
+            whitened.div_(std + eps)
+        return whitened
+
+
+def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor, float]:
+    """Return (a - mean) / (std + eps) of all numbers, and their standard deviation; 0 and 0 where they are equal."""
+    if a.numel() < 2:
+        return torch.zeros_like(a), 0.0
+    low, high = (float(end) for end in torch.aminmax(a))
+    if not high - low > rtol * max(abs(low), abs(high), eps):
+        return torch.zeros_like(a), 0.0
+    deviation = a - low
+    deviation.sub_(deviation.mean())
+    flat = deviation.view(-1)
+    std = math.sqrt(float(torch.dot(flat, flat)) / (a.numel() - ddof))
+    return deviation.div_(std + eps), std
+
+
+def _version(x: Tensor) -> int | None:
+    """Return how often a tensor was changed in place; None where torch does not count."""
+    return None if x.is_inference() else x._version
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Computes what was left out, from the same rewards.
+
+    Attributes:
+        batch: the batch.
+        found: what its advantages were made from.
+        version: of the rewards, see :func:`_version`.
+    """
+
+    batch: _Batch
+    found: Found
+    version: int | None
+
+    def __call__(self, name: str) -> Tensor:
+        """Return an attribute of :class:`Advantages`."""
+        rewards, takes_part = self.batch.rewards, self.found.takes_part
+        if name == "applies":
+            return _everywhere(True, rewards)
+        if name == "missing":
+            return rewards.isnan() if self.found.has_holes else _everywhere(False, rewards)
+        if name == "takes_part":
+            return _everywhere(True, rewards[:, 0]) if takes_part is None else self.batch.rows(takes_part)
+        with torch.no_grad():
+            if name == "signal":
+                return self._filled("live").any(-1)
+            return self._filled(name)
+
+    def _filled(self, name: str) -> Tensor:
+        """Return z-scores, responsibilities or what is live, (N, M)."""
+        batch, found = self.batch, self.found
+        blocks = batch.blocks()
+        dtype = torch.bool if name == "live" else batch.rewards.dtype
+        filled = torch.empty(blocks.values.shape, dtype=dtype, device=batch.rewards.device)
+        is_same = self.version == _version(batch.rewards)
+        if batch.rule.k is None:
+            is_same = is_same and torch.equal(blocks.sums(batch.weights).value, found.trace)
+        for chunk in blocks.chunks():
+            if batch.rule.k is not None:
+                is_same = is_same and torch.equal(chunk.mean, found.trace[chunk.where])
+            if name == "live":
+                part = chunk.live_cells()
+            elif name == "z":
+                part = chunk.z() if chunk.there is None else chunk.z().masked_fill_(chunk.there == 0, torch.nan)
+            else:
+                part = chunk.responsibilities(batch.rule, blocks.weights)
+            filled[chunk.where] = part.transpose(0, 1)
+        if not is_same:
+            raise RewardError(
+                f"the rewards of this batch were changed in place before {name} was read, which is computed from them; "
+                "expected the rewards as they were given. Read it first, or pass rewards.clone()"
+            )
+        return batch.rows(filled)
+
+
+def _everywhere(value: bool, like: Tensor) -> Tensor:
+    return torch.tensor(value, device=like.device).expand(like.shape)
