@@ -90,20 +90,18 @@ class Chunk:
     Attributes:
         where: which groups.
         x: (G, C, M) deviations from the group's mean, 0 where missing; a rule writes into it.
-        low: (C, M) lowest reward of the group, 0 where nothing was scored.
-        offset: (C, M) mean of the group minus ``low``.
+        mean: (C, M) mean of the group, 0 where nothing was scored.
         squares: (C, M) sum of squared deviations.
         count: number of scored completions: G, or (C, M).
-        std: (C, M) standard deviation.
+        std: (C, M) float64 standard deviation.
         live: (C, M) bool; None if all are.
         there: (G, C, M) 1 where scored, else 0; None if all are.
-        scale: (C, M) 1 / (std + eps), 0 where not live.
+        scale: (C, M) float64 1 / (std + eps), 0 where not live.
     """
 
     where: slice
     x: Tensor
-    low: Tensor
-    offset: Tensor
+    mean: Tensor
     squares: Tensor
     count: int | Tensor
     std: Tensor
@@ -129,19 +127,23 @@ class Chunk:
         total = None if present is None else (present * weights).sum(-1)
         takes_part = None if total is None else total > 0
         if rule.k == 0:
-            value = self.x.mul_(self.scale * weights).sum(-1)  # the z of what is not present is 0
+            value = self._scaled(self.scale * weights).sum(-1)  # the z of what is not present is 0
             return value if total is None or rule.sums else value / total.masked_fill(total == 0, 1.0), takes_part
         assert rule.k is not None
         value = self.odds(rule.k, present, weights).sum(-1)
         if total is not None and takes_part is not None:
             value = (value / total).masked_fill_(~takes_part.expand_as(value), 1.0)
-        return value.log_().mul_(-1 / rule.k), takes_part
+        return value.double().log_().mul_(-1 / rule.k), takes_part
+
+    def _scaled(self, scale: Tensor) -> Tensor:
+        return self.x.mul_(scale.to(self.x.dtype))
 
     def responsibilities(self, rule: Rule, shares: Tensor) -> Tensor:
         """Return them, (G, C, M), rows summing to 1, or to 0 where nothing takes part. ``x`` is used up."""
         if rule.k is None:  # in units of z a channel of a sum counts by its standard deviation
             live = None if self.live is None else self.live.to(self.x.dtype)
-            pull = self.std * shares if live is None else self.std * shares * live
+            pull = (self.std * shares).to(self.x.dtype)
+            pull = pull if live is None else pull * live
             pull = pull.expand_as(self.x) if self.there is None else pull * self.there
         else:
             present = self.present(rule.drops)
@@ -153,7 +155,7 @@ class Chunk:
 
     def z(self) -> Tensor:
         """Return z-scores (G, C, M), 0 where dead or missing. They take the place of ``x``."""
-        return self.x.mul_(self.scale)
+        return self._scaled(self.scale)
 
     def live_deviations(self) -> Tensor:
         """Return deviations (G, C, M), 0 where dead or missing. They take the place of ``x``."""
@@ -165,17 +167,12 @@ class Chunk:
         live = torch.ones_like(self.std, dtype=torch.bool) if self.live is None else self.live
         return live.expand_as(self.x) if self.there is None else live & (self.there > 0)
 
-    @property
-    def mean(self) -> Tensor:
-        """(C, M) mean of the group."""
-        return self.low + self.offset
-
     def odds(self, k: float, present: Tensor | None, weights: Tensor) -> Tensor:
         """Return p exp(-k z), (G, C, M), up to a factor per row, 0 where not present. It takes the place of ``x``.
 
         |z| is below sqrt(G), so nothing overflows; see ``LIMITS``.
         """
-        odds = self.x.mul_(self.scale * -k).exp_().mul_(weights)
+        odds = self._scaled(self.scale * -k).exp_().mul_(weights)
         return odds if present is None else odds.mul_(present)
 
 
@@ -184,7 +181,7 @@ class Found:
     """The aggregates of a batch.
 
     Attributes:
-        value: (P, G).
+        value: (P, G) float64.
         takes_part: (P, G) bool; None if all rows do.
         weight: share of the weights that was scored, mean over the rows that take part; 1 if there are none.
         has_holes: whether a reward is missing.
@@ -235,12 +232,12 @@ class Blocks:
             UnfitError: see :meth:`chunks`.
         """
         groups, size, channels = self.values.shape
-        value = self.values.new_empty((groups, size), dtype=self.dtype)
+        value = self.values.new_empty((groups, size), dtype=torch.float64)
         trace = self.values.new_empty((groups, channels), dtype=self.dtype)
         takes_part: Tensor | None = None
         scored: Tensor | None = None
         for chunk in self.chunks():
-            torch.add(chunk.low, chunk.offset, out=trace[chunk.where])
+            trace[chunk.where] = chunk.mean
             if chunk.there is not None:
                 scored = torch.ones_like(value) if scored is None else scored
                 scored[chunk.where] = (chunk.there * self.weights).sum(-1).T
@@ -304,27 +301,29 @@ class Blocks:
         lowest, highest = low.double(), high.double()
         ranges = highest - lowest
         if not float(ranges.amax()) < largest:  # too large, infinite, or NaN because a reward is missing
-            there, low, highest, count = _holes(x)
-            lowest = low.double()
+            there, low, high, count = _holes(x)
+            lowest, highest = low.double(), high.double()
             ranges = highest - lowest
             if not float(ranges.amax()) < largest:
                 raise UnfitError
         # A range of 0 is that of a group in which fewer than two completions were scored, too.
-        live = ranges > torch.maximum(highest.abs_(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
+        live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
         some: Tensor | None = None if bool(live.all()) else live
         scored = count if isinstance(count, int) else count.clamp(min=1)
-        x.sub_(low)
+        # Around the middle of the group, so that large rewards that are close together keep all digits.
+        middle = low.lerp_(high, 0.5)
+        x.sub_(middle)
         offset = (x if there is None else x.nan_to_num_(0.0)).sum(0).div_(scored)
         x.sub_(offset)
         if there is not None:
             x.mul_(there)
         squares = torch.mul(x, x, out=spare).sum(0)
         free = size - self.ddof if isinstance(count, int) else (count - self.ddof).clamp_(min=1)
-        std = (squares / free).sqrt_()
+        std = squares.double().div_(free).sqrt_()
         scale = (std + self.eps).reciprocal_()
         if some is not None:
             scale.masked_fill_(~some, 0.0)
-        return Chunk(where, x, low, offset, squares, count, std, some, there, scale)
+        return Chunk(where, x, middle + offset, squares, count, std, some, there, scale)
 
 
 def _mean_share(scored: Tensor | None, takes_part: Tensor | None) -> float:
@@ -342,4 +341,4 @@ def _holes(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count = there.sum(0)
     nothing = count == 0
     low, high = x.masked_fill(gone, torch.inf).amin(0), x.masked_fill(gone, -torch.inf).amax(0)
-    return there, low.masked_fill_(nothing, 0.0), high.masked_fill_(nothing, 0.0).double(), count
+    return there, low.masked_fill_(nothing, 0.0), high.masked_fill_(nothing, 0.0), count

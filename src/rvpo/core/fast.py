@@ -180,7 +180,7 @@ class _Batch:
         eps = self.config.eps
         if not self.config.method.sums_weights:
             eps = eps / (found.weight * float(self.weights.sum()))
-        whitened = self._whitened(found.value.double(), found.takes_part, eps)
+        whitened = self._whitened(found.value, found.takes_part, eps)
         return Advantages.with_later(
             _Kept(self, found, _version(self.rewards)),
             advantages=self.rows(whitened).to(self.rewards.dtype),
