@@ -15,7 +15,7 @@ whitening divides their rounding by their deviation. Else it is computed again i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,14 +38,18 @@ LEAST_SHARE = 1e-6
 
 @dataclass(frozen=True)
 class Limits:
-    """What a dtype can hold without overflow: smallest range that may count as live, largest one, largest exponent."""
+    """Where a dtype is exact enough: smallest range that may count as live, largest range, largest exponent."""
 
     live: float
     range: float
     exponent: float
 
 
-LIMITS = {torch.float32: Limits(1e-15, 1e15, 30.0), torch.float64: Limits(1e-100, 1e150, 300.0)}
+LIMITS = {torch.float32: Limits(1e-15, 1e15, 8.0), torch.float64: Limits(1e-100, 1e150, 300.0)}
+
+
+Weights = Tensor | float
+"""Of the channels, all above 0: (M,), or one number if they are the same. For a mean they sum to 1."""
 
 
 class UnfitError(Exception):
@@ -83,75 +87,77 @@ def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Chunk:
     """C groups of a batch, in work layout.
 
     Attributes:
-        where: which groups.
         x: (G, C, M) deviations from the group's mean, 0 where missing; a rule writes into it.
         mean: (C, M) mean of the group, 0 where nothing was scored.
         squares: (C, M) sum of squared deviations.
         count: number of scored completions: G, or (C, M).
         std: (C, M) float64 standard deviation.
+        scale: (C, M) float64 1 / (std + eps), 0 where not live.
         live: (C, M) bool; None if all are.
         there: (G, C, M) 1 where scored, else 0; None if all are.
-        scale: (C, M) float64 1 / (std + eps), 0 where not live.
     """
 
-    where: slice
     x: Tensor
     mean: Tensor
     squares: Tensor
     count: int | Tensor
     std: Tensor
+    scale: Tensor
     live: Tensor | None
     there: Tensor | None
-    scale: Tensor
 
     def present(self, drops: bool) -> Tensor | None:
         """Return which cells take part, (C, M) or (G, C, M), 1 or 0; None if all do."""
-        live = self.live.to(self.x.dtype) if drops and self.live is not None else None
-        if live is None or self.there is None:
-            return self.there if live is None else live
-        return self.there * live
+        if self.live is None or not drops:
+            return self.there
+        live = self.live.to(self.x.dtype)
+        return live if self.there is None else self.there * live
 
-    def aggregated(self, rule: Rule, weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the aggregate (G, C), and who takes part, (C,) or (G, C) bool; None if all do. ``x`` is used up.
+    def aggregated(self, rule: Rule, weights: Weights) -> tuple[Tensor, Tensor | None]:
+        """Return the aggregate (G, C) float64, and which rows take part, as bool; None if all do. ``x`` is used up.
 
         Args:
-            rule: not the sum of rewards.
-            weights: (M,) > 0; for a mean they sum to 1.
+            rule: over z-scores.
+            weights: of the channels.
         """
-        present = self.present(rule.drops)
-        total = None if present is None else (present * weights).sum(-1)
-        takes_part = None if total is None else total > 0
-        if rule.k == 0:
-            value = self._scaled(self.scale * weights).sum(-1)  # the z of what is not present is 0
-            return value if total is None or rule.sums else value / total.masked_fill(total == 0, 1.0), takes_part
         assert rule.k is not None
-        value = self.odds(rule.k, present, weights).sum(-1)
-        if total is not None and takes_part is not None:
-            value = (value / total).masked_fill_(~takes_part.expand_as(value), 1.0)
-        return value.double().log_().mul_(-1 / rule.k), takes_part
+        present = self.present(rule.drops)
+        value = self.weighed(rule.k, present, weights).sum(-1).double()
+        if present is None:
+            return (value if rule.k == 0 else value.log_().mul_(-1 / rule.k)), None
+        total = (present * weights).sum(-1).double()
+        takes_part = total > 0
+        if rule.k == 0:
+            return (value if rule.sums else value / total.masked_fill(~takes_part, 1.0)), takes_part.expand_as(value)
+        value = (value / total).masked_fill_(~takes_part, 1.0)
+        return value.log_().mul_(-1 / rule.k), takes_part.expand_as(value)
 
-    def _scaled(self, scale: Tensor) -> Tensor:
-        return self.x.mul_(scale.to(self.x.dtype))
+    def weighed(self, k: float, present: Tensor | None, weights: Weights) -> Tensor:
+        """Return w z for k = 0, else w exp(-k z), (G, C, M), 0 where not present. It takes the place of ``x``.
 
-    def responsibilities(self, rule: Rule, shares: Tensor) -> Tensor:
+        |z| is below sqrt(G), so nothing overflows; see ``LIMITS``.
+        """
+        if k == 0:
+            return self._scaled(self.scale * weights)  # the z of what is not present is 0
+        odds = self._scaled(self.scale * -k).exp_()
+        if present is None:
+            return odds.mul_(weights)
+        return odds.mul_(present * weights)
+
+    def responsibilities(self, rule: Rule, weights: Weights) -> Tensor:
         """Return them, (G, C, M), rows summing to 1, or to 0 where nothing takes part. ``x`` is used up."""
+        if rule.k:
+            return normalised(self.weighed(rule.k, self.present(rule.drops), weights))
         if rule.k is None:  # in units of z a channel of a sum counts by its standard deviation
-            live = None if self.live is None else self.live.to(self.x.dtype)
-            pull = (self.std * shares).to(self.x.dtype)
-            pull = pull if live is None else pull * live
-            pull = pull.expand_as(self.x) if self.there is None else pull * self.there
+            pull, present = (self.std * weights).to(self.x.dtype), self.present(drops=True)
         else:
-            present = self.present(rule.drops)
-            if rule.k:
-                pull = self.odds(rule.k, present, shares)
-            else:
-                pull = (shares if present is None else present * shares).expand_as(self.x)
-        return normalised(pull)
+            pull, present = torch.ones_like(self.mean) * weights, self.present(rule.drops)
+        return normalised(pull if present is None else pull * present).expand_as(self.x)
 
     def z(self) -> Tensor:
         """Return z-scores (G, C, M), 0 where dead or missing. They take the place of ``x``."""
@@ -164,44 +170,39 @@ class Chunk:
 
     def live_cells(self) -> Tensor:
         """Return which cells rank their group, (G, C, M) bool."""
-        live = torch.ones_like(self.std, dtype=torch.bool) if self.live is None else self.live
+        live = torch.ones_like(self.mean, dtype=torch.bool) if self.live is None else self.live
         return live.expand_as(self.x) if self.there is None else live & (self.there > 0)
 
-    def odds(self, k: float, present: Tensor | None, weights: Tensor) -> Tensor:
-        """Return p exp(-k z), (G, C, M), up to a factor per row, 0 where not present. It takes the place of ``x``.
-
-        |z| is below sqrt(G), so nothing overflows; see ``LIMITS``.
-        """
-        odds = self._scaled(self.scale * -k).exp_().mul_(weights)
-        return odds if present is None else odds.mul_(present)
+    def _scaled(self, scale: Tensor) -> Tensor:
+        return self.x.mul_(scale.to(self.x.dtype))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Found:
     """The aggregates of a batch.
 
     Attributes:
-        value: (P, G) float64.
-        takes_part: (P, G) bool; None if all rows do.
+        value: (G, P) float64.
+        takes_part: (G, P) bool; None if all rows do.
         weight: share of the weights that was scored, mean over the rows that take part; 1 if there are none.
         has_holes: whether a reward is missing.
-        trace: what the rewards are known again by: (P, M) means of the groups, for a sum ``value``.
+        trace: what the rewards are known again by: means of the groups, or a sum itself.
     """
 
     value: Tensor
     takes_part: Tensor | None
     weight: float
     has_holes: bool
-    trace: Tensor
+    trace: list[Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Blocks:
     """Rewards in blocks, with what their normalisation needs.
 
     Attributes:
         values: (P, G, M), NaN = missing.
-        weights: (M,) > 0; for a mean they sum to 1.
+        weights: of the channels.
         eps: added to standard deviations.
         ddof: 1 or 0.
         rtol: relative range up to which a channel is constant in its group.
@@ -209,7 +210,7 @@ class Blocks:
     """
 
     values: Tensor
-    weights: Tensor
+    weights: Weights
     eps: float
     ddof: int
     rtol: float
@@ -226,56 +227,47 @@ class Blocks:
             raise UnfitError
 
     def aggregated(self, rule: Rule) -> Found:
-        """Aggregate by a rule over z-scores.
+        """Aggregate by a rule.
 
         Raises:
-            UnfitError: see :meth:`chunks`.
+            UnfitError: see :meth:`chunks`; or a sum is not finite.
         """
-        groups, size, channels = self.values.shape
-        value = self.values.new_empty((groups, size), dtype=torch.float64)
-        trace = self.values.new_empty((groups, channels), dtype=self.dtype)
-        takes_part: Tensor | None = None
-        scored: Tensor | None = None
+        if rule.k is None:
+            return self._sums()
+        values, takes_part, scored, trace = [], [], [], []
         for chunk in self.chunks():
-            trace[chunk.where] = chunk.mean
-            if chunk.there is not None:
-                scored = torch.ones_like(value) if scored is None else scored
-                scored[chunk.where] = (chunk.there * self.weights).sum(-1).T
-            found, taking = chunk.aggregated(rule, self.weights)
-            value[chunk.where] = found.T
-            if taking is not None:
-                takes_part = torch.ones_like(value, dtype=torch.bool) if takes_part is None else takes_part
-                takes_part[chunk.where] = taking.expand_as(found).T
-        return Found(value, takes_part, _mean_share(scored, takes_part), scored is not None, trace)
+            trace.append(chunk.mean)
+            scored.append(None if chunk.there is None else (chunk.there * self.weights).sum(-1))
+            value, taking = chunk.aggregated(rule, self.weights)
+            values.append(value)
+            takes_part.append(taking)
+        takes, shares = _joined(takes_part, values, torch.bool), _joined(scored, values, self.dtype)
+        return Found(_whole(values), takes, _mean_share(shares, takes), shares is not None, trace)
 
-    def sums(self, weights: Tensor) -> Found:
-        """Sum raw rewards, a missing one as 0, in double precision.
+    def _sums(self) -> Found:
+        """Sum raw rewards, a missing one as 0."""
+        values, scored = [], []
+        for x, spare in self._parts():
+            value = torch.mul(x, self.weights, out=spare).sum(-1)
+            there = None
+            if not bool(value.isfinite().all()):
+                gone = x.isnan()
+                value = torch.mul(x.masked_fill_(gone, 0.0), self.weights, out=spare).sum(-1)
+                there = ~gone.all(-1)
+                if not bool(value.isfinite().all()):
+                    raise UnfitError
+            values.append(value)
+            scored.append(there)
+        value, takes_part = _whole(values), _joined(scored, values, torch.bool)
+        return Found(value, takes_part, 1.0, takes_part is not None, [value])
 
-        Args:
-            weights: (M,) float64 as given.
-
-        Raises:
-            UnfitError: a reward is infinite, or the sum is.
-        """
-        groups, size, channels = self.values.shape
-        value = self.values.new_empty((groups, size), dtype=torch.float64)
-        step = min(groups, max(1, CELLS // (size * channels)))
-        work = self.values.new_empty((step, size, channels), dtype=torch.float64)
-        scored: Tensor | None = None
-        for start in range(0, groups, step):
-            where = slice(start, start + step)
-            part = self.values[where]
-            total = torch.sum(work[: len(part)].copy_(part).mul_(weights), -1, out=value[where])
-            if bool(total.isfinite().all()):
-                continue
-            gone = part.isnan()
-            torch.sum(work[: len(part)].copy_(part).masked_fill_(gone, 0.0).mul_(weights), -1, out=total)
-            if not bool(total.isfinite().all()):
-                raise UnfitError
-            scored = torch.ones_like(value, dtype=torch.bool) if scored is None else scored
-            scored[where] = ~gone.all(-1)
-        takes_part = None if scored is None or bool(scored.all()) else scored
-        return Found(value, takes_part, 1.0, scored is not None, value)
+    def fill(self, out: Tensor, take: Callable[[Chunk], Tensor]) -> None:
+        """Write what ``take`` returns of each chunk, (G, C, M), into ``out``, (P, G, M)."""
+        layout, start = out.transpose(0, 1), 0
+        for chunk in self.chunks():
+            part = take(chunk)
+            layout[:, start : start + part.shape[1]] = part
+            start += part.shape[1]
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield all groups, some at a time. A chunk lives until the next one is asked for.
@@ -283,51 +275,76 @@ class Blocks:
         Raises:
             UnfitError: a reward is infinite, or ranges are too large.
         """
-        groups, size, channels = self.values.shape
-        step = min(groups, max(1, CELLS // (size * channels)))
-        work = self.values.new_empty((2, size * step * channels), dtype=self.dtype)
-        for start in range(0, groups, step):
-            where = slice(start, min(start + step, groups))
-            shape = size, where.stop - start, channels
-            x, spare = work[:, : shape[0] * shape[1] * channels].view(2, *shape).unbind(0)
-            yield self._chunk(where, x.copy_(self.values[where].transpose(0, 1)), spare)
+        for x, spare in self._parts():
+            yield self._chunk(x, spare)
 
-    def _chunk(self, where: slice, x: Tensor, spare: Tensor) -> Chunk:
-        size = x.shape[0]
-        largest = LIMITS[self.dtype].range
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield rewards in work layout (G, C, M), and room for as many numbers."""
+        groups, size, channels = self.values.shape
+        cells = size * channels
+        step = min(groups, max(1, CELLS // cells))
+        work = torch.empty((2, step * cells), dtype=self.dtype, device=self.values.device)
+        layout = self.values.transpose(0, 1)
+        for start in range(0, groups, step):
+            part = layout if step == groups else layout[:, start : start + step]
+            x, spare = work[:, : part.numel()].view(2, *part.shape).unbind(0)
+            yield x.copy_(part), spare
+
+    def _chunk(self, x: Tensor, spare: Tensor) -> Chunk:
+        there, live, count = None, None, x.shape[0]
+        scored: int | Tensor = count
+        free: int | Tensor = count - self.ddof
         low, high = x.amin(0), x.amax(0)
-        there: Tensor | None = None
-        count: int | Tensor = size
-        lowest, highest = low.double(), high.double()
-        ranges = highest - lowest
-        if not float(ranges.amax()) < largest:  # too large, infinite, or NaN because a reward is missing
-            there, low, high, count = _holes(x)
+        if not self._all_rank(low, high):
+            if bool((low.isnan() | high.isnan()).any()):
+                there, low, high, count = _holes(x)
+                scored, free = count.clamp(min=1), (count - self.ddof).clamp_(min=1)
             lowest, highest = low.double(), high.double()
             ranges = highest - lowest
-            if not float(ranges.amax()) < largest:
+            if not float(ranges.amax()) < LIMITS[self.dtype].range:
                 raise UnfitError
-        # A range of 0 is that of a group in which fewer than two completions were scored, too.
-        live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
-        some: Tensor | None = None if bool(live.all()) else live
-        scored = count if isinstance(count, int) else count.clamp(min=1)
+            # A range of 0 is that of a group in which fewer than two completions were scored, too.
+            live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
+            live = None if bool(live.all()) else live
         # Around the middle of the group, so that large rewards that are close together keep all digits.
         middle = low.lerp_(high, 0.5)
         x.sub_(middle)
-        offset = (x if there is None else x.nan_to_num_(0.0)).sum(0).div_(scored)
+        if there is not None:
+            x.nan_to_num_(0.0)
+        offset = x.sum(0).div_(scored)
         x.sub_(offset)
         if there is not None:
             x.mul_(there)
         squares = torch.mul(x, x, out=spare).sum(0)
-        free = size - self.ddof if isinstance(count, int) else (count - self.ddof).clamp_(min=1)
-        std = squares.double().div_(free).sqrt_()
+        std = squares.double().div(free).sqrt_()
         scale = (std + self.eps).reciprocal_()
-        if some is not None:
-            scale.masked_fill_(~some, 0.0)
-        return Chunk(where, x, middle + offset, squares, count, std, some, there, scale)
+        if live is not None:
+            scale.masked_fill_(~live, 0.0)
+        return Chunk(x, middle.add_(offset), squares, count, std, scale, live, there)
+
+    def _all_rank(self, low: Tensor, high: Tensor) -> bool:
+        """Return whether every channel certainly ranks every group, by the least range and the largest reward."""
+        least, most = torch.aminmax(high - low)
+        reach = max(float(high.amax()), -float(low.amin()), self.eps)
+        # Without rounding of float32 the ranges could be a little smaller. NaN fails.
+        return float(least) > 1.001 * self.rtol * reach and float(most) < LIMITS[self.dtype].range
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    """Join chunks (G, C) to (G, P)."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _joined(parts: list[Tensor | None], like: list[Tensor], dtype: torch.dtype) -> Tensor | None:
+    """Join chunks (G, C) to (G, P), where None is all ones; None if all of them are."""
+    if all(part is None for part in parts):
+        return None
+    ones = [torch.ones_like(other, dtype=dtype) for other in like]
+    return _whole([one if part is None else part for part, one in zip(parts, ones, strict=True)])
 
 
 def _mean_share(scored: Tensor | None, takes_part: Tensor | None) -> float:
-    """Return the share of the weights (P, G) that was scored, mean over the rows that take part."""
+    """Return the share of the weights (G, P) that was scored, mean over the rows that take part."""
     if scored is None:
         return 1.0
     counted = scored if takes_part is None else scored[takes_part]

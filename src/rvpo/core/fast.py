@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rvpo.core.blocks import LEAST_SHARE, Blocks, Found, Rule, UnfitError, rule_of
+from rvpo.core.blocks import LEAST_SHARE, Blocks, Chunk, Found, Rule, UnfitError, Weights, rule_of
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
 from rvpo.core.metrics import Advantages
@@ -50,7 +50,7 @@ def fast_advantages(
     if rule is None or config.wanted or config.whiten == "token" or not _is_plain(rewards):
         return None
     with torch.no_grad():
-        w = _weights(weights, rewards, rule)
+        w = _weights(weights, rewards)
         found = None if w is None else _in_blocks(rewards, groups, num_generations)
         if w is None or found is None:
             return None
@@ -76,18 +76,21 @@ def _is_plain(rewards: Tensor) -> bool:
     )
 
 
-def _weights(weights: Tensor | Sequence[float] | None, rewards: Tensor, rule: Rule) -> Tensor | None:
-    """Return (M,) float64 weights; None if they are of single cells, 0, wrong, or too different from each other."""
+def _weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -> Weights | None:
+    """Return weights, (M,) float64, one number if all are the same; None if they are of single cells, 0 or wrong."""
     if weights is None:
-        return torch.ones(rewards.shape[1], dtype=torch.float64, device=rewards.device)
+        return 1.0
     if isinstance(weights, Tensor) and weights.requires_grad:
         return None
-    w = torch.as_tensor(weights, dtype=torch.float64, device=rewards.device)
-    if w.shape != rewards.shape[1:]:
+    given = weights.tolist() if isinstance(weights, Tensor) else list(weights)
+    if len(given) != rewards.shape[1] or not all(isinstance(weight, int | float) for weight in given):
         return None
-    values = w.tolist()
-    least = LEAST_SHARE * sum(values)
-    return w if all(value > least for value in values) and math.isfinite(least) and least > 0 else None
+    least = LEAST_SHARE * sum(given)
+    if not (0 < least < math.inf and all(weight > least for weight in given)):
+        return None
+    if all(weight == given[0] for weight in given):
+        return float(given[0])
+    return torch.tensor(given, dtype=torch.float64, device=rewards.device)
 
 
 def _in_blocks(
@@ -142,7 +145,7 @@ class _Batch:
         rewards: (N, M) as given.
         config: numerical choices.
         rule: how channels become one number.
-        weights: (M,) float64.
+        weights: of the channels, (M,) float64, or one number if all are the same.
         groups: the partition of the rows.
         order: (N,) rows so that groups lie in blocks; None if they do.
         dtype: in which to compute.
@@ -151,7 +154,7 @@ class _Batch:
     rewards: Tensor
     config: AdvantageConfig
     rule: Rule
-    weights: Tensor
+    weights: Weights
     groups: Groups
     order: Tensor | None
     dtype: torch.dtype
@@ -160,11 +163,19 @@ class _Batch:
         """Return the rewards in blocks, and the weights as shares; as they are given for a sum."""
         rewards = self.rewards.detach()
         values = rewards if self.order is None else rewards.index_select(0, self.order)
-        shares = (self.weights if self.rule.sums else self.weights / self.weights.sum()).to(self.dtype)
+        weights = self.weights if self.rule.sums else self.weights / self.total
+        if isinstance(weights, Tensor):
+            weights = weights.to(self.dtype)
         config = self.config
         return Blocks(
-            values.unflatten(0, (self.groups.count, -1)), shares, config.eps, config.ddof, config.rtol, self.dtype
+            values.unflatten(0, (self.groups.count, -1)), weights, config.eps, config.ddof, config.rtol, self.dtype
         )
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights."""
+        weights = self.weights
+        return float(weights.sum()) if isinstance(weights, Tensor) else weights * self.rewards.shape[1]
 
     def result(self) -> Advantages:
         """Compute the advantages.
@@ -174,53 +185,54 @@ class _Batch:
         """
         blocks = self.blocks()
         blocks.check(self.rule)
-        found = blocks.sums(self.weights) if self.rule.k is None else blocks.aggregated(self.rule)
+        found = blocks.aggregated(self.rule)
         if found.has_holes and self.config.missing == "error":
             raise UnfitError
         eps = self.config.eps
         if not self.config.method.sums_weights:
-            eps = eps / (found.weight * float(self.weights.sum()))
+            eps = eps / (found.weight * self.total)
         whitened = self._whitened(found.value, found.takes_part, eps)
         return Advantages.with_later(
             _Kept(self, found, _version(self.rewards)),
-            advantages=self.rows(whitened).to(self.rewards.dtype),
-            aggregated=self.rows(found.value).to(self.rewards.dtype, copy=True),
+            advantages=self.rows(whitened, self.rewards.dtype),
+            aggregated=self.rows(found.value, self.rewards.dtype),
             rewards=self.rewards,
             groups=self.groups,
             method_metrics={"k": self.rule.k} if self.config.method.name == "rvpo" else {},
         )
 
-    def rows(self, x: Tensor) -> Tensor:
-        """Return (P, G, …) as rows (N, …) in the order of the rewards."""
-        flat = x.reshape(-1, *x.shape[2:])
+    def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a copy of (G, P) as rows (N,) in the order of the rewards."""
+        flat = torch.empty(x.shape[::-1], dtype=dtype, device=x.device).copy_(x.T).view(-1)
+        return self.in_order(flat)
+
+    def in_order(self, flat: Tensor) -> Tensor:
+        """Return rows (N, …) that lie in blocks in the order of the rewards."""
         return flat if self.order is None else torch.empty_like(flat).index_copy_(0, self.order, flat)
 
     def _whitened(self, a: Tensor, takes_part: Tensor | None, eps: float) -> Tensor:
-        """Return (P, G) float64 centred and scaled as ``whiten`` says; 0 for rows that take no part.
+        """Return (G, P) float64 centred and scaled as ``whiten`` says; 0 for rows that take no part.
 
         Raises:
             UnfitError: float32 is not exact enough.
         """
         config = self.config
         if config.whiten == "none" and not config.method.centres_groups:
-            return a.clone() if takes_part is None else a.masked_fill(~takes_part, 0.0)
-        if config.whiten == "batch" and not config.method.centres_groups:
+            return a if takes_part is None else a.masked_fill(~takes_part, 0.0)
+        if config.whiten == "batch":
             z, std = _standardised(a if takes_part is None else a[takes_part], eps, config.ddof, config.rtol)
             if self.dtype == torch.float32 and std < SPREAD:
                 raise UnfitError
-            return z if takes_part is None else torch.zeros_like(a).masked_scatter_(takes_part, z)
+            if not config.method.centres_groups:
+                return z if takes_part is None else torch.zeros_like(a).masked_scatter_(takes_part, z)
         # A row is a completion on a single channel here, so normalisation is the one of the rewards.
         counted = a if takes_part is None else a.masked_fill(~takes_part, torch.nan)
-        one = a.new_ones(1)
-        blocks = Blocks(counted[:, :, None], one, eps, config.ddof, config.rtol, torch.float64)
-        whitened = torch.empty_like(a)
-        divided = config.whiten == "group"
-        for chunk in blocks.chunks():
-            whitened[chunk.where] = (chunk.z() if divided else chunk.live_deviations())[:, :, 0].T
+        blocks = Blocks(counted.T[:, :, None], 1.0, eps, config.ddof, config.rtol, torch.float64)
+        whitened = torch.empty_like(blocks.values)
+        blocks.fill(whitened, Chunk.z if config.whiten == "group" else Chunk.live_deviations)
         if config.whiten == "batch":
-            _, std = _standardised(a if takes_part is None else a[takes_part], eps, config.ddof, config.rtol)
             whitened.div_(std + eps)
-        return whitened
+        return whitened[:, :, 0].T
 
 
 def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor, float]:
@@ -232,7 +244,7 @@ def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor
         return torch.zeros_like(a), 0.0
     deviation = a - low
     deviation.sub_(deviation.mean())
-    flat = deviation.view(-1)
+    flat = deviation.reshape(-1)
     std = math.sqrt(float(torch.dot(flat, flat)) / (a.numel() - ddof))
     return deviation.div_(std + eps), std
 
@@ -264,37 +276,36 @@ class _Kept:
         if name == "missing":
             return rewards.isnan() if self.found.has_holes else _everywhere(False, rewards)
         if name == "takes_part":
-            return _everywhere(True, rewards[:, 0]) if takes_part is None else self.batch.rows(takes_part)
+            everybody = _everywhere(True, rewards[:, 0])
+            return everybody if takes_part is None else self.batch.rows(takes_part, torch.bool)
         with torch.no_grad():
-            if name == "signal":
-                return self._filled("live").any(-1)
-            return self._filled(name)
+            return self._filled("live").any(-1) if name == "signal" else self._filled(name)
 
     def _filled(self, name: str) -> Tensor:
         """Return z-scores, responsibilities or what is live, (N, M)."""
-        batch, found = self.batch, self.found
+        batch, found, trace = self.batch, self.found, list[Tensor]()
         blocks = batch.blocks()
+
+        def taken(chunk: Chunk) -> Tensor:
+            trace.append(chunk.mean)
+            if name == "live":
+                return chunk.live_cells()
+            if name == "responsibilities":
+                return chunk.responsibilities(batch.rule, blocks.weights)
+            return chunk.z() if chunk.there is None else chunk.z().masked_fill_(chunk.there == 0, torch.nan)
+
         dtype = torch.bool if name == "live" else batch.rewards.dtype
         filled = torch.empty(blocks.values.shape, dtype=dtype, device=batch.rewards.device)
-        is_same = self.version == _version(batch.rewards)
+        blocks.fill(filled, taken)
         if batch.rule.k is None:
-            is_same = is_same and torch.equal(blocks.sums(batch.weights).value, found.trace)
-        for chunk in blocks.chunks():
-            if batch.rule.k is not None:
-                is_same = is_same and torch.equal(chunk.mean, found.trace[chunk.where])
-            if name == "live":
-                part = chunk.live_cells()
-            elif name == "z":
-                part = chunk.z() if chunk.there is None else chunk.z().masked_fill_(chunk.there == 0, torch.nan)
-            else:
-                part = chunk.responsibilities(batch.rule, blocks.weights)
-            filled[chunk.where] = part.transpose(0, 1)
-        if not is_same:
+            trace = blocks.aggregated(batch.rule).trace
+        is_same = self.version == _version(batch.rewards)
+        if not is_same or not all(map(torch.equal, trace, found.trace)):
             raise RewardError(
                 f"the rewards of this batch were changed in place before {name} was read, which is computed from them; "
                 "expected the rewards as they were given. Read it first, or pass rewards.clone()"
             )
-        return batch.rows(filled)
+        return batch.in_order(filled.flatten(0, 1))
 
 
 def _everywhere(value: bool, like: Tensor) -> Tensor:
