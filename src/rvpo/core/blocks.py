@@ -15,6 +15,7 @@ whitening divides their rounding by their deviation. Else it is computed again i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,12 @@ LEAST_K = 0.25
 """For a smaller k the logarithm of the soft minimum needs the care of the equation page."""
 LEAST_SHARE = 1e-6
 """A share of a channel below this could be lost in a sum."""
+
+
+SMALL = 16384
+"""Numbers up to which calls take longer than what they do."""
+STEEP = 0.01
+"""Least range, as a share of the largest reward, from which on a mean in float64 needs no care."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Chunk:
     Attributes:
         x: (G, C, M) deviations from the group's mean, 0 where missing; a rule writes into it.
         mean: (C, M) mean of the group, 0 where nothing was scored.
-        squares: (C, M) sum of squared deviations.
+        squares: (C, M) float64 sum of squared deviations.
         count: number of scored completions: G, or (C, M).
         std: (C, M) float64 standard deviation.
         scale: (C, M) float64 1 / (std + eps), 0 where not live.
@@ -127,6 +134,9 @@ class Chunk:
         """
         assert rule.k is not None
         present = self.present(rule.drops)
+        if present is None and rule.k and isinstance(weights, float):
+            value = self._odds(rule.k).sum(-1).double()
+            return value.log_().add_(math.log(weights)).mul_(-1 / rule.k), None
         value = self.weighed(rule.k, present, weights).sum(-1).double()
         if present is None:
             return (value if rule.k == 0 else value.log_().mul_(-1 / rule.k)), None
@@ -138,16 +148,10 @@ class Chunk:
         return value.log_().mul_(-1 / rule.k), takes_part.expand_as(value)
 
     def weighed(self, k: float, present: Tensor | None, weights: Weights) -> Tensor:
-        """Return w z for k = 0, else w exp(-k z), (G, C, M), 0 where not present. It takes the place of ``x``.
-
-        |z| is below sqrt(G), so nothing overflows; see ``LIMITS``.
-        """
+        """Return w z for k = 0, else w exp(-k z), (G, C, M), 0 where not present. It takes the place of ``x``."""
         if k == 0:
             return self._scaled(self.scale * weights)  # the z of what is not present is 0
-        odds = self._scaled(self.scale * -k).exp_()
-        if present is None:
-            return odds.mul_(weights)
-        return odds.mul_(present * weights)
+        return self._odds(k).mul_(weights if present is None else present * weights)
 
     def responsibilities(self, rule: Rule, weights: Weights) -> Tensor:
         """Return them, (G, C, M), rows summing to 1, or to 0 where nothing takes part. ``x`` is used up."""
@@ -172,6 +176,10 @@ class Chunk:
         """Return which cells rank their group, (G, C, M) bool."""
         live = torch.ones_like(self.mean, dtype=torch.bool) if self.live is None else self.live
         return live.expand_as(self.x) if self.there is None else live & (self.there > 0)
+
+    def _odds(self, k: float) -> Tensor:
+        """Return exp(-k z). |z| is below sqrt(G), so nothing overflows; see ``LIMITS``."""
+        return self._scaled(self.scale * -k).exp_()
 
     def _scaled(self, scale: Tensor) -> Tensor:
         return self.x.mul_(scale.to(self.x.dtype))
@@ -248,7 +256,7 @@ class Blocks:
         """Sum raw rewards, a missing one as 0."""
         values, scored = [], []
         for x, spare in self._parts():
-            value = torch.mul(x, self.weights, out=spare).sum(-1)
+            value = x.sum(-1) if self.weights == 1.0 else torch.mul(x, self.weights, out=spare).sum(-1)
             there = None
             if not bool(value.isfinite().all()):
                 gone = x.isnan()
@@ -278,24 +286,28 @@ class Blocks:
         for x, spare in self._parts():
             yield self._chunk(x, spare)
 
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield rewards in work layout (G, C, M), and room for as many numbers."""
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield rewards in work layout (G, C, M), and room for as many numbers, if there is some."""
         groups, size, channels = self.values.shape
         cells = size * channels
+        if groups * cells <= SMALL:  # fits into any cache, in whatever order
+            yield self.values.transpose(0, 1).to(self.dtype, copy=True), None
+            return
         step = min(groups, max(1, CELLS // cells))
         work = torch.empty((2, step * cells), dtype=self.dtype, device=self.values.device)
         layout = self.values.transpose(0, 1)
         for start in range(0, groups, step):
-            part = layout if step == groups else layout[:, start : start + step]
+            part = layout[:, start : start + step]
             x, spare = work[:, : part.numel()].view(2, *part.shape).unbind(0)
             yield x.copy_(part), spare
 
-    def _chunk(self, x: Tensor, spare: Tensor) -> Chunk:
+    def _chunk(self, x: Tensor, spare: Tensor | None) -> Chunk:
         there, live, count = None, None, x.shape[0]
         scored: int | Tensor = count
         free: int | Tensor = count - self.ddof
         low, high = x.amin(0), x.amax(0)
-        if not self._all_rank(low, high):
+        steepness = self._ranked(low, high)
+        if steepness is None:
             if bool((low.isnan() | high.isnan()).any()):
                 there, low, high, count = _holes(x)
                 scored, free = count.clamp(min=1), (count - self.ddof).clamp_(min=1)
@@ -306,28 +318,31 @@ class Blocks:
             # A range of 0 is that of a group in which fewer than two completions were scored, too.
             live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
             live = None if bool(live.all()) else live
-        # Around the middle of the group, so that large rewards that are close together keep all digits.
-        middle = low.lerp_(high, 0.5)
-        x.sub_(middle)
+        middle = None
+        if steepness is None or steepness < STEEP or self.dtype == torch.float32:
+            # Around the middle of the group, so that large rewards that are close together keep all digits.
+            middle = low.lerp_(high, 0.5)
+            x.sub_(middle)
         if there is not None:
             x.nan_to_num_(0.0)
-        offset = x.sum(0).div_(scored)
-        x.sub_(offset)
+        mean = x.mean(0) if there is None else x.sum(0).div_(scored)
+        x.sub_(mean)
         if there is not None:
             x.mul_(there)
-        squares = torch.mul(x, x, out=spare).sum(0)
-        std = squares.double().div(free).sqrt_()
+        squares = torch.mul(x, x, out=spare).sum(0).double()
+        std = squares.div(free).sqrt_()
         scale = (std + self.eps).reciprocal_()
         if live is not None:
             scale.masked_fill_(~live, 0.0)
-        return Chunk(x, middle.add_(offset), squares, count, std, scale, live, there)
+        return Chunk(x, mean if middle is None else middle.add_(mean), squares, count, std, scale, live, there)
 
-    def _all_rank(self, low: Tensor, high: Tensor) -> bool:
-        """Return whether every channel certainly ranks every group, by the least range and the largest reward."""
-        least, most = torch.aminmax(high - low)
+    def _ranked(self, low: Tensor, high: Tensor) -> float | None:
+        """Return the least range as a share of the largest reward; None if a channel may not rank a group, or is NaN."""
+        least, most = map(float, torch.aminmax(high - low))
         reach = max(float(high.amax()), -float(low.amin()), self.eps)
-        # Without rounding of float32 the ranges could be a little smaller. NaN fails.
-        return float(least) > 1.001 * self.rtol * reach and float(most) < LIMITS[self.dtype].range
+        share = least / reach
+        # Rounding of float32 could make ranges a little larger.
+        return share if share > 1.001 * self.rtol and most < LIMITS[self.dtype].range else None
 
 
 def _whole(parts: list[Tensor]) -> Tensor:

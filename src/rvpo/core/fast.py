@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rvpo.core.blocks import LEAST_SHARE, Blocks, Chunk, Found, Rule, UnfitError, Weights, rule_of
+from rvpo.core.blocks import LEAST_SHARE, SMALL, Blocks, Chunk, Found, Rule, UnfitError, Weights, rule_of
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
 from rvpo.core.metrics import Advantages
 from rvpo.errors import RewardError
 
-SMALL = 16384
-"""Rewards up to which a float32 batch is computed in float64: the calls take longer than the numbers."""
 SPREAD = 0.2
 """Standard deviation of aggregates below which float32 is not exact enough."""
 
@@ -161,14 +159,13 @@ class _Batch:
 
     def blocks(self) -> Blocks:
         """Return the rewards in blocks, and the weights as shares; as they are given for a sum."""
-        rewards = self.rewards.detach()
-        values = rewards if self.order is None else rewards.index_select(0, self.order)
+        values = self.rewards if self.order is None else self.rewards.index_select(0, self.order)
         weights = self.weights if self.rule.sums else self.weights / self.total
         if isinstance(weights, Tensor):
             weights = weights.to(self.dtype)
         config = self.config
         return Blocks(
-            values.unflatten(0, (self.groups.count, -1)), weights, config.eps, config.ddof, config.rtol, self.dtype
+            values.reshape(self.groups.count, -1, values.shape[1]), weights, config.eps, config.ddof, config.rtol, self.dtype
         )
 
     @property
@@ -203,8 +200,7 @@ class _Batch:
 
     def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a copy of (G, P) as rows (N,) in the order of the rewards."""
-        flat = torch.empty(x.shape[::-1], dtype=dtype, device=x.device).copy_(x.T).view(-1)
-        return self.in_order(flat)
+        return self.in_order(x.T.reshape(-1).to(dtype, copy=True))
 
     def in_order(self, flat: Tensor) -> Tensor:
         """Return rows (N, …) that lie in blocks in the order of the rewards."""
@@ -242,8 +238,7 @@ def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor
     low, high = (float(end) for end in torch.aminmax(a))
     if not high - low > rtol * max(abs(low), abs(high), eps):
         return torch.zeros_like(a), 0.0
-    deviation = a - low
-    deviation.sub_(deviation.mean())
+    deviation = a - a.mean()
     flat = deviation.reshape(-1)
     std = math.sqrt(float(torch.dot(flat, flat)) / (a.numel() - ddof))
     return deviation.div_(std + eps), std
