@@ -39,8 +39,6 @@ LEAST_SHARE = 1e-6
 
 SMALL = 16384
 """Numbers up to which calls take longer than what they do."""
-STEEP = 0.01
-"""Least range, as a share of the largest reward, from which on a mean in float64 needs no care."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ class Found:
         takes_part: (G, P) bool; None if all rows do.
         weight: share of the weights that was scored, mean over the rows that take part; 1 if there are none.
         has_holes: whether a reward is missing.
-        trace: what the rewards are known again by: means of the groups, or a sum itself.
+        trace: what the rewards are known again by: the squares of its chunks, or a sum itself.
     """
 
     value: Tensor
@@ -244,7 +242,7 @@ class Blocks:
             return self._sums()
         values, takes_part, scored, trace = [], [], [], []
         for chunk in self.chunks():
-            trace.append(chunk.mean)
+            trace.append(chunk.squares)
             scored.append(None if chunk.there is None else (chunk.there * self.weights).sum(-1))
             value, taking = chunk.aggregated(rule, self.weights)
             values.append(value)
@@ -255,8 +253,9 @@ class Blocks:
     def _sums(self) -> Found:
         """Sum raw rewards, a missing one as 0."""
         values, scored = [], []
-        for x, spare in self._parts():
-            value = x.sum(-1) if self.weights == 1.0 else torch.mul(x, self.weights, out=spare).sum(-1)
+        for x, _, spare in self._parts():
+            is_plain = isinstance(self.weights, float) and self.weights == 1
+            value = x.sum(-1) if is_plain else torch.mul(x, self.weights, out=spare).sum(-1)
             there = None
             if not bool(value.isfinite().all()):
                 gone = x.isnan()
@@ -283,66 +282,88 @@ class Blocks:
         Raises:
             UnfitError: a reward is infinite, or ranges are too large.
         """
-        for x, spare in self._parts():
-            yield self._chunk(x, spare)
+        for parts in self._parts():
+            yield self._chunk(*parts)
 
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield rewards in work layout (G, C, M), and room for as many numbers, if there is some."""
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield rewards in work layout (G, C, M), as a copy and as they are, and room for as many numbers, or None."""
         groups, size, channels = self.values.shape
-        cells = size * channels
+        layout, cells = self.values.transpose(0, 1), size * channels
         if groups * cells <= SMALL:  # fits into any cache, in whatever order
-            yield self.values.transpose(0, 1).to(self.dtype, copy=True), None
+            yield layout.to(self.dtype, copy=True), layout, None
             return
         step = min(groups, max(1, CELLS // cells))
         work = torch.empty((2, step * cells), dtype=self.dtype, device=self.values.device)
-        layout = self.values.transpose(0, 1)
         for start in range(0, groups, step):
             part = layout[:, start : start + step]
             x, spare = work[:, : part.numel()].view(2, *part.shape).unbind(0)
-            yield x.copy_(part), spare
+            yield x.copy_(part), part, spare
 
-    def _chunk(self, x: Tensor, spare: Tensor | None) -> Chunk:
-        there, live, count = None, None, x.shape[0]
-        scored: int | Tensor = count
-        free: int | Tensor = count - self.ddof
+    def _chunk(self, x: Tensor, rewards: Tensor, spare: Tensor | None) -> Chunk:
+        # Around one of its rewards a group keeps all digits, and is exactly 0 where it is constant.
+        first = x[0].clone()
+        x.sub_(first)
+        offset = x.mean(0)
+        x.sub_(offset)
+        squares = torch.mul(x, x, out=spare).sum(0).double()
+        is_known, live = self._ranking(first, squares, len(x))
+        if not is_known:
+            return self._with_care(x.copy_(rewards), spare)
+        std = squares.div(len(x) - self.ddof).sqrt_()
+        scale = (std + self.eps).reciprocal_()
+        if live is not None:
+            scale.masked_fill_(~live, 0.0)
+        return Chunk(x, first.add_(offset), squares, len(x), std, scale, live, None)
+
+    def _ranking(self, first: Tensor, squares: Tensor, size: int) -> tuple[bool, Tensor | None]:
+        """Return whether it is certain which channels rank which groups, and which do, (C, M) bool; None: all.
+
+        A range is at least twice the deviation of the population, and at most twice the root of ``squares``.
+
+        Args:
+            first: (C, M) one reward of each group.
+            squares: (C, M) sums of squared deviations; NaN where a reward is missing.
+            size: G.
+        """
+        live = None
+        least, most = map(float, torch.aminmax(squares))
+        if least == 0:
+            live = squares > 0
+            least = float(squares.masked_fill(~live, torch.inf).amin())
+        lowest, highest = map(float, torch.aminmax(first))
+        if not most < LIMITS[self.dtype].range ** 2:
+            return False, None
+        reach = max(highest, -lowest) + 2 * math.sqrt(most)
+        return 2 * math.sqrt(least / size) > 1.001 * self.rtol * max(reach, self.eps), live
+
+    def _with_care(self, x: Tensor, spare: Tensor | None) -> Chunk:
+        """Return a chunk of which rewards are missing, or channels nearly constant."""
         low, high = x.amin(0), x.amax(0)
-        steepness = self._ranked(low, high)
-        if steepness is None:
-            if bool((low.isnan() | high.isnan()).any()):
-                there, low, high, count = _holes(x)
-                scored, free = count.clamp(min=1), (count - self.ddof).clamp_(min=1)
-            lowest, highest = low.double(), high.double()
-            ranges = highest - lowest
-            if not float(ranges.amax()) < LIMITS[self.dtype].range:
-                raise UnfitError
-            # A range of 0 is that of a group in which fewer than two completions were scored, too.
-            live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
-            live = None if bool(live.all()) else live
-        middle = None
-        if steepness is None or steepness < STEEP or self.dtype == torch.float32:
-            # Around the middle of the group, so that large rewards that are close together keep all digits.
-            middle = low.lerp_(high, 0.5)
-            x.sub_(middle)
+        there: Tensor | None = None
+        count: int | Tensor = len(x)
+        scored, free = count, count - self.ddof
+        if bool((low.isnan() | high.isnan()).any()):
+            there, low, high, count = _holes(x)
+            scored, free = count.clamp(min=1), (count - self.ddof).clamp_(min=1)
+        lowest, highest = low.double(), high.double()
+        ranges = highest - lowest
+        if not float(ranges.amax()) < LIMITS[self.dtype].range:
+            raise UnfitError
+        # A range of 0 is that of a group in which fewer than two completions were scored, too.
+        live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
+        # Around the middle of the group, so that large rewards that are close together keep all digits.
+        middle = low.lerp_(high, 0.5)
+        x.sub_(middle)
         if there is not None:
             x.nan_to_num_(0.0)
-        mean = x.mean(0) if there is None else x.sum(0).div_(scored)
-        x.sub_(mean)
+        offset = x.sum(0).div_(scored)
+        x.sub_(offset)
         if there is not None:
             x.mul_(there)
         squares = torch.mul(x, x, out=spare).sum(0).double()
         std = squares.div(free).sqrt_()
-        scale = (std + self.eps).reciprocal_()
-        if live is not None:
-            scale.masked_fill_(~live, 0.0)
-        return Chunk(x, mean if middle is None else middle.add_(mean), squares, count, std, scale, live, there)
-
-    def _ranked(self, low: Tensor, high: Tensor) -> float | None:
-        """Return the least range as a share of the largest reward; None if a channel may not rank a group, or is NaN."""
-        least, most = map(float, torch.aminmax(high - low))
-        reach = max(float(high.amax()), -float(low.amin()), self.eps)
-        share = least / reach
-        # Rounding of float32 could make ranges a little larger.
-        return share if share > 1.001 * self.rtol and most < LIMITS[self.dtype].range else None
+        scale = (std + self.eps).reciprocal_().masked_fill_(~live, 0.0)
+        return Chunk(x, middle.add_(offset), squares, count, std, scale, None if bool(live.all()) else live, there)
 
 
 def _whole(parts: list[Tensor]) -> Tensor:

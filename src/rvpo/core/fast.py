@@ -135,7 +135,7 @@ def _sorted(ids: Tensor, known: Groups | None) -> tuple[Groups, Tensor] | None:
     return Groups(index, count), order
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Batch:
     """A batch that fits.
 
@@ -192,7 +192,6 @@ class _Batch:
         return Advantages.with_later(
             _Kept(self, found, _version(self.rewards)),
             advantages=self.rows(whitened, self.rewards.dtype),
-            aggregated=self.rows(found.value, self.rewards.dtype),
             rewards=self.rewards,
             groups=self.groups,
             method_metrics={"k": self.rule.k} if self.config.method.name == "rvpo" else {},
@@ -249,7 +248,7 @@ def _version(x: Tensor) -> int | None:
     return None if x.is_inference() else x._version
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Kept:
     """Computes what was left out, from the same rewards.
 
@@ -270,6 +269,8 @@ class _Kept:
             return _everywhere(True, rewards)
         if name == "missing":
             return rewards.isnan() if self.found.has_holes else _everywhere(False, rewards)
+        if name == "aggregated":
+            return self.batch.rows(self.found.value, rewards.dtype)
         if name == "takes_part":
             everybody = _everywhere(True, rewards[:, 0])
             return everybody if takes_part is None else self.batch.rows(takes_part, torch.bool)
@@ -282,7 +283,7 @@ class _Kept:
         blocks = batch.blocks()
 
         def taken(chunk: Chunk) -> Tensor:
-            trace.append(chunk.mean)
+            trace.append(chunk.squares)
             if name == "live":
                 return chunk.live_cells()
             if name == "responsibilities":
