@@ -4,9 +4,10 @@
 
     rewards (N, M)  =  blocks (P, G, M)  --chunk of C groups-->  work (G, C, M)
 
-In ``work`` the numbers of one group lie ``C * M`` apart, so a sum over the group is G - 1 additions of rows of ``C * M``
-numbers. A chunk stays in the processor's cache through all passes, which write in place, so nothing of size (N, M) is
-allocated. Where no reward of a chunk is missing, there are no masks either: a missing reward makes ``high - low`` NaN.
+In ``work`` the numbers of one group lie ``C * M`` apart, so a sum over the group is G - 1 additions of rows of that
+many numbers. A chunk stays in the processor's cache through all passes, which write in place, so nothing of size (N, M)
+is allocated. Where no reward of a chunk is missing, there are no masks either: the sums of squares tell, since a
+missing reward makes them NaN, an infinite one too, and a constant group exactly 0.
 
 **Precision.** float64 where the batch is small or not float32. A large float32 batch is computed in float32, where
 that costs less than 1e-6: ranges must be far from overflow, and the aggregates must differ by ``SPREAD``, because
@@ -23,16 +24,9 @@ import torch
 from torch import Tensor
 
 from rvpo.core.aggregate import normalised
-from rvpo.core.config import AdvantageConfig
-from rvpo.core.methods.gdpo import GDPO
-from rvpo.core.methods.grpo import GRPO
-from rvpo.core.methods.rvpo import RVPO
-from rvpo.core.schedules import Schedule
 
 CELLS = 65536
 """Numbers of a chunk."""
-LEAST_K = 0.25
-"""For a smaller k the logarithm of the soft minimum needs the care of the equation page."""
 LEAST_SHARE = 1e-6
 """A share of a channel below this could be lost in a sum."""
 
@@ -74,22 +68,6 @@ class Rule:
     k: float | None
     drops: bool
     sums: bool = False
-
-
-def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
-    """Return the rule of a method; None for one that this file does not know."""
-    method, drops = config.method, config.dead_channels == "drop"
-    if type(method) is RVPO:
-        if isinstance(method.k, Schedule) and progress is None:
-            return None
-        k = method.risk(progress)
-        is_known = not method.remembers and (k == 0 or LEAST_K <= k < torch.inf)
-        return Rule(k, drops) if is_known else None
-    if type(method) is GDPO:
-        return Rule(0.0, drops, method.unscored == "zero")
-    if type(method) is GRPO and method.unscored == "zero":
-        return Rule(None, drops, sums=True)
-    return None
 
 
 @dataclass(slots=True)

@@ -16,12 +16,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rvpo.core.blocks import LEAST_SHARE, SMALL, Blocks, Chunk, Found, Rule, UnfitError, Weights, rule_of
+from rvpo.core.blocks import LEAST_SHARE, SMALL, Blocks, Chunk, Found, Rule, UnfitError, Weights
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
+from rvpo.core.methods.gdpo import GDPO
+from rvpo.core.methods.grpo import GRPO
+from rvpo.core.methods.rvpo import RVPO
 from rvpo.core.metrics import Advantages
+from rvpo.core.schedules import Schedule
+from rvpo.core.summary import Summary, summarised
 from rvpo.errors import RewardError
 
+LEAST_K = 0.25
+"""For a smaller k the logarithm of the soft minimum needs the care of the equation page."""
 SPREAD = 0.2
 """Standard deviation of aggregates below which float32 is not exact enough."""
 
@@ -59,6 +66,22 @@ def fast_advantages(
                 return _Batch(rewards, config, rule, w, *found, dtype).result()
             except UnfitError:
                 continue
+    return None
+
+
+def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
+    """Return the rule of a method; None for one that this file does not know."""
+    method, drops = config.method, config.dead_channels == "drop"
+    if type(method) is RVPO:
+        if isinstance(method.k, Schedule) and progress is None:
+            return None
+        k = method.risk(progress)
+        is_known = not method.remembers and (k == 0 or LEAST_K <= k < torch.inf)
+        return Rule(k, drops) if is_known else None
+    if type(method) is GDPO:
+        return Rule(0.0, drops, method.unscored == "zero")
+    if type(method) is GRPO and method.unscored == "zero":
+        return Rule(None, drops, sums=True)
     return None
 
 
@@ -165,7 +188,12 @@ class _Batch:
             weights = weights.to(self.dtype)
         config = self.config
         return Blocks(
-            values.reshape(self.groups.count, -1, values.shape[1]), weights, config.eps, config.ddof, config.rtol, self.dtype
+            values.reshape(self.groups.count, -1, values.shape[1]),
+            weights,
+            config.eps,
+            config.ddof,
+            config.rtol,
+            self.dtype,
         )
 
     @property
@@ -276,6 +304,19 @@ class _Kept:
             return everybody if takes_part is None else self.batch.rows(takes_part, torch.bool)
         with torch.no_grad():
             return self._filled("live").any(-1) if name == "signal" else self._filled(name)
+
+    def summary(self, advantages: Tensor) -> Summary | None:
+        """Return the metrics of the batch; None if a reward is missing.
+
+        Args:
+            advantages: (N,) as they are now.
+        """
+        batch = self.batch
+        if self.found.has_holes or self.version != _version(batch.rewards):
+            return None
+        rows = advantages if batch.order is None else advantages.index_select(0, batch.order)
+        with torch.no_grad():
+            return summarised(batch.blocks(), batch.rule, rows.view(batch.groups.count, -1).T)
 
     def _filled(self, name: str) -> Tensor:
         """Return z-scores, responsibilities or what is live, (N, M)."""

@@ -94,7 +94,7 @@ class Groups:
         if name != "index" or "_device" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         numbers = torch.arange(self.count, device=vars(self)["_device"])
-        index = vars(self)["index"] = numbers.repeat_interleave(self.block)
+        index = vars(self)["index"] = numbers.repeat_interleave(vars(self)["block"])
         return index
 
     @property

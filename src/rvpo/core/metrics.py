@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from rvpo.core import aggregate
 from rvpo.core.groups import Groups
 from rvpo.core.met import group_counters
 from rvpo.core.solved import solved_metrics, tally
+from rvpo.core.summary import Summary
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
@@ -123,6 +125,9 @@ class Later(Protocol):
     def __call__(self, name: str) -> Tensor:
         """Return an attribute."""
 
+    def summary(self, advantages: Tensor) -> Summary | None:
+        """Return what is logged without computing attributes; None if that needs them."""
+
 
 @dataclass(frozen=True)
 class Advantages:
@@ -183,6 +188,12 @@ class Advantages:
         value = vars(self)[name] = later(name)
         return value
 
+    @cached_property
+    def summary(self) -> Summary | None:
+        """What is logged of the batch, in one pass; None where it follows from the attributes."""
+        later = vars(self).get("_later")
+        return None if later is None else later.summary(self.advantages.detach())
+
     def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
         return channel_metrics(self, channels)
@@ -213,6 +224,13 @@ def channel_metrics(
             raise RewardError(
                 f"{len(channels)} channel names for {columns} channels: pass one name a channel, in order"
             )
+    summary = None if isinstance(channels, Mapping) else result.summary
+    if summary is not None:
+        keys = [f"{name}/{metric}" for name in channels for metric in CHANNEL_METRICS]
+        metrics = dict(zip(keys, summary.columns.T.flatten().tolist(), strict=True))
+        metrics[NO_SIGNAL_GROUPS] = 1 - summary.groups
+        metrics[NO_SIGNAL_COMPLETIONS] = float(len(result.rewards) - summary.rows)
+        return metrics
     z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
     signal = result.signal.sum()
     counted = result.signal[:, None].to(z.dtype)
@@ -286,6 +304,8 @@ def counter_metrics(
         unexplored, suppressed, _ = (total / total[2]).tolist()
         metrics |= {f"{name}/{UNEXPLORED}": unexplored, f"{name}/{SUPPRESSED}": suppressed}
     metrics |= solved_metrics(tally(rewards, result.groups, lines, counting, outside), result.groups, names)
+    if result.summary is not None:
+        return metrics | {EFFECTIVE_CHANNELS: result.summary.effective}
     numbers = effective_channels(result)
     return metrics | {EFFECTIVE_CHANNELS: numbers.mean().item() if len(numbers) else torch.nan}
 
