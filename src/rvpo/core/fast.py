@@ -24,7 +24,7 @@ from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.rvpo import RVPO
 from rvpo.core.metrics import Advantages
 from rvpo.core.schedules import Schedule
-from rvpo.core.summary import Summary, summarised
+from rvpo.core.summary import Met, Summary, met_counts, summarised
 from rvpo.errors import RewardError
 
 LEAST_K = 0.25
@@ -311,12 +311,34 @@ class _Kept:
         Args:
             advantages: (N,) as they are now.
         """
-        batch = self.batch
-        if self.found.has_holes or self.version != _version(batch.rewards):
+        if not self._is_whole():
             return None
-        rows = advantages if batch.order is None else advantages.index_select(0, batch.order)
         with torch.no_grad():
-            return summarised(batch.blocks(), batch.rule, rows.view(batch.groups.count, -1).T)
+            return summarised(self.batch.blocks(), self.batch.rule, self._in_blocks(advantages))
+
+    def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
+        """Return how many completions meet the channels, see :func:`met_counts`; None if a reward is missing.
+
+        Args:
+            ends: (M,).
+            counting: (M,).
+            advantages: (N,) as they are now.
+        """
+        if not self._is_whole():
+            return None
+        with torch.no_grad():
+            return met_counts(self.batch.blocks().values, ends, counting, self._in_blocks(advantages))
+
+    def _is_whole(self) -> bool:
+        """Return whether no reward is missing, and none was changed."""
+        rewards = self.batch.rewards
+        is_exact = rewards.dtype in (torch.float32, torch.float64)
+        return is_exact and not self.found.has_holes and self.version == _version(rewards)
+
+    def _in_blocks(self, rows: Tensor) -> Tensor:
+        """Return (N,) as (G, P)."""
+        order = self.batch.order
+        return (rows if order is None else rows.index_select(0, order)).view(self.batch.groups.count, -1).T
 
     def _filled(self, name: str) -> Tensor:
         """Return z-scores, responsibilities or what is live, (N, M)."""

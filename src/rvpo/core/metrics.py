@@ -13,9 +13,9 @@ from torch import Tensor
 
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
-from rvpo.core.met import group_counters
-from rvpo.core.solved import solved_metrics, tally
-from rvpo.core.summary import Summary
+from rvpo.core.met import counters_of, group_counters, on_the_line
+from rvpo.core.solved import solved_metrics, tally, tally_of
+from rvpo.core.summary import Met, Summary
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
@@ -128,6 +128,9 @@ class Later(Protocol):
     def summary(self, advantages: Tensor) -> Summary | None:
         """Return what is logged without computing attributes; None if that needs them."""
 
+    def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
+        """Return how many completions of each group meet the channels; None likewise."""
+
 
 @dataclass(frozen=True)
 class Advantages:
@@ -193,6 +196,20 @@ class Advantages:
         """What is logged of the batch, in one pass; None where it follows from the attributes."""
         later = vars(self).get("_later")
         return None if later is None else later.summary(self.advantages.detach())
+
+    def met(self, lines: Tensor, counting: Tensor) -> Met | None:
+        """Return how many completions of each group meet the channels, where blocks tell; else None.
+
+        Args:
+            lines: as of :func:`counter_metrics`, like ``counting``.
+            counting: see above.
+        """
+        later = vars(self).get("_later")
+        if later is None or lines.ndim != 1 or counting.ndim != 1:
+            return None
+        device = self.rewards.device
+        ends = on_the_line(lines.double()).to(device)
+        return later.met(ends, counting.to(device), self.advantages.detach())  # type: ignore[no-any-return]
 
     def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
@@ -290,8 +307,15 @@ def counter_metrics(
         outside: (N, M) bool, cells that a structure put outside of their group's normalisation; None: none are.
     """
     wide = torch.float32 if result.rewards.device.type == "mps" else torch.float64
-    rewards = result.rewards.detach().to(wide).masked_fill(~result.applies, torch.nan)
-    found = group_counters(rewards, result.advantages.detach(), result.groups, lines)
+    met = result.met(lines, counting) if outside is None and not isinstance(channels, Mapping) else None
+    if met is None:
+        rewards = result.rewards.detach().to(wide).masked_fill(~result.applies, torch.nan)
+        found = group_counters(rewards, result.advantages.detach(), result.groups, lines)
+        counted = tally(rewards, result.groups, lines, counting, outside)
+    else:
+        known, size = ~lines.to(met.met.device).isnan(), result.groups.size
+        found = counters_of(met.met, met.raised, known, size)
+        counted = tally_of(met.met, met.solves, known, counting.to(known.device), size)
     tables = torch.stack([found.unexplored, found.suppressed, found.counted]).to(wide)
     names: Sequence[str] | Mapping[str, Tensor] = channels
     if isinstance(channels, Mapping):
@@ -303,7 +327,7 @@ def counter_metrics(
     for name, total in sums.items():
         unexplored, suppressed, _ = (total / total[2]).tolist()
         metrics |= {f"{name}/{UNEXPLORED}": unexplored, f"{name}/{SUPPRESSED}": suppressed}
-    metrics |= solved_metrics(tally(rewards, result.groups, lines, counting, outside), result.groups, names)
+    metrics |= solved_metrics(counted, result.groups, names)
     if result.summary is not None:
         return metrics | {EFFECTIVE_CHANNELS: result.summary.effective}
     numbers = effective_channels(result)

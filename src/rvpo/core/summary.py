@@ -11,7 +11,48 @@ import torch
 from torch import Tensor
 
 from rvpo.core.aggregate import TIE, normalised
-from rvpo.core.blocks import Blocks, Chunk, Rule
+from rvpo.core.blocks import CELLS, Blocks, Chunk, Rule
+
+
+@dataclass(slots=True)
+class Met:
+    """Completions of each group that meet a channel, of a batch without missing rewards.
+
+    Attributes:
+        met: (P, M) float64, how many do.
+        raised: (P, M) float64, how many of these have a positive advantage.
+        solves: (P,) float64, how many meet every channel that counts.
+    """
+
+    met: Tensor
+    raised: Tensor
+    solves: Tensor
+
+
+def met_counts(values: Tensor, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met:
+    """Count completions that meet a channel.
+
+    Args:
+        values: (P, G, M) rewards.
+        ends: (M,) float64, the reward from which on a completion meets a channel; NaN: nobody does.
+        counting: (M,) bool, channels that a completion has to meet to solve its question.
+        advantages: (G, P).
+    """
+    # The smallest number of the rewards' dtype that is not below the end, so that nothing has to be converted.
+    least = ends.to(values)
+    least = torch.where(least.double() < ends, torch.nextafter(least, torch.full_like(least, torch.inf)), least)
+    wanted = counting.nonzero()[:, 0]
+    step = max(1, CELLS // values[0].numel())
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(values), step):
+        rewards = values[start : start + step].transpose(0, 1)
+        meets = torch.empty(rewards.shape, dtype=torch.float32, device=values.device).copy_(rewards >= least)
+        raises = (advantages[:, start : start + step, None] > 0).to(meets)
+        solves = meets if len(wanted) == meets.shape[-1] else meets.index_select(-1, wanted)
+        solved = (solves.sum(-1) == len(wanted)).sum(0)
+        found.append((meets.sum(0).double(), (meets * raises).sum(0).double(), solved.double()))
+    met, raised, solves = map(torch.cat, zip(*found, strict=True))
+    return Met(met, raised, solves)
 
 
 @dataclass(slots=True)

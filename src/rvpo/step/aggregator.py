@@ -278,7 +278,12 @@ class Aggregator:
             counted,
             shown,
             lines_of(seen, channels),
-            counting_cells(result.applies, _in_double(weights), channels, self._counting(channels)),
+            counting_cells(
+                None if table is None and layout is None else result.applies,
+                _in_double(weights),
+                channels,
+                self._counting(channels),
+            ),
             None if layout is None else layout.outside,
         )
         unwanted = self._unwanted(result, channels)
@@ -460,6 +465,16 @@ class Aggregator:
         )
         self._unseen = {}
 
+    def _counted_columns(self, result: Advantages) -> list[bool]:
+        """Return which columns rank a group or count in an aggregate."""
+        summary = result.summary
+        if summary is None:
+            counts = (result.responsibilities != 0).any(0) | result.live.any(0)
+        else:  # every weight is above 0
+            counts = summary.ranks if self.config.dead_channels == "drop" else torch.ones_like(summary.ranks)
+        found: list[bool] = counts.tolist()
+        return found
+
     def _warn_of_rarely_met(
         self, result: Advantages, shown: Sequence[str] | Mapping[str, Tensor], progress: float | None
     ) -> None:
@@ -467,20 +482,21 @@ class Aggregator:
         if self._warned:
             return
         risk = self.config.method.risk(progress)
-        counts = (result.responsibilities != 0).any(0) | result.live.any(0)
-        cells = (
-            shown
-            if isinstance(shown, Mapping)
-            else {name: (slice(None), j) for j, name in enumerate(shown) if bool(counts[j])}
-        )
-        rare = []
+        cells: Mapping[str, Any]
+        if isinstance(shown, Mapping):
+            cells = shown
+        else:
+            counts = self._counted_columns(result)
+            cells = {name: (slice(None), j) for j, name in enumerate(shown) if counts[j]}
         for name, where in cells.items():
-            met = result.rewards[where]
+            met = result.rewards[where][-1024:]
             before = self._recent_rewards.get(name)
-            recent = (met if before is None else torch.cat([before, met]))[-1024:]
-            self._recent_rewards[name] = recent
-            if risk >= 1 and rarely_met(recent[:, None])[0]:
-                rare.append(name)
+            self._recent_rewards[name] = (met if before is None else torch.cat([before, met]))[-1024:]
+        rare = []
+        if risk >= 1 and cells:
+            recent = [self._recent_rewards[name] for name in cells]
+            columns = torch.nn.utils.rnn.pad_sequence(recent, padding_value=torch.nan)
+            rare = [name for name, is_rare in zip(cells, rarely_met(columns).tolist(), strict=True) if is_rare]
         if rare:
             self._warned, self._recent_rewards = True, {}
             if self.quiet:
