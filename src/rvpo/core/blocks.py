@@ -260,8 +260,11 @@ class Blocks:
         Raises:
             UnfitError: a reward is infinite, or ranges are too large.
         """
-        for parts in self._parts():
-            yield self._chunk(*parts)
+        has_holes = False
+        for x, rewards, spare in self._parts():
+            chunk = self._with_care(x, spare) if has_holes else self._chunk(x, rewards, spare)
+            has_holes = chunk.there is not None  # then most likely in the next chunk, too
+            yield chunk
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield rewards in work layout (G, C, M), as a copy and as they are, and room for as many numbers, or None."""
@@ -316,13 +319,19 @@ class Blocks:
 
     def _with_care(self, x: Tensor, spare: Tensor | None) -> Chunk:
         """Return a chunk of which rewards are missing, or channels nearly constant."""
-        low, high = x.amin(0), x.amax(0)
+        gone = x.isnan()
         there: Tensor | None = None
         count: int | Tensor = len(x)
         scored, free = count, count - self.ddof
-        if bool((low.isnan() | high.isnan()).any()):
-            there, low, high, count = _holes(x)
+        if bool(gone.any()):
+            there = (~gone).to(x.dtype)
+            count = there.sum(0)
+            low, high = x.masked_fill(gone, torch.inf).amin(0), x.masked_fill(gone, -torch.inf).amax(0)
+            low.masked_fill_(count == 0, 0.0)
+            high.masked_fill_(count == 0, 0.0)
             scored, free = count.clamp(min=1), (count - self.ddof).clamp_(min=1)
+        else:
+            low, high = x.amin(0), x.amax(0)
         lowest, highest = low.double(), high.double()
         ranges = highest - lowest
         if not float(ranges.amax()) < LIMITS[self.dtype].range:
@@ -363,13 +372,3 @@ def _mean_share(scored: Tensor | None, takes_part: Tensor | None) -> float:
         return 1.0
     counted = scored if takes_part is None else scored[takes_part]
     return float(counted.double().mean()) if counted.numel() else 1.0
-
-
-def _holes(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return where a chunk (G, C, M) is scored, and lowest and highest reward and number of scored ones, (C, M)."""
-    gone = x.isnan()
-    there = (~gone).to(x.dtype)
-    count = there.sum(0)
-    nothing = count == 0
-    low, high = x.masked_fill(gone, torch.inf).amin(0), x.masked_fill(gone, -torch.inf).amax(0)
-    return there, low.masked_fill_(nothing, 0.0), high.masked_fill_(nothing, 0.0), count

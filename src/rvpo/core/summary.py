@@ -109,9 +109,12 @@ class _Passes:
         self._means.append(chunk.mean.double())
         live = torch.ones_like(chunk.mean) if chunk.live is None else chunk.live.to(chunk.mean)
         signal = live.amax(1)  # (C,)
-        self._signal += int(signal.sum())
+        ranked = int(signal.sum())
+        self._signal += ranked
         z = chunk.z()
-        pulls = self._responsibilities(chunk, z).mul(signal[:, None])
+        pulls = self._responsibilities(chunk, z)
+        if ranked < len(signal):
+            pulls = pulls * signal[:, None]
         a = advantages.to(z.dtype)
         # Sums over the G completions of each group come first: what is live is the same for all of them.
         totals = (
@@ -125,7 +128,7 @@ class _Passes:
             (z * a[:, :, None]).sum((0, 1)),
         )
         self._sums += torch.stack([total.double() for total in totals])
-        decided = pulls.abs_() if chunk.live is None else pulls.abs_().mul_(live)
+        decided = pulls if chunk.live is None else pulls * live  # none is negative
         total, squares = decided.sum(-1), decided.square().sum(-1)
         counts = total > 0
         self._effective.append((total.square() / squares)[counts].double())
@@ -169,4 +172,5 @@ def _lowest(z: Tensor, live: Tensor | None) -> Tensor:
     tied = (z <= low + TIE).to(z.dtype)
     if live is not None:
         tied.mul_(live)
-    return normalised(tied)
+    shared = tied.sum(-1, keepdim=True)
+    return tied if bool((shared <= 1).all()) else tied / shared.clamp_(min=1)
