@@ -35,7 +35,7 @@ METHODS = (
     "rvpo:k=0",
     "grpo",
 )
-examples = settings(max_examples=40, deadline=None)
+examples = settings(max_examples=15, deadline=None)
 
 
 @contextmanager
