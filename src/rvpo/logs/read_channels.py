@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
+from rvpo.logs.parquet_files import ParquetFiles
 from rvpo.logs.read_trl import floats
 from rvpo.logs.run import COMPLETIONS, LoggedBatch, Run, Texts
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
@@ -76,7 +76,7 @@ def is_record(path: Path) -> bool:
     if path.suffix != ".parquet" or path.stem.startswith(EVALUATION):
         return False
     try:
-        return METADATA in (pq.read_schema(path).metadata or {})
+        return METADATA in (ParquetFiles().schema(path).metadata or {})
     except (pa.ArrowException, OSError):
         return False  # whoever reads it says what is wrong with it
 
@@ -89,7 +89,8 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
     """
     notes: list[str] = []
     configs: dict[str, AdvantageConfig] = {}
-    abouts = [_about(file, configs) for file in paths]
+    files = ParquetFiles()
+    abouts = [_about(files, file, configs) for file in paths]
     for i, (before, now) in enumerate(pairwise(abouts), 1):
         if now.written < before.written:
             notes.append(f"{len(paths) - i} files from {paths[i].name} on are older than {paths[i - 1].name}: left out")
@@ -98,7 +99,7 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
     names: dict[str, int] = {}
     steps: list[int] = []
     for file in paths:
-        table = _table(file, ["step", "channel"])
+        table = _table(files, file, ["step", "channel"])
         steps.append(table["step"][0].as_py() if len(table) else int(file.stem))
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
@@ -116,12 +117,12 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
         "channels",
         tuple(names),
         tuple(steps),
-        partial(_read, list(zip(paths, abouts, strict=True)), names),
+        partial(_read, files, list(zip(paths, abouts, strict=True)), names),
         config=abouts[-1].config,
         ranges={name: limits for about in abouts for name, limits in about.ranges.items()},
         every_batch=every,
         notes=tuple(notes),
-        details=partial(_details, dict(zip(steps, paths, strict=True))),
+        details=partial(_details, files, dict(zip(steps, paths, strict=True))),
         structure=structure,
         monitor=tuple(dict.fromkeys(name for about in abouts for name in about.monitor)),
         solved=abouts[-1].solved,
@@ -129,20 +130,24 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
     )
 
 
-def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+def _details(
+    files: ParquetFiles, paths: Mapping[int, Path], step: int, numbers: Sequence[int]
+) -> dict[int, list[dict[str, Any]]]:
     """Return the cells of some completions, as rows of the record."""
-    table = _table(paths[step], ["completion", *DETAILS])
+    table = _table(files, paths[step], ["completion", *DETAILS])
     found: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
     for row in table.filter(pc.is_in(table["completion"], pa.array(list(numbers)))).to_pylist():
         found[row.pop("completion")].append(row)
     return found
 
 
-def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[LoggedBatch]:
-    for path, about in files:
-        present = _schema(path).names
+def _read(
+    files: ParquetFiles, parts: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool
+) -> Iterator[LoggedBatch]:
+    for path, about in parts:
+        present = _schema(files, path).names
         further = ("reliability", "entered", "outside", *(("criterion", "uid", "pictures") if texts else ()))
-        table = _table(path, [*NEEDED, *(name for name in further if name in present)])
+        table = _table(files, path, [*NEEDED, *(name for name in further if name in present)])
         number = table["batch"].to_numpy()
         for batch in np.unique(number):
             part = table.filter(pa.array(number == batch))
@@ -243,9 +248,9 @@ def _of_dump(batch: LoggedBatch, path: Path, uids: Sequence[str]) -> LoggedBatch
     return replace(batch, texts=Texts(prompts, told))
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(files: ParquetFiles, path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        return files.schema(path)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -256,14 +261,14 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
+def _about(files: ParquetFiles, path: Path, configs: dict[str, AdvantageConfig]) -> About:
     """Read what a file says about itself; ``configs`` holds those that were built already, by their text.
 
     Raises:
         DataError: the metadata cannot be parsed, or it is newer than this version, or has values unknown to it.
     """
     try:
-        told: dict[str, Any] = json.loads((_schema(path).metadata or {})[METADATA])
+        told: dict[str, Any] = json.loads((_schema(files, path).metadata or {})[METADATA])
         version = int(told["version"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise _damaged(path, error) from error
@@ -348,9 +353,9 @@ def _renamed(method: Any, version: int) -> Any:
     return renamed
 
 
-def _table(path: Path, columns: list[str]) -> pa.Table:
+def _table(files: ParquetFiles, path: Path, columns: Sequence[str]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return files.table(path, columns)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise _damaged(path, error) from error
 
