@@ -24,7 +24,7 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
 from rvpo.logs.parquet_files import ParquetFiles
 from rvpo.logs.read_trl import floats
-from rvpo.logs.run import COMPLETIONS, LoggedBatch, Run, Texts
+from rvpo.logs.run import COMPLETIONS, Bounds, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
 
 NEEDED = (
@@ -43,6 +43,9 @@ NEEDED = (
 DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "reason", "detail")
 """What a reader wants to know of a completion's channels."""
 
+
+SECONDS = 60.0
+"""Between the time in a record and that of its file, at most, as long as the file is where it was written."""
 
 MOST_PICTURES = 16
 """Of one prompt that are read: a reader shows no more."""
@@ -81,15 +84,18 @@ def is_record(path: Path) -> bool:
         return False  # whoever reads it says what is wrong with it
 
 
-def open_record(path: Path, paths: Sequence[Path]) -> Run:
-    """Open the records of a run.
+def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)) -> Run:
+    """Open the records of a run, or of a part of it.
 
     Raises:
+        ConfigError: no step lies between the bounds.
         DataError: a file is damaged, or newer than this version of rvpo.
     """
     notes: list[str] = []
     configs: dict[str, AdvantageConfig] = {}
     files = ParquetFiles()
+    if bounds != (None, None):
+        paths = _wanted(files, path, paths, bounds)
     abouts = [_about(files, file, configs) for file in paths]
     for i, (before, now) in enumerate(pairwise(abouts), 1):
         if now.written < before.written:
@@ -127,7 +133,23 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
         monitor=tuple(dict.fromkeys(name for about in abouts for name in about.monitor)),
         solved=abouts[-1].solved,
         pictures=folder if (folder := paths[0].parent.parent / pictures.FOLDER).is_dir() else None,
-    )
+    ).between(*bounds)
+
+
+def _wanted(files: ParquetFiles, path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:
+    """Return the files of the steps that are wanted; all files where only these show which belong to the run.
+
+    What an older run left behind is older than what precedes it. The times of the files show that there is nothing of
+    the kind, without opening them, as long as they are those at which the records were written: a copy has others.
+    """
+    kept = steps_between(path, [int(file.stem) for file in paths], bounds)
+    wanted = [file for file in paths if kept[0] <= int(file.stem) <= kept[-1]]
+    times = [file.stat().st_mtime for file in paths]
+    if any(later < earlier for earlier, later in pairwise(times)):
+        return paths
+    configs: dict[str, AdvantageConfig] = {}
+    late = (abs(file.stat().st_mtime - _about(files, file, configs).written) for file in wanted)
+    return wanted if all(seconds < SECONDS for seconds in late) else paths
 
 
 def _details(

@@ -31,12 +31,13 @@ from torch import Tensor
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess, guess_by_text
 from rvpo.logs.parquet_files import ParquetFiles, numbers
-from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
+from rvpo.logs.run import Bounds, Columns, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.tables.rewards import Chosen
 from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
 LOOKED_AT = 60  # files, for which columns are rewards
+NEIGHBOURS = 25  # files on either side of a part of a run
 NEVER_REWARDS = ("step", "prompt", "completion", "advantage", "image", "images")
 
 
@@ -46,10 +47,11 @@ def completion_files(folder: Path) -> list[Path]:
     return sorted(found, key=_step)
 
 
-def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
-    """Open the completions of a run.
+def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds: Bounds = (None, None)) -> Run:
+    """Open the completions of a run, or of a part of it.
 
     Raises:
+        ConfigError: no step lies between the bounds, or an option that these logs do not need.
         DataError: a file is damaged, or none of its columns is a reward.
     """
     for option in ("group", "advantage", "step"):
@@ -57,6 +59,7 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
             raise ConfigError(
                 f"--{option} is {given!r}, but {path} holds TRL's completions, whose columns are known: leave it out"
             )
+    paths = _around(path, paths, bounds)
     files = ParquetFiles()
     size = columns.group_size or _group_size(files, paths)
     if columns.group_size:
@@ -91,7 +94,17 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
         guesses=(*chosen.guesses, *_by_text(files, paths[0], columns)),
-    )
+    ).between(*bounds)
+
+
+def _around(path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:
+    """Return the files of the steps that are wanted, and some before and after them.
+
+    A few files alone do not show which of them are evaluations, or that a generation was logged before.
+    """
+    kept = steps_between(path, list(map(_step, paths)), bounds)
+    wanted = [i for i, file in enumerate(paths) if kept[0] <= _step(file) <= kept[-1]]
+    return paths[max(0, wanted[0] - NEIGHBOURS) : wanted[-1] + 1 + NEIGHBOURS]
 
 
 def _by_text(files: ParquetFiles, path: Path, columns: Columns) -> list[Guess]:
