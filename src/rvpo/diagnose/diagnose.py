@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.core import AdvantageConfig
-from rvpo.core.groups import Groups
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
 from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
 from rvpo.diagnose.exploration import Exploration, explored
 from rvpo.diagnose.group_sums import SLOT
-from rvpo.diagnose.joining import Joiner, Kept
+from rvpo.diagnose.joining import Joined, Joiner, Kept
 from rvpo.diagnose.questions import Lines, Seen, count_questions, merged, seen_of
 from rvpo.diagnose.readings import Reading, agreed, guesses_of, readings_of
 from rvpo.diagnose.sums import Sums, channels_of, estimated_progress, note_of_scales, one_thread, point_of_steps
@@ -141,7 +140,7 @@ def diagnose(
         exploration=_exploration(
             run,
             seen,
-            map(reading.regrouped, kept.batches()),
+            kept.batches(),
             entropy or find_entropy(run),
             bool(first and first.groupings),
         ),
@@ -149,7 +148,7 @@ def diagnose(
 
 
 def _exploration(
-    run: Run, seen: Mapping[str, Seen], batches: Iterable[LoggedBatch], entropy: Entropy | None, guessed: bool
+    run: Run, seen: Mapping[str, Seen], batches: Iterable[Joined], entropy: Entropy | None, guessed: bool
 ) -> Exploration:
     """Count the questions of a run, now that it is known which rewards meet its channels."""
     lines, point_of = Lines(seen, run.ranges, run.solved), point_of_steps(run.steps)
@@ -176,16 +175,17 @@ def _count(
         DataError: no two completions answer one prompt.
     """
     logged, done = False, -1
-    sight, kept, joiner = _Sight(run), Kept(run), Joiner()
+    sight, kept, joiner = _Sight(run), Kept(run, readings[0].regrouped), Joiner()
     with one_thread():
         for batch in run.batches(texts):
-            for reading, sums in zip(readings, every, strict=True):
-                sums.add(reading.batch(batch))
-            likely = readings[0].regrouped(batch)
-            unscored.add(likely)
-            kept.add(batch)
-            for joined in joiner.add(replace(likely, texts=None)):
+            likely = kept.add(batch)
+            unscored.add(likely.batch)
+            for joined in joiner.add(likely):
                 sight.add(joined.batch)
+            for reading, sums in zip(readings, every, strict=True):
+                read = reading.batch(batch)
+                is_likely = read.groups is likely.batch.groups
+                sums.add(replace(likely, batch=read) if is_likely else Joined.single(read))
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step
@@ -195,7 +195,7 @@ def _count(
         for sums in every:
             sums.settle()
         if sight.monitors:
-            _look(run, watch, map(readings[0].regrouped, kept.batches()))
+            _look(run, watch, kept.batches())
     if every[0].groups == every[0].completions:
         raise DataError(
             f"{run.path} has {every[0].completions} completions in as many groups; expected several completions per "
@@ -224,11 +224,11 @@ class _Sight:
         self.monitors = self.monitors or not all(self.seen[name].trained for name in shown)
 
 
-def _look(run: Run, watch: Watch, batches: Iterable[LoggedBatch]) -> None:
+def _look(run: Run, watch: Watch, batches: Iterable[Joined]) -> None:
     """Compare the trained channels of a run with its monitors, batch by batch."""
-    for batch in batches:
-        groups = Groups.in_blocks(batch.groups)
-        watch.add(batch.step, batch.rewards, groups, channels_of(batch, run), batch.weights, batch.applies)
+    for one in batches:
+        batch = one.batch
+        watch.add(batch.step, batch.rewards, one.groups, channels_of(batch, run), batch.weights, batch.applies)
 
 
 def _channel(

@@ -6,7 +6,7 @@ Batches are joined only if they agree in what is looked at for a whole batch: ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,9 +38,9 @@ class Joined:
     steps: Tensor
 
     @classmethod
-    def single(cls, batch: LoggedBatch, groups: Groups | None = None) -> Joined:
+    def single(cls, batch: LoggedBatch) -> Joined:
         """Return a batch on its own."""
-        groups = groups or Groups.in_blocks(batch.groups)
+        groups = Groups.in_blocks(batch.groups)
         return cls(batch, groups, torch.full((groups.count,), batch.step))
 
 
@@ -53,18 +53,17 @@ class Joiner:
         self._kind: object = None
         self._cells = 0
 
-    def add(self, batch: LoggedBatch) -> Iterator[Joined]:
+    def add(self, one: Joined) -> Iterator[Joined]:
         """Take in a batch; yield what is to be counted now, in order."""
-        one = Joined.single(batch)
-        kind = _kind(one)
-        if self._waiting and (kind is None or kind != self._kind or self._cells + batch.rewards.numel() > CELLS):
+        kind, cells = _kind(one), one.batch.rewards.numel()
+        if self._waiting and (kind is None or kind != self._kind or self._cells + cells > CELLS):
             yield from self.rest()
         if kind is None:
             yield one
             return
         self._kind = kind
         self._waiting.append(one)
-        self._cells += batch.rewards.numel()
+        self._cells += cells
 
     def rest(self) -> Iterator[Joined]:
         """Yield what is still waiting."""
@@ -73,7 +72,7 @@ class Joiner:
             yield _joined(waiting)
 
 
-def joined(batches: Iterable[LoggedBatch]) -> Iterator[Joined]:
+def joined(batches: Iterable[Joined]) -> Iterator[Joined]:
     """Join the batches of a run, in order."""
     joiner = Joiner()
     for batch in batches:
@@ -142,20 +141,24 @@ def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
 class Kept:
     """The batches of a run, without their texts, for a second look; logs too large for memory are read again."""
 
-    def __init__(self, run: Run) -> None:
-        """Begin. Tables are in memory already."""
-        self._run = run
-        self._room = 0 if run.kind == "table" else HELD
-        self._batches: list[LoggedBatch] = []
+    def __init__(self, run: Run, regrouped: Callable[[LoggedBatch], LoggedBatch]) -> None:
+        """Begin; ``regrouped`` gives a batch the groups that are most likely, where the logs do not have them."""
+        self._run, self._regrouped = run, regrouped
+        self._room = 0 if run.kind == "table" else HELD  # tables are in memory already
+        self._batches: list[Joined] = []
 
-    def add(self, batch: LoggedBatch) -> None:
-        """Take in a batch."""
+    def add(self, batch: LoggedBatch) -> Joined:
+        """Take in a batch and return it in the groups that are most likely, without texts."""
+        one = Joined.single(replace(self._regrouped(batch), texts=None))
         self._room -= batch.rewards.numel()
         if self._room < 0:
             self._batches = []
         else:
-            self._batches.append(replace(batch, texts=None))
+            self._batches.append(one)
+        return one
 
-    def batches(self) -> Iterable[LoggedBatch]:
+    def batches(self) -> Iterable[Joined]:
         """Return all batches of the run, in order."""
-        return self._batches if self._room >= 0 else self._run.batches()
+        if self._room >= 0:
+            return self._batches
+        return (Joined.single(self._regrouped(batch)) for batch in self._run.batches())

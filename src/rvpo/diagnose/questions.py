@@ -18,7 +18,7 @@ from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
 from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_between
 from rvpo.core.solved import SHARES, Tally, counting_cells, is_named, pass_sums, powers, tally
-from rvpo.diagnose.joining import joined
+from rvpo.diagnose.joining import Joined, joined
 from rvpo.diagnose.sums import channels_of
 from rvpo.logs.run import LoggedBatch, Run
 
@@ -170,7 +170,7 @@ def count_questions(
     run: Run,
     lines: Lines,
     point_of: Mapping[int, int],
-    batches: Iterable[LoggedBatch] | None = None,
+    batches: Iterable[Joined] | None = None,
 ) -> QuestionSums:
     """Count the questions of a run.
 
@@ -181,7 +181,7 @@ def count_questions(
         batches: of the run, in the groups that are most likely; None: the run is read.
     """
     found = QuestionSums(max(point_of.values()) + 1, len(run.channels))
-    for one in joined(run.batches() if batches is None else batches):
+    for one in joined(map(Joined.single, run.batches()) if batches is None else batches):
         points = torch.tensor([point_of[step] for step in one.steps.tolist()])
         found.add(points, lines.tally(one.batch, run, one.groups), one.groups, one.batch.channel)
     return found

@@ -79,19 +79,20 @@ class Sums:
         self.completions = self.groups = 0
         self._joiner = Joiner()
 
-    def add(self, batch: LoggedBatch) -> None:
+    def add(self, one: Joined) -> None:
         """Count a batch, perhaps later, together with others: :meth:`settle` ends it."""
+        batch = one.batch
         advantages = batch.advantages
         if advantages is None:
             assert self._assumed is not None  # the caller's business
-            result = aggregated(batch, self._assumed, self._run, self.state)
+            result = aggregated(batch, self._assumed, self._run, self.state, one.groups)
             advantages, self.state = result.advantages, result.state
-            batch = replace(batch, advantages=advantages)
+            one = replace(one, batch=replace(batch, advantages=advantages))
         if batch.weights is None:
             self.monitored[:] = False
         else:
             self.monitored[batch.channel.expand(batch.weights.shape)[batch.weights > 0].numpy()] = False
-        for joined in self._joiner.add(batch):
+        for joined in self._joiner.add(one):
             self._count_all(joined)
 
     def _count_all(self, joined: Joined) -> None:
@@ -198,10 +199,10 @@ class Sums:
         stretch = points * len(self.stretches) // len(self.points)
         held = max(1, PAIR_CELLS // (count * (count + 1)))  # groups whose products fit in memory
         for start in range(0, result.groups.count, held):
-            part = slice(start, start + held)
-            products = _products(z, both, result.groups, part)
-            pairs.index_add_(0, blocks[part] % len(pairs), products)
-            stretches.index_add_(0, stretch[part], products)
+            some = slice(start, start + held)
+            products = _products(z, both, result.groups, some)
+            pairs.index_add_(0, blocks[some] % len(pairs), products)
+            stretches.index_add_(0, stretch[some], products)
 
 
 def _products(z: Tensor, both: Tensor, groups: Groups, part: slice) -> Tensor:

@@ -88,7 +88,11 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     kind = column.type
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
-    parts = [_part(chunk) for chunk in column.cast(pa.float64(), safe=False).chunks]
+    if kind != pa.float64():
+        column = column.cast(pa.float64(), safe=False)
+    parts = [_part(chunk) for chunk in column.chunks]
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
