@@ -22,7 +22,7 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
-from rvpo.logs.parquet_files import ParquetFiles
+from rvpo.logs.parquet_files import ParquetFiles, numbers
 from rvpo.logs.read_trl import floats
 from rvpo.logs.run import COMPLETIONS, Bounds, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
@@ -170,9 +170,10 @@ def _read(
         present = _schema(files, path).names
         further = ("reliability", "entered", "outside", *(("criterion", "uid", "pictures") if texts else ()))
         table = _table(files, path, [*NEEDED, *(name for name in further if name in present)])
-        number = table["batch"].to_numpy()
-        for batch in np.unique(number):
-            part = table.filter(pa.array(number == batch))
+        number = _ints(table, "batch")
+        batches = np.unique(number)
+        for batch in batches:
+            part = table if len(batches) == 1 else table.filter(pa.array(number == batch))
             read = _batch(part, about, names)
             yield _with_texts(read, path, part) if texts else read
 
@@ -190,13 +191,14 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
 
     def matrix(name: str, fill: float) -> Tensor:
         out = torch.full(shape, fill, dtype=torch.float64)
-        out[cells] = torch.from_numpy(table[name].to_numpy().astype(np.float64))
+        out[cells] = torch.from_numpy(numbers(table[name]))
         return out
 
     encoded = table["channel"].combine_chunks().dictionary_encode()
-    numbers = np.array([names[name] for name in encoded.dictionary.to_pylist()])[encoded.indices.to_numpy()]
+    codes = numbers(pa.chunked_array([encoded.indices])).astype(np.int64)
+    of_run = np.array([names[name] for name in encoded.dictionary.to_pylist()])[codes]
     channel = torch.zeros(shape, dtype=torch.int64)
-    channel[cells] = torch.from_numpy(numbers)
+    channel[cells] = torch.from_numpy(of_run)
     applies = torch.zeros(shape, dtype=torch.bool)
     applies[cells] = True
     uniform = bool((channel == channel[:1]).all()) and bool(applies.all())
@@ -212,7 +214,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
         rewards=matrix("entered" if is_structured else "reward", torch.nan),
         groups=torch.from_numpy(_ints(table, "group")[first]),
         channel=channel[0] if uniform else channel,
-        advantages=torch.from_numpy(table["advantage"].to_numpy()[first].astype(np.float64)),
+        advantages=torch.from_numpy(numbers(table["advantage"])[first]),
         applies=None if bool(applies.all()) else applies,
         weights=matrix("counts", 0.0),
         reliability=None if reliability is None or bool((reliability == 1).all()) else reliability,
@@ -383,4 +385,4 @@ def _table(files: ParquetFiles, path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def _ints(table: pa.Table, name: str) -> Any:
-    return table[name].to_numpy().astype(np.int64)
+    return numbers(table[name]).astype(np.int64)
