@@ -104,18 +104,13 @@ def _joined(waiting: Sequence[Joined]) -> Joined:
     if len(waiting) == 1:
         return waiting[0]
     first, batches = waiting[0].batch, [one.batch for one in waiting]
-    parts, count = [], 0
-    for one in waiting:
-        parts.append(one.groups.index + count)
-        count += one.groups.count
-    blocks = {one.groups.block for one in waiting}
-    index = torch.cat(parts)
+    groups = groups_of_all([one.groups for one in waiting])
     texts = [batch.texts for batch in batches if batch.texts is not None]
     weights = first.weights
     batch = replace(
         first,
         rewards=torch.cat([batch.rewards for batch in batches]),
-        groups=index,
+        groups=groups.index,
         advantages=_cat([batch.advantages for batch in batches]),
         weights=weights if weights is None or weights.ndim == 1 else weights[0],
         texts=Texts([], [text for some in texts for text in some.completions]) if texts else None,
@@ -128,9 +123,19 @@ def _joined(waiting: Sequence[Joined]) -> Joined:
     )
     return Joined(
         batch,
-        Groups(index, count, blocks.pop() if len(blocks) == 1 else None),
+        groups,
         torch.cat([one.steps for one in waiting]),
     )
+
+
+def groups_of_all(parts: Sequence[Groups]) -> Groups:
+    """Return the groups of several batches, numbered through in their order."""
+    index, count = [], 0
+    for groups in parts:
+        index.append(groups.index + count)
+        count += groups.count
+    blocks = {groups.block for groups in parts}
+    return Groups(torch.cat(index), count, blocks.pop() if len(blocks) == 1 else None)
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

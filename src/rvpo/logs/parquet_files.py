@@ -3,6 +3,8 @@
 A long run has thousands of small files, and opening one costs more than reading it. Small files are read whole, into
 memory, and stay there while all of them together are small; of a larger one, only the columns that are asked for are
 read. They are not mapped into memory: a file that a trainer overwrites meanwhile would end the process.
+
+Files stay in memory for the next reader, too, such as the next look of ``rvpo report --live``, unless they changed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ SMALL = 4_000_000
 HELD = 128_000_000
 """Bytes of all files that stay in memory."""
 
+_Stamp = tuple[int, int, int, int]
+"""What changes with a file's content: its number on the disk, its size, and the times of its last changes."""
+
 
 class ParquetFiles:
     """Reads parquet files and remembers those it has read.
@@ -32,7 +37,6 @@ class ParquetFiles:
         """Begin without any file."""
         self._open: dict[Path, pq.ParquetFile] = {}
         self._schemas: dict[Path, pa.Schema] = {}
-        self._held = 0
 
     def schema(self, path: Path) -> pa.Schema:
         """Return the schema of a file, with its metadata.
@@ -70,14 +74,41 @@ class ParquetFiles:
         known = self._open.get(path)
         if known is not None:
             return known
-        size = path.stat().st_size
-        if size > SMALL:
-            return pq.ParquetFile(path)
-        opened = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
-        if self._held + size <= HELD:
-            self._held += size
+        opened, stays = _STORE.opened(path)
+        if stays:
             self._open[path] = opened
         return opened
+
+
+class _Store:
+    """The files in memory, of all readers of this process."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, tuple[_Stamp, pq.ParquetFile]] = {}
+        self._held = 0
+
+    def opened(self, path: Path) -> tuple[pq.ParquetFile, bool]:
+        """Open a file; return it, and whether it is in memory and stays there."""
+        path = path.absolute()
+        stat = path.stat()
+        stamp = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+        known = self._files.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1], True
+        if known is not None:
+            del self._files[path]
+            self._held -= known[0][1]
+        if stat.st_size > SMALL:
+            return pq.ParquetFile(path), False
+        opened = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        stays = self._held + stat.st_size <= HELD
+        if stays:
+            self._held += stat.st_size
+            self._files[path] = stamp, opened
+        return opened, stays
+
+
+_STORE = _Store()
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ class Run:
         whole = self.read
 
         def read(texts: bool) -> Iterator[LoggedBatch]:
-            return (batch for batch in whole(texts) if kept[0] <= batch.step <= kept[-1])
+            until = takewhile(lambda batch: batch.step <= kept[-1], whole(texts))
+            return (batch for batch in until if batch.step >= kept[0])
 
         whole_start = self.every_batch and kept[0] == self.steps[0]
         return replace(self, steps=kept, read=read, every_batch=whole_start)
