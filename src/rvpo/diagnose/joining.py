@@ -31,17 +31,19 @@ class Joined:
         batch: all rows; its groups are numbered through, and its ``step`` is the first one.
         groups: the partition of the rows; P groups, in order of the batches.
         steps: (P,) int64, the step of each group.
+        parts: the batches as they were.
     """
 
     batch: LoggedBatch
     groups: Groups
     steps: Tensor
+    parts: tuple[LoggedBatch, ...]
 
     @classmethod
     def single(cls, batch: LoggedBatch) -> Joined:
         """Return a batch on its own."""
         groups = Groups.in_blocks(batch.groups)
-        return cls(batch, groups, torch.full((groups.count,), batch.step))
+        return cls(batch, groups, torch.full((groups.count,), batch.step), (batch,))
 
 
 class Joiner:
@@ -125,6 +127,7 @@ def _joined(waiting: Sequence[Joined]) -> Joined:
         batch,
         groups,
         torch.cat([one.steps for one in waiting]),
+        tuple(batches),
     )
 
 
