@@ -21,6 +21,20 @@ from rvpo.logs.run import Run, with_ranges
 from rvpo.logs.writer import ChannelTable
 
 STEPS = 24
+METHODS = (
+    "grpo",
+    "grpo:unscored=left_out",
+    "grpo:whiten=batch",
+    "gdpo",
+    "gdpo:unscored=zero",
+    "rvpo:k=2",
+    "rvpo:k=linear(0.5,2)",
+    "rvpo:k=1,whiten=group",
+    "rvpo:k=1,whiten=none",
+    "rvpo_explicit",
+    "hard_min",
+    "lift",
+)
 
 
 def rewards_of(step: int) -> torch.Tensor:
@@ -80,11 +94,12 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("write", [record, monitored, scheduled, completions])
 def test_joined_batches_give_what_single_ones_give(tmp_path: Path, write, monkeypatch: pytest.MonkeyPatch):
     run = write(tmp_path)
-    methods = [AdvantageConfig(text) for text in ("grpo", "gdpo", "lift")]
+    methods = [AdvantageConfig(text) for text in METHODS]
     found = diagnose(run, resamples=100), replay(run, methods)
     assert sum(1 for _ in joining.joined(map(joining.Joined.single, run.batches()))) < len(list(run.batches()))
     monkeypatch.setattr(joining, "CELLS", 0)
     monkeypatch.setattr(followed, "CELLS", 0)
+    monkeypatch.setattr(followed, "is_local", lambda config: False)
     monkeypatch.setattr(joining, "HELD", 0)
     expected = diagnose(run, resamples=100), replay(run, methods)
     for one, other in zip(found, expected, strict=True):

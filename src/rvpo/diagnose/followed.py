@@ -19,8 +19,9 @@ from rvpo.core.metrics import effective_channels
 from rvpo.core.scales import learned_scales
 from rvpo.diagnose.estimates import pulls
 from rvpo.diagnose.group_sums import SAME, by_channel, centred
-from rvpo.diagnose.joining import CELLS, Joined, groups_of_all
+from rvpo.diagnose.joining import CELLS, Joined, Joiner, groups_of_all
 from rvpo.diagnose.sums import aggregated
+from rvpo.diagnose.together import aggregated_together, is_local
 from rvpo.diagnose.verdicts import RULES
 from rvpo.errors import ConfigError, RewardError
 from rvpo.logs.run import Run
@@ -82,9 +83,18 @@ class Followed:
         state: what the method remembers.
     """
 
-    def __init__(self, run: Run, config: AdvantageConfig, *, as_recorded: bool = False) -> None:
-        """Begin; ``as_recorded`` follows the config of each batch where it is recorded."""
+    def __init__(self, run: Run, config: AdvantageConfig, *, own: bool = False, as_recorded: bool = False) -> None:
+        """Begin.
+
+        Args:
+            run: logs of a run.
+            config: the method.
+            own: whether it is the run's own, whose advantages others are compared with: then each batch counts at once.
+            as_recorded: whether the config of each batch is followed where it is recorded.
+        """
         self.config, self.rows = config, 0
+        self._together = not (own or as_recorded) and is_local(config)
+        self._joiner = Joiner()
         self._as_recorded = as_recorded
         self._waiting: list[_Step] = []
         self.largest: float | None = None
@@ -105,7 +115,44 @@ class Followed:
         elif config.method.remembers and not run.every_batch:
             self.problem = "it remembers the run, and not every batch since the first step is logged"
 
-    def result(self, one: Joined) -> Advantages | None:
+    def follow(self, one: Joined, used: Tensor | None) -> Tensor | None:
+        """Aggregate a batch, perhaps later, together with others: :meth:`settle` ends it.
+
+        Args:
+            one: the batch.
+            used: (N,) advantages that the run used; None where they are those of this method.
+
+        Returns:
+            The method's advantages of the run's own method (N,); None for others, or once there is a problem.
+        """
+        self.rows += len(one.batch.groups)
+        if self._together:
+            for joined in self._joiner.add(replace(one, batch=replace(one.batch, advantages=used))):
+                self._add_together(joined)
+            return None
+        result = self._result(one)
+        if result is None:
+            return None
+        self._add(_Step(result, one.batch.channel, result.advantages if used is None else used))
+        return result.advantages
+
+    def settle(self) -> None:
+        """Count what is still waiting."""
+        for joined in self._joiner.rest():
+            self._add_together(joined)
+        self._count_waiting()
+
+    def _add_together(self, joined: Joined) -> None:
+        if self.problem:
+            return
+        try:
+            result = aggregated_together(joined, self.config, self._run)
+        except (RewardError, ConfigError) as error:
+            self.problem = str(error)
+            return
+        self._add(_Step(result, joined.batch.channel, joined.batch.advantages))
+
+    def _result(self, one: Joined) -> Advantages | None:
         """Aggregate a batch; None once there is a problem."""
         if self.problem:
             return None
@@ -127,19 +174,14 @@ class Followed:
             return None
         return result
 
-    def add(self, one: Joined, result: Advantages | None, used: Tensor | None) -> None:
-        """Count what the rule did to a batch, perhaps later, together with others: :meth:`settle` ends it."""
-        self.rows += len(one.batch.groups)
-        if result is None:
-            return
-        step = _Step(result, one.batch.channel, used)
+    def _add(self, step: _Step) -> None:
+        """Count what the rule did to a batch, perhaps later."""
         waiting = sum(each.result.z.numel() for each in self._waiting)
         if self._waiting and (waiting > CELLS or not step.joins(self._waiting[0])):
-            self.settle()
+            self._count_waiting()
         self._waiting.append(step)
 
-    def settle(self) -> None:
-        """Count what is still waiting."""
+    def _count_waiting(self) -> None:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             self._count(_joined(waiting))
@@ -208,22 +250,11 @@ class Followed:
 
 
 class Compared(Followed):
-    """A method of which only the distance to the used advantages matters.
+    """A method of which only the distance to the used advantages matters."""
 
-    Attributes:
-        twin: the same method, which is followed as well and so gives the results; None if there is none.
-    """
-
-    def __init__(self, run: Run, config: AdvantageConfig, followed: Sequence[Followed]) -> None:
-        """Begin a run in which others are ``followed``."""
-        super().__init__(run, config)
-        self.twin = next((other for other in followed if other.config == config), None)
-
-    def add(self, one: Joined, result: Advantages | None, used: Tensor | None) -> None:
-        """Compare a batch."""
-        self.rows += len(one.batch.groups)
-        if result is not None and used is not None:
-            self._differ(result, used)
+    def _add(self, step: _Step) -> None:
+        if step.used is not None:
+            self._differ(step.result, step.used)
 
 
 def _joined(steps: Sequence[_Step]) -> _Step:

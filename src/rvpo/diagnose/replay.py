@@ -145,9 +145,9 @@ def replay(
     own = _own(run, methods, assumed)
     candidates = [] if own or reading else [AdvantageConfig(build_method(text)) for text in CANDIDATES]
     recorded = own is not None and run.config is not None
-    mine = Followed(run, own, as_recorded=recorded) if own else None
+    mine = Followed(run, own, own=first.advantages is None, as_recorded=recorded) if own else None
     tried = [Followed(run, config) for config in methods]
-    guesses = [Compared(run, config, tried) for config in candidates]
+    guesses = [Compared(run, config) for config in candidates]
     _follow(run, [*([mine] if mine else []), *tried], guesses, mine, progress)
     notes = list(run.notes)
     if note := estimated_progress(run, first, [own, *methods]):
@@ -218,19 +218,17 @@ def _follow(
     with one_thread():
         for batch in run.batches():
             one, used = Joined.single(batch), batch.advantages
-            results = {}
             for method in followed:
-                result = results[method] = method.result(one)
-                if used is None and method is mine and result is not None:
-                    used = result.advantages  # of the assumed method, which comes first
-                method.add(one, result, used)
+                found = method.follow(one, used)
+                if method is mine and used is None:  # the assumed method, which comes first
+                    used = found
             for guess in guesses:
                 if not _is_out(guess):
-                    guess.add(one, results[guess.twin] if guess.twin else guess.result(one), used)
+                    guess.follow(one, used)
             if progress is not None and batch.step != step:
                 step = batch.step
                 progress(1)
-        for method in followed:
+        for method in (*followed, *guesses):
             method.settle()
 
 
@@ -272,11 +270,13 @@ def _of_own(mine: Followed, difference: float | None) -> list[str]:
 def _guessed(run: Run, guesses: Sequence[Compared], weighted: str) -> tuple[str | None, float | None, str]:
     """Return which method without memory gives the logged advantages, if one does, its difference, and a note."""
     if all(_is_out(guess) or guess.problem for guess in guesses):  # none fits: which is nearest, over the whole run?
-        guesses = [Compared(run, guess.config, ()) for guess in guesses]
+        guesses = [Compared(run, guess.config) for guess in guesses]
         with one_thread():
             for one in map(Joined.single, run.batches()):
                 for guess in guesses:
-                    guess.add(one, guess.result(one), one.batch.advantages)
+                    guess.follow(one, one.batch.advantages)
+            for guess in guesses:
+                guess.settle()
     tried = [(guess.largest, guess) for guess in guesses if guess.largest is not None and not guess.problem]
     if not tried:
         raise ConfigError(NO_ADVANTAGES.format(run.path))

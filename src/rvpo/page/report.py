@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import rvpo
@@ -193,7 +194,7 @@ def _with_bottlenecks(run: Run, soft_min: AdvantageConfig) -> Iterator[tuple[Log
     for one in joined(map(Joined.single, run.batches(texts=True))):
         if one.batch.texts is not None:
             lowest = bottlenecks(aggregated(one.batch, soft_min, run, groups=one.groups))
-            yield from zip(one.parts, lowest.split([len(batch.groups) for batch in one.parts]), strict=True)
+            yield from zip(one.parts, torch.split(lowest, [len(batch.groups) for batch in one.parts]), strict=True)
 
 
 def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -> dict[str, Any]:
