@@ -61,7 +61,7 @@ def _partition(joined: Joined) -> Groups:
 
 
 def _total_weights(joined: Joined, result: Advantages, batches: Groups) -> Tensor:
-    """Return the weight of the channels scored on a completion, its mean over the rows of a batch that count, (B, 1)."""
+    """Return the weight of the channels scored on a completion: its mean over the rows of a batch, (B, 1)."""
     weights = joined.batch.weights
     scored = (~result.missing).double() if weights is None else weights * ~result.missing
     takes_part = result.takes_part.double()[:, None]
