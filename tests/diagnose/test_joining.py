@@ -103,7 +103,7 @@ def test_joined_batches_give_what_single_ones_give(tmp_path: Path, write, monkey
 
 @pytest.mark.parametrize("write", [monitored, completions])
 def test_methods_give_joined_batches_what_they_give_single_ones(tmp_path: Path, write, monkeypatch: pytest.MonkeyPatch):
-    run, methods = write(tmp_path), [AdvantageConfig(text) for text in METHODS]
+    run, methods = write(tmp_path).between(None, 3), [AdvantageConfig(text) for text in METHODS]
     found = replay(run, methods)
     monkeypatch.setattr(joining, "CELLS", 0)
     monkeypatch.setattr(followed, "CELLS", 0)
