@@ -22,6 +22,7 @@ ROOMS = (
     "text",
     "importing",
     "files",
+    "database",
     "pictures",
     "net",
     "sandbox",

@@ -13,7 +13,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from rvpo import pictures
-from rvpo.pictures import NotAPictureError, checked_bytes, data_uri, decode, digest, record, recorded_path
+from rvpo.pictures import NotAPictureError, checked_bytes, data_uri, decode, digest, is_digest, record, recorded_path
 from tiny_vision_model import drawing
 
 
@@ -149,3 +149,11 @@ def test_a_page_gets_pixels_and_nothing_else(tmp_path: Path):
     path.write_bytes(drawing("red"))
     assert data_uri(path, 8, 30) is None
     assert data_uri(tmp_path / "absent.png", 8, 4000) is None
+
+
+@pytest.mark.parametrize(
+    "name", [None, 3, {"bytes": b""}, ["a" * 64], "", "a" * 63, "A" * 64, "a" * 64 + "\n", "../" * 21]
+)
+def test_what_a_record_may_hold_instead_of_a_digest(name: object):
+    assert not is_digest(name)
+    assert is_digest(digest(Image.new("RGB", (2, 2))))

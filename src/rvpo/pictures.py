@@ -113,9 +113,14 @@ def record(image: Image, folder: Path) -> str:
     return name
 
 
+def is_digest(name: object) -> bool:
+    """Return whether a value is what :func:`digest` gives."""
+    return isinstance(name, str) and _DIGEST.fullmatch(name) is not None
+
+
 def recorded_path(folder: Path, name: object) -> Path | None:
     """Return the file of a recorded picture; None where there is none, or the name is not a digest."""
-    if not isinstance(name, str) or not _DIGEST.fullmatch(name):  # it comes from a file and becomes a path
+    if not is_digest(name):  # it comes from a file and becomes a path
         return None
     paths = (folder / f"{name}.{end}" for end in ("png", "jpg"))
     return next((path for path in paths if path.is_file() and not path.is_symlink()), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from rvpo.compare.curves import RunCurves, read_curves
 from rvpo.compare.tables import trainings_text
 from rvpo.compare.trainings import compare_trainings
+from rvpo.errors import ConfigError
 from rvpo.logs.run import LoggedBatch, Run
 
 STEPS = 12
@@ -65,6 +66,65 @@ def test_shares_of_groups_of_different_sizes_are_left_out(tmp_path: Path):
     found = compare_trainings(groups_of(tmp_path, high={"size": 8}))
     assert {row.channel for row in found.exploration} == {"pass@1", "pass@2", "pass@4"}
     assert any("Groups have 4 and 8 completions" in note for note in found.notes)
+
+
+def changed(run: RunCurves, change: Callable[[LoggedBatch], LoggedBatch]) -> RunCurves:
+    batches = [change(batch) for batch in run.run.batches()]
+    return replace(read_curves(replace(run.run, read=lambda texts: iter(batches))), seed=run.seed)
+
+
+def fewer(batch: LoggedBatch) -> LoggedBatch:
+    """Every second completion, in the second half of the steps."""
+    return batch if batch.step <= STEPS / 2 else batch.rows(torch.arange(0, len(batch.rewards), 2))
+
+
+def unscored(batch: LoggedBatch) -> LoggedBatch:
+    """The same completions without rewards."""
+    kept = torch.arange(len(batch.rewards))[:, None] % 2 == 0
+    return batch if batch.step <= STEPS / 2 else replace(batch, rewards=batch.rewards.where(kept, torch.nan))
+
+
+@pytest.mark.parametrize("change", [fewer, unscored])
+def test_groups_that_shrink_are_compared_where_they_have_not(
+    tmp_path: Path, change: Callable[[LoggedBatch], LoggedBatch]
+):
+    groups = groups_of(tmp_path)
+    groups["high"] = [changed(run, change) for run in groups["high"]]
+    found = compare_trainings(groups)
+    assert {row.channel for row in found.exploration} == {"pass@1", "pass@2", "pass@4"}
+    notes = " ".join(found.notes)
+    assert "Questions have 3.0 to 4.0 scored completions on average" in notes
+    assert f"enough scored completions: pass@4 at {STEPS // 2}." in notes
+
+
+def test_guessed_groups_are_not_compared(tmp_path: Path):
+    groups = groups_of(tmp_path)
+    groups["low"] = [changed(run, lambda b: replace(b, groupings={4: b.groups, 2: b.groups})) for run in groups["low"]]
+    found = compare_trainings(groups)
+    assert not found.exploration
+    assert any("which completions answer one question is a guess" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("other", [("right",), ("other", "right"), ("right", "a", "b")])
+def test_channels_that_not_all_runs_have_do_not_count(tmp_path: Path, other: tuple[str, ...]):
+    found = compare_trainings(groups_of(tmp_path, low={"channels": ("right", "more")}, high={"channels": other}))
+    [auc] = [row for row in found.exploration if (row.channel, row.measure) == ("pass@1", "auc")]
+    assert auc.difference.mean == pytest.approx(0.4, abs=0.1)
+    assert any("more" in note and "does not count there" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["rigth", "more", "right/"])
+def test_a_channel_that_not_all_runs_have_cannot_be_named(tmp_path: Path, name: str):
+    groups = groups_of(tmp_path, low={"channels": ("right", "more")})
+    with pytest.raises(ConfigError, match=f"--solved names the channel '{name}', which not all runs have"):
+        compare_trainings(groups, solved=["right", name])
+    said = {
+        key: [replace(one, run=replace(one.run, solved=("right", name))) for one in runs]
+        for key, runs in groups.items()
+    }
+    found = compare_trainings(said)
+    assert not found.exploration
+    assert any(f"not all runs have the channel {name}" in note for note in found.notes)
 
 
 def test_one_run_shows_what_meets_a_channel_in_all_of_them(tmp_path: Path):

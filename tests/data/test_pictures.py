@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,47 @@ def test_a_transparent_drawing_is_on_white(tmp_path: Path):
     [row] = load_prompts(parquet(tmp_path / "x.parquet", [{"image": held(clear), "problem": "x", "answer": "3"}]))
     assert row["images"][0].getpixel((0, 0)) == (255, 255, 255)
     assert io.BytesIO(clear).getbuffer().nbytes
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "a\ud800.png", "x" * 5000, ".", "circle", "pipe"])
+def test_a_name_that_is_no_file_is_refused(name: str, tmp_path: Path):
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe")  # nobody writes into it
+    path = write_jsonl(tmp_path / "x.jsonl", [{"problem": "Find x.", "answer": "3", "image": name}])
+    with pytest.raises(DataError, match=r"row 0 .*the path"):
+        load_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("figure", ADDRESS),
+        ("image_path", "drawings/1.png"),
+        ("image_url", ["https://example.org/1.jpg"]),
+        ("drawing", {"bytes": None, "path": "1.png"}),
+    ],
+)
+@pytest.mark.parametrize("rubric", [False, True])
+def test_pictures_under_another_name_are_not_left_out_in_silence(
+    column: str, value: object, rubric: bool, tmp_path: Path
+):
+    criteria = {"rubric": [{"title": "t", "description": "States x.", "weight": 3}], "reference_answer": "3"}
+    row = {"question": "Find x.", **(criteria if rubric else {"answer": "3"}), column: value}
+    path = write_jsonl(tmp_path / "x.jsonl", [row])
+    with pytest.raises(DataError, match=f"pictures in the columns \\['{column}'\\].*set image_column: {column}"):
+        load_prompts(path)
+    assert len(load_prompts(path, image_column="none")) == 1
+
+
+@pytest.mark.parametrize(
+    "more", [{"answer": "1.png"}, {"avatar": "https://example.org/1.png"}, {"note": "see 1.png"}], ids=str
+)
+def test_names_of_pictures_elsewhere_are_none(more: dict[str, str], tmp_path: Path):
+    row = {"question": "Which file is it?", "answer": "3", **more}
+    assert load_prompts(write_jsonl(tmp_path / "x.jsonl", [row])).column_names == ["prompt", "answer"]
+
+
+def test_a_system_prompt_has_no_picture(tmp_path: Path):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"problem": "Find x.", "answer": "3", "image": ADDRESS}])
+    with pytest.raises(ConfigError, match="system_prompt has <image>"):
+        load_prompts(path, system_prompt="Look at <image> first.")

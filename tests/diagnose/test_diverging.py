@@ -80,6 +80,24 @@ def test_without_a_monitor_there_is_nothing_to_diverge_from(names: tuple[str, ..
     assert not watch.called
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("team/judge", "other", "team/monitor"), ("r/a", "r/b", "r/a_b"), ("judge", "x/other", "x/y/monitor")],
+)
+def test_rewards_with_slashes_in_their_names_are_monitors_all_the_same(names: tuple[str, ...]):
+    watch = watched(generations(120, "hack"), names)
+    assert {one.monitor for one in watch.called.values()} == {names[2]}
+
+
+def test_criteria_of_a_trained_rubric_are_no_monitors():
+    """Two labels of a rubric, whose criteria stand in other columns for other prompts."""
+    watch = Watch()
+    index = torch.tensor([[0, 1], [1, 0]]).repeat_interleave(G, 0).repeat(P // 2, 1)
+    for step, values in enumerate(generations(8, "hack")):
+        watch.add(step, values[:, 1:], GROUPS, Channels(("r/a", "r/b"), index, (None, None)), (index == 0).double())
+    assert watch.monitors() == []
+
+
 def test_weights_that_are_not_known_are_no_monitors():
     watch, channels = Watch(), Channels.columns(NAMES)
     for step, values in enumerate(generations(120, "hack")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,21 @@ def test_too_little_is_unclear(steps: int, questions: int):
     assert judged(one, one.sum(0), None, range(steps))[0] == "unclear"
 
 
+@pytest.mark.parametrize(("late", "verdict"), [(1, "unclear"), (2, "unclear"), (8, "collapses")])
+def test_fewer_scored_completions_are_no_collapse(late: int, verdict: str):
+    """With one scored completion, no question is solved by some, whatever the policy does."""
+    rng = np.random.default_rng(0)
+    rewards = []
+    for step in range(60):
+        chance = 0.3 if late < 8 else 0.3 * (step < 40)
+        scored = (rng.random((24, 8)) < (chance if step < 40 or late != 2 else 0.03)).astype(float)
+        scored[:, late if step >= 40 else 8 :] = NAN  # by a judge that fails, or one that samples
+        rewards.append(scored.reshape(-1, 1).tolist())
+    found = diagnose(run_of(rewards, size=8), resamples=100).exploration
+    assert found.verdict == verdict
+    assert (f"{late}.0 scored completions and had 8.0" in found.rule) == (late < 8)
+
+
 def test_a_diagnosis_says_it_in_its_headline():
     rng = np.random.default_rng(0)
     rewards = []
@@ -235,6 +251,25 @@ def test_a_file_without_entropy_is_refused_by_name_and_passed_over_in_a_folder(t
     with pytest.raises(DataError, match="holds no entropy"):
         read_entropy(path)
     assert find_entropy(Run(tmp_path, "channels", ("a",), (1,), lambda texts: iter(()))) is None
+
+
+@pytest.mark.parametrize("key", ["entropy", "actor/entropy", "actor/entropy_loss"])
+def test_a_negative_number_is_no_entropy(tmp_path: Path, key: str):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(json.dumps({"step": i, key: -0.5 * i}) for i in range(4)))
+    with pytest.raises(DataError, match="never negative"):
+        read_entropy(path)
+    assert find_entropy(replace(run_of([[[1.0], [0.0]]]), path=tmp_path)) is None
+    path.write_text(json.dumps({"step": 1, key: -1e-9}))
+    assert read_entropy(path).by_step == {1: -1e-9}
+
+
+def test_an_entropy_of_other_steps_is_told(tmp_path: Path):
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps({"step": i, "entropy": 0.5}) for i in (1000, 1001)))
+    run = run_of([[[1.0], [0.0]]] * 20)
+    found = diagnose(run, resamples=100, entropy=read_entropy(path)).exploration
+    assert "steps 1000 to 1001, none of which is here" in found.rule
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):

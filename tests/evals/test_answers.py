@@ -23,6 +23,8 @@ from rvpo.evals.answers import joined, reference_answers, reply_answer
         (r"#### 7 but \boxed{8}", "8"),
         ("the answer is 42", None),
         (r"\boxed{}", None),
+        (r"\boxed{7}. As asked, it stands in \boxed{}.", "7"),
+        (r"\boxed{7}, \boxed{8} \boxed{ }", "7, 8"),
         (r"\boxed{1", None),
         (r"\boxed{" + "1" * 1001 + "}", None),
         ("", None),
@@ -48,6 +50,11 @@ def test_hostile_replies_are_read_at_once(hostile: str):
         (42, ["42"]),
         (142.0, ["142"]),  # a table with a missing value makes numbers decimals
         (0.5, ["0.5"]),
+        (1e-07, ["0.0000001"]),  # which Math-Verify would read as e - 7
+        ("1e-07", ["0.0000001"]),
+        ([2.5e-05, -1e-6], ["0.000025", "-0.000001"]),
+        ("1.5e+20", ["150000000000000000000"]),
+        ("2e-3", ["2e-3"]),  # twice Euler's number less three
         ("070", ["070"]),
         (r"$\frac{1}{2}$", [r"\frac{1}{2}"]),
         (r"\(\pi\)", [r"\pi"]),

@@ -156,6 +156,14 @@ def test_what_matters_of_the_reading_is_told(tmp_path: Path):
     assert "tolerance" in found.notes[4]
 
 
+def test_references_with_words_that_are_no_units_are_told(tmp_path: Path):
+    answers = ["5 eggs", "1,200 cm", r"3\text{ eggs}", "2x", "12", "7 dogs"]  # centimetres are known
+    rows = [{"problem": f"{i}?", "answer": answer} for i, answer in enumerate(answers)]
+    found = Math(write(tmp_path / "rows.jsonl", rows)).summary([])["notes"]
+    [note] = [note for note in found if "with a word" in note]
+    assert note.startswith("2 references, such as '5 eggs'")
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

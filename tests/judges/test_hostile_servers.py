@@ -56,9 +56,12 @@ def judged(
 
 
 def replied(server: RawServer, count: int = 1, timeout: float = 600.0) -> list[Reply]:
+    policy = EndpointPolicy(server.url, "m", api_key_env="KEY", timeout=timeout, concurrency=1)
+    return replies_of(policy, [Item(str(i), ({"role": "user", "content": f"hi {i}"},)) for i in range(count)])
+
+
+def replies_of(policy: EndpointPolicy, items: list[Item]) -> list[Reply]:
     async def go() -> list[Reply]:
-        policy = EndpointPolicy(server.url, "m", api_key_env="KEY", timeout=timeout, concurrency=1)
-        items = [Item(str(i), ({"role": "user", "content": f"hi {i}"},)) for i in range(count)]
         wanted = {item.key for item in items}
         return [reply async for batch in policy.replies(items, wanted, Generation(16)) for _, reply in batch]
 
@@ -426,7 +429,7 @@ def test_a_server_that_is_known_to_have_no_system_role_is_never_sent_one():
         policy = EndpointPolicy(server.url, "m", api_key_env="KEY", system_role=False)
         assert policy.identity()["system_role"] is False
         item = Item("1", ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}))
-        asyncio.run(anext(policy.replies([item], {item.key}, Generation(16))))
+        replies_of(policy, [item])
     assert [[message["role"] for message in request["messages"]] for request in server.requests] == [["user"]] * 2
     assert server.requests[1]["messages"][0]["content"] == "Be brief.\n\nhi"
 

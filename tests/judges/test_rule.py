@@ -188,6 +188,22 @@ def test_combining_marks_take_linear_time(marks: str, rule: dict[str, Any]) -> N
     assert decide(rule, "a" + marks * (300_000 // len(marks)) + " x").value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text", "value"),
+    [
+        ("a b a", "a " * 500_000, 0.0),
+        ("a b a", "a " * 400_000 + "b a", 1.0),
+        ("a", "a" * 1_000_000, 0.0),
+        ("a", "a" * 900_000 + "\n a.", 1.0),
+        ("!a", "!ab" * 300_000, 0.0),
+    ],
+)
+def test_a_phrase_needs_no_time_limit(monkeypatch: pytest.MonkeyPatch, phrase: str, text: str, value: float) -> None:
+    """A machine under load decides as a quiet one does."""
+    monkeypatch.setattr(rules, "REGEX_SECONDS", 0.0)
+    assert decide({"contains_any": phrase}, text).value == value
+
+
 def test_few_combining_marks_are_letters() -> None:
     assert decide({"contains_any": "caf\u00e9"}, "a cafe\u0301!").value == 1.0
     assert decide({"contains_any": "cafe"}, "a cafe\u0301!").value == 0.0

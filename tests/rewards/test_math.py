@@ -120,6 +120,8 @@ def test_what_is_no_matter_of_looks_stays(answer: str) -> None:
         ("The answer is 5.", 0.0),
         ("", 0.0),
         ("\\boxed{}", 0.0),
+        ("\\boxed{5}. As asked, it stands in \\boxed{}.", 1.0),
+        ("\\boxed{5} and \\boxed{ } and \\boxed{\n}", 1.0),
         ("\\boxed{5", 0.0),
         ("\\boxed{5}, no: \\boxed{", 0.0),  # cut off while it corrected itself
     ],

@@ -17,6 +17,7 @@ import pytest
 from rvpo.errors import ConfigError, DataError
 from rvpo.sandbox import Limits, Outcome, Sandbox, Test, open_sandbox
 from rvpo.sandbox.bubblewrap import BubblewrapSandbox
+from rvpo.sandbox.layouts import tests_of
 
 LIMITS = Limits(seconds=10.0, wall_seconds=60.0)
 
@@ -70,6 +71,77 @@ def run(sandbox: Sandbox, program: str, *tests: Test, limits: Limits = LIMITS) -
 def test_hostile_programs_are_held(sandbox: BubblewrapSandbox, name: str):
     [case] = [case for case in HOSTILE.CASES if case.name == name]
     assert HOSTILE.attempt(sandbox, case).broken == []
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "passed"),
+    [
+        ("sum", "def sum(a):\n    return 5", True),
+        ("any", "any = isinstance = lambda a: 5", True),  # and the comparison itself does not use them
+        ("int", "class Solution:\n    def int(self, a):\n        return 5", True),
+        ("divmod", "from math import gcd\ndivmod = lambda a: gcd(5, 10)", True),
+        ("sum", "def total(a):\n    return sum(a)", False),
+    ],
+)
+@pytest.mark.parametrize("layout", ["input_output", "livecodebench"])
+def test_a_function_with_the_name_of_one_of_pythons_own_is_the_programs(
+    sandbox: BubblewrapSandbox, layout: str, name: str, program: str, passed: bool
+):
+    case = {"input": "[2, 3]", "output": "5", "testtype": "functional"}
+    row: dict[str, Any] = {
+        "input_output": {"inputs": ["[2, 3]"], "outputs": ["5"], "fn_name": name},
+        "public_test_cases": [case],
+        "metadata": {"func_name": name},
+    }
+    [outcome] = run(sandbox, program, *tests_of(row, layout))
+    assert outcome.passed is passed, outcome
+
+
+@pytest.mark.parametrize(
+    ("setup", "program", "passed"),
+    [
+        ("import absent_package\n", "def f(x):\n    return x", None),  # whatever the program is
+        ("from absent.package import a\n", "def f(x):\n    return 1 / 0", None),
+        ("def f(x: List[int]):\n    ...\n", "from typing import List\ndef f(x: List[int]):\n    return x", True),
+        ("from math import inf\ndef f(x: List[int]):\n    ...\n", "def f(x):\n    return min(x, inf)", True),
+        ("import math\n", "import absent_package\ndef f(x):\n    return x", False),
+    ],
+)
+def test_a_setup_that_cannot_run_is_not_the_programs_doing(
+    sandbox: BubblewrapSandbox, setup: str, program: str, passed: bool | None
+):
+    [outcome] = run(sandbox, program, Test("t", "call", "assert f(1) == 1", setup=setup))
+    assert outcome.passed is passed, outcome
+
+
+def test_a_program_cannot_say_that_its_setup_failed(sandbox: BubblewrapSandbox):
+    said = 'b\'{"reason": "unusable", "raised": "x"}\''
+    program = (
+        f"import os\nfor fd in range(128):\n    try:\n        os.write(fd, len({said}).to_bytes(4, 'big') + {said})"
+    )
+    program += "\n    except OSError:\n        pass\nraise ValueError"
+    [outcome] = run(sandbox, program, call("assert f(1) == 1"))
+    assert outcome.passed is False, outcome
+
+
+@pytest.mark.parametrize(("lines", "reason"), [(200_000, "passed"), (200_001, "wrong_answer"), (900_000, "output")])
+def test_a_program_may_print_what_is_expected_beyond_the_limit(sandbox: BubblewrapSandbox, lines: int, reason: str):
+    test = Test("t", "stdin", expected="é23456789\n" * 200_000)  # 2.2 MB, where the limit is 1 MiB
+    [outcome] = run(sandbox, f"for _ in range({lines}): print('é23456789')", test)
+    assert outcome.reason == reason, outcome
+
+
+def test_outcomes_depend_on_the_packages_that_programs_may_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    before = BubblewrapSandbox(packages=True).identity()
+    assert BubblewrapSandbox(packages=True).identity() == before
+    (folder / "sympy-1.0.dist-info").mkdir()
+    after = BubblewrapSandbox(packages=True).identity()
+    assert after != before
+    (folder / "sympy-1.0.dist-info").rename(folder / "sympy-2.0.dist-info")
+    assert BubblewrapSandbox(packages=True).identity() not in (before, after)
 
 
 def test_the_table_has_many_kinds():

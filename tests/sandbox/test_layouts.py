@@ -35,7 +35,25 @@ def test_humaneval():
     assert test.code.endswith("check(f)\n")
     assert test.setup == row["prompt"]
     assert [test.name for test in tests_of(row, split=True)] == ["test_1", "test_2"]
-    assert tests_of(row | {"prompt": "Write f."})[0].setup == ""
+    for prose in ("Write f.", "Solve", "f(x)"):
+        assert tests_of(row | {"prompt": prose})[0].setup == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "tests"),
+    [
+        ("a = []\nassert candidate(a) == 1\nassert candidate(a) == 2\nassert candidate([]) == 1", 2),
+        ("o = candidate()\nassert o.push(1) is None\nassert o.pop() == 1", 1),
+        ("a, b = [], []\nassert candidate(a)\nassert candidate(b)\nassert a + b", 1),
+        ("eps = 1e-6\nassert candidate(1) < eps\nassert candidate(2) < eps", 2),
+        ("import math\nassert candidate(1) < math.pi\nassert candidate(2) < math.pi", 2),
+    ],
+)
+def test_assertions_on_one_object_are_not_split(body: str, tests: int):
+    check = "def check(candidate):\n    " + body.replace("\n", "\n    ")
+    found = tests_of({"test": check, "entry_point": "f"}, split=True)
+    assert len(found) == tests
+    assert sum(test.code.count("assert") for test in found) == body.count("assert")
 
 
 def test_mbpp():
@@ -45,6 +63,8 @@ def test_mbpp():
     assert all("import math" in test.code for test in tests)
     assert tests_of({"test_list": json.dumps(row["test_list"])})[1].code.strip() == "assert f(2) == 3"
     assert len(tests_of(row | {"challenge_test_list": ["assert f(9) == 10"]})) == 3
+    *_, plus = tests_of(row | {"test": "for x in range(9):\n    assert f(x)"})  # MBPP+ has its further tests there
+    assert (plus.name, "range(9)" in plus.code, "import math" in plus.code) == ("plus", True, True)
 
 
 @pytest.mark.parametrize("as_text", [True, False])
@@ -110,6 +130,12 @@ def test_rows_that_are_none(row: dict[str, Any]):
         ("def f(a):\n    return {1: a[1]}", {"inputs": [[{"1": 5}]], "outputs": [[{"1": 5}]]}, True),
         ("def f(a):\n    return a", {"inputs": [[1]], "outputs": [[2]]}, False),
         ("def f(a):\n    return 'x'", {"inputs": [["x"]], "outputs": ["x"]}, True),
+        ("def f(a):\n    return '21'", {"inputs": [["12"]], "outputs": ["21"]}, True),
+        ("def f(a):\n    return 'true'", {"inputs": [[1]], "outputs": ["true"]}, True),
+        ("def f(a):\n    return [1]", {"inputs": [[1]], "outputs": ["[1]"]}, True),
+        ("def f(a):\n    return '22'", {"inputs": [["12"]], "outputs": ["21"]}, False),
+        ("def f(a):\n    return '21'", {"inputs": ["[1]"], "outputs": ["21"]}, False),
+        ("def f(a):\n    return a", {"inputs": ["[1]\n"], "outputs": ["[1]\n"]}, True),
     ],
 )
 def test_calls_are_compared_as_apps_does(program: str, value: dict[str, Any], passed: bool):
@@ -122,6 +148,20 @@ def test_calls_are_compared_as_apps_does(program: str, value: dict[str, Any], pa
         assert not passed
     else:
         assert passed
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"), [("function_call", "f"), ("Functional", "f"), (None, "f"), ("stdin_stdout", None), (1, None)]
+)
+def test_a_case_of_an_unknown_kind_is_refused(kind: Any, function: str | None):
+    case = {"input": "1", "output": "1", **({} if kind is None else {"testtype": kind})}
+    with pytest.raises(DataError, match="expected 'stdin' or 'functional'"):
+        tests_of({"public_test_cases": [case], "metadata": {"func_name": function}})
+
+
+def test_a_case_without_a_kind_is_read_from_stdin_where_no_function_is_named():
+    [test] = tests_of({"public_test_cases": [{"input": "1", "output": "1"}]})
+    assert test.kind == "stdin"
 
 
 def test_calls_are_compared_as_livecodebench_does():

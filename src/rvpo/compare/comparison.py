@@ -15,7 +15,7 @@ MEASURES = ("auc", "last", "best", "drop")
 """Measures that are tested, see :mod:`rvpo.compare.curves`; not ``first``: training has changed nothing yet."""
 
 OF_EXPLORATION = ("auc", "last")
-"""Those that are tested for what runs explore: there is no better and worse of a share, so no best and no drop."""
+"""Those that are tested for what runs explore: a share has no better direction, so neither a best step nor a drop."""
 
 WORST = "worst channel"
 """Name of the worst channel where channels have names; in rows it is None."""

@@ -24,8 +24,10 @@ from rvpo.data.picture_columns import placed as with_count
 from rvpo.data.records import Place, Row, shorten, to_record
 from rvpo.data.repeated_prompts import check_answers
 from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
+from rvpo.data.unread_pictures import check_unread
 from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import ConfigError
+from rvpo.pictures import PLACEHOLDER
 
 RUBRIC = "rubric"
 """The column of the result with the rubric."""
@@ -121,6 +123,11 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
     if path is not None and RUBRIC in references:
         path = None  # the user reads the column under this name as it is
     name = columns.label
+    if pictures is not None and PLACEHOLDER in (options.system_prompt or ""):
+        raise ConfigError(
+            f"system_prompt has {PLACEHOLDER}, where a picture would stand; expected text without it, as the prompts "
+            "have pictures; next step: take it out"
+        )
     records = []
     for i, (place, row, prompt, _) in enumerate(placed):
         if pictures is not None:
@@ -135,6 +142,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             record[IMAGES] = pictures[i]
         records.append((place, record))
     read = [*columns.names, *references.values(), *filter(None, (path, system, images))]
+    if pictures is None:
+        check_unread(rows, [name.split(".")[0] for name in read], options.image_column)
     if repeats := check_answers(rows, columns, [record for _, record in records], read):
         parts.append(repeats)
     parts += _unread(rows, read)

@@ -32,6 +32,7 @@ from rvpo.data.records import (
     source_error,
     to_record,
 )
+from rvpo.data.unread_pictures import has_pictures
 from rvpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -198,8 +199,10 @@ def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
     """Return the layout of the first row if it is one with a reader of its own."""
     if not rows or options.prompt_column != "prompt" or options.about_rubrics or options.missing_rubrics != "error":
         return None
-    if find_pictures(rows[:1], options.image_column if options.image_column in (AUTO, NONE) else NONE) is not None:
+    if find_pictures(rows, options.image_column if options.image_column in (AUTO, NONE) else NONE) is not None:
         return None  # the general reader alone reads pictures
+    if has_pictures(rows[0], options.image_column):
+        return None  # nor does another one refuse them
     row = rows[0][1]
     of_json = storage in ("json", "folder") and rlla.is_rlla(row)
     if of_json or rlla.is_rlla_parquet(row):

@@ -26,7 +26,7 @@ AUTO, NONE = "auto", "none"
 
 NAMES = (IMAGES, "image")
 OPTION = "image_column"
-_TEXT_ONLY = f"or set {OPTION}: {NONE} if the prompts are whole without pictures"
+TEXT_ONLY = f"or set {OPTION}: {NONE} if the prompts are whole without pictures"
 _ROLES = ("user", "assistant")  # that may show pictures
 _PARTS = ("image", "image_url", "input_image")
 
@@ -90,7 +90,7 @@ def read_pictures(place: Place, row: Row, column: str | None, inline: Sequence[A
     label = column or "prompt"
     if own and (values or len(own) < len(inline)):
         seen = f"{len(own)} pictures in the prompt's parts and {len(values)} in the column {column!r}"
-        raise place.error(label, seen, "pictures in one of the two", f"take one out, {_TEXT_ONLY}")
+        raise place.error(label, seen, "pictures in one of the two", f"take one out, {TEXT_ONLY}")
     values = own or list(values)
     if not values:
         next_step = f"leave out rows without a picture, or put them into a file of their own with {OPTION}: {NONE}"
@@ -121,7 +121,7 @@ def placed(place: Place, label: str, prompt: Any, count: int) -> Any:
     if sum(places):
         seen = f"{sum(places)} times {PLACEHOLDER} and {count} pictures"
         raise place.error(
-            label, seen, f"one {PLACEHOLDER} per picture, or none at all", f"correct the row, {_TEXT_ONLY}"
+            label, seen, f"one {PLACEHOLDER} per picture, or none at all", f"correct the row, {TEXT_ONLY}"
         )
     first = next((i for i, message in enumerate(chat) if message.get("role") == "user"), None)
     if first is None:
@@ -172,7 +172,7 @@ def check_absent(rows: Sequence[tuple[Place, Row]], prompts: Sequence[Any], labe
             f"{PLACEHOLDER} in {len(without)} of {len(rows)} prompts, and no pictures (columns {shorten(sorted(row))})"
         )
         expected = f"pictures in a column {NAMES[0]!r} or {NAMES[1]!r}"
-        raise place.error(label, seen, expected, f"name their column with {OPTION}, {_TEXT_ONLY}")
+        raise place.error(label, seen, expected, f"name their column with {OPTION}, {TEXT_ONLY}")
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def _bytes_of(place: Place, label: str, value: Any, trusted: bool) -> bytes:
         return _of_file(place, label, value, trusted)
     seen = f"{type(value).__name__} {shorten(value)}"
     expected = "bytes, {'bytes': …, 'path': …}, a path beside the data, or a data: address"
-    raise place.error(label, seen, expected, f"download the picture and give its path, {_TEXT_ONLY}")
+    raise place.error(label, seen, expected, f"download the picture and give its path, {TEXT_ONLY}")
 
 
 def _of_address(place: Place, label: str, address: str) -> bytes:
@@ -259,17 +259,20 @@ def _of_file(place: Place, label: str, name: str, trusted: bool) -> bytes:
     """Read a file that a row names; one beside the data, as a data set must not read the rest of the disk."""
     source = Path(place.source)
     folder = (source if source.is_dir() else source.parent).resolve()
-    path = (folder / name).resolve()
-    if not trusted and not path.is_relative_to(folder):
-        expected = f"a path within {folder}"
-        raise place.error(label, f"the path {shorten(name)}", expected, "move the pictures beside the data file")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise place.error(label, f"a file of {path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}", "shrink it")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        seen = f"the path {shorten(name)} ({type(error).__name__})"
-        raise place.error(label, seen, f"a file in {folder}", f"correct the path, {_TEXT_ONLY}") from None
+        path = (folder / name).resolve()
+        if not trusted and not path.is_relative_to(folder):
+            problem, expected = "", f"a path within {folder}"
+        elif path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            problem, expected = " (not a file)", f"a file in {folder}"
+        elif (size := path.stat().st_size) > MAX_BYTES:
+            problem, expected = f" of {size:,} bytes", f"at most {MAX_BYTES:,}"
+        else:
+            return path.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:  # also of names that are none, and of links in a circle
+        problem, expected = f" ({type(error).__name__})", f"a file in {folder}"
+    next_step = f"correct the path or move the pictures beside the data file, {TEXT_ONLY}"
+    raise place.error(label, f"the path {shorten(name)}{problem}", expected, next_step)
 
 
 def is_picture_value(value: Any) -> bool:

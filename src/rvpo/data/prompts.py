@@ -7,7 +7,9 @@ turn, and the turn as the answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from rvpo.data.columns import PromptColumns
@@ -72,7 +74,9 @@ def answer_text(value: Any) -> Any:
     """Return a number as text; any other value as it is. A whole number that a table made a decimal is whole again."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")  # 1e-07 is no LaTeX
+    return str(value)
 
 
 def _is_chat(value: Any) -> bool:

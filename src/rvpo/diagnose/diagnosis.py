@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rvpo.diagnose.diverging import Divergence
-from rvpo.diagnose.exploration import Exploration
 from rvpo.logs.guess import Guess
+
+if TYPE_CHECKING:  # it reads logs, and needs their extra; the alarm of a training does not
+    from rvpo.diagnose.exploration import Exploration
 
 
 def or_none(value: float) -> float | None:

@@ -140,6 +140,7 @@ class Watch:
         self.calling: set[str] = set()
         self._names: list[str] = []
         self._trained: set[str] = set()
+        self._criteria: set[str] = set()  # channels that hold the criteria of a rubric, and are no columns
         self._span, self._in_last = 1, 0  # generations of a block, and of the last one so far
         self._steps: list[int] = []  # first step of each block
         self._table = np.zeros((0, 0, len(_SUMS)))
@@ -169,6 +170,7 @@ class Watch:
         here = torch.ones_like(rewards, dtype=torch.bool) if applies is None else applies
         counted = here if weights is None else here & (weights.expand(rewards.shape) > 0)
         self._trained |= {channels.names[k] for k in set(index[counted].tolist())}
+        self._criteria |= _of_criteria(index, channels.names)
         self._grow(channels.names)
         self._begin(step)
         self._sum(rewards.double().masked_fill(~here, torch.nan), groups, index, channels.names)
@@ -185,9 +187,17 @@ class Watch:
 
     def monitors(self) -> list[str]:
         """Return the channels that are only monitored, without the parts of a reward that is trained as a whole."""
-        owners = {name.partition("/")[0] for name in self._trained}
-        parts = [name for name in self._names if "/" in name and name.partition("/")[0] in owners]
-        return [name for name in self._names if name not in self._trained and name not in parts]
+        return [name for name in self._names if name not in self._trained and not self._is_part(name)]
+
+    def _is_part(self, name: str) -> bool:
+        """Return whether a channel is part of a trained reward: of its judge, or of its rubric.
+
+        Slashes alone do not say so: ``team/judge`` and ``team/monitor`` may be two rewards.
+        """
+        if any(name.startswith(f"{owner}/") for owner in self._trained):
+            return True
+        rubrics = {one.partition("/")[0] for one in self._trained if "/" in one}
+        return name in self._criteria and name.partition("/")[0] in rubrics
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays without Python objects, for ``numpy.savez``."""
@@ -196,6 +206,7 @@ class Watch:
             "calling": sorted(self.calling),
             "names": self._names,
             "trained": sorted(self._trained),
+            "criteria": sorted(self._criteria),
             "span": [self._span, self._in_last],
             "steps": self._steps,
         }
@@ -214,6 +225,7 @@ class Watch:
         self.called = {one["channel"]: _divergence(one) for one in plain["called"]}
         self.calling = set(plain["calling"])
         self._names, self._trained = plain["names"], set(plain["trained"])
+        self._criteria = set(plain.get("criteria", ()))
         (self._span, self._in_last), self._steps = plain["span"], plain["steps"]
         self._table, self._products = arrays["watch_table"], arrays["watch_products"]
         self._free = arrays["watch_free"]
@@ -386,6 +398,17 @@ class Watch:
             found: Array = products[m] / scale / scale[m]
             variance = (1 - found**2) ** 2 / np.maximum(free[m] - 1, 1)
         return np.where(free[m] > 0, found, np.nan), variance
+
+
+def _of_criteria(index: Tensor, names: tuple[str, ...]) -> set[str]:
+    """Return the channels with cells in several columns, or in one that has cells of others; ``index`` is (N, M)."""
+    if not len(index):
+        return set()
+    first = index[0]
+    alone = (index == first).all(0)
+    columns = [int(k) for k in first[alone].tolist()]
+    mixed = {int(k) for k in index[:, ~alone].flatten().tolist()}
+    return {names[k] for k in {*columns, *mixed} if k in mixed or columns.count(k) > 1}
 
 
 def _is_better(one: Divergence, known: Divergence) -> bool:

@@ -15,6 +15,9 @@ of the same length, the one with most to learn from:
 Standard errors are those of a mean over questions, and not below that of a mean over steps, whose questions may be
 alike. Whether the policy wandered there by chance is no matter: a policy without anything left to learn from stays.
 
+The shares depend on how many scored completions a question has: with one, none is solved by some. Where that number
+fell to below ``AS_MANY`` of what it was, there is no verdict.
+
 Rewards alone cannot tell a policy that has become narrow from questions that nobody can solve, or that come late and
 are harder. The sentence says so where no entropy was logged.
 """
@@ -28,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.core.solved import SHARES
-from rvpo.diagnose.questions import GROUPS, Lines, QuestionSums
+from rvpo.diagnose.questions import GROUPS, SCORED, Lines, QuestionSums
 from rvpo.logs.entropy import Entropy
 
 SURE = 4.0
@@ -44,6 +47,8 @@ RISEN = 0.05
 """The same where it clearly rose."""
 NARROWER = 0.7
 """Share of the entropy that is left, at most."""
+AS_MANY = 0.9
+"""Share of the scored completions of a question that is left, at least, for a fall of the shares to mean something."""
 FEWEST_POINTS, FEWEST_GROUPS = 4, 32
 """Points and groups of a stretch, at least."""
 SHORTER = 0.7
@@ -122,7 +127,11 @@ def explored(
     elif lines.unknown or not counted.any():
         verdict, rule = "unclear", _unknown(lines)
     else:
-        verdict, rule = judged(np.stack([sums.sums[name][:, solved] for name in SHARES]), counted, average, steps)
+        shares = np.stack([sums.sums[name][:, solved] for name in SHARES])
+        verdict, rule = judged(shares, counted, average, steps, sums.sums[SCORED][:, solved])
+    if entropy is not None and average is None:
+        logged = f"steps {min(entropy.by_step)} to {max(entropy.by_step)}"
+        rule += f"; the entropy in {entropy.path} is of {logged}, none of which is here"
     return Exploration(
         steps=steps,
         counting=lines.counting,
@@ -138,7 +147,9 @@ def explored(
     )
 
 
-def judged(shares: Array, groups: Array, entropy: Array | None, steps: Sequence[int]) -> tuple[str, str]:
+def judged(
+    shares: Array, groups: Array, entropy: Array | None, steps: Sequence[int], scored: Array | None = None
+) -> tuple[str, str]:
     """Return the verdict on a run, and the sentence.
 
     Args:
@@ -146,13 +157,15 @@ def judged(shares: Array, groups: Array, entropy: Array | None, steps: Sequence[
         groups: (T,) number of questions.
         entropy: (T,) mean entropy, NaN where unknown; None if it was not logged.
         steps: (T,) last step of each point.
+        scored: (T,) number of scored completions of these questions; None: as many per question all the time.
     """
+    scored = groups if scored is None else scored
     width = len(groups) // 4
     if width < FEWEST_POINTS or groups[-width:].sum() < FEWEST_GROUPS:
         return "unclear", f"{len(groups)} steps with {int(groups.sum())} questions are too few to be sure"
     quarters = [_Stretch(shares, groups, len(groups) - back * width, width) for back in (2, 1)]
     if _falls(*quarters):  # short stretches would not see it
-        return "explores", _now(shares, groups)
+        return "explores", _now(shares, groups, scored)
     while width >= FEWEST_POINTS and groups[-width:].sum() >= FEWEST_GROUPS:
         late = _Stretch(shares, groups, len(groups) - width, width)
         last = len(groups) - 2 * width  # of the stretch just before
@@ -160,9 +173,12 @@ def judged(shares: Array, groups: Array, entropy: Array | None, steps: Sequence[
         earlier = [one for start in starts if (one := _Stretch(shares, groups, start, width)).groups >= FEWEST_GROUPS]
         before = max(earlier, key=lambda one: one.mean[_SOME], default=None)
         if before is not None and _is_over(before, late) and not _falls(earlier[-1], late):
+            sizes = [_per_question(scored, groups, one.start, width) for one in (before, late)]
+            if sizes[1] < AS_MANY * sizes[0]:
+                return "unclear", _fewer(before, late, sizes, steps)
             return _told(before, late, entropy, steps)
         width = int(width * SHORTER)
-    return "explores", _now(shares, groups)
+    return "explores", _now(shares, groups, scored)
 
 
 class _Stretch:
@@ -211,6 +227,11 @@ def _told(before: _Stretch, late: _Stretch, entropy: Array | None, steps: Sequen
         "there is hardly anything left to learn from, although questions are unsolved"
     )
     ratio = None if entropy is None else _entropy_left(before, late, entropy)
+    if entropy is not None and ratio is None and np.nan_to_num(entropy).any():
+        return "collapses", (
+            f"{rule}. The entropy was not logged in both of these stretches: if later questions are harder, or these "
+            "out of reach, the policy need not be too narrow"
+        )
     if ratio is None:
         return "collapses", (
             f"{rule}. No entropy was found in the logs (--metrics): if later questions are harder, or these out of "
@@ -232,12 +253,37 @@ def _entropy_left(before: _Stretch, late: _Stretch, entropy: Array) -> float | N
     return float(np.nanmean(last) / np.nanmean(first))
 
 
-def _now(shares: Array, groups: Array) -> str:
+def _per_question(scored: Array, groups: Array, start: int, width: int) -> float:
+    """Return the mean number of scored completions of a question in a stretch."""
+    stretch = slice(start, start + width)
+    return float(scored[stretch].sum() / max(groups[stretch].sum(), 1))
+
+
+def _fewer(before: _Stretch, late: _Stretch, sizes: Sequence[float], steps: Sequence[int]) -> str:
+    """Return the sentence on a run whose questions have fewer scored completions than before."""
+    return (
+        f"since about step {steps[late.start]}, {late.mean[_SOME]:.1%} of the questions are solved by some of their "
+        f"completions, down from {before.mean[_SOME]:.0%}, but a question has {sizes[1]:.1f} scored completions and "
+        f"had {sizes[0]:.1f}: with fewer, less is found"
+    )
+
+
+def _now(shares: Array, groups: Array, scored: Array) -> str:
     tenth = max(1, len(groups) // 10)
+    sizes = [_per_question(scored, groups, start, tenth) for start in (0, len(groups) - tenth)]
+    depends = (
+        f"; a question has {sizes[0]:.1f} scored completions at first and {sizes[1]:.1f} at the end, on which these "
+        "shares depend"
+        if min(sizes) < AS_MANY * max(sizes)
+        else ""
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         first, last = (shares[:, part].sum(1) / groups[part].sum() for part in (slice(tenth), slice(-tenth, None)))
     told = [f"{name} {a:.0%} to {b:.0%}" for name, a, b in zip(SHARES, first, last, strict=True)]
-    return f"questions solved by {', '.join(told)} of their completions, from the first to the last tenth of the steps"
+    return (
+        f"questions solved by {', '.join(told)} of their completions, from the first to the last tenth of the steps"
+        f"{depends}"
+    )
 
 
 def _unknown(lines: Lines) -> str:

@@ -23,7 +23,7 @@ from rvpo.diagnose.sums import channels_of
 from rvpo.logs.run import LoggedBatch, Run
 
 Array = NDArray[np.float64]
-GROUPS = "groups"
+GROUPS, SCORED = "groups", "scored"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Lines:
     """From which reward on completions meet each channel, and which channels they have to meet to solve a question.
 
     Attributes:
-        by_name: channel -> its line, NaN where unknown.
+        by_name: channel -> its line, NaN where unknown; a run may have further channels, which do not count.
         counting: channels that a completion has to meet, in order.
         unknown: those of them whose line is not known; while there is any, no question is known to be solved.
     """
@@ -100,7 +100,7 @@ class Lines:
         channels = channels_of(batch, run)
         applies = torch.ones_like(batch.rewards, dtype=torch.bool) if batch.applies is None else batch.applies
         weights = torch.ones(batch.rewards.shape[1]) if batch.weights is None else batch.weights
-        lines = lines_by_cell([self.by_name[name] for name in run.channels], channels.index)
+        lines = lines_by_cell([self.by_name.get(name, np.nan) for name in run.channels], channels.index)
         counting = counting_cells(applies, weights, channels, set(self.counting))
         return tally(batch.rewards.masked_fill(~applies, torch.nan), groups, lines, counting, batch.outside)
 
@@ -109,8 +109,8 @@ class QuestionSums:
     """Sums over questions, of T points in time and K + 1 columns: the channels, and the question being solved.
 
     Attributes:
-        sums: ``"none"``, ``"some"``, ``"all"``, ``"groups"``, and for each k ``"pass@k"`` with its number of groups
-            ``"of@k"`` -> (T, K + 1).
+        sums: ``"none"``, ``"some"``, ``"all"``, ``"groups"``, ``"scored"`` completions, and for each k ``"pass@k"``
+            with its number of groups ``"of@k"`` -> (T, K + 1).
         ks: the k that occur, ascending.
         size: number of completions of the largest group.
     """
@@ -118,7 +118,7 @@ class QuestionSums:
     def __init__(self, points: int, channels: int) -> None:
         """Begin with nothing counted."""
         self._shape = (points, channels + 1)
-        self.sums: dict[str, Array] = {name: np.zeros(self._shape) for name in (*SHARES, GROUPS)}
+        self.sums: dict[str, Array] = {name: np.zeros(self._shape) for name in (*SHARES, GROUPS, SCORED)}
         self.ks: list[int] = []
         self.size = 0
 
@@ -135,6 +135,7 @@ class QuestionSums:
         for name, cells in zip(SHARES, found.shares(), strict=True):
             self._count(name, index, cells)
         self._count(GROUPS, index, found.scored > 0)
+        self._count(SCORED, index, found.scored)
         ks = powers(groups.size)
         self.size = max(self.size, groups.size)
         self.ks = sorted({*self.ks, *ks})

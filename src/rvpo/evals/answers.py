@@ -13,9 +13,11 @@ from typing import Any
 
 from rvpo.data.paths import plain
 from rvpo.data.prompts import answer_text
-from rvpo.rewards.math import BOX, MAX_ANSWER_CHARS, read_box
+from rvpo.rewards.math import BOX, MAX_ANSWER_CHARS, last_box, read_box
 
 HASHES = "####"
+# A number as programs write it, which is no LaTeX. Not 2e-3, which is twice Euler's number less three.
+_FLOAT = re.compile(r"[+-]?(?:\d+\.\d+[eE][+-]?\d{1,3}|\d+[eE][+-]?0\d)")
 MOST_BOXES = 64  # that are read, from the end of a reply
 _LINK = re.compile(r"(?:[\s$,;]|\\[)(\]]|\\ |\band\b|\bor\b)+")
 _LONGEST_LINK = 24
@@ -24,7 +26,7 @@ _DOLLAR = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")  # not of \\[2pt], which ends 
 
 def reply_answer(text: str) -> str | None:
     """Return the answer that a reply states; None where it states none, or one of more than ``MAX_ANSWER_CHARS``."""
-    start = text.rfind(BOX)
+    start = last_box(text)
     if start < 0:
         return _after_hashes(text.rstrip().rpartition("\n")[2])
     found = read_box(text, start)
@@ -65,6 +67,8 @@ def reference_answers(value: Any) -> list[str]:
     else:
         answer = text
     answer = _DOLLAR.sub("", answer or "").strip()
+    if _FLOAT.fullmatch(answer):
+        answer = answer_text(float(answer))
     return [answer] if 0 < len(answer) <= MAX_ANSWER_CHARS else []
 
 

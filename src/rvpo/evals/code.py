@@ -29,7 +29,7 @@ from rvpo.evals.items import Generation, Item, Key, Reply, Scored
 from rvpo.evals.samples import Rows, Sampling, notes_on_answers, notes_on_samples, with_pass_at
 from rvpo.files import digest
 from rvpo.sandbox import Limits, Outcome, Sandbox, Test, open_sandbox
-from rvpo.sandbox.programs import program_of
+from rvpo.sandbox.programs import program_of, text_lines
 
 BATCH = 8  # tests run before it is looked whether one has failed; the others cannot change the verdict then
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
@@ -207,7 +207,7 @@ def program_for(problem: Problem, text: str) -> tuple[str | None, bool]:
 def _indented(text: str) -> str:
     """Return the lines of a text until the first that is not indented; "" where the first already is not."""
     kept = []
-    for line in text.splitlines():
+    for line in text_lines(text):
         if line.strip() and not line[:1].isspace():
             break
         kept.append(line)

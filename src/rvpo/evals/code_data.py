@@ -20,6 +20,7 @@ from rvpo.data.prompts import read_prompt
 from rvpo.data.records import Place, Row, check_prompt, check_unicode, shorten, source_error
 from rvpo.errors import ConfigError, DataError
 from rvpo.evals.items import Message
+from rvpo.evals.row_ids import id_column
 from rvpo.files import digest
 from rvpo.sandbox.layouts import layout_of, tests_of
 from rvpo.sandbox.outcomes import Test
@@ -110,7 +111,7 @@ def read_problems(path: str | Path, *, subset: str | None = None, split: str | N
     if not rows:
         raise source_error(str(path), "0 rows", "at least one problem", "check how the file was written")
     layouts = [_layout(place, row) for place, row in rows]
-    ids, labels = _ids(rows), _labels(rows)
+    ids, labels = id_column(rows, IDS), _labels(rows)
     problems: dict[str, Problem] = {}
     for (place, row), layout in zip(rows, layouts, strict=True):
         key, problem = _problem(place, row, layout, ids, labels)
@@ -196,18 +197,6 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Return a value of a row as JSON has it: an array of parquet is a list."""
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _ids(rows: Sequence[tuple[Place, Row]]) -> str | None:
-    """Return a column that tells all rows apart; None where there is none."""
-    for name in IDS:
-        values = [row.get(name) for _, row in rows]
-        whole = all(
-            type(value) is int or (isinstance(value, str) and value.isprintable() and value) for value in values
-        )
-        if whole and len({str(value) for value in values}) == len(values):
-            return name
-    return None
 
 
 def _labels(rows: Sequence[tuple[Place, Row]]) -> list[str]:

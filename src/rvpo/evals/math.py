@@ -15,6 +15,7 @@ with fewer than k scored samples has no ``pass@k``, and one with a missing sampl
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from rvpo.files import digest
 from rvpo.rewards.math import answers_equal
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
+_WITH_WORD = re.compile(r"([-+\\$\d.,/ ]*\d)\s*[A-Za-z]{2,}")  # 5 eggs; not 2x
 UNREADABLE = "Math-Verify cannot read the reference"
 UNDECIDED = "the process that compares answers was ended from outside"
 
@@ -185,6 +187,11 @@ class Math:
         notes = [*self._reading, f"{self.primary} is the mean of {self._sampling.samples} samples of each problem"]
         if unread := self._unread():
             notes.append(f"{len(unread)} references that Math-Verify cannot read: their problems have no score")
+        if worded := self._worded():
+            notes.append(
+                f"{len(worded)} references, such as {worded[0]!r}, are a number with a word that Math-Verify does not "
+                "read as a unit: a reply with the number alone is wrong. Remove the words, or write them as \\text{…}"
+            )
         notes += notes_on_answers(scored, "answered", "state no answer in \\boxed{} or after ####")
         notes += notes_on_samples(scored, self.primary, self._sampling.ks)
         if ties:
@@ -200,6 +207,12 @@ class Math:
 
     def _answer(self, id: str) -> str:
         return self._questions[id].answer
+
+    def _worded(self) -> list[str]:
+        """Return references that are a number with a word, and not equal to the number."""
+        answers = [question.answer for question in self._questions.values()]
+        found = [(answer, match[1]) for answer in answers if (match := _WITH_WORD.fullmatch(answer))]
+        return [answer for answer, number in found if answers_equal(answer, number) is False]
 
     def _unread(self) -> frozenset[str]:
         """Return the ids of problems whose reference is not equal to itself."""

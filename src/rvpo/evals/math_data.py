@@ -23,6 +23,7 @@ from rvpo.errors import DataError
 from rvpo.evals.answers import HASHES, joined, reference_answers
 from rvpo.evals.items import Message
 from rvpo.evals.pictures import refuse_pictures
+from rvpo.evals.row_ids import id_column
 from rvpo.files import digest
 from rvpo.rewards.math import BOX
 
@@ -183,7 +184,8 @@ def _distinct(
     rows: Sequence[tuple[Place, Row]], prompts: Sequence[Any], answers: Sequence[str], notes: _Notes
 ) -> list[Question]:
     """Return each problem once."""
-    labels, ids = _label_columns(rows), _ids(rows)
+    labels = _label_columns(rows)
+    ids = id_column(rows, [name for column in IDS for name in rows[0][1] if spelled(name) == column])
     known: dict[str, tuple[Place, str]] = {}
     questions = []
     for (place, row), prompt, answer in zip(rows, prompts, answers, strict=True):
@@ -201,19 +203,6 @@ def _distinct(
         told = {label: _told(row[name]) for label, name in labels.items() if row.get(name) is not None}
         questions.append(Question(id_, tuple(chat), answer, told))
     return questions
-
-
-def _ids(rows: Sequence[tuple[Place, Row]]) -> str | None:
-    """Return a column that tells all rows apart; None where there is none."""
-    for column in IDS:
-        for name in (name for name in rows[0][1] if spelled(name) == column):
-            values = [row.get(name) for _, row in rows]
-            whole = all(
-                type(value) is int or (isinstance(value, str) and value.isprintable() and value) for value in values
-            )
-            if whole and len({str(value) for value in values}) == len(values):
-                return name
-    return None
 
 
 def _label_columns(rows: Sequence[tuple[Place, Row]]) -> dict[str, str]:

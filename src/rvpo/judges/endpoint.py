@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rvpo.errors import JudgeError
-from rvpo.forks import Forkable, ForkedLock
 from rvpo.judges import healthbench, pairs
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
 from rvpo.judges.cache import VerdictStore
@@ -33,6 +32,7 @@ from rvpo.judges.parsing import MalformedError
 from rvpo.judges.transport import Chat, ServerReply, TransportError, about_response_format
 from rvpo.judges.usage import Usage
 from rvpo.net import limits
+from rvpo.net.loops import PerLoop
 from rvpo.rewards.pairs import Pair
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
@@ -59,7 +59,7 @@ class _Lane:
     pending: dict[bytes, asyncio.Future[Verdict | None]] = field(default_factory=dict)
 
 
-class EndpointJudge(Forkable):
+class EndpointJudge:
     """Asks a server about each criterion, or about all criteria of a completion at once."""
 
     def __init__(
@@ -166,15 +166,8 @@ class EndpointJudge(Forkable):
         # Not the form of the answer either: it is found out on the way, and does not change the question.
         decides = [model, verdict, ask, explain, self._temperature, max_output_tokens, self._extra]
         self._settings = _digest(b"", [_KEY_VERSION, prompts, *decides])
-        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
-        self._lanes_of_parent: list[Any] = []  # kept, because closing one would speak on a connection that is shared
-        self._lock = ForkedLock()
+        self._lanes = PerLoop(self._open_lane)
         self._warned: set[str] = set()
-        self._know_forks()
-
-    def _in_child(self) -> None:
-        self._lanes_of_parent.append(self._lanes)
-        self._lanes = {}
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
         """Return one verdict for each criterion of each question, in order; see :class:`Judge`.
@@ -182,7 +175,7 @@ class EndpointJudge(Forkable):
         Raises:
             JudgeError: there is no key, or the cache file cannot be written (what is spent could not be counted).
         """
-        lane = await self._lane()
+        lane = await self._lanes.get()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._question(lane, question)) for question in questions]
@@ -201,7 +194,7 @@ class EndpointJudge(Forkable):
             JudgeError: as of :meth:`judge`.
         """
         self.check_pairs()
-        lane = await self._lane()
+        lane = await self._lanes.get()
         wanted = {self._pair_key(pair): pair for pair in asked}
         try:
             async with asyncio.TaskGroup() as group:
@@ -290,17 +283,9 @@ class EndpointJudge(Forkable):
         total["all/cost"] = self._usage.cost(spent.prompt_tokens, spent.completion_tokens)
         return self._usage.totals() | total
 
-    async def _lane(self) -> _Lane:
-        """Return what belongs to the running loop: training has one for rewards, a check or the next run another."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            for other in [other for other in self._lanes if other.is_closed()]:
-                del self._lanes[other]
-        if loop not in self._lanes:
-            owner = Chat.open(self._base_url, self._api_key_env, self._timeout)
-            lane = _Lane(await anext(owner), owner, asyncio.Semaphore(self._concurrency))
-            self._lanes[loop] = lane
-        return self._lanes[loop]
+    async def _open_lane(self) -> _Lane:
+        owner = Chat.open(self._base_url, self._api_key_env, self._timeout)
+        return _Lane(await anext(owner), owner, asyncio.Semaphore(self._concurrency))
 
     async def _question(self, lane: _Lane, question: Question) -> list[Verdict]:
         prompt = [list(turn) for turn in chat(question.prompt)]

@@ -57,6 +57,7 @@ Check = Callable[[str, Work], bool]
 # The two that are no marks become such.
 _LONG_MARKS = regex.compile(r"([\p{M}\uFF9E\uFF9F]{30})[\p{M}\uFF9E\uFF9F]+")
 _INVISIBLE = regex.compile(r"\p{Cf}+")
+_WORD_CHARACTER, _NO_WORD_CHARACTER = regex.compile(r"\w"), regex.compile(r"\W")
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]]*+(?=\s|$)|[。！？\n]""")
 _COUNTS: dict[str, Callable[[str], int]] = {
     "chars": lambda text: len(text.strip()),
@@ -208,24 +209,39 @@ def _contains_check(key: str, value: object, case_sensitive: bool) -> Check:
     def fold(text: str) -> str:
         # As a reader sees it: full-width letters are letters, and invisible characters do not break a word up.
         plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _LONG_MARKS.sub(r"\1", text)))
-        return plain if case_sensitive else plain.casefold()
+        return " ".join((plain if case_sensitive else plain.casefold()).split())
 
-    patterns = [regex.compile(_phrase(fold(text))) for text in _texts(key, value)]
+    phrases = [fold(text) for text in _texts(key, value)]
     quantifier = _CONTAINS[key]
 
-    def holds(text: str, work: Work) -> bool:
+    def holds(text: str, _: Work) -> bool:
         folded = fold(text)
-        return quantifier(work.found(pattern, folded) for pattern in patterns)
+        return quantifier(_has_phrase(folded, phrase) for phrase in phrases)
 
     return holds
 
 
-def _phrase(text: str) -> str:
-    """Return a pattern that finds the words of a phrase; an edge that is a letter or digit ends a word."""
-    words = text.split()
-    start = r"(?<!\w)" if words[0][0].isalnum() else ""
-    end = r"(?!\w)" if words[-1][-1].isalnum() else ""
-    return start + r"\s++".join(map(re.escape, words)) + end
+def _has_phrase(text: str, phrase: str) -> bool:
+    """Whether a text holds a phrase; an edge of it that is a letter or digit must end a word.
+
+    It takes linear time, so it needs no limit: a policy may write nothing but beginnings of a phrase.
+    """
+    starts_word, ends_word = phrase[0].isalnum(), phrase[-1].isalnum()
+    at = text.find(phrase)
+    while at >= 0:
+        end = at + len(phrase)
+        inside_word = starts_word and _WORD_CHARACTER.match(text[at - 1 : at])
+        goes_on = ends_word and _WORD_CHARACTER.match(text[end : end + 1])
+        if not inside_word and not goes_on:
+            return True
+        following = at + 1
+        if starts_word:  # nothing begins before the next word does
+            gap = _NO_WORD_CHARACTER.search(text, at)
+            if gap is None:
+                return False
+            following = gap.end()
+        at = text.find(phrase, following)
+    return False
 
 
 def _regex_check(value: object) -> Check:

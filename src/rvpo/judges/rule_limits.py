@@ -49,7 +49,7 @@ class Work:
                 found = pattern.search(text, timeout=patience, concurrent=True) is not None
             except TimeoutError:
                 # The engine counts the time of all threads. Where others have used it up, it searches once more.
-                if time.thread_time() - start >= self._regex_seconds / 2:
+                if time.thread_time() - start >= 0.8 * self._regex_seconds:
                     break
                 patience *= 4
             else:

@@ -7,6 +7,8 @@ different files::
     trainer_state.json          transformers', also in its checkpoints: {"log_history": [{"step": 3, "entropy": …}, …]}
     the file of verl's logger   {"step": 3, "data": {"actor/entropy": 0.61, …}}; it lies elsewhere, and has to be named
 
+An entropy over tokens is never negative: a column that is (a loss with its sign, say) is not read.
+
 Files are looked for in the folder of a run only: one that lies next to a single file of rollouts may be another run's.
 """
 
@@ -25,6 +27,9 @@ from rvpo.logs.schema import FOLDER
 
 KEYS = ("entropy", "actor/entropy", "train/entropy", "actor/entropy_loss")
 """Names of the entropy: TRL's, verl's, TRL's as trackers have it, and that of older versions of verl."""
+
+ROUNDING = 1e-6
+"""How far below 0 rounding may bring the entropy of a policy that is sure."""
 
 METRICS, STATE = "metrics.jsonl", "trainer_state.json"
 _CHECKPOINT = "checkpoint-"
@@ -46,7 +51,11 @@ def find_entropy(run: Run) -> Entropy | None:
     folder = run.path.resolve()
     folder = folder.parent if folder.name in (FOLDER, COMPLETIONS) else folder
     for path in (folder / METRICS, folder / STATE, *_states(folder)):
-        if path.is_file() and (found := _read(path)) is not None:
+        try:
+            found = _read(path) if path.is_file() else None
+        except OSError:
+            continue
+        if found is not None:
             return found
     return None
 
@@ -63,8 +72,8 @@ def read_entropy(path: Path) -> Entropy:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected a file of metrics: name another") from None
     if found is None:
         raise DataError(
-            f"{path} holds no entropy; expected JSON with a step and one of {', '.join(KEYS)}, such as metrics.jsonl, "
-            "trainer_state.json or the file of verl's logger: name another file, or leave --metrics out"
+            f"{path} holds no entropy; expected JSON with a step and one of {', '.join(KEYS)}, never negative, such as "
+            "metrics.jsonl, trainer_state.json or the file of verl's logger: name another file, or leave --metrics out"
         )
     return found
 
@@ -85,7 +94,7 @@ def _read(path: Path) -> Entropy | None:
     for key in KEYS:
         # A step that was logged twice was repeated: the later value is that of the run that went on.
         by_step = {step: value for step, row in rows if (value := _number(row.get(key))) is not None}
-        if by_step:
+        if by_step and min(by_step.values()) >= -ROUNDING:
             return Entropy(dict(sorted(by_step.items())), key, path)
     return None
 

@@ -240,7 +240,8 @@ def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
         return found
     _, first = np.unique(_ints(table, "completion"), return_index=True)
     cells = [table["pictures"][i].as_py() for i in first.tolist()]
-    found_pictures = [cell[:MOST_PICTURES] if isinstance(cell, list) else [] for cell in cells]
+    named = [cell[:MOST_PICTURES] if isinstance(cell, list) else [] for cell in cells]
+    found_pictures = [[name if pictures.is_digest(name) else None for name in cell] for cell in named]
     return replace(found, texts=replace(found.texts, pictures=found_pictures))
 
 

@@ -33,7 +33,7 @@ from rvpo.sandbox.programs import program_of
 AGGREGATIONS = ("channels", "share", "all_pass")
 COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "humaneval": (("test", "entry_point"), ()),
-    "mbpp": (("test_list",), ("test_setup_code", "test_imports", "challenge_test_list")),
+    "mbpp": (("test_list",), ("test_setup_code", "test_imports", "challenge_test_list", "test")),
     "input_output": (("input_output",), ()),
     "livecodebench": (("public_test_cases",), ("private_test_cases", "metadata")),
 }
@@ -234,7 +234,7 @@ def _score(channel: str, outcomes: Sequence[Outcome], labels: tuple[str, ...] = 
 
 
 def _is_column(values: Any, count: int) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) and len(values) == count
+    return hasattr(values, "__len__") and not isinstance(values, str | Mapping) and len(values) == count
 
 
 def _workers(workers: int | None, processes: int | None) -> int | None:

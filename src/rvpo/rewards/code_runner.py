@@ -18,7 +18,7 @@ from rvpo.sandbox.store import OutcomeStore
 logger = logging.getLogger(__name__)
 
 TOTALS = ("programs", "without_program", "tests", "passed", "missing", "timeouts", "seconds", "cache_hits")
-_VERSION = 1  # of what is hashed into a key
+_VERSION = 2  # of what is hashed into a key, and of the rules that decide an outcome outside of the guest
 NO_PROGRAM = Outcome(False, "no_program", "the reply holds no program")
 
 

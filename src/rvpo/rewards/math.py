@@ -23,6 +23,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import select
 import signal
 import subprocess
@@ -41,6 +42,7 @@ MAX_ANSWER_CHARS = 1000  # of an answer between the braces; in MATH the longest 
 CPU_SECONDS = 2.0  # of one comparison; most take milliseconds, the first ones of a worker up to 0.5 s
 WALL_SECONDS = 120.0  # for a worker that is stopped from outside; processor time is what limits a comparison
 BOX = "\\boxed{"
+_EMPTY_BOX = re.compile(r"\\boxed\{\s*\}")
 TRIES = 3  # of a comparison whose worker was ended from outside
 END_SECONDS = 1.0  # how long a worker whose output has ended may take to end
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
@@ -125,9 +127,17 @@ def stated_answer(reference: str) -> str | None:
 
 def _boxed(text: str) -> str | None:
     r"""Return what stands in the last ``\boxed{…}``; None where there is none, it is not closed, or too long."""
-    start = text.rfind(BOX)
+    start = last_box(text)
     found = None if start < 0 else read_box(text, start)
     return found and found[0]
+
+
+def last_box(text: str) -> int:
+    r"""Return where the last box begins, or -1; ``\boxed{}`` only speaks of boxes, and is passed over."""
+    start = text.rfind(BOX)
+    while start >= 0 and _EMPTY_BOX.match(text, start):
+        start = text.rfind(BOX, 0, start)
+    return start
 
 
 def read_box(text: str, start: int) -> tuple[str, int] | None:

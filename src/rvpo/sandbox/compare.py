@@ -60,7 +60,7 @@ def _close_words(word: str, other: str) -> bool:
     if all(text.lstrip("+-").isdecimal() for text in (word, other)):
         return False
     first, second = float(ours), float(wanted)
-    return math.isfinite(first) and abs(first - second) <= ABSOLUTE + RELATIVE * abs(second)
+    return math.isfinite(first) and math.isfinite(second) and abs(first - second) <= ABSOLUTE + RELATIVE * abs(second)
 
 
 def _number(word: str) -> Decimal | None:

@@ -54,7 +54,7 @@ class Load:
     waited: float = 0.0
 
 
-def talk(command: Sequence[str], frames: bytes, limits: Limits) -> Report:
+def talk(command: Sequence[str], frames: bytes, limits: Limits, output_bytes: int) -> Report:
     """Start the process, write, and read until there is a report, or too much, or no more time."""
     process = subprocess.Popen(  # noqa: S603 - our own command, no shell
         command,
@@ -66,7 +66,7 @@ def talk(command: Sequence[str], frames: bytes, limits: Limits) -> Report:
         start_new_session=True,
     )
     try:
-        report = _Conversation(process, frames, limits).report()
+        report = _Conversation(process, frames, limits, output_bytes).report()
         if report.message is not None:  # said last of all, so it is about to end by itself
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS if report.said else 0)
@@ -89,7 +89,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class _Conversation:
     """What is written to, and read from, one process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], frames: bytes, limits: Limits) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], frames: bytes, limits: Limits, output_bytes: int) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -98,7 +98,7 @@ class _Conversation:
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._unsent = memoryview(frames)
         self._said, self._complained = bytearray(), bytearray()
-        self._most = limits.output_kb * 1024 * 7 + MB  # a byte of output may be written as \\u1234
+        self._most = output_bytes * 7 + MB  # a byte of output may be written as \\u1234
 
     def report(self) -> Report:
         """Write, and read until there is a report, or too much, or no more time."""

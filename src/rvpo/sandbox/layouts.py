@@ -4,7 +4,8 @@
 layout                  columns
 ======================  ==============================================================================================
 ``humaneval``           ``test`` (defines ``check``) and ``entry_point``; ``prompt`` for its imports and helpers
-``mbpp``                ``test_list``; ``test_setup_code`` or ``test_imports``, ``challenge_test_list``
+``mbpp``                ``test_list``; ``test_setup_code`` or ``test_imports``, ``challenge_test_list``; ``test``, the
+                        further tests of MBPP+ in one text
 ``input_output``        ``input_output``: APPS, TACO, PRIME: ``{"inputs": […], "outputs": […], "fn_name": …}``, as an
                         object or JSON
 ``livecodebench``       ``public_test_cases``, ``private_test_cases``, and ``metadata`` with ``func_name``
@@ -22,7 +23,7 @@ from typing import Any
 
 from rvpo.errors import DataError
 from rvpo.sandbox.analysis import parsed
-from rvpo.sandbox.cases import LENIENT, STRICT, arguments, as_list, called, loaded, result, unpacked
+from rvpo.sandbox.cases import LENIENT, STRICT, arguments, as_list, called, loaded, results, unpacked
 from rvpo.sandbox.granted import GRANTED
 from rvpo.sandbox.outcomes import Test
 
@@ -107,10 +108,30 @@ def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
     whole = list(check.body)
     kept = [i for i, node in enumerate(whole) if _asserts(node)]
     tests = []
-    for number, i in enumerate(kept, 1):
-        check.body = [node for j, node in enumerate(whole) if j == i or j not in kept]
+    for number, own in enumerate(_groups(whole, kept), 1):
+        check.body = [node for j, node in enumerate(whole) if j in own or j not in kept]
         tests.append(Test(f"test_{number}", "call", code=f"{ast.unparse(tree)}\ncheck({entry})\n", setup=setup))
     return tests
+
+
+def _groups(body: Sequence[ast.stmt], kept: Sequence[int]) -> list[set[int]]:
+    """Return which assertions are one test: those that use the same object, which an earlier one may have changed."""
+    objects = set[str]()
+    for i, node in enumerate(body):
+        if i not in kept and not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)):
+            objects |= _names(node, ast.Store)
+    groups: list[tuple[set[str], set[int]]] = []
+    for i in kept:
+        used, own = _names(body[i], ast.Load) & objects, {i}
+        for group in [group for group in groups if group[0] & used]:
+            groups.remove(group)
+            used, own = used | group[0], own | group[1]
+        groups.append((used, own))
+    return sorted((own for _, own in groups), key=min)
+
+
+def _names(node: ast.stmt, context: type[ast.expr_context]) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, context)}
 
 
 def _asserts(node: ast.stmt) -> bool:
@@ -120,14 +141,14 @@ def _asserts(node: ast.stmt) -> bool:
 
 
 def _runnable(prompt: Any) -> str:
-    """Return a prompt that is Python: the program may leave its imports and helpers out."""
+    """Return a prompt that is Python: the program may leave its imports and helpers out. A word is Python, too."""
     if not isinstance(prompt, str):
         return ""
     try:
-        parsed(prompt, "a prompt")
+        tree = parsed(prompt, "a prompt")
     except DataError:
         return ""
-    return prompt
+    return prompt if any(not isinstance(node, ast.Expr) for node in tree.body) else ""
 
 
 def _mbpp(row: Mapping[str, Any]) -> list[Test]:
@@ -137,6 +158,7 @@ def _mbpp(row: Mapping[str, Any]) -> list[Test]:
     before = "\n".join([*imports, _text(row, "test_setup_code", "")])
     named = [(f"test_{i}", code) for i, code in enumerate(tests, 1)]
     named += [(f"challenge_{i}", code) for i, code in enumerate(more, 1)]
+    named += [("plus", code)] if (code := _text(row, "test", "")).strip() else []
     found = []
     for name, code in named:
         parsed(code, f"test {name!r}")
@@ -167,7 +189,9 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     if name in (None, ""):
         return [_printed(f"test_{i}", given, wanted, close=True) for i, (given, wanted) in pairs]
     name = _identifier(name, "fn_name")
-    return [called(f"test_{i}", name, arguments(given), result(wanted), LENIENT) for i, (given, wanted) in pairs]
+    return [
+        called(f"test_{i}", name, arguments(given), results(given, wanted), LENIENT) for i, (given, wanted) in pairs
+    ]
 
 
 def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
@@ -201,12 +225,22 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
         name, output = f"{kind}_{number}", case.get("output")
         if not isinstance(output, str):
             raise DataError(f"the output of {name} is a {type(output).__name__}; expected text: correct the row")
-        if case.get("testtype") == "functional":
+        if _is_call(case.get("testtype"), name, function):
             entry = _identifier(function, "func_name in metadata")
             tests.append(called(name, entry, arguments(case["input"]), loaded(output, "output"), STRICT))
         else:
             tests.append(_printed(name, case["input"], output, close=False))
     return tests
+
+
+def _is_call(kind: Any, name: str, function: Any) -> bool:
+    """Return whether a case calls a function; one that does not say so is read from stdin, where none is named."""
+    if kind in ("functional", "stdin") or (kind is None and function is None):
+        return bool(kind == "functional")
+    raise DataError(
+        f"the testtype of {name} is {str(kind)[:40]!r}, with func_name {str(function)[:40]!r}; expected 'stdin' or "
+        "'functional': correct the row"
+    )
 
 
 def _cases(value: Any, column: str) -> list[Any]:

@@ -61,7 +61,7 @@ class Limits:
         processes: threads and processes of the program in all. 1 to 4096. New processes are refused in any case, as
             the benchmarks do; threads are not.
         file_mb: size of all files in MiB that the program writes, in memory.
-        output_kb: what it may print in KiB.
+        output_kb: what it may print in KiB; where a test expects more, up to twice what is expected.
     """
 
     seconds: float = 6.0
@@ -96,6 +96,10 @@ class Limits:
     def wall(self) -> float:
         """Seconds in all that a test may take."""
         return 5.0 + 2.0 * self.seconds if self.wall_seconds is None else float(self.wall_seconds)
+
+    def output_bytes(self, test: Test) -> int:
+        """Return what a program may print in one test: no right one is ended by a limit below what is expected."""
+        return max(self.output_kb * 1024, 2 * len(test.expected.encode("utf-8", "surrogatepass")))
 
 
 @dataclass(frozen=True, slots=True)

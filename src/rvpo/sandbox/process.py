@@ -35,7 +35,7 @@ def run_test(
     for _ in range(TRIES):
         try:
             frames, secret = _frames(program, test, limits, filtered, paths, shared)
-            report = talk(command, frames, limits)
+            report = talk(command, frames, limits, limits.output_bytes(test))
         except Exception as error:
             return Outcome.missing(escaped(f"{type(error).__name__}: {error}", MAX_DETAIL_CHARS))
         message = report.message
@@ -64,7 +64,7 @@ def _frames(
         "memory": limits.memory_mb * MB,
         "files": limits.file_mb * MB,
         "processes": limits.processes,
-        "output": limits.output_kb * 1024,
+        "output": limits.output_bytes(test),
         "filter": filtered,
         "paths": list(paths),
     }

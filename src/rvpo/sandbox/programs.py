@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 MAX_REPLY_CHARS = 1_000_000
-_FENCE = re.compile(r"^[ \t]{0,3}(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*$")
+MAX_INDENT = 3  # spaces by which the fence that ends a block may lie deeper than the one that begins it
+_FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*$")
 _PYTHON = ("python", "python3", "py", "python2", "py3")
+_THOUGHTS_BEGIN = ("<think>", "<thinking>", "<|begin_of_thought|>")
 _THOUGHTS_END = ("</think>", "</thinking>", "<|end_of_thought|>")
 
 
@@ -16,11 +19,11 @@ def program_of(text: str) -> str | None:
     Blocks stand between lines of three backticks or tildes; one that is never closed, as in a reply that was cut off,
     is none. A reply without any fence is a program if it is Python with a definition, an import or a statement that
     does something: bare code, as base models write it. What stands before the end of a model's thoughts
-    (``</think>``) is not looked at.
+    (``</think>``) is not looked at; a reply that begins with thoughts which never end holds no program.
     """
     for mark in _THOUGHTS_END:
         text = text.rpartition(mark)[2]
-    if len(text) > MAX_REPLY_CHARS:
+    if len(text) > MAX_REPLY_CHARS or text.lstrip().startswith(_THOUGHTS_BEGIN):
         return None
     blocks, fenced = _blocks(text)
     for languages in (_PYTHON, ("",)):
@@ -31,20 +34,42 @@ def program_of(text: str) -> str | None:
 
 
 def _blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
-    """Return (language, code) of each closed block, and whether there is any fence."""
+    """Return (language, code) of each closed block, and whether there is any fence.
+
+    As in Markdown, a block in a list is indented with its fence, and that much is taken off its lines.
+    """
     blocks: list[tuple[str, str]] = []
-    open_fence, language, lines, fenced = "", "", list[str](), False
-    for line in text.splitlines():
+    indent, open_fence, language, lines, fenced = "", "", "", list[str](), False
+    for line in text_lines(text):
         match = _FENCE.match(line)
         if not open_fence:
             if match:
-                open_fence, language, lines, fenced = match[1], match[2], [], True
-        elif match and not match[2] and match[1][0] == open_fence[0] and len(match[1]) >= len(open_fence):
-            blocks.append((language, "\n".join(lines) + "\n"))
+                indent, open_fence, language = match[1], match[2], match[3]
+                lines, fenced = [], True
+        elif match and not match[3] and _closes(match[1], match[2], indent, open_fence):
+            blocks.append((language, "\n".join(_without(indent, lines)) + "\n"))
             open_fence = ""
         else:
             lines.append(line)
     return blocks, fenced
+
+
+def text_lines(text: str) -> list[str]:
+    """Return lines as Python ends them: a form feed or U+2028, where ``str.splitlines`` splits, may lie in a string."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _closes(indent: str, fence: str, open_indent: str, open_fence: str) -> bool:
+    """Return whether a fence ends a block: one that lies deeper, as in a docstring, does not."""
+    deeper = len(indent.expandtabs(4)) > len(open_indent.expandtabs(4)) + MAX_INDENT
+    return not deeper and fence[0] == open_fence[0] and len(fence) >= len(open_fence)
+
+
+def _without(indent: str, lines: Sequence[str]) -> list[str]:
+    """Return lines without the indentation of their fence; as they are if only the fence is indented."""
+    first = next((line for line in lines if line.strip()), "")
+    return [line.removeprefix(indent) for line in lines] if first.startswith(indent) else list(lines)
 
 
 def _bare(text: str) -> str | None:

@@ -24,10 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rvpo.errors import ConfigError
-from rvpo.forks import Forkable, ForkedLock
 from rvpo.net import limits as waiting
 from rvpo.net.failures import TooLongError, TransportError
 from rvpo.net.http import Connection
+from rvpo.net.loops import PerLoop
 from rvpo.sandbox.compare import difference_of
 from rvpo.sandbox.granted import reduced
 from rvpo.sandbox.outcomes import Limits, Outcome, Test
@@ -58,6 +58,15 @@ _sys.__stdout__.flush()
 """
 
 
+# Compiled apart from each other, because a program may begin with `from __future__`.
+_SCRIPT = """
+import json as _json
+_setup, _program = _json.loads({sources})
+exec(compile(_setup, "<setup>", "exec"))
+exec(compile(_program, "<program>", "exec"))
+"""
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     """What belongs to one event loop."""
@@ -67,7 +76,7 @@ class _Lane:
     slots: asyncio.Semaphore
 
 
-class ServerSandbox(Forkable):
+class ServerSandbox:
     """Asks a server. Safe across event loops, threads and forked processes.
 
     Args:
@@ -91,36 +100,23 @@ class ServerSandbox(Forkable):
             raise ConfigError(f"workers is {workers!r}; expected a whole number of at least 1, or None")
         self._url = url.rstrip("/").removesuffix("/run_code")
         self._workers = workers or CONCURRENCY
-        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
-        self._of_parent: list[Any] = []  # kept, because closing one would speak on a connection that is shared
-        self._lock = ForkedLock()
+        self._lanes = PerLoop(self._open_lane)
         self._warned = False
-        self._know_forks()
 
     def identity(self) -> dict[str, Any]:
         """Return what decides an outcome: not the address, because a server may move."""
-        return {"kind": "sandbox-fusion", "driver": hashlib.sha256(_DRIVER.encode()).hexdigest()[:16]}
+        return {"kind": "sandbox-fusion", "driver": hashlib.sha256(f"{_SCRIPT}{_DRIVER}".encode()).hexdigest()[:16]}
 
     async def run(self, program: str, tests: Sequence[Test], limits: Limits) -> list[Outcome]:
         """Run a program against tests; see :class:`rvpo.sandbox.Sandbox`."""
         for test in tests:
             check_test(test)
-        lane = await self._lane()
+        lane = await self._lanes.get()
         return list(await asyncio.gather(*(self._one(lane, program, test, limits) for test in tests)))
 
-    def _in_child(self) -> None:
-        self._of_parent.append(self._lanes)
-        self._lanes = {}
-
-    async def _lane(self) -> _Lane:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            for other in [other for other in self._lanes if other.is_closed()]:
-                del self._lanes[other]
-        if loop not in self._lanes:
-            owner = _opened(self._url)
-            self._lanes[loop] = _Lane(await anext(owner), owner, asyncio.Semaphore(self._workers))
-        return self._lanes[loop]
+    async def _open_lane(self) -> _Lane:
+        owner = _opened(self._url)
+        return _Lane(await anext(owner), owner, asyncio.Semaphore(self._workers))
 
     async def _one(self, lane: _Lane, program: str, test: Test, limits: Limits) -> Outcome:
         secret, refused = secrets.token_hex(16), secrets.token_hex(16)
@@ -170,7 +166,7 @@ def _request(program: str, test: Test, limits: Limits, secret: str, refused: str
         "fetch_files": [],
     }
     if test.kind == "stdin":
-        return {**body, "code": f"{setup}\n{program}", "stdin": test.stdin}
+        return {**body, "code": _SCRIPT.format(sources=repr(json.dumps([setup, program]))), "stdin": test.stdin}
     asked = json.dumps({"code": test.code, "secret": secret, "refused": refused})
     return {**body, "code": _DRIVER.format(sources=repr(json.dumps([program, setup]))), "stdin": asked + "\n"}
 
@@ -200,8 +196,8 @@ def _read(text: str, test: Test, limits: Limits, secret: str, refused: str) -> O
     if status != "Finished" or type(code) is not int or not isinstance(output, str):
         raise TransportError("malformed", f"a run of status {str(status)[:40]!r}", again=True)
     detail = escaped(_last_line(complaint), MAX_DETAIL_CHARS)
-    if len(output) > limits.output_kb * 1024:
-        return Outcome(False, "output", f"more than {limits.output_kb} KiB of output", seconds)
+    if len(output) > limits.output_bytes(test):
+        return Outcome(False, "output", f"more than {limits.output_bytes(test)} characters of output", seconds)
     if test.kind == "stdin":
         return _printed(output, code, detail, seconds, test)
     if output.endswith(secret) and code == 0:

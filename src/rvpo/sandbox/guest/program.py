@@ -122,9 +122,11 @@ def _kind(error: BaseException) -> tuple[str, int]:
 def _module(task: dict[str, Any], reads: int, writes: int) -> int:
     """Run the program as a module, and then what the test asks of it."""
     scope: dict[str, Any] = {}
+    absent = _prepare(task["setup"], scope)
+    if absent is not None:
+        return _tell(writes, absent)
+    wire.write(writes, dump({"prepared": True}))  # so what is said before this, no program has said
     try:
-        if task["setup"]:
-            exec(compile(task["setup"], "<setup>", "exec"), scope)  # noqa: S102
         exec(compile(task["program"], "<program>", "exec"), scope)  # noqa: S102
     except BaseException as error:
         return _tell(writes, error)
@@ -137,6 +139,20 @@ def _module(task: dict[str, Any], reads: int, writes: int) -> int:
     except (wire.ClosedError, EndedError):
         pass
     return 0
+
+
+def _prepare(setup: str, scope: dict[str, Any]) -> ModuleNotFoundError | None:
+    """Run a setup, and return why the sandbox cannot run it.
+
+    Any other error is passed over: a stub may have annotations that only the program imports.
+    """
+    try:
+        exec(compile(setup, "<setup>", "exec"), scope)  # noqa: S102
+    except ModuleNotFoundError as error:
+        return error
+    except Exception:
+        return None
+    return None
 
 
 def _test_itself(peer: Peer, scope: dict[str, Any], writes: int) -> int:

@@ -7,9 +7,17 @@ from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes longer than a small program
-    from typing import Any
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Protocol
 
-    from .peer import Peer
+    class Asks(Protocol):
+        """One side of the two pipes."""
+
+        def ask(
+            self, do: str, target: int | None, name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+        ) -> Any:
+            """Have the other side do something."""
+
 
 BINARY: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
@@ -35,7 +43,7 @@ OPERATIONS = {**BINARY, **UNARY, **OTHERS}
 class Remote:
     """An object of the other side. Whatever is done with it is asked there."""
 
-    def __init__(self, peer: Peer, number: int, kind: str) -> None:
+    def __init__(self, peer: Asks, number: int, kind: str) -> None:
         """Name the object."""
         for name, value in (("_remote_peer", peer), ("_remote_number", number), ("_remote_kind", kind)):
             object.__setattr__(self, name, value)

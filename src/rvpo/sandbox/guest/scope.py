@@ -16,6 +16,10 @@ else:
     Names = dict
 
 
+OWN = "_program_"
+"""Before a name: the program's, whatever Python's own of that name is."""
+
+
 class Scope(Names):
     """Names are looked for here, then in the program, then in Python's builtins.
 
@@ -35,6 +39,11 @@ class Scope(Names):
 
     def __missing__(self, name: str) -> Any:
         """Ask the program for a name; KeyError where Python's own is meant, or where nobody has it."""
+        if name.startswith(OWN):
+            try:
+                return self._peer.ask("global", None, name[len(OWN) :])
+            except KeyError:
+                raise AttributeError(f"the program does not define {name[len(OWN) :]}") from None
         if hasattr(builtins, name) and name not in self._prefer:
             raise KeyError(name)
         return self._peer.ask("global", None, name)

@@ -172,6 +172,9 @@ def by_output(watch: Watch, output: int, word: int) -> None:
 def loaded(watch: Watch, peer: Peer) -> None:
     """Wait until the program has defined its names."""
     said = peer.hear()
+    if "prepared" not in said:
+        watch.finish("unusable", said.get("raised", ""))
+    said = peer.hear()
     if "loaded" not in said:
         watch.finish(*_failure(said))
 

@@ -1,0 +1,45 @@
+"""Pictures in columns that nobody reads: a model would be trained on prompts that it cannot answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, TEXT_ONLY, is_picture_value
+from rvpo.data.records import Place, Row
+
+_FILE = re.compile(r"data:image/\S+|\S+\.(png|jpe?g|webp|gif|bmp|tiff?)", re.IGNORECASE)
+_SAYS_SO = re.compile(r"image|img|picture|photo|figure", re.IGNORECASE)
+
+
+def check_unread(rows: Sequence[tuple[Place, Row]], read: Sequence[str], chosen: str) -> None:
+    """Refuse rows whose pictures are in a column that nobody reads: the prompts would be trained on without them.
+
+    Raises:
+        DataError: most rows have a picture, or the name of its file, in such a column.
+    """
+    found = [] if chosen != AUTO else [name for name in _columns_of_pictures(rows) if name not in read]
+    if found:
+        expected = f"pictures in a column {NAMES[0]!r} or {NAMES[1]!r}"
+        next_step = f"set {OPTION}: {found[0]}, {TEXT_ONLY}"
+        raise rows[0][0].error(found[0], f"pictures in the columns {found}", expected, next_step)
+
+
+def has_pictures(row: tuple[Place, Row], chosen: str) -> bool:
+    """Return whether a row has pictures, in whatever column."""
+    return chosen not in (AUTO, NONE) or (chosen == AUTO and bool(_columns_of_pictures([row])))
+
+
+def _columns_of_pictures(rows: Sequence[tuple[Place, Row]]) -> list[str]:
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    return [name for name in names if 2 * sum(_may_be_picture(name, row.get(name)) for _, row in rows) > len(rows)]
+
+
+def _may_be_picture(name: str, value: Any) -> bool:
+    """Return whether a value is a picture or names one; an address on the web does if its column says so, too."""
+    first = value[0] if isinstance(value, list) and value else value
+    if not isinstance(first, str):
+        return is_picture_value(first)
+    named = len(first) < 4096 or first.startswith("data:")
+    return named and _FILE.fullmatch(first) is not None and ("://" not in first or _SAYS_SO.search(name) is not None)

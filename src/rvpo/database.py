@@ -1,0 +1,120 @@
+"""An SQLite file that any number of processes and threads share, and that survives forks and the end of any of them.
+
+The file is in WAL mode: ``kill -9`` of a process loses nothing that was committed, nor can it damage the file; with
+``synchronous=NORMAL`` a power failure may lose the last commits, but not damage it either. A connection is closed
+before its process forks, because SQLite's locks do not survive that; parent and child each open their own on the next
+use. A database in memory is copied to the child.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rvpo.errors import RVPOError
+from rvpo.forks import Forkable
+
+_BUSY_SECONDS = 60.0  # how long one process waits for another's transaction, which takes microseconds
+
+
+class SharedDatabase(Forkable):
+    """A file with tables of its own; in memory where there is no path. Made by :meth:`_begin`."""
+
+    def _begin(
+        self, path: str | None, tables: Sequence[str], version: int, expected: str, error: type[RVPOError]
+    ) -> None:
+        """Open or make the file.
+
+        Args:
+            path: of the file; None keeps everything in memory.
+            tables: statements that make what is not there yet.
+            version: of the tables; part of the file as ``user_version``.
+            expected: what a message says of the file, such as "expected an SQLite file of outcomes".
+            error: raised here where the file cannot be opened or is of another kind, and later where it cannot be used.
+        """
+        self._path, self._tables, self._version = path, tables, version
+        self._expected, self._error = expected, error
+        self._lock = threading.Lock()
+        self._open: sqlite3.Connection | None = None
+        with self._used() as db:
+            _write_ahead(db)
+        with self._transaction() as db:  # of several processes that make the file, the others find it made
+            self._make_tables(db)
+        self._know_forks()
+
+    @contextmanager
+    def _used(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection of this process to one thread."""
+        try:
+            with self._lock:
+                yield self._db
+        except (sqlite3.Error, OSError) as error:
+            step = "free space, or name a file in a folder that can be written to"
+            raise self._error(f"cache {self._path}: {error}; {self._expected}: {step}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing. After a failure, such as a full disk, the connection is good for the next one."""
+        with self._used() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite has rolled back by itself after some errors
+                    db.execute("ROLLBACK")
+                raise
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The connection of this process."""
+        if self._open is None:
+            self._open = self._connect()
+        return self._open
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._path:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path or ":memory:", _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA synchronous = NORMAL")  # of a connection; WAL is of the file
+        return db
+
+    def _make_tables(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version != self._version and (version or tables):
+            raise self._error(
+                f"cache {self._path}: a database of version {version}, allowed is {self._version}: name another"
+            )
+        for statement in self._tables:
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {self._version}")
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()  # no transaction is copied half-done
+        if self._path and self._open is not None:
+            connection, self._open = self._open, None
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _after_fork(self) -> None:
+        self._lock.release()
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:  # SQLite does not wait here while another process does the same
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
