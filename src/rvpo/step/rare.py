@@ -31,7 +31,8 @@ class RecentRewards:
         Args:
             rewards: of the batch, (N, M).
             shown: M names, one per column, or name -> (N, M) bool, the cells of a channel.
-            counts: (M,) bool, the columns that rank a group or count in an aggregate; None with cells, which always count.
+            counts: (M,) bool, the columns that rank a group or count in an aggregate; cells, for which it is None,
+                always do.
         """
         self._completions += len(rewards)
         self._batches += 1
