@@ -479,11 +479,11 @@ class Aggregator:
         """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
         if self._warned:
             return
-        risk = self.config.method.risk(progress)
-        if risk < 1:
-            return
         counts = None if isinstance(shown, Mapping) else self._counted_columns(result)
-        if rare := self._recent.rare(result.rewards.detach(), shown, counts):
+        self._recent.add(result.rewards.detach(), shown, counts)
+        risk = self.config.method.risk(progress)
+        rare = self._recent.rare(shown) if risk >= 1 else []
+        if rare:
             self._warned, self._recent = True, RecentRewards()
             if self.quiet:
                 return

@@ -25,8 +25,8 @@ class RecentRewards:
         self._waiting: list[tuple[Tensor, Tensor]] = []  # rewards and which columns count
         self._completions = self._batches = 0
 
-    def rare(self, rewards: Tensor, shown: Sequence[str] | Mapping[str, Tensor], counts: Tensor | None) -> list[str]:
-        """Take in a batch; return the channels that are rarely met so far, see :func:`rvpo.core.metrics.rarely_met`.
+    def add(self, rewards: Tensor, shown: Sequence[str] | Mapping[str, Tensor], counts: Tensor | None) -> None:
+        """Take in a batch.
 
         Args:
             rewards: of the batch, (N, M).
@@ -36,17 +36,27 @@ class RecentRewards:
         """
         self._completions += len(rewards)
         self._batches += 1
-        pooled = isinstance(shown, Mapping)
         if isinstance(shown, Mapping):
             for name, cells in shown.items():
                 before = self._pooled.get(name, rewards[:0, 0])
                 self._pooled[name] = torch.cat([before, rewards[cells]])[-WINDOW:]
-        else:
-            assert counts is not None
-            self._waiting.append((rewards[-WINDOW:].clone(), counts))
+            return
+        assert counts is not None
+        self._waiting.append((rewards[-WINDOW:].clone(), counts))
+        if len(self._waiting) == EVERY:
+            self._of_columns()
+
+    def rare(self, shown: Sequence[str] | Mapping[str, Tensor]) -> list[str]:
+        """Return the channels of the last batch that are rarely met so far.
+
+        See :func:`rvpo.core.metrics.rarely_met`. It is looked at once in ``EVERY`` batches: empty in between.
+
+        Args:
+            shown: of the last batch, as in :meth:`add`.
+        """
         if self._completions > WINDOW and self._batches % EVERY:
             return []
-        table = self._of_names(shown) if pooled else self._of_columns()
+        table = self._of_names(shown) if isinstance(shown, Mapping) else self._of_columns()
         return [name for name, is_rare in zip(shown, rarely_met(table).tolist(), strict=True) if is_rare]
 
     def _of_names(self, names: Iterable[str]) -> Tensor:
@@ -60,6 +70,6 @@ class RecentRewards:
             if table is None or table.shape[1:] != rewards.shape[1:]:
                 table = rewards.new_full((WINDOW, rewards.shape[1]), torch.nan)
             table = torch.where(counts, torch.cat([table[len(rewards) :], rewards]), table)
-        assert table is not None  # the latest batch waits at least
+        assert table is not None  # a batch was added
         self._columns, self._waiting = table, []
         return table
