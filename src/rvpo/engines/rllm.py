@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,8 @@ from rvpo.errors import EngineError
 logger = logging.getLogger(__name__)
 
 NAME = "rvpo"
+METRICS = "metrics.jsonl"
+"""One line per call, in the folder of a role."""
 
 
 class Estimator:
@@ -62,18 +65,21 @@ class Estimator:
 
     def _of(self, role: str) -> RewardDicts:
         if role not in self.roles:
-            self.roles[role] = RewardDicts(self.options)
+            run = self.roles[role] = RewardDicts(self.options)
+            # Every name that rLLM does not know ends here, a mistyped one as well.
+            logger.warning("rvpo computes the advantages of role %s, with method %s.", role, run.aggregator.config)
             if (folder := self._place(role)).exists():
                 logger.warning("Role %s goes on from %s. For a new run, name another folder.", role, folder)
-                self.roles[role].load(folder)
+                run.load(folder)
         return self.roles[role]
 
-    def _write(self, role: str, metrics: Any) -> None:
+    def _write(self, role: str, metrics: Mapping[str, float]) -> None:
         folder = self._place(role)
         folder.mkdir(parents=True, exist_ok=True)
         self.roles[role].save(folder)
-        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(metrics)) + "\n")
+        line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _place(self, role: str) -> Path:
         return self.folder / quote(role, safe="")

@@ -65,6 +65,7 @@ class RewardDicts:
             )
         self._one_group = one_group
         self._known: set[str] = set()  # names that a dict has had
+        self._others: set[str] = set()  # keys of dicts that are none of our names
         self._told: set[str] = set()  # what was warned of, once each
         rehearsal = torch.zeros(2, len(self.names), dtype=torch.float64)
         # What needs the progress or the trained tokens says so before anything is generated.
@@ -148,6 +149,7 @@ class RewardDicts:
                 "None where it could not be scored"
             )
         ignored = [str(key) for key in reward if key not in self.names and key not in other_keys]
+        self._others.update(ignored)
         if ignored:
             self._say_once(
                 f"ignored {sorted(ignored)}",
@@ -159,16 +161,16 @@ class RewardDicts:
     def _check_names(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Refuse a name that never came; say once if one stays away that did."""
         here = {name for row in rows for name in row}
-        if not here and not self._known:
+        if not here and not self._known and not self._others:
             self._say_once("nothing", "No sample of the first batch has any reward: all of them count as missing.")
             return
         self._known |= here
         for name in self.names:
             if name not in self._known:
+                keys = sorted(here | self._others)
                 raise RewardError(
-                    f"no sample has the reward {name!r}{did_you_mean(name, sorted(here))}; the dicts have "
-                    f"{', '.join(sorted(here)) or 'nothing'}. Correct reward_keys, or return None under that name "
-                    "where it could not be scored"
+                    f"no sample has the reward {name!r}{did_you_mean(name, keys)}; the dicts have {', '.join(keys)}. "
+                    "Correct reward_keys, or return None under that name where it could not be scored"
                 )
             if name not in here:
                 self._say_once(f"absent {name}", f"No sample of this batch has the reward {name!r}: it is missing.")
