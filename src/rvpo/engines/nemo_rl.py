@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,19 @@ def install() -> None:
     _wrap(gym, "build_reward_component_columns", _columns)
 
 
-def _wrap(owner: Any, name: str, wrapper: Any) -> None:
+def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
     original = getattr(owner, name, None)
     if original is None:
         raise EngineError(f"{owner.__name__} has no {name}; expected NeMo RL of August 2026. See docs/engines/nemo_rl.md")
-    if getattr(original, "rvpo", None) is None:
-        wrapped = functools.wraps(original)(functools.partial(wrapper, original))
-        wrapped.rvpo = True
-        setattr(owner, name, wrapped)
+    if hasattr(original, "rvpo"):
+        return
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:  # a function, so that it can be a method
+        return wrapper(original, *args, **kwargs)
+
+    wrapped.rvpo = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
 
 
 def _create(original: Any, master_config: Any) -> Any:

@@ -71,8 +71,12 @@ def expected() -> list[list[float]]:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., bool]]:
     """Return a function that imports the engine's module, or else puts a stand-in with these attributes there."""
 
+    ours: set[str] = set()
+
     def take(name: str, **attributes: Any) -> bool:
         try:
+            if name in ours:
+                raise ImportError(f"{name} is a stand-in")
             importlib.import_module(name)
         except ImportError:
             parts = name.split(".")
@@ -80,7 +84,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., bool]]:
                 path = ".".join(parts[:i])
                 if path not in sys.modules:
                     module = ModuleType(path)
-                    module.__path__ = []  # type: ignore[attr-defined]
+                    module.__path__ = []
+                    ours.add(path)
                     monkeypatch.setitem(sys.modules, path, module)
                     if i > 1:
                         monkeypatch.setattr(sys.modules[".".join(parts[: i - 1])], parts[i - 1], module, raising=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ def collect(engine: Callable[..., bool]) -> Callable[..., None]:
     engine("rllm.trainer.algorithms.config", rLLMAdvantageEstimator=StandInEstimators)
     own = engine(
         "rllm.trainer.algorithms.advantage",
-        register_rllm_adv_estimator=lambda name: lambda function: registry.setdefault(name, function),
+        register_rllm_adv_estimator=lambda name: functools.partial(registry.__setitem__, name),
     )
     if own:
         from rllm.trainer.algorithms.advantage import collect_reward_and_advantage_from_trajectory_groups
