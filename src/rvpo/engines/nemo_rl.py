@@ -60,7 +60,7 @@ class RVPOAdvantageEstimator:
         if not columns:
             raise RewardError(
                 f"the batch has no column {COLUMN}…; expected one per name of {', '.join(self.run.names)}. Let the "
-                "environment return a dict of rewards; the single-controller trainer hands on none, and is not supported"
+                "environment return a dict of rewards. The single-controller trainer hands on none: it is not supported"
             )
         rows = [{name: column[i] for name, column in columns.items()} for i in range(len(prompt_ids))]
         scored = self.run(rows, [tuple(row) for row in prompt_ids.tolist()])
@@ -94,7 +94,9 @@ def install() -> None:
 def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
     original = getattr(owner, name, None)
     if original is None:
-        raise EngineError(f"{owner.__name__} has no {name}; expected NeMo RL of August 2026. See docs/engines/nemo_rl.md")
+        raise EngineError(
+            f"{owner.__name__} has no {name}; expected NeMo RL of August 2026. See docs/engines/nemo_rl.md"
+        )
     if hasattr(original, "rvpo"):
         return
 

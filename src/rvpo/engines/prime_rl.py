@@ -105,9 +105,7 @@ def _save(original: Any, manager: Any, progress: Any, train_source: Any, step: i
     original(manager, progress, train_source, step)
 
 
-def _load(
-    original: Any, manager: Any, progress: Any, train_source: Any, step: int, path: Path | None = None
-) -> None:
+def _load(original: Any, manager: Any, progress: Any, train_source: Any, step: int, path: Path | None = None) -> None:
     original(manager, progress, train_source, step=step, path=path)
     if not manager.config.skip_progress:
         _resumed[:] = [(manager.get_ckpt_path(step) if path is None else Path(path)) / "rvpo"]

@@ -67,7 +67,9 @@ class RVPOMixin:
         """
         data = super().compute_advantages_and_returns(data)  # type: ignore[misc]
         if self._rows is None:
-            raise EngineError("SkyRL computes advantages before postprocess_generator_output; see docs/engines/skyrl.md")
+            raise EngineError(
+                "SkyRL computes advantages before postprocess_generator_output; see docs/engines/skyrl.md"
+            )
         (metrics, uids), self._rows = self._rows, None
         padding = data.metadata.get("pad_size", 0)
         if len(data["advantages"]) - padding != len(uids):
@@ -77,9 +79,7 @@ class RVPOMixin:
             )
         last = data.metadata.get("is_last_step") or [True] * len(uids)
         counted = [i for i in range(len(uids)) if last[i]]
-        scored = self._run(
-            [metrics[i] for i in counted], [uids[i] for i in counted], progress=_share(self)
-        )
+        scored = self._run([metrics[i] for i in counted], [uids[i] for i in counted], progress=_share(self))
         per_row, trajectory = [], 0
         for i in range(len(uids)):  # the steps of a trajectory stand before its last one
             per_row.append(scored.advantages[trajectory])

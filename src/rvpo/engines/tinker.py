@@ -41,7 +41,9 @@ class Advantages:
             RewardError: metrics that cannot be aggregated, or a name that never came.
         """
         sizes = [len(group.trajectories_G) for group in trajectory_groups_P]
-        rows = [self._row(group, i) for group, size in zip(trajectory_groups_P, sizes, strict=True) for i in range(size)]
+        rows = [
+            self._row(group, i) for group, size in zip(trajectory_groups_P, sizes, strict=True) for i in range(size)
+        ]
         ids = [number for number, size in enumerate(sizes) for _ in range(size)]
         scored = self.run(rows, ids, learn=not self.printing)
         if not self.printing:

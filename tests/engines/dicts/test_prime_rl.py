@@ -70,7 +70,9 @@ def assign(trace: Trace, advantage: float) -> None:
 
 
 @pytest.fixture
-def process(engine: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+def process(
+    engine: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[[], Any]]:
     """Return a function that begins an orchestrator's process: our module, loaded and installed anew."""
     if engine("prime_rl.orchestrator.algo"):
         pytest.skip("prime-rl is installed: its own types need a policy pool")

@@ -138,9 +138,7 @@ def test_who_computes_is_said(batches: Any, collect: Any, tmp_path: Path, caplog
     assert "rvpo computes the advantages of role solver, with method lift" in caplog.text
 
 
-def test_another_run_in_the_same_folder(
-    batches: Any, collect: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_another_run_in_the_same_folder(batches: Any, collect: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     rllm.register(tmp_path, **OPTIONS)
     collect(groups(batches[0]))
     rllm.register(tmp_path, **OPTIONS)

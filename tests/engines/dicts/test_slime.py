@@ -48,7 +48,9 @@ def logged(engine: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> list
     seen: list[Any] = []
     engine("slime.rollout.sample_hooks", _current_rollout_id=None)
     engine("slime.observability.metric_utils", compute_rollout_step=lambda args, step: step)
-    if engine("slime.observability.logging_utils", log=lambda args, metrics, step_key: seen.append((metrics, step_key))):
+    if engine(
+        "slime.observability.logging_utils", log=lambda args, metrics, step_key: seen.append((metrics, step_key))
+    ):
         monkeypatch.setattr(
             "slime.observability.logging_utils.log", lambda args, metrics, step_key: seen.append((metrics, step_key))
         )
@@ -170,7 +172,9 @@ def test_the_filter_looks_at_every_reward(batches: Any, logged: Any, sample: Any
         ({"normalize_advantages": True}, "--normalize-advantages is set"),
         ({"reward_key": None}, "--reward-key is not set"),
         (
-            {"dynamic_sampling_filter_path": "slime.rollout.filter_hub.dynamic_sampling_filters.check_reward_nonzero_std"},
+            {
+                "dynamic_sampling_filter_path": "slime.rollout.filter_hub.dynamic_sampling_filters.check_reward_nonzero_std"
+            },
             "expected rvpo.slime.keep_ranked",
         ),
         ({"rvpo": {"method": "lift"}}, "reward_keys"),

@@ -100,7 +100,9 @@ def groups(batch: Any) -> list[Any]:
         # A metric cannot be None in the cookbook's logs: what was not scored is absent.
         rows = [{k: v for k, v in row.items() if v is not None} for row in batch[start : start + 4]]
         own = [{k: row.pop(k) for k in list(row) if k == "safe" and i % 2} for i, row in enumerate(rows)]
-        trajectories = [many(transitions=[one(metrics={"safe": 0.3} if "safe" in row else {}), one(metrics=row)]) for row in rows]
+        trajectories = [
+            many(transitions=[one(metrics={"safe": 0.3} if "safe" in row else {}), one(metrics=row)]) for row in rows
+        ]
         found.append(group_of(trajectories_G=trajectories, final_rewards_G=[0.0] * 4, metrics_G=own))
     return found
 
