@@ -1,4 +1,4 @@
-"""``rvpo.tinker.install(config, …)``, in a script of tinker-cookbook before ``train.main``. See docs/engines/tinker.md."""
+"""``rvpo.tinker.install(config, …)``, in a script of the cookbook before its ``main``. See docs/engines/tinker.md."""
 
 from rvpo.engines.tinker import install
 

@@ -68,7 +68,7 @@ class RVPOMixin:
         data = super().compute_advantages_and_returns(data)  # type: ignore[misc]
         if self._rows is None:
             raise EngineError(
-                "SkyRL computes advantages before postprocess_generator_output; see docs/engines/skyrl.md"
+                "SkyRL computes advantages before postprocess_generator_output; expected it after: update it"
             )
         (metrics, uids), self._rows = self._rows, None
         padding = data.metadata.get("pad_size", 0)
@@ -124,8 +124,8 @@ class RVPOMixin:
             )
         if "://" in str(cfg.trainer.ckpt_path):
             raise ConfigError(
-                f"trainer.ckpt_path is {cfg.trainer.ckpt_path}; expected a folder of a file system, where the memory of "
-                "the method can be kept"
+                f"trainer.ckpt_path is {cfg.trainer.ckpt_path}; expected a folder of a file system, where what the "
+                "method remembers is kept"
             )
 
 

@@ -189,5 +189,5 @@ def test_a_version_that_has_moved_is_refused(engine: Callable[..., bool]):
     for module in (*MODULES, "nemo_rl.utils.checkpoint", "nemo_rl.environments.nemo_gym"):
         if engine(module):
             pytest.skip("NeMo RL is installed")
-    with pytest.raises(EngineError, match="nemo_rl.algorithms.grpo has no _create_advantage_estimator"):
+    with pytest.raises(EngineError, match=r"nemo_rl.algorithms.grpo has no _create_advantage_estimator"):
         nemo_rl.install()

@@ -201,7 +201,7 @@ def test_whitening_over_a_batch_is_refused(process: Any, tmp_path: Path, method:
 
 def test_what_would_be_ignored_is_refused(batches: Any, process: Any, tmp_path: Path):
     algorithm = process().algorithm
-    with pytest.raises(ConfigError, match="algo.length_penalty is set"):
+    with pytest.raises(ConfigError, match=r"algo.length_penalty is set"):
         algorithm(a_config(length_penalty="linear"), None)
     group = episodes(groups(batches)[0])
     group[1].traces[0].rewards["safe"] = Reward(1.0, 0.5)

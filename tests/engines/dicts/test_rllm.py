@@ -150,7 +150,7 @@ def test_another_run_in_the_same_folder(batches: Any, collect: Any, tmp_path: Pa
 
 
 def test_what_would_be_silently_wrong_is_refused(batches: Any, collect: Any, tmp_path: Path):
-    with pytest.raises(ConfigError, match="rvpo.rllm.register: unknown key 'weights'"):
+    with pytest.raises(ConfigError, match=r"rvpo.rllm.register: unknown key 'weights'"):
         rllm.register(tmp_path, **OPTIONS, weights={"correct": 2.0})
     with pytest.raises((ConfigError, RewardError), match="progress"):
         rllm.register(tmp_path, **OPTIONS | {"method": "rvpo:k=linear(0,2)"})

@@ -122,7 +122,7 @@ def test_half_made_setups_are_refused(batches: Any, tmp_path: Path, monkeypatch:
     monkeypatch.delenv("RVPO_CONFIG", raising=False)
     with pytest.raises(ConfigError, match="RVPO_CONFIG is not set"):
         type("Mine", (Trainer,), {"rvpo": None})(cfg(tmp_path))
-    with pytest.raises(ConfigError, match="trainer.ckpt_path is s3://runs"):
+    with pytest.raises(ConfigError, match=r"trainer.ckpt_path is s3://runs"):
         Trainer(cfg("s3://runs"))
     trainer = Trainer(cfg(tmp_path))
     for metrics in (None, batches[0][:7]):

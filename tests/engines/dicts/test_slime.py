@@ -24,6 +24,9 @@ OPTIONS = {
 }
 
 
+FILTER = "slime.rollout.filter_hub.dynamic_sampling_filters.check_reward_nonzero_std"
+
+
 class Status(enum.Enum):
     COMPLETED = "completed"
     ABORTED = "aborted"
@@ -172,9 +175,7 @@ def test_the_filter_looks_at_every_reward(batches: Any, logged: Any, sample: Any
         ({"normalize_advantages": True}, "--normalize-advantages is set"),
         ({"reward_key": None}, "--reward-key is not set"),
         (
-            {
-                "dynamic_sampling_filter_path": "slime.rollout.filter_hub.dynamic_sampling_filters.check_reward_nonzero_std"
-            },
+            {"dynamic_sampling_filter_path": FILTER},
             "expected rvpo.slime.keep_ranked",
         ),
         ({"rvpo": {"method": "lift"}}, "reward_keys"),
