@@ -130,4 +130,4 @@ class RVPOMixin:
 
 
 def _share(trainer: Any) -> float:
-    return min(1.0, trainer.global_step / max(1, trainer.total_training_steps))
+    return float(min(1.0, trainer.global_step / max(1, trainer.total_training_steps)))

@@ -48,7 +48,7 @@ class Advantages:
         scored = self.run(rows, ids, learn=not self.printing)
         if not self.printing:
             self.metrics = scored.metrics
-        return list(torch.tensor(scored.advantages, dtype=torch.float32).split(sizes))
+        return list(torch.split(torch.tensor(scored.advantages, dtype=torch.float32), sizes))
 
     def _row(self, group: Any, i: int) -> dict[str, Any]:
         """Return the rewards of a trajectory; the group's come first, then those of the last transition with one."""
@@ -69,7 +69,7 @@ def install(config: Any, **options: Any) -> None:
     Raises:
         ConfigError: options that cannot work, or a config that chooses groups by the total reward.
     """
-    train = importlib.import_module("tinker_cookbook.rl.train")
+    train: Any = importlib.import_module("tinker_cookbook.rl.train")
     checkpoints = importlib.import_module("tinker_cookbook.checkpoint_utils")
     if hasattr(train.compute_advantages, "run"):
         raise ConfigError("rvpo.tinker.install was called before in this process; expected one call: start another")
