@@ -15,7 +15,7 @@ from typing import Any
 
 from rvpo.engines.dicts.options import SECTION, DictOptions
 from rvpo.engines.dicts.rewards import RewardDicts
-from rvpo.errors import ConfigError, EngineError
+from rvpo.errors import ConfigError, EngineError, RewardError
 
 BROADCAST = ("grpo", "gspo", "cispo")
 FILTERS = "slime.rollout.filter_hub.dynamic_sampling_filters."
@@ -102,7 +102,12 @@ def check(args: Any) -> None:
 def _raw(reward: Mapping[str, Any] | None, key: str) -> float:
     """Return the number that slime logs, NaN where it is missing: slime's mean of the step is NaN, too."""
     value = None if reward is None else reward.get(key)
-    return math.nan if value is None else float(value)
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RewardError(
+            f"the reward dict has {value!r:.80} under --reward-key {key}; expected the number that slime logs"
+        ) from error
 
 
 def _folder(root: str | None, step: int) -> Path:

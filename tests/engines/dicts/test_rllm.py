@@ -51,11 +51,11 @@ class StandInGroup:
 def collect(engine: Callable[..., bool]) -> Callable[..., None]:
     """Return what computes the advantages of groups in rLLM, for an estimator called so in its config."""
     registry: dict[Any, Any] = {}
-    engine("rllm.trainer.algorithms.config", rLLMAdvantageEstimator=StandInEstimators)
     own = engine(
         "rllm.trainer.algorithms.advantage",
         register_rllm_adv_estimator=lambda name: functools.partial(registry.__setitem__, name),
     )
+    engine("rllm.trainer.algorithms.config", rLLMAdvantageEstimator=StandInEstimators)
     if own:
         from rllm.trainer.algorithms.advantage import collect_reward_and_advantage_from_trajectory_groups
         from rllm.trainer.algorithms.config import AlgorithmConfig, rLLMAdvantageEstimator

@@ -199,6 +199,10 @@ def test_samples_without_a_group_or_a_dict_are_refused(batches: Any, logged: Any
     with pytest.raises(RewardError, match=r"groups\[3\] is None"):
         PostProcess()(arguments(), batch)
     batch = samples(sample, batches[0])
+    batch[3].reward["score"] = "high"
+    with pytest.raises(RewardError, match="the reward dict has 'high' under --reward-key score"):
+        PostProcess()(arguments(), batch)
+    batch = samples(sample, batches[0])
     batch[3].reward = 1.0
     with pytest.raises(RewardError, match=r"rewards\[3\] is 1.0; expected a dict"):
         PostProcess()(arguments(), batch)
