@@ -98,6 +98,8 @@ CANCELLED = 1e-4
 SMALL = 1e-8
 """Added to diagonals, so that copies of a channel share alike."""
 TINY = 1e-12
+LEAST_DEVIATION = 1e-9
+"""A deviation up to this is what rounding leaves of rewards that the scale's end clipped."""
 
 
 @dataclass(frozen=True)
@@ -378,8 +380,7 @@ def group_deviations(batch: Batch) -> Tensor:
     x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
     deviations = x - batch.groups.broadcast(mean)
-    # Less than 1e-9 is what rounding leaves of rewards that the scale's end clipped.
-    return deviations * (scored & batch.scores.live & (deviations.abs() >= 1e-9))
+    return deviations * (scored & batch.scores.live & (deviations.abs() > LEAST_DEVIATION))
 
 
 def correlations(q: Tensor, spread: Tensor) -> Tensor:
