@@ -26,6 +26,7 @@ from rvpo.core.checks import require_known
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
 from rvpo.core.groups import Groups
+from rvpo.core.lift_few import decide_few
 from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
 from rvpo.core.metrics import Advantages
 from rvpo.core.scales import ASSUMED, KEY, learned, scale_metrics
@@ -181,7 +182,7 @@ class _Step:
         frames, scales = learned(fitting.rewards, ends, self.channels, remembered.pop(KEY, {}))
         deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
         shown = self._shown(deviations, takes_part)
-        decided = method.decide(shown, remembered)
+        decided = decide_few(method, shown, remembered) or method.decide(shown, remembered)
         pull = fitting.weights / fitting.total * decided.factors.to(blocks.values.device)
         value = aggregated(deviations, pull)
         size = blocks.values.shape[1]
