@@ -26,7 +26,7 @@ from rvpo.core.checks import require_known
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
 from rvpo.core.groups import Groups
-from rvpo.core.lift_few import decide_few
+from rvpo.core.lift_few import MOST, DecidedFew, ShownFew, decide_few
 from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
 from rvpo.core.metrics import Advantages
 from rvpo.core.scales import ASSUMED, KEY, learned, scale_metrics
@@ -150,6 +150,25 @@ def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(slots=True)
+class _Looked:
+    """What is seen of the deviations of a batch.
+
+    Attributes:
+        deviations: of the batch.
+        takes_part: (P,) bool, which groups do.
+        attained: (M,) float64, mean attained shares.
+        products: (M, M) float64, mean of u u' over the completions that take part.
+        only: (G, P, M) the deviations, if they are a single chunk.
+    """
+
+    deviations: Deviations
+    takes_part: Tensor
+    attained: Tensor
+    products: Tensor
+    only: Tensor | None
+
+
+@dataclass(slots=True)
 class _Step:
     """A step of a run.
 
@@ -181,15 +200,16 @@ class _Step:
         remembered = dict(state)
         frames, scales = learned(fitting.rewards, ends, self.channels, remembered.pop(KEY, {}))
         deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
-        shown = self._shown(deviations, takes_part)
-        decided = decide_few(method, shown, remembered) or method.decide(shown, remembered)
-        pull = fitting.weights / fitting.total * decided.factors.to(blocks.values.device)
-        value = aggregated(deviations, pull)
+        looked = self._looked(deviations, takes_part)
+        decided = self._decided(looked, method, remembered)
+        shares = fitting.weights / fitting.total
+        pull = shares * torch.as_tensor(decided.factors, dtype=torch.float64, device=shares.device)
+        value = aggregated(deviations, pull) if looked.only is None else looked.only @ pull
         size = blocks.values.shape[1]
         taking = None if bool(takes_part.all()) else takes_part.expand(size, -1)
         found = Found(value, taking, 1.0, False, [value])
         whitened = fitting.whitened(value, taking, fitting.config.eps)
-        logged = _Logged(decided, self.channels, frames, shown.attained, self._outside(frames, ends))
+        logged = _Logged(decided, self.channels, frames, looked.attained.tolist(), self._outside(frames, ends))
         of_rule = Fitting(fitting.rewards, fitting.config, RULE, pull, fitting.groups, fitting.order, torch.float64)
         return Advantages.with_later(
             _KeptLift(of_rule, found, version_of(fitting.rewards), deviations, logged),
@@ -224,29 +244,39 @@ class _Step:
         deviations.live = live.logical_and_(differs)
         return deviations, deviations.live.any(1)
 
-    def _shown(self, deviations: Deviations, takes_part: Tensor) -> Shown:
+    def _looked(self, deviations: Deviations, takes_part: Tensor) -> _Looked:
+        """Go through the deviations."""
         groups, size, columns = deviations.values.shape
-        rows = groups * size
-        shares = self.fitting.weights / self.fitting.total
-        assert isinstance(shares, Tensor)
-        moments, total = torch.zeros(()), torch.zeros(())
-        for _, mean, d in deviations.chunks():
+        looked = _Looked(deviations, takes_part, torch.zeros(()), torch.zeros(()), None)
+        for part, mean, d in deviations.chunks():
             cells = d.view(-1, columns)
-            moments, total = moments + cells.T @ cells, total + mean.sum(0)
-        moments = moments * torch.outer(shares, shares) / (takes_part.sum() * size).clamp(min=1)
+            looked.products = looked.products + cells.T @ cells
+            looked.attained = looked.attained + mean.sum(0)
+            if part.stop == groups and part.start == 0:
+                looked.only = d
+        shares = self.fitting.weights / self.fitting.total
+        count = int(takes_part.sum()) * size
+        looked.products = looked.products.mul_(torch.outer(shares, shares)).div_(max(count, 1)).cpu()
+        looked.attained = looked.attained.div_(groups).cpu()
+        return looked
+
+    def _decided(self, looked: _Looked, method: LIFT, state: State) -> Decided | DecidedFew:
+        """Return what the channels count for."""
+        names, weights = self.channels.names, self.fitting.weights
+        assert isinstance(weights, Tensor)
+        groups, size, columns = looked.deviations.values.shape
+        ranks = looked.deviations.live.any(0)
+        takes_part = bool(ranks.any())
+        if columns <= MOST and takes_part and self.reliability is None:
+            lists = (x.tolist() for x in (looked.attained, looked.products, ranks, weights))
+            few = decide_few(method, ShownFew(names, groups * size, groups, *lists), state)
+            if few is not None:
+                return few
         ones = torch.ones(columns, dtype=torch.float64)
-        rho = self.reliability
-        return Shown(
-            self.channels.names,
-            ones * rows,
-            ones * (rows - groups),
-            (total / groups).cpu(),
-            moments.cpu(),
-            bool(takes_part.any()),
-            deviations.live.any(0).cpu(),
-            self.fitting.weights.cpu() if isinstance(self.fitting.weights, Tensor) else ones,
-            ones if rho is None else rho.cpu().double(),
-        )
+        rho = ones if self.reliability is None else self.reliability.cpu().double()
+        rows, free = ones * groups * size, ones * groups * (size - 1)
+        shown = Shown(names, rows, free, looked.attained, looked.products, takes_part, ranks.cpu(), weights.cpu(), rho)
+        return method.decide(shown, state)
 
     def _outside(self, frames: list[Range], ends: list[list[float]]) -> list[float]:
         """Return the share of the rewards of each channel that lie outside of its scale."""
@@ -275,19 +305,19 @@ class _Logged:
         decided: of the batch.
         channels: of the batch.
         frames: K scales.
-        attained: (K,) mean attained shares.
+        attained: K mean attained shares.
         outside: K shares of rewards outside of their scale.
     """
 
-    decided: Decided
+    decided: Decided | DecidedFew
     channels: Channels
     frames: list[Range]
-    attained: Tensor
+    attained: list[float]
     outside: list[float]
 
     def metrics(self) -> Mapping[str, float]:
         """Return it by name."""
-        scales = scale_metrics(self.channels, self.frames, self.attained.tolist(), self.outside)
+        scales = scale_metrics(self.channels, self.frames, self.attained, self.outside)
         return {**self.decided.metrics(), **scales}
 
 
