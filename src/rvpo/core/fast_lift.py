@@ -143,10 +143,23 @@ def chunks(values: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]
 
 def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the lowest and the highest reward of each group and channel, (P, M) float64; NaN where one is missing."""
-    dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
-    found = [(x.amin(0), x.amax(0)) for _, x in chunks(values, dtype)]
+    found = [(x.amin(0), x.amax(0)) for _, x in chunks(values, _comparable(values))]
     low, high = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
     return low.double(), high.double()
+
+
+def _number_of(value: float, values: Tensor) -> list[int]:
+    """Return how many rewards of each channel are equal to a value."""
+    found = torch.zeros((), dtype=torch.float64)
+    for _, x in chunks(values, _comparable(values)):
+        # A sum over the group is exact in any dtype.
+        found = found + x.eq_(value).sum(0).double().sum(0)
+    return [int(number) for number in found.tolist()]
+
+
+def _comparable(values: Tensor) -> torch.dtype:
+    """Return the narrowest dtype that has all rewards and is quick."""
+    return values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
 
 
 @dataclass(slots=True)
@@ -158,6 +171,7 @@ class _Looked:
         takes_part: (P,) bool, which groups do.
         attained: (M,) float64, mean attained shares.
         products: (M, M) float64, mean of u u' over the completions that take part.
+        means: (C, M) mean attained shares of the groups of each chunk.
         only: (G, P, M) the deviations, if they are a single chunk.
     """
 
@@ -165,6 +179,7 @@ class _Looked:
     takes_part: Tensor
     attained: Tensor
     products: Tensor
+    means: list[Tensor]
     only: Tensor | None
 
 
@@ -198,7 +213,13 @@ class _Step:
             raise UnfitError
         require_known("floors", method.floors, self.channels.names)
         remembered = dict(state)
-        frames, scales = learned(fitting.rewards, ends, self.channels, remembered.pop(KEY, {}))
+        frames, scales = learned(
+            fitting.rewards,
+            ends,
+            self.channels,
+            remembered.pop(KEY, {}),
+            lambda value: _number_of(value, blocks.values),
+        )
         deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
         looked = self._looked(deviations, takes_part)
         decided = self._decided(looked, method, remembered)
@@ -207,7 +228,7 @@ class _Step:
         value = aggregated(deviations, pull) if looked.only is None else looked.only @ pull
         size = blocks.values.shape[1]
         taking = None if bool(takes_part.all()) else takes_part.expand(size, -1)
-        found = Found(value, taking, 1.0, False, [value])
+        found = Found(value, taking, 1.0, False, looked.means)
         whitened = fitting.whitened(value, taking, fitting.config.eps)
         logged = _Logged(decided, self.channels, frames, looked.attained.tolist(), self._outside(frames, ends))
         of_rule = Fitting(fitting.rewards, fitting.config, RULE, pull, fitting.groups, fitting.order, torch.float64)
@@ -247,11 +268,12 @@ class _Step:
     def _looked(self, deviations: Deviations, takes_part: Tensor) -> _Looked:
         """Go through the deviations."""
         groups, size, columns = deviations.values.shape
-        looked = _Looked(deviations, takes_part, torch.zeros(()), torch.zeros(()), None)
+        looked = _Looked(deviations, takes_part, torch.zeros(()), torch.zeros(()), [], None)
         for part, mean, d in deviations.chunks():
             cells = d.view(-1, columns)
             looked.products = looked.products + cells.T @ cells
             looked.attained = looked.attained + mean.sum(0)
+            looked.means.append(mean)
             if part.stop == groups and part.start == 0:
                 looked.only = d
         shares = self.fitting.weights / self.fitting.total
@@ -344,8 +366,7 @@ class _KeptLift(Kept):
 
     def retraced(self) -> list[Tensor]:
         """Return the trace of the batch as its rewards are now."""
-        assert isinstance(self.batch.weights, Tensor)
-        return [aggregated(self.deviations, self.batch.weights)]
+        return [mean for _, mean, _ in self.deviations.chunks()]
 
     def summary(self, advantages: Tensor) -> Summary | None:
         """Return the metrics of the batch; None if a reward lies outside of its scale.

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
@@ -46,6 +46,7 @@ FEW = 8  # rewards from which on the lowest and the highest one are set aside
 TAIL = 20  # one reward in 20 lies beyond each end of a continuous scale when it is set
 OFTEN = 10  # one reward in 10 beyond an end moves it
 FAR = 10.0  # spreads of the common values
+TABULATED = 4  # values that are counted in all channels at once, such as the two of binary rewards
 NAMES = 1000  # channels that are remembered, those seen last
 
 
@@ -119,7 +120,11 @@ def scale_metrics(
 
 
 def learned(
-    rewards: Tensor, ends: Sequence[Sequence[float]], channels: Channels, before: State
+    rewards: Tensor,
+    ends: Sequence[Sequence[float]],
+    channels: Channels,
+    before: State,
+    number_of: Callable[[float], Sequence[int]],
 ) -> tuple[list[Range], State]:
     """Return the K scales and the state after a batch without missing rewards, of which column k is channel k.
 
@@ -128,9 +133,23 @@ def learned(
         ends: the K lowest and the K highest rewards.
         channels: with names and declared ranges.
         before: as of :meth:`Scales.of`.
+        number_of: counts how many rewards of each channel have a value, for all of them at once.
     """
     low, high = ends
-    return _after(_Batch([len(rewards)] * len(low), list(low), list(high), _Columns(rewards)), channels, before)
+    batch = _Batch([len(rewards)] * len(low), list(low), list(high), _Columns(rewards))
+    known = set[float]()
+    for name, declared, *seen in zip(channels.names, channels.ranges, batch.low, batch.high, strict=True):
+        entry = before.get(name, {"values": []})
+        if declared is None and "values" in entry:
+            known |= {*seen, *(value for value, _ in entry["values"])}
+    if len(known) <= TABULATED and all(is_exact(value, rewards.dtype) for value in known):
+        batch.known = {value: number_of(value) for value in known}
+    return _after(batch, channels, before)
+
+
+def is_exact(value: float, dtype: torch.dtype) -> bool:
+    """Return whether a dtype has a value, so that a comparison with it is not rounded."""
+    return torch.tensor(value, dtype=dtype).item() == value
 
 
 def is_learned(entry: Mapping[str, Any]) -> bool:
@@ -160,6 +179,7 @@ class _Batch:
         counts: K numbers of rewards.
         low: K lowest rewards, inf where there is none.
         high: K highest rewards, -inf where there is none.
+        known: value -> K numbers of rewards that have it, of some values.
     """
 
     def __init__(self, counts: list[int], low: list[float], high: list[float], parts: Sequence[Tensor]) -> None:
@@ -168,6 +188,7 @@ class _Batch:
         self.low = [value + 0.0 for value in low]
         self.high = [value + 0.0 for value in high]
         self._parts = parts
+        self.known: Mapping[float, Sequence[int]] = {}
 
     @classmethod
     def of(cls, rewards: Tensor, channels: Channels) -> _Batch:
@@ -197,8 +218,12 @@ class _Batch:
             k: the channel.
             guess: values that it may have. If there are no others, nothing is sorted.
         """
-        part = self._parts[k]
         values = sorted({*guess, self.low[k], self.high[k]})
+        if all(value in self.known for value in values):
+            counts = [self.known[value][k] for value in values]
+            if sum(counts) == self.counts[k]:
+                return {value: count for value, count in zip(values, counts, strict=True) if count}
+        part = self._parts[k]
         counts = (part == part.new_tensor(values)[:, None]).sum(1).tolist()
         if sum(counts) < self.counts[k]:
             if len(set(part[: 4 * DISCRETE].tolist())) > DISCRETE:
