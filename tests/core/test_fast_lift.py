@@ -284,3 +284,11 @@ def test_methods_derived_from_lift_go_by_the_page():
 
     out = compute(torch.rand(16, 3), AdvantageConfig(Mine()), num_generations=G)
     assert "_later" not in vars(out)
+
+
+def test_rewards_in_another_order_that_changed_since_are_refused():
+    rewards = torch.rand(16, 3, generator=generator(0))
+    out = step(rewards, None, groups=torch.arange(16) % 4)
+    rewards.numpy()[3, 1] += 0.5
+    with pytest.raises(RewardError, match="changed in place before responsibilities was read"):
+        out.responsibilities  # noqa: B018

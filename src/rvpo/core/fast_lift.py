@@ -93,25 +93,27 @@ def _numbered(count: int) -> Channels:
 
 @dataclass(slots=True)
 class Deviations:
-    """The deviations D of a batch, chunk by chunk.
+    """How the rewards of a batch become deviations D, chunk by chunk.
 
     Attributes:
-        values: (P, G, M) rewards.
         low: (M,) float64, lower ends of the scales, None if all rewards are their attained shares.
         width: (M,) float64, distances of the ends; None likewise.
         live: (P, M) bool, which channels differ within which groups; others have D = 0.
         masks: whether that has to be told, because rounding does not.
     """
 
-    values: Tensor
     low: Tensor | None
     width: Tensor | None
     live: Tensor
     masks: bool
 
-    def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield which groups, their mean attained shares (C, M), and D (G, C, M), which lives until the next ones."""
-        for part, x in chunks(self.values, torch.float64):
+    def of(self, values: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield which groups, their mean attained shares (C, M), and D (G, C, M), which lives until the next ones.
+
+        Args:
+            values: (P, G, M) rewards.
+        """
+        for part, x in chunks(values, torch.float64):
             self.scale(x)
             mean = x.mean(0)
             x.sub_(mean)
@@ -167,16 +169,16 @@ class _Looked:
     """What is seen of the deviations of a batch.
 
     Attributes:
-        deviations: of the batch.
-        takes_part: (P,) bool, which groups do.
+        size: G.
+        live: (P, M) bool, which channels differ within which groups.
         attained: (M,) float64, mean attained shares.
         products: (M, M) float64, mean of u u' over the completions that take part.
         means: (C, M) mean attained shares of the groups of each chunk.
         only: (G, P, M) the deviations, if they are a single chunk.
     """
 
-    deviations: Deviations
-    takes_part: Tensor
+    size: int
+    live: Tensor
     attained: Tensor
     products: Tensor
     means: list[Tensor]
@@ -221,19 +223,23 @@ class _Step:
             lambda value: _number_of(value, blocks.values),
         )
         deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
-        looked = self._looked(deviations, takes_part)
+        looked = self._looked(blocks.values, deviations, takes_part)
         decided = self._decided(looked, method, remembered)
         shares = fitting.weights / fitting.total
         pull = shares * torch.as_tensor(decided.factors, dtype=torch.float64, device=shares.device)
-        value = aggregated(deviations, pull) if looked.only is None else looked.only @ pull
+        value = aggregated(deviations, blocks.values, pull) if looked.only is None else looked.only @ pull
         size = blocks.values.shape[1]
         taking = None if bool(takes_part.all()) else takes_part.expand(size, -1)
         found = Found(value, taking, 1.0, False, looked.means)
         whitened = fitting.whitened(value, taking, fitting.config.eps)
         logged = _Logged(decided, self.channels, frames, looked.attained.tolist(), self._outside(frames, ends))
-        of_rule = Fitting(fitting.rewards, fitting.config, RULE, pull, fitting.groups, fitting.order, torch.float64)
+        # In units of rewards, as the rule has them.
+        of_rewards = pull if deviations.width is None else pull / deviations.width
+        of_rule = Fitting(
+            fitting.rewards, fitting.config, RULE, of_rewards, fitting.groups, fitting.order, torch.float64
+        )
         return Advantages.with_later(
-            _KeptLift(of_rule, found, version_of(fitting.rewards), deviations, logged),
+            _KeptLift(of_rule, found, version_of(fitting.rewards), deviations, pull, logged),
             advantages=fitting.rows(whitened, fitting.rewards.dtype),
             rewards=fitting.rewards,
             groups=fitting.groups,
@@ -250,7 +256,7 @@ class _Step:
         """
         config = self.fitting.config
         live = high - low > torch.maximum(low.abs(), high.abs()).clamp_(min=config.eps).mul_(config.rtol)
-        deviations = Deviations(values, None, None, live, masks=False)
+        deviations = Deviations(None, None, live, masks=False)
         if any(frame != ASSUMED for frame in frames) or min(ends[0]) < ASSUMED[0] or max(ends[1]) > ASSUMED[1]:
             first, last = torch.tensor(frames, dtype=torch.float64, device=values.device).unbind(-1)
             deviations.low, deviations.width = first, last - first
@@ -265,11 +271,11 @@ class _Step:
         deviations.live = live.logical_and_(differs)
         return deviations, deviations.live.any(1)
 
-    def _looked(self, deviations: Deviations, takes_part: Tensor) -> _Looked:
+    def _looked(self, values: Tensor, deviations: Deviations, takes_part: Tensor) -> _Looked:
         """Go through the deviations."""
-        groups, size, columns = deviations.values.shape
-        looked = _Looked(deviations, takes_part, torch.zeros(()), torch.zeros(()), [], None)
-        for part, mean, d in deviations.chunks():
+        groups, size, columns = values.shape
+        looked = _Looked(size, deviations.live, torch.zeros(()), torch.zeros(()), [], None)
+        for part, mean, d in deviations.of(values):
             cells = d.view(-1, columns)
             looked.products = looked.products + cells.T @ cells
             looked.attained = looked.attained + mean.sum(0)
@@ -286,8 +292,8 @@ class _Step:
         """Return what the channels count for."""
         names, weights = self.channels.names, self.fitting.weights
         assert isinstance(weights, Tensor)
-        groups, size, columns = looked.deviations.values.shape
-        ranks = looked.deviations.live.any(0)
+        (groups, columns), size = looked.live.shape, looked.size
+        ranks = looked.live.any(0)
         takes_part = bool(ranks.any())
         if columns <= MOST and takes_part and self.reliability is None:
             lists = (x.tolist() for x in (looked.attained, looked.products, ranks, weights))
@@ -313,9 +319,9 @@ class _Step:
         return found
 
 
-def aggregated(deviations: Deviations, pull: Tensor) -> Tensor:
-    """Return A = sum of ``pull`` (M,) times D, (G, P) float64."""
-    found = [d @ pull for _, _, d in deviations.chunks()]
+def aggregated(deviations: Deviations, values: Tensor, pull: Tensor) -> Tensor:
+    """Return A = sum of ``pull`` (M,) times D, (G, P) float64, of rewards (P, G, M)."""
+    found = [d @ pull for _, _, d in deviations.of(values)]
     return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
@@ -349,10 +355,12 @@ class _KeptLift(Kept):
 
     Attributes:
         deviations: of the batch.
+        pull: (M,) what they are multiplied with.
         logged: what is logged.
     """
 
     deviations: Deviations
+    pull: Tensor
     logged: _Logged
 
     def __call__(self, name: str) -> Any:
@@ -366,7 +374,7 @@ class _KeptLift(Kept):
 
     def retraced(self) -> list[Tensor]:
         """Return the trace of the batch as its rewards are now."""
-        return [mean for _, mean, _ in self.deviations.chunks()]
+        return [mean for _, mean, _ in self.deviations.of(self.batch.blocks().values)]
 
     def summary(self, advantages: Tensor) -> Summary | None:
         """Return the metrics of the batch; None if a reward lies outside of its scale.
@@ -378,10 +386,10 @@ class _KeptLift(Kept):
 
     def _responsibilities(self) -> Tensor:
         """Return them, (N, M): in units of z, a channel counts by its spread in the group."""
-        rewards, values = self.batch.rewards, self.deviations.values
+        rewards, values = self.batch.rewards, self.batch.blocks().values
         filled = torch.empty(values.shape, dtype=rewards.dtype, device=values.device)
-        for part, _, d in self.deviations.chunks():
+        for part, _, d in self.deviations.of(values):
             spread = d.square_().sum(0).div_(len(d) - 1).sqrt_()
-            filled[part] = normalised(spread.mul_(self.batch.weights))[:, None]
+            filled[part] = normalised(spread.mul_(self.pull))[:, None]
         self.require_same("responsibilities", self.retraced())
         return self.batch.in_order(filled.flatten(0, 1))
