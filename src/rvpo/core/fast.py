@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -290,7 +291,11 @@ class Kept:
     found: Found
     version: int | None
 
-    def __call__(self, name: str) -> Tensor:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a copy count the changes of its own rewards, from now on; the trace tells whether they changed before."""
+        return _copied, (type(self), [getattr(self, field.name) for field in fields(self)])
+
+    def __call__(self, name: str) -> Any:
         """Return an attribute of :class:`Advantages`."""
         rewards, takes_part = self.batch.rewards, self.found.takes_part
         if name == "applies":
@@ -381,6 +386,12 @@ class Kept:
                 f"the rewards of this batch were changed in place before {name} was read, which is computed from them; "
                 "expected the rewards as they were given. Read it first, or pass rewards.clone()"
             )
+
+
+def _copied(kind: type[Kept], values: list[Any]) -> Kept:
+    made = kind(*values)
+    made.version = version_of(made.batch.rewards)
+    return made
 
 
 def _everywhere(value: bool, like: Tensor) -> Tensor:

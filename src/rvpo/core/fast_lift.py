@@ -225,7 +225,7 @@ class _Step:
         deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
         looked = self._looked(blocks.values, deviations, takes_part)
         decided = self._decided(looked, method, remembered)
-        shares = fitting.weights / fitting.total
+        shares = self._shares()
         pull = shares * torch.as_tensor(decided.factors, dtype=torch.float64, device=shares.device)
         value = aggregated(deviations, blocks.values, pull) if looked.only is None else looked.only @ pull
         size = blocks.values.shape[1]
@@ -271,6 +271,12 @@ class _Step:
         deviations.live = live.logical_and_(differs)
         return deviations, deviations.live.any(1)
 
+    def _shares(self) -> Tensor:
+        """Return the weights as shares, (M,)."""
+        weights = self.fitting.weights
+        assert isinstance(weights, Tensor)
+        return weights / self.fitting.total
+
     def _looked(self, values: Tensor, deviations: Deviations, takes_part: Tensor) -> _Looked:
         """Go through the deviations."""
         groups, size, columns = values.shape
@@ -282,7 +288,7 @@ class _Step:
             looked.means.append(mean)
             if part.stop == groups and part.start == 0:
                 looked.only = d
-        shares = self.fitting.weights / self.fitting.total
+        shares = self._shares()
         count = int(takes_part.sum()) * size
         looked.products = looked.products.mul_(torch.outer(shares, shares)).div_(max(count, 1)).cpu()
         looked.attained = looked.attained.div_(groups).cpu()

@@ -196,7 +196,8 @@ def _tensors(q: Tensor, c: Tensor) -> _Solver:
 
     def solve(free: list[int]) -> _Point:
         index = torch.tensor(free, dtype=torch.int64)
-        factor, failed = torch.linalg.cholesky_ex(q.index_select(0, index).index_select(1, index))
+        is_whole = len(free) == len(c)
+        factor, failed = torch.linalg.cholesky_ex(q if is_whole else q.index_select(0, index).index_select(1, index))
         left = factor.diagonal().square()
         if int(failed) or not bool(((left > SINGULAR * variance[index]) & (left < math.inf)).all()):
             raise _SingularError

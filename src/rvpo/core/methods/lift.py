@@ -224,7 +224,8 @@ class LIFT(Method):
         floors = torch.tensor([self.floors.get(name, math.nan) for name in names], dtype=torch.float64)
         known = (shown.free * moments.batches(names, longer)).clamp(min=1)
         of_alive = (x[alive] for x in (a, shown.weights, shown.trusted, floors, known))
-        weighed = self._weigh(q[alive][:, alive], *of_alive)
+        pairs = q if len(alive) == len(names) else q[alive][:, alive]
+        weighed = self._weigh(pairs, *of_alive)
         factors = torch.zeros(len(names), dtype=torch.float64)
         factors[alive] = weighed.total
         sights = _sights(shown, a, floors, alive, weighed, self.memory)
