@@ -301,7 +301,8 @@ class _Step:
         (groups, columns), size = looked.live.shape, looked.size
         ranks = looked.live.any(0)
         takes_part = bool(ranks.any())
-        if columns <= MOST and takes_part and self.reliability is None:
+        is_trusted = self.reliability is None or bool((self.reliability == 1).all())
+        if columns <= MOST and takes_part and is_trusted:
             lists = (x.tolist() for x in (looked.attained, looked.products, ranks, weights))
             few = decide_few(method, ShownFew(names, groups * size, groups, *lists), state)
             if few is not None:
