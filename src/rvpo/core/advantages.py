@@ -22,6 +22,7 @@ from rvpo.core.aggregate import normalised
 from rvpo.core.channels import Channels, Range, State, owner_of
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import fast_advantages
+from rvpo.core.fast_lift import fast_lift
 from rvpo.core.groups import Groups
 from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
 from rvpo.core.methods.registry import METHODS, build_method
@@ -185,9 +186,11 @@ def compute(
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     everywhere = applies is None
-    is_plain = everywhere and adjust is None and reliability is None and outside is None and not monitored
+    is_plain = everywhere and adjust is None and outside is None and not monitored
     if is_plain and (channels is None or channels.index.shape == rewards.shape[1:]):
-        quick = fast_advantages(rewards, config, groups, num_generations, weights, progress)
+        quick = fast_lift(rewards, config, groups, num_generations, weights, channels, reliability, state)
+        if quick is None and reliability is None:
+            quick = fast_advantages(rewards, config, groups, num_generations, weights, progress)
         if quick is not None:
             return quick
     applies = _check_rewards(rewards, applies, outside, config)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,18 +53,18 @@ def fast_advantages(
         progress: see above.
     """
     rule = rule_of(config, progress)
-    if rule is None or config.wanted or config.whiten == "token" or not _is_plain(rewards):
+    if rule is None or config.wanted or config.whiten == "token" or not is_plain(rewards):
         return None
     with torch.no_grad():
-        w = _weights(weights, rewards)
-        found = None if w is None else _in_blocks(rewards, groups, num_generations)
+        w = channel_weights(weights, rewards)
+        found = None if w is None else in_blocks(rewards, groups, num_generations)
         if w is None or found is None:
             return None
         # Within a group aggregates may be as close to each other as they like.
         is_wide = rewards.dtype != torch.float32 or rewards.numel() <= SMALL or config.whiten == "group"
         for dtype in (torch.float64,) if is_wide or rule.k is None else (torch.float32, torch.float64):
             try:
-                return _Batch(rewards, config, rule, w, *found, dtype).result()
+                return Fitting(rewards, config, rule, w, *found, dtype).result()
             except UnfitError:
                 continue
     return None
@@ -85,7 +86,7 @@ def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
     return None
 
 
-def _is_plain(rewards: Tensor) -> bool:
+def is_plain(rewards: Tensor) -> bool:
     """Return whether rewards are a matrix that needs no gradient, on a device with double precision."""
     return (
         type(rewards) is Tensor
@@ -97,7 +98,7 @@ def _is_plain(rewards: Tensor) -> bool:
     )
 
 
-def _weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -> Weights | None:
+def channel_weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -> Weights | None:
     """Return weights, (M,) float64, one number if all are the same; None if they are of single cells, 0 or wrong."""
     if weights is None:
         return 1.0
@@ -114,7 +115,7 @@ def _weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -> Weigh
     return torch.tensor(given, dtype=torch.float64, device=rewards.device)
 
 
-def _in_blocks(
+def in_blocks(
     rewards: Tensor, groups: Tensor | Groups | None, num_generations: int | None
 ) -> tuple[Groups, Tensor | None] | None:
     """Return the groups, and the rows in an order in which groups lie in blocks, None if they do already.
@@ -159,7 +160,7 @@ def _sorted(ids: Tensor, known: Groups | None) -> tuple[Groups, Tensor] | None:
 
 
 @dataclass(slots=True)
-class _Batch:
+class Fitting:
     """A batch that fits.
 
     Attributes:
@@ -216,9 +217,9 @@ class _Batch:
         eps = self.config.eps
         if not self.config.method.sums_weights:
             eps = eps / (found.weight * self.total)
-        whitened = self._whitened(found.value, found.takes_part, eps)
+        whitened = self.whitened(found.value, found.takes_part, eps)
         return Advantages.with_later(
-            _Kept(self, found, _version(self.rewards)),
+            Kept(self, found, version_of(self.rewards)),
             advantages=self.rows(whitened, self.rewards.dtype),
             rewards=self.rewards,
             groups=self.groups,
@@ -233,7 +234,7 @@ class _Batch:
         """Return rows (N, …) that lie in blocks in the order of the rewards."""
         return flat if self.order is None else torch.empty_like(flat).index_copy_(0, self.order, flat)
 
-    def _whitened(self, a: Tensor, takes_part: Tensor | None, eps: float) -> Tensor:
+    def whitened(self, a: Tensor, takes_part: Tensor | None, eps: float) -> Tensor:
         """Return (G, P) float64 centred and scaled as ``whiten`` says; 0 for rows that take no part.
 
         Raises:
@@ -271,26 +272,30 @@ def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor
     return deviation.div_(std + eps), std
 
 
-def _version(x: Tensor) -> int | None:
+def version_of(x: Tensor) -> int | None:
     """Return how often a tensor was changed in place; None where torch does not count."""
     return None if x.is_inference() else x._version
 
 
 @dataclass(slots=True)
-class _Kept:
+class Kept:
     """Computes what was left out, from the same rewards.
 
     Attributes:
         batch: the batch.
         found: what its advantages were made from.
-        version: of the rewards, see :func:`_version`.
+        version: of the rewards, see :func:`version_of`.
     """
 
-    batch: _Batch
+    batch: Fitting
     found: Found
     version: int | None
 
-    def __call__(self, name: str) -> Tensor:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a copy count the changes of its own rewards, from now on; the trace tells whether they changed before."""
+        return _copied, (type(self), [getattr(self, field.name) for field in fields(self)])
+
+    def __call__(self, name: str) -> Any:
         """Return an attribute of :class:`Advantages`."""
         rewards, takes_part = self.batch.rewards, self.found.takes_part
         if name == "applies":
@@ -333,7 +338,7 @@ class _Kept:
         """Return whether no reward is missing, and none was changed."""
         rewards = self.batch.rewards
         is_exact = rewards.dtype in (torch.float32, torch.float64)
-        return is_exact and not self.found.has_holes and self.version == _version(rewards)
+        return is_exact and not self.found.has_holes and self.version == version_of(rewards)
 
     def _in_blocks(self, rows: Tensor) -> Tensor:
         """Return (N,) as (G, P)."""
@@ -342,7 +347,7 @@ class _Kept:
 
     def _filled(self, name: str) -> Tensor:
         """Return z-scores, responsibilities or what is live, (N, M)."""
-        batch, found, trace = self.batch, self.found, list[Tensor]()
+        batch, trace = self.batch, list[Tensor]()
         blocks = batch.blocks()
 
         def taken(chunk: Chunk) -> Tensor:
@@ -357,14 +362,36 @@ class _Kept:
         filled = torch.empty(blocks.values.shape, dtype=dtype, device=batch.rewards.device)
         blocks.fill(filled, taken)
         if batch.rule.k is None:
-            trace = blocks.aggregated(batch.rule).trace
-        is_same = self.version == _version(batch.rewards)
-        if not is_same or not all(map(torch.equal, trace, found.trace)):
+            trace = self.retraced()
+        self.require_same(name, trace)
+        return batch.in_order(filled.flatten(0, 1))
+
+    def retraced(self) -> list[Tensor]:
+        """Return the trace of the batch as its rewards are now."""
+        return self.batch.blocks().aggregated(self.batch.rule).trace
+
+    def require_same(self, name: str, trace: list[Tensor]) -> None:
+        """Refuse to compute an attribute from rewards that were changed.
+
+        Args:
+            name: of the attribute.
+            trace: as of :class:`Found`, of the rewards as they are now.
+
+        Raises:
+            RewardError: they were.
+        """
+        is_same = self.version == version_of(self.batch.rewards)
+        if not is_same or not all(map(torch.equal, trace, self.found.trace)):
             raise RewardError(
                 f"the rewards of this batch were changed in place before {name} was read, which is computed from them; "
                 "expected the rewards as they were given. Read it first, or pass rewards.clone()"
             )
-        return batch.in_order(filled.flatten(0, 1))
+
+
+def _copied(kind: type[Kept], values: list[Any]) -> Kept:
+    made = kind(*values)
+    made.version = version_of(made.batch.rewards)
+    return made
 
 
 def _everywhere(value: bool, like: Tensor) -> Tensor:

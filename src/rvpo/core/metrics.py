@@ -122,7 +122,7 @@ def in_catalogue(key: str) -> bool:
 class Later(Protocol):
     """What computes attributes of :class:`Advantages` when they are read."""
 
-    def __call__(self, name: str) -> Tensor:
+    def __call__(self, name: str) -> Any:
         """Return an attribute."""
 
     def summary(self, advantages: Tensor) -> Summary | None:
@@ -179,7 +179,7 @@ class Advantages:
             **known: all attributes that it does not compute.
         """
         made = object.__new__(cls)
-        vars(made).update(state={}, method_metrics={}, _later=later)
+        vars(made).update(state={}, _later=later)
         vars(made).update(known)
         return made
 
