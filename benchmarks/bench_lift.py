@@ -1,16 +1,22 @@
-"""Cost of LIFT: a step beside the rule of before, and a run that meets ever new labels.
+"""Cost of LIFT: a step beside the rule of before, its growth, and a run that meets ever new labels.
 
     python benchmarks/bench_lift.py [--repetitions 30] [--steps 500]
 
 The first table times both rules in turns in one run, so that a busy machine slows both; medians are compared as a ratio.
-The second one gives a rubric 32 new labels per step, and prints the time of a step and the size of the state as JSON.
+The second one gives the time by completions, by channels, and the slope of its logarithm from four sizes each; the
+third the largest memory of a call in a fresh process. The last one gives a rubric 32 new labels per step, and prints the
+time of a step and the size of the state as JSON. Times are CPU seconds of the thread. Against TRL's formula LIFT is
+timed by benchmarks/bench_advantages.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
@@ -19,6 +25,11 @@ import rvpo
 from rvpo.core.ragged import Family, Score
 
 SHAPES = ((64, 4), (1024, 15), (8192, 17), (1024, 100))
+GROWTH = {
+    "completions, 17 channels": tuple((rows, 17) for rows in (8192, 16384, 32768, 65536)),
+    "channels, 8192 completions": tuple((8192, columns) for columns in (8, 17, 34, 68)),
+    "labels, 64 completions": tuple((64, columns) for columns in (62, 125, 250, 500)),
+}
 G = 8
 LABELS = 32
 
@@ -34,6 +45,11 @@ def main() -> None:
     for rows, channels in SHAPES:
         new, old = compared(rows, channels, args.repetitions)
         print(f"| {rows} x {channels} | {new:.2f} | {old:.2f} | {new / old:.2f} |")
+    print("\n| growth by | ms | slope |\n|---|--:|--:|")
+    for name, shapes in GROWTH.items():
+        times = [milliseconds_of(*shape, max(3, args.repetitions // 4)) for shape in shapes]
+        print(f"| {name} | {', '.join(f'{value:.1f}' for value in times)} | {slope(shapes, times):.2f} |")
+    print(f"\nlargest memory of a call, 65536 x 17 in float32: {peak_memory(65536, 17):.2f} times the rewards")
     print(f"\n| steps with {LABELS} new labels each | ms per step | state, MB |\n|---|--:|--:|")
     for first, milliseconds, size in labelled(args.steps):
         print(f"| {first} to {first + max(1, args.steps // 5) - 1} | {milliseconds:.1f} | {size / 1e6:.2f} |")
@@ -48,11 +64,46 @@ def compared(rows: int, channels: int, repetitions: int) -> tuple[float, float]:
     for _ in range(repetitions + 3):
         rewards = torch.rand(rows, channels, generator=generator, dtype=torch.float64)
         for rule, taken in zip(rules, times, strict=True):
-            began = time.perf_counter()
+            began = time.thread_time()
             rule(rewards, num_generations=G)
-            taken.append((time.perf_counter() - began) * 1e3)
+            taken.append((time.thread_time() - began) * 1e3)
     new, old = (statistics.median(taken[3:]) for taken in times)  # the first ones warm up
     return new, old
+
+
+def milliseconds_of(rows: int, columns: int, repetitions: int) -> float:
+    """Return the median CPU time of a step of a run, on one batch in float32."""
+    rewards = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0))
+    state: object = {}
+    times = []
+    for _ in range(repetitions + 2):
+        began = time.thread_time()
+        state = rvpo.advantages(rewards, num_generations=G, method="lift", state=state).state
+        times.append((time.thread_time() - began) * 1e3)
+    return statistics.median(times[2:])
+
+
+def slope(shapes: tuple[tuple[int, int], ...], times: list[float]) -> float:
+    """Return the slope of log time by log size, by least squares."""
+    x = [math.log(rows * columns) for rows, columns in shapes]
+    y = [math.log(value) for value in times]
+    return statistics.linear_regression(x, y).slope
+
+
+def peak_memory(rows: int, columns: int) -> float:
+    """Return the largest memory of a call in a fresh process, as a multiple of the rewards (Linux counts in KiB)."""
+    code = (
+        "import resource, torch, rvpo\n"
+        "torch.set_num_threads(1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "rvpo.advantages(torch.rand(8192, 17), num_generations=8, method='lift', state={})\n"
+        f"rewards = torch.rand({rows}, {columns})\n"
+        "before = peak()\n"
+        "rvpo.advantages(rewards, num_generations=8, method='lift', state={})\n"
+        "print((peak() - before) / (rewards.numel() * 4))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def labelled(steps: int) -> list[tuple[int, float, int]]:
@@ -71,9 +122,9 @@ def labelled(steps: int) -> list[tuple[int, float, int]]:
                 for row in range(LABELS // 4 * G)
             ]
             totals = torch.zeros(len(rows), 1, dtype=torch.float64)  # replaced by the rubric's criteria
-            began = time.perf_counter()
+            began = time.thread_time()
             rule(totals, families=[Family("rubric", rows)], num_generations=G)
-            times.append((time.perf_counter() - began) * 1e3)
+            times.append((time.thread_time() - began) * 1e3)
         found.append((first, statistics.median(times), len(json.dumps(rule.state_dict()))))
     return found
 

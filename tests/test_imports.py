@@ -45,12 +45,34 @@ ROOMS = (
     "verl",
     "swift",
     "axolotl",
+    "slime",
+    "nemo_rl",
+    "prime_rl",
+    "rllm",
+    "skyrl",
+    "tinker",
     "quickstart",
     "arena",
     "cli",
     "__main__",
 )
 ENGINES = ("trl", "transformers", "verl", "ray", "datasets", "accelerate", "peft", "vllm")
+
+TRAINERS = (
+    "trl",
+    "verl",
+    "ray",
+    "vllm",
+    "slime",
+    "nemo_rl",
+    "prime_rl",
+    "verifiers",
+    "rllm",
+    "skyrl",
+    "tinker_cookbook",
+    "swift",
+    "axolotl",
+)
 
 
 def python(code: str) -> str:
@@ -208,9 +230,7 @@ def test_training_engines_are_named_in_rvpo_engines_only():
         if "engines" in path.relative_to(PACKAGE).parts:
             continue
         for name, line in imports(path):
-            assert name.partition(".")[0] not in ("trl", "verl", "ray", "vllm", "swift", "axolotl"), (
-                f"{path}:{line} imports {name}"
-            )
+            assert name.partition(".")[0] not in TRAINERS, f"{path}:{line} imports {name}"
 
 
 def test_every_public_name_loads():

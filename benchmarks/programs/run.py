@@ -46,7 +46,7 @@ from rvpo.core.solved import pass_at
 logging.getLogger("rvpo.step.aggregator").setLevel(logging.ERROR)  # it would warn once per run
 
 PROMPTS, GENERATIONS = 20, 8  # P and G of a step: four bundles of five questions
-LRS = (3e-4, 1e-3, 3e-3)
+LRS = (1e-4, 3e-4, 1e-3, 3e-3)
 TUNING, SEEDS = tuple(range(100, 103)), tuple(range(10))
 STEPS = 80
 ASKED, SAMPLES = 96, 32

@@ -200,13 +200,21 @@ def constraints() -> str:
 
 
 @contextmanager
-def needs_extra(extra: str, what: str) -> Iterator[None]:
+def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
     """Say what to install where a package is absent that ``what``, a plural, needs.
+
+    Args:
+        extra: that brings the packages.
+        what: the things that need it.
+        late: packages that are imported only at the end of the work, and are looked for at its beginning.
 
     Raises:
         MissingExtraError: a ConfigError, and an ImportError as well.
     """
     try:
+        for package in late:
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         yield
     except (ImportError, RuntimeError) as error:
         absent = _import_error(error)

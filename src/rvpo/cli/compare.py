@@ -77,7 +77,7 @@ def compare_command(
     Every channel, and the worst one, as the share attained of its range, from the logs of the training itself. Then
     what runs explore: questions solved by none, some and all of their completions, unbiased Pass@k, and entropy.
     """
-    with needs_extra("report", "reports"):
+    with needs_extra("report", "reports", "scipy"):
         from rvpo.compare.comparison import MEASURES
         from rvpo.compare.folders import refuse_evaluations
         from rvpo.compare.run_groups import find_runs, group_runs

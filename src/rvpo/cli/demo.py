@@ -20,7 +20,7 @@ def demo(
     The log looks like that of a TRL run with log_completions=True and six rewards: one is ignored, one is outvoted, one
     is dead, and three are healthy. Which is which, and why, is in truth.txt beside it.
     """
-    with needs_extra("report", "reports"):
+    with needs_extra("report", "reports", "scipy"):
         from rvpo.logs.demo import write_demo
 
         folder = write_demo(out, seed)

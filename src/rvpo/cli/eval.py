@@ -71,7 +71,7 @@ def _evaluate(
     from rvpo import interrupts
     from rvpo.extras import needs_extra
 
-    with needs_extra("eval", "evaluations"), interrupts.says(lambda: _kept(folder)):
+    with needs_extra("eval", "evaluations", "scipy"), interrupts.says(lambda: _kept(folder)):
         from rvpo.evals.build import generation_of, load_benchmark
         from rvpo.evals.models import load_policy
         from rvpo.evals.run import evaluate, table_of_results
@@ -282,7 +282,7 @@ def compare_evals(
         raise ConfigError(f"--plot is {str(plot)!r}; expected a file that ends in .png. Rename it")
     from rvpo.extras import needs_extra
 
-    with needs_extra("eval", "evaluations"):
+    with needs_extra("eval", "evaluations", "scipy"):
         from rvpo.compare.benchmarks import compare_benchmarks
         from rvpo.compare.tables import benchmarks_text
         from rvpo.files import write

@@ -56,7 +56,7 @@ def replay_command(
 
     The run's own method is replayed, too, and compared with the logged advantages.
     """
-    with needs_extra("report", "reports"):
+    with needs_extra("report", "reports", "scipy"):
         from rvpo.core import AdvantageConfig
         from rvpo.core.methods.registry import read_texts
         from rvpo.diagnose import replay as replaying

@@ -71,7 +71,7 @@ def report_command(
 
     The file needs no network and opens from disk. Several runs are compared by method.
     """
-    with needs_extra("report", "reports"):
+    with needs_extra("report", "reports", "scipy"):
         from rvpo.compare.run_groups import find_runs
         from rvpo.page.live import LivePage, server
         from rvpo.page.report import build_report as page

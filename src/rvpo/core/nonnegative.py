@@ -56,17 +56,46 @@ def least_nonnegative(q: Tensor, c: Tensor) -> Tensor:
     Raises:
         RewardError: ``q`` is not positive semidefinite, or a number is not finite.
     """
-    program = _Program(c.tolist(), q.diagonal().tolist())
+    if len(c) <= FEW:
+        return torch.tensor(least_nonnegative_few(q.tolist(), c.tolist()), dtype=c.dtype)
+
+    def solver(ridge: float) -> _Solver:
+        return _tensors(q if ridge == 0 else q + ridge * torch.diag(q.diagonal()), c)
+
+    return torch.tensor(_minimised(_Program(c.tolist(), q.diagonal().tolist()), solver), dtype=c.dtype)
+
+
+def least_nonnegative_few(q: list[list[float]], c: list[float]) -> list[float]:
+    """Return what :func:`least_nonnegative` does, of K lists of K numbers and a list of K numbers.
+
+    Raises:
+        RewardError: see there.
+    """
+
+    def solver(ridge: float) -> _Solver:
+        if ridge == 0:
+            return _scalars(q, c)
+        rows = [[x + ridge * x if i == j else x for j, x in enumerate(row)] for i, row in enumerate(q)]
+        return _scalars(rows, c)
+
+    return list(_minimised(_Program(c, [row[i] for i, row in enumerate(q)]), solver))
+
+
+def _minimised(program: _Program, solver: Callable[[float], _Solver]) -> Sequence[float]:
+    """Return the x of a program, K numbers.
+
+    Args:
+        program: with c and the diagonal of q.
+        solver: returns the solver for a ridge.
+    """
     if all(value >= 0 for value in program.c):
-        return torch.zeros_like(c)
+        return [0.0] * program.size
     if all(map(math.isfinite, program.c)):
         for ridge in RIDGES:
-            ridged = q if ridge == 0 else q + ridge * torch.diag(q.diagonal())
             try:
-                x = program.solve(_scalars(ridged, c) if program.size <= FEW else _tensors(ridged, c))
+                return program.solve(solver(ridge))
             except _SingularError:
                 continue
-            return torch.tensor(x, dtype=c.dtype)
     raise RewardError(
         f"the quadratic program of {program.size} channels has no minimum; expected finite numbers and a matrix that "
         "is positive semidefinite"
@@ -134,9 +163,8 @@ def _where(free: list[bool]) -> list[int]:
     return [i for i, is_free in enumerate(free) if is_free]
 
 
-def _scalars(q: Tensor, c: Tensor) -> _Solver:
+def _scalars(rows: list[list[float]], bound: list[float]) -> _Solver:
     """Solve systems in plain Python."""
-    rows, bound = q.tolist(), c.tolist()
 
     def solve(free: list[int]) -> _Point:
         # The Cholesky factor and the forward substitution of -c, row by row.
@@ -168,7 +196,8 @@ def _tensors(q: Tensor, c: Tensor) -> _Solver:
 
     def solve(free: list[int]) -> _Point:
         index = torch.tensor(free, dtype=torch.int64)
-        factor, failed = torch.linalg.cholesky_ex(q.index_select(0, index).index_select(1, index))
+        is_whole = len(free) == len(c)
+        factor, failed = torch.linalg.cholesky_ex(q if is_whole else q.index_select(0, index).index_select(1, index))
         left = factor.diagonal().square()
         if int(failed) or not bool(((left > SINGULAR * variance[index]) & (left < math.inf)).all()):
             raise _SingularError

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
@@ -46,6 +46,7 @@ FEW = 8  # rewards from which on the lowest and the highest one are set aside
 TAIL = 20  # one reward in 20 lies beyond each end of a continuous scale when it is set
 OFTEN = 10  # one reward in 10 beyond an end moves it
 FAR = 10.0  # spreads of the common values
+TABULATED = 4  # values that are counted in all channels at once, such as the two of binary rewards
 NAMES = 1000  # channels that are remembered, those seen last
 
 
@@ -77,7 +78,7 @@ class Scales:
         """
         unread = weights == 0
         read = rewards.masked_fill(unread, torch.nan) if bool(unread.any()) else rewards
-        batch = _Batch(read.detach(), channels)
+        batch = _Batch.of(read.detach(), channels)
         frames, state = _after(batch, channels, before)
         if batch.lies_in(ASSUMED) and all(frame == ASSUMED for frame in frames):
             return cls(torch.tensor(frames, dtype=torch.float64), read, read.detach() * 0, state)
@@ -93,16 +94,62 @@ class Scales:
     def metrics(self, channels: Channels) -> dict[str, float]:
         """Return what is logged of each channel that has a reward in this batch; the ends only of learned scales."""
         attained, outside = (channels.mean(x.detach()).tolist() for x in (self.shares, self.outside))
-        found: dict[str, float] = {}
-        for k, (name, declared, (low, high)) in enumerate(
-            zip(channels.names, channels.ranges, self.frames.tolist(), strict=True)
-        ):
-            if math.isnan(attained[k]):
-                continue
-            found |= {f"{name}/attained": attained[k], f"{name}/outside": outside[k]}
-            if declared is None:
-                found |= {f"{name}/scale_low": low, f"{name}/scale_high": high}
-        return found
+        frames: list[Range] = [(low, high) for low, high in self.frames.tolist()]
+        return scale_metrics(channels, frames, attained, outside)
+
+
+def scale_metrics(
+    channels: Channels, frames: Sequence[Range], attained: Sequence[float], outside: Sequence[float]
+) -> dict[str, float]:
+    """Return what is logged of K channels.
+
+    Args:
+        channels: with names and declared ranges.
+        frames: K scales.
+        attained: K mean attained shares, NaN where the batch has no reward.
+        outside: K shares of the rewards that lie outside of the scale.
+    """
+    found: dict[str, float] = {}
+    for k, (name, declared, (low, high)) in enumerate(zip(channels.names, channels.ranges, frames, strict=True)):
+        if math.isnan(attained[k]):
+            continue
+        found |= {f"{name}/attained": attained[k], f"{name}/outside": outside[k]}
+        if declared is None:
+            found |= {f"{name}/scale_low": low, f"{name}/scale_high": high}
+    return found
+
+
+def learned(
+    rewards: Tensor,
+    ends: Sequence[Sequence[float]],
+    channels: Channels,
+    before: State,
+    number_of: Callable[[float], Sequence[int]],
+) -> tuple[list[Range], State]:
+    """Return the K scales and the state after a batch without missing rewards, of which column k is channel k.
+
+    Args:
+        rewards: (N, K), of any floating dtype.
+        ends: the K lowest and the K highest rewards.
+        channels: with names and declared ranges.
+        before: as of :meth:`Scales.of`.
+        number_of: counts how many rewards of each channel have a value, for all of them at once.
+    """
+    low, high = ends
+    batch = _Batch([len(rewards)] * len(low), list(low), list(high), _Columns(rewards))
+    known = set[float]()
+    for name, declared, *seen in zip(channels.names, channels.ranges, batch.low, batch.high, strict=True):
+        entry = before.get(name, {"values": []})
+        if declared is None and "values" in entry:
+            known |= {*seen, *(value for value, _ in entry["values"])}
+    if len(known) <= TABULATED and all(is_exact(value, rewards.dtype) for value in known):
+        batch.known = {value: number_of(value) for value in known}
+    return _after(batch, channels, before)
+
+
+def is_exact(value: float, dtype: torch.dtype) -> bool:
+    """Return whether a dtype has a value, so that a comparison with it is not rounded."""
+    return torch.tensor(value, dtype=dtype).item() == value
 
 
 def is_learned(entry: Mapping[str, Any]) -> bool:
@@ -132,37 +179,26 @@ class _Batch:
         counts: K numbers of rewards.
         low: K lowest rewards, inf where there is none.
         high: K highest rewards, -inf where there is none.
+        known: value -> K numbers of rewards that have it, of some values.
     """
 
-    def __init__(self, rewards: Tensor, channels: Channels) -> None:
+    def __init__(self, counts: list[int], low: list[float], high: list[float], parts: Sequence[Tensor]) -> None:
+        self.counts = counts
+        # Plus 0 makes -0 the 0 that it equals.
+        self.low = [value + 0.0 for value in low]
+        self.high = [value + 0.0 for value in high]
+        self._parts = parts
+        self.known: Mapping[float, Sequence[int]] = {}
+
+    @classmethod
+    def of(cls, rewards: Tensor, channels: Channels) -> _Batch:
+        """Sort the rewards (N, M) by channel; NaN = missing."""
         x = rewards.cpu().double()  # a float32 reward is exact in double precision
         if channels.are_columns:
-            counts, low, high = self._columns(x)
+            counts, low, high, parts = _by_column(x)
         else:
-            counts, low, high = self._cells(x, channels.index.expand(x.shape).cpu(), len(channels.names))
-        self.counts: list[int] = counts
-        # Plus 0 makes -0 the 0 that it equals.
-        self.low: list[float] = (low + 0.0).tolist()
-        self.high: list[float] = (high + 0.0).tolist()
-
-    def _columns(self, x: Tensor) -> tuple[list[int], Tensor, Tensor]:
-        low, high = x.amin(0), x.amax(0)
-        self._parts: Sequence[Tensor] = x.unbind(1)
-        if not bool(low.isnan().any()):  # nothing is missing
-            return [len(x)] * x.shape[1], low, high
-        missing = x.isnan()
-        self._parts = [part[~gone] for part, gone in zip(self._parts, missing.unbind(1), strict=True)]
-        low, high = x.masked_fill(missing, torch.inf).amin(0), x.masked_fill(missing, -torch.inf).amax(0)
-        return [len(part) for part in self._parts], low, high
-
-    def _cells(self, x: Tensor, index: Tensor, channels: int) -> tuple[list[int], Tensor, Tensor]:
-        there = ~x.isnan()
-        index, order = index[there].sort()
-        x = x[there][order]
-        counts: list[int] = torch.bincount(index, minlength=channels).tolist()
-        self._parts = torch.split(x, counts)
-        low, high = x.new_full((channels,), torch.inf), x.new_full((channels,), -torch.inf)
-        return counts, low.scatter_reduce(0, index, x, "amin"), high.scatter_reduce(0, index, x, "amax")
+            counts, low, high, parts = _by_cell(x, channels.index.expand(x.shape).cpu(), len(channels.names))
+        return cls(counts, low.tolist(), high.tolist(), parts)
 
     def lies_in(self, frame: Range) -> bool:
         """Return whether no reward of any channel lies outside of ``frame``."""
@@ -182,8 +218,12 @@ class _Batch:
             k: the channel.
             guess: values that it may have. If there are no others, nothing is sorted.
         """
-        part = self._parts[k]
         values = sorted({*guess, self.low[k], self.high[k]})
+        if all(value in self.known for value in values):
+            counts = [self.known[value][k] for value in values]
+            if sum(counts) == self.counts[k]:
+                return {value: count for value, count in zip(values, counts, strict=True) if count}
+        part = self._parts[k]
         counts = (part == part.new_tensor(values)[:, None]).sum(1).tolist()
         if sum(counts) < self.counts[k]:
             if len(set(part[: 4 * DISCRETE].tolist())) > DISCRETE:
@@ -212,6 +252,44 @@ class _Batch:
         places = (2 * torch.arange(count) + 1) * total // (2 * count)
         thinned: list[float] = values[torch.searchsorted(until, places, right=True)].tolist()
         return thinned
+
+
+class _Columns(Sequence[Tensor]):
+    """The columns of a matrix, in double precision, when they are looked at."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._matrix = matrix
+
+    def __len__(self) -> int:
+        return self._matrix.shape[1]
+
+    def __getitem__(self, k: Any) -> Any:
+        return self._matrix[:, k].cpu().double()
+
+
+_Sorted = tuple[list[int], Tensor, Tensor, Sequence[Tensor]]
+"""Number of rewards, lowest, highest and all rewards of each channel."""
+
+
+def _by_column(x: Tensor) -> _Sorted:
+    low, high = x.amin(0), x.amax(0)
+    parts = x.unbind(1)
+    if not bool(low.isnan().any()):  # nothing is missing
+        return [len(x)] * x.shape[1], low, high, parts
+    missing = x.isnan()
+    there = [part[~gone] for part, gone in zip(parts, missing.unbind(1), strict=True)]
+    low, high = x.masked_fill(missing, torch.inf).amin(0), x.masked_fill(missing, -torch.inf).amax(0)
+    return [len(part) for part in there], low, high, there
+
+
+def _by_cell(x: Tensor, index: Tensor, channels: int) -> _Sorted:
+    there = ~x.isnan()
+    index, order = index[there].sort()
+    x = x[there][order]
+    counts: list[int] = torch.bincount(index, minlength=channels).tolist()
+    low, high = x.new_full((channels,), torch.inf), x.new_full((channels,), -torch.inf)
+    low, high = low.scatter_reduce(0, index, x, "amin"), high.scatter_reduce(0, index, x, "amax")
+    return counts, low, high, torch.split(x, counts)
 
 
 def _after(batch: _Batch, channels: Channels, before: State) -> tuple[list[Range], State]:

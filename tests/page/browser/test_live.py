@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +17,7 @@ from rvpo.page import render
 
 Open = Callable[..., Opened]
 EVERY_MS = 5000
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class Served:
@@ -59,10 +61,11 @@ def data(points: int, **changes: Any) -> dict[str, Any]:
 
 
 def opened_live(open_url: Open, served: Served) -> Opened:
-    """Open the page with a clock that the test turns."""
+    """Open the page with a clock that only the test turns, however busy the machine is."""
     served.text = render(data(10))
     opened = open_url("about:blank")
-    opened.page.clock.install()
+    opened.page.clock.install(time=NOON)
+    opened.page.clock.pause_at(NOON + timedelta(hours=1))
     opened.page.goto(served.url)
     return opened
 

@@ -56,7 +56,7 @@ objective pays (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -98,6 +98,8 @@ CANCELLED = 1e-4
 SMALL = 1e-8
 """Added to diagonals, so that copies of a channel share alike."""
 TINY = 1e-12
+LEAST_DEVIATION = 1e-9
+"""A deviation up to this is what rounding leaves of rewards that the scale's end clipped."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,6 @@ class LIFT(Method):
         channels, names, p = batch.channels, batch.channels.names, batch.p
         if channels.index.ndim == 1:  # the same channels in every batch; else a name may only be absent from this one
             require_known("floors", self.floors, names)
-        # What this batch shows of its channels.
         deviations = group_deviations(batch)
         weighted = p * deviations
         u = channels.pool(weighted)  # (N, K): several cells of a row can belong to one channel
@@ -179,44 +180,58 @@ class LIFT(Method):
         scored = ~batch.attained.isnan()
         has = (channels.pool(scored.to(p)) > 0).to(p)  # (N, K)
         completions = has.sum(0).cpu().double()  # (K,)
-        moments_now = (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double()
-        seen = (completions > 0) & bool(takes_part.any())
-        moments_now = moments_now.masked_fill(~(seen[:, None] & seen), torch.nan)
-        # What the run remembers, with this batch in it.
-        horizon = self.memory / completions.clamp(min=1)
-        attained = RunningMean.from_state(state.get("attained"), 1).update(
-            names, channels.mean(batch.attained), horizon / QUICK
+        shown = Shown(
+            names,
+            completions,
+            # Deviations from a group's mean have one degree of freedom less per group that is scored.
+            completions - (batch.groups.sum(has) > 0).sum(0).cpu(),
+            channels.mean(batch.attained).cpu().double(),
+            (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double(),
+            bool(takes_part.any()),
+            (channels.pool((deviations != 0).to(p)).sum(0) > 0).cpu(),
+            _weights_of_channels(batch),
+            _trusted(batch),
         )
-        moments = RunningMean.from_state(state.get("moments"), 2).update(
-            names, moments_now, horizon.clamp(min=LEAST_BATCHES)
-        )
-        a, q = attained.mean(names), moments.mean(names)
-        # Who counts for how much, then A.
-        weights = _weights_of_channels(batch)
-        trusted = _trusted(batch)
-        alive = (seen & (q.diagonal() > TINY) & (weights > 0) & (trusted > 0)).nonzero()[:, 0]
-        floors = channels.by_name(self.floors, torch.nan)
-        # Deviations from a group's mean have one degree of freedom less per group that is scored.
-        free = completions - (batch.groups.sum(has) > 0).sum(0).cpu()
-        known = (free * moments.batches(names, horizon.clamp(min=LEAST_BATCHES))).clamp(min=1)
-        weighed = self._weigh(q[alive][:, alive], a[alive], weights[alive], trusted[alive], floors[alive], known[alive])
-        factors = torch.zeros(len(names), dtype=torch.float64)
-        factors[alive] = weighed.total
-        cells = factors.to(p)[channels.index]
-        metrics = weighed.metrics([names[k] for k in alive.tolist()])
-        ranks = channels.pool((deviations != 0).to(p)).sum(0) > 0  # (K,)
-        sights = _sights(
-            names, a, channels.mean(batch.attained), completions, ranks, floors, alive, weighed, self.memory
-        )
-        watch = next_watch(state.get("watch"), sights, weighed.frontier)
+        decided = self.decide(shown, state)
+        cells = decided.factors.to(p)[channels.index]
         return Outcome(
             (weighted * cells).sum(-1),
             # In units of z, a cell counts by its spread. A channel that is constant decides nothing.
             aggregate.normalised(p * cells * spread),
             takes_part,
-            state={"attained": attained.to_state(), "moments": moments.to_state(), "watch": watch},
-            metrics=metrics,
+            state=decided.state,
+            metrics=decided.metrics(),
         )
+
+    def decide(self, shown: Shown, state: State) -> Decided:
+        """Take in what a batch shows of its channels, and return what each of them counts for.
+
+        Args:
+            shown: of the batch.
+            state: that of the last batch; empty at the start of a run.
+        """
+        names, completions = shown.names, shown.completions
+        seen = (completions > 0) & shown.takes_part
+        now = shown.moments.masked_fill(~(seen[:, None] & seen), torch.nan)
+        # What the run remembers, with this batch in it.
+        horizon = self.memory / completions.clamp(min=1)
+        longer = horizon.clamp(min=LEAST_BATCHES)
+        attained = RunningMean.from_state(state.get("attained"), 1).update(names, shown.attained, horizon / QUICK)
+        moments = RunningMean.from_state(state.get("moments"), 2).update(names, now, longer)
+        a, q = attained.mean(names), moments.mean(names)
+        # Who counts for how much.
+        alive = (seen & (q.diagonal() > TINY) & (shown.weights > 0) & (shown.trusted > 0)).nonzero()[:, 0]
+        floors = torch.tensor([self.floors.get(name, math.nan) for name in names], dtype=torch.float64)
+        known = (shown.free * moments.batches(names, longer)).clamp(min=1)
+        of_alive = (x[alive] for x in (a, shown.weights, shown.trusted, floors, known))
+        pairs = q if len(alive) == len(names) else q[alive][:, alive]
+        weighed = self._weigh(pairs, *of_alive)
+        factors = torch.zeros(len(names), dtype=torch.float64)
+        factors[alive] = weighed.total
+        sights = _sights(shown, a, floors, alive, weighed, self.memory)
+        watch = next_watch(state.get("watch"), sights, weighed.frontier)
+        new = {"attained": attained.to_state(), "moments": moments.to_state(), "watch": watch}
+        return Decided(factors, new, weighed, tuple(names[k] for k in alive.tolist()))
 
     def _weigh(
         self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor, known: Tensor
@@ -254,6 +269,54 @@ class LIFT(Method):
             guard = guards(c, need * spread, self.margin * t, ridge) / spread
         kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
         return Weighed(need, guard + kept, c, spread, phi, channels, opposed)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a batch shows of its K channels, on the CPU.
+
+    Attributes:
+        names: K names.
+        completions: (K,) float64, number of completions on which each was scored.
+        free: (K,) float64, these less one per group in which it was scored.
+        attained: (K,) float64, mean attained share; NaN where nothing was scored.
+        moments: (K, K) float64, mean of u u' over the completions that take part.
+        takes_part: whether any completion does.
+        ranks: (K,) bool, which channels differ within a group.
+        weights: (K,) float64, the user's weights, 0 where nothing was scored.
+        trusted: (K,) float64, reliabilities in [0, 1].
+    """
+
+    names: tuple[str, ...]
+    completions: Tensor
+    free: Tensor
+    attained: Tensor
+    moments: Tensor
+    takes_part: bool
+    ranks: Tensor
+    weights: Tensor
+    trusted: Tensor
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a batch's channels count for.
+
+    Attributes:
+        factors: (K,) float64, A = sum of these times u; 0 for channels without a spread.
+        state: for the next batch.
+        weighed: what led to the factors.
+        names: of the channels in ``weighed``.
+    """
+
+    factors: Tensor
+    state: State
+    weighed: Weighed
+    names: tuple[str, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is logged."""
+        return self.weighed.metrics(self.names)
 
 
 @dataclass(frozen=True)
@@ -300,7 +363,7 @@ class Weighed:
             size_of(self.correlations, a) * size_of(self.correlations, b), TINY
         )
 
-    def metrics(self, names: list[str]) -> dict[str, float]:
+    def metrics(self, names: Sequence[str]) -> dict[str, float]:
         """Return what is logged; need plus guard is on average 1."""
         if not names:  # nothing is live, so nothing is known of a frontier
             return {EFFECTIVE: 0.0}
@@ -318,8 +381,7 @@ def group_deviations(batch: Batch) -> Tensor:
     x, counted = batch.attained.masked_fill(~scored, 0.0), scored.to(batch.attained)
     mean = batch.groups.sum(x) / batch.groups.sum(counted).clamp(min=1)
     deviations = x - batch.groups.broadcast(mean)
-    # Less than 1e-9 is what rounding leaves of rewards that the scale's end clipped.
-    return deviations * (scored & batch.scores.live & (deviations.abs() >= 1e-9))
+    return deviations * (scored & batch.scores.live & (deviations.abs() > LEAST_DEVIATION))
 
 
 def correlations(q: Tensor, spread: Tensor) -> Tensor:
@@ -449,39 +511,29 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
 
 
 def _sights(
-    names: tuple[str, ...],
-    attained: Tensor,
-    means: Tensor,
-    completions: Tensor,
-    ranks: Tensor,
-    floors: Tensor,
-    alive: Tensor,
-    weighed: Weighed,
-    memory: float,
+    shown: Shown, attained: Tensor, floors: Tensor, alive: Tensor, weighed: Weighed, memory: float
 ) -> dict[str, Sight]:
     """Return what :mod:`rvpo.core.lift_watch` looks at, by name, for the scored channels of the batch.
 
     Args:
-        names: K names.
+        shown: of the batch.
         attained: (K,) running attained shares.
-        means: (K,) attained shares in the batch.
-        completions: (K,) numbers of scored completions.
-        ranks: (K,) bool, which channels differ within a group.
         floors: (K,) NaN = none.
         alive: numbers of the channels in ``weighed``.
         weighed: of the batch.
         memory: completions over which correlations are averaged.
     """
+    completions = shown.completions
     need, opposed = dict[int, float](), dict[int, float]()
     if len(alive):
         need = dict(zip(alive.tolist(), (weighed.need / weighed.need.max()).tolist(), strict=True))
         with_copies = (weighed.correlations > ALIKE).to(weighed.opposed) @ weighed.opposed
         opposed = dict(zip(alive.tolist(), with_copies.tolist(), strict=True))
     error = (attained * (1 - attained) / completions.clamp(min=memory / QUICK)).clamp(min=0).sqrt()
-    columns = (x.tolist() for x in (attained, means, completions.long(), ranks, floors, error))
+    columns = (x.tolist() for x in (attained, shown.attained, completions.long(), shown.ranks, floors, error))
     return {
         name: Sight(a, mean, n, rank, need.get(k), opposed.get(k), None if math.isnan(floor) else floor, e)
-        for k, (name, a, mean, n, rank, floor, e) in enumerate(zip(names, *columns, strict=True))
+        for k, (name, a, mean, n, rank, floor, e) in enumerate(zip(shown.names, *columns, strict=True))
         if n
     }
 

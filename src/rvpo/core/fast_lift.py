@@ -1,0 +1,402 @@
+"""The quick way to LIFT's advantages: it takes batches in which each column is a channel and no reward is missing.
+
+:mod:`rvpo.core.methods.lift` is the specification, and decides here, too. What is quick is what it looks at: moments,
+means and ends of the channels, from chunks of the layout of :mod:`rvpo.core.blocks`, in double precision. Three passes
+go over the rewards: lowest and highest of each group, which say what is live and where the scales lie; the moments of
+the deviations; and, once the factors are known, their sum. Nothing of size (N, M) is kept.
+
+Groups are all of one size, in any order; channels have one weight each, above 0. Any other batch goes the way of the
+equation page, on its own and with the same result. What is logged is computed when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core.aggregate import normalised
+from rvpo.core.blocks import CELLS, SMALL, Found, Rule, UnfitError
+from rvpo.core.channels import Channels, Range, State
+from rvpo.core.checks import require_known
+from rvpo.core.config import AdvantageConfig
+from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
+from rvpo.core.groups import Groups
+from rvpo.core.lift_few import MOST, DecidedFew, ShownFew, decide_few
+from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
+from rvpo.core.metrics import Advantages
+from rvpo.core.scales import ASSUMED, KEY, learned, scale_metrics
+from rvpo.core.summary import Summary
+
+CLEAR = 1e-6
+"""Range of attained shares in a group from which on it is certain that the channel has deviations there."""
+LARGEST = 1e75
+"""Rewards up to which nothing overflows."""
+RULE = Rule(None, drops=True, sums=True)
+"""LIFT as a sum of rewards, whose responsibilities go by weight and spread."""
+
+
+def fast_lift(
+    rewards: Tensor,
+    config: AdvantageConfig,
+    groups: Tensor | Groups | None,
+    num_generations: int | None,
+    weights: Tensor | Sequence[float] | None,
+    channels: Channels | None,
+    reliability: Tensor | None,
+    state: State | None,
+) -> Advantages | None:
+    """Return the result of :func:`rvpo.core.advantages.compute`; None where the equation page has to compute it.
+
+    Args:
+        rewards: as of ``compute``, like the others. Nothing need be checked yet: what is wrong is left to ``compute``.
+        config: the method and its options.
+        groups: see above.
+        num_generations: see above.
+        weights: see above.
+        channels: see above.
+        reliability: see above.
+        state: see above.
+    """
+    method = config.method
+    fits = type(method) is LIFT and config.dead_channels == "keep" and not config.wanted and config.whiten != "token"
+    if not fits or not is_plain(rewards):
+        return None
+    columns = rewards.shape[1]
+    channels = _numbered(columns) if channels is None else channels
+    if len(channels.names) != columns or not channels.are_columns:
+        return None
+    if reliability is not None and (reliability.shape != (columns,) or reliability.requires_grad):
+        return None
+    with torch.no_grad():
+        w = channel_weights(weights, rewards)
+        found = None if w is None else in_blocks(rewards, groups, num_generations)
+        if w is None or found is None:
+            return None
+        shares = torch.full((columns,), 1.0, dtype=torch.float64, device=rewards.device) * w
+        fitting = Fitting(rewards, config, RULE, shares, *found, torch.float64)
+        try:
+            return _Step(fitting, channels, reliability).result(state or {})
+        except UnfitError:
+            return None
+
+
+@lru_cache(maxsize=16)
+def _numbered(count: int) -> Channels:
+    """Return channels without names and ranges of their own."""
+    return Channels.columns([str(j) for j in range(count)])
+
+
+@dataclass(slots=True)
+class Deviations:
+    """How the rewards of a batch become deviations D, chunk by chunk.
+
+    Attributes:
+        low: (M,) float64, lower ends of the scales, None if all rewards are their attained shares.
+        width: (M,) float64, distances of the ends; None likewise.
+        live: (P, M) bool, which channels differ within which groups; others have D = 0.
+        masks: whether that has to be told, because rounding does not.
+    """
+
+    low: Tensor | None
+    width: Tensor | None
+    live: Tensor
+    masks: bool
+
+    def of(self, values: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield which groups, their mean attained shares (C, M), and D (G, C, M), which lives until the next ones.
+
+        Args:
+            values: (P, G, M) rewards.
+        """
+        for part, x in chunks(values, torch.float64):
+            self.scale(x)
+            mean = x.mean(0)
+            x.sub_(mean)
+            torch.hardshrink(x, LEAST_DEVIATION, out=x)
+            if self.masks:
+                x.mul_(self.live[part])
+            yield part, mean, x
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Put rewards (…, M) on their scales, in place."""
+        if self.low is None or self.width is None:
+            return x
+        return x.sub_(self.low).div_(self.width).clamp_(0, 1)
+
+
+def chunks(values: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Yield which groups, and a copy of their rewards in work layout, (G, C, M)."""
+    groups, size, channels = values.shape
+    layout, cells = values.transpose(0, 1), size * channels
+    if groups * cells <= SMALL or values.device.type != "cpu":
+        yield slice(0, groups), layout.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        return
+    step = min(groups, max(1, CELLS // cells))
+    work = torch.empty(step * cells, dtype=dtype)
+    for start in range(0, groups, step):
+        part = layout[:, start : start + step]
+        yield slice(start, start + step), work[: part.numel()].view(part.shape).copy_(part)
+
+
+def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest reward of each group and channel, (P, M) float64; NaN where one is missing."""
+    found = [(x.amin(0), x.amax(0)) for _, x in chunks(values, _comparable(values))]
+    low, high = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+    return low.double(), high.double()
+
+
+def _number_of(value: float, values: Tensor) -> list[int]:
+    """Return how many rewards of each channel are equal to a value."""
+    found = torch.zeros((), dtype=torch.float64)
+    for _, x in chunks(values, _comparable(values)):
+        # A sum over the group is exact in any dtype.
+        found = found + x.eq_(value).sum(0).double().sum(0)
+    return [int(number) for number in found.tolist()]
+
+
+def _comparable(values: Tensor) -> torch.dtype:
+    """Return the narrowest dtype that has all rewards and is quick."""
+    return values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
+
+
+@dataclass(slots=True)
+class _Looked:
+    """What is seen of the deviations of a batch.
+
+    Attributes:
+        size: G.
+        live: (P, M) bool, which channels differ within which groups.
+        attained: (M,) float64, mean attained shares.
+        products: (M, M) float64, mean of u u' over the completions that take part.
+        means: (C, M) mean attained shares of the groups of each chunk.
+        only: (G, P, M) the deviations, if they are a single chunk.
+    """
+
+    size: int
+    live: Tensor
+    attained: Tensor
+    products: Tensor
+    means: list[Tensor]
+    only: Tensor | None
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step of a run.
+
+    Attributes:
+        fitting: the batch, with its weights.
+        channels: names and ranges of the columns.
+        reliability: (M,) or None.
+    """
+
+    fitting: Fitting
+    channels: Channels
+    reliability: Tensor | None
+
+    def result(self, state: State) -> Advantages:
+        """Compute the advantages.
+
+        Raises:
+            UnfitError: the equation page has to.
+        """
+        fitting, method = self.fitting, self.fitting.config.method
+        assert isinstance(method, LIFT)
+        blocks = fitting.blocks()
+        blocks.check(RULE)
+        low, high = _extremes(blocks.values)
+        ends = [low.amin(0).tolist(), high.amax(0).tolist()]
+        if not all(-LARGEST < end < LARGEST for end in (*ends[0], *ends[1])):
+            raise UnfitError
+        require_known("floors", method.floors, self.channels.names)
+        remembered = dict(state)
+        frames, scales = learned(
+            fitting.rewards,
+            ends,
+            self.channels,
+            remembered.pop(KEY, {}),
+            lambda value: _number_of(value, blocks.values),
+        )
+        deviations, takes_part = self._deviations(blocks.values, low, high, frames, ends)
+        looked = self._looked(blocks.values, deviations, takes_part)
+        decided = self._decided(looked, method, remembered)
+        shares = self._shares()
+        pull = shares * torch.as_tensor(decided.factors, dtype=torch.float64, device=shares.device)
+        value = aggregated(deviations, blocks.values, pull) if looked.only is None else looked.only @ pull
+        size = blocks.values.shape[1]
+        taking = None if bool(takes_part.all()) else takes_part.expand(size, -1)
+        found = Found(value, taking, 1.0, False, looked.means)
+        whitened = fitting.whitened(value, taking, fitting.config.eps)
+        logged = _Logged(decided, self.channels, frames, looked.attained.tolist(), self._outside(frames, ends))
+        # In units of rewards, as the rule has them.
+        of_rewards = pull if deviations.width is None else pull / deviations.width
+        of_rule = Fitting(
+            fitting.rewards, fitting.config, RULE, of_rewards, fitting.groups, fitting.order, torch.float64
+        )
+        return Advantages.with_later(
+            _KeptLift(of_rule, found, version_of(fitting.rewards), deviations, pull, logged),
+            advantages=fitting.rows(whitened, fitting.rewards.dtype),
+            rewards=fitting.rewards,
+            groups=fitting.groups,
+            state={**decided.state, KEY: scales},
+        )
+
+    def _deviations(
+        self, values: Tensor, low: Tensor, high: Tensor, frames: list[Range], ends: list[list[float]]
+    ) -> tuple[Deviations, Tensor]:
+        """Return D, and which groups take part, (P,) bool.
+
+        Raises:
+            UnfitError: it is not clear whether a channel has deviations in a group.
+        """
+        config = self.fitting.config
+        live = high - low > torch.maximum(low.abs(), high.abs()).clamp_(min=config.eps).mul_(config.rtol)
+        deviations = Deviations(None, None, live, masks=False)
+        if any(frame != ASSUMED for frame in frames) or min(ends[0]) < ASSUMED[0] or max(ends[1]) > ASSUMED[1]:
+            first, last = torch.tensor(frames, dtype=torch.float64, device=values.device).unbind(-1)
+            deviations.low, deviations.width = first, last - first
+            if not bool((deviations.width > 0).all()):  # half attained, whatever the reward
+                raise UnfitError
+        ranges = deviations.scale(high) - deviations.scale(low)
+        differs = ranges > 0
+        least = float(ranges.masked_fill(~(live & differs), torch.inf).amin())
+        if least < CLEAR:
+            raise UnfitError
+        deviations.masks = bool((differs & ~live).any())
+        deviations.live = live.logical_and_(differs)
+        return deviations, deviations.live.any(1)
+
+    def _shares(self) -> Tensor:
+        """Return the weights as shares, (M,)."""
+        weights = self.fitting.weights
+        assert isinstance(weights, Tensor)
+        return weights / self.fitting.total
+
+    def _looked(self, values: Tensor, deviations: Deviations, takes_part: Tensor) -> _Looked:
+        """Go through the deviations."""
+        groups, size, columns = values.shape
+        looked = _Looked(size, deviations.live, torch.zeros(()), torch.zeros(()), [], None)
+        for part, mean, d in deviations.of(values):
+            cells = d.view(-1, columns)
+            looked.products = looked.products + cells.T @ cells
+            looked.attained = looked.attained + mean.sum(0)
+            looked.means.append(mean)
+            if part.stop == groups and part.start == 0:
+                looked.only = d
+        shares = self._shares()
+        count = int(takes_part.sum()) * size
+        looked.products = looked.products.mul_(torch.outer(shares, shares)).div_(max(count, 1)).cpu()
+        looked.attained = looked.attained.div_(groups).cpu()
+        return looked
+
+    def _decided(self, looked: _Looked, method: LIFT, state: State) -> Decided | DecidedFew:
+        """Return what the channels count for."""
+        names, weights = self.channels.names, self.fitting.weights
+        assert isinstance(weights, Tensor)
+        (groups, columns), size = looked.live.shape, looked.size
+        ranks = looked.live.any(0)
+        takes_part = bool(ranks.any())
+        is_trusted = self.reliability is None or bool((self.reliability == 1).all())
+        if columns <= MOST and takes_part and is_trusted:
+            lists = (x.tolist() for x in (looked.attained, looked.products, ranks, weights))
+            few = decide_few(method, ShownFew(names, groups * size, groups, *lists), state)
+            if few is not None:
+                return few
+        ones = torch.ones(columns, dtype=torch.float64)
+        rho = ones if self.reliability is None else self.reliability.cpu().double()
+        rows, free = ones * groups * size, ones * groups * (size - 1)
+        shown = Shown(names, rows, free, looked.attained, looked.products, takes_part, ranks.cpu(), weights.cpu(), rho)
+        return method.decide(shown, state)
+
+    def _outside(self, frames: list[Range], ends: list[list[float]]) -> list[float]:
+        """Return the share of the rewards of each channel that lie outside of its scale."""
+        rewards = self.fitting.rewards
+        found = []
+        for k, ((first, last), low, high) in enumerate(zip(frames, *ends, strict=True)):
+            if first <= low and high <= last:
+                found.append(0.0)
+                continue
+            column = rewards[:, k].double()
+            found.append(float(((column < first) | (column > last)).double().mean()))
+        return found
+
+
+def aggregated(deviations: Deviations, values: Tensor, pull: Tensor) -> Tensor:
+    """Return A = sum of ``pull`` (M,) times D, (G, P) float64, of rewards (P, G, M)."""
+    found = [d @ pull for _, _, d in deviations.of(values)]
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+@dataclass(slots=True)
+class _Logged:
+    """What is logged of LIFT and the scales.
+
+    Attributes:
+        decided: of the batch.
+        channels: of the batch.
+        frames: K scales.
+        attained: K mean attained shares.
+        outside: K shares of rewards outside of their scale.
+    """
+
+    decided: Decided | DecidedFew
+    channels: Channels
+    frames: list[Range]
+    attained: list[float]
+    outside: list[float]
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return it by name."""
+        scales = scale_metrics(self.channels, self.frames, self.attained, self.outside)
+        return {**self.decided.metrics(), **scales}
+
+
+@dataclass(slots=True)
+class _KeptLift(Kept):
+    """Computes what was left out.
+
+    Attributes:
+        deviations: of the batch.
+        pull: (M,) what they are multiplied with.
+        logged: what is logged.
+    """
+
+    deviations: Deviations
+    pull: Tensor
+    logged: _Logged
+
+    def __call__(self, name: str) -> Any:
+        """Return an attribute of :class:`Advantages`."""
+        if name == "method_metrics":
+            return self.logged.metrics()
+        if name == "responsibilities":
+            with torch.no_grad():
+                return self._responsibilities()
+        return Kept.__call__(self, name)
+
+    def retraced(self) -> list[Tensor]:
+        """Return the trace of the batch as its rewards are now."""
+        return [mean for _, mean, _ in self.deviations.of(self.batch.blocks().values)]
+
+    def summary(self, advantages: Tensor) -> Summary | None:
+        """Return the metrics of the batch; None if a reward lies outside of its scale.
+
+        Args:
+            advantages: (N,) as they are now.
+        """
+        return None if any(self.logged.outside) else Kept.summary(self, advantages)
+
+    def _responsibilities(self) -> Tensor:
+        """Return them, (N, M): in units of z, a channel counts by its spread in the group."""
+        rewards, values = self.batch.rewards, self.batch.blocks().values
+        filled = torch.empty(values.shape, dtype=rewards.dtype, device=values.device)
+        for part, _, d in self.deviations.of(values):
+            spread = d.square_().sum(0).div_(len(d) - 1).sqrt_()
+            filled[part] = normalised(spread.mul_(self.pull))[:, None]
+        self.require_same("responsibilities", self.retraced())
+        return self.batch.in_order(filled.flatten(0, 1))

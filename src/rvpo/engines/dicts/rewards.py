@@ -1,0 +1,230 @@
+"""``RewardDicts``: from one dict of rewards per completion to advantages, with a memory that checkpoints keep."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rvpo.engines.dicts.options import DictOptions
+from rvpo.errors import ConfigError, RewardError
+from rvpo.step.aggregator import Aggregated
+from rvpo.step.memory import FILE, save_memory
+from rvpo.text.suggest import did_you_mean
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a batch comes to.
+
+    Attributes:
+        advantages: N numbers, in the order of the samples; parts of one rollout have the same.
+        metrics: by name, ``rvpo/…``.
+        result: of the rollouts that counted, each once, in the order of their first sample.
+    """
+
+    advantages: list[float]
+    metrics: Mapping[str, float]
+    result: Aggregated
+
+
+class RewardDicts:
+    """One run of one engine: its options, what it has seen, and what its method remembers.
+
+    Attributes:
+        aggregator: does the step.
+        names: of the rewards.
+    """
+
+    def __init__(self, options: DictOptions, *, with_progress: bool = False, one_group: bool = False) -> None:
+        """Begin a run.
+
+        Args:
+            options: of the user.
+            with_progress: whether the engine knows how far the training is, which schedules need.
+            one_group: whether the engine scores one group of completions at a time.
+
+        Raises:
+            ConfigError: an option that cannot work in this engine.
+        """
+        self.aggregator = options.build()
+        self.names = self.aggregator.names
+        whiten = self.aggregator.config.whiten
+        if one_group and whiten not in ("none", "group"):
+            name = self.aggregator.config.method.name
+            raise ConfigError(
+                f"method {str(self.aggregator.config)!r} has whiten={whiten}, but this engine scores one group at a "
+                f"time and never sees a batch; expected whiten=none or whiten=group: set method: {name}:whiten=none"
+            )
+        self._one_group = one_group
+        self._known: set[str] = set()  # names that a dict has had
+        self._others: set[str] = set()  # keys of dicts that are none of our names
+        self._told: set[str] = set()  # what was warned of, once each
+        rehearsal = torch.zeros(2, len(self.names), dtype=torch.float64)
+        # What needs the progress or the trained tokens says so before anything is generated.
+        self.aggregator(rehearsal, num_generations=2, progress=0.0 if with_progress else None, learn=False)
+
+    def __call__(
+        self,
+        rewards: Sequence[Mapping[str, Any] | None],
+        groups: Sequence[Hashable],
+        *,
+        rollouts: Sequence[Hashable] | None = None,
+        progress: float | None = None,
+        learn: bool = True,
+        other_keys: Sequence[str] = (),
+    ) -> Scored:
+        """Turn the reward dicts of N samples into one advantage each.
+
+        Args:
+            rewards: N dicts by name; None, NaN or an absent name = missing, None instead of a dict = all missing. A
+                value may be a rubric, ``{criterion: verdict}``.
+            groups: N ids, equal for samples of one prompt.
+            rollouts: N ids, equal for samples of one group that are parts of one rollout. They count once.
+            progress: share of the training that is done, in [0, 1].
+            learn: whether the batch is trained on, and so remembered.
+            other_keys: of the dicts, known not to be rewards: no warning about these.
+
+        Raises:
+            RewardError: a value that is not a reward, a reward that no dict has, or parts of one rollout that differ.
+        """
+        rows = [self._row(reward, i, other_keys) for i, reward in enumerate(rewards)]
+        if not rows:
+            raise RewardError("rewards is empty; expected the dicts of at least one sample")
+        self._check_names(rows)
+        places = list(range(len(rows))) if rollouts is None else _votes(rows, groups, rollouts)
+        voting = sorted(set(places))
+        ids = [groups[i] for i in voting]
+        out = self.aggregator([rows[i] for i in voting], groups=ids, progress=progress, learn=learn)
+        self._warn_of_groups(ids)
+        advantages = dict(zip(voting, map(float, out.advantages), strict=True))
+        return Scored([advantages[place] for place in places], out.metrics, out)
+
+    def ranks(self, rewards: Sequence[Mapping[str, Any] | None]) -> bool:
+        """Return whether any channel ranks the samples of one group, for filters of groups without a signal."""
+        rows = [{name: row[name] for name in self.names if name in row} for row in rewards if row is not None]
+        if len(rows) < 2:
+            return False
+        out = self.aggregator(rows, num_generations=len(rows), progress=0.0, learn=False)
+        return bool(out.result.signal.any())
+
+    def save(self, folder: Path) -> None:
+        """Write what is remembered into a folder, in one step; nothing if nothing is."""
+        save_memory(self.aggregator, folder)
+
+    def load(self, folder: Path) -> None:
+        """Go on from what :meth:`save` wrote. Without a file, a method that remembers begins anew with a warning.
+
+        Raises:
+            ConfigError: the file is damaged, or of another method or other ranges.
+        """
+        path = folder / FILE
+        if not path.exists():
+            if self.aggregator.config.method.remembers:
+                logger.warning("There is no %s: method %r begins anew.", path, self.aggregator.config.method.name)
+            return
+        try:
+            state = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}); remove it to begin anew") from error
+        try:
+            self.aggregator.load_state_dict(state)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def _row(self, reward: object, i: int, other_keys: Sequence[str]) -> dict[str, Any]:
+        """Return the rewards of a sample that have one of our names."""
+        if reward is None:
+            return {}
+        if not isinstance(reward, Mapping):
+            raise RewardError(
+                f"rewards[{i}] is {reward!r:.80}; expected a dict with a number for each of {', '.join(self.names)}, "
+                "None where it could not be scored"
+            )
+        ignored = [str(key) for key in reward if key not in self.names and key not in other_keys]
+        self._others.update(ignored)
+        if ignored:
+            self._say_once(
+                f"ignored {sorted(ignored)}",
+                f"The reward dicts also have {', '.join(sorted(ignored))}, which reward_keys does not name: that "
+                "decides nothing. To log one without training on it, name it under reward_keys and monitor.",
+            )
+        return {name: reward[name] for name in self.names if name in reward}
+
+    def _check_names(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse a name that never came; say once if one stays away that did."""
+        here = {name for row in rows for name in row}
+        if not here and not self._known and not self._others:
+            self._say_once("nothing", "No sample of the first batch has any reward: all of them count as missing.")
+            return
+        self._known |= here
+        for name in self.names:
+            if name not in self._known:
+                keys = sorted(here | self._others)
+                raise RewardError(
+                    f"no sample has the reward {name!r}{did_you_mean(name, keys)}; the dicts have {', '.join(keys)}. "
+                    "Correct reward_keys, or return None under that name where it could not be scored"
+                )
+            if name not in here:
+                self._say_once(f"absent {name}", f"No sample of this batch has the reward {name!r}: it is missing.")
+
+    def _warn_of_groups(self, ids: Sequence[Hashable]) -> None:
+        """Say once where nothing is compared, or where a batch is too little to whiten over."""
+        if len(set(ids)) == len(ids):
+            self._say_once(
+                "single",
+                f"Every one of the {len(ids)} groups of this batch has one completion, so nothing ranks it. Sample "
+                "several completions per prompt, and give them one group id.",
+            )
+        elif len(set(ids)) == 1 and not self._one_group and self.aggregator.config.whiten in ("batch", "token"):
+            self._say_once(
+                "one group",
+                "This call has a single group, so whitening over it makes all groups equally large. If the engine "
+                f"scores one group at a time, set method: {self.aggregator.config.method.name}:whiten=none.",
+            )
+
+    def _say_once(self, key: str, text: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            logger.warning(text)
+
+
+def _votes(rows: Sequence[Mapping[str, Any]], groups: Sequence[Hashable], rollouts: Sequence[Hashable]) -> list[int]:
+    """Return for each sample the first sample of its rollout, which has the rollout's vote.
+
+    Raises:
+        RewardError: two parts of a rollout have different rewards.
+    """
+    first: dict[tuple[Hashable, Hashable], int] = {}
+    places = []
+    for i, key in enumerate(zip(groups, rollouts, strict=True)):
+        place = first.setdefault(key, i)
+        if not _same(rows[place], rows[i]):
+            raise RewardError(
+                f"rewards[{place}] and rewards[{i}] are parts of one rollout ({key[1]!r}) and differ: {rows[place]!r} "
+                f"and {rows[i]!r}; expected the rollout's rewards on each part. Give parts of their own reward ids of "
+                "their own"
+            )
+        places.append(place)
+    return places
+
+
+def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Return whether two rows hold the same rewards, a missing value being equal to an absent one."""
+    return _comparable(a) == _comparable(b)
+
+
+def _comparable(row: Mapping[str, Any]) -> dict[str, str]:
+    texts = {}
+    for name, value in row.items():
+        single = value.item() if getattr(value, "ndim", None) == 0 else value  # a scalar of torch or NumPy
+        if single is not None and single == single:
+            texts[name] = repr(float(single)) if isinstance(single, int | float) else repr(single)
+    return texts

@@ -1,0 +1,102 @@
+"""rLLM: any method as an advantage estimator, after ``rvpo.rllm.register(…)`` in the training script.
+
+The seam: rLLM hands the estimator all groups of one role, in the trainer's process, with the trajectories in
+``traj_groups``; their ``signals`` are the rewards by name. rLLM takes no metrics and no state from an estimator, so
+both go into a folder. docs/engines/rllm.md has the facts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from rvpo.engines.dicts.options import DictOptions
+from rvpo.engines.dicts.rewards import RewardDicts
+from rvpo.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+NAME = "rvpo"
+METRICS = "metrics.jsonl"
+"""One line per call, in the folder of a role."""
+
+
+class Estimator:
+    """What rLLM calls for each role of its agents; every role has a memory of its own."""
+
+    def __init__(self, options: DictOptions, folder: Path) -> None:
+        """Begin a run, or go on from what lies in its folder."""
+        self.options, self.folder = options, folder
+        self.roles: dict[str, RewardDicts] = {}
+        RewardDicts(options)  # an option that cannot work is refused here
+
+    def __call__(
+        self, rewards: Sequence[Any], algorithm_config: Any, *, traj_groups: Sequence[Any] | None = None, **_: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Return advantages, and the same as returns, as one array per group.
+
+        Args:
+            rewards: total rewards of each group, which decide nothing.
+            algorithm_config: rLLM's.
+            traj_groups: the groups of one role, whose trajectories have ``signals``.
+
+        Raises:
+            EngineError: rLLM did not hand on the trajectories.
+            RewardError: signals that cannot be aggregated.
+        """
+        if traj_groups is None:
+            raise EngineError("rLLM called the estimator without traj_groups; expected rLLM 0.3 or later: update it")
+        role = traj_groups[0].group_role
+        run = self._of(role)
+        of = [i for i, group in enumerate(traj_groups) for _ in group.trajectories]
+        scored = run([trajectory.signals for group in traj_groups for trajectory in group.trajectories], of)
+        self._write(role, scored.metrics)
+        ends = np.cumsum([len(group.trajectories) for group in traj_groups])[:-1]
+        advantages = np.split(np.array(scored.advantages), ends)
+        return advantages, advantages
+
+    def _of(self, role: str) -> RewardDicts:
+        if role not in self.roles:
+            run = self.roles[role] = RewardDicts(self.options)
+            # Every name that rLLM does not know ends here, a mistyped one as well.
+            logger.warning("rvpo computes the advantages of role %s, with method %s.", role, run.aggregator.config)
+            if (folder := self._place(role)).exists():
+                logger.warning("Role %s goes on from %s. For a new run, name another folder.", role, folder)
+                run.load(folder)
+        return self.roles[role]
+
+    def _write(self, role: str, metrics: Mapping[str, float]) -> None:
+        folder = self._place(role)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.roles[role].save(folder)
+        line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _place(self, role: str) -> Path:
+        return self.folder / quote(role, safe="")
+
+
+def register(folder: str | Path, **options: Any) -> None:
+    """Let rLLM know ``adv_estimator=rvpo``, and ``traj_group_adv_estimator_map={role: "rvpo"}``.
+
+    Args:
+        folder: for what is remembered and for metrics; a run that goes on names the same one.
+        options: ``method``, ``reward_keys`` and all others of a section ``rvpo``.
+
+    Raises:
+        ConfigError: options that cannot work.
+    """
+    estimator = Estimator(DictOptions.from_mapping(options, "rvpo.rllm.register"), Path(folder))
+    add = importlib.import_module("rllm.trainer.algorithms.advantage").register_rllm_adv_estimator
+    add(NAME)(estimator)
+    # In place of a name that is none of its own, rLLM's config holds this value.
+    add(importlib.import_module("rllm.trainer.algorithms.config").rLLMAdvantageEstimator.OTHER)(estimator)

@@ -1,0 +1,139 @@
+"""slime: any method as ``--custom-reward-post-process-path rvpo.slime.post_process``.
+
+The seam: slime's rollout manager, one process, hands all samples of a rollout to that function and takes back what it
+logs as raw reward and what the loss uses as advantage. It gives an advantage to every token, untouched, for the
+estimators in ``BROADCAST``; all others change it, and are refused. docs/engines/slime.md has the facts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rvpo.engines.dicts.options import SECTION, DictOptions
+from rvpo.engines.dicts.rewards import RewardDicts
+from rvpo.errors import ConfigError, EngineError, RewardError
+
+BROADCAST = ("grpo", "gspo", "cispo")
+FILTERS = "slime.rollout.filter_hub.dynamic_sampling_filters."
+
+
+class PostProcess:
+    """The function that slime calls. It begins a run at the first call, when slime's arguments are known."""
+
+    def __init__(self) -> None:
+        """Wait for the first call."""
+        self._run: RewardDicts | None = None
+        self._resumed = False
+
+    def __call__(self, args: Any, samples: Sequence[Any]) -> tuple[list[float], list[float]]:
+        """Return the raw reward and the advantage of each sample.
+
+        Args:
+            args: slime's.
+            samples: of one rollout step, flat; ``reward`` is a dict, or None for a sample that was not scored.
+
+        Raises:
+            ConfigError: options, or arguments of slime's that would change the advantages.
+            RewardError: rewards that cannot be aggregated.
+            EngineError: a version of slime that does not number its rollouts.
+        """
+        run, step = self._begun(args), _rollout_id()
+        if not self._resumed and step > 0:  # slime goes on from the checkpoint of the rollout before
+            run.load(_folder(args.load, step - 1))
+        self._resumed = True
+        scored = run(
+            [sample.reward for sample in samples],
+            [sample.group_index for sample in samples],
+            rollouts=[("sample", i) if s.rollout_id is None else s.rollout_id for i, s in enumerate(samples)],
+            progress=step / args.num_rollout if args.num_rollout else None,
+            other_keys=[args.reward_key],
+        )
+        if args.save is not None:
+            run.save(_folder(args.save, step))
+        _log(args, step, scored.metrics)
+        return [_raw(sample.reward, args.reward_key) for sample in samples], scored.advantages
+
+    def keep_ranked(self, args: Any, samples: Sequence[Any], **_: Any) -> bool:
+        """Keep a group if any of its rewards ranks it: ``--dynamic-sampling-filter-path rvpo.slime.keep_ranked``."""
+        flat = [part for one in samples for part in (one if isinstance(one, list) else [one])]
+        return self._begun(args).ranks([sample.reward for sample in flat])
+
+    def _begun(self, args: Any) -> RewardDicts:
+        if self._run is None:
+            check(args)
+            section = getattr(args, SECTION, None)
+            instead = f", or a section {SECTION} in slime's --custom-config-path"
+            options = DictOptions.from_environment(instead) if section is None else DictOptions.from_mapping(section)
+            self._run = RewardDicts(options, with_progress=bool(args.num_rollout))
+        return self._run
+
+
+def check(args: Any) -> None:
+    """Refuse arguments with which slime would train on something else than our advantages.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if args.advantage_estimator not in BROADCAST:
+        raise ConfigError(
+            f"--advantage-estimator is {args.advantage_estimator!r}, which changes advantages again; expected one of "
+            f"{', '.join(BROADCAST)}. Set grpo"
+        )
+    if args.normalize_advantages:
+        raise ConfigError(
+            "--normalize-advantages is set, which whitens advantages again; expected it unset: the method whitens"
+        )
+    if not args.reward_key:
+        raise ConfigError(
+            "--reward-key is not set, but rewards are dicts; expected the key of the number that slime logs, such as "
+            "--reward-key score. It decides no advantage, unless reward_keys names it"
+        )
+    if (args.dynamic_sampling_filter_path or "").startswith(FILTERS):
+        raise ConfigError(
+            f"--dynamic-sampling-filter-path is {args.dynamic_sampling_filter_path}, which drops groups in which "
+            f"{args.reward_key!r} is constant whatever else ranks them; expected rvpo.slime.keep_ranked"
+        )
+
+
+def _raw(reward: Mapping[str, Any] | None, key: str) -> float:
+    """Return the number that slime logs, NaN where it is missing: slime's mean of the step is NaN, too."""
+    value = None if reward is None else reward.get(key)
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RewardError(
+            f"the reward dict has {value!r:.80} under --reward-key {key}; expected the number that slime logs"
+        ) from error
+
+
+def _folder(root: str | None, step: int) -> Path:
+    return Path(root or "") / SECTION / f"rollout_{step}"
+
+
+def _rollout_id() -> int:
+    """Return the number of the rollout that slime is at."""
+    try:
+        step = importlib.import_module("slime.rollout.sample_hooks")._current_rollout_id
+    except (ImportError, AttributeError):
+        step = None
+    if not isinstance(step, int):
+        raise EngineError(
+            "slime does not say at which rollout it is (slime.rollout.sample_hooks has no _current_rollout_id); "
+            "expected slime of August 2026 or later. Update slime"
+        )
+    return step
+
+
+def _log(args: Any, step: int, metrics: Mapping[str, float]) -> None:
+    """Log next to slime's own rollout metrics."""
+    logging_utils = importlib.import_module("slime.observability.logging_utils")
+    number = importlib.import_module("slime.observability.metric_utils").compute_rollout_step(args, step)
+    logging_utils.log(args, {**metrics, "rollout/step": number}, step_key="rollout/step")
+
+
+post_process = PostProcess()
+keep_ranked = post_process.keep_ranked

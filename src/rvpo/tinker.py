@@ -1,0 +1,5 @@
+"""``rvpo.tinker.install(config, …)``, in a script of the cookbook before its ``main``. See docs/engines/tinker.md."""
+
+from rvpo.engines.tinker import install
+
+__all__ = ["install"]
