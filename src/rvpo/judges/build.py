@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rvpo.errors import ConfigError
-from rvpo.extras import constraints
+from rvpo.extras import install_command
 from rvpo.files import model_digest
 from rvpo.importing import is_object_spec, load_callable
 from rvpo.judges.mixed import RULE, MixedJudge
@@ -213,7 +213,7 @@ def _class(kind: str) -> Callable[..., Any]:
         try:
             return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
         except ImportError as error:
-            step = f"pip install -c {constraints()} -e '.[{extra}]'"
+            step = install_command(*extra.split(","))
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
     if not is_object_spec(kind):
         allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"
