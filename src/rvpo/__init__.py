@@ -88,7 +88,7 @@ _OF_THE_STEP = ("Aggregated", "Aggregator")
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
     if name == "__version__":
-        return _version()
+        return _written_version()
     if name == "trl":  # not a public name of the core; for whoever writes rvpo.trl after `import rvpo`
         return importlib.import_module("rvpo.trl")
     if name in __all__:
@@ -100,7 +100,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'rvpo' has no attribute {name!r}; public names are {', '.join(__all__)}")
 
 
-def _version() -> str:
+def _written_version() -> str:
     """Return the version that the install wrote; a checkout that was never installed does not know its own."""
     try:
         written = importlib.import_module("rvpo._version")
