@@ -46,7 +46,7 @@ def test_the_demo_says_the_next_command(tmp_path: Path):
 
 
 def test_the_shipped_run_is_diagnosed_as_its_truth_says():
-    output = run("demo")
+    output = " ".join(run("demo").split())
     assert "2 of 6 channels are neglected: brevity, format" in output
     assert "the truth: format, brevity neglected; citations dead; correctness, detail, advice healthy." in output
     assert output.index("* format: neglected") < output.index("the truth: ") < output.index("rvpo diagnose YOUR_RUN")
