@@ -95,6 +95,30 @@ CAPABILITIES = (
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 
+# Module of a package -> the extra to install where a command misses it.
+_EXTRA_OF = {
+    "torch": "torch",
+    "trl": "trl",
+    "transformers": "trl",
+    "datasets": "trl",
+    "peft": "trl",
+    "filelock": "trl",
+    "aiohttp": "judge",
+    "jsonschema": "judge",
+    "regex": "judge",
+    "math_verify": "math",
+    "inspect_ai": "eval",
+    "inspect_evals": "eval",
+    "pyarrow": "report",
+    "numpy": "report",
+    "scipy": "report",
+    "plotly": "report",
+    "matplotlib": "plot",
+    "PIL": "pictures",
+    "wandb": "wandb",
+    "gguf": "gguf",
+}
+
 # The engines' seams are private: another version may have moved them.
 TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
 TESTED_WITH_VERL = {"verl": "0.9.1", "transformers": "5.10", "torch": "2.13"}
@@ -150,6 +174,16 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a mistake of ours
             raise
         raise MissingExtraError(f"{absent}; {what} need the extra {extra}: {install_command(extra)}") from error
+
+
+def missing_package(error: BaseException) -> str | None:
+    """Return a message for a package that is not installed and that an extra of ours brings, None for other errors."""
+    absent = _import_error(error)
+    package = (absent.name or "").partition(".")[0] if absent is not None else ""
+    if package not in _EXTRA_OF or importlib.util.find_spec(package) is not None:
+        return None  # a package that is there, but broken, keeps its traceback
+    extra = _EXTRA_OF[package]
+    return f"{package} is not installed; this command needs the extra {extra}: {install_command(extra)}"
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:

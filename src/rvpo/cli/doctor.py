@@ -7,14 +7,11 @@ import typer
 
 def doctor() -> None:
     """Report what is installed, what works here, and what to install for what."""
-    import torch
-
     from rvpo import extras
 
     for name in extras.PACKAGES:
         typer.echo(f"{name:<14}{extras.installed(name) or '-'}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    typer.echo(f"{'GPU':<14}{device}")
+    typer.echo(f"{'GPU':<14}{_gpu()}")
     engines = [name for name in ("trl", "verl") if extras.installed(name)]
     typer.echo(f"{'engine':<14}{' and '.join(engines) or 'none'}\n")
     for capability in extras.CAPABILITIES:
@@ -26,3 +23,11 @@ def doctor() -> None:
         typer.echo(f"{capability.what:<40}{state}")
     for note in extras.conflicts() + extras.untested():
         typer.echo(f"note: {note}")
+
+
+def _gpu() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "not known without torch"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
