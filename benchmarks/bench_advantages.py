@@ -1,11 +1,12 @@
-"""Time ``rvpo.advantages`` next to the peers' formula and the memory floor.
+"""Time ``rvpo.advantages`` next to the peers' formula and the memory floor, and its memory.
 
-    python benchmarks/bench_advantages.py [--device cuda] [--repetitions 30] [--threads 2]
+    python benchmarks/bench_advantages.py [--device cuda] [--repetitions 30] [--threads 1]
 
-Prints a Markdown table. All columns of a row are measured in one run, in turns, so that a busy machine slows all of
+Prints Markdown tables. All columns of a row are measured in one run, in turns, so that a busy machine slows all of
 them; the medians are compared as ratios. The peers' formula is our own restatement of TRL 1.16's
 ``normalize_then_sum`` (float32, no dead channels, no responsibilities, no masks); that it is TRL's formula is shown
-by tests/engines/trl/test_against_trl.py, which runs TRL itself.
+by tests/engines/trl/test_against_trl.py, which runs TRL itself. So are "peers' grpo", its ``sum_then_normalize``, and
+"peers' metrics", mean and standard deviation of each reward.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from torch import Tensor
 
 import rvpo
 
-SHAPES = ((64, 4), (1024, 2), (8192, 17), (65536, 17))
+SHAPES = ((64, 4), (1024, 8), (8192, 17), (65536, 17))
+MISSING = 0.02
 G = 8
 
 
@@ -40,6 +42,29 @@ def peers_formula(rewards: Tensor, num_generations: int = G, eps: float = 1e-4) 
     total = z.view(rewards.shape).nansum(1)
     total[rewards.isnan().all(1)] = torch.nan
     return ((total - total.nanmean()) / (nanstd(total, 0) + eps)).nan_to_num(nan=0.0)
+
+
+def peers_grpo(rewards: Tensor, num_generations: int = G, eps: float = 1e-4) -> Tensor:
+    """TRL's ``sum_then_normalize`` with equal weights, restated: (N, M) rewards -> (N,) advantages."""
+    total = rewards.nansum(1)
+    total[rewards.isnan().all(1)] = torch.nan
+    grouped = total.view(-1, num_generations)
+    mean = grouped.nanmean(1, keepdim=True)
+    count = (~grouped.isnan()).sum(1, keepdim=True)
+    std = (((grouped - mean) ** 2).nanmean(1, keepdim=True) * count / (count - 1)).sqrt()
+    mean, std = (x.expand_as(grouped).reshape(-1) for x in (mean, std))
+    return ((total - mean) / (std + eps)).nan_to_num(nan=0.0)
+
+
+def peers_metrics(rewards: Tensor) -> list[float]:
+    """TRL's metrics of the rewards, restated: mean and standard deviation of each column."""
+    found = []
+    for j in range(rewards.shape[1]):
+        column = rewards[:, j]
+        count = (~column.isnan()).sum()
+        mean = column.nanmean()
+        found += [mean.item(), (((column - mean) ** 2).nanmean() * count / (count - 1)).sqrt().item()]
+    return found
 
 
 def medians(contenders: dict[str, Callable[[], object]], repetitions: int, device: str) -> dict[str, float]:
@@ -69,9 +94,22 @@ def contenders(rewards: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:
         state = rvpo.advantages(rewards, num_generations=G, method=method, state={}).state
         return lambda: rvpo.advantages(rewards, num_generations=G, method=method, state=state)
 
+    holes = torch.rand(rewards.shape, generator=torch.Generator().manual_seed(1)).to(rewards.device) < MISSING
+    missing = rewards.masked_fill(holes, torch.nan)
+    logged = rvpo.advantages(rewards, num_generations=G)
+
+    def metrics() -> object:
+        vars(logged).pop("summary", None)
+        return logged.metrics()
+
     return {
         "copy": rewards.clone,
         "peers": lambda: peers_formula(rewards),
+        "peers' grpo": lambda: peers_grpo(rewards),
+        "peers' metrics": lambda: peers_metrics(rewards),
+        "grpo": lambda: rvpo.advantages(rewards, num_generations=G, method="grpo"),
+        "rvpo, 2% missing": lambda: rvpo.advantages(missing, num_generations=G),
+        "metrics": metrics,
         "gdpo": lambda: rvpo.advantages(rewards, num_generations=G, method="gdpo"),
         "rvpo": lambda: rvpo.advantages(rewards, num_generations=G),
         "rvpo, group ids": lambda: rvpo.advantages(rewards, ids),
@@ -80,6 +118,44 @@ def contenders(rewards: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:
         "lift_z": step(rewards, "lift_z"),
         "riskpo": lambda: rvpo.advantages(rewards, num_generations=G, method="riskpo", state={}),
     }
+
+
+RATIOS = (
+    ("gdpo", "peers"),
+    ("rvpo", "peers"),
+    ("rvpo, 2% missing", "peers"),
+    ("rvpo, group ids", "peers"),
+    ("grpo", "peers' grpo"),
+    ("metrics", "peers' metrics"),
+    ("lift", "peers"),
+    ("lift", "lift_z"),
+    ("rvpo", "copy"),
+)
+"""What is divided by what, both timed in the same run."""
+
+
+def peak_memory(rows: int, channels: int, steps: int) -> tuple[float, float]:
+    """Return the largest memory of a call, as a multiple of the rewards, and its growth over further steps in bytes.
+
+    In a fresh interpreter, by the resident memory that the process has reached (Linux counts it in KiB).
+    """
+    code = (
+        "import resource, torch, rvpo\n"
+        "torch.set_num_threads(1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "small = torch.rand(64, 4)\n"
+        "rvpo.advantages(small, num_generations=8)\n"
+        f"rewards = torch.rand({rows}, {channels})\n"
+        "before = peak()\n"
+        "out = rvpo.advantages(rewards, num_generations=8)\n"
+        "once = peak()\n"
+        f"for _ in range({steps}):\n"
+        "    out = rvpo.advantages(rewards, num_generations=8)\n"
+        "print((once - before) / (rewards.numel() * 4), peak() - once)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    multiple, growth = map(float, done.stdout.split())
+    return multiple, growth
 
 
 def import_seconds(repetitions: int) -> dict[str, float]:
@@ -111,21 +187,22 @@ def main() -> None:
     print(f"torch {torch.__version__}, {options.device} ({device}), {torch.get_num_threads()} threads, ", end="")
     print(f"float32, G = {G}, medians of {options.repetitions} interleaved repetitions\n")
     names = list(contenders(torch.zeros(G, 1), torch.zeros(G).long()))
-    print(
-        "| N | M | "
-        + " | ".join(f"{name} (ms)" for name in names)
-        + " | gdpo / peers | rvpo / peers | rvpo / copy | lift / rvpo | lift / lift_z | lift / gdpo |"
-    )
-    print("|" + "--:|" * (len(names) + 8))
+    print("| N | M | " + " | ".join(f"{name} (ms)" for name in names) + " |")
+    print("|" + "--:|" * (len(names) + 2))
+    ratios = []
     for rows, channels in SHAPES:
         generator = torch.Generator().manual_seed(0)
         rewards = torch.rand(rows, channels, generator=generator).to(options.device)
         ids = torch.arange(rows // G).repeat_interleave(G)[torch.randperm(rows, generator=generator)]
         t = medians(contenders(rewards, ids.to(options.device)), options.repetitions, options.device)
-        ratios = [t["gdpo"] / t["peers"], t["rvpo"] / t["peers"], t["rvpo"] / t["copy"]]
-        ratios += [t["lift"] / t[name] for name in ("rvpo", "lift_z", "gdpo")]
-        cells = [f"{t[name] * 1e3:.3f}" for name in names] + [f"{ratio:.1f}" for ratio in ratios]
-        print(f"| {rows} | {channels} | " + " | ".join(cells) + " |")
+        print(f"| {rows} | {channels} | " + " | ".join(f"{t[name] * 1e3:.3f}" for name in names) + " |")
+        ratios.append(f"| {rows} | {channels} | " + " | ".join(f"{t[a] / t[b]:.2f}" for a, b in RATIOS) + " |")
+
+    print("\n| N | M | " + " | ".join(f"{a} / {b}" for a, b in RATIOS) + " |")
+    print("|" + "--:|" * (len(RATIOS) + 2))
+    print("\n".join(ratios))
+    multiple, growth = peak_memory(*SHAPES[-1], steps=200)
+    print(f"\nmemory of a call: {multiple:.2f} times the rewards; after 200 more: {growth / 1e6:+.1f} MB")
 
     print("\n| import | seconds |\n|---|--:|")
     for name, value in import_seconds(repetitions=5).items():

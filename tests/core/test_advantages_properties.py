@@ -245,6 +245,12 @@ def test_lies_between_minimum_and_mean(batch: Batch, k: float):
     assert (out.aggregated <= mean + 1e-9).all()
 
 
+@given(batch=batches(), k=st.sampled_from([5e-324, 1e-310, 1e-300, 1e-21, 1e-19, 1e-13]))
+@examples
+def test_a_tiny_k_is_the_mean(batch: Batch, k: float):
+    close(run(batch, k=k).aggregated, run(batch, k=0.0).aggregated)
+
+
 @given(batch=weighted_batches(), ks=st.tuples(st.floats(0, 100), st.floats(0, 100)))
 @examples
 def test_falls_as_k_rises(batch: Batch, ks: tuple[float, float]):

@@ -241,3 +241,16 @@ def test_a_system_prompt_has_no_picture(tmp_path: Path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"problem": "Find x.", "answer": "3", "image": ADDRESS}])
     with pytest.raises(ConfigError, match="system_prompt has <image>"):
         load_prompts(path, system_prompt="Look at <image> first.")
+
+
+@pytest.mark.parametrize("stem", ["image_", "image", "figure "])
+def test_pictures_in_numbered_columns_are_not_left_out_in_silence(stem: str, tmp_path: Path):
+    first, second = f"{stem}1", f"{stem}2"
+    rows = [
+        {"problem": "Find x.", "answer": "3", first: held(RED), second: held(RED) if i == 2 else None} for i in range(3)
+    ]
+    path = parquet(tmp_path / "x.parquet", rows)
+    for chosen in ("auto", first, second):
+        with pytest.raises(DataError, match=rf"pictures in the columns \['{first}', '{second}'\].*join them"):
+            load_prompts(path, image_column=chosen)
+    assert len(load_prompts(path, image_column="none")) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rvpo.sandbox.programs import program_of
+from rvpo.sandbox.programs import program_after, program_of
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,27 @@ from rvpo.sandbox.programs import program_of
 )
 def test_programs(reply: str, program: str | None):
     assert program_of(reply) == program
+
+
+STUB = 'def f(x):\n    """Double."""\n'
+BODY = "    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "program"),
+    [
+        (STUB, BODY, STUB + BODY),
+        (STUB, BODY + "\nThat's all (I think.\n", STUB + BODY + "\n"),
+        (STUB, BODY + "```\nThe function doubles.", STUB + BODY),
+        (STUB, BODY + "\ndef g():\n    pass\n\nNote: see above\n", STUB + BODY + "\ndef g():\n    pass\n\n"),
+        (STUB, BODY + "\n# More\nprint('a)\ndef h(:\n", STUB + BODY + "\n# More\n"),
+        (STUB, "    return 2 *\nThat is all.", STUB + "    return 2 *\nThat is all."),
+        (STUB, "Sure! Here it is:\n" + BODY, STUB + "Sure! Here it is:\n" + BODY),
+        ("double = ", "lambda x: 2 * x\nThis is it.", "double = lambda x: 2 * x\n"),
+        (STUB.rstrip(), "\n" + BODY + 'Say """that', STUB + BODY),
+        (STUB, "\x00", STUB + "\x00"),
+        (STUB, "(" * 5000, STUB + "(" * 5000),
+    ],
+)
+def test_a_program_after_its_prompt_ends_before_prose(prompt: str, reply: str, program: str) -> None:
+    assert program_after(prompt, reply) == program

@@ -104,7 +104,7 @@ def opened(
     from rvpo.logs.open import open_run
     from rvpo.logs.run import with_ranges, with_solved, with_weights
 
-    run = open_run(path, columns).between(*bounds_of(steps))
+    run = open_run(path, columns, bounds_of(steps))
     run = with_ranges(run, dict(map(_range, ranges or ())))
     if solved is not None:
         run = with_solved(run, names_of(solved))

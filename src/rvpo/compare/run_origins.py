@@ -58,7 +58,7 @@ def read_training(path: Path, columns: Columns | None, between: Between = (None,
         ConfigError: the path holds no logs, or none of these steps.
         DataError: a file is damaged.
     """
-    run, whole = read_curves(open_run(path, columns).between(*between)), path.resolve()
+    run, whole = read_curves(open_run(path, columns, between)), path.resolve()
     home = whole.parent if whole.is_file() or whole.name in _WITHIN else whole
     named = whole.with_suffix("") if whole.is_file() else home
     stem, seed = split_seed(named.name, named.parent.name)

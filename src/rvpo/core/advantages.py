@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 from rvpo.core.aggregate import normalised
 from rvpo.core.channels import Channels, Range, State, owner_of
 from rvpo.core.config import AdvantageConfig
+from rvpo.core.fast import fast_advantages
 from rvpo.core.groups import Groups
 from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
-from rvpo.core.methods.registry import build_method
+from rvpo.core.methods.registry import METHODS, build_method
 from rvpo.core.metrics import Advantages
 from rvpo.core.monitored import widened, without_monitored
 from rvpo.core.normalize import GroupScores, at_the_mean, group_zscore, whiten_by_token
@@ -92,7 +94,10 @@ def advantages(
         >>> rvpo.advantages(rewards, num_generations=4, method="rvpo:k=1").advantages
         tensor([-0.1902,  1.1254,  0.3260, -1.2612])
     """
-    config = AdvantageConfig(build_method(method, options), eps=eps, ddof=ddof, rtol=rtol, missing=missing)
+    if type(method) is str and not options and method.partition(":")[0] in METHODS:
+        config = _config(method, eps, ddof, rtol, missing)
+    else:
+        config = AdvantageConfig(build_method(method, options), eps=eps, ddof=ddof, rtol=rtol, missing=missing)
     if config.method.remembers and state is None:
         raise ConfigError(
             f"method {str(config)!r} remembers the run from batch to batch, but no state is given, so every call would "
@@ -124,6 +129,12 @@ def advantages(
             stacklevel=2,
         )
     return result
+
+
+@lru_cache(maxsize=64, typed=True)
+def _config(method: str, eps: float, ddof: int, rtol: float, missing: str) -> AdvantageConfig:
+    """Build the config of a method of this package once, and not with every batch."""
+    return AdvantageConfig(build_method(method), eps=eps, ddof=ddof, rtol=rtol, missing=missing)
 
 
 def _of_this_step(weights: Any, progress: float | None) -> Any:
@@ -174,6 +185,11 @@ def compute(
         state: what the last batch's result has as ``state``; None at the start of a run.
     """
     everywhere = applies is None
+    is_plain = everywhere and adjust is None and reliability is None and outside is None and not monitored
+    if is_plain and (channels is None or channels.index.shape == rewards.shape[1:]):
+        quick = fast_advantages(rewards, config, groups, num_generations, weights, progress)
+        if quick is not None:
+            return quick
     applies = _check_rewards(rewards, applies, outside, config)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64

@@ -20,11 +20,13 @@ from torch import Tensor
 
 # Channels that rank a group alike have equal z up to rounding, in float32 up to this: which one is lowest is no news.
 TIE = 1e-6
+# Below it the soft minimum is the mean to the last digit, and much below it k * z would lose its digits.
+LEAST_K = 1e-20
 
 
 def soft_min(z: Tensor, p: Tensor, k: float) -> tuple[Tensor, Tensor]:
     """RVPO's soft minimum over channels with risk coefficient ``k`` in [0, inf]."""
-    if k == 0:
+    if k < LEAST_K:
         return mean(z, p)
     if k == torch.inf:
         return hard_min(z, p)

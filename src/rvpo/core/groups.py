@@ -7,6 +7,7 @@ all (N = P * G when every group has the same size), M channels (rewards), T toke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,9 +85,17 @@ class Groups:
                 f"num_generations is {num_generations}, but {rows} rows cannot be cut into blocks of that size: "
                 "pass a positive divisor of the number of rows, or explicit group ids as `groups`"
             )
-        count = rows // num_generations
-        index = torch.arange(count, device=device).repeat_interleave(num_generations)
-        return cls(index, count, num_generations)
+        made = object.__new__(cls)
+        vars(made).update(count=rows // num_generations, block=num_generations, _device=device)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Number the rows of blocks when the numbers are first read: most sums do without."""
+        if name != "index" or "_device" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        numbers = torch.arange(self.count, device=vars(self)["_device"])
+        index = vars(self)["index"] = numbers.repeat_interleave(vars(self)["block"])
+        return index
 
     @property
     def size(self) -> int:

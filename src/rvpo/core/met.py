@@ -56,8 +56,8 @@ def strictly_between(rewards: Tensor, index: Tensor, low: Sequence[float], high:
     """Return which cells differ from the lowest and from the highest reward of their channel.
 
     Args:
-        rewards: (C,) cells, NaN = missing.
-        index: (C,) int64, the channel of each.
+        rewards: (C,) or (n, C) cells, NaN = missing.
+        index: (C,) int64, the channel of each, or of each column.
         low: (K,) lowest reward of each channel.
         high: (K,) highest one.
     """
@@ -121,12 +121,29 @@ def group_counters(rewards: Tensor, advantages: Tensor, groups: Groups, lines: T
     """
     lines = lines.to(rewards).expand(rewards.shape)
     scored = ~rewards.isnan() & ~lines.isnan()
-    # A reward that differs from its line by rounding is on it.
-    meets = scored & (rewards >= lines - SAME * lines.abs())
+    meets = scored & (rewards >= on_the_line(lines))
     found = torch.cat([scored, meets, meets & (advantages > 0)[:, None]], 1).to(rewards.dtype)
     of_scored, of_met, of_raised = groups.sum(found).chunk(3, 1)
     counted = of_scored > 0
     return GroupCounters(counted, counted & (of_met == 0), (of_met > 0) & (of_met < of_scored) & (of_raised == 0))
+
+
+def on_the_line(lines: Tensor) -> Tensor:
+    """Return the smallest rewards that are on their line: one that differs from it by rounding is."""
+    return lines - SAME * lines.abs()
+
+
+def counters_of(met: Tensor, raised: Tensor, known: Tensor, size: int) -> GroupCounters:
+    """Return what :func:`group_counters` does, of a batch in which no reward is missing.
+
+    Args:
+        met: (P, M), how many completions meet the channel.
+        raised: (P, M), how many of these have a positive advantage.
+        known: (M,) bool, whether the line of the channel is.
+        size: G.
+    """
+    counted = known.expand_as(met)
+    return GroupCounters(counted, counted & (met == 0), (met > 0) & (met < size) & (raised == 0))
 
 
 def lines_by_cell(lines: Sequence[float], index: Tensor) -> Tensor:

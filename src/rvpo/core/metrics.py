@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
-from rvpo.core.met import group_counters
-from rvpo.core.solved import solved_metrics, tally
+from rvpo.core.met import counters_of, group_counters, on_the_line
+from rvpo.core.solved import solved_metrics, tally, tally_of
+from rvpo.core.summary import Met, Summary
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
@@ -117,6 +119,19 @@ def in_catalogue(key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
+class Later(Protocol):
+    """What computes attributes of :class:`Advantages` when they are read."""
+
+    def __call__(self, name: str) -> Tensor:
+        """Return an attribute."""
+
+    def summary(self, advantages: Tensor) -> Summary | None:
+        """Return what is logged without computing attributes; None if that needs them."""
+
+    def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
+        """Return how many completions of each group meet the channels; None likewise."""
+
+
 @dataclass(frozen=True)
 class Advantages:
     """What :func:`rvpo.advantages` returns. Tensors are on the device and in the dtype of the rewards.
@@ -155,6 +170,47 @@ class Advantages:
     state: Mapping[str, Any] = field(default_factory=dict)
     method_metrics: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def with_later(cls, later: Later, **known: Any) -> Advantages:
+        """Build a result of which some attributes are computed when they are first read.
+
+        Args:
+            later: computes an attribute by its name.
+            **known: all attributes that it does not compute.
+        """
+        made = object.__new__(cls)
+        vars(made).update(state={}, method_metrics={}, _later=later)
+        vars(made).update(known)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Compute an attribute that is not there yet."""
+        later = vars(self).get("_later")
+        if later is None or name not in self.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = vars(self)[name] = later(name)
+        return value
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """What is logged of the batch, in one pass; None where it follows from the attributes."""
+        later = vars(self).get("_later")
+        return None if later is None else later.summary(self.advantages.detach())
+
+    def met(self, lines: Tensor, counting: Tensor) -> Met | None:
+        """Return how many completions of each group meet the channels, where blocks tell; else None.
+
+        Args:
+            lines: as of :func:`counter_metrics`, like ``counting``.
+            counting: see above.
+        """
+        later = vars(self).get("_later")
+        if later is None or lines.ndim != 1 or counting.ndim != 1:
+            return None
+        device = self.rewards.device
+        ends = on_the_line(lines.double()).to(device)
+        return later.met(ends, counting.to(device), self.advantages.detach())  # type: ignore[no-any-return]
+
     def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
         return channel_metrics(self, channels)
@@ -185,6 +241,13 @@ def channel_metrics(
             raise RewardError(
                 f"{len(channels)} channel names for {columns} channels: pass one name a channel, in order"
             )
+    summary = None if isinstance(channels, Mapping) else result.summary
+    if summary is not None:
+        keys = [f"{name}/{metric}" for name in channels for metric in CHANNEL_METRICS]
+        metrics = dict(zip(keys, summary.columns.T.flatten().tolist(), strict=True))
+        metrics[NO_SIGNAL_GROUPS] = 1 - summary.groups
+        metrics[NO_SIGNAL_COMPLETIONS] = float(len(result.rewards) - summary.rows)
+        return metrics
     z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
     signal = result.signal.sum()
     counted = result.signal[:, None].to(z.dtype)
@@ -244,8 +307,15 @@ def counter_metrics(
         outside: (N, M) bool, cells that a structure put outside of their group's normalisation; None: none are.
     """
     wide = torch.float32 if result.rewards.device.type == "mps" else torch.float64
-    rewards = result.rewards.detach().to(wide).masked_fill(~result.applies, torch.nan)
-    found = group_counters(rewards, result.advantages.detach(), result.groups, lines)
+    met = result.met(lines, counting) if outside is None and not isinstance(channels, Mapping) else None
+    if met is None:
+        rewards = result.rewards.detach().to(wide).masked_fill(~result.applies, torch.nan)
+        found = group_counters(rewards, result.advantages.detach(), result.groups, lines)
+        counted = tally(rewards, result.groups, lines, counting, outside)
+    else:
+        known, size = ~lines.to(met.met.device).isnan(), result.groups.size
+        found = counters_of(met.met, met.raised, known, size)
+        counted = tally_of(met.met, met.solves, known, counting.to(known.device), size)
     tables = torch.stack([found.unexplored, found.suppressed, found.counted]).to(wide)
     names: Sequence[str] | Mapping[str, Tensor] = channels
     if isinstance(channels, Mapping):
@@ -257,7 +327,9 @@ def counter_metrics(
     for name, total in sums.items():
         unexplored, suppressed, _ = (total / total[2]).tolist()
         metrics |= {f"{name}/{UNEXPLORED}": unexplored, f"{name}/{SUPPRESSED}": suppressed}
-    metrics |= solved_metrics(tally(rewards, result.groups, lines, counting, outside), result.groups, names)
+    metrics |= solved_metrics(counted, result.groups, names)
+    if result.summary is not None:
+        return metrics | {EFFECTIVE_CHANNELS: result.summary.effective}
     numbers = effective_channels(result)
     return metrics | {EFFECTIVE_CHANNELS: numbers.mean().item() if len(numbers) else torch.nan}
 

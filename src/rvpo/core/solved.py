@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rvpo.core.channels import Channels, owner_of
 from rvpo.core.groups import Groups
-from rvpo.core.met import SAME
+from rvpo.core.met import on_the_line
 
 TABULATED = 128
 """Sizes of groups up to which Pass@k is looked up in a table."""
@@ -60,8 +60,7 @@ def tally(rewards: Tensor, groups: Groups, lines: Tensor, counting: Tensor, outs
     """
     lines = lines.to(rewards).expand(rewards.shape)
     known = ~rewards.isnan() & ~lines.isnan()
-    # A reward that differs from its line by rounding is on it.
-    meets = known & (rewards >= lines - SAME * lines.abs())
+    meets = known & (rewards >= on_the_line(lines))
     counting = counting.to(rewards.device).expand(rewards.shape)
     settled = known if outside is None else known | outside
     judged = (settled | ~counting).all(1) & counting.any(1)
@@ -71,12 +70,27 @@ def tally(rewards: Tensor, groups: Groups, lines: Tensor, counting: Tensor, outs
     return Tally(scored, met)
 
 
+def tally_of(met: Tensor, solves: Tensor, known: Tensor, counting: Tensor, size: int) -> Tally:
+    """Return what :func:`tally` does, of a batch in which no reward is missing.
+
+    Args:
+        met: (P, M), how many completions meet the channel.
+        solves: (P,), how many meet every channel that counts.
+        known: (M,) bool, whether the line of the channel is.
+        counting: (M,) bool, channels that a completion has to meet to solve its question.
+        size: G.
+    """
+    is_judged = bool(counting.any()) and bool((known | ~counting).all())
+    scored = torch.cat([known, known.new_full((1,), is_judged)]).to(met) * size
+    return Tally(scored.expand(len(met), -1), torch.cat([met, solves[:, None] * is_judged], 1))
+
+
 def is_named(channel: str, names: Collection[str], functions: Collection[str]) -> bool:
     """Return whether ``names`` has a channel, or the reward function whose label it is."""
     return channel in names or owner_of(channel, functions) in names
 
 
-def counting_cells(applies: Tensor, weights: Tensor, channels: Channels, trained: Collection[str]) -> Tensor:
+def counting_cells(applies: Tensor | None, weights: Tensor, channels: Channels, trained: Collection[str]) -> Tensor:
     """Return the cells that a completion has to meet to solve its question, (N, M) bool.
 
     Those of ``trained`` channels, but for single cells of weight 0, such as criteria that are only monitored. A channel
@@ -84,11 +98,14 @@ def counting_cells(applies: Tensor, weights: Tensor, channels: Channels, trained
     from step to step otherwise.
 
     Args:
-        applies: (N, M) bool, False where the column is no channel of the row.
+        applies: (N, M) bool, False where the column is no channel of the row; None: each column is a channel of its
+            own for all rows. The result is then (M,).
         weights: (M,) or (N, M) of the cells.
         channels: which of the K channels the cells belong to.
         trained: names of channels.
     """
+    if applies is None:
+        return torch.tensor([name in trained for name in channels.names], device=weights.device)
     index = channels.index.to(applies.device).expand(applies.shape)
     weighted = weights.to(applies.device).expand(applies.shape) > 0
     named = torch.tensor([name in trained for name in channels.names], device=applies.device)

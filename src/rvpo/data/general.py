@@ -24,7 +24,7 @@ from rvpo.data.picture_columns import placed as with_count
 from rvpo.data.records import Place, Row, shorten, to_record
 from rvpo.data.repeated_prompts import check_answers
 from rvpo.data.rubric_forms import DIMENSION_WEIGHTS
-from rvpo.data.unread_pictures import check_unread
+from rvpo.data.unread_pictures import check_numbered, check_unread
 from rvpo.data.whole_prompt import check_whole
 from rvpo.errors import ConfigError
 from rvpo.pictures import PLACEHOLDER
@@ -142,6 +142,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
             record[IMAGES] = pictures[i]
         records.append((place, record))
     read = [*columns.names, *references.values(), *filter(None, (path, system, images))]
+    if images is not None:
+        check_numbered(rows, images)
     if pictures is None:
         check_unread(rows, [name.split(".")[0] for name in read], options.image_column)
     if repeats := check_answers(rows, columns, [record for _, record in records], read):

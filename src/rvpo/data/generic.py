@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, is_picture_value
+from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, is_picture_value, refuse_numbered
 from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, source_error
 from rvpo.extras import install_command
 
@@ -111,10 +111,12 @@ def chosen_pictures(source: str, known: Iterable[str], binary: Iterable[str], pi
         pictures: the option ``image_column``.
 
     Raises:
-        DataError: it has pictures, and not under a name that is looked for.
+        DataError: it has pictures, and not under a name that is looked for, or in numbered columns.
     """
     if pictures == NONE:
         return set()
+    for name in known if pictures == AUTO else [pictures]:
+        refuse_numbered(source, name, binary)
     if pictures != AUTO:
         return {pictures} & set(binary)
     found = set(known) & set(NAMES)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rvpo.data.records import Place, Row, shorten
+from rvpo.data.records import Place, Row, shorten, source_error
 from rvpo.pictures import MAX_BYTES, PLACEHOLDER, NotAPictureError, checked_bytes, looks_like_picture
 
 IMAGES = "images"
@@ -27,6 +28,7 @@ AUTO, NONE = "auto", "none"
 NAMES = (IMAGES, "image")
 OPTION = "image_column"
 TEXT_ONLY = f"or set {OPTION}: {NONE} if the prompts are whole without pictures"
+_NUMBER = re.compile(r"[ _.-]*\d+$")
 _ROLES = ("user", "assistant")  # that may show pictures
 _PARTS = ("image", "image_url", "input_image")
 
@@ -273,6 +275,25 @@ def _of_file(place: Place, label: str, name: str, trusted: bool) -> bytes:
         problem, expected = f" ({type(error).__name__})", f"a file in {folder}"
     next_step = f"correct the path or move the pictures beside the data file, {TEXT_ONLY}"
     raise place.error(label, f"the path {shorten(name)}{problem}", expected, next_step)
+
+
+def refuse_numbered(source: str, column: str, names: Iterable[str]) -> None:
+    """Refuse pictures that are spread over numbered columns, such as ``image_1`` to ``image_7``.
+
+    Args:
+        source: of the table.
+        column: that is read, or is to be.
+        names: all columns with pictures.
+
+    Raises:
+        DataError: two of the columns have the same name but for a number.
+    """
+    stem = _NUMBER.sub("", column)
+    alike = sorted(name for name in {column, *names} if _NUMBER.sub("", name) == stem)
+    if len(alike) > 1:
+        next_step = f"join them into a column {IMAGES!r} in the order of their places in the prompt, {TEXT_ONLY}"
+        expected = "one column with a list of the row's pictures"
+        raise source_error(source, f"pictures in the columns {alike}", expected, next_step)
 
 
 def is_picture_value(value: Any) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, TEXT_ONLY, is_picture_value
+from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, TEXT_ONLY, is_picture_value, refuse_numbered
 from rvpo.data.records import Place, Row
 
 _FILE = re.compile(r"data:image/\S+|\S+\.(png|jpe?g|webp|gif|bmp|tiff?)", re.IGNORECASE)
@@ -20,10 +20,24 @@ def check_unread(rows: Sequence[tuple[Place, Row]], read: Sequence[str], chosen:
         DataError: most rows have a picture, or the name of its file, in such a column.
     """
     found = [] if chosen != AUTO else [name for name in _columns_of_pictures(rows) if name not in read]
-    if found:
-        expected = f"pictures in a column {NAMES[0]!r} or {NAMES[1]!r}"
-        next_step = f"set {OPTION}: {found[0]}, {TEXT_ONLY}"
-        raise rows[0][0].error(found[0], f"pictures in the columns {found}", expected, next_step)
+    if not found:
+        return
+    for name in found:
+        check_numbered(rows, name)
+    expected = f"pictures in a column {NAMES[0]!r} or {NAMES[1]!r}"
+    next_step = f"set {OPTION}: {found[0]}, {TEXT_ONLY}"
+    raise rows[0][0].error(found[0], f"pictures in the columns {found}", expected, next_step)
+
+
+def check_numbered(rows: Sequence[tuple[Place, Row]], column: str) -> None:
+    """Refuse pictures that are spread over numbered columns, such as ``image_1`` to ``image_7``.
+
+    Raises:
+        DataError: another column has the same name but for its number, and a picture.
+    """
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    holding = [name for name in names if any(_may_be_picture(name, row.get(name)) for _, row in rows)]
+    refuse_numbered(rows[0][0].source, column, holding)
 
 
 def has_pictures(row: tuple[Place, Row], chosen: str) -> bool:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.core import AdvantageConfig
-from rvpo.core.groups import Groups
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
 from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
 from rvpo.diagnose.exploration import Exploration, explored
 from rvpo.diagnose.group_sums import SLOT
+from rvpo.diagnose.joining import Joined, Joiner, Kept
 from rvpo.diagnose.questions import Lines, Seen, count_questions, merged, seen_of
 from rvpo.diagnose.readings import Reading, agreed, guesses_of, readings_of
 from rvpo.diagnose.sums import Sums, channels_of, estimated_progress, note_of_scales, one_thread, point_of_steps
 from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.entropy import Entropy, find_entropy
-from rvpo.logs.run import Run
+from rvpo.logs.run import LoggedBatch, Run
 
 Array = NDArray[np.float64]
 
@@ -70,9 +71,7 @@ def diagnose(
     guesses = (*guesses_of(run, first, assumed), *run.guesses)
     every = [Sums(run, k, reading.config) for reading in readings]
     unscored, watch = Unscored(run), Watch()
-    logged, seen = _count(run, readings, every, unscored, watch, texts, progress)
-    for one in every:
-        one.settle()
+    logged, seen, kept = _count(run, readings, every, unscored, watch, texts, progress)
     sums, reading = every[0], readings[0]
     total = sums.blocks.sum(0)
     correlations = _correlations(sums.products)
@@ -138,17 +137,23 @@ def diagnose(
         notes=tuple(notes),
         influence=_influence(run, sums) if sums.known else None,
         guesses=guesses,
-        exploration=_exploration(run, seen, readings[0], entropy or find_entropy(run), bool(first and first.groupings)),
+        exploration=_exploration(
+            run,
+            seen,
+            kept.batches(),
+            entropy or find_entropy(run),
+            bool(first and first.groupings),
+        ),
     )
 
 
 def _exploration(
-    run: Run, seen: Mapping[str, Seen], reading: Reading, entropy: Entropy | None, guessed: bool
+    run: Run, seen: Mapping[str, Seen], batches: Iterable[Joined], entropy: Entropy | None, guessed: bool
 ) -> Exploration:
-    """Read the run again, now that it is known which rewards meet its channels, and count its questions."""
+    """Count the questions of a run, now that it is known which rewards meet its channels."""
     lines, point_of = Lines(seen, run.ranges, run.solved), point_of_steps(run.steps)
     with one_thread():
-        sums = count_questions(run, lines, point_of, reading.regrouped)
+        sums = count_questions(run, lines, point_of, batches)
     return explored(sums, run.channels, lines, point_of, entropy, guessed)
 
 
@@ -160,40 +165,70 @@ def _count(
     watch: Watch,
     texts: bool,
     progress: Callable[[int], None] | None,
-) -> tuple[bool, dict[str, Seen]]:
-    """Read the run into the sums of each reading; return whether it logged advantages, and what it shows of channels.
+) -> tuple[bool, dict[str, Seen], Kept]:
+    """Read the run into the sums of each reading.
+
+    Returns:
+        Whether it logged advantages, what it shows of its channels, and its batches.
 
     Raises:
         DataError: no two completions answer one prompt.
     """
     logged, done = False, -1
-    seen = {name: Seen() for name in run.channels}
+    sight, kept, joiner = _Sight(run), Kept(run, readings[0].regrouped), Joiner()
     with one_thread():
         for batch in run.batches(texts):
+            likely = kept.add(batch)
+            unscored.add(likely.batch)
+            for joined in joiner.add(likely):
+                sight.add(joined.batch)
             for reading, sums in zip(readings, every, strict=True):
-                sums.add(reading.batch(batch))
-            likely = readings[0].regrouped(batch)
-            unscored.add(likely)
-            watch.add(
-                batch.step,
-                likely.rewards,
-                Groups.in_blocks(likely.groups),
-                channels_of(likely, run),
-                likely.weights,
-                likely.applies,
-            )
-            seen = merged([seen, seen_of(batch, run)])
+                read = reading.batch(batch)
+                is_likely = read.groups is likely.batch.groups
+                sums.add(replace(likely, batch=read) if is_likely else Joined.single(read))
             logged = logged or batch.advantages is not None
             if progress is not None and batch.step != done:
                 done = batch.step
                 progress(1)
+        for joined in joiner.rest():
+            sight.add(joined.batch)
+        for sums in every:
+            sums.settle()
+        if sight.monitors:
+            _look(run, watch, kept.batches())
     if every[0].groups == every[0].completions:
         raise DataError(
             f"{run.path} has {every[0].completions} completions in as many groups; expected several completions per "
             "group. Name the column that says which belong together (--group), or their number (--group-size). A log "
             "with one completion per prompt cannot be diagnosed: rewards are compared within a prompt"
         )
-    return logged, seen
+    return logged, sight.seen, kept
+
+
+class _Sight:
+    """What a run shows of its channels.
+
+    Attributes:
+        seen: by name.
+        monitors: whether a channel that occurred was not trained on until then.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.seen = {name: Seen() for name in run.channels}
+        self.monitors = False
+
+    def add(self, batch: LoggedBatch) -> None:
+        shown = seen_of(batch, self._run)
+        self.seen = merged([self.seen, shown])
+        self.monitors = self.monitors or not all(self.seen[name].trained for name in shown)
+
+
+def _look(run: Run, watch: Watch, batches: Iterable[Joined]) -> None:
+    """Compare the trained channels of a run with its monitors, batch by batch."""
+    for one in batches:
+        batch = one.batch
+        watch.add(batch.step, batch.rewards, one.groups, channels_of(batch, run), batch.weights, batch.applies)
 
 
 def _channel(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rvpo.diagnose.diagnosis import Estimate
 from rvpo.diagnose.group_sums import SLOT
+from rvpo.statistics.distributions import normal_below, t_quantile
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -191,11 +192,9 @@ def estimates(
         level: of the intervals.
         extra: further statistics (K,), whose draws are in ``draws`` too.
     """
-    from scipy import stats  # of the extra `report`; the alarm of a training does without
-
     n = max(groups, 2)
     ranked = sums[..., SLOT["groups_live"]]
-    outside = float(stats.norm.cdf(-stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))))
+    outside = normal_below(-t_quantile((1 + level) / 2, n - 1) * float(np.sqrt(n / (n - 1))))
     found = {}
     for name, value in {**values(sums), **extra}.items():
         drawn = None if draws is None else draws.get(name)

@@ -52,15 +52,26 @@ SLOTS = (
 SLOT = {name: i for i, name in enumerate(SLOTS)}
 
 
-def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: float, single: bool) -> dict[str, Tensor]:
-    """Return the sums of each group on each column, (P, M)."""
+def cell_sums(
+    result: Advantages, groups: Groups, advantages: Tensor, time: float | Tensor, single: bool
+) -> dict[str, Tensor]:
+    """Return the sums of each group on each column, (P, M).
+
+    Args:
+        result: of the batch, by the soft minimum.
+        groups: the partition of its rows.
+        advantages: (N,) that the run used, NaN where unknown.
+        time: share of the run that was done, or (P, 1) of each group.
+        single: whether the run has one step only, which is early and late.
+    """
     pairs = _pairs(result.rewards, advantages, groups, result.live)
     lowest = bottlenecks(result)
     rewards = result.rewards.nan_to_num(nan=0.0)
     scored = (result.applies & ~result.missing).double()
     live = (result.live & ~advantages.isnan()[:, None]).double()
     count, total = groups.sum(scored), groups.sum(scored * rewards)
-    early, late = (float(single or time < 1 / 3)), float(single or time > 2 / 3)
+    when = torch.as_tensor(time, dtype=torch.float64)
+    early, late = ((when < 1 / 3) | single).double(), ((when > 2 / 3) | single).double()
     known = live * advantages.nan_to_num(nan=0.0)[:, None]
     alive = groups.sum(live)
     a = (known - groups.broadcast(groups.sum(known) / alive.clamp(min=1))) * live
@@ -73,9 +84,9 @@ def cell_sums(result: Advantages, groups: Groups, advantages: Tensor, time: floa
         "scored": count,
         "live": groups.sum(result.live.double()),
         "reward": total,
-        "time": time * count,
-        "time2": time * time * count,
-        "time_reward": time * total,
+        "time": when * count,
+        "time2": when * when * count,
+        "time_reward": when * total,
         "early_scored": early * count,
         "early_reward": early * total,
         "late_scored": late * count,

@@ -1,12 +1,12 @@
 """Questions of a finished run that none, some and all of their completions solve, and Pass@k, over its steps.
 
 :mod:`rvpo.core.solved` says what these are. From which reward on a completion meets a channel can depend on what the
-run shows later, so logs are read a second time, when :class:`Lines` knows all of it.
+run shows later, so batches are counted a second time, when :class:`Lines` knows all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
 from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_between
 from rvpo.core.solved import SHARES, Tally, counting_cells, is_named, pass_sums, powers, tally
+from rvpo.diagnose.joining import Joined, joined
 from rvpo.diagnose.sums import channels_of
 from rvpo.logs.run import LoggedBatch, Run
 
@@ -121,21 +122,28 @@ class QuestionSums:
         self.ks: list[int] = []
         self.size = 0
 
-    def add(self, point: int, found: Tally, groups: Groups, channel: Tensor) -> None:
-        """Count a batch; ``channel`` (M,) or (N, M) is the number of the channel of each cell."""
-        index = self._columns(groups, channel, found.scored.shape[1])
+    def add(self, points: Tensor, found: Tally, groups: Groups, channel: Tensor) -> None:
+        """Count batches.
+
+        Args:
+            points: (P,) of the groups in time.
+            found: what was counted of each group.
+            groups: P of them.
+            channel: (M,) or (N, M), the number of the channel of each cell.
+        """
+        index = (points[:, None] * self._shape[1] + self._columns(groups, channel)).flatten()
         for name, cells in zip(SHARES, found.shares(), strict=True):
-            self._count(name, point, index, cells)
-        self._count(GROUPS, point, index, found.scored > 0)
-        self._count(SCORED, point, index, found.scored)
+            self._count(name, index, cells)
+        self._count(GROUPS, index, found.scored > 0)
+        self._count(SCORED, index, found.scored)
         ks = powers(groups.size)
         self.size = max(self.size, groups.size)
         self.ks = sorted({*self.ks, *ks})
         names = [f"{what}@{k}" for what in ("pass", "of") for k in ks]
         for name, cells in zip(names, pass_sums(found, groups.size), strict=True):
-            self._count(name, point, index, cells)
+            self._count(name, index, cells)
 
-    def _columns(self, groups: Groups, channel: Tensor, columns: int) -> Tensor:
+    def _columns(self, groups: Groups, channel: Tensor) -> Tensor:
         """Return the column that each entry of a tally counts in, (P, M + 1)."""
         solved = self._shape[1] - 1
         if channel.ndim == 1:
@@ -145,11 +153,11 @@ class QuestionSums:
                 0, groups.index, torch.arange(len(channel)), "amin"
             )
             of_cells = channel[first]
-        return torch.cat([of_cells, torch.full((groups.count, 1), solved)], 1).flatten()
+        return torch.cat([of_cells, torch.full((groups.count, 1), solved)], 1)
 
-    def _count(self, name: str, point: int, index: Tensor, cells: Tensor) -> None:
+    def _count(self, name: str, index: Tensor, cells: Tensor) -> None:
         table = self.sums.setdefault(name, np.zeros(self._shape))
-        torch.from_numpy(table[point]).index_add_(0, index, cells.double().flatten())
+        torch.from_numpy(table).view(-1).index_add_(0, index, cells.double().flatten())
 
     def series(self, name: str, column: int) -> Array:
         """Return a share or Pass@k of a column over time, (T,); NaN where no question counts."""
@@ -163,20 +171,20 @@ def count_questions(
     run: Run,
     lines: Lines,
     point_of: Mapping[int, int],
-    regrouped: Callable[[LoggedBatch], LoggedBatch] = lambda batch: batch,
+    batches: Iterable[Joined] | None = None,
 ) -> QuestionSums:
-    """Read a run and count its questions.
+    """Count the questions of a run.
 
     Args:
         run: logs of a run.
         lines: from which reward on completions meet its channels.
         point_of: step -> its point in time.
-        regrouped: gives a batch the groups that are most likely, where the logs do not have them.
+        batches: of the run, in the groups that are most likely; None: the run is read.
     """
     found = QuestionSums(max(point_of.values()) + 1, len(run.channels))
-    for batch in map(regrouped, run.batches()):
-        groups = Groups.in_blocks(batch.groups)
-        found.add(point_of[batch.step], lines.tally(batch, run, groups), groups, batch.channel)
+    for one in joined(map(Joined.single, run.batches()) if batches is None else batches):
+        points = torch.tensor([point_of[step] for step in one.steps.tolist()])
+        found.add(points, lines.tally(one.batch, run, one.groups), one.groups, one.batch.channel)
     return found
 
 

@@ -13,27 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from rvpo.core import AdvantageConfig, Advantages, Method
-from rvpo.core.channels import State
-from rvpo.core.groups import Groups
+from rvpo.core import AdvantageConfig, Method
 from rvpo.core.methods.recorded import Recorded
 from rvpo.core.methods.registry import as_mapping, build_method
-from rvpo.core.metrics import effective_channels
-from rvpo.core.scales import learned_scales
 from rvpo.diagnose.diagnosis import or_none
-from rvpo.diagnose.estimates import pulls
-from rvpo.diagnose.group_sums import SAME, by_channel, centred
+from rvpo.diagnose.followed import Compared, Followed
+from rvpo.diagnose.followed import spearman as spearman
+from rvpo.diagnose.joining import Joined
 from rvpo.diagnose.readings import Reading, guesses_of, readings_of
-from rvpo.diagnose.sums import aggregated, estimated_progress, note_of_scales, one_thread
-from rvpo.diagnose.verdicts import RULES
-from rvpo.errors import ConfigError, RewardError
+from rvpo.diagnose.sums import estimated_progress, note_of_scales, one_thread
+from rvpo.errors import ConfigError
 from rvpo.logs.guess import Guess
-from rvpo.logs.run import LoggedBatch, Run
+from rvpo.logs.run import Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
 CANDIDATES = (
@@ -57,6 +48,8 @@ UNKNOWN_GROUPS = (
     "{} does not say which completions answer one prompt, and what another method would have done depends on it "
     "(plausible: groups of {}): name the number of completions per prompt (--group-size)"
 )
+FAR = 10 * 1e-4
+"""Difference from which on a method did not give the advantages: ten times :data:`EQUAL`."""
 EQUAL = 1e-4  # advantages that agree so far are those of a rule: rewards and advantages are logged in single precision
 
 
@@ -152,10 +145,10 @@ def replay(
     own = _own(run, methods, assumed)
     candidates = [] if own or reading else [AdvantageConfig(build_method(text)) for text in CANDIDATES]
     recorded = own is not None and run.config is not None
-    mine = _Followed(run, own, as_recorded=recorded) if own else None
-    tried = [_Followed(run, config) for config in methods]
-    guesses = [_Followed(run, config) for config in candidates]
-    _follow(run, [*([mine] if mine else []), *tried, *guesses], mine, progress)
+    mine = Followed(run, own, own=first.advantages is None, as_recorded=recorded) if own else None
+    tried = [Followed(run, config) for config in methods]
+    guesses = [Compared(run, config) for config in candidates]
+    _follow(run, [*([mine] if mine else []), *tried], guesses, mine, progress)
     notes = list(run.notes)
     if note := estimated_progress(run, first, [own, *methods]):
         notes.append(note)
@@ -175,7 +168,13 @@ def replay(
     told = f"{told} (assumed)" if reading is not None else told
     rows = max((method.rows for method in (mine, *tried, *guesses) if method), default=0)
     return Replay(
-        run.name, told, difference, rows, tuple(method.finished() for method in tried), tuple(notes), guesses_of_run
+        run.name,
+        told,
+        difference,
+        rows,
+        tuple(_replayed(run, method) for method in tried),
+        tuple(notes),
+        guesses_of_run,
     )
 
 
@@ -208,24 +207,58 @@ def _is(method: Method, recorded: Recorded) -> bool:
 
 
 def _follow(
-    run: Run, followed: Sequence[_Followed], mine: _Followed | None, progress: Callable[[int], None] | None
+    run: Run,
+    followed: Sequence[Followed],
+    guesses: Sequence[Compared],
+    mine: Followed | None,
+    progress: Callable[[int], None] | None,
 ) -> None:
     """Lead every method through the run, batch by batch."""
     step = None
     with one_thread():
         for batch in run.batches():
-            used = batch.advantages
+            one, used = Joined.single(batch), batch.advantages
             for method in followed:
-                result = method.result(batch)
-                if used is None and method is mine and result is not None:
-                    used = result.advantages  # of the assumed method, which comes first
-                method.add(batch, result, used)
+                found = method.follow(one, used)
+                if method is mine and used is None:  # the assumed method, which comes first
+                    used = found
+            for guess in guesses:
+                if not _is_out(guess):
+                    guess.follow(one, used)
             if progress is not None and batch.step != step:
                 step = batch.step
                 progress(1)
+        for method in (*followed, *guesses):
+            method.settle()
 
 
-def _of_own(mine: _Followed, difference: float | None) -> list[str]:
+def _is_out(guess: Compared) -> bool:
+    """Whether a method cannot be the one that gave the advantages, whatever further batches show."""
+    return guess.largest is not None and guess.largest >= FAR
+
+
+def _replayed(run: Run, method: Followed) -> ReplayedMethod:
+    """Return what was counted of a method."""
+    if method.problem:
+        return ReplayedMethod(str(method.config), problem=method.problem)
+    found = method.numbers()
+    influence, responsibility, pull = (
+        dict(zip(run.channels, map(or_none, column), strict=True))
+        for column in (found.influence, found.responsibility, found.pull)
+    )
+    return ReplayedMethod(
+        str(method.config),
+        found.flips,
+        found.rank,
+        found.effective,
+        influence,
+        responsibility,
+        method.largest,
+        pull=pull,
+    )
+
+
+def _of_own(mine: Followed, difference: float | None) -> list[str]:
     """Return what a reader has to know of the replay of the run's own method."""
     if mine.problem:
         return [f"its own method {mine.config} cannot be replayed: {mine.problem}"]
@@ -234,8 +267,16 @@ def _of_own(mine: _Followed, difference: float | None) -> list[str]:
     return []
 
 
-def _guessed(run: Run, guesses: Sequence[_Followed], weighted: str) -> tuple[str | None, float | None, str]:
+def _guessed(run: Run, guesses: Sequence[Compared], weighted: str) -> tuple[str | None, float | None, str]:
     """Return which method without memory gives the logged advantages, if one does, its difference, and a note."""
+    if all(_is_out(guess) or guess.problem for guess in guesses):  # none fits: which is nearest, over the whole run?
+        guesses = [Compared(run, guess.config) for guess in guesses]
+        with one_thread():
+            for one in map(Joined.single, run.batches()):
+                for guess in guesses:
+                    guess.follow(one, one.batch.advantages)
+            for guess in guesses:
+                guess.settle()
     tried = [(guess.largest, guess) for guess in guesses if guess.largest is not None and not guess.problem]
     if not tried:
         raise ConfigError(NO_ADVANTAGES.format(run.path))
@@ -250,146 +291,3 @@ def _guessed(run: Run, guesses: Sequence[_Followed], weighted: str) -> tuple[str
         f"{best.config}, off by up to {nearest:.3g})"
     )
     return None, None, note
-
-
-class _Followed:
-    """A method on its way through a run."""
-
-    def __init__(self, run: Run, config: AdvantageConfig, *, as_recorded: bool = False) -> None:
-        self.config, self.rows = config, 0
-        self._as_recorded = as_recorded
-        self.largest: float | None = None
-        self.extreme = 0.0  # of the advantages that the run used
-        self.problem: str | None = None
-        self._run = run
-        self.state: State = {}
-        self._flips = self._compared = self._rank = self._ranked = self._effective = self._signal = 0.0
-        k = len(run.channels)
-        self._influence: NDArray[np.float64] = np.zeros((k, 3))
-        self._responsibility: NDArray[np.float64] = np.zeros((k, 2))
-        self._products: NDArray[np.float64] = np.zeros((k, k + 1))
-        self._ranked_rows: NDArray[np.float64] = np.zeros((k, 2))
-        if isinstance(config.method, Recorded):
-            self.problem = f"it {config.method.unavailable}"
-        elif config.whiten == "token" and not as_recorded:
-            self.problem = "it whitens by tokens, which are not known for another method's record"
-        elif config.method.remembers and not run.every_batch:
-            self.problem = "it remembers the run, and not every batch since the first step is logged"
-
-    def result(self, batch: LoggedBatch) -> Advantages | None:
-        """Aggregate a batch; None once there is a problem."""
-        if self.problem:
-            return None
-        config = self.config
-        if self._as_recorded and batch.config is not None and not isinstance(batch.config.method, Recorded):
-            config = batch.config
-        try:
-            result = aggregated(batch, config, self._run, self.state)
-        except (RewardError, ConfigError) as error:
-            self.problem = str(error)
-            return None
-        self.state = result.state
-        if not self._run.every_batch and (learned := learned_scales(self.state)):
-            self.problem = (
-                f"the scale of {next(iter(learned))!r} is learned over the run, and not every batch since the first "
-                "step is logged: declare its range with --range NAME=LOW:HIGH"
-            )
-            return None
-        return result
-
-    def add(self, batch: LoggedBatch, result: Advantages | None, used: Tensor | None) -> None:
-        """Count what the rule did to a batch."""
-        self.rows += len(batch.groups)
-        if result is None:
-            return
-        if used is not None:
-            self._against(result, used)
-        z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
-        a = result.advantages[:, None] * live
-        a = (a - result.groups.broadcast(result.groups.sum(a) / result.groups.sum(live).clamp(min=1))) * live
-        channel = batch.channel.expand(z.shape)
-        for slot, x in enumerate((a * z, a * a, z * z)):
-            np.add.at(self._influence[:, slot], channel.numpy(), x.numpy())
-        self._regress(result, channel)
-        r = result.responsibilities * result.signal[:, None]
-        signal = result.signal[:, None].double() * result.applies
-        for slot, x in enumerate((r, signal)):
-            np.add.at(self._responsibility[:, slot], channel.numpy(), x.numpy())
-        numbers = effective_channels(result)
-        self._effective += float(numbers.sum())
-        self._signal += len(numbers)
-
-    def _regress(self, result: Advantages, channel: Tensor) -> None:
-        """Add what the regression of the rule's advantages on all channels needs, as a diagnosis does."""
-        z, live = by_channel(result, channel, len(self._run.channels))
-        both = torch.cat([z, centred(result.advantages, result.groups)[:, None]], 1)
-        self._products += (z.T @ both).numpy()
-        there = torch.zeros_like(live).scatter_add(1, channel, (result.applies & ~result.missing).double())
-        self._ranked_rows += torch.stack([live.sum(0), (there > 0).sum(0)], 1).numpy()
-
-    def _against(self, result: Advantages, used: Tensor) -> None:
-        ours, known = result.advantages, ~used.isnan()
-        if bool(known.any()):
-            self.largest = max(self.largest or 0.0, float((ours - used)[known].abs().max()))
-            self.extreme = max(self.extreme, float(used[known].abs().max()))
-        both = known & (ours.abs() > SAME) & (used.abs() > SAME)
-        self._flips += float((both & (ours.sign() != used.sign())).sum())
-        self._compared += float(known.sum())
-        correlation, groups = spearman(ours[known], used[known], result.groups.index[known])
-        self._rank += correlation
-        self._ranked += groups
-
-    def finished(self) -> ReplayedMethod:
-        """Return what was counted."""
-        if self.problem:
-            return ReplayedMethod(str(self.config), problem=self.problem)
-        names = self._run.channels
-        az, aa, zz = self._influence.T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            influence, responsibility = az / np.sqrt(aa * zz), self._responsibility[:, 0] / self._responsibility[:, 1]
-        return ReplayedMethod(
-            str(self.config),
-            self._flips / self._compared if self._compared else None,
-            self._rank / self._ranked if self._ranked else None,
-            self._effective / self._signal if self._signal else None,
-            dict(zip(names, map(or_none, influence), strict=True)),
-            dict(zip(names, map(or_none, responsibility), strict=True)),
-            self.largest,
-            pull=dict(zip(names, map(or_none, self._pulls()), strict=True)),
-        )
-
-    def _pulls(self) -> NDArray[np.float64]:
-        live, scored = self._ranked_rows.T
-        return pulls(self._products, live >= RULES.dead * scored)
-
-
-def spearman(a: Tensor, b: Tensor, groups: Tensor) -> tuple[float, int]:
-    """Return the sum of the rank correlations of a and b (N,) within groups, and the number of groups that have one.
-
-    Ties have their mean rank; values nearer than single precision tells are ties. A group has none where either is
-    constant.
-    """
-    if not len(a):
-        return 0.0, 0
-    of = Groups.from_ids(groups, len(groups))
-    ranks = torch.stack([_ranks(x, of) for x in (a, b)], 1)
-    size = of.sum(torch.ones_like(ranks))
-    centred = ranks - of.broadcast(of.sum(ranks) / size)
-    variance = of.sum(centred.square())
-    both = of.sum((centred[:, 0] * centred[:, 1])[:, None])[:, 0]
-    there = (variance > 0).all(1)
-    return float((both / variance.prod(1).sqrt())[there].sum()), int(there.sum())
-
-
-def _ranks(x: Tensor, groups: Groups) -> Tensor:
-    """Return mean ranks within groups, (N,)."""
-    rounded = (x.double() / SAME).round()
-    order = np.lexsort((rounded.numpy(), groups.index.numpy()))
-    value, group = rounded.numpy()[order], groups.index.numpy()[order]
-    new = np.r_[True, (value[1:] != value[:-1]) | (group[1:] != group[:-1])]
-    run = np.cumsum(new) - 1
-    starts = np.flatnonzero(new)
-    ends = np.r_[starts[1:], len(value)]
-    ranks = np.empty(len(value))
-    ranks[order] = ((starts + ends - 1) / 2)[run]
-    return torch.from_numpy(ranks)

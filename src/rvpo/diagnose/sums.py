@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from rvpo.core.channels import State
 from rvpo.core.groups import Groups
 from rvpo.core.scales import in_short, learned_scales
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, by_channel, cell_sums, centred
+from rvpo.diagnose.joining import Joined, Joiner
 from rvpo.diagnose.met_sums import MetLines, met_sums
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import trusting
@@ -75,50 +77,62 @@ class Sums:
         self.top, self.low = np.full(channels, -np.inf), np.full(channels, np.inf)
         self.monitored = np.ones(channels, dtype=bool)
         self.completions = self.groups = 0
+        self._joiner = Joiner()
 
-    def add(self, batch: LoggedBatch) -> None:
-        """Count a batch."""
+    def add(self, one: Joined) -> None:
+        """Count a batch, perhaps later, together with others: :meth:`settle` ends it."""
+        batch = one.batch
         advantages = batch.advantages
         if advantages is None:
             assert self._assumed is not None  # the caller's business
-            result = aggregated(batch, self._assumed, self._run, self.state)
+            result = aggregated(batch, self._assumed, self._run, self.state, one.groups)
             advantages, self.state = result.advantages, result.state
+            one = replace(one, batch=replace(batch, advantages=advantages))
         if batch.weights is None:
             self.monitored[:] = False
         else:
             self.monitored[batch.channel.expand(batch.weights.shape)[batch.weights > 0].numpy()] = False
-        groups = Groups.in_blocks(batch.groups)
-        if batch.rewards.numel() <= CHUNK_CELLS:
-            self._count(batch, groups, advantages)
-            return
-        for rows in _chunks(groups.index, batch.rewards.shape[1]):
-            part = batch.rows(rows)
-            self._count(part, Groups.in_blocks(part.groups), advantages[rows])
+        for joined in self._joiner.add(one):
+            self._count_all(joined)
 
-    def _count(self, batch: LoggedBatch, groups: Groups, advantages: Tensor) -> None:
+    def _count_all(self, joined: Joined) -> None:
+        """Count batches that were joined, or parts of a large one."""
+        batch = joined.batch
+        if batch.rewards.numel() <= CHUNK_CELLS:
+            self._count(joined)
+            return
+        for rows in _chunks(joined.groups.index, batch.rewards.shape[1]):
+            self._count(Joined.single(batch.rows(rows)))
+
+    def _count(self, joined: Joined) -> None:
+        batch, groups, advantages = joined.batch, joined.groups, joined.batch.advantages
+        assert advantages is not None  # those of the assumed method otherwise
         channel = batch.channel.expand(batch.rewards.shape)
         if self._channels is None or not torch.equal(self._channels.index, batch.channel):
             self._channels = channels_of(batch, self._run)
         result = aggregated(batch, self._soft_min, self._run, groups=groups, channels=self._channels)
         steps = self._run.steps
-        time = (batch.step - steps[0]) / max(steps[-1] - steps[0], 1)
+        time = (joined.steps - steps[0]).double()[:, None] / max(steps[-1] - steps[0], 1)
         self._reach(result, channel)
         again = {} if batch.texts is None else again_sums(result.rewards, batch.texts.completions, groups)
         cells = cell_sums(result, groups, advantages, time, len(steps) == 1) | again
         top = torch.from_numpy(self.top)[channel]
         at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
-        cells["late_top"] = groups.sum(at_top.double()) * (len(steps) == 1 or time > 2 / 3)
+        cells["late_top"] = groups.sum(at_top.double()) * ((time > 2 / 3) | (len(steps) == 1))
         cells |= self._met_cells(result, groups, advantages)
         known = ~advantages.isnan()
         a = centred(advantages, groups)
-        blocks = self._keep(cells, groups, channel, batch.step)
-        self._correlate(result, channel, a, known, blocks[groups.index], self.stretch_of(self._point[batch.step]))
+        points = torch.tensor([self._point[step] for step in joined.steps.tolist()])
+        blocks = self._keep(cells, groups, channel, points)
+        self._correlate(result, channel, a, known, blocks, points)
         self.completions += len(advantages)
         self.known += int(known.sum())
         self.groups += groups.count
 
     def settle(self) -> None:
-        """Choose, once the run is read, from which reward on completions meet a channel."""
+        """Count what is still waiting, and choose from which reward on completions meet a channel."""
+        for joined in self._joiner.rest():
+            self._count_all(joined)
         names = self._run.channels
         ranges = [self._run.ranges.get(name) for name in names]
         self._met.settle(self.blocks, names, ranges, self.low, self.top, SLOT)
@@ -144,8 +158,8 @@ class Sums:
                 moved = extreme > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
                 self.blocks[:, moved, SLOT["late_top"]] = 0
 
-    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, step: int) -> Tensor:
-        """Add the sums of groups (P, M) to their blocks and to their point in time; return the blocks (P,)."""
+    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, points: Tensor) -> Tensor:
+        """Add the sums of groups (P, M) to their blocks and to their points in time (P,); return the blocks (P,)."""
         first = torch.full((groups.count,), len(channel)).scatter_reduce(
             0, groups.index, torch.arange(len(channel)), "amin"
         )
@@ -153,10 +167,9 @@ class Sums:
         table = torch.stack([cells.get(name, torch.zeros_like(cells["cells"])) for name in SLOTS], -1)
         number = torch.arange(self.groups, self.groups + groups.count)
         block = torch.where(number < BLOCKS, number, _scattered(number))
-        index = (block[:, None] * self.blocks.shape[1] + of).flatten()
-        torch.from_numpy(self.blocks).view(-1, len(SLOTS)).index_add_(0, index, table.flatten(0, 1))
-        point = torch.from_numpy(self.points[self._point[step]])
-        point.index_add_(0, of.flatten(), table.flatten(0, 1))
+        for sums, place in ((self.blocks, block), (self.points, points)):
+            index = (place[:, None] * sums.shape[1] + of).flatten()
+            torch.from_numpy(sums).view(-1, len(SLOTS)).index_add_(0, index, table.flatten(0, 1))
         return block
 
     def stretch_of(self, point: int) -> int:
@@ -164,21 +177,46 @@ class Sums:
         return point * len(self.stretches) // len(self.points)
 
     def _correlate(
-        self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, block: Tensor, stretch: int
+        self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, blocks: Tensor, points: Tensor
     ) -> None:
-        """Add the products of z-scores, and those with the advantage ``a`` (N,) around its group's mean."""
-        z, live = by_channel(result, channel, len(self._run.channels))
+        """Add the products of z-scores, and those with the advantage ``a`` (N,) around its group's mean.
+
+        Args:
+            result: of the rows.
+            channel: (N, M) number of the channel of each cell.
+            a: (N,) advantages around the mean of their group.
+            known: (N,) bool, whether the advantage is known.
+            blocks: (P,) of the groups.
+            points: (P,) in time.
+        """
+        count = len(self._run.channels)
+        z, live = by_channel(result, channel, count)
         for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
             self.products[..., i] += part.numpy()
         z = z * known[:, None]
-        # Sorted by block, the rows of a block are one product of matrices.
-        order = torch.argsort(block % len(self.pairs), stable=True)
-        numbers, sizes = torch.unique_consecutive((block % len(self.pairs))[order], return_counts=True)
-        both = torch.cat([z, a[:, None]], 1)[order]
-        for number, rows in zip(numbers.tolist(), torch.split(both, sizes.tolist()), strict=True):
-            products = (rows[:, :-1].T @ rows).numpy()
-            self.pairs[number] += products
-            self.stretches[stretch] += products
+        both = torch.cat([z, a[:, None]], 1)
+        pairs, stretches = torch.from_numpy(self.pairs), torch.from_numpy(self.stretches)
+        stretch = points * len(self.stretches) // len(self.points)
+        held = max(1, PAIR_CELLS // (count * (count + 1)))  # groups whose products fit in memory
+        for start in range(0, result.groups.count, held):
+            some = slice(start, start + held)
+            products = _products(z, both, result.groups, some)
+            pairs.index_add_(0, blocks[some] % len(pairs), products)
+            stretches.index_add_(0, stretch[some], products)
+
+
+def _products(z: Tensor, both: Tensor, groups: Groups, part: slice) -> Tensor:
+    """Return the products of the columns of ``z`` (N, K) with those of ``both`` (N, L) for some groups, (p, K, L)."""
+    if groups.block is not None:
+        first, second = (x.reshape(groups.count, groups.block, -1)[part] for x in (z, both))
+        return first.transpose(1, 2) @ second
+    sizes = torch.bincount(groups.index, minlength=groups.count)
+    order = torch.argsort(groups.index, stable=True)
+    ends = sizes.cumsum(0)
+    rows = order[int(ends[part][0] - sizes[part][0]) : int(ends[part][-1])]
+    own = sizes[part].tolist()
+    split = zip(torch.split(z[rows], own), torch.split(both[rows], own), strict=True)
+    return torch.stack([first.T @ second for first, second in split])
 
 
 def point_of_steps(steps: Sequence[int]) -> dict[int, int]:

@@ -61,10 +61,14 @@ class Unscored:
         of = batch.channel.expand(missing.shape)[missing & partly[:, None]]
         self._missing.index_add_(0, of, torch.ones(len(of)))
         for i, (as_zero, left_out) in enumerate(self._readings):
+            if self._off[i] >= EQUAL:  # the run did not use this rule
+                continue
             zero = aggregated(batch, as_zero, self._run).advantages
             if used is not None:
                 known = ~used.isnan()
-                self._off[i] = max([self._off[i], *(zero - used)[known].abs().tolist()])
+                self._off[i] = (
+                    max(self._off[i], float((zero - used)[known].abs().max())) if bool(known.any()) else self._off[i]
+                )
             if self._off[i] < EQUAL:
                 self._turned[i] += _turned(zero, aggregated(batch, left_out, self._run).advantages)
 

@@ -16,6 +16,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache as once
 from functools import partial
 from typing import Any, TypeVar
 
@@ -292,7 +293,8 @@ class EndpointJudge:
         points = self._ask == healthbench.ASK  # whether the judge is shown them
         keys = [_digest(base, [c.text, c.scale, *[c.points] * points]) for c in question.criteria]
         wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once
-        inquiry = partial(self._inquiry, question)
+        shown = once(partial(material, question.prompt, question.completion))  # the same for all criteria
+        inquiry = partial(self._inquiry, question, shown=shown)
         if self._ask == "rubric":
             found = await self._settle(lane, inquiry, wanted)
         else:
@@ -345,13 +347,16 @@ class EndpointJudge:
                 lane.pending.pop(key).set_result(verdicts.get(key))
         return verdicts
 
-    def _inquiry(self, question: Question, criteria: tuple[Criterion, ...]) -> Inquiry:
+    def _inquiry(
+        self, question: Question, criteria: tuple[Criterion, ...], shown: Callable[[], str] | None = None
+    ) -> Inquiry:
+        """Return what is asked about criteria; ``shown`` gives the beginning of the prompt, if it is made already."""
         if self._ask == healthbench.ASK:
             return healthbench.ask_item(question.prompt, question.completion, criteria[0])
-        shown = material(question.prompt, question.completion)
+        begin = material(question.prompt, question.completion) if shown is None else shown()
         if self._ask == "rubric":
-            return ask_rubric(shown, question.completion, criteria, verdict=self._verdict)
-        return ask_one(shown, question.completion, criteria[0], verdict=self._verdict, explain=self._explain)
+            return ask_rubric(begin, question.completion, criteria, verdict=self._verdict)
+        return ask_one(begin, question.completion, criteria[0], verdict=self._verdict, explain=self._explain)
 
     async def _ask_until(self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...]) -> dict[bytes, Verdict]:
         """Ask until there is an answer, or nothing is left to try: then all are missing, for the last reason."""

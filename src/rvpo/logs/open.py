@@ -12,7 +12,7 @@ from pathlib import Path
 from rvpo.errors import ConfigError
 from rvpo.logs import read_channels as channel_tables
 from rvpo.logs import read_trl as completions
-from rvpo.logs.run import COMPLETIONS, Columns, Run
+from rvpo.logs.run import COMPLETIONS, Bounds, Columns, Run
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.tables.folders import files_in
 from rvpo.logs.tables.remote import files_of_remote, is_remote
@@ -24,7 +24,7 @@ def files_of_run(folder: Path) -> bool:
     return bool(channel_tables.record_files(folder / FOLDER) or completions.completion_files(folder / COMPLETIONS))
 
 
-def open_run(path: str | Path, columns: Columns | None = None) -> Run:
+def open_run(path: str | Path, columns: Columns | None = None, steps: Bounds = (None, None)) -> Run:
     """Find out what logs a path holds.
 
     Args:
@@ -32,14 +32,16 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
             ``completions``, a file of rollouts (JSONL, JSON, CSV, TSV, parquet, Arrow; also gzip or zstd), a folder of
             these, or the name of a tracker's run: ``wandb:ENTITY/PROJECT/RUN``, ``trackio:PROJECT/RUN``.
         columns: names of columns, for tables that others wrote.
+        steps: the part of the run that is wanted. Where a run has one file per step, only the files of these are read,
+            so what is found out about the run, such as the size of its groups, is found out from them.
 
     Raises:
-        ConfigError: nothing is there, or nothing that can be read.
+        ConfigError: nothing is there, nothing that can be read, or no step between the bounds.
         DataError: a file is damaged, newer than this version of rvpo, or lacks a column.
     """
     path, columns = Path(path), columns or Columns()
     if is_remote(path):
-        return open_tables(path, files_of_remote(path), columns)
+        return open_tables(path, files_of_remote(path), columns).between(*steps)
     if not path.exists():
         raise ConfigError(
             f"{path} does not exist; expected the folder of a run, or a file of rollouts (JSONL, JSON, CSV, parquet): "
@@ -47,14 +49,14 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
         )
     if not path.is_dir():
         if channel_tables.is_record(path):
-            return channel_tables.open_record(path, [path])
-        return open_tables(path, [path], columns)
+            return channel_tables.open_record(path, [path]).between(*steps)
+        return open_tables(path, [path], columns).between(*steps)
     for folder in (path / FOLDER, path):
         if files := channel_tables.record_files(folder):
-            return channel_tables.open_record(path, files)
+            return channel_tables.open_record(path, files, steps)
     for folder in (path / COMPLETIONS, path):
         if files := completions.completion_files(folder):
-            return completions.open_completions(path, files, columns)
+            return completions.open_completions(path, files, columns, steps)
     if any(files_of_run(entry) for entry in path.iterdir() if entry.is_dir()):
         raise ConfigError(
             f"{path} holds the folders of runs; expected one run: name one of them, or use rvpo compare or rvpo "
@@ -69,4 +71,4 @@ def open_run(path: str | Path, columns: Columns | None = None) -> Run:
             "log_completions=True), or files of rollouts with one column per reward (JSONL, JSON, CSV, parquet): name "
             "the folder or the file"
         )
-    return open_tables(path, files, columns)
+    return open_tables(path, files, columns).between(*steps)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -23,8 +22,9 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
+from rvpo.logs.parquet_files import ParquetFiles, numbers
 from rvpo.logs.read_trl import floats
-from rvpo.logs.run import COMPLETIONS, LoggedBatch, Run, Texts
+from rvpo.logs.run import COMPLETIONS, Bounds, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
 
 NEEDED = (
@@ -43,6 +43,9 @@ NEEDED = (
 DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "reason", "detail")
 """What a reader wants to know of a completion's channels."""
 
+
+SECONDS = 60.0
+"""Between the time in a record and that of its file, at most, as long as the file is where it was written."""
 
 MOST_PICTURES = 16
 """Of one prompt that are read: a reader shows no more."""
@@ -76,20 +79,24 @@ def is_record(path: Path) -> bool:
     if path.suffix != ".parquet" or path.stem.startswith(EVALUATION):
         return False
     try:
-        return METADATA in (pq.read_schema(path).metadata or {})
+        return METADATA in (ParquetFiles().schema(path).metadata or {})
     except (pa.ArrowException, OSError):
         return False  # whoever reads it says what is wrong with it
 
 
-def open_record(path: Path, paths: Sequence[Path]) -> Run:
-    """Open the records of a run.
+def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)) -> Run:
+    """Open the records of a run, or of a part of it.
 
     Raises:
+        ConfigError: no step lies between the bounds.
         DataError: a file is damaged, or newer than this version of rvpo.
     """
     notes: list[str] = []
     configs: dict[str, AdvantageConfig] = {}
-    abouts = [_about(file, configs) for file in paths]
+    files = ParquetFiles()
+    if bounds != (None, None):
+        paths = _wanted(files, path, paths, bounds)
+    abouts = [_about(files, file, configs) for file in paths]
     for i, (before, now) in enumerate(pairwise(abouts), 1):
         if now.written < before.written:
             notes.append(f"{len(paths) - i} files from {paths[i].name} on are older than {paths[i - 1].name}: left out")
@@ -98,7 +105,7 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
     names: dict[str, int] = {}
     steps: list[int] = []
     for file in paths:
-        table = _table(file, ["step", "channel"])
+        table = _table(files, file, ["step", "channel"])
         steps.append(table["step"][0].as_py() if len(table) else int(file.stem))
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
@@ -116,36 +123,57 @@ def open_record(path: Path, paths: Sequence[Path]) -> Run:
         "channels",
         tuple(names),
         tuple(steps),
-        partial(_read, list(zip(paths, abouts, strict=True)), names),
+        partial(_read, files, list(zip(paths, abouts, strict=True)), names),
         config=abouts[-1].config,
         ranges={name: limits for about in abouts for name, limits in about.ranges.items()},
         every_batch=every,
         notes=tuple(notes),
-        details=partial(_details, dict(zip(steps, paths, strict=True))),
+        details=partial(_details, files, dict(zip(steps, paths, strict=True))),
         structure=structure,
         monitor=tuple(dict.fromkeys(name for about in abouts for name in about.monitor)),
         solved=abouts[-1].solved,
         pictures=folder if (folder := paths[0].parent.parent / pictures.FOLDER).is_dir() else None,
-    )
+    ).between(*bounds)
 
 
-def _details(paths: Mapping[int, Path], step: int, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+def _wanted(files: ParquetFiles, path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:
+    """Return the files of the steps that are wanted; all files where only these show which belong to the run.
+
+    What an older run left behind is older than what precedes it. The times of the files show that there is nothing of
+    the kind, without opening them, as long as they are those at which the records were written: a copy has others.
+    """
+    kept = steps_between(path, [int(file.stem) for file in paths], bounds)
+    wanted = [file for file in paths if kept[0] <= int(file.stem) <= kept[-1]]
+    times = [file.stat().st_mtime for file in paths]
+    if any(later < earlier for earlier, later in pairwise(times)):
+        return paths
+    configs: dict[str, AdvantageConfig] = {}
+    late = (abs(file.stat().st_mtime - _about(files, file, configs).written) for file in wanted)
+    return wanted if all(seconds < SECONDS for seconds in late) else paths
+
+
+def _details(
+    files: ParquetFiles, paths: Mapping[int, Path], step: int, numbers: Sequence[int]
+) -> dict[int, list[dict[str, Any]]]:
     """Return the cells of some completions, as rows of the record."""
-    table = _table(paths[step], ["completion", *DETAILS])
+    table = _table(files, paths[step], ["completion", *DETAILS])
     found: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
     for row in table.filter(pc.is_in(table["completion"], pa.array(list(numbers)))).to_pylist():
         found[row.pop("completion")].append(row)
     return found
 
 
-def _read(files: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool) -> Iterator[LoggedBatch]:
-    for path, about in files:
-        present = _schema(path).names
+def _read(
+    files: ParquetFiles, parts: Sequence[tuple[Path, About]], names: dict[str, int], texts: bool
+) -> Iterator[LoggedBatch]:
+    for path, about in parts:
+        present = _schema(files, path).names
         further = ("reliability", "entered", "outside", *(("criterion", "uid", "pictures") if texts else ()))
-        table = _table(path, [*NEEDED, *(name for name in further if name in present)])
-        number = table["batch"].to_numpy()
-        for batch in np.unique(number):
-            part = table.filter(pa.array(number == batch))
+        table = _table(files, path, [*NEEDED, *(name for name in further if name in present)])
+        number = _ints(table, "batch")
+        batches = np.unique(number)
+        for batch in batches:
+            part = table if len(batches) == 1 else table.filter(pa.array(number == batch))
             read = _batch(part, about, names)
             yield _with_texts(read, path, part) if texts else read
 
@@ -163,13 +191,14 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
 
     def matrix(name: str, fill: float) -> Tensor:
         out = torch.full(shape, fill, dtype=torch.float64)
-        out[cells] = torch.from_numpy(table[name].to_numpy().astype(np.float64))
+        out[cells] = torch.from_numpy(numbers(table[name]))
         return out
 
     encoded = table["channel"].combine_chunks().dictionary_encode()
-    numbers = np.array([names[name] for name in encoded.dictionary.to_pylist()])[encoded.indices.to_numpy()]
+    codes = numbers(pa.chunked_array([encoded.indices])).astype(np.int64)
+    of_run = np.array([names[name] for name in encoded.dictionary.to_pylist()])[codes]
     channel = torch.zeros(shape, dtype=torch.int64)
-    channel[cells] = torch.from_numpy(numbers)
+    channel[cells] = torch.from_numpy(of_run)
     applies = torch.zeros(shape, dtype=torch.bool)
     applies[cells] = True
     uniform = bool((channel == channel[:1]).all()) and bool(applies.all())
@@ -185,7 +214,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
         rewards=matrix("entered" if is_structured else "reward", torch.nan),
         groups=torch.from_numpy(_ints(table, "group")[first]),
         channel=channel[0] if uniform else channel,
-        advantages=torch.from_numpy(table["advantage"].to_numpy()[first].astype(np.float64)),
+        advantages=torch.from_numpy(numbers(table["advantage"])[first]),
         applies=None if bool(applies.all()) else applies,
         weights=matrix("counts", 0.0),
         reliability=None if reliability is None or bool((reliability == 1).all()) else reliability,
@@ -244,9 +273,9 @@ def _of_dump(batch: LoggedBatch, path: Path, uids: Sequence[str]) -> LoggedBatch
     return replace(batch, texts=Texts(prompts, told))
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(files: ParquetFiles, path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        return files.schema(path)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -257,14 +286,14 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def _about(path: Path, configs: dict[str, AdvantageConfig]) -> About:
+def _about(files: ParquetFiles, path: Path, configs: dict[str, AdvantageConfig]) -> About:
     """Read what a file says about itself; ``configs`` holds those that were built already, by their text.
 
     Raises:
         DataError: the metadata cannot be parsed, or it is newer than this version, or has values unknown to it.
     """
     try:
-        told: dict[str, Any] = json.loads((_schema(path).metadata or {})[METADATA])
+        told: dict[str, Any] = json.loads((_schema(files, path).metadata or {})[METADATA])
         version = int(told["version"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise _damaged(path, error) from error
@@ -349,12 +378,12 @@ def _renamed(method: Any, version: int) -> Any:
     return renamed
 
 
-def _table(path: Path, columns: list[str]) -> pa.Table:
+def _table(files: ParquetFiles, path: Path, columns: Sequence[str]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return files.table(path, columns)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise _damaged(path, error) from error
 
 
 def _ints(table: pa.Table, name: str) -> Any:
-    return table[name].to_numpy().astype(np.int64)
+    return numbers(table[name]).astype(np.int64)

@@ -24,20 +24,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess, guess_by_text
-from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
+from rvpo.logs.parquet_files import ParquetFiles, numbers
+from rvpo.logs.run import Bounds, Columns, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.tables.rewards import Chosen
 from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
 LOOKED_AT = 60  # files, for which columns are rewards
+NEIGHBOURS = 25  # files on either side of a part of a run
 NEVER_REWARDS = ("step", "prompt", "completion", "advantage", "image", "images")
 
 
@@ -47,10 +47,11 @@ def completion_files(folder: Path) -> list[Path]:
     return sorted(found, key=_step)
 
 
-def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
-    """Open the completions of a run.
+def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds: Bounds = (None, None)) -> Run:
+    """Open the completions of a run, or of a part of it.
 
     Raises:
+        ConfigError: no step lies between the bounds, or an option that these logs do not need.
         DataError: a file is damaged, or none of its columns is a reward.
     """
     for option in ("group", "advantage", "step"):
@@ -58,12 +59,14 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
             raise ConfigError(
                 f"--{option} is {given!r}, but {path} holds TRL's completions, whose columns are known: leave it out"
             )
-    size = columns.group_size or _group_size(paths)
+    paths = _around(path, paths, bounds)
+    files = ParquetFiles()
+    size = columns.group_size or _group_size(files, paths)
     if columns.group_size:
-        _check_size(paths, columns.group_size)
-    elif left := _evaluations(paths, size):
+        _check_size(files, paths, columns.group_size)
+    elif left := _evaluations(files, paths, size):
         paths = [file for file in paths if file not in left]
-    chosen = _rewards(path, paths, size, columns)
+    chosen = _rewards(files, path, paths, size, columns)
     rewards = chosen.rewards
     notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)", *chosen.notes]
     if not columns.group_size and left:
@@ -76,10 +79,10 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
         if not size
         else f"groups of {size} completions"
     )
-    if columns.group_size and (mixed := _mixed(paths[0], columns.group_size)):
+    if columns.group_size and (mixed := _mixed(files, paths[0], columns.group_size)):
         notes.append(f"{mixed} of the first file's blocks of {size} hold several prompts: is that their number?")
     for name in rewards:
-        if lacking := [file for file in paths if name not in _schema(file).names]:
+        if lacking := [file for file in paths if name not in _schema(files, file).names]:
             notes.append(f"{len(lacking)} of {len(paths)} files lack the reward {name!r}: it is missing there")
     steps = tuple(_step(file) for file in paths)
     return Run(
@@ -87,18 +90,30 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns) -> Run
         "completions",
         tuple(rewards),
         steps,
-        partial(_read, list(paths), tuple(rewards), size, columns.group_size is not None),
+        partial(_read, files, list(paths), tuple(rewards), size, columns.group_size is not None),
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
-        guesses=(*chosen.guesses, *_by_text(paths[0], columns)),
-    )
+        guesses=(*chosen.guesses, *_by_text(files, paths[0], columns)),
+    ).between(*bounds)
 
 
-def _by_text(path: Path, columns: Columns) -> list[Guess]:
+def _around(path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:
+    """Return the files of the steps that are wanted, and some before and after them.
+
+    A few files alone do not show which of them are evaluations, or that a generation was logged before.
+    """
+    kept = steps_between(path, list(map(_step, paths)), bounds)
+    wanted = [i for i, file in enumerate(paths) if kept[0] <= _step(file) <= kept[-1]]
+    return paths[max(0, wanted[0] - NEIGHBOURS) : wanted[-1] + 1 + NEIGHBOURS]
+
+
+def _by_text(files: ParquetFiles, path: Path, columns: Columns) -> list[Guess]:
     """Return what is guessed where groups are found by prompts with pictures."""
     if columns.group_size is not None:
         return []
-    found = guess_by_text(_texts(_table(path, ["prompt"])["prompt"]), "--group-size sets the number of completions")
+    found = guess_by_text(
+        _texts(_table(files, path, ["prompt"])["prompt"]), "--group-size sets the number of completions"
+    )
     return [] if found is None else [found]
 
 
@@ -113,9 +128,10 @@ def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
         N texts each; None where there is no such file, or it is about others.
     """
     try:
-        schema = pq.read_schema(path)
-        known = {name: values for name, values in agrees.items() if values is not None and name in schema.names}
-        table = pq.read_table(path, columns=["prompt", "completion", *known], partitioning=None)
+        files = ParquetFiles()
+        names = files.schema(path).names
+        known = {name: values for name, values in agrees.items() if values is not None and name in names}
+        table = files.table(path, ["prompt", "completion", *known])
     except (pa.ArrowException, OSError, KeyError):
         return None
     for name, values in known.items():
@@ -126,12 +142,12 @@ def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
 
 
 def _read(
-    paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool
+    files: ParquetFiles, paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool
 ) -> Iterator[LoggedBatch]:
     before: tuple[list[str], Tensor, Path] | None = None
     for path in paths:
         wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
-        table = _table(path, wanted, may_lack=rewards)
+        table = _table(files, path, wanted, may_lack=rewards)
         if not len(table):
             continue
         values = torch.stack([_floats(path, table, name) for name in rewards], 1)
@@ -140,7 +156,7 @@ def _read(
         numbers = torch.cat([values, advantages[:, None]], 1).nan_to_num(nan=torch.inf)
         again = before is not None and before[0] == prompts and torch.equal(before[1], numbers)
         # Rewards that are all the same do not tell one generation from another: then the completions do.
-        if again and before is not None and _completions(before[2]) == _completions(path):
+        if again and before is not None and _completions(files, before[2]) == _completions(files, path):
             continue  # the same generation, logged again
         before = prompts, numbers, path
         yield LoggedBatch(
@@ -153,9 +169,9 @@ def _read(
         )
 
 
-def _check_size(paths: Sequence[Path], size: int) -> None:
+def _check_size(files: ParquetFiles, paths: Sequence[Path], size: int) -> None:
     for path in paths:
-        rows = pq.ParquetFile(path).metadata.num_rows
+        rows = _rows(files, path)
         if rows % size:
             raise DataError(
                 f"{path} has {rows} completions, which are no blocks of {size}: set the number of completions of a "
@@ -163,14 +179,14 @@ def _check_size(paths: Sequence[Path], size: int) -> None:
             )
 
 
-def _mixed(path: Path, size: int) -> int:
+def _mixed(files: ParquetFiles, path: Path, size: int) -> int:
     """Return how many blocks of a file hold more than one prompt."""
-    prompts = _texts(_table(path, ["prompt"])["prompt"])
+    prompts = _texts(_table(files, path, ["prompt"])["prompt"])
     return sum(len(set(prompts[start : start + size])) > 1 for start in range(0, len(prompts), size))
 
 
-def _completions(path: Path) -> list[str]:
-    return _texts(_table(path, ["completion"])["completion"])
+def _completions(files: ParquetFiles, path: Path) -> list[str]:
+    return _texts(_table(files, path, ["completion"])["completion"])
 
 
 def _groups(prompts: Sequence[str], size: int, advantages: Tensor) -> Tensor:
@@ -198,12 +214,12 @@ def _lengths(prompts: Sequence[str]) -> list[int]:
     return [len(list(same)) for _, same in groupby(prompts)]
 
 
-def _group_size(paths: Sequence[Path], look_at: int = 50) -> int:
+def _group_size(files: ParquetFiles, paths: Sequence[Path], look_at: int = 50) -> int:
     """Return the number of completions of a prompt that most files have, 0 where there is none."""
     sizes: Counter[int] = Counter()
     single: Tensor | None = None
     for path in paths[:look_at]:
-        table = _table(path, ["prompt", "advantage"])
+        table = _table(files, path, ["prompt", "advantage"])
         if len(table):
             lengths = _lengths(_texts(table["prompt"]))
             sizes[math.gcd(*lengths)] += 1
@@ -230,43 +246,45 @@ def _by_sums(advantages: Tensor) -> int:
     return next((d for d in fitting if bool((advantages.view(-1, d).sum(1).abs() < 1e-3 * d).all())), n)
 
 
-def _rewards(path: Path, paths: Sequence[Path], size: int, columns: Columns) -> Chosen:
+def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, columns: Columns) -> Chosen:
     """Find the rewards among the columns of all files; see :mod:`rvpo.logs.trl_rewards`."""
     if columns.rewards is not None:
-        there = {name for file in paths for name in _schema(file).names}
-        _table(paths[0], [name for name in columns.rewards if name not in there])  # refuses what no file has
+        there = {name for file in paths for name in _schema(files, file).names}
+        _table(files, paths[0], [name for name in columns.rewards if name not in there])  # refuses what no file has
         return Chosen(list(columns.rewards))
     names: dict[str, bool] = {}
     for file in paths:
-        for field in _schema(file):
+        for field in _schema(files, file):
             kind = field.type
             if field.name not in NEVER_REWARDS and (pa.types.is_floating(kind) or pa.types.is_null(kind)):
                 names[field.name] = names.get(field.name, False) or pa.types.is_floating(kind)
     candidates = [name for name, floating in names.items() if floating]
     if not candidates:
-        schema = _schema(paths[0])
+        schema = _schema(files, paths[0])
         raise DataError(
             f"{paths[0]} has the columns {', '.join(schema.names)}, none of which is a reward (a floating point "
             "number): name them with --rewards"
         )
-    return choose(path, _looked_at(paths, candidates, size), candidates)
+    return choose(path, _looked_at(files, paths, candidates, size), candidates)
 
 
-def _looked_at(paths: Sequence[Path], candidates: Sequence[str], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _looked_at(
+    files: ParquetFiles, paths: Sequence[Path], candidates: Sequence[str], size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield rewards (N, M), groups and advantages of some files, spread over the run."""
     for file in paths[:: max(1, len(paths) // LOOKED_AT)]:
-        table = _table(file, ["prompt", *candidates, "advantage"], may_lack=candidates)
+        table = _table(files, file, ["prompt", *candidates, "advantage"], may_lack=candidates)
         if len(table):
             advantages = _floats(file, table, "advantage")
             values = torch.stack([_floats(file, table, name) for name in candidates], 1)
             yield values, _groups(_texts(table["prompt"]), size, advantages), advantages
 
 
-def _evaluations(paths: Sequence[Path], size: int) -> list[Path]:
+def _evaluations(files: ParquetFiles, paths: Sequence[Path], size: int) -> list[Path]:
     """Return files whose groups have another size than those of most files, before and after them."""
     sizes = []
     for file in paths:
-        table = _table(file, ["prompt"])
+        table = _table(files, file, ["prompt"])
         lengths = _lengths(_texts(table["prompt"]))
         sizes.append(math.gcd(*lengths) if lengths else 0)
     usual = [i for i, found in enumerate(sizes) if size and found and found % size == 0]
@@ -275,16 +293,21 @@ def _evaluations(paths: Sequence[Path], size: int) -> list[Path]:
     return [paths[i] for i in range(usual[0], usual[-1]) if sizes[i] > 1 and sizes[i] % size]
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(files: ParquetFiles, path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        return files.schema(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); expected parquet: remove the damaged file") from error
 
 
-def _table(path: Path, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
+def _rows(files: ParquetFiles, path: Path) -> int:
+    _schema(files, path)  # refuses a damaged file
+    return files.rows(path)
+
+
+def _table(files: ParquetFiles, path: Path, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
     """Read columns; one that a file may lack is null there."""
-    schema = _schema(path)
+    schema = _schema(files, path)
     lacking = [name for name in columns if name not in schema.names]
     if absent := [name for name in lacking if name not in may_lack or schema.names == []]:
         raise DataError(
@@ -293,11 +316,11 @@ def _table(path: Path, columns: Sequence[str], may_lack: Sequence[str] = ()) -> 
         )
     try:
         there = [name for name in dict.fromkeys(columns) if name not in lacking]
-        table = pq.read_table(path, columns=there, partitioning=None)
+        table = files.table(path, there)
         for name in lacking:
             table = table.append_column(name, pa.nulls(len(table)))
         return table
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path} cannot be read ({error}); expected whole parquet: remove the file") from error
 
 
@@ -316,12 +339,7 @@ def floats(column: pa.ChunkedArray, where: str) -> Tensor:
         return torch.full((len(column),), torch.nan, dtype=torch.float64)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"{where} holds {kind}; expected numbers, null where missing: name other columns")
-    values = (
-        column.cast(pa.float64(), safe=False)
-        if not pa.types.is_boolean(kind)
-        else column.cast(pa.int8()).cast(pa.float64())
-    )
-    return torch.from_numpy(np.array(values.to_numpy(), dtype=np.float64))
+    return torch.from_numpy(numbers(column))
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from rvpo.logs.guess import Guess
 from rvpo.logs.schema import FOLDER
 
 COMPLETIONS = "completions"
+
+Bounds = tuple[int | None, int | None]
+"""First and last step that are wanted, both included; None: no bound."""
 
 
 @dataclass(frozen=True)
@@ -185,22 +189,35 @@ class Run:
         Raises:
             ConfigError: there is no step in between.
         """
-        if first is None and last is None:
+        kept = steps_between(self.path, self.steps, (first, last))
+        if kept == self.steps:
             return self
-        low, high = (self.steps[0] if first is None else first), (self.steps[-1] if last is None else last)
-        kept = tuple(step for step in self.steps if low <= step <= high)
-        if not kept:
-            raise ConfigError(
-                f"steps {low} to {high} of {self.path} hold nothing; expected steps {self.steps[0]} to "
-                f"{self.steps[-1]}: choose others"
-            )
         whole = self.read
 
         def read(texts: bool) -> Iterator[LoggedBatch]:
-            return (batch for batch in whole(texts) if low <= batch.step <= high)
+            until = takewhile(lambda batch: batch.step <= kept[-1], whole(texts))
+            return (batch for batch in until if batch.step >= kept[0])
 
         whole_start = self.every_batch and kept[0] == self.steps[0]
         return replace(self, steps=kept, read=read, every_batch=whole_start)
+
+
+def steps_between(path: Path, steps: Sequence[int], bounds: Bounds) -> tuple[int, ...]:
+    """Return those of a run's steps, which are in order, that lie between bounds.
+
+    Raises:
+        ConfigError: none does.
+    """
+    first, last = bounds
+    if first is None and last is None:
+        return tuple(steps)
+    low, high = (steps[0] if first is None else first), (steps[-1] if last is None else last)
+    kept = tuple(step for step in steps if low <= step <= high)
+    if not kept:
+        raise ConfigError(
+            f"steps {low} to {high} of {path} hold nothing; expected steps {steps[0]} to {steps[-1]}: choose others"
+        )
+    return kept
 
 
 def with_weights(run: Run, weights: Sequence[float]) -> Run:

@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rvpo.core.ragged import Score
@@ -20,7 +25,7 @@ from rvpo.files import whole
 from rvpo.logs.schema import EVALUATION, METADATA, RELIABILITY, SCHEMA, STRUCTURE, VERSION, last_step
 from rvpo.step.aggregator import Aggregated
 
-_Cell = tuple[int, int, str, Score | None]  # row, column, reward function, and the score of a family
+Ints = NDArray[np.int64]
 
 
 class ChannelTable:
@@ -88,96 +93,143 @@ class ChannelTable:
             pq.write_table(pa.concat_tables(self._batches).replace_schema_metadata(metadata), partial)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Cells of one reward function, in order: C of them.
+
+    Attributes:
+        function: name of the reward function.
+        rows: (C,) completion of each cell.
+        columns: (C,) column of each cell.
+        scores: (C,) of a rubric; None for a function that is one channel.
+    """
+
+    function: str
+    rows: Ints
+    columns: Ints
+    scores: Sequence[Score] | None = None
+
+
 def _table(done: Aggregated, per_completion: Mapping[str, Sequence[Any]], extra: Mapping[str, pa.DataType]) -> pa.Table:
     """Lay out a batch: reward functions that are one channel, column by column, then families, row by row."""
-    cells = [*_plain_cells(done), *_family_cells(done), *_made_cells(done)]
-    values = {
-        **{name: [column[i] for i, *_ in cells] for name, column in per_completion.items()},
-        **_of_scores(cells, done.importance),
-        **_of_result(cells, done),
-    }
+    parts = [*_plain_parts(done), *_family_parts(done), *_made_parts(done)]
+    rows = np.concatenate([np.zeros(0, np.int64), *(part.rows for part in parts)])
+    columns = np.concatenate([np.zeros(0, np.int64), *(part.columns for part in parts)])
     schema = SCHEMA
     for name, kind in extra.items():
         schema = schema.append(pa.field(name, kind))
-    return pa.table({name: pa.array(values[name], kind) for name, kind in zip(schema.names, schema.types, strict=True)})
+    row = pa.array(rows)
+    values = {
+        **{name: pa.array(column, schema.field(name).type).take(row) for name, column in per_completion.items()},
+        **_of_scores(parts, done.importance),
+        **_of_result(rows, columns, done),
+    }
+    return pa.table([values[name] for name in schema.names], schema=schema)
 
 
-def _plain_cells(done: Aggregated) -> Iterator[_Cell]:
+def _plain_parts(done: Aggregated) -> Iterator[_Part]:
     """Yield the cells of reward functions that are one channel each."""
     own = {family.name for family in done.families if not family.only_monitored}
     made = {} if done.layout is None else done.layout.made
     plain = [name for name in done.importance if name not in own and name not in made]
     for column, name in enumerate(plain):
-        for i, applies in enumerate(done.result.applies[:, column].tolist()):
-            if applies:
-                yield i, column, name, None
+        yield _of_column(done, name, column)
 
 
-def _family_cells(done: Aggregated) -> Iterator[_Cell]:
+def _family_parts(done: Aggregated) -> Iterator[_Part]:
     """Yield the cells of rubrics."""
     for family in done.families:
         assert done.table is not None  # where there are families
-        first = done.table.first_column[family.name]
-        for i, row in enumerate(family.rows):
-            yield from ((i, column, family.name, score) for column, score in enumerate(row, first))
+        scores = [score for row in family.rows for score in row]
+        lengths = np.array([len(row) for row in family.rows], dtype=np.int64)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        places = np.arange(len(scores)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        yield _Part(family.name, rows, done.table.first_column[family.name] + places, scores)
 
 
-def _made_cells(done: Aggregated) -> Iterator[_Cell]:
+def _made_parts(done: Aggregated) -> Iterator[_Part]:
     """Yield the cells of channels that structures made."""
     for name, column in ({} if done.layout is None else done.layout.made).items():
-        for i, applies in enumerate(done.result.applies[:, column].tolist()):
-            if applies:
-                yield i, column, name, None
+        yield _of_column(done, name, column)
 
 
-_NONE = Score("", None)
+def _of_column(done: Aggregated, function: str, column: int) -> _Part:
+    rows = done.result.applies[:, column].nonzero()[:, 0].cpu().numpy()
+    return _Part(function, rows, np.full_like(rows, column))
 
 
-def _of_scores(cells: Sequence[_Cell], importance: Mapping[str, float]) -> dict[str, list[Any]]:
+def _of_scores(parts: Sequence[_Part], importance: Mapping[str, float]) -> dict[str, pa.Array]:
     """Return the columns that come from the scores of rubrics; empty for functions that are one channel."""
-    scores = [score or _NONE for *_, score in cells]
+    before = sum(len(part.rows) for part in takewhile(lambda part: part.scores is None, parts))
+    scores = [score for part in parts for score in part.scores or ()]
+    after = sum(len(part.rows) for part in parts) - before - len(scores)
+
+    def between(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+        return pa.concat_arrays([pa.nulls(before, kind), pa.array(values, kind), pa.nulls(after, kind)])
+
+    lengths = [len(part.rows) for part in parts]
+    weights = [
+        np.full(len(part.rows), importance[part.function])
+        if part.scores is None
+        else np.array([score.weight for score in part.scores], dtype=np.float64)
+        for part in parts
+    ]
+    labels = [list(score.labels) for score in scores]
     return {
-        "reward_function": [name for _, _, name, _ in cells],
-        "criterion": [score.channel or None for score in scores],
-        "text": [score.text for score in scores],
-        "labels": [list(score.labels) for score in scores],
-        "weight": [importance[name] if score is None else score.weight for _, _, name, score in cells],
-        "reason": [score.reason for score in scores],
-        "detail": [score.detail for score in scores],
+        "reward_function": _named([part.function for part in parts], np.repeat(np.arange(len(parts)), lengths)),
+        "criterion": between([score.channel or None for score in scores], pa.string()),
+        "text": between([score.text for score in scores], pa.string()),
+        "labels": pa.concat_arrays([_empty_lists(before), pa.array(labels, _LABELS), _empty_lists(after)]),
+        "weight": pa.array(np.concatenate([np.zeros(0), *weights])),
+        "reason": between([score.reason for score in scores], pa.string()),
+        "detail": between([score.detail for score in scores], pa.string()),
     }
 
 
-def _of_result(cells: Sequence[_Cell], done: Aggregated) -> dict[str, list[Any]]:
+_LABELS = SCHEMA.field("labels").type
+
+
+def _empty_lists(count: int) -> pa.Array:
+    offsets = pa.array(np.zeros(count + 1, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array([], pa.string())).cast(_LABELS)
+
+
+def _named(names: Sequence[str], numbers: Ints) -> pa.Array:
+    """Return the name of each number."""
+    return pa.array(names, pa.string()).take(pa.array(numbers))
+
+
+def _of_result(rows: Ints, columns: Ints, done: Aggregated) -> dict[str, pa.Array]:
     """Return the columns that come from what was aggregated."""
     result, shape = done.result, done.result.applies.shape
-    rows, columns = [cell[0] for cell in cells], [cell[1] for cell in cells]
+    cells = torch.from_numpy(rows), torch.from_numpy(columns)
 
-    def take(x: Tensor) -> list[Any]:
-        return x.detach().cpu()[rows, columns].tolist() if cells else []
+    def take(x: Tensor) -> NDArray[Any]:
+        found = x.detach().cpu()[cells]
+        return (found.double() if found.is_floating_point() else found).numpy()
+
+    def where(x: Tensor, known: NDArray[np.bool_]) -> pa.Array:
+        return pa.array(take(x), mask=~known)
 
     scored = take(result.applies & ~result.missing)
     known = scored if done.layout is None else take(result.applies & ~result.rewards.isnan())
     found = {
-        "channel": [done.channels.names[k] for k in take(done.channels.index.expand(shape))],
-        "counts": take(done.weights),
-        "reward": _where(take(result.rewards), known),
-        "live": take(result.live),
-        "z": _where(take(result.z), scored),
-        "responsibility": take(result.responsibilities),
+        "channel": _named(done.channels.names, take(done.channels.index.expand(shape))),
+        "counts": pa.array(take(done.weights)),
+        "reward": where(result.rewards, known),
+        "live": pa.array(take(result.live)),
+        "z": where(result.z, scored),
+        "responsibility": pa.array(take(result.responsibilities)),
     }
     if done.layout is not None and _is_structured(done):
         entered = done.layout.entered
-        found["entered"] = _where(take(entered), take(result.applies & ~entered.isnan()))
-        found["outside"] = take(done.layout.outside)
+        found["entered"] = where(entered, take(result.applies & ~entered.isnan()))
+        found["outside"] = pa.array(take(done.layout.outside))
     if done.reliability is not None:
-        found["reliability"] = take(done.reliability.expand(shape))
+        found["reliability"] = pa.array(take(done.reliability.expand(shape)))
     return found
 
 
 def _is_structured(done: Aggregated) -> bool:
     """Whether rewards may have entered the aggregation otherwise than they were scored."""
     return done.structures is not None and bool(done.structures.parts)
-
-
-def _where(values: Sequence[float], there: Sequence[bool]) -> list[float | None]:
-    return [value if known else None for value, known in zip(values, there, strict=True)]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
+
+import torch
+from torch import Tensor
 
 import rvpo
 from rvpo.compare.comparison import TrainingComparison
@@ -20,6 +23,7 @@ from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis, or_none
 from rvpo.diagnose.exploration import QuestionCurves, Series
 from rvpo.diagnose.exploration_text import exploration_notes
+from rvpo.diagnose.joining import Joined, joined
 from rvpo.diagnose.remedies import remedies
 from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.several import headline
@@ -170,10 +174,7 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
     kept: dict[str | None, list[tuple[LoggedBatch, int]]] = {}
     seen: dict[str | None, int] = {}
     soft_min = AdvantageConfig(RVPO(k, whiten="none"))
-    for batch in run.batches(texts=True):
-        if batch.texts is None:
-            continue
-        lowest = bottlenecks(aggregated(batch, soft_min, run))
+    for batch, lowest in _with_bottlenecks(run, soft_min):
         channel = batch.channel.expand(lowest.shape)
         for i, (value, column) in enumerate(zip(*(x.tolist() for x in lowest.max(1)), strict=True)):
             name = run.channels[int(channel[i, column])] if value > 0 else None
@@ -186,6 +187,14 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
     chosen = [(name, batch, i) for name, rows in kept.items() for batch, i in rows]
     rng.shuffle(chosen)
     return sorted((_sample(run, name, batch, i, k) for name, batch, i in chosen[:count]), key=lambda s: s["step"])
+
+
+def _with_bottlenecks(run: Run, soft_min: AdvantageConfig) -> Iterator[tuple[LoggedBatch, Tensor]]:
+    """Yield the batches that have texts, each with its rows of :func:`rvpo.core.metrics.bottlenecks`."""
+    for one in joined(map(Joined.single, run.batches(texts=True))):
+        if one.batch.texts is not None:
+            lowest = bottlenecks(aggregated(one.batch, soft_min, run, groups=one.groups))
+            yield from zip(one.parts, torch.split(lowest, [len(batch.groups) for batch in one.parts]), strict=True)
 
 
 def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -> dict[str, Any]:

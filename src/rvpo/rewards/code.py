@@ -28,7 +28,7 @@ from rvpo.sandbox.layouts import LAYOUTS, tests_of
 from rvpo.sandbox.open import AUTO, open_sandbox
 from rvpo.sandbox.outcomes import Limits, Outcome, Sandbox, Test
 from rvpo.sandbox.pool import cores
-from rvpo.sandbox.programs import program_of
+from rvpo.sandbox.programs import program_after, program_of
 
 AGGREGATIONS = ("channels", "share", "all_pass")
 COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -53,8 +53,8 @@ class CodeReward(JudgedReward):
             share of its tests that pass. Tests that no pattern fits are the group ``other``. None: a channel per test.
         split: HumanEval: each assertion of ``check`` is a test of its own.
         max_tests: the first so many tests of a prompt are run; None is all.
-        completes_prompt: the reply continues the prompt, which is code, as that of a base model does. Otherwise the
-            program is the last block of Python in the reply.
+        completes_prompt: the reply continues the prompt, which is code, as that of a base model does; prose after the
+            program is cut off. Otherwise the program is the last block of Python in the reply.
         sandbox: a text, see :func:`rvpo.sandbox.open_sandbox`, or an object with the methods of
             :class:`rvpo.sandbox.Sandbox`.
         limits: of each test, fields of :class:`rvpo.sandbox.Limits`.
@@ -189,7 +189,7 @@ class CodeReward(JudgedReward):
         key = repr((asked, known))
         if key not in read:
             read[key] = tests_of({**known, "prompt": asked}, self.layout, split=self.split)[: self.max_tests]
-        return _Task(f"{asked}{text}" if self.completes_prompt else program_of(text), read[key])
+        return _Task(program_after(asked, text) if self.completes_prompt else program_of(text), read[key])
 
     def _total(self, outcomes: Sequence[Outcome]) -> float | None:
         if self.aggregation != "all_pass":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 MAX_REPLY_CHARS = 1_000_000
 MAX_INDENT = 3  # spaces by which the fence that ends a block may lie deeper than the one that begins it
+_MAX_CUTS = 32  # statements at the margin after a continued program
 _FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*$")
 _PYTHON = ("python", "python3", "py", "python2", "py3")
 _THOUGHTS_BEGIN = ("<think>", "<thinking>", "<|begin_of_thought|>")
@@ -31,6 +32,46 @@ def program_of(text: str) -> str | None:
             if language.lower() in languages and code.strip():
                 return code
     return None if fenced else _bare(text)
+
+
+def program_after(prompt: str, text: str) -> str:
+    """Return a prompt, which is code, and as much of the reply that continues it as is Python.
+
+    Base models go on after the program, with prose or the fence of a block. The reply ends before the statement at the
+    margin in which the Python ends; it is whole where it is Python, or where nothing would be left of it.
+    """
+    whole = f"{prompt}{text}"
+    if len(text) > MAX_REPLY_CHARS:
+        return whole
+    lines, asked = text_lines(whole), text_lines(prompt)
+    for _ in range(_MAX_CUTS):
+        wrong = _wrong_line("\n".join(lines))
+        if wrong is None:
+            break
+        margin = [i for i in range(len(asked), min(wrong, len(lines))) if _at_the_margin(lines[i])]
+        kept = "\n".join(lines[: margin[-1]]) if margin else ""
+        if not kept[len("\n".join(asked)) :].strip():
+            return whole
+        lines = lines[: margin[-1]]
+    is_cut = len(lines) < len(text_lines(whole))
+    return "\n".join(lines) + "\n" if is_cut else whole
+
+
+def _wrong_line(code: str) -> int | None:
+    """Return the number of the line, from 1, in which code ends to be Python; None if all of it is."""
+    import ast
+
+    try:
+        ast.parse(code)
+    except SyntaxError as error:
+        return error.lineno or 1
+    except (ValueError, RecursionError, MemoryError):
+        return 1
+    return None
+
+
+def _at_the_margin(line: str) -> bool:
+    return bool(line.strip()) and not line[:1].isspace()
 
 
 def _blocks(text: str) -> tuple[list[tuple[str, str]], bool]:

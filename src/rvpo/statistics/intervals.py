@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from rvpo.statistics.base import LEVEL, RESAMPLES, ROUNDING, Array, Interval, alike, chunks
+from rvpo.statistics.distributions import normal_below, t_quantile
 
 FEWEST = 6  # differing items with which a two-sided sign test can reach 0.05 at all: 2 / 2^6
 
@@ -60,7 +60,7 @@ def mean_interval(
     if not binary:
         return _bootstrap(x, w, h, level, resamples, seed)
     kinds = [k for k in np.unique(h) if w[h == k].sum() > 0]
-    t = float(stats.t.ppf((1 + level) / 2, max(1, len(x) - len(kinds))))
+    t = t_quantile((1 + level) / 2, max(1, len(x) - len(kinds)))
     share = np.array([w[h == k].sum() for k in kinds]) / w.sum()
     means, lows, highs = (
         np.array(found) for found in zip(*(_wilson(x[h == k], w[h == k], t) for k in kinds), strict=True)
@@ -107,7 +107,7 @@ def difference_interval(
     d2, share = np.append(d, [-scale, scale]), np.append(w, [w.mean()] * 2)
     share /= share.sum()
     centre = float(d2 @ share)
-    half = float(stats.t.ppf((1 + level) / 2, len(d) + 1)) * math.sqrt((share * share) @ (d2 - centre) ** 2)
+    half = t_quantile((1 + level) / 2, len(d) + 1) * math.sqrt((share * share) @ (d2 - centre) ** 2)
     return Interval(float(d @ w / w.sum()), centre - half, centre + half, len(d))
 
 
@@ -193,7 +193,7 @@ def _students(x: Array, w: Array, h: NDArray[np.intp], level: float) -> Interval
             variance += n / (n - 1) * float((part * part) @ (x[own] - x[own] @ part / part.sum()) ** 2)
     if variance == 0:
         return Interval(mean, None, None, len(x))
-    half = float(stats.t.ppf((1 + level) / 2, max(1, len(x) - len(kinds)))) * math.sqrt(variance)
+    half = t_quantile((1 + level) / 2, max(1, len(x) - len(kinds))) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, len(x))
 
 
@@ -230,7 +230,7 @@ def _bootstrap(x: Array, w: Array, h: NDArray[np.intp], level: float, resamples:
             totals[part] += len(own) * weight[0] if equal else weight[drawn].sum(1)
             done += rows
     n, df = len(x), max(1, len(x) - len(np.unique(h)))
-    outside = stats.norm.cdf(-stats.t.ppf((1 + level) / 2, df) * math.sqrt(n / df))
+    outside = normal_below(-t_quantile((1 + level) / 2, df) * math.sqrt(n / df))
     means = sums[totals > 0] / totals[totals > 0]
     low, high = np.quantile(means, [outside, 1 - outside])
     return Interval(float(x @ w / w.sum()), float(low), float(high), n)

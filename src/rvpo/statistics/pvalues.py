@@ -9,7 +9,6 @@ from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from rvpo.statistics.base import RESAMPLES, ROUNDING, Array, chunks
 
@@ -59,7 +58,11 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     won, lost = int((second > first).sum()), int((second < first).sum())
-    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    if not won + lost:
+        return 1.0
+    from scipy import stats  # takes half a second
+
+    return float(stats.binomtest(won, won + lost).pvalue)
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

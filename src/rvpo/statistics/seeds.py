@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
 
 from rvpo.statistics.base import LEVEL, ROUNDING, Array, Interval, alike, paired
+from rvpo.statistics.distributions import t_above, t_quantile
 from rvpo.statistics.pvalues import sign_flip
 
 
@@ -74,8 +74,8 @@ def over_seeds(
     if variance <= (ROUNDING * max(float(np.abs(x).max()) for x in methods)) ** 2:
         return OverSeeds(Interval(mean, None, None, n), sign_flip(d, weights=share), 0.0)
     df = max(variance**2 / spread, min(map(len, methods)) - 1)
-    half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance)
-    p = 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), df))
+    half = t_quantile((1 + level) / 2, df) * math.sqrt(variance)
+    p = 2 * t_above(abs(mean) / math.sqrt(variance), df)
     return OverSeeds(Interval(mean, mean - half, mean + half, n), p, seed_variance)
 
 
@@ -107,7 +107,7 @@ def runs_interval(b: ArrayLike, a: ArrayLike, *, by_pair: bool = False, level: f
     if variance == 0:
         return Interval(mean, None, None, count)
     df = variance**2 / sum(v * v / (len(part) - 1) for v, part in zip(variances, parts, strict=True))
-    half = float(special.stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
+    half = t_quantile((1 + level) / 2, df) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, count)
 
 
@@ -158,6 +158,8 @@ def _noncentrality(t: float, df: int, p: float) -> float:
     The variable is (Z + noncentrality) / S, so the probability is the mean of Phi(t S - noncentrality) over S. scipy's
     own distribution fails for the huge t of methods whose runs hardly differ.
     """
+    from scipy import optimize, special
+
     scaled = t * _roots(df)
     return float(
         optimize.brentq(lambda x: float(special.ndtr(scaled - x).mean()) - p, scaled.min() - 9, scaled.max() + 9)
@@ -167,5 +169,7 @@ def _noncentrality(t: float, df: int, p: float) -> float:
 @lru_cache(maxsize=64)
 def _roots(df: int, points: int = 500) -> Array:
     """Return S = sqrt(chi^2 / df) at equally likely places, (points,)."""
+    from scipy import stats  # takes half a second
+
     quantiles: Array = stats.chi2.ppf((np.arange(points) + 0.5) / points, df)
     return np.sqrt(quantiles / df)

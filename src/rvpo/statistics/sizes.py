@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 from rvpo.statistics.base import RESAMPLES, alike
+from rvpo.statistics.distributions import normal_quantile
 from rvpo.statistics.pvalues import smallest_p
 
 
@@ -52,8 +52,8 @@ def needed_items(
     mean = float(d @ share)
     delta = mean if difference is None else difference
     variance = len(d) ** 2 / (len(d) - 1) * float((share * share) @ (d - mean) ** 2)
-    z = float(stats.norm.ppf(1 - level / 2))
-    factor = (z + float(stats.norm.ppf(power))) ** 2
+    z = normal_quantile(1 - level / 2)
+    factor = (z + normal_quantile(power)) ** 2
     left = delta * delta - factor * seed_variance
     return math.ceil(factor * variance / left + z * z / 2) if left > 0 else None
 
@@ -111,8 +111,8 @@ def needed_seeds(
     parts = [y - x] if by_pair else [y, x]
     variance = sum(0.0 if alike(part) else float(part.var(ddof=1)) for part in parts)
     delta = float(y.mean() - x.mean())
-    z = float(special.ndtri(1 - level / 2))
+    z = normal_quantile(1 - level / 2)
     if alike(np.concatenate([y, x])) or delta == 0 or variance == 0:
         return None
-    n = (z + float(special.ndtri(power))) ** 2 * variance / delta**2 + z * z / (2 * len(parts))
+    n = (z + normal_quantile(power)) ** 2 * variance / delta**2 + z * z / (2 * len(parts))
     return max(math.ceil(n), fewest) if math.isfinite(n) else None

@@ -22,7 +22,6 @@ from rvpo.core.metrics import (
     UNWANTED_COMPLETIONS,
     UNWANTED_GROUPS,
     counter_metrics,
-    rarely_met,
 )
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
@@ -33,6 +32,7 @@ from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
 from rvpo.step.old_states import of_this_version
 from rvpo.step.range_changes import changed_ranges, saved_ranges
+from rvpo.step.rare import RecentRewards
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.reward_news import Sight, lines_of, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
@@ -193,7 +193,7 @@ class Aggregator:
         self._state: State = {}
         self._seen: dict[str, Any] = {}  # of each channel, and what was said of it
         self._columns: Channels | None = None  # of batches without rubrics, the same every time
-        self._recent_rewards: dict[str, Tensor] = {}
+        self._recent = RecentRewards()
         # A rule that never nears the minimum holds back nothing.
         self._warned = max(self.config.method.risk(0.0), self.config.method.risk(1.0)) < 1
 
@@ -278,7 +278,12 @@ class Aggregator:
             counted,
             shown,
             lines_of(seen, channels),
-            counting_cells(result.applies, _in_double(weights), channels, self._counting(channels)),
+            counting_cells(
+                None if table is None and layout is None else result.applies,
+                _in_double(weights),
+                channels,
+                self._counting(channels),
+            ),
             None if layout is None else layout.outside,
         )
         unwanted = self._unwanted(result, channels)
@@ -460,29 +465,26 @@ class Aggregator:
         )
         self._unseen = {}
 
+    def _counted_columns(self, result: Advantages) -> Tensor:
+        """Return which columns rank a group or count in an aggregate, (M,) bool."""
+        summary = result.summary
+        if summary is None:
+            return (result.responsibilities != 0).any(0) | result.live.any(0)
+        # Every weight is above 0.
+        return summary.ranks if self.config.dead_channels == "drop" else torch.ones_like(summary.ranks)
+
     def _warn_of_rarely_met(
         self, result: Advantages, shown: Sequence[str] | Mapping[str, Tensor], progress: float | None
     ) -> None:
         """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
         if self._warned:
             return
+        counts = None if isinstance(shown, Mapping) else self._counted_columns(result)
+        self._recent.add(result.rewards.detach(), shown, counts)
         risk = self.config.method.risk(progress)
-        counts = (result.responsibilities != 0).any(0) | result.live.any(0)
-        cells = (
-            shown
-            if isinstance(shown, Mapping)
-            else {name: (slice(None), j) for j, name in enumerate(shown) if bool(counts[j])}
-        )
-        rare = []
-        for name, where in cells.items():
-            met = result.rewards[where]
-            before = self._recent_rewards.get(name)
-            recent = (met if before is None else torch.cat([before, met]))[-1024:]
-            self._recent_rewards[name] = recent
-            if risk >= 1 and rarely_met(recent[:, None])[0]:
-                rare.append(name)
+        rare = self._recent.rare(shown) if risk >= 1 else []
         if rare:
-            self._warned, self._recent_rewards = True, {}
+            self._warned, self._recent = True, RecentRewards()
             if self.quiet:
                 return
             logger.warning(

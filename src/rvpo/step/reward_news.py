@@ -46,6 +46,8 @@ SAME = 1e-6
 """Relative difference up to which rewards are the same."""
 NEAR = 0.05
 """Share of its range up to which a reward is at its best."""
+FIRST = 64
+"""Rows in which a reward of many values shows that it has them."""
 MOST = 256
 """Channels that are remembered, besides those of the current batch."""
 
@@ -88,6 +90,8 @@ def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
         result: of the batch, (N, M).
         channels: which of the K channels its cells belong to.
     """
+    if channels.are_columns and result.summary is not None:  # no reward is missing
+        return _column_sights(result.rewards.detach(), result.summary.ranks.tolist(), channels)
     shape = result.applies.shape
     index = channels.index.expand(shape).cpu().flatten()
     applies, live = result.applies.cpu(), result.live.cpu()
@@ -118,6 +122,32 @@ def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
         for name, cells, known, low, high, ranks, out, between in rows
         if cells
     }
+
+
+def _column_sights(rewards: Tensor, ranks: Sequence[bool], channels: Channels) -> dict[str, Sight]:
+    """Return what a batch (N, M) shows of each column, none of whose rewards is missing."""
+    lows, highs = (ends.double().tolist() for ends in (rewards.amin(0), rewards.amax(0)))
+    # Rewards of many values show that in the first rows already; of the other columns all rows are looked at.
+    between = _between(rewards[:FIRST], lows, highs)
+    left = [j for j, is_found in enumerate(between) if not is_found] if len(rewards) > FIRST else []
+    if left:
+        parts = _between(rewards[:, left], [lows[j] for j in left], [highs[j] for j in left])
+        for j, is_found in zip(left, parts, strict=True):
+            between[j] = is_found
+    found = {}
+    for j, (name, limits, low, high) in enumerate(zip(channels.names, channels.ranges, lows, highs, strict=True)):
+        column, out = rewards[:, j], 0
+        if limits is not None and (low < limits[0] or high > limits[1]):
+            exact = column.double()
+            out = int(((exact < limits[0]) | (exact > limits[1])).sum())
+        found[name] = Sight(len(rewards), len(rewards), low, high, ranks[j], out, between[j])
+    return found
+
+
+def _between(rewards: Tensor, low: Sequence[float], high: Sequence[float]) -> list[bool]:
+    """Return of which columns (n, M) a reward is neither the lowest nor the highest one."""
+    found: list[bool] = strictly_between(rewards.cpu().double(), torch.arange(len(low)), low, high).any(0).tolist()
+    return found
 
 
 def next_seen(before: State, shown: Mapping[str, Sight], ranges: Mapping[str, Range | None]) -> dict[str, Any]:

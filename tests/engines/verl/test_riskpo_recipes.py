@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from functools import cache
@@ -95,18 +96,22 @@ def test_the_commands_of_its_comments_can_be_typed(name: str):
     assert control.method == build_method("grpo")
 
 
+TESTS = json.dumps({"input_output": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]})})
+
+
 def with_answers(folder: Path) -> list[str]:
-    """Write the rig's task with answers that the reward `math` can read, and return the overrides that name it."""
+    """Write the rig's task with answers and tests that rewards can read, and return the overrides that name it."""
     write_task(folder / "task")
     rows = pq.read_table(folder / "task" / "plain.parquet").to_pylist()
     for row in rows:
         row["reward_model"]["ground_truth"] = "1"
+        row["extra_info"] |= {"prompt": json.dumps(row["prompt"]), "columns": TESTS}
     pq.write_table(pa.Table.from_pylist(rows), path := folder / "answers.parquet")
     return [f"data.train_files={path}", f"data.val_files={path}"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["easy-maths", "hard-maths", "risk-seeking"])
+@pytest.mark.parametrize("name", ["code", "easy-maths", "hard-maths", "risk-seeking"])
 def test_it_runs_on_a_tiny_model(name: str, tmp_path: Path):
     reward = "reward.custom_reward_function"
     options: dict[str, Any] = {"entry": "rvpo.verl", "steps": 2}
@@ -116,5 +121,6 @@ def test_it_runs_on_a_tiny_model(name: str, tmp_path: Path):
     data = with_answers(tmp_path)
     run = train(tmp_path, *data, method, *rewards, *config, **options)  # flags last, or argparse stops at them
     assert list(run.metrics) == [1, 2]
-    assert all(metrics["rvpo/math_reward/missing"] == 0.0 for metrics in run.metrics.values())
-    assert all(cell["reward"] == 0.0 for cell in run.channels(2))  # no reply has a box
+    column = "code" if name == "code" else "math_reward"
+    assert all(metrics[f"rvpo/{column}/missing"] == 0.0 for metrics in run.metrics.values())
+    assert all(cell["reward"] == 0.0 for cell in run.channels(2))  # no reply has a box or a program

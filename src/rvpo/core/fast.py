@@ -1,0 +1,371 @@
+"""The quick way through :func:`rvpo.core.advantages.compute`: it takes the batches that :mod:`rvpo.core.blocks` fits.
+
+Groups are all of one size, in any order; channels have one weight each, above 0; nothing else is asked for (no filter,
+no structure, no reliabilities, no gradient). The method is the mean, the soft minimum or the sum. Any other batch goes
+the way of the equation page, on its own and with the same result.
+
+Only advantages are computed. z-scores, responsibilities and what is live are computed when they are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.core.blocks import LEAST_SHARE, SMALL, Blocks, Chunk, Found, Rule, UnfitError, Weights
+from rvpo.core.config import AdvantageConfig
+from rvpo.core.groups import Groups
+from rvpo.core.methods.gdpo import GDPO
+from rvpo.core.methods.grpo import GRPO
+from rvpo.core.methods.rvpo import RVPO
+from rvpo.core.metrics import Advantages
+from rvpo.core.schedules import Schedule
+from rvpo.core.summary import Met, Summary, met_counts, summarised
+from rvpo.errors import RewardError
+
+LEAST_K = 0.25
+"""For a smaller k the logarithm of the soft minimum needs the care of the equation page."""
+SPREAD = 0.2
+"""Standard deviation of aggregates below which float32 is not exact enough."""
+
+
+def fast_advantages(
+    rewards: Tensor,
+    config: AdvantageConfig,
+    groups: Tensor | Groups | None,
+    num_generations: int | None,
+    weights: Tensor | Sequence[float] | None,
+    progress: float | None,
+) -> Advantages | None:
+    """Return the result of :func:`rvpo.core.advantages.compute`; None where the equation page has to compute it.
+
+    Args:
+        rewards: as of ``compute``, like the others. Nothing need be checked yet: what is wrong is left to ``compute``.
+        config: the method and its options.
+        groups: see above.
+        num_generations: see above.
+        weights: see above.
+        progress: see above.
+    """
+    rule = rule_of(config, progress)
+    if rule is None or config.wanted or config.whiten == "token" or not _is_plain(rewards):
+        return None
+    with torch.no_grad():
+        w = _weights(weights, rewards)
+        found = None if w is None else _in_blocks(rewards, groups, num_generations)
+        if w is None or found is None:
+            return None
+        # Within a group aggregates may be as close to each other as they like.
+        is_wide = rewards.dtype != torch.float32 or rewards.numel() <= SMALL or config.whiten == "group"
+        for dtype in (torch.float64,) if is_wide or rule.k is None else (torch.float32, torch.float64):
+            try:
+                return _Batch(rewards, config, rule, w, *found, dtype).result()
+            except UnfitError:
+                continue
+    return None
+
+
+def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
+    """Return the rule of a method; None for one that this file does not know."""
+    method, drops = config.method, config.dead_channels == "drop"
+    if type(method) is RVPO:
+        if isinstance(method.k, Schedule) and progress is None:
+            return None
+        k = method.risk(progress)
+        is_known = not method.remembers and (k == 0 or LEAST_K <= k < torch.inf)
+        return Rule(k, drops) if is_known else None
+    if type(method) is GDPO:
+        return Rule(0.0, drops, method.unscored == "zero")
+    if type(method) is GRPO and method.unscored == "zero":
+        return Rule(None, drops, sums=True)
+    return None
+
+
+def _is_plain(rewards: Tensor) -> bool:
+    """Return whether rewards are a matrix that needs no gradient, on a device with double precision."""
+    return (
+        type(rewards) is Tensor
+        and rewards.ndim == 2
+        and rewards.numel() > 0
+        and rewards.is_floating_point()
+        and rewards.device.type in ("cpu", "cuda")
+        and not rewards.requires_grad
+    )
+
+
+def _weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -> Weights | None:
+    """Return weights, (M,) float64, one number if all are the same; None if they are of single cells, 0 or wrong."""
+    if weights is None:
+        return 1.0
+    if isinstance(weights, Tensor) and weights.requires_grad:
+        return None
+    given = weights.tolist() if isinstance(weights, Tensor) else list(weights)
+    if len(given) != rewards.shape[1] or not all(isinstance(weight, int | float) for weight in given):
+        return None
+    least = LEAST_SHARE * sum(given)
+    if not (0 < least < math.inf and all(weight > least for weight in given)):
+        return None
+    if all(weight == given[0] for weight in given):
+        return float(given[0])
+    return torch.tensor(given, dtype=torch.float64, device=rewards.device)
+
+
+def _in_blocks(
+    rewards: Tensor, groups: Tensor | Groups | None, num_generations: int | None
+) -> tuple[Groups, Tensor | None] | None:
+    """Return the groups, and the rows in an order in which groups lie in blocks, None if they do already.
+
+    None if groups differ in size, have one completion each, or are not given as they should be.
+    """
+    rows = len(rewards)
+    if isinstance(groups, Groups):
+        if len(groups.index) != rows:
+            return None
+        if groups.block is not None:
+            return (groups, None) if groups.block > 1 else None
+        ids: Tensor | None = groups.index
+    else:
+        ids = groups
+    if (ids is None) == (num_generations is None) and not isinstance(groups, Groups):
+        return None
+    if ids is None:
+        if type(num_generations) is not int or num_generations < 2 or rows % num_generations:
+            return None
+        return Groups.from_blocks(rows, num_generations, rewards.device), None
+    is_integer = isinstance(ids, Tensor) and not (ids.is_floating_point() or ids.is_complex())
+    if not is_integer or ids.dtype == torch.bool or ids.shape != (rows,):
+        return None
+    return _sorted(ids.to(rewards.device), groups if isinstance(groups, Groups) else None)
+
+
+def _sorted(ids: Tensor, known: Groups | None) -> tuple[Groups, Tensor] | None:
+    values, order = torch.sort(ids, stable=True)
+    count = int((values[1:] != values[:-1]).sum()) + 1
+    size, left = divmod(len(ids), count)
+    if left or size < 2:
+        return None
+    blocks = values.view(count, size)
+    if not bool((blocks[:, 0] == blocks[:, -1]).all()):
+        return None
+    if known is not None:
+        return known, order
+    index = torch.empty_like(order)
+    index[order] = torch.arange(count, device=ids.device).repeat_interleave(size)
+    return Groups(index, count), order
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch that fits.
+
+    Attributes:
+        rewards: (N, M) as given.
+        config: numerical choices.
+        rule: how channels become one number.
+        weights: of the channels, (M,) float64, or one number if all are the same.
+        groups: the partition of the rows.
+        order: (N,) rows so that groups lie in blocks; None if they do.
+        dtype: in which to compute.
+    """
+
+    rewards: Tensor
+    config: AdvantageConfig
+    rule: Rule
+    weights: Weights
+    groups: Groups
+    order: Tensor | None
+    dtype: torch.dtype
+
+    def blocks(self) -> Blocks:
+        """Return the rewards in blocks, and the weights as shares; as they are given for a sum."""
+        values = self.rewards if self.order is None else self.rewards.index_select(0, self.order)
+        weights = self.weights if self.rule.sums else self.weights / self.total
+        if isinstance(weights, Tensor):
+            weights = weights.to(self.dtype)
+        config = self.config
+        return Blocks(
+            values.reshape(self.groups.count, -1, values.shape[1]),
+            weights,
+            config.eps,
+            config.ddof,
+            config.rtol,
+            self.dtype,
+        )
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights."""
+        weights = self.weights
+        return float(weights.sum()) if isinstance(weights, Tensor) else weights * self.rewards.shape[1]
+
+    def result(self) -> Advantages:
+        """Compute the advantages.
+
+        Raises:
+            UnfitError: the equation page, or double precision, has to.
+        """
+        blocks = self.blocks()
+        blocks.check(self.rule)
+        found = blocks.aggregated(self.rule)
+        if found.has_holes and self.config.missing == "error":
+            raise UnfitError
+        eps = self.config.eps
+        if not self.config.method.sums_weights:
+            eps = eps / (found.weight * self.total)
+        whitened = self._whitened(found.value, found.takes_part, eps)
+        return Advantages.with_later(
+            _Kept(self, found, _version(self.rewards)),
+            advantages=self.rows(whitened, self.rewards.dtype),
+            rewards=self.rewards,
+            groups=self.groups,
+            method_metrics={"k": self.rule.k} if self.config.method.name == "rvpo" else {},
+        )
+
+    def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a copy of (G, P) as rows (N,) in the order of the rewards."""
+        return self.in_order(x.T.reshape(-1).to(dtype, copy=True))
+
+    def in_order(self, flat: Tensor) -> Tensor:
+        """Return rows (N, …) that lie in blocks in the order of the rewards."""
+        return flat if self.order is None else torch.empty_like(flat).index_copy_(0, self.order, flat)
+
+    def _whitened(self, a: Tensor, takes_part: Tensor | None, eps: float) -> Tensor:
+        """Return (G, P) float64 centred and scaled as ``whiten`` says; 0 for rows that take no part.
+
+        Raises:
+            UnfitError: float32 is not exact enough.
+        """
+        config = self.config
+        if config.whiten == "none" and not config.method.centres_groups:
+            return a if takes_part is None else a.masked_fill(~takes_part, 0.0)
+        if config.whiten == "batch":
+            z, std = _standardised(a if takes_part is None else a[takes_part], eps, config.ddof, config.rtol)
+            if self.dtype == torch.float32 and std < SPREAD:
+                raise UnfitError
+            if not config.method.centres_groups:
+                return z if takes_part is None else torch.zeros_like(a).masked_scatter_(takes_part, z)
+        # A row is a completion on a single channel here, so normalisation is the one of the rewards.
+        counted = a if takes_part is None else a.masked_fill(~takes_part, torch.nan)
+        blocks = Blocks(counted.T[:, :, None], 1.0, eps, config.ddof, config.rtol, torch.float64)
+        whitened = torch.empty_like(blocks.values)
+        blocks.fill(whitened, Chunk.z if config.whiten == "group" else Chunk.live_deviations)
+        if config.whiten == "batch":
+            whitened.div_(std + eps)
+        return whitened[:, :, 0].T
+
+
+def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor, float]:
+    """Return (a - mean) / (std + eps) of all numbers, and their standard deviation; 0 and 0 where they are equal."""
+    if a.numel() < 2:
+        return torch.zeros_like(a), 0.0
+    low, high = (float(end) for end in torch.aminmax(a))
+    if not high - low > rtol * max(abs(low), abs(high), eps):
+        return torch.zeros_like(a), 0.0
+    deviation = a - a.mean()
+    flat = deviation.reshape(-1)
+    std = math.sqrt(float(torch.dot(flat, flat)) / (a.numel() - ddof))
+    return deviation.div_(std + eps), std
+
+
+def _version(x: Tensor) -> int | None:
+    """Return how often a tensor was changed in place; None where torch does not count."""
+    return None if x.is_inference() else x._version
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Computes what was left out, from the same rewards.
+
+    Attributes:
+        batch: the batch.
+        found: what its advantages were made from.
+        version: of the rewards, see :func:`_version`.
+    """
+
+    batch: _Batch
+    found: Found
+    version: int | None
+
+    def __call__(self, name: str) -> Tensor:
+        """Return an attribute of :class:`Advantages`."""
+        rewards, takes_part = self.batch.rewards, self.found.takes_part
+        if name == "applies":
+            return _everywhere(True, rewards)
+        if name == "missing":
+            return rewards.isnan() if self.found.has_holes else _everywhere(False, rewards)
+        if name == "aggregated":
+            return self.batch.rows(self.found.value, rewards.dtype)
+        if name == "takes_part":
+            everybody = _everywhere(True, rewards[:, 0])
+            return everybody if takes_part is None else self.batch.rows(takes_part, torch.bool)
+        with torch.no_grad():
+            return self._filled("live").any(-1) if name == "signal" else self._filled(name)
+
+    def summary(self, advantages: Tensor) -> Summary | None:
+        """Return the metrics of the batch; None if a reward is missing.
+
+        Args:
+            advantages: (N,) as they are now.
+        """
+        if not self._is_whole():
+            return None
+        with torch.no_grad():
+            return summarised(self.batch.blocks(), self.batch.rule, self._in_blocks(advantages))
+
+    def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
+        """Return how many completions meet the channels, see :func:`met_counts`; None if a reward is missing.
+
+        Args:
+            ends: (M,).
+            counting: (M,).
+            advantages: (N,) as they are now.
+        """
+        if not self._is_whole():
+            return None
+        with torch.no_grad():
+            return met_counts(self.batch.blocks().values, ends, counting, self._in_blocks(advantages))
+
+    def _is_whole(self) -> bool:
+        """Return whether no reward is missing, and none was changed."""
+        rewards = self.batch.rewards
+        is_exact = rewards.dtype in (torch.float32, torch.float64)
+        return is_exact and not self.found.has_holes and self.version == _version(rewards)
+
+    def _in_blocks(self, rows: Tensor) -> Tensor:
+        """Return (N,) as (G, P)."""
+        order = self.batch.order
+        return (rows if order is None else rows.index_select(0, order)).view(self.batch.groups.count, -1).T
+
+    def _filled(self, name: str) -> Tensor:
+        """Return z-scores, responsibilities or what is live, (N, M)."""
+        batch, found, trace = self.batch, self.found, list[Tensor]()
+        blocks = batch.blocks()
+
+        def taken(chunk: Chunk) -> Tensor:
+            trace.append(chunk.squares)
+            if name == "live":
+                return chunk.live_cells()
+            if name == "responsibilities":
+                return chunk.responsibilities(batch.rule, blocks.weights)
+            return chunk.z() if chunk.there is None else chunk.z().masked_fill_(chunk.there == 0, torch.nan)
+
+        dtype = torch.bool if name == "live" else batch.rewards.dtype
+        filled = torch.empty(blocks.values.shape, dtype=dtype, device=batch.rewards.device)
+        blocks.fill(filled, taken)
+        if batch.rule.k is None:
+            trace = blocks.aggregated(batch.rule).trace
+        is_same = self.version == _version(batch.rewards)
+        if not is_same or not all(map(torch.equal, trace, found.trace)):
+            raise RewardError(
+                f"the rewards of this batch were changed in place before {name} was read, which is computed from them; "
+                "expected the rewards as they were given. Read it first, or pass rewards.clone()"
+            )
+        return batch.in_order(filled.flatten(0, 1))
+
+
+def _everywhere(value: bool, like: Tensor) -> Tensor:
+    return torch.tensor(value, device=like.device).expand(like.shape)

@@ -1,0 +1,176 @@
+"""The metrics of a batch from its blocks, in one pass: no z-score or responsibility of size (N, M) is ever stored.
+
+:func:`rvpo.core.metrics.channel_metrics` is the specification. Here no reward is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rvpo.core.aggregate import TIE, normalised
+from rvpo.core.blocks import CELLS, Blocks, Chunk, Rule
+
+
+@dataclass(slots=True)
+class Met:
+    """Completions of each group that meet a channel, of a batch without missing rewards.
+
+    Attributes:
+        met: (P, M) float64, how many do.
+        raised: (P, M) float64, how many of these have a positive advantage.
+        solves: (P,) float64, how many meet every channel that counts.
+    """
+
+    met: Tensor
+    raised: Tensor
+    solves: Tensor
+
+
+def met_counts(values: Tensor, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met:
+    """Count completions that meet a channel.
+
+    Args:
+        values: (P, G, M) rewards.
+        ends: (M,) float64, the reward from which on a completion meets a channel; NaN: nobody does.
+        counting: (M,) bool, channels that a completion has to meet to solve its question.
+        advantages: (G, P).
+    """
+    # The smallest number of the rewards' dtype that is not below the end, so that nothing has to be converted.
+    least = ends.to(values)
+    least = torch.where(least.double() < ends, torch.nextafter(least, torch.full_like(least, torch.inf)), least)
+    wanted = counting.nonzero()[:, 0]
+    step = max(1, CELLS // values[0].numel())
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(values), step):
+        rewards = values[start : start + step].transpose(0, 1)
+        meets = torch.empty(rewards.shape, dtype=torch.float32, device=values.device).copy_(rewards >= least)
+        raises = (advantages[:, start : start + step, None] > 0).to(meets)
+        solves = meets if len(wanted) == meets.shape[-1] else meets.index_select(-1, wanted)
+        solved = (solves.sum(-1) == len(wanted)).sum(0)
+        found.append((meets.sum(0).double(), (meets * raises).sum(0).double(), solved.double()))
+    met, raised, solves = map(torch.cat, zip(*found, strict=True))
+    return Met(met, raised, solves)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What is logged of a batch.
+
+    Attributes:
+        columns: (8, M) float64 in the order of :data:`rvpo.core.metrics.CHANNEL_METRICS`.
+        ranks: (M,) bool, which channels rank a group.
+        groups: share of the groups with a signal.
+        rows: number of completions with a signal.
+        effective: mean effective number of channels, NaN if nothing decides a completion.
+    """
+
+    columns: Tensor
+    ranks: Tensor
+    groups: float
+    rows: int
+    effective: float
+
+
+def summarised(blocks: Blocks, rule: Rule, advantages: Tensor) -> Summary:
+    """Go through a batch once.
+
+    Args:
+        blocks: the rewards, none of which is missing.
+        rule: how channels became one number.
+        advantages: (G, P) what came of it.
+    """
+    passes = _Passes(rule, blocks)
+    start = 0
+    for chunk in blocks.chunks():
+        stop = start + chunk.mean.shape[0]
+        passes.add(chunk, advantages[:, start:stop])
+        start = stop
+    return passes.summary()
+
+
+class _Passes:
+    """Sums over groups and completions, by channel."""
+
+    def __init__(self, rule: Rule, blocks: Blocks) -> None:
+        self._rule, self._weights = rule, blocks.weights
+        self._size, channels = blocks.values.shape[1:]
+        self._means: list[Tensor] = []
+        # Squares around the group's mean, groups that are live, responsibilities, bottlenecks, and over live cells:
+        # advantages, their squares, z squared, advantage times z.
+        self._sums = torch.zeros(8, channels, dtype=torch.float64, device=blocks.values.device)
+        self._signal = 0
+        self._effective: list[Tensor] = []
+
+    def add(self, chunk: Chunk, advantages: Tensor) -> None:
+        """Take in a chunk with its advantages (G, C)."""
+        self._means.append(chunk.mean.double())
+        live = torch.ones_like(chunk.mean) if chunk.live is None else chunk.live.to(chunk.mean)
+        signal = live.amax(1)  # (C,)
+        ranked = int(signal.sum())
+        self._signal += ranked
+        z = chunk.z()
+        pulls = self._responsibilities(chunk, z)
+        if ranked < len(signal):
+            pulls = pulls * signal[:, None]
+        a = advantages.to(z.dtype)
+        # Sums over the G completions of each group come first: what is live is the same for all of them.
+        totals = (
+            chunk.squares.sum(0),
+            live.sum(0),
+            pulls.sum((0, 1)),
+            _lowest(z, chunk.live).sum((0, 1)),
+            a.sum(0) @ live,
+            a.square().sum(0) @ live,
+            (chunk.squares * chunk.scale.square()).sum(0),
+            (z * a[:, :, None]).sum((0, 1)),
+        )
+        self._sums += torch.stack([total.double() for total in totals])
+        decided = pulls if chunk.live is None else pulls * live  # none is negative
+        total, squares = decided.sum(-1), decided.square().sum(-1)
+        counts = total > 0
+        self._effective.append((total.square() / squares)[counts].double())
+
+    def _responsibilities(self, chunk: Chunk, z: Tensor) -> Tensor:
+        if not self._rule.k:
+            return chunk.responsibilities(self._rule, self._weights)
+        present = chunk.present(self._rule.drops)
+        odds = (z * -self._rule.k).exp_()
+        return normalised(odds.mul_(self._weights if present is None else present * self._weights))
+
+    def summary(self) -> Summary:
+        """Return what all chunks come to."""
+        means = torch.cat(self._means)
+        rows, groups = len(means) * self._size, len(means)
+        squares, live, pulls, lowest, a, a_squared, z_squared, products = self._sums
+        mean = means.mean(0)
+        spread = (squares + self._size * (means - mean).square().sum(0)) / (rows - 1)
+        counted, signal = live * self._size, self._signal * self._size
+        a_spread = a_squared - a * a / counted
+        columns = [
+            mean,
+            spread.sqrt(),
+            live / groups,
+            1 - live / groups,
+            torch.zeros_like(mean),
+            pulls / signal,
+            lowest / signal,
+            products / (a_spread * z_squared).sqrt(),  # within a group z has the mean 0
+        ]
+        effective = torch.cat(self._effective)
+        number = float(effective.mean()) if len(effective) else torch.nan
+        return Summary(torch.stack(columns), live > 0, self._signal / groups, signal, number)
+
+
+def _lowest(z: Tensor, live: Tensor | None) -> Tensor:
+    """Return who is the lowest live channel of a completion, (G, C, M); ties share, 0 where none is live."""
+    if live is not None:
+        z = z.masked_fill(~live, torch.inf)
+    low = z.amin(-1, keepdim=True)
+    tied = (z <= low + TIE).to(z.dtype)
+    if live is not None:
+        tied.mul_(live)
+    shared = tied.sum(-1, keepdim=True)
+    return tied if bool((shared <= 1).all()) else tied / shared.clamp_(min=1)
