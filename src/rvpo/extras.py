@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -80,7 +79,7 @@ CAPABILITIES = (
     Capability("rvpo.verl (verl engine)", ("verl", "TransferQueue", "hydra-core"), ".[verl]"),
     Capability("rubric rewards with a server or rules", ("aiohttp", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
-    Capability("reward code with a Sandbox Fusion server", ("aiohttp",), ".[code]"),
+    Capability("reward code on a Sandbox Fusion server", ("aiohttp",), ".[code]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
     Capability("rvpo eval math", ("inspect-ai", "scipy", "datasets", "transformers", "math-verify"), ".[eval,math]"),
@@ -128,6 +127,8 @@ def installed(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     if name == "rvpo":  # also where it runs from a checkout that is not installed
         return rvpo.__version__
+    import importlib.metadata  # not at the top: it takes longer than all else that the command line imports
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

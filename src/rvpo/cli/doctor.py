@@ -20,7 +20,7 @@ def doctor() -> None:
         if missing:
             remedy = "in an environment of its own, " if capability.excluded else ""
             state = f"missing {', '.join(missing)}: {remedy}{capability.command}"
-        typer.echo(f"{capability.what:<40}{state}")
+        typer.echo(f"{capability.what:<43}{state}")
     for note in extras.conflicts() + extras.untested():
         typer.echo(f"note: {note}")
 
