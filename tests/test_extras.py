@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -22,7 +25,77 @@ def test_installed():
 
 
 def test_own_version_is_that_of_the_code():
-    assert doctor.installed("rvpo") == rvpo.__version__ == PROJECT["version"]
+    """It comes from the git tag, so it is written nowhere in the project."""
+    assert doctor.installed("rvpo") == rvpo.__version__
+    assert re.match(r"\d+(\.\d+)*", rvpo.__version__)
+    assert PROJECT["dynamic"] == ["version"]
+
+
+def test_a_checkout_that_was_never_installed_has_a_version(tmp_path: Path):
+    package = tmp_path / "rvpo"
+    package.mkdir()
+    (package / "__init__.py").write_bytes(Path(rvpo.__file__).read_bytes())
+    code = "import rvpo; print(rvpo.__version__, rvpo.__version__)"  # twice: nothing may take the place of the function
+    for written, expected in ((None, "0+unknown"), ("1.2.3", "1.2.3")):
+        if written is not None:
+            (package / "_version.py").write_text(f'__version__ = "{written}"\n')
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected, expected]
+
+
+def test_nothing_heavy_is_in_the_base_install():
+    names = {re.split(r"[><=\[]", line)[0] for line in PROJECT["dependencies"]}
+    assert names == {"typer", "pydantic", "pyyaml"}
+
+
+@pytest.mark.parametrize("extras", [("report",), ("trl", "plot"), ("verl",), ("judge",)])
+def test_outside_of_a_clone_extras_are_installed_by_name(
+    extras: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    assert doctor.install_command(*extras).endswith(f"-e '.[{','.join(extras)}]' in the clone")
+    monkeypatch.setattr(doctor, "CLONE", tmp_path)
+    assert doctor.install_command(*extras) == f"pip install 'rvpo[{','.join(extras)}]'"
+    for capability in doctor.CAPABILITIES:
+        assert re.match(r"pip install (--no-deps )?'[\w-]+(\[[\w,]+\]|==[\d.]+)'$", capability.command)
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "rvpo.nothing", "sys"])
+def test_other_errors_keep_their_traceback(package: str):
+    assert doctor.missing_package(ModuleNotFoundError(f"No module named {package!r}", name=package)) is None
+    assert doctor.missing_package(ImportError("cannot import name", name="torch")) is None  # it is there, but broken
+    assert doctor.missing_package(ValueError("torch")) is None
+
+
+@pytest.mark.parametrize("package", ["torch", "pyarrow", "regex"])
+def test_a_command_without_a_package_names_the_extra(package: str):
+    """`rvpo check` and `rvpo judge` have no message of their own for it."""
+    code = f"""
+import sys
+sys.modules[{package!r}] = None  # as if it were not installed
+from rvpo.extras import missing_package
+try:
+    import {package}
+except ImportError as error:
+    print(missing_package(error))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    extra = {"torch": "torch", "pyarrow": "report", "regex": "judge"}[package]
+    assert done.stdout.startswith(f"{package} is not installed; this command needs the extra {extra}: pip install ")
+
+
+def test_every_extra_that_a_message_names_brings_the_package():
+    distributions = {
+        "math_verify": "math-verify",
+        "inspect_ai": "inspect-ai",
+        "inspect_evals": "inspect-evals",
+        "PIL": "pillow",
+    }
+    for module, extra in doctor._EXTRA_OF.items():
+        name = distributions.get(module, module)
+        lines = PROJECT["optional-dependencies"][extra]
+        assert any(re.match(rf"{name}(\[\w+\])?>=", line) for line in lines), (module, extra)
 
 
 def test_missing_packages_are_named():

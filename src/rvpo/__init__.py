@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     )
     from rvpo.step.aggregator import Aggregated, Aggregator
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "CTWA",
     "DARA",
@@ -86,12 +87,26 @@ _OF_THE_STEP = ("Aggregated", "Aggregator")
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
+    if name == "__version__":
+        return _written_version()
     if name == "trl":  # not a public name of the core; for whoever writes rvpo.trl after `import rvpo`
         return importlib.import_module("rvpo.trl")
     if name in __all__:
         home = "rvpo.step.aggregator" if name in _OF_THE_STEP else "rvpo.core"
-        return getattr(importlib.import_module(home), name)
+        from rvpo.extras import needs_extra
+
+        with needs_extra("torch", "advantages"):
+            return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'rvpo' has no attribute {name!r}; public names are {', '.join(__all__)}")
+
+
+def _written_version() -> str:
+    """Return the version that the install wrote; a checkout that was never installed does not know its own."""
+    try:
+        written = importlib.import_module("rvpo._version")
+    except ModuleNotFoundError:
+        return "0+unknown"
+    return str(written.__version__)
 
 
 def __dir__() -> list[str]:

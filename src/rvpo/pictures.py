@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rvpo.errors import MissingExtraError
+from rvpo.extras import install_command
 from rvpo.files import whole
 
 if TYPE_CHECKING:
@@ -223,7 +224,6 @@ def _pillow() -> tuple[Any, Any]:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError(
-            f"{error}; prompts with pictures need the extra pictures: pip install -c constraints.txt -e '.[pictures]' "
-            "in the clone"
+            f"{error}; prompts with pictures need the extra pictures: {install_command('pictures')}"
         ) from error
     return Image, ImageOps

@@ -8,8 +8,10 @@ if __name__ == "__main__":
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("rvpo"):
             raise
+        from rvpo.extras import install_command
+
         sys.exit(
-            f"error: python -m rvpo.verl needs the package {error.name}: pip install -c constraints-verl.txt "
-            "-e '.[verl]' in the clone, in an environment without TRL"
+            f"error: python -m rvpo.verl needs the package {error.name}: {install_command('verl')}, "
+            "in an environment without TRL"
         )
     main()

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 import rvpo
 from rvpo.cli.app import app
 from rvpo.cli.completion import METHODS, method_names
+from rvpo.cli.demo import SAMPLE
 from rvpo.core.methods import registry
 from rvpo.errors import ConfigError
+from rvpo.logs.demo import write_demo
 
 
 def run(*arguments: object, **environment: str) -> str:
@@ -40,6 +43,24 @@ def test_the_demo_says_the_next_command(tmp_path: Path):
     assert "brevity: neglected" in (tmp_path / "my run" / "truth.txt").read_text()
     with pytest.raises(ConfigError, match="exists already; expected a new or an empty folder"):
         run("demo", "--out", tmp_path / "my run")
+
+
+def test_the_shipped_run_is_diagnosed_as_its_truth_says():
+    output = " ".join(run("demo").split())
+    assert "2 of 6 channels are neglected: brevity, format" in output
+    assert "the truth: format, brevity neglected; citations dead; correctness, detail, advice healthy." in output
+    assert output.index("* format: neglected") < output.index("the truth: ") < output.index("rvpo diagnose YOUR_RUN")
+    with pytest.raises(ConfigError, match="expected --out, the folder to write to"):
+        run("demo", "--seed", 1)
+
+
+def test_the_shipped_run_is_what_the_command_writes(tmp_path: Path):
+    write_demo(tmp_path / "written")
+    shipped, written = (pq.read_table(folder / "completions") for folder in (SAMPLE, tmp_path / "written"))
+    assert shipped.sort_by("step").select(shipped.column_names[:-1]) == written.select(shipped.column_names[:-1])
+    assert shipped.column_names[-1] == "advantage"
+    assert shipped["advantage"].to_pylist() == pytest.approx(written["advantage"].to_pylist(), abs=1e-9)
+    assert (SAMPLE / "truth.txt").read_text() == (tmp_path / "written" / "truth.txt").read_text()
 
 
 def test_a_folder_of_runs_is_diagnosed_run_by_run(folder: Path, tmp_path: Path):

@@ -9,7 +9,8 @@ import pytest
 
 from rvpo.errors import ConfigError
 from rvpo.judges import MixedJudge, Question, RuleJudge, Verdict, load_judge
-from rvpo.judges.build import rubric_reward, with_cache, with_processes
+from rvpo.judges.build import with_cache, with_processes
+from rvpo.judges.build_rewards import rubric_reward
 from rvpo.rewards.rubric import Criterion
 
 OWN = """\

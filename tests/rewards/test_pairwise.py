@@ -15,7 +15,7 @@ pytest.importorskip("aiohttp")
 from fault_server import ANSWERED_FAULTS, FaultServer, preference
 from rvpo.errors import ConfigError, DataError
 from rvpo.judges import EndpointJudge, MixedJudge, RuleJudge, load_judge
-from rvpo.judges.build import pairwise_reward
+from rvpo.judges.build_rewards import pairwise_reward
 from rvpo.judges.control_tokens import ZERO_WIDTH_SPACE
 from rvpo.judges.pairs import ask_pair, read_preference, read_winner
 from rvpo.judges.parsing import MalformedError

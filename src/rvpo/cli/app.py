@@ -23,6 +23,7 @@ from rvpo.cli.report import report_command
 from rvpo.cli.train import train_command
 from rvpo.cli.verl_data import verl_data
 from rvpo.errors import RVPOError
+from rvpo.extras import missing_package
 from rvpo.files import disk_trouble
 from rvpo.text.guarded import Formatter, guard_terminal
 from rvpo.text.tables import printable
@@ -87,7 +88,8 @@ def main() -> None:
         _print_error(str(error))
         raise SystemExit(2) from None
     except Exception as error:
-        if (trouble := disk_trouble(error)) is None:
+        trouble = missing_package(error) or disk_trouble(error)
+        if trouble is None:
             raise
         _print_error(trouble)
         raise SystemExit(2) from None

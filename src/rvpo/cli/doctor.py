@@ -9,14 +9,11 @@ import typer
 
 def doctor() -> None:
     """Report what is installed, what works here, and what to install for what."""
-    import torch
-
     from rvpo import extras
 
     for name in extras.PACKAGES:
         typer.echo(f"{name:<14}{extras.installed(name) or '-'}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    typer.echo(f"{'GPU':<14}{device}")
+    typer.echo(f"{'GPU':<14}{_gpu()}")
     typer.echo(f"{'code sandbox':<14}{_sandbox()}\n")
     states = [state for engine in extras.ENGINES if (state := engine.state())]
     for state in states or ["no training engine is installed; expected trl, verl, axolotl, unsloth or ms-swift"]:
@@ -28,9 +25,17 @@ def doctor() -> None:
         if missing:
             remedy = "in an environment of its own, " if capability.excluded else ""
             state = f"missing {', '.join(missing)}: {remedy}{capability.command}"
-        typer.echo(f"{capability.what:<40}{state}")
+        typer.echo(f"{capability.what:<43}{state}")
     for note in extras.conflicts() + extras.untested():
         typer.echo(f"note: {note}")
+
+
+def _gpu() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "not known without torch"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
 
 
 def _sandbox() -> str:

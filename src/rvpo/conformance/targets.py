@@ -26,6 +26,7 @@ from rvpo.core.methods.base import Method
 from rvpo.core.methods.registry import build_method, is_known, known_methods, read_text
 from rvpo.core.methods.rvpo import RVPO
 from rvpo.errors import ConfigError, EngineError
+from rvpo.extras import install_command
 from rvpo.importing import load_object
 from rvpo.text.suggest import did_you_mean
 
@@ -176,8 +177,7 @@ def _engine(spec: Spec, engine: str, name: str) -> Target:
         adapter = importlib.import_module(f"rvpo.engines.{engine}.conformance")
     except ModuleNotFoundError as error:
         raise EngineError(
-            f"{spec.name} needs {engine}, and {error.name} is not installed here: pip install -c "
-            f"{'constraints-verl.txt' if engine == 'verl' else 'constraints.txt'} -e '.[{engine}]' in the clone"
+            f"{spec.name} needs {engine}, and {error.name} is not installed here: {install_command(engine)}"
             + (", in an environment of its own" if engine == "verl" else "")
         ) from error
     target: Target = adapter.target(spec, name)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, is_picture_value, refuse_numbered
 from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, source_error
+from rvpo.extras import install_command
 
 
 def strict_json(text: str) -> Any:
@@ -221,6 +222,6 @@ def _require_datasets(source: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        next_step = "pip install -c constraints.txt -e '.[trl]' in the clone"
+        next_step = install_command("trl")
         raise source_error(source, "no `datasets` library", "datasets >= 4.0", next_step) from error
     return datasets

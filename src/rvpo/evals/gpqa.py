@@ -25,6 +25,7 @@ from rvpo.data.generic import read_hub
 from rvpo.data.records import Place, Row, Rows, require_text, source_error
 from rvpo.errors import ConfigError, DataError
 from rvpo.evals.items import Generation, Item, Reply, Scored
+from rvpo.extras import install_command
 from rvpo.files import digest, sound
 
 HUB_ID = "Idavidrein/gpqa"
@@ -171,7 +172,7 @@ class _Evaluator:
         except ImportError as error:
             raise ConfigError(
                 f"GPQA is read by inspect-ai, which cannot be imported ({error}); allowed: the extra eval; next step: "
-                "pip install -c constraints.txt -e '.[eval]' in the clone"
+                f"{install_command('eval')}"
             ) from error
         self.version = __version__
         self._model, self._scorer, self._solver = model, scorer, solver

@@ -27,7 +27,7 @@ from rvpo.evals.items import Generation, Item, Key, Message, Reply, Scored
 from rvpo.evals.math_data import read_questions, require_readable
 from rvpo.evals.samples import Rows, Sampling, add, by_item, notes_on_answers, notes_on_samples, with_pass_at
 from rvpo.evals.votes import majority
-from rvpo.extras import installed
+from rvpo.extras import install_command, installed
 from rvpo.files import digest
 from rvpo.rewards.math import answers_equal
 
@@ -80,7 +80,7 @@ class Math:
         if importlib.util.find_spec("math_verify") is None:
             raise ConfigError(
                 "math-verify is not installed; expected the extra math, which compares the answers: "
-                "pip install -c constraints.txt -e '.[eval,math]' in the clone"
+                f"{install_command('eval', 'math')}"
             )
         self._sampling = Sampling.of(samples, k)
         read = read_questions(

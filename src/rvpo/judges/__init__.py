@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from rvpo.extras import needs_extra
+
 if TYPE_CHECKING:
     from rvpo.judges.build import load_judge
     from rvpo.judges.endpoint import EndpointJudge
@@ -49,5 +51,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load a judge on first use: aiohttp and transformers are heavy."""
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        with needs_extra("trl" if name == "LocalJudge" else "judge", "judges"):
+            return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'rvpo.judges' has no attribute {name!r}; public names are {', '.join(__all__)}")

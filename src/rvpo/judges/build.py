@@ -1,4 +1,4 @@
-"""From a recipe's words to a judge and a rubric reward.
+"""From a recipe's words to a judge. Needs no torch: `rvpo judge` works without it.
 
 ::
 
@@ -24,14 +24,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from rvpo.errors import ConfigError
-from rvpo.extras import constraints
+from rvpo.extras import install_command
 from rvpo.files import model_digest
 from rvpo.importing import is_object_spec, load_callable
 from rvpo.judges.mixed import RULE, MixedJudge
-from rvpo.rewards.judged import MAX_MISSING
-from rvpo.rewards.pairs import PairJudge
-from rvpo.rewards.pairwise import COLUMN, GREEDY, QUESTION, PairwiseReward
-from rvpo.rewards.rubric import Judge, RubricReward
+from rvpo.rewards.rubric import Judge
 from rvpo.text import strict_yaml
 
 OURS = {
@@ -57,43 +54,6 @@ def load_judge(spec: str | Mapping[str, Any]) -> Judge:
         return _mixed(values)
     judge = _single(values)
     return judge if values["kind"] == RULE else MixedJudge({RULE: _class(RULE)(), "model": judge}, default="model")
-
-
-def rubric_reward(
-    judge: str | Mapping[str, Any],
-    column: str = "rubric",
-    aggregation: str = "channels",
-    weighting: str | Mapping[str, float] | None = None,
-    max_missing: float = MAX_MISSING,
-    dropout: float = 0.0,
-) -> RubricReward:
-    """Build :class:`rvpo.rewards.rubric.RubricReward` from plain values: the reward ``rubric`` of recipes."""
-    return RubricReward(
-        load_judge(judge),
-        column=column,
-        aggregation=aggregation,
-        weighting=weighting,
-        max_missing=max_missing,
-        dropout=dropout,
-    )
-
-
-def pairwise_reward(
-    judge: str | Mapping[str, Any],
-    against: str = COLUMN,
-    column: str = "reference",
-    question: str = QUESTION,
-    max_missing: float = MAX_MISSING,
-) -> PairwiseReward:
-    """Build :class:`rvpo.rewards.PairwiseReward` from plain values: the reward ``pairwise`` of recipes.
-
-    ``against`` is also ``module:function`` or ``file.py:function``, which returns the replies to compare with.
-    """
-    replies: str | Callable[..., Any] = against
-    if isinstance(against, str) and against not in (COLUMN, GREEDY) and is_object_spec(against):
-        replies = load_callable(against, "against")
-    built = cast("PairJudge", load_judge(judge))  # PairwiseReward refuses one that compares nothing
-    return PairwiseReward(built, against=replies, column=column, question=question, max_missing=max_missing)
 
 
 def with_cache(spec: Any, path: Path) -> Any:
@@ -213,7 +173,7 @@ def _class(kind: str) -> Callable[..., Any]:
         try:
             return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
         except ImportError as error:
-            step = f"pip install -c {constraints()} -e '.[{extra}]'"
+            step = install_command(*extra.split(","))
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
     if not is_object_spec(kind):
         allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"

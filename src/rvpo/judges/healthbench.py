@@ -50,9 +50,9 @@ def template() -> str:
     Raises:
         ConfigError: inspect-evals is not installed, or carries another text.
     """
-    from rvpo.extras import constraints
+    from rvpo.extras import install_command
 
-    step = f"pip install -c {constraints()} -e '.[eval]'"
+    step = install_command("eval")
     try:
         from inspect_evals.healthbench.scorer import GRADER_TEMPLATE
     except ImportError as error:

@@ -20,6 +20,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from rvpo.errors import ConfigError, DataError
+from rvpo.extras import install_command
 
 SCHEMA: Final = "rvpo.report/1"
 SCRIPTS: Final = (
@@ -135,9 +136,7 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise ConfigError(
-            "a report needs plotly, which is not installed: pip install -c constraints.txt -e '.[report]' in the clone"
-        ) from None
+        raise ConfigError(f"a report needs plotly, which is not installed: {install_command('report')}") from None
     script: str = get_plotlyjs()
     if re.search(r"</script|<!--", script, re.IGNORECASE):
         raise ConfigError("this version of plotly cannot stand inside a page: install another one")

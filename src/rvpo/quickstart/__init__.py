@@ -1,7 +1,7 @@
 """The embedded default: watch RVPO and GDPO train a small built-in model on a tool-calling task whose rewards conflict.
 
 ``rvpo quickstart`` calls :func:`run`. No downloads, no GPU; needs the extras ``trl`` and ``plot``:
-``pip install -c constraints.txt -e '.[trl,plot]'`` in the clone. The task is in ``task``, every setting in ``cells``,
+``pip install 'rvpo[trl,plot]'``. The task is in ``task``, every setting in ``cells``,
 one training run in ``train``, and what is concluded from the runs in ``report``.
 """
 

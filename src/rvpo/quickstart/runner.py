@@ -25,6 +25,7 @@ from pathlib import Path
 
 from rvpo import interrupts
 from rvpo.errors import ConfigError, EngineError
+from rvpo.extras import install_command
 from rvpo.files import write
 from rvpo.quickstart import plot, records, report
 from rvpo.quickstart.cells import CELLS, Cell, Settings
@@ -119,8 +120,7 @@ def _check(seeds: Sequence[int], cells: Sequence[Cell], processes: int | None) -
         )
     absent = [package for package in ("trl", "transformers", "datasets", "matplotlib") if find_spec(package) is None]
     if absent:
-        install = "pip install -c constraints.txt -e '.[trl,plot]' in the clone"
-        raise EngineError(f"the quickstart needs {', '.join(absent)}: {install}")
+        raise EngineError(f"the quickstart needs {', '.join(absent)}: {install_command('trl', 'plot')}")
 
 
 def _kept(finished: int, runs: int, folder: Path) -> str:

@@ -21,8 +21,8 @@ BUILTIN: Mapping[str, str] = {
     "correctness": "rvpo.rewards.toolcall:correctness_reward",
     "length": "rvpo.rewards.toolcall:length_reward",
     "math": "rvpo.rewards.math:math_reward",
-    "rubric": "rvpo.judges.build:rubric_reward",
-    "pairwise": "rvpo.judges.build:pairwise_reward",
+    "rubric": "rvpo.judges.build_rewards:rubric_reward",
+    "pairwise": "rvpo.judges.build_rewards:pairwise_reward",
     "code": "rvpo.rewards.code:CodeReward",
 }
 

@@ -46,7 +46,7 @@ def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
             from rvpo.sandbox.server import ServerSandbox
         except ImportError as error:
             raise ConfigError(
-                f"sandbox {spec!r} needs the package {error.name}; expected the extra judge: pip install 'rvpo[judge]'"
+                f"sandbox {spec!r} needs the package {error.name}; expected the extra code: pip install 'rvpo[code]'"
             ) from error
         return ServerSandbox(spec, workers)
     raise ConfigError(f"sandbox is {spec!r}; expected 'auto', 'bubblewrap', a URL or 'unsafe-subprocess': {_WAYS}")

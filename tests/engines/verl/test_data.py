@@ -20,7 +20,7 @@ from rvpo.engines.verl import wire
 from rvpo.engines.verl.data import SCHEMA, write_parquet
 from rvpo.engines.verl.rewards import compute_score
 from rvpo.errors import DataError
-from rvpo.judges.build import rubric_reward
+from rvpo.judges.build_rewards import rubric_reward
 from rvpo.rewards.toolcall import correctness_reward, format_reward, length_reward
 
 CALL = '<think> A tide. </think>\n<tool_call>\n{"name": "tide", "parameters": {"day": 1, "é": null}}\n</tool_call>'

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rvpo.extras import needs_extra
 from rvpo.rewards.rubric.criteria import Criterion, Rubric
 from rvpo.rewards.rubric.verdict import REASONS, Judge, Question, Verdict
 
@@ -21,7 +22,8 @@ __all__ = ["REASONS", "Criterion", "Judge", "Question", "Rubric", "RubricReward"
 def __getattr__(name: str) -> object:
     """Load ``RubricReward`` on first use: it needs torch, and readers and judges do not."""
     if name == "RubricReward":
-        from rvpo.rewards.rubric.reward import RubricReward
+        with needs_extra("torch", "rubrics as rewards"):
+            from rvpo.rewards.rubric.reward import RubricReward
 
         return RubricReward
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
