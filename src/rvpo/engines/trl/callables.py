@@ -41,7 +41,13 @@ def plain(functions: Sequence[Any] | Any) -> list[Any] | Any:
 
 
 def restore(trainer: Any, given: Any, handed: Any) -> None:
-    """Give a trainer the reward functions that a user gave, in place of those that :func:`plain` made of them."""
+    """Give a trainer the reward functions that a user gave, in place of those that :func:`plain` made of them.
+
+    Args:
+        trainer: TRL's, built.
+        given: by the user.
+        handed: what :func:`plain` made of them, unchanged since.
+    """
     if not isinstance(handed, list):
         return
     for i, (function, stand_in) in enumerate(zip(given, handed, strict=True)):

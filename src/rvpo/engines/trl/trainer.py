@@ -146,7 +146,9 @@ class RVPOMixin:
         self._train_sampler: Any = None
         config = given["args"]
         functions = given.get("reward_funcs")
-        given["reward_funcs"] = handed = callables.plain(functions)
+        handed = callables.plain(functions)
+        # A list of its own: TRL puts the models that it loads into the one that it is given.
+        given["reward_funcs"] = list(handed) if isinstance(handed, list) else handed
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
         with taken(), numbers_of_weights(config, names) as weights:
             super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
