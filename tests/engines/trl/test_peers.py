@@ -89,6 +89,32 @@ def test_a_process_that_hangs_is_found_by_the_one_that_waits(monkeypatch: pytest
         ended.get(timeout=0.3)
 
 
+AT_ITS_END = """
+import threading
+import time
+from rvpo.engines.trl import peers
+
+class Slow:  # a store whose answer is under way when the process ends
+    asked = threading.Event()
+
+    def check(self, keys):
+        self.asked.set()
+        time.sleep(1)
+        print("answered", flush=True)
+        return False
+
+store = Slow()
+peers._newest = peers.Calls(store, 1, 2, 0.01)
+store.asked.wait(60)
+"""
+
+
+def test_a_process_does_not_end_while_its_watch_is_in_the_store():
+    """Python would end the thread inside of torch's own code, which aborts the process."""
+    done = subprocess.run([sys.executable, "-c", AT_ITS_END], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
+
+
 def test_the_watch_of_an_older_trainer_ends(monkeypatch: pytest.MonkeyPatch):
     """Its limit is not that of the trainer that is in use, and it does not know what that one is in."""
     monkeypatch.setattr(peers, "_GRACE_SECONDS", 0.0)

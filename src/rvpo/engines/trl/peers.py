@@ -10,6 +10,7 @@ Nothing here is a barrier, so nothing new can wait for ever.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ from rvpo.text.quoting import escaped
 
 _GRACE_SECONDS = 10.0  # for the process that hangs to end by itself: an async function is cancelled at the limit
 _POLL_SECONDS = 2.0
+_END_SECONDS = 10.0  # for an answer of the store that is under way
 _GONE = re.compile(  # in the words of gloo, NCCL and torch's store
     r"connection (?:was )?(?:closed|reset|refused)|broken pipe|failed to (?:recv|send)|(?:recv|send)\w* failed"
     r"|remote process (?:exited|has exited)|timed out waiting \d+ms|collective operation timeout|ncclRemoteError",
@@ -55,12 +57,19 @@ class Calls:
         self._count = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._watcher: threading.Thread | None = None
         if self._store is not None and self._watched:
-            threading.Thread(target=self._watch, daemon=True).start()
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Watch no longer.
+
+        The thread is waited for: where Python ends while it is inside of torch's store, the process would be aborted.
+        """
         self._ended.set()
+        if self._watcher is not None:
+            self._watcher.join(_END_SECONDS)
 
     @classmethod
     def of(cls, accelerator: Any, seconds: float | None) -> Calls:
@@ -119,6 +128,12 @@ class Calls:
     def _told(self, other: int) -> str:
         key = f"calls/{other}"
         return self._store.get(key).decode() if self._store.check([key]) else ""
+
+
+@atexit.register
+def _end_newest() -> None:
+    if _newest is not None:
+        _newest.end()
 
 
 _newest: Calls | None = None
