@@ -15,14 +15,8 @@ from typing import Any
 import pytest
 
 import rvpo
+from dict_rewards import GROUPS
 
-OPTIONS = {
-    "method": "lift",
-    "reward_keys": ["correct", "safe"],
-    "reward_ranges": {"correct": [-3, 3]},
-    "reward_weights": {"correct": 2.0},
-}
-GROUPS = [0, 0, 0, 0, 1, 1, 1, 1]
 # Two batches of two groups of four. Missing in all three ways; the second group of the first batch is tied in its sum.
 BATCHES: list[list[dict[str, float | None]]] = [
     [

@@ -10,17 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from dict_rewards import OPTIONS
 from rvpo.engines import nemo_rl
 from rvpo.engines.dicts.options import DictOptions
 from rvpo.errors import ConfigError, EngineError, RewardError
 
-GROUPS = [0, 0, 0, 0, 1, 1, 1, 1]
-OPTIONS = {
-    "method": "lift",
-    "reward_keys": ["correct", "safe"],
-    "reward_ranges": {"correct": [-3, 3]},
-    "reward_weights": {"correct": 2.0},
-}
 MODULES = ("nemo_rl.algorithms.grpo", "nemo_rl.algorithms.grpo_sync")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dict_rewards import GROUPS
 from rvpo.engines.dicts.options import DictOptions
 from rvpo.engines.dicts.rewards import RewardDicts
 from rvpo.errors import ConfigError, RewardError
@@ -22,7 +23,6 @@ OPTIONS: dict[str, Any] = {
     "reward_ranges": {"correct": [-3, 3]},
     "reward_weights": {"correct": 2.0},
 }
-GROUPS = [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def a_run(**changes: Any) -> RewardDicts:

@@ -12,17 +12,9 @@ from typing import Any
 
 import pytest
 
+from dict_rewards import GROUPS, OPTIONS
 from rvpo.engines.slime import PostProcess
 from rvpo.errors import ConfigError, EngineError, RewardError
-
-GROUPS = [0, 0, 0, 0, 1, 1, 1, 1]
-OPTIONS = {
-    "method": "lift",
-    "reward_keys": ["correct", "safe"],
-    "reward_ranges": {"correct": [-3, 3]},
-    "reward_weights": {"correct": 2.0},
-}
-
 
 FILTER = "slime.rollout.filter_hub.dynamic_sampling_filters.check_reward_nonzero_std"
 
