@@ -34,7 +34,8 @@ SEEDS = tuple(range(100, 108))  # the task was tuned on seeds below 100
 def main() -> None:
     """Make what is missing, cell by cell, so that a sweep that is cut off has whole cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--output", type=Path, default=Path("runs/regimes"), help="folder of the records")
+    parser.add_argument("--list", action="store_true", help="print the names of the cells and train nothing")
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="CELL")
     parser.add_argument("--rules", nargs="+", choices=list(RULES), metavar="RULE", help="default: the main eight")
     parser.add_argument("--methods", type=named, help="in place of --rules: 'gdpo lift:kappa=3 my_rules.py:cvar'")
@@ -43,6 +44,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--parallel", type=int, default=1, help="processes, a core each")
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(args.cells))
+        return
     if args.rules and args.methods:
         parser.error("--rules and --methods are both given: drop one")
     rules = args.rules or args.methods or list(MAIN)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 import rvpo
+from rvpo.rewards.rubric.criteria import Criterion
+from rvpo.rewards.rubric.dropout import kept_criteria
 
 STEPS, PROMPTS, COMPLETIONS, RATE = 200, 8, 8, 1.0
 
@@ -36,7 +38,8 @@ class Task:
         start: chance of each choice at first, given the choices before it.
         rewards: name of a channel -> its reward (N,) for replies (N, B).
         wanted: which replies are wanted, (N,) bool.
-        structure: that is compared with none.
+        structure: the structure that is compared with none; ``dropout=0.5`` is rubric dropout, where each reward is
+            a positive criterion of the same rubric.
         weights: of the channels that do not weigh 1.
     """
 
@@ -45,6 +48,12 @@ class Task:
     wanted: Callable[[Bits], Tensor]
     structure: str
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def dropout(self) -> float:
+        """Share of the criteria that is not asked in a step; 0 where the structure is none of criteria."""
+        name, _, share = self.structure.partition("=")
+        return float(share) if name == "dropout" else 0.0
 
 
 def always(chance: float) -> Callable[[tuple[int, ...]], float]:
@@ -72,6 +81,11 @@ def every(bits: Bits) -> Tensor:
     return bits.all(1)
 
 
+def honest(bits: Bits) -> Tensor:
+    """All choices but the first are yes."""
+    return bits[:, 1:].all(1)
+
+
 STYLE = {"style": bit(0), "correct": bit(1)}
 SAFE = {"safe": bit(0), "helpful": bit(1)}
 TASKS = {
@@ -89,6 +103,14 @@ TASKS = {
         every,
         "all_of(short,point1,point2,point3,point4)",
     ),
+    "a trick pays most": Task(
+        [always(0.3), *[given_first(0.0, 0.5)] * 7],
+        {f"criterion{j}": bit(j) for j in range(8)},
+        honest,
+        "dropout=0.75",
+        {"criterion0": 8.0},
+    ),
+    "six rare criteria": Task([always(0.15)] * 6, {f"criterion{j}": bit(j) for j in range(6)}, every, "dropout=0.5"),
     "all at once is rare": Task(
         [always(0.15)] * 6,
         {f"point{j}": bit(j) for j in range(6)},
@@ -141,17 +163,33 @@ def train(task: Task, method: str, structure: str | None, seed: int) -> dict[str
     """Train once; return the chance of a wanted reply at the start, at the end and on average."""
     generator = torch.Generator().manual_seed(seed)
     policy, names = Policy(task.start), list(task.rewards)
+    dropout = task.dropout if structure else 0.0
     agg = rvpo.Aggregator(
-        method, names, ranges=dict.fromkeys(names, (0, 1)), weights=dict(task.weights), structure=structure
+        method,
+        names,
+        ranges=dict.fromkeys(names, (0, 1)),
+        weights=dict(task.weights),
+        structure=None if dropout else structure,
     )
     agg.quiet = True
     curve = [policy.chance(task.wanted)]
-    for _ in range(STEPS):
+    for step in range(STEPS):
         bits = policy.sample(PROMPTS * COMPLETIONS, generator)
         rewards = torch.stack([reward(bits) for reward in task.rewards.values()], 1)
+        if dropout:
+            rewards[~asked(names, dropout, seed, step)] = torch.nan
         policy.learn(bits, agg(rewards, num_generations=COMPLETIONS).advantages)
         curve.append(policy.chance(task.wanted))
     return {"start": curve[0], "end": curve[-1], "average": sum(curve) / len(curve)}
+
+
+def asked(names: Sequence[str], dropout: float, seed: int, step: int) -> Tensor:
+    """Return which rewards (N, M) are asked in a step, with one mask for all completions of a prompt."""
+    criteria = [Criterion(name, f"The reply meets {name}.") for name in names]
+    mask = torch.zeros(PROMPTS, len(names), dtype=torch.bool)
+    for prompt in range(PROMPTS):
+        mask[prompt, kept_criteria(criteria, dropout, prompt, f"seed {seed}", step)] = True
+    return mask.repeat_interleave(COMPLETIONS, 0)
 
 
 def main() -> None:

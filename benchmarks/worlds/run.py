@@ -54,7 +54,8 @@ _rules: dict[str, Rule] = {}  # by name, for the processes that are forked
 def main() -> None:
     """Train what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--output", type=Path, default=Path("runs/worlds"), help="folder of the records")
+    parser.add_argument("--list", action="store_true", help="print the names of the worlds and train nothing")
     parser.add_argument("--worlds", nargs="+", metavar="WORLD", help="names, or given, design, confirm; default: all")
     parser.add_argument(
         "--rules", nargs="+", metavar="RULE", default=list(RULES),
@@ -69,6 +70,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         worlds = named(args.worlds or list(WORLDS))
+        if args.list:
+            print("\n".join(worlds))
+            return
         rules: Mapping[str, Rule] = {name: loaded(name) for name in args.rules}
         if args.methods:
             rules = {text: Spec(text) for text in map(spell, read_texts(args.methods))}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import rvpo.cli.arena as command
+from rvpo.arena import known
 from rvpo.arena.fields import FIELDS, Run
 from rvpo.arena.table import Scores, not_first, rows
 from rvpo.core.methods.registry import METHODS, read_texts
@@ -96,3 +97,85 @@ def test_a_cell_that_is_not_finished_is_left_out():
     scores = Scores.of(runs[:-1], ["gdpo", "lift"], range(2))
     assert scores.cells == ("cell0",)
     assert scores.left_out == ("cell1",)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An arena of two rules in one world."""
+    out = tmp_path_factory.mktemp("first")
+    arena(out, "gdpo dara")
+    return out
+
+
+def test_known_scores_are_not_trained_again(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    own = tmp_path / "my_rules.py"
+    own.write_text(OWN)
+    arena(tmp_path / "second", f"gdpo dara {own}:low", known=str(first / "scores.json"))
+    assert "worlds: 2 of 3 cells x rules are known" in capfd.readouterr().out
+    trained = {path.name.split("--")[1] for path in (tmp_path / "second" / "worlds" / "records").iterdir()}
+    assert len(trained) == 2
+    assert "oracles.jsonl" in trained
+    assert not {"gdpo.jsonl", "dara.jsonl"} & trained
+    alone, together = (
+        {row["method"]: row for row in json.loads((folder / "arena.json").read_text())["worlds"]["rules"]}
+        for folder in (first, tmp_path / "second")
+    )
+    for method, row in alone.items():
+        assert together[method]["auc"] == pytest.approx(row["auc"], abs=1e-5)
+        assert together[method]["neglect"] == row["neglect"]
+    assert "low" not in (tmp_path / "second" / "scores.json").read_text(), "a path means nothing to others"
+
+
+def test_known_scores_of_another_rule_task_or_seed_are_not_used(
+    first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    stored = known.Known.read(first / "scores.json")
+    task = known.task_of(FIELDS["worlds"].folder)
+    asked = ("worlds", task, ["gdpo", "dara"], ["plain"], range(2))
+    assert {(run.method, run.seed) for run in stored.of(*asked)} == set(product(["gdpo", "dara"], range(2)))
+    assert stored.of("worlds", "another task", *asked[2:]) == []
+    assert not stored.is_of("worlds", "another task")
+    assert stored.of("regimes", *asked[1:]) == []
+    assert {run.method for run in stored.without("dara").of(*asked)} == {"gdpo"}
+    content = json.loads((first / "scores.json").read_text())
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(content | {"answers": content["answers"] | {"dara": content["answers"]["gdpo"]}}))
+    kept = command._read_known(str(changed), ["gdpo", "dara"])
+    assert "the known scores of dara are of another form of this rule" in capfd.readouterr().out
+    assert {run.method for run in kept.of(*asked)} == {"gdpo"}
+    changed.write_text("{}")
+    with pytest.raises(ConfigError, match=r"cannot read known scores in .*changed.json.*set --known none"):
+        command._read_known(str(changed), ["gdpo"])
+
+
+def test_a_cell_with_some_of_the_seeds_is_trained(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    arena(tmp_path / "arena", "gdpo dara", seeds=3, known=str(first / "scores.json"))
+    assert "are known" not in capfd.readouterr().out
+    assert json.loads((tmp_path / "arena" / "arena.json").read_text())["worlds"]["cells"] == ["plain"]
+
+
+def test_every_rule_answers_differently():
+    texts = command.METHODS.split()
+    answers = {text: known.answers_of(text) for text in texts}
+    assert answers == {text: known.answers_of(text) for text in texts}, "no chance is in it"
+    for one, other in combinations(texts, 2):
+        gap = max(abs(a - b) for a, b in zip(answers[one], answers[other], strict=True))
+        assert gap > 10 * known.TOLERANCE, (one, other)
+
+
+def test_a_task_is_its_program_and_not_its_comments(tmp_path: Path):
+    script = tmp_path / "run.py"
+    script.write_text('"""Old words."""\n\n\ndef f(x):\n    """Old."""\n    return x + 1\n')
+    before = known.task_of(tmp_path)
+    script.write_text('"""New words."""\n# A comment.\ndef f(x):\n    """New."""\n    return (x + 1)\n')
+    (tmp_path / "table.py").write_text("print(1)")
+    assert known.task_of(tmp_path) == before
+    script.write_text("def f(x):\n    return x + 2\n")
+    assert known.task_of(tmp_path) != before
+
+
+def test_published_scores_are_of_the_rules_and_tasks_of_today():
+    published = known.Known.read(known.PUBLISHED)
+    assert published.changed(published.answers) == []
+    for name in published.tasks:
+        assert published.is_of(name, known.task_of(FIELDS[name].folder)), name

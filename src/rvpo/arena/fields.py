@@ -88,12 +88,23 @@ class Scripts:
         command += [self.option, *cells] if cells else []
         _call(command, self.name)
 
+    def cells(self, chosen: Sequence[str]) -> list[str]:
+        """Return the names of the cells that are chosen, all by default.
+
+        Raises:
+            ConfigError: a name is unknown; what the script says has been printed.
+        """
+        command = [str(self.folder / "run.py"), "--list", *([self.option, *chosen] if chosen else [])]
+        return _call(command, self.name, capture=True).splitlines()
+
     def read(self, output: Path) -> list[Run]:
         """Return what was recorded in a folder.
 
         Raises:
             ConfigError: it holds something else.
         """
+        if not output.exists():
+            return []
         command = [sys.executable, str(self.folder / "scores.py"), str(output)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own script
         if done.returncode:
@@ -109,11 +120,18 @@ class Quickstart:
     name: str = "quickstart"
     about: str = "two starts of a small language model, trained by TRL"
     first_seed: int = 0
+    folder: Path = Path(__file__).resolve().parents[1] / "quickstart"
 
     def train(self, output: Path, methods: Sequence[str], seeds: int, cells: Sequence[str], parallel: int) -> None:
         """Train what is missing in a folder, and print the progress. Its starts cannot be chosen."""
         command = ["-m", "rvpo", "quickstart", "--out", str(output), "--methods", " ".join(methods)]
         _call([*command, "--seeds", str(seeds), "--processes", str(parallel)], self.name)
+
+    def cells(self, chosen: Sequence[str]) -> list[str]:
+        """Return the names of the starts."""
+        from rvpo.quickstart.cells import CELLS
+
+        return [cell.name for cell in CELLS]
 
     def read(self, output: Path) -> list[Run]:
         """Return what was recorded in a folder."""
@@ -128,11 +146,16 @@ class Quickstart:
         return runs
 
 
-def _call(command: Sequence[str], name: str) -> None:
+def _call(command: Sequence[str], name: str, capture: bool = False) -> str:
+    """Run a command of ours, and return what it printed if that is captured."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], check=False, env=environment)  # noqa: S603 - our own script
+    stdout = subprocess.PIPE if capture else None
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, *command], check=False, env=environment, stdout=stdout, text=True
+    )
     if done.returncode:
         raise ConfigError(f"the field {name!r} ended with code {done.returncode}; see what it said above")
+    return done.stdout or ""
 
 
 FIELDS: Mapping[str, Scripts | Quickstart] = {

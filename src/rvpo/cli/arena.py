@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rvpo.cli.completion import method_names
 from rvpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rvpo.arena.fields import Quickstart, Run, Scripts
+    from rvpo.arena.known import Known
 
 METHODS = (
     "grpo gdpo rvpo:k=1 rvpo:k=2 hard_min lift ctwa smooth_tchebycheff dara dara:form=symmetric sa_mrpo saw dvao "
@@ -34,43 +39,63 @@ def arena(
     baseline: Annotated[str, typer.Option(help="The rule that the others are tested against.")] = "gdpo",
     about: Annotated[str, typer.Option(help="The rule of which is told where it is not first.")] = "lift",
     parallel: Annotated[int, typer.Option(min=1, help="Processes, one core each.")] = 1,
+    known: Annotated[
+        str,
+        typer.Option(
+            help="Scores that are not trained again: a scores.json of this command; published, those that rvpo ships; "
+            "none."
+        ),
+    ] = "published",
     out: Annotated[Path, typer.Option(help="Folder for records, table and numbers.")] = Path("runs/arena"),
 ) -> None:
     """Train rules in small tasks with known best answers, and print who neglects what.
 
     Every run is saved when it ends, so the same command goes on where it was stopped, and further rules join those that
-    are there. All rules need about two hours on two cores for the regimes and the worlds; one rule a few minutes.
+    are there. Published scores of rvpo's own rules are used as they are, so only your rule is trained, which takes
+    minutes. To train all rules again (about three hours on two cores): --known none.
     """
     from rvpo import interrupts
 
     with interrupts.says(lambda: f"finished runs are saved in {out}; the same command goes on"):
-        _arena(methods, fields.split(), cells.split(), seeds, baseline, about, parallel, out)
+        _arena(methods, fields.split(), cells.split(), seeds, baseline, about, parallel, out, known)
 
 
 def _arena(
-    methods: str, fields: list[str], cells: list[str], seeds: int, baseline: str, about: str, parallel: int, out: Path
+    methods: str,
+    fields: list[str],
+    cells: list[str],
+    seeds: int,
+    baseline: str,
+    about: str,
+    parallel: int,
+    out: Path,
+    known: str = "none",
 ) -> None:
     from rvpo.arena.cost import milliseconds
-    from rvpo.arena.fields import FIELDS as KNOWN
+    from rvpo.arena.fields import FIELDS as FIELDS_BY_NAME
+    from rvpo.arena.known import task_of, text
     from rvpo.arena.table import Scores, markdown, not_first, rows
     from rvpo.core.methods.registry import build_method, read_texts, spell
 
-    if unknown := [name for name in fields if name not in KNOWN]:
-        raise ConfigError(f"fields names {unknown[0]!r}; expected one or more of {', '.join(KNOWN)}")
+    if unknown := [name for name in fields if name not in FIELDS_BY_NAME]:
+        raise ConfigError(f"fields names {unknown[0]!r}; expected one or more of {', '.join(FIELDS_BY_NAME)}")
     if cells and (len(fields) > 1 or fields == ["quickstart"]):
         raise ConfigError(f"cells is {' '.join(cells)!r} for {' '.join(fields)}; expected one field: regimes or worlds")
     texts = list(dict.fromkeys(spell(method) for method in read_texts(methods)))
     base, subject = (spell(build_method(text)) for text in (baseline, about))
     if base not in texts:
         raise ConfigError(f"baseline is {baseline!r}; expected one of the rules that take part: {', '.join(texts)}")
-    results, parts = {}, []
+    stored = _read_known(known, texts)
+    results, parts, scores_of, runs_of, tasks = {}, [], {}, {}, {}
     for name in fields:
-        KNOWN[name].train(out / name, texts, seeds, cells, parallel)
+        field = FIELDS_BY_NAME[name]
+        tasks[name] = task_of(field.folder)
+        runs_of[name] = _runs(field, tasks[name], stored, texts, cells, seeds, parallel, out / name)
     cost = milliseconds(texts)
     for name in fields:
-        field = KNOWN[name]
+        field = FIELDS_BY_NAME[name]
         numbers = range(field.first_seed, field.first_seed + seeds)
-        scores = Scores.of(field.read(out / name), texts, numbers)
+        scores_of[name] = scores = Scores.of(runs_of[name], texts, numbers)
         if not scores.cells:
             parts.append(f"## {name}\n\nNo cell has runs of all rules.")
             continue
@@ -81,10 +106,61 @@ def _arena(
         if subject in texts:
             lines += ["", _told(subject, not_first(scores, subject), len(scores.cells))]
         parts.append("\n".join(lines))
-    text = "\n\n".join(parts) + "\n"
-    (out / "arena.md").write_text(text, "utf-8")
+    page = "\n\n".join(parts) + "\n"
+    (out / "arena.md").write_text(page, "utf-8")
     (out / "arena.json").write_text(json.dumps(results, indent=1), "utf-8")
-    typer.echo(f"\n{text}\ntable: {out / 'arena.md'}\nnumbers: {out / 'arena.json'}")
+    (out / "scores.json").write_text(text(tasks, scores_of, runs_of), "utf-8")
+    typer.echo(f"\n{page}\ntable: {out / 'arena.md'}\nnumbers: {out / 'arena.json'}\nscores: {out / 'scores.json'}")
+
+
+def _read_known(known: str, methods: Sequence[str]) -> Known:
+    """Return the scores that are not trained again, without those of rules that have changed."""
+    from rvpo.arena.known import PUBLISHED, Known
+
+    if known == "none":
+        return Known()
+    stored = Known.read(PUBLISHED if known == "published" else Path(known))
+    for method in stored.changed(methods):
+        typer.echo(f"the known scores of {method} are of another form of this rule, so it is trained")
+        stored = stored.without(method)
+    return stored
+
+
+def _runs(
+    field: Scripts | Quickstart,
+    task: str,
+    stored: Known,
+    methods: Sequence[str],
+    chosen: Sequence[str],
+    seeds: int,
+    parallel: int,
+    output: Path,
+) -> list[Run]:
+    """Train what is neither recorded nor known, and return the runs of the chosen cells."""
+    cells = field.cells(chosen)
+    numbers = range(field.first_seed, field.first_seed + seeds)
+    if not stored.is_of(field.name, task):
+        typer.echo(f"the known scores of {field.name} are of another form of its tasks, so all rules are trained")
+    runs = stored.of(field.name, task, methods, cells, numbers)
+    found: dict[tuple[str, str, float], set[int]] = {}
+    for run in runs:
+        found.setdefault((run.cell, run.method, run.rate), set()).add(run.seed)
+    broken = {place[:2] for place, have in found.items() if have != set(numbers)}
+    whole = {place[:2] for place in found} - broken
+    runs = [run for run in runs if (run.cell, run.method) in whole]
+    # One call for all cells in which the same rules are to be trained.
+    to_train: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        missing = tuple(method for method in methods if (cell, method) not in whole)
+        to_train.setdefault(missing, []).append(cell)
+    if whole:
+        typer.echo(f"{field.name}: {len(whole)} of {len(cells) * len(methods)} cells x rules are known")
+    for missing, where in to_train.items():
+        if missing:
+            field.train(output, missing, seeds, where, parallel)
+    trained = [run for run in field.read(output) if run.cell in cells]
+    have = {(run.cell, run.method) for run in trained}
+    return trained + [run for run in runs if (run.cell, run.method) not in have]
 
 
 def _told(method: str, behind: list[tuple[str, str, float]], cells: int) -> str:
