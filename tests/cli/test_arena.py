@@ -148,6 +148,15 @@ def test_known_scores_of_another_rule_task_or_seed_are_not_used(
         command._read_known(str(changed), ["gdpo"])
 
 
+def test_all_that_is_known_makes_the_same_table(first: Path, tmp_path: Path):
+    arena(tmp_path / "new" / "folder", "gdpo dara", known=str(first / "scores.json"))
+    again, before = (
+        json.loads((folder / "arena.json").read_text())["worlds"] for folder in (tmp_path / "new" / "folder", first)
+    )
+    assert (again["cells"], again["left_out"]) == (before["cells"], before["left_out"])
+    assert [row["method"] for row in again["rules"]] == [row["method"] for row in before["rules"]]
+
+
 def test_a_cell_with_some_of_the_seeds_is_trained(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     arena(tmp_path / "arena", "gdpo dara", seeds=3, known=str(first / "scores.json"))
     assert "are known" not in capfd.readouterr().out

@@ -63,7 +63,7 @@ class Known:
             return cls(
                 content["answers"],
                 {name: told["task"] for name, told in content["fields"].items()},
-                {name: list(_unpacked(told["cells"])) for name, told in content["fields"].items()},
+                {name: list(_unpacked(told["cells"], told["seeds"])) for name, told in content["fields"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
@@ -136,7 +136,7 @@ def text(tasks: Mapping[str, str], scores: Mapping[str, Scores], runs: Mapping[s
     fields = {}
     for name, one in scores.items():
         kept = [run for run in runs[name] if run.cell in one.cells and run.method in texts and run.seed in one.seeds]
-        fields[name] = {"task": tasks[name], "cells": _packed(kept)}
+        fields[name] = {"task": tasks[name], "seeds": list(one.seeds), "cells": _packed(kept)}
     content = {"version": VERSION, "answers": {method: answers_of(method) for method in texts}, "fields": fields}
     return json.dumps(content, separators=(",", ":")).replace('"],', '"],\n').replace('}},"', '}},\n"') + "\n"
 
@@ -151,20 +151,20 @@ def _same(answers: Sequence[float], method: str) -> bool:
 
 
 def _packed(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return cell -> method -> learning rate -> [seeds, AUC, final], the last two in units of 1 / SCALE."""
+    """Return cell -> method -> learning rate -> [AUC, final], each with one value per seed in units of 1 / SCALE."""
     cells: dict[str, Any] = {}
     for run in sorted(runs, key=lambda run: (run.cell, run.method, run.rate, run.seed)):
-        place = cells.setdefault(run.cell, {}).setdefault(run.method, {}).setdefault(repr(run.rate), [[], [], []])
-        for values, value in zip(place, (run.seed, round(SCALE * run.auc), round(SCALE * run.final)), strict=True):
-            values.append(value)
+        place = cells.setdefault(run.cell, {}).setdefault(run.method, {}).setdefault(repr(run.rate), [[], []])
+        place[0].append(round(SCALE * run.auc))
+        place[1].append(round(SCALE * run.final))
     return cells
 
 
-def _unpacked(cells: Mapping[str, Any]) -> Iterable[Run]:
+def _unpacked(cells: Mapping[str, Any], seeds: Sequence[int]) -> Iterable[Run]:
     for cell, methods in cells.items():
         for method, rates in methods.items():
             for rate, columns in rates.items():
-                for seed, auc, final in zip(*columns, strict=True):
+                for seed, auc, final in zip(seeds, *columns, strict=True):
                     yield Run(cell, method, float(rate), seed, auc / SCALE, final / SCALE)
 
 

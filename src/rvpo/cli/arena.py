@@ -106,6 +106,7 @@ def _arena(
         if subject in texts:
             lines += ["", _told(subject, not_first(scores, subject), len(scores.cells))]
         parts.append("\n".join(lines))
+    out.mkdir(parents=True, exist_ok=True)  # where all was known, nothing has made it
     page = "\n\n".join(parts) + "\n"
     (out / "arena.md").write_text(page, "utf-8")
     (out / "arena.json").write_text(json.dumps(results, indent=1), "utf-8")
