@@ -2,7 +2,7 @@
 
     python benchmarks/regimes/table.py runs/regimes --markdown table.md --json table.json
 
-The Markdown is for docs/results.md; the JSON has every number. Arrays: C cells, L learning rates, S seeds.
+The Markdown is for docs/results/regimes.md; the JSON has every number. Arrays: C cells, L learning rates, S seeds.
 """
 
 from __future__ import annotations
