@@ -4,7 +4,7 @@
     python benchmarks/claims.py --check     # only says which pages differ, with exit code 1
 
 A page has one pair of comments per table, ``<!-- data: claims.yaml -->`` and ``<!-- end -->``. Everything between them is
-made here. ``tests/test_results.py`` checks that pages and data agree, and that a page has the numbers of its claims.
+made here. ``tests/benchmarks/test_claims.py`` checks that pages and data agree, and that a page has the numbers of its claims.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def claims_table(_: str) -> list[str]:
         lines += [f"### {title}", "", "| claim | number | command | size | status |", "|---|---|---|---|---|"]
         for entry in claims():
             if entry["about"] == about:
-                command = entry.get("command")
+                command, number = entry.get("command"), entry.get("number", "not measured")
                 cells = [
                     entry["claim"],
-                    f"[{entry['number']}]({entry['page']})" if "number" in entry else f"[not measured]({entry['page']})",
+                    f"[{number}]({entry['page']})",
                     f"`{command}`" if command else "",
                     entry.get("size", ""),
                     entry["status"],

@@ -252,7 +252,7 @@ def channel_metrics(
         metrics = dict(zip(keys, summary.columns.T.flatten().tolist(), strict=True))
         metrics[NO_SIGNAL_GROUPS] = 1 - summary.groups
         metrics[NO_SIGNAL_COMPLETIONS] = float(len(result.rewards) - summary.rows)
-        return metrics | spreads(result, summary.spread)
+        return metrics | spreads(result, summary.aggregated_std)
     z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
     signal = result.signal.sum()
     counted = result.signal[:, None].to(z.dtype)

@@ -65,7 +65,7 @@ class Summary:
         groups: share of the groups with a signal.
         rows: number of completions with a signal.
         effective: mean effective number of channels, NaN if nothing decides a completion.
-        spread: standard deviation of the values before whitening, NaN for fewer than two.
+        aggregated_std: standard deviation of the values before whitening, NaN for fewer than two.
     """
 
     columns: Tensor
@@ -73,7 +73,7 @@ class Summary:
     groups: float
     rows: int
     effective: float
-    spread: float
+    aggregated_std: float
 
 
 def summarised(blocks: Blocks, rule: Rule, advantages: Tensor, values: Tensor) -> Summary:
@@ -149,11 +149,11 @@ class _Passes:
         odds = (z * -self._rule.k).exp_()
         return normalised(odds.mul_(self._weights if present is None else present * self._weights))
 
-    def summary(self, spread: float) -> Summary:
+    def summary(self, aggregated_std: float) -> Summary:
         """Return what all chunks come to.
 
         Args:
-            spread: as of :class:`Summary`.
+            aggregated_std: as of :class:`Summary`.
         """
         means = torch.cat(self._means)
         rows, groups = len(means) * self._size, len(means)
@@ -174,7 +174,7 @@ class _Passes:
         ]
         effective = torch.cat(self._effective)
         number = float(effective.mean()) if len(effective) else torch.nan
-        return Summary(torch.stack(columns), live > 0, self._signal / groups, signal, number, spread)
+        return Summary(torch.stack(columns), live > 0, self._signal / groups, signal, number, aggregated_std)
 
 
 def _lowest(z: Tensor, live: Tensor | None) -> Tensor:

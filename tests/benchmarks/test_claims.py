@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import claims
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results"
 PAGES = sorted([*RESULTS.glob("*.md"), *(ROOT / "docs" / f"{name}.md" for name in ("algorithm", "regimes", "worlds"))])
 CLAIMS = claims.claims()
 NUMBER = re.compile(r"(?<![\w.])[+−-]?(?:\d[\d,]*)?\.?\d+(?:e-?\d+)?")
