@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import first_order
 import taylor
 import yaml
 
@@ -38,23 +39,23 @@ def claims() -> list[dict[str, str]]:
 
 
 def claims_table(_: str) -> list[str]:
-    """Return the lines of the table of claims, one part per subject."""
-    lines = []
+    """Return the lines of the table of claims, with a line above each subject."""
+    lines = ["| claim | number | command | size | status |", "|---|---|---|---|---|"]
     for about, title in ABOUT.items():
-        lines += [f"### {title}", "", "| claim | number | command | size | status |", "|---|---|---|---|---|"]
+        lines.append(f"| **{title}** | | | | |")
         for entry in claims():
-            if entry["about"] == about:
-                command, number = entry.get("command"), entry.get("number", "not measured")
-                cells = [
-                    entry["claim"],
-                    f"[{number}]({entry['page']})",
-                    f"`{command}`" if command else "",
-                    entry.get("size", ""),
-                    entry["status"],
-                ]
-                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
-    return lines[:-1]
+            if entry["about"] != about:
+                continue
+            command, number = entry.get("command"), entry.get("number", "not measured")
+            cells = [
+                entry["claim"],
+                f"[{number}]({entry['page']})",
+                f"`{command}`" if command else "",
+                entry.get("size", ""),
+                entry["status"],
+            ]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return lines
 
 
 def taylor_table(name: str) -> list[str]:
@@ -63,8 +64,15 @@ def taylor_table(name: str) -> list[str]:
     return taylor.tables(found)
 
 
+def first_order_table(name: str) -> list[str]:
+    """Return the table of ``benchmarks/first_order.py`` from its numbers."""
+    return first_order.table(json.loads((DATA / name).read_text("utf-8")))
+
+
 TABLES: dict[str, Callable[[str], list[str]]] = {
     "claims.yaml": claims_table,
+    "first-order.json": first_order_table,
+    "suppressed.json": first_order_table,
     "taylor-demo.json": taylor_table,
     "taylor-quickstart.json": taylor_table,
 }
