@@ -320,6 +320,7 @@ class Kept:
             return None
         value, takes_part = self.found.value, self.found.takes_part
         counted = value.flatten() if takes_part is None else value[takes_part]
+        counted = counted.to(self.batch.rewards.dtype)  # as ``aggregated`` has them
         with torch.no_grad():
             return summarised(self.batch.blocks(), self.batch.rule, self._in_blocks(advantages), counted)
 
