@@ -14,7 +14,11 @@ prints instead the share of suppressed groups (rvpo.core.met) on eight partly op
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +85,27 @@ def suppressed(method: str, rewards: Tensor) -> float:
     return float(found.suppressed.double().mean())
 
 
+def measured(methods: Sequence[str], groups: int | None, seeds: int, is_suppressed: bool) -> dict[str, Any]:
+    """Return the numbers of a table: method -> one per seed, by row."""
+    if is_suppressed:
+        batches = [partly_opposed(groups or 4000, seed) for seed in range(seeds)]
+        rows = {"suppressed": {method: [suppressed(method, batch) for batch in batches] for method in methods}}
+        return {"of": "share of groups", "form": "{:.1%}", "rows": rows}
+    rows = {}
+    for level in LEVELS:
+        batches = [opposed(level, groups or 2000, seed) for seed in range(seeds)]
+        rows[f"met {level:.0%}"] = {method: [covariance(method, batch) for batch in batches] for method in methods}
+    return {"of": "format", "form": "{:+.3f}", "rows": rows}
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    lines = []
+    for name, values in found["rows"].items():
+        lines.append([name, *(_of_seeds(numbers, found["form"]) for numbers in values.values())])
+    return markdown([[found["of"], *next(iter(found["rows"].values()))], *lines])
+
+
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,18 +113,12 @@ def main() -> None:
     parser.add_argument("--groups", type=int, help="number of groups; default 2000, with --suppressed 4000")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--suppressed", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
     args = parser.parse_args()
-    if args.suppressed:
-        batches = [partly_opposed(args.groups or 4000, seed) for seed in range(args.seeds)]
-        cells = [_of_seeds([suppressed(method, rewards) for rewards in batches], "{:.1%}") for method in args.methods]
-        print("\n".join(markdown([["share of groups", *args.methods], ["suppressed", *cells]])))
-        return
-    table = [["format", *args.methods]]
-    for level in LEVELS:
-        batches = [opposed(level, args.groups or 2000, seed) for seed in range(args.seeds)]
-        cells = [_of_seeds([covariance(method, rewards) for rewards in batches], "{:+.3f}") for method in args.methods]
-        table.append([f"met {level:.0%}", *cells])
-    print("\n".join(markdown(table)))
+    found = measured(args.methods, args.groups, args.seeds, args.suppressed)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n".join(table(found)))
 
 
 def _of_seeds(values: list[float], form: str) -> str:

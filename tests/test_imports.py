@@ -116,7 +116,7 @@ assert rvpo.Linear()(0.5) == 1.25
 assert rvpo.Aggregator("lift", ["a", "b"])([[0, 1], [1, 0]], num_generations=2).advantages is not None
 print([round(value, 6) for value in out.advantages.tolist()], len(out.metrics()))
 """
-    assert python(code) == "[0.0, -1.0, 1.0] 18"
+    assert python(code) == "[0.0, -1.0, 1.0] 20"  # eight metrics per channel, and four of the batch
 
 
 def test_import_rvpo_loads_nothing_heavy():

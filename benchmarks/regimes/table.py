@@ -2,7 +2,7 @@
 
     python benchmarks/regimes/table.py runs/regimes --markdown table.md --json table.json
 
-The Markdown is for docs/results.md; the JSON has every number. Arrays: C cells, L learning rates, S seeds.
+The Markdown is for docs/results/regimes.md; the JSON has every number. Arrays: C cells, L learning rates, S seeds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LEGEND = f"""\
 - **better, worse**: than {BASELINE} at its own best rate, paired by seed (same warm start, same random numbers): exact
   two-sided sign-flip test. ▲ ▼: p < {LEVEL} for the whole family of a rule's cells (step-down max-t over the same flips,
   Westfall and Young 1993); △ ▽: p < {LEVEL} in this cell alone. In the summary, counts in brackets are of the latter kind.
-  If d seeds differ, and all one way, p is 2 / 2^d: a difference on fewer than six seeds cannot be told from none.
+  If d seeds differ, and all one way, p is 2 / 2^d: a difference on fewer than six seeds cannot be distinguished from none.
 - **wins or ties**: the bootstrap interval of the paired difference to the cell's best rule, of those with runs, reaches 0.
 - **largest gap**: to the cell's best rule, in mean final. The means at the right of the summary are over a rule's cells."""
 
@@ -299,10 +299,10 @@ def missing_lines(sweep: Sweep) -> list[str]:
 
 
 def failures(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the cells in which a rule falls behind."""
+    """Name the cells in which a rule is below the best one or the baseline."""
     lines = []
     for rule, found in summaries.items():
-        told = {"behind the cell's best rule": found["behind_best"]}
+        told = {"below the cell's best rule": found["behind_best"]}
         if rule != BASELINE:
             for kind, name in (("", f"worse than {BASELINE} in a test (▼)"), ("_alone", "only in a cell alone (▽)")):
                 cells = {cell for test in TESTED for cell in found[f"{test}_worse{kind}"]}

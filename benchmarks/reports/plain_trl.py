@@ -5,7 +5,7 @@
 
 SmolLM2-135M describes things in a sentence. Four rewards are summed, as TRL does: about 20 words (from -3 to 0), the
 thing is named (0 or 1), one full stop at the end (0 or 1), and no comma, which somebody gave a weight of 0.1 inside the
-function. docs/results.md says how to make the model's folder.
+function. docs/results/smollm2.md says how to make the model's folder.
 """
 
 import argparse

@@ -6,7 +6,7 @@
     rvpo report runs/quickstart-records
 
 The same models, prompts, seeds and settings as `rvpo quickstart` from the start at which the format is mostly met, so
-docs/results.md#the-quickstart-when-rvpo-helps-and-when-it-is-the-wrong-choice has their outcomes. Finished runs are kept.
+docs/results/quickstart.md has their outcomes. Finished runs are kept.
 """
 
 from __future__ import annotations

@@ -433,7 +433,7 @@ def test_metric_keys_are_the_contract():
     kinds = ["mean", "std", "live", "dead", "missing", "responsibility", "bottleneck", "advantage_corr"]
     assert list(CHANNEL_METRICS) == kinds
     expected = [f"{name}/{kind}" for name in "ab" for kind in kinds]
-    assert list(metrics) == [*expected, "no_signal/groups", "no_signal/completions"]
+    assert list(metrics) == [*expected, "no_signal/groups", "no_signal/completions", "advantage_std", "aggregated_std"]
     assert all(type(value) is float for value in metrics.values())
     assert list(two_groups().metrics())[:2] == ["0/mean", "0/std"]
 
@@ -464,6 +464,10 @@ def test_metrics():
         "b/advantage_corr": 0,
         "no_signal/groups": 1 / 2,
         "no_signal/completions": 3,
+        # Three completions take part: A has the variance (2/3) / 2 among them. Whitened they have the square sum 2, and
+        # the three without signal are 0: a variance of 2/5 over all six.
+        "aggregated_std": sqrt(1 / 3),
+        "advantage_std": sqrt(2 / 5),
     }
     assert metrics == pytest.approx(expected, abs=1e-12)
 

@@ -134,4 +134,5 @@ def test_metrics_of_pooled_cells():
     assert metrics["all/responsibility"] == pytest.approx(1.0)
     assert metrics["second/responsibility"] == pytest.approx(out.responsibilities[:, 1].sum().item() / 4)
     assert metrics["no_signal/groups"] == 0
-    assert {key.partition("/")[0] for key in metrics} == {"all", "second", "no_signal"}
+    kinds = {key.partition("/")[0] for key in metrics}
+    assert kinds == {"all", "second", "no_signal", "advantage_std", "aggregated_std"}

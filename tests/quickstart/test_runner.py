@@ -165,7 +165,7 @@ def test_it_runs_from_end_to_end_and_resumes(tmp_path: Path) -> None:
 
 
 def test_the_default_methods() -> None:
-    """What docs/results.md tabulates; changing them changes published numbers."""
+    """What docs/results/quickstart.md tabulates; changing them changes published numbers."""
     assert [[one.method for one in cell.methods] for cell in CELLS] == [
         ["gdpo", "rvpo:k=1", "lift"],
         ["gdpo", "rvpo:k=2", "lift"],

@@ -31,7 +31,7 @@ def quickstart(
     ] = None,
     all_methods: Annotated[
         bool,
-        typer.Option("--all-methods", help="Also train grpo and rvpo with other k, as in docs/results.md."),
+        typer.Option("--all-methods", help="Also train grpo and rvpo with other k, as in docs/results/quickstart.md."),
     ] = False,
 ) -> None:
     """Compare methods by training a small built-in model whose rewards conflict (about three minutes on two cores).

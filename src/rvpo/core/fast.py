@@ -318,8 +318,11 @@ class Kept:
         """
         if not self._is_whole():
             return None
+        value, takes_part = self.found.value, self.found.takes_part
+        counted = value.flatten() if takes_part is None else value[takes_part]
+        counted = counted.to(self.batch.rewards.dtype)  # as ``aggregated`` has them
         with torch.no_grad():
-            return summarised(self.batch.blocks(), self.batch.rule, self._in_blocks(advantages))
+            return summarised(self.batch.blocks(), self.batch.rule, self._in_blocks(advantages), counted)
 
     def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
         """Return how many completions meet the channels, see :func:`met_counts`; None if a reward is missing.

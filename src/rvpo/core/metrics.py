@@ -15,7 +15,7 @@ from rvpo.core import aggregate
 from rvpo.core.groups import Groups
 from rvpo.core.met import counters_of, group_counters, on_the_line
 from rvpo.core.solved import solved_metrics, tally, tally_of
-from rvpo.core.summary import Met, Summary
+from rvpo.core.summary import Met, Summary, standard_deviation
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
@@ -47,6 +47,8 @@ JUDGE = "judge"
 UNEXPLORED = "unexplored"
 SUPPRESSED = "suppressed"
 EFFECTIVE_CHANNELS = "effective_channels"
+ADVANTAGE_STD = "advantage_std"
+AGGREGATED_STD = "aggregated_std"
 NO_SIGNAL_GROUPS = "no_signal/groups"
 NO_SIGNAL_COMPLETIONS = "no_signal/completions"
 LOST_COMPLETIONS = "lost/completions"
@@ -89,6 +91,8 @@ CATALOGUE = {
     "rvpo/solved/pass_groups": "number of groups with enough such completions for the largest k",
     "rvpo/no_signal/groups": "share of groups in which no channel of positive weight ranks anything",
     "rvpo/no_signal/completions": "number of completions on which no channel of positive weight is live",
+    "rvpo/advantage_std": "standard deviation of the advantages over the batch (ddof 1), those of 0 included",
+    "rvpo/aggregated_std": "standard deviation of the method's value before whitening, over the completions that count",
     "rvpo/effective_channels": "how many channels decide a completion: mean 1 / sum r^2 of the responsibilities r",
     "rvpo/unwanted/groups": "with `wanted`: share of groups that only other channels rank; they are not trained on",
     "rvpo/unwanted/completions": "with `wanted`: number of completions in these groups",
@@ -222,8 +226,9 @@ def channel_metrics(
     """Summarise a batch as a flat dict of floats.
 
     Keys: ``{name}/{metric}`` for each channel and each of ``CHANNEL_METRICS``, ``no_signal/groups`` (share of groups in
-    which no channel of positive weight ranks anything) and ``no_signal/completions`` (their number of completions). A
-    value that is undefined in this batch, such as the mean of a channel that was never scored, is NaN.
+    which no channel of positive weight ranks anything), ``no_signal/completions`` (their number of completions),
+    ``advantage_std`` and ``aggregated_std`` (see :func:`spreads`). A value that is undefined in this batch, such as the
+    mean of a channel that was never scored, is NaN.
 
     Args:
         result: what :func:`rvpo.advantages` returned.
@@ -247,7 +252,7 @@ def channel_metrics(
         metrics = dict(zip(keys, summary.columns.T.flatten().tolist(), strict=True))
         metrics[NO_SIGNAL_GROUPS] = 1 - summary.groups
         metrics[NO_SIGNAL_COMPLETIONS] = float(len(result.rewards) - summary.rows)
-        return metrics
+        return metrics | spreads(result, summary.aggregated_std)
     z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
     signal = result.signal.sum()
     counted = result.signal[:, None].to(z.dtype)
@@ -283,7 +288,25 @@ def channel_metrics(
     group_signal = result.groups.max(counted)
     metrics[NO_SIGNAL_GROUPS] = 1 - group_signal.mean().item()
     metrics[NO_SIGNAL_COMPLETIONS] = float(z.shape[0] - signal.item())
-    return metrics
+    return metrics | spreads(result)
+
+
+def spreads(result: Advantages, aggregated: float | None = None) -> dict[str, float]:
+    """Return the standard deviation of the advantages, and that of the method's value before whitening.
+
+    Whitening brings the advantages to about 1 whatever the method, so the second number is the one to compare between
+    methods. It counts only the completions that whitening counts.
+
+    Args:
+        result: what :func:`rvpo.advantages` returned.
+        aggregated: the second number, if it is known.
+
+    Returns:
+        ``advantage_std`` and ``aggregated_std``, both with ddof 1; NaN for fewer than two completions.
+    """
+    if aggregated is None:
+        aggregated = standard_deviation(result.aggregated.detach()[result.takes_part])
+    return {ADVANTAGE_STD: standard_deviation(result.advantages.detach()), AGGREGATED_STD: aggregated}
 
 
 def counter_metrics(

@@ -1,7 +1,7 @@
 """The risk coefficient k as a pure function of training progress.
 
 The paper anneals k linearly from 0.5 to 2.0. The default of ``rvpo`` is a constant k = 1, which held a mostly-met
-constraint better in our small runs: ``docs/results.md`` compares the two.
+constraint better in our small runs: ``docs/results/quickstart.md`` compares the two.
 """
 
 from __future__ import annotations

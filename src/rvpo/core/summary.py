@@ -65,6 +65,7 @@ class Summary:
         groups: share of the groups with a signal.
         rows: number of completions with a signal.
         effective: mean effective number of channels, NaN if nothing decides a completion.
+        aggregated_std: standard deviation of the values before whitening, NaN for fewer than two.
     """
 
     columns: Tensor
@@ -72,15 +73,17 @@ class Summary:
     groups: float
     rows: int
     effective: float
+    aggregated_std: float
 
 
-def summarised(blocks: Blocks, rule: Rule, advantages: Tensor) -> Summary:
+def summarised(blocks: Blocks, rule: Rule, advantages: Tensor, values: Tensor) -> Summary:
     """Go through a batch once.
 
     Args:
         blocks: the rewards, none of which is missing.
         rule: how channels became one number.
         advantages: (G, P) what came of it.
+        values: (n,) the method's values of the completions that the whitening counts.
     """
     passes = _Passes(rule, blocks)
     start = 0
@@ -88,7 +91,13 @@ def summarised(blocks: Blocks, rule: Rule, advantages: Tensor) -> Summary:
         stop = start + chunk.mean.shape[0]
         passes.add(chunk, advantages[:, start:stop])
         start = stop
-    return passes.summary()
+    return passes.summary(standard_deviation(values))
+
+
+def standard_deviation(x: Tensor) -> float:
+    """Return the standard deviation (ddof 1) of numbers (n,), in double precision where there is one; NaN if n < 2."""
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    return x.to(wide).std().item() if len(x) > 1 else torch.nan
 
 
 class _Passes:
@@ -140,8 +149,12 @@ class _Passes:
         odds = (z * -self._rule.k).exp_()
         return normalised(odds.mul_(self._weights if present is None else present * self._weights))
 
-    def summary(self) -> Summary:
-        """Return what all chunks come to."""
+    def summary(self, aggregated_std: float) -> Summary:
+        """Return what all chunks come to.
+
+        Args:
+            aggregated_std: as of :class:`Summary`.
+        """
         means = torch.cat(self._means)
         rows, groups = len(means) * self._size, len(means)
         squares, live, pulls, lowest, a, a_squared, z_squared, products = self._sums
@@ -161,7 +174,7 @@ class _Passes:
         ]
         effective = torch.cat(self._effective)
         number = float(effective.mean()) if len(effective) else torch.nan
-        return Summary(torch.stack(columns), live > 0, self._signal / groups, signal, number)
+        return Summary(torch.stack(columns), live > 0, self._signal / groups, signal, number, aggregated_std)
 
 
 def _lowest(z: Tensor, live: Tensor | None) -> Tensor:

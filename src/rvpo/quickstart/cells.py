@@ -77,7 +77,7 @@ RARELY_MET = Cell(
 )
 CELLS = (MOSTLY_MET, RARELY_MET)
 
-# What docs/results.md tabulates.
+# What docs/results/quickstart.md tabulates.
 EVALUATED_CELLS = (
     replace(MOSTLY_MET, methods=(GDPO, GRPO, RVPO_PAPER, RVPO_K1, LIFT)),
     replace(RARELY_MET, methods=(GDPO, RVPO_K1, RVPO_PAPER, RVPO_K2, LIFT)),

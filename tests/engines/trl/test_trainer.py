@@ -262,6 +262,8 @@ def test_metric_names_are_a_contract(make):
         "rvpo/high/neglected",
         "rvpo/no_signal/groups",
         "rvpo/no_signal/completions",
+        "rvpo/advantage_std",
+        "rvpo/aggregated_std",
         "rvpo/effective_channels",
         "rvpo/k",
     }

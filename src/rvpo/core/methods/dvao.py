@@ -11,7 +11,7 @@ cancels and the denominator does not, so such groups speak softly. A missing rew
 
 **Failure cases.** A channel counts by its standard deviation, so one that is rarely met is hardly heard: with q the
 share that meets it, std is sqrt(q (1 - q)) times its range. In the outside replication at 1.5B, 2 of 6 runs lost the
-format (`docs/results.md`).
+format (`docs/results/arena.md`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ What is left out has advantage 0. Without memory. A missing reward is neutral, a
 
 **Failure cases.** With many channels nearly every completion is in conflict, and most of the signal is thrown away;
 what is left are the completions that are better, or worse, in everything. A channel that stands against the others is
-learned from no more. In the outside replication at 1.5B, 2 of 6 runs lost the format (`docs/results.md`).
+learned from no more. In the outside replication at 1.5B, 2 of 6 runs lost the format (`docs/results/arena.md`).
 """
 
 from __future__ import annotations
