@@ -27,10 +27,13 @@ ENDINGS = (".py", ".md", ".yaml", ".toml", ".ipynb", ".html", ".js")
 OURSELVES = ("words.py", "words.toml", "test_words.py")
 
 THINGS = (
-    "reward|run|seed|step|prompt|item|folder|group|completion|channel|criterion|file|batch|line|row|column|task|question|"
-    "process|call|reply|sample|benchmark|epoch|model|check|token|version|rule|method|turn|rollout|metric|pair|server"
+    "reward|run|seed|step|prompt|item|folder|group|completion|channel|criterion|file|batch|line|row|column|task|"
+    "question|process|call|reply|sample|benchmark|epoch|model|check|token|version|rule|method|turn|rollout|metric|pair|server"
 )
-SMALL = r"(?:of|in|at|as|is|if|or|and|for|to|by|on|when|where|that|than|then|with|from|over|like|after|before)\b"
+SMALL = (
+    r"(?:of|in|at|as|is|if|or|and|for|to|by|on|when|where|that|than|then|with|from|over|like|after|before|lacks|has|"
+    r"gets)\b"
+)
 
 # An idiom, and what to write instead. Case matters: `is none` is an idiom, `is None` is Python.
 IDIOMS = (

@@ -35,7 +35,7 @@ class Job:
     def name(self) -> str:
         """A file name, unique among the jobs of one quickstart."""
         method = self.contender.name.lower().replace(" ", "_").replace("=", "")
-        if not re.fullmatch(r"[\w.-]+", method):  # such as a path; the digest keeps names different whose characters are replaced
+        if not re.fullmatch(r"[\w.-]+", method):  # such as a path; the digest keeps different names different
             method = re.sub(r"[^\w.-]+", "-", method) + "-" + digest(self.contender.name)[:8]
         return f"{self.cell.name}-{method}-seed{self.seed}"
 

@@ -187,7 +187,7 @@ def _start_worker(steps: Queue[int] | None, end: Event, temporary: str) -> None:
     """Prepare a worker before it imports large packages."""
     for wait_for in (end.wait, _wait_for_the_end_of_the_quickstart):
         threading.Thread(target=_end_after, args=(wait_for,), daemon=True).start()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # from TRL's use of transformers; users cannot do anything about it
+    warnings.filterwarnings("ignore", category=FutureWarning)  # from TRL's use of transformers; users cannot act on it
     global _steps  # a queue reaches a worker only while it starts
     _steps = steps
     tempfile.tempdir = temporary

@@ -64,7 +64,8 @@ class Habits:
         first, last: rate of the first and of the last argument, midway between the styles; linear in between.
         strict_gap: how much lower every argument's rate is in a strict reply.
         loose_gap: how much higher every argument's rate is in a loose reply.
-        strict_close, loose_close: share that ends with the closing tag, per style. ``tool`` and ``leak`` are similar.
+        strict_close, loose_close: share that ends with the closing tag, per style. The shares ``…_tool`` (names the
+            right tool), ``…_leak`` (leaks the key) and ``loose_filler`` (adds filler words) are similar.
     """
 
     strict: float = 0.85

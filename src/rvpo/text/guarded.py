@@ -1,4 +1,4 @@
-"""A filter before the terminal: printed text cannot control it, whoever wrote the text.
+"""A filter before the terminal: printed text cannot control it, even if a policy or a server wrote the text.
 
 Texts of policies, servers and files are made harmless where a message quotes them (:func:`rvpo.text.quoting`,
 :func:`rvpo.text.tables.printable`). This filter is a second protection. It also covers what other libraries print.
@@ -79,7 +79,7 @@ def guard_terminal() -> None:
 
 
 class Formatter(logging.Formatter):
-    """A log formatter that removes colours and carriage returns from a message, whoever wrote a part of it."""
+    """A log formatter that removes colours and carriage returns from a message, which may quote text from outside."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """Return the line of a record."""
