@@ -49,7 +49,8 @@ test-nightly: $(VENV)/.installed $(VENV_VERL)/.installed  ## What takes long: tr
 	$(BIN)/python -m pytest -m slow -n auto --dist loadgroup
 	$(BIN_VERL)/python -m pytest tests/engines/verl -m slow -s
 
-lint: $(VENV)/.installed  ## Check style and types
+lint: $(VENV)/.installed  ## Check style, words and types
+	$(BIN)/python tests/words.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -21,6 +21,9 @@ import first_order
 import taylor
 import yaml
 
+from rvpo.arena.known import PUBLISHED, Known
+from rvpo.arena.table import TIE, Scores, markdown
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA = DOCS / "results" / "data"
 TABLE = re.compile(r"(<!-- data: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -69,8 +72,35 @@ def first_order_table(name: str) -> list[str]:
     return first_order.table(json.loads((DATA / name).read_text("utf-8")))
 
 
+def arena_table(name: str) -> list[str]:
+    """Return the table of ``rvpo arena`` from its numbers."""
+    found: dict[str, Any] = json.loads((DATA / name).read_text("utf-8"))
+    return markdown(len(found["cells"]), found["rules"], "gdpo").split("\n")
+
+
+def arena_cells_table(field: str) -> list[str]:
+    """Return the AUC of each rule in each cell of a field, from the scores that the package ships.
+
+    The highest of a cell is bold, with those within ``TIE`` of it.
+    """
+    runs = Known.read(PUBLISHED).runs[field]
+    methods = list(dict.fromkeys(run.method for run in runs))
+    scores = Scores.of(runs, methods, sorted({run.seed for run in runs}))
+    means = scores.auc.mean(2)  # (methods, cells)
+    order = sorted(range(len(methods)), key=lambda i: -means[i].mean())
+    lines = ["| cell | " + " | ".join(f"`{methods[i]}`" for i in order) + " |", "|---" + "|--:" * len(order) + "|"]
+    for j, cell in enumerate(scores.cells):
+        best = means[:, j].max()
+        shown = [f"{means[i, j]:.2f}".removeprefix("0") for i in order]
+        bold = [f"**{text}**" if means[i, j] >= best - TIE else text for i, text in zip(order, shown, strict=True)]
+        lines.append(f"| {cell} | " + " | ".join(bold) + " |")
+    return lines
+
+
 TABLES: dict[str, Callable[[str], list[str]]] = {
     "claims.yaml": claims_table,
+    "arena-worlds.json": arena_table,
+    "worlds": arena_cells_table,  # a field of the arena, whose scores the package ships
     "first-order.json": first_order_table,
     "suppressed.json": first_order_table,
     "taylor-demo.json": taylor_table,

@@ -401,8 +401,8 @@ def test_error_names_the_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- name: a\n", "holds list, allowed is a mapping"),
-        ("", "holds NoneType, allowed is a mapping"),
+        ("- name: a\n", "contains list; expected a mapping"),
+        ("", "contains NoneType; expected a mapping"),
         ("name: [a\n", "is not YAML"),
         ("name: a\nname: b\n", "the key 'name' occurs twice, first in line 1.*line 2"),
         ("trainer: {max_steps: 1, max_steps: 2}\n", "the key 'max_steps' occurs twice"),

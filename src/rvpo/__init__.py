@@ -1,8 +1,9 @@
 """RVPO: train language models on many rewards without neglecting one.
 
-``rvpo.Aggregator`` turns the rewards of a batch into advantages, in any loop; ``rvpo.advantages`` is the same without a
-memory. ``rvpo.trl`` is the drop-in trainer; ``rvpo.rewards`` and ``rvpo.data`` bring channels and prompts. Methods are
-objects: ``rvpo.LIFT()``, ``rvpo.RVPO(k=2.0)`` … Names load on first use, so that ``import rvpo`` itself is instant.
+``rvpo.Aggregator`` turns the rewards of a batch into advantages, in any training loop. ``rvpo.advantages`` does the
+same without a state between batches. ``rvpo.trl`` is the drop-in trainer for TRL. ``rvpo.rewards`` and ``rvpo.data``
+provide reward functions and prompts. Methods are objects: ``rvpo.LIFT()``, ``rvpo.RVPO(k=2.0)`` … Names load on first
+use, so ``import rvpo`` itself is instant.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def __getattr__(name: str) -> object:
     """Load a public name on first use."""
     if name == "__version__":
         return _written_version()
-    if name == "trl":  # not a public name of the core; for whoever writes rvpo.trl after `import rvpo`
+    if name == "trl":  # not a public name, but code may use rvpo.trl after `import rvpo`
         return importlib.import_module("rvpo.trl")
     if name in __all__:
         home = "rvpo.step.aggregator" if name in _OF_THE_STEP else "rvpo.core"
@@ -101,7 +102,7 @@ def __getattr__(name: str) -> object:
 
 
 def _written_version() -> str:
-    """Return the version that the install wrote; a checkout that was never installed does not know its own."""
+    """Return the version that the install wrote. A checkout that was never installed does not know its version."""
     try:
         written = importlib.import_module("rvpo._version")
     except ModuleNotFoundError:

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C during its imports ends it as well, without a traceback."""
+    """Run the command line. Ctrl-C during imports ends it without a traceback, too."""
     try:
         from rvpo.cli.app import main as command
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ __all__ = ["RVPOArgs", "RVPOPlugin", "RVPOTrainer", "RVPOTrainingArgs"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the trainer when axolotl builds it: its modules may only be loaded after those of the plug-ins."""
+    """Load the trainer when axolotl builds it: axolotl's modules must be loaded after the plug-ins."""
     if name == "RVPOTrainer":
         from rvpo.engines.axolotl.trainer import RVPOTrainer
 

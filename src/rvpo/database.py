@@ -1,9 +1,9 @@
-"""An SQLite file that any number of processes and threads share, and that survives forks and the end of any of them.
+"""An SQLite file that processes and threads share. It survives forks and killed processes.
 
-The file is in WAL mode: ``kill -9`` of a process loses nothing that was committed, nor can it damage the file; with
-``synchronous=NORMAL`` a power failure may lose the last commits, but not damage it either. A connection is closed
-before its process forks, because SQLite's locks do not survive that; parent and child each open their own on the next
-use. A database in memory is copied to the child.
+The file is in WAL mode. ``kill -9`` of a process neither loses committed data nor damages the file. With
+``synchronous=NORMAL``, a power failure may lose the last commits, but does not damage the file. A connection is closed
+before its process forks, because SQLite's locks do not survive a fork. Parent and child each open their own connection
+on the next use. A database in memory is copied to the child.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BUSY_SECONDS = 60.0  # how long one process waits for another's transaction, wh
 
 
 class SharedDatabase(Forkable):
-    """A file with tables of its own; in memory where there is no path. Made by :meth:`_begin`."""
+    """A database file with its own tables, or in memory without a path. :meth:`_begin` opens it."""
 
     def _begin(
         self, path: str | None, tables: Sequence[str], version: int, expected: str, error: type[RVPOError]
@@ -30,11 +30,11 @@ class SharedDatabase(Forkable):
         """Open or make the file.
 
         Args:
-            path: of the file; None keeps everything in memory.
-            tables: statements that make what is not there yet.
-            version: of the tables; part of the file as ``user_version``.
-            expected: what a message says of the file, such as "expected an SQLite file of outcomes".
-            error: raised here where the file cannot be opened or is of another kind, and later where it cannot be used.
+            path: path of the file; None keeps everything in memory.
+            tables: SQL statements that create missing tables.
+            version: version of the tables, stored in the file as ``user_version``.
+            expected: part of error messages, such as "expected an SQLite file of outcomes".
+            error: class of errors. Raised if the file cannot be opened, is of another kind, or cannot be used later.
         """
         self._path, self._tables, self._version = path, tables, version
         self._expected, self._error = expected, error
@@ -42,13 +42,13 @@ class SharedDatabase(Forkable):
         self._open: sqlite3.Connection | None = None
         with self._used() as db:
             _write_ahead(db)
-        with self._transaction() as db:  # of several processes that make the file, the others find it made
+        with self._transaction() as db:  # one of several processes creates the tables
             self._make_tables(db)
         self._know_forks()
 
     @contextmanager
     def _used(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection of this process to one thread."""
+        """Lend the connection of this process to one thread at a time."""
         try:
             with self._lock:
                 yield self._db
@@ -58,7 +58,7 @@ class SharedDatabase(Forkable):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing. After a failure, such as a full disk, the connection is good for the next one."""
+        """Write all or nothing. After a failure, such as a full disk, the connection can still be used."""
         with self._used() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -80,7 +80,7 @@ class SharedDatabase(Forkable):
         if self._path:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self._path or ":memory:", _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA synchronous = NORMAL")  # of a connection; WAL is of the file
+        db.execute("PRAGMA synchronous = NORMAL")  # a setting of the connection; WAL is a setting of the file
         return db
 
     def _make_tables(self, db: sqlite3.Connection) -> None:
@@ -88,14 +88,14 @@ class SharedDatabase(Forkable):
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version != self._version and (version or tables):
             raise self._error(
-                f"cache {self._path}: a database of version {version}, allowed is {self._version}: name another"
+                f"cache {self._path}: a database of version {version}, expected {self._version}: name another"
             )
         for statement in self._tables:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {self._version}")
 
     def _before_fork(self) -> None:
-        self._lock.acquire()  # no transaction is copied half-done
+        self._lock.acquire()  # so that no unfinished transaction is copied
         if self._path and self._open is not None:
             connection, self._open = self._open, None
             with suppress(sqlite3.Error):

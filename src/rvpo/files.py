@@ -1,4 +1,4 @@
-"""What folders of results need: files that are whole, a word on what differs, and digests of what it was."""
+"""Tools for folders of results: atomic writes, differences between plain values, and digests of files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OF_TRAINING = ("trainer_state.json", "rvpo_state.json", "warm_start.json")
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: ``with whole(path) as partial: ...`` writes to the path ``partial``.
+    """Write a file completely or not at all: ``with whole(path) as partial: ...`` writes to the path ``partial``.
 
     The folder of ``path`` is created. After the block, the partial file next to ``path`` is flushed to the disk and
-    replaces it in one step. If the block raises, the partial file is removed and ``path`` stays as it was. A killed
-    process may leave the partial file; the next write replaces it.
+    replaces ``path`` in one step. If the block raises, the partial file is removed and ``path`` does not change. A
+    killed process may leave the partial file; the next write replaces it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -40,13 +40,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk: a power cut leaves nothing else.
+    """Wait until a file's content, or the names in a folder, are on the disk, so that they survive a power cut.
 
     Raises:
-        OSError: the disk could not take it. Folders that know no such wait, as on some network disks, are let pass.
+        OSError: the disk could not store it. Folders that cannot be flushed, as on some network disks, raise nothing.
     """
     is_folder = path.is_dir()
-    if is_folder and os.name == "nt":  # where a folder cannot be opened
+    if is_folder and os.name == "nt":  # Windows cannot open a folder
         return
     opened = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
@@ -60,7 +60,7 @@ def flush(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """:func:`flush` all files below a folder, and then the folders, the innermost first."""
+    """Call :func:`flush` for all files below a folder, and then for the folders, the innermost first."""
     inside = sorted(folder.rglob("*"))
     for path in inside:
         if path.is_file():
@@ -72,13 +72,13 @@ def flush_tree(folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, as UTF-8."""
+    """Write a text file completely or not at all, as UTF-8."""
     with whole(path) as partial:
         partial.write_text(sound(text), encoding="utf-8", newline="")
 
 
 def sound(text: str) -> str:
-    """Replace half surrogates, which JSON can carry into a text, but no encoding out of it, by question marks."""
+    """Replace lone surrogates by question marks: JSON may contain them, UTF-8 cannot encode them."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -88,7 +88,7 @@ def digest(values: Any) -> str:
 
 
 def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
-    """Return the first field, however deep, in which two plain values differ, dotted, with both values."""
+    """Return the first field in which two nested plain values differ, as a dotted name, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         fields = {**now, **before}
         found = (difference(before.get(key), now.get(key), f"{where}.{key}".lstrip(".")) for key in fields)
@@ -97,16 +97,16 @@ def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] |
 
 
 def model_digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's files: its weights, and what decides how they are used.
+    """Return the SHA-256 of a model's files: its weights, config, tokenizer and chat template.
 
     Raises:
-        ConfigError: the folder holds no weights, or one of the files cannot be read.
+        ConfigError: the folder does not contain weights, or one of the files cannot be read.
     """
     weights = [path for pattern in _WEIGHTS for path in folder.glob(pattern)]
     if not weights:
         names = sorted(path.name for path in folder.iterdir())[:6]
         raise ConfigError(
-            f"{folder} holds {names}, but no weights; allowed is a folder with a model or an adapter: name the folder "
+            f"{folder} has {names}, but no weights; expected a folder with a model or an adapter: name the folder "
             "of a checkpoint, or the run's model/"
         )
     paths = {*weights, *(path for pattern in _DECIDES for path in folder.glob(pattern))}
@@ -116,7 +116,7 @@ def model_digest(folder: Path) -> str:
             with path.open("rb") as file:
                 whole.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; allowed is a file that can be read: repair it") from error
+            raise ConfigError(f"{path}: {error.strerror}; expected a file that can be read: fix the file") from error
     return whole.hexdigest()
 
 
@@ -132,7 +132,7 @@ _ADVICE = {
     errno.EIO: "the disk fails, or limits what is written: check it (and ulimit -f)",
     errno.ESTALE: "the network disk has lost the file: check the disk",
 }
-# Libraries that write from C++ or Rust pass on a text: torch.save, safetensors, Arrow, SQLite.
+# Libraries that write from C++ or Rust report errors as text: torch.save, safetensors, Arrow, SQLite.
 _TOLD = re.compile(
     r"os error (\d+)|errno (\d+)|\[Errno (\d+)\]|(PytorchStreamWriter failed|unexpected pos \d+|iostream error)"
     r"|(database or disk is full|No space left on device)|(File too large)|(readonly database|Read-only file system)"
@@ -142,13 +142,13 @@ _TOLD = re.compile(
 
 
 _LIBRARIES = ("builtins", "safetensors", "safetensors_rust", "tokenizers", "pyarrow", "sqlite3", "torch")
-"""Whose errors are read: others may quote what a policy wrote."""
+"""Only texts of these errors are read. Others may quote text that a policy wrote."""
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """Return one line about a disk that is full, read-only or limited, with what to do; None for any other error.
+    """Return one line about a disk that is full, read-only or limited, and what to do; None for any other error.
 
-    The causes of the error are looked at, too.
+    The causes of the error are checked, too.
     """
     seen: list[BaseException] = []
     found: BaseException | None = error
@@ -163,7 +163,7 @@ def disk_trouble(error: BaseException) -> str | None:
 
 
 def _number(error: BaseException) -> int:
-    """Return the system's number of an error, also of a library that tells it in words; 0 if it has none."""
+    """Return the system's number of an error, also if a library reports it as text; 0 without a number."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     if type(error).__module__.split(".")[0] not in _LIBRARIES:

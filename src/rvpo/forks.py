@@ -1,10 +1,11 @@
-"""What a forked process does with handles of its parent.
+"""Give a forked process its own handles in place of those of its parent.
 
-``datasets.map(num_proc=2)``, ``multiprocessing`` and ``os.fork`` copy a process in the middle of its life. The copy
-shares pipes, files and database connections with the original, and a lock that another thread held stays locked in it
-for ever. An object with such handles registers itself here, and the fork gives each process its own.
+``datasets.map(num_proc=2)``, ``multiprocessing`` and ``os.fork`` copy a running process. The copy shares pipes, files
+and database connections with the original. A lock that another thread held stays locked in the copy for ever. An object
+with such handles registers itself here, and gets new ones in the forked process.
 
-Objects are kept by weak references: registering one does not keep it alive. A ``spawn``ed process needs nothing.
+The registry has weak references, so it does not keep objects alive. A process that was started by ``spawn`` needs
+nothing of this.
 """
 
 from __future__ import annotations
@@ -16,38 +17,38 @@ from collections.abc import Callable
 
 
 class Forkable:
-    """A holder of handles that know their process. Derived classes call :meth:`_know_forks` once, when built."""
+    """An object with handles that belong to one process. Derived classes call :meth:`_know_forks` when built."""
 
     def _know_forks(self) -> None:
         _HOLDERS.add(self)
 
     def _before_fork(self) -> None:
-        """Make ready for the copy, in the process that forks: take a lock, close what two must not share."""
+        """Prepare for the fork, in the parent: take a lock, close what two processes must not share."""
 
     def _after_fork(self) -> None:
-        """Undo that in the process that has forked."""
+        """Undo :meth:`_before_fork` in the parent."""
 
     def _in_child(self) -> None:
-        """Replace what belongs to the parent, in the new process: locks above all. Its only thread runs this."""
+        """Replace what belongs to the parent, such as locks, in the child. Its only thread runs this."""
 
 
 class ForkedLock(Forkable):
-    """A lock that the copy of a process finds open: ``with lock: …``.
+    """A lock that is open in a forked process: ``with lock: …``.
 
-    What it guards must be safe to copy half-done, such as totals.
+    A fork may copy the guarded data at any moment, so use it only for data that allow this, such as totals.
     """
 
     def __init__(self) -> None:
-        """Start open."""
+        """Make an open lock."""
         self._lock = threading.Lock()
         self._know_forks()
 
     def __enter__(self) -> None:
-        """Wait for it."""
+        """Wait for the lock and take it."""
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        """Open it again."""
+        """Release the lock."""
         self._lock.release()
 
     def _in_child(self) -> None:
@@ -55,9 +56,9 @@ class ForkedLock(Forkable):
 
 
 def disconnect(descriptor: int) -> None:
-    """Let a file descriptor of the parent point at nothing, so that the file object on it can be closed safely.
+    """Redirect a file descriptor of the parent to nothing, so that the file object on it can be closed safely.
 
-    Closing the number itself would free it for another file, which the old object would then close.
+    Closing the descriptor itself would free its number for another file, which the old object would then close.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     try:
@@ -67,8 +68,8 @@ def disconnect(descriptor: int) -> None:
 
 
 _HOLDERS: weakref.WeakSet[Forkable] = weakref.WeakSet()
-_forking = threading.Lock()  # of several threads, one forks
-_prepared: list[Forkable] = []  # what the thread that forks has made ready
+_forking = threading.Lock()  # only one thread forks at a time
+_prepared: list[Forkable] = []  # objects that the forking thread has prepared
 
 
 def _prepare() -> None:
@@ -82,7 +83,7 @@ def _release(step: Callable[[Forkable], None]) -> None:
     for holder in reversed(_prepared):
         step(holder)
     _prepared.clear()
-    _forking.release()  # in the child, too, the thread that took it
+    _forking.release()  # also in the child, whose only thread is the one that took the lock
 
 
 if hasattr(os, "register_at_fork"):  # POSIX

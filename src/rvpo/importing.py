@@ -1,6 +1,6 @@
-"""From text to an object of foreign code: ``package.module:name`` or ``path/to/file.py:name``.
+"""Import an object of foreign code by its name: ``package.module:name`` or ``path/to/file.py:name``.
 
-The code that is named is imported, so name only code that you would run.
+The named code is executed, so name only code that you trust.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean
 
 _FORMS = "package.module:name or path/to/file.py:name"
-_SHOWN = 20  # names in a message
-_FAILURES = (Exception, SystemExit)  # of foreign code; an interrupt comes from the user and passes through
-_loading = threading.RLock()  # of several threads, one imports a file; and files may load files
+_SHOWN = 20  # largest number of names in a message
+_FAILURES = (Exception, SystemExit)  # what foreign code may raise; an interrupt comes from the user and is not caught
+_loading = threading.RLock()  # only one thread imports a file at a time; a file may load other files
 
 
 def _open_in_child() -> None:
-    """Give a forked process a lock of its own: the thread that held its parent's is not there."""
+    """Give a forked process its own lock: the thread that held the parent's lock does not exist there."""
     global _loading
     _loading = threading.RLock()
 
@@ -40,9 +40,9 @@ if hasattr(os, "register_at_fork"):  # POSIX
 
 
 def is_object_spec(text: str) -> bool:
-    """Whether a text has the form ``package.module:name`` or ``path/to/file.py:name``; nothing is imported.
+    """Return whether a text has the form ``package.module:name`` or ``path/to/file.py:name``. Nothing is imported.
 
-    The name may have dots, as in ``module:Class.method``. The last colon counts, so that ``C:\\x.py:name`` is one.
+    The name may have dots, as in ``module:Class.method``. The last colon is the separator, as in ``C:\\x.py:name``.
     """
     where, _, name = text.rpartition(":")
     return _is_dotted(name) and (where.endswith(".py") or _is_dotted(where))
@@ -51,16 +51,16 @@ def is_object_spec(text: str) -> bool:
 def load_object(spec: str, what: str) -> Any:
     """Import the object that a spec names.
 
-    A relative path starts at the current folder, and so do modules that are not installed. A file is imported once
-    per process, however many of its objects are named. While it is imported, it can import the modules next to it.
+    Relative paths and modules that are not installed are searched in the current folder. A file is imported once per
+    process, even if several of its objects are named. While it is imported, it can import the modules next to it.
 
     Args:
         spec: ``package.module:name`` or ``path/to/file.py:name``; the name may have dots.
         what: noun for the messages, such as ``"reward"``.
 
     Raises:
-        ConfigError: the spec has another form, the module or file does not exist or cannot be imported, or it does
-            not have this name.
+        ConfigError: the spec has another form, the module or file does not exist or cannot be imported, or it has no
+            such name.
     """
     if not is_object_spec(spec):
         raise ConfigError(f"{what} is {spec!r}; expected {_FORMS}. Give the module or file, a colon, and the name.")
@@ -111,8 +111,8 @@ def _module_of_file(where: str, what: str) -> ModuleType:
 def _module_name(path: Path) -> str:
     """Return the name in ``sys.modules`` of a resolved path.
 
-    It has no dot, because ``pickle`` would look for a package before the dot. Its digest tells two files with the same
-    stem apart.
+    It has no dot, because ``pickle`` would look for a package before the dot. Its digest distinguishes files with the
+    same stem.
     """
     digest = hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:16]
     stem = re.sub(r"\W", "_", path.stem)
@@ -122,8 +122,8 @@ def _module_name(path: Path) -> str:
 def _execute(name: str, path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None  # for the suffix .py
-    # Registered before it runs, as an import statement does: dataclasses look their module up.
+    assert spec.loader is not None  # true for the suffix .py
+    # Register the module before it runs, as an import statement does: dataclasses look up their module.
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -134,7 +134,7 @@ def _execute(name: str, path: Path) -> None:
 
 @contextmanager
 def _on_path(folder: Path) -> Iterator[None]:
-    """Let modules of a folder be found. Python does so for ``python file.py``, but not for a console script."""
+    """Add a folder to the module path. Python does so for ``python file.py``, but not for a console script."""
     here = str(folder)
     sys.path.insert(0, here)
     try:
@@ -146,7 +146,7 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _wrapped(what: str, where: str) -> Iterator[None]:
-    """Turn whatever foreign code raises into a ConfigError that names the line at which it failed."""
+    """Turn errors of foreign code into a ConfigError that names the line of the failure."""
     try:
         yield
     except _FAILURES as error:
@@ -157,7 +157,7 @@ def _wrapped(what: str, where: str) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """Return the innermost line of foreign code in a traceback, or nothing if no such line ran.
+    """Return the innermost line of foreign code in a traceback, or an empty text if no such line ran.
 
     A SyntaxError names its line itself.
     """
@@ -184,7 +184,7 @@ def _attribute(value: Any, name: str, where: str, what: str) -> Any:
             f"{what}: {where} has no {name!r}{did_you_mean(name, callables)}; expected one of its functions and "
             f"classes: {shown or 'it has none'}. Check the name."
         ) from error
-    except _FAILURES as error:  # of a module's own __getattr__, which may import
+    except _FAILURES as error:  # from a module's own __getattr__, which may import
         raise ConfigError(
             f"{what}: {where} fails to give {name!r} ({type(error).__name__}: {error}{_line(error)}); expected a "
             "function or a class. Repair the code, or name another one."
@@ -192,9 +192,9 @@ def _attribute(value: Any, name: str, where: str, what: str) -> Any:
 
 
 def _callables(value: Any) -> list[str]:
-    """Return the public names of an object that can be called, its own before those that it imported."""
+    """Return the public callable names of an object: first its own, then those that it imported."""
     names = [name for name in dir(value) if not name.startswith("_")]
-    found = {name: inspect.getattr_static(value, name, None) for name in names}  # runs no foreign code
+    found = {name: inspect.getattr_static(value, name, None) for name in names}  # does not run foreign code
     callables = [name for name, item in found.items() if callable(item) or isinstance(item, classmethod)]
     return sorted(callables, key=lambda name: not _is_own(value, name))
 

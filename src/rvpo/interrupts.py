@@ -1,12 +1,12 @@
-"""Ctrl-C and SIGTERM: a command ends at once, says what it kept, and never stops in the middle of what must be whole.
+"""Ctrl-C and SIGTERM: a command stops soon, reports what it saved, and never stops inside an atomic block.
 
-Three parts use this module. The command line wraps each command in :func:`handled`, which turns the first signal into
-KeyboardInterrupt in the main thread. Code that must not be cut in half, such as an optimizer step with its log, runs
-between :func:`hold` and :func:`release`: a signal that arrives there waits. Code that knows what an interrupt leaves
-behind says so with :func:`says`.
+This module has three uses. The command line wraps each command in :func:`handled`, which turns the first signal into
+KeyboardInterrupt in the main thread. Code that must not be interrupted halfway, such as an optimizer step with its log,
+runs between :func:`hold` and :func:`release`: a signal that arrives there waits. Code that knows what is saved after an
+interrupt says so with :func:`says`.
 
 After the first signal a command has :data:`SECONDS` to end. If something keeps it alive (a thread that waits for a
-server, a batch of a local model), it is ended all the same. A second Ctrl-C ends it without waiting for that.
+server, a batch of a local model), the process is ended anyway. A second Ctrl-C ends it immediately.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from types import FrameType
 from typing import NoReturn
 
 SECONDS = 1.5
-"""How long a command may take to end after a signal, outside of :func:`saving`."""
+"""Seconds that a command may take to end after a signal, outside of :func:`saving`."""
 _ONE_PRESS = 0.5
-"""Signals that follow the first one within so many seconds belong to it: launchers often pass Ctrl-C on once more."""
+"""Signals within so many seconds after the first one are ignored: launchers often send Ctrl-C a second time."""
 
 _signals = (signal.SIGINT, signal.SIGTERM)
-_held = False  # inside of what must be whole
-_waiting = False  # a signal arrived there
+_held = False  # whether the process is between hold and release
+_waiting = False  # whether a signal arrived there
 _first: tuple[int, float] | None = None  # the first signal and its time
 _saying: list[tuple[Callable[[], str], float]] = []
 _watchdog: threading.Timer | None = None
 _print: Callable[[str], None] = print
-_told = False
+_reported = False
 
 
 @contextmanager
-def handled(tell: Callable[[str], None]) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM in the block into KeyboardInterrupt, and end the process if that does not.
+def handled(print_line: Callable[[str], None]) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM in the block into KeyboardInterrupt. End the process if that does not.
 
-    Signals that the process ignores stay ignored, as of a command in the background of a script. SIGTERM keeps its
-    default in one of several processes (``WORLD_SIZE`` above 1): such a process may wait inside a collective operation,
-    where Python runs no handler, and its launcher must still be able to end it.
+    Signals that the process ignores stay ignored, as for a background command of a script. If there are several
+    processes (``WORLD_SIZE`` above 1), SIGTERM keeps its default action: a process may wait inside a collective
+    operation, where Python does not run handlers, and the launcher must still be able to end it.
 
     Args:
-        tell: prints one line, for the case in which the process has to be ended from another thread.
+        print_line: function that prints a line, for the case in which the process has to be ended from another thread.
     """
     global _print
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    _print = tell
+    _print = print_line
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     before = {number: signal.getsignal(number) for number in _signals}
     for number, handler in before.items():
@@ -61,7 +61,7 @@ def handled(tell: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        if _first is None:  # else a second signal must still end the process
+        if _first is None:  # otherwise a second signal must still be able to end the process
             for number, handler in before.items():
                 if handler is not None:
                     signal.signal(number, handler)
@@ -83,16 +83,16 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def hold() -> None:
-    """Let signals wait from here to :func:`release`. May be called twice; then one ``release`` ends both."""
+    """Make signals wait until :func:`release`. If called twice, one ``release`` ends both."""
     global _held
     _held = True
 
 
 def release() -> None:
-    """End what must be whole.
+    """End the block that :func:`hold` began.
 
     Raises:
-        KeyboardInterrupt: a signal has waited for it.
+        KeyboardInterrupt: a signal arrived in the block.
     """
     global _held, _waiting
     _held = False
@@ -103,36 +103,36 @@ def release() -> None:
 
 
 def is_held() -> bool:
-    """Return whether the process is between :func:`hold` and :func:`release`, where nothing can be saved."""
+    """Return whether the process is between :func:`hold` and :func:`release`, where it must not save."""
     return _held
 
 
 def forget() -> None:
-    """Leave :func:`hold` without raising: for code that has caught an exception from inside of it."""
+    """Leave :func:`hold` without raising, for code that has caught an exception from inside the block."""
     global _held
     _held = False
 
 
 @contextmanager
 def says(kept: Callable[[], str], seconds: float = SECONDS) -> Iterator[None]:
-    """Name what an interrupt inside of the block leaves behind, and how to go on.
+    """Set the message for an interrupt inside the block: what is saved, and how to continue.
 
     Args:
-        kept: returns it, such as ``"12 of 40 verdicts are saved; the same command continues"``.
-        seconds: how long the block may take to end.
+        kept: function that returns the message, such as ``"12 of 40 verdicts are saved; the same command continues"``.
+        seconds: seconds that the block may take to end.
     """
     _saying.append((kept, seconds))
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        # The innermost block knows best. What it says travels with the exception.
+        # The innermost block has the best message. It is attached to the exception.
         raise KeyboardInterrupt(_text(interrupt) or kept()) from None
     finally:
         _saying.remove((kept, seconds))
 
 
 def said(interrupt: KeyboardInterrupt) -> str:
-    """Return the line that tells of an interrupt."""
+    """Return the line that reports an interrupt."""
     return f"interrupted: {_text(interrupt) or 'nothing was changed; the same command starts again'}"
 
 
@@ -157,7 +157,7 @@ def _text(interrupt: KeyboardInterrupt) -> str:
 
 
 def _watch(seconds: float | None = None) -> None:
-    """Begin the time within which the process has to end by itself; None is what the innermost block allows."""
+    """Start the time limit within which the process must end by itself; None takes that of the innermost block."""
     global _watchdog
     _stop_watching()
     _watchdog = threading.Timer(seconds or (_saying[-1][1] if _saying else SECONDS), _end)
@@ -173,13 +173,13 @@ def _stop_watching() -> None:
 
 
 def end() -> None:
-    """End the process after its line has been printed, if a signal was handled; else return.
+    """End the process after its message has been printed, if a signal was handled. Otherwise return.
 
-    What is registered with ``atexit`` runs, for :data:`SECONDS` at most. The rest of Python's end is left out: it waits
-    for threads, and taking apart what torch and its libraries hold can take many seconds on a busy machine.
+    Functions registered with ``atexit`` run, for :data:`SECONDS` at most. The rest of Python's shutdown is skipped: it
+    waits for threads, and freeing what torch and its libraries use can take many seconds on a busy machine.
     """
-    global _told
-    _told = True
+    global _reported
+    _reported = True
     if _first is None:
         return
     _watch(SECONDS)
@@ -189,9 +189,9 @@ def end() -> None:
 
 
 def _end() -> None:
-    """End the process from another thread; the main one is stuck."""
-    with suppress(Exception):  # whatever `kept` raises must not keep the process alive
-        if not _told:
+    """End the process from another thread, because the main thread does not respond."""
+    with suppress(Exception):  # an error of `kept` must not keep the process alive
+        if not _reported:
             _print(said(KeyboardInterrupt(_saying[-1][0]() if _saying else "")))
     _leave()
 

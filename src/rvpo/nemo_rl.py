@@ -1,4 +1,4 @@
-"""``rvpo.nemo_rl.install()``, in a launcher of NeMo RL before its ``main``. See docs/engines/nemo_rl.md."""
+"""Call ``rvpo.nemo_rl.install()`` in a launcher of NeMo RL, before its ``main``. See docs/engines/nemo_rl.md."""
 
 from rvpo.engines.nemo_rl import install
 

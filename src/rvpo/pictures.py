@@ -1,9 +1,9 @@
-"""Pictures of prompts: read from bytes that nobody vouches for, known by their content, and made small for a page.
+"""Pictures of prompts: read from untrusted bytes, identified by their content, and reduced for a page.
 
-Bytes come from data files and from a run's folder, so they may be anything. Pillow opens a few formats of pixels here
-and nothing else: no SVG, which may hold scripts, and none of its formats that start other programs. A picture is
-measured before it is unpacked, because a small file may unpack to gigabytes. What leaves this module are pixels that
-were written anew, or bytes that were decoded whole.
+Bytes come from data files and from a run's folder, so they may be anything. Pillow may open only a few pixel formats
+here: not SVG, which may contain scripts, and no format for which Pillow starts other programs. The size of a picture is
+checked before it is unpacked, because a small file may unpack to gigabytes. This module returns only pixels that it has
+encoded again, or bytes that it has decoded completely.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is read."""
+"""Formats that are read."""
 
 MAX_BYTES = 50_000_000
-"""Size of a file that is looked at."""
+"""Largest size of a file that is read, in bytes."""
 
 MAX_PIXELS = 50_000_000
-"""Width times height of a picture that is unpacked: 150 MB of memory."""
+"""Largest width times height of a picture that is unpacked: 150 MB of memory."""
 
 FOLDER = "pictures"
-"""Where a run's folder keeps the pictures of its prompts, ``{digest}.png`` or ``.jpg``, each once."""
+"""Subfolder of a run's folder with the pictures of its prompts, ``{digest}.png`` or ``.jpg``, each once."""
 
 RECORDED_SIDE = 512
-"""Pixels of the longest side of a recorded picture, enough to read the letters of a figure."""
+"""Longest side of a recorded picture in pixels, enough to read the letters of a figure."""
 
 MAX_RECORDED = 20_000
-"""Pictures that a run's folder keeps."""
+"""Largest number of pictures that a run's folder keeps."""
 
 PLACEHOLDER = "<image>"
-"""Where a picture stands in the text of a prompt, as in verl's data."""
+"""Mark of a picture in the text of a prompt, as in verl's data."""
 
-_KEPT = ("PNG", "JPEG", "WEBP")  # formats whose bytes are passed on as they are
+_KEPT = ("PNG", "JPEG", "WEBP")  # formats whose bytes are returned unchanged
 _MAGIC = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RECORDED_BYTES = 1_000_000  # a picture of RECORDED_SIDE is never larger
 
 
 class NotAPictureError(ValueError):
-    """Bytes are not a picture that can be shown to a model. Its text says what was seen."""
+    """Bytes are not a picture that can be shown to a model. The message says what was seen."""
 
 
 def looks_like_picture(data: object) -> bool:
-    """Return whether bytes begin as a file of one of :data:`FORMATS`."""
+    """Return whether bytes begin like a file of one of :data:`FORMATS`."""
     return isinstance(data, bytes) and _MAGIC.match(data) is not None
 
 
 def decode(data: bytes) -> Image:
-    """Return a picture, upright, in RGB; transparent places are white, as on a page.
+    """Return an upright picture in RGB. Transparent pixels become white, as on a page.
 
     Raises:
-        NotAPictureError: the bytes are of none of :data:`FORMATS`, damaged, too large, or several frames.
+        NotAPictureError: the bytes have none of :data:`FORMATS`, are damaged or too large, or have several frames.
         MissingExtraError: Pillow is not installed.
     """
     return _decoded(data)[0]
 
 
 def checked_bytes(data: bytes) -> bytes:
-    """Return the bytes of a picture that every reader understands alike: RGB, upright, without transparency.
+    """Return the bytes of a picture that all readers show in the same way: RGB, upright, without transparency.
 
-    Most are the bytes that came in. Others (a palette, transparency, a rotation in the metadata) are written anew as
-    PNG: a line drawing on a transparent ground would be black on black for a reader that drops the transparency.
+    Most bytes are returned unchanged. Pictures with a palette, transparency, or a rotation in the metadata are encoded
+    again as PNG: a drawing on a transparent background would be black on black for a reader that ignores transparency.
 
     Raises:
         NotAPictureError, MissingExtraError: see :func:`decode`.
@@ -83,18 +83,18 @@ def checked_bytes(data: bytes) -> bytes:
 
 
 def digest(image: Image) -> str:
-    """Return what a picture is known by: SHA-256 over its size and its pixels in RGB, 64 hexadecimal digits."""
+    """Return the key of a picture: SHA-256 of its size and its RGB pixels, 64 hexadecimal digits."""
     plain = image if image.mode == "RGB" else _plain(image)
-    told = hashlib.sha256(f"{plain.width}x{plain.height}:".encode())
-    told.update(plain.tobytes())
-    return told.hexdigest()
+    hashed = hashlib.sha256(f"{plain.width}x{plain.height}:".encode())
+    hashed.update(plain.tobytes())
+    return hashed.hexdigest()
 
 
 def record(image: Image, folder: Path) -> str:
-    """Keep a small copy of a picture in a folder, once, and return its digest.
+    """Store a small copy of a picture in a folder, once, and return its digest.
 
-    Nothing is written where the folder has :data:`MAX_RECORDED` pictures already. A reader without the file still
-    knows by the digest which prompts had the same picture.
+    If the folder already has :data:`MAX_RECORDED` pictures, nothing is written. The digest still shows a reader which
+    prompts had the same picture.
     """
     name = digest(image)
     path = folder / f"{name}.jpg"
@@ -115,28 +115,28 @@ def record(image: Image, folder: Path) -> str:
 
 
 def is_digest(name: object) -> bool:
-    """Return whether a value is what :func:`digest` gives."""
+    """Return whether a value has the form of a result of :func:`digest`."""
     return isinstance(name, str) and _DIGEST.fullmatch(name) is not None
 
 
 def recorded_path(folder: Path, name: object) -> Path | None:
-    """Return the file of a recorded picture; None where there is none, or the name is not a digest."""
-    if not is_digest(name):  # it comes from a file and becomes a path
+    """Return the file of a recorded picture; None if it does not exist, or if the name is not a digest."""
+    if not is_digest(name):  # the name comes from a file and becomes a path
         return None
     paths = (folder / f"{name}.{end}" for end in ("png", "jpg"))
     return next((path for path in paths if path.is_file() and not path.is_symlink()), None)
 
 
 def data_uri(path: Path, side: int, most: int) -> str | None:
-    """Return a picture as a ``data:`` address for a page, its pixels written anew.
+    """Return a picture as a ``data:`` URI for a page, with newly encoded pixels.
 
     Args:
-        path: file of the picture. It may have been replaced by anything.
-        side: pixels of the longest side at most.
-        most: characters of the address at most.
+        path: file of the picture. It is not trusted.
+        side: largest length of the longest side, in pixels.
+        most: largest number of characters of the URI.
 
     Returns:
-        None where the file is not a picture, or stays too large.
+        The URI, or None if the file is not a picture or stays too large.
     """
     try:
         if path.stat().st_size > _RECORDED_BYTES:
@@ -153,7 +153,7 @@ def data_uri(path: Path, side: int, most: int) -> str | None:
 
 
 def _decoded(data: bytes) -> tuple[Image, bool]:
-    """Return a picture as :func:`decode` does, and whether its bytes say the same to every reader."""
+    """Return a picture as :func:`decode` does, and whether all readers show its bytes in the same way."""
     pil, operations = _pillow()
     if len(data) > MAX_BYTES:
         raise NotAPictureError(f"{len(data):,} bytes; at most {MAX_BYTES:,} are read")
@@ -175,25 +175,25 @@ def _decoded(data: bytes) -> tuple[Image, bool]:
     except pil.DecompressionBombError:
         raise NotAPictureError(f"a picture of more pixels than the {MAX_PIXELS:,} that are unpacked") from None
     except Exception as error:  # decoders raise errors of many families on damaged input
-        raise NotAPictureError(_told(data, error)) from None
+        raise NotAPictureError(_problem(data, error)) from None
 
 
-_ORIENTATION = 0x0112  # of EXIF
+_ORIENTATION = 0x0112  # EXIF tag
 
 
-def _told(data: bytes, error: Exception) -> str:
+def _problem(data: bytes, error: Exception) -> str:
     if not data:
         return "no bytes"
     if looks_like_picture(data):
         return f"a damaged picture ({str(error)[:80] or type(error).__name__})"
-    return f"bytes that begin with {data[:12]!r}, which is none of {', '.join(FORMATS)}"
+    return f"bytes that begin with {data[:12]!r}, which is not one of {', '.join(FORMATS)}"
 
 
 def _plain(image: Image) -> Image:
-    """Return a picture in RGB on white ground, always a copy.
+    """Return a copy of a picture in RGB on a white background.
 
     Raises:
-        NotAPictureError: pixels of a kind whose white and black nobody knows.
+        NotAPictureError: the pixel format does not define white and black.
     """
     pil, _ = _pillow()
     if image.mode.startswith("I;16"):
@@ -215,10 +215,10 @@ def _encoded(image: Image, kind: str) -> bytes:
 
 
 def _pillow() -> tuple[Any, Any]:
-    """Return Pillow's modules of pictures and of operations.
+    """Return Pillow's modules ``Image`` and ``ImageOps``.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: Pillow is not installed.
     """
     try:
         from PIL import Image, ImageOps

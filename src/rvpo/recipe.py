@@ -1,4 +1,4 @@
-"""Recipes: one YAML file that says everything about a run. Strict: an unknown key or a wrong type is an error.
+"""Recipes: one YAML file that defines a run completely. An unknown key or a wrong type is an error.
 
 ::
 
@@ -40,26 +40,26 @@ from rvpo.text import strict_yaml
 from rvpo.text.suggest import did_you_mean
 
 MOVED = {"missing": "missing_rewards", "eps": "advantage_eps", "ddof": "advantage_ddof"}
-"""Options that the section ``method`` had once, and their names among the options of the trainer."""
+"""Former options of the section ``method``, and their names among the options of the trainer."""
 
 GONE = {
-    "reliability": "how far a channel is trusted is set in Python, with RVPOTrainer(…, "
+    "reliability": "the reliability of a channel is set in Python, with RVPOTrainer(…, "
     "reliability=Reliability({'name': 0.6})) of rvpo.step.trust. Drop it"
 }
-"""Keys that a recipe had once, and what to do instead."""
+"""Former keys of a recipe, and what to use instead."""
 
 RECORDED = "recorded"
 """Context of the validation if the recipe comes from the folder of a run."""
 
 
 class _Strict(BaseModel):
-    """Frozen, closed to unknown keys, and without conversions: ``seed: true`` is no 1."""
+    """A section that is frozen, refuses unknown keys, and does not convert types: ``seed: true`` is not 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ModelSection(_Strict):
-    """Which policy is trained."""
+    """The policy that is trained."""
 
     path: str = Field(description="Folder or hub id of a causal language model.")
     gguf_file: str | None = Field(None, description="Name of a GGUF file in that folder.")
@@ -88,7 +88,7 @@ class DataSection(_Strict):
 
 
 def _number_or_schedule(value: Any, as_number: Callable[[Any], Any]) -> Any:
-    """Return a weight; one that follows the training as its text, so that equal weights are equal recipes."""
+    """Return a weight as a number, or a schedule as its text, so that equal weights give equal recipes."""
     if not isinstance(value, str | Mapping):
         return as_number(value)
     try:
@@ -119,17 +119,17 @@ class RewardSection(_Strict):
     range: tuple[float, float] | None = Field(
         None,
         strict=False,
-        description="Lowest and highest reward; default: the function's own, else [0, 1] or learned.",
+        description="Lowest and highest reward; default: the function's own, otherwise [0, 1] or learned.",
     )
     options: dict[str, Any] = {}
 
 
 class WarmStartSection(_Strict):
-    """A supervised start before reinforcement learning, through ``trl.SFTTrainer``."""
+    """Supervised training before reinforcement learning, with ``trl.SFTTrainer``."""
 
     data: DataSection
     output: str | None = Field(
-        None, description="Folder of the warm-started model; runs that name the same folder share it."
+        None, description="Folder of the warm-started model; runs with the same folder share it."
     )
     trainer: dict[str, Any] = Field({}, description="Options of trl.SFTConfig.")
 
@@ -138,13 +138,13 @@ class BenchmarkSection(_Strict):
     """One benchmark that is evaluated during training."""
 
     benchmark: Literal["bfcl", "gpqa", "healthbench", "toolcall", "code", "math"]
-    name: str | None = Field(None, pattern=r"^\w[\w.-]*$", description="In the logs; default: the benchmark's own.")
-    options: dict[str, Any] = Field({}, description="Of the benchmark's class: path, limit, …; see docs/evals.md")
+    name: str | None = Field(None, pattern=r"^\w[\w.-]*$", description="Name in logs; default: the benchmark's own.")
+    options: dict[str, Any] = Field({}, description="Options of the benchmark: path, limit, …; see docs/evals.md")
     generation: dict[str, Any] = Field({}, description="max_tokens, temperature, top_p, seed.")
 
 
 class EvalsSection(_Strict):
-    """Benchmarks during training, on small fixed sets: best and last checkpoint, and what was lost between them."""
+    """Benchmarks during training on small fixed sets. They show the best checkpoint, and how much the last one lost."""
 
     every: int = Field(ge=1, description="Steps between two evaluations.")
     batch_size: int = Field(16, ge=1, description="Items generated together in each process.")
@@ -156,10 +156,10 @@ def _reward_entry(value: object) -> object:
 
 
 def _method_text(value: Any, info: ValidationInfo) -> str:
-    """Return a method as its text, so that equal methods are equal recipes."""
+    """Return a method as text, so that equal methods give equal recipes."""
     name, options = _taken_apart(value)
     if info.context == RECORDED and isinstance(value, str) and not is_known(name):
-        return value  # a record is data: nothing that it names is imported
+        return value  # a record is data: names in it are never imported
     if name in METHODS and (moved := [option for option in options if option in MOVED]):
         written = ", ".join(f"{MOVED[option]}: {options[option]}" for option in moved)
         raise ConfigError(
@@ -170,7 +170,7 @@ def _method_text(value: Any, info: ValidationInfo) -> str:
 
 
 def _taken_apart(method: Any) -> tuple[str, dict[str, Any]]:
-    """Return name and options of a text or mapping; of anything else, nothing."""
+    """Return name and options of a text or mapping; both are empty for other values."""
     if isinstance(method, str):
         return read_text(method)
     if isinstance(method, Mapping):
@@ -179,7 +179,7 @@ def _taken_apart(method: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _structure_texts(value: Any) -> list[str]:
-    """Return structures as texts, so that equal ones are equal recipes."""
+    """Return structures as texts, so that equal structures give equal recipes."""
     return [str(one) for one in build_structures(value)]
 
 
@@ -188,7 +188,7 @@ def _name_list(value: Any) -> Any:
 
 
 class Recipe(_Strict):
-    """A whole run. See the module's text for an example."""
+    """Definition of a run. See the docstring of the module for an example."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
     output: str = "runs"
@@ -201,12 +201,12 @@ class Recipe(_Strict):
         "rvpo",
         validate_default=True,
         description="How rewards become advantages: text such as lift:kappa=3, a mapping with name and options, or "
-        "my_rules.py:cvar for a method of your own. Kept as text.",
+        "my_rules.py:cvar for a method of your own. Stored as text.",
     )
     structure: Annotated[list[str], BeforeValidator(_structure_texts)] = Field(
         [],
-        description="How rewards hang together, before the method: all_of(a,b), gate(safe), only_where(style,correct); "
-        "see docs/structure.md. Kept as texts.",
+        description="Dependencies between rewards, applied before the method: all_of(a,b), gate(safe), "
+        "only_where(style,correct); see docs/structure.md. Stored as texts.",
     )
     monitor: Annotated[list[str], BeforeValidator(_name_list)] = Field(
         [], description="Names of rewards that are scored and logged, but never decide an advantage."
@@ -245,7 +245,7 @@ _SECTIONS: Mapping[str, type[_Strict]] = {
 
 
 def load_recorded_recipe(path: str | Path) -> Recipe:
-    """Read the recipe that a run's folder keeps, also that of an older version; see :func:`load_recipe`."""
+    """Read the recipe in a run's folder, also of an older version; see :func:`load_recipe`."""
     return _build(migrated(_read(path, ())), str(path), RECORDED)
 
 
@@ -260,10 +260,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_data_sections(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, DataSection]:
-    """Read ``data`` (as ``"train"``) and ``eval_data`` (as ``"eval"``, where there is one) of a recipe, and no more.
+    """Read only ``data`` (as ``"train"``) and ``eval_data`` (as ``"eval"``, if present) of a recipe.
 
     Raises:
-        ConfigError: as of :func:`load_recipe`.
+        ConfigError: see :func:`load_recipe`.
     """
     values = _read(path, overrides)
     try:
@@ -287,10 +287,10 @@ def _read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
         values = strict_yaml.load_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:  # also where the text is not UTF-8
+    except ValueError as error:  # also if the text is not UTF-8
         raise ConfigError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"recipe {path} holds {type(values).__name__}, allowed is a mapping of sections")
+        raise ConfigError(f"recipe {path} contains {type(values).__name__}; expected a mapping of sections")
     for override in overrides:
         _override(values, override)
     return values
@@ -303,7 +303,7 @@ def build_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return _build(values, where)
 
 
-_SHOWN = 20  # problems of a recipe that has many
+_SHOWN = 20  # largest number of problems in a message
 
 
 def _build(values: Mapping[str, Any], where: str, context: str | None = None) -> Recipe:
@@ -318,7 +318,7 @@ def _build(values: Mapping[str, Any], where: str, context: str | None = None) ->
 
 
 def _without_schedule(values: Mapping[str, Any]) -> str:
-    """Return what to say of a recipe with a section ``schedule``, which is now an option of the method."""
+    """Return the message for a recipe with a section ``schedule``, which is now an option of the method."""
     schedule = values["schedule"]
     seen = f"schedule is {'null' if schedule is None else repr(schedule)}, but k is an option of the method now"
     if schedule is None:
@@ -333,13 +333,13 @@ def _without_schedule(values: Mapping[str, Any]) -> str:
         written = f"method: {spell(build_method(now['method']))}"
         if now["trainer"]:
             written += "` and `trainer: {" + ", ".join(f"{key}: {value}" for key, value in now["trainer"].items()) + "}"
-    except ConfigError:  # it could not have worked before, either
+    except ConfigError:  # the recipe did not work before, either
         pass
     return f"{seen}; expected no `schedule`. Drop it and write `{written}`"
 
 
 def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of a run that was started before methods had one spelling, as it is written now."""
+    """Return the recipe of an older run in today's form, with the method as one text."""
     values = dict(values)
     schedule = values.pop("schedule", None)
     method = values.get("method", {} if schedule is not None else None)
@@ -357,7 +357,7 @@ def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _k_of_schedule(schedule: Any) -> Any:
-    """Return k as the method takes it. A schedule without a kind was constant, and one without a start started at 1."""
+    """Return k as an option of the method. A schedule without a kind was constant; without a start it began at 1."""
     if not isinstance(schedule, Mapping) or schedule.get("kind") == "adaptive":
         return schedule
     whole = {"kind": "constant", "start": 1.0, **schedule}
@@ -371,7 +371,7 @@ def _without_reliability(entry: Any) -> Any:
 
 
 def _problem(error: Any) -> str:
-    if error["type"] == "value_error":  # a ConfigError, which names its field
+    if error["type"] == "value_error":  # a ConfigError: its message names the field
         return str(error["ctx"]["error"])
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
@@ -385,7 +385,7 @@ def _problem(error: Any) -> str:
 
 
 def _override(values: dict[str, Any], text: str) -> None:
-    """Set ``a.b.c=value`` in nested mappings; the value is YAML. A number indexes a list."""
+    """Set ``a.b.c=value`` in nested mappings. The value is YAML. A number is an index into a list."""
     dotted, equals, raw = text.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"override {text!r} is not key=value, for example trainer.max_steps=20")
@@ -414,7 +414,7 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _take_method_apart(values: dict[str, Any], key: str, raw: str, text: str) -> None:
-    """Turn a method that is a text into a mapping, of which an override sets one key."""
+    """Turn a method that is a text into a mapping, so that an override can set one key."""
     if isinstance(method := values.get("method", "rvpo"), str):
         name, options = read_text(method)
         if key == "name" and options:

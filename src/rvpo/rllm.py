@@ -1,4 +1,4 @@
-"""``rvpo.rllm.register(…)``, in a training script of rLLM before its trainer. See docs/engines/rllm.md."""
+"""Call ``rvpo.rllm.register(…)`` in a training script of rLLM, before its trainer. See docs/engines/rllm.md."""
 
 from rvpo.engines.rllm import register
 

@@ -1,4 +1,4 @@
-"""``rvpo.skyrl.RVPOMixin``, in front of SkyRL's ``RayPPOTrainer``. See docs/engines/skyrl.md."""
+"""``rvpo.skyrl.RVPOMixin``, a base class to put before SkyRL's ``RayPPOTrainer``. See docs/engines/skyrl.md."""
 
 from rvpo.engines.skyrl import RVPOMixin
 

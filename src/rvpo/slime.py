@@ -1,4 +1,4 @@
-"""The names that slime's arguments take: ``rvpo.slime.post_process``, ``rvpo.slime.keep_ranked``."""
+"""Names for slime's arguments: ``rvpo.slime.post_process``, ``rvpo.slime.keep_ranked``."""
 
 from rvpo.engines.slime import keep_ranked, post_process
 

@@ -1,4 +1,4 @@
-"""``rvpo.tinker.install(config, …)``, in a script of the cookbook before its ``main``. See docs/engines/tinker.md."""
+"""Call ``rvpo.tinker.install(config, …)`` in a script of the cookbook, before its ``main``: docs/engines/tinker.md."""
 
 from rvpo.engines.tinker import install
 

@@ -1,6 +1,8 @@
-"""The names that a TRL script changes: ``from rvpo.trl import RVPOConfig, RVPOTrainer``,
-``RVPOMixin`` for trainers of one's own; ``DiagnosisCallback``, which warns of neglected rewards in any
-``GRPOTrainer``; and benchmarks in training."""
+"""Names for a TRL script: ``from rvpo.trl import RVPOConfig, RVPOTrainer``.
+
+``RVPOMixin`` is for your own trainers. ``DiagnosisCallback`` warns of neglected rewards in any ``GRPOTrainer``.
+``BenchmarkCallback`` runs benchmarks during training.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ __all__ = ["BenchmarkCallback", "DiagnosisCallback", "RVPOConfig", "RVPOMixin", 
 
 
 def __getattr__(name: str) -> Any:
-    """Load ``BenchmarkCallback`` when it is asked for: it needs the extra ``eval``, the trainer does not."""
+    """Load ``BenchmarkCallback`` on first use: it needs the extra ``eval``, the trainer does not."""
     if name == "BenchmarkCallback":
         with needs_extra("eval", "evaluations"):
             from rvpo.engines.trl.evaluation import BenchmarkCallback

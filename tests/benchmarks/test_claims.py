@@ -48,7 +48,9 @@ def test_links_lead_somewhere(page: Path):
 
 def test_tables_are_those_of_the_data():
     named = [name for page in claims.pages() for _, name, _ in claims.TABLE.findall(page.read_text("utf-8"))]
-    assert sorted(named) == sorted(claims.TABLES) == sorted(path.name for path in claims.DATA.iterdir())
+    assert sorted(named) == sorted(claims.TABLES)
+    files = {name for name in named if "." in name}  # the others are fields of the arena, whose scores rvpo ships
+    assert files == {path.name for path in claims.DATA.iterdir()}
     for page in claims.pages():
         text = page.read_text("utf-8")
         assert claims.made(text) == text, f"{page.name}: run python benchmarks/claims.py"

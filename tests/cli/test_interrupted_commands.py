@@ -203,7 +203,7 @@ def test_interrupted_quickstart_ends_with_its_workers(tmp_path: Path, number: in
     returned, _, err = press(process, number)
     assert returned == code
     if code > 0:
-        assert "interrupted: no run is finished yet; the same command goes on" in err
+        assert "interrupted: no run is finished yet; the same command continues" in err
         assert "Traceback" not in err
 
 
@@ -221,7 +221,7 @@ def test_interrupted_quickstart_keeps_what_is_finished(tmp_path: Path, monkeypat
     call: Callable[[], object] = lambda: run(  # noqa: E731
         tmp_path, seeds=(0,), cells=(MOSTLY_MET,), settings=small, processes=1, progress=False
     )
-    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are finished and saved in .*; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 runs are finished and saved .*; the same command continues"):
         call()
     monkeypatch.undo()
     assert len(list((tmp_path / "runs").glob("*.json"))) == 1

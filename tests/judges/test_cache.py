@@ -134,7 +134,7 @@ def test_files_that_are_no_store_are_left_alone(tmp_path: Path):
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE precious (value)")
-    with pytest.raises(JudgeError, match="a database of version 0, allowed is 1"):
+    with pytest.raises(JudgeError, match="a database of version 0, expected 1"):
         VerdictStore(str(other))
     with sqlite3.connect(other) as database:
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("precious",)]

@@ -186,8 +186,8 @@ def test_methods_are_any_spellings() -> None:
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (" ", "methods is ' '; expected methods separated by blanks, each once, such as 'gdpo lift rvpo:k=2'"),
-        ("gdpo rvpo rvpo:k=1", "expected methods separated by blanks, each once"),
+        (" ", "methods is ' '; expected methods separated by spaces, each once, such as 'gdpo lift rvpo:k=2'"),
+        ("gdpo rvpo rvpo:k=1", "expected methods separated by spaces, each once"),
         ("gdpo lfit", r"method is 'lfit' \(did you mean 'lift'\?\)"),
         ("gdpo none.py:cvar", r"the file none\.py does not exist"),
     ],

@@ -135,6 +135,6 @@ def test_a_checkpoint_of_other_ranges_begins_anew_with_a_warning(
     with caplog.at_level(logging.WARNING):
         memory.load_memory(resumed, tmp_path)
     assert "was" in caplog.text
-    assert "method 'lift' remembered is in units of the old ranges, so it begins anew" in caplog.text
+    assert "state of method 'lift' is in units of the old ranges, so it begins anew" in caplog.text
     assert resumed.state_dict()["remembered"] == {}
     assert torch.equal(resumed(batch(1), num_generations=4).advantages, fresh(batch(1), num_generations=4).advantages)

@@ -1,1 +1,1 @@
-"""All rules in all fields, side by side: ``rvpo arena``."""
+"""Compare all rules in all fields: ``rvpo arena``."""

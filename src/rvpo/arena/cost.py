@@ -1,4 +1,4 @@
-"""What a rule costs: milliseconds of a step, measured side by side in one process."""
+"""Cost of a rule in milliseconds per step. All rules are measured in the same process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS = 15
 def milliseconds(methods: Sequence[str]) -> dict[str, float]:
     """Return the median time of ``rvpo.Aggregator`` on a batch of 512 completions, 8 channels and groups of 8.
 
-    On one thread, with metrics, as a training step has them.
+    It runs on one thread and includes metrics, as in a training step.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,8 +1,8 @@
-"""The fields: tasks in which rules are trained, each with one way to train what is missing and to read what is there.
+"""The fields of the arena: tasks in which rules are trained. A field trains missing runs and reads finished ones.
 
-The regimes and the worlds are folders of scripts: ``run.py --output FOLDER --methods "A B" …`` trains, ``scores.py
-FOLDER`` prints a line of JSON for each run. In a checkout they lie in ``benchmarks/``, in an installed package beside
-this file. The quickstart is the command of that name.
+The regimes and the worlds are folders of scripts: ``run.py --output FOLDER --methods "A B" …`` trains, and ``scores.py
+FOLDER`` prints one line of JSON per run. A checkout has them in ``benchmarks/``, an installed package next to this
+file. The quickstart is the command ``rvpo quickstart``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from rvpo.errors import ConfigError
 
 RATE = 2e-3  # learning rate of the regimes; the worlds and the quickstart have their own
-FIRST_SEED = 100  # of the regimes: their task was tuned on seeds below it
+FIRST_SEED = 100  # first seed of the regimes: their task was tuned on smaller seeds
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Run:
     """One training.
 
     Attributes:
-        cell: regime, world or start.
-        method: its text, or the name of an oracle.
+        cell: name of the regime, world or start.
+        method: method as text, or name of an oracle.
         rate: learning rate.
-        seed: paired between methods: same start, same random numbers.
-        auc: each channel's mean over training, and of these the lowest.
-        final: the lowest channel at the end.
+        seed: random seed. Methods with the same seed have the same start and the same random numbers.
+        auc: lowest of the channels' means over training.
+        final: lowest channel at the end.
     """
 
     cell: str
@@ -48,12 +48,12 @@ class Scripts:
     """A field of scripts.
 
     Attributes:
-        name: of their folder.
-        about: one line for people.
-        option: of ``run.py``, with which cells are named.
-        arguments: further ones of ``run.py``.
-        first_seed: number of the first seed.
-        lists_seeds: whether ``run.py`` takes seeds one by one, and not their number.
+        name: name of the scripts' folder.
+        about: one-line description.
+        option: option of ``run.py`` that names cells.
+        arguments: further arguments of ``run.py``.
+        first_seed: the first seed.
+        lists_seeds: whether ``run.py`` takes a list of seeds instead of their number.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Scripts:
 
     @property
     def folder(self) -> Path:
-        """Where the scripts lie.
+        """Folder of the scripts.
 
         Raises:
-            ConfigError: nowhere.
+            ConfigError: the scripts are not installed.
         """
         here = Path(__file__).resolve().parent
         for folder in (here / self.name, here.parents[2] / "benchmarks" / self.name):
@@ -77,10 +77,10 @@ class Scripts:
         raise ConfigError(f"the scripts of the field {self.name!r} are not installed; expected them in {here}")
 
     def train(self, output: Path, methods: Sequence[str], seeds: int, cells: Sequence[str], parallel: int) -> None:
-        """Train what is missing in a folder, and print the progress.
+        """Train the runs that are missing in a folder, and print the progress.
 
         Raises:
-            ConfigError: the script refuses something; what it says has been printed.
+            ConfigError: the script failed; its message has been printed.
         """
         numbers = [str(self.first_seed + seed) for seed in range(seeds)] if self.lists_seeds else [str(seeds)]
         command = [str(self.folder / "run.py"), "--output", str(output), "--methods", " ".join(methods)]
@@ -89,19 +89,19 @@ class Scripts:
         _call(command, self.name)
 
     def cells(self, chosen: Sequence[str]) -> list[str]:
-        """Return the names of the cells that are chosen, all by default.
+        """Return the names of the chosen cells; all if none is chosen.
 
         Raises:
-            ConfigError: a name is unknown; what the script says has been printed.
+            ConfigError: a name is unknown; the script's message has been printed.
         """
         command = [str(self.folder / "run.py"), "--list", *([self.option, *chosen] if chosen else [])]
         return _call(command, self.name, capture=True).splitlines()
 
     def read(self, output: Path) -> list[Run]:
-        """Return what was recorded in a folder.
+        """Return the recorded runs of a folder.
 
         Raises:
-            ConfigError: it holds something else.
+            ConfigError: the folder does not contain such runs.
         """
         if not output.exists():
             return []
@@ -123,7 +123,7 @@ class Quickstart:
     folder: Path = Path(__file__).resolve().parents[1] / "quickstart"
 
     def train(self, output: Path, methods: Sequence[str], seeds: int, cells: Sequence[str], parallel: int) -> None:
-        """Train what is missing in a folder, and print the progress. Its starts cannot be chosen."""
+        """Train the runs that are missing in a folder, and print the progress. The starts cannot be chosen."""
         command = ["-m", "rvpo", "quickstart", "--out", str(output), "--methods", " ".join(methods)]
         _call([*command, "--seeds", str(seeds), "--processes", str(parallel)], self.name)
 
@@ -134,7 +134,7 @@ class Quickstart:
         return [cell.name for cell in CELLS]
 
     def read(self, output: Path) -> list[Run]:
-        """Return what was recorded in a folder."""
+        """Return the recorded runs of a folder."""
         runs = []
         for path in sorted((output / "runs").glob("*.json")):
             content: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
@@ -147,21 +147,21 @@ class Quickstart:
 
 
 def _call(command: Sequence[str], name: str, capture: bool = False) -> str:
-    """Run a command of ours, and return what it printed if that is captured."""
+    """Run a command of ours. Return what it printed if that is captured, else an empty text."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stdout = subprocess.PIPE if capture else None
     done = subprocess.run(  # noqa: S603 - our own script
         [sys.executable, *command], check=False, env=environment, stdout=stdout, text=True
     )
     if done.returncode:
-        raise ConfigError(f"the field {name!r} ended with code {done.returncode}; see what it said above")
+        raise ConfigError(f"the field {name!r} ended with code {done.returncode}; see its message above")
     return done.stdout or ""
 
 
 FIELDS: Mapping[str, Scripts | Quickstart] = {
     "regimes": Scripts(
         "regimes",
-        "28 regimes of a language model of 12,000 weights, whose format stands against its content",
+        "28 regimes of a language model of 12,000 weights, whose format conflicts with its content",
         "--cells",
         ("--lrs", str(RATE)),
         FIRST_SEED,

@@ -1,4 +1,4 @@
-"""What the runs of a field say: a row per rule, with intervals, tests against a baseline, and where who is first."""
+"""Results of a field: one row per rule, with intervals, tests against a baseline, and the cells where it is first."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rvpo.statistics.flips import sign_flip_test
 
 NEGLECT = 0.5  # a run neglects a channel that is below this at its end
 LEVEL = 0.05
-DRAWS = 10_000  # of a bootstrap
-TIE = 0.005  # AUC closer than this to the best is first, too
+DRAWS = 10_000  # resamples of a bootstrap
+TIE = 0.005  # a rule whose AUC is this close to the best also counts as first
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A field's runs of some methods, complete: every cell, method and seed, averaged over learning rates.
+    """Complete results of some methods in a field, for every cell, method and seed, averaged over learning rates.
 
     Attributes:
-        methods: in order.
-        cells: in order.
-        seeds: in order.
-        auc: (methods, cells, seeds).
-        final: the same.
-        neglect: the same, share of the rates at which a channel is below ``NEGLECT`` at the end.
-        left_out: cells that some method has not finished.
+        methods: names of the methods, the order of the arrays.
+        cells: names of the cells, the order of the arrays.
+        seeds: the seeds, the order of the arrays.
+        auc: (methods, cells, seeds) lowest of the channels' means over training.
+        final: (methods, cells, seeds) lowest channel at the end.
+        neglect: (methods, cells, seeds) share of learning rates at which a channel ends below ``NEGLECT``.
+        left_out: cells that at least one method has not finished.
     """
 
     methods: tuple[str, ...]
@@ -42,7 +42,7 @@ class Scores:
 
     @classmethod
     def of(cls, runs: Sequence[Run], methods: Sequence[str], seeds: Sequence[int]) -> Scores:
-        """Sort runs; a cell counts where all methods have all seeds at the same rates."""
+        """Arrange runs. A cell counts if all methods have all seeds at the same learning rates."""
         found: dict[tuple[str, str, int], list[Run]] = {}
         for run in runs:
             if run.method in methods and run.seed in seeds:
@@ -70,7 +70,7 @@ class Scores:
 def _is_complete(
     found: Mapping[tuple[str, str, int], list[Run]], cell: str, methods: Sequence[str], seeds: Sequence[int]
 ) -> bool:
-    """Whether all methods have all seeds of a cell, at the same learning rates."""
+    """Return whether all methods have all seeds of a cell, at the same learning rates."""
     pairs = [(method, seed) for method in methods for seed in seeds]
     rates = {tuple(sorted(run.rate for run in found.get((cell, *pair), []))) for pair in pairs}
     return len(rates) == 1 and rates != {()}
@@ -83,11 +83,12 @@ def _average(runs: Sequence[Run], what: str) -> float:
 
 
 def rows(scores: Scores, baseline: str, cost: dict[str, float]) -> list[dict[str, Any]]:
-    """Return a row per method, by falling AUC.
+    """Return one row per method, the highest AUC first.
 
     A row has ``auc`` with its 95% bootstrap interval over seeds (``low``, ``high``), ``final``, ``neglect``, ``first``
-    (cells in which its AUC is the highest, ties within ``TIE``), ``better`` and ``worse`` (cells in which it differs
-    from the baseline at p < .05 for the whole family of methods x cells) and ``cost`` (milliseconds per step).
+    (number of cells in which its AUC is the highest, or within ``TIE`` of it), ``better`` and ``worse`` (number of
+    cells in which it differs from the baseline at p < .05, adjusted for the whole family of methods x cells) and
+    ``cost`` (milliseconds per step).
     """
     best = scores.auc.mean(2).max(0)  # by cell
     base = scores.methods.index(baseline)
@@ -130,7 +131,7 @@ def _interval(values: Array) -> tuple[float, float]:
 
 
 def not_first(scores: Scores, method: str) -> list[tuple[str, str, float]]:
-    """Return the cells in which a method is not first, with who is and by how much, the widest gap first."""
+    """Return the cells in which a method is not first, with the first method and the gap, the widest gap first."""
     means = scores.auc.mean(2)
     own = means[scores.methods.index(method)]
     found = []
@@ -141,8 +142,8 @@ def not_first(scores: Scores, method: str) -> list[tuple[str, str, float]]:
     return sorted(found, key=lambda entry: -entry[2])
 
 
-def markdown(scores: Scores, table: Sequence[dict[str, Any]], baseline: str) -> str:
-    """Return the table for people."""
+def markdown(count: int, table: Sequence[dict[str, Any]], baseline: str) -> str:
+    """Return the table as Markdown; ``count`` is the number of cells."""
     head = (
         "rule", "AUC of the lowest channel", "lowest cell", "final", "neglect", "first in",
         f"better / worse than {baseline}", "ms per step",
@@ -153,7 +154,7 @@ def markdown(scores: Scores, table: Sequence[dict[str, Any]], baseline: str) -> 
         cost = "" if row["cost"] is None else f"{row['cost']:.2f}"
         cells = (
             f"`{row['method']}`", f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", f"{row['lowest']:.3f}",
-            f"{row['final']:.3f}", f"{100 * row['neglect']:.0f}%", f"{row['first']} of {len(scores.cells)}",
+            f"{row['final']:.3f}", f"{100 * row['neglect']:.0f}%", f"{row['first']} of {count}",
             against, cost,
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

@@ -102,7 +102,7 @@ def _arena(
         table = rows(scores, base, cost)
         results[name] = {"rules": table, "cells": scores.cells, "seeds": seeds, "left_out": scores.left_out}
         lines = [f"## {name}", "", f"{field.about}: {len(scores.cells)} cells, {seeds} seeds.", ""]
-        lines += [markdown(scores, table, base)]
+        lines += [markdown(len(scores.cells), table, base)]
         if subject in texts:
             lines += ["", _told(subject, not_first(scores, subject), len(scores.cells))]
         parts.append("\n".join(lines))

@@ -1,4 +1,4 @@
-"""The two ways in which a function is called, and what it may return.
+"""The two ways to call a function, and what it may return.
 
 By completions::
 
@@ -9,8 +9,8 @@ By tokens, as verl calls an estimator::
     f(token_level_rewards (B, T), response_mask (B, T), index (B,), config=, non_tensor_batch=, batch=, **options)
         -> (advantages (B, T), returns)
 
-The function gets copies, which are compared with the originals afterwards: whoever writes into them is found out, and
-spoils no other call.
+The function gets copies of its arguments. They are compared with the originals afterwards. So a function that writes
+into its arguments is detected, and does not affect other calls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROMPT_LENGTH = 2
 
 
 class CallSettings(dict[str, Any]):
-    """A config that is read as verl's are: ``config.get("key")``, ``config["key"]`` and ``config.key``."""
+    """A config that can be read like verl's: ``config.get("key")``, ``config["key"]`` and ``config.key``."""
 
     def __getattr__(self, name: str) -> Any:
         """Return an option."""
@@ -39,14 +39,14 @@ class CallSettings(dict[str, Any]):
 
 
 def channel_names(channels: int) -> list[str]:
-    """Return the names under which a function by tokens finds its channels."""
+    """Return the channel names for a function that is called by tokens."""
     return [f"channel_{j}" for j in range(channels)]
 
 
 def by_completions(
     function: Callable[..., Any], options: Mapping[str, Any], k_name: str | None
 ) -> Callable[[Example], Answer]:
-    """Return what calls ``function(rewards, groups, **options)``."""
+    """Return a function of a batch that calls ``function(rewards, groups, **options)``."""
 
     def answer(example: Example) -> Answer:
         rewards, groups = example.rewards.clone(), example.groups.clone()
@@ -71,10 +71,10 @@ def by_completions(
 def by_tokens(
     function: Callable[..., Any], options: Mapping[str, Any], k_name: str | None
 ) -> Callable[[Example], Answer]:
-    """Return what calls ``function(token_level_rewards, response_mask, index, …)``.
+    """Return a function of a batch that calls ``function(token_level_rewards, response_mask, index, …)``.
 
-    Options, k among them, are keyword arguments where the function has a parameter of that name, and stand in
-    ``config`` otherwise.
+    An option (also k) is passed as a keyword argument if the function has a parameter of that name. Otherwise it is
+    passed in ``config``.
     """
     named, swallows = _parameters(function)
 
@@ -91,7 +91,7 @@ def by_tokens(
         tokens, dtype = read(returned, "advantages", tuple(mask.shape))
         first = tokens[:, 0]
         varies = bool((~((tokens - first[:, None]).abs() <= 1e-6)).logical_and(mask).any())
-        # Over all response tokens only where they differ: a mean of equal numbers is not always that number.
+        # Average over response tokens only if they differ: a mean of equal numbers can differ from them by rounding.
         mean = tokens.masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
         return Answer(mean if varies else first, dtype, None, tuple(modified), varies)
 
@@ -99,7 +99,7 @@ def by_tokens(
 
 
 def call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Call code of others: whatever it raises is a finding, not a crash of ours."""
+    """Call foreign code. Whatever it raises is a finding of the check, not a crash of the check."""
     try:
         return function(*arguments, **keywords)
     except (Exception, SystemExit) as error:
@@ -107,10 +107,10 @@ def call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
 
 
 def read(returned: Any, part: str, shape: tuple[int, ...]) -> tuple[Tensor, torch.dtype]:
-    """Return what stands for ``part`` in a result as float64 on the CPU, and the dtype it had.
+    """Return the value of ``part`` in a result as float64 on the CPU, and its original dtype.
 
     Raises:
-        CallError: it is no floating point array of that shape.
+        CallError: it is not a floating point array of that shape.
     """
     named = _part(returned, part)
     value = returned if named is None else named
@@ -118,7 +118,7 @@ def read(returned: Any, part: str, shape: tuple[int, ...]) -> tuple[Tensor, torc
         try:
             value = torch.as_tensor(value)
         except (TypeError, ValueError) as error:
-            raise CallError(f"it returned a {type(value).__name__} that is no array of numbers: {error}") from error
+            raise CallError(f"it returned a {type(value).__name__} that is not an array of numbers: {error}") from error
     if not isinstance(value, Tensor):
         raise CallError(f"it returned a {type(value).__name__}; expected a tensor of shape {shape}")
     if tuple(value.shape) != shape or not value.is_floating_point():
@@ -130,10 +130,10 @@ def read(returned: Any, part: str, shape: tuple[int, ...]) -> tuple[Tensor, torc
 
 
 def same(before: Any, after: Any) -> bool:
-    """Whether an argument is what it was, missing values included."""
+    """Return whether an argument is unchanged, including missing values."""
     if isinstance(before, Mapping):
         return list(before) == list(after) and all(same(before[key], after[key]) for key in before)
-    if hasattr(before, "tolist"):  # as text, because NaN is not equal to itself
+    if hasattr(before, "tolist"):  # compare texts, because NaN is not equal to itself
         return bool(before.shape == after.shape) and repr(before.tolist()) == repr(after.tolist())
     return bool(before == after)
 
@@ -143,7 +143,7 @@ def _part(returned: Any, name: str) -> Any:
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
-    """Return the names of a function's parameters, and whether it takes any keyword besides."""
+    """Return the names of a function's parameters, and whether it takes any other keyword."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # a builtin without a signature
@@ -154,15 +154,15 @@ def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
 def _token_arguments(
     example: Example, options: Mapping[str, Any], named: frozenset[str], swallows: bool
 ) -> dict[str, Any]:
-    """Lay a batch out as verl does: the outcome stands on the last response token, channels beside the tensors."""
-    import numpy as np  # which torch alone does not bring
+    """Lay a batch out as verl does: the outcome is on the last response token, channels are next to the tensors."""
+    import numpy as np  # not at the top: torch does not install it
 
     rows, channels = example.rewards.shape
     names = channel_names(channels)
     width = int(example.lengths.max()) + example.pad
     mask = (torch.arange(width) < example.lengths[:, None]).long()
     scores = example.rewards.new_zeros(rows, width)
-    scores[torch.arange(rows), example.lengths - 1] = example.rewards.sum(1)  # of a missing reward the sum is missing
+    scores[torch.arange(rows), example.lengths - 1] = example.rewards.sum(1)  # the sum is missing if a reward is
     index = np.array([f"uid{i}" for i in example.groups.tolist()], dtype=object)
     config = CallSettings(gamma=1.0, norm_adv_by_std_in_grpo=True, gdpo_reward_keys=names, gdpo_reward_weights=None)
     config.update({key: value for key, value in options.items() if key not in named})

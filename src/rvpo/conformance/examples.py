@@ -1,4 +1,4 @@
-"""The batches: small, seeded, of different shape and kind.
+"""The batches: small and seeded, with different shapes and kinds of rewards.
 
 Every reward is a multiple of 1/64, so that sums are exact.
 """
@@ -20,19 +20,19 @@ KINDS = ("binary", "graded", "gaussian")
 
 
 def plain_examples(target: Target, seed: int) -> list[Example]:
-    """Complete batches in which every channel differs within every group, of equal and of ragged groups."""
+    """Return complete batches with equal and with ragged groups. Every channel differs within every group."""
     sizes = [*EQUAL, *(() if target.blocks else RAGGED)]
     counts = (1,) if target.one_channel else (3, 2, 4, 1, 3)
     return [draw_example(target, each, counts[i % len(counts)], seed * 100 + i) for i, each in enumerate(sizes)]
 
 
 def several_channels(target: Target, seed: int) -> list[Example]:
-    """Return :func:`plain` batches of two channels or more."""
+    """Return :func:`plain_examples` with two channels or more."""
     return [example for example in plain_examples(target, seed) if example.rewards.shape[1] > 1]
 
 
 def equal_groups(target: Target, seed: int) -> list[Example]:
-    """Batches of equal groups without binary channels, so that spreads are far from every eps."""
+    """Return batches of equal groups without binary channels, so that spreads are much larger than any eps."""
     return [
         draw_example(target, sizes, 1 if target.one_channel else 3, seed * 100 + 40 + i, ("graded", "gaussian"))
         for i, sizes in enumerate(EQUAL)
@@ -40,7 +40,7 @@ def equal_groups(target: Target, seed: int) -> list[Example]:
 
 
 def copied_channels(target: Target, seed: int) -> list[Example]:
-    """Batches in which all channels say the same: five different rewards a group, more than 1/8 apart."""
+    """Return batches in which all channels are equal: five different rewards per group, more than 1/8 apart."""
     examples = []
     for i, groups in enumerate((1, 2)):
         generator = _generator(seed * 100 + 60 + i)
@@ -53,14 +53,14 @@ def copied_channels(target: Target, seed: int) -> list[Example]:
 def draw_example(
     target: Target, sizes: Sequence[int], channels: int, seed: int, kinds: Sequence[str] = KINDS
 ) -> Example:
-    """Draw one batch with groups of these sizes. Rows come in any order, unless the target wants blocks."""
+    """Draw one batch with groups of these sizes. Rows come in any order, unless the target needs blocks."""
     generator = _generator(seed)
     rewards = torch.cat([_group(size, channels, kinds, seed, generator) for size in sizes])
     return _laid_out(target, rewards, sizes, generator)
 
 
 def with_missing(example: Example, row: int, channel: int | None = None) -> Example:
-    """Return the batch without one reward, or without all of a row."""
+    """Return the batch without one reward, or without all rewards of a row."""
     rewards = example.rewards.clone()
     rewards[row, slice(None) if channel is None else channel] = torch.nan
     return example.scored(rewards)
@@ -83,7 +83,7 @@ def _laid_out(target: Target, rewards: Tensor, sizes: Sequence[int], generator: 
 
 
 def _group(size: int, channels: int, kinds: Sequence[str], seed: int, generator: torch.Generator) -> Tensor:
-    """Draw a group (size, channels) in which every channel differs; a group of one has nothing to differ from."""
+    """Draw a group (size, channels) in which every channel differs. A group of one has no differences."""
     columns = []
     for j in range(channels):
         kind = kinds[(j + seed) % len(kinds)]
@@ -94,7 +94,7 @@ def _group(size: int, channels: int, kinds: Sequence[str], seed: int, generator:
             column = torch.arange(size) / max(size - 1, 1)
         else:
             column = torch.randn(size, generator=generator).clamp(-3, 3)
-            if size > 1:  # a spread of 1, whatever was drawn
+            if size > 1:  # make the spread 1, for any draw
                 column = (column - column.mean()) / column.std().clamp(min=0.1) + 0.5
         columns.append(on_grid(column[torch.randperm(size, generator=generator)]).clamp(-3, 3))
     return torch.stack(columns, 1)

@@ -1,7 +1,7 @@
-"""One process against several: each computes the advantages, and all of them are those of a single process.
+"""Compare one process with several: every process must compute the advantages that a single process computes.
 
-``compare_processes`` writes the batches to a folder, starts this module once per process, with a time limit. They find
-each other through a file (gloo), not through a port.
+``compare_processes`` writes the batches to a folder and starts this module once per process, with a time limit. The
+processes find each other through a file (gloo), not through a port.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SIZES = (4, 4, 4)
 
 @dataclass(frozen=True)
 class ProcessOutcome:
-    """What came of the processes.
+    """Result of the comparison.
 
     Attributes:
-        batches: how many batches they were given.
-        fault: what went wrong, None where nothing did.
-        example: on which batch.
-        remark: how close they were.
+        batches: number of batches that were compared.
+        fault: what went wrong; None if nothing did.
+        example: the batch of the fault.
+        remark: how close the results were.
     """
 
     batches: int
@@ -55,12 +55,12 @@ def compare_processes(target: Target, processes: int, timeout: float, *, local_r
 
     Args:
         target: the function; other processes build it from its ``spec``.
-        processes: how many.
-        timeout: seconds until they are ended.
-        local_rows: whether each hands over its own rows only. A target that ``gathers`` always does.
+        processes: number of processes.
+        timeout: seconds until the processes are stopped.
+        local_rows: whether each process passes only its own rows. For a target that ``gathers`` it always does.
 
     Raises:
-        NotHereError: another process cannot build the target, or it has no finite answer in this one.
+        NotHereError: another process cannot build the target, or the target has no finite answer in this process.
     """
     if target.spec is None:
         raise NotHereError("another process cannot find it: check it by name, as module:function or file.py:function")
@@ -97,7 +97,7 @@ def compare_processes(target: Target, processes: int, timeout: float, *, local_r
 
 
 def _run(folder: Path, processes: int, timeout: float) -> list[list[list[float]] | str]:
-    """Run the job once a process; a text says why there is no result."""
+    """Run the job once per process. A text in place of a result says why it is absent."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(rvpo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
@@ -108,7 +108,7 @@ def _run(folder: Path, processes: int, timeout: float) -> list[list[list[float]]
     running: list[subprocess.Popen[bytes]] = []
     logs = [folder / f"log_{rank}.txt" for rank in range(processes)]
     late: set[int] = set()
-    try:  # whatever ends the check, Ctrl-C as well, ends the processes
+    try:  # whatever ends the check, including Ctrl-C, ends the processes
         for rank, log in enumerate(logs):
             with log.open("wb") as out:
                 running.append(
@@ -117,7 +117,7 @@ def _run(folder: Path, processes: int, timeout: float) -> list[list[list[float]]
                         env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                         stdout=out,
                         stderr=subprocess.STDOUT,
-                        stdin=subprocess.PIPE,  # it ends with this process, however that ends
+                        stdin=subprocess.PIPE,  # the child ends with this process, however that ends
                         start_new_session=True,
                     )
                 )
@@ -134,7 +134,7 @@ def _run(folder: Path, processes: int, timeout: float) -> list[list[list[float]]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and whatever it started."""
+    """End a process and all processes that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
@@ -155,7 +155,7 @@ def _result(folder: Path, rank: int, late: bool, timeout: float, log: Path) -> l
             f"had not answered after {timeout:g} s: a collective operation that not all processes reach waits forever"
         )
     lines = log.read_text("utf-8", "replace").strip().splitlines()
-    return f"ended without an answer: {lines[-1] if lines else 'it said nothing'}"
+    return f"ended without an answer: {lines[-1] if lines else 'it printed nothing'}"
 
 
 def _plain(example: Example) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _plain(example: Example) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """End this process and what it started when the check is gone: only then its end of the pipe is closed."""
+    """End this process and those that it started when the check has ended: that closes the other end of the pipe."""
     if not stat.S_ISFIFO(os.fstat(0).st_mode) or os.getpgrp() != os.getpid():  # started by hand
         return
     with contextlib.suppress(OSError):
@@ -207,11 +207,11 @@ def _worker(folder: Path) -> None:
     except (CallError, RVPOError) as error:
         result = {"error": str(error)}
     write(folder / f"result_{rank}.json", json.dumps(result))
-    os._exit(0)  # nobody waits for processes that will not come to a common end
+    os._exit(0)  # do not wait for other processes, which may never end
 
 
 def _nothing(target: Target, example: Example) -> Fault | None:
-    raise NotHereError("it is asked in processes of its own")
+    raise NotHereError("it is checked in separate processes")
 
 
 PROCESSES = Property(

@@ -1,4 +1,4 @@
-"""The report as text for people, and as plain data for JSON."""
+"""The report as text, and as plain data for JSON."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _failure(finding: Finding, by_tokens: bool) -> Iterator[str]:
 
 
 def _table(example: Example, got: Tensor | None, expected: Tensor | None, by_tokens: bool) -> Iterator[str]:
-    """Lay a batch out: a row a completion, its rewards, its group, and what came of it."""
+    """Yield a table of a batch: one row per completion with its rewards, its group and its advantage."""
     head = ["row", "group"]
     columns: list[list[str]] = [[str(i) for i in range(len(example.groups))], [str(i) for i in example.groups.tolist()]]
     if by_tokens:
@@ -96,7 +96,7 @@ def _table(example: Example, got: Tensor | None, expected: Tensor | None, by_tok
 
 
 def _shortest(x: Tensor) -> str:
-    """Return the fewest digits that are this number in its type: 0.1 and not 0.10000000149."""
+    """Return the fewest digits that identify this number in its type: 0.1 and not 0.10000000149."""
     if math.isnan(float(x)):
         return "missing"
     texts = (f"{float(x):.{digits}g}" for digits in range(1, 18))

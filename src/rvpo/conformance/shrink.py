@@ -1,4 +1,4 @@
-"""A failing batch made small: fewer groups, rows and channels, rounder numbers, as long as it fails in the same way."""
+"""Reduce a failing batch: fewer groups, rows and channels, rounder numbers, as long as it fails in the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rvpo.conformance.properties import Fault
 from rvpo.conformance.target import Example
 
 BUDGET = 80
-"""Largest number of times that the property is asked again."""
+"""Largest number of calls of the property."""
 
 
 def shrink_example(
@@ -21,10 +21,10 @@ def shrink_example(
 
     Args:
         example: the batch that failed.
-        fault: how.
-        find: asks the property about a batch: a fault, or None where it holds or says nothing.
-        blocks: whether groups must stay of equal size.
-        budget: how often ``find`` may be called.
+        fault: its fault.
+        find: function that checks the property on a batch. It returns a fault, or None if it holds or does not apply.
+        blocks: whether groups must keep equal sizes.
+        budget: largest number of calls of ``find``.
     """
     improved = True
     while improved and budget > 0:

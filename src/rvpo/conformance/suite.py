@@ -1,4 +1,4 @@
-"""Run every property on a target, and what came of it."""
+"""Run every property on a target, and report the results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one property.
+    """Result of one property.
 
     Attributes:
         asked: the property.
-        status: ``PASS``, ``FAIL``, ``NOT_APPLICABLE``, or ``NOTE`` for one that only describes.
-        holds: whether it held, None where it is not applicable.
-        remark: why it is not applicable, or in which narrower form it was checked.
-        batches: how many batches it was asked about.
+        status: ``PASS``, ``FAIL``, ``NOT_APPLICABLE``, or ``NOTE`` for a property that only describes.
+        holds: whether the property holds; None if it is not applicable.
+        remark: why it is not applicable, or which weaker form was checked.
+        batches: number of batches on which it was checked.
         example: the smallest failing batch.
-        fault: what went wrong on it.
+        fault: what went wrong on this batch.
     """
 
     asked: Property
@@ -42,11 +42,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of all.
+    """Results of all properties.
 
     Attributes:
         target: the function.
-        findings: one a property, the required ones first.
+        findings: one per property, the required ones first.
     """
 
     target: Target
@@ -63,21 +63,21 @@ class Report:
         return not self.failures
 
     def __getitem__(self, name: str) -> Finding:
-        """Return what came of the property ``name``."""
+        """Return the result of the property ``name``."""
         return next(finding for finding in self.findings if finding.asked.name == name)
 
 
 def run_checks(
     target: Target, *, seeds: int = 3, processes: int = 1, timeout: float = 120.0, local_rows: bool = False
 ) -> Report:
-    """Ask a function for everything.
+    """Check all properties of a function.
 
     Args:
         target: the function.
-        seeds: batches of each shape.
-        processes: how many processes shall agree with one; 1 leaves that property out.
-        timeout: seconds after which processes that have not answered are ended.
-        local_rows: whether each of them hands over its own rows only, as to a function that gathers by itself.
+        seeds: number of batches per shape.
+        processes: number of processes for the multi-process check; 1 skips it.
+        timeout: seconds after which processes without an answer are stopped.
+        local_rows: whether each process passes only its own rows, for a function that gathers the others itself.
     """
     return Report(target, tuple(_findings(target, seeds, processes, timeout, local_rows)))
 
@@ -98,7 +98,7 @@ def _findings(target: Target, seeds: int, processes: int, timeout: float, local_
 
 
 def examine(target: Target, asked: Property, seeds: int) -> Finding:
-    """Ask about one property, and shrink the first batch on which it fails."""
+    """Check one property, and shrink the first batch on which it fails."""
     logger.debug("%s: %s", target.name, asked.name)
     reason = unmet(target, asked.needs)
     if reason is not None:
@@ -128,7 +128,7 @@ def _find(target: Target, asked: Property, example: Example) -> Fault | None:
 
 
 def _failed(target: Target, asked: Property, example: Example, fault: Fault, batches: int) -> Finding:
-    """Say that a property does not hold, or why that is no fault of this rule."""
+    """Return the finding that a property does not hold, or why it is not applicable to this rule."""
     for trait, why in asked.excused.items():
         if trait in target.traits:
             return Finding(asked, NOT_APPLICABLE, None, f"declared {trait}: {why}", batches)
@@ -148,7 +148,7 @@ def _failed(target: Target, asked: Property, example: Example, fault: Fault, bat
 
 
 def _ever_answers(target: Target, seeds: int) -> bool:
-    """Whether the function answers to any ordinary batch at all."""
+    """Return whether the function returns an answer for any ordinary batch."""
     for seed in range(seeds):
         for example in OUTPUT.examples(target, seed):
             try:
@@ -161,7 +161,7 @@ def _ever_answers(target: Target, seeds: int) -> bool:
 
 def _over_processes(target: Target, processes: int, timeout: float, local_rows: bool) -> Finding:
     if processes < 2:
-        return Finding(PROCESSES, NOT_APPLICABLE, None, "only one process was asked for")
+        return Finding(PROCESSES, NOT_APPLICABLE, None, "only one process was requested")
     try:
         outcome = compare_processes(target, processes, timeout, local_rows=local_rows)
     except NotHereError as error:

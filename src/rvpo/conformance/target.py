@@ -1,6 +1,6 @@
-"""What is checked: a batch, what the function answered to it, and a function that can be called.
+"""What is checked: a batch, the answer of the function, and the function as a callable target.
 
-Dimensions as everywhere: N completions (rows), M channels (rewards), T response tokens.
+Dimensions: N completions (rows), M channels (rewards), T response tokens.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 TRAITS: Mapping[str, str] = {
-    "levels": "reads how high rewards are on a declared scale, not only how the completions of a group differ",
-    "shared-weights": "weighs the channels by what it sees in all groups of the batch",
+    "levels": "reads the level of rewards on a declared scale, not only the differences within a group",
+    "shared-weights": "weights the channels by statistics of all groups of the batch",
     "bundles": "scores completions of several groups together, by their place in the group",
     "spread-penalty": "subtracts the spread over channels, so that a better reward can lower the value",
     "filters": "leaves out completions on which the channels disagree",
@@ -22,18 +22,18 @@ TRAITS: Mapping[str, str] = {
     "missing-as-0": "counts a missing reward as 0, as TRL's sum of rewards does",
     "complete-only": "takes complete rewards only, and refuses missing ones",
 }
-"""What a function can declare of itself. A property that cannot hold for such a rule is then not applicable."""
+"""What a function can declare about itself. A property that cannot hold for such a rule is then not applicable."""
 
 STYLES = ("completions", "tokens", "auto")
 CHANNELS = ("many", "one", "auto")
 
 
 class NotHereError(Exception):
-    """The property says nothing on this batch, or about this function; the message is the reason."""
+    """The property does not apply to this batch or to this function. The message is the reason."""
 
 
 class CallError(Exception):
-    """The function under test raised, or returned what is no advantage; the message says which."""
+    """The function under test raised, or returned something that is not an advantage. The message says which."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Example:
     Attributes:
         rewards: (N, M) floating point, NaN = missing.
         groups: (N,) int64 ids.
-        lengths: (N,) int64, response tokens of each completion, from 1 on. Only functions by tokens see them.
-        pad: columns of padding behind the longest response.
-        k: the risk coefficient to call with; None leaves the function's own default.
+        lengths: (N,) int64, number of response tokens, at least 1. Only functions called by tokens see them.
+        pad: number of padding columns after the longest response.
+        k: risk coefficient of the call; None takes the function's own default.
     """
 
     rewards: Tensor
@@ -69,7 +69,7 @@ class Example:
 
     @property
     def complete(self) -> bool:
-        """Whether no reward is missing."""
+        """Whether all rewards are present."""
         return not bool(self.rewards.isnan().any())
 
 
@@ -79,8 +79,8 @@ class Answer:
 
     Attributes:
         advantages: (N,) float64 on the CPU.
-        dtype: of what was returned.
-        aggregated: (N,) float64, the rule's value before whitening, where the function hands it out.
+        dtype: dtype of the returned advantages.
+        aggregated: (N,) float64, the rule's value before whitening, if the function returns it.
         modified: names of the arguments that the function changed in place.
         varies: whether the advantage differs between the response tokens of a completion.
     """
@@ -97,10 +97,10 @@ class Spec:
     """How another process builds the same target: plain data.
 
     Attributes:
-        name: what the user wrote, such as ``verl:gdpo``.
+        name: the name as the user wrote it, such as ``verl:gdpo``.
         style: see ``STYLES``.
         options: keyword arguments for the function.
-        k_name: the name of its risk coefficient among them, None where it has none.
+        k_name: name of the option with the risk coefficient; None without one.
         channels: see ``CHANNELS``.
         traits: see ``TRAITS``.
     """
@@ -115,18 +115,18 @@ class Spec:
 
 @dataclass(frozen=True)
 class Target:
-    """A function that can be called.
+    """A function under test.
 
     Attributes:
-        name: what the user wrote.
-        answer: calls it. Raises :class:`CallError`.
+        name: the name as the user wrote it.
+        answer: function that calls it on a batch. It raises :class:`CallError`.
         by_tokens: whether it sees response tokens.
         has_k: whether ``Example.k`` reaches it.
-        one_channel: whether it takes one reward a completion.
-        blocks: whether groups must be of equal size, in consecutive rows.
-        gathers: whether it takes each process's own rows and gathers the others itself.
+        one_channel: whether it takes one reward per completion.
+        blocks: whether groups must have equal sizes and consecutive rows.
+        gathers: whether it takes only the rows of its own process and gathers the others itself.
         traits: see ``TRAITS``.
-        spec: how another process builds it; None where it cannot.
+        spec: how another process builds it; None if it cannot.
     """
 
     name: str

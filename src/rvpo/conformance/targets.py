@@ -1,9 +1,9 @@
-"""From what the user wrote to a target.
+"""Build a target from the name that the user wrote.
 
 ::
 
-    METHOD, METHOD:option=value      a method by name, as everywhere: lift, rvpo:k=2
-    trl:grpo, trl:gdpo               what TRL's own trainer computes
+    METHOD, METHOD:option=value      a method by name: lift, rvpo:k=2
+    trl:grpo, trl:gdpo               the advantages of TRL's own trainer
     verl:NAME                        an estimator of verl's registry
     package.module:NAME              a method of your own, a function (z, p) or a class derived from rvpo.Method, with
                                      options as above; or an advantage function (rewards, groups)
@@ -32,20 +32,20 @@ from rvpo.text.suggest import did_you_mean
 
 ENGINES = ("trl", "verl")
 RANGE = (-8.0, 8.0)
-"""The declared range of every channel, for our methods that compare how far channels are met."""
+"""The declared range of every channel, for methods that compare how far channels are met."""
 
 NUMBERS = ("eps", "ddof", "rtol", "missing")
 """Options that all methods share, and that :func:`rvpo.advantages` takes by name."""
 
 THRESHOLD = 0.5
-"""For ``lagrangian``, which needs thresholds: the same for every channel, so that their order means nothing."""
+"""Threshold for ``lagrangian``, which needs one: the same for every channel, so that their order does not matter."""
 
 
 def resolve(spec: Spec) -> Target:
-    """Return what a name stands for.
+    """Return the target of a name.
 
     Raises:
-        ConfigError: there is no such thing, or it cannot be called in this style.
+        ConfigError: the name does not exist, or cannot be called in this style.
         EngineError: the engine is not installed.
     """
     require("style", spec.style, STYLES)
@@ -56,7 +56,7 @@ def resolve(spec: Spec) -> Target:
     name = read_text(spec.name)[0]
     if head == "rvpo" and is_known(rest.partition("?")[0]):
         own = rest.replace("?", ":", 1).replace("&", ",")
-        raise ConfigError(f"the function to check is {spec.name!r}; expected a method as everywhere. Write {own}")
+        raise ConfigError(f"the function to check is {spec.name!r}; expected the name of a method. Write {own}")
     if is_known(name) or is_known(head):
         return _of_method(spec)
     if head in ENGINES and rest:
@@ -79,17 +79,17 @@ def resolve(spec: Spec) -> Target:
 
 
 def _is_method(found: Any) -> bool:
-    """Whether an object is a method: a class or object of rvpo.Method, or a function (z, p) -> A."""
+    """Return whether an object is a method: a class or object of rvpo.Method, or a function (z, p) -> A."""
     if isinstance(found, Method) or (isinstance(found, type) and issubclass(found, Method)):
         return True
     return not isinstance(found, type) and list(_signature(found) or ())[:2] == ["z", "p"]
 
 
 def from_function(function: Callable[..., Any], spec: Spec) -> Target:
-    """Return the target of a function that is already there. Without a name, another process cannot build it.
+    """Return the target of a function object. Without a name, another process cannot build it.
 
     Raises:
-        ConfigError: it cannot be called in this style.
+        ConfigError: the function cannot be called in this style.
     """
     if not callable(function):
         raise ConfigError(f"{spec.name} is a {type(function).__name__}; expected something that can be called")
@@ -108,7 +108,7 @@ def from_function(function: Callable[..., Any], spec: Spec) -> Target:
 
 
 def parse_options(entries: list[str], what: str) -> dict[str, Any]:
-    """Read ``key=value`` entries; values are those of a method's text, such as ``2``, ``true`` or ``{a:0.5}``.
+    """Read ``key=value`` entries. Values have the syntax of a method's text, such as ``2``, ``true`` or ``{a:0.5}``.
 
     Raises:
         ConfigError: an entry has no ``=``, or a key is given twice.
@@ -123,10 +123,10 @@ def parse_options(entries: list[str], what: str) -> dict[str, Any]:
 
 
 def _of_method(spec: Spec) -> Target:
-    """Return a method, ours or anybody's, called on its first batch with the options of the spec.
+    """Return the target of a method, ours or yours, which is called on a first batch with the options of the spec.
 
     Raises:
-        ConfigError: an option that the method does not have, or a value that cannot work.
+        ConfigError: the method does not have an option, or a value cannot work.
     """
     if spec.style == "tokens" or spec.channels == "one":
         raise ConfigError(
@@ -142,7 +142,7 @@ def _of_method(spec: Spec) -> Target:
     fixed_k = isinstance(method, RVPO) and not method.remembers and not method.needs_progress
     k_name = spec.k_name or ("k" if fixed_k else None)
     if k_name is not None:
-        _built(name, {**own, k_name: 1.0}, 1)  # fails here and not at the first call
+        _built(name, {**own, k_name: 1.0}, 1)  # wrong options fail here and not at the first call
     for trait in method.traits:
         require(f"trait of {spec.name}", trait, tuple(TRAITS))
     traits = {*method.traits, *spec.traits} | ({"complete-only"} if spec.options.get("missing") == "error" else set())
@@ -165,14 +165,14 @@ def _of_method(spec: Spec) -> Target:
 
 
 def _built(name: str, options: Mapping[str, Any], channels: int) -> Method:
-    """Build a method; ``lagrangian`` without thresholds gets the same for each of the channels."""
+    """Build a method. ``lagrangian`` without thresholds gets the same threshold for all channels."""
     if name == "lagrangian" and "thresholds" not in options:
         options = {**options, "thresholds": {str(j): THRESHOLD for j in range(channels)}}
     return build_method(name, options)
 
 
 def _engine(spec: Spec, engine: str, name: str) -> Target:
-    """Return an engine's own function, from the adapter that lies with the engine."""
+    """Return an engine's own function, from the engine's adapter."""
     try:
         adapter = importlib.import_module(f"rvpo.engines.{engine}.conformance")
     except ModuleNotFoundError as error:
@@ -198,14 +198,14 @@ def _guess(spec: Spec, parameters: Mapping[str, inspect.Parameter] | None) -> st
     if names & {"rewards", "groups"}:
         return "completions"
     raise ConfigError(
-        f"{spec.name} has the parameters {', '.join(sorted(names)) or 'unknown'}, from which --style auto cannot tell "
-        "how it is called: pass --style completions for f(rewards, groups) or --style tokens for verl's "
+        f"{spec.name} has the parameters {', '.join(sorted(names)) or 'unknown'}, from which --style auto cannot find "
+        "out how to call it: pass --style completions for f(rewards, groups) or --style tokens for verl's "
         "f(token_level_rewards, response_mask, index, …)"
     )
 
 
 def _check_call(spec: Spec, style: str, parameters: Mapping[str, inspect.Parameter] | None) -> None:
-    """Refuse before the first call what cannot be called this way."""
+    """Raise before the first call for a function that cannot be called this way."""
     if parameters is None:
         return
     signature = inspect.Signature(list(parameters.values()))

@@ -1,8 +1,8 @@
-"""The embedded default: watch RVPO and GDPO train a small built-in model on a tool-calling task whose rewards conflict.
+"""The quickstart: RVPO and GDPO train a small built-in model on a tool-calling task whose rewards conflict.
 
-``rvpo quickstart`` calls :func:`run`. No downloads, no GPU; needs the extras ``trl`` and ``plot``:
-``pip install 'rvpo[trl,plot]'``. The task is in ``task``, every setting in ``cells``,
-one training run in ``train``, and what is concluded from the runs in ``report``.
+``rvpo quickstart`` calls :func:`run`. It downloads nothing and needs no GPU. It needs the extras ``trl`` and ``plot``:
+``pip install 'rvpo[trl,plot]'``. The task is in ``task``, all settings are in ``cells``, one training run is in
+``train``, and the conclusions from the runs are in ``report``.
 """
 
 from rvpo.quickstart.cells import CELLS, EVALUATED_CELLS, Settings, contenders

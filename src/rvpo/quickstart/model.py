@@ -17,7 +17,7 @@ HEAD = "lm_head.weight"
 
 
 def make_tokenizer() -> Any:
-    """Return a tokenizer with one token a word of the task. Tool-call tags are plain words, so decoding keeps them."""
+    """Return a tokenizer with one token per word of the task. Tool-call tags are plain words: decoding keeps them."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token=PAD))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -26,7 +26,7 @@ def make_tokenizer() -> Any:
 
 
 def make_model(seed: int) -> Any:
-    """Return a model with random weights that depend on ``seed`` alone; the global random state is left as it was."""
+    """Return a model with random weights that depend only on ``seed``. The global random state does not change."""
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=128,
@@ -46,11 +46,11 @@ def make_model(seed: int) -> Any:
 
 
 def save_checkpoint(model: Any, path: Path) -> None:
-    """Write the weights as float16, 0.7 MB. The head is left out: it is tied to the embedding."""
+    """Write the weights as float16, 0.7 MB. The head is tied to the embedding and therefore not written."""
     weights = {key: value.detach().half() for key, value in model.state_dict().items() if key != HEAD}
     path.parent.mkdir(exist_ok=True)
     save_file(weights, path)
-    path.chmod(0o644)  # safetensors makes it private to the owner; it is a file of the package
+    path.chmod(0o644)  # safetensors makes the file readable for its owner only; other users of the package need it
 
 
 def load_checkpoint(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The picture: for each cell the format and the worst channel over training, one line per seed, no means."""
+"""The plot: per cell the format and the worst channel over training, one line per seed, no means."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COLOURS = {
     RVPO_PAPER.name: "#56b4e9",
     LIFT.name: "#000000",
 }
-OTHERS = ("#e69f00", "#999999", "#f0e442", "#882255", "#44aa99")  # of methods without a colour, in order
+OTHERS = ("#e69f00", "#999999", "#f0e442", "#882255", "#44aa99")  # for methods without their own colour, in order
 WINDOW = 5  # steps averaged: one step is 64 rollouts
 ROWS = (("strict format met", "format_curve"), ("worst channel", "worst_curve"))
 
 
 def draw_curves(records: Sequence[Record], cells: Sequence[Cell], path: Path) -> Path:
-    """Draw a column for each cell and write a PNG."""
+    """Draw one column per cell and write a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
@@ -49,7 +49,7 @@ def _panel(axes: Any, cell: Cell, records: Sequence[Record], curve: str) -> None
     others = itertools.cycle(OTHERS)
     for method in cell.methods:
         colour = COLOURS.get(method.name) or next(others)
-        # No mean over seeds: the outcomes are bimodal, and a mean lies where no run does.
+        # No mean over seeds: the outcomes are bimodal, so a mean would show a value that no run has.
         label: str | None = method.name
         for record in of(records, cell, method.name):
             line = _smooth(getattr(record, curve))
@@ -62,6 +62,6 @@ def _panel(axes: Any, cell: Cell, records: Sequence[Record], curve: str) -> None
 
 
 def _smooth(curve: list[float]) -> list[float]:
-    """Average consecutive windows of steps, so that a line shows the trend."""
+    """Average consecutive windows of steps, so that the line shows the trend."""
     windows = [curve[i : i + WINDOW] for i in range(0, len(curve), WINDOW)]
     return [sum(window) / len(window) for window in windows]

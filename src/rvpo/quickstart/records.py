@@ -1,4 +1,4 @@
-"""What one run writes: a JSON file that says which run it was and how its channels moved."""
+"""The record of one run: a JSON file that names the run and contains the rates of its channels over time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rvpo.core import Method
 
 
-CHANNELS = "channels"  # rvpo.logs.schema.FOLDER, which needs pyarrow
+CHANNELS = "channels"  # equals rvpo.logs.schema.FOLDER, whose module needs pyarrow
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to make: a start, a method and a seed."""
+    """One run: a start, a method and a seed."""
 
     cell: Cell
     contender: Contender
@@ -35,16 +35,16 @@ class Job:
     def name(self) -> str:
         """A file name, unique among the jobs of one quickstart."""
         method = self.contender.name.lower().replace(" ", "_").replace("=", "")
-        if not re.fullmatch(r"[\w.-]+", method):  # as in a path; what is replaced must not make two names equal
+        if not re.fullmatch(r"[\w.-]+", method):  # such as a path; the digest keeps different names different
             method = re.sub(r"[^\w.-]+", "-", method) + "-" + digest(self.contender.name)[:8]
         return f"{self.cell.name}-{method}-seed{self.seed}"
 
     def folder(self, runs: Path) -> Path:
-        """Folder of the run's own logs, which ``rvpo diagnose`` reads, among the ``runs``."""
+        """Folder of the run's own logs in ``runs``, which ``rvpo diagnose`` reads."""
         return runs / self.name
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return everything that the outcome depends on. A finished run counts only while this is the same."""
+        """Return everything that the outcome depends on. A finished run is reused only while this is the same."""
         from rvpo.core.methods.registry import build_method
 
         return {
@@ -63,10 +63,10 @@ class Record:
 
     Attributes:
         start: rates of the warm-started model on the evaluation prompts.
-        curve: for each channel the rate among the rollouts of each step.
+        curve: per channel, the rate among the rollouts of each step.
         end: rates of the trained model on the same evaluation prompts.
-        seconds: wall time of the training alone.
-        warnings: what ``rvpo`` warned about during training.
+        seconds: wall time of the training only, in seconds.
+        warnings: warnings of ``rvpo`` during training.
     """
 
     cell: str
@@ -95,18 +95,18 @@ class Record:
 
     @property
     def format_in_training(self) -> float:
-        """How often the strict format was met over all rollouts of the training."""
+        """Share of all rollouts of the training that met the strict format."""
         return sum(self.format_curve) / len(self.format_curve)
 
 
 def save_record(job: Job, record: Record, folder: Path) -> None:
-    """Write a finished run at once and whole, so that a killed quickstart finds it, or does not."""
+    """Write a finished run in one step, so that a killed quickstart leaves a complete file or none."""
     content = {"fingerprint": job.fingerprint(), **asdict(record)}
     write(folder / f"{job.name}.json", json.dumps(content, indent=1))
 
 
 def load_record(job: Job, folder: Path) -> Record | None:
-    """Return the finished run of ``job``; None where there is none, or without its logs, or with other settings."""
+    """Return the finished run of ``job``; None if it is absent, has no logs, or has other settings."""
     if not (job.folder(folder) / CHANNELS).is_dir():
         return None
     try:
@@ -119,7 +119,7 @@ def load_record(job: Job, folder: Path) -> Record | None:
 
 
 def _code(method: Method) -> list[str]:
-    """Return digests of the files that a method of the user's own comes from, also where it is an option of another."""
+    """Return digests of the files that define a user's own method, also if it is an option of another method."""
     from rvpo.core import Method
 
     found = getattr(method, "function", type(method))
@@ -127,7 +127,7 @@ def _code(method: Method) -> list[str]:
     if not str(getattr(found, "__module__", "")).startswith("rvpo."):
         try:
             files.append(hashlib.sha256(Path(inspect.getsourcefile(found) or "").read_bytes()).hexdigest())
-        except (TypeError, OSError):  # without a file, as of a compiled module
+        except (TypeError, OSError):  # the code has no file, as in a compiled module
             files.append("unknown")
     return files + [code for value in vars(method).values() if isinstance(value, Method) for code in _code(value)]
 

@@ -1,11 +1,11 @@
-"""What the runs show: a table for each cell, and findings whose wording is computed from the numbers.
+"""The report: one table per cell, and findings whose wording is computed from the numbers.
 
-Two measures, each a mean over seeds, decide the wording, because either alone hides something:
+Two measures determine the wording. Each is a mean over seeds, and each alone would hide something:
 
-- *format in training*: the share of all rollouts of the training that met the strict format. Final values alone hide
-  that a constraint was given up and found again.
-- *worst channel at the end*: the lowest channel rate on the evaluation prompts. The format alone hides what was paid
-  for it.
+- *format in training*: the share of all rollouts of the training that met the strict format. The final value alone
+  would hide that a constraint was lost and learned again.
+- *worst channel at the end*: the lowest channel rate on the evaluation prompts. The format alone would hide its cost in
+  other channels.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rvpo.quickstart.cells import Cell
 from rvpo.quickstart.records import Record
 from rvpo.quickstart.task import CHANNELS, FORMAT
 
-MARGIN = 0.05  # a smaller difference between means is called none
-KEPT = 0.85  # a seed whose worst channel ends at least here has neglected nothing
+MARGIN = 0.05  # means that differ by less are called equal
+KEPT = 0.85  # a seed whose worst channel ends at this rate or above has neglected no channel
 
 
 def verdict(format_gain: float, worst_gain: float) -> str:
-    """Compare a method with the baseline: ``"better"``, ``"worse"``, ``"equal"``; ``"mixed"`` where measures disagree.
+    """Compare a method with the baseline: ``"better"``, ``"worse"``, ``"equal"``, or ``"mixed"`` if measures disagree.
 
     Args:
         format_gain: the method's format in training minus the baseline's.
@@ -37,7 +37,7 @@ def verdict(format_gain: float, worst_gain: float) -> str:
 
 
 def finding(cell: Cell, records: Sequence[Record], method: str) -> str:
-    """Say in a few sentences what a method of ``cell`` did compared with the first one."""
+    """Return a few sentences that compare a method of ``cell`` with the baseline."""
     baseline = cell.methods[0].name
     a, b = of(records, cell, baseline), of(records, cell, method)
     format_gain = _mean(r.format_in_training for r in b) - _mean(r.format_in_training for r in a)
@@ -60,7 +60,7 @@ def finding(cell: Cell, records: Sequence[Record], method: str) -> str:
 
 
 def caption(cell: Cell, records: Sequence[Record]) -> str:
-    """Say in a few words how the seeds of each method ended, for the plot."""
+    """Return a caption for the plot: how many seeds of each method ended with every channel kept."""
     runs = {method.name: of(records, cell, method.name) for method in cell.methods}
     counts = [f"{name}: {_kept(rs)} of {len(rs)}" for name, rs in runs.items()]
     lines = [" · ".join(counts[i : i + 2]) for i in range(0, len(counts), 2)]  # more would not fit above a panel
@@ -73,7 +73,7 @@ def of(records: Sequence[Record], cell: Cell, method: str) -> list[Record]:
 
 
 def findings(records: Sequence[Record], cells: Sequence[Cell]) -> list[str]:
-    """Return a :func:`finding` for each method but the first of each cell, as one paragraph per cell."""
+    """Return one paragraph per cell, with a :func:`finding` for each method except the baseline."""
     return ["\n\n".join([_start(cell, records), *_judged(cell, records)]) for cell in cells]
 
 
@@ -87,7 +87,7 @@ def _judged(cell: Cell, records: Sequence[Record]) -> list[str]:
 
 
 def summary_of_runs(records: Sequence[Record], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """Return, for each cell and method, means over seeds and the values of every seed."""
+    """Return means over seeds and the values of every seed, per cell and method."""
     return {
         cell.name: {
             method.name: {
@@ -108,7 +108,7 @@ def summary_of_runs(records: Sequence[Record], cells: Sequence[Cell]) -> dict[st
 
 
 def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str]) -> str:
-    """Return the report: for each cell its table and its finding."""
+    """Return the report: the table and the finding of each cell."""
     parts = []
     for cell, sentence in zip(cells, found, strict=True):
         parts += [f"{cell.title}\n", table_of_runs(records, cell), "", sentence]
@@ -117,7 +117,7 @@ def text(records: Sequence[Record], cells: Sequence[Cell], found: Sequence[str])
 
 
 def _warnings(runs: Sequence[Record], cell: Cell) -> list[str]:
-    """Return what was said during training: neglected channels by method, and the rest by its longest text."""
+    """Return a summary of warnings during training: neglected channels per method, and the longest other warning."""
     parts = []
     for method in cell.methods:
         calls: dict[str, list[int]] = {}
@@ -128,20 +128,20 @@ def _warnings(runs: Sequence[Record], cell: Cell) -> list[str]:
         if seeds:
             parts += ["", f"During the runs of {method.name} rvpo warned that a channel is being neglected: {seeds}"]
     rest = [[warning for warning in r.warnings if not called(warning)] for r in runs]
-    if count := sum(map(bool, rest)):  # the same warning with other channels by seed: the longest names the most
+    if count := sum(map(bool, rest)):  # one warning, with different channels per seed: the longest names most channels
         longest = max((warning for warnings in rest for warning in warnings), key=len)
         parts += ["", f"During {count} of these runs rvpo warned: {longest}"]
     return parts
 
 
 def called(warning: str) -> str | None:
-    """Return the channel of which a warning says that it is being neglected; None for other warnings."""
+    """Return the channel that a warning calls neglected; None for other warnings."""
     found = re.match(r"'(.+)' is being neglected, seen at generation \d+: ", warning)
     return found and found[1]
 
 
 def table_of_runs(records: Sequence[Record], cell: Cell) -> str:
-    """Return a Markdown table: a row for the start and for each method, then every seed; rates in percent."""
+    """Return a Markdown table of rates in percent: one row for the start, one per method, then the seeds."""
     runs = {method.name: of(records, cell, method.name) for method in cell.methods}
     before = next(iter(runs.values()))
     rows = [["channel", "start", *runs]]
@@ -170,7 +170,7 @@ def _kept(runs: Sequence[Record]) -> int:
 
 
 def _lost(runs: Sequence[Record]) -> str:
-    """Return the qualification that a winner needs when it neglected a channel in some seeds."""
+    """Return what to add about a better method that neglected a channel in some seeds."""
     lost = [str(r.seed) for r in runs if r.worst_end < KEPT]
     return f", but still neglected a channel in seed {', '.join(lost)}" if lost else ""
 

@@ -1,4 +1,4 @@
-"""Make all runs of the quickstart, several at a time, and report on them. A killed quickstart continues."""
+"""Make all runs of the quickstart, several at a time, and report on them. A killed quickstart can be continued."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from rvpo.quickstart import plot, records, report
 from rvpo.quickstart.cells import CELLS, Cell, Settings
 from rvpo.quickstart.records import Job, Record
 
-_steps: Queue[int] | None = None  # in a worker: where it announces each finished step
+_steps: Queue[int] | None = None  # in a worker: the queue on which it announces each finished step
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a quickstart found.
+    """Results of a quickstart.
 
     Attributes:
-        records: every run, finished now or earlier.
-        text: the tables and the findings, to be printed.
-        findings: one computed paragraph for each cell.
-        plot: the PNG.
-        json: the same facts for a program.
-        seconds: wall time of this call.
-        resumed: how many runs were finished before.
+        records: all runs, finished now or earlier.
+        text: the report, with tables and findings.
+        findings: one computed paragraph per cell.
+        plot: path of the PNG.
+        json: path of the same results as JSON.
+        seconds: wall time of this call, in seconds.
+        resumed: number of runs that were finished before this call.
     """
 
     records: list[Record]
@@ -65,23 +65,23 @@ def run(
     processes: int | None = None,
     progress: bool = True,
 ) -> Results:
-    """Train every method of every cell from the same start with every seed; write a table, a plot and the numbers.
+    """Train every method of every cell with every seed, and write a table, a plot and the numbers.
 
-    Each finished run is written to ``out_dir/runs`` at once. Called again on the same folder, only the runs that are
-    missing, or were made with other settings, are made.
+    All methods of a cell start from the same model. Each finished run is written to ``out_dir/runs`` immediately. A
+    second call on the same folder makes only the runs that are missing or that were made with other settings.
 
     Args:
         out_dir: folder for ``report.txt``, ``quickstart.png``, ``results.json`` and ``runs/``, which has a file and a
-            folder per run: ``rvpo diagnose out_dir`` reads these.
-        seeds: of prompts and sampling. The warm-started model is the same for all.
-        cells: starts and methods; ``EVALUATED_CELLS`` holds more methods than the default.
-        settings: of the RL run; None takes the defaults.
-        processes: runs at the same time, each on one thread; None takes the number of usable cores.
-        progress: show a progress bar on the terminal.
+            folder per run. ``rvpo diagnose out_dir`` reads these.
+        seeds: seeds of prompts and sampling. The warm-started model is the same for all seeds.
+        cells: starts and methods. ``EVALUATED_CELLS`` has more methods than the default.
+        settings: settings of the RL run; None takes the defaults.
+        processes: number of runs at the same time, each on one thread; None takes the number of usable cores.
+        progress: whether to show a progress bar on the terminal.
 
     Raises:
-        ConfigError: without a seed or a cell, or with fewer than one process.
-        EngineError: when TRL or matplotlib is not installed.
+        ConfigError: ``seeds`` or ``cells`` is empty, or ``processes`` is less than 1.
+        EngineError: TRL or matplotlib is not installed.
     """
     _check(seeds, cells, processes)
     began, folder = time.perf_counter(), Path(out_dir)
@@ -112,7 +112,7 @@ def run(
 
 
 def _check(seeds: Sequence[int], cells: Sequence[Cell], processes: int | None) -> None:
-    """Refuse now what would fail minutes later."""
+    """Raise now for settings that would fail minutes later."""
     if not seeds or not cells or (processes is not None and processes < 1):
         raise ConfigError(
             f"{len(seeds)} seeds, {len(cells)} cells and processes={processes} given: pass at least one of each, "
@@ -124,23 +124,23 @@ def _check(seeds: Sequence[int], cells: Sequence[Cell], processes: int | None) -
 
 
 def _kept(finished: int, runs: int, folder: Path) -> str:
-    """Return what an interrupted quickstart leaves."""
+    """Return a sentence about what an interrupted quickstart keeps."""
     kept = f"{finished} of {runs} runs are finished and saved in {folder}" if finished else "no run is finished yet"
-    return f"{kept}; the same command goes on"
+    return f"{kept}; the same command continues"
 
 
 def _train_all(jobs: list[Job], finished: dict[Job, Record], folder: Path, processes: int, progress: bool) -> None:
-    """Make ``jobs`` in spawned processes and add them to ``finished``; the first failure ends all.
+    """Make ``jobs`` in spawned processes and add them to ``finished``. The first failure stops all of them.
 
     Raises:
-        EngineError: a process ended without an answer.
+        EngineError: a process ended without a result.
     """
-    context = mp.get_context("spawn")  # a fork would inherit torch's thread pools
+    context = mp.get_context("spawn")  # a forked process would inherit torch's thread pools
     steps: Queue[int] | None = context.Queue() if progress else None
     end = context.Event()
     with (
         nullcontext() if steps is None else _ProgressBar(sum(job.settings.steps for job in jobs), steps),
-        # A worker that is ended in the middle of a run does not remove its temporary folder.
+        # A worker that is stopped during a run does not remove its temporary folder.
         tempfile.TemporaryDirectory(prefix="rvpo-quickstart-", ignore_cleanup_errors=True) as temporary,
         ProcessPoolExecutor(min(processes, len(jobs)), context, _start_worker, (steps, end, temporary)) as pool,
     ):
@@ -155,11 +155,11 @@ def _train_all(jobs: list[Job], finished: dict[Job, Record], folder: Path, proce
         except BrokenProcessPool as error:
             end.set()
             raise EngineError(
-                f"a process of the quickstart ended without an answer, as when memory runs out. {len(finished)} "
+                f"a process of the quickstart ended without a result, probably because memory ran out. {len(finished)} "
                 "finished runs are saved: run the same command again, with fewer --processes"
             ) from error
         except BaseException:
-            # The pool waits for its workers. They end at once, where a cancelled pool would finish their runs first.
+            # The pool waits for its workers. They stop at once; a cancelled pool would let them finish their runs.
             end.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -167,14 +167,15 @@ def _train_all(jobs: list[Job], finished: dict[Job, Record], folder: Path, proce
 
 @contextmanager
 def _signals_for_this_process_alone() -> Iterator[None]:
-    """Block signals while workers start, which they inherit: Ctrl-C reaches the whole group, but ends this one alone.
+    """Block signals while workers start, because workers inherit the block.
 
-    What arrives here meanwhile is handled after the block.
+    Ctrl-C reaches the whole process group, but then stops only this process. Signals that arrive here in the meantime
+    are handled after the block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # which unblocks signals after it has started
+    resource_tracker.ensure_running()  # start it before: it unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -183,27 +184,27 @@ def _signals_for_this_process_alone() -> Iterator[None]:
 
 
 def _start_worker(steps: Queue[int] | None, end: Event, temporary: str) -> None:
-    """Prepare a worker before it imports anything heavy."""
+    """Prepare a worker before it imports large packages."""
     for wait_for in (end.wait, _wait_for_the_end_of_the_quickstart):
         threading.Thread(target=_end_after, args=(wait_for,), daemon=True).start()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's use of transformers; nothing a reader can act on
+    warnings.filterwarnings("ignore", category=FutureWarning)  # from TRL's use of transformers; users cannot act on it
     global _steps  # a queue reaches a worker only while it starts
     _steps = steps
     tempfile.tempdir = temporary
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import torch
 
-    torch.set_num_threads(1)  # the model is too small to share, and one thread sums in one order
+    torch.set_num_threads(1)  # the model is too small for several threads, and one thread always sums in the same order
 
 
 def _end_after(wait_for: Callable[[], object]) -> None:
-    """End this worker when something has come, instead of training on for nobody."""
+    """End this worker once ``wait_for`` returns, so that it does not train for a quickstart that has ended."""
     wait_for()
     os._exit(1)
 
 
 def _wait_for_the_end_of_the_quickstart() -> None:
-    """Wait until the quickstart is gone, also where it was killed."""
+    """Wait until the process of the quickstart has ended, also if it was killed."""
     parent = mp.parent_process()
     if parent is None:
         threading.Event().wait()
@@ -225,7 +226,7 @@ def _make(job: Job, folder: Path) -> Record:
 
 
 class _collected_warnings(logging.Handler):  # noqa: N801 (reads as a function)
-    """Collect what ``rvpo`` warns about, for the report: lines from several workers would break the progress bar."""
+    """Collect warnings of ``rvpo`` for the report. Printed from several workers, they would break the progress bar."""
 
     def __enter__(self) -> list[str]:
         self._collected: list[str] = []
@@ -244,7 +245,7 @@ class _collected_warnings(logging.Handler):  # noqa: N801 (reads as a function)
 
 
 class _ProgressBar:
-    """A bar over the steps of all runs, moved by a thread that listens to the workers."""
+    """A progress bar over the steps of all runs. A thread updates it from the workers' queue."""
 
     def __init__(self, total: int, steps: Queue[int]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

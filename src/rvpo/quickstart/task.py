@@ -9,10 +9,10 @@ A *strict* reply is a well-formed call, a *loose* one is chatty::
     <tool_call> book_flight origin date seats </tool_call>
     sure book_flight origin please destination date time api_key please seats cabin
 
-One word stands for a whole argument. Loose demonstrations carry more of the ten arguments than strict ones do, so a
-model warm-started on them finds the format and the coverage of arguments in conflict: ten channels reward leaving the
-format, one rewards keeping it. Nothing in the task forbids a complete strict reply, which meets all fifteen channels
-(two tags, the tool's name and ten arguments are 13 of the 16 words that count as short).
+One word represents a whole argument. Loose demonstrations have more of the ten arguments than strict ones. For a model
+that was warm-started on them, the format conflicts with the coverage of arguments: ten channels reward leaving the
+format, and one rewards keeping it. A complete strict reply is possible and meets all fifteen channels: two tags, the
+tool's name and ten arguments are 13 words, and up to 16 count as short.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ PAD, EOS, BOS, ANSWER = "<pad>", "<eos>", "<bos>", ":"
 VOCABULARY = (PAD, EOS, BOS, ANSWER, OPEN, CLOSE, GREETING, FILLER, SECRET, *TOPICS, *TOOLS, *ARGUMENTS)
 
 SHORT = 16  # words
-MAX_WORDS = 25  # of a demonstration; with the end token a reply has at most 26 tokens
+MAX_WORDS = 25  # words of a demonstration; with the end token a reply has at most 26 tokens
 
 ChannelReward = Callable[..., list[float]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a prompt asks for."""
+    """Topic, tool and arguments that a prompt asks for."""
 
     topic: str
     tool: str
@@ -57,14 +57,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Habits:
-    """How the demonstrations behave, and so what the warm-started model does before any reward is seen.
+    """Statistics of the demonstrations, and so of the warm-started model before it sees any reward.
 
     Attributes:
         strict: share of demonstrations in the strict style.
         first, last: rate of the first and of the last argument, midway between the styles; linear in between.
-        strict_gap: a strict reply mentions every argument less often by this much …
-        loose_gap: … and a loose one more often by this much.
-        strict_close, loose_close: share that ends with the closing tag, by style (and so with ``tool``, ``leak``).
+        strict_gap: how much lower every argument's rate is in a strict reply.
+        loose_gap: how much higher every argument's rate is in a loose reply.
+        strict_close, loose_close: share that ends with the closing tag, per style. The shares ``…_tool`` (names the
+            right tool), ``…_leak`` (leaks the key) and ``loose_filler`` (adds filler words) are similar.
     """
 
     strict: float = 0.85

@@ -1,4 +1,4 @@
-"""One run: load the warm-started model, train it with ``RVPOTrainer``, evaluate it before and after."""
+"""One run: load the warm-started model, train it with ``RVPOTrainer``, and evaluate it before and after."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rvpo.quickstart.records import Job
 from rvpo.quickstart.task import CHANNELS, REWARDS, draw_request
 from rvpo.trl import DiagnosisCallback, RVPOConfig, RVPOTrainer
 
-EVALUATION = 10_000  # added to the seed: evaluation draws other requests than training, the same for every method
+EVALUATION = 10_000  # added to the seed: evaluation and training draw different requests, the same for all methods
 
 
 def train_contender(job: Job, on_step: Callable[[], None], folder: Path) -> dict[str, Any]:
-    """Train one policy and return plain data: ``start``, ``curve``, ``end`` and ``seconds`` of a ``Record``.
+    """Train one policy and return ``start``, ``curve``, ``end`` and ``seconds`` of a ``Record`` as plain data.
 
-    The trainer's logs are kept in ``folder``, which ``rvpo diagnose`` reads; what an earlier run left there is removed.
+    The trainer's logs are kept in ``folder``, which ``rvpo diagnose`` reads. Files of an earlier run are removed first.
     """
     disable_progress_bars()
     model, tokenizer = load_checkpoint(job.cell.checkpoint), make_tokenizer()

@@ -1,6 +1,6 @@
-"""Make the shipped checkpoints: ``python -m rvpo.quickstart.warm_start``, about 15 s for each on one core.
+"""Make the shipped checkpoints: ``python -m rvpo.quickstart.warm_start``, about 15 s per checkpoint on one core.
 
-Plain supervised training on drawn demonstrations. Deterministic for one torch build, with one thread.
+This is supervised training on random demonstrations. It is deterministic for one build of torch, with one thread.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def warm_start(habits: Habits, seed: int) -> Any:
 
 
 def _learning_rate(step: int) -> float:
-    """Warm up linearly, then half a cosine wave down to a twentieth."""
+    """Return the learning rate: a linear warm-up, then half a cosine wave down to a twentieth."""
     return min(1.0, (step + 1) / WARMUP) * (0.95 * (1 + math.cos(math.pi * step / STEPS)) / 2 + 0.05)
 
 
 def _batch(habits: Habits, tokenizer: Any, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids (B, T), padded on the right, and the labels of the reply alone (B, T)."""
+    """Return token ids (B, T), padded on the right, and labels (B, T) of the replies only."""
     rows, labels = [], []
     for _ in range(BATCH):
         request = draw_request(rng)
@@ -61,11 +61,11 @@ def _batch(habits: Habits, tokenizer: Any, rng: random.Random) -> tuple[torch.Te
 
 
 def main() -> None:
-    """Write one checkpoint for each cell of the quickstart."""
+    """Write one checkpoint per cell of the quickstart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", nargs="*", default=[cell.name for cell in CELLS], help="default: all")
     chosen = parser.parse_args().cells
-    torch.set_num_threads(1)  # the sums of several threads round differently
+    torch.set_num_threads(1)  # several threads would round sums differently
     for cell in CELLS:
         if cell.name in chosen:
             start = time.perf_counter()

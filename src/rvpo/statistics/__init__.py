@@ -1,32 +1,34 @@
-"""Intervals and tests: what is signal, and what is noise.
+"""Confidence intervals and tests that separate signal from noise.
 
-**Items.** The items of a benchmark are taken for a sample of those that could have been asked. Several epochs of an
-item are one cluster: they are averaged first, and the items are what is resampled, flipped and counted. n items, R
+**Items.** The items of a benchmark are treated as a sample of the items that it could have contained. Several epochs of
+an item form one cluster: they are averaged first. Items are what is resampled, flipped and counted. For n items and R
 runs::
 
-    mean_interval         of one run's mean
-    difference_interval   of mean(B - A) on common items
-    sign_flip, mcnemar    p of "B is as good as A", two-sided;  holm: of several such p
-    over_seeds            the same for methods that were trained several times: over items and seeds
-    needed_items          how many items would tell a difference
-    pass_at_k             of one item that was sampled several times
-    paired, rescaled      the differences that these take, and the weights of items where others are missing
+    mean_interval         interval of one run's mean
+    difference_interval   interval of mean(B - A) on common items
+    sign_flip, mcnemar    two-sided p value of "B is as good as A"
+    holm                  p values adjusted for several tests
+    over_seeds            mean or difference of methods that were trained several times, over items and seeds
+    needed_items          number of items that a test needs to detect a difference
+    pass_at_k             Pass@k of one item that was sampled several times
+    paired                differences B - A, the input of the functions above
+    rescaled              weights of the scored items where other items are missing
 
-Scores are taken as they are. A benchmark that clips its *mean* (HealthBench, at 0) is tested on unclipped items: a
-clipped mean is no mean of items, and two models below the clip would look alike. What each of them is worth at 20, 60,
-198 and 1,000 items: ``benchmarks/evals/calibration.py``.
+Scores are not clipped. A benchmark that clips its *mean* (HealthBench clips it at 0) is tested on unclipped items: a
+clipped mean is not a mean over items, and two models below the clip would look equal. How well these functions are
+calibrated at 20, 60, 198 and 1,000 items: ``benchmarks/evals/calibration.py``.
 
-**Runs.** One number a run, for R_a runs of one method and R_b of another; the runs are a sample of training seeds.
-Where the seeds are the same they are pairs, and the test is sign_flip; else it is permutation::
+**Runs.** One number per run, for R_a runs of one method and R_b of another. The runs are a sample of training seeds.
+If both methods have the same seeds, the runs are pairs and the test is sign_flip. Otherwise it is permutation::
 
-    permutation           p of "which method a run has makes no difference"
-    smallest_p            the smallest p that so many runs can give
-    runs_interval         of the difference of means: Welch's, or that of Student's t on pairs
+    permutation           two-sided p value of "the method makes no difference to a run"
+    smallest_p            the smallest p value that this number of runs can give
+    runs_interval         interval of the difference of means: Welch's, or Student's t on pairs
     hedges_g              the difference in standard deviations of runs
-    seeds_for_level       how many seeds a test needs to reach a level at all
-    needed_seeds          how many would probably tell a difference of the size seen
+    seeds_for_level       number of seeds with which a test can reach a level at all
+    needed_seeds          number of seeds that would probably detect a difference of the observed size
 
-What these are worth at 3, 5 and 8 runs: ``benchmarks/reports/compare_calibration.py``.
+How well they are calibrated at 3, 5 and 8 runs: ``benchmarks/reports/compare_calibration.py``.
 """
 
 from rvpo.statistics.base import LEVEL, RESAMPLES, Array, Interval, alike, paired

@@ -1,4 +1,4 @@
-"""What all of them share: an interval, the differences that they take, and what counts as equal."""
+"""Shared parts: the type of an interval, paired differences, and the tolerance within which numbers are equal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-CELLS = 2_000_000  # of a matrix of resamples that is held at a time
-ROUNDING = 1e-12  # of the largest score: what lies below is no difference; 0.1 is not (0.1 + 0.1 + 0.1) / 3
+CELLS = 2_000_000  # largest matrix of resamples that is held in memory at a time
+ROUNDING = 1e-12  # relative to the largest score; smaller differences are rounding: 0.1 is not (0.1 + 0.1 + 0.1) / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and how far it can be trusted.
+    """A mean and its confidence interval.
 
     Attributes:
-        mean: None without items.
-        low: lower end; None where none can be given: for fewer than two items, or where nothing varies.
-        high: upper end, as ``low``.
-        items: n, those that have a value.
+        mean: mean over the items; None without items.
+        low: lower end; None if there are fewer than two items, or if nothing varies.
+        high: upper end; None if ``low`` is None.
+        items: n, the number of items that have a value.
     """
 
     mean: float | None
@@ -33,7 +33,7 @@ class Interval:
 
 
 def paired(b: ArrayLike, a: ArrayLike) -> Array:
-    """Return the differences B - A, (n,), of scores averaged over runs; what is due to rounding alone is 0.
+    """Return the differences B - A, (n,), of scores averaged over runs. Differences within rounding error are 0.
 
     Args:
         b: (n,) or (R_b, n) scores, none missing.
@@ -47,12 +47,12 @@ def paired(b: ArrayLike, a: ArrayLike) -> Array:
 
 
 def alike(values: ArrayLike) -> bool:
-    """Tell whether values are equal but for rounding; (n,), n >= 1."""
+    """Return whether all values, (n,) with n >= 1, are equal within rounding error."""
     x = np.asarray(values, dtype=float)
     return bool(np.ptp(x) <= ROUNDING * np.abs(x).max())
 
 
 def chunks(rows: int, width: int) -> list[int]:
-    """Split rows such that a chunk of this width stays small in memory."""
+    """Return sizes of chunks of rows, such that a chunk of this width stays small in memory."""
     size = max(1, CELLS // max(width, 1))
     return [min(size, rows - start) for start in range(0, rows, size)]

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def t_quantile(probability: float, df: float) -> float:
-    """Return the value that a t variable with ``df`` degrees of freedom stays below with this probability."""
+    """Return the quantile of Student's t with ``df`` degrees of freedom at this probability."""
     return float(_special().stdtrit(df, probability))
 
 
@@ -25,11 +25,11 @@ def normal_below(value: float) -> float:
 
 
 def normal_quantile(probability: float) -> float:
-    """Return the value that a standard normal variable stays below with this probability."""
+    """Return the quantile of the standard normal distribution at this probability."""
     return float(_special().ndtri(probability))
 
 
 def _special() -> Any:
-    from scipy import special  # of the extras `report` and `eval`; the alarm of a training does without
+    from scipy import special  # from the extras `report` and `eval`; the alarm during training works without it
 
     return special

@@ -1,4 +1,4 @@
-"""Intervals of means and differences over items, and the weights of items where others are missing."""
+"""Intervals of means and of differences over items, and the weights of the scored items where others are missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rvpo.statistics.base import LEVEL, RESAMPLES, ROUNDING, Array, Interval, alike, chunks
 from rvpo.statistics.distributions import normal_below, t_quantile
 
-FEWEST = 6  # differing items with which a two-sided sign test can reach 0.05 at all: 2 / 2^6
+FEWEST = 6  # number of differing items with which a two-sided sign test can reach 0.05 at all: 2 / 2^6
 
 
 def mean_interval(
@@ -25,29 +25,30 @@ def mean_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean over items, each the mean of its epochs, with its interval.
+    """Return the mean over items with its interval. An item's score is the mean of its epochs.
 
-    Scores of 0 or 1 have Wilson's score interval (J. Am. Stat. Assoc. 22, 1927) at the effective number of items
-    n* = m (1 - m) / v, v being the squared standard error of the mean m, with quantiles of t (n* as in E. Korn and B.
-    Graubard, Survey Methodology 24, 1998). It does not collapse where all items are met or none is, which a bootstrap
-    does. Strata have one each; the ends' distances from the means add up in squares (G. Zou and A. Donner, Stat. Med.
-    27, 2008).
+    Scores of 0 or 1 get Wilson's score interval (J. Am. Stat. Assoc. 22, 1927) with quantiles of t. It uses the
+    effective number of items n* = m (1 - m) / v, where v is the squared standard error of the mean m (n* as in E. Korn
+    and B. Graubard, Survey Methodology 24, 1998). Unlike a bootstrap, this interval does not collapse if all items or
+    no items are met. Each stratum has its own interval; squared distances of the ends from the means are added (G. Zou
+    and A. Donner, Stat. Med. 27, 2008).
 
-    Other scores have the bootstrap of :func:`difference_interval`. Where fewer than six items differ from the commonest
-    score of their stratum, it has nothing to resample, and the interval is Student's. Where none differs, there is no
-    interval: such scores do not say how far another item's could lie away.
+    Other scores get the bootstrap of :func:`difference_interval`. If fewer than six items differ from the most common
+    score of their stratum, there is too little to resample, and the interval is Student's. If no item differs, there is
+    no interval: such scores do not show how much the score of another item could differ.
 
     Args:
-        values: one a row, (rows,); None or NaN where missing: left out, see :func:`rescaled`.
-        ids: of the items; rows of one id are its epochs.
-        weights: of rows in the mean; None: all 1. An item has the mean of its rows'. That of a row whose value is
-            missing may be None, which is unknown.
-        strata: of rows, where the benchmark fixes how many items are of each kind; an item has its first row's.
-        binary: whether a row's score is 0 or 1 by its nature, also if ``values`` are means of such; None: whether all
-            ``values`` are.
-        level: of the interval.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        values: (rows,), one score per row. None or NaN is missing and left out, see :func:`rescaled`.
+        ids: id of each row's item. Rows with the same id are epochs of one item.
+        weights: weight of each row in the mean; None sets all to 1. An item has the mean weight of its rows. The weight
+            of a row whose value is missing may be None, for unknown.
+        strata: stratum of each row, if the benchmark fixes the number of items per kind. An item has the stratum of its
+            first row.
+        binary: whether a row's score can only be 0 or 1, even if ``values`` are means of several such scores. None
+            checks whether all ``values`` are 0 or 1.
+        level: confidence level of the interval.
+        resamples: number of resamples of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     x, w, h = _by_item(values, ids, weights, strata)
     if w is None or len(x) < 2 or not w.sum() > 0:
@@ -81,20 +82,24 @@ def difference_interval(
 ) -> Interval:
     """Return the mean of paired differences with its interval.
 
-    The percentile bootstrap over items, its quantiles spread so that on symmetric data it is as wide as the interval of
-    Student's t (T. Hesterberg 2014, arXiv 1411.5279, "expanded percentile"): the plain one is too narrow for few items.
-    Where fewer than six items deviate from the commonest difference of their stratum there is nothing to resample.
-    There, as D. Bonett and R. Price do for pairs of 0/1 (J. Educ. Behav. Stat. 37, 2012), one item more is taken to be
-    won and one lost, and the interval is that of the normal theory around the mean of these n + 2. They are won and
-    lost by the largest difference, and by no less than 1, the scale of scores, where fewer than six items differ.
+    This is the percentile bootstrap over items. Its quantiles are spread so that on symmetric data the interval is as
+    wide as that of Student's t (T. Hesterberg 2014, arXiv 1411.5279, "expanded percentile"), because the plain
+    bootstrap is too narrow for few items.
+
+    If fewer than six items deviate from the most common difference of their stratum, there is too little to resample.
+    Then one item is added that B wins and one that B loses, as D. Bonett and R. Price do for pairs of 0/1 (J. Educ.
+    Behav. Stat. 37, 2012). The interval is that of normal theory around the mean of these n + 2 items. The added items
+    are won and lost by the largest difference. If fewer than six items differ, they are won and lost by at least 1, the
+    scale of scores.
 
     Args:
-        differences: (n,) one an item, B - A, none missing; see :func:`paired`.
-        weights: (n,) of items in the mean; None: all 1.
-        strata: (n,) kinds of which the benchmark fixes the number of items; each is resampled by itself.
-        level: of the interval.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        differences: (n,) B - A, one per item, none missing; see :func:`paired`.
+        weights: (n,) weights of the items in the mean; None sets all to 1.
+        strata: (n,) kind of each item, if the benchmark fixes the number of items per kind. Each kind is resampled
+            separately.
+        level: confidence level of the interval.
+        resamples: number of resamples of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     d = np.asarray(differences, dtype=float)
     w = np.ones_like(d) if weights is None else np.asarray(weights, dtype=float)
@@ -112,19 +117,20 @@ def difference_interval(
 
 
 def rescaled(weights: ArrayLike, strata: ArrayLike, scored: ArrayLike) -> Array | None:
-    """Return the weights of the scored items, such that a stratum keeps its share of the mean.
+    """Return the weights of the scored items, such that each stratum keeps its share of the mean.
 
-    A benchmark's weights are for all items that it asks. Where some are missing, the others of their stratum stand for
-    them: their weights are scaled to the sum of the stratum's. Else a mean over categories would drift to those of
-    which nothing is missing.
+    A benchmark defines weights for all of its items. If items are missing, the scored items of the same stratum
+    represent them: their weights are scaled to the weight of the whole stratum. Otherwise a mean over categories would
+    drift towards the categories without missing items.
 
     Args:
-        weights: (n,) of all items; NaN where unknown, as it is where there is no reply: the mean of its stratum's.
-        strata: (n,) kinds.
+        weights: (n,) weights of all items. NaN is unknown, as for an item without a reply, and is replaced by the mean
+            weight of the stratum.
+        strata: (n,) stratum of each item.
         scored: (n,) whether the item has a score, and so takes part in the mean.
 
     Returns:
-        (scored items,), or None: there is no mean, because a stratum has lost all its items.
+        (scored items,) weights, or None if there is no mean because a stratum has lost all its items.
     """
     w: Array = np.array(weights, dtype=float)
     of, kept = np.asarray(strata), np.asarray(scored, dtype=bool)
@@ -146,9 +152,9 @@ def _by_item(
     weights: Sequence[float | None] | None,
     strata: Sequence[str] | None,
 ) -> tuple[Array, Array | None, NDArray[np.intp]]:
-    """Return means, weights and strata's numbers of the items that have a value, (n,) each, in the order of ids.
+    """Return means, weights and stratum numbers of the items that have a value, (n,) each, in the order of ids.
 
-    Weights are None where there is no mean.
+    Weights are None if there is no mean.
     """
     number = {id_: i for i, id_ in enumerate(sorted(set(ids)))}
     item = np.fromiter((number[id_] for id_ in ids), dtype=np.intp, count=len(ids))
@@ -164,19 +170,19 @@ def _by_item(
 
 
 def _means(rows: Array, item: NDArray[np.intp], items: int) -> Array:
-    """Return the mean of each item's rows, those that are NaN left out; NaN where all are."""
+    """Return the mean of each item's rows without those that are NaN; NaN if all rows are."""
     known = ~np.isnan(rows)
     with np.errstate(invalid="ignore"):
         return np.bincount(item[known], rows[known], items) / np.bincount(item[known], minlength=items)
 
 
 def _point(x: Array, w: Array | None) -> Interval:
-    """Return a mean of which nothing is known beside itself."""
+    """Return a mean without an interval."""
     return Interval(None if w is None or not w.sum() > 0 else float(x @ w / w.sum()), None, None, len(x))
 
 
 def _deviating(x: Array, h: NDArray[np.intp]) -> int:
-    """Return how many items do not have the commonest value of their stratum, rounding aside."""
+    """Return how many items differ from the most common value of their stratum by more than rounding error."""
     found, noise = 0, ROUNDING * float(np.abs(x).max())
     for own in (x[h == k] for k in np.unique(h)):
         values, times = np.unique(own, return_counts=True)
@@ -185,7 +191,7 @@ def _deviating(x: Array, h: NDArray[np.intp]) -> int:
 
 
 def _students(x: Array, w: Array, h: NDArray[np.intp], level: float) -> Interval:
-    """Return Student's interval of the weighted mean, variances being those within strata."""
+    """Return Student's interval of the weighted mean, with the variances within strata."""
     mean, share, variance, kinds = float(x @ w / w.sum()), w / w.sum(), 0.0, np.unique(h)
     for own in (h == k for k in kinds):
         n, part = int(own.sum()), share[own]
@@ -201,9 +207,9 @@ def _wilson(x: Array, w: Array, t: float) -> tuple[float, float, float]:
     """Return the weighted mean of values in [0, 1], and the ends of its interval at the quantile t."""
     share, n = w / w.sum(), len(x)
     mean = float(x @ w / w.sum())
-    # Of a ratio, by linearisation.
+    # The variance of a ratio, by linearisation.
     variance = n / (n - 1) * float((share * share) @ (x - mean) ** 2) if np.ptp(x) > 0 else 0.0
-    # Values that are all alike have no variance to go by: they are taken for 0/1 (Kish's number, with weights).
+    # Equal values have no variance. They are treated as 0/1 values (Kish's effective number, with weights).
     effective = mean * (1 - mean) / variance if variance > 0 else 1 / float(share @ share)
     z2 = t * t / effective
     centre = (mean + z2 / 2) / (1 + z2)
@@ -212,11 +218,11 @@ def _wilson(x: Array, w: Array, t: float) -> tuple[float, float, float]:
 
 
 def _bootstrap(x: Array, w: Array, h: NDArray[np.intp], level: float, resamples: int, seed: int) -> Interval:
-    """Return the expanded percentile interval of the weighted mean, each stratum resampled by itself."""
+    """Return the expanded percentile interval of the weighted mean. Each stratum is resampled separately."""
     rng, sums, totals = np.random.default_rng(seed), np.zeros(resamples), np.zeros(resamples)
     for stratum in np.unique(h):
         own, weight = (x * w)[h == stratum], w[h == stratum]
-        # Where values repeat, as accuracies do, how often each is drawn is all there is to draw.
+        # Values such as accuracies repeat. It is enough to draw how often each distinct value occurs.
         values, times = np.unique(np.stack([own, weight], 1), axis=0, return_counts=True)
         if 8 * len(values) < len(own):
             drawn = rng.multinomial(len(own), times / len(own), size=resamples) @ values

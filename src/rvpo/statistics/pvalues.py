@@ -1,4 +1,4 @@
-"""Tests: p of "B is as good as A", two-sided, and of several such."""
+"""Tests: two-sided p values of "B is as good as A", and their adjustment for several tests."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from numpy.typing import ArrayLike
 
 from rvpo.statistics.base import RESAMPLES, ROUNDING, Array, chunks
 
-EXACT = 14  # differences of which all 2^14 signs are tried
-ASSIGNMENTS = 20_000  # of runs to two methods, all of which are tried: up to 8 runs against 8
+EXACT = 14  # up to so many differences, all 2^14 signs are tried
+ASSIGNMENTS = 20_000  # up to so many assignments of runs to two methods, all are tried: 8 runs against 8
 
 
 def sign_flip(
     differences: ArrayLike, *, weights: ArrayLike | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Return the two-sided p value of "the difference of an item is as likely with either sign".
+    """Return the two-sided p value of "each item's difference is equally likely with either sign".
 
-    If A and B are equally good at every item this holds, whatever the scores look like. The statistic is |sum w d|.
-    All signs are tried for up to 14 differences that are not 0 (R. Fisher 1935); else ``resamples`` random ones are,
-    and p = (1 + as extreme) / (1 + resamples), which keeps its level (B. Phipson and G. Smyth 2010, arXiv 1603.05766).
+    This is true if A and B are equally good at every item, whatever the distribution of scores. The statistic is
+    |sum w d|. For up to 14 differences that are not 0, all signs are tried (R. Fisher 1935). For more, ``resamples``
+    random signs are tried and p = (1 + as extreme) / (1 + resamples), which keeps its level (B. Phipson and G. Smyth
+    2010, arXiv 1603.05766).
 
     Args:
-        differences: (n,) one an item, B - A, none missing, unclipped; see :func:`paired`.
-        weights: (n,) of items in the mean; None: all 1.
-        resamples: random signs.
-        seed: of the random signs.
+        differences: (n,) B - A, one per item, none missing, unclipped; see :func:`paired`.
+        weights: (n,) weights of the items in the mean; None sets all to 1.
+        resamples: number of random signs.
+        seed: random seed of the signs.
     """
     d = np.asarray(differences, dtype=float)
     terms = d if weights is None else d * np.asarray(weights, dtype=float)
     terms = np.sort(terms[terms != 0])  # p does not depend on the order of items
     size = np.abs(terms).sum()
-    extreme = abs(terms.sum()) - 1e-10 * size  # sums that differ by rounding alone are ties
+    extreme = abs(terms.sum()) - 1e-10 * size  # sums that differ within rounding error are ties
     if len(terms) <= EXACT:
         signs = np.array(list(product((-1.0, 1.0), repeat=len(terms))))
         return float(np.mean(np.abs(signs @ terms) >= extreme)) if len(terms) else 1.0
@@ -47,14 +48,14 @@ def sign_flip(
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
-    """Return the exact two-sided p value for pairs of 0/1: those that differ are tosses of a fair coin.
+    """Return the exact two-sided p value for pairs of 0/1, under which each differing pair is a toss of a fair coin.
 
-    Q. McNemar (Psychometrika 12, 1947), with the binomial distribution. It is :func:`sign_flip` with all signs, for any
-    number of items; for few differing ones it rejects less often than its level says.
+    This is the test of Q. McNemar (Psychometrika 12, 1947) with the binomial distribution. It equals :func:`sign_flip`
+    with all signs, for any number of items. If few items differ, it rejects less often than its level.
 
     Args:
-        a: (n,) 0 or 1.
-        b: (n,) 0 or 1, of the same items.
+        a: (n,) scores, 0 or 1.
+        b: (n,) scores of the same items, 0 or 1.
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     won, lost = int((second > first).sum()), int((second < first).sum())
@@ -66,10 +67,10 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
-    """Return p values of a family such that one of them below 0.05 is a finding among all of them.
+    """Return p values adjusted for a family of tests: one below 0.05 is significant among all of them.
 
-    The smallest of m is multiplied by m, the next by m - 1, …, and none falls below the one before it (S. Holm, Scand.
-    J. Statist. 6, 1979). It holds however the tests depend on each other.
+    The smallest of m is multiplied by m, the next by m - 1, …, and each is at least the one before it (S. Holm, Scand.
+    J. Statist. 6, 1979). The adjustment is valid for any dependence between the tests.
     """
     adjusted, highest = [0.0] * len(pvalues), 0.0
     for rank, i in enumerate(sorted(range(len(pvalues)), key=pvalues.__getitem__)):
@@ -79,27 +80,28 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
 
 def permutation(b: ArrayLike, a: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Return the two-sided p value of "which of the two methods a run has makes no difference to it".
+    """Return the two-sided p value of "the method makes no difference to a run".
 
-    The statistic is |mean(b) - mean(a)|. All C(R_a + R_b, R_b) ways to call R_b of the runs B's are tried where they
-    are at most 20,000 (E. Pitman 1937); else ``resamples`` random ones are, and p = (1 + as extreme) / (1 + resamples),
-    as in :func:`sign_flip`. It holds its level whatever the runs' distribution, bistable seeds included, as long as it
-    is the same for both methods; methods that are equal in the mean alone, and spread differently, are another matter.
+    The statistic is |mean(b) - mean(a)|. All C(R_a + R_b, R_b) ways to assign R_b of the runs to B are tried if they
+    are at most 20,000 (E. Pitman 1937). Otherwise ``resamples`` random assignments are tried and
+    p = (1 + as extreme) / (1 + resamples), as in :func:`sign_flip`. The test keeps its level for any distribution of
+    runs that is the same for both methods, including bistable seeds. It does not if the methods have equal means but
+    different spreads.
 
     Args:
-        b: (R_b,) one number a run, none missing, R_b >= 1.
-        a: (R_a,) of the other method, R_a >= 1.
-        resamples: random assignments.
-        seed: of the random assignments.
+        b: (R_b,) one number per run, none missing, R_b >= 1.
+        a: (R_a,) the same for the other method, R_a >= 1.
+        resamples: number of random assignments.
+        seed: random seed of the assignments.
     """
     y, x = (np.sort(np.asarray(values, dtype=float)) for values in (b, a))
     pooled = np.concatenate([y, x])
     n, r = len(pooled), len(y)
     largest = float(np.abs(pooled).max())
     if largest > 0:
-        pooled = pooled / largest  # numbers near the smallest that there are would lose their difference below
+        pooled = pooled / largest  # otherwise differences of subnormal numbers would be lost below
     noise = ROUNDING * n
-    pooled = pooled - pooled.mean()  # now the sum of B's runs alone tells the difference of means
+    pooled = pooled - pooled.mean()  # now the sum of B's runs determines the difference of means
     extreme = abs(float(pooled[:r].sum())) - noise
     if math.comb(n, r) <= ASSIGNMENTS:
         return float(np.mean(np.abs(_assignments(n, r) @ pooled) >= extreme))
@@ -111,17 +113,17 @@ def permutation(b: ArrayLike, a: ArrayLike, *, resamples: int = RESAMPLES, seed:
 
 
 def smallest_p(b: int, a: int | None = None, *, resamples: int = RESAMPLES) -> float:
-    """Return the smallest p that so many runs can give, whatever they score.
+    """Return the smallest p value that this number of runs can give, whatever their scores.
 
     Args:
         b: number of runs of one method, or of pairs.
-        a: number of runs of the other, for :func:`permutation`; None: pairs, for :func:`sign_flip`.
-        resamples: as of these.
+        a: number of runs of the other method, for :func:`permutation`; None for pairs, with :func:`sign_flip`.
+        resamples: number of random assignments or signs of these tests.
     """
     if a is None:
         return min(1.0, 2.0 / 2**b) if b <= EXACT else 1 / (1 + resamples)
     ways = math.comb(a + b, b)
-    # Where both have as many runs, exchanging them gives the same absolute difference.
+    # If both methods have the same number of runs, exchanging them gives the same absolute difference.
     return min(1.0, (2 if a == b else 1) / ways) if ways <= ASSIGNMENTS else 1 / (1 + resamples)
 
 

@@ -1,4 +1,4 @@
-"""Methods that were trained several times: over items *and* seeds, and over the runs alone."""
+"""Comparisons of methods that were trained several times, over items *and* seeds, or over runs only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rvpo.statistics.pvalues import sign_flip
 
 @dataclass(frozen=True, slots=True)
 class OverSeeds:
-    """What training again with other seeds, and asking other items, would give.
+    """Result of :func:`over_seeds`: it covers new training seeds and new items.
 
     Attributes:
-        interval: of the mean or the difference of means.
+        interval: interval of the mean, or of the difference of means.
         p: two-sided p value of "it is 0".
-        seed_variance: the part of the squared standard error that more items do not lessen.
+        seed_variance: part of the squared standard error that more items do not reduce.
     """
 
     interval: Interval
@@ -32,27 +32,28 @@ class OverSeeds:
 def over_seeds(
     b: ArrayLike, a: ArrayLike | None = None, *, weights: ArrayLike | None = None, level: float = LEVEL
 ) -> OverSeeds:
-    """Return the mean of a method trained R times, or the difference of two such, over items *and* training seeds.
+    """Return the mean of a method trained R times, or the difference of two methods, over items *and* training seeds.
 
-    All runs answer all items, so a score is method + seed + item + what this seed makes of this item, and::
+    All runs answer all items. A score is method + seed + item + interaction of seed and item, so::
 
         squared standard error  =  v_items + sum over methods of max(0, v_seeds - v_both)
-        v_items    of the mean over items of the scores (or differences) averaged over runs
+        v_items    squared standard error of the mean over items, with scores (or differences) averaged over runs
         v_seeds    variance of the run means / R
-        v_both     what v_seeds and v_items count twice: mean square of the residuals / (R n)
+        v_both     the part that v_seeds and v_items both count: mean square of the residuals / (R n)
 
-    the two-way random-effects analysis of variance. Quantiles are those of t with Satterthwaite's degrees of freedom
-    (Biometrics Bull. 2, 1946), taken with the undiminished v_seeds, so that a spread of seeds that happens to look
-    small is not believed, and at least R - 1. Methods may spread differently. A bootstrap over two or three runs would
-    be too narrow where the seeds spread: by 1 - 1/R in the variance, and for want of t.
+    This is the two-way random-effects analysis of variance. Quantiles are those of t with Satterthwaite's degrees of
+    freedom (Biometrics Bull. 2, 1946), at least R - 1. They are computed with v_seeds before the subtraction, so that a
+    spread of seeds that is small by chance does not make the interval too narrow. The methods may have different
+    spreads. A bootstrap over two or three runs would be too narrow if the seeds spread: its variance is too small by a
+    factor of 1 - 1/R, and it does not use quantiles of t.
 
-    Where neither items nor seeds vary, there is no interval, and p is that of :func:`sign_flip`.
+    If neither items nor seeds vary, there is no interval, and p is that of :func:`sign_flip`.
 
     Args:
-        b: (R_b, n) scores, one row a run, R_b >= 2, n >= 2, none missing.
-        a: (R_a, n) of the other method on the same items, R_a >= 2, or None.
-        weights: (n,) of items in the mean; None: all 1.
-        level: of the interval.
+        b: (R_b, n) scores, one row per run, R_b >= 2, n >= 2, none missing.
+        a: (R_a, n) scores of the other method on the same items, R_a >= 2, or None.
+        weights: (n,) weights of the items in the mean; None sets all to 1.
+        level: confidence level of the interval.
     """
     methods = [np.asarray(x, dtype=float) for x in ((b,) if a is None else (b, a))]
     n = methods[0].shape[1]
@@ -80,21 +81,21 @@ def over_seeds(
 
 
 def runs_interval(b: ArrayLike, a: ArrayLike, *, by_pair: bool = False, level: float = LEVEL) -> Interval:
-    """Return mean(b) - mean(a), of one number a run, with its interval.
+    """Return mean(b) - mean(a), for one number per run, with its interval.
 
-    Of pairs it is Student's; else B. Welch's (Biometrika 34, 1947), which lets the methods spread differently. Both
-    take the runs for normal: for a few bistable seeds it is a rough guide, and the tests of
-    :mod:`rvpo.statistics.pvalues`, which assume no such thing, have the last word.
+    For pairs it is Student's interval. Otherwise it is B. Welch's (Biometrika 34, 1947), which allows different spreads
+    of the methods. Both assume normal runs. For a few bistable seeds the interval is only a rough guide; decide by the
+    tests of :mod:`rvpo.statistics.pvalues`, which do not assume a normal distribution.
 
     Args:
-        b: (R_b,) one number a run, none missing, R_b >= 1.
-        a: (R_a,) of the other method; where paired, R_a = R_b and in the same order.
-        by_pair: whether the i-th runs belong together.
-        level: of the interval.
+        b: (R_b,) one number per run, none missing, R_b >= 1.
+        a: (R_a,) the same for the other method. If paired, R_a = R_b, in the same order.
+        by_pair: whether the i-th runs of both methods form a pair.
+        level: confidence level of the interval.
 
     Returns:
-        The interval, its ``items`` being the runs of both, or the pairs. No ends for a single run, or where no run of a
-        method (no pair) differs from another.
+        The interval. Its ``items`` is the number of runs of both methods, or of pairs. The ends are None for a single
+        run, or if the runs of each method (or all pairs) are equal.
     """
     y, x = (np.asarray(values, dtype=float) for values in (b, a))
     mean = float(y.mean() - x.mean())
@@ -119,19 +120,19 @@ def hedges_g(b: ArrayLike, a: ArrayLike, *, by_pair: bool = False, level: float 
         g = J (mean_b - mean_a) / s       J = 1 - 3 / (4 (R_a + R_b - 2) - 1)
 
     s is pooled over both methods, paired or not, so that g means the same in both designs (L. Hedges, J. Educ. Stat. 6,
-    1981). The interval is that of the population's value under normal runs, from the noncentral t distribution: exact
-    for unpaired runs that spread alike; of pairs with the ends scaled by s_d / s (J. Algina and H. Keselman, Educ.
-    Psychol. Meas. 63, 2003).
+    1981). The interval of the population's value assumes normal runs and comes from the noncentral t distribution. It
+    is exact for unpaired runs with equal spreads. For pairs its ends are scaled by s_d / s (J. Algina and H. Keselman,
+    Educ. Psychol. Meas. 63, 2003).
 
     Args:
-        b: (R_b,) one number a run, none missing.
-        a: (R_a,) of the other method; where paired, R_a = R_b and in the same order.
-        by_pair: whether the i-th runs belong together.
-        level: of the interval.
+        b: (R_b,) one number per run, none missing.
+        a: (R_a,) the same for the other method. If paired, R_a = R_b, in the same order.
+        by_pair: whether the i-th runs of both methods form a pair.
+        level: confidence level of the interval.
 
     Returns:
-        The interval; all of it None where the runs of neither method differ, or there are too few of them, and the ends
-        where all pairs have the same difference.
+        The interval. Mean and ends are None if a method has fewer than two runs, or if the runs of neither method
+        differ. The ends are None if all pairs have the same difference.
     """
     y, x = (np.asarray(values, dtype=float) for values in (b, a))
     df = len(y) + len(x) - 2
@@ -153,7 +154,7 @@ def hedges_g(b: ArrayLike, a: ArrayLike, *, by_pair: bool = False, level: float 
 
 
 def _noncentrality(t: float, df: int, p: float) -> float:
-    """Return the noncentrality at which a noncentral t variable lies at or below ``t`` with probability p.
+    """Return the noncentrality at which a noncentral t variable is at most ``t`` with probability p.
 
     The variable is (Z + noncentrality) / S, so the probability is the mean of Phi(t S - noncentrality) over S. scipy's
     own distribution fails for the huge t of methods whose runs hardly differ.
@@ -168,7 +169,7 @@ def _noncentrality(t: float, df: int, p: float) -> float:
 
 @lru_cache(maxsize=64)
 def _roots(df: int, points: int = 500) -> Array:
-    """Return S = sqrt(chi^2 / df) at equally likely places, (points,)."""
+    """Return S = sqrt(chi^2 / df) at equally spaced quantiles, (points,)."""
     from scipy import stats  # takes half a second
 
     quantiles: Array = stats.chi2.ppf((np.arange(points) + 0.5) / points, df)

@@ -1,4 +1,4 @@
-"""How many items, and how many seeds, would tell a difference."""
+"""How many items, and how many seeds, a test needs to detect a difference."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def needed_items(
     power: float = 0.8,
     seed_variance: float = 0.0,
 ) -> int | None:
-    """Return how many items of the same kind, asked as often, would tell a difference.
+    """Return how many items of the same kind, with as many epochs, a test needs to detect a difference.
 
     ::
 
         n = f s^2 / (delta^2 - f seed_variance) + z_{1-level/2}^2 / 2,      f = (z_{1-level/2} + z_power)^2
 
-    the usual sample size of a paired test (for evaluations: E. Miller 2024, arXiv 2411.00640); the last term is for s^2
-    being estimated (W. Guenther, Am. Statist. 35, 1981). s^2 is the observed variance of an item's difference (for
-    weighted means, n times the squared standard error). Where delta is the observed difference, the result is as
-    uncertain as this is: at an observed p of 0.05, it is twice the items there are.
+    This is the usual sample size of a paired test (for evaluations: E. Miller 2024, arXiv 2411.00640). The last term
+    corrects for an estimated s^2 (W. Guenther, Am. Statist. 35, 1981). s^2 is the observed variance of an item's
+    difference (for weighted means, n times the squared standard error). If delta is the observed difference, the result
+    is as uncertain as that difference: at an observed p of 0.05, it is twice the present number of items.
 
     Args:
-        differences: (n,) one an item, B - A.
-        difference: delta; None: the observed one.
-        weights: (n,) of items in the mean; None: all 1.
-        level: of the two-sided test; that of Holm's strictest step for one of m tests is 0.05 / m.
-        power: probability that the test then finds it.
-        seed_variance: squared standard error that comes from training seeds; more items do not lessen it.
+        differences: (n,) B - A, one per item.
+        difference: delta; None takes the observed difference.
+        weights: (n,) weights of the items in the mean; None sets all to 1.
+        level: level of the two-sided test. Holm's strictest level for one of m tests is 0.05 / m.
+        power: probability that the test then detects the difference.
+        seed_variance: part of the squared standard error that comes from training seeds; more items do not reduce it.
 
     Returns:
-        None where no number can be told: fewer than two items, no two items that differ differently, a difference of
-        0, or one that only more training seeds would tell.
+        The number, or None if it cannot be determined: for fewer than two items, for equal differences, for a
+        difference of 0, or if only more training seeds could detect it.
     """
     d = np.asarray(differences, dtype=float)
     w = np.ones_like(d) if weights is None else np.asarray(weights, dtype=float)
@@ -59,18 +59,18 @@ def needed_items(
 
 
 def seeds_for_level(level: float, *, by_pair: bool = False, resamples: int = RESAMPLES) -> int | None:
-    """Return the smallest number of runs of either method with which a p as small as ``level`` is possible at all.
+    """Return the smallest number of runs per method with which a p value as small as ``level`` is possible at all.
 
     Args:
-        level: of the test; that of Holm's strictest step for one of m tests is 0.05 / m.
-        by_pair: whether runs are paired by seed, for :func:`~rvpo.statistics.sign_flip`; else it is for
-            :func:`~rvpo.statistics.permutation`.
-        resamples: as of these.
+        level: level of the test. Holm's strictest level for one of m tests is 0.05 / m.
+        by_pair: whether runs are paired by seed. The test is :func:`~rvpo.statistics.sign_flip` for pairs and
+            :func:`~rvpo.statistics.permutation` otherwise.
+        resamples: number of random signs or assignments of these tests.
 
     Returns:
-        None where no number of runs can.
+        The number of runs, or None if no number is enough.
     """
-    numbers = range(1, 64)  # long before, assignments are drawn at random, and more runs change nothing
+    numbers = range(1, 64)  # for fewer runs already, assignments are random: more runs change nothing
     return next((n for n in numbers if smallest_p(n, None if by_pair else n, resamples=resamples) <= level), None)
 
 
@@ -83,26 +83,27 @@ def needed_seeds(
     power: float = 0.8,
     resamples: int = RESAMPLES,
 ) -> int | None:
-    """Return how many runs of either method would tell the observed difference of means.
+    """Return how many runs per method a test needs to detect the observed difference of means.
 
     ::
 
         n = f (s_a^2 + s_b^2) / delta^2 + z_{1-level/2}^2 / 4        f = (z_{1-level/2} + z_power)^2
-        n = f s_d^2 / delta^2 + z_{1-level/2}^2 / 2                  of pairs, d being their differences
+        n = f s_d^2 / delta^2 + z_{1-level/2}^2 / 2                  for pairs with differences d
 
-    the usual sample sizes, with W. Guenther's terms for the s^2 being estimated (Am. Statist. 35, 1981), and not below
-    what :func:`seeds_for_level` says. Delta and s^2 are those observed, so the result is an order of magnitude.
+    These are the usual sample sizes with W. Guenther's correction for an estimated s^2 (Am. Statist. 35, 1981), and at
+    least the number that :func:`seeds_for_level` returns. Delta and s^2 are observed values, so read the result as an
+    order of magnitude.
 
     Args:
-        b: (R_b,) one number a run, none missing.
-        a: (R_a,) of the other method; where paired, R_a = R_b and in the same order.
-        by_pair: whether the i-th runs belong together.
-        level: of the two-sided test.
-        power: probability that the test then finds it.
-        resamples: of the test.
+        b: (R_b,) one number per run, none missing.
+        a: (R_a,) the same for the other method. If paired, R_a = R_b, in the same order.
+        by_pair: whether the i-th runs of both methods form a pair.
+        level: level of the two-sided test.
+        power: probability that the test then detects the difference.
+        resamples: number of random signs or assignments of the test.
 
     Returns:
-        None where no number can be told: fewer than two runs, or no difference, or no spread.
+        The number of runs, or None if it cannot be determined: fewer than two runs, no difference, or no spread.
     """
     y, x = (np.asarray(values, dtype=float) for values in (b, a))
     fewest = seeds_for_level(level, by_pair=by_pair, resamples=resamples)

@@ -1,1 +1,1 @@
-"""One batch, any engine: from rewards to advantages, with a memory from batch to batch."""
+"""The step from rewards to advantages for one batch of any engine, with a state from batch to batch."""

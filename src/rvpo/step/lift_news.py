@@ -1,7 +1,7 @@
-"""What a run says about LIFT: what the rule cannot solve, and what its user can do about it. Each thing once.
+"""Warnings about LIFT: problems that the rule cannot solve, and what the user can do. Each is given once.
 
-Everything is derived from what is remembered before and after a batch, so nothing is said again after a resume.
-:mod:`rvpo.core.lift_watch` decides what is said.
+They are derived from the state before and after a batch, so a resumed run does not repeat them.
+:mod:`rvpo.core.lift_watch` decides what is reported.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from rvpo.core.methods.riskpo import RiskPO
 from rvpo.core.running_mean import RunningMean
 
 SHOWN = 6
-"""How many channels a message names."""
+"""Largest number of channels in a message."""
 
 
 def news_of_lift(method: Method, before: State, after: State) -> list[str]:
-    """Return what to say after a batch: nothing for other methods than LIFT.
+    """Return the warnings after a batch; an empty list for methods other than LIFT.
 
     Args:
-        method: the method of the run; LIFT may score the questions of RiskPO.
+        method: the method of the run. LIFT may also be the score of RiskPO.
         before: state of the run before the batch.
-        after: state after it.
+        after: state of the run after the batch.
     """
     if isinstance(method, RiskPO):
         return news_of_lift(method.score, before.get("score", {}), after.get("score", {}))
@@ -54,7 +54,7 @@ def _attained(names: Sequence[str], after: State) -> dict[str, float]:
 
 
 def _listed(names: Sequence[str], notes: Mapping[str, str]) -> str:
-    """Return ``'a' (note), 'b' (note)``, and how many more there are."""
+    """Return ``'a' (note), 'b' (note)``, and the number of further names."""
     shown = [f"{name!r} ({notes[name]})" for name in names[:SHOWN]]
     more = len(names) - len(shown)
     if more:

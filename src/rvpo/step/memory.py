@@ -1,4 +1,4 @@
-"""What an :class:`~rvpo.step.aggregator.Aggregator` remembers, as a file in an engine's checkpoints."""
+"""The state of an :class:`~rvpo.step.aggregator.Aggregator` as a file in an engine's checkpoints."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rvpo.step.old_states import of_this_version
 logger = logging.getLogger(__name__)
 
 FILE = "rvpo_state.json"
-"""In a checkpoint. Runs that have seen a batch have it."""
+"""Name of the file in a checkpoint. It exists once the run has seen a batch."""
 
 
 def save_memory(aggregator: Aggregator, folder: Path) -> None:
-    """Write the state into a checkpoint's folder, if there is any."""
+    """Write the state into a checkpoint's folder, if there is a state."""
     state, path = aggregator.state_dict(), folder / FILE
     if not any(state.get(key) for key in ("remembered", "evidence", "seen")):
-        path.unlink(missing_ok=True)  # of an older run in the same folder
+        path.unlink(missing_ok=True)  # a file of an older run in the same folder
         return
     folder.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(state))
 
 
 def load_memory(aggregator: Aggregator, folder: Path) -> None:
-    """Go on from what :func:`save_memory` wrote.
+    """Continue from the file that :func:`save_memory` wrote.
 
-    A checkpoint without it, of another method or of other ranges begins anew with a warning.
+    If the file is absent, or of another method or of other ranges, the state starts empty, with a warning.
     """
     path, method = folder / FILE, aggregator.config.method
     if not path.exists():
@@ -42,8 +42,8 @@ def load_memory(aggregator: Aggregator, folder: Path) -> None:
         state = {**state, "method": method.name, "remembered": {}}
     elif changed := aggregator.changed_ranges(state):
         logger.warning(
-            "%s: %s. What method %r remembered is in units of the old ranges, so it begins anew. To go on with it, "
-            "resume with the ranges of before.",
+            "%s: %s. The state of method %r is in units of the old ranges, so it begins anew. To continue with it, "
+            "resume with the old ranges.",
             path,
             "; ".join(changed),
             method.name,

@@ -1,4 +1,4 @@
-"""Checkpoints of older versions, read as this version needs them."""
+"""Convert checkpoints of older versions into the form of this version."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ logger = logging.getLogger(__name__)
 
 
 def of_this_version(state: Mapping[str, Any], method: Method) -> Mapping[str, Any]:
-    """Return what ``state_dict()`` of an Aggregator returned in an older version, for ``method`` of this version.
+    """Convert the ``state_dict()`` of an Aggregator of an older version for ``method`` of this version.
 
-    The rule that is ``lift_z`` now was called ``lift``. Its state has the key ``covariance``.
+    The rule that is now called ``lift_z`` was called ``lift``. Its state has the key ``covariance``.
 
-    - ``lift_z`` goes on with it, to the last bit.
-    - ``lift`` goes on with the attained shares. Its correlations begin anew, because they are in other units. A warning
-      says so.
+    - ``lift_z`` continues with this state, to the last bit.
+    - ``lift`` continues with the attained shares. Its correlations begin anew, because they are in other units. A
+      warning says so.
 
     A state of this version is returned as it is.
     """
@@ -28,7 +28,7 @@ def of_this_version(state: Mapping[str, Any], method: Method) -> Mapping[str, An
             return {**state, "method": LIFTZ.name}
         if isinstance(method, LIFT):
             return {**state, "remembered": _without_covariance(remembered)}
-    score = getattr(method, "score", None)  # of riskpo, which keeps the state of its score
+    score = getattr(method, "score", None)  # riskpo has the state of its score
     if isinstance(score, LIFT) and isinstance(remembered, Mapping):
         inner = remembered.get("score")
         if isinstance(inner, Mapping) and "covariance" in inner:

@@ -1,4 +1,4 @@
-"""``AggregationOptions``: what a user of any engine says about the way from rewards to advantages."""
+"""``AggregationOptions``: the options, in any engine, for turning rewards into advantages."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAPPINGS = ("method", "reward_ranges")
 
 
 def check_rubric_names(names: Sequence[str], rubrics: Sequence[str]) -> None:
-    """Refuse a reward called as a label of a rubric could be: both would be one channel.
+    """Refuse a reward whose name could be a label of a rubric: both would be the same channel.
 
     Args:
-        names: of all reward functions.
-        rubrics: those of them that are known to be rubrics, whose labels have the channels ``{rubric}/{label}``.
+        names: names of all reward functions.
+        rubrics: names of those that are rubrics. Their labels have the channels ``{rubric}/{label}``.
 
     Raises:
-        ConfigError: a reward is called so.
+        ConfigError: a reward has such a name.
     """
     for rubric in rubrics:
         if clash := [name for name in names if name.startswith(f"{rubric}/")]:
@@ -42,30 +42,30 @@ def check_rubric_names(names: Sequence[str], rubrics: Sequence[str]) -> None:
 
 @dataclass
 class AggregationOptions:
-    """The method, and everything else between rewards and advantages. The options have the same names in every engine.
+    """The method and all other options between rewards and advantages. They have the same names in every engine.
 
     A method that compares how far channels are met (``lift``, ``lagrangian``, ``ctwa``, ``tchebycheff``,
     ``smooth_tchebycheff``) puts each reward on a scale. ``reward_ranges`` declares it, or an attribute ``reward_range``
-    of the reward function. Otherwise it is [0, 1], or learned from what is seen once rewards lie outside of [0, 1].
+    of the reward function. Otherwise the scale is [0, 1]. Once rewards lie outside of [0, 1], it is learned from them.
     """
 
-    # Also an object; a mapping comes as JSON text from a command line, whose parser would make a dict of plain text.
+    # It can also be an object. A command line passes a mapping as JSON text, because its parser cannot read mappings.
     method: dict[str, Any] | str | None = field(default="rvpo", metadata={"help": help_text()})
     reward_ranges: dict[str, Any] | str | None = field(
         default=None,
         metadata={
             "help": "Lowest and highest reward by channel, such as {'correctness': [-3, 3]}, for methods that compare "
             "channels on their scales. The range of a rubric is that of its scores; a label of it can have its own, "
-            "such as {'rubric/tone': [1, 10]}. Without it, the scale of a reward is [0, 1], or learned from what is "
-            "seen once rewards lie outside of [0, 1]."
+            "such as {'rubric/tone': [1, 10]}. Without a range, the scale of a reward is [0, 1]. Once rewards lie "
+            "outside of [0, 1], it is learned from them."
         },
     )
     structure: list[str] | None = field(
         default=None,
         metadata={
-            "help": "How rewards hang together, applied in this order before the method: all_of(a,b) makes one channel "
-            "of several, gate(safe) lets the others count only where it holds, only_where(style,correct) ranks style "
-            "among what is correct. See docs/structure.md."
+            "help": "Dependencies between rewards, applied in this order before the method: all_of(a,b) makes one "
+            "channel of several, gate(safe) counts the others only where safe holds, only_where(style,correct) ranks "
+            "style only among correct completions. See docs/structure.md."
         },
     )
     monitor: list[str] | None = field(
@@ -75,14 +75,14 @@ class AggregationOptions:
     solved: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names of rewards that a completion has to meet to solve its question, for the metrics "
-            "rvpo/solved/... (shares solved by none, some and all completions, Pass@k) and nothing else. Default: all "
-            "that are trained on."
+            "help": "Names of rewards that a completion must meet to solve its question. Used only for the metrics "
+            "rvpo/solved/... (shares solved by none, some and all completions, Pass@k). Default: all rewards that are "
+            "trained on."
         },
     )
     missing_rewards: str = field(
         default="drop",
-        metadata={"help": "Rewards of None or NaN: drop leaves that channel out for that completion, error stops."},
+        metadata={"help": "Rewards of None or NaN: drop leaves the channel out for that completion, error stops."},
     )
     advantage_eps: float = field(default=1e-4, metadata={"help": "Added to every standard deviation, as in TRL."})
     advantage_ddof: int = field(
@@ -92,17 +92,17 @@ class AggregationOptions:
     wanted: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names of channels of which any has to rank a group for it to be trained on, such as [correct]. "
-            "The completions of all other groups get advantage 0. A name may be a label of a rubric, rubric/tone. "
+            "help": "Names of channels, such as [correct]. Only groups that at least one of them ranks are trained on; "
+            "completions of all other groups get advantage 0. A name may be a label of a rubric, rubric/tone. "
             "Default: all channels."
         },
     )
 
     def check_aggregation(self) -> None:
-        """Refuse values and combinations that cannot work.
+        """Check all values and combinations.
 
         Raises:
-            ConfigError: one of them does not.
+            ConfigError: a value or a combination cannot work.
         """
         if not isinstance(self.method, str | Mapping | Method) and not callable(self.method):
             raise ConfigError(f"method is {self.method!r}; expected a text, a mapping or an object")
@@ -110,18 +110,18 @@ class AggregationOptions:
             raise ConfigError(f"reward_ranges is {self.reward_ranges!r}; expected a mapping, or its JSON text")
         ranges: Mapping[str, Any] = self.reward_ranges or {}  # type: ignore[assignment]
         check_ranges(list(ranges.values()), len(ranges), list(ranges))
-        # Under the names that they have here: the core calls them eps, ddof and missing.
+        # Check them under their names here: the core calls them eps, ddof and missing.
         require_number("advantage_eps", self.advantage_eps, math.inf)
         require("advantage_ddof", self.advantage_ddof, (0, 1))
         require("missing_rewards", self.missing_rewards, MISSING_REWARDS)
-        # As texts: checkpoints and trackers keep options as plain values.
+        # Convert them to texts: checkpoints and trackers store options as plain values.
         self.structure = [str(one) for one in build_structures(self.structure)] or None
         self.monitor = [self.monitor] if isinstance(self.monitor, str) else self.monitor
         self.solved = [self.solved] if isinstance(self.solved, str) else self.solved
         self.advantage_config()
 
     def advantage_config(self) -> AdvantageConfig:
-        """Return the method and the numerical choices, built anew: engines build them once, with the aggregator."""
+        """Return a new config with the method and the numerical options. Engines build it once, with the aggregator."""
         return AdvantageConfig(
             method=self.method,  # type: ignore[arg-type]
             eps=self.advantage_eps,
@@ -131,7 +131,7 @@ class AggregationOptions:
         )
 
     def _wanted(self) -> tuple[str, ...]:
-        """Return names; an empty list is refused, because no group would be wanted."""
+        """Return the names. An empty list is refused, because then no group would be trained on."""
         if self.wanted is None:
             return ()
         if not isinstance(self.wanted, list | tuple) or not self.wanted:
@@ -147,13 +147,13 @@ class AggregationOptions:
         weights: Mapping[str, Any] | Sequence[Any] | None,
         reliability: Reliability | None = None,
     ) -> Aggregator:
-        """Return what does the step, at the beginning of a run.
+        """Return a new aggregator for a run.
 
         Args:
-            names: of the reward functions.
-            own_ranges: what these say of their lowest and highest reward; ``reward_ranges`` comes first.
-            weights: of the reward functions, in order or by name; numbers, or schedules over the training.
-            reliability: how far each channel is trusted; None trusts all.
+            names: names of the reward functions.
+            own_ranges: ranges that the reward functions declare; ``reward_ranges`` takes precedence.
+            weights: weights of the reward functions, in order or by name: numbers, or schedules over the training.
+            reliability: how far each channel is trusted; None trusts all fully.
 
         Raises:
             ConfigError: an option names a reward that does not exist.

@@ -1,4 +1,4 @@
-"""Whether a resumed run declares other ranges than the run that was saved: what is remembered is in units of them."""
+"""Find ranges that a resumed run declares differently than the saved run. The state is in units of the ranges."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ def saved_ranges(
     """Return the declared ranges as plain data for a checkpoint: None for a reward without one.
 
     Args:
-        names: of the reward functions.
-        ranges: theirs, in order.
-        label_ranges: of labels of rubrics, ``{function}/{label}``.
+        names: names of the reward functions.
+        ranges: ranges of the reward functions, in order.
+        label_ranges: ranges of labels of rubrics, by ``{function}/{label}``.
     """
     declared = dict(zip(names, ranges, strict=True)) | dict(label_ranges)
     return {name: None if limits is None else list(limits) for name, limits in declared.items()}
 
 
 def changed_ranges(state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a text for each channel whose range was another one when ``state`` was saved; empty if nothing changed.
+    """Return one text per channel whose range differed when ``state`` was saved; empty if nothing changed.
 
-    A method that reads no scales remembers nothing in their units, so nothing changes for it.
+    A method that does not read scales has no state in their units, so nothing changes for it.
 
     Args:
-        state: what ``state_dict()`` of an Aggregator returned. Older versions saved no ranges, but noted that
-            of each channel whose rewards had left [0, 1]; only those can be compared.
-        now: :func:`saved_ranges` of the run that goes on.
+        state: a result of ``state_dict()`` of an Aggregator. Older versions did not save ranges, except for channels
+            whose rewards had left [0, 1]. Only these can be compared.
+        now: :func:`saved_ranges` of the resumed run.
 
     Example:
         >>> state = {"remembered": {"scales": {}}, "ranges": {"a": [0, 1], "b": None}}
@@ -49,7 +49,7 @@ def changed_ranges(state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
         compared = list(before)
     texts = []
     for name in compared:
-        if owner_of(name, now) is None:  # a reward that is gone
+        if owner_of(name, now) is None:  # this run does not have the reward
             continue
         was, is_now = _of(name, before), _of(name, now)
         if was != is_now:
@@ -58,7 +58,7 @@ def changed_ranges(state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _of(name: str, declared: Mapping[str, Any]) -> Any:
-    """Return the range of a channel: its own, else that of the function that it is a label of."""
+    """Return the range of a channel: its own, or otherwise that of the rubric whose label it is."""
     owner = owner_of(name, declared)
     return None if owner is None else declared[owner]
 

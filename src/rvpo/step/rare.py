@@ -1,4 +1,4 @@
-"""Which channels a soft minimum suppresses because they are rarely met, judged over the rollouts of many steps."""
+"""Find channels that a soft minimum suppresses because they are rarely met, over the rollouts of many steps."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from torch import Tensor
 from rvpo.core.metrics import rarely_met
 
 WINDOW = 1024
-"""Latest rewards of a channel that are looked at."""
+"""Number of latest rewards of a channel that are examined."""
 EVERY = 4
-"""Batches between two looks, after the first ``WINDOW`` completions: what is rarely met is so for many steps."""
+"""Batches between two checks, after the first ``WINDOW`` completions: a rarely met channel stays so for many steps."""
 
 
 class RecentRewards:
-    """The latest rewards of each channel, from the batches in which it counted."""
+    """The latest rewards of each channel, from batches in which it counted."""
 
     def __init__(self) -> None:
-        """Begin a run."""
-        self._columns: Tensor | None = None  # (WINDOW, M), NaN before there were so many
+        """Start without rewards."""
+        self._columns: Tensor | None = None  # (WINDOW, M), NaN until there are enough rewards
         self._pooled: dict[str, Tensor] = {}
         self._waiting: list[tuple[Tensor, Tensor]] = []  # rewards and which columns count
         self._completions = self._batches = 0
 
     def add(self, rewards: Tensor, shown: Sequence[str] | Mapping[str, Tensor], counts: Tensor | None) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
-            rewards: of the batch, (N, M).
+            rewards: (N, M) rewards of the batch.
             shown: M names, one per column, or name -> (N, M) bool, the cells of a channel.
-            counts: (M,) bool, the columns that rank a group or count in an aggregate; cells, for which it is None,
-                always do.
+            counts: (M,) bool, columns that rank a group or count in an aggregate. None for cells, which always count.
         """
         self._completions += len(rewards)
         self._batches += 1
@@ -49,10 +48,10 @@ class RecentRewards:
     def rare(self, shown: Sequence[str] | Mapping[str, Tensor]) -> list[str]:
         """Return the channels of the last batch that are rarely met so far.
 
-        See :func:`rvpo.core.metrics.rarely_met`. It is looked at once in ``EVERY`` batches: empty in between.
+        See :func:`rvpo.core.metrics.rarely_met`. The check runs once per ``EVERY`` batches; in between it is empty.
 
         Args:
-            shown: of the last batch, as in :meth:`add`.
+            shown: names or cells of the last batch, as in :meth:`add`.
         """
         if self._completions > WINDOW and self._batches % EVERY:
             return []
@@ -64,7 +63,7 @@ class RecentRewards:
         return torch.nn.utils.rnn.pad_sequence([self._pooled[name] for name in names], padding_value=torch.nan)
 
     def _of_columns(self) -> Tensor:
-        """Return the latest rewards of the columns; those that do not count in a batch stay as they were."""
+        """Return the latest rewards of the columns. Columns that do not count in a batch do not change."""
         table = self._columns
         for rewards, counts in self._waiting:
             if table is None or table.shape[1:] != rewards.shape[1:]:

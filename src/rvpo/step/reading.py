@@ -1,4 +1,4 @@
-"""The kinds in which callers hold rewards and groups: tensors, arrays, lists, and rows by name."""
+"""Read rewards and groups in the forms that callers use: tensors, arrays, lists, and rows by name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ EXPECTED = "a tensor, an array or nested lists of shape (N, M), or N mappings by
 
 
 class Rewards:
-    """The rewards of a batch, read from whatever the caller has.
+    """The rewards of a batch, read from any supported form.
 
     Attributes:
         matrix: (N, F) floating point, one column per name, NaN = missing.
-        families: rubrics: the names whose value is a mapping of criteria.
-        kind: ``"tensor"``, ``"array"`` or ``"list"``, in which the caller gets advantages back.
+        families: the rubrics, which are names whose value is a mapping of criteria.
+        kind: ``"tensor"``, ``"array"`` or ``"list"``, the form of the advantages for the caller.
     """
 
     def __init__(self, rewards: Any, names: Sequence[str]) -> None:
         """Read rewards.
 
         Raises:
-            RewardError: they are of no known kind, have another number of columns, or an unknown name.
+            RewardError: their form is unknown, the number of columns does not fit, or a name is unknown.
         """
         self.kind = "list"
         self.families: list[Family] = []
@@ -52,7 +52,7 @@ class Rewards:
             )
 
     def give_back(self, x: Tensor) -> Any:
-        """Return a result in the caller's kind."""
+        """Return a result in the form that the caller used."""
         if self.kind == "tensor":
             return x
         return x.numpy() if self.kind == "array" else x.tolist()
@@ -63,14 +63,14 @@ def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
 
     Args:
         groups: N ids: a tensor, an array or a sequence of any hashable values.
-        rows: N.
-        device: of the result.
+        rows: N, the number of rows.
+        device: device of the result.
 
     Returns:
         (N,) int64.
 
     Raises:
-        RewardError: another number of ids, or an id that is None, NaN or cannot be hashed.
+        RewardError: there are not N ids, or an id is None or NaN or cannot be hashed.
     """
     ids = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(ids) != rows or (ids and isinstance(ids[0], list)):
@@ -104,7 +104,7 @@ def _from_array(rewards: Any) -> Tensor:
     if rewards.dtype.kind not in "fiub":
         raise RewardError(f"rewards is an array of dtype {rewards.dtype}; expected numbers, with NaN = missing")
     known = {"float16", "float32", "float64"}
-    # A copy in rows: torch takes no array with a negative stride, and warns of one that cannot be written to.
+    # Copy the array: torch refuses arrays with a negative stride, and warns about arrays that are read-only.
     return torch.from_numpy(rewards.astype(str(rewards.dtype) if str(rewards.dtype) in known else "float64", order="C"))
 
 
@@ -124,7 +124,7 @@ def _from_lists(rows: Sequence[Any]) -> Tensor:
 
 
 def _from_mappings(rows: Sequence[Any], names: Sequence[str]) -> tuple[Tensor, list[Family]]:
-    """Read rows by name; a name whose values are mappings is a rubric, a channel for each criterion."""
+    """Read rows by name. A name whose values are mappings is a rubric, with one channel per criterion."""
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise RewardError(f"rewards[{i}] is a {type(row).__name__} and rewards[0] a mapping; expected N mappings")
@@ -155,7 +155,7 @@ def _scores(verdicts: Any, where: str) -> list[Score]:
 
 
 def aligned_families(families: Sequence[Family], groups: Sequence[int]) -> list[Family]:
-    """Give all rows of a group the same criteria: one that a row lacks is missing there."""
+    """Give all rows of a group the same criteria. A criterion that a row lacks is missing there."""
     aligned = []
     for family in families:
         criteria: dict[int, dict[str, None]] = {}

@@ -1,19 +1,19 @@
-"""What a run says about rewards that teach nothing, and about declared ranges that do not fit. Each thing once.
+"""Warnings about rewards that teach nothing, and about declared ranges that do not fit. Each is given once.
 
 A reward is one channel: a reward function, or a label of a rubric. Only generations (batches) in which the channel
 occurs are counted.
 
 * **missing**: no completion got a reward for ``MISSING`` generations in a row.
 * **constant**: all rewards were the same from the start, for ``FLAT`` generations.
-* **top**: the same, and they are the best there can be. It may be met, or the function gives it to everything.
-* **lost**: rewards differed before, and now all are the same for ``FLAT`` generations, below the best. A reward that
-  became constant at its best is learned: nothing is said.
+* **top**: the same, and the reward is the best possible. It may be met, or the function gives it to everything.
+* **lost**: rewards differed before. Now all are the same for ``FLAT`` generations, below the best. If a reward became
+  constant at its best, it is learned, and there is no warning.
 * **flat**: rewards differ between prompts, but never differed within a group, for ``FLAT`` generations from the start.
-* **outside**, **wide**: rewards left their declared range, or use less than a tenth of it. Methods that use scales say
-  this in :mod:`rvpo.step.scale_news`.
+* **outside**, **wide**: rewards left their declared range, or use less than a tenth of it. Methods that use scales
+  report this in :mod:`rvpo.step.scale_news`.
 
-What was seen and said is plain data by name of the channel and part of the checkpoint, so that a resumed run does not
-repeat it.
+What was seen and reported is plain data by name of the channel. It is part of the checkpoint, so that a resumed run
+does not repeat a warning.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from rvpo.core.scales import ENOUGH, KEY, in_short
 from rvpo.step.scale_news import HOW, MISFIT
 
 FLAT = 20
-"""Generations in a row without a rank until a reward is reported."""
+"""A reward is reported after so many generations in a row in which it does not rank any group."""
 FLAT_COMPLETIONS = 200
-"""Scored completions in these, at least: small generations prove little."""
+"""Smallest number of scored completions in these generations: small generations prove little."""
 MISSING = 10
-"""Generations in a row without any reward until a reward is reported."""
+"""A reward is reported after so many generations in a row in which all its values are missing."""
 MISSING_COMPLETIONS = 100
-"""Completions in these, at least."""
+"""Smallest number of completions in these generations."""
 SAME = 1e-6
-"""Relative difference up to which rewards are the same."""
+"""Largest relative difference of rewards that count as the same."""
 NEAR = 0.05
-"""Share of its range up to which a reward is at its best."""
+"""A reward is at its best within this share of its range from the top."""
 FIRST = 64
-"""Rows in which a reward of many values shows that it has them."""
+"""Number of first rows that are checked for a third value before all rows are."""
 MOST = 256
-"""Channels that are remembered, besides those of the current batch."""
+"""Largest number of channels that are remembered besides those of the current batch."""
 
 KINDS = ("missing", "constant", "top", "lost", "flat", "outside", "wide")
-"""What is reported, once per channel."""
+"""Kinds of warnings. Each is given once per channel."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a batch shows of one channel.
+    """Statistics of one channel in a batch.
 
     Attributes:
         completions: number of its cells.
-        scored: of these, how many have a reward.
-        low: lowest reward; inf if none.
-        high: highest reward; -inf if none.
+        scored: number of its cells with a reward.
+        low: lowest reward; inf without rewards.
+        high: highest reward; -inf without rewards.
         ranks: whether rewards differ within a group.
         outside: number of rewards outside the declared range.
         between: whether a reward is neither the lowest nor the highest one.
@@ -79,16 +79,16 @@ class Sight:
 
     @property
     def values(self) -> tuple[float, float, bool]:
-        """Lowest and highest reward, and whether there are others, as :func:`rvpo.core.met.next_few` takes them."""
+        """Lowest and highest reward, and whether there are others: arguments of :func:`rvpo.core.met.next_few`."""
         return self.low, self.high, self.between
 
 
 def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
-    """Return what a batch shows of each channel that occurs in it.
+    """Return the statistics of each channel that occurs in a batch.
 
     Args:
-        result: of the batch, (N, M).
-        channels: which of the K channels its cells belong to.
+        result: result of the batch, (N, M).
+        channels: the K channels, with the channel of each cell.
     """
     if channels.are_columns and result.summary is not None:  # no reward is missing
         return _column_sights(result.rewards.detach(), result.summary.ranks.tolist(), channels)
@@ -125,9 +125,9 @@ def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
 
 
 def _column_sights(rewards: Tensor, ranks: Sequence[bool], channels: Channels) -> dict[str, Sight]:
-    """Return what a batch (N, M) shows of each column, none of whose rewards is missing."""
+    """Return the statistics of each column of a batch (N, M) without missing rewards."""
     lows, highs = (ends.double().tolist() for ends in (rewards.amin(0), rewards.amax(0)))
-    # Rewards of many values show that in the first rows already; of the other columns all rows are looked at.
+    # A column with many values shows that in the first rows. Only for the other columns, all rows are checked.
     between = _between(rewards[:FIRST], lows, highs)
     left = [j for j, is_found in enumerate(between) if not is_found] if len(rewards) > FIRST else []
     if left:
@@ -145,18 +145,18 @@ def _column_sights(rewards: Tensor, ranks: Sequence[bool], channels: Channels) -
 
 
 def _between(rewards: Tensor, low: Sequence[float], high: Sequence[float]) -> list[bool]:
-    """Return of which columns (n, M) a reward is neither the lowest nor the highest one."""
+    """Return per column (n, M) whether a reward is neither the lowest nor the highest one."""
     found: list[bool] = strictly_between(rewards.cpu().double(), torch.arange(len(low)), low, high).any(0).tolist()
     return found
 
 
 def next_seen(before: State, shown: Mapping[str, Sight], ranges: Mapping[str, Range | None]) -> dict[str, Any]:
-    """Return what is remembered after a batch: name -> record, as plain data; those seen last stand last.
+    """Return the state after a batch: name -> record, as plain data, the channels that were seen last at the end.
 
     Args:
-        before: what this function returned for the last batch; empty at the start of a run.
-        shown: what the batch shows of its channels, by name.
-        ranges: declared range by name; None where nobody declared it.
+        before: result of this function for the last batch; empty at the start of a run.
+        shown: statistics of the batch, by name of the channel.
+        ranges: declared range by name; None without a declared range.
     """
     after = {name: record for name, record in before.items() if name not in shown}
     for name in list(after)[: max(0, len(after) - MOST)]:
@@ -171,11 +171,11 @@ def _next_record(old: Mapping[str, Any], sight: Sight, limits: Range | None) -> 
         "said": list(old.get("said", ())),
     }
     if limits is not None:
-        kept = old if old.get("range") == list(limits) else {}  # the user declares something else now
+        kept = old if old.get("range") == list(limits) else {}  # the user has changed the declared range
         record |= {"range": list(limits), "outside": kept.get("outside", 0) + sight.outside}
     if not sight.scored:
         record["missing"] = _longer(old.get("missing"), sight.completions)
-        # A generation without rewards neither proves nor refutes that they are constant.
+        # A generation without rewards does not show whether rewards are constant.
         return record | {key: old[key] for key in ("ends", "few", "flat") if key in old}
     record["ends"] = _widened(old.get("ends"), sight)
     record["few"] = next_few(_few(old), *sight.values)
@@ -186,7 +186,7 @@ def _next_record(old: Mapping[str, Any], sight: Sight, limits: Range | None) -> 
 
 
 def _few(old: Mapping[str, Any]) -> Few:
-    """Return the values of a channel so far; older states hold the lowest and the highest one alone."""
+    """Return the values of a channel so far. Older states have only the lowest and the highest one."""
     if "few" in old or "ends" not in old:
         return old.get("few", [])  # type: ignore[no-any-return]
     low, high = old["ends"]
@@ -194,11 +194,11 @@ def _few(old: Mapping[str, Any]) -> Few:
 
 
 def lines_of(seen: State, channels: Channels) -> Tensor:
-    """Return from which reward on a completion meets the channel of each cell; see :mod:`rvpo.core.met`.
+    """Return the smallest reward that meets the channel of each cell; see :mod:`rvpo.core.met`.
 
     Args:
-        seen: what :func:`next_seen` returned for this batch.
-        channels: which of the K channels its cells belong to.
+        seen: result of :func:`next_seen` for this batch.
+        channels: the K channels, with the channel of each cell.
     """
     lines = []
     for name, declared in zip(channels.names, channels.ranges, strict=True):
@@ -218,13 +218,13 @@ def _widened(ends: Sequence[float] | None, sight: Sight) -> list[float]:
 
 
 def news_of_rewards(seen: dict[str, Any], shown: Mapping[str, Sight], method: Method, state: State) -> list[str]:
-    """Return what to say after a batch, and note in ``seen`` that it was said.
+    """Return the warnings after a batch, and note in ``seen`` that they were given.
 
     Args:
-        seen: what :func:`next_seen` returned for this batch.
-        shown: what the batch shows of its channels.
+        seen: result of :func:`next_seen` for this batch.
+        shown: statistics of the batch, by name of the channel.
         method: the method of the run.
-        state: what the method remembers after the batch; with scales, it says itself what is wrong with ranges.
+        state: state of the method after the batch. If it has scales, the method reports wrong ranges itself.
     """
     said = []
     for name in shown:
@@ -249,7 +249,7 @@ def _lift_says(kind: str, record: Mapping[str, Any]) -> bool:
 
 
 def _kinds(record: Mapping[str, Any], uses_scales: bool) -> list[str]:
-    """Return what is the matter with a reward now."""
+    """Return the kinds of warnings that apply to a reward now."""
     found = []
     missing, flat = record.get("missing"), record.get("flat")
     if missing and missing["generations"] >= MISSING and missing["completions"] >= MISSING_COMPLETIONS:
@@ -262,9 +262,9 @@ def _kinds(record: Mapping[str, Any], uses_scales: bool) -> list[str]:
 
 
 def _without_rank(record: Mapping[str, Any], flat: Mapping[str, Any]) -> list[str]:
-    """Return what is the matter with a reward that has not ranked a group for long."""
+    """Return the kinds of warnings for a reward that has not ranked a group for many generations."""
     if not _same(*flat["ends"]):
-        # After it ranked once, equal rewards within groups may also mean that the policy has settled.
+        # If it ranked a group before, equal rewards within groups may also mean that the policy has converged.
         return [] if record["ranked"] else ["flat"]
     at_best = _is_best(flat["ends"][1], record)
     if _same(*record["ends"]):
@@ -273,10 +273,10 @@ def _without_rank(record: Mapping[str, Any], flat: Mapping[str, Any]) -> list[st
 
 
 def _is_best(value: float, record: Mapping[str, Any]) -> bool:
-    """Return whether a constant reward is the best that there can be.
+    """Return whether a constant reward is the best possible one.
 
-    Without a declared range it is the highest seen; a reward that never moved is taken to be at its best from 1 on, as
-    in ``rvpo diagnose``.
+    Without a declared range, the best is the highest reward so far. A reward that never changed counts as the best if
+    it is at least 1, as in ``rvpo diagnose``.
     """
     if "range" in record:
         low, high = record["range"]

@@ -1,6 +1,6 @@
-"""What a run says about the scales of its rewards, each thing once.
+"""Warnings about the scales of rewards. Each is given once.
 
-Everything is derived from what is remembered before and after a batch, so nothing is said again after a resume.
+They are derived from the state before and after a batch, so a resumed run does not repeat them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rvpo.core.channels import State
 from rvpo.core.scales import ASSUMED, ENOUGH, KEY, in_short, is_learned
 
 MISFIT = 10.0
-"""How many times wider or narrower than what was seen a range is when it is reported."""
+"""A range is reported if it is so many times wider or narrower than the rewards."""
 
 HOW = (
     "ranges={{{name!r}: [low, high]}} (reward_ranges in RVPOConfig and in verl, `range` of a recipe's reward, --range "
@@ -21,16 +21,16 @@ HOW = (
 
 
 def news_of_scales(before: State, after: State) -> list[str]:
-    """Return what to say after a batch about the scales of the rewards.
+    """Return the warnings about the scales of rewards after a batch.
 
-    * once for each reward without a declared range, when it leaves [0, 1]: that its scale is learned;
-    * once for each declared range, when a reward leaves it;
-    * once for each scale, after ``ENOUGH`` rewards: that it is ten times too wide or too narrow for them. A learned
-      scale fits what was seen, so that of a reward without a declared range is judged only while it is [0, 1].
+    * once per reward without a declared range, when it leaves [0, 1]: its scale is learned;
+    * once per declared range, when a reward leaves it;
+    * once per scale, after ``ENOUGH`` rewards: it is ten times too wide or too narrow for them. A learned scale fits
+      the rewards, so without a declared range the scale is checked only while it is [0, 1].
 
     Args:
         before: state of the run before the batch.
-        after: state after it.
+        after: state of the run after the batch.
     """
     old, new = before.get(KEY, {}), after.get(KEY, {})
     said = [_of_channel(name, old.get(name), entry) for name, entry in new.items() if entry is not old.get(name)]

@@ -1,39 +1,40 @@
-"""Trust: how far a noisy channel may be believed, and how little it then decides.
+"""Trust: estimate how reliable a noisy channel is, and reduce its influence accordingly.
 
-One module behind the step: :class:`Reliability` is the one hook of :class:`rvpo.Aggregator`, off by default.
+:class:`rvpo.Aggregator` uses this module only through :class:`Reliability`, which is off by default.
 
-**Model.** Within a group a reward is a true value plus independent noise, R = T + E. The reliability of a channel is
+**Model.** Within a group, a reward is a true value plus independent noise, R = T + E. The reliability of a channel is
 
     rho = var T / var R = 1 - var E / var R        in [0, 1], within groups
 
-**Shrinking Z.** If T and E are normal, the best guess of the truth is Kelley's regressed score (T. L. Kelley,
+**Shrinking Z.** If T and E are normal, the best estimate of the truth is Kelley's regressed score (T. L. Kelley,
 *Fundamentals of Statistics*, 1947), E[T | R] = mean + rho (R - mean). The observed z-score Z is in units of
-sd R = sd T / sqrt(rho); in units of sd T, which the noise-free z-score has, the same guess is::
+sd R = sd T / sqrt(rho). The noise-free z-score is in units of sd T. In these units the same estimate is::
 
     Z' = rho (R - mean) / sd T = sqrt(rho) Z
 
-To second order in k this is also the best guess of the noise-free soft minimum A = m - (k/2) var(Z): for independent
+To second order in k this is also the best estimate of the noise-free soft minimum A = m - (k/2) var(Z): for independent
 channels E[m | R] is the mean of Z', and E[var | R] is the variance of Z' plus a term that is the same for all
 completions, which whitening removes.
 
-**Shrinking the share.** As rho -> 0, Z' -> 0 for every completion, and a Z of 0 that takes part caps the aggregate of
-all that is good elsewhere. A channel whose spread is all noise is a dead channel in disguise and has to leave as one.
-The spread (standard deviation) of Z' is sqrt(rho): 1 for a reliable channel, 0 for a dead one. Its share follows it::
+**Shrinking the share.** As rho -> 0, Z' -> 0 for every completion. A channel with Z = 0 that takes part in a minimum
+caps the aggregate of completions that are good on all others. A channel whose spread is only noise is like a dead
+channel, and must be dropped like one. The spread (standard deviation) of Z' is sqrt(rho): 1 for a reliable channel, 0
+for a dead one. The share is scaled by it::
 
     p'_j proportional to p_j sqrt(rho_j)
 
-so that rho = 1 changes nothing and rho = 0 is the dropped channel. The share alone would not do: a channel that is the
-only live one has the share 1 whatever its reliability, and only Z' says that there is little to learn. This exponent is
-chosen, not derived: with one noisy channel of five it came within 0.001 of the best of six formulas for GDPO and k = 1
-to 5 (correlation with the noise-free advantages, ``benchmarks/trust.py``); with four of five, Z' alone was ahead by up
-to 0.013. A hard minimum sees no shares, so there a channel with 0 < rho << 1 still caps.
+so that rho = 1 changes nothing and rho = 0 drops the channel. Scaling only the share is not enough: the only live
+channel has the share 1 for any reliability, and only Z' shows that there is little to learn. This exponent is chosen,
+not derived. With one noisy channel of five it came within 0.001 of the best of six formulas for GDPO and k = 1 to 5
+(correlation with the noise-free advantages, ``benchmarks/trust.py``). With four noisy channels of five, Z' without the
+share was better by up to 0.013. A hard minimum ignores shares, so there a channel with 0 < rho << 1 still caps.
 
 **Why not the whole posterior.** -1/k ln E[exp(-k T) | R] adds k^2 (1 - rho) / 2 to a channel's exponent: risk aversion
-against the noise itself. It makes the channel that nobody can read a larger bottleneck, and more so for larger k.
+against the noise itself. It makes an unreliable channel a larger bottleneck, and more so for larger k.
 
-**Estimating rho.** Two judgements of one completion differ by noise alone: E[(X1 - X2)^2] = 2 var E. What both
-judgements get wrong alike (a biased judge, a cached or greedy one asked twice) is no noise here: rho measures
-repeatability, not truth.
+**Estimating rho.** Two judgements of one completion differ only by noise: E[(X1 - X2)^2] = 2 var E. An error that both
+judgements share (a biased judge, or a cached or greedy judge that is called twice) does not count as noise here: rho
+measures repeatability, not truth.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ from rvpo.core.normalize import GroupScores
 from rvpo.core.ragged import ChannelScores, Family
 from rvpo.errors import ConfigError, RewardError
 
-# One decayed sum a channel: half the squared differences of pairs and their number, squared deviations from the group
-# mean and their degrees of freedom.
+# Decayed sums, one per channel: half the squared differences of pairs and their number, squared deviations from the
+# group mean and their degrees of freedom.
 STATE = ("noise", "pairs", "spread", "dof")
 TrustState = dict[str, list[float]]
 
@@ -65,9 +66,9 @@ class Trust:
     """How reliabilities are estimated from completions that are judged twice.
 
     Attributes:
-        horizon: steps over which evidence counts, >= 1: each step the sums keep 1 - 1 / horizon of the past.
-        prior: how many pairs without any noise stand in before the first, >= 0. They hold rho near 1 until there is
-            evidence, and they do not decay.
+        horizon: number of steps over which evidence counts, >= 1. Each step the sums keep 1 - 1 / horizon of the past.
+        prior: number of imaginary pairs without noise, >= 0. They keep rho near 1 until there is evidence. They do not
+            decay.
         floor: lowest rho, in [0, 1).
     """
 
@@ -89,20 +90,20 @@ def shrink(z: Tensor, p: Tensor, reliability: Tensor | Sequence[float]) -> tuple
 
     Args:
         z: (N, M) group z-scores.
-        p: (N, M) channel shares; the sum of a row is kept.
+        p: (N, M) channel shares; the sum of each row does not change.
         reliability: (M,) or (N, M), in [0, 1]. 1 changes nothing, to the last bit; 0 drops the channel.
 
     Returns:
-        ``z`` and ``p``, both (N, M). A row all of whose channels have reliability 0 has no shares left: no signal.
+        ``z`` and ``p``, both (N, M). A row in which all channels have reliability 0 has shares of 0: no signal.
 
     Raises:
-        RewardError: shapes that do not fit, or a reliability outside [0, 1].
+        RewardError: the shapes do not fit, or a reliability is outside [0, 1].
     """
     rho = torch.as_tensor(reliability, dtype=z.dtype, device=z.device)
     if z.ndim != 2 or p.shape != z.shape or rho.shape not in (z.shape, z.shape[1:]):
         raise RewardError(
             f"z, p and reliability have shapes {tuple(z.shape)}, {tuple(p.shape)} and {tuple(rho.shape)}; expected "
-            "(N, M), (N, M) and (M,) or (N, M): one reliability a channel"
+            "(N, M), (N, M) and (M,) or (N, M): one reliability per channel"
         )
     if not bool(((rho >= 0) & (rho <= 1)).all()):
         bad = rho[~((rho >= 0) & (rho <= 1))][0].item()
@@ -121,35 +122,35 @@ def next_reliability(
     trust: Trust,
     state: Mapping[str, list[float]] | None,
 ) -> tuple[Tensor, TrustState]:
-    """Add one batch's evidence and estimate the reliability of K channels that stay the same over training.
+    """Add the evidence of a batch and estimate the reliability of K channels that stay the same during training.
 
     ::
 
         rho = 1 - var E / var R       var E = sum of (x1 - x2)^2 / 2 over (pairs + prior),  clipped to [floor, 1]
 
-    Both variances pool all groups, constant ones included: the pairs come from all of them, so leaving the constant
-    ones out of the spread alone would bias rho upwards.
+    Both variances pool all groups, including constant ones. The pairs come from all groups, so leaving constant groups
+    out of the spread only would bias rho upwards.
 
     Args:
         first: (n, K) first judgements of n completions, chosen at random by the caller; NaN = missing. n may be 0.
         second: (n, K) second judgements of the same completions, independent of the first: not from a cache.
-        rewards: (N, K) all rewards of the batch as they are used, each judged once; NaN = missing.
+        rewards: (N, K) all rewards of the batch that are used, each judged once; NaN = missing.
         groups: the groups of these N rows.
-        trust: memory, prior and floor.
-        state: what this function returned last; None before the first batch.
+        trust: horizon, prior and floor.
+        state: state that the last call returned; None before the first batch.
 
     Returns:
-        (K,) reliability in float64 on the CPU, and the new state: a plain mapping of lists, as JSON has.
+        (K,) reliability in float64 on the CPU, and the new state: a mapping of lists that JSON can store.
 
     Raises:
-        RewardError: shapes that do not fit, or infinite values.
-        ConfigError: a state of another number of channels or with other keys.
+        RewardError: the shapes do not fit, or a value is infinite.
+        ConfigError: the state has another number of channels or other keys.
     """
     channels = rewards.shape[-1]
     if rewards.ndim != 2 or first.ndim != 2 or first.shape != second.shape or first.shape[1] != channels:
         raise RewardError(
             f"first, second and rewards have shapes {tuple(first.shape)}, {tuple(second.shape)} and "
-            f"{tuple(rewards.shape)}; expected (n, K), (n, K) and (N, K): a row a completion judged twice"
+            f"{tuple(rewards.shape)}; expected (n, K), (n, K) and (N, K): one row per completion judged twice"
         )
     if bool(first.isinf().any() | second.isinf().any() | rewards.isinf().any()):
         raise RewardError("a judgement is infinite; expected finite numbers, and NaN = missing: check the judge")
@@ -169,11 +170,11 @@ def next_reliability(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run knows of its channels' reliabilities, by name: :func:`next_reliability` for channels that come and go.
+    """Evidence of a run about the reliability of named channels, which need not be present in every batch.
 
     Attributes:
         names: K names.
-        state: of :func:`next_reliability`, for these names; None before the first batch.
+        state: state of :func:`next_reliability` for these names; None before the first batch.
     """
 
     names: tuple[str, ...] = ()
@@ -187,18 +188,18 @@ class Evidence:
         pairs: Mapping[str, Sequence[tuple[float, float]]],
         trust: Trust,
     ) -> Evidence:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
-            rewards: (N, M), NaN = missing.
-            groups: of these rows.
-            channels: which channel a cell belongs to.
+            rewards: (N, M) rewards, NaN = missing.
+            groups: groups of these rows.
+            channels: the channels, with the channel of each cell.
             pairs: name -> first and second judgements of the cells of that channel that were judged twice.
-            trust: memory, prior and floor.
+            trust: horizon, prior and floor.
         """
         names = (*self.names, *(name for name in channels.names if name not in self.names))
         n, m = rewards.shape
-        # Each cell of a row is ranked within its own column, so a group and a column together make the group here.
+        # Each cell of a row is ranked within its own column, so here a group is a pair of a group and a column.
         place = torch.tensor([names.index(name) for name in channels.names])[channels.index.cpu()].expand(n, m)
         spread = torch.full((n * m, len(names)), torch.nan, dtype=torch.float64)
         spread.scatter_(1, place.reshape(-1, 1), rewards.detach().cpu().double().reshape(-1, 1))
@@ -214,7 +215,7 @@ class Evidence:
         return Evidence(names, state)
 
     def reliability(self, names: Sequence[str], trust: Trust) -> dict[str, float]:
-        """Return the estimate for those of ``names`` that were seen."""
+        """Return the estimates for those of ``names`` that the run has seen."""
         if self.state is None:
             return {}
         rho = _reliability(_load(self.state, len(self.names)), trust).tolist()
@@ -235,16 +236,16 @@ class Evidence:
 def flip_reliability(rate: float, flip: float) -> float:
     """Return the reliability of a binary channel that is met with probability ``rate`` and misjudged with ``flip``.
 
-    A judgement has the expectation e + (1 - 2e) T given the truth, hence::
+    A judgement has the expectation e + (1 - 2e) T given the truth, so::
 
-        rho = (1 - 2e)^2 q (1 - q) / (q' (1 - q'))       q' = e + (1 - 2e) q, the rate that is seen
+        rho = (1 - 2e)^2 q (1 - q) / (q' (1 - q'))       q' = e + (1 - 2e) q, the observed rate
 
     Args:
         rate: q in [0, 1], within a group.
         flip: e in [0, 0.5], the same for both verdicts.
 
     Raises:
-        ConfigError: a probability outside its range.
+        ConfigError: a probability is outside its range.
     """
     require_number("rate", rate, 1, closed=True)
     require_number("flip", flip, 0.5, closed=True)
@@ -285,15 +286,15 @@ def _load(state: Mapping[str, list[float]] | None, channels: int) -> dict[str, T
 
 
 class Reliability:
-    """The hook of :class:`rvpo.Aggregator`: how far each channel is trusted, as given or as estimated.
+    """Reliability of each channel for :class:`rvpo.Aggregator`, given or estimated.
 
     Attributes:
-        given: name of a channel -> its reliability in [0, 1]; for a rubric, of a label or of the whole function.
-        twice: share of the completions that every reward function scores a second time; an engine does that.
-        trust: how reliabilities are estimated from these.
+        given: name of a channel -> its reliability in [0, 1]. For a rubric, the name of a label or of the function.
+        twice: share of completions that every reward function scores a second time. An engine does that.
+        trust: how reliabilities are estimated from the completions that were scored twice.
 
     Raises:
-        ConfigError: a share outside [0, 1].
+        ConfigError: a share is outside [0, 1].
 
     Example:
         >>> import rvpo
@@ -304,7 +305,7 @@ class Reliability:
     def __init__(
         self, given: Mapping[str, float] | None = None, *, twice: float = 0.0, trust: Trust | None = None
     ) -> None:
-        """Begin a run without evidence."""
+        """Start without evidence."""
         self.given, self.twice, self.trust = dict(given or {}), twice, trust or Trust()
         for name, share in self.given.items():
             require_number(f"reliability of {name!r}", share, 1, closed=True)
@@ -313,7 +314,10 @@ class Reliability:
         self._functions: tuple[str, ...] = ()
 
     def check(self, names: Sequence[str]) -> None:
-        """Take the names of the reward functions; a label of a rubric is known by its function's name.
+        """Check the names of channels. A label of a rubric is accepted if its function exists.
+
+        Args:
+            names: names of the reward functions.
 
         Raises:
             ConfigError: ``given`` names a channel that does not exist.
@@ -323,9 +327,10 @@ class Reliability:
         self._functions = tuple(names)
 
     def by_name(self, channels: Channels) -> dict[str, float]:
-        """Return a reliability for each channel, or nothing if all are trusted.
+        """Return the reliability of each channel, or an empty mapping if all are trusted fully.
 
-        What was given counts, for a channel or, among a rubric's labels, for the whole function; else the estimate.
+        A given value comes first: that of the channel, or for a rubric's label that of the function. Otherwise it is
+        the estimate.
         """
         if not self.given and not self.twice:
             return {}
@@ -335,14 +340,14 @@ class Reliability:
         return {name: given.get(name, given.get(owner, known.get(name, 1.0))) for name, owner in owners.items()}
 
     def cells(self, channels: Channels) -> Tensor | None:
-        """Return how far each cell is trusted, (M,) or (N, M) float64 on the CPU; None if all are trusted."""
+        """Return the reliability of each cell, (M,) or (N, M) float64 on the CPU; None if all are trusted fully."""
         trusted = self.by_name(channels)
         if not trusted:
             return None
         return torch.tensor(list(trusted.values()), dtype=torch.float64)[channels.index.cpu()]
 
     def learn(self, result: Advantages, channels: Channels, pairs: Mapping[str, list[tuple[float, float]]]) -> None:
-        """Take in a batch and the completions of it that were judged twice."""
+        """Add a batch and its completions that were judged twice."""
         if self.twice:
             self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self.trust)
 
@@ -356,10 +361,10 @@ class Reliability:
 
 
 def shrinking(reliability: Tensor) -> Any:
-    """Return what :func:`rvpo.core.compute` takes as ``adjust``: z-scores and weights shrunk by reliability."""
+    """Return a function for ``adjust`` of :func:`rvpo.core.compute` that shrinks z-scores and weights."""
 
     def adjust(scores: GroupScores, weights: Tensor) -> tuple[GroupScores, Tensor]:
-        # The shares alone matter to a method, and a row's total to the whitening's eps: `shrink` keeps both.
+        # A method uses only shares, and the eps of the whitening uses a row's total: `shrink` keeps both right.
         z, shrunk = shrink(scores.z.nan_to_num(nan=0.0), weights, reliability)
         return replace(scores, z=z.masked_fill(scores.missing, torch.nan)), shrunk
 
@@ -367,10 +372,10 @@ def shrinking(reliability: Tensor) -> Any:
 
 
 def trusting(method: Method, reliability: Tensor | None) -> dict[str, Any]:
-    """Return the arguments of :func:`rvpo.core.compute` by which a method trusts its channels; empty if all are.
+    """Return arguments of :func:`rvpo.core.compute` that apply reliabilities; empty if all channels are trusted fully.
 
-    A method that reads reliabilities gets them as they are. For other methods of z-scores, z-scores and weights are
-    shrunk. A method of rewards, such as GRPO, trusts all channels.
+    A method that reads reliabilities gets them unchanged. For other methods of z-scores, z-scores and weights are
+    shrunk. A method of rewards, such as GRPO, trusts all channels fully.
     """
     if reliability is None:
         return {}
@@ -384,9 +389,9 @@ class Again:
     """Completions that were scored a second time.
 
     Attributes:
-        rows: which of the N completions of all processes.
+        rows: indices among the N completions of all processes.
         rewards: (len(rows), F) their second rewards.
-        families: their second verdicts.
+        families: their second verdicts of rubrics.
     """
 
     rows: list[int]
@@ -396,7 +401,7 @@ class Again:
     def pairs(
         self, names: Sequence[str], rewards: Tensor, families: Sequence[Family], table: ChannelScores | None
     ) -> dict[str, list[tuple[float, float]]]:
-        """Return both judgements by channel of the run; ``rewards`` (N, F) and ``families`` are the first ones."""
+        """Return both judgements per channel of the run. ``rewards`` (N, F) and ``families`` are the first ones."""
         replaced = {family.name for family in families if not family.only_monitored}
         firsts, seconds = rewards[self.rows].T.tolist(), self.rewards.T.tolist()
         pairs = {
@@ -405,7 +410,7 @@ class Again:
             if name not in replaced
         }
         for family, again in zip(families, self.families, strict=True):
-            assert table is not None  # where there are families
+            assert table is not None  # because there are families
             column = table.first_column[family.name]
             for row, scores in zip(self.rows, again.rows, strict=True):
                 channels = table.channels.index[row].tolist()

@@ -1,1 +1,1 @@
-"""Text for people: aligned tables, and progress bars on a terminal."""
+"""Text output: aligned tables, and progress bars on a terminal."""

@@ -1,7 +1,7 @@
-"""The last gate before a terminal: what is printed cannot steer it, whoever wrote the text.
+"""A filter before the terminal: printed text cannot control it, even if a policy or a server wrote the text.
 
-Texts of policies, servers and files are made harmless where they are put into a message (:func:`rvpo.text.quoting`,
-:func:`rvpo.text.tables.printable`). This gate stands behind all of that, and behind what other libraries print, too.
+Texts of policies, servers and files are made harmless where a message quotes them (:func:`rvpo.text.quoting`,
+:func:`rvpo.text.tables.printable`). This filter is a second protection. It also covers what other libraries print.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import re
 import sys
 from typing import Any, TextIO, cast
 
-# Line ends and tabs lay out text. Signs that turn the writing direction show a text as another one.
+# Line ends and tabs are kept: they lay out text. Signs that change the writing direction can disguise a text.
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-# What our colours and progress bars need: colours, up a line, clear a line.
+# Sequences that our colours and progress bars need: set a colour, go up a line, clear a line.
 _OWN = re.compile("(\x1b\\[[0-9;]{0,12}[mAK])")
 _SHOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def harmless(text: str, *, terminal: bool = False) -> str:
-    """Return a text with signs that steer a terminal replaced.
+    """Return a text without characters that control a terminal; they are replaced.
 
     Args:
-        text: it may have several lines.
-        terminal: whether colours, and the carriage returns around a progress bar, stay.
+        text: text of one or more lines.
+        terminal: whether to keep colours, and the carriage returns of a progress bar.
     """
     if _STEERING.search(text) is None:
         return text
@@ -39,10 +39,10 @@ def harmless(text: str, *, terminal: bool = False) -> str:
 
 
 class Guarded:
-    """A stream of text that writes :func:`harmless` text; all else is the stream's own."""
+    """A text stream that writes :func:`harmless` text. Everything else is passed to the wrapped stream."""
 
     def __init__(self, stream: Any) -> None:
-        """Stand before a stream, such as ``sys.stdout``."""
+        """Wrap a stream, such as ``sys.stdout``."""
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -62,7 +62,7 @@ class Guarded:
             return False
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the stream itself has."""
+        """Return an attribute of the wrapped stream."""
         return getattr(self._stream, name)
 
     def __iter__(self) -> Any:
@@ -71,7 +71,7 @@ class Guarded:
 
 
 def guard_terminal() -> None:
-    """Put the gate before stdout and stderr, of a command of ours alone: a library leaves them to the program."""
+    """Wrap stdout and stderr. Only our commands call this: a library must leave the streams to the program."""
     if sys.stdout is not None and not isinstance(sys.stdout, Guarded):
         sys.stdout = cast(TextIO, Guarded(sys.stdout))
     if sys.stderr is not None and not isinstance(sys.stderr, Guarded):
@@ -79,12 +79,12 @@ def guard_terminal() -> None:
 
 
 class Formatter(logging.Formatter):
-    """Logs a message without colours or carriage returns of its own, whoever wrote a part of it."""
+    """A log formatter that removes colours and carriage returns from a message, which may quote text from outside."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         """Return the line of a record."""
         return harmless(super().formatMessage(record))
 
     def formatException(self, *given: Any) -> str:  # noqa: N802 - the base class's name
-        """Return a traceback, whose last line may repeat what a stranger wrote."""
+        """Return a traceback. Its last line may quote text from outside."""
         return harmless(super().formatException(*given))

@@ -1,4 +1,4 @@
-"""Numbers that were read from a text: JSON and YAML allow integers that no float can hold."""
+"""Numbers that were read from a text. JSON and YAML allow integers that are too large for a float."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def is_finite(value: float) -> bool:
-    """Return whether a number is one as a float: not NaN, not infinite, and not an integer beyond about 1.8e308."""
+    """Return whether a number is finite as a float: not NaN, not infinite, not an integer beyond about 1.8e308."""
     try:
         return math.isfinite(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a line every half minute in a log."""
+"""Progress of a long command: a bar on a terminal, or one line per half minute in a log."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LOG_SECONDS = 30.0
 
 
 class Progress:
-    """Tells on stderr how much of a total is done; a context manager."""
+    """A context manager that shows on stderr how much of a total is done."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
-        """Begin.
+        """Set what is counted.
 
         Args:
-            what: is counted, in the plural.
-            total: number of it.
-            done: how much was done before.
+            what: plural noun for the things that are counted.
+            total: their number.
+            done: how many were done before.
         """
         self.done = done
         self._what, self._total = what, total
@@ -40,11 +40,11 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the bar as it stands."""
+        """Stop, and leave the bar on the terminal."""
         self._bar.stop()
 
     def advance(self, number: int, told: str = "") -> None:
-        """Count ``number`` more as done, with a few words beside the bar."""
+        """Count ``number`` more as done, and show ``told``, a few words, next to the bar."""
         self.done += number
         self._bar.update(self._task, advance=number, told=told)
         if not self._on_terminal and time.monotonic() > self._told_at + _LOG_SECONDS:

@@ -1,4 +1,4 @@
-"""Strict YAML: plain data only, every key once, and bounded in depth and size."""
+"""Strict YAML: plain data only, every key at most once, limited depth and size."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_DEPTH = 100
-"""Most mappings and lists inside one another: Python's own recursion ends near 1000, and readers recurse, too."""
+"""Largest depth of nested mappings and lists. Python's recursion limit is near 1000, and readers recurse, too."""
 
 MAX_REPEATED = 100_000
-"""Most values that aliases may repeat: a few lines of aliases to aliases can stand for more than fits into memory."""
+"""Largest number of values that aliases may repeat. A few lines of aliases to aliases can expand beyond memory."""
 
 MAX_VALUES = 10_000
-"""Most keys and values: PyYAML reads about 16,000 a second. What is larger is data, and belongs into JSON."""
+"""Largest number of keys and values. PyYAML reads about 16,000 per second. Use JSON for larger data."""
 
 MAX_CHARACTERS = 500_000
-"""Longest text: PyYAML reads about a million characters a second."""
+"""Largest number of characters. PyYAML reads about a million characters per second."""
 
 
 def load_yaml(text: str) -> Any:
     """Read a text with one YAML document.
 
-    It is YAML 1.1 as PyYAML's ``SafeLoader`` reads it, except that ``1e-5`` is a number, and that the following are
+    The format is YAML 1.1 as PyYAML's ``SafeLoader`` reads it, except that ``1e-5`` is a number. The following are
     errors: a key that occurs twice in a mapping, an alias inside the value that it repeats, nesting deeper than
     :data:`MAX_DEPTH`, aliases that repeat more than :data:`MAX_REPEATED` values, more than :data:`MAX_VALUES` keys and
-    values, and more than :data:`MAX_CHARACTERS` characters. So any text is read or refused within about a second.
+    values, and more than :data:`MAX_CHARACTERS` characters. Any text is read or refused within about a second.
 
     Raises:
-        ValueError: the text is not such YAML. The message names the problem and the line.
+        ValueError: the text is not YAML of this kind. The message names the problem and the line.
     """
     import yaml
 
@@ -44,26 +44,26 @@ def load_yaml(text: str) -> Any:
         raise ValueError(str(error)) from error
     except ValueError:  # an impossible date, or an integer with too many digits
         raise
-    except Exception as error:  # PyYAML checks no value that has an explicit tag, as in `!!bool x`
+    except Exception as error:  # PyYAML does not check values with an explicit tag, such as `!!bool x`
         raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})") from error
 
 
 @functools.cache
 def _loader() -> type[yaml.SafeLoader]:
-    """Make the loader's class on first use: importing yaml is slow, and ``import rvpo`` does not need it."""
+    """Make the loader's class on first use. Importing yaml is slow, and ``import rvpo`` does not need it."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Checks while the tree of nodes grows, before any value is built from it."""
+        """A loader that checks the nodes while it reads them, before it builds any value."""
 
         def __init__(self, stream: str) -> None:
             super().__init__(stream)
-            self._sizes: dict[yaml.Node, int] = {}  # of the finished nodes with an anchor, aliases expanded
-            self._open: list[int] = []  # the sizes so far of the unfinished nodes, from the root inwards
+            self._sizes: dict[yaml.Node, int] = {}  # sizes of finished nodes with an anchor, with aliases expanded
+            self._open: list[int] = []  # sizes so far of unfinished nodes, from the root inwards
             self._repeated = self._values = 0
 
         def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-            """Compose a node, or look an alias up."""
+            """Compose a node, or resolve an alias."""
             if self.check_event(yaml.AliasEvent):
                 return self._alias(parent, index)
             event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -84,9 +84,9 @@ def _loader() -> type[yaml.SafeLoader]:
         def _alias(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
             event = self.peek_event()  # type: ignore[no-untyped-call]
             node = super().compose_node(parent, index)
-            assert node is not None  # else PyYAML raises
+            assert node is not None  # PyYAML has raised otherwise
             if node not in self._sizes:
-                raise _error(f"the alias *{event.anchor} lies inside the value that it repeats", event.start_mark)
+                raise _error(f"the alias *{event.anchor} is inside the value that it repeats", event.start_mark)
             self._repeated += self._sizes[node]
             if self._repeated > MAX_REPEATED:
                 raise _error(f"aliases repeat more than {MAX_REPEATED} values", event.start_mark)
@@ -98,7 +98,7 @@ def _loader() -> type[yaml.SafeLoader]:
                 self._open[-1] += size
 
         def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-            """Build an integer that a float can hold, too: nothing computes with a larger one."""
+            """Build an integer, if a float can represent it. Larger ones are refused: no code computes with them."""
             value = super().construct_yaml_int(node)
             try:
                 float(value)
@@ -109,13 +109,13 @@ def _loader() -> type[yaml.SafeLoader]:
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             """Compose a mapping, and refuse a repeated key.
 
-            Not later, in ``construct_mapping``: by then, ``<<`` may have put the keys of another mapping here, which
-            this one may override.
+            ``construct_mapping`` would be too late: by then, ``<<`` may have inserted the keys of another mapping, and
+            this mapping may override those.
             """
             node = super().compose_mapping_node(anchor)
             lines: dict[Any, int] = {}
             for key, _ in node.value:
-                # Keys that are lists or mappings are left to construct_mapping, which refuses them.
+                # construct_mapping refuses keys that are lists or mappings.
                 if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                     continue
                 value, line = self.construct_object(key), key.start_mark.line + 1

@@ -1,4 +1,4 @@
-"""What the user may have meant: the closest of the names that exist."""
+"""Suggest the existing name that is closest to what the user wrote."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 def did_you_mean(seen: object, allowed: Iterable[object]) -> str:
-    """Return `` (did you mean 'name'?)`` if one of the allowed names is close to what was seen, else nothing.
+    """Return `` (did you mean 'name'?)`` if one of the allowed names is close to what was seen, or an empty text.
 
     Args:
         seen: the value that is not allowed.
-        allowed: values that are. Only texts are suggested.
+        allowed: the allowed values. Only texts are suggested.
     """
     close = difflib.get_close_matches(str(seen), [name for name in allowed if isinstance(name, str)], n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -9,34 +9,34 @@ from textwrap import wrap
 
 
 def printable(text: str) -> str:
-    """Replace what could steer a terminal or break a line: names of channels come from data, and may be anything."""
+    """Replace what could control a terminal or break a line. Names of channels come from data and may be anything."""
     return "".join("�" if unicodedata.category(c) in _STEERING else c for c in text)
 
 
 _STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 Table = Sequence[Sequence[str]]
-"""Lines of cells, the head first, all of the same length."""
+"""Rows of cells, the header first. All rows have the same length."""
 
 
 def markdown(table: Table) -> list[str]:
-    """Return the lines of a Markdown table, cells escaped."""
+    """Return the lines of a Markdown table, with escaped cells."""
     escaped = [[printable(cell).replace("|", "\\|") for cell in line] for line in table]
     ruled = [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]]
     return ["| " + " | ".join(line) + " |" for line in ruled]
 
 
 Paint = Callable[[str, str], str]
-"""Takes a cell's text, and that text with blanks around it; returns the latter in the cell's colour."""
+"""Function of a cell's text and of that text with padding. It returns the padded text in the cell's colour."""
 
 
 def aligned(table: Table, paint: Paint | None = None) -> list[str]:
-    """Return the lines of a table whose columns are aligned by blanks."""
+    """Return the lines of a table whose columns are aligned by spaces."""
     shown = [[printable(cell) for cell in line] for line in table]
     widths = [max(map(_width, column)) for column in zip(*shown, strict=True)]
     lines = []
     for line in shown:
-        last = max((i for i, cell in enumerate(line) if cell), default=-1)  # no blanks at the end of a line
+        last = max((i for i, cell in enumerate(line) if cell), default=-1)  # no spaces at the end of a line
         cells = [cell + " " * (width - _width(cell)) for cell, width in zip(line[:last], widths, strict=False)]
         cells += [line[last]] if last >= 0 else []
         lines.append("  ".join(paint(*pair) if paint else pair[1] for pair in zip(line, cells, strict=False)))
@@ -46,15 +46,15 @@ def aligned(table: Table, paint: Paint | None = None) -> list[str]:
 def fitted(table: Table, width: int, paint: Paint | None = None, spare: Sequence[str] = ()) -> list[str]:
     """Return the lines of a table that is at most ``width`` columns wide.
 
-    Where it is wider it is shown without intervals, then without some columns, and a line below says so. Where it is
-    still wider, each of its lines becomes a block, with all cells: the first one, then the others below, each after the
-    head of its column. What has no blank to be cut at, such as a long name, may still be wider.
+    A table that is too wide is shown without intervals, then without some columns, and a line below says so. If it is
+    still too wide, each row becomes a block with all cells: the first cell, and below it the others, each after the
+    header of its column. Text without a space, such as a long name, may still be wider.
 
     Args:
-        table: texts, the head first.
-        width: columns of the terminal.
-        paint: colours a cell.
-        spare: heads of columns that may be left out.
+        table: rows of texts, the header first.
+        width: number of columns of the terminal.
+        paint: function that colours a cell.
+        spare: headers of columns that may be left out.
     """
     if _fits(table, width):
         return aligned(table, paint)
@@ -81,7 +81,7 @@ def _blocks(table: Table, width: int, paint: Paint | None) -> list[str]:
 
 
 def _block(head: Sequence[str], row: Sequence[str], width: int, paint: Paint | None) -> list[str]:
-    """Return a line of a table as a block: ``name``, then ``head value`` pairs, as many to a line as fit."""
+    """Return a row of a table as a block: ``name``, then ``header value`` pairs, as many per line as fit."""
     lines = _wrapped(printable(row[0]), width, "  ")
     line, taken = "  ", 0
     for name, value in zip(head[1:], row[1:], strict=True):
@@ -92,7 +92,7 @@ def _block(head: Sequence[str], row: Sequence[str], width: int, paint: Paint | N
         if taken and taken + 2 + _width(pair) > width - 2:
             lines.append(line)
             line, taken = "  ", 0
-        if _width(pair) > width - 2:  # longer than a line by itself
+        if _width(pair) > width - 2:  # a single pair is longer than a line
             *full, pair = _wrapped(pair, width - 2, "  ")
             lines += [f"  {part}" for part in full]
         shown = pair[: len(pair) - len(cell)] + paint(cell, cell) if paint and pair.endswith(cell) else pair
@@ -106,7 +106,7 @@ def _wrapped(text: str, width: int, indent: str) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Return the columns that a terminal takes for a text: wide letters take two, combining marks none."""
+    """Return the number of columns of a text on a terminal: wide letters take two, combining marks none."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(c) in ("W", "F") for c in text)
@@ -114,5 +114,5 @@ def _width(text: str) -> int:
 
 
 def told_p(p: float | None) -> str:
-    """Return a p value as it is told; nothing where there is none."""
+    """Return a p value as text; an empty text for None."""
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,4 +1,4 @@
-"""What a text may assume of the terminal it is printed on: its width, and whether it shows colours."""
+"""Properties of the terminal that a text is printed on: its width, and whether it shows colours."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
-PIPED = 118  # columns where there is no terminal, as in a file or a pipe
-WIDEST = 118  # columns of prose, however wide the terminal
-NARROWEST = 20  # columns, below which nothing is laid out any more
+PIPED = 118  # columns without a terminal, as in a file or a pipe
+WIDEST = 118  # largest width of prose in columns, on any terminal
+NARROWEST = 20  # smallest width in columns that a layout is made for
 
 COLOURS: Mapping[str, str] = {
     "diverging": "1;31",
@@ -22,16 +22,16 @@ COLOURS: Mapping[str, str] = {
     "saturated": "36",
     "healthy": "32",
 }
-"""Verdict -> SGR codes. The word itself always stands there, so that nothing is said by colour alone."""
+"""Verdict -> SGR codes. The word itself is always printed too, so that colour is never the only information."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Where a text is printed.
+    """The terminal that a text is printed on.
 
     Attributes:
-        width: columns of a table.
-        colours: whether it shows colours.
+        width: number of columns of a table.
+        colours: whether the terminal shows colours.
     """
 
     width: int = PIPED
@@ -39,24 +39,24 @@ class Terminal:
 
     @property
     def prose(self) -> int:
-        """Columns of a paragraph."""
+        """Number of columns of a paragraph."""
         return min(self.width, WIDEST)
 
     def paint(self, word: str, text: str) -> str:
-        """Return a text, such as ``word`` with blanks after it, in the colour of the verdict ``word``, if it is one."""
+        """Return a text, such as ``word`` with padding, in the colour of the verdict ``word`` (if it is a verdict)."""
         codes = COLOURS.get(word)
         return f"\x1b[{codes}m{text}\x1b[0m" if self.colours and codes else text
 
 
 PLAIN = Terminal()
-"""A file, a pipe, or Markdown."""
+"""Properties of a file, a pipe, or Markdown."""
 
 
 def current(stream: TextIO | None = None) -> Terminal:
-    """Return what stdout, or another stream, is now.
+    """Return the present properties of stdout, or of another stream.
 
-    ``COLUMNS`` sets the width. ``NO_COLOR`` (any value but an empty one) turns colours off, ``FORCE_COLOR`` turns them
-    on where there is no terminal; ``NO_COLOR`` wins.
+    ``COLUMNS`` sets the width. ``NO_COLOR`` (any value except an empty one) turns colours off. ``FORCE_COLOR`` turns
+    them on without a terminal. ``NO_COLOR`` takes precedence.
     """
     stream = stream or sys.stdout
     width = shutil.get_terminal_size((PIPED, 24)).columns if _is_terminal(stream) else _columns()

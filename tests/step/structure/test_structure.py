@@ -307,11 +307,11 @@ def test_all_spellings_mean_the_same(text: str, made: Any):
     ("structure", "told"),
     [
         ("gate(saf)", "did you mean 'safe'"),
-        ("gate(safe,over=[safe])", "as the gate and behind it"),
+        ("gate(safe,over=[safe])", "as the gate and in over"),
         ("gate(safe,threshold=0)", r"expected a share in \(0, 1\]"),
         ("gate(safe,factor=1)", r"expected a number in \[0, 1\)"),
         ("all_of(safe,safe)", "twice"),
-        ("all_of(safe,correct,called=style)", "which is taken"),
+        ("all_of(safe,correct,called=style)", "which exists already"),
         ("all_of(safe,correct) gate(style,over=[safe])", "has replaced"),
         ("all_of(safe,correct) only_where(safe,style)", "has replaced"),
         ("only_where(style,style)", "twice"),

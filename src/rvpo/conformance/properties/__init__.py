@@ -1,4 +1,4 @@
-"""The properties: what every advantage function must keep, and what only describes which kind of rule it is."""
+"""The properties: those that every advantage function must have, and those that only describe the kind of rule."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from rvpo.conformance.target import Answer, CallError, Example, NotHereError, Target
 
 TOLERANCE = 1e-3
-"""Largest difference between advantages that are the same, in units of the largest of them, or of 1."""
+"""Largest difference between advantages that count as equal, relative to the largest of them, or to 1."""
 LEVEL_READERS = frozenset({"levels", "shared-weights", "bundles"})
-"""Traits of rules to which a constant added to a channel may say something."""
+"""Traits of rules that may react to a constant added to a channel."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Fault:
 
     Attributes:
         kind: ``"raised"``, ``"not finite…"`` or ``"wrong"``; shrinking keeps it.
-        what: what was done, and what came of it.
-        got: (N,) advantages, where there are any.
-        expected: (N,) what they should have been, where that is a number.
-        changed: the batch that ``got`` belongs to, where it is not the example itself.
+        what: what was done, and its result.
+        got: (N,) advantages, or None without any.
+        expected: (N,) expected advantages, or None if they are not known.
+        changed: the batch that ``got`` belongs to, if it is not the example itself.
     """
 
     kind: str
@@ -37,18 +37,18 @@ class Fault:
 
 @dataclass(frozen=True)
 class Property:
-    """One thing to ask of an advantage function.
+    """One property of an advantage function.
 
     Attributes:
-        name: as in the table.
-        statement: what holds, on one line.
-        consequence: what a training run suffers where it does not hold.
-        examples: target and seed -> batches.
-        check: finds a fault on a batch, or None; raises NotHereError where the batch says nothing.
-        required: whether a failure fails the check; otherwise the property describes what kind of rule it is.
-        needs: what the target must be: ``"k"``, ``"tokens"``, ``"many"`` (channels), ``"any layout"``.
-        excused: trait -> why the property cannot hold for such a rule.
-        reduced: trait -> in which narrower form it was checked for such a rule.
+        name: name in the table.
+        statement: the property in one line.
+        consequence: what happens to a training run if the property does not hold.
+        examples: function of target and seed that returns batches.
+        check: function that returns a fault on a batch, or None. It raises NotHereError if the batch is not suitable.
+        required: whether a failure fails the check. Otherwise the property only describes the kind of rule.
+        needs: requirements on the target: ``"k"``, ``"tokens"``, ``"many"`` (channels), ``"any layout"``.
+        excused: trait -> why the property cannot hold for rules with this trait.
+        reduced: trait -> the weaker form that was checked for rules with this trait.
     """
 
     name: str
@@ -63,33 +63,33 @@ class Property:
 
 
 NEEDS: Mapping[str, tuple[Callable[[Target], bool], str]] = {
-    "k": (lambda target: target.has_k, "it has no risk coefficient, or none was named: --k-name"),
+    "k": (lambda target: target.has_k, "it has no risk coefficient, or its name is not given: --k-name"),
     "tokens": (lambda target: target.by_tokens, "it never sees response tokens"),
-    "many": (lambda target: not target.one_channel, "it takes one reward a completion"),
+    "many": (lambda target: not target.one_channel, "it takes one reward per completion"),
     "any layout": (lambda target: not target.blocks, "it takes equal groups in consecutive rows only"),
 }
 
 
 def unmet(target: Target, needs: Sequence[str]) -> str | None:
-    """Return why a property says nothing about this target, None where it does."""
+    """Return why a property is not applicable to this target; None if it is."""
     return next((reason for holds, reason in (NEEDS[need] for need in needs) if not holds(target)), None)
 
 
 def ask(target: Target, example: Example) -> Tensor:
-    """Return the advantages (N,) of the batch to start from.
+    """Return the advantages (N,) of the unchanged batch.
 
     Raises:
-        NotHereError: they are not all finite; that is for other properties to say.
+        NotHereError: they are not all finite, which other properties report.
         CallError: the function raised.
     """
     advantages = target.answer(example).advantages
     if not bool(advantages.isfinite().all()):
-        raise NotHereError("its advantages are not finite here in the first place")
+        raise NotHereError("its advantages are not finite on this batch")
     return advantages
 
 
 def attempt(target: Target, example: Example) -> Answer | Fault:
-    """Return the answer to a batch, or the fault that there is none."""
+    """Return the answer to a batch, or a fault if the function raised."""
     try:
         return target.answer(example)
     except CallError as error:
@@ -105,7 +105,7 @@ def expect(
     tolerance: float = TOLERANCE,
     changed: bool = True,
 ) -> Fault | None:
-    """Ask about a batch whose advantages are known (N,)."""
+    """Call the target on a batch whose advantages (N,) are known, and return a fault if they differ."""
     answer = attempt(target, example)
     if isinstance(answer, Fault):
         return Fault("raised", f"{what}: {answer.what}", changed=example)
@@ -115,7 +115,7 @@ def expect(
 def differ(
     got: Tensor, expected: Tensor, what: str, changed: Example | None = None, tolerance: float = TOLERANCE
 ) -> Fault | None:
-    """Return the fault that advantages are not the expected ones, to ``tolerance`` of the largest, or of 1."""
+    """Return a fault if advantages differ from the expected ones by more than ``tolerance`` of the largest, or of 1."""
     if not bool(got.isfinite().all()):
         return Fault("not finite", f"{what}: not all advantages are finite", got, expected, changed)
     allowed = tolerance * max(1.0, float(expected.abs().max()))
@@ -132,7 +132,7 @@ def rescaled_rewards(x: Tensor, y: Tensor) -> Tensor:
 
 
 def same_up_to_scale(got: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether ``got`` is a rising affine image of ``expected``, to ``tolerance`` of its spread."""
+    """Return whether ``got`` is a rising affine image of ``expected``, within ``tolerance`` of its spread."""
     if float(expected.std()) <= 1e-6:
         return float(got.max() - got.min()) <= 1e-3
     if float(got.std()) <= 1e-6:
@@ -141,29 +141,29 @@ def same_up_to_scale(got: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def require_complete(example: Example) -> None:
-    """Stop where a reward is missing."""
+    """Raise NotHereError if a reward is missing."""
     if not example.complete:
         raise NotHereError("a reward is missing")
 
 
 def require_live(example: Example, smallest: int = 2) -> None:
-    """Stop where a group is small, or a channel all but constant in it."""
+    """Raise NotHereError if a group is small, or a channel almost constant in it."""
     require_complete(example)
     for rows in example.members():
         rewards = example.rewards[rows]
         spread = rewards.amax(0) - rewards.amin(0)
         if len(rows) < smallest or bool((spread < 0.2).any()):
-            raise NotHereError("a group is small, or a channel all but constant in it")
+            raise NotHereError("a group is small, or a channel almost constant in it")
 
 
 def single_group(target: Target, example: Example, trait: str = "bundles") -> None:
-    """Stop where there are several groups, for a rule that scores them together."""
+    """Raise NotHereError for several groups, if the rule scores them together."""
     if trait in target.traits and len(example.members()) > 1:
         raise NotHereError("it scores several groups together")
 
 
 def zscores(example: Example) -> Tensor:
-    """Group z-scores (N, M) of a complete batch, in float64, with ddof 1: the reference of the limits."""
+    """Return group z-scores (N, M) of a complete batch, in float64, with ddof 1: the reference of the limits."""
     rewards = example.rewards.double()
     z = torch.zeros_like(rewards)
     for rows in example.members():

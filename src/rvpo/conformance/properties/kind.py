@@ -1,4 +1,4 @@
-"""Which kind of rule it is: properties that describe a function, and fail nothing."""
+"""Properties that describe the kind of rule. They never fail a check."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rvpo.conformance.target import Example, Target
 
 
 def _same_lengths(target: Target, example: Example) -> Fault | None:
-    """Compare the exact values; the whitening of verl's GDPO weighs rows by their length."""
+    """Compare exact values: the whitening of verl's GDPO weights rows by their length."""
     before = ask(target, example)
     other = replace(example, lengths=other_lengths(example))
     return expect(target, other, before, "with other response lengths")
@@ -34,7 +34,7 @@ def _all_tokens(target: Target, example: Example) -> Fault | None:
 
 
 def _scale_free(target: Target, example: Example) -> Fault | None:
-    """Stretch one channel of one group."""
+    """Scale one channel of one group."""
     require_live(example)
     before = ask(target, example)
     rewards = example.rewards.clone()
@@ -43,7 +43,7 @@ def _scale_free(target: Target, example: Example) -> Fault | None:
 
 
 def _improvement(target: Target, example: Example) -> Fault | None:
-    """Raise one reward of one completion: nobody of its group overtakes it."""
+    """Raise one reward of one completion: no other completion of its group may overtake it."""
     require_complete(example)
     before = ask(target, example)
     for row in range(len(before)):
@@ -65,7 +65,7 @@ def _improvement(target: Target, example: Example) -> Fault | None:
 
 
 def outlier(target: Target, seed: int) -> list[Example]:
-    """A completion far above the others on one channel: raising it further widens the spread more than its lead."""
+    """Return a batch with an outlier on one channel: raising it further increases the spread more than its lead."""
     made = examples.plain_examples(target, seed)
     if not target.one_channel:
         first, second = [1.0, -0.4, -0.3, -0.3], [-0.4, 1.5, -0.3, -0.3]

@@ -1,4 +1,4 @@
-"""The risk coefficient: from the mean over channels (k -> 0) to the minimum (k -> inf), and never past the digits."""
+"""Properties of the risk coefficient: the mean over channels as k -> 0, the minimum as k -> inf, no lost digits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL, LARGE = 1e-3, 1e4
 EXTREME = (1e-8, 30.0, 100.0, 1e4)
 RISING = (0.01, 0.1, 0.5, 1.0, 2.0, 8.0, 50.0)
 CLOSE = 0.02
-"""Of a group's spread: what ddof, eps and a k that is not the limit itself may change."""
+"""Tolerance relative to a group's spread: ddof, eps and a finite k may change the result by this much."""
 
 
 def towards_mean(target: Target, example: Example) -> Fault | None:
@@ -37,7 +37,7 @@ def towards_minimum(target: Target, example: Example) -> Fault | None:
 
 
 def _limit(target: Target, example: Example, k: float, limit: Tensor, named: str) -> Fault | None:
-    """Compare with a limit up to a rising affine map of each group, which is what any whitening may do."""
+    """Compare with a limit up to a rising affine map per group, which any whitening may apply."""
     require_live(example, smallest=3)
     if len({len(rows) for rows in example.members()}) > 1:
         raise NotHereError("groups differ in size, so that ddof would matter")
@@ -58,14 +58,14 @@ def _limit(target: Target, example: Example, k: float, limit: Tensor, named: str
 
 
 def falls_with_k(target: Target, example: Example) -> Fault | None:
-    """Raise k: the value of a completion before whitening never rises."""
+    """Increase k: the value of a completion before whitening must not rise."""
     require_live(example)
     last: Tensor | None = None
     for k in RISING:
         called = replace(example, k=k)
         value = target.answer(called).aggregated
         if value is None:
-            raise NotHereError("it does not hand out the value before whitening (an attribute or key `aggregated`)")
+            raise NotHereError("it does not return the value before whitening (an attribute or key `aggregated`)")
         if last is not None and bool((value > last + 1e-5).any()):
             return Fault(
                 "wrong", f"with k = {k:g} the value before whitening is higher than with a smaller k", value, last
@@ -75,7 +75,7 @@ def falls_with_k(target: Target, example: Example) -> Fault | None:
 
 
 def finite_for_all_k(target: Target, example: Example) -> Fault | None:
-    """Try k from next to nothing to 10,000."""
+    """Try k from 1e-8 to 10,000."""
     require_live(example)
     for k in EXTREME:
         called = replace(example, k=k)
@@ -88,7 +88,7 @@ def finite_for_all_k(target: Target, example: Example) -> Fault | None:
 
 
 def digits(target: Target, example: Example) -> Fault | None:
-    """Compare k = 1e-6 with k = 1e-3: a plain logarithm of a mean of exponentials has lost its digits by then."""
+    """Compare k = 1e-6 with k = 1e-3: a plain logarithm of a mean of exponentials loses its digits there."""
     require_live(example, smallest=3)
     some = ask(target, replace(example, k=SMALL))
     called = replace(example, k=1e-6)

@@ -1,4 +1,4 @@
-"""Missing rewards: they reach nobody else, and are neither 0 nor an advantage of their own."""
+"""Properties of missing rewards: they do not affect other completions, do not count as 0, and give no advantage."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from rvpo.conformance.target import CallError, Example, NotHereError, Target
 
 SHIFT = 3.0
 ABOVE = 7.5
-"""Lifts every reward of ``below_zero`` above 0."""
+"""Constant that raises every reward of ``below_zero`` above 0."""
 FAR_BELOW = -9.0
 SMALL_K = 0.05
 
 
 def one_missing(target: Target, seed: int) -> list[Example]:
-    """Plain batches without one reward, or without that row's only one."""
+    """Return plain batches without one reward, or without a row's only reward."""
     return [examples.with_missing(e, seed % len(e.groups), 0) for e in examples.plain_examples(target, seed)]
 
 
 def below_zero(target: Target, seed: int) -> list[Example]:
-    """The same where 0 would be the best reward of all."""
+    """Return the same batches, shifted such that 0 would be the best reward."""
     return [
         examples.with_missing(e.scored((e.rewards - 3.5).clamp(max=-0.5)), seed % len(e.groups), 0)
         for e in examples.equal_groups(target, seed)
@@ -42,7 +42,7 @@ def below_zero(target: Target, seed: int) -> list[Example]:
 
 
 def contained(target: Target, example: Example) -> Fault | None:
-    """All advantages are finite although a reward is missing."""
+    """Check that all advantages are finite although a reward is missing."""
     if example.complete:
         raise NotHereError("no reward is missing")
     got = target.answer(example).advantages
@@ -54,7 +54,7 @@ def contained(target: Target, example: Example) -> Fault | None:
     elsewhere = int((bad & ~torch.isin(example.groups, example.groups[hit])).sum())
     reach = "in other groups" if elsewhere else "of others" if others else "of its own"
     return Fault(
-        f"not finite {reach}",  # shrinking keeps how far it reaches
+        f"not finite {reach}",  # shrinking keeps this reach
         f"{int(hit.sum())} of {len(got)} completions lack a reward, and {int(bad.sum())} get no finite advantage, "
         f"{others} of them with complete rewards, {elsewhere} in other groups",
         got,
@@ -62,14 +62,14 @@ def contained(target: Target, example: Example) -> Fault | None:
 
 
 def not_zero(target: Target, example: Example) -> Fault | None:
-    """A missing reward is not a reward of 0: not the same result, and no dependence on where 0 lies."""
+    """Check that a missing reward does not count as 0: the result differs, and does not depend on the place of 0."""
     missing = example.rewards.isnan()
     if not bool(missing.any()) or bool((example.rewards > -0.2).any()):
-        raise NotHereError("no reward is missing, or 0 would say nothing")
+        raise NotHereError("no reward is missing, or 0 would make no difference")
     require_live(example.scored(example.rewards.nan_to_num(nan=-1.0)), smallest=3)
     got = ask(target, example)
-    # On one batch the two can agree by chance: a minimum does not see a 0 that is the best reward, and whoever rewards
-    # the best alone does not see one that is the worst.
+    # On one batch the two can agree by chance: a minimum ignores a 0 that is the best reward, and a rule that rewards
+    # only the best ignores one that is the worst.
     if all(_as_zero(target, e) for e in (example, example.scored(example.rewards + ABOVE))):
         return Fault("wrong", "the advantages are those of a reward of 0 in place of the missing one", got)
     if target.traits & set(LEVEL_READERS):
@@ -78,7 +78,7 @@ def not_zero(target: Target, example: Example) -> Fault | None:
 
 
 def _as_zero(target: Target, example: Example) -> bool:
-    """Whether missing is 0 to a function to which the reward says something at all."""
+    """Return whether a missing reward counts as 0, for a function that depends on this reward."""
     zero, low = (attempt(target, example.scored(example.rewards.nan_to_num(nan=x))) for x in (0.0, FAR_BELOW))
     if isinstance(zero, Fault) or isinstance(low, Fault):
         return False
@@ -87,7 +87,7 @@ def _as_zero(target: Target, example: Example) -> bool:
 
 
 def middling(target: Target, example: Example) -> Fault | None:
-    """Where the channels agree, a completion between best and worst stays there although it lacks a reward."""
+    """If the channels agree, a completion between best and worst must stay there although a reward is missing."""
     single_group(target, example)
     rewards, missing = example.rewards, example.rewards.isnan()
     value = rewards.nan_to_num(nan=-torch.inf).amax(1)
@@ -101,7 +101,7 @@ def middling(target: Target, example: Example) -> Fault | None:
             v, order = value[rows].sort()
             if len(rows) < 4 or bool((v.diff() < 0.15).any()) or bool(missing[rows[order[[0, -1]]]].any()):
                 raise NotHereError(
-                    "a group is small, two completions all but equal, or the best or worst lacks a reward"
+                    "a group is small, two completions are almost equal, or the best or worst lacks a reward"
                 )
             middle = rows[missing[rows].any(1)]
             worst, best = got[rows[order[0]]], got[rows[order[-1]]]
@@ -115,12 +115,12 @@ def middling(target: Target, example: Example) -> Fault | None:
 
 
 def middle_missing(target: Target, seed: int) -> list[Example]:
-    """Batches of agreeing channels: the middle completion, or the second best, lacks one of them, or all but one."""
+    """Return batches whose channels agree. The middle or second best completion lacks one, or all except one."""
     made = []
     for e in examples.copied_channels(target, seed):
         rows = e.members()[0]
         ranked = rows[e.rewards[rows, 0].argsort()]
-        for offset in (0.0, 2.0):  # where 0 is not far below the worst, and where it is
+        for offset in (0.0, 2.0):  # 0 is near the worst reward, or far below it
             for row in ranked[len(rows) // 2 : -1].tolist():
                 one = examples.with_missing(e.scored(e.rewards + offset), row, 0)
                 made += [one, examples.with_missing(one, row, 1)]
@@ -128,7 +128,7 @@ def middle_missing(target: Target, seed: int) -> list[Example]:
 
 
 def channel_missing(target: Target, example: Example) -> Fault | None:
-    """A channel that nobody was scored on is as if it were not there."""
+    """Check that a channel without any score has no effect."""
     absent = example.rewards.isnan().all(0)
     if not bool(absent.any()) or bool(absent.all()):
         raise NotHereError("no channel is missing throughout")
@@ -138,7 +138,7 @@ def channel_missing(target: Target, example: Example) -> Fault | None:
 
 
 def last_channel_missing(target: Target, seed: int) -> list[Example]:
-    """Batches without any reward on their last channel."""
+    """Return batches without any reward on their last channel."""
     made = []
     for e in examples.several_channels(target, seed):
         rewards = e.rewards.clone()
@@ -148,7 +148,7 @@ def last_channel_missing(target: Target, seed: int) -> list[Example]:
 
 
 def row_missing(target: Target, example: Example) -> Fault | None:
-    """A completion without any reward gets 0, and the others what they get without it."""
+    """Check that a completion without any reward gets 0, and that the others get the same as without it."""
     absent = example.rewards.isnan().all(1)
     if not bool(absent.any()) or bool(example.rewards[~absent].isnan().any()):
         raise NotHereError("no completion is without any reward")
@@ -167,12 +167,12 @@ def row_missing(target: Target, example: Example) -> Fault | None:
 
 
 def whole_row_missing(target: Target, seed: int) -> list[Example]:
-    """Batches in which one completion has no reward at all."""
+    """Return batches in which one completion has no reward."""
     return [examples.with_missing(e, seed % len(e.groups)) for e in examples.equal_groups(target, seed)]
 
 
 def refused(target: Target, example: Example) -> Fault | None:
-    """Whoever takes complete rewards only says so, instead of returning something."""
+    """Check that a function for complete rewards raises on missing ones instead of returning something."""
     if "complete-only" not in target.traits:
         raise NotHereError("it takes missing rewards")
     try:
@@ -183,7 +183,7 @@ def refused(target: Target, example: Example) -> Fault | None:
 
 
 def average(target: Target, example: Example) -> Fault | None:
-    """Compare a completion with a missing reward to a twin that got the average of the others there."""
+    """Compare a completion with a missing reward to a twin that has the average of the others there."""
     got = ask(target, example)
     row = int(example.rewards.isnan().any(1).nonzero()[0, 0])
     twin = row + 1
@@ -193,7 +193,7 @@ def average(target: Target, example: Example) -> Fault | None:
 
 
 def twins(target: Target, seed: int) -> list[Example]:
-    """One group; row 1 lacks a reward, and its twin, row 2, has the average of the others instead."""
+    """Return one group. Row 1 lacks a reward, and its twin, row 2, has the average of the others instead."""
     del target, seed
     rewards = torch.tensor([[0.0, 0.25], [1.0, torch.nan], [1.0, 0.5], [0.25, 1.0], [0.5, 0.25]])
     return [Example(rewards, torch.zeros(5, dtype=torch.int64), torch.ones(5, dtype=torch.int64))]
@@ -218,7 +218,7 @@ PROPERTIES = (
         below_zero,
         not_zero,
         excused={**_AS_ZERO, "filters": "left out either way where the channels disagree"},
-        reduced=dict.fromkeys(LEVEL_READERS, "not the same result as with 0; where 0 lies says something to it"),
+        reduced=dict.fromkeys(LEVEL_READERS, "not the same result as with 0; the rule depends on the place of 0"),
     ),
     Property(
         "missing-middle",
@@ -232,8 +232,8 @@ PROPERTIES = (
     ),
     Property(
         "missing-channel",
-        "a channel that nobody was scored on is as if it were not there",
-        "a reward function that is down changes what the others teach",
+        "a channel without any score has no effect",
+        "a reward function that is down changes the advantages from the others",
         last_channel_missing,
         channel_missing,
         needs=("many",),
@@ -241,8 +241,8 @@ PROPERTIES = (
     ),
     Property(
         "missing-row",
-        "a completion without any reward gets 0, and the others what they get without it",
-        "completions that nobody judged are reinforced or pushed down",
+        "a completion without any reward gets 0, and the others get the same as without it",
+        "completions that were not judged are reinforced or pushed down",
         whole_row_missing,
         row_missing,
         excused=_REFUSED,
@@ -250,8 +250,8 @@ PROPERTIES = (
     ),
     Property(
         "missing-refused",
-        "it raises where a reward is missing, as was declared",
-        "a missing reward passes unnoticed, as whatever stands in its place",
+        "it raises if a reward is missing, as declared",
+        "a missing reward passes unnoticed, with whatever value takes its place",
         one_missing,
         refused,
     ),

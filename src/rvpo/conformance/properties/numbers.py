@@ -1,4 +1,4 @@
-"""Numbers: shape and precision of what comes back, channels without signal, and extreme rewards."""
+"""Numerical properties: shape and precision of the result, channels without signal, and extreme rewards."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rvpo.conformance.properties.base import (
 from rvpo.conformance.target import Example, NotHereError, Target
 
 NOISE = 0.05
-"""Largest advantage that rounding may make: a twentieth of a standard deviation."""
+"""Largest advantage that rounding may cause: a twentieth of a standard deviation."""
 CONSTANTS = (0.7, 10.1, 1000.1)
 SCALES = (1e6, 1e-6)
 
 
 def output(target: Target, example: Example) -> Fault | None:
-    """One finite number a completion; the call itself refuses other shapes and types."""
+    """Check that each completion gets a finite number. The call itself refuses other shapes and types."""
     require_complete(example)
     got = target.answer(example).advantages
     return None if bool(got.isfinite().all()) else Fault("not finite", "not all advantages are finite", got)
 
 
 def deterministic(target: Target, example: Example) -> Fault | None:
-    """Ask twice, with another batch in between."""
+    """Call twice on a batch, with another batch in between."""
     first = ask(target, example)
     attempt(target, example.scored(1 - example.rewards))
     second = target.answer(example).advantages
@@ -44,7 +44,7 @@ def deterministic(target: Target, example: Example) -> Fault | None:
 
 
 def inputs_kept(target: Target, example: Example) -> Fault | None:
-    """Nothing is written into what was handed over."""
+    """Check that the function does not write into its arguments."""
     answer = target.answer(example)
     if not answer.modified:
         return None
@@ -52,13 +52,13 @@ def inputs_kept(target: Target, example: Example) -> Fault | None:
 
 
 def incomplete_too(target: Target, seed: int) -> list[Example]:
-    """Plain batches, and one with a missing reward: filling it in place is the usual way to change an input."""
+    """Return plain batches, and one with a missing reward: many functions that change an input fill NaN in place."""
     made = examples.plain_examples(target, seed)
     return made if "complete-only" in target.traits else [*made, examples.with_missing(made[0], 0, 0)]
 
 
 def constant(target: Target, example: Example) -> Fault | None:
-    """Rewards that differ by rounding only are equal."""
+    """Check that rewards which differ only by rounding count as equal."""
     require_complete(example)
     flat = example.rewards.clone()
     for rows in example.members():
@@ -67,7 +67,7 @@ def constant(target: Target, example: Example) -> Fault | None:
         equal = spread <= 1e-6 * rewards.abs().amax(0)
         if bool((~equal & (spread < 0.2)).any()):
             raise NotHereError("a channel is neither live nor constant")
-        # The next constant whose sums have no rounding, so close that it says the same to a rule that reads levels.
+        # A nearby constant whose sums are exact, so close that it is the same to a rule that reads levels.
         flat[rows] = torch.where(equal, examples.on_grid(rewards[0]).to(rewards), rewards)
     if torch.equal(flat, example.rewards):
         raise NotHereError("no channel is constant up to rounding")
@@ -77,12 +77,12 @@ def constant(target: Target, example: Example) -> Fault | None:
 
 
 def noisy_constants(target: Target, seed: int) -> list[Example]:
-    """Batches in which one group has a channel, or all, constant to the last digit or up to it, at several levels."""
+    """Return batches in which a group has one channel or all channels constant, exactly or up to the last digit."""
     made = []
     for i, value in enumerate(CONSTANTS):
         base = examples.equal_groups(target, seed)[i % 2]
         for channels in (slice(0, 1), slice(None)):
-            for noise in (0.0, math.ulp(1.0) * 2**29, 1e-8):  # none, one unit in the last place of float32, of old
+            for noise in (0.0, math.ulp(1.0) * 2**29, 1e-8):  # none, one unit in the last place of float32, a fixed one
                 rewards = base.rewards.double() if noise == 1e-8 else base.rewards.clone()
                 rows = base.members()[0]
                 level = torch.full_like(rewards[rows][:, channels], value)
@@ -93,7 +93,7 @@ def noisy_constants(target: Target, seed: int) -> list[Example]:
 
 
 def no_signal(target: Target, example: Example) -> Fault | None:
-    """Nobody differs from anybody of the group: nothing to learn."""
+    """Check that equal completions get 0: there is nothing to learn."""
     require_complete(example)
     for rows in example.members():
         if bool((example.rewards[rows] != example.rewards[rows[0]]).any()):
@@ -104,7 +104,7 @@ def no_signal(target: Target, example: Example) -> Fault | None:
 
 
 def all_equal(target: Target, seed: int) -> list[Example]:
-    """Batches in which all completions of a group have the same rewards."""
+    """Return batches in which all completions of a group have the same rewards."""
     made = []
     for e in examples.plain_examples(target, seed):
         rewards = e.rewards.clone()
@@ -115,7 +115,7 @@ def all_equal(target: Target, seed: int) -> list[Example]:
 
 
 def extreme(target: Target, example: Example) -> Fault | None:
-    """Very large and very small rewards give finite advantages."""
+    """Check that very large and very small rewards give finite advantages."""
     require_live(example)
     for scale in SCALES:
         changed = example.scored(example.rewards * scale)
@@ -128,37 +128,37 @@ def extreme(target: Target, example: Example) -> Fault | None:
 
 
 def precision(target: Target, example: Example) -> Fault | None:
-    """Hand over the same numbers as float64."""
+    """Pass the same numbers as float64."""
     require_live(example)
     before = ask(target, example)
     return expect(target, example.scored(example.rewards.double()), before, "with the same rewards as float64")
 
 
 def alone(target: Target, example: Example) -> Fault | None:
-    """A completion that is alone in its group has nobody to be compared with."""
+    """Check that a completion alone in its group, which cannot be compared, gets a finite advantage."""
     if all(len(rows) > 1 for rows in example.members()):
-        raise NotHereError("nobody is alone")
+        raise NotHereError("no completion is alone in its group")
     got = target.answer(example).advantages
     return None if bool(got.isfinite().all()) else Fault("not finite", "not all advantages are finite", got)
 
 
 def alone_zero(target: Target, example: Example) -> Fault | None:
-    """It gets 0."""
+    """Check that a completion alone in its group gets 0."""
     got = ask(target, example)
     rows = torch.cat([rows for rows in example.members() if len(rows) == 1])
-    fault = differ(got[rows], torch.zeros_like(got[rows]), "whoever is alone in the group has an advantage")
+    fault = differ(got[rows], torch.zeros_like(got[rows]), "a completion alone in its group has an advantage")
     return None if fault is None else replace(fault, got=got, expected=None)
 
 
 def lone(target: Target, seed: int) -> list[Example]:
-    """Batches with groups of one."""
+    """Return batches with groups of one."""
     channels = 1 if target.one_channel else 2
     sizes = [(1, 1, 1)] if target.blocks else [(1, 1, 1), (1, 4, 3)]
     return [examples.draw_example(target, each, channels, seed * 100 + 20 + i) for i, each in enumerate(sizes)]
 
 
 def dead_neutral(target: Target, example: Example) -> Fault | None:
-    """Add a channel that is constant throughout."""
+    """Add a channel that is constant over the batch."""
     require_live(example)
     before = ask(target, example)
     column = torch.full_like(example.rewards[:, :1], 0.5)
@@ -168,7 +168,7 @@ def dead_neutral(target: Target, example: Example) -> Fault | None:
 
 OUTPUT = Property(
     "output",
-    "it returns one finite number a completion",
+    "it returns one finite number per completion",
     "training stops, or the loss is NaN",
     examples.plain_examples,
     output,
@@ -184,14 +184,14 @@ PROPERTIES = (
     ),
     Property(
         "inputs-kept",
-        "its arguments are as before",
-        "what is logged and trained on afterwards is not what was scored",
+        "its arguments are unchanged",
+        "logs and training use other rewards than those that were scored",
         incomplete_too,
         inputs_kept,
     ),
     Property(
         "rounding",
-        "rewards that differ in the last digit only are as good as equal",
+        "rewards that differ only in the last digit count as equal",
         "rounding noise around a constant is trained like a reward",
         noisy_constants,
         constant,

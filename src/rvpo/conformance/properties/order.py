@@ -1,4 +1,4 @@
-"""What must not matter, and what alone may: order, names, lengths, groups, and who did better."""
+"""Properties of order: names, lengths and layout must not matter, and better completions must get more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHIFT = 3.0
 
 
 def row_order(target: Target, example: Example) -> Fault | None:
-    """Lay the same completions out in another order."""
+    """Pass the same completions in another order."""
     before = ask(target, example)
     order = _another_order(target, example)
     if torch.equal(order, torch.arange(len(order))):
@@ -37,7 +37,7 @@ def row_order(target: Target, example: Example) -> Fault | None:
 
 
 def _another_order(target: Target, example: Example) -> Tensor:
-    """Return a permutation (N,) of the rows that the target can take."""
+    """Return a permutation (N,) of the rows that the target supports."""
     members = example.members()
     if target.blocks:
         return torch.cat([rows.flip(0) for rows in reversed(members)])
@@ -48,7 +48,7 @@ def _another_order(target: Target, example: Example) -> Tensor:
 
 
 def channel_order(target: Target, example: Example) -> Fault | None:
-    """Hand the channels over in another order."""
+    """Pass the channels in another order."""
     if example.rewards.shape[1] < 2:
         raise NotHereError("there is one channel")
     before = ask(target, example)
@@ -56,7 +56,7 @@ def channel_order(target: Target, example: Example) -> Fault | None:
 
 
 def group_names(target: Target, example: Example) -> Fault | None:
-    """Call the groups something else."""
+    """Rename the groups."""
     before = ask(target, example)
     renamed = replace(example, groups=1000 - 37 * example.groups)
     return expect(target, renamed, before, "with other ids for the same groups")
@@ -69,7 +69,7 @@ def padding(target: Target, example: Example) -> Fault | None:
 
 
 def length(target: Target, example: Example) -> Fault | None:
-    """Give the same completions other lengths: within a group, differences keep their ratios."""
+    """Change the response lengths: within a group, differences must keep their ratios."""
     require_live(example, smallest=3)
     before = ask(target, example)
     other = replace(example, lengths=other_lengths(example))
@@ -86,7 +86,7 @@ def length(target: Target, example: Example) -> Fault | None:
 
 
 def other_lengths(example: Example) -> Tensor:
-    """Return lengths (N,) that differ within every group, whatever the ones before."""
+    """Return lengths (N,) that differ within every group."""
     lengths = torch.empty_like(example.lengths)
     for rows in example.members():
         lengths[rows] = 1 + 2 * torch.arange(len(rows)).roll(1)
@@ -94,14 +94,14 @@ def other_lengths(example: Example) -> Tensor:
 
 
 def group_baseline(target: Target, example: Example) -> Fault | None:
-    """Add a constant to a channel of one group: an easier prompt teaches nothing else."""
+    """Add a constant to a channel of one group: an easier prompt must not change the advantages."""
     require_live(example)
     before = ask(target, example)
     members = example.members()
     rewards = example.rewards.clone()
     rewards[members[-1], 0] += SHIFT
     what = f"after adding {SHIFT:g} to channel 0 of one group"
-    if "shared-weights" in target.traits:  # then only constants that leave the level of the batch alone
+    if "shared-weights" in target.traits:  # then only constants that keep the level of the batch
         if len(members) < 2 or len(members[0]) != len(members[-1]):
             raise NotHereError("no two groups are of one size")
         rewards[members[0], 0] -= SHIFT
@@ -110,7 +110,7 @@ def group_baseline(target: Target, example: Example) -> Fault | None:
 
 
 def groups_apart(target: Target, example: Example) -> Fault | None:
-    """Change one group: the others keep their order, and their differences the ratios."""
+    """Change one group: the others must keep their order and the ratios of their differences."""
     require_live(example)
     members = example.members()
     if len(members) < 2:
@@ -140,7 +140,7 @@ def groups_apart(target: Target, example: Example) -> Fault | None:
 
 
 def direction(target: Target, example: Example) -> Fault | None:
-    """Where all channels agree, the better completion gets more."""
+    """Check that the better completion gets more if all channels agree."""
     require_complete(example)
     single_group(target, example)
     if not bool((example.rewards == example.rewards[:, :1]).all()):
@@ -152,7 +152,7 @@ def direction(target: Target, example: Example) -> Fault | None:
         order = rows[example.rewards[rows, 0].argsort()]
         steps = example.rewards[order, 0].diff()
         if bool((steps < 0.05).any()):
-            raise NotHereError("two completions are all but equal")
+            raise NotHereError("two completions are almost equal")
         rises = got[order].diff()
         if bool((rises < -1e-4).any()) or float(got[order[-1]] - got[order[0]]) < 1e-3:
             return Fault("wrong", "the channels agree, and the advantages are not in the order of the rewards", got)
@@ -160,7 +160,7 @@ def direction(target: Target, example: Example) -> Fault | None:
 
 
 def dominance(target: Target, example: Example) -> Fault | None:
-    """Whoever is no worse on any channel gets no less."""
+    """Check that a completion that is at least as good on every channel does not get less."""
     require_complete(example)
     single_group(target, example)
     got = ask(target, example)
@@ -181,9 +181,9 @@ def dominance(target: Target, example: Example) -> Fault | None:
 
 
 def chains(target: Target, seed: int) -> list[Example]:
-    """Batches in which many completions are at least as good as another of their group."""
+    """Return batches in which many completions are at least as good as another of their group."""
     made = []
-    if not target.one_channel:  # the first two fail where the others do well, and one of them has the larger spread
+    if not target.one_channel:  # the first two fail channels that the others meet; one has the larger spread
         rewards = torch.tensor([[1.0, 0.0], [0.8125, 0.0], *([[0.0, 1.0]] * 6)])
         made.append(Example(rewards, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.int64)))
     for i, sizes in enumerate(((5,), (4, 4))):
@@ -200,9 +200,7 @@ def chains(target: Target, seed: int) -> list[Example]:
     return made
 
 
-_LEVELS: Mapping[str, str] = {
-    "levels": "the level of a reward says something to it: it reads rewards on a declared scale"
-}
+_LEVELS: Mapping[str, str] = {"levels": "it depends on the level of a reward: it reads rewards on a declared scale"}
 
 PROPERTIES = (
     Property(
@@ -266,7 +264,7 @@ PROPERTIES = (
             "adapts": "k follows the whole batch",
             "filters": "what is left out moves the mean that all are compared with",
         },
-        reduced={"shared-weights": "a group turned around its mean, which leaves the shared weights alone"},
+        reduced={"shared-weights": "a group mirrored around its mean, which keeps the shared weights"},
     ),
     Property(
         "padding",

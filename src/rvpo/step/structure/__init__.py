@@ -1,10 +1,10 @@
-"""Structure before the rule: how channels hang together, whatever method aggregates them.
+"""Structures: dependencies between channels, applied before any method.
 
-- :class:`AllOf`: several channels become one, which is met only if all are.
-- :class:`Gate`: other channels count only where one holds.
-- :class:`OnlyWhere`: a channel ranks only the completions that meet another one.
+- :class:`AllOf`: several channels become one, which is met only if all are met.
+- :class:`Gate`: other channels count only where one channel holds.
+- :class:`OnlyWhere`: a channel ranks only the completions that meet another channel.
 
-:class:`rvpo.Aggregator` applies a list of them in its order before the method; ``docs/structure.md`` says when each
+:class:`rvpo.Aggregator` applies a list of structures, in order, before the method. ``docs/structure.md`` says when each
 helps and when it hurts.
 """
 

@@ -4,12 +4,12 @@
 
     R = prod_j s_j        s_j = (R_j - low_j) / (high_j - low_j) in [0, 1], or 1 - s_j for a cost, written ``-name``
 
-The parts stay in logs and metrics with weight 0. A product rewards a completion only as far as it meets *all* parts, so
-a policy cannot collect points from the easy ones. It is the score of a group of criteria in ProRubric (arXiv
-2609.38847). If a part is missing, so is the product. A part that a prompt does not have (a label of a rubric) is left
-out; a part with several cells (the criteria of a rubric) enters with each of them.
+The parts stay in logs and metrics with weight 0. A product rewards a completion only if it meets *all* parts, so a
+policy cannot collect points from the easy ones. It is the score of a group of criteria in ProRubric (arXiv
+2609.38847). If a part is missing, the product is missing. A part that a prompt does not have (a label of a rubric) is
+left out. A part with several cells (the criteria of a rubric) contributes each of them.
 
-**Failure case.** Where no completion of a group meets all parts, the product is constant and teaches nothing, although
+**Failure case.** If no completion of a group meets all parts, the product is constant and teaches nothing, although
 each part would have ranked the group.
 """
 
@@ -34,8 +34,8 @@ class AllOf(Structure):
 
     Attributes:
         parts: names of channels; ``-name`` is a cost.
-        called: name of the new channel; None is its text.
-        weight: importance of the new channel, > 0. None is that of its heaviest part.
+        called: name of the new channel; None takes the structure's text.
+        weight: importance of the new channel, > 0; None takes the largest weight of its parts.
     """
 
     name: ClassVar[str] = "all_of"
@@ -64,7 +64,7 @@ class AllOf(Structure):
 
     @property
     def channel(self) -> str:
-        """Name of the channel that it makes."""
+        """Name of the new channel."""
         return self.called or str(self)
 
     def check(self, known: Known) -> Known:
@@ -72,7 +72,7 @@ class AllOf(Structure):
         what, channel = str(self), self.channel
         if owner_of(channel, known.names) is not None:
             raise ConfigError(
-                f"{what} makes a channel called {channel!r}, which is taken; expected a name of its own, not that of "
+                f"{what} makes a channel called {channel!r}, which exists already; expected a new name, not that of "
                 "a reward or of a label of a rubric. Set called=NAME"
             )
         names = [known.named(part, what) for part in self.parts]
@@ -82,7 +82,7 @@ class AllOf(Structure):
         weights = [known.weights.get(owner_of(name, known.names) or "", 1.0) for name in names]
         if self.weight is None and not any(weights):
             raise ConfigError(
-                f"{what} has parts of weight 0 alone, so it would have no weight; expected a weight above 0. Set "
+                f"all parts of {what} have weight 0, so it would have no weight; expected a weight above 0. Set "
                 "weight=1 in it"
             )
         return replace(
@@ -94,7 +94,7 @@ class AllOf(Structure):
         )
 
     def apply(self, layout: Layout) -> Layout:
-        """Add a column with the product, and take the weights of its parts."""
+        """Add a column with the product, and set the weights of its parts to 0."""
         product = torch.ones_like(layout.entered[:, :1], dtype=torch.float64)
         weight = torch.zeros_like(layout.weights[:, :1])
         parts = torch.zeros_like(layout.applies)
@@ -128,7 +128,7 @@ class AllOf(Structure):
 
 
 def _with(channels: Channels, name: str) -> Channels:
-    """Return the channels with one more, in a column of its own at the end."""
+    """Return the channels and one more, in a new column at the end."""
     index, number = channels.index, len(channels.names)
     new = index.new_full((*index.shape[:-1], 1), number)
     return Channels((*channels.names, name), torch.cat([index, new], -1), (*channels.ranges, (0.0, 1.0)))

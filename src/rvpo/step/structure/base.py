@@ -1,4 +1,4 @@
-"""What a structure is, and what it changes: the channels of one batch before a method sees them."""
+"""Base class of structures, and what they change: the channels of a batch before a method sees them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from rvpo.step.structure.writing import spell_structure
 from rvpo.text.suggest import did_you_mean
 
 NEAR = 1e-6
-"""How far below a threshold a share may lie and still reach it: 0.7 in single precision is less than 0.7."""
+"""A share that is smaller than a threshold by at most this much reaches it: 0.7 in single precision is below 0.7."""
 
 HOLDS, UNKNOWN = "holds", "unknown"
-"""Ends of the names of metrics: shares of the completions in which a condition holds, and is not known."""
+"""Last parts of metric names: shares of completions in which a condition holds, and in which it is unknown."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """N completions on M columns, as structures change them one after the other.
+    """N completions on M columns. Structures change it one after the other.
 
     Attributes:
-        rewards: (N, M) as scored, NaN = missing. For the logs.
-        entered: (N, M) as they enter the aggregation, NaN = missing or outside.
-        weights: (N, M), >= 0.
-        applies: (N, M) bool, False where the column is no channel of the row.
-        outside: (N, M) bool, cells that stand outside of their group's normalisation; see :func:`rvpo.core.compute`.
-        channels: the channels that the cells belong to.
-        cells: name -> (N, M) bool, the cells of a reward function, a rubric, a label of one, or a channel made here.
-        made: name of a channel made here -> its column.
+        rewards: (N, M) rewards as scored, for the logs; NaN = missing.
+        entered: (N, M) rewards that enter the aggregation; NaN = missing or outside.
+        weights: (N, M) weights >= 0.
+        applies: (N, M) bool, False where the column is not a channel of the row.
+        outside: (N, M) bool, cells that are left out of their group's normalisation; see :func:`rvpo.core.compute`.
+        channels: the channels of the cells.
+        cells: name -> (N, M) bool, cells of a reward function, a rubric, a label, or a channel that a structure made.
+        made: name of a channel that a structure made -> its column.
         before: (N, M) weights before any structure.
         watched: (N, M) bool, cells that are only monitored: no structure reads them.
-        metrics: what structures say of this batch, by name.
+        metrics: metrics of structures for this batch, by name.
     """
 
     rewards: Tensor
@@ -54,18 +54,18 @@ class Layout:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[Tensor, bool]:
-        """Return the cells (N, M) of a channel as an option names it, and whether it is a cost (``-name``)."""
+        """Return the cells (N, M) of a channel that an option names, and whether it is a cost (``-name``)."""
         nowhere, read = torch.zeros_like(self.applies), self.applies & ~self.watched
         if name not in self.cells and name.startswith("-"):
             return self.cells.get(name[1:], nowhere) & read, True
         return self.cells.get(name, nowhere) & read, False
 
     def ends(self, cells: Tensor, what: str) -> tuple[Tensor, Tensor]:
-        """Return the lowest and the highest reward of each cell, (M,) or (N, M) each, NaN where not declared.
+        """Return the lowest and the highest reward of each cell, (M,) or (N, M) each, NaN without a declared range.
 
         Args:
-            cells: (N, M) bool, those whose range is needed.
-            what: who needs it, for the message.
+            cells: (N, M) bool, cells whose range is needed.
+            what: the structure that needs it, for the message.
 
         Raises:
             ConfigError: one of them has no declared range.
@@ -81,7 +81,7 @@ class Layout:
     def shares(self, name: str, what: str) -> tuple[Tensor, Tensor]:
         """Return the attained shares (N, M) in [0, 1] of a channel, NaN where missing, and its cells (N, M).
 
-        That of a cost is 1 - its share. A reward beyond its range counts as the end of the range.
+        The share of a cost is replaced by 1 - share. A reward beyond its range counts as the end of the range.
         """
         cells, is_cost = self.find(name)
         low, high = self.ends(cells, what)
@@ -89,10 +89,10 @@ class Layout:
         return (1 - shares if is_cost else shares).masked_fill(~cells, torch.nan), cells
 
     def condition(self, name: str, threshold: float, what: str) -> Tensor:
-        """Return where a channel reaches a threshold, (N,): 1 it does, 0 it does not, NaN unknown.
+        """Return whether a channel reaches a threshold, (N,): 1 is yes, 0 is no, NaN is unknown.
 
-        If it has several cells in a row (the criteria of a rubric), all have to reach it; one that does not is enough
-        to know. It does where the row has no such channel.
+        If it has several cells in a row (the criteria of a rubric), all of them must reach it. One cell that does not
+        is enough for a 0, even if others are missing. A row without this channel has a 1.
         """
         shares, cells = self.shares(name, what)
         fails = (cells & (shares < threshold - NEAR)).any(-1)
@@ -100,7 +100,7 @@ class Layout:
         return (~fails).to(shares).masked_fill(unknown, torch.nan)
 
     def told(self, what: str, name: str, condition: Tensor) -> dict[str, float]:
-        """Return the metrics with those of a condition: shares of the rows that have the channel."""
+        """Return the metrics, with those of a condition added: shares of the rows that have the channel."""
         has = self.find(name)[0].any(-1)
         of = condition[has]
         count = max(len(of), 1)
@@ -111,15 +111,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the channels when a run begins, as structures are checked one after the other.
+    """Channels known at the start of a run. Structures are checked against it one after the other.
 
     Attributes:
-        names: reward functions, and channels that structures have made.
-        ranges: declared range by name, also of labels of rubrics; None where nobody declared it.
-        weights: by name.
+        names: names of reward functions, and of channels that structures make.
+        ranges: declared range by name, also of labels of rubrics; None without a declared range.
+        weights: weight by name.
         monitored: names of channels that must not decide anything.
-        replaced: name -> the structure that has taken its place.
-        conditional: name -> the structure by which it counts only in some completions.
+        replaced: name -> the structure that replaces it.
+        conditional: name -> the structure that makes it count in only some completions.
     """
 
     names: Sequence[str]
@@ -133,7 +133,7 @@ class Known:
         """Return the channel that an option names, without the sign of a cost.
 
         Raises:
-            ConfigError: there is none, or it is only monitored.
+            ConfigError: the channel does not exist, or is only monitored.
         """
         name = given
         if owner_of(given, self.names) is None and given.startswith("-"):
@@ -144,7 +144,7 @@ class Known:
                 f"{what} names the channel {name!r}{did_you_mean(name, self.names)}; expected one of "
                 f"{', '.join(self.names)}, or a label of a rubric, RUBRIC/LABEL"
             )
-        # A rubric may have monitored labels: their criteria are left out, see Layout.find.
+        # A rubric may have monitored labels. Layout.find leaves out their criteria.
         if any(_within(name, watched) for watched in self.monitored):
             raise ConfigError(
                 f"{what} names the channel {name!r}, which is only monitored, but a structure would let it decide "
@@ -156,35 +156,35 @@ class Known:
         """Refuse a channel without a declared range.
 
         Raises:
-            ConfigError: it has none.
+            ConfigError: the channel has no declared range.
         """
         if self.ranges.get(name) is None and self.ranges.get(owner_of(name, self.names) or "") is None:
             raise needs_range(what, name)
 
     def counts(self, name: str, what: str) -> None:
-        """Refuse a channel whose weight another structure has taken.
+        """Refuse a channel that another structure has replaced.
 
         Raises:
-            ConfigError: it has been replaced.
+            ConfigError: the channel has been replaced.
         """
         for replaced, by in self.replaced.items():
             if _within(name, replaced):
                 raise ConfigError(
                     f"{what} names the channel {name!r}, which {by} has replaced, so that would have no effect; "
-                    f"expected the channel that it made. Name that, or put {what} in front of {by}"
+                    f"expected the channel that it made. Name that, or put {what} before {by}"
                 )
 
     def counts_everywhere(self, name: str, what: str) -> None:
-        """Refuse a channel that is to be read in every completion, but counts in some alone.
+        """Refuse a channel that would be read in every completion, but counts in only some of them.
 
         Raises:
-            ConfigError: another structure has made it conditional.
+            ConfigError: another structure has made the channel conditional.
         """
         for conditional, by in self.conditional.items():
             if _within(name, conditional) or _within(conditional, name):
                 raise ConfigError(
-                    f"{what} reads the channel {name!r}, which {by} lets count in some completions alone; expected a "
-                    f"channel that counts in all. Put {what} in front of {by}, or drop one of the two"
+                    f"{what} reads the channel {name!r}, which counts only in some completions because of {by}; "
+                    f"expected a channel that counts in all. Put {what} before {by}, or drop one of the two"
                 )
 
 
@@ -193,15 +193,15 @@ class Structure:
     """One change of the channels before the method. Derive from it with ``@dataclass(frozen=True)``."""
 
     name: ClassVar[str] = ""
-    """Name by which text and mappings know it."""
+    """Name in texts and mappings."""
     positional: ClassVar[str] = ""
-    """The option that takes what stands first in its text."""
+    """Names of the options whose values come first in its text."""
 
     def check(self, known: Known) -> Known:
-        """Refuse names and ranges that cannot work, and return what is known after it.
+        """Check names and ranges, and return the known channels after this structure.
 
         Raises:
-            ConfigError: an unknown channel, or one without the range that is needed.
+            ConfigError: a channel is unknown, or lacks the range that is needed.
         """
         raise NotImplementedError
 
@@ -214,7 +214,7 @@ class Structure:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        """Return its text."""
+        """Return the structure as text."""
         return spell_structure(self)
 
 
@@ -222,13 +222,13 @@ def needs_range(what: str, name: str) -> ConfigError:
     """Return the error for a channel whose range is not declared."""
     return ConfigError(
         f"{what} needs the lowest and the highest reward of {name!r}, but no range is declared; expected one, because "
-        f"a learned scale would move what counts during the run. Declare it: ranges={{{name!r}: (0, 1)}} of "
+        f"a learned scale would change the condition during the run. Declare it: ranges={{{name!r}: (0, 1)}} of "
         f"rvpo.Aggregator, reward_ranges={{{name!r}: [0, 1]}} in an engine, `range: [0, 1]` in a recipe"
     )
 
 
 def _within(name: str, other: str) -> bool:
-    """Whether a name is another one, or a label of it."""
+    """Return whether a name equals another one, or is a label of it."""
     return name == other or name.startswith(f"{other}/")
 
 

@@ -1,4 +1,4 @@
-"""Structures and monitored channels of a batch, between reading and aggregating."""
+"""Apply structures and monitored channels to a batch, after it is read and before it is aggregated."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Structures:
     """The structures and the monitored channels of a run.
 
     Attributes:
-        parts: applied in this order.
-        monitor: names of channels that are scored and logged, and decide nothing.
-        conjunctions: names of the channels that ``parts`` make, with their weights where those are known.
-        replaced: names of channels whose place these have taken.
+        parts: the structures, in the order of application.
+        monitor: names of channels that are scored and logged, but decide nothing.
+        conjunctions: names of the channels that ``parts`` make, with their weights if known.
+        replaced: names of channels that these replace.
     """
 
     parts: tuple[Structure, ...]
@@ -44,15 +44,15 @@ class Structures:
         """Check structures against the channels of a run.
 
         Args:
-            parts: in the order in which they are applied.
-            monitor: checked names.
-            names: of the reward functions.
+            parts: the structures, in the order of application.
+            monitor: checked names of monitored channels.
+            names: names of the reward functions.
             ranges: declared ranges by name, also of labels of rubrics.
-            weights: of the reward functions, 0 where monitored.
+            weights: weights of the reward functions, 0 for monitored ones.
             by_method: channels that the method's options name.
 
         Raises:
-            ConfigError: they cannot work.
+            ConfigError: a structure cannot work with these channels.
         """
         known = Known(tuple(names), ranges, weights, monitor)
         for part in parts:
@@ -74,10 +74,10 @@ class Structures:
 
         Args:
             values: (N, M) rewards, NaN = missing.
-            weights: (M,) or (N, M).
-            applies: (N, M) bool; None: all do.
-            channels: of the cells.
-            table: of rubrics; None without.
+            weights: (M,) or (N, M) weights.
+            applies: (N, M) bool, False where the column is not a channel of the row; None if all apply.
+            channels: channels of the cells.
+            table: channels of the rubrics; None without rubrics.
         """
         whole = torch.ones_like(values, dtype=torch.bool) if applies is None else applies
         of_cells = torch.as_tensor(weights, dtype=values.dtype, device=values.device).expand(values.shape)
@@ -92,7 +92,7 @@ class Structures:
         return layout
 
     def to_record(self) -> dict[str, list[str]]:
-        """Return what a record says of them: texts and names."""
+        """Return texts and names for the record of a run."""
         return {"structure": [str(part) for part in self.parts], "monitor": list(self.monitor)}
 
 
@@ -100,12 +100,12 @@ def checked_monitor(monitor: Sequence[str] | str | None, names: Sequence[str], n
     """Return the names of monitored channels.
 
     Args:
-        monitor: as given.
-        names: of the reward functions.
+        monitor: the option as given.
+        names: names of the reward functions.
         named: channels that the method's options name.
 
     Raises:
-        ConfigError: not a list of names, an unknown one, one that the method relies on, or all of them.
+        ConfigError: it is not a list of names, or names an unknown channel, one that the method needs, or all channels.
     """
     if isinstance(monitor, str):
         monitor = [monitor]
@@ -120,7 +120,7 @@ def checked_monitor(monitor: Sequence[str] | str | None, names: Sequence[str], n
     if relied := [name for name in named if name in given or owner_of(name, names) in given]:
         raise ConfigError(
             f"monitor names the channel {relied[0]!r}, which the method's options name, so they would have no effect; "
-            "expected a channel that only looks on. Drop it from one of the two"
+            "expected a channel that decides nothing. Drop it from one of the two"
         )
     if all(name in given for name in names):
         raise ConfigError(f"monitor is {list(given)}, which are all rewards; expected at least one to train on")
@@ -128,7 +128,7 @@ def checked_monitor(monitor: Sequence[str] | str | None, names: Sequence[str], n
 
 
 def _columns(names: Sequence[str], whole: Tensor) -> dict[str, Tensor]:
-    """Return the cells of each column by its name."""
+    """Return the cells of each column, by name of the column."""
     cells = {}
     for column, name in enumerate(names):
         mask = torch.zeros_like(whole)

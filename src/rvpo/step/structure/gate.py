@@ -1,18 +1,18 @@
-"""A gate: other channels count only in completions in which one channel holds.
+"""A gate: other channels count only in completions that meet one channel.
 
 ::
 
     R'_j = R_j                                if s_gate >= threshold
     R'_j = low_j + factor (R_j - low_j)       otherwise, with [low_j, high_j] the declared range of R_j
 
-``factor=0`` is hard (a veto): the reward is the low end of its range. The gate's channel stays a channel of its own. A
-gate never raises a reward: one below its range stays as it is.
+``factor=0`` is a hard gate (a veto): the reward is the low end of its range. The gate's channel remains a channel. A
+gate never raises a reward: a reward below its range does not change.
 
-**A missing gate** makes the channels behind it missing in that completion. Counting them in full would pay a policy for
-completions that the gate's judge cannot read; counting them as the low end would punish it for an outage.
+**A missing gate** makes the gated channels missing in that completion. Counting them in full would reward a policy for
+completions that the gate's judge cannot read. Counting them as the low end would punish it for an outage.
 
-**Failure case.** While the gate rarely holds, almost all rewards of a hard gate are equal, and the channels behind it
-rank nothing. A soft gate, or a warm start that meets the gate, keeps a signal.
+**Failure case.** While the gate rarely holds, almost all rewards of a hard gate are equal, and the gated channels rank
+nothing. A soft gate, or a warm start that meets the gate, keeps a signal.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Gate(Structure):
     """``gate(safe)``: the other channels count only where this one holds.
 
     Attributes:
-        channel: the gate; ``-name`` is a cost.
-        threshold: attained share in (0, 1] from which on it holds.
-        factor: what is left of the other rewards where it does not hold, in [0, 1); 0 is a veto.
-        over: names of the channels behind it; None: all others of weight above 0.
+        channel: name of the gate's channel; ``-name`` is a cost.
+        threshold: smallest attained share at which the gate holds, in (0, 1].
+        factor: factor of the other rewards if the gate does not hold, in [0, 1); 0 is a veto.
+        over: names of the gated channels; None gates all others of weight above 0.
     """
 
     name: ClassVar[str] = "gate"
@@ -70,50 +70,50 @@ class Gate(Structure):
         known.counts_everywhere(gate, what)
         if self.over is None:
             silent = [name for name in known.names if known.weights.get(name, 1.0) == 0]
-            behind = [n for n in known.names if n not in (gate, owner_of(gate, known.names), *known.replaced, *silent)]
-            if not behind and gate == owner_of(gate, known.names):
+            gated = [n for n in known.names if n not in (gate, owner_of(gate, known.names), *known.replaced, *silent)]
+            if not gated and gate == owner_of(gate, known.names):
                 raise ConfigError(
-                    f"{what} has no channel behind it; expected another one of weight above 0 besides {gate!r}. Drop it"
+                    f"{what} has no channel to gate; expected one of weight above 0 besides {gate!r}. Drop it"
                 )
         else:
-            behind = [_behind(name, gate, known, what) for name in self.over]
-        for name in behind:
+            gated = [_gated(name, gate, known, what) for name in self.over]
+        for name in gated:
             known.need_range(name, what)
         return known
 
     def apply(self, layout: Layout) -> Layout:
-        """Lower the rewards behind the gate where it does not hold."""
+        """Lower the gated rewards where the gate does not hold."""
         what = str(self)
         holds = layout.condition(self.channel, self.threshold, what)
         gate = layout.find(self.channel)[0]
-        behind = layout.applies & (layout.weights > 0) & ~gate
+        gated = layout.applies & (layout.weights > 0) & ~gate
         if self.over is not None:
             named = torch.zeros_like(gate)
             for name in self.over:
                 named = named | layout.find(name)[0]
-            behind = behind & named
-        low, _ = layout.ends(behind, what)
+            gated = gated & named
+        low, _ = layout.ends(gated, what)
         wide = layout.entered.to(low)
         lowered = torch.minimum(low + self.factor * (wide - low), wide).to(layout.entered)
-        # An infinite reward stays, and is refused with its place.
-        behind = behind & layout.entered.isfinite()
-        entered = torch.where(behind & (holds == 0)[:, None], lowered, layout.entered)
-        entered = entered.masked_fill(behind & holds.isnan()[:, None], torch.nan)
+        # An infinite reward does not change: later checks refuse it and name its place.
+        gated = gated & layout.entered.isfinite()
+        entered = torch.where(gated & (holds == 0)[:, None], lowered, layout.entered)
+        entered = entered.masked_fill(gated & holds.isnan()[:, None], torch.nan)
         return replace(layout, entered=entered, metrics=layout.told(what, self.channel, holds))
 
 
-def _behind(given: str, gate: str, known: Known, what: str) -> str:
-    """Return the name of a channel behind a gate.
+def _gated(given: str, gate: str, known: Known, what: str) -> str:
+    """Return the name of a gated channel.
 
     Raises:
-        ConfigError: it does not exist, is the gate, or does not count.
+        ConfigError: the channel does not exist, is the gate itself, or does not count.
     """
     name = known.named(given, what)
     if name != given:
         raise ConfigError(f"{what}: over names {given!r}; expected a channel without a sign, {name!r}")
     known.counts(name, what)
     if name == gate:
-        raise ConfigError(f"{what} names {name!r} as the gate and behind it; expected other channels in over")
+        raise ConfigError(f"{what} names {name!r} as the gate and in over; expected other channels in over")
     if known.weights.get(owner_of(name, known.names) or "", 1.0) == 0:
         raise ConfigError(f"{what}: over names {name!r}, whose weight is 0; expected a channel that counts")
     return name

@@ -1,16 +1,17 @@
-"""A conditional channel: it ranks only the completions of a group that meet another one (PAPO, arXiv 2603.26535).
+"""A conditional channel: it ranks only completions of a group that meet another channel (PAPO, arXiv 2603.26535).
 
 ::
 
     Z_style(g) = (R(g) - mean) / (std + eps)      over the completions of the group with s_correct >= threshold
     Z_style(g) = 0                                for the others, and for all if fewer than two meet it
 
-So style is learned from what is right, and never at the price of being right. With GDPO this is PAPO: the weighted mean
-is (Z_correct + w Z_style) / (1 + w) in *every* row, because a completion outside takes part with z = 0 instead of being
-left out. ``gdpo:unscored=zero,whiten=none`` gives PAPO's sum itself; PAPO does not whiten.
+So style is learned from correct completions only, and never at the cost of correctness. With GDPO this is PAPO: the
+weighted mean is (Z_correct + w Z_style) / (1 + w) in *every* row, because a completion that does not meet the condition
+takes part with z = 0 instead of being left out. ``gdpo:unscored=zero,whiten=none`` gives PAPO's sum itself; PAPO does
+not whiten.
 
-Methods that read rewards instead of z-scores see the mean of the others at a completion outside, so it deviates by 0.
-What they measure over the run (attained shares, covariances) leaves these completions out. If it is not known whether a
+For methods that read rewards instead of z-scores, such a completion has the mean of the others, so its deviation is 0.
+Their statistics over the run (attained shares, covariances) leave these completions out. If it is not known whether a
 completion meets the condition, the channel is missing there.
 
 **Failure case.** While fewer than two completions of most groups are correct, the channel teaches nothing.
@@ -33,9 +34,9 @@ class OnlyWhere(Structure):
     """``only_where(style,correct)``: style ranks the completions that meet ``correct``, and is 0 elsewhere.
 
     Attributes:
-        channel: the conditional channel.
-        meets: the condition; ``-name`` is a cost.
-        threshold: attained share of the condition in (0, 1] from which on it is met.
+        channel: name of the conditional channel.
+        meets: name of the condition's channel; ``-name`` is a cost.
+        threshold: smallest attained share at which the condition is met, in (0, 1].
     """
 
     name: ClassVar[str] = "only_where"
@@ -66,12 +67,12 @@ class OnlyWhere(Structure):
         return replace(known, conditional={**known.conditional, channel: what})
 
     def apply(self, layout: Layout) -> Layout:
-        """Put the cells of completions that do not meet the condition outside."""
+        """Mark the cells of completions that do not meet the condition as outside."""
         holds = layout.condition(self.meets, self.threshold, str(self))
         condition, _ = layout.find(self.meets)
         cells = layout.find(self.channel)[0] & ~condition & (layout.weights > 0)
         outside = layout.outside | (cells & (holds == 0)[:, None])
-        # An infinite reward stays, and is refused with its place.
+        # An infinite reward does not change: later checks refuse it and name its place.
         gone = (outside | (cells & holds.isnan()[:, None])) & ~layout.entered.isinf()
         return replace(
             layout,

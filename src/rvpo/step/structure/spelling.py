@@ -1,11 +1,11 @@
-"""The three ways to write a structure: an object, a text, or a mapping. All mean the same.
+"""The three equivalent ways to write a structure: an object, a text, or a mapping.
 
 ::
 
     Gate("safe", factor=0.2)      "gate(safe,factor=0.2)"      {"name": "gate", "channel": "safe", "factor": 0.2}
 
-A list of structures can also be one text, separated by blanks: ``gate(safe) all_of(a,b)``. ``veto(safe)`` is another
-name of ``gate(safe)``. A name with a character that means something here stands in double quotes.
+A list of structures can also be one text, separated by spaces: ``gate(safe) all_of(a,b)``. ``veto(safe)`` is another
+name of ``gate(safe)``. Put a name with special characters in double quotes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STRUCTURES: Mapping[str, type[Structure]] = {kind.name: kind for kind in (AllOf,
 """By name."""
 
 MOST = 100
-"""Structures in one list."""
+"""Largest number of structures in one list."""
 
 _ALSO = {"veto": "gate"}
 _TEXTS = ("channel", "meets", "called")
@@ -37,10 +37,10 @@ _EXAMPLES = "all_of(helpful,honest), gate(safe), gate(safe,threshold=0.5,factor=
 
 
 def build_structures(given: Any) -> tuple[Structure, ...]:
-    """Return the structures that a list, one of them, or a text stands for; none for None.
+    """Return the structures of a list, of a single structure, or of a text. None gives no structures.
 
     Raises:
-        ConfigError: an unknown kind or option, or a value that cannot work.
+        ConfigError: a kind or option is unknown, or a value cannot work.
     """
     if given is None:
         return ()
@@ -56,14 +56,14 @@ def build_structures(given: Any) -> tuple[Structure, ...]:
 
 
 def build_structure(spelling: Any) -> Structure:
-    """Return the structure that a spelling stands for.
+    """Return the structure of an object, a text or a mapping.
 
     Example:
         >>> build_structure("gate(safe)") == build_structure({"name": "gate", "channel": "safe"}) == Gate("safe")
         True
 
     Raises:
-        ConfigError: an unknown kind or option, or a value that cannot work.
+        ConfigError: the kind or an option is unknown, or a value cannot work.
     """
     if isinstance(spelling, Structure):
         return spelling
@@ -90,7 +90,7 @@ def build_structure(spelling: Any) -> Structure:
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:
-    """Take ``kind(a,b,option=value)`` apart."""
+    """Split ``kind(a,b,option=value)`` into its kind and its options."""
     match = _CALL.fullmatch(text)
     if match is None:
         raise ConfigError(f"structure is {text[:200]!r}; expected {_EXAMPLES}")
@@ -123,7 +123,7 @@ def _value(option: str, text: str) -> Any:
 
 
 def _name(text: str) -> str:
-    """Return the name of a channel, which is text also where it looks like a number."""
+    """Return the name of a channel. It is text even if it looks like a number."""
     sign = "-" if text[:2] == '-"' else ""
     quoted = text[len(sign) :]
     if quoted[:1] != '"':

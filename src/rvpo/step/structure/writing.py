@@ -1,4 +1,4 @@
-"""Structures as text and as plain data, for people, configurations and records."""
+"""Structures as text and as plain data, for messages, configurations and records."""
 
 from __future__ import annotations
 
