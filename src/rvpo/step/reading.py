@@ -25,8 +25,13 @@ class Rewards:
         kind: ``"tensor"``, ``"array"`` or ``"list"``, in which the caller gets advantages back.
     """
 
-    def __init__(self, rewards: Any, names: Sequence[str]) -> None:
+    def __init__(self, rewards: Any, names: Sequence[str], may_be_empty: bool = False) -> None:
         """Read rewards.
+
+        Args:
+            rewards: of the batch.
+            names: of the channels.
+            may_be_empty: whether there may be no rows, because other ranks have some.
 
         Raises:
             RewardError: they are of no known kind, have another number of columns, or an unknown name.
@@ -45,6 +50,9 @@ class Rewards:
                 self.matrix, self.families = _from_mappings(rows, names)
             else:
                 self.matrix = _from_lists(rows)
+        if may_be_empty and not len(self.matrix):
+            self.matrix = self.matrix.reshape(0, len(names))
+            return
         if self.matrix.ndim != 2 or self.matrix.shape[1] != len(names) or not len(self.matrix):
             raise RewardError(
                 f"rewards has shape {tuple(self.matrix.shape)} for the {len(names)} channels {', '.join(names)}; "

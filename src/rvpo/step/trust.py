@@ -52,6 +52,7 @@ from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
 from rvpo.core.ragged import ChannelScores, Family
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError, RewardError
 
 # One decayed sum a channel: half the squared differences of pairs and their number, squared deviations from the group
@@ -120,6 +121,7 @@ def next_reliability(
     groups: Groups,
     trust: Trust,
     state: Mapping[str, list[float]] | None,
+    shards: Whole = WHOLE,
 ) -> tuple[Tensor, TrustState]:
     """Add one batch's evidence and estimate the reliability of K channels that stay the same over training.
 
@@ -137,6 +139,7 @@ def next_reliability(
         groups: the groups of these N rows.
         trust: memory, prior and floor.
         state: what this function returned last; None before the first batch.
+        shards: where the rows of the batch are.
 
     Returns:
         (K,) reliability in float64 on the CPU, and the new state: a plain mapping of lists, as JSON has.
@@ -160,6 +163,7 @@ def next_reliability(
         "pairs": (~half.isnan()).sum(0),
         **dict(zip(("spread", "dof"), _spread(rewards, groups), strict=True)),
     }
+    new = dict(zip(new, shards.sum(*new.values()), strict=True))
     keep = 1 - 1 / trust.horizon
     old = _load(state, channels)
     sums = {key: keep * old[key] + new[key] for key in STATE}
@@ -186,6 +190,7 @@ class Evidence:
         channels: Channels,
         pairs: Mapping[str, Sequence[tuple[float, float]]],
         trust: Trust,
+        shards: Whole = WHOLE,
     ) -> Evidence:
         """Take in a batch.
 
@@ -195,6 +200,7 @@ class Evidence:
             channels: which channel a cell belongs to.
             pairs: name -> first and second judgements of the cells of that channel that were judged twice.
             trust: memory, prior and floor.
+            shards: where the rows of the batch are.
         """
         names = (*self.names, *(name for name in channels.names if name not in self.names))
         n, m = rewards.shape
@@ -210,7 +216,7 @@ class Evidence:
                 judged[:, : len(values), names.index(name)] = torch.tensor(values, dtype=torch.float64).T
         grown = {key: [*values, *[0.0] * (len(names) - len(values))] for key, values in (self.state or {}).items()}
         groups = Groups(cells.flatten(), groups.count * m)
-        _, state = next_reliability(judged[0], judged[1], spread, groups, trust, grown or None)
+        _, state = next_reliability(judged[0], judged[1], spread, groups, trust, grown or None, shards)
         return Evidence(names, state)
 
     def reliability(self, names: Sequence[str], trust: Trust) -> dict[str, float]:
@@ -341,10 +347,16 @@ class Reliability:
             return None
         return torch.tensor(list(trusted.values()), dtype=torch.float64)[channels.index.cpu()]
 
-    def learn(self, result: Advantages, channels: Channels, pairs: Mapping[str, list[tuple[float, float]]]) -> None:
+    def learn(
+        self,
+        result: Advantages,
+        channels: Channels,
+        pairs: Mapping[str, list[tuple[float, float]]],
+        shards: Whole = WHOLE,
+    ) -> None:
         """Take in a batch and the completions of it that were judged twice."""
         if self.twice:
-            self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self.trust)
+            self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self.trust, shards)
 
     def to_state(self) -> dict[str, object]:
         """Return the evidence as plain data, empty before the first batch."""
