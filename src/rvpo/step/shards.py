@@ -215,10 +215,11 @@ class Shards(Whole):
         gathered = self._gathered(padded)
         for rank, (part, length) in enumerate(zip(gathered, lengths.tolist(), strict=True)):
             if found := json.loads(bytes(part[: int(length)].cpu().tolist())):
-                kind = getattr(errors, found[0], RewardError)
-                is_ours = isinstance(kind, type) and issubclass(kind, RVPOError)
-                what = found[1] if is_ours else f"{found[0]}: {found[1]}"
-                return (kind if is_ours else RewardError)(f"rank {rank} of {self.ranks}: {what}")
+                kind = getattr(errors, found[0], None)
+                where = f"rank {rank} of {self.ranks}"
+                if isinstance(kind, type) and issubclass(kind, RVPOError):
+                    return kind(f"{where}: {found[1]}")
+                return RewardError(f"{where}: {found[0]}: {found[1]}")
         return RewardError("a rank failed without an error")
 
     def _reduced(self, x: Tensor, operation: Any = torch.distributed.ReduceOp.SUM) -> Tensor:
