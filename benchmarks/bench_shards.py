@@ -18,113 +18,132 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 SIZE = 8
 """Completions per prompt."""
 LATENCY, BANDWIDTH = 30e-6, 10e9
 """Of the model: seconds per message, and bytes per second and rank."""
+EXCHANGES = 21
+"""Of the model: all-reduces of a step of LIFT, as measured."""
+GENERAL, QUICK = 800e-9, 80e-9
+"""Of the model: seconds that a step computes per reward, with all metrics."""
 
 
-def step_of(world: int, completions: int, channels: int, method: str, repeats: int) -> None:
-    """Measure in one rank; rank 0 prints a line."""
+def rank_of(rank: int, store: str, arguments: argparse.Namespace) -> None:
+    """Be one of the ranks. The first ones of them are the ranks of each smaller world."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    most = max(arguments.ranks)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(store, most), rank=rank, world_size=most, timeout=timedelta(minutes=10)
+    )
+    for world in arguments.ranks:
+        group = dist.new_group(list(range(world)))
+        for completions in arguments.completions:
+            if rank < world:
+                line = measured(group, rank, world, completions, arguments)
+                if rank == 0:
+                    print(line, flush=True)
+            dist.barrier()
+    dist.destroy_process_group()
+
+
+def measured(group: Any, rank: int, world: int, completions: int, arguments: argparse.Namespace) -> str:
+    """Return a line of the table."""
     import torch
     import torch.distributed as dist
 
     import rvpo
 
-    rank = int(os.environ["RANK"])
-    torch.set_num_threads(1)
-    store = dist.FileStore(os.environ["STORE"], world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=10))
-    names = [f"c{j}" for j in range(channels)]
+    names = [f"c{j}" for j in range(arguments.channels)]
     random = torch.Generator().manual_seed(rank)
     rows = completions // world // SIZE * SIZE
-    rewards = torch.rand(rows, channels, generator=random)
+    rewards = torch.rand(rows, len(names), generator=random)
     rewards[:, 0] = (rewards[:, 0] > 0.5).float()
-    sharded = rvpo.Aggregator(method, names, process_group=dist.group.WORLD)
-    gathered = rvpo.Aggregator(method, names)
+    sharded = rvpo.Aggregator(arguments.method, names, process_group=group)
+    gathered = rvpo.Aggregator(arguments.method, names)
 
     def by_sums() -> None:
         sharded(rewards, num_generations=SIZE)
 
-    def by_gathering() -> None:
+    def all_gather() -> torch.Tensor:
         every = [torch.empty_like(rewards) for _ in range(world)]
-        dist.all_gather(every, rewards)
-        gathered(torch.cat(every), num_generations=SIZE)
+        dist.all_gather(every, rewards, group=group)
+        return torch.cat(every)
 
-    def all_gather_alone() -> None:
-        dist.all_gather([torch.empty_like(rewards) for _ in range(world)], rewards)
+    def by_gathering() -> None:
+        gathered(all_gather(), num_generations=SIZE)
 
     found = []
-    for work in (by_sums, by_gathering, all_gather_alone):
+    for work in (by_sums, by_gathering, all_gather):
         work()
-        times = []
-        for _ in range(repeats):
-            dist.barrier()
-            start = time.perf_counter()
+        times, busy = [], []
+        for _ in range(arguments.repeats):
+            dist.barrier(group=group)
+            start, begun = time.perf_counter(), time.process_time()
             work()
             times.append(time.perf_counter() - start)
-        found.append(1e3 * statistics.median(times))
-    before, exchanges = sharded.shards.bytes, sharded.shards.exchanges
+            busy.append(time.process_time() - begun)
+        found += [1e3 * statistics.median(times), 1e3 * statistics.median(busy)]
+    sent, exchanges = sharded.shards.bytes, sharded.shards.exchanges
     by_sums()
-    sent, exchanges = sharded.shards.bytes - before, sharded.shards.exchanges - exchanges
-    if rank == 0:
-        of_gather = rewards.numel() * rewards.element_size() * (world - 1)
-        of_sums = 2 * sent * (world - 1) // world
-        print(
-            f"| {world} | {rows * world:,} | {exchanges} | {of_sums:,} | {of_gather:,} | {found[0]:.1f} | {found[1]:.1f} "
-            f"| {found[2]:.1f} |",
-            flush=True,
-        )
-    dist.barrier()
-    dist.destroy_process_group()
+    sent, exchanges = sharded.shards.bytes - sent, sharded.shards.exchanges - exchanges
+    of_gather = rewards.numel() * rewards.element_size() * (world - 1)
+    of_sums = 2 * sent * (world - 1) // world
+    times_shown = " | ".join(f"{wall:.1f} ({busy:.1f})" for wall, busy in zip(found[::2], found[1::2], strict=True))
+    return f"| {world} | {rows * world:,} | {exchanges} | {of_sums:,} | {of_gather:,} | {times_shown} |"
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Start the ranks of each line."""
-    print("| ranks | completions | exchanges | bytes per rank, sums | bytes per rank, gathered | ms, sums | ms, gathered |"
-          " of it all-gather |")  # fmt: skip
+    """Start the ranks."""
+    print("Bytes are those that a rank sends; ms are wall time and, in brackets, CPU time of rank 0, medians.")
+    print(
+        "| ranks | completions | exchanges | bytes, sums | bytes, gathered | ms, sums | ms, gathered | of it all-gather |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for world in arguments.ranks:
-        for completions in arguments.completions:
-            with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, __file__, "--channels", str(arguments.channels), "--method", arguments.method]
-                command += ["--one", str(world), str(completions), "--repeats", str(arguments.repeats)]
-                running = [
-                    subprocess.Popen(
-                        command,
-                        env=os.environ | {"RANK": str(rank), "STORE": str(Path(folder, "s")), "OMP_NUM_THREADS": "1"},
-                    )
-                    for rank in range(world)
-                ]
-                for process in running:
-                    process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        own = [sys.executable, *sys.argv, "--store", str(Path(folder, "store"))]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        running = [
+            subprocess.Popen([*own, "--rank", str(rank)], env=environment) for rank in range(max(arguments.ranks))
+        ]
+        for process in running:
+            process.wait()
 
 
 def model(channels: int) -> None:
-    """Print the cost on paper: an all-reduce of n bytes over R ranks takes 2 a log2 R + 2 n (R - 1) / (R b).
+    """Print the cost on paper.
 
-    An all-gather of N x M numbers takes a log2 R + 4 N M (R - 1) / (R b). a is the latency, b the bandwidth. Sums: 20
-    all-reduces of one packet (2 KiB) each, and what M^2 numbers take beyond a packet.
+    With a the latency of a message and b the bandwidth of a rank, an all-reduce of n bytes over R ranks takes
+    2 a log2 R + 2 n (R - 1) / (R b), and an all-gather of N x M numbers a log2 R + 4 N M (R - 1) / (R b). A step by
+    sums is ``EXCHANGES`` all-reduces of a packet, and of what M^2 numbers take beyond one. After that, a rank computes
+    N / R rows on the general way by sums, and all N rows on the quick way if they are gathered.
     """
     from rvpo.step.shards import HEAD, PACKET
 
-    print(f"M = {channels}, latency {1e6 * LATENCY:.0f} us, bandwidth {BANDWIDTH / 1e9:.0f} GB/s")
-    print("| ranks | completions | bytes per rank, sums | bytes per rank, gathered | ms, sums | ms, gathered |")
-    print("|---|---|---|---|---|---|")
-    exchanges = 20
-    sent = 8 * (exchanges * PACKET + max(0, channels**2 + 5 * channels - (PACKET - HEAD)))
+    sent = 8 * (EXCHANGES * PACKET + max(0, channels**2 + 5 * channels - (PACKET - HEAD)))
+    print(
+        f"M = {channels}, latency {1e6 * LATENCY:.0f} us, bandwidth {BANDWIDTH / 1e9:.2f} GB/s, per reward "
+        f"{1e9 * GENERAL:.0f} ns (general way) and {1e9 * QUICK:.0f} ns (quick way)"
+    )
+    print(
+        "| ranks | completions | bytes, sums | bytes, gathered | ms on the wire, sums | gathered | ms, sums | gathered |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for world in (1, 8, 64, 1000):
         for completions in (10**3, 10**4, 10**5, 10**6):
             if completions < world * SIZE:
                 continue
-            share, depth = (world - 1) / world, max(world - 1, 0).bit_length()
-            by_sums = 2 * sent * share
-            by_gather = 4 * completions * channels * share
-            times = (exchanges * 2 * LATENCY * depth + by_sums / BANDWIDTH, LATENCY * depth + by_gather / BANDWIDTH)
+            share, depth = (world - 1) / world, (world - 1).bit_length()
+            by_sums, by_gather = 2 * sent * share, 4 * completions * channels * share
+            wire = EXCHANGES * 2 * LATENCY * depth + by_sums / BANDWIDTH, LATENCY * depth + by_gather / BANDWIDTH
+            own = GENERAL * completions * channels / world, QUICK * completions * channels
             print(
-                f"| {world:,} | {completions:,} | {by_sums:,.0f} | {by_gather:,.0f} | {1e3 * times[0]:.2f} "
-                f"| {1e3 * times[1]:.2f} |"
+                f"| {world:,} | {completions:,} | {by_sums:,.0f} | {by_gather:,.0f} | {1e3 * wire[0]:.1f} "
+                f"| {1e3 * wire[1]:.1f} | {1e3 * (wire[0] + own[0]):.1f} | {1e3 * (wire[1] + own[1]):.1f} |"
             )
 
 
@@ -136,10 +155,11 @@ def main() -> None:
     parser.add_argument("--method", default="lift")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", action="store_true", help="print the cost on paper and measure nothing")
-    parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        step_of(*arguments.one, arguments.channels, arguments.method, arguments.repeats)
+    if arguments.rank is not None:
+        rank_of(arguments.rank, arguments.store, arguments)
     elif arguments.model:
         model(arguments.channels)
     else:

@@ -274,9 +274,7 @@ def channel_metrics(
     numbers = (result.signal.sum(), of_groups, torch.tensor(result.groups.count), torch.tensor(len(z)))
     *firsts, signal, with_signal, groups, completions = shards.sum(*(part.sums() for part in parts), *numbers)
     seconds = shards.sum(*(part.squares(first) for part, first in zip(parts, firsts, strict=True)))
-    tables = [
-        part.metrics(first, second, signal) for part, first, second in zip(parts, firsts, seconds, strict=True)
-    ]
+    tables = [part.metrics(first, second, signal) for part, first, second in zip(parts, firsts, seconds, strict=True)]
     values = dict(zip(channels, torch.cat(tables, 1).T.tolist(), strict=True))
     metrics = {
         f"{name}/{metric}": value
@@ -333,8 +331,7 @@ class _Cells:
         live, *_, number, reward, advantage, z = sums
         deviation = (self.rewards - reward / number).masked_fill(~self.known, 0.0)
         da, dz = (
-            (x - total / live).masked_fill(~self.live, 0.0)
-            for x, total in ((self.advantages, advantage), (self.z, z))
+            (x - total / live).masked_fill(~self.live, 0.0) for x, total in ((self.advantages, advantage), (self.z, z))
         )
         return torch.stack([x.sum(0) for x in (deviation.square(), da * dz, da.square(), dz.square())])
 

@@ -70,9 +70,7 @@ class Scales:
     shards: Whole = WHOLE
 
     @classmethod
-    def of(
-        cls, rewards: Tensor, weights: Tensor, channels: Channels, before: State, shards: Whole = WHOLE
-    ) -> Scales:
+    def of(cls, rewards: Tensor, weights: Tensor, channels: Channels, before: State, shards: Whole = WHOLE) -> Scales:
         """Take in a batch, then put its rewards on the scales.
 
         Args:

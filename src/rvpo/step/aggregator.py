@@ -38,11 +38,11 @@ from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.reward_news import Sight, lines_of, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
 from rvpo.step.shards import Shards
-from rvpo.step.together import meet
 from rvpo.step.structure.all_of import AllOf
 from rvpo.step.structure.base import Layout
 from rvpo.step.structure.batch import Structures, checked_monitor
 from rvpo.step.structure.spelling import build_structures
+from rvpo.step.together import meet
 from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
 
@@ -107,6 +107,11 @@ class Aggregator:
         >>> [round(a, 2) for a in out.advantages]
         [1.15, -0.68, -0.47]
 
+    With a process group, each rank hands in its own groups, and only sums travel::
+
+        agg = rvpo.Aggregator("lift", ["correct", "safe"], process_group=torch.distributed.group.WORLD)
+        out = agg(rewards_of_this_rank, num_generations=8)  # on every rank, once per step
+
     Attributes:
         config: the method and the numerical choices.
         names: M names, of the channels or of the reward functions.
@@ -114,6 +119,8 @@ class Aggregator:
         label_ranges: the same for labels of rubrics, by name ``{function}/{label}``, of those that were declared.
         weights: importance in order of ``names``: numbers, or schedules over the training.
         quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
+        shards: where the rows of a batch are: all in this process, or in the ranks of a process group.
+        steps: number of batches that were learned from since this process began or loaded a state.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How the ranks of a process group meet at the begin of a step: what they have to know of each other's rows.
+"""How the ranks of a process group meet when a step begins: what they have to know of each other's rows.
 
 Ranks agree on options, progress and memory, find out how many completions there are, and whether a group lies in two of
 them. Where there are rubrics, they tell each other which labels these have, so that all of them lay out the same

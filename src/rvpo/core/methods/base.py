@@ -327,7 +327,9 @@ def _of_all_ranks(method: Method, batch: Batch, state: State) -> Outcome:
         for name in ("aggregated", "responsibilities", "takes_part")
     }
     # A value with another number of rows is refused below, with its shape.
-    wrong = [name for name, value in vars(outcome).items() if name in rows and _rows_of(value) not in (None, len(table))]
+    wrong = [
+        name for name, value in vars(outcome).items() if name in rows and _rows_of(value) not in (None, len(table))
+    ]
     return outcome if wrong else replace(outcome, **rows)
 
 

@@ -106,9 +106,7 @@ class Layout:
         """Return the metrics with those of a condition: shares of the rows that have the channel."""
         has = self.find(name)[0].any(-1)
         of = condition[has]
-        holds, gone, count = map(
-            float, self.shards.sum((of == 1).sum(), of.isnan().sum(), torch.tensor(len(of)))
-        )
+        holds, gone, count = map(float, self.shards.sum((of == 1).sum(), of.isnan().sum(), torch.tensor(len(of))))
         known, unknown = (holds / count, gone / count) if count else (math.nan, math.nan)
         return {**self.metrics, f"{what}/{HOLDS}": known, f"{what}/{UNKNOWN}": unknown}
 
