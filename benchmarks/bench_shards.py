@@ -26,8 +26,10 @@ LATENCY, BANDWIDTH = 30e-6, 10e9
 """Of the model: seconds per message, and bytes per second and rank."""
 EXCHANGES = 21
 """Of the model: all-reduces of a step of LIFT, as measured."""
-GENERAL, QUICK = 800e-9, 80e-9
-"""Of the model: seconds that a step computes per reward, with all metrics."""
+GENERAL, QUICK = 750e-9, 165e-9
+"""Of the model: seconds that a step computes per reward, with all metrics, as measured on a busy machine."""
+FIXED = 35e-3, 11e-3
+"""Of the model: seconds that a step computes whatever its size, on both ways."""
 
 
 def rank_of(rank: int, store: str, arguments: argparse.Namespace) -> None:
@@ -127,7 +129,8 @@ def model(channels: int) -> None:
     sent = 8 * (EXCHANGES * PACKET + max(0, channels**2 + 5 * channels - (PACKET - HEAD)))
     print(
         f"M = {channels}, latency {1e6 * LATENCY:.0f} us, bandwidth {BANDWIDTH / 1e9:.2f} GB/s, per reward "
-        f"{1e9 * GENERAL:.0f} ns (general way) and {1e9 * QUICK:.0f} ns (quick way)"
+        f"{1e9 * GENERAL:.0f} ns and {1e3 * FIXED[0]:.0f} ms (general way), {1e9 * QUICK:.0f} ns and "
+        f"{1e3 * FIXED[1]:.0f} ms (quick way)"
     )
     print(
         "| ranks | completions | bytes, sums | bytes, gathered | ms on the wire, sums | gathered | ms, sums | gathered |"
@@ -140,7 +143,7 @@ def model(channels: int) -> None:
             share, depth = (world - 1) / world, (world - 1).bit_length()
             by_sums, by_gather = 2 * sent * share, 4 * completions * channels * share
             wire = EXCHANGES * 2 * LATENCY * depth + by_sums / BANDWIDTH, LATENCY * depth + by_gather / BANDWIDTH
-            own = GENERAL * completions * channels / world, QUICK * completions * channels
+            own = GENERAL * completions * channels / world + FIXED[0], QUICK * completions * channels + FIXED[1]
             print(
                 f"| {world:,} | {completions:,} | {by_sums:,.0f} | {by_gather:,.0f} | {1e3 * wire[0]:.1f} "
                 f"| {1e3 * wire[1]:.1f} | {1e3 * (wire[0] + own[0]):.1f} | {1e3 * (wire[1] + own[1]):.1f} |"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -25,10 +26,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     places = [Path(rvpo.__file__).parents[1], Path(__file__).parents[1]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
+    command = [sys.executable, "-c", "import shard_ranks; shard_ranks.main()"]
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", "import shard_ranks; shard_ranks.main()", str(rank)]
-            + [str(folder / "store"), str(folder / f"{rank}.json")],
+            [*command, str(rank), str(folder / "store"), str(folder / f"{rank}.json")],
             env=environment,
             stderr=subprocess.PIPE,
         )
@@ -65,7 +66,7 @@ def slices(parts: list[Any]) -> list[slice]:
     ends = [0]
     for part in parts:
         ends.append(ends[-1] + len(part.rewards))
-    return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -145,7 +146,7 @@ def test_a_refused_step_is_not_learned_from(ranks: list[dict[str, Any]]) -> None
 def test_a_process_group_is_needed(ranks: list[dict[str, Any]]) -> None:
     """Anything else is refused, in a process with a group and in one without."""
     assert all("expected a torch.distributed.ProcessGroup" in rank["refused"]["not a group"] for rank in ranks)
-    with pytest.raises(ConfigError, match="torch.distributed is not initialized"):
+    with pytest.raises(ConfigError, match="distributed is not initialized"):
         rvpo.Aggregator("lift", NAMES, process_group="all")
 
 

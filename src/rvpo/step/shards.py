@@ -5,8 +5,8 @@ Every exchange begins with one packet of fixed length, an all-reduce of ``PACKET
     ranks that failed | ranks | length of the exchange, as a sum and as a sum of squares | the first numbers
 
 So a rank in which something is raised still has a packet to send, whatever the others are about to exchange. All ranks
-then raise, and none waits for ever. What does not fit into the packet follows in a second all-reduce, and largest values
-in a third.
+then raise, and none waits for ever. What does not fit into the packet follows in a second all-reduce, and largest
+values in a third.
 
 Sums are taken in double precision. The result of an all-reduce is the same on all ranks, to the last bit, and so is
 everything that follows from it. Text travels as JSON and is never unpickled.
@@ -102,7 +102,7 @@ class Shards(Whole):
         if len(added) > room:
             total = torch.cat([total, self._reduced(added[room:])])
         if len(highest):
-            highest = self._reduced(highest, torch.distributed.ReduceOp.MAX)
+            highest = self._reduced(highest, "MAX")
         return _shaped(total, sums), _shaped(highest, largest)
 
     def joined(self, rows: Tensor) -> tuple[Tensor, slice]:
@@ -222,11 +222,11 @@ class Shards(Whole):
                 return RewardError(f"{where}: {found[0]}: {found[1]}")
         return RewardError("a rank failed without an error")
 
-    def _reduced(self, x: Tensor, operation: Any = torch.distributed.ReduceOp.SUM) -> Tensor:
+    def _reduced(self, x: Tensor, operation: str = "SUM") -> Tensor:
         """Return an all-reduce of numbers in double precision, on the CPU."""
         sent = x.to(self._device, copy=True)
         with self._counted(sent):
-            torch.distributed.all_reduce(sent, operation, group=self._group)
+            torch.distributed.all_reduce(sent, getattr(torch.distributed.ReduceOp, operation), group=self._group)
         return sent.cpu()
 
     def _gathered(self, padded: Tensor) -> list[Tensor]:

@@ -169,7 +169,7 @@ class Method:
     """Whether its advantages are centred within the group, whatever they are scaled by."""
     by_sums: ClassVar[bool] = False
     """Whether everything that it computes over the batch goes through ``Batch.shards``, so that the ranks of a process
-    group exchange sums alone. Else it gets the rows of all ranks. A class says this for itself, not for derived ones."""
+    group exchange sums alone. Else it gets the rows of all ranks. A derived class has to say this again."""
     available: ClassVar[bool] = True
     """Whether it can be called; False for one that only a record knows."""
     former_options: ClassVar[Mapping[str, str]] = {}
@@ -327,9 +327,8 @@ def _of_all_ranks(method: Method, batch: Batch, state: State) -> Outcome:
         for name in ("aggregated", "responsibilities", "takes_part")
     }
     # A value with another number of rows is refused below, with its shape.
-    wrong = [
-        name for name, value in vars(outcome).items() if name in rows and _rows_of(value) not in (None, len(table))
-    ]
+    seen = {_rows_of(getattr(outcome, name)) for name in rows}
+    wrong = seen - {None, len(table)}
     return outcome if wrong else replace(outcome, **rows)
 
 
