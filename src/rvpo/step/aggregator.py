@@ -247,12 +247,13 @@ class Aggregator:
         """
         if not isinstance(self.shards, Shards):
             return self._step(rewards, num_generations, groups, progress, tokens, families, learn, again)
-        before = self.snapshot()
+        before, steps = self.snapshot(), self.steps
         try:
             with self.shards.together():
                 return self._step(rewards, num_generations, groups, progress, tokens, families, learn, again)
         except Exception:
             self.rewind(before)  # some ranks may have learned from the batch already
+            self.steps = steps
             raise
 
     def _step(
