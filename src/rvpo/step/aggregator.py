@@ -253,7 +253,7 @@ class Aggregator:
                 return self._step(rewards, num_generations, groups, progress, tokens, families, learn, again)
         except Exception:
             self.rewind(before)  # some ranks may have learned from the batch already
-            self.steps = steps
+            self.steps, self._recent = steps, RecentRewards()
             raise
 
     def _step(
