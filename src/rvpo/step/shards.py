@@ -132,7 +132,7 @@ class Shards(Whole):
         """See :meth:`Whole.told`."""
         text = json.dumps(value).encode()
         every, lengths = self._joined(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-        return [json.loads(bytes(part.tolist())) for part in every.split(lengths)]
+        return [json.loads(bytes(part.tolist())) for part in torch.split(every, lengths)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -169,7 +169,7 @@ class Shards(Whole):
             # Numbers are equal where the mean of their squares is the square of their mean.
             if int(total) ** 2 != self.ranks * int(squares):
                 raise _OfAllError(self._different(name, self.told(values[name][: 20 * SHOWN])))
-        return found.tolist()  # type: ignore[no-any-return]
+        return found.tolist()
 
     def refuse(self, error: RVPOError) -> None:
         """Raise an error that follows from what all ranks know, and that all of them therefore raise."""
@@ -270,7 +270,7 @@ def _flat(parts: Sequence[Tensor]) -> Tensor:
 
 def _shaped(flat: Tensor, like: Sequence[Tensor]) -> Parts:
     """Undo :func:`_flat`."""
-    parts = flat.split([part.numel() for part in like]) if like else ()
+    parts = torch.split(flat, [part.numel() for part in like]) if like else ()
     return tuple(x.view(part.shape).to(part.device, part.dtype) for x, part in zip(parts, like, strict=True))
 
 

@@ -295,9 +295,9 @@ def _of_all_ranks(method: Method, batch: Batch, state: State) -> Outcome:
     if batch.channels.index.ndim == 2:
         parts.append(batch.channels.index)
     table, own = shards.joined(torch.cat([part.to(batch.z).expand(batch.z.shape) for part in parts], 1))
-    found = dict(enumerate(table.split(columns, 1)))
+    found = dict(enumerate(torch.split(table, columns, 1)))
     by_group, _ = shards.joined(torch.cat([scores.mean, scores.std], 1))
-    mean, std = by_group.split(columns, 1)
+    mean, std = torch.split(by_group, columns, 1)
     rest = list(range(8, len(parts)))
     whole = Batch(
         found[0],
@@ -322,7 +322,7 @@ def _of_all_ranks(method: Method, batch: Batch, state: State) -> Outcome:
         vars(batch)["scales"] = replace(scales, shares=scales.shares[own], outside=scales.outside[own], shards=shards)
     if not isinstance(outcome, Outcome):
         return outcome
-    rows = {
+    rows: dict[str, Any] = {
         name: value[own] if isinstance(value := getattr(outcome, name), Tensor) and value.ndim else value
         for name in ("aggregated", "responsibilities", "takes_part")
     }
