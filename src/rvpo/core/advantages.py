@@ -31,6 +31,7 @@ from rvpo.core.monitored import widened, without_monitored
 from rvpo.core.normalize import GroupScores, at_the_mean, group_zscore, whiten_by_token
 from rvpo.core.scales import KEY, in_short, learned_scales
 from rvpo.core.schedules import Schedule
+from rvpo.core.shards import WHOLE, OneGroup, Whole
 from rvpo.core.weights import Alternate, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 
@@ -162,6 +163,7 @@ def compute(
     outside: Tensor | None = None,
     state: State | None = None,
     monitored: bool = False,
+    shards: Whole = WHOLE,
 ) -> Advantages:
     """:func:`advantages` with its options in a config, as the step and the reports call it.
 
@@ -184,16 +186,17 @@ def compute(
         monitored: whether columns of weight 0 were declared as monitors: the method then does not see them, and a row
             with nothing else counts nowhere. Else they are rewards that weigh nothing, as in TRL.
         state: what the last batch's result has as ``state``; None at the start of a run.
+        shards: where the rows of the batch are. Those of this rank are given, and its results are returned.
     """
     everywhere = applies is None
-    is_plain = everywhere and adjust is None and outside is None and not monitored
+    is_plain = everywhere and adjust is None and outside is None and not monitored and shards.is_whole
     if is_plain and (channels is None or channels.index.shape == rewards.shape[1:]):
         quick = fast_lift(rewards, config, groups, num_generations, weights, channels, reliability, state)
         if quick is None and reliability is None:
             quick = fast_advantages(rewards, config, groups, num_generations, weights, progress)
         if quick is not None:
             return quick
-    applies = _check_rewards(rewards, applies, outside, config)
+    applies = _check_rewards(rewards, applies, outside, config, may_be_empty=not shards.is_whole)
     # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide)
@@ -222,7 +225,9 @@ def compute(
     z, p = scores.z.masked_fill(~present, 0.0), normalised(w * present)
     remembered = dict(state or {})
     known_scales = remembered.pop(KEY, {})
-    batch = Batch(r, w, scores, present, z, p, partition, channels, progress, reliability, known_scales, outside)
+    batch = Batch(
+        r, w, scores, present, z, p, partition, channels, progress, reliability, known_scales, outside, shards
+    )
     batch, kept = without_monitored(batch) if monitored else (batch, None)
     outcome = widened(outcome_of(config.method, batch, remembered), kept, r.shape)
     new_state, metrics = _with_scales(outcome, batch, config)
@@ -232,8 +237,8 @@ def compute(
     takes_part = (p > 0).any(-1) if outcome.takes_part is None else outcome.takes_part
     if config.wanted:
         takes_part = takes_part & ranked_by(config.wanted, channels, scores.live, partition)
-    eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part)
-    whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens)
+    eps = config.eps if config.method.sums_weights else config.eps / _total_weight(w, scores, takes_part, shards)
+    whitened = _whiten(outcome.aggregated, takes_part, partition, config, eps, tokens, shards)
     return Advantages(
         advantages=whitened.to(rewards.dtype),
         aggregated=outcome.aggregated.to(rewards.dtype),
@@ -288,10 +293,11 @@ def _whiten(
     config: AdvantageConfig,
     eps: Tensor | float,
     tokens: Tensor | None,
+    shards: Whole,
 ) -> Tensor:
     """Centre and scale the aggregate over the batch or the group; rows that take no part get 0 and are not counted."""
     if config.method.centres_groups and config.whiten in ("batch", "none"):
-        return _centred(a, takes_part, groups, config, eps)
+        return _centred(a, takes_part, groups, config, eps, shards)
     if config.whiten == "none":
         return a.masked_fill(~takes_part, 0.0)
     if config.whiten == "token":
@@ -301,19 +307,28 @@ def _whiten(
                 f"whiten is 'token', but tokens is {seen}; expected the number of trained tokens of each of the "
                 f"{a.shape[0]} rows. Pass tokens, or drop whiten: only verl's engine knows them by itself"
             )
-        return whiten_by_token(a, takes_part, tokens)
+        return whiten_by_token(a, takes_part, tokens, shards)
     if config.whiten == "batch":
-        groups = Groups(torch.zeros_like(groups.index), 1, block=a.shape[0])
+        groups = _whole_batch(a, shards)
     # A row is a completion on a single channel here, so normalisation is the one of the rewards.
     counted = a.masked_fill(~takes_part, torch.nan)[:, None]
     scores = group_zscore(counted, groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
     return scores.z[:, 0].nan_to_num(nan=0.0)
 
 
-def _centred(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float) -> Tensor:
+def _whole_batch(rows: Tensor, shards: Whole) -> Groups:
+    """Return the batch as one group."""
+    if not shards.is_whole:
+        return OneGroup(rows, shards)
+    return Groups(torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 1, block=len(rows))
+
+
+def _centred(
+    a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageConfig, eps: Tensor | float, shards: Whole
+) -> Tensor:
     """Centre the aggregate within the group, and divide by its standard deviation over the batch, or by nothing."""
     counted = a.masked_fill(~takes_part, torch.nan)[:, None]
-    whole = Groups(torch.zeros_like(groups.index), 1, block=a.shape[0])
+    whole = _whole_batch(a, shards)
     of_group, of_batch = (
         group_zscore(counted, part, eps=eps, ddof=config.ddof, rtol=config.rtol) for part in (groups, whole)
     )
@@ -325,16 +340,19 @@ def _centred(a: Tensor, takes_part: Tensor, groups: Groups, config: AdvantageCon
     return centred / (of_batch.std[0, 0] + eps)
 
 
-def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor) -> Tensor:
+def _total_weight(w: Tensor, scores: GroupScores, takes_part: Tensor, shards: Whole) -> Tensor:
     """Return the weight of the channels scored on a completion, averaged over the rows that count."""
-    total = (w * ~scores.missing).sum(-1) * takes_part
-    mean = total.sum() / takes_part.sum().clamp(min=1)
+    weights = (w * ~scores.missing).sum(-1) * takes_part
+    total, number = shards.sum(weights.sum(), takes_part.sum())
+    mean = total / number.clamp(min=1)
     return mean.masked_fill(mean == 0, 1.0)
 
 
-def _check_rewards(rewards: Tensor, applies: Tensor | None, outside: Tensor | None, config: AdvantageConfig) -> Tensor:
+def _check_rewards(
+    rewards: Tensor, applies: Tensor | None, outside: Tensor | None, config: AdvantageConfig, may_be_empty: bool
+) -> Tensor:
     """Check both matrices and return ``applies``, all True where it is None."""
-    is_matrix = isinstance(rewards, Tensor) and rewards.ndim == 2 and rewards.numel() > 0
+    is_matrix = isinstance(rewards, Tensor) and rewards.ndim == 2 and (rewards.numel() > 0 or may_be_empty)
     if not is_matrix or not rewards.is_floating_point():
         seen = (
             f"a {rewards.dtype} tensor of shape {tuple(rewards.shape)}"

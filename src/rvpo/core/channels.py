@@ -46,7 +46,10 @@ class Channels:
                 f"{len(self.names)} channels have {len(set(self.names))} different names and {len(self.ranges)} "
                 "ranges; expected a name of its own and one range (or None) for each channel"
             )
-        if self.index.dtype != torch.int64 or not self.index.numel() or int(self.index.max()) >= len(self.names):
+        # A rank of several may have no rows, but it has columns.
+        is_empty = not self.index.ndim or not self.index.shape[-1]
+        beyond = bool(self.index.numel()) and int(self.index.max()) >= len(self.names)
+        if self.index.dtype != torch.int64 or is_empty or beyond:
             raise ConfigError(
                 f"index is a {self.index.dtype} tensor of shape {tuple(self.index.shape)} for {len(self.names)} "
                 "channels; expected int64 numbers of channels, one for each column or cell"

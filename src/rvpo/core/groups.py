@@ -100,7 +100,9 @@ class Groups:
     @property
     def size(self) -> int:
         """Number of rows of the largest group."""
-        return self.block or int(torch.bincount(self.index).max())
+        if self.block or not self.count:
+            return self.block or 0
+        return int(torch.bincount(self.index).max())
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum rows (N, M) within groups -> (P, M)."""
@@ -115,6 +117,10 @@ class Groups:
     def max(self, x: Tensor) -> Tensor:
         """Return the largest value of each column within groups, (N, M) -> (P, M)."""
         return self._extreme(x, "amax", -torch.inf)
+
+    def ends(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest values of ``low`` and the largest of ``high`` within groups, (N, M) -> (P, M) each."""
+        return self.min(low), self.max(high)
 
     def _extreme(self, x: Tensor, reduce: str, start: float) -> Tensor:
         if self.block is not None:

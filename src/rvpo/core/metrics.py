@@ -14,7 +14,8 @@ from torch import Tensor
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
 from rvpo.core.met import counters_of, group_counters, on_the_line
-from rvpo.core.solved import solved_metrics, tally, tally_of
+from rvpo.core.shards import WHOLE, OneGroup, Whole
+from rvpo.core.solved import SolvedSums, solved_sums, tally, tally_of
 from rvpo.core.summary import Met, Summary, standard_deviation
 from rvpo.errors import RewardError
 
@@ -215,13 +216,15 @@ class Advantages:
         ends = on_the_line(lines.double()).to(device)
         return later.met(ends, counting.to(device), self.advantages.detach())  # type: ignore[no-any-return]
 
-    def metrics(self, channels: Sequence[str] | Mapping[str, Tensor] | None = None) -> dict[str, float]:
+    def metrics(
+        self, channels: Sequence[str] | Mapping[str, Tensor] | None = None, shards: Whole = WHOLE
+    ) -> dict[str, float]:
         """Return diagnostics as a flat dict, see :func:`channel_metrics`."""
-        return channel_metrics(self, channels)
+        return channel_metrics(self, channels, shards)
 
 
 def channel_metrics(
-    result: Advantages, channels: Sequence[str] | Mapping[str, Tensor] | None = None
+    result: Advantages, channels: Sequence[str] | Mapping[str, Tensor] | None = None, shards: Whole = WHOLE
 ) -> dict[str, float]:
     """Summarise a batch as a flat dict of floats.
 
@@ -235,6 +238,7 @@ def channel_metrics(
         channels: M names, one a column; None numbers them from 0. Where the columns mean something else for every
             prompt, a mapping name -> (N, M) bool pools the cells of each name, for example of one rubric category;
             its responsibility and bottleneck are then those of all its cells together.
+        shards: where the rows of the batch are; all ranks have the same names.
 
     Raises:
         RewardError: when the number of names is not M.
@@ -254,44 +258,40 @@ def channel_metrics(
         metrics[NO_SIGNAL_COMPLETIONS] = float(len(result.rewards) - summary.rows)
         return metrics | spreads(result, summary.aggregated_std)
     z = result.z.to(torch.float32 if result.z.device.type == "mps" else torch.float64).detach()
-    signal = result.signal.sum()
     counted = result.signal[:, None].to(z.dtype)
     bottleneck = bottlenecks(result).to(z.dtype) * counted
     responsibility = result.responsibilities.detach() * counted
     rewards, advantages = result.rewards.detach().to(z.dtype), result.advantages.detach().to(z.dtype)[:, None]
 
-    def table(take: Callable[[Tensor], Tensor]) -> list[list[float]]:
-        """Return one row a metric and one column a channel, of the cells that ``take`` lays out as columns."""
+    def cells_of(take: Callable[[Tensor], Tensor]) -> _Cells:
         live, missing, applies = take(result.live), take(result.missing), take(result.applies)
         scored = applies & ~missing
         known = scored & ~take(rewards).isnan()  # a cell outside of the normalisation need not have a reward
-        states = torch.stack([live, scored & ~live, missing]).to(z.dtype).sum(1) / applies.sum(0)
-        rows = [
-            *_masked_moments(take(rewards), known),
-            *states,
-            take(responsibility).sum(0) / signal,
-            take(bottleneck).sum(0) / signal,
-            _masked_corr(take(advantages.expand_as(z)), take(z), live),
-        ]
-        return torch.stack(rows).tolist()
+        states = torch.stack([live, scored & ~live, missing, applies])
+        deciding = torch.stack([take(responsibility), take(bottleneck)])
+        return _Cells(take(rewards), known, states, deciding, take(advantages.expand_as(z)), take(z), live)
 
     if isinstance(channels, Mapping):
-        cells = {name: table(lambda x, mask=mask: x[mask][:, None]) for name, mask in channels.items()}  # type: ignore[misc]
-        values = {name: [row[0] for row in rows] for name, rows in cells.items()}
+        parts = [cells_of(lambda x, mask=mask: x[mask][:, None]) for mask in channels.values()]  # type: ignore[misc]
     else:
-        values = dict(zip(channels, zip(*table(lambda x: x), strict=True), strict=True))  # type: ignore[arg-type]
+        parts = [cells_of(lambda x: x)]
+    of_groups = result.groups.max(counted).sum()
+    numbers = (result.signal.sum(), of_groups, torch.tensor(result.groups.count), torch.tensor(len(z)))
+    *firsts, signal, with_signal, groups, completions = shards.sum(*(part.sums() for part in parts), *numbers)
+    seconds = shards.sum(*(part.squares(first) for part, first in zip(parts, firsts, strict=True)))
+    tables = [part.metrics(first, second, signal) for part, first, second in zip(parts, firsts, seconds, strict=True)]
+    values = dict(zip(channels, torch.cat(tables, 1).T.tolist(), strict=True))
     metrics = {
         f"{name}/{metric}": value
         for name, row in values.items()
         for metric, value in zip(CHANNEL_METRICS, row, strict=True)
     }
-    group_signal = result.groups.max(counted)
-    metrics[NO_SIGNAL_GROUPS] = 1 - group_signal.mean().item()
-    metrics[NO_SIGNAL_COMPLETIONS] = float(z.shape[0] - signal.item())
-    return metrics | spreads(result)
+    metrics[NO_SIGNAL_GROUPS] = 1 - with_signal.item() / int(groups)
+    metrics[NO_SIGNAL_COMPLETIONS] = float(completions - signal)
+    return metrics | spreads(result, shards=shards)
 
 
-def spreads(result: Advantages, aggregated: float | None = None) -> dict[str, float]:
+def spreads(result: Advantages, aggregated: float | None = None, shards: Whole = WHOLE) -> dict[str, float]:
     """Return the standard deviation of the advantages, and that of the method's value before whitening.
 
     Whitening brings the advantages to about 1 whatever the method, so the second number is the one to compare between
@@ -300,13 +300,99 @@ def spreads(result: Advantages, aggregated: float | None = None) -> dict[str, fl
     Args:
         result: what :func:`rvpo.advantages` returned.
         aggregated: the second number, if it is known.
+        shards: where the rows of the batch are.
 
     Returns:
         ``advantage_std`` and ``aggregated_std``, both with ddof 1; NaN for fewer than two completions.
     """
-    if aggregated is None:
-        aggregated = standard_deviation(result.aggregated.detach()[result.takes_part])
-    return {ADVANTAGE_STD: standard_deviation(result.advantages.detach()), AGGREGATED_STD: aggregated}
+    counted = result.advantages.detach()
+    if aggregated is not None:
+        return {ADVANTAGE_STD: standard_deviation(counted), AGGREGATED_STD: aggregated}
+    parts = [counted, result.aggregated.detach()[result.takes_part]]
+    found = [standard_deviation(part) for part in parts] if shards.is_whole else _deviations_of_ranks(parts, shards)
+    return dict(zip((ADVANTAGE_STD, AGGREGATED_STD), found, strict=True))
+
+
+def _deviations_of_ranks(parts: Sequence[Tensor], shards: Whole) -> list[float]:
+    """Return :func:`standard_deviation` of vectors (n,) over all ranks, in two exchanges for all of them."""
+    wide = torch.float32 if parts[0].device.type == "mps" else torch.float64
+    parts = [part.to(wide) for part in parts]
+    sums = shards.sum(*(torch.stack([part.sum(), part.new_tensor(len(part))]) for part in parts))
+    squares = shards.sum(
+        *((part - total / count).square().sum() for part, (total, count) in zip(parts, sums, strict=True))
+    )
+    return [
+        float((square / (count - 1)).sqrt()) if count > 1 else torch.nan
+        for square, (_, count) in zip(squares, sums, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of C channels, laid out as columns: what :func:`channel_metrics` sums, in two passes.
+
+    Attributes:
+        rewards: (n, C).
+        known: (n, C) bool, which have a reward.
+        states: (4, n, C) bool: live, dead, missing, and which cells there are.
+        deciding: (2, n, C) responsibilities and bottlenecks.
+        advantages: (n, C).
+        z: (n, C).
+        live: (n, C) bool.
+    """
+
+    rewards: Tensor
+    known: Tensor
+    states: Tensor
+    deciding: Tensor
+    advantages: Tensor
+    z: Tensor
+    live: Tensor
+
+    def sums(self) -> Tensor:
+        """Return numbers and sums of the cells, (10, C)."""
+        wide = self.z.dtype
+        return torch.cat(
+            [
+                self.states.to(wide).sum(1),
+                self.deciding.sum(1).to(wide),
+                torch.stack(
+                    [
+                        self.known.to(wide).sum(0),
+                        self.rewards.masked_fill(~self.known, 0.0).sum(0),
+                        self.advantages.masked_fill(~self.live, 0.0).sum(0),
+                        self.z.masked_fill(~self.live, 0.0).sum(0),
+                    ]
+                ),
+            ]
+        )
+
+    def squares(self, sums: Tensor) -> Tensor:
+        """Return sums around the means: of squared rewards, of products of advantage and z, and of both squared."""
+        live, *_, number, reward, advantage, z = sums
+        deviation = (self.rewards - reward / number).masked_fill(~self.known, 0.0)
+        da, dz = (
+            (x - total / live).masked_fill(~self.live, 0.0) for x, total in ((self.advantages, advantage), (self.z, z))
+        )
+        return torch.stack([x.sum(0) for x in (deviation.square(), da * dz, da.square(), dz.square())])
+
+    def metrics(self, sums: Tensor, squares: Tensor, signal: Tensor) -> Tensor:
+        """Return one row per metric and one column per channel.
+
+        Args:
+            sums: what :meth:`sums` returned, over all ranks.
+            squares: what :meth:`squares` returned, over all ranks.
+            signal: number of completions with a signal.
+        """
+        number, (deviation, product, a, z) = sums[6], squares
+        rows = [
+            sums[7] / number,
+            (deviation / (number - 1).clamp(min=0)).sqrt(),
+            *(sums[:3] / sums[3]),
+            *(sums[4:6] / signal),
+            product / (a * z).sqrt(),
+        ]
+        return torch.stack(rows)
 
 
 def counter_metrics(
@@ -315,6 +401,7 @@ def counter_metrics(
     lines: Tensor,
     counting: Tensor,
     outside: Tensor | None = None,
+    shards: Whole = WHOLE,
 ) -> dict[str, float]:
     """Return each channel's unexplored and suppressed groups, what is solved, and ``effective_channels``.
 
@@ -328,6 +415,7 @@ def counter_metrics(
         counting: (M,) or (N, M) bool, cells that a completion has to meet to solve its question; see
             :mod:`rvpo.core.solved`.
         outside: (N, M) bool, cells that a structure put outside of their group's normalisation; None: none are.
+        shards: where the rows of the batch are; all ranks have the same names.
     """
     wide = torch.float32 if result.rewards.device.type == "mps" else torch.float64
     met = result.met(lines, counting) if outside is None and not isinstance(channels, Mapping) else None
@@ -343,18 +431,23 @@ def counter_metrics(
     names: Sequence[str] | Mapping[str, Tensor] = channels
     if isinstance(channels, Mapping):
         names = owned = {name: result.groups.max(mask.to(wide)) for name, mask in channels.items()}
-        sums = {name: (tables * mask).sum((1, 2)) for name, mask in owned.items()}
+        own = [(tables * mask).sum((1, 2)) for mask in owned.values()]
     else:
-        sums = dict(zip(channels, tables.sum(1).T, strict=True))
+        own = list(tables.sum(1).T)
+    whole = result.summary
+    numbers = effective_channels(result) if whole is None else torch.zeros(0)
+    of_solved = solved_sums(counted, result.groups.size, names, shards)
+    *sums, effective, deciding, solved, by_name = shards.sum(
+        *own, numbers.sum(), torch.tensor(len(numbers)), of_solved.questions, of_solved.by_name
+    )
     metrics: dict[str, float] = {}
-    for name, total in sums.items():
+    for name, total in zip(channels, sums, strict=True):
         unexplored, suppressed, _ = (total / total[2]).tolist()
         metrics |= {f"{name}/{UNEXPLORED}": unexplored, f"{name}/{SUPPRESSED}": suppressed}
-    metrics |= solved_metrics(counted, result.groups, names)
-    if result.summary is not None:
-        return metrics | {EFFECTIVE_CHANNELS: result.summary.effective}
-    numbers = effective_channels(result)
-    return metrics | {EFFECTIVE_CHANNELS: numbers.mean().item() if len(numbers) else torch.nan}
+    metrics |= SolvedSums(of_solved.ks, solved, by_name).metrics(list(names))
+    if whole is not None:
+        return metrics | {EFFECTIVE_CHANNELS: whole.effective}
+    return metrics | {EFFECTIVE_CHANNELS: effective.item() / int(deciding) if deciding > 0 else torch.nan}
 
 
 def effective_channels(result: Advantages) -> Tensor:
@@ -377,22 +470,7 @@ def bottlenecks(result: Advantages) -> Tensor:
     return aggregate.hard_min(z, result.live.to(z.dtype))[1]
 
 
-def _masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (ddof 1) of each column over ``mask``; NaN where undefined."""
-    n = mask.sum(0)
-    mean = x.masked_fill(~mask, 0.0).sum(0) / n
-    squares = (x - mean).masked_fill(~mask, 0.0).square().sum(0)
-    return mean, (squares / (n - 1).clamp(min=0)).sqrt()
-
-
-def _masked_corr(a: Tensor, z: Tensor, mask: Tensor) -> Tensor:
-    """Pearson correlation of each column of ``a`` with that of ``z`` over ``mask``; NaN where undefined."""
-    n = mask.sum(0)
-    da, dz = ((x - x.masked_fill(~mask, 0.0).sum(0) / n).masked_fill(~mask, 0.0) for x in (a, z))
-    return (da * dz).sum(0) / (da.square().sum(0) * dz.square().sum(0)).sqrt()
-
-
-def rarely_met(rewards: Tensor, below: float = 0.3) -> Tensor:
+def rarely_met(rewards: Tensor, below: float = 0.3, shards: Whole = WHOLE) -> Tensor:
     """Tell which channels are rarely met, so that a soft minimum suppresses rather than guards them.
 
     A completion meets a channel when its reward lies above the middle of the channel's range; on the middle it half
@@ -402,17 +480,19 @@ def rarely_met(rewards: Tensor, below: float = 0.3) -> Tensor:
     Args:
         rewards: (N, M), NaN = missing; the more completions, the surer.
         below: the share that counts as rare.
+        shards: where the rows are.
 
     Returns:
         (M,) bool, True where the share of scored completions that meet the channel lies below ``below`` by three
         standard errors. Channels that are constant, or scored on fewer than 32 completions, are False.
     """
     scored = ~rewards.isnan()
-    low = rewards.masked_fill(~scored, torch.inf).amin(0)
-    high = rewards.masked_fill(~scored, -torch.inf).amax(0)
+    everything = OneGroup(rewards, shards)
+    low, high = everything.ends(rewards.masked_fill(~scored, torch.inf), rewards.masked_fill(~scored, -torch.inf))
+    low, high = low[0], high[0]
     middle = (low + high) / 2
     met = ((rewards > middle).to(rewards.dtype) + 0.5 * (rewards == middle)).masked_fill(~scored, 0.0).sum(0)
-    n = scored.sum(0)
+    met, n = shards.sum(met, scored.sum(0))
     share = met / n
     error = (share * (1 - share) / n).sqrt()
     return (n >= 32) & (low < high) & (share + 3 * error < below)

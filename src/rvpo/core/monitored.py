@@ -24,7 +24,8 @@ def without_monitored(batch: Batch) -> tuple[Batch, Tensor | None]:
         The batch, and the numbers of the columns that are left; None if all are. A batch in which every column has
         weight 0 is left as it is: it has no signal.
     """
-    counts = (batch.weights > 0).any(0)
+    (weighted,) = batch.shards.sum((batch.weights > 0).sum(0))
+    counts = weighted > 0
     if bool(counts.all()) or not bool(counts.any()):
         return batch, None
     kept = counts.nonzero()[:, 0]

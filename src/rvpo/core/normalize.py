@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.groups import Groups
+from rvpo.core.shards import WHOLE, Whole
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
     def filled(x: Tensor, value: float) -> Tensor:
         return x if is_complete else x.masked_fill(missing, value)
 
-    low = groups.min(filled(rewards.detach(), torch.inf))
-    high = groups.max(filled(rewards.detach(), -torch.inf))
+    low, high = groups.ends(filled(rewards.detach(), torch.inf), filled(rewards.detach(), -torch.inf))
     scored = groups.sum((~missing).to(rewards.dtype))
     # `eps` as the floor of the magnitude: around a constant of zero, noise far below eps is noise as well.
     magnitude = torch.maximum(low.abs(), high.abs()).clamp(min=eps)
@@ -102,7 +102,7 @@ def at_the_mean(rewards: Tensor, scores: GroupScores, outside: Tensor, groups: G
     )
 
 
-def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor) -> Tensor:
+def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor, shards: Whole = WHOLE) -> Tensor:
     """Whiten as verl does: each row counts as often as it has response tokens.
 
     With n_i tokens in row i: mean m = sum n_i a_i / sum n_i, variance v = sum n_i (a_i - m)^2 / (sum n_i - 1), and
@@ -113,14 +113,16 @@ def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor) -> T
         aggregated: (N,) the rule's value of each row.
         takes_part: (N,) bool, the rows that count; others get 0.
         tokens: (N,) number of tokens that are trained on.
+        shards: where the rows of the batch are.
 
     Returns:
         (N,) in the dtype of ``aggregated``; all 0 where fewer than two tokens count.
     """
     n = tokens.to(aggregated) * takes_part
-    total = n.sum()
+    total, weighted = shards.sum(n.sum(), (n * aggregated).sum())
     if total < 2:
         return torch.zeros_like(aggregated)
-    centred = aggregated - (n * aggregated).sum() / total
-    variance = (n * centred.square()).sum() / (total - 1)
+    centred = aggregated - weighted / total
+    (squares,) = shards.sum((n * centred.square()).sum())
+    variance = squares / (total - 1)
     return (centred * torch.rsqrt(variance + 1e-8)).masked_fill(~takes_part, 0.0)

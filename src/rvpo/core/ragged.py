@@ -68,6 +68,19 @@ class ChannelScores:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What a family looks like in the rows of all ranks, so that all of them lay out the same columns.
+
+    Attributes:
+        width: number of channels of the longest row.
+        labels: the different labels of its scores, by first appearance.
+    """
+
+    width: int
+    labels: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Family:
     """The channels that one reward function gives each completion.
 
@@ -75,11 +88,13 @@ class Family:
         name: of the reward function; its channels are pooled under it, and under ``{name}/{label}``.
         rows: N lists of scores, of different length; within a group all have the same channels.
         only_monitored: the function's own scalar is the channel, and these scores take no part.
+        shape: of the rows of all ranks; None: all rows are here.
     """
 
     name: str
     rows: Sequence[Sequence[Score]]
     only_monitored: bool = False
+    shape: Shape | None = None
 
 
 def assemble(
@@ -171,7 +186,13 @@ class _Layout:
         """Add a column for each place in the longest row of a family."""
         self._first_column[family.name] = self.width
         everything = f"{family.name}/criteria" if family.only_monitored else family.name
-        shape = self._rows, max((len(row) for row in family.rows), default=0)
+        width = max((len(row) for row in family.rows), default=0)
+        if family.shape is not None:
+            width = family.shape.width
+            for labels in family.shape.labels:
+                self._number_of_score(Score("", None, labels=labels), family.name, everything, limits)
+                self._name_pools(family.name, everything, labels)
+        shape = self._rows, width
         values, weights = self._like.new_full(shape, torch.nan), self._like.new_zeros(shape)
         applies, index = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.int64)
         for i, row in enumerate(family.rows):
@@ -244,14 +265,22 @@ class _Layout:
     def _pool(self, family: str, everything: str, row: int, scores: Sequence[Score]) -> None:
         """Note under which names metrics pool the cells of a row."""
         for column, score in enumerate(scores, self.width):
-            for label in (everything, *(f"{family}/{label}" for label in score.labels)):
-                self._claim(label, family)
-                self._cells.setdefault(label, []).append((row, column))
+            for label in self._name_pools(family, everything, score.labels):
+                self._cells[label].append((row, column))
+
+    def _name_pools(self, family: str, everything: str, labels: Sequence[str]) -> list[str]:
+        """Return under which names metrics pool a score with these labels, adding those that are new."""
+        names = [everything, *(f"{family}/{label}" for label in labels)]
+        for name in names:
+            self._claim(name, family)
+            self._cells.setdefault(name, [])
+        return names
 
 
 def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:
     mask = torch.zeros(shape, dtype=torch.bool)
-    mask[tuple(torch.tensor(cells).T)] = True
+    if cells:
+        mask[tuple(torch.tensor(cells).T)] = True
     return mask.to(device)
 
 

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.channels import Channels, Range, State
+from rvpo.core.shards import WHOLE, Whole, channel_means
 
 ASSUMED: Range = (0.0, 1.0)
 """Scale of a reward without a declared range, as long as nothing speaks against it."""
@@ -59,15 +60,17 @@ class Scales:
         shares: (N, M) attained share of each reward in [0, 1], NaN where it was not read.
         outside: (N, M) 1 where a reward lies outside its scale, else 0, NaN where it was not read.
         state: what is remembered for the next batch, by name of the channel: plain data.
+        shards: where the rows of the batch are.
     """
 
     frames: Tensor
     shares: Tensor
     outside: Tensor
     state: State
+    shards: Whole = WHOLE
 
     @classmethod
-    def of(cls, rewards: Tensor, weights: Tensor, channels: Channels, before: State) -> Scales:
+    def of(cls, rewards: Tensor, weights: Tensor, channels: Channels, before: State, shards: Whole = WHOLE) -> Scales:
         """Take in a batch, then put its rewards on the scales.
 
         Args:
@@ -75,13 +78,16 @@ class Scales:
             weights: (N, M), >= 0. A reward of weight 0 is not read.
             channels: the channels that the cells belong to, with their declared ranges.
             before: ``state`` after the last batch; empty at the start of a run.
+            shards: where the rows of the batch are.
         """
         unread = weights == 0
         read = rewards.masked_fill(unread, torch.nan) if bool(unread.any()) else rewards
         batch = _Batch.of(read.detach(), channels)
+        if not shards.is_whole:
+            batch = _OfRanks(batch, channels, before, shards)
         frames, state = _after(batch, channels, before)
         if batch.lies_in(ASSUMED) and all(frame == ASSUMED for frame in frames):
-            return cls(torch.tensor(frames, dtype=torch.float64), read, read.detach() * 0, state)
+            return cls(torch.tensor(frames, dtype=torch.float64), read, read.detach() * 0, state, shards)
         ends = torch.tensor(frames, dtype=torch.float64)
         low, high = ends.to(read)[channels.index].unbind(-1)  # (M,) or (N, M)
         shares = ((read - low) / (high - low)).clamp(0, 1)
@@ -89,11 +95,12 @@ class Scales:
             # All rewards that define such a scale are the same: they are neither at its bottom nor at its top.
             shares = shares.masked_fill((high <= low) & ~read.isnan(), 0.5)
         outside = ((read < low) | (read > high)).to(read.dtype).masked_fill(read.isnan(), torch.nan)
-        return cls(ends, shares, outside, state)
+        return cls(ends, shares, outside, state, shards)
 
     def metrics(self, channels: Channels) -> dict[str, float]:
         """Return what is logged of each channel that has a reward in this batch; the ends only of learned scales."""
-        attained, outside = (channels.mean(x.detach()).tolist() for x in (self.shares, self.outside))
+        means = channel_means(channels, self.shards, self.shares.detach(), self.outside.detach())
+        attained, outside = (mean.tolist() for mean in means)
         frames: list[Range] = [(low, high) for low, high in self.frames.tolist()]
         return scale_metrics(channels, frames, attained, outside)
 
@@ -194,7 +201,7 @@ class _Batch:
     def of(cls, rewards: Tensor, channels: Channels) -> _Batch:
         """Sort the rewards (N, M) by channel; NaN = missing."""
         x = rewards.cpu().double()  # a float32 reward is exact in double precision
-        if channels.are_columns:
+        if channels.are_columns and len(x):
             counts, low, high, parts = _by_column(x)
         else:
             counts, low, high, parts = _by_cell(x, channels.index.expand(x.shape).cpu(), len(channels.names))
@@ -241,7 +248,7 @@ class _Batch:
             k: the channel.
             before: pairs of a value that was seen before this batch, and its number. These count as well.
         """
-        values = (self._parts[k] + 0.0).sort().values
+        values = (self.all_of(k) + 0.0).sort().values
         until = torch.arange(1, len(values) + 1)
         if before:
             old, numbers = values.new_tensor(before).T
@@ -252,6 +259,78 @@ class _Batch:
         places = (2 * torch.arange(count) + 1) * total // (2 * count)
         thinned: list[float] = values[torch.searchsorted(until, places, right=True)].tolist()
         return thinned
+
+    def all_of(self, k: int) -> Tensor:
+        """Return the rewards of a channel, (n,)."""
+        return self._parts[k]
+
+
+class _OfRanks(_Batch):
+    """The rewards of a batch whose rows lie in several ranks.
+
+    Numbers of rewards and their ends are sums and largest values. So are the numbers of the values of a discrete
+    reward, as long as all of them are known or an end. Only a new value, and a continuous reward of which the scale is
+    learned, make ranks exchange rewards: at most ``DISCRETE`` values, or all rewards of that channel.
+    """
+
+    def __init__(self, local: _Batch, channels: Channels, before: State, shards: Whole) -> None:
+        beyond = [0 if r is None else local.outside(k, r) for k, r in enumerate(channels.ranges)]
+        counts = [torch.tensor(numbers, dtype=torch.float64) for numbers in (local.counts, beyond)]
+        ends = [torch.tensor(local.high, dtype=torch.float64), -torch.tensor(local.low, dtype=torch.float64)]
+        (number, out), (high, low) = shards.combined(counts, ends)
+        super().__init__([int(n) for n in number.tolist()], (-low).tolist(), high.tolist(), local._parts)
+        self._shards = shards
+        self._beyond = [int(n) for n in out.tolist()]
+        self._few = self._different(channels, before)
+
+    def outside(self, k: int, frame: Range) -> int:
+        """Return how many rewards of a channel lie outside of its declared range."""
+        return self._beyond[k]
+
+    def few(self, k: int, guess: Sequence[float]) -> dict[float, int] | None:
+        """See :meth:`_Batch.few`."""
+        return self._few[k]
+
+    def all_of(self, k: int) -> Tensor:
+        """Return the rewards of a channel in all ranks."""
+        return self._shards.joined(self._parts[k][:, None])[0][:, 0]
+
+    def _different(self, channels: Channels, before: State) -> dict[int, dict[float, int] | None]:
+        """Return the different values of each channel whose values are counted; None if they are too many."""
+        guesses = {}
+        for k, (name, declared) in enumerate(zip(channels.names, channels.ranges, strict=True)):
+            entry = before.get(name, {"values": []})
+            if "range" in entry:
+                entry = {"values": []}
+            if declared is None and self.counts[k] and "values" in entry:
+                guesses[k] = sorted({*(value for value, _ in entry["values"]), self.low[k], self.high[k]})
+        if not guesses:
+            return {}
+        numbers = [
+            (self._parts[k] == torch.tensor(values, dtype=torch.float64)[:, None]).sum(1).double()
+            for k, values in guesses.items()
+        ]
+        found: dict[int, dict[float, int] | None] = {}
+        for (k, values), number in zip(guesses.items(), self._shards.sum(*numbers), strict=True):
+            found[k] = {value: int(n) for value, n in zip(values, number.tolist(), strict=True) if n}
+        new = [k for k in guesses if sum((found[k] or {}).values()) < self.counts[k]]
+        if new:
+            own = [_Batch.few(self, k, []) if len(self._parts[k]) else {} for k in new]
+            told = self._shards.told([None if values is None else list(values.items()) for values in own])
+            for i, k in enumerate(new):
+                found[k] = _united([values[i] for values in told])
+        return found
+
+
+def _united(parts: Sequence[Sequence[tuple[float, int]] | None]) -> dict[float, int] | None:
+    """Return the values that several ranks have seen, with their numbers; None if they are too many."""
+    counts: dict[float, int] = {}
+    for part in parts:
+        if part is None:
+            return None
+        for value, number in part:
+            counts[value] = counts.get(value, 0) + number
+    return dict(sorted(counts.items())) if len(counts) <= DISCRETE else None
 
 
 class _Columns(Sequence[Tensor]):

@@ -26,6 +26,7 @@ from torch import Tensor
 from rvpo.core.channels import Channels, owner_of
 from rvpo.core.groups import Groups
 from rvpo.core.met import on_the_line
+from rvpo.core.shards import WHOLE, Whole
 
 TABULATED = 128
 """Sizes of groups up to which Pass@k is looked up in a table."""
@@ -90,7 +91,9 @@ def is_named(channel: str, names: Collection[str], functions: Collection[str]) -
     return channel in names or owner_of(channel, functions) in names
 
 
-def counting_cells(applies: Tensor | None, weights: Tensor, channels: Channels, trained: Collection[str]) -> Tensor:
+def counting_cells(
+    applies: Tensor | None, weights: Tensor, channels: Channels, trained: Collection[str], shards: Whole = WHOLE
+) -> Tensor:
     """Return the cells that a completion has to meet to solve its question, (N, M) bool.
 
     Those of ``trained`` channels, but for single cells of weight 0, such as criteria that are only monitored. A channel
@@ -103,6 +106,7 @@ def counting_cells(applies: Tensor | None, weights: Tensor, channels: Channels, 
         weights: (M,) or (N, M) of the cells.
         channels: which of the K channels the cells belong to.
         trained: names of channels.
+        shards: where the rows of the batch are.
     """
     if applies is None:
         return torch.tensor([name in trained for name in channels.names], device=weights.device)
@@ -112,6 +116,9 @@ def counting_cells(applies: Tensor | None, weights: Tensor, channels: Channels, 
     silent = ~torch.zeros(len(channels.names), dtype=torch.bool, device=applies.device).index_put(
         (index[weighted & applies],), torch.tensor(True, device=applies.device)
     )
+    if not shards.is_whole:
+        silent_ranks, ranks = shards.sum(silent.long(), torch.tensor(1))
+        silent = silent_ranks == ranks.to(silent_ranks)
     return applies & named[index] & (weighted | silent[index])
 
 
@@ -159,35 +166,60 @@ def _pass_table(size: int) -> Tensor:
     return torch.cat([values.nan_to_num(nan=0.0), (~values.isnan()).to(values)])
 
 
-def solved_metrics(found: Tally, groups: Groups, names: Sequence[str] | Mapping[str, Tensor]) -> dict[str, float]:
-    """Return ``{name}/solved_some`` and ``…/solved_all``, and of the questions also Pass@k; see the catalogue.
+@dataclass(frozen=True)
+class SolvedSums:
+    """What is logged of the questions of a batch, as sums over them.
 
-    Pass@k of each channel would be some hundred numbers per step: its mean is Pass@1, ``unexplored`` the rest.
+    Attributes:
+        ks: the k of Pass@k.
+        questions: (4 + 2 K,) numbers of questions that none, some and all completions solve and that count, then the
+            sums of Pass@k, then how many questions each is of.
+        by_name: (C, 4) the first four of each channel.
+    """
+
+    ks: list[int]
+    questions: Tensor
+    by_name: Tensor
+
+    def metrics(self, names: Sequence[str]) -> dict[str, float]:
+        """Return ``{name}/solved_some`` and ``…/solved_all``, and of the questions also Pass@k; see the catalogue.
+
+        Pass@k of each channel would be some hundred numbers per step: its mean is Pass@1, ``unexplored`` the rest.
+        """
+        metrics = {f"solved/{key}": value for key, value in _told(self.questions.tolist(), self.ks).items()}
+        for name, (_, some, every, counted) in zip(names, self.by_name.tolist(), strict=True):  # none is `unexplored`
+            metrics[f"{name}/solved_some"] = _share(some, counted)
+            metrics[f"{name}/solved_all"] = _share(every, counted)
+        return metrics
+
+
+def solved_sums(
+    found: Tally, size: int, names: Sequence[str] | Mapping[str, Tensor], shards: Whole = WHOLE
+) -> SolvedSums:
+    """Sum over the questions of this process.
 
     Args:
         found: of the batch.
-        groups: its groups.
+        size: of the largest group.
         names: M names of columns, or name -> (P, M) which columns of a group it pools; each counts as a group.
+        shards: where the other questions are. All ranks have the same k.
     """
-    ks = powers(groups.size)
+    _, (largest,) = shards.combined([], [torch.tensor(size)])
+    size = int(largest)
+    ks = powers(size)
     counted = torch.cat([found.shares(), (found.scored > 0).to(found.met)[None]])
     of_questions = Tally(found.scored[:, -1], found.met[:, -1])
-    solved = torch.cat([counted[..., -1].sum(1), pass_sums(of_questions, groups.size).sum(1)])
+    solved = torch.cat([counted[..., -1].sum(1), pass_sums(of_questions, size).sum(1)])
     columns = counted[..., :-1]  # (4, P, M)
     if isinstance(names, Mapping):
-        sums = {name: (columns * mask).sum((1, 2)) for name, mask in names.items()}
+        by_name = torch.stack([(columns * mask).sum((1, 2)) for mask in names.values()])
     else:
-        sums = dict(zip(names, columns.sum(1).T, strict=True))
-    metrics = {f"solved/{key}": value for key, value in _told(solved.tolist(), ks).items()}
-    for name, total in sums.items():
-        _, some, every, counted_groups = total.tolist()  # none is `unexplored`
-        metrics[f"{name}/solved_some"] = _share(some, counted_groups)
-        metrics[f"{name}/solved_all"] = _share(every, counted_groups)
-    return metrics
+        by_name = columns.sum(1).T
+    return SolvedSums(ks, solved, by_name)
 
 
 def _told(total: Sequence[float], ks: Sequence[int]) -> dict[str, float]:
-    """Return the numbers of the questions by name, from the sums of the parts of :func:`solved_metrics`."""
+    """Return the numbers of the questions by name, from the sums of :class:`SolvedSums`."""
     groups = total[3]
     told = {name: _share(value, groups) for name, value in zip(SHARES, total, strict=False)}
     passes = {f"pass@{k}": _share(total[4 + i], total[4 + len(ks) + i]) for i, k in enumerate(ks)}

@@ -25,6 +25,7 @@ from rvpo.core.metrics import (
 )
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.core.solved import counting_cells, is_named
 from rvpo.core.state import plain
 from rvpo.core.weights import Weight, check_weights, mean_weight, read_weight, weights_at
@@ -36,10 +37,12 @@ from rvpo.step.rare import RecentRewards
 from rvpo.step.reading import Rewards, aligned_families, group_numbers
 from rvpo.step.reward_news import Sight, lines_of, news_of_rewards, next_seen, sights
 from rvpo.step.scale_news import news_of_scales
+from rvpo.step.shards import Shards
 from rvpo.step.structure.all_of import AllOf
 from rvpo.step.structure.base import Layout
 from rvpo.step.structure.batch import Structures, checked_monitor
 from rvpo.step.structure.spelling import build_structures
+from rvpo.step.together import meet
 from rvpo.step.trust import Again, Reliability, trusting
 from rvpo.text.suggest import did_you_mean
 
@@ -104,6 +107,11 @@ class Aggregator:
         >>> [round(a, 2) for a in out.advantages]
         [1.15, -0.68, -0.47]
 
+    With a process group, each rank hands in its own groups, and only sums travel::
+
+        agg = rvpo.Aggregator("lift", ["correct", "safe"], process_group=torch.distributed.group.WORLD)
+        out = agg(rewards_of_this_rank, num_generations=8)  # on every rank, once per step
+
     Attributes:
         config: the method and the numerical choices.
         names: M names, of the channels or of the reward functions.
@@ -111,6 +119,8 @@ class Aggregator:
         label_ranges: the same for labels of rubrics, by name ``{function}/{label}``, of those that were declared.
         weights: importance in order of ``names``: numbers, or schedules over the training.
         quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
+        shards: where the rows of a batch are: all in this process, or in the ranks of a process group.
+        steps: number of batches that were learned from since this process began or loaded a state.
     """
 
     def __init__(
@@ -128,6 +138,7 @@ class Aggregator:
         structure: Any = None,
         monitor: Sequence[str] | str | None = None,
         solved: Sequence[str] | str | None = None,
+        process_group: Any = None,
     ) -> None:
         """Begin a run.
 
@@ -153,6 +164,8 @@ class Aggregator:
             monitor: names of channels that are scored, logged and diagnosed, but never decide an advantage.
             solved: names of the channels that a completion has to meet to solve its question, for the metrics
                 ``solved/…`` and nothing else; they may be monitored. None: all channels that are trained on.
+            process_group: ranks that each hand in their own groups of the batch, such as
+                ``torch.distributed.group.WORLD``; see :mod:`rvpo.step.shards`. None: this process has the whole batch.
 
         Raises:
             ConfigError: an unknown method, option or name, or a value that cannot work.
@@ -183,7 +196,8 @@ class Aggregator:
                     f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
                     "expected a method such as gdpo, rvpo or lift, or no reliability"
                 )
-        self.quiet = False
+        self.shards: Whole = WHOLE if process_group is None else Shards(process_group)
+        self.quiet = not self.shards.is_whole and self.shards.rank > 0  # type: ignore[attr-defined]
         # Options name these. Which channels rubrics have shows in training alone.
         self._unseen = dict.fromkeys(self.label_ranges, "ranges") | dict.fromkeys(named, self.config.method.name)
         self._unseen |= {name: "monitor" for name in watched if name not in self.names}
@@ -194,6 +208,7 @@ class Aggregator:
         self._seen: dict[str, Any] = {}  # of each channel, and what was said of it
         self._columns: Channels | None = None  # of batches without rubrics, the same every time
         self._recent = RecentRewards()
+        self.steps = 0  # that were learned from since the start or a load
         # A rule that never nears the minimum holds back nothing.
         self._warned = max(self.config.method.risk(0.0), self.config.method.risk(1.0)) < 1
 
@@ -225,10 +240,40 @@ class Aggregator:
         Raises:
             RewardError: rewards or groups that cannot be aggregated.
             ConfigError: a scheduled k or weight without ``progress``.
+
+        With a process group, all ranks call this once per step. Each gives the rows of its own groups, which may be
+        none, and gets advantages of these; metrics and what is remembered are those of the whole batch. What is raised
+        in one rank is raised in all of them.
         """
+        if not isinstance(self.shards, Shards):
+            return self._step(rewards, num_generations, groups, progress, tokens, families, learn, again)
+        before, steps = self.snapshot(), self.steps
+        try:
+            with self.shards.together():
+                return self._step(rewards, num_generations, groups, progress, tokens, families, learn, again)
+        except Exception:
+            self.rewind(before)  # some ranks may have learned from the batch already
+            self.steps, self._recent = steps, RecentRewards()
+            raise
+
+    def _step(
+        self,
+        rewards: Any,
+        num_generations: int | None,
+        groups: Any,
+        progress: float | None,
+        tokens: Tensor | None,
+        families: Sequence[Family],
+        learn: bool,
+        again: Again | None,
+    ) -> Aggregated:
+        """See :meth:`__call__`."""
+        shards = self.shards
         weights_now = weights_at(self.weights, progress, self.names)
-        read = None if _is_ready(rewards, len(self.names)) else Rewards(rewards, self.names)
+        is_ready = _is_ready(rewards, len(self.names))
+        read = None if is_ready else Rewards(rewards, self.names, may_be_empty=not shards.is_whole)
         matrix: Tensor = rewards if read is None else read.matrix
+        ids = groups
         if groups is not None:
             groups = group_numbers(groups, len(matrix), matrix.device)
             if num_generations is None and (size := block_size(groups)) is not None:
@@ -237,13 +282,19 @@ class Aggregator:
             rows = range(len(matrix))
             index = [row // (num_generations or 1) for row in rows] if groups is None else groups.tolist()
             families = [*families, *aligned_families(read.families, index)]
+        completions = len(matrix)
+        if isinstance(shards, Shards):
+            if not len(matrix):
+                num_generations, groups = None, torch.zeros(0, dtype=torch.int64, device=matrix.device)
+            met = meet(shards, self, matrix, ids, families, progress, learn, tokens)
+            completions, families = met.completions, met.families
         try:
             values, weights, applies, channels, table = self._laid_out(
                 matrix, families, num_generations, groups, weights_now
             )
             layout = None
             if self.structures is not None:
-                layout = self.structures.apply(values, weights, applies, channels, table)
+                layout = self.structures.apply(values, weights, applies, channels, table, shards)
                 values, weights, applies, channels = layout.entered, layout.weights, layout.applies, layout.channels
             # As it was before this batch is learned from.
             cells = None if self.reliability is None else self.reliability.cells(channels)
@@ -258,8 +309,10 @@ class Aggregator:
                 progress=progress,
                 tokens=tokens,
                 monitored=self.structures is not None and bool(self.structures.monitor),
-                outside=None if layout is None or not bool(layout.outside.any()) else layout.outside,
+                # Of several ranks, all or none look at what is outside.
+                outside=None if layout is None or (shards.is_whole and not layout.outside.any()) else layout.outside,
                 state=self._state,
+                shards=shards,
                 **trusting(self.config.method, cells),
             )
         except RewardError as error:
@@ -272,7 +325,7 @@ class Aggregator:
             result = dataclasses.replace(result, rewards=layout.rewards)
             shown = [*self.names, *layout.made] if table is None else layout.cells
             of_layout = layout.metrics
-        sight = sights(counted, channels)
+        sight = sights(counted, channels, shards)
         seen = next_seen(self._seen, sight, dict(zip(channels.names, channels.ranges, strict=True)))
         counters = counter_metrics(
             counted,
@@ -283,19 +336,22 @@ class Aggregator:
                 _in_double(weights),
                 channels,
                 self._counting(channels),
+                shards,
             ),
             None if layout is None else layout.outside,
+            shards,
         )
         unwanted = self._unwanted(result, channels)
-        metrics = {**result.metrics(shown), **counters, **unwanted, **result.method_metrics, **of_layout}
+        metrics = {**result.metrics(shown, shards), **counters, **unwanted, **result.method_metrics, **of_layout}
         if self.reliability is not None:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
             self._seen = seen
+            self.steps += 1
             self._learn(result, sight, channels, again, matrix, families, table)
-            self._warn_of_unseen(channels, len(matrix))
-            self._warn_of_rarely_met(result, shown, progress)
+            self._warn_of_unseen(channels, completions)
+            self._warn_of_rarely_met(result, shown, progress, completions)
         return Aggregated(
             advantages=result.advantages if read is None else read.give_back(result.advantages),
             metrics={f"{PREFIX}{key}": value for key, value in metrics.items()},
@@ -342,7 +398,8 @@ class Aggregator:
             return {}
         out = result.signal & ~ranked_by(self.config.wanted, channels, result.live, result.groups)
         shares = result.groups.max(out[:, None].to(torch.float32))
-        return {UNWANTED_GROUPS: shares.mean().item(), UNWANTED_COMPLETIONS: float(out.sum())}
+        left_out, groups, rows = self.shards.sum(shares.sum(), torch.tensor(result.groups.count), out.sum())
+        return {UNWANTED_GROUPS: left_out.item() / int(groups), UNWANTED_COMPLETIONS: float(rows)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered as plain JSON data, for a checkpoint."""
@@ -375,6 +432,7 @@ class Aggregator:
                 "ranges with which the state was saved. Build the Aggregator with those, or start without a state"
             )
         self._state = copy.deepcopy(dict(state["remembered"]))
+        self.steps = 0
         self._seen = copy.deepcopy(dict(state.get("seen", {})))
         if self.reliability is not None:
             self.reliability.load_state(state.get("evidence"))
@@ -445,7 +503,7 @@ class Aggregator:
         self._state = result.state
         if self.reliability is not None:
             pairs = again.pairs(self.names, matrix, families, table) if again else {}
-            self.reliability.learn(result, channels, pairs)
+            self.reliability.learn(result, channels, pairs, self.shards)
 
     def _warn_of_unseen(self, channels: Channels, rows: int) -> None:
         """Say once, after :data:`ENOUGH` completions, which channels are named in options but never came."""
@@ -469,20 +527,25 @@ class Aggregator:
         """Return which columns rank a group or count in an aggregate, (M,) bool."""
         summary = result.summary
         if summary is None:
-            return (result.responsibilities != 0).any(0) | result.live.any(0)
+            counting = ((result.responsibilities != 0) | result.live).sum(0)
+            return self.shards.sum(counting)[0] > 0
         # Every weight is above 0.
         return summary.ranks if self.config.dead_channels == "drop" else torch.ones_like(summary.ranks)
 
     def _warn_of_rarely_met(
-        self, result: Advantages, shown: Sequence[str] | Mapping[str, Tensor], progress: float | None
+        self,
+        result: Advantages,
+        shown: Sequence[str] | Mapping[str, Tensor],
+        progress: float | None,
+        completions: int,
     ) -> None:
         """Say once which channels a soft minimum suppresses, judged over the rollouts of many steps."""
         if self._warned:
             return
         counts = None if isinstance(shown, Mapping) else self._counted_columns(result)
-        self._recent.add(result.rewards.detach(), shown, counts)
+        self._recent.add(result.rewards.detach(), shown, counts, completions)
         risk = self.config.method.risk(progress)
-        rare = self._recent.rare(shown) if risk >= 1 else []
+        rare = self._recent.rare(shown, self.shards) if risk >= 1 else []
         if rare:
             self._warned, self._recent = True, RecentRewards()
             if self.quiet:

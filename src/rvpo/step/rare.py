@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rvpo.core.metrics import rarely_met
+from rvpo.core.shards import WHOLE, Whole
 
 WINDOW = 1024
 """Number of latest rewards of a channel that are examined."""
@@ -25,15 +26,22 @@ class RecentRewards:
         self._waiting: list[tuple[Tensor, Tensor]] = []  # rewards and which columns count
         self._completions = self._batches = 0
 
-    def add(self, rewards: Tensor, shown: Sequence[str] | Mapping[str, Tensor], counts: Tensor | None) -> None:
+    def add(
+        self,
+        rewards: Tensor,
+        shown: Sequence[str] | Mapping[str, Tensor],
+        counts: Tensor | None,
+        completions: int | None = None,
+    ) -> None:
         """Add a batch.
 
         Args:
             rewards: (N, M) rewards of the batch.
             shown: M names, one per column, or name -> (N, M) bool, the cells of a channel.
             counts: (M,) bool, columns that rank a group or count in an aggregate. None for cells, which always count.
+            completions: number of rows over all ranks, so that all of them check at the same time; None means N.
         """
-        self._completions += len(rewards)
+        self._completions += len(rewards) if completions is None else completions
         self._batches += 1
         if isinstance(shown, Mapping):
             for name, cells in shown.items():
@@ -45,18 +53,19 @@ class RecentRewards:
         if len(self._waiting) == EVERY:
             self._of_columns()
 
-    def rare(self, shown: Sequence[str] | Mapping[str, Tensor]) -> list[str]:
+    def rare(self, shown: Sequence[str] | Mapping[str, Tensor], shards: Whole = WHOLE) -> list[str]:
         """Return the channels of the last batch that are rarely met so far.
 
         See :func:`rvpo.core.metrics.rarely_met`. The check runs once per ``EVERY`` batches; in between it is empty.
 
         Args:
             shown: names or cells of the last batch, as in :meth:`add`.
+            shards: where the rows of the batches are. Each rank remembers its own latest rewards.
         """
         if self._completions > WINDOW and self._batches % EVERY:
             return []
         table = self._of_names(shown) if isinstance(shown, Mapping) else self._of_columns()
-        return [name for name, is_rare in zip(shown, rarely_met(table).tolist(), strict=True) if is_rare]
+        return [name for name, is_rare in zip(shown, rarely_met(table, shards=shards).tolist(), strict=True) if is_rare]
 
     def _of_names(self, names: Iterable[str]) -> Tensor:
         """Return the latest rewards, one column per name, filled up with NaN."""

@@ -25,8 +25,13 @@ class Rewards:
         kind: ``"tensor"``, ``"array"`` or ``"list"``, the form of the advantages for the caller.
     """
 
-    def __init__(self, rewards: Any, names: Sequence[str]) -> None:
+    def __init__(self, rewards: Any, names: Sequence[str], may_be_empty: bool = False) -> None:
         """Read rewards.
+
+        Args:
+            rewards: of the batch.
+            names: of the channels.
+            may_be_empty: whether there may be no rows, because other ranks have some.
 
         Raises:
             RewardError: their form is unknown, the number of columns does not fit, or a name is unknown.
@@ -45,6 +50,9 @@ class Rewards:
                 self.matrix, self.families = _from_mappings(rows, names)
             else:
                 self.matrix = _from_lists(rows)
+        if may_be_empty and not len(self.matrix):
+            self.matrix = self.matrix.reshape(0, len(names))
+            return
         if self.matrix.ndim != 2 or self.matrix.shape[1] != len(names) or not len(self.matrix):
             raise RewardError(
                 f"rewards has shape {tuple(self.matrix.shape)} for the {len(names)} channels {', '.join(names)}; "

@@ -32,6 +32,7 @@ from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_betwee
 from rvpo.core.methods.lift import LIFT
 from rvpo.core.methods.riskpo import RiskPO
 from rvpo.core.scales import ENOUGH, KEY, in_short
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.step.scale_news import HOW, MISFIT
 
 FLAT = 20
@@ -83,12 +84,13 @@ class Sight:
         return self.low, self.high, self.between
 
 
-def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
+def sights(result: Advantages, channels: Channels, shards: Whole = WHOLE) -> dict[str, Sight]:
     """Return the statistics of each channel that occurs in a batch.
 
     Args:
         result: result of the batch, (N, M).
         channels: the K channels, with the channel of each cell.
+        shards: where the rows of the batch are; all ranks have the same channels.
     """
     if channels.are_columns and result.summary is not None:  # no reward is missing
         return _column_sights(result.rewards.detach(), result.summary.ranks.tolist(), channels)
@@ -100,22 +102,21 @@ def sights(result: Advantages, channels: Channels) -> dict[str, Sight]:
     ends = torch.tensor([limits or (-math.inf, math.inf) for limits in channels.ranges], dtype=torch.float64)
     beyond = scored.flatten() & ((rewards.flatten() < ends[index, 0]) | (rewards.flatten() > ends[index, 1]))
 
-    def reduced(cells: Tensor, start: float, how: str) -> list[float]:
+    def reduced(cells: Tensor, start: float, how: str) -> Tensor:
         filled = torch.full((len(channels.names),), start, dtype=torch.float64)
-        found: list[float] = filled.scatter_reduce(0, index, cells.flatten().double(), how).tolist()
-        return found
+        return filled.scatter_reduce(0, index, cells.flatten().double(), how)
 
-    low = reduced(rewards.masked_fill(~scored, math.inf), math.inf, "amin")
-    high = reduced(rewards.masked_fill(~scored, -math.inf), -math.inf, "amax")
-    columns = (
-        reduced(applies, 0, "sum"),
-        reduced(scored, 0, "sum"),
-        low,
-        high,
-        reduced(live, 0, "amax"),
-        reduced(beyond, 0, "sum"),
-        reduced(strictly_between(rewards.flatten(), index, low, high), 0, "amax"),
+    (cells, known, ranks, out), (high, below) = shards.combined(
+        [reduced(x, 0, "sum") for x in (applies, scored, live, beyond)],
+        [
+            reduced(rewards.masked_fill(~scored, -math.inf), -math.inf, "amax"),
+            reduced((-rewards).masked_fill(~scored, -math.inf), -math.inf, "amax"),
+        ],
     )
+    low = -below
+    inside = strictly_between(rewards.flatten(), index, low.tolist(), high.tolist())
+    (between,) = shards.sum(reduced(inside, 0, "sum"))
+    columns = (x.tolist() for x in (cells, known, low, high, ranks, out, between))
     rows = zip(channels.names, *columns, strict=True)
     return {
         name: Sight(int(cells), int(known), low, high, bool(ranks), int(out), bool(between))

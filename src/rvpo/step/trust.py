@@ -53,6 +53,7 @@ from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
 from rvpo.core.ragged import ChannelScores, Family
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError, RewardError
 
 # Decayed sums, one per channel: half the squared differences of pairs and their number, squared deviations from the
@@ -121,6 +122,7 @@ def next_reliability(
     groups: Groups,
     trust: Trust,
     state: Mapping[str, list[float]] | None,
+    shards: Whole = WHOLE,
 ) -> tuple[Tensor, TrustState]:
     """Add the evidence of a batch and estimate the reliability of K channels that stay the same during training.
 
@@ -138,6 +140,7 @@ def next_reliability(
         groups: the groups of these N rows.
         trust: horizon, prior and floor.
         state: state that the last call returned; None before the first batch.
+        shards: where the rows of the batch are.
 
     Returns:
         (K,) reliability in float64 on the CPU, and the new state: a mapping of lists that JSON can store.
@@ -161,6 +164,7 @@ def next_reliability(
         "pairs": (~half.isnan()).sum(0),
         **dict(zip(("spread", "dof"), _spread(rewards, groups), strict=True)),
     }
+    new = dict(zip(new, shards.sum(*new.values()), strict=True))
     keep = 1 - 1 / trust.horizon
     old = _load(state, channels)
     sums = {key: keep * old[key] + new[key] for key in STATE}
@@ -187,6 +191,7 @@ class Evidence:
         channels: Channels,
         pairs: Mapping[str, Sequence[tuple[float, float]]],
         trust: Trust,
+        shards: Whole = WHOLE,
     ) -> Evidence:
         """Add a batch.
 
@@ -196,6 +201,7 @@ class Evidence:
             channels: the channels, with the channel of each cell.
             pairs: name -> first and second judgements of the cells of that channel that were judged twice.
             trust: horizon, prior and floor.
+            shards: where the rows of the batch are.
         """
         names = (*self.names, *(name for name in channels.names if name not in self.names))
         n, m = rewards.shape
@@ -211,7 +217,7 @@ class Evidence:
                 judged[:, : len(values), names.index(name)] = torch.tensor(values, dtype=torch.float64).T
         grown = {key: [*values, *[0.0] * (len(names) - len(values))] for key, values in (self.state or {}).items()}
         groups = Groups(cells.flatten(), groups.count * m)
-        _, state = next_reliability(judged[0], judged[1], spread, groups, trust, grown or None)
+        _, state = next_reliability(judged[0], judged[1], spread, groups, trust, grown or None, shards)
         return Evidence(names, state)
 
     def reliability(self, names: Sequence[str], trust: Trust) -> dict[str, float]:
@@ -346,10 +352,16 @@ class Reliability:
             return None
         return torch.tensor(list(trusted.values()), dtype=torch.float64)[channels.index.cpu()]
 
-    def learn(self, result: Advantages, channels: Channels, pairs: Mapping[str, list[tuple[float, float]]]) -> None:
+    def learn(
+        self,
+        result: Advantages,
+        channels: Channels,
+        pairs: Mapping[str, list[tuple[float, float]]],
+        shards: Whole = WHOLE,
+    ) -> None:
         """Add a batch and its completions that were judged twice."""
         if self.twice:
-            self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self.trust)
+            self._evidence = self._evidence.update(result.rewards, result.groups, channels, pairs, self.trust, shards)
 
     def to_state(self) -> dict[str, object]:
         """Return the evidence as plain data, empty before the first batch."""

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from rvpo.core.aggregate import TIE
 from rvpo.core.checks import require, require_number
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError, RewardError
 
 # Each measure's default target: about what k = 1 gives at M = 5, G = 8, all channels live (benchmarks/adaptive_k.py).
@@ -90,7 +91,9 @@ class AdaptiveK:
         return f"adaptive({','.join(shown)})" if shown else "adaptive"
 
 
-def next_k(z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None) -> tuple[float, float | None, float]:
+def next_k(
+    z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None, shards: Whole = WHOLE
+) -> tuple[float, float | None, float]:
     """Choose k for one batch.
 
     Args:
@@ -98,6 +101,7 @@ def next_k(z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None) -> tu
         p: (N, M) channel shares, each row summing to 1, or to 0 where no channel takes part.
         adaptive: the target and the bounds.
         state: log k after the previous batch; None before the first, which sets it outright.
+        shards: where the rows of the batch are.
 
     Returns:
         ``k`` for this batch, the new state, and the measure that this k gives on this batch: NaN, with the state
@@ -110,15 +114,15 @@ def next_k(z: Tensor, p: Tensor, adaptive: AdaptiveK, state: float | None) -> tu
     """
     if state is not None and not math.isfinite(state):
         raise ConfigError(f"adaptive state is {state!r}; expected log k, a finite number, or None to start anew")
-    rows = _rows(z, p)
+    rows = _rows(z, p, shards)
     if rows is not None:
-        solved = math.log(_solve(rows, adaptive))
+        solved = math.log(_solve(rows, adaptive, shards))
         state = solved if state is None else state + (solved - state) / adaptive.horizon
     k = DEFAULT_K if state is None else math.exp(min(state, math.log(adaptive.k_max)))
     k = min(max(k, adaptive.k_min), adaptive.k_max)
     if rows is None:
         return k, state, math.nan
-    return k, math.log(k), _measure(rows, k, adaptive.measure)
+    return k, math.log(k), _measure(rows, k, adaptive.measure, shards)
 
 
 def solve_k(z: Tensor, p: Tensor, adaptive: AdaptiveK) -> float | None:
@@ -138,7 +142,7 @@ def measured(z: Tensor, p: Tensor, k: float, measure: str = "effective") -> floa
     return math.nan if rows is None else _measure(rows, k, measure)
 
 
-def _rows(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+def _rows(z: Tensor, p: Tensor, shards: Whole = WHOLE) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return distance above the lowest channel (n, M), shares (n, M) and the lowest's share (n,) of rows that differ.
 
     On the CPU in float64: there the search needs no synchronisation with a device.
@@ -154,26 +158,30 @@ def _rows(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     above = (z - z.masked_fill(out, torch.inf).amin(-1, keepdim=True)).masked_fill(out, 0.0)
     lowest = (p * (above <= TIE)).sum(-1)
     differ = (~out).any(-1) & (1 - lowest > TIE)
-    return (above[differ], p[differ], lowest[differ]) if bool(differ.any()) else None
+    (count,) = shards.sum(differ.sum())
+    return (above[differ], p[differ], lowest[differ]) if count > 0 else None
 
 
-def _measure(rows: tuple[Tensor, Tensor, Tensor], k: float, measure: str) -> float:
+def _measure(rows: tuple[Tensor, Tensor, Tensor], k: float, measure: str, shards: Whole = WHOLE) -> float:
     above, p, lowest = rows
     odds = torch.exp(-k * above)
     total = (p * odds).sum(-1)
     if measure == "bottleneck":
-        return (lowest / total).mean().item()
-    effective = total.square() / (p * odds.square()).sum(-1)
-    return ((effective - lowest) / (1 - lowest)).mean().item()
+        found = lowest / total
+    else:
+        effective = total.square() / (p * odds.square()).sum(-1)
+        found = (effective - lowest) / (1 - lowest)
+    summed, number = shards.sum(found.sum(), torch.tensor(len(found)))
+    return summed.item() / int(number)
 
 
-def _solve(rows: tuple[Tensor, Tensor, Tensor], adaptive: AdaptiveK) -> float:
+def _solve(rows: tuple[Tensor, Tensor, Tensor], adaptive: AdaptiveK, shards: Whole = WHOLE) -> float:
     """Bisect log k between the bounds."""
     target = adaptive.target
     assert target is not None  # __post_init__ filled it in
 
     def too_small(k: float) -> bool:
-        value = _measure(rows, k, adaptive.measure)
+        value = _measure(rows, k, adaptive.measure, shards)
         return value < target if adaptive.measure == "bottleneck" else value > target
 
     if not too_small(adaptive.k_min):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ from rvpo.core.checks import require
 from rvpo.core.groups import Groups
 from rvpo.core.normalize import GroupScores
 from rvpo.core.scales import Scales
+from rvpo.core.shards import WHOLE, Whole, channel_means
 from rvpo.errors import RewardError
 
 WHITEN = ("batch", "group", "token", "none")
@@ -45,6 +46,7 @@ class Batch:
         known_scales: what is remembered of the channels' scales, see :mod:`rvpo.core.scales`.
         outside: (N, M) bool, cells that stand outside of their group's normalisation. They have z = 0 and, as reward,
             the mean of the others. None: none do.
+        shards: where the rows of the batch are. Whatever a method computes over the batch goes through it.
     """
 
     rewards: Tensor
@@ -59,6 +61,7 @@ class Batch:
     reliability: Tensor | None = None
     known_scales: State = field(default_factory=dict)
     outside: Tensor | None = None
+    shards: Whole = WHOLE
 
     @cached_property
     def scales(self) -> Scales:
@@ -67,12 +70,17 @@ class Batch:
         Whoever reads it makes the run remember the scales: :func:`rvpo.core.compute` adds them to the state.
         """
         read = self.weights if self.outside is None else self.weights.masked_fill(self.outside, 0.0)
-        return Scales.of(self.rewards, read, self.channels, self.known_scales)
+        return Scales.of(self.rewards, read, self.channels, self.known_scales, self.shards)
 
     @property
     def attained(self) -> Tensor:
         """Rewards on their channel's scale, (N, M) in [0, 1], NaN where missing, outside or of weight 0."""
         return self.scales.shares
+
+    def means(self, x: Tensor) -> Tensor:
+        """Average the cells of each channel over the batch, (N, M) with NaN = not counted -> (K,), NaN where none."""
+        (mean,) = channel_means(self.channels, self.shards, x)
+        return mean
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,9 @@ class Method:
     """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
     centres_groups: ClassVar[bool] = False
     """Whether its advantages are centred within the group, whatever they are scaled by."""
+    by_sums: ClassVar[bool] = False
+    """Whether everything that it computes over the batch goes through ``Batch.shards``, so that the ranks of a process
+    group exchange sums alone. Else it gets the rows of all ranks. A derived class has to say this again."""
     available: ClassVar[bool] = True
     """Whether it can be called; False for one that only a record knows."""
     former_options: ClassVar[Mapping[str, str]] = {}
@@ -242,7 +253,8 @@ def outcome_of(method: Method, batch: Batch, state: State) -> Outcome:
         RewardError: it does not return an Outcome, or one with other shapes, or one whose ``aggregated`` is not finite
             in a row that takes part.
     """
-    outcome = method(batch, state)
+    is_shared = batch.shards.is_whole or vars(type(method)).get("by_sums", False)
+    outcome = method(batch, state) if is_shared else _of_all_ranks(method, batch, state)
     if not isinstance(outcome, Outcome):
         raise RewardError(f"method {method.name!r} returned a {type(outcome).__name__}; expected a rvpo.Outcome")
     n, m = batch.z.shape
@@ -273,6 +285,55 @@ def outcome_of(method: Method, batch: Batch, state: State) -> Outcome:
             "in the rows that take part"
         )
     return outcome
+
+
+def _of_all_ranks(method: Method, batch: Batch, state: State) -> Outcome:
+    """Call a method that does not know of ranks with the rows of all of them, and return what it says of ours."""
+    shards, scores, columns = batch.shards, batch.scores, batch.z.shape[1]
+    parts = [batch.rewards, batch.weights, scores.z, scores.live, scores.missing, batch.present, batch.z, batch.p]
+    parts += [x for x in (batch.reliability, batch.outside) if x is not None]
+    if batch.channels.index.ndim == 2:
+        parts.append(batch.channels.index)
+    table, own = shards.joined(torch.cat([part.to(batch.z).expand(batch.z.shape) for part in parts], 1))
+    found = dict(enumerate(torch.split(table, columns, 1)))
+    by_group, _ = shards.joined(torch.cat([scores.mean, scores.std], 1))
+    mean, std = torch.split(by_group, columns, 1)
+    rest = list(range(8, len(parts)))
+    whole = Batch(
+        found[0],
+        found[1],
+        GroupScores(found[2], found[3] > 0, found[4] > 0, mean, std),
+        found[5] > 0,
+        found[6],
+        found[7],
+        shards.grouped(batch.groups),
+        batch.channels,
+        batch.progress,
+        None if batch.reliability is None else found[rest.pop(0)],
+        batch.known_scales,
+        None if batch.outside is None else found[rest.pop(0)] > 0,
+    )
+    if rest:
+        index = found[rest[0]].to(torch.int64)
+        whole = replace(whole, channels=Channels(batch.channels.names, index, batch.channels.ranges))
+    outcome = method(whole, state)
+    if "scales" in vars(whole):  # the run remembers them
+        scales = whole.scales
+        vars(batch)["scales"] = replace(scales, shares=scales.shares[own], outside=scales.outside[own], shards=shards)
+    if not isinstance(outcome, Outcome):
+        return outcome
+    rows: dict[str, Any] = {
+        name: value[own] if isinstance(value := getattr(outcome, name), Tensor) and value.ndim else value
+        for name in ("aggregated", "responsibilities", "takes_part")
+    }
+    # A value with another number of rows is refused below, with its shape.
+    seen = {_rows_of(getattr(outcome, name)) for name in rows}
+    wrong = seen - {None, len(table)}
+    return outcome if wrong else replace(outcome, **rows)
+
+
+def _rows_of(value: object) -> int | None:
+    return len(value) if isinstance(value, Tensor) and value.ndim else None
 
 
 def place_of(found: object) -> str:

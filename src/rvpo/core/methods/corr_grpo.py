@@ -36,6 +36,7 @@ class CorrGRPO(Method):
 
     name: ClassVar[str] = "corr_grpo"
     summary: ClassVar[str] = "sum of centred rewards over the root of the sum of their correlations"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper("CorrGRPO", "2609.36820", year=2026)
     own_whiten: ClassVar[str] = "none"
     uses_z: ClassVar[bool] = False

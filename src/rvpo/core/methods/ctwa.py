@@ -35,6 +35,7 @@ from rvpo.core.checks import check_lengths, require_number, require_positive
 from rvpo.core.groups import Groups
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import WEIGHT
+from rvpo.core.shards import WHOLE, Whole
 
 MAX_WEIGHT = 1e100
 
@@ -54,6 +55,7 @@ class CTWA(Method):
 
     name: ClassVar[str] = "ctwa"
     summary: ClassVar[str] = "weights that rise where a channel's covariance with the advantage is too low"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "Uncovering Cross-Objective Interference in Multi-Objective Alignment",
         "2602.06869",
@@ -88,14 +90,16 @@ class CTWA(Method):
         aggregated, responsibilities = aggregate.mean(batch.z, p)
         # The covariance is that of the advantage: whitened as the configuration's default does, over the batch.
         counted = (p > 0).any(-1).to(p.dtype)
-        centred = (aggregated - (aggregated * counted).sum() / counted.sum().clamp(min=1)) * counted
-        a = centred / (centred.square().sum() / counted.sum().clamp(min=1)).sqrt().clamp(min=1e-12)
+        total, number = batch.shards.sum((aggregated * counted).sum(), counted.sum())
+        centred = (aggregated - total / number.clamp(min=1)) * counted
+        (squares,) = batch.shards.sum(centred.square().sum())
+        a = centred / (squares / number.clamp(min=1)).sqrt().clamp(min=1e-12)
         scored = (~batch.attained.isnan()).to(a.dtype)
         x = channels.pool(batch.attained.nan_to_num(nan=0.0)) / channels.pool(scored)  # (N, K), NaN where missing
         moved = move_weights(
             CTWAState(before, channels.by_name(state.get("covariance", {}), torch.nan)),
-            group_covariance(a, x, batch.groups).cpu(),
-            channels.mean(batch.attained).cpu().double(),
+            group_covariance(a, x, batch.groups, batch.shards).cpu(),
+            batch.means(batch.attained).cpu().double(),
             torch.full_like(before, self.target),
             torch.full_like(before, self.cap),
             rate=self.rate,
@@ -120,7 +124,7 @@ class CTWAState(NamedTuple):
     covariance: Tensor
 
 
-def group_covariance(advantages: Tensor, x: Tensor, groups: Groups) -> Tensor:
+def group_covariance(advantages: Tensor, x: Tensor, groups: Groups, shards: Whole = WHOLE) -> Tensor:
     """Return the covariance of the advantage with each channel, averaged over groups -> (K,).
 
     Population covariance (divided by n), over the completions of a group that were scored on the channel. Groups count
@@ -131,6 +135,7 @@ def group_covariance(advantages: Tensor, x: Tensor, groups: Groups) -> Tensor:
         advantages: (N,), finite.
         x: (N, K) attained shares, NaN = missing; the dtype of the computation.
         groups: which rows belong together.
+        shards: where the rows of the batch are.
 
     Returns:
         (K,), NaN where no group has two scored completions.
@@ -142,7 +147,8 @@ def group_covariance(advantages: Tensor, x: Tensor, groups: Groups) -> Tensor:
     # Deviations sum to 0 within a group, so the mean of the advantage drops out.
     covariance = groups.sum(advantages.to(x.dtype)[:, None] * deviation) / count.clamp(min=1)
     counts = count > 1
-    return covariance.masked_fill(~counts, 0.0).sum(0) / counts.sum(0)
+    total, number = shards.sum(covariance.masked_fill(~counts, 0.0).sum(0), counts.sum(0))
+    return total / number
 
 
 def move_weights(

@@ -24,6 +24,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
@@ -45,6 +47,7 @@ class DARA(Method):
 
     name: ClassVar[str] = "dara"
     summary: ClassVar[str] = "sum of z-scores in which channels that rank few groups count more"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper("DARA", "2610.00574", year=2026)
     own_dead_channels: ClassVar[str] = "keep"
     sums_weights: ClassVar[bool] = True
@@ -68,7 +71,9 @@ class DARA(Method):
         """Count the groups that each channel ranks, then sum."""
         channels, w = batch.channels, batch.weights
         heard = (batch.scores.live & (w > 0)).to(w.dtype)
-        ranked = (batch.groups.max(channels.pool(heard)) > 0).to(w.dtype).mean(0)  # (K,) pi
+        ranks = (batch.groups.max(channels.pool(heard)) > 0).to(w.dtype)  # (P, K)
+        number, groups = batch.shards.sum(ranks.sum(0), torch.tensor(batch.groups.count))
+        ranked = number / int(groups)  # (K,) pi
         raised = (ranked.max() / ranked.masked_fill(ranked == 0, 1.0)).sqrt().clamp(max=self.cap)
         raised = raised.masked_fill(ranked == 0, 1.0)
         c = channels.broadcast(raised)

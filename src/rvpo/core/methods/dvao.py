@@ -36,6 +36,7 @@ class DVAO(Method):
 
     name: ClassVar[str] = "dvao"
     summary: ClassVar[str] = "sum of centred rewards over the sum of their standard deviations, within the group"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "DVAO: Dynamic Variance-adaptive Advantage Optimization for Multi-reward Reinforcement Learning",
         "2605.25604",

@@ -21,6 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
@@ -43,6 +45,7 @@ class GD2PO(Method):
 
     name: ClassVar[str] = "gd2po"
     summary: ClassVar[str] = "sum of z-scores without the completions on which channels disagree"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "GD2PO: Group-Dynamic Reward-Decoupled Policy Optimization for Mitigating Multi-Reward RL Conflicts",
         "2606.16771",
@@ -79,4 +82,5 @@ class GD2PO(Method):
         aggregated = summed * batch.groups.broadcast(share)[:, 0] * kept
         takes_part = kept & scored
         responsibilities = aggregate.normalised(w * batch.present) * kept[:, None]
-        return Outcome(aggregated, responsibilities, takes_part, metrics={KEPT: float(share.mean())})
+        total, groups = batch.shards.sum(share.sum(), torch.tensor(batch.groups.count))
+        return Outcome(aggregated, responsibilities, takes_part, metrics={KEPT: float(total) / int(groups)})

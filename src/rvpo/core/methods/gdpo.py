@@ -38,6 +38,7 @@ class GDPO(Method):
 
     name: ClassVar[str] = "gdpo"
     summary: ClassVar[str] = "weighted mean of z-scores"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "GDPO: Group reward-Decoupled Normalization Policy Optimization for Multi-reward RL Optimization",
         "2601.05242",

@@ -46,6 +46,7 @@ class GRPO(Method):
 
     name: ClassVar[str] = "grpo"
     summary: ClassVar[str] = "weighted sum of raw rewards, normalised within the group"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
         "2402.03300",

@@ -48,6 +48,7 @@ class Lagrangian(Method):
 
     name: ClassVar[str] = "lagrangian"
     summary: ClassVar[str] = "GDPO with channels held at thresholds by dual variables"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "Reward Constrained Policy Optimization", "1805.11074", "Tessler and others", 2018
     )
@@ -92,7 +93,7 @@ class Lagrangian(Method):
         before = batch.channels.by_name(state.get("multipliers", {}), 0.0)
         after = move_multipliers(
             before,
-            batch.channels.mean(batch.attained).cpu().double(),
+            batch.means(batch.attained).cpu().double(),
             batch.channels.by_name(self.thresholds, torch.nan),
             rate=self.rate,
             ceiling=self.ceiling,

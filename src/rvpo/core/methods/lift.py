@@ -122,6 +122,7 @@ class LIFT(Method):
 
     name: ClassVar[str] = "lift"
     summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
+    by_sums: ClassVar[bool] = True
     own_dead_channels: ClassVar[str] = "keep"
     uses_reliability: ClassVar[bool] = True
     sums_weights: ClassVar[bool] = True  # A has size 1 by the running moments, however many channels there are
@@ -179,16 +180,23 @@ class LIFT(Method):
         takes_part = ((spread > 0) & (p > 0)).any(-1)
         scored = ~batch.attained.isnan()
         has = (channels.pool(scored.to(p)) > 0).to(p)  # (N, K)
-        completions = has.sum(0).cpu().double()  # (K,)
+        products, taking, completions, groups, ranks = batch.shards.sum(
+            u.T @ u,
+            takes_part.sum(),
+            has.sum(0),
+            (batch.groups.sum(has) > 0).sum(0),
+            channels.pool((deviations != 0).to(p)).sum(0),
+        )
+        completions = completions.cpu().double()  # (K,)
         shown = Shown(
             names,
             completions,
             # Deviations from a group's mean have one degree of freedom less per group that is scored.
-            completions - (batch.groups.sum(has) > 0).sum(0).cpu(),
-            channels.mean(batch.attained).cpu().double(),
-            (u.T @ u / takes_part.sum().clamp(min=1)).cpu().double(),
-            bool(takes_part.any()),
-            (channels.pool((deviations != 0).to(p)).sum(0) > 0).cpu(),
+            completions - groups.cpu(),
+            batch.means(batch.attained).cpu().double(),
+            (products / taking.clamp(min=1)).cpu().double(),
+            bool(taking > 0),
+            (ranks > 0).cpu(),
             _weights_of_channels(batch),
             _trusted(batch),
         )
@@ -549,8 +557,8 @@ def _spread(batch: Batch, deviations: Tensor) -> Tensor:
 def _weights_of_channels(batch: Batch) -> Tensor:
     """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
     scored = (~batch.scores.missing).to(batch.weights)
-    total = batch.channels.total(batch.weights * scored)
-    return (total / batch.channels.total(scored).clamp(min=1)).cpu().double()
+    total, number = batch.shards.sum(batch.channels.total(batch.weights * scored), batch.channels.total(scored))
+    return (total / number.clamp(min=1)).cpu().double()
 
 
 def _trusted(batch: Batch) -> Tensor:
@@ -559,4 +567,5 @@ def _trusted(batch: Batch) -> Tensor:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)
     there = (~batch.attained.isnan()).to(batch.p)
-    return (batch.channels.total(rho * there) / batch.channels.total(there).clamp(min=1)).cpu().double()
+    total, number = batch.shards.sum(batch.channels.total(rho * there), batch.channels.total(there))
+    return (total / number.clamp(min=1)).cpu().double()

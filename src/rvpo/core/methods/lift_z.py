@@ -74,6 +74,7 @@ class LIFTZ(Method):
 
     name: ClassVar[str] = "lift_z"
     summary: ClassVar[str] = "the first form of lift, in units of z-scores, for old runs and comparison"
+    by_sums: ClassVar[bool] = True
     own_dead_channels: ClassVar[str] = "keep"
     kappa: float = 6.0
     margin: float = 0.2
@@ -103,12 +104,19 @@ class LIFTZ(Method):
         """Update the running means with this batch, then weigh its channels by them."""
         channels, names, p = batch.channels, batch.channels.names, batch.p
         # What this batch shows of its channels.
-        attained_now = channels.mean(batch.attained)  # (K,)
+        attained_now = batch.means(batch.attained)  # (K,)
         u, shares = channels.pool(p * batch.z), channels.pool(p)  # (N, K) each
         takes_part = (batch.scores.live & (p > 0)).any(-1)
-        rows = takes_part.sum().clamp(min=1)
-        together = (shares > 0).any(0) & takes_part.any()
-        covariance_now = (u.T @ u / rows).masked_fill(~(together[:, None] & together), torch.nan)
+        products, taking, completions, mean_shares, with_share, moving = batch.shards.sum(
+            u.T @ u,
+            takes_part.sum(),
+            torch.tensor(len(p)),
+            shares.sum(0),
+            (shares > 0).sum(0),
+            (u != 0).sum(0),
+        )
+        together = (with_share > 0) & (taking > 0)
+        covariance_now = (products / taking.clamp(min=1)).masked_fill(~(together[:, None] & together), torch.nan)
         # What the run remembers, with this batch in it.
         attained = RunningMean.from_state(state.get("attained"), 1).update(names, attained_now, self.horizon)
         moments = RunningMean.from_state(state.get("covariance"), 2).update(names, covariance_now, self.horizon)
@@ -116,10 +124,10 @@ class LIFTZ(Method):
         new_state = {"attained": attained.to_state(), "covariance": moments.to_state()}
         # lambda and mu, then A.
         here = together.cpu().double()
-        need = needs(a, shares.mean(0).cpu().double(), self.kappa)
+        need = needs(a, (mean_shares / completions).cpu().double(), self.kappa)
         mu = payers(c * here[:, None] * here, need, self.margin)
         # A channel that is dead in this batch has only its faded past in C, which would ask for a huge mu; its z is 0.
-        weights = need + mu * (u != 0).any(0).cpu()
+        weights = need + mu * (moving > 0).cpu()
         factor = weights.to(p)[channels.index]  # of each cell
         return Outcome(
             (p * factor * batch.z).sum(-1),

@@ -40,6 +40,7 @@ class MGDA(Method):
 
     name: ClassVar[str] = "mgda"
     summary: ClassVar[str] = "the shortest mixture of the channels' z-scores, which lets none fall to first order"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "Multi-Task Learning as Multi-Objective Optimization", "1810.04650", "Ozan Sener and Vladlen Koltun", 2018
     )
@@ -55,7 +56,8 @@ class MGDA(Method):
         """Find the mixture, then sum."""
         channels = batch.channels
         columns = channels.pool(batch.weights * batch.z)  # (N, K)
-        alpha = shortest_mixture((columns.T @ columns).detach().cpu().double())
+        (gram,) = batch.shards.sum(columns.T @ columns)
+        alpha = shortest_mixture(gram.detach().cpu().double())
         shares = batch.weights * channels.broadcast(alpha.to(batch.z)) * batch.present
         metrics = {f"{name}/{WEIGHT}": value for name, value in zip(channels.names, alpha.tolist(), strict=True)}
         takes_part = (batch.present & (batch.weights > 0)).any(-1)

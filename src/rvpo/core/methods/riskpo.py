@@ -89,6 +89,7 @@ class RiskPO(Method):
 
     name: ClassVar[str] = "riskpo"
     summary: ClassVar[str] = "risk across questions instead of channels (RiskPO)"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "RiskPO: Risk-based Policy Optimization via Verifiable Reward for LLM Post-Training", "2510.00911", year=2025
     )
@@ -190,10 +191,13 @@ class RiskPO(Method):
         scored = outcome_of(self.score, batch, state.get("score", {}))
         missing = ~(batch.weights * ~batch.scores.missing > 0).any(-1)
         scores = scored.aggregated.masked_fill(missing, torch.nan)
-        result = riskpo(scores, batch.groups, self, state.get("quantiles"))
+        # Bundles and quantiles need the scores of all ranks, one per completion.
+        every, own = batch.shards.joined(scores[:, None])
+        result = riskpo(every[:, 0], batch.shards.grouped(batch.groups), self, state.get("quantiles"))
         new = {"score": scored.state, "quantiles": result.state}
         metrics = {**scored.metrics, **result.metrics}
-        return Outcome(result.advantages, scored.responsibilities, result.papers >= 0, state=new, metrics=metrics)
+        takes_part = result.papers[own] >= 0
+        return Outcome(result.advantages[own], scored.responsibilities, takes_part, state=new, metrics=metrics)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class RVPO(Method):
 
     name: ClassVar[str] = "rvpo"
     summary: ClassVar[str] = "soft minimum over z-scores (the paper's)"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = PAPER
     always_spelled: ClassVar[tuple[str, ...]] = ("k",)
     k: float | Schedule | AdaptiveK | str | Mapping[str, object] = 1.0
@@ -89,7 +90,7 @@ class RVPO(Method):
         """See :func:`rvpo.core.aggregate.soft_min`; an adaptive k remembers its logarithm."""
         z, p = batch.z, batch.p
         if isinstance(self.k, AdaptiveK):
-            k, log_k, reached = next_k(z, p, self.k, state.get("log_k"))
+            k, log_k, reached = next_k(z, p, self.k, state.get("log_k"), batch.shards)
             metrics = {"k": k, f"k_{self.k.measure}": reached}
             return Outcome(*aggregate.soft_min(z, p, k), state={"log_k": log_k}, metrics=metrics)
         if isinstance(self.k, Schedule) and batch.progress is None:
@@ -111,6 +112,7 @@ class RVPOExplicit(Method):
 
     name: ClassVar[str] = "rvpo_explicit"
     summary: ClassVar[str] = "mean minus beta times the variance over z-scores"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = PAPER
     beta: float = 0.5
 
@@ -135,6 +137,7 @@ class HardMin(Method):
 
     name: ClassVar[str] = "hard_min"
     summary: ClassVar[str] = "the lowest z-score, the limit k -> inf of rvpo"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = PAPER
 
     def risk(self, progress: float | None) -> float:

@@ -37,6 +37,7 @@ class SAMRPO(Method):
 
     name: ClassVar[str] = "sa_mrpo"
     summary: ClassVar[str] = "sum of z-scores weighed by what each channel still lacks"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper("SA-MRPO", "2608.16072", year=2026)
     own_dead_channels: ClassVar[str] = "keep"
     sums_weights: ClassVar[bool] = True
@@ -55,7 +56,7 @@ class SAMRPO(Method):
     def __call__(self, batch: Batch, state: State) -> Outcome:
         """Weigh by the missing share of each channel, then sum."""
         channels = batch.channels
-        attained = channels.mean(batch.attained)  # (K,), NaN where nothing was scored
+        attained = batch.means(batch.attained)  # (K,), NaN where nothing was scored
         lacking = (1 - attained.nan_to_num(nan=1.0)).clamp(min=0.0) ** self.gamma
         shares = batch.weights * channels.broadcast(lacking.to(batch.weights)) * batch.present
         metrics = {f"{name}/{WEIGHT}": value for name, value in zip(channels.names, lacking.tolist(), strict=True)}

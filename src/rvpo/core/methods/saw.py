@@ -45,6 +45,7 @@ class SAW(Method):
 
     name: ClassVar[str] = "saw"
     summary: ClassVar[str] = "sum of z-scores weighed by each channel's coefficient of variation"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper("SAW", "2606.07705", year=2026)
     own_dead_channels: ClassVar[str] = "keep"
     sums_weights: ClassVar[bool] = True
@@ -87,10 +88,11 @@ class SAW(Method):
         low = batch.scales.frames[:, 0].to(batch.rewards)
         read = batch.rewards.masked_fill(batch.weights == 0, torch.nan)
         shifted = (read - channels.broadcast(low)).clamp(min=0.0)
-        scored = channels.total((~read.isnan()).to(read.dtype))
-        mean = channels.mean(shifted)
+        (scored,) = batch.shards.sum(channels.total((~read.isnan()).to(read.dtype)))
+        mean = batch.means(shifted)
         deviation = (shifted - channels.broadcast(mean)).masked_fill(read.isnan(), 0.0)
-        std = (channels.total(deviation.square()) / (scored - 1).clamp(min=1)).sqrt()
+        (squares,) = batch.shards.sum(channels.total(deviation.square()))
+        std = (squares / (scored - 1).clamp(min=1)).sqrt()
         cv = (std / (mean.abs() + EPS)).masked_fill(scored == 0, 0.0)
         counted = (scored > 0).to(cv.dtype)
         if not bool((cv > 0).any()):

@@ -49,6 +49,7 @@ class Tchebycheff(Method):
 
     name: ClassVar[str] = "tchebycheff"
     summary: ClassVar[str] = "distance of the channel that falls furthest short of its range's top"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "An interactive weighted Tchebycheff procedure for multiple objective programming",
         authors="Ralph E. Steuer and Eng-Ung Choo",
@@ -85,6 +86,7 @@ class SmoothTchebycheff(Method):
 
     name: ClassVar[str] = "smooth_tchebycheff"
     summary: ClassVar[str] = "the smooth form of tchebycheff"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", "2402.19078", "Lin and others", 2024
     )

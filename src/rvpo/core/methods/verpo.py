@@ -50,6 +50,7 @@ class VeRPO(Method):
 
     name: ClassVar[str] = "verpo"
     summary: ClassVar[str] = "tests weighed by how hard and how rare they are, plus whether all pass"
+    by_sums: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         "VeRPO: Verifiable Dense Reward Policy Optimization for Code Generation",
         "2601.03525",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rvpo.core.channels import Channels, Range, owner_of
 from rvpo.core.checks import require_number
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError
 from rvpo.step.structure.writing import spell_structure
 from rvpo.text.suggest import did_you_mean
@@ -39,6 +40,7 @@ class Layout:
         before: (N, M) weights before any structure.
         watched: (N, M) bool, cells that are only monitored: no structure reads them.
         metrics: metrics of structures for this batch, by name.
+        shards: where the rows of the batch are.
     """
 
     rewards: Tensor
@@ -52,6 +54,7 @@ class Layout:
     before: Tensor
     watched: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
+    shards: Whole = WHOLE
 
     def find(self, name: str) -> tuple[Tensor, bool]:
         """Return the cells (N, M) of a channel that an option names, and whether it is a cost (``-name``)."""
@@ -103,9 +106,8 @@ class Layout:
         """Return the metrics, with those of a condition added: shares of the rows that have the channel."""
         has = self.find(name)[0].any(-1)
         of = condition[has]
-        count = max(len(of), 1)
-        known = float((of == 1).sum()) / count if len(of) else math.nan
-        unknown = float(of.isnan().sum()) / count if len(of) else math.nan
+        holds, gone, count = map(float, self.shards.sum((of == 1).sum(), of.isnan().sum(), torch.tensor(len(of))))
+        known, unknown = (holds / count, gone / count) if count else (math.nan, math.nan)
         return {**self.metrics, f"{what}/{HOLDS}": known, f"{what}/{UNKNOWN}": unknown}
 
 

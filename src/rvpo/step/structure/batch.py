@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rvpo.core.channels import Channels, Range, owner_of
 from rvpo.core.ragged import ChannelScores
+from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError
 from rvpo.step.structure.base import Known, Layout, Structure
 from rvpo.text.suggest import did_you_mean
@@ -69,6 +70,7 @@ class Structures:
         applies: Tensor | None,
         channels: Channels,
         table: ChannelScores | None,
+        shards: Whole = WHOLE,
     ) -> Layout:
         """Return the channels of a batch as they enter the aggregation.
 
@@ -78,6 +80,7 @@ class Structures:
             applies: (N, M) bool, False where the column is not a channel of the row; None if all apply.
             channels: channels of the cells.
             table: channels of the rubrics; None without rubrics.
+            shards: where the rows of the batch are.
         """
         whole = torch.ones_like(values, dtype=torch.bool) if applies is None else applies
         of_cells = torch.as_tensor(weights, dtype=values.dtype, device=values.device).expand(values.shape)
@@ -86,7 +89,7 @@ class Structures:
         for name in self.monitor:
             watched = watched | cells.get(name, nowhere)
         of_cells = of_cells.masked_fill(watched, 0.0)
-        layout = Layout(values, values, of_cells, whole, nowhere, channels, cells, {}, of_cells, watched)
+        layout = Layout(values, values, of_cells, whole, nowhere, channels, cells, {}, of_cells, watched, shards=shards)
         for part in self.parts:
             layout = part.apply(layout)
         return layout

@@ -1,0 +1,93 @@
+"""Where the rows of a batch are: all of them in this process, or some of them in each of several ranks.
+
+Whatever is computed within a group needs no other rank. Whatever is computed over the batch goes through one object:
+its sums and largest values are those of all ranks. :data:`WHOLE`, the default, has all rows and returns what it is
+given. :class:`rvpo.step.shards.Shards` is the one of a process group.
+
+All ranks have to ask for the same things in the same order. So no decision about what to ask for may depend on the rows
+of one rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvpo.core.channels import Channels
+from rvpo.core.groups import Groups
+
+Parts = tuple[Tensor, ...]
+
+
+class Whole:
+    """All rows are here, so nothing is exchanged."""
+
+    is_whole = True
+    """Whether this process has all rows of the batch."""
+
+    def sum(self, *parts: Tensor) -> Parts:
+        """Return the sums of tensors over all ranks, each in its own shape, dtype and device."""
+        return parts
+
+    def combined(self, sums: Sequence[Tensor], largest: Sequence[Tensor]) -> tuple[Parts, Parts]:
+        """Return sums over all ranks, and the largest values of all ranks, in one exchange."""
+        return tuple(sums), tuple(largest)
+
+    def joined(self, rows: Tensor) -> tuple[Tensor, slice]:
+        """Return the rows of all ranks, (n, C) -> (N, C), in the order of the ranks, and which of them are ours."""
+        return rows, slice(None)
+
+    def grouped(self, groups: Groups) -> Groups:
+        """Return the groups of the rows of all ranks."""
+        return groups
+
+    def told(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, which JSON can carry, in the order of the ranks."""
+        return [value]
+
+
+WHOLE = Whole()
+
+
+def channel_means(channels: Channels, shards: Whole, *cells: Tensor) -> Parts:
+    """Return :meth:`Channels.mean` of matrices (n, M) over the rows of all ranks, (K,) each."""
+    if shards.is_whole:
+        return tuple(channels.mean(x) for x in cells)
+    missing = [x.isnan() for x in cells]
+    totals = [channels.total(x.masked_fill(gone, 0.0)) for x, gone in zip(cells, missing, strict=True)]
+    counts = [channels.total((~gone).to(x.dtype)) for x, gone in zip(cells, missing, strict=True)]
+    found = shards.sum(*totals, *counts)
+    return tuple(total / count for total, count in zip(found[: len(cells)], found[len(cells) :], strict=True))
+
+
+class OneGroup(Groups):
+    """All rows of all ranks as one group, so that whatever is normalised within groups is normalised over the batch."""
+
+    def __init__(self, rows: Tensor, shards: Whole) -> None:
+        """Take in the rows of this rank.
+
+        Args:
+            rows: (n, …) whatever has one row per completion.
+            shards: where the others are.
+        """
+        super().__init__(torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 1)
+        vars(self)["_shards"] = shards
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum rows (n, M) of all ranks -> (1, M)."""
+        (total,) = vars(self)["_shards"].sum(x.sum(0, keepdim=True))
+        return total  # type: ignore[no-any-return]
+
+    def ends(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value of each column over all ranks, (n, M) -> (1, M) each."""
+        # A row that every rank has, so that a rank without rows has something to compare.
+        padded = [torch.cat([x, x.new_full((1, x.shape[1]), -torch.inf)]) for x in (-low, high)]
+        _, (lowest, highest) = vars(self)["_shards"].combined([], [x.amax(0, keepdim=True) for x in padded])
+        return -lowest, highest
+
+    def broadcast(self, stat: Tensor) -> Tensor:
+        """Give every row of this rank the value of the batch, (1, M) -> (n, M)."""
+        return stat.expand(len(self.index), *stat.shape[1:])
