@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from pathlib import Path
 
 
 def new_name() -> str:
@@ -29,7 +30,7 @@ def has_ended(name: str) -> bool:
 def _place() -> str:
     """Return where a process number means the same process: the host, and in it the namespace of a container."""
     try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:  # no Linux: no namespaces
         namespace = 0
     return f"{socket.gethostname()}:{namespace}"

@@ -4,8 +4,8 @@ One SQLite file, shared by any number of processes and threads; see :mod:`rvpo.d
 cost are committed in one transaction before the verdict is used.
 Missing verdicts are never stored. Keys, headers and prompts are never stored: a row is a digest and its verdict.
 
-A question that is being asked is claimed in the file, and no other process asks it meanwhile. The claims of a process that
-has ended lapse: at once where that can be seen, else when they were not renewed for :data:`LEASE` seconds.
+A question that is being asked is claimed in the file, and no other process asks it meanwhile. The claims of a process
+that has ended lapse: at once where that can be seen, else when they were not renewed for :data:`LEASE` seconds.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class VerdictStore(SharedDatabase):
             asker: a name of :func:`rvpo.judges.askers.new_name`. It renews its claims and releases them.
         """
         unknown = "SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?1)"
-        statement = f"INSERT OR IGNORE INTO claims {unknown}"  # noqa: S608 - a constant
+        statement = f"INSERT OR IGNORE INTO claims {unknown}"
         now = time.monotonic()  # one clock for all processes of a machine, which begins anew when it starts
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO askers VALUES (?, ?)", (asker, now))

@@ -364,7 +364,9 @@ class EndpointJudge:
                 if lane.renewal is None or lane.renewal.done():
                     lane.renewal = asyncio.create_task(self._renew(lane))
                 try:
-                    verdicts |= await self._ask_until(lane, inquiry(tuple(mine[key] for key in claimed)), tuple(claimed))
+                    verdicts |= await self._ask_until(
+                        lane, inquiry(tuple(mine[key] for key in claimed)), tuple(claimed)
+                    )
                 finally:
                     self._store.release(claimed, lane.name)
                 continue

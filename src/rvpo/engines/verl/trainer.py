@@ -18,18 +18,21 @@ from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, registe
 
 from rvpo.core.metrics import LOST_COMPLETIONS
 from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
+from rvpo.core.ragged import Family
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.filtering import METRIC
+from rvpo.engines.verl.judge_totals import JudgeTotals
 from rvpo.engines.verl.losses import Asked, Losses, told, uids_of
-from rvpo.engines.verl.rows import Seen, Sessions, read_channels
+from rvpo.engines.verl.rows import Seen, Sessions, read_again, read_channels, read_texts
 from rvpo.engines.verl.spelling import register
 from rvpo.errors import EngineError, JudgeError, RewardError, RVPOError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric.reward import too_many_missing
 from rvpo.step import memory
+from rvpo.step.trust import Again
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class ChannelAdvantages:
         self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
         self._seen = Seen(PATIENCE)
+        self._judges = JudgeTotals()
         self._asked: Asked | None = None  # once training begins
         super().__init__(config)  # type: ignore[call-arg]
 
@@ -94,8 +98,10 @@ class ChannelAdvantages:
     def _compute_advantage(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
         """Let verl do this step; its estimator takes the advantages from here."""
         sessions, infos = self._fetch(batch)
-        groups = sessions.groups.tolist()
-        rewards, families = read_channels(infos, self._aggregator.names, groups=groups, seen=self._seen)
+        groups, names, texts = sessions.groups.tolist(), self._aggregator.names, read_texts(infos)
+        self._judges.note(texts)
+        rewards, families = read_channels(infos, names, groups=groups, seen=self._seen, texts=texts)
+        again = read_again(texts, names, families)
         for family in families:
             if problem := too_many_missing(family.rows, self._options.max_missing):
                 raise JudgeError(
@@ -103,7 +109,7 @@ class ChannelAdvantages:
                     f"verl resumes at its last checkpoint (trainer.save_freq is {self.config.trainer.save_freq})"
                 )
         # The estimator is asked once verl has settled which tokens count (rollout correction may mask some).
-        with handing_over(partial(self._aggregate, sessions, rewards, families, metrics)):
+        with handing_over(partial(self._aggregate, sessions, rewards, families, again, metrics)):
             return super()._compute_advantage(batch, metrics)  # type: ignore[misc]
 
     def _fetch(self: Any, batch: Any) -> tuple[Sessions, list[dict[str, Any]]]:
@@ -119,7 +125,8 @@ class ChannelAdvantages:
         if lacking := [key for key, info in zip(sessions.keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
                 f"rollout {lacking[0]!r} has no reward_extra_info, where verl puts what the reward function returned: "
-                "a reward that the agent loop gives itself comes without its parts. Leave it to the reward function"
+                "an agent loop that scores itself has to return its parts there. Let it set "
+                "output.extra_fields['reward_extra_info'] to a dict by name, or leave the reward to the reward function"
             )
         return sessions, infos
 
@@ -130,9 +137,7 @@ class ChannelAdvantages:
 
         verl leaves None out of its means, but not NaN.
         """
-        for text in infos.get(wire.KEY, []):
-            if text is not None:
-                wire.parse(text)
+        self._judges.note(wire.parse(text) for text in infos.get(wire.KEY, []) if text is not None)
         infos = {name: values for name, values in infos.items() if name != METRIC}  # a mean of it says nothing
         infos = {name: [None if _is_nan(value) else value for value in values] for name, values in infos.items()}
         if kwargs.get("expected_acc_counts"):
@@ -167,7 +172,13 @@ class ChannelAdvantages:
         return done
 
     def _aggregate(
-        self: Any, sessions: Sessions, rewards: Tensor, families: list[Any], metrics: dict[str, Any], mask: Tensor
+        self: Any,
+        sessions: Sessions,
+        rewards: Tensor,
+        families: list[Family],
+        again: Again | None,
+        metrics: dict[str, Any],
+        mask: Tensor,
     ) -> Tensor:
         """Return the advantage of each row; ``mask`` (B, T) says which tokens count."""
         progress = (self.global_steps - 1) / max(self.total_training_steps - 1, 1)
@@ -177,12 +188,14 @@ class ChannelAdvantages:
             progress=min(progress, 1.0),
             tokens=sessions.total(mask.cpu().sum(1)),
             families=families,
+            again=again,
         )
         if self._channels is not None:
             own = {"session": sessions.names, "uid": sessions.keys}
             self._channels.add(self.global_steps, done, extra=own)
         # What is undefined in this batch, such as the mean of a channel that was never scored, is left out.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})
+        metrics.update(self._judges.metrics())
         losses = self._asked.take(uids_of(sessions.names), int(metrics.get(EVICTED, 0)))
         metrics[f"{PREFIX_OF_METRICS}{LOST_COMPLETIONS}"] = float(losses.lost)
         self._warn_of(losses)
