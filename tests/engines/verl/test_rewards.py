@@ -453,6 +453,21 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+def test_rewards_of_verls_tools_are_channels():
+    """Through verl's own reward manager, which hands on what its tool agent noted."""
+    rewards = [
+        {"function": "turns", "name": "tools", "options": {"combine": "sum", "source": "tool_rewards"}},
+        {"function": "turns", "name": "second", "options": {"combine": 2, "source": "tool_rewards"}},
+    ]
+    for given, expected in (([0.5, 1.0], (1.5, 1.0)), ([0.5], (0.5, None)), ([], (0.0, None))):
+        batch = as_batch("a reply", "an answer", extra())
+        batch.non_tensor_batch["tool_extra_fields"][0]["tool_rewards"] = given
+        info = asyncio.run(Worker(verl_config({"rewards": rewards})).score(batch))["reward_extra_info"]
+        assert (info["tools"], info["second"]) == expected
+    mistyped = [{"function": "turns", "name": "tools", "options": {"combine": "sum", "source": "tool_reward"}}]
+    assert "neither a column nor an environment has it" in error(score(mistyped))
+
+
 def test_workers_of_verl_share_a_judge_and_its_cache(cluster: None, tmp_path: Path):
     """Two processes, 12 completions of 5 and 2 criteria, then the same again: every verdict is paid for once."""
     cache = str(tmp_path / "folder" / "judge.sqlite")
