@@ -22,41 +22,26 @@ from rvpo.logs.open import open_run
 from rvpo.rewards.turns import TurnReward, per_turn
 
 # A word of colour is a call of the tool: even random completions have many.
-TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'tool' %}answer {{ message['content'] }} <|end|> "
-    "{% else %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> {% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+    "{% else %}<|{{ message['role'] }}|> {{ message['content'] }} "
+    "{% for call in message['tool_calls'] or [] %}{{ call['function']['name'] }} "
+    "{% for key, value in call['function']['arguments'].items() %}{{ key }} {{ value }} {% endfor %}{% endfor %}"
+    "<|end|> "
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
-COLOR = r"\b(?:red|green|blue)\b"
-SCHEMA = {
-    "x-regex": rf"^(?P<content>[\s\S]*?)(?P<tool_calls>{COLOR}[\s\S]*)?$",
-    "type": "object",
-    "properties": {
-        "role": {"const": "assistant"},
-        "content": {"type": "string"},
+RESPONSE_TEMPLATE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
+    "fields": {
         "tool_calls": {
-            "type": "array",
-            "x-regex-iterator": rf"({COLOR})",
-            "items": {
-                "type": "object",
-                "x-regex": r"(?P<function>\w+)",
-                "properties": {
-                    "type": {"const": "function"},
-                    "function": {
-                        "type": "object",
-                        "x-regex": r"(?P<arguments>\w+)",
-                        "properties": {
-                            "name": {"const": "press"},
-                            "arguments": {
-                                "type": "object",
-                                "x-regex": r"(?P<color>\w+)",
-                                "properties": {"color": {"type": "string"}},
-                            },
-                        },
-                    },
-                },
-            },
+            "open_pattern": r"\b(?P<color>red|green|blue)\b",
+            "close_pattern": r"(?=\s|$)",
+            "repeats": True,
+            "content": "text",
+            "transform": {"type": "function", "function": {"name": "press", "arguments": {"color": "{color}"}}},
         },
+        "content": {"close_pattern": r"<eos>", "content": "text"},
     },
 }
 
@@ -125,7 +110,7 @@ def rows() -> Dataset:
 
 def environment_trainer(model_dir: Path, output: Path, rewards: dict[str, Any], **options: Any) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    tokenizer.chat_template, tokenizer.response_schema = TEMPLATE, SCHEMA
+    tokenizer.chat_template, tokenizer.response_template = CHAT_TEMPLATE, RESPONSE_TEMPLATE
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     return make_trainer(
         model,

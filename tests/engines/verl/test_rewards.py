@@ -561,7 +561,7 @@ class Judge:
 
 def test_a_share_of_the_completions_is_scored_twice_and_trust_follows(tmp_path: Path):
     (tmp_path / "samples.py").write_text(SAMPLES)
-    rewards = [{"function": "rubric", "options": {"judge": {"kind": f"{tmp_path}/samples.py:Judge"}}}, "length"]
+    rewards = [{"function": "rubric", "options": {"judge": {"kind": f"{tmp_path}/samples.py:Judge"}}}, "format"]
     info = extra(
         rubric=Rubric(
             (Criterion("sure", "Sure", category="sure"), Criterion("luck", "Luck", category="luck"))
@@ -582,7 +582,7 @@ def test_a_share_of_the_completions_is_scored_twice_and_trust_follows(tmp_path: 
     assert repeated == twice, "the same completions, whichever worker scores them"
     validation = score(rewards, twice[0], extra_info=info | {VALIDATION: True}, judge_twice=0.5)
     assert read_texts([validation])[0].second is None
-    names = ["rubric", "length_reward"]
+    names = ["rubric", "format_reward"]
     values, families = read_channels(results, names, groups=[i // 8 for i in range(240)], texts=told)
     again = read_again(told, names, families)
     assert again is not None
