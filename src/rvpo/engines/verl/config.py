@@ -217,8 +217,8 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
     """Refuse settings of verl under which the estimator would not do what it says."""
     if (mode := str(config.trainer.v1.trainer_mode)) not in MODES:
         raise ConfigError(
-            f"trainer.v1.trainer_mode is {mode!r}; expected {' or '.join(MODES)}. In separate_async, verl moves weights "
-            "in ways that need accelerators, and rvpo has not been tested with it"
+            f"trainer.v1.trainer_mode is {mode!r}; expected {' or '.join(MODES)}. In separate_async, verl moves "
+            "weights in ways that need accelerators, and rvpo has not been tested with it"
         )
     if config.algorithm.use_kl_in_reward:
         raise ConfigError(
