@@ -178,9 +178,9 @@ def _returned(
     families = {name: scores for name, scores in rows.items() if name not in monitored}
     single = {name: value for name, (value, _) in named.items() if name not in families}
     found: dict[str, float | str | None] = {"score": score, **single}
-    judged = {name: f for name, f in zip(names, functions, strict=True) if isinstance(f, JudgedReward)}
     if rows or second is not None:  # the same keys for all completions, whichever are scored a second time
-        usage = {name: function.judge.usage() for name, function in judged.items()}
+        judged = zip(names, functions, strict=True)
+        usage = {name: function.judge.usage() for name, function in judged if isinstance(function, JudgedReward)}
         found[wire.KEY] = wire.write(
             families,
             {name: scores for name, scores in rows.items() if name in monitored},
