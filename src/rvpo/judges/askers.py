@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
-import socket
 from pathlib import Path
 
 
@@ -33,4 +33,4 @@ def _place() -> str:
         namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:  # no Linux: no namespaces
         namespace = 0
-    return f"{socket.gethostname()}:{namespace}"
+    return f"{platform.node()}:{namespace}"
