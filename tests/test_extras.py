@@ -184,6 +184,12 @@ def test_versions_are_json_and_name_every_package():
         ("axolotl", "0.19.0", r"rvpo\.axolotl\.RVPOPlugin"),
         ("unsloth", "2026.10.9", "`import unsloth` above"),
         ("verl", "0.10.0", "does not work with rvpo"),
+        ("slime", "0.4.0", r"slime was not run; see docs/engines/slime\.md\): add .*rvpo\.slime\.post_process"),
+        ("nemo-rl", "0.5.0+abc", r"add .*rvpo\.nemo_rl\.install\(\).*name: rvpo"),
+        ("prime-rl", "0.5.0", r"python -m rvpo\.prime_rl @ orchestrator\.toml"),
+        ("rllm", "0.3.0.pre", r"rvpo\.rllm\.register\(.*adv_estimator=rvpo"),
+        ("skyrl", "0.3.0", r"class Trainer\(rvpo\.skyrl\.RVPOMixin, RayPPOTrainer\)"),
+        ("tinker-cookbook", "0.6.0", r"rvpo\.tinker\.install\(config, method='lift'"),
     ],
 )
 def test_each_engine_says_what_to_add_or_why_not(monkeypatch: pytest.MonkeyPatch, package, version, message):
@@ -198,6 +204,18 @@ def test_each_engine_says_what_to_add_or_why_not(monkeypatch: pytest.MonkeyPatch
 def test_a_version_that_cannot_work_counts_as_missing(monkeypatch: pytest.MonkeyPatch, version: str, works: bool):
     monkeypatch.setattr(doctor, "installed", {"trl": version}.get)
     assert doctor.Capability("x", ("trl",), ".[trl]").missing == ([] if works else ["trl"])
+
+
+@pytest.mark.parametrize("engine", [engine for engine in doctor.ENGINES if not engine.lowest], ids=lambda e: e.package)
+def test_the_line_of_an_engine_with_dicts_names_what_exists_and_its_page_has_it(engine):
+    module = re.search(r"rvpo\.(slime|nemo_rl|prime_rl|rllm|skyrl|tinker)\b", engine.line)
+    assert module is not None
+    name = module[1]
+    page = (Path(__file__).parents[1] / engine.page).read_text(encoding="utf-8")
+    source = (Path(rvpo.__file__).parent / "engines" / f"{name}.py").read_text(encoding="utf-8")
+    for attribute in re.findall(rf"rvpo\.{name}\.(\w+)", engine.line):
+        assert re.search(rf"^(def|class) {attribute}\b|^{attribute} = ", source, re.MULTILINE)
+        assert f"rvpo.{name}.{attribute}" in page
 
 
 @pytest.mark.parametrize("engine", doctor.ENGINES, ids=lambda engine: engine.package)

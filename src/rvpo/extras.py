@@ -142,7 +142,8 @@ class Engine:
 
     Attributes:
         package: name of its distribution.
-        lowest: first version that works.
+        lowest: first version that works; empty where versions are not compared, because the engine is used from a
+            clone whose version does not change with its code.
         below: first later version that does not work.
         tested: versions that the adapter's tests ran with, as text.
         line: the exact line to add to a script or configuration.
@@ -163,12 +164,19 @@ class Engine:
         version = installed(self.package)
         if version is None:
             return None
+        if not self.lowest:
+            return f"{self.package} {version} (tested: {self.tested}; see {self.page}): add {self.line}"
         wanted = f"expected >={self.lowest},<{self.below} ({self.page})"
         if version in self.broken:
             return f"{self.package} {version} does not work: {self.broken[version]}; {wanted}"
         if not _in_range(self.package):
             return f"{self.package} {version} does not work with rvpo; {wanted}"
         return f"{self.package} {version} (tested: {self.tested}): add {self.line}"
+
+
+def _with_dicts(package: str, tested: str, line: str, page: str | None = None) -> Engine:
+    """Return an engine whose rewards arrive as one dict per completion."""
+    return Engine(package, "", "", tested, line, f"docs/engines/{page or package}.md")
 
 
 ENGINES = (
@@ -205,6 +213,45 @@ ENGINES = (
         "`--external_plugins plugin.py`, a file with `import rvpo.swift` and `rvpo.swift.use(method='lift')`",
         "docs/engines/ms-swift.md",
     ),
+    _with_dicts(
+        "slime",
+        "its own types; slime was not run",
+        "`--custom-config-path rvpo.yaml`, a file with `custom_reward_post_process_path: rvpo.slime.post_process` and "
+        "`rvpo: {method: lift, reward_keys: [correct, safe]}`, and `--reward-key score`",
+    ),
+    _with_dicts(
+        "nemo-rl",
+        "stand-ins; NeMo RL was not run",
+        "`import rvpo.nemo_rl; rvpo.nemo_rl.install()` in the launcher, and in the YAML file `grpo: {adv_estimator: "
+        "{name: rvpo, rvpo: {method: lift, reward_keys: [correct, safe]}}}`",
+        "nemo_rl",
+    ),
+    _with_dicts(
+        "prime-rl",
+        "stand-ins; prime-rl was not run",
+        "`RVPO_CONFIG=$PWD/rvpo.yaml python -m rvpo.prime_rl @ orchestrator.toml` for `orchestrator @ "
+        'orchestrator.toml`, with `rvpo: {method: "lift:whiten=none", reward_keys: [correct, judge]}` in that file',
+        "prime_rl",
+    ),
+    _with_dicts(
+        "rllm",
+        "its own function and types; no training was run",
+        "`import rvpo.rllm; rvpo.rllm.register('runs/mine/rvpo', method='lift', reward_keys=['correct', 'safe'])` "
+        "before the trainer, and `rllm.algorithm.adv_estimator=rvpo`",
+    ),
+    _with_dicts(
+        "skyrl",
+        "stand-ins; SkyRL was not run",
+        "`class Trainer(rvpo.skyrl.RVPOMixin, RayPPOTrainer): rvpo = {'method': 'lift', 'reward_keys': ['correct', "
+        "'safe']}`, and return it from get_trainer() of the entry point",
+    ),
+    _with_dicts(
+        "tinker-cookbook",
+        "its own types; the service was not used",
+        "`import rvpo.tinker; rvpo.tinker.install(config, method='lift', reward_keys=['correct', 'safe'])` before "
+        "`train.main(config)`",
+        "tinker",
+    ),
 )
 
 
@@ -218,7 +265,7 @@ def _in_range(name: str) -> bool:
     """Return whether the installed version of an engine works; True for all other packages."""
     engine = next((engine for engine in ENGINES if engine.package == name), None)
     version = installed(name)
-    if engine is None or version is None:
+    if engine is None or version is None or not engine.lowest:
         return True
     return version not in engine.broken and _numbers(engine.lowest) <= _numbers(version) < _numbers(engine.below)
 

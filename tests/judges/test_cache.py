@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from rvpo.errors import JudgeError
-from rvpo.judges.cache import Spent, VerdictStore
+from rvpo.judges.askers import new_name
+from rvpo.judges.cache import LEASE, Spent, VerdictStore
 from rvpo.rewards.rubric import Verdict
 
 SRC = Path(__file__).parents[2] / "src"
@@ -166,3 +167,41 @@ def _count(number: int) -> float | None:
     _used[0].end_call({bytes([number]): Verdict(1.0)}, 1, 1)
     verdict = _used[0].get(b"before")
     return verdict.value if verdict else None
+
+
+def test_a_question_is_claimed_by_one_asker_until_it_has_its_verdict(tmp_path: Path):
+    path = str(tmp_path / "cache.sqlite")
+    first, second, one, other = VerdictStore(path), VerdictStore(path), new_name(), new_name()
+    assert first.claim([b"a", b"b"], one) == [b"a", b"b"]
+    assert second.claim([b"a", b"b", b"c"], other) == [b"c"]
+    first.end_call({b"a": Verdict(1.0)}, 1, 1)
+    first.release([b"a", b"b"], one)
+    assert second.claim([b"a", b"b"], other) == [b"b"], "a has its verdict"
+    assert second.get(b"a") == Verdict(1.0)
+
+
+def test_claims_of_a_process_that_has_ended_lapse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = str(tmp_path / "cache.sqlite")
+    code = """
+import os, signal, sys
+from rvpo.judges.askers import new_name
+from rvpo.judges.cache import VerdictStore
+print(VerdictStore(sys.argv[1]).claim([b"a"], new_name()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run(code, path).communicate(timeout=600)[0] == "[b'a']\n"
+    store, here = VerdictStore(path), new_name()
+    assert store.claim([b"a"], here) == [b"a"]
+    # Of a process that cannot be seen from here, such as one of another container, the time alone tells.
+    elsewhere = "another-host:0:1:0123456789abcdef"
+    clock = [1000.0]
+    monkeypatch.setattr("rvpo.judges.cache.time.monotonic", lambda: clock[0])
+    assert store.claim([b"b"], elsewhere) == [b"b"]
+    clock[0] += LEASE - 1
+    store.renew(elsewhere)
+    clock[0] += LEASE
+    assert store.claim([b"b"], here) == []
+    clock[0] += 1
+    assert store.claim([b"b"], here) == [b"b"]
+    clock[0] = 5.0  # the machine has started anew
+    assert store.claim([b"b"], new_name()) == [b"b"]

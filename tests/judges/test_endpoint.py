@@ -805,3 +805,34 @@ def test_extra_fields_are_sent():
     assert request["chat_template_kwargs"] == {"enable_thinking": False}
     assert "temperature" not in request
     assert json.loads(json.dumps(request)) == request
+
+
+def test_processes_that_ask_the_same_at_the_same_time_pay_once(tmp_path: Path):
+    """Three processes begin together, and the server answers nobody before all have asked what they may ask."""
+    code = """
+import asyncio, sys
+from rvpo.judges.endpoint import EndpointJudge
+from rvpo.rewards.rubric import Criterion, Question
+url, model, cache = sys.argv[1:]
+judge = EndpointJudge(model=model, base_url=url, cache=cache, timeout=300.0)
+criteria = tuple(Criterion(f"k{i}", f"Speaks about thing {i}.") for i in range(3))
+asked = [Question("What is it?", f"Answer number {i}.", criteria) for i in range(4)]
+print([[verdict.value for verdict in row] for row in asyncio.run(judge.judge(asked))])
+print(judge.usage()["calls"] + judge.usage()["cache_hits"])
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with FaultServer() as server:
+        server.hold = True
+        command = [sys.executable, "-c", code, server.url, server.model, str(tmp_path / "cache.sqlite")]
+        processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        while not server.in_flight:
+            time.sleep(0.05)
+        with sqlite3.connect(tmp_path / "cache.sqlite") as database:
+            while database.execute("SELECT count(*) FROM askers").fetchone() != (3,):
+                time.sleep(0.05)
+        server.hold = False
+        said = {process.communicate(timeout=600)[0] for process in processes}
+        assert len(server.answered) == 12
+        assert set(server.answered.values()) == {1}
+    values = [[float(degree(f"Answer number {i}.", c.text) >= 0.5) for c in CRITERIA[:3]] for i in range(4)]
+    assert said == {f"{values}\n12\n"}

@@ -154,7 +154,7 @@ def test_needed_arguments(file: Path):
         (
             "formt",
             "'formt' (did you mean 'format'?); expected a built-in name (format, correctness, length, math, rubric, "
-            "pairwise, code), 'module:function' or 'file.py:function'",
+            "pairwise, code, turns), 'module:function' or 'file.py:function'",
         ),
         (":format_reward", "reward is ':format_reward' (did you mean 'format'?); expected a built-in name"),
         (

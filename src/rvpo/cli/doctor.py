@@ -16,7 +16,8 @@ def doctor() -> None:
     typer.echo(f"{'GPU':<14}{_gpu()}")
     typer.echo(f"{'code sandbox':<14}{_sandbox()}\n")
     states = [state for engine in extras.ENGINES if (state := engine.state())]
-    for state in states or ["no training engine is installed; expected trl, verl, axolotl, unsloth or ms-swift"]:
+    known = ", ".join(engine.package for engine in extras.ENGINES)
+    for state in states or [f"no training engine is installed; expected one of {known}"]:
         typer.echo(f"engine: {state}")
     typer.echo("")
     for capability in extras.CAPABILITIES:

@@ -81,7 +81,7 @@ CATALOGUE = {
     "rvpo/{channel}/suppressed": "share in which some meet it, not all, and none of these has a positive advantage",
     "rvpo/{channel}/solved_some": "share of groups in which some completions meet it, not all: what can teach it",
     "rvpo/{channel}/solved_all": "share in which all do; with unexplored, these three sum to 1",
-    "rvpo/{channel}/judge/{total}": "rubrics, code in TRL: totals of judge or sandbox, such as calls, tests, missing",
+    "rvpo/{channel}/judge/{total}": "rubrics, code: totals of judge or sandbox, such as calls, tests, missing",
     "rvpo/{channel}/holds": "a gate or condition, by its text: share of the completions that meet it",
     "rvpo/{channel}/unknown": "the same: share in which it is missing, and so is what depends on it",
     "rvpo/solved/none": "share of groups in which no completion meets every channel that counts (option `solved`)",

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,7 +66,10 @@ class Estimator:
 
     def _of(self, role: str) -> RewardDicts:
         if role not in self.roles:
-            run = self.roles[role] = RewardDicts(self.options)
+            options = self.options
+            if options.records is not None:
+                options = replace(options, records=str(Path(options.records) / quote(role, safe="")))
+            run = self.roles[role] = RewardDicts(options)
             # Every name that rLLM does not know ends here, a mistyped one as well.
             logger.warning("rvpo computes the advantages of role %s, with method %s.", role, run.aggregator.config)
             if (folder := self._place(role)).exists():

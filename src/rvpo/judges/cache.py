@@ -3,15 +3,20 @@
 One SQLite file, shared by any number of processes and threads; see :mod:`rvpo.database`. A verdict and the tokens it
 cost are committed in one transaction before the verdict is used.
 Missing verdicts are never stored. Keys, headers and prompts are never stored: a row is a digest and its verdict.
+
+A question that is being asked is claimed in the file, and no other process asks it meanwhile. The claims of a process
+that has ended lapse: at once where that can be seen, else when they were not renewed for :data:`LEASE` seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rvpo.database import SharedDatabase
 from rvpo.errors import JudgeError
+from rvpo.judges.askers import has_ended
 from rvpo.rewards.rubric.verdict import Verdict
 
 _VERSION = 1  # of the tables
@@ -21,7 +26,15 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS spent
        (id INTEGER PRIMARY KEY CHECK (id = 1), calls INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER)""",
     "INSERT OR IGNORE INTO spent VALUES (1, 0, 0, 0)",
+    "CREATE TABLE IF NOT EXISTS askers (name TEXT PRIMARY KEY, seen REAL NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, asker TEXT NOT NULL) WITHOUT ROWID",
 )
+
+LEASE = 30.0
+"""Seconds after which a claim that is not renewed lapses."""
+
+RENEWAL = 5.0
+"""Seconds between two renewals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,34 @@ class VerdictStore(SharedDatabase):
         with self._used() as db:
             row = db.execute("SELECT value, detail FROM verdicts WHERE key = ?", (key,)).fetchone()
         return None if row is None else Verdict(row[0], None, row[1])
+
+    def claim(self, keys: Iterable[bytes], asker: str) -> list[bytes]:
+        """Return those keys that ``asker`` is to ask now: nobody else does, and their verdicts are not known.
+
+        Args:
+            keys: of verdicts that are wanted.
+            asker: a name of :func:`rvpo.judges.askers.new_name`. It renews its claims and releases them.
+        """
+        unknown = "SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?1)"
+        statement = f"INSERT OR IGNORE INTO claims {unknown}"
+        now = time.monotonic()  # one clock for all processes of a machine, which begins anew when it starts
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO askers VALUES (?, ?)", (asker, now))
+            for name, seen in db.execute("SELECT name, seen FROM askers").fetchall():
+                if not now - LEASE <= seen <= now or has_ended(name):
+                    db.execute("DELETE FROM claims WHERE asker = ?", (name,))
+                    db.execute("DELETE FROM askers WHERE name = ?", (name,))
+            return [key for key in keys if db.execute(statement, (key, asker)).rowcount == 1]
+
+    def renew(self, asker: str) -> None:
+        """Keep the claims of an asker from lapsing."""
+        with self._used() as db:
+            db.execute("UPDATE askers SET seen = ? WHERE name = ?", (time.monotonic(), asker))
+
+    def release(self, keys: Iterable[bytes], asker: str) -> None:
+        """Let others ask for these keys."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM claims WHERE key = ? AND asker = ?", [(key, asker) for key in keys])
 
     def begin_call(self, max_calls: int | None, max_tokens: int | None) -> bool:
         """Count a call that is about to be made; False, and not counted, where the budget does not allow it."""

@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache as once
 from functools import partial
@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 
 from rvpo.errors import JudgeError
 from rvpo.judges import healthbench, pairs
+from rvpo.judges.askers import new_name
 from rvpo.judges.asking import DIGEST, Inquiry, ask_one, ask_rubric, material
-from rvpo.judges.cache import VerdictStore
+from rvpo.judges.cache import RENEWAL, VerdictStore
 from rvpo.judges.dialect import LIMITS, Dialect
 from rvpo.judges.failures import perhaps_about_response_format
 from rvpo.judges.mixed import refuse_routed
@@ -47,6 +48,7 @@ _KEY_VERSION = 1  # of what is hashed into a key
 _WARMER = 0.5  # least temperature after a malformed answer: at 0 the same one would come again
 SHOWN_CHARS = 200  # of a malformed answer
 _CHECK_SECONDS = 10.0  # patience of check() with a server that does not even list its models
+_LOOK = (0.05, 1.0)  # seconds between two looks for a verdict that another process asks for: at first, and at most
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +59,8 @@ class _Lane:
     owner: AsyncGenerator[Chat]
     slots: asyncio.Semaphore
     pending: dict[bytes, asyncio.Future[Verdict | None]] = field(default_factory=dict)
+    name: str = field(default_factory=new_name)
+    renewal: asyncio.Task[None] | None = None
 
 
 class EndpointJudge:
@@ -123,7 +127,8 @@ class EndpointJudge:
             max_tokens: the same in prompt + completion tokens. No call starts once they are spent; those in flight end.
             prompt_price: of a million tokens, in any currency; ``cost`` is NaN where a price is None.
             completion_price: of a million tokens.
-            cache: path of an SQLite file; verdicts in it are never asked again, and processes may share it.
+            cache: path of an SQLite file; verdicts in it are never asked again, and processes may share it. What one of
+                them is asking, the others wait for.
             temperature: ``auto`` is 0, and 0.5 with ``ask=healthbench``; None leaves it to the server, for models that
                 allow no other.
             max_output_tokens: of one answer; None is 512, and 16 more for each further criterion in it, or 2048 with
@@ -341,11 +346,44 @@ class EndpointJudge:
     ) -> dict[bytes, Verdict]:
         verdicts: dict[bytes, Verdict] = {}
         try:
-            verdicts = await self._ask_until(lane, inquiry(tuple(mine.values())), tuple(mine))
+            verdicts = await self._claimed(lane, inquiry, mine)
         finally:
             for key in mine:
                 lane.pending.pop(key).set_result(verdicts.get(key))
         return verdicts
+
+    async def _claimed(
+        self, lane: _Lane, inquiry: Callable[[tuple[T, ...]], Inquiry], mine: Mapping[bytes, T]
+    ) -> dict[bytes, Verdict]:
+        """Ask what no other process is asking at this moment, and wait for the verdicts that another one asks for."""
+        verdicts: dict[bytes, Verdict] = {}
+        wait, longest = _LOOK
+        while open_keys := [key for key in mine if key not in verdicts]:
+            claimed = self._store.claim(open_keys, lane.name)
+            if claimed:
+                if lane.renewal is None or lane.renewal.done():
+                    lane.renewal = asyncio.create_task(self._renew(lane))
+                try:
+                    verdicts |= await self._ask_until(
+                        lane, inquiry(tuple(mine[key] for key in claimed)), tuple(claimed)
+                    )
+                finally:
+                    self._store.release(claimed, lane.name)
+                continue
+            known = {key: verdict for key in open_keys if (verdict := self._store.get(key))}
+            self._usage.add(cache_hits=len(known))
+            verdicts |= known
+            if not known:
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, longest)
+        return verdicts
+
+    async def _renew(self, lane: _Lane) -> None:
+        """Keep the claims of this loop from lapsing while anything is being asked."""
+        with suppress(JudgeError):  # the next use of the file raises it where somebody waits
+            while lane.pending:
+                self._store.renew(lane.name)
+                await asyncio.sleep(RENEWAL)
 
     def _inquiry(
         self, question: Question, criteria: tuple[Criterion, ...], shown: Callable[[], str] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rvpo.forks import ForkedLock
 from rvpo.rewards.rubric.verdict import REASONS, Verdict
@@ -57,3 +57,25 @@ class Usage:
         with self._lock:
             counts = dict(self._counts)
         return {**counts, "cost": self.cost(counts["prompt_tokens"], counts["completion_tokens"])}
+
+
+def added(usages: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return totals of one judge over processes, without what is unknown or never occurred.
+
+    Args:
+        usages: what :meth:`Usage.totals` returns, of each process. All processes read ``all/…`` from one cache file.
+
+    Example:
+        >>> added([{"calls": 2, "missing/timeout": 0, "all/calls": 9}, {"calls": 3, "all/calls": 8}])
+        {'calls': 5, 'all/calls': 9}
+    """
+    totals: dict[str, float] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            if math.isnan(value) or (value == 0 and "missing/" in key):  # no prices; a reason that did not occur
+                continue
+            if key.startswith("all/") or "/all/" in key:
+                totals[key] = max(totals.get(key, value), value)
+            else:
+                totals[key] = totals.get(key, 0) + value
+    return totals

@@ -24,9 +24,13 @@ BUILTIN: Mapping[str, str] = {
     "rubric": "rvpo.judges.build_rewards:rubric_reward",
     "pairwise": "rvpo.judges.build_rewards:pairwise_reward",
     "code": "rvpo.rewards.code:CodeReward",
+    "turns": "rvpo.rewards.turns:TurnReward",
 }
 
-FACTORIES = ("rubric", "pairwise", "code")
+JUDGED = ("rubric", "pairwise", "code")
+"""Built-in names of rewards with verdicts, of which a share may be missing (``max_missing``)."""
+
+FACTORIES = (*JUDGED, "turns")
 """Built-in names that are called once with the options and return the reward function."""
 
 

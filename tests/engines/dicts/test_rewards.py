@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from dict_rewards import GROUPS
+from rvpo.diagnose.diagnose import diagnose
+from rvpo.diagnose.replay import replay
 from rvpo.engines.dicts.options import DictOptions
-from rvpo.engines.dicts.rewards import RewardDicts
+from rvpo.engines.dicts.rewards import RECORDED, RewardDicts
 from rvpo.errors import ConfigError, RewardError
+from rvpo.logs.open import open_run
 
 OPTIONS: dict[str, Any] = {
     "method": "lift",
@@ -221,3 +225,53 @@ def test_options_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             DictOptions.from_environment()
     file.write_text("rvpo: {method: lift, reward_keys: [a, b], reward_weights: {a: 2}}")
     assert DictOptions.from_environment().build().weights == [2, 1]
+
+
+def test_a_run_is_recorded_and_goes_on_where_its_checkpoint_was(batches: Any, tmp_path: Path):
+    records, saved = tmp_path / "run", tmp_path / "saved"
+    run = a_run(records=str(records))
+    run(batches[0], GROUPS)
+    run(batches[1], GROUPS, learn=False)  # as a filter or a printed group
+    run.save(saved)
+    second = run(batches[1], GROUPS)
+    run(batches[0], GROUPS)  # after the checkpoint, and lost
+    resumed = a_run(records=str(records))
+    resumed.load(saved)
+    again = resumed(batches[1], GROUPS)
+    assert again.advantages == second.advantages
+    resumed(batches[0], GROUPS)
+    assert sorted(path.name for path in (records / "channels").iterdir()) == [f"00000{n}.parquet" for n in (1, 2, 3)]
+    rows = [
+        row
+        for row in pq.read_table(records / "channels" / "000002.parquet").to_pylist()
+        if row["reward_function"] == "safe"
+    ]
+    assert [row["reward"] for row in rows] == [reward.get("safe") for reward in batches[1]]
+    assert [row["advantage"] for row in rows] == second.advantages
+    found = replay(open_run(records), [])
+    assert found.own == "lift"
+    assert found.own_difference is not None
+    assert found.own_difference < 1e-9
+    assert {channel.name for channel in diagnose(open_run(records)).channels} == {"correct", "safe"}
+
+
+@pytest.mark.parametrize("records", ["", 1, ["a"]])
+def test_records_are_a_folder(records: Any):
+    with pytest.raises(ConfigError, match=r"rvpo\.records is .*; expected the path of a folder"):
+        a_run(records=records)
+
+
+def test_a_group_at_a_time_is_not_recorded(tmp_path: Path):
+    options = DictOptions.from_mapping(OPTIONS | {"method": "gdpo:whiten=none", "records": str(tmp_path)})
+    with pytest.raises(ConfigError, match="one group at a time"):
+        RewardDicts(options, one_group=True)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "null", "1.5"])
+def test_a_damaged_number_of_records_is_refused(batches: Any, tmp_path: Path, text: str):
+    run = a_run(records=str(tmp_path / "run"))
+    run(batches[0], GROUPS)
+    run.save(tmp_path)
+    (tmp_path / RECORDED).write_text(text)
+    with pytest.raises(ConfigError, match=r"[Rr]emove it"):
+        run.load(tmp_path)

@@ -134,9 +134,8 @@ def make_trainer(
         args=args,
         train_dataset=prompts() if dataset is None else dataset,
         eval_dataset=eval_dataset,
-        processing_class=tokenizer,
         peft_config=peft_config,
-        **(given or {}),
+        **{"processing_class": tokenizer, **(given or {})},
     )
 
 

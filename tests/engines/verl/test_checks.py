@@ -52,6 +52,10 @@ def config(*overrides: str, name: str = "ppo_trainer") -> DictConfig:
         ("reward_model.num_workers=3", "reward_model.num_workers is 3.*expected reward.num_workers=3"),
         ("reward_model.rollout.name=vllm", "expected reward.reward_model.rollout.name=vllm"),
         ("sandbox_fusion.url=http://x", "expected reward.sandbox_fusion.url=http://x"),
+        (
+            "trainer.default_hdfs_dir=hdfs://x",
+            "default_hdfs_dir is 'hdfs://x', but verl 0.9.1 uploads nothing with .*default_local_dir",
+        ),
     ],
 )
 def test_what_verl_ignores_is_refused_under_every_estimator(estimator: list[str], override: str, told: str):

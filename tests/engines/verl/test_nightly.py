@@ -93,10 +93,16 @@ def test_rubrics_judged_by_a_server_in_the_reward_workers(tmp_path: Path):
             "+reward.custom_reward_function.reward_kwargs.num_workers=${reward.num_workers}",
             "reward.num_workers=2",
             "algorithm.adv_estimator=rvpo",
+            "+algorithm.rvpo.judge_twice=0.25",
             entry="rvpo.verl",
             steps=4,
         )
-        assert max(server.answered.values()) <= 2  # both workers, asked about equal completions at the same moment
+        # Asked once; a question that is asked for the second judgement, too, is answered twice.
+        assert max(server.answered.values()) <= 2
+        last = run.metrics[4]
+        assert last["rvpo/rubric/judge/all/calls"] >= last["rvpo/rubric/judge/calls"] >= server.answered.total() - 1
+        assert last["rvpo/rubric/judge/retries"] > 0
+        assert 0 < last["rvpo/rubric/asked/reliability"] <= 1
         assert server.faults_sent.total() > 0
     assert list(run.metrics) == [1, 2, 3, 4]
     missing = 0
@@ -115,3 +121,17 @@ def test_rubrics_judged_by_a_server_in_the_reward_workers(tmp_path: Path):
                 assert cell["reward"] == float(degree(reply, cell["text"]) >= 0.5)
         assert {"rvpo/rubric/form/mean", "rvpo/rubric/asked/mean"} <= run.metrics[step].keys()
     print(f"{missing} verdicts missing after {server.faults_sent.total()} faults")
+
+
+@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
+def test_two_nodes(tmp_path: Path, mode: str):
+    """Two Ray node processes on this machine, a worker of the actor on each, and reward workers on both."""
+    ours = ["algorithm.adv_estimator=lift", "+algorithm.rvpo.reward_keys=[vowels,brief]", "reward.num_workers=2"]
+    options: dict[str, Any] = {"entry": "rvpo.verl", "workers": 2, "nodes": 2, "mode": mode}
+    train(tmp_path, *ours, "trainer.save_freq=3", steps=3, **options)
+    run = train(tmp_path, *ours, "trainer.save_freq=3", steps=6, **options)
+    assert list(run.metrics) == list(range(1, 7))
+    assert "begins anew" not in run.log
+    assert len({event["event"] for event in run.events}) > 0
+    for step in run.metrics:
+        assert len({row["completion"] for row in run.channels(step)}) == PROMPTS * GENERATIONS

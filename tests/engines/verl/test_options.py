@@ -37,6 +37,14 @@ OURS = [
 ]
 
 
+def test_trust_is_given_or_estimated():
+    given = read("algorithm.adv_estimator=gdpo", KEYS, "+algorithm.rvpo.reliability={a: 0.5}").build().reliability
+    assert (given.given, given.twice) == ({"a": 0.5}, 0.0)
+    estimated = read("algorithm.adv_estimator=gdpo", *OURS, "+algorithm.rvpo.judge_twice=0.25").build().reliability
+    assert (estimated.given, estimated.twice) == ({}, 0.25)
+    assert read("algorithm.adv_estimator=gdpo", KEYS).build().reliability is None
+
+
 def flat(overrides: list[str | list[str]]) -> list[str]:
     return [text for each in overrides for text in ([each] if isinstance(each, str) else each)]
 
@@ -166,8 +174,14 @@ def test_every_method_can_be_whitened_by_token_as_verl_does(method: str):
         (["+algorithm.rvpo=5"], "algorithm.rvpo is 5; expected a mapping"),
         (["+algorithm.rvpo=[a]"], r"algorithm.rvpo is \['a'\]; expected a mapping"),
         ([KEYS, "+algorithm.rvpo.reward_ranges={zzz: [0, 1]}"], "reward_ranges names the channel 'zzz'"),
-        ([KEYS, "+algorithm.rvpo.reliability={a: 0.5}"], "reliability is {'a': 0.5}, but with verl every reward is tr"),
-        ([KEYS, "+algorithm.rvpo.judge_twice=0.1"], "judge_twice is 0.1, but with verl.*Drop it"),
+        ([KEYS, "+algorithm.rvpo.reliability={c: 0.5}"], "reliability names the channel 'c'; expected one of a, b"),
+        ([KEYS, "+algorithm.rvpo.reliability={a: 2}"], "reliability of 'a' is 2"),
+        ([KEYS, "+algorithm.rvpo.judge_twice=0.1"], "judge_twice is 0.1, but only rvpo's own reward function"),
+        ([OURS, "+algorithm.rvpo.judge_twice=1.5"], "judge_twice is 1.5"),
+        (
+            [OURS, "+reward.custom_reward_function.reward_kwargs.judge_twice=0.1"],
+            "reward_kwargs.judge_twice is 0.1, but algorithm.rvpo.judge_twice is 0.0; expected the same",
+        ),
         ([KEYS, "+algorithm.gdpo_reward_weights=[1,2]"], "gdpo_reward_weights is .*reward_keys names the rewards"),
         ([KEYS, "reward.reward_manager.name=limited"], "'limited', which gives"),
         (

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import itertools
 import json
 import math
 import os
+import sqlite3
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +26,20 @@ from reward_worker import Worker
 from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
+import rvpo
 from fault_server import FaultServer, degree, preference
 from rvpo.core.ragged import Score
 from rvpo.engines.verl import wire
-from rvpo.engines.verl.rewards import check_rewards, compute_score, read_rewards
-from rvpo.engines.verl.rows import read_channels
+from rvpo.engines.verl.judge_totals import JudgeTotals
+from rvpo.engines.verl.node_cache import verdicts_of
+from rvpo.engines.verl.rewards import VALIDATION, check_rewards, compute_score, read_rewards
+from rvpo.engines.verl.rows import read_again, read_channels, read_texts
 from rvpo.errors import ConfigError, JudgeError, RewardError
 from rvpo.importing import load_object
 from rvpo.rewards.pairwise import QUESTION
 from rvpo.rewards.rubric import Criterion, Rubric
 from rvpo.rewards.toolcall import correctness_reward, format_reward
+from rvpo.step.trust import Reliability, Trust
 
 REFERENCE = '<think> So. </think>\n<tool_call>\n{"name": "tide", "parameters": {"day": 1}}\n</tool_call>'
 OTHER_DAY = REFERENCE.replace("1", "2")
@@ -334,6 +343,10 @@ def test_a_malformed_row_is_a_mistake(user: str):
         ({"rewards": []}, "expected a list of at least one reward"),
         ({"rewards": "format"}, "expected a list of at least one reward"),
         ({"rewards": ["format"], "num_worker": 2}, "did you mean 'num_workers'?"),
+        (
+            {"rewards": [{"function": "format", "name": "judge_totals"}]},
+            "rewards.0 is called 'judge_totals', as verl is",
+        ),
         ({"rewards": ["format"], "num_workers": 0}, "Write ${reward.num_workers}"),
         ({"rewards": ["format", "format"]}, "rewards.1 is called 'format_reward', as another reward is"),
         ({"rewards": [{"function": "format", "name": "score"}]}, "rewards.0 is called 'score', as verl is"),
@@ -444,6 +457,21 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+def test_rewards_of_verls_tools_are_channels():
+    """Through verl's own reward manager, which hands on what its tool agent noted."""
+    rewards = [
+        {"function": "turns", "name": "tools", "options": {"combine": "sum", "source": "tool_rewards"}},
+        {"function": "turns", "name": "second", "options": {"combine": 2, "source": "tool_rewards"}},
+    ]
+    for given, expected in (([0.5, 1.0], (1.5, 1.0)), ([0.5], (0.5, None)), ([], (0.0, None))):
+        batch = as_batch("a reply", "an answer", extra())
+        batch.non_tensor_batch["tool_extra_fields"][0]["tool_rewards"] = given
+        info = asyncio.run(Worker(verl_config({"rewards": rewards})).score(batch))["reward_extra_info"]
+        assert (info["tools"], info["second"]) == expected
+    mistyped = [{"function": "turns", "name": "tools", "options": {"combine": "sum", "source": "tool_reward"}}]
+    assert "neither a column nor an environment has it" in error(score(mistyped))
+
+
 def test_workers_of_verl_share_a_judge_and_its_cache(cluster: None, tmp_path: Path):
     """Two processes, 12 completions of 5 and 2 criteria, then the same again: every verdict is paid for once."""
     cache = str(tmp_path / "folder" / "judge.sqlite")
@@ -467,6 +495,133 @@ def test_workers_of_verl_share_a_judge_and_its_cache(cluster: None, tmp_path: Pa
         assert len(values) == (5, 2)[i % 2]
         assert info["length_reward"] == 0.0
         assert result["reward_score"] == pytest.approx(sum(values) / len(values))
+
+
+WORKER = """
+import asyncio, json, sys
+from rvpo.engines.verl.rewards import compute_score
+kwargs, info, count = json.loads(sys.argv[1])
+async def all_of_them():
+    return await asyncio.gather(*(compute_score("d", f"reply {i}", "", dict(info), **kwargs) for i in range(count)))
+print(json.dumps([result["rvpo"] for result in asyncio.run(all_of_them())]))
+"""
+
+
+def test_workers_that_are_asked_the_same_at_the_same_moment_pay_once_and_their_totals_add_up(tmp_path: Path):
+    """No cache is named, so the workers of the node share one of their own choice; a fifth of the answers fail."""
+    info = extra(rubric=rubric("sun", "snow", "rain", "wind", "ice"))
+    environment = os.environ | {"PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
+    with FaultServer(fault_rate=0.2, faults=["500", "drop"]) as server:
+        judge = {"kind": "endpoint", "model": server.model, "base_url": server.url, "timeout": 300.0}
+        rewards = [{"function": "rubric", "options": {"judge": judge}}]
+        given = json.dumps([{"rewards": rewards, "num_workers": 2, "run": str(tmp_path)}, info, 6])
+        command = [sys.executable, "-c", WORKER, given]
+        server.hold = True
+        workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        file = verdicts_of(str(tmp_path))
+        while not server.in_flight:
+            time.sleep(0.05)
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            while database.execute("SELECT count(*) FROM askers").fetchone() != (2,):
+                time.sleep(0.05)
+        server.hold = False
+        texts = [wire.parse(text) for worker in workers for text in json.loads(worker.communicate(timeout=600)[0])]
+        assert len(server.answered) == 6 * 5
+        assert set(server.answered.values()) == {1}
+        failed = server.faults_sent.total()
+    assert all(s.value is not None for text in texts for s in text.channels["rubric"])
+    judges = JudgeTotals()
+    judges.note(texts[::-1])
+    totals = judges.metrics()
+    assert len({text.totals.worker for text in texts if text.totals}) == 2
+    assert totals["rvpo/rubric/judge/verdicts"] == 2 * 6 * 5
+    assert totals["rvpo/rubric/judge/calls"] == totals["rvpo/rubric/judge/all/calls"]
+    assert 6 * 5 <= totals["rvpo/rubric/judge/calls"] <= 6 * 5 + failed
+    assert totals["rvpo/rubric/judge/cache_hits"] == 6 * 5
+    assert totals["rvpo/rubric/judge/prompt_tokens"] > 0
+    assert not [key for key in totals if "missing" in key or "cost" in key]
+    assert file.parent.stat().st_mode & 0o077 == 0
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink()
+
+
+def test_later_totals_of_a_worker_count_whatever_the_order():
+    def text(worker: str, call: int, **counts: float) -> wire.Told:
+        return wire.parse(wire.write({}, totals=wire.Totals(worker, call, {"rubric": counts})))
+
+    judges = JudgeTotals()
+    judges.note([text("a", 2, calls=5.0, cost=math.nan), text("a", 1, calls=3.0), text("b", 1, calls=1.0), wire.Told()])
+    assert judges.metrics() == {"rvpo/rubric/judge/calls": 6.0}
+    judges.note([text("b", 7, calls=4.0, **{"all/calls": 9.0}), text("a", 3, calls=5.0, **{"all/calls": 8.0})])
+    assert judges.metrics() == {"rvpo/rubric/judge/calls": 9.0, "rvpo/rubric/judge/all/calls": 9.0}
+
+
+SAMPLES = """
+import random
+from rvpo.rewards.rubric import Verdict
+
+def words(completions, **_):
+    return [float(len(completion[0]["content"])) for completion in completions]
+
+class Judge:
+    \"\"\"The first criterion is decided by the text, the second by chance.\"\"\"
+
+    def __init__(self):
+        self.asked = 0
+
+    async def judge(self, questions):
+        self.asked += len(questions)
+        return [
+            [Verdict(float("a" in q.completion)), Verdict(float(random.random() < 0.5))] for q in questions
+        ]
+
+    async def check(self): ...
+
+    def usage(self):
+        return {"questions": self.asked}
+"""
+
+
+def test_a_share_of_the_completions_is_scored_twice_and_trust_follows(tmp_path: Path):
+    (tmp_path / "samples.py").write_text(SAMPLES)
+    rewards = [
+        {"function": "rubric", "options": {"judge": {"kind": f"{tmp_path}/samples.py:Judge"}}},
+        f"{tmp_path}/samples.py:words",
+    ]
+    info = extra(
+        rubric=Rubric(
+            (Criterion("sure", "Sure", category="sure"), Criterion("luck", "Luck", category="luck"))
+        ).to_json()
+    )
+    texts = ["".join(letters) for letters in itertools.product("abc", repeat=5)][:240]
+    results = [score(rewards, text, extra_info=info, judge_twice=0.5) for text in texts]
+    told = read_texts(results)
+    twice = [text for text, one in zip(texts, told, strict=True) if one.second]
+    assert 80 < len(twice) < 160
+    repeated = [
+        text
+        for text, one in zip(
+            texts, read_texts([score(rewards, t, extra_info=info, judge_twice=0.5) for t in texts]), strict=True
+        )
+        if one.second
+    ]
+    assert repeated == twice, "the same completions, whichever worker scores them"
+    validation = score(rewards, twice[0], extra_info=info | {VALIDATION: True}, judge_twice=0.5)
+    assert read_texts([validation])[0].second is None
+    names = ["rubric", "words"]
+    values, families = read_channels(results, names, groups=[i // 8 for i in range(240)], texts=told)
+    again = read_again(told, names, families)
+    assert again is not None
+    assert len(again.rows) == len(twice)
+    torch.testing.assert_close(again.rewards[:, 1], values[again.rows, 1])
+    assert again.rewards[:, 0].isnan().all(), "its criteria are the channels"
+    trust = Reliability(twice=0.5, trust=Trust(prior=1.0))
+    aggregator = rvpo.Aggregator("gdpo", names, reliability=trust)
+    aggregator(values, num_generations=8, families=families, again=again)
+    shares = aggregator(values, num_generations=8, families=families).metrics
+    assert shares["rvpo/rubric/sure/reliability"] > 0.9
+    assert shares["rvpo/rubric/luck/reliability"] < 0.4
+    assert read_again([wire.Told()], names, []) is None
 
 
 def test_a_dead_judge_is_found_before_anything_starts(free_port_url: str):

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.metric_utils import process_validation_metrics
 
 import rvpo
+from rvpo.engines.verl.last_step import save_last_step
 from rvpo.engines.verl.trainer import ChannelAdvantages
 from rvpo.step.memory import FILE
 
@@ -109,6 +110,69 @@ def test_a_run_from_the_start_reads_no_checkpoint(tmp_path: Path):
     trainer = Trainer(tmp_path, 0)
     trainer._load_checkpoint()
     assert trainer._aggregator.state_dict()["remembered"] == {}
+
+
+def test_what_is_remembered_goes_where_verl_uploads_a_checkpoint(tmp_path: Path):
+    trainer = Trainer(tmp_path / "local", 3, default_hdfs_dir=str(tmp_path / "remote"))
+    trainer.advantages(BATCHES[0])
+    trainer._save_checkpoint()
+    uploaded = tmp_path / "remote" / "global_step_3" / FILE
+    assert uploaded.read_text() == (tmp_path / "local" / "global_step_3" / FILE).read_text()
+    Trainer(tmp_path / "local", 4, "gdpo", default_hdfs_dir=str(tmp_path / "remote"))._save_checkpoint()
+    assert not (tmp_path / "remote" / "global_step_4").exists(), "nothing is remembered"
+
+
+# --- rewards that end the run -----------------------------------------------------------------------------------------
+
+
+class Data:
+    """A dataloader, as far as a checkpoint asks."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+
+class Stopped(Trainer):
+    """In the middle of a step; its checkpoints note what verl's would hold."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(folder, step)
+        self.train_dataloader = Data(step)
+        self.fails = False
+
+    def _save_checkpoint(self) -> None:
+        if self.fails:
+            raise OSError(28, "No space left on device")
+        folder = Path(self.config.trainer.default_local_dir)
+        folder.mkdir(exist_ok=True)
+        (folder / "latest_checkpointed_iteration.txt").write_text(str(self.global_steps))
+        (folder / "data.json").write_text(json.dumps([self.global_steps, self.train_dataloader.state_dict()]))
+
+
+def test_the_last_finished_step_is_saved_with_its_place_in_the_data(tmp_path: Path):
+    trainer = Stopped(tmp_path, 3)
+    told = save_last_step(trainer, None, {"place": 2})
+    assert json.loads((tmp_path / "data.json").read_text()) == [2, {"place": 2}]
+    assert told == f"Stopped after step 2, {tmp_path}/global_step_2 is saved: the same command goes on from there"
+    assert (trainer.global_steps, trainer.train_dataloader.state_dict()) == (3, {"place": 3})
+    trainer.fails = True  # it need not be saved again
+    assert "global_step_2 has it: the same" in save_last_step(trainer, None, {"place": 2})
+
+
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path: Path):
+    assert save_last_step(Stopped(tmp_path, 1), None, {}) == "Nothing was trained yet: start again"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_saved_does_not_hide_the_reason(tmp_path: Path):
+    trainer = Stopped(tmp_path, 3)
+    trainer.fails = True
+    told = save_last_step(trainer, None, {})
+    assert "no checkpoint could be saved (OSError: [Errno 28] No space left on device)" in told
+    assert trainer.global_steps == 3
 
 
 # --- validations ------------------------------------------------------------------------------------------------------

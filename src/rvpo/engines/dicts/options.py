@@ -34,6 +34,14 @@ class DictOptions(AggregationOptions):
         metadata={"help": "Importance by name: a number, or a text such as linear(0.2,1). Default: all the same."},
     )
 
+    records: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder in which every batch is recorded, for rvpo diagnose, replay and report. The first batch is "
+            "channels/000001.parquet. A run that goes on names the same folder. Default: no record."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse values and combinations that cannot work.
 
@@ -49,6 +57,10 @@ class DictOptions(AggregationOptions):
         if not isinstance(self.reward_weights or {}, Mapping):
             raise ConfigError(
                 f"{SECTION}.reward_weights is {self.reward_weights!r}; expected a mapping by name: {{correct: 2.0}}"
+            )
+        if self.records is not None and (not isinstance(self.records, str) or not self.records):
+            raise ConfigError(
+                f"{SECTION}.records is {self.records!r}; expected the path of a folder: records: runs/mine"
             )
         self.check_aggregation()
 

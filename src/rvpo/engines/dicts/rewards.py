@@ -7,17 +7,25 @@ import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rvpo.engines.dicts.options import DictOptions
 from rvpo.errors import ConfigError, RewardError
+from rvpo.extras import needs_extra
+from rvpo.files import write
 from rvpo.step.aggregator import Aggregated
 from rvpo.step.memory import FILE, save_memory
 from rvpo.text.suggest import did_you_mean
 
+if TYPE_CHECKING:
+    from rvpo.logs.writer import ChannelTable
+
 logger = logging.getLogger(__name__)
+
+RECORDED = "rvpo_recorded.json"
+"""Next to what is remembered: how many batches were recorded."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,13 @@ class RewardDicts:
                 f"method {str(self.aggregator.config)!r} has whiten={whiten}, but this engine scores one group at a "
                 f"time and never sees a batch; expected whiten=none or whiten=group: set method: {name}:whiten=none"
             )
+        if one_group and options.records is not None:
+            raise ConfigError(
+                f"records is {options.records!r}, but this engine scores one group at a time, which would be one file "
+                "per group; expected no records. Drop it: the engine's own rollouts have the rewards"
+            )
+        self._records = None if options.records is None else _records_in(options.records)
+        self._recorded = 0  # batches, in this run and in those that it goes on from
         self._one_group = one_group
         self._known: set[str] = set()  # names that a dict has had
         self._others: set[str] = set()  # keys of dicts that are none of our names
@@ -104,6 +119,9 @@ class RewardDicts:
         ids = [groups[i] for i in voting]
         out = self.aggregator([rows[i] for i in voting], groups=ids, progress=progress, learn=learn)
         self._warn_of_groups(ids)
+        if self._records is not None and learn:
+            self._recorded += 1
+            self._records.add(self._recorded, out)
         advantages = dict(zip(voting, map(float, out.advantages), strict=True))
         return Scored([advantages[place] for place in places], out.metrics, out)
 
@@ -118,6 +136,9 @@ class RewardDicts:
     def save(self, folder: Path) -> None:
         """Write what is remembered into a folder, in one step; nothing if nothing is."""
         save_memory(self.aggregator, folder)
+        if self._records is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / RECORDED, json.dumps(self._recorded))
 
     def load(self, folder: Path) -> None:
         """Go on from what :meth:`save` wrote. Without a file, a method that remembers begins anew with a warning.
@@ -125,6 +146,7 @@ class RewardDicts:
         Raises:
             ConfigError: the file is damaged, or of another method or other ranges.
         """
+        self._load_recorded(folder / RECORDED)
         path = folder / FILE
         if not path.exists():
             if self.aggregator.config.method.remembers:
@@ -138,6 +160,18 @@ class RewardDicts:
             self.aggregator.load_state_dict(state)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+    def _load_recorded(self, path: Path) -> None:
+        """Go on with the number of the next record; a run that had none begins with the first."""
+        if self._records is None or not path.exists():
+            return
+        try:
+            recorded = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}); remove it to number the records anew") from error
+        if type(recorded) is not int or recorded < 0:
+            raise ConfigError(f"{path} holds {recorded!r:.80}; expected a number of batches. Remove it to number anew")
+        self._recorded = recorded
 
     def _row(self, reward: object, i: int, other_keys: Sequence[str]) -> dict[str, Any]:
         """Return the rewards of a sample that have one of our names."""
@@ -194,6 +228,14 @@ class RewardDicts:
         if key not in self._told:
             self._told.add(key)
             logger.warning(text)
+
+
+def _records_in(folder: str) -> ChannelTable:
+    with needs_extra("report", "records"):
+        from rvpo.logs.schema import FOLDER
+        from rvpo.logs.writer import ChannelTable
+
+        return ChannelTable(Path(folder).expanduser() / FOLDER)
 
 
 def _votes(rows: Sequence[Mapping[str, Any]], groups: Sequence[Hashable], rollouts: Sequence[Hashable]) -> list[int]:

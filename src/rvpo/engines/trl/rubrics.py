@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from torch import Tensor
 from rvpo.core.metrics import JUDGE, PREFIX
 from rvpo.core.ragged import Family, Score
 from rvpo.errors import EngineError
+from rvpo.judges.usage import added
 from rvpo.rewards.judged import JudgedReward
 
 
@@ -78,17 +78,8 @@ def judge_totals(rewards: Mapping[str, JudgedReward]) -> dict[str, float]:
     totals: dict[str, float] = {}
     for channel, reward in rewards.items():
         dropped = {"dropped": float(reward.dropped)} if reward.dropout else {}
-        for usage in gather_object([{**reward.judge.usage(), **dropped}]):
-            for key, value in usage.items():
-                if math.isnan(value) or (value == 0 and "missing/" in key):  # no prices; a reason that did not occur
-                    continue
-                name = f"{PREFIX}{channel}/{JUDGE}/{key}"
-                if name not in totals:
-                    totals[name] = value
-                elif key.startswith("all/") or "/all/" in key:  # all processes read it from one cache file
-                    totals[name] = max(totals[name], value)
-                else:
-                    totals[name] += value
+        usages = gather_object([{**reward.judge.usage(), **dropped}])
+        totals |= {f"{PREFIX}{channel}/{JUDGE}/{key}": value for key, value in added(usages).items()}
     return totals
 
 

@@ -40,6 +40,13 @@ def check_ignored(config: DictConfig) -> None:
             "actor_rollout_ref.actor.strategy is 'megatron', as in verl's config ppo_megatron_trainer, but the package "
             "megatron is not installed here; expected fsdp2 (verl's config ppo_trainer), or megatron-core installed"
         )
+    remote, strategy = config.trainer.get("default_hdfs_dir"), str(config.actor_rollout_ref.actor.strategy)
+    if remote is not None and strategy != "megatron":
+        raise ConfigError(
+            f"trainer.default_hdfs_dir is {remote!r}, but verl 0.9.1 uploads nothing with actor.strategy {strategy!r}, "
+            "and resumes from trainer.default_local_dir alone; expected null. Mount the remote folder and name it as "
+            "trainer.default_local_dir, or upload in a class of yours: trainer.checkpoint_callback_class"
+        )
     for section in ("custom_reward_function", "reward_model", "sandbox_fusion"):
         for path, value in _leaves(section, plain_values(config.get(section)) or {}):
             raise ConfigError(

@@ -24,7 +24,7 @@ from rvpo.engines.verl.spelling import (
 from rvpo.errors import ConfigError
 from rvpo.recipe import RewardSection
 from rvpo.rewards.judged import MAX_MISSING
-from rvpo.rewards.registry import FACTORIES, gives_channels
+from rvpo.rewards.registry import JUDGED, gives_channels
 
 MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that are supported."""
@@ -75,6 +75,7 @@ def read_options(config: DictConfig) -> VerlOptions | None:
             "dumps; expected another name. Return the reward under a key of its own, such as 'correctness'"
         )
     _check_group_filter(config, options.reward_keys)
+    _check_second_scores(config, options.judge_twice)
     options.build()
     return options
 
@@ -115,12 +116,6 @@ def _check_names(method: Method, given: Mapping[str, Any]) -> None:
             f"name; expected '{OPTION}=\"{text}\"'. Drop {', '.join(f'algorithm.rvpo.{key}' for key in moved)}"
         )
     for key in unknown:
-        if key in ("reliability", "judge_twice"):
-            raise ConfigError(
-                f"algorithm.rvpo.{key} is {unknown[key]!r}, but with verl every reward is trusted alike; expected no "
-                f"such option. Drop it, or weigh the rewards with algorithm.rvpo.reward_weights. rvpo.Aggregator and "
-                "RVPOTrainer take reliability=Reliability(...)"
-            )
         raise unknown_option("algorithm.rvpo", key, allowed)
 
 
@@ -142,7 +137,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
             "reward_kwargs.rewards, with their weights and ranges. Drop it, and drop entries that are not wanted"
         )
     # The strictest, because the trainer does not see which rubric a judge belongs to.
-    allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function in FACTORIES]
+    allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function in JUDGED]
     return {
         "reward_keys": [str(entry.name) for entry in entries],
         "own_weights": [entry.weight for entry in entries],
@@ -202,11 +197,28 @@ def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
         )
 
 
+def _check_second_scores(config: DictConfig, share: float) -> None:
+    """Refuse a second judgement that nobody makes, or that reaches the workers in another way than the trainer."""
+    kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
+    if not rewards_of_ours(config):
+        if share:
+            raise ConfigError(
+                f"algorithm.rvpo.judge_twice is {share}, but only rvpo's own reward function scores anything twice; "
+                f"expected reward.custom_reward_function.path={REWARDS_PATH}. Set it, or drop judge_twice"
+            )
+    elif (given := kwargs.get("judge_twice", share)) != share:
+        raise ConfigError(
+            f"reward_kwargs.judge_twice is {given}, but algorithm.rvpo.judge_twice is {share}; expected the same. Set "
+            "algorithm.rvpo.judge_twice alone: the reward workers get it from there"
+        )
+
+
 def _check_trainer(config: DictConfig, estimator: str) -> None:
     """Refuse settings of verl under which the estimator would not do what it says."""
     if (mode := str(config.trainer.v1.trainer_mode)) not in MODES:
         raise ConfigError(
-            f"trainer.v1.trainer_mode is {mode!r}; expected {' or '.join(MODES)}. separate_async has not been tried"
+            f"trainer.v1.trainer_mode is {mode!r}; expected {' or '.join(MODES)}. In separate_async, verl moves "
+            "weights in ways that need accelerators, and rvpo has not been tested with it"
         )
     if config.algorithm.use_kl_in_reward:
         raise ConfigError(

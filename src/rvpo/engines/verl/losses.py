@@ -27,6 +27,7 @@ import transfer_queue as tq
 import verl
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from rvpo.engines.verl.rewards import VALIDATION
 from rvpo.errors import RewardError
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,11 @@ _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 class AgentLoopWorker(_Worker):  # type: ignore[misc]
-    """verl's worker, which also notes why a rollout was lost."""
+    """verl's worker, which also notes why a rollout was lost, and which rollouts are those of a validation."""
 
     async def _run_agent_loop(self, sampling_params: Any, trajectory: Any, **kwargs: Any) -> Any:
+        if trajectory["validate"]:
+            kwargs["extra_info"] = {**(kwargs.get("extra_info") or {}), VALIDATION: True}
         try:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -33,7 +34,8 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
         """Register our trainers, choose one if the estimator is ours, and give our rewards the number of workers."""
         from rvpo.engines.verl import losses, trainer
 
-        if read_options(config) is not None:
+        options = read_options(config)
+        if options is not None:
             config.trainer.v1.trainer_mode = f"{trainer.PREFIX}{config.trainer.v1.trainer_mode}"
             agent = config.actor_rollout_ref.rollout.agent
             if not agent.get("agent_loop_manager_class"):
@@ -41,7 +43,10 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
                     agent.agent_loop_manager_class = losses.MANAGER
         if rewards_of_ours(config):
             with open_dict(config):
-                config.reward.custom_reward_function.reward_kwargs.num_workers = config.reward.num_workers
+                kwargs = config.reward.custom_reward_function.reward_kwargs
+                kwargs.num_workers = config.reward.num_workers
+                kwargs.run = run_folder(config)
+                kwargs.judge_twice = options.judge_twice if options is not None else 0.0
         super().run(config)
 
 
@@ -52,7 +57,7 @@ def _train(config: DictConfig) -> None:
         if read_options(config) is not None:
             spell_out(config)
             check_checkpoint(config)
-        check_rewards(rewards_of_ours(config), config.reward.num_workers)
+        check_rewards(rewards_of_ours(config), config.reward.num_workers, run_folder(config))
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
@@ -63,6 +68,11 @@ def _train(config: DictConfig) -> None:
         raise
     except RVPOError as error:
         sys.exit(f"error: {error}")
+
+
+def run_folder(config: DictConfig) -> str:
+    """Return the folder of the run's checkpoints, by which the verdicts of a run are told from those of others."""
+    return str(Path(config.trainer.default_local_dir).absolute())
 
 
 def main() -> None:

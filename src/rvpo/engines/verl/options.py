@@ -13,6 +13,7 @@ from rvpo.errors import ConfigError
 from rvpo.rewards.judged import MAX_MISSING
 from rvpo.step.aggregator import Aggregator
 from rvpo.step.options import AggregationOptions
+from rvpo.step.trust import Reliability
 
 
 @dataclass
@@ -43,6 +44,17 @@ class VerlOptions(AggregationOptions):
         default=MAX_MISSING,
         metadata={"help": "Share of one judge's verdicts on a batch that may be missing before the run stops."},
     )
+    reliability: dict[str, float] | None = field(
+        default=None,
+        metadata={"help": "How far a reward is trusted, by name, in [0, 1], such as {helpful: 0.6}. Default: 1."},
+    )
+    judge_twice: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the completions that rvpo's own reward function scores a second time, such as 0.1. How "
+            "far each reward is trusted is estimated from these. A judge must sample, or it repeats itself."
+        },
+    )
     own_ranges: Sequence[Range | None] | None = None
     own_weights: Sequence[float | str] | None = None
 
@@ -57,6 +69,11 @@ class VerlOptions(AggregationOptions):
         if twice := [key for i, key in enumerate(self.reward_keys) if key in self.reward_keys[:i]]:
             raise ConfigError(f"reward_keys names {twice[0]!r} twice: {self.reward_keys}; expected each name once")
         require_number("max_missing", self.max_missing, 1, closed=True)
+        require_number("judge_twice", self.judge_twice, 1, closed=True)
+        if not isinstance(self.reliability or {}, dict):
+            raise ConfigError(
+                f"reliability is {self.reliability!r}; expected a mapping by name, such as {{helpful: 0.6}}"
+            )
         self.check_aggregation()
 
     @classmethod
@@ -71,7 +88,10 @@ class VerlOptions(AggregationOptions):
             ConfigError: an option names a reward that does not exist.
         """
         names = self.reward_keys
-        return self.aggregator(names, self.own_ranges or [None] * len(names), self.weights())
+        trusted = (
+            Reliability(self.reliability, twice=self.judge_twice) if self.reliability or self.judge_twice else None
+        )
+        return self.aggregator(names, self.own_ranges or [None] * len(names), self.weights(), trusted)
 
     def weights(self) -> list[Weight]:
         """Return one weight per name of ``reward_keys``.

@@ -21,17 +21,22 @@ What a reward function needs besides the completion comes from the row's ``extra
 Each worker is a process with an event loop. It builds each reward function once; async ones are awaited there, others
 run in threads, several at a time, so they must not share what a thread may not. Judges on a server keep their limits
 over all workers, and share verdicts through an SQLite ``cache``: all processes that use one file must run on one
-machine, so name a path on each machine's own disk. A local judge works, but every worker loads its own copy of the
-model: set ``reward.num_workers`` accordingly.
+machine, so name a path on each machine's own disk. Without one, :mod:`rvpo.engines.verl.node_cache` chooses the file;
+``cache: null`` shares nothing. A local judge works, but every worker loads its own copy of the model: set
+``reward.num_workers`` accordingly.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
+import hashlib
 import inspect
+import itertools
 import logging
 import math
+import os
 import reprlib
 import secrets
 from collections.abc import Mapping, Sequence
@@ -45,9 +50,11 @@ from rvpo.core.weights import mean_weight, read_weight
 from rvpo.data.generic import strict_json
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.filtering import METRIC, group_signal
+from rvpo.engines.verl.node_cache import verdicts_of
 from rvpo.errors import ConfigError, DataError, RewardError, RVPOError
 from rvpo.forks import ForkedLock
-from rvpo.judges.build import kinds, with_processes
+from rvpo.judges.askers import new_name
+from rvpo.judges.build import kinds, with_cache, with_processes
 from rvpo.recipe import RewardSection
 from rvpo.rewards.judged import JudgedReward
 from rvpo.rewards.pairwise import PairwiseReward
@@ -74,17 +81,23 @@ TAKEN = (
     "output",
     "gts",
     "step",
-    "monitored",
+    wire.MONITORED,
+    wire.TOTALS,
+    wire.SECOND,
     "error",
     wire.KEY,
     METRIC,
 )
 """Names that verl, or we, give another meaning: a missing ``acc``, for one, is a 0 in verl's validation."""
 
-_KEYWORDS = ("rewards", "num_workers", "wanted")
+VALIDATION = "rvpo_validation"
+"""In the ``extra_info`` of a rollout of a validation: :class:`rvpo.engines.verl.losses.AgentLoopWorker` adds it."""
+
+_KEYWORDS = ("rewards", "num_workers", "wanted", "judge_twice", "run")
 _FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # passed where verl serves a reward model itself
 _building = ForkedLock()
 _logged: set[type[Exception]] = set()
+_calls = itertools.count(1)  # completions that this worker has scored
 
 
 async def compute_score(
@@ -104,7 +117,9 @@ async def compute_score(
         solution_str: the completion's text without special tokens; it includes what tools said.
         ground_truth: of the row.
         extra_info: of the row.
-        reward_kwargs: ``rewards``, ``num_workers`` and ``wanted``, see :func:`read_rewards`.
+        reward_kwargs: ``rewards``, ``num_workers`` and ``wanted``, see :func:`read_rewards`; ``judge_twice``, the share
+            of the completions that is scored a second time, and ``run``, the folder of the run's checkpoints, which
+            the task runner sets.
 
     Returns:
         - ``score``: the weighted sum of the rewards, scaled up to all weights where some are missing; NaN where all
@@ -118,11 +133,19 @@ async def compute_score(
     kwargs = {key: value for key, value in reward_kwargs.items() if key not in _FROM_VERL}
     try:
         entries = read_rewards(kwargs)
-        functions = [_function(entry.model_dump_json(), kwargs.get("num_workers", 1)) for entry in entries]
+        workers, run = kwargs.get("num_workers", 1), kwargs.get("run")
+        functions = [_function(entry.model_dump_json(), workers, run) for entry in entries]
         fields = {"data_source": data_source, "ground_truth": _as_list(ground_truth)}
-        row = _Row(solution_str, fields, {name: _as_list(value) for name, value in (extra_info or {}).items()})
-        results = await asyncio.gather(*(row.score(*pair) for pair in zip(entries, functions, strict=True)))
-        found = _returned(entries, results)
+        given = {name: _as_list(value) for name, value in (extra_info or {}).items()}
+        share = 0.0 if given.pop(VALIDATION, False) else kwargs.get("judge_twice", 0.0)
+        row = _Row(solution_str, fields, given)
+        first = list(zip(entries, functions, strict=True))
+        again = (
+            [(entry, _again(function)) for entry, function in first] if _is_drawn(share, solution_str, given) else []
+        )
+        scored = await asyncio.gather(*(row.score(*pair) for pair in [*first, *again]))
+        results, second = scored[: len(first)], scored[len(first) :]
+        found = _returned(entries, functions, results, second if share else None)
         if (wanted := read_wanted(kwargs, entries)) is not None:
             found[METRIC] = _signal(entries, results, wanted)
         return found
@@ -135,20 +158,64 @@ async def compute_score(
         return failed | ({METRIC: float(secrets.randbits(40))} if reward_kwargs.get("wanted") is not None else {})
 
 
+_Result = tuple[float | None, list[Score] | None]  # the reward, and the channels of a function that has its own
+
+
 def _returned(
-    entries: Sequence[RewardSection], results: Sequence[tuple[float | None, list[Score] | None]]
+    entries: Sequence[RewardSection],
+    functions: Sequence[RewardFunction],
+    results: Sequence[_Result],
+    second: Sequence[_Result] | None,
 ) -> dict[str, float | str | None]:
     weights = [mean_weight(read_weight(entry.weight, str(entry.name))) for entry in entries]
     scored = [(weight, value) for weight, (value, _) in zip(weights, results, strict=True) if value is not None]
     part, whole = math.fsum(weight for weight, _ in scored), math.fsum(weights)
     score = math.fsum(weight * value for weight, value in scored) * whole / part if part else math.nan
-    named = {str(entry.name): result for entry, result in zip(entries, results, strict=True)}
+    names = [str(entry.name) for entry in entries]
+    named = dict(zip(names, results, strict=True))
     rows = {name: scores for name, (_, scores) in named.items() if scores is not None}
     monitored = {str(entry.name) for entry in entries if not gives_channels(entry.function, entry.options)}
     families = {name: scores for name, scores in rows.items() if name not in monitored}
     single = {name: value for name, (value, _) in named.items() if name not in families}
-    text = wire.write(families, {name: scores for name, scores in rows.items() if name in monitored})
-    return {"score": score, **single, **({wire.KEY: text} if rows else {})}
+    found: dict[str, float | str | None] = {"score": score, **single}
+    if rows or second is not None:  # the same keys for all completions, whichever are scored a second time
+        judged = zip(names, functions, strict=True)
+        usage = {name: function.judge.usage() for name, function in judged if isinstance(function, JudgedReward)}
+        found[wire.KEY] = wire.write(
+            families,
+            {name: scores for name, scores in rows.items() if name in monitored},
+            wire.Totals(_worker(os.getpid()), next(_calls), usage) if usage else None,
+            _second(dict(zip(names, second, strict=True)), single) if second else None,
+        )
+    return found
+
+
+def _second(results: Mapping[str, _Result], single: Mapping[str, object]) -> wire.Second:
+    return wire.Second(
+        {name: value for name, (value, _) in results.items() if name in single},
+        {name: scores for name, (_, scores) in results.items() if scores is not None},
+    )
+
+
+def _again(function: RewardFunction) -> RewardFunction:
+    """Return the function as it scores a completion for the second time: its judge decides anew, past any cache."""
+    if not isinstance(function, JudgedReward):
+        return function
+    twin = copy.copy(function)  # with the same judge, and its limits
+    twin.repeat = 1
+    return twin
+
+
+def _is_drawn(share: float, text: str, info: Mapping[str, Any]) -> bool:
+    """Return whether a completion is among those that are scored a second time; the same whichever worker scores it."""
+    drawn = hashlib.blake2b(f"{info.get('index')}\0{text}".encode("utf-8", "replace"), digest_size=8)
+    return int.from_bytes(drawn.digest(), "big") < share * 2**64
+
+
+@functools.cache
+def _worker(pid: int) -> str:
+    """Return the name of this process; a fork has another one."""
+    return new_name()
 
 
 def read_wanted(reward_kwargs: Mapping[str, Any], entries: Sequence[RewardSection]) -> list[str] | None:
@@ -227,8 +294,13 @@ def plain_values(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:
+def check_rewards(entries: Sequence[RewardSection], workers: int, run: str | None = None) -> None:
     """Build every reward as the workers will, and ask judges on a server a first question: mistakes are found now.
+
+    Args:
+        entries: of the rewards.
+        workers: how many processes build them.
+        run: folder of the run's checkpoints.
 
     Raises:
         ConfigError: options of a reward cannot work.
@@ -240,7 +312,7 @@ def check_rewards(entries: Sequence[RewardSection], workers: int) -> None:
         # A local judge belongs on the workers' machines; what a class of the user's own needs, nobody knows here.
         if "judge" in entry.options and not kinds(entry.options["judge"]) <= {"endpoint", "rule"}:
             continue
-        reward = _load(entry, workers)
+        reward = _load(entry, workers, run)
         if isinstance(reward, JudgedReward):
             asyncio.run(reward.check())
 
@@ -264,19 +336,21 @@ def _entry(i: int, value: object) -> RewardSection:
     return entry.model_copy(update={"name": name, "range": entry.range or getattr(function, "reward_range", None)})
 
 
-def _function(entry: str, workers: int) -> RewardFunction:
+def _function(entry: str, workers: int, run: str | None) -> RewardFunction:
     with _building:  # of several threads, one builds
-        return _build(entry, workers)
+        return _build(entry, workers, run)
 
 
 @functools.cache
-def _build(text: str, workers: int) -> RewardFunction:
-    return _load(RewardSection.model_validate_json(text), workers)
+def _build(text: str, workers: int, run: str | None) -> RewardFunction:
+    return _load(RewardSection.model_validate_json(text), workers, run)
 
 
-def _load(entry: RewardSection, workers: int) -> RewardFunction:
+def _load(entry: RewardSection, workers: int, run: str | None) -> RewardFunction:
     options = dict(entry.options)
     if entry.function in FACTORIES and "judge" in options:
+        if run is not None and "endpoint" in kinds(options["judge"]):
+            options["judge"] = with_cache(options["judge"], verdicts_of(run))
         options["judge"] = with_processes(options["judge"], workers)
     if entry.function == "code":
         options.setdefault("processes", workers)

@@ -21,6 +21,7 @@ from torch import Tensor
 from rvpo.core.ragged import Family, Score
 from rvpo.engines.verl import wire
 from rvpo.errors import EngineError, RewardError
+from rvpo.step.trust import Again
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +130,54 @@ class Seen:
     absent: Counter[str] = field(default_factory=Counter)
 
 
+def read_texts(infos: Sequence[Mapping[str, Any]]) -> list[wire.Told]:
+    """Read the text of :mod:`rvpo.engines.verl.wire` of each session, empty where it has none.
+
+    Raises:
+        RewardError: a text is not as written there, or a reward function raised.
+    """
+    return [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Told() for info in infos]
+
+
+def read_again(texts: Sequence[wire.Told], names: Sequence[str], families: Sequence[Family]) -> Again | None:
+    """Return the second rewards of the sessions that were scored a second time, None if none was.
+
+    Args:
+        texts: N texts.
+        names: F names of the rewards.
+        families: the first scores, as :func:`read_channels` returns them.
+    """
+    rows = [i for i, text in enumerate(texts) if text.second is not None]
+    if not rows:
+        return None
+    second = [text.second for text in texts if text.second is not None]
+    values = [[math.nan if (value := one.numbers.get(name)) is None else value for name in names] for one in second]
+    again = [
+        replace(
+            family,
+            rows=[
+                _as_first(family.rows[row], one.scores.get(family.name, []))
+                for row, one in zip(rows, second, strict=True)
+            ],
+        )
+        for family in families
+    ]
+    return Again(rows, torch.tensor(values, dtype=torch.float64), again)
+
+
+def _as_first(first: Sequence[Score], second: Sequence[Score]) -> list[Score]:
+    """Put second scores in the order of the first ones; what was not scored again is missing."""
+    by_channel = {score.channel: score for score in second}
+    return [by_channel.get(score.channel, replace(score, value=None, reason="absent")) for score in first]
+
+
 def read_channels(
     infos: Sequence[Mapping[str, Any]],
     names: Sequence[str],
     *,
     groups: Sequence[int] | None = None,
     seen: Seen | None = None,
+    texts: Sequence[wire.Told] | None = None,
 ) -> tuple[Tensor, list[Family]]:
     """Read the rewards that a reward function returned for each session.
 
@@ -148,6 +191,7 @@ def read_channels(
         names: F names of the rewards.
         groups: N numbers of the prompts; None if every completion has a prompt of its own.
         seen: of the run, and brought up to date; None for a single batch.
+        texts: what :func:`read_texts` returns for the batch, if it was read already.
 
     Returns:
         ``rewards`` (N, F) in float64, NaN where missing (None or NaN) and where the reward is a family, and the
@@ -158,7 +202,7 @@ def read_channels(
             names a reward that ``names`` does not, or a reward is not a number.
     """
     seen = seen or Seen()
-    texts = [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Told({}, {}) for info in infos]
+    texts = read_texts(infos) if texts is None else texts
     for text in texts:
         if unknown := [name for name in (*text.channels, *text.monitored) if name not in names]:
             raise RewardError(

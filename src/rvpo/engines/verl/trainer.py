@@ -15,21 +15,26 @@ import transfer_queue as tq
 from omegaconf import DictConfig
 from torch import Tensor
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
+from verl.utils import hdfs_io
 
 from rvpo.core.metrics import LOST_COMPLETIONS
 from rvpo.core.metrics import PREFIX as PREFIX_OF_METRICS
+from rvpo.core.ragged import Family
 from rvpo.engines.verl import wire
 from rvpo.engines.verl.config import read_options
 from rvpo.engines.verl.estimator import handing_over
 from rvpo.engines.verl.filtering import METRIC
+from rvpo.engines.verl.judge_totals import JudgeTotals
+from rvpo.engines.verl.last_step import save_last_step
 from rvpo.engines.verl.losses import Asked, Losses, told, uids_of
-from rvpo.engines.verl.rows import Seen, Sessions, read_channels
+from rvpo.engines.verl.rows import Seen, Sessions, read_again, read_channels, read_texts
 from rvpo.engines.verl.spelling import register
 from rvpo.errors import EngineError, JudgeError, RewardError, RVPOError
 from rvpo.logs.schema import FOLDER
 from rvpo.logs.writer import ChannelTable
 from rvpo.rewards.rubric.reward import too_many_missing
 from rvpo.step import memory
+from rvpo.step.trust import Again
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +72,7 @@ class ChannelAdvantages:
         self._channels = ChannelTable(Path(folder) / FOLDER, OWN_COLUMNS) if folder else None
         self._warned = False
         self._seen = Seen(PATIENCE)
+        self._judges = JudgeTotals()
         self._asked: Asked | None = None  # once training begins
         super().__init__(config)  # type: ignore[call-arg]
 
@@ -78,6 +84,8 @@ class ChannelAdvantages:
 
     def step(self: Any, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
         """Let verl do a step; if it has no rollout left to train on, say why."""
+        # In the other mode, the prompts that are under way are in the checkpoint.
+        self._position = self.train_dataloader.state_dict() if self.trainer_mode == "sync" else None
         try:
             return super().step(metrics, timing_raw)  # type: ignore[misc]
         except RVPOError:
@@ -92,18 +100,27 @@ class ChannelAdvantages:
             ) from error
 
     def _compute_advantage(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
-        """Let verl do this step; its estimator takes the advantages from here."""
+        """Let verl do this step with our advantages; if the rewards end the run, save the last finished step first."""
+        try:
+            return self._advantages(batch, metrics)
+        except (JudgeError, RewardError) as error:
+            saved = save_last_step(self, batch, self._position)
+            raise type(error)(f"{error}. {saved}") from error
+
+    def _advantages(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
+        """Read the rewards; verl's estimator takes the advantages from here."""
         sessions, infos = self._fetch(batch)
-        groups = sessions.groups.tolist()
-        rewards, families = read_channels(infos, self._aggregator.names, groups=groups, seen=self._seen)
+        groups, names, texts = sessions.groups.tolist(), self._aggregator.names, read_texts(infos)
+        self._judges.note(texts)
+        rewards, families = read_channels(infos, names, groups=groups, seen=self._seen, texts=texts)
+        again = read_again(texts, names, families)
         for family in families:
             if problem := too_many_missing(family.rows, self._options.max_missing):
                 raise JudgeError(
-                    f"{family.name!r}: {problem}. Stopped in step {self.global_steps}: fix the judge and start again; "
-                    f"verl resumes at its last checkpoint (trainer.save_freq is {self.config.trainer.save_freq})"
+                    f"{family.name!r}: {problem}. Fix the judge: what was judged and cached is not asked again"
                 )
         # The estimator is asked once verl has settled which tokens count (rollout correction may mask some).
-        with handing_over(partial(self._aggregate, sessions, rewards, families, metrics)):
+        with handing_over(partial(self._aggregate, sessions, rewards, families, again, metrics)):
             return super()._compute_advantage(batch, metrics)  # type: ignore[misc]
 
     def _fetch(self: Any, batch: Any) -> tuple[Sessions, list[dict[str, Any]]]:
@@ -119,7 +136,8 @@ class ChannelAdvantages:
         if lacking := [key for key, info in zip(sessions.keys, infos, strict=True) if not isinstance(info, dict)]:
             raise EngineError(
                 f"rollout {lacking[0]!r} has no reward_extra_info, where verl puts what the reward function returned: "
-                "a reward that the agent loop gives itself comes without its parts. Leave it to the reward function"
+                "an agent loop that scores itself has to return its parts there. Let it set "
+                "output.extra_fields['reward_extra_info'] to a dict by name, or leave the reward to the reward function"
             )
         return sessions, infos
 
@@ -130,9 +148,8 @@ class ChannelAdvantages:
 
         verl leaves None out of its means, but not NaN.
         """
-        for text in infos.get(wire.KEY, []):
-            if text is not None:
-                wire.parse(text)
+        if texts := [wire.parse(text) for text in infos.get(wire.KEY, []) if text is not None]:
+            self._judges.note(texts)
         infos = {name: values for name, values in infos.items() if name != METRIC}  # a mean of it says nothing
         infos = {name: [None if _is_nan(value) else value for value in values] for name, values in infos.items()}
         if kwargs.get("expected_acc_counts"):
@@ -167,7 +184,13 @@ class ChannelAdvantages:
         return done
 
     def _aggregate(
-        self: Any, sessions: Sessions, rewards: Tensor, families: list[Any], metrics: dict[str, Any], mask: Tensor
+        self: Any,
+        sessions: Sessions,
+        rewards: Tensor,
+        families: list[Family],
+        again: Again | None,
+        metrics: dict[str, Any],
+        mask: Tensor,
     ) -> Tensor:
         """Return the advantage of each row; ``mask`` (B, T) says which tokens count."""
         progress = (self.global_steps - 1) / max(self.total_training_steps - 1, 1)
@@ -177,12 +200,14 @@ class ChannelAdvantages:
             progress=min(progress, 1.0),
             tokens=sessions.total(mask.cpu().sum(1)),
             families=families,
+            again=again,
         )
         if self._channels is not None:
             own = {"session": sessions.names, "uid": sessions.keys}
             self._channels.add(self.global_steps, done, extra=own)
         # What is undefined in this batch, such as the mean of a channel that was never scored, is left out.
         metrics.update({key: value for key, value in done.metrics.items() if not math.isnan(value)})
+        metrics.update(self._judges.metrics())
         losses = self._asked.take(uids_of(sessions.names), int(metrics.get(EVICTED, 0)))
         metrics[f"{PREFIX_OF_METRICS}{LOST_COMPLETIONS}"] = float(losses.lost)
         self._warn_of(losses)
@@ -207,6 +232,7 @@ class ChannelAdvantages:
         # First, because verl's last act is to say that the checkpoint is complete.
         memory.save_memory(self._aggregator, self._checkpoint_folder())
         super()._save_checkpoint()  # type: ignore[misc]
+        upload_memory(self._checkpoint_folder(), self.config.trainer.get("default_hdfs_dir"))
 
     def _load_checkpoint(self: Any) -> None:
         super()._load_checkpoint()  # type: ignore[misc]
@@ -218,6 +244,18 @@ class ChannelAdvantages:
         if resumed and trainer.resume_mode == "resume_path":
             return Path(trainer.resume_from_path)
         return Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+
+
+def upload_memory(folder: Path, remote: str | None) -> None:
+    """Copy what is remembered next to what verl uploads of a checkpoint, ``{remote}/global_step_N/actor``."""
+    if remote is None or not (folder / memory.FILE).exists():
+        return
+    target = f"{remote.rstrip('/')}/{folder.name}"
+    hdfs_io.makedirs(target, exist_ok=True)
+    if not hdfs_io.copy(str(folder / memory.FILE), f"{target}/{memory.FILE}"):
+        logger.warning(
+            "%s was not copied to %s: the checkpoint there lacks what the method remembers.", memory.FILE, target
+        )
 
 
 def _number(index: Any) -> int:

@@ -7,8 +7,10 @@ completions. Rubrics differ from prompt to prompt, so their scores travel as a t
                 {"name": "tone", "value": null, "reason": "timeout"}]}
 
 An object ``"monitored"`` of the same form holds scores that are only recorded, next to a reward that comes as one
-number. Nothing is padded with null, and NaN does not occur: ``"value": null`` is a missing score. Fields that have the
-default of :class:`~rvpo.core.ragged.Score` are left out.
+number. Two more objects come from our own reward workers alone: ``"judge_totals"``, what the judges of the worker have
+done so far, and ``"second_scores"``, the rewards of a completion that was scored a second time. Nothing is padded with
+null, and NaN does not occur: ``"value": null`` is a missing score. Fields that have the default of
+:class:`~rvpo.core.ragged.Score` are left out.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from rvpo.core.ragged import Score
 from rvpo.data.generic import strict_json
@@ -29,32 +31,75 @@ from rvpo.text.numbers import is_finite
 KEY = "rvpo"
 """The key of the text among those that ``compute_score`` returns."""
 
-_DEFAULTS = {field.name: field.default for field in fields(Score) if field.name not in ("channel", "value")}
+MONITORED, TOTALS, SECOND = "monitored", "judge_totals", "second_scores"
+"""Keys in the text that are not names of rewards."""
+
+_DEFAULTS = {one.name: one.default for one in fields(Score) if one.name not in ("channel", "value")}
 _TEXTS = ("reason", "judge", "text", "detail")
 
 
 _MOST = 2000  # characters of an error: it travels with every completion
 
 
-class Told(NamedTuple):
+@dataclass(frozen=True)
+class Totals:
+    """What the judges of one reward worker have done since it began.
+
+    Attributes:
+        worker: name of the worker.
+        call: how many completions it had scored by then; later totals of a worker have a higher number.
+        by_reward: name of a reward -> the totals of its judge.
+    """
+
+    worker: str
+    call: int
+    by_reward: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Second:
+    """The rewards of a completion that was scored a second time.
+
+    Attributes:
+        numbers: name of a reward that is one number -> the number, None where it is missing.
+        scores: name of a reward -> its scores, those that are channels and those that are only recorded.
+    """
+
+    numbers: Mapping[str, float | None]
+    scores: Mapping[str, Sequence[Score]]
+
+
+@dataclass(frozen=True)
+class Told:
     """What the text of a completion holds.
 
     Attributes:
         channels: name of a reward function -> the scores that are its channels.
         monitored: the same for functions whose one number is the channel, and whose scores are for the records.
+        totals: of the judges of the worker that scored the completion; None where it has none.
+        second: the second rewards; None where the completion was scored once.
     """
 
-    channels: dict[str, list[Score]]
-    monitored: dict[str, list[Score]]
+    channels: Mapping[str, list[Score]] = field(default_factory=dict)
+    monitored: Mapping[str, list[Score]] = field(default_factory=dict)
+    totals: Totals | None = None
+    second: Second | None = None
 
 
-def write(families: Mapping[str, Sequence[Score]], monitored: Mapping[str, Sequence[Score]] | None = None) -> str:
+def write(
+    families: Mapping[str, Sequence[Score]],
+    monitored: Mapping[str, Sequence[Score]] | None = None,
+    totals: Totals | None = None,
+    second: Second | None = None,
+) -> str:
     """Return the text for one completion.
 
     Args:
         families: name of a reward function -> the scores that it gives this completion; none where its prompt has no
             rubric.
         monitored: the same for functions whose scores are no channels.
+        totals: of the worker's judges; what is 0 or unknown does not travel.
+        second: the completion's second rewards.
 
     Raises:
         RewardError: a value or weight that the reader would refuse.
@@ -63,7 +108,17 @@ def write(families: Mapping[str, Sequence[Score]], monitored: Mapping[str, Seque
     def entries(rows: Mapping[str, Sequence[Score]]) -> dict[str, Any]:
         return {name: [_entry(score, f"{name}.{j}") for j, score in enumerate(scores)] for name, scores in rows.items()}
 
-    values = entries(families) | ({"monitored": entries(monitored)} if monitored else {})
+    values = entries(families)
+    if monitored:
+        values[MONITORED] = entries(monitored)
+    if totals is not None:
+        told = {
+            name: {key: value for key, value in usage.items() if value and not math.isnan(value)}
+            for name, usage in totals.by_reward.items()
+        }
+        values[TOTALS] = {"worker": totals.worker, "call": totals.call, "totals": told}
+    if second is not None:
+        values[SECOND] = {"numbers": dict(second.numbers), "scores": entries(second.scores)}
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
@@ -89,8 +144,42 @@ def parse(text: object) -> Told:
         raise _error("", reprlib.repr(families), "an object of reward functions")
     if isinstance(families.get("error"), str):
         raise RewardError(f"a reward function failed; the log of its worker shows where: {families['error']}")
-    monitored = families.pop("monitored") if isinstance(families.get("monitored"), dict) else {}
-    return Told(*({name: _scores(name, scores) for name, scores in rows.items()} for rows in (families, monitored)))
+    own = {key: families.pop(key) for key in (MONITORED, TOTALS, SECOND) if isinstance(families.get(key), dict)}
+    return Told(
+        _families(families),
+        _families(own.get(MONITORED, {})),
+        _totals(own[TOTALS]) if TOTALS in own else None,
+        _second(own[SECOND]) if SECOND in own else None,
+    )
+
+
+def _families(rows: Mapping[str, object]) -> dict[str, list[Score]]:
+    return {name: _scores(name, scores) for name, scores in rows.items()}
+
+
+def _totals(told: Mapping[str, Any]) -> Totals:
+    worker, call, rows = told.get("worker"), told.get("call"), told.get("totals")
+    if not isinstance(worker, str) or type(call) is not int or not isinstance(rows, dict):
+        raise _error(TOTALS, reprlib.repr(told), "an object with worker, call and totals")
+    by_reward: dict[str, dict[str, float]] = {}
+    for name, usage in rows.items():
+        if not isinstance(usage, dict):
+            raise _error(f"{TOTALS}.{name}", reprlib.repr(usage), "an object of numbers")
+        by_reward[name] = {
+            key: _number(value, f"{TOTALS}.{name}.{key}", "a finite number") for key, value in usage.items()
+        }
+    return Totals(worker, call, by_reward)
+
+
+def _second(told: Mapping[str, Any]) -> Second:
+    numbers, scores = told.get("numbers"), told.get("scores")
+    if not isinstance(numbers, dict) or not isinstance(scores, dict):
+        raise _error(SECOND, reprlib.repr(told), "an object with numbers and scores")
+    values = {
+        name: None if value is None else _number(value, f"{SECOND}.{name}", "a finite number or null")
+        for name, value in numbers.items()
+    }
+    return Second(values, _families(scores))
 
 
 def _entry(score: Score, where: str) -> dict[str, Any]:

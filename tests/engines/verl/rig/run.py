@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,8 +60,11 @@ class TrainingFailedError(RuntimeError):
     """The training ended with an error, or not at all; the message ends with the tail of its log."""
 
 
-def overrides(folder: Path, workers: int, mode: str, steps: int) -> list[str]:
+def overrides(folder: Path, workers: int, mode: str, steps: int, nodes: int = 1) -> list[str]:
     """Return verl's whole command line: everything that the rig sets, and why."""
+    # A worker asks Ray for one GPU and three CPUs, both of which are only numbers to it. Nodes that run already have
+    # been told theirs.
+    cpus, gpus = (8 + 3 * workers, workers) if nodes == 1 else ("null", "null")
     model, task = folder / "task/model", folder / "task/plain.parquet"
     # Asynchronous, the server is slower than what is asked of it: else nothing would be left to abort and resume.
     buffer, together, seconds_per_token = {
@@ -111,20 +115,20 @@ def overrides(folder: Path, workers: int, mode: str, steps: int) -> list[str]:
         f"trainer.v1.sampler.custom_sampler.path={HERE / 'replay.py'}",
         f"trainer.v1.sampler.custom_sampler.name={buffer}",
         "trainer.device=cpu",
-        "trainer.nnodes=1",
-        f"trainer.n_gpus_per_node={workers}",
+        f"trainer.nnodes={nodes}",
+        f"trainer.n_gpus_per_node={workers // nodes}",
         f"trainer.total_training_steps={steps}",
         "trainer.total_epochs=1000",
         "trainer.logger=[file]",
         "trainer.val_before_train=False",
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         f"trainer.rollout_data_dir={folder / 'rollouts'}",
-        # Few processes. A worker asks Ray for one GPU and three CPUs, both of which are only numbers to it.
+        # Few processes.
         "reward.num_workers=1",
         "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
-        f"ray_kwargs.ray_init.num_cpus={8 + 3 * workers}",
-        f"+ray_kwargs.ray_init.num_gpus={workers}",
-        "+ray_kwargs.ray_init.include_dashboard=False",
+        f"ray_kwargs.ray_init.num_cpus={cpus}",
+        f"+ray_kwargs.ray_init.num_gpus={gpus}",
+        *(["+ray_kwargs.ray_init.include_dashboard=False"] if nodes == 1 else []),
         "hydra.run.dir=.",
         "hydra.output_subdir=null",
         "hydra/job_logging=disabled",
@@ -167,6 +171,7 @@ def train(
     kill_after: int | None = None,
     env: dict[str, str] | None = None,
     timeout: float = 900.0,
+    nodes: int = 1,
 ) -> Run:
     """Train in ``folder``, which is made if need be; a second call there resumes from its last checkpoint.
 
@@ -180,6 +185,7 @@ def train(
         kill_after: kill every process with SIGKILL as soon as this step is logged.
         env: variables in addition to those of :func:`environment`.
         timeout: seconds after which the training counts as failed.
+        nodes: Ray node processes on this machine, each with an equal share of the workers.
 
     Raises:
         TrainingFailedError: it ended with an error, or did not end in time.
@@ -195,12 +201,13 @@ def train(
     settings = environment(folder, workers)
     log = folder / f"log-{_start(folder)}.txt"
     metrics = Path(settings["VERL_FILE_LOGGER_PATH"])
-    command = [sys.executable, "-m", entry, *overrides(folder, workers, mode, steps), *extra]
+    command = [sys.executable, "-m", entry, *overrides(folder, workers, mode, steps, nodes), *extra]
     began = time.monotonic()
+    variables = {**os.environ, **settings, **(env or {})}
+    if nodes > 1:
+        variables["RAY_ADDRESS"] = _start_nodes(nodes, workers // nodes, cwd, variables)
     with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=cwd, env={**os.environ, **settings, **(env or {})}, stdout=out, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=out, stderr=subprocess.STDOUT)
     try:
         failure = _wait(process, metrics, kill_after, began + timeout)
     finally:
@@ -209,6 +216,19 @@ def train(
     if failure:
         raise TrainingFailedError(f"{failure}; the last of {log}:\n{log.read_text()[-TAIL:]}")
     return read(folder, time.monotonic() - began, log.read_text())
+
+
+def _start_nodes(nodes: int, workers: int, cwd: Path, env: dict[str, str]) -> str:
+    """Start Ray's node processes, the head first, and return its address; they end with the training, see _end_all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"]
+    has = [f"--num-cpus={8 + 3 * workers}", f"--num-gpus={workers}"]
+    head = ["--head", "--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
+    for which in [head, *[[f"--address={address}"]] * (nodes - 1)]:
+        subprocess.run([*ray, *which, *has], cwd=cwd, env=env, check=True, capture_output=True, timeout=300)
+    return address
 
 
 def read(folder: Path, seconds: float = 0.0, log: str = "") -> Run:
