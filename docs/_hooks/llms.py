@@ -16,6 +16,9 @@ HEAD = """# rvpo
 > are compared with, in TRL's GRPOTrainer, in verl and in any other loop.
 """
 
+NO_SENTENCE = ("#", "<", "|", "!", "- ", "---")
+"""What a block begins with that is a heading, a comment, a table, a picture or a list."""
+
 
 def llms_txt(nav: list[Any], docs: Path, site: str) -> str:
     """Return the text; ``site`` is the address of the site, empty for relative links."""
@@ -40,10 +43,10 @@ def title(text: str) -> str:
 def description(text: str) -> str:
     """Return the first sentence of a page."""
     for block in re.split(r"\n\s*\n", links.without_code(text)):
-        block = block.strip()
-        if block and not block.startswith(("#", "<", "|", "!", "-", "---", "    ", "hide:")):
-            plain = re.sub(r"\s+", " ", links.LINK.sub(lambda match: match["text"], block)).replace("**", "")
-            return re.split(r"(?<=[.?!:]) ", plain)[0]
+        if not block.strip() or block.startswith(("    ", "\n    ")) or block.lstrip().startswith(NO_SENTENCE):
+            continue
+        plain = re.sub(r"\s+", " ", links.LINK.sub(lambda match: match["text"], block)).strip().replace("**", "")
+        return re.split(r"(?<=[.?!])\s", plain)[0]
     return ""
 
 
