@@ -16,4 +16,5 @@ class FromRst(griffe.Extension):
         if obj.docstring is None:
             return
         text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", obj.docstring.value)
+        text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # the section whose ``>>>`` lines are code
         obj.docstring.value = re.sub(r"\s*::$", ":", text, flags=re.MULTILINE)
