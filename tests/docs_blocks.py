@@ -33,11 +33,11 @@ import yaml
 import rvpo
 
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>not run|slow): (?P<reason>.+?) -->\n)?"
+    r"(?:^<!-- (?P<mark>not run|slow): (?P<reason>[^\n]+?) -->\n)?"
     r"^(?P<fence>`{3,})(?P<language>\w*)(?: +title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^(?P=fence) *$",
     re.MULTILINE | re.DOTALL,
 )
-SLOW_PAGE = re.compile(r"^<!-- slow: .+? -->\n(?!```)", re.MULTILINE)
+SLOW_PAGE = re.compile(r"^<!-- slow: [^\n]+ -->\n(?!```)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class Runner:
             "PYTHONPATH": str(Path(rvpo.__file__).parents[1]),
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
+            "COLUMNS": "120",  # the width for which the pages show tables
         }
 
     def run(self, page: str, *, slow: bool) -> None:

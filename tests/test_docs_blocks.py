@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -113,7 +114,8 @@ def test_marks_titles_and_fates():
 def test_the_readme_shows_what_the_demo_prints():
     shown = [line for line in PAGES["README.md"].splitlines() if line.startswith("    ") and "%" in line]
     assert len(shown) == 4
-    done = subprocess.run([sys.executable, "-m", "rvpo", "demo"], capture_output=True, text=True, check=True)
+    command, wide = [sys.executable, "-m", "rvpo", "demo"], os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(command, env=wide, capture_output=True, text=True, check=True)
     printed = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for line in shown:
         assert " ".join(line.split()) in printed
