@@ -116,7 +116,7 @@ class Runner:
             "PYTHONPATH": str(Path(rvpo.__file__).parents[1]),
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
-            "COLUMNS": "120",  # the width for which the pages show tables
+            "COLUMNS": "80",  # the width for which the pages show tables
         }
 
     def run(self, page: str, *, slow: bool) -> None:

@@ -113,9 +113,9 @@ def test_marks_titles_and_fates():
 
 def test_the_readme_shows_what_the_demo_prints():
     shown = [line for line in PAGES["README.md"].splitlines() if line.startswith("    ") and "%" in line]
-    assert len(shown) == 4
-    command, wide = [sys.executable, "-m", "rvpo", "demo"], os.environ | {"COLUMNS": "120"}
-    done = subprocess.run(command, env=wide, capture_output=True, text=True, check=True)
+    assert len(shown) == 6
+    command, narrow = [sys.executable, "-m", "rvpo", "demo"], os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(command, env=narrow, capture_output=True, text=True, check=True)
     printed = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for line in shown:
         assert " ".join(line.split()) in printed
