@@ -17,7 +17,15 @@ from rvpo.cli.app import app
 from rvpo.core.methods.registry import METHODS
 from rvpo.core.metrics import CATALOGUE
 from rvpo.logs.schema import SCHEMA
-from rvpo.recipe import BenchmarkSection, DataSection, EvalsSection, ModelSection, Recipe, RewardSection, WarmStartSection
+from rvpo.recipe import (
+    BenchmarkSection,
+    DataSection,
+    EvalsSection,
+    ModelSection,
+    Recipe,
+    RewardSection,
+    WarmStartSection,
+)
 from rvpo.step.options import AggregationOptions
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +92,7 @@ def test_every_link_leads_somewhere():
 
 def test_links_and_anchors_are_read_as_the_site_reads_them():
     links = hook("links")
-    text = "# A `b`: c, d?\n\n## Same\n\n## Same\n\n[x](y.md#z) `[no](code.md)` ![p](q.png)\n\n```md\n[no](x.md)\n# no\n```\n"
+    text = "# A `b`: c, d?\n\n## Same\n\n## Same\n\n[x](y.md#z) `[no](code.md)` ![p](q.png)\n\n```\n[no](x)\n# no\n```"
     assert list(links.links(text)) == ["y.md#z", "q.png"]
     assert links.anchors(text) == {"a-b-c-d", "same", "same_1"}
 

@@ -250,9 +250,8 @@ def _commands(command: Any, path: str, sections: list[str]) -> None:
     inner = getattr(command, "commands", {})
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)]
-    usage = " ".join(
-        [path, *(["COMMAND"] if inner else []), *(p.name.upper() for p in arguments), *(["[OPTIONS]"] if options else [])]
-    )
+    words = [path, *(["COMMAND"] if inner else []), *(p.name.upper() for p in arguments)]
+    usage = " ".join([*words, "[OPTIONS]"] if options else words)
     parts = [f"## `{path}`", _plain(command.help or ""), f"```text\n{usage}\n```"]
     if arguments:
         rows = [(f"`{p.name.upper()}`", _plain(getattr(p, "help", "") or "")) for p in arguments]
@@ -280,7 +279,7 @@ def _option(parameter: Any) -> tuple[str, str, str]:
 
 
 def from_rst(text: str) -> str:
-    """Return a docstring as Markdown: roles as code, and ``::`` blocks, whose indentation Markdown knows, as they are."""
+    """Return a docstring as Markdown: roles become code, and a block after ``::`` stays an indented block."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
     return re.sub(r"\s*::$", ":", text, flags=re.MULTILINE)
 
@@ -304,10 +303,9 @@ def _tree(file: str) -> ast.Module:
 def _value_of(name: str, tree: ast.Module) -> ast.expr:
     """Return the expression that a module assigns to a name."""
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            assert isinstance(node, ast.Assign | ast.AnnAssign)
-            assert node.value is not None
+        if isinstance(node, ast.Assign) and name in [ast.unparse(target) for target in node.targets]:
+            return node.value
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None:
             return node.value
     raise LookupError(f"{name} is not assigned in this module")
 

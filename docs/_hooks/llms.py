@@ -12,8 +12,8 @@ import links
 HEAD = """# rvpo
 
 > Train language models on many rewards without neglecting one. rvpo diagnoses which rewards of a finished run were
-> ignored (TRL, verl, JSONL and other logs), and trains with methods that ignore none: LIFT, RVPO and the rules that they
-> are compared with, in TRL's GRPOTrainer, in verl and in any other loop.
+> ignored (TRL, verl, JSONL and other logs). It trains with methods that ignore none, such as LIFT and RVPO, in TRL's
+> GRPOTrainer, in verl and in any other loop.
 """
 
 NO_SENTENCE = ("#", "<", "|", "!", "- ", "---")
