@@ -140,7 +140,8 @@ def test_the_reference_lists_every_option_of_every_method():
         assert [option.name for option in page.options] == [field.name for field in own], page.name
         for option in page.options:
             assert option.meaning, f"{page.name}: {option.name} has no line under Attributes"
-            default = method.defaults()[option.name]
+            (field,) = [field for field in own if field.name == option.name]
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             assert option.default in (repr(default), str(default)), f"{page.name}: {option.name}"
 
 

@@ -211,7 +211,7 @@ PLAIN_COLUMNS = {
     "reward_function": "name of the reward function",
     "text": "text of the criterion; null for a reward function that is one channel",
     "labels": "labels of the criterion: its category, then its tags",
-    "detail": "what went wrong, in the words of whoever gave the reason",
+    "detail": "what went wrong, in the words of the judge or the function",
     "live": "whether the channel is scored and ranks its group",
     "responsibility": "derivative of the method's value by z: how far this channel decided",
 }

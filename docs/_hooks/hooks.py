@@ -56,7 +56,7 @@ def source_links(text: str, page: Path, repository: str) -> str:
         kind = "tree" if file.is_dir() else "blob"
         return f"[{match['text']}]({repository.rstrip('/')}/{kind}/main/{file.relative_to(ROOT).as_posix()})"
 
-    # Links in code blocks are no links; everything between the blocks is looked at.
+    # A link in a code block is text, so only what is between the blocks is changed.
     pieces, start = [], 0
     for fence in links.FENCE.finditer(text):
         pieces += [links.LINK.sub(replaced, text[start : fence.start()]), fence[0]]

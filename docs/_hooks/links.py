@@ -14,7 +14,7 @@ OUTSIDE = ("http://", "https://", "mailto:")
 
 
 def without_code(text: str) -> str:
-    """Return a page without its code blocks: links and headings in them are none."""
+    """Return a page without its code blocks, in which links and headings are plain text."""
     return FENCE.sub("", text)
 
 
