@@ -78,11 +78,19 @@ def _of(path: Path) -> Iterator[MethodPage]:
             if annotation.startswith("ClassVar"):
                 constants[name] = line.value
             else:
-                default = ast.unparse(line.value).replace("field(default_factory=dict)", "{}")
-                options.append(Option(name, annotation, default, meanings.get(name, "")))
+                options.append(Option(name, annotation, _default(line.value), meanings.get(name, "")))
         if "name" in constants:
             name, summary = (ast.literal_eval(constants[key]) for key in ("name", "summary"))
             yield MethodPage(name, node.name, summary, path.name, tuple(options))
+
+
+def _default(value: ast.expr) -> str:
+    """Return the default of a dataclass's field as text, also where a factory makes it."""
+    words = {word.arg: word.value for word in value.keywords} if isinstance(value, ast.Call) else {}
+    factory = words.get("default_factory")
+    if factory is None:
+        return ast.unparse(value)
+    return ast.unparse(factory.body) if isinstance(factory, ast.Lambda) else {"dict": "{}"}[ast.unparse(factory)]
 
 
 def methods() -> str:
