@@ -83,6 +83,16 @@ def test_every_block_runs_or_says_why_not(name: str):
             parse(block)
 
 
+def test_blocks_of_all_other_pages_can_be_read():
+    """Guides show parts of scripts, which nothing can run alone; what runs of them is in the tutorials and how-tos."""
+    others = [path for path in (ROOT / "docs").rglob("*.md") if path.relative_to(ROOT).as_posix() not in PAGES]
+    found = [block for path in others for block in blocks(path.read_text("utf-8"))]
+    read = [block for block in found if block.language in ("python", "yaml", "bash")]
+    for block in read:
+        parse(block)
+    assert len(read) > 20
+
+
 def test_the_counts_name_pages_that_exist():
     assert set(NOT_RUN) <= set(PAGES)
 
