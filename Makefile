@@ -8,11 +8,13 @@ BIN_VERL := $(VENV_VERL)/bin
 # Nor can the other engines: each is tested in an environment of its own, TRL in one per version.
 VENV_SWIFT ?= .venv-swift
 VENV_AXOLOTL ?= .venv-axolotl
+# mkdocs and its themes need nothing of ours but the command line.
+VENV_DOCS ?= .venv-docs
 MATRIX ?= .matrix
 CORNERS := trl-1.6.0 trl-1.9.0 trl-1.14.2
 SOURCES := $(shell find src tests/engines/trl -name '*.py')
 
-.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-nightly lint check clean
+.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-nightly lint check docs clean
 .SECONDARY:  # environments stay
 
 quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
@@ -57,6 +59,9 @@ lint: $(VENV)/.installed  ## Check style, words and types
 
 check: lint test  ## Everything that CI checks
 
+docs: $(VENV_DOCS)/.installed  ## Build the docs site into site/; every warning is an error
+	$(VENV_DOCS)/bin/mkdocs build --strict
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
@@ -86,5 +91,10 @@ $(VENV_AXOLOTL)/.installed: pyproject.toml constraints/axolotl.txt
 	$(VENV_AXOLOTL)/bin/python -m pip install --quiet -c constraints/axolotl.txt --no-deps axolotl axolotl-contribs-lgpl axolotl-contribs-mit
 	touch $@
 
+$(VENV_DOCS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
 clean:  ## Remove the environments and caches
-	rm -rf $(VENV) $(VENV_VERL) $(VENV_SWIFT) $(VENV_AXOLOTL) $(MATRIX) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VERL) $(VENV_SWIFT) $(VENV_AXOLOTL) $(VENV_DOCS) $(MATRIX) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,7 @@
-"""Examples run as pasted: those in docstrings of the core and the step, in the README and in docs/methods.md."""
+"""Examples run as pasted: those in docstrings of the core and the step, in docs/methods.md and docs/structure.md.
+
+Those of README, tutorials and how-tos are in test_docs_blocks.py, the generated pages in test_docs_site.py.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ import torch
 
 import rvpo.core
 import rvpo.step
-from rvpo.core.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -23,7 +25,6 @@ MODULES = sorted(
     for package in (rvpo.core, rvpo.step)
     for _, name, _ in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
-README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 METHODS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text("utf-8"), re.DOTALL)
 STRUCTURE = (ROOT / "docs" / "structure.md").read_text("utf-8")
 
@@ -38,22 +39,6 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     with_examples = [name for name in MODULES if any(t.examples for t in finder.find(importlib.import_module(name)))]
     assert len(with_examples) > 4
-
-
-def test_the_readmes_first_example_prints_what_it_says():
-    text = (ROOT / "README.md").read_text("utf-8")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(README[0], names := {})
-        exec(README[1], names)
-    after = text[text.index(README[0]) + len(README[0]) :]
-    for line in printed.getvalue().splitlines():
-        assert f"    {line}\n" in after
-
-
-def test_the_readme_lists_every_metric():
-    lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| `rvpo/")]
-    assert lines == [f"| `{name}` | {meaning} |" for name, meaning in CATALOGUE.items()]
 
 
 def test_the_examples_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
