@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.met import counters_of, group_counters, on_the_line
 from rvpo.core.solved import solved_metrics, tally, tally_of
 from rvpo.core.summary import Met, Summary

@@ -29,10 +29,8 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, Range, State
+from rvpo.core.lazy import Tensor, torch
 
 ASSUMED: Range = (0.0, 1.0)
 """Scale of a reward without a declared range, as long as nothing speaks against it."""

@@ -26,11 +26,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-import torch
-from torch import Tensor
-
 from rvpo.core.aggregate import TIE
 from rvpo.core.checks import require, require_number
+from rvpo.core.lazy import Tensor, torch
 from rvpo.errors import ConfigError, RewardError
 
 # Each measure's default target: about what k = 1 gives at M = 5, G = 8, all channels live (benchmarks/adaptive_k.py).
