@@ -324,7 +324,8 @@ def test_a_method_that_remembers_is_followed(tmp_path: Path):
     channels = rvpo.Channels.columns(run.channels)
     state, advantages = {}, []
     for batch in run.batches():
-        result = compute(batch.rewards, method, groups=batch.groups, channels=channels, state=state)
+        rewards, groups = torch.from_numpy(batch.rewards), torch.from_numpy(batch.groups)
+        result = compute(rewards, method, groups=groups, channels=channels, state=state)
         state = result.state
         advantages += result.advantages.tolist()
     table = pq.read_table(path).drop_columns(["advantage"])

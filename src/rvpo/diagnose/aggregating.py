@@ -6,6 +6,7 @@ A diagnosis needs z-scores, the shares of the soft minimum and, for logs without
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,11 @@ def aggregated(
             **trusting(config.method, _maybe(batch.reliability)),
             state=state,
         )
+
+
+def has_torch() -> bool:
+    """Whether torch is installed, without importing it."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def require_torch() -> None:

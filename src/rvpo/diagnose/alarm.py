@@ -134,8 +134,8 @@ class _Batch:
         )
 
 
-def _array(x: Tensor) -> NDArray[Any]:
-    return np.asarray(x.detach().cpu())
+def _array(x: Tensor | NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rvpo.compare.comparison import TrainingComparison
 from rvpo.compare.tables import lines_of_exploration, table_of_tests
 from rvpo.core import AdvantageConfig
 from rvpo.core.methods.registry import build_method
-from rvpo.diagnose.aggregating import shares_of
+from rvpo.diagnose.aggregating import has_torch, shares_of
 from rvpo.diagnose.conclusion import conclusion
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis, or_none
@@ -29,6 +29,7 @@ from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.several import headline
 from rvpo.diagnose.text import summary
 from rvpo.errors import RewardError
+from rvpo.extras import install_command
 from rvpo.logs.engine import engine_of, function_weights
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.page import render
@@ -100,7 +101,9 @@ def build_report(
         limit: bytes of the page; samples, then points of curves, are left out until it is kept.
     """
     found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
-    replays = [_replayed(run, assumed) for run in runs]
+    if not has_torch():
+        found = [replace(diagnosis, notes=(*diagnosis.notes, _no_replay())) for diagnosis in found]
+    replays = [_replayed(run, assumed) if has_torch() else None for run in runs]
     told = [_told(*each) for each in zip(runs, found, replays, strict=True)]
     each = max(4, SAMPLES // len(runs))
     drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
@@ -236,6 +239,10 @@ def _cells(run: Run, batch: LoggedBatch, i: int, k: float) -> list[dict[str, Any
         for j in range(result.z.shape[1])
         if bool(result.applies[i, j])
     ]
+
+
+def _no_replay() -> str:
+    return f"this page does not replay other methods, because torch is not installed: {install_command('torch')}"
 
 
 def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess
+from rvpo.logs.parquet_files import numbers
 from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.tables import batches as batching
 from rvpo.logs.tables import groups as grouping
@@ -492,14 +493,14 @@ def _numbers(table: Table, name: str) -> Array:
         return np.full(table.rows, np.nan)
     if not column.numeric:
         raise DataError(f"{table.path}, column {name!r} holds text; expected numbers, null where missing: name others")
-    return np.asarray(table.read([name])[name].to_numpy(), dtype=np.float64).copy()
+    return table.numbers(name)
 
 
 def _labels(table: Table, name: str, rows: Ints) -> Labels:
     column = table.read_texts([name])[name].combine_chunks().dictionary_encode()
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    codes = np.asarray(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)[rows]
+    codes = numbers(pa.chunked_array([column.indices.fill_null(-1)])).astype(np.int64)[rows]
     return Labels(codes, column.dictionary)
 
 
