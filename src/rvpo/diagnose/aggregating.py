@@ -24,7 +24,7 @@ from rvpo.extras import needs_extra
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.step.trust import trusting
 
-NEEDS_TORCH = "replays, and methods other than grpo and gdpo"
+NEEDS_TORCH = "replays, and methods other than grpo and gdpo,"
 
 
 def shares_of(batch: LoggedBatch, run: Run, k: float, eps: float, groups: Partition | None = None) -> Shares:
