@@ -85,23 +85,21 @@ def aggregated(
     Raises:
         MissingExtraError: torch is not installed.
     """
-    with needs_extra("torch", NEEDS_TORCH, "torch"):
-        return compute(
-            tensor(batch.rewards),
-            config,
-            groups=tensor_groups(Partition.of_ids(batch.groups) if groups is None else groups),
-            weights=_maybe(batch.weights),
-            applies=_maybe(batch.applies),
-            channels=Channels(
-                run.channels, tensor(batch.channel), tuple([run.ranges.get(name) for name in run.channels])
-            ),
-            progress=progress_of(batch, run),
-            tokens=_maybe(batch.tokens),
-            outside=_maybe(batch.outside),
-            monitored=bool(run.monitor),
-            **trusting(config.method, _maybe(batch.reliability)),
-            state=state,
-        )
+    require_torch()
+    return compute(
+        tensor(batch.rewards),
+        config,
+        groups=tensor_groups(Partition.of_ids(batch.groups) if groups is None else groups),
+        weights=_maybe(batch.weights),
+        applies=_maybe(batch.applies),
+        channels=Channels(run.channels, tensor(batch.channel), tuple([run.ranges.get(name) for name in run.channels])),
+        progress=progress_of(batch, run),
+        tokens=_maybe(batch.tokens),
+        outside=_maybe(batch.outside),
+        monitored=bool(run.monitor),
+        **trusting(config.method, _maybe(batch.reliability)),
+        state=state,
+    )
 
 
 def has_torch() -> bool:
@@ -110,10 +108,10 @@ def has_torch() -> bool:
 
 
 def require_torch() -> None:
-    """Refuse a replay where torch is not installed.
+    """Import torch, or refuse what needs it.
 
     Raises:
-        MissingExtraError: it is not.
+        MissingExtraError: torch is not installed.
     """
     with needs_extra("torch", NEEDS_TORCH, "torch"):
         torch.get_num_threads()  # imports it
