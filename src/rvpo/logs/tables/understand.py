@@ -500,7 +500,7 @@ def _labels(table: Table, name: str, rows: Ints) -> Labels:
     column = table.read_texts([name])[name].combine_chunks().dictionary_encode()
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    codes = numbers(pa.chunked_array([column.indices.fill_null(-1)])).astype(np.int64)[rows]
+    codes = np.nan_to_num(numbers(pa.chunked_array([column.indices])), nan=-1).astype(np.int64)[rows]
     return Labels(codes, column.dictionary)
 
 
