@@ -79,18 +79,18 @@ class Partition:
         """Sum rows (N, M) within groups -> (P, M)."""
         return self._reduced(x, np.add)
 
-    def min(self, x: Array) -> Array:
+    def min(self, x: NDArray[Any]) -> Array:
         """Return the smallest value of each column within groups, (N, M) -> (P, M)."""
         return self._reduced(x, np.minimum)
 
-    def max(self, x: Array) -> Array:
+    def max(self, x: NDArray[Any]) -> Array:
         """Return the largest value of each column within groups, (N, M) -> (P, M)."""
         return self._reduced(x, np.maximum)
 
     def _reduced(self, x: NDArray[Any], by: np.ufunc) -> Array:
         x = x.astype(np.float64, copy=False)
         if self.block is not None:
-            return by.reduce(x.reshape(self.count, self.block, -1), axis=1)  # type: ignore[no-any-return]
+            return by.reduce(x.reshape(self.count, self.block, -1), axis=1)
         return by.reduceat(x[self.order], self.starts, axis=0)  # type: ignore[no-any-return]
 
     def broadcast(self, stat: NDArray[Any]) -> NDArray[Any]:

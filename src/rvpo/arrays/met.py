@@ -128,8 +128,8 @@ def tally(rewards: Array, groups: Partition, lines: Array, counting: Bools, outs
     known = ~np.isnan(rewards) & ~np.isnan(lines)
     meets = known & (rewards >= on_the_line(lines))
     settled = known if outside is None else known | outside
-    judged = (settled | ~counting).all(1) & counting.any(1)
-    solves = judged & (meets | ~counting).all(1)
+    judged = np.all(settled | ~counting, 1) & np.any(counting, 1)
+    solves = judged & np.all(meets | ~counting, 1)
     scored = groups.sum(np.concatenate([known, judged[:, None]], 1))
     return Tally(scored, groups.sum(np.concatenate([meets, solves[:, None]], 1)))
 

@@ -94,7 +94,7 @@ def soft_min(cells: Cells, k: float, *, eps: float) -> Shares:
         scores.missing & applies,
         applies,
         _responsibilities(z, p, k),
-        (scores.live & (w > 0)).any(-1),
+        np.any(scores.live & (w > 0), -1),
     )
 
 
@@ -134,8 +134,7 @@ def advantages(cells: Cells, config: AdvantageConfig) -> Array:
     seen = _seen_columns(w, cells.monitored)
     eps = config.eps
     if not seen.all():
-        parts = (scores.z, scores.live, scores.missing, scores.mean, scores.std)
-        r, w, scores = r[:, seen], w[:, seen], GroupScores(*(part[:, seen] for part in parts))
+        r, w, scores = r[:, seen], w[:, seen], scores.columns(seen)
     total, takes_part = (_sum if isinstance(method, GRPO) else _mean)(config, r, w, scores, cells.groups)
     if not method.sums_weights:
         eps = eps / _total_weight(w, scores, takes_part)
@@ -183,7 +182,7 @@ def _weights(weights: Array | None, rewards: Array) -> Array:
 
 def _seen_columns(w: Array, monitored: bool) -> Bools:
     """Return which columns a method sees, (M,): all, or those with a weight if monitors are declared."""
-    counts: Bools = (w > 0).any(0)
+    counts: Bools = np.any(w > 0, 0)
     return counts if monitored and counts.any() else np.ones(w.shape[1], dtype=bool)
 
 
@@ -192,7 +191,7 @@ def _sum(config: AdvantageConfig, r: Array, w: Array, scores: GroupScores, group
     assert isinstance(config.method, GRPO)  # the caller's business
     scored = w * ~scores.missing
     if config.method.unscored == "zero":
-        return (w * np.where(scores.missing, 0.0, r)).sum(-1), (~scores.missing).any(-1)
+        return (w * np.where(scores.missing, 0.0, r)).sum(-1), np.any(~scores.missing, -1)
     mean = groups.broadcast(scores.mean)
     # A channel that nobody in the group was scored on has no mean: it is not part of the sum of this group.
     applies = w * groups.broadcast(groups.max(~scores.missing))
@@ -209,9 +208,9 @@ def _mean(config: AdvantageConfig, r: Array, w: Array, scores: GroupScores, grou
     present = scores.live if config.dead_channels == "drop" else ~scores.missing
     z = np.where(present, scores.z, 0.0)
     if config.method.unscored == "zero":
-        return (w * z).sum(-1), present.any(-1)
+        return (w * z).sum(-1), np.any(present, -1)
     p = normalised(w * present)
-    return (p * z).sum(-1), (p > 0).any(-1)
+    return (p * z).sum(-1), np.any(p > 0, -1)
 
 
 def _total_weight(w: Array, scores: GroupScores, takes_part: Bools) -> float:

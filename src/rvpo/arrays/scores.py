@@ -28,6 +28,11 @@ class GroupScores:
     mean: Array
     std: Array
 
+    def columns(self, kept: Bools) -> GroupScores:
+        """Return some of the columns, (M,)."""
+        z, live, missing = self.z[:, kept], self.live[:, kept], self.missing[:, kept]
+        return GroupScores(z, live, missing, self.mean[:, kept], self.std[:, kept])
+
 
 def group_zscore(rewards: Array, groups: Partition, *, eps: float, ddof: int = 1, rtol: float = 1e-6) -> GroupScores:
     """Normalise every channel within its group.

@@ -226,7 +226,7 @@ class Followed:
         """Sum the cells (N, M) of each channel, (K,)."""
         if channel.ndim == 1:
             x = x.sum(0)
-        return np.bincount(channel.ravel(), x.ravel(), len(self._influence))
+        return np.asarray(np.bincount(channel.ravel(), x.ravel(), len(self._influence)), dtype=np.float64)
 
     def _regress(self, step: _Whole) -> None:
         """Add what the regression of the rule's advantages on all channels needs, as a diagnosis does."""
@@ -300,7 +300,8 @@ def _effective_channels(step: _Whole) -> Array:
     r = (np.abs(step.responsibilities) * step.live)[step.signal]
     r = r[r.sum(1) > 0]
     r = r / r.max(1, keepdims=True)  # so that the square of a tiny share is not 0
-    return r.sum(1) ** 2 / (r * r).sum(1)
+    found: Array = r.sum(1) ** 2 / (r * r).sum(1)
+    return found
 
 
 def spearman(a: Array, b: Array, groups: Ints) -> tuple[float, int]:

@@ -126,7 +126,8 @@ def by_channel(z: Array, live: Bools, channel: Ints, count: int) -> tuple[Array,
 def pooled(x: Array, channel: Ints, count: int) -> Array:
     """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
     place = np.arange(len(x))[:, None] * count + channel
-    return np.bincount(place.ravel(), x.ravel(), len(x) * count).reshape(len(x), count)
+    sums = np.asarray(np.bincount(place.ravel(), x.ravel(), len(x) * count), dtype=np.float64)
+    return sums.reshape(len(x), count)
 
 
 def centred(advantages: Array, groups: Partition) -> Array:

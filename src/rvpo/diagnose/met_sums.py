@@ -72,7 +72,7 @@ class MetLines:
         """
         raised = []
         ends = ends_of(result.rewards, channel, result.applies, len(names))
-        for j in np.flatnonzero(ends.occurs):
+        for j in np.flatnonzero(ends.occurs).tolist():
             name = names[j]
             before = self.few.get(name, [])
             now = self.few[name] = next_few(before, float(ends.low[j]), float(ends.high[j]), bool(ends.between[j]))

@@ -51,7 +51,7 @@ class Unscored:
             return
         counts = batch.present if batch.weights is None else batch.present & (batch.weights > 0)
         missing = np.isnan(batch.rewards) & counts
-        partly = missing.any(1) & (~missing & counts).any(1)
+        partly = np.any(missing, 1) & np.any(~missing & counts, 1)
         self.partly += int(partly.sum())
         used = batch.advantages
         self._logged = self._logged or used is not None
