@@ -89,9 +89,12 @@ class Partition:
 
     def _reduced(self, x: NDArray[Any], by: np.ufunc) -> Array:
         x = x.astype(np.float64, copy=False)
+        found: Array
         if self.block is not None:
-            return by.reduce(x.reshape(self.count, self.block, -1), axis=1)
-        return by.reduceat(x[self.order], self.starts, axis=0)  # type: ignore[no-any-return]
+            found = by.reduce(x.reshape(self.count, self.block, -1), axis=1)
+        else:
+            found = by.reduceat(x[self.order], self.starts, axis=0)
+        return found
 
     def broadcast(self, stat: NDArray[Any]) -> NDArray[Any]:
         """Give every row its group's value, (P, M) -> (N, M)."""
