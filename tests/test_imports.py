@@ -29,6 +29,7 @@ ROOMS = (
     "sandbox",
     "statistics",
     "core",
+    "arrays",
     "step",
     "rewards",
     "data",

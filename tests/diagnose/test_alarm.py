@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 import rvpo
+from rvpo.arrays.groups import Partition
+from rvpo.arrays.rules import Cells, soft_min
 from rvpo.core import Channels
 from rvpo.core.groups import Groups
 from rvpo.diagnose import alarm as module
@@ -183,7 +185,7 @@ def test_state_goes_on_to_the_last_bit():
 # --- intervals without a bootstrap ------------------------------------------------------------------------------------
 
 
-def drawn(seed: int, groups: int, linear: bool) -> tuple[np.ndarray, Tensor, Tensor, Groups]:
+def drawn(seed: int, groups: int, linear: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, Partition]:
     generator = torch.Generator().manual_seed(seed)
     rewards = torch.randn(groups * G, 4, generator=generator, dtype=torch.float64)
     rewards[:, 1] -= 0.5 * rewards[:, 0]
@@ -191,9 +193,12 @@ def drawn(seed: int, groups: int, linear: bool) -> tuple[np.ndarray, Tensor, Ten
     noise = 0.0 if linear else 0.7
     result = rvpo.advantages(rewards, num_generations=G, method="gdpo", weights=[1.0, 0.5, 0.2, 1.0], eps=1e-12)
     advantages = result.advantages + noise * torch.randn(groups * G, generator=generator, dtype=torch.float64)
-    cells = cell_sums(result, result.groups, advantages, 0.5, single=False)
-    table = torch.stack([cells.get(name, torch.zeros_like(cells["cells"])) for name in SLOTS], -1).numpy()
-    return table, result.z.masked_fill(~result.live, 0.0), centred(advantages, result.groups), result.groups
+    partition, used = Partition.of_ids(np.arange(groups * G) // G), advantages.numpy()
+    shares = soft_min(Cells(rewards.numpy(), partition), 1.0, eps=1e-12)
+    assert shares.z == pytest.approx(result.z.numpy(), rel=1e-12, abs=1e-12)
+    cells = cell_sums(shares, partition, used, 0.5, single=False)
+    table = np.stack([cells.get(name, np.zeros_like(cells["cells"])) for name in SLOTS], -1)
+    return table, np.where(shares.live, shares.z, 0.0), centred(used, partition), partition
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -203,21 +208,21 @@ def test_errors_agree_with_the_bootstrap(seed: int):
     pairs = np.stack(
         [
             np.concatenate([part, own[:, None]], 1).T @ np.concatenate([part, own[:, None]], 1)
-            for part, own in zip(z.numpy().reshape(-1, G, 4), a.numpy().reshape(-1, G), strict=True)
+            for part, own in zip(z.reshape(-1, G, 4), a.reshape(-1, G), strict=True)
         ]
     )[:, :-1]
     alive = np.ones(4, dtype=bool)
     draws = resampled(table, 2000, seed)
     assert draws is not None
     assert correlation_errors(table) == pytest.approx(draws["correlation"].std(0), rel=0.1)
-    pull, errors = pulls_with_errors(z.numpy(), a.numpy(), groups.index.numpy(), alive)
+    pull, errors = pulls_with_errors(z, a, groups.index, alive)
     assert pull == pytest.approx(pulls(pairs.sum(0), alive), rel=1e-9)
     assert errors == pytest.approx(resampled_pulls(pairs, alive, 2000, seed).std(0), rel=0.15)
 
 
 def test_a_linear_rule_has_no_error():
     _, z, a, groups = drawn(0, 40, linear=True)
-    pull, errors = pulls_with_errors(z.numpy(), a.numpy(), groups.index.numpy(), np.ones(4, dtype=bool))
+    pull, errors = pulls_with_errors(z, a, groups.index, np.ones(4, dtype=bool))
     assert pull == pytest.approx(np.array([1.0, 0.5, 0.2, 1.0]) / 0.675, rel=1e-4)
     assert errors.max() < 1e-4
 
@@ -225,7 +230,7 @@ def test_a_linear_rule_has_no_error():
 def test_nothing_is_said_of_too_few_rows():
     """Five rows of one group leave one free row for three channels."""
     _, z, a, groups = drawn(0, 1, linear=False)
-    for array in pulls_with_errors(z.numpy()[:5], a.numpy()[:5], groups.index.numpy()[:5], np.ones(4, dtype=bool)):
+    for array in pulls_with_errors(z[:5], a[:5], groups.index[:5], np.ones(4, dtype=bool)):
         assert np.isnan(array).all()
 
 

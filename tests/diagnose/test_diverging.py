@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from rvpo.arrays.groups import Partition
 from rvpo.cli.app import app
 from rvpo.core import Channels
 from rvpo.core.groups import Groups
@@ -17,11 +18,12 @@ from rvpo.diagnose.alarm import Alarm, Generation
 from rvpo.diagnose.diverging import BLOCKS, MOST, Watch
 
 P, G = 16, 8
-GROUPS = Groups.in_blocks(torch.arange(P).repeat_interleave(G))
+IDS = np.arange(P).repeat(G)
+GROUPS = Partition.of_ids(IDS)
 NAMES = ("judge", "other", "monitor")
 
 
-def generations(steps: int, kind: str, seed: int = 0) -> list[torch.Tensor]:
+def generations(steps: int, kind: str, seed: int = 0) -> list[np.ndarray]:
     """Rewards (N, 3) of each step. From the middle on, what the judge prefers is worse in the monitor's eyes."""
     rng = np.random.default_rng(seed)
     rows, walk = [], np.zeros(3)
@@ -39,15 +41,13 @@ def generations(steps: int, kind: str, seed: int = 0) -> list[torch.Tensor]:
         rows.append(
             np.stack([judge + both_fall + walk[0], other + both_fall, monitor + noise + both_fall + walk[2]], 1)
         )
-    return [torch.tensor(row) for row in rows]
+    return rows
 
 
-def watched(
-    rewards: list[torch.Tensor], names: tuple[str, ...] = NAMES, weights: tuple[float, ...] = (1, 1, 0)
-) -> Watch:
-    watch, channels = Watch(), Channels.columns(names)
+def watched(rewards: list[np.ndarray], names: tuple[str, ...] = NAMES, weights: tuple[float, ...] = (1, 1, 0)) -> Watch:
+    watch = Watch()
     for step, values in enumerate(rewards):
-        watch.add(step, values, GROUPS, channels, torch.tensor(weights))
+        watch.add(step, values, GROUPS, np.arange(len(names)), names, weights)
     return watch
 
 
@@ -92,16 +92,16 @@ def test_rewards_with_slashes_in_their_names_are_monitors_all_the_same(names: tu
 def test_criteria_of_a_trained_rubric_are_no_monitors():
     """Two labels of a rubric, whose criteria stand in other columns for other prompts."""
     watch = Watch()
-    index = torch.tensor([[0, 1], [1, 0]]).repeat_interleave(G, 0).repeat(P // 2, 1)
+    index = np.tile(np.repeat([[0, 1], [1, 0]], G, 0), (P // 2, 1))
     for step, values in enumerate(generations(8, "hack")):
-        watch.add(step, values[:, 1:], GROUPS, Channels(("r/a", "r/b"), index, (None, None)), (index == 0).double())
+        watch.add(step, values[:, 1:], GROUPS, index, ("r/a", "r/b"), index == 0)
     assert watch.monitors() == []
 
 
 def test_weights_that_are_not_known_are_no_monitors():
-    watch, channels = Watch(), Channels.columns(NAMES)
+    watch = Watch()
     for step, values in enumerate(generations(120, "hack")):
-        watch.add(step, values, GROUPS, channels, None)
+        watch.add(step, values, GROUPS, np.arange(3), NAMES, None)
     assert watch.monitors() == []
     assert not watch.called
 
@@ -111,7 +111,7 @@ def test_a_fall_that_nothing_within_groups_explains_is_called_with_that_doubt(no
     rng, rewards = np.random.default_rng(0), []
     for step in range(60):
         level = np.array([0.3, 0.5, 0.7]) + step / 150 * np.array([1, 0, -1])
-        rewards.append(torch.tensor(level + noise * rng.normal(size=(P * G, 3))))
+        rewards.append(level + noise * rng.normal(size=(P * G, 3)))
     [seen] = watched(rewards).called.values()
     assert (seen.channel, seen.monitor, seen.explained) == ("judge", "monitor", False)
     assert "not sure" in seen.sentence()
@@ -120,7 +120,7 @@ def test_a_fall_that_nothing_within_groups_explains_is_called_with_that_doubt(no
 def test_a_monitor_of_one_completion_per_group_is_enough():
     rewards = generations(160, "hack")
     for values in rewards:
-        values[torch.arange(P * G) % G != 0, 2] = torch.nan
+        values[np.arange(P * G) % G != 0, 2] = np.nan
     watch = watched(rewards)
     assert watch.called
     assert next(iter(watch.called.values())).agreed is None
@@ -129,7 +129,7 @@ def test_a_monitor_of_one_completion_per_group_is_enough():
 def test_what_is_never_scored_raises_and_calls_nothing():
     rewards = generations(60, "hack")
     for values in rewards:
-        values[:, 2] = torch.nan
+        values[:, 2] = np.nan
     assert not watched(rewards).called
 
 
@@ -137,17 +137,17 @@ def test_memory_stays_bounded_and_state_goes_on():
     rewards = generations(BLOCKS + 44, "hack")
     whole = watched(rewards)
     assert len(whole._steps) <= BLOCKS
-    first, channels = watched(rewards[:140]), Channels.columns(NAMES)
+    first = watched(rewards[:140])
     resumed = Watch()
     resumed.load_state(first.state())
     for step in range(140, len(rewards)):
-        resumed.add(step, rewards[step], GROUPS, channels, torch.tensor([1, 1, 0]))
+        resumed.add(step, rewards[step], GROUPS, np.arange(3), NAMES, [1, 1, 0])
     assert resumed.called == whole.called
     old = Watch()
     old.load_state({})  # of a checkpoint from before there was a watch
     assert not old.called
-    many = Channels.columns([f"c{i}" for i in range(MOST + 6)])
-    old.add(0, torch.rand(P * G, MOST + 6), GROUPS, many, torch.ones(MOST + 6))
+    many = tuple(f"c{i}" for i in range(MOST + 6))
+    old.add(0, np.random.default_rng(0).random((P * G, MOST + 6)), GROUPS, np.arange(len(many)), many, None)
     assert old._table.shape[1] == MOST
 
 
@@ -155,8 +155,9 @@ def test_the_alarm_of_a_training_calls_it_too():
     alarm, channels = Alarm(), Channels.columns(NAMES)
     calls = []
     for values in generations(100, "hack"):
-        advantages = values[:, 0] - values[:, 0].view(P, G).mean(1).repeat_interleave(G)
-        calls += alarm.add(Generation(values, advantages, GROUPS, channels, torch.tensor([1.0, 1.0, 0.0])))
+        advantages = values[:, 0] - values[:, 0].reshape(P, G).mean(1).repeat(G)
+        tensors = torch.tensor(values), torch.tensor(advantages), Groups.in_blocks(torch.tensor(IDS))
+        calls += alarm.add(Generation(*tensors, channels, torch.tensor([1.0, 1.0, 0.0])))
     call = [call for call in calls if call.divergence is not None][-1]
     assert call.name == "judge"
     assert set(alarm.diverging) == {"judge", "other"}

@@ -30,7 +30,7 @@ def demo(
     """
     if out is None and seed != 0:
         raise ConfigError(f"--seed is {seed}, but the shipped run has one seed; expected --out, the folder to write to")
-    with needs_extra("report", "reports", "scipy"):
+    with needs_extra("report", "reports"):
         if out is None:
             _diagnose_the_sample()
         else:

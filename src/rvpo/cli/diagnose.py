@@ -67,7 +67,7 @@ def diagnose_command(
     And whether exploration collapses: questions that none, some and all of their completions solve, Pass@k, entropy.
     Of a folder of runs, such as the quickstart's, every run is diagnosed, and the first line speaks of all of them.
     """
-    with needs_extra("report", "reports", "scipy"):
+    with needs_extra("report", "reports"):
         from rvpo.compare.run_groups import find_runs
         from rvpo.diagnose import diagnose as diagnosing
         from rvpo.diagnose.text import diagnoses_text

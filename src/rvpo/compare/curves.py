@@ -119,10 +119,8 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
 def _scored(batch: LoggedBatch) -> tuple[NDArray[np.int64], Array]:
     """Return channel and reward of every cell that has one, (cells,)."""
     rewards = batch.rewards
-    there = ~rewards.isnan()
-    if batch.applies is not None:
-        there &= batch.applies
-    return batch.channel.expand(rewards.shape)[there].numpy(), rewards[there].numpy()
+    there = ~np.isnan(rewards) & batch.present
+    return np.broadcast_to(batch.channel, rewards.shape)[there], rewards[there]
 
 
 def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:

@@ -12,17 +12,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rvpo.compare.curves import RunCurves
 from rvpo.compare.folders import named_folders, require_once
-from rvpo.compare.run_origins import Between, Origin, read_training
 from rvpo.errors import ConfigError
 from rvpo.files import difference
 from rvpo.logs import read_channels as channel_tables
 from rvpo.logs import read_trl as completions
-from rvpo.logs.run import COMPLETIONS, Columns
+from rvpo.logs.run import COMPLETIONS, Bounds, Columns
 from rvpo.logs.schema import FOLDER
+
+if TYPE_CHECKING:
+    from rvpo.compare.run_origins import Origin
 
 TABLES = (".parquet", ".jsonl")
 """Files that make a folder one of logs; others, such as .json, lie in many folders. They can be named themselves."""
@@ -79,7 +81,7 @@ def find_runs(arguments: Sequence[str | Path]) -> Found:
 def group_runs(
     found: Found,
     columns: Columns | None = None,
-    between: Between = (None, None),
+    between: Bounds = (None, None),
     progress: Callable[[int], None] | None = None,
 ) -> RunGroups:
     """Read runs and group them by method.
@@ -94,6 +96,8 @@ def group_runs(
         ConfigError: a path holds no logs, or none of these steps, or two groups would have one name.
         DataError: a file is damaged.
     """
+    from rvpo.compare.run_origins import read_training  # reads recipes, whose checks take a while to import
+
     groups: dict[str, _Group] = {}
     for name, path in found.paths:
         run, origin = read_training(path, columns, between)

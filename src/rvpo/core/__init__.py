@@ -1,4 +1,4 @@
-"""The algorithm: torch and the standard library only, no engine."""
+"""The algorithm: torch and the standard library only, no engine. torch is imported with the first number computed."""
 
 from rvpo.core.advantages import advantages, compute
 from rvpo.core.channels import Channels

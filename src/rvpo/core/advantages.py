@@ -15,15 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.aggregate import normalised
 from rvpo.core.channels import Channels, Range, State, owner_of
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import fast_advantages
 from rvpo.core.fast_lift import fast_lift
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, outcome_of
 from rvpo.core.methods.registry import METHODS, build_method
 from rvpo.core.metrics import Advantages

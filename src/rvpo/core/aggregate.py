@@ -15,8 +15,7 @@ part of ``2 * beta``. A row whose shares are all 0 (no signal) aggregates to 0 w
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from rvpo.core.lazy import Tensor, torch
 
 # Channels that rank a group alike have equal z up to rounding, in float32 up to this: which one is lowest is no news.
 TIE = 1e-6

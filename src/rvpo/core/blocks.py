@@ -20,10 +20,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rvpo.core.aggregate import normalised
+from rvpo.core.lazy import Tensor, torch
 
 CELLS = 65536
 """Numbers of a chunk."""
@@ -44,7 +42,8 @@ class Limits:
     exponent: float
 
 
-LIMITS = {torch.float32: Limits(1e-15, 1e15, 8.0), torch.float64: Limits(1e-100, 1e150, 300.0)}
+FLOAT32 = Limits(1e-15, 1e15, 8.0)
+FLOAT64 = Limits(1e-100, 1e150, 300.0)
 
 
 Weights = Tensor | float
@@ -154,7 +153,7 @@ class Chunk:
         return live.expand_as(self.x) if self.there is None else live & (self.there > 0)
 
     def _odds(self, k: float) -> Tensor:
-        """Return exp(-k z). |z| is below sqrt(G), so nothing overflows; see ``LIMITS``."""
+        """Return exp(-k z). |z| is below sqrt(G), so nothing overflows; see :class:`Limits`."""
         return self._scaled(self.scale * -k).exp_()
 
     def _scaled(self, scale: Tensor) -> Tensor:
@@ -200,13 +199,18 @@ class Blocks:
     rtol: float
     dtype: torch.dtype
 
+    @property
+    def limits(self) -> Limits:
+        """Where the dtype is exact enough."""
+        return FLOAT32 if self.dtype == torch.float32 else FLOAT64
+
     def check(self, rule: Rule) -> None:
         """Refuse a rule or options with which a number could overflow or vanish.
 
         Raises:
             UnfitError: it could.
         """
-        limits = LIMITS[self.dtype]
+        limits = self.limits
         if self.eps * self.rtol < limits.live or (rule.k or 0.0) * self.values.shape[1] ** 0.5 > limits.exponent:
             raise UnfitError
 
@@ -312,7 +316,7 @@ class Blocks:
             live = squares > 0
             least = float(squares.masked_fill(~live, torch.inf).amin())
         lowest, highest = map(float, torch.aminmax(first))
-        if not most < LIMITS[self.dtype].range ** 2:
+        if not most < self.limits.range**2:
             return False, None
         reach = max(highest, -lowest) + 2 * math.sqrt(most)
         return 2 * math.sqrt(least / size) > 1.001 * self.rtol * max(reach, self.eps), live
@@ -334,7 +338,7 @@ class Blocks:
             low, high = x.amin(0), x.amax(0)
         lowest, highest = low.double(), high.double()
         ranges = highest - lowest
-        if not float(ranges.amax()) < LIMITS[self.dtype].range:
+        if not float(ranges.amax()) < self.limits.range:
             raise UnfitError
         # A range of 0 is that of a group in which fewer than two completions were scored, too.
         live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)

@@ -7,14 +7,13 @@ kept by its name; see :mod:`rvpo.core.running_mean` and :mod:`rvpo.core.scales`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from rvpo.core.lazy import Tensor, torch
 from rvpo.errors import ConfigError
 
 State = Mapping[str, Any]
@@ -144,7 +143,7 @@ def check_ranges(
             continue
         pair = list(entry) if isinstance(entry, (list, tuple)) else []
         numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in pair)
-        if len(pair) != 2 or not numbers or not -torch.inf < pair[0] < pair[1] < torch.inf:
+        if len(pair) != 2 or not numbers or not -math.inf < pair[0] < pair[1] < math.inf:
             raise ConfigError(
                 f"the range of {names[j] if names else f'channel {j}'} is {entry!r}; expected a pair of finite "
                 "numbers, the lowest and the highest reward, such as [-3, 3]"

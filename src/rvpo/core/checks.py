@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from rvpo.core.channels import owner_of
+from rvpo.core.lazy import Tensor
 from rvpo.errors import ConfigError, RewardError
 from rvpo.text.suggest import did_you_mean
 

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.blocks import LEAST_SHARE, SMALL, Blocks, Chunk, Found, Rule, UnfitError, Weights
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.gdpo import GDPO
 from rvpo.core.methods.grpo import GRPO
 from rvpo.core.methods.rvpo import RVPO
@@ -89,7 +87,7 @@ def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
 def is_plain(rewards: Tensor) -> bool:
     """Return whether rewards are a matrix that needs no gradient, on a device with double precision."""
     return (
-        type(rewards) is Tensor
+        type(rewards) is torch.Tensor
         and rewards.ndim == 2
         and rewards.numel() > 0
         and rewards.is_floating_point()

@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.aggregate import normalised
 from rvpo.core.blocks import CELLS, SMALL, Found, Rule, UnfitError
 from rvpo.core.channels import Channels, Range, State
@@ -26,6 +23,7 @@ from rvpo.core.checks import require_known
 from rvpo.core.config import AdvantageConfig
 from rvpo.core.fast import Fitting, Kept, channel_weights, in_blocks, is_plain, version_of
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.lift_few import MOST, DecidedFew, ShownFew, decide_few
 from rvpo.core.methods.lift import LEAST_DEVIATION, LIFT, Decided, Shown
 from rvpo.core.metrics import Advantages

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from rvpo.core.lazy import Tensor, torch
 from rvpo.errors import RewardError
 
 

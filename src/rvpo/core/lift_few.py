@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import State
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.lift_watch import ALIKE, Sight, next_watch
 from rvpo.core.methods.lift import (
     CANCELLED,

@@ -21,11 +21,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 
 SAME = 1e-6
 """Relative difference up to which two rewards are one value."""

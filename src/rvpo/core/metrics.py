@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.met import counters_of, group_counters, on_the_line
 from rvpo.core.shards import WHOLE, OneGroup, Whole
 from rvpo.core.solved import SolvedSums, solved_sums, tally, tally_of

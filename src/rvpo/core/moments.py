@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor
 from rvpo.core.normalize import GroupScores
 
 

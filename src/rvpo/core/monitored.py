@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Outcome
 from rvpo.core.normalize import GroupScores
 

@@ -21,9 +21,7 @@ import math
 from collections.abc import Callable, Sequence
 from operator import mul
 
-import torch
-from torch import Tensor
-
+from rvpo.core.lazy import Tensor, torch
 from rvpo.errors import RewardError
 
 FEW = 12  # up to this K, plain Python is faster than the calls of tensor operations

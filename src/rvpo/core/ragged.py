@@ -13,11 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, Range
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.errors import RewardError
 
 

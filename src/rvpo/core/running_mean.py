@@ -21,10 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import State
+from rvpo.core.lazy import Tensor, torch
 
 MOST = {1: 2048, 2: 160}
 """How many names a mean of channels (1) and of pairs (2) remembers. Both together are under 1 MB in a checkpoint."""

@@ -29,10 +29,8 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, Range, State
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.shards import WHOLE, Whole, channel_means
 
 ASSUMED: Range = (0.0, 1.0)

@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 
 Parts = tuple[Tensor, ...]
 

@@ -20,11 +20,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, owner_of
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.met import on_the_line
 from rvpo.core.shards import WHOLE, Whole
 

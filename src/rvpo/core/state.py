@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from rvpo.core.lazy import Tensor
 
 
 def plain(state: Any) -> Any:

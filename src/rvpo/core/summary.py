@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rvpo.core.aggregate import TIE, normalised
 from rvpo.core.blocks import CELLS, Blocks, Chunk, Rule
+from rvpo.core.lazy import Tensor, torch
 
 
 @dataclass(slots=True)

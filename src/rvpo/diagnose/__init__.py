@@ -3,6 +3,7 @@
 ::
 
     diagnose.py      count, estimate, judge: the whole way
+    aggregating.py   what a method makes of a batch: in NumPy, or by the core, which needs torch
     group_sums.py    what is counted per group and channel
     sums.py          the sums of a whole run, in memory that does not grow with it
     estimates.py     statistics from these sums, with intervals
@@ -11,5 +12,5 @@
     replay.py        what other rules would have done with the same rewards
     text.py          both as tables for a terminal or Markdown
 
-Needs the extra ``report``.
+Needs the extra ``report``; what calls the core, such as a replay, also ``torch``.
 """

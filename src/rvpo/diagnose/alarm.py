@@ -22,13 +22,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
+from rvpo.arrays.groups import Array, Bools, Ints, Partition, add_at
+from rvpo.arrays.met import ends_of
+from rvpo.arrays.rules import Cells, Shares, soft_min
+from rvpo.core import Channels
 from rvpo.core.channels import Range
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor
 from rvpo.diagnose import verdicts
 from rvpo.diagnose.diagnosis import Estimate
 from rvpo.diagnose.diverging import Divergence, Watch
@@ -36,6 +38,7 @@ from rvpo.diagnose.errors import correlation_errors, pulls_with_errors
 from rvpo.diagnose.estimates import FEWEST, values
 from rvpo.diagnose.group_sums import SLOT, SLOTS, by_channel, cell_sums, centred
 from rvpo.diagnose.met_sums import COUNTED, MetLines, met_sums
+from rvpo.errors import RewardError
 
 GROUPS = 512
 """Groups that are looked at: the last ones."""
@@ -59,9 +62,7 @@ _KEPT = (
     *("punished", "compared", "within_ss", "within_dof", "late_top"),
     *COUNTED,  # at the end, where checkpoints of older versions have nothing
 )
-_SOFT_MIN = AdvantageConfig(RVPO(1.0, whiten="none"), eps=1e-12)  # as in diagnose: its z-scores know no eps
-
-Array = NDArray[np.float64]
+_EPS = 1e-12  # as in diagnose: z-scores without the eps of training
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,58 @@ class Generation:
     channels: Channels
     weights: Tensor
     applies: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A :class:`Generation` as arrays, with the ``index`` of its channels, their ``names`` and their ``ranges``."""
+
+    rewards: Array
+    advantages: Array
+    groups: Partition
+    index: Ints
+    names: tuple[str, ...]
+    ranges: tuple[Range | None, ...]
+    weights: Array
+    applies: Bools | None
+
+    @classmethod
+    def of(cls, batch: Generation) -> _Batch:
+        """Take over tensors from any device."""
+        channels = batch.channels
+        return cls(
+            _array(batch.rewards).astype(np.float64, copy=False),
+            _array(batch.advantages).astype(np.float64, copy=False),
+            Partition.of_ids(_array(batch.groups.index)),
+            _array(channels.index),
+            channels.names,
+            channels.ranges,
+            _array(batch.weights).astype(np.float64, copy=False),
+            None if batch.applies is None else _array(batch.applies),
+        )
+
+    def first_groups(self, count: int) -> _Batch:
+        """Return the first ``count`` groups."""
+        if self.groups.count <= count:
+            return self
+        rows = self.groups.index < count
+
+        def taken(x: NDArray[Any]) -> NDArray[Any]:
+            return x[rows] if x.ndim == 2 else x
+
+        return replace(
+            self,
+            rewards=self.rewards[rows],
+            advantages=self.advantages[rows],
+            groups=Partition.of_ids(self.groups.index[rows]),
+            index=taken(self.index),
+            weights=taken(self.weights),
+            applies=None if self.applies is None else self.applies[rows],
+        )
+
+
+def _array(x: Tensor | NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
 
 
 @dataclass(frozen=True)
@@ -160,6 +213,7 @@ class Alarm:
     """Looks at every generation of a training, and calls each reward that is being neglected.
 
     Example:
+        >>> import torch
         >>> alarm = Alarm()
         >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 4, dtype=torch.float64).repeat(40, 1)
         >>> groups = Groups.in_blocks(torch.arange(40).repeat_interleave(8))
@@ -216,11 +270,17 @@ class Alarm:
             RewardError: rewards that are infinite, or groups that do not fit them.
         """
         self.generations += 1
-        batch = _on_cpu(batch)
+        now = _Batch.of(batch)
+        if np.isinf(now.rewards).any():
+            row, column = np.argwhere(np.isinf(now.rewards))[0].tolist()
+            raise RewardError(
+                f"rewards[{row}, {column}] is {now.rewards[row, column]}; expected finite numbers, and NaN where a "
+                "reward is missing: check the reward function of that channel"
+            )
         diverged = self._watch.add(
-            self.generations, batch.rewards, batch.groups, batch.channels, batch.weights, batch.applies
+            self.generations, now.rewards, now.groups, now.index, now.names, now.weights, now.applies
         )
-        self._keep(batch)
+        self._keep(now)
         look = self._look()
         fresh = []
         before, self.calling = self.calling, {}
@@ -277,59 +337,50 @@ class Alarm:
             z, a, group, table = (arrays[f"{part}_{i}"] for part in ("z", "a", "group", "table"))
             self._window.append(_Kept(tuple(names), z, a, group, _widened(table)))
 
-    def _keep(self, batch: Generation) -> None:
+    def _keep(self, batch: _Batch) -> None:
         """Add a generation to the window, and note which of its channels are only monitored."""
-        batch = _of_some_groups(batch)
-        channels, groups, rewards = batch.channels, batch.groups, batch.rewards
-        result = compute(
-            rewards, _SOFT_MIN, groups=groups, weights=batch.weights, applies=batch.applies, channels=channels
-        )
-        index = channels.index.expand(rewards.shape)
+        batch = batch.first_groups(OF_ONE)
+        groups, index, names = batch.groups, batch.index, batch.names
+        result = soft_min(Cells(batch.rewards, groups, batch.weights, batch.applies), 1.0, eps=_EPS)
         cells = cell_sums(result, groups, batch.advantages, 0.5, single=False)
-        cells["late_top"] = groups.sum(
-            (self._at_top(result.rewards, result.applies, channels) & result.applies).double()
-        )
-        cells |= self._met_cells(result, groups, batch.advantages, channels)
-        known = ~batch.advantages.isnan()
-        z, _ = by_channel(result, index, len(channels.names))
+        cells["late_top"] = groups.sum(self._at_top(result, batch) & result.applies)
+        cells |= self._met_cells(result, batch)
+        known = ~np.isnan(batch.advantages)
+        z, _ = by_channel(result.z, result.live, index, len(names))
         kept = _Kept(
-            channels.names,
-            (z * known[:, None]).numpy().astype(np.float32),
-            centred(batch.advantages, groups).numpy(),
-            groups.index.numpy(),
-            _by_name(cells, groups, index, len(channels.names)),
+            names,
+            (z * known[:, None]).astype(np.float32),
+            centred(batch.advantages, groups),
+            groups.index,
+            _by_name(cells, groups, index, len(names)),
         )
         self._window.append(self._bounded(kept))
         while self.groups > GROUPS and len(self._window) > 1:
             self._window.popleft()
-        counts = set(index[batch.weights.expand(rewards.shape) > 0].tolist())
-        for k, name in enumerate(channels.names):
+        shape = batch.rewards.shape
+        counts = set(np.broadcast_to(index, shape)[np.broadcast_to(batch.weights, shape) > 0].tolist())
+        for k, name in enumerate(names):
             if k in counts:
                 self._monitored.discard(name)
             else:
                 self._monitored.add(name)
 
-    def _met_cells(
-        self, result: Advantages, groups: Groups, advantages: Tensor, channels: Channels
-    ) -> dict[str, Tensor]:
+    def _met_cells(self, result: Shares, batch: _Batch) -> dict[str, Array]:
         """Count unexplored and suppressed groups; what a new value shows of the groups before is corrected."""
-        graded, binary, raised = self._met.look(result, channels)
+        graded, binary, raised = self._met.look(result, batch.index, batch.names, batch.ranges)
         for kept in self._window:
             for name in raised:
                 if name in kept.names:
                     of = kept.table[:, kept.names.index(name)]
                     of[:, _KEPT.index("unexplored_binary")] = of[:, _KEPT.index("met_groups")]
-        return met_sums(result, groups, advantages, graded, binary)
+        return met_sums(result, batch.groups, batch.advantages, graded, binary)
 
-    def _at_top(self, rewards: Tensor, applies: Tensor, channels: Channels) -> Tensor:
+    def _at_top(self, result: Shares, batch: _Batch) -> Bools:
         """Move the ends of what was seen, and return which rewards are the highest; forget those that no longer are."""
-        index = channels.index.expand(rewards.shape)
-        known = applies & ~rewards.isnan()
-        none = torch.full((len(channels.names),), torch.inf, dtype=rewards.dtype)
-        tops = (-none).scatter_reduce(0, index[known], rewards[known], "amax").tolist()
-        lows = none.scatter_reduce(0, index[known], rewards[known], "amin").tolist()
-        for k, name in enumerate(channels.names):
-            self._ranges[name] = channels.ranges[k]
+        ends = ends_of(result.rewards, batch.index, result.applies, len(batch.names))
+        tops, lows = ends.high.tolist(), ends.low.tolist()
+        for k, name in enumerate(batch.names):
+            self._ranges[name] = batch.ranges[k]
             self._low[name] = min(self._low.get(name, np.inf), lows[k])
             before = self._top.get(name, -np.inf)
             self._top[name] = max(before, tops[k])
@@ -337,8 +388,9 @@ class Alarm:
                 for kept in self._window:
                     if name in kept.names:
                         kept.table[:, kept.names.index(name), _KEPT.index("late_top")] = 0
-        top = torch.tensor([self._top[name] for name in channels.names], dtype=rewards.dtype)[index]
-        return rewards >= top - 1e-9 * top.abs().clamp(min=1)
+        top = np.array([self._top[name] for name in batch.names])[batch.index]
+        found: Bools = result.rewards >= top - 1e-9 * np.maximum(np.abs(top), 1)
+        return found
 
     def _bounded(self, kept: _Kept) -> _Kept:
         """Leave out channels beyond ``MOST``, and forget those that are no longer in the window."""
@@ -418,46 +470,14 @@ def _widened(table: Array) -> Array:
     return np.pad(table, ((0, 0), (0, 0), (0, lacking))) if lacking else table
 
 
-def _on_cpu(batch: Generation) -> Generation:
-    channels, groups = batch.channels, batch.groups
-    return Generation(
-        batch.rewards.detach().cpu().double(),
-        batch.advantages.detach().cpu().double(),
-        Groups.in_blocks(groups.index.cpu()),
-        Channels(channels.names, channels.index.cpu(), channels.ranges),
-        batch.weights.detach().cpu().double(),
-        None if batch.applies is None else batch.applies.cpu(),
-    )
-
-
-def _of_some_groups(batch: Generation) -> Generation:
-    """Return the first ``OF_ONE`` groups."""
-    if batch.groups.count <= OF_ONE:
-        return batch
-    rows = batch.groups.index < OF_ONE
-
-    def taken(x: Tensor) -> Tensor:
-        return x[rows] if x.ndim == 2 else x
-
-    channels = batch.channels
-    return Generation(
-        batch.rewards[rows],
-        batch.advantages[rows],
-        Groups.in_blocks(batch.groups.index[rows]),
-        Channels(channels.names, taken(channels.index), channels.ranges),
-        taken(batch.weights),
-        None if batch.applies is None else batch.applies[rows],
-    )
-
-
-def _by_name(cells: Mapping[str, Tensor], groups: Groups, index: Tensor, count: int) -> Array:
+def _by_name(cells: Mapping[str, Array], groups: Partition, index: Ints, count: int) -> Array:
     """Return the sums of each group by channel, (P, K, len(_KEPT)), from those by column (P, M)."""
-    first = torch.full((groups.count,), len(index)).scatter_reduce(0, groups.index, torch.arange(len(index)), "amin")
-    table = torch.stack([cells[name] for name in _KEPT], -1)
-    of = index[first][..., None].expand(table.shape)  # a group has one set of channels
-    pooled = torch.zeros(groups.count, count, len(_KEPT), dtype=table.dtype)
-    found: Array = pooled.scatter_add(1, of, table).numpy()
-    return found
+    table = np.stack([cells[name] for name in _KEPT], -1)
+    of = index if index.ndim == 1 else index[groups.first_rows]  # a group has one set of channels
+    place = np.arange(groups.count)[:, None] * count + of
+    pooled = np.zeros((groups.count * count, len(_KEPT)))
+    add_at(pooled, place.ravel(), table.reshape(-1, len(_KEPT)))
+    return pooled.reshape(groups.count, count, len(_KEPT))
 
 
 def _aligned(kept: _Kept, names: Sequence[str]) -> tuple[NDArray[np.float32], Array]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rvpo.core import AdvantageConfig
 from rvpo.diagnose import verdicts
+from rvpo.diagnose.aggregating import one_thread
 from rvpo.diagnose.diagnosis import ChannelDiagnosis, Curves, Diagnosis, Estimate, Influence, say
 from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.estimates import LEVEL, RESAMPLES, estimated, pulls, values
@@ -18,7 +19,7 @@ from rvpo.diagnose.group_sums import SLOT
 from rvpo.diagnose.joining import Joined, Joiner, Kept
 from rvpo.diagnose.questions import Lines, Seen, count_questions, merged, seen_of
 from rvpo.diagnose.readings import Reading, agreed, guesses_of, readings_of
-from rvpo.diagnose.sums import Sums, channels_of, estimated_progress, note_of_scales, one_thread, point_of_steps
+from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, point_of_steps
 from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.entropy import Entropy, find_entropy
@@ -152,8 +153,7 @@ def _exploration(
 ) -> Exploration:
     """Count the questions of a run, now that it is known which rewards meet its channels."""
     lines, point_of = Lines(seen, run.ranges, run.solved), point_of_steps(run.steps)
-    with one_thread():
-        sums = count_questions(run, lines, point_of, batches)
+    sums = count_questions(run, lines, point_of, batches)
     return explored(sums, run.channels, lines, point_of, entropy, guessed)
 
 
@@ -228,7 +228,7 @@ def _look(run: Run, watch: Watch, batches: Iterable[Joined]) -> None:
     """Compare the trained channels of a run with its monitors, batch by batch."""
     for one in batches:
         batch = one.batch
-        watch.add(batch.step, batch.rewards, one.groups, channels_of(batch, run), batch.weights, batch.applies)
+        watch.add(batch.step, batch.rewards, one.groups, batch.channel, run.channels, batch.weights, batch.applies)
 
 
 def _channel(

@@ -34,12 +34,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
-from rvpo.core.channels import Channels
-from rvpo.core.groups import Groups
+from rvpo.arrays.groups import Array, Ints, Partition
+from rvpo.diagnose.group_sums import pooled
 
 SURE = 4.0
 """Standard errors of a rise and of a fall that are called; as of the alarm for neglected rewards."""
@@ -62,7 +60,6 @@ BLOCKS = 128
 MOST = 64
 """Channels that are looked at: the first ones seen."""
 
-Array = NDArray[np.float64]
 _SUMS = ("groups", "mean", "square")  # of the means of groups
 
 
@@ -150,11 +147,12 @@ class Watch:
     def add(
         self,
         step: int,
-        rewards: Tensor,
-        groups: Groups,
-        channels: Channels,
-        weights: Tensor | None,
-        applies: Tensor | None = None,
+        rewards: ArrayLike,
+        groups: Partition,
+        channel: ArrayLike,
+        names: tuple[str, ...],
+        weights: ArrayLike | None,
+        applies: ArrayLike | None = None,
     ) -> list[Divergence]:
         """Take in a generation; return the divergences that are seen for the first time.
 
@@ -162,18 +160,20 @@ class Watch:
             step: its number.
             rewards: (N, M), NaN = missing.
             groups: the partition of the rows into groups.
-            channels: the channels of the run that the cells belong to.
+            channel: (M,) or (N, M), number of the channel of the run that each cell belongs to.
+            names: K channels of the run.
             weights: (M,) or (N, M); 0 = monitored. None: all channels are trained.
-            applies: (N, M) bool, False where the column is no channel of the row; None: all are.
+            applies: (N, M), False where the column is not a channel of the row; None: all are.
         """
-        index = channels.index.expand(rewards.shape)
-        here = torch.ones_like(rewards, dtype=torch.bool) if applies is None else applies
-        counted = here if weights is None else here & (weights.expand(rewards.shape) > 0)
-        self._trained |= {channels.names[k] for k in set(index[counted].tolist())}
-        self._criteria |= _of_criteria(index, channels.names)
-        self._grow(channels.names)
+        values = np.asarray(rewards, dtype=np.float64)
+        index = np.broadcast_to(np.asarray(channel), values.shape)
+        here = np.ones(values.shape, dtype=bool) if applies is None else np.asarray(applies)
+        counted = here if weights is None else here & (np.asarray(weights) > 0)
+        self._trained |= {names[k] for k in np.unique(index[counted])}
+        self._criteria |= _of_criteria(index, names)
+        self._grow(names)
         self._begin(step)
-        self._sum(rewards.double().masked_fill(~here, torch.nan), groups, index, channels.names)
+        self._sum(np.where(here, values, np.nan), groups, index, names)
         found = self._look(step)
         self.calling = {one.channel for one in found}
         before = {one.monitor: one for one in self.called.values()}
@@ -259,28 +259,25 @@ class Watch:
         self._products = np.pad(self._products, ((0, 1), (0, 0), (0, 0)))
         self._free = np.pad(self._free, ((0, 1), (0, 0), (0, 0)))
 
-    def _sum(self, rewards: Tensor, groups: Groups, index: Tensor, names: tuple[str, ...]) -> None:
+    def _sum(self, rewards: Array, groups: Partition, index: Ints, names: tuple[str, ...]) -> None:
         """Add the groups of a generation to the last block."""
         count = len(names)
-        scored = (~rewards.isnan()).double()
+        scored = (~np.isnan(rewards)).astype(np.float64)
         # A channel of several columns, such as the criteria under a label, counts by the mean of its cells.
-        total, number = (
-            torch.zeros(len(rewards), count, dtype=torch.float64).scatter_add(1, index, x)
-            for x in (rewards.nan_to_num(nan=0.0), scored)
-        )
-        known = (number > 0).double()
-        value = total / number.clamp(min=1)
+        total, number = (pooled(x, index, count) for x in (np.nan_to_num(rewards, nan=0.0), scored))
+        known = (number > 0).astype(np.float64)
+        value = total / np.maximum(number, 1)
         cells = groups.sum(known)
-        mean = groups.sum(value * known) / cells.clamp(min=1)
-        there = (cells > 0).double()
-        deviation = ((value - groups.broadcast(mean)) * known).numpy()
+        mean = groups.sum(value * known) / np.maximum(cells, 1)
+        there = (cells > 0).astype(np.float64)
+        deviation = (value - groups.broadcast(mean)) * known
         places = [k for k, name in enumerate(names) if name in set(self._names)]
         own = [self._names.index(names[k]) for k in places]
-        sums = torch.stack([there.sum(0), (mean * there).sum(0), (mean.square() * there).sum(0)], -1).numpy()
+        sums = np.stack([there.sum(0), (mean * there).sum(0), (mean * mean * there).sum(0)], -1)
         self._table[-1, own] += sums[places]
         self._products[-1][np.ix_(own, own)] += (deviation.T @ deviation)[np.ix_(places, places)]
-        moves = (known - groups.broadcast(cells.clamp(max=1) / cells.clamp(min=1)) * known).clamp(min=0)
-        free = torch.minimum(moves.T @ known, known.T @ moves).numpy()
+        moves = np.maximum(known - groups.broadcast(np.minimum(cells, 1) / np.maximum(cells, 1)) * known, 0)
+        free = np.minimum(moves.T @ known, known.T @ moves)
         self._free[-1][np.ix_(own, own)] += free[np.ix_(places, places)]
 
     # --- looks ----------------------------------------------------------------------------------------------------
@@ -400,7 +397,7 @@ class Watch:
         return np.where(free[m] > 0, found, np.nan), variance
 
 
-def _of_criteria(index: Tensor, names: tuple[str, ...]) -> set[str]:
+def _of_criteria(index: Ints, names: tuple[str, ...]) -> set[str]:
     """Return the channels with cells in several columns, or in one that has cells of others; ``index`` is (N, M)."""
     if not len(index):
         return set()

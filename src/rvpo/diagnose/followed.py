@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from rvpo.arrays.groups import Array, Bools, Ints, Partition
 from rvpo.core import AdvantageConfig, Advantages
 from rvpo.core.channels import State
-from rvpo.core.groups import Groups
 from rvpo.core.methods.recorded import Recorded
-from rvpo.core.metrics import effective_channels
 from rvpo.core.scales import learned_scales
+from rvpo.diagnose.aggregating import aggregated
 from rvpo.diagnose.estimates import pulls
-from rvpo.diagnose.group_sums import SAME, by_channel, centred
-from rvpo.diagnose.joining import CELLS, Joined, Joiner, groups_of_all
-from rvpo.diagnose.sums import aggregated
+from rvpo.diagnose.group_sums import SAME, by_channel, centred, pooled
+from rvpo.diagnose.joining import CELLS, Joined, Joiner
 from rvpo.diagnose.together import aggregated_together, is_local
 from rvpo.diagnose.verdicts import RULES
 from rvpo.errors import ConfigError, RewardError
 from rvpo.logs.run import Run
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,19 +30,42 @@ class _Step:
 
     Attributes:
         result: of the method, (N, M).
+        groups: the partition of the rows.
         channel: (M,) or (N, M) number of the run's channel of each cell.
         used: (N,) advantages that the run used; None where they are not known.
     """
 
     result: Advantages
-    channel: Tensor
-    used: Tensor | None
+    groups: Partition
+    channel: Ints
+    used: Array | None
+
+    @property
+    def advantages(self) -> Array:
+        """Advantages of the method, (N,)."""
+        return self.result.advantages.numpy()
 
     def joins(self, other: _Step) -> bool:
         """Whether both can be counted as one."""
         if self.channel.ndim != 1 or (self.used is None) != (other.used is None):
             return False
-        return torch.equal(self.channel, other.channel)
+        return np.array_equal(self.channel, other.channel)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Some steps as one: (N,) advantages of the method, of the run, signal; (N, M) all else. As of :class:`_Step`."""
+
+    groups: Partition
+    channel: Ints
+    advantages: Array
+    used: Array | None
+    signal: Bools
+    z: Array
+    live: Bools
+    missing: Bools
+    applies: Bools
+    responsibilities: Array
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ class Followed:
         elif config.method.remembers and not run.every_batch:
             self.problem = "it remembers the run, and not every batch since the first step is logged"
 
-    def follow(self, one: Joined, used: Tensor | None) -> Tensor | None:
+    def follow(self, one: Joined, used: Array | None) -> Array | None:
         """Aggregate a batch, perhaps later, together with others: :meth:`settle` ends it.
 
         Args:
@@ -133,8 +151,9 @@ class Followed:
         result = self._result(one)
         if result is None:
             return None
-        self._add(_Step(result, one.batch.channel, result.advantages if used is None else used))
-        return result.advantages
+        own = result.advantages.numpy()
+        self._add(_Step(result, one.groups, one.batch.channel, own if used is None else used))
+        return own
 
     def settle(self) -> None:
         """Count what is still waiting."""
@@ -150,7 +169,7 @@ class Followed:
         except (RewardError, ConfigError) as error:
             self.problem = str(error)
             return
-        self._add(_Step(result, joined.batch.channel, joined.batch.advantages))
+        self._add(_Step(result, joined.groups, joined.batch.channel, joined.batch.advantages))
 
     def _result(self, one: Joined) -> Advantages | None:
         """Aggregate a batch; None once there is a problem."""
@@ -186,47 +205,52 @@ class Followed:
             waiting, self._waiting = self._waiting, []
             self._count(_joined(waiting))
 
-    def _count(self, step: _Step) -> None:
-        result = step.result
+    def _count(self, step: _Whole) -> None:
         if step.used is not None:
-            self._against(result, step.used)
-        z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
-        a = result.advantages[:, None] * live
-        a = (a - result.groups.broadcast(result.groups.sum(a) / result.groups.sum(live).clamp(min=1))) * live
-        channel = step.channel.expand(z.shape)
+            self._against(step, step.used)
+        z, live = np.where(step.live, step.z, 0.0), step.live.astype(np.float64)
+        a = step.advantages[:, None] * live
+        mean = step.groups.sum(a) / np.maximum(step.groups.sum(live), 1)
+        a = (a - step.groups.broadcast(mean)) * live
         for slot, x in enumerate((a * z, a * a, z * z)):
-            np.add.at(self._influence[:, slot], channel.numpy(), x.numpy())
-        self._regress(result, channel)
-        r = result.responsibilities * result.signal[:, None]
-        signal = result.signal[:, None].double() * result.applies
-        for slot, x in enumerate((r, signal)):
-            np.add.at(self._responsibility[:, slot], channel.numpy(), x.numpy())
-        numbers = effective_channels(result)
+            self._influence[:, slot] += self._by_channel(x, step.channel)
+        self._regress(step)
+        signal = step.signal[:, None]
+        for slot, x in enumerate((step.responsibilities * signal, signal & step.applies)):
+            self._responsibility[:, slot] += self._by_channel(x, step.channel)
+        numbers = _effective_channels(step)
         self._effective += float(numbers.sum())
         self._signal += len(numbers)
 
-    def _regress(self, result: Advantages, channel: Tensor) -> None:
+    def _by_channel(self, x: NDArray[Any], channel: Ints) -> Array:
+        """Sum the cells (N, M) of each channel, (K,)."""
+        if channel.ndim == 1:
+            x = x.sum(0)
+        return np.asarray(np.bincount(channel.ravel(), x.ravel(), len(self._influence)), dtype=np.float64)
+
+    def _regress(self, step: _Whole) -> None:
         """Add what the regression of the rule's advantages on all channels needs, as a diagnosis does."""
-        z, live = by_channel(result, channel, len(self._run.channels))
-        both = torch.cat([z, centred(result.advantages, result.groups)[:, None]], 1)
-        self._products += (z.T @ both).numpy()
-        there = torch.zeros_like(live).scatter_add(1, channel, (result.applies & ~result.missing).double())
-        self._ranked_rows += torch.stack([live.sum(0), (there > 0).sum(0)], 1).numpy()
+        count = len(self._influence)
+        z, live = by_channel(step.z, step.live, step.channel, count)
+        both = np.concatenate([z, centred(step.advantages, step.groups)[:, None]], 1)
+        self._products += z.T @ both
+        there = pooled((step.applies & ~step.missing).astype(np.float64), step.channel, count)
+        self._ranked_rows += np.stack([live.sum(0), (there > 0).sum(0)], 1)
 
-    def _differ(self, result: Advantages, used: Tensor) -> None:
+    def _differ(self, ours: Array, used: Array) -> None:
         """Follow how far the rule's advantages are from those that the run used."""
-        known = ~used.isnan()
-        if bool(known.any()):
-            self.largest = max(self.largest or 0.0, float((result.advantages - used)[known].abs().max()))
-            self.extreme = max(self.extreme, float(used[known].abs().max()))
+        known = ~np.isnan(used)
+        if known.any():
+            self.largest = max(self.largest or 0.0, float(np.abs(ours - used)[known].max()))
+            self.extreme = max(self.extreme, float(np.abs(used[known]).max()))
 
-    def _against(self, result: Advantages, used: Tensor) -> None:
-        ours, known = result.advantages, ~used.isnan()
-        self._differ(result, used)
-        both = known & (ours.abs() > SAME) & (used.abs() > SAME)
-        self._flips += float((both & (ours.sign() != used.sign())).sum())
+    def _against(self, step: _Whole, used: Array) -> None:
+        ours, known = step.advantages, ~np.isnan(used)
+        self._differ(ours, used)
+        both = known & (np.abs(ours) > SAME) & (np.abs(used) > SAME)
+        self._flips += float((both & (np.sign(ours) != np.sign(used))).sum())
         self._compared += float(known.sum())
-        correlation, groups = spearman(ours[known], used[known], result.groups.index[known])
+        correlation, groups = spearman(ours[known], used[known], step.groups.index[known])
         self._rank += correlation
         self._ranked += groups
 
@@ -254,47 +278,58 @@ class Compared(Followed):
 
     def _add(self, step: _Step) -> None:
         if step.used is not None:
-            self._differ(step.result, step.used)
+            self._differ(step.advantages, step.used)
 
 
-def _joined(steps: Sequence[_Step]) -> _Step:
-    if len(steps) == 1:
-        return steps[0]
-    first, results = steps[0], [step.result for step in steps]
-    names = [field.name for field in fields(Advantages) if isinstance(getattr(first.result, field.name), Tensor)]
-    whole: dict[str, Any] = {name: torch.cat([getattr(result, name) for result in results]) for name in names}
+def _joined(steps: Sequence[_Step]) -> _Whole:
+    def whole(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(step.result, name).numpy() for step in steps])
+
+    names = ("advantages", "signal", "z", "live", "missing", "applies", "responsibilities")
     used = [step.used for step in steps if step.used is not None]
-    groups = groups_of_all([result.groups for result in results])
-    return _Step(replace(first.result, groups=groups, **whole), first.channel, torch.cat(used) if used else None)
+    return _Whole(
+        groups=Partition.joined([step.groups for step in steps]),
+        channel=steps[0].channel,
+        used=np.concatenate(used) if used else None,
+        **{name: whole(name) for name in names},
+    )
 
 
-def spearman(a: Tensor, b: Tensor, groups: Tensor) -> tuple[float, int]:
+def _effective_channels(step: _Whole) -> Array:
+    """Return how many channels decide each completion, as :func:`rvpo.core.metrics.effective_channels`."""
+    r = (np.abs(step.responsibilities) * step.live)[step.signal]
+    r = r[r.sum(1) > 0]
+    r = r / r.max(1, keepdims=True)  # so that the square of a tiny share is not 0
+    found: Array = r.sum(1) ** 2 / (r * r).sum(1)
+    return found
+
+
+def spearman(a: Array, b: Array, groups: Ints) -> tuple[float, int]:
     """Return the sum of the rank correlations of a and b (N,) within groups, and the number of groups that have one.
 
-    Ties have their mean rank; values nearer than single precision tells are ties. A group has none where either is
-    constant.
+    Ties have their mean rank. Values that are equal in single precision are ties. A group in which either is constant
+    has none.
     """
     if not len(a):
         return 0.0, 0
-    of = Groups.from_ids(groups, len(groups))
-    ranks = torch.stack([_ranks(x, of) for x in (a, b)], 1)
-    size = of.sum(torch.ones_like(ranks))
-    centred = ranks - of.broadcast(of.sum(ranks) / size)
-    variance = of.sum(centred.square())
+    of = Partition.of_ids(groups)
+    ranks = np.stack([_ranks(x, of) for x in (a, b)], 1)
+    centred = ranks - of.broadcast(of.sum(ranks) / of.sizes[:, None])
+    variance = of.sum(centred * centred)
     both = of.sum((centred[:, 0] * centred[:, 1])[:, None])[:, 0]
     there = (variance > 0).all(1)
-    return float((both / variance.prod(1).sqrt())[there].sum()), int(there.sum())
+    return float((both[there] / np.sqrt(variance[there].prod(1))).sum()), int(there.sum())
 
 
-def _ranks(x: Tensor, groups: Groups) -> Tensor:
+def _ranks(x: Array, groups: Partition) -> Array:
     """Return mean ranks within groups, (N,)."""
-    rounded = (x.double() / SAME).round()
-    order = np.lexsort((rounded.numpy(), groups.index.numpy()))
-    value, group = rounded.numpy()[order], groups.index.numpy()[order]
+    rounded = np.round(x / SAME)
+    order = np.lexsort((rounded, groups.index))
+    value, group = rounded[order], groups.index[order]
     new = np.r_[True, (value[1:] != value[:-1]) | (group[1:] != group[:-1])]
     run = np.cumsum(new) - 1
     starts = np.flatnonzero(new)
     ends = np.r_[starts[1:], len(value)]
     ranks = np.empty(len(value))
     ranks[order] = ((starts + ends - 1) / 2)[run]
-    return torch.from_numpy(ranks)
+    return ranks

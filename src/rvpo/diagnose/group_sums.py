@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from rvpo.core import Advantages
-from rvpo.core.groups import Groups
-from rvpo.core.metrics import bottlenecks
+from rvpo.arrays.groups import Array, Bools, Ints, Partition
+from rvpo.arrays.rules import Shares
 
 SHIFTS = 32  # partners that a completion is compared with, at most
 SAME = 1e-6  # advantages nearer than this are the same: they are logged in single precision
@@ -53,8 +51,8 @@ SLOT = {name: i for i, name in enumerate(SLOTS)}
 
 
 def cell_sums(
-    result: Advantages, groups: Groups, advantages: Tensor, time: float | Tensor, single: bool
-) -> dict[str, Tensor]:
+    result: Shares, groups: Partition, advantages: Array, time: float | Array, single: bool
+) -> dict[str, Array]:
     """Return the sums of each group on each column, (P, M).
 
     Args:
@@ -64,25 +62,25 @@ def cell_sums(
         time: share of the run that was done, or (P, 1) of each group.
         single: whether the run has one step only, which is early and late.
     """
-    pairs = _pairs(result.rewards, advantages, groups, result.live)
-    lowest = bottlenecks(result)
-    rewards = result.rewards.nan_to_num(nan=0.0)
-    scored = (result.applies & ~result.missing).double()
-    live = (result.live & ~advantages.isnan()[:, None]).double()
+    punished, compared = _pairs(result.rewards, advantages, groups, result.live)
+    rewards = np.nan_to_num(result.rewards, nan=0.0)
+    scored = (result.applies & ~result.missing).astype(np.float64)
+    live = (result.live & ~np.isnan(advantages)[:, None]).astype(np.float64)
     count, total = groups.sum(scored), groups.sum(scored * rewards)
-    when = torch.as_tensor(time, dtype=torch.float64)
-    early, late = ((when < 1 / 3) | single).double(), ((when > 2 / 3) | single).double()
-    known = live * advantages.nan_to_num(nan=0.0)[:, None]
+    when = np.asarray(time, dtype=np.float64)
+    early, late = ((when < 1 / 3) | single).astype(np.float64), ((when > 2 / 3) | single).astype(np.float64)
+    known = live * np.nan_to_num(advantages, nan=0.0)[:, None]
     alive = groups.sum(live)
-    a = (known - groups.broadcast(groups.sum(known) / alive.clamp(min=1))) * live
-    z = result.z.nan_to_num(nan=0.0) * live
-    deviation = (rewards - groups.broadcast(total / count.clamp(min=1))) * scored
-    signal = result.signal.double()[:, None].expand_as(rewards) * result.applies
-    company = result.live.sum(1, keepdim=True) * result.live
+    a = (known - groups.broadcast(groups.sum(known) / np.maximum(alive, 1))) * live
+    z = np.nan_to_num(result.z, nan=0.0) * live
+    deviation = (rewards - groups.broadcast(total / np.maximum(count, 1))) * scored
+    signal = (result.signal[:, None] & result.applies).astype(np.float64)
+    company = result.live.sum(1, keepdims=True) * result.live
+    ranked = groups.sum(result.live)
     return {
-        "cells": groups.sum(result.applies.double()),
+        "cells": groups.sum(result.applies),
         "scored": count,
-        "live": groups.sum(result.live.double()),
+        "live": ranked,
         "reward": total,
         "time": when * count,
         "time2": when * when * count,
@@ -91,76 +89,98 @@ def cell_sums(
         "early_reward": early * total,
         "late_scored": late * count,
         "late_reward": late * total,
-        "groups_scored": (count > 0).double(),
-        "groups_live": (groups.sum(result.live.double()) > 0).double(),
+        "groups_scored": (count > 0).astype(np.float64),
+        "groups_live": (ranked > 0).astype(np.float64),
         "az": groups.sum(a * z),
         "aa": groups.sum(a * a),
         "zz": groups.sum(z * z),
-        "company": groups.sum(company.double()),
+        "company": groups.sum(company),
         "signal": groups.sum(signal),
         "responsibility": groups.sum(result.responsibilities * signal),
-        "bottleneck": groups.sum(lowest * signal),
-        "within_ss": groups.sum(deviation.square()),
-        "within_dof": (count - 1).clamp(min=0),
-        "punished": groups.sum(pairs["punished"]),
-        "compared": groups.sum(pairs["compared"]),
+        "bottleneck": groups.sum(result.bottlenecks() * signal),
+        "within_ss": groups.sum(deviation * deviation),
+        "within_dof": np.maximum(count - 1, 0),
+        "punished": groups.sum(punished),
+        "compared": groups.sum(compared),
     }
 
 
-def by_channel(result: Advantages, channel: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return z-scores of the run's channels, (N, K), the mean of a channel's live cells, and where there are any."""
-    z, live = result.z.masked_fill(~result.live, 0.0), result.live.double()
-    total, number = (torch.zeros(len(z), count, dtype=z.dtype).scatter_add(1, channel, x) for x in (z, live))
-    return total / number.clamp(min=1), (number > 0).double()
+def by_channel(z: Array, live: Bools, channel: Ints, count: int) -> tuple[Array, Array]:
+    """Return z-scores of the channels of the run, (N, K), and where there are any.
+
+    Several live cells of a row may belong to one channel: it has their mean.
+
+    Args:
+        z: (N, M) z-scores; those of cells that are not live are not read.
+        live: (N, M), which cells rank their group.
+        channel: (M,) or (N, M), number of the channel of each cell.
+        count: K.
+    """
+    z, number = np.where(live, z, 0.0), live.astype(np.float64)
+    if channel.ndim == 1 and np.array_equal(channel, np.arange(count)):
+        return z, number
+    total, cells = (pooled(x, channel, count) for x in (z, number))
+    return total / np.maximum(cells, 1), (cells > 0).astype(np.float64)
 
 
-def centred(advantages: Tensor, groups: Groups) -> Tensor:
+def pooled(x: Array, channel: Ints, count: int) -> Array:
+    """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
+    place = np.arange(len(x))[:, None] * count + channel
+    sums = np.asarray(np.bincount(place.ravel(), x.ravel(), len(x) * count), dtype=np.float64)
+    return sums.reshape(len(x), count)
+
+
+def centred(advantages: Array, groups: Partition) -> Array:
     """Return advantages (N,) around the mean of their group; 0 where unknown (NaN)."""
-    known = ~advantages.isnan()
-    a = advantages.nan_to_num(nan=0.0)[:, None]
-    mean = groups.sum(a) / groups.sum(known.double()[:, None]).clamp(min=1)
-    return (a - groups.broadcast(mean))[:, 0] * known
+    known = ~np.isnan(advantages)
+    a = np.where(known, advantages, 0.0)[:, None]
+    mean = groups.sum(a) / np.maximum(groups.sum(known[:, None]), 1)
+    found: Array = (a - groups.broadcast(mean))[:, 0] * known
+    return found
 
 
-def _pairs(rewards: Tensor, advantages: Tensor, groups: Groups, live: Tensor) -> dict[str, Tensor]:
-    """Return for each completion how often a better one got less, of how many compared, (N, M).
+def _pairs(rewards: Array, advantages: Array, groups: Partition, live: Bools) -> tuple[Array, Array]:
+    """Return for each completion how often a better one got less, and of how many compared, (N, M) each.
 
     Compared are completions of a group, each with up to ``SHIFTS`` that follow it around the circle of its group.
 
     In groups of up to twice as many completions, every pair is compared once.
     """
-    size = torch.bincount(groups.index, minlength=groups.count)
-    order = torch.arange(len(groups.index))
-    if int(size.max()) > 2 * SHIFTS:  # partners must not depend on how rows happen to be sorted
-        order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))
-    order = order[torch.argsort(groups.index[order], stable=True)]
-    start = (size.cumsum(0) - size)[groups.index[order]]
-    place, width = torch.arange(len(order)) - start, size[groups.index[order]]
-    r, a, alive = rewards[order].masked_fill(~live[order], torch.nan), advantages[order], live[order]
-    sums = {name: torch.zeros_like(r) for name in ("punished", "compared")}
-    for shift in range(1, min(int(size.max()) // 2, SHIFTS) + 1):
+    largest, order = groups.size, groups.order
+    if largest > 2 * SHIFTS:  # partners must not depend on how rows happen to be sorted
+        order = np.random.default_rng(0).permutation(len(order))
+        order = order[np.argsort(groups.index[order], kind="stable")]
+    start, width = (x[groups.index[order]] for x in (groups.starts, groups.sizes))
+    place = np.arange(len(order)) - start
+    r, a = np.where(live, rewards, np.nan)[order], advantages[order]
+    punished, compared = np.zeros(r.shape), np.zeros(r.shape)
+    for shift in range(1, min(largest // 2, SHIFTS) + 1):
         partner = start + (place + shift) % width
         counted = (2 * shift < width) | ((2 * shift == width) & (place < shift))
-        better = r - r[partner]
-        higher = a - a[partner]
-        known = (counted & ~higher.isnan())[:, None] & alive & ~better.isnan() & (better != 0)
-        direction = better.sign() * (higher.sign() * (higher.abs() > SAME))[:, None]
-        sums["punished"] += known & (direction < 0)
-        sums["compared"] += known
-    return {name: torch.empty_like(x).index_copy(0, order, x) for name, x in sums.items()}
+        better, higher = r - r[partner], a - a[partner]
+        known = (counted & ~np.isnan(higher))[:, None] & ((better > 0) | (better < 0))  # False for NaN
+        sign = np.where(np.abs(higher) > SAME, np.sign(higher), 0.0)
+        punished += known & (better * sign[:, None] < 0)
+        compared += known
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return punished[back], compared[back]
 
 
-def again_sums(rewards: Tensor, completions: Sequence[str], groups: Groups) -> dict[str, Tensor]:
+def again_sums(rewards: Array, completions: Sequence[str], groups: Partition) -> dict[str, Array]:
     """Squared deviations of equal completions of a group from their mean."""
     keys: dict[tuple[int, str], int] = {}
     pairs = zip(groups.index.tolist(), completions, strict=True)
-    ids = torch.tensor([keys.setdefault(pair, len(keys)) for pair in pairs])
-    same = Groups(ids, len(keys))
-    scored = (~rewards.isnan()).double()
+    ids = np.array([keys.setdefault(pair, len(keys)) for pair in pairs])
+    same = Partition(ids, len(keys))
+    scored = (~np.isnan(rewards)).astype(np.float64)
     count = same.sum(scored)
-    known = rewards.nan_to_num(nan=0.0)
-    deviation = (known - same.broadcast(same.sum(known * scored) / count.clamp(min=1))) * scored
-    of_group = torch.zeros(len(keys), dtype=torch.int64).scatter(0, ids, groups.index)
-    upwards = Groups(of_group, groups.count)
-    dof = upwards.sum((count - 1).clamp(min=0))
-    return {"again_ss": upwards.sum(same.sum(deviation.square())), "again_dof": dof, "again_groups": (dof > 0).double()}
+    known = np.nan_to_num(rewards, nan=0.0)
+    deviation = (known - same.broadcast(same.sum(known * scored) / np.maximum(count, 1))) * scored
+    upwards = Partition(groups.index[same.first_rows], groups.count)
+    dof = upwards.sum(np.maximum(count - 1, 0))
+    return {
+        "again_ss": upwards.sum(same.sum(deviation * deviation)),
+        "again_dof": dof,
+        "again_groups": (dof > 0).astype(np.float64),
+    }

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from rvpo.core.groups import Groups
+from rvpo.arrays.groups import Array, Ints, Partition
 from rvpo.logs.run import LoggedBatch, Run, Texts
 
 CELLS = 60_000
@@ -35,15 +34,15 @@ class Joined:
     """
 
     batch: LoggedBatch
-    groups: Groups
-    steps: Tensor
+    groups: Partition
+    steps: Ints
     parts: tuple[LoggedBatch, ...]
 
     @classmethod
     def single(cls, batch: LoggedBatch) -> Joined:
         """Return a batch on its own."""
-        groups = Groups.in_blocks(batch.groups)
-        return cls(batch, groups, torch.full((groups.count,), batch.step), (batch,))
+        groups = Partition.of_ids(batch.groups)
+        return cls(batch, groups, np.full(groups.count, batch.step), (batch,))
 
 
 class Joiner:
@@ -57,7 +56,7 @@ class Joiner:
 
     def add(self, one: Joined) -> Iterator[Joined]:
         """Take in a batch; yield what is to be counted now, in order."""
-        kind, cells = _kind(one), one.batch.rewards.numel()
+        kind, cells = _kind(one), one.batch.rewards.size
         if self._waiting and (kind is None or kind != self._kind or self._cells + cells > CELLS):
             yield from self.rest()
         if kind is None:
@@ -88,14 +87,14 @@ def _kind(one: Joined) -> object:
     own = (batch.applies, batch.reliability, batch.outside)
     if (
         batch.channel.ndim != 1
-        or batch.rewards.numel() > CELLS
+        or batch.rewards.size > CELLS
         or one.groups.size > SIZE
         or any(x is not None for x in own)
     ):
         return None
     weights = batch.weights
     if weights is not None and weights.ndim == 2:
-        if not bool((weights == weights[:1]).all()):
+        if not (weights == weights[:1]).all():
             return None
         weights = weights[0]
     known = batch.advantages is not None, batch.texts is not None
@@ -106,12 +105,12 @@ def _joined(waiting: Sequence[Joined]) -> Joined:
     if len(waiting) == 1:
         return waiting[0]
     first, batches = waiting[0].batch, [one.batch for one in waiting]
-    groups = groups_of_all([one.groups for one in waiting])
+    groups = Partition.joined([one.groups for one in waiting])
     texts = [batch.texts for batch in batches if batch.texts is not None]
     weights = first.weights
     batch = replace(
         first,
-        rewards=torch.cat([batch.rewards for batch in batches]),
+        rewards=np.concatenate([batch.rewards for batch in batches]),
         groups=groups.index,
         advantages=_cat([batch.advantages for batch in batches]),
         weights=weights if weights is None or weights.ndim == 1 else weights[0],
@@ -126,24 +125,14 @@ def _joined(waiting: Sequence[Joined]) -> Joined:
     return Joined(
         batch,
         groups,
-        torch.cat([one.steps for one in waiting]),
+        np.concatenate([one.steps for one in waiting]),
         tuple(batches),
     )
 
 
-def groups_of_all(parts: Sequence[Groups]) -> Groups:
-    """Return the groups of several batches, numbered through in their order."""
-    index, count = [], 0
-    for groups in parts:
-        index.append(groups.index + count)
-        count += groups.count
-    blocks = {groups.block for groups in parts}
-    return Groups(torch.cat(index), count, blocks.pop() if len(blocks) == 1 else None)
-
-
-def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+def _cat(parts: Sequence[Array | None]) -> Array | None:
     there = [part for part in parts if part is not None]
-    return torch.cat(there) if len(there) == len(parts) else None
+    return np.concatenate(there) if len(there) == len(parts) else None
 
 
 class Kept:
@@ -158,7 +147,7 @@ class Kept:
     def add(self, batch: LoggedBatch) -> Joined:
         """Take in a batch and return it in the groups that are most likely, without texts."""
         one = Joined.single(replace(self._regrouped(batch), texts=None))
-        self._room -= batch.rewards.numel()
+        self._room -= batch.rewards.size
         if self._room < 0:
             self._batches = []
         else:

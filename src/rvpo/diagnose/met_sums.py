@@ -9,26 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from rvpo.core import Advantages, Channels
+from rvpo.arrays.groups import Array, Ints, Partition
+from rvpo.arrays.met import ends_of, group_counters
+from rvpo.arrays.rules import Shares
 from rvpo.core.channels import Range
-from rvpo.core.groups import Groups
-from rvpo.core.met import Few, binary_line, graded_line, group_counters, lines_by_cell, next_few
-from rvpo.step.reward_news import sights
+from rvpo.core.met import Few, binary_line, graded_line, next_few
 
-Array = NDArray[np.float64]
 SlotOf = Mapping[str, int]
 
 COUNTED = ("met_groups", "unexplored", "suppressed", "unexplored_binary", "suppressed_binary")
 """Slots of :data:`rvpo.diagnose.group_sums.SLOTS` that are counted here."""
 
 
-def met_sums(
-    result: Advantages, groups: Groups, advantages: Tensor, graded: Tensor, binary: Tensor
-) -> dict[str, Tensor]:
+def met_sums(result: Shares, groups: Partition, advantages: Array, graded: Array, binary: Array) -> dict[str, Array]:
     """Return which groups are unexplored and suppressed on each column, (P, M), by both kinds of lines.
 
     Groups in which an advantage is not known (NaN) are not counted. Whether a channel is binary shows at the end of a
@@ -41,14 +35,13 @@ def met_sums(
         graded: (M,) or (N, M) lines by :func:`rvpo.core.met.graded_line`, with [0, 1] where no range is declared.
         binary: the same by :func:`rvpo.core.met.binary_line`.
     """
-    rewards = result.rewards.masked_fill(~result.applies, torch.nan)
-    known = groups.sum(advantages.isnan().double()[:, None]) == 0
-    counted = (groups.sum((~rewards.isnan()).double()) > 0) & known
-    found = {"met_groups": counted}
+    rewards = np.where(result.applies, result.rewards, np.nan)
+    known = groups.sum(np.isnan(advantages)[:, None]) == 0
+    found = {"met_groups": (groups.sum(~np.isnan(rewards)) > 0) & known}
     for suffix, lines in (("", graded), ("_binary", binary)):
-        of = group_counters(rewards, advantages, groups, lines)
-        found |= {f"unexplored{suffix}": of.unexplored & known, f"suppressed{suffix}": of.suppressed & known}
-    return {name: x.double() for name, x in found.items()}
+        _, unexplored, suppressed = group_counters(rewards, advantages, groups, lines)
+        found |= {f"unexplored{suffix}": unexplored & known, f"suppressed{suffix}": suppressed & known}
+    return {name: x.astype(np.float64) for name, x in found.items()}
 
 
 class MetLines:
@@ -62,23 +55,32 @@ class MetLines:
         """Begin, or go on from ``few``."""
         self.few: dict[str, Few] = dict(few or {})
 
-    def look(self, result: Advantages, channels: Channels) -> tuple[Tensor, Tensor, list[str]]:
+    def look(
+        self, result: Shares, channel: Ints, names: Sequence[str], ranges: Sequence[Range | None]
+    ) -> tuple[Array, Array, list[str]]:
         """Take in a batch; return graded and binary lines of its cells.
+
+        Args:
+            result: of the batch, (N, M).
+            channel: (M,) or (N, M), number of the channel of each cell.
+            names: K channels.
+            ranges: their declared ranges.
 
         Returns:
             The lines, and the channels that had one value and now have another, higher one: none of their completions
             so far meets them, should they turn out to be binary.
         """
         raised = []
-        shown = sights(result, channels)
-        for name, sight in shown.items():
+        ends = ends_of(result.rewards, channel, result.applies, len(names))
+        for j in np.flatnonzero(ends.occurs).tolist():
+            name = names[j]
             before = self.few.get(name, [])
-            now = self.few[name] = next_few(before, *sight.values)
+            now = self.few[name] = next_few(before, float(ends.low[j]), float(ends.high[j]), bool(ends.between[j]))
             if before is not None and len(before) == 1 and now is not None and len(now) == 2 and now[0] == before[0]:
                 raised.append(name)
-        graded = [graded_line(declared, 0.0, 1.0) for declared in channels.ranges]
-        binary = [binary_line(self.few.get(name, [])) for name in channels.names]
-        return lines_by_cell(graded, channels.index), lines_by_cell(binary, channels.index), raised
+        graded = np.array([graded_line(declared, 0.0, 1.0) for declared in ranges])
+        binary = np.array([binary_line(self.few.get(name, [])) for name in names])
+        return graded[channel], binary[channel], raised
 
     def forget(self, kept: Collection[str]) -> None:
         """Forget all channels but these."""

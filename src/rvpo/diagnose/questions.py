@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from rvpo.arrays.groups import Array, Ints, Partition
+from rvpo.arrays.met import Tally, counting_cells, ends_of, pass_sums, tally
 from rvpo.core.channels import Range
-from rvpo.core.groups import Groups
-from rvpo.core.met import Few, line_of, lines_by_cell, next_few, strictly_between
-from rvpo.core.solved import SHARES, Tally, counting_cells, is_named, pass_sums, powers, tally
+from rvpo.core.met import Few, line_of, next_few
+from rvpo.core.solved import SHARES, is_named, powers
 from rvpo.diagnose.joining import Joined, joined
-from rvpo.diagnose.sums import channels_of
 from rvpo.logs.run import LoggedBatch, Run
 
-Array = NDArray[np.float64]
 GROUPS, SCORED = "groups", "scored"
 
 
@@ -47,26 +45,16 @@ class Seen:
 
 def seen_of(batch: LoggedBatch, run: Run) -> dict[str, Seen]:
     """Return what a batch shows of the channels that occur in it."""
-    index = batch.channel.expand(batch.rewards.shape)
-    there = ~batch.rewards.isnan()
-    applies = torch.ones_like(there) if batch.applies is None else batch.applies
-    weights = torch.ones_like(batch.rewards) if batch.weights is None else batch.weights.expand(batch.rewards.shape)
-    number, rewards = index[there & applies], batch.rewards[there & applies]
-    count = len(run.channels)
-    low = torch.full((count,), torch.inf, dtype=torch.float64).scatter_reduce(0, number, rewards, "amin")
-    high = torch.full((count,), -torch.inf, dtype=torch.float64).scatter_reduce(0, number, rewards, "amax")
-    between = torch.zeros(count, dtype=torch.bool)
-    between[number[strictly_between(rewards, number, low.tolist(), high.tolist())]] = True
-    trained = torch.zeros(count, dtype=torch.bool)
-    trained[index[applies & (weights > 0)]] = True
+    applies, count = batch.present, len(run.channels)
+    ends = ends_of(batch.rewards, batch.channel, applies, count)
+    counted = applies if batch.weights is None else applies & (batch.weights > 0)
+    trained = np.zeros(count, dtype=bool)
+    trained[np.broadcast_to(batch.channel, counted.shape)[counted]] = True
+    rows = zip(ends.low.tolist(), ends.high.tolist(), ends.between.tolist(), trained.tolist(), strict=True)
     return {
-        run.channels[j]: Seen(
-            float(low[j]),
-            float(high[j]),
-            next_few([], float(low[j]), float(high[j]), bool(between[j])),
-            bool(trained[j]),
-        )
-        for j in torch.unique(index[applies]).tolist()
+        run.channels[j]: Seen(low, high, next_few([], low, high, between), is_trained)
+        for j, (low, high, between, is_trained) in enumerate(rows)
+        if ends.occurs[j]
     }
 
 
@@ -95,14 +83,13 @@ class Lines:
         # A channel that was never scored has no line either, and leaves every question unknown as well.
         self.unknown = tuple([name for name in self.counting if np.isnan(self.by_name[name])])
 
-    def tally(self, batch: LoggedBatch, run: Run, groups: Groups) -> Tally:
+    def tally(self, batch: LoggedBatch, run: Run, groups: Partition) -> Tally:
         """Count the completions of a batch by question, see :func:`rvpo.core.solved.tally`."""
-        channels = channels_of(batch, run)
-        applies = torch.ones_like(batch.rewards, dtype=torch.bool) if batch.applies is None else batch.applies
-        weights = torch.ones(batch.rewards.shape[1]) if batch.weights is None else batch.weights
-        lines = lines_by_cell([self.by_name.get(name, np.nan) for name in run.channels], channels.index)
-        counting = counting_cells(applies, weights, channels, set(self.counting))
-        return tally(batch.rewards.masked_fill(~applies, torch.nan), groups, lines, counting, batch.outside)
+        applies = batch.present
+        weights = np.ones(batch.rewards.shape[1]) if batch.weights is None else batch.weights
+        lines = np.array([self.by_name.get(name, np.nan) for name in run.channels])[batch.channel]
+        counting = counting_cells(applies, weights, batch.channel, run.channels, set(self.counting))
+        return tally(np.where(applies, batch.rewards, np.nan), groups, lines, counting, batch.outside)
 
 
 class QuestionSums:
@@ -122,7 +109,7 @@ class QuestionSums:
         self.ks: list[int] = []
         self.size = 0
 
-    def add(self, points: Tensor, found: Tally, groups: Groups, channel: Tensor) -> None:
+    def add(self, points: Ints, found: Tally, groups: Partition, channel: Ints) -> None:
         """Count batches.
 
         Args:
@@ -131,7 +118,7 @@ class QuestionSums:
             groups: P of them.
             channel: (M,) or (N, M), the number of the channel of each cell.
         """
-        index = (points[:, None] * self._shape[1] + self._columns(groups, channel)).flatten()
+        index = (points[:, None] * self._shape[1] + self._columns(groups, channel)).ravel()
         for name, cells in zip(SHARES, found.shares(), strict=True):
             self._count(name, index, cells)
         self._count(GROUPS, index, found.scored > 0)
@@ -143,21 +130,18 @@ class QuestionSums:
         for name, cells in zip(names, pass_sums(found, groups.size), strict=True):
             self._count(name, index, cells)
 
-    def _columns(self, groups: Groups, channel: Tensor) -> Tensor:
+    def _columns(self, groups: Partition, channel: Ints) -> Ints:
         """Return the column that each entry of a tally counts in, (P, M + 1)."""
         solved = self._shape[1] - 1
         if channel.ndim == 1:
-            of_cells = channel.expand(groups.count, -1)
+            of_cells = np.broadcast_to(channel, (groups.count, len(channel)))
         else:  # a group has one set of channels: that of its first row
-            first = torch.full((groups.count,), len(channel)).scatter_reduce(
-                0, groups.index, torch.arange(len(channel)), "amin"
-            )
-            of_cells = channel[first]
-        return torch.cat([of_cells, torch.full((groups.count, 1), solved)], 1)
+            of_cells = channel[groups.first_rows]
+        return np.concatenate([of_cells, np.full((groups.count, 1), solved)], 1)
 
-    def _count(self, name: str, index: Tensor, cells: Tensor) -> None:
+    def _count(self, name: str, index: Ints, cells: NDArray[Any]) -> None:
         table = self.sums.setdefault(name, np.zeros(self._shape))
-        torch.from_numpy(table).view(-1).index_add_(0, index, cells.double().flatten())
+        table += np.bincount(index, cells.ravel(), table.size).reshape(self._shape)
 
     def series(self, name: str, column: int) -> Array:
         """Return a share or Pass@k of a column over time, (T,); NaN where no question counts."""
@@ -183,7 +167,7 @@ def count_questions(
     """
     found = QuestionSums(max(point_of.values()) + 1, len(run.channels))
     for one in joined(map(Joined.single, run.batches()) if batches is None else batches):
-        points = torch.tensor([point_of[step] for step in one.steps.tolist()])
+        points = np.array([point_of[step] for step in one.steps.tolist()])
         found.add(points, lines.tally(one.batch, run, one.groups), one.groups, one.batch.channel)
     return found
 

@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rvpo.core import GDPO, GRPO, AdvantageConfig, compute
-from rvpo.core.groups import Groups
+from rvpo.arrays.groups import Partition
+from rvpo.arrays.rules import Cells, advantages
+from rvpo.core import GDPO, GRPO, AdvantageConfig
 from rvpo.diagnose.verdicts import Judged
 from rvpo.logs.guess import Guess
 from rvpo.logs.run import LoggedBatch, Run
@@ -47,8 +48,8 @@ class Reading:
         batch = self.regrouped(batch)
         if not self.of_total or batch.totals is None or batch.advantages is not None:
             return batch
-        groups = Groups.in_blocks(batch.groups)
-        return replace(batch, advantages=compute(batch.totals[:, None], self.config, groups=groups).advantages)
+        cells = Cells(batch.totals[:, None], Partition.of_ids(batch.groups))
+        return replace(batch, advantages=advantages(cells, self.config))
 
 
 def readings_of(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | None) -> tuple[Reading, ...]:

@@ -16,12 +16,13 @@ from typing import Any
 from rvpo.core import AdvantageConfig, Method
 from rvpo.core.methods.recorded import Recorded
 from rvpo.core.methods.registry import as_mapping, build_method
+from rvpo.diagnose.aggregating import one_thread, require_torch
 from rvpo.diagnose.diagnosis import or_none
 from rvpo.diagnose.followed import Compared, Followed
 from rvpo.diagnose.followed import spearman as spearman
 from rvpo.diagnose.joining import Joined
 from rvpo.diagnose.readings import Reading, guesses_of, readings_of
-from rvpo.diagnose.sums import estimated_progress, note_of_scales, one_thread
+from rvpo.diagnose.sums import estimated_progress, note_of_scales
 from rvpo.errors import ConfigError
 from rvpo.logs.guess import Guess
 from rvpo.logs.run import Run
@@ -128,7 +129,9 @@ def replay(
 
     Raises:
         ConfigError: nothing is logged, or not which completions answer one prompt.
+        MissingExtraError: torch is not installed.
     """
+    require_torch()
     first = next(run.batches(), None)
     if first is None:
         raise ConfigError(NO_ADVANTAGES.format(run.path))

@@ -8,31 +8,30 @@ resamples clusters of groups instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from rvpo.core import RVPO, AdvantageConfig, Advantages, Channels, compute
+from rvpo.arrays.groups import Array, Bools, Ints, Partition, add_at
+from rvpo.arrays.met import ends_of
+from rvpo.arrays.rules import Shares
+from rvpo.core import AdvantageConfig
 from rvpo.core.channels import State
-from rvpo.core.groups import Groups
 from rvpo.core.scales import in_short, learned_scales
+from rvpo.diagnose.aggregating import advantages_of, shares_of
 from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, by_channel, cell_sums, centred
 from rvpo.diagnose.joining import Joined, Joiner
 from rvpo.diagnose.met_sums import MetLines, met_sums
 from rvpo.logs.run import LoggedBatch, Run
-from rvpo.step.trust import trusting
 
 BLOCKS = 2048
 POINTS = 300  # in time, that curves have at most
 STRETCHES = 24  # of time, for each of which there are pulls
 CHUNK_CELLS = 1_000_000  # of a batch that are looked at together
 PAIR_CELLS = 4_000_000  # of products of channels, over all blocks
-
-Array = NDArray[np.float64]
+EPS = 1e-12
+"""Added to a standard deviation. It is tiny, so that a channel on a small scale, which the eps of the run silences, is
+seen."""
 
 
 class Sums:
@@ -58,11 +57,9 @@ class Sums:
     def __init__(self, run: Run, k: float, assumed: AdvantageConfig | None) -> None:
         """Begin; ``assumed`` is how the run aggregated where its advantages were not logged."""
         channels = len(run.channels)
-        self._run, self._assumed = run, assumed
-        # Without an eps worth the name: a channel on a scale so small that the run's own eps silences it is to be seen.
-        self._soft_min = AdvantageConfig(RVPO(k, whiten="none"), eps=1e-12)
+        self._run, self._assumed, self._k = run, assumed, k
+        self._ranges = [run.ranges.get(name) for name in run.channels]
         self.state: State = {}
-        self._channels: Channels | None = None  # of the last batch: those of a run without rubrics stay the same
         self.known = 0
         self.blocks = np.zeros((BLOCKS, channels, len(SLOTS)))
         count = min(POINTS, len(run.steps))
@@ -85,46 +82,43 @@ class Sums:
         advantages = batch.advantages
         if advantages is None:
             assert self._assumed is not None  # the caller's business
-            result = aggregated(batch, self._assumed, self._run, self.state, one.groups)
-            advantages, self.state = result.advantages, result.state
+            advantages, self.state = advantages_of(batch, self._assumed, self._run, self.state, one.groups)
             one = replace(one, batch=replace(batch, advantages=advantages))
         if batch.weights is None:
             self.monitored[:] = False
         else:
-            self.monitored[batch.channel.expand(batch.weights.shape)[batch.weights > 0].numpy()] = False
+            self.monitored[np.broadcast_to(batch.channel, batch.weights.shape)[batch.weights > 0]] = False
         for joined in self._joiner.add(one):
             self._count_all(joined)
 
     def _count_all(self, joined: Joined) -> None:
         """Count batches that were joined, or parts of a large one."""
         batch = joined.batch
-        if batch.rewards.numel() <= CHUNK_CELLS:
+        if batch.rewards.size <= CHUNK_CELLS:
             self._count(joined)
             return
-        for rows in _chunks(joined.groups.index, batch.rewards.shape[1]):
+        for rows in _chunks(joined.groups, batch.rewards.shape[1]):
             self._count(Joined.single(batch.rows(rows)))
 
     def _count(self, joined: Joined) -> None:
         batch, groups, advantages = joined.batch, joined.groups, joined.batch.advantages
         assert advantages is not None  # those of the assumed method otherwise
-        channel = batch.channel.expand(batch.rewards.shape)
-        if self._channels is None or not torch.equal(self._channels.index, batch.channel):
-            self._channels = channels_of(batch, self._run)
-        result = aggregated(batch, self._soft_min, self._run, groups=groups, channels=self._channels)
+        channel = batch.channel
+        result = shares_of(batch, self._run, self._k, EPS, groups)
         steps = self._run.steps
-        time = (joined.steps - steps[0]).double()[:, None] / max(steps[-1] - steps[0], 1)
+        time = (joined.steps - steps[0]).astype(np.float64)[:, None] / max(steps[-1] - steps[0], 1)
         self._reach(result, channel)
         again = {} if batch.texts is None else again_sums(result.rewards, batch.texts.completions, groups)
         cells = cell_sums(result, groups, advantages, time, len(steps) == 1) | again
-        top = torch.from_numpy(self.top)[channel]
-        at_top = (result.rewards >= top - 1e-9 * top.abs().clamp(min=1)) & result.applies
-        cells["late_top"] = groups.sum(at_top.double()) * ((time > 2 / 3) | (len(steps) == 1))
-        cells |= self._met_cells(result, groups, advantages)
-        known = ~advantages.isnan()
+        top = self.top[channel]
+        at_top = (result.rewards >= top - 1e-9 * np.maximum(np.abs(top), 1)) & result.applies
+        cells["late_top"] = groups.sum(at_top) * ((time > 2 / 3) | (len(steps) == 1))
+        cells |= self._met_cells(result, channel, groups, advantages)
+        known = ~np.isnan(advantages)
         a = centred(advantages, groups)
-        points = torch.tensor([self._point[step] for step in joined.steps.tolist()])
+        points = np.array([self._point[step] for step in joined.steps.tolist()])
         blocks = self._keep(cells, groups, channel, points)
-        self._correlate(result, channel, a, known, blocks, points)
+        self._correlate(result, groups, channel, a, known, blocks, points)
         self.completions += len(advantages)
         self.known += int(known.sum())
         self.groups += groups.count
@@ -133,43 +127,41 @@ class Sums:
         """Count what is still waiting, and choose from which reward on completions meet a channel."""
         for joined in self._joiner.rest():
             self._count_all(joined)
-        names = self._run.channels
-        ranges = [self._run.ranges.get(name) for name in names]
-        self._met.settle(self.blocks, names, ranges, self.low, self.top, SLOT)
+        self._met.settle(self.blocks, self._run.channels, self._ranges, self.low, self.top, SLOT)
 
-    def _met_cells(self, result: Advantages, groups: Groups, advantages: Tensor) -> dict[str, Tensor]:
+    def _met_cells(self, result: Shares, channel: Ints, groups: Partition, advantages: Array) -> dict[str, Array]:
         """Count unexplored and suppressed groups; what a new value shows of the groups before is corrected."""
-        assert self._channels is not None  # set before the first cell is counted
-        graded, binary, raised = self._met.look(result, self._channels)
+        graded, binary, raised = self._met.look(result, channel, self._run.channels, self._ranges)
         for name in raised:
             j = self._run.channels.index(name)
             self.blocks[:, j, SLOT["unexplored_binary"]] = self.blocks[:, j, SLOT["met_groups"]]
         return met_sums(result, groups, advantages, graded, binary)
 
-    def _reach(self, result: Advantages, channel: Tensor) -> None:
+    def _reach(self, result: Shares, channel: Ints) -> None:
         """Move the highest and lowest rewards; what was counted at a lower height is at it no longer."""
-        rewards = result.rewards.masked_fill(~result.applies, torch.nan)
-        flat, of = rewards.flatten(), channel.flatten()
-        known = ~flat.isnan()
-        for extreme, reduce in ((self.top, "amax"), (self.low, "amin")):
-            before = extreme.copy()
-            torch.from_numpy(extreme).scatter_reduce_(0, of[known], flat[known], reduce)
-            if reduce == "amax":
-                moved = extreme > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
-                self.blocks[:, moved, SLOT["late_top"]] = 0
+        before = self.top.copy()
+        ends = ends_of(result.rewards, channel, result.applies, len(self.top))
+        np.maximum(self.top, ends.high, out=self.top)
+        np.minimum(self.low, ends.low, out=self.low)
+        moved = self.top > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
+        self.blocks[:, moved, SLOT["late_top"]] = 0
 
-    def _keep(self, cells: dict[str, Tensor], groups: Groups, channel: Tensor, points: Tensor) -> Tensor:
+    def _keep(self, cells: dict[str, Array], groups: Partition, channel: Ints, points: Ints) -> Ints:
         """Add the sums of groups (P, M) to their blocks and to their points in time (P,); return the blocks (P,)."""
-        first = torch.full((groups.count,), len(channel)).scatter_reduce(
-            0, groups.index, torch.arange(len(channel)), "amin"
-        )
-        of = channel[first]  # (P, M): a group has one set of channels
-        table = torch.stack([cells.get(name, torch.zeros_like(cells["cells"])) for name in SLOTS], -1)
-        number = torch.arange(self.groups, self.groups + groups.count)
-        block = torch.where(number < BLOCKS, number, _scattered(number))
+        shape = cells["cells"].shape
+        table = np.zeros((*shape, len(SLOTS)))
+        for name, sums in cells.items():
+            table[..., SLOT[name]] = sums
+        number = np.arange(self.groups, self.groups + groups.count)
+        block = np.where(number < BLOCKS, number, _scattered(number))
         for sums, place in ((self.blocks, block), (self.points, points)):
-            index = (place[:, None] * sums.shape[1] + of).flatten()
-            torch.from_numpy(sums).view(-1, len(SLOTS)).index_add_(0, index, table.flatten(0, 1))
+            if channel.ndim == 1 and np.array_equal(channel, np.arange(sums.shape[1])):
+                add_at(sums, place, table)
+                continue
+            # A group has one set of channels: that of its first row.
+            of = np.broadcast_to(channel if channel.ndim == 1 else channel[groups.first_rows], shape)
+            index = (place[:, None] * sums.shape[1] + of).ravel()
+            add_at(sums.reshape(-1, len(SLOTS)), index, table.reshape(-1, len(SLOTS)))
         return block
 
     def stretch_of(self, point: int) -> int:
@@ -177,91 +169,49 @@ class Sums:
         return point * len(self.stretches) // len(self.points)
 
     def _correlate(
-        self, result: Advantages, channel: Tensor, a: Tensor, known: Tensor, blocks: Tensor, points: Tensor
+        self, result: Shares, groups: Partition, channel: Ints, a: Array, known: Bools, blocks: Ints, points: Ints
     ) -> None:
-        """Add the products of z-scores, and those with the advantage ``a`` (N,) around its group's mean.
+        """Add the products of z-scores, and those with the advantage ``a`` (N,) around the mean of its group.
 
         Args:
             result: of the rows.
-            channel: (N, M) number of the channel of each cell.
+            groups: their groups.
+            channel: (M,) or (N, M) number of the channel of each cell.
             a: (N,) advantages around the mean of their group.
-            known: (N,) bool, whether the advantage is known.
+            known: (N,), whether the advantage is known.
             blocks: (P,) of the groups.
             points: (P,) in time.
         """
         count = len(self._run.channels)
-        z, live = by_channel(result, channel, count)
-        for i, part in enumerate((z.T @ z, z.square().T @ live, live.T @ z.square())):
-            self.products[..., i] += part.numpy()
+        z, live = by_channel(result.z, result.live, channel, count)
+        squares = (z * z).T @ live
+        for i, part in enumerate((z.T @ z, squares, squares.T)):
+            self.products[..., i] += part
         z = z * known[:, None]
-        both = torch.cat([z, a[:, None]], 1)
-        pairs, stretches = torch.from_numpy(self.pairs), torch.from_numpy(self.stretches)
+        both = np.concatenate([z, a[:, None]], 1)
         stretch = points * len(self.stretches) // len(self.points)
         held = max(1, PAIR_CELLS // (count * (count + 1)))  # groups whose products fit in memory
-        for start in range(0, result.groups.count, held):
+        for start in range(0, groups.count, held):
             some = slice(start, start + held)
-            products = _products(z, both, result.groups, some)
-            pairs.index_add_(0, blocks[some] % len(pairs), products)
-            stretches.index_add_(0, stretch[some], products)
+            products = _products(z, both, groups, some)
+            add_at(self.pairs, blocks[some] % len(self.pairs), products)
+            add_at(self.stretches, stretch[some], products)
 
 
-def _products(z: Tensor, both: Tensor, groups: Groups, part: slice) -> Tensor:
+def _products(z: Array, both: Array, groups: Partition, part: slice) -> Array:
     """Return the products of the columns of ``z`` (N, K) with those of ``both`` (N, L) for some groups, (p, K, L)."""
     if groups.block is not None:
         first, second = (x.reshape(groups.count, groups.block, -1)[part] for x in (z, both))
-        return first.transpose(1, 2) @ second
-    sizes = torch.bincount(groups.index, minlength=groups.count)
-    order = torch.argsort(groups.index, stable=True)
-    ends = sizes.cumsum(0)
-    rows = order[int(ends[part][0] - sizes[part][0]) : int(ends[part][-1])]
-    own = sizes[part].tolist()
-    split = zip(torch.split(z[rows], own), torch.split(both[rows], own), strict=True)
-    return torch.stack([first.T @ second for first, second in split])
+        return first.transpose(0, 2, 1) @ second
+    starts, sizes = groups.starts[part].tolist(), groups.sizes[part].tolist()
+    rows = (groups.order[start : start + size] for start, size in zip(starts, sizes, strict=True))
+    return np.stack([z[own].T @ both[own] for own in rows])
 
 
 def point_of_steps(steps: Sequence[int]) -> dict[int, int]:
     """Return step -> the point in time that it counts in, of ``POINTS`` at most."""
     count = min(POINTS, len(steps))
     return {step: i * count // len(steps) for i, step in enumerate(steps)}
-
-
-def aggregated(
-    batch: LoggedBatch,
-    config: AdvantageConfig,
-    run: Run,
-    state: State | None = None,
-    groups: Groups | None = None,
-    channels: Channels | None = None,
-) -> Advantages:
-    """Aggregate a batch by ``config``, with all that its record knows of weights, trust and channels."""
-    progress = progress_of(batch, run)
-    return compute(
-        batch.rewards,
-        config,
-        groups=Groups.in_blocks(batch.groups) if groups is None else groups,
-        weights=batch.weights,
-        applies=batch.applies,
-        channels=channels or channels_of(batch, run),
-        progress=progress,
-        tokens=batch.tokens,
-        outside=batch.outside,
-        monitored=bool(run.monitor),
-        **trusting(config.method, batch.reliability),
-        state=state,
-    )
-
-
-def channels_of(batch: LoggedBatch, run: Run) -> Channels:
-    """Return the run's channels, and which of them each cell of a batch belongs to."""
-    return Channels(run.channels, batch.channel, tuple([run.ranges.get(name) for name in run.channels]))
-
-
-def progress_of(batch: LoggedBatch, run: Run) -> float:
-    """Return the share of the training that was done at a batch: as recorded, else by its place among the steps."""
-    if batch.progress is not None:
-        return batch.progress
-    first, last = run.steps[0], run.steps[-1]
-    return min(max((batch.step - first) / max(last - first, 1), 0.0), 1.0)
 
 
 def estimated_progress(run: Run, first: LoggedBatch | None, configs: Sequence[AdvantageConfig | None]) -> str:
@@ -292,30 +242,17 @@ def note_of_scales(states: Iterable[State]) -> str:
     return told and f"no range is declared, so scales are learned from the rewards: {told} (--range NAME=LOW:HIGH)"
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Batches are small: threads that wait for each other would cost more than they give."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _chunks(groups: Tensor, columns: int) -> Iterator[Tensor]:
+def _chunks(groups: Partition, columns: int) -> Iterator[Ints]:
     """Yield the rows of whole groups, about ``CHUNK_CELLS`` cells at a time."""
     limit = max(1, CHUNK_CELLS // columns)
-    order = torch.argsort(groups, stable=True)
-    sizes = torch.bincount(groups)
-    ends = sizes.cumsum(0)
+    ends = groups.starts + groups.sizes
     part = (ends - 1) // limit  # groups that end within the same stretch
-    for number in sorted(set(part.tolist())):
-        within = (part == number).nonzero()[:, 0]
-        yield order[int(ends[within[0]] - sizes[within[0]]) : int(ends[within[-1]])]
+    for number in np.unique(part):
+        within = np.flatnonzero(part == number)
+        yield groups.order[groups.starts[within[0]] : ends[within[-1]]]
 
 
-def _scattered(number: Tensor) -> Tensor:
+def _scattered(number: Ints) -> Ints:
     """Return a block for each group, at random but the same at every call (a multiplicative hash)."""
     mixed = (number * 2_654_435_761) % (1 << 32)
     return (mixed >> 15) % BLOCKS

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from rvpo.core import GDPO, GRPO, RVPO, AdvantageConfig, Advantages, HardMin, RVPOExplicit
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.normalize import group_zscore
+from rvpo.diagnose.aggregating import aggregated, tensor
 from rvpo.diagnose.joining import Joined
-from rvpo.diagnose.sums import aggregated
 from rvpo.logs.run import Run
 
 LOCAL = (GRPO, GDPO, RVPO, RVPOExplicit, HardMin)
@@ -63,7 +61,7 @@ def _partition(joined: Joined) -> Groups:
 def _total_weights(joined: Joined, result: Advantages, batches: Groups) -> Tensor:
     """Return the weight of the channels scored on a completion: its mean over the rows of a batch, (B, 1)."""
     weights = joined.batch.weights
-    scored = (~result.missing).double() if weights is None else weights * ~result.missing
+    scored = (~result.missing).double() if weights is None else tensor(weights) * ~result.missing
     takes_part = result.takes_part.double()[:, None]
     mean = batches.sum(scored.sum(1, keepdim=True) * takes_part) / batches.sum(takes_part).clamp(min=1)
     return mean.masked_fill(mean == 0, 1.0)

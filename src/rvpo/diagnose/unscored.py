@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from rvpo.arrays.groups import Array
 from rvpo.core import GDPO, GRPO, AdvantageConfig
+from rvpo.diagnose.aggregating import advantages_of
 from rvpo.diagnose.group_sums import SAME
-from rvpo.diagnose.sums import aggregated
 from rvpo.logs.run import LoggedBatch, Run
 
 EQUAL = 1e-4
@@ -40,7 +40,7 @@ class Unscored:
         self._readings = [pair for pair in READINGS if known is None or pair[0].method == known]
         self._turned = [0] * len(self._readings)
         self._off = [0.0] * len(self._readings)
-        self._missing = torch.zeros(len(run.channels))
+        self._missing = np.zeros(len(run.channels))
         self.partly = self.rows = 0
         self._logged = False
 
@@ -49,28 +49,24 @@ class Unscored:
         self.rows += len(batch.groups)
         if not self._readings:
             return
-        applies = torch.ones_like(batch.rewards, dtype=torch.bool) if batch.applies is None else batch.applies
-        counts = applies if batch.weights is None else applies & (batch.weights > 0)
-        missing = batch.rewards.isnan() & counts
-        partly = missing.any(1) & (~missing & counts).any(1)
+        counts = batch.present if batch.weights is None else batch.present & (batch.weights > 0)
+        missing = np.isnan(batch.rewards) & counts
+        partly = np.any(missing, 1) & np.any(~missing & counts, 1)
         self.partly += int(partly.sum())
         used = batch.advantages
         self._logged = self._logged or used is not None
-        if not bool(partly.any()):  # both readings are the same
+        if not partly.any():  # both readings are the same
             return
-        of = batch.channel.expand(missing.shape)[missing & partly[:, None]]
-        self._missing.index_add_(0, of, torch.ones(len(of)))
+        of = np.broadcast_to(batch.channel, missing.shape)[missing & partly[:, None]]
+        self._missing += np.bincount(of, minlength=len(self._missing))
         for i, (as_zero, left_out) in enumerate(self._readings):
             if self._off[i] >= EQUAL:  # the run did not use this rule
                 continue
-            zero = aggregated(batch, as_zero, self._run).advantages
-            if used is not None:
-                known = ~used.isnan()
-                self._off[i] = (
-                    max(self._off[i], float((zero - used)[known].abs().max())) if bool(known.any()) else self._off[i]
-                )
+            zero, _ = advantages_of(batch, as_zero, self._run)
+            if used is not None and (known := ~np.isnan(used)).any():
+                self._off[i] = max(self._off[i], float(np.abs(zero - used)[known].max()))
             if self._off[i] < EQUAL:
-                self._turned[i] += _turned(zero, aggregated(batch, left_out, self._run).advantages)
+                self._turned[i] += _turned(zero, advantages_of(batch, left_out, self._run)[0])
 
     def note(self) -> str:
         """Return what a reader has to know; nothing where no reward was counted as 0."""
@@ -89,7 +85,7 @@ class Unscored:
         )
 
 
-def _turned(one: Tensor, other: Tensor) -> int:
+def _turned(one: Array, other: Array) -> int:
     """Return how many advantages have opposite signs, or a sign in one only."""
-    a, b = (torch.where(x.abs() > SAME, x.sign(), torch.zeros_like(x)) for x in (one, other))
+    a, b = (np.where(np.abs(x) > SAME, np.sign(x), 0.0) for x in (one, other))
     return int((a != b).sum())

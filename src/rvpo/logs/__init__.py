@@ -11,5 +11,5 @@
     read_trl.py         TRL's completions/
     tables/             any other file or folder with one row per completion
 
-Needs the extra ``report``. No engine is named here.
+Needs the extra ``report``. Batches are arrays of NumPy; the writer alone takes tensors. No engine is named here.
 """

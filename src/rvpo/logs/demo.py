@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from rvpo.core import GRPO, AdvantageConfig, compute
-from rvpo.core.groups import Groups
+from rvpo.arrays.groups import Partition
+from rvpo.arrays.rules import Cells, advantages
+from rvpo.core import GRPO, AdvantageConfig
 from rvpo.errors import ConfigError
 from rvpo.files import whole, write
 from rvpo.logs.run import COMPLETIONS
@@ -104,15 +105,15 @@ def write_demo(folder: Path, seed: int = 0) -> Path:
 def _table(answers: Sequence[tuple[int, str, _Answer]]) -> pa.Table:
     """Return completions of N answers, each with its step and subject, as TRL logs them, with GRPO's advantages."""
     rewards = [answer.rewards() for _, _, answer in answers]
-    matrix = torch.tensor([list(row.values()) for row in rewards], dtype=torch.float64)
-    groups = Groups.in_blocks(torch.arange(len(answers)) // GENERATIONS)
+    matrix = np.array([list(row.values()) for row in rewards])
+    groups = Partition.of_ids(np.arange(len(answers)) // GENERATIONS)
     return pa.table(
         {
             "step": [step for step, _, _ in answers],
             "prompt": [f"How do I look after {subject}?" for _, subject, _ in answers],
             "completion": [answer.text(subject) for _, subject, answer in answers],
             **{name: matrix[:, j].tolist() for j, name in enumerate(rewards[0])},
-            "advantage": compute(matrix, AdvantageConfig(GRPO()), groups=groups).advantages.tolist(),
+            "advantage": advantages(Cells(matrix, groups), AdvantageConfig(GRPO())).tolist(),
         }
     )
 

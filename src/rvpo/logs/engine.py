@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,7 +41,7 @@ def function_weights(run: Run) -> list[float] | None:
     weights = [math.nan] * len(run.channels)
     if batch is None or batch.weights is None:
         return weights
-    channel = batch.channel.expand(batch.weights.shape).flatten().tolist()
+    channel = np.broadcast_to(batch.channel, batch.weights.shape).flatten().tolist()
     for j, weight in zip(channel, batch.weights.flatten().tolist(), strict=True):
         weights[j] = weight
     for name in _schedules(first) if first is not None else ():

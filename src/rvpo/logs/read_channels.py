@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 import rvpo
 from rvpo import pictures
@@ -24,7 +22,7 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.logs import read_trl as completions
 from rvpo.logs.parquet_files import ParquetFiles, numbers
 from rvpo.logs.read_trl import floats
-from rvpo.logs.run import COMPLETIONS, Bounds, LoggedBatch, Run, Texts, steps_between
+from rvpo.logs.run import COMPLETIONS, Array, Bounds, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.schema import EVALUATION, METADATA, VERSION
 
 NEEDED = (
@@ -187,19 +185,19 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
     column = np.empty_like(row)
     column[order] = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (len(rows), int(counts.max()))
-    cells = torch.from_numpy(row), torch.from_numpy(column)
+    cells = row, column
 
-    def matrix(name: str, fill: float) -> Tensor:
-        out = torch.full(shape, fill, dtype=torch.float64)
-        out[cells] = torch.from_numpy(numbers(table[name]))
+    def matrix(name: str, fill: float) -> Array:
+        out = np.full(shape, fill)
+        out[cells] = numbers(table[name])
         return out
 
     encoded = table["channel"].combine_chunks().dictionary_encode()
     codes = numbers(pa.chunked_array([encoded.indices])).astype(np.int64)
     of_run = np.array([names[name] for name in encoded.dictionary.to_pylist()])[codes]
-    channel = torch.zeros(shape, dtype=torch.int64)
-    channel[cells] = torch.from_numpy(of_run)
-    applies = torch.zeros(shape, dtype=torch.bool)
+    channel = np.zeros(shape, dtype=np.int64)
+    channel[cells] = of_run
+    applies = np.zeros(shape, dtype=bool)
     applies[cells] = True
     uniform = bool((channel == channel[:1]).all()) and bool(applies.all())
     reliability = matrix("reliability", 1.0) if "reliability" in table.column_names else None
@@ -208,20 +206,20 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
     if is_structured:
         outside = matrix("outside", 0.0) > 0
     first = order[np.cumsum(counts) - counts]  # a cell of each completion
-    tokens = torch.from_numpy(_ints(table, "tokens")[first]) if about.by_token else None
+    tokens = _ints(table, "tokens")[first] if about.by_token else None
     return LoggedBatch(
         step=int(table["step"][0].as_py()),
-        rewards=matrix("entered" if is_structured else "reward", torch.nan),
-        groups=torch.from_numpy(_ints(table, "group")[first]),
+        rewards=matrix("entered" if is_structured else "reward", np.nan),
+        groups=_ints(table, "group")[first],
         channel=channel[0] if uniform else channel,
-        advantages=torch.from_numpy(numbers(table["advantage"])[first]),
+        advantages=numbers(table["advantage"])[first],
         applies=None if bool(applies.all()) else applies,
         weights=matrix("counts", 0.0),
         reliability=None if reliability is None or bool((reliability == 1).all()) else reliability,
         progress=about.progress,
         tokens=tokens,
         config=about.config,
-        numbers=torch.from_numpy(rows),
+        numbers=rows,
         outside=outside,
     )
 

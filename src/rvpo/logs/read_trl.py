@@ -24,14 +24,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess, guess_by_text
 from rvpo.logs.parquet_files import ParquetFiles, numbers
-from rvpo.logs.run import Bounds, Columns, LoggedBatch, Run, Texts, steps_between
+from rvpo.logs.run import Array, Bounds, Columns, Ints, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.tables.rewards import Chosen
 from rvpo.logs.trl_rewards import choose
 
@@ -117,7 +116,7 @@ def _by_text(files: ParquetFiles, path: Path, columns: Columns) -> list[Guess]:
     return [] if found is None else [found]
 
 
-def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
+def texts_of(path: Path, agrees: Mapping[str, Array | None]) -> Texts | None:
     """Return prompts and completions of a file, if it is about the same completions.
 
     Args:
@@ -136,7 +135,7 @@ def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
         return None
     for name, values in known.items():
         there = floats(table[name], str(path))
-        if there.shape != values.shape or not torch.allclose(there, values, rtol=1e-5, atol=1e-6, equal_nan=True):
+        if there.shape != values.shape or not np.allclose(there, values, rtol=1e-5, atol=1e-6, equal_nan=True):
             return None
     return Texts(_texts(table["prompt"]), _texts(table["completion"])) if known else None
 
@@ -144,17 +143,17 @@ def texts_of(path: Path, agrees: Mapping[str, Tensor | None]) -> Texts | None:
 def _read(
     files: ParquetFiles, paths: Sequence[Path], rewards: tuple[str, ...], size: int, given: bool, texts: bool
 ) -> Iterator[LoggedBatch]:
-    before: tuple[list[str], Tensor, Path] | None = None
+    before: tuple[list[str], Array, Path] | None = None
     for path in paths:
         wanted = ["prompt", *rewards, "advantage", *(["completion"] if texts else [])]
         table = _table(files, path, wanted, may_lack=rewards)
         if not len(table):
             continue
-        values = torch.stack([_floats(path, table, name) for name in rewards], 1)
+        values = np.stack([_floats(path, table, name) for name in rewards], 1)
         advantages = _floats(path, table, "advantage")
         prompts = _texts(table["prompt"])
-        numbers = torch.cat([values, advantages[:, None]], 1).nan_to_num(nan=torch.inf)
-        again = before is not None and before[0] == prompts and torch.equal(before[1], numbers)
+        numbers = np.concatenate([values, advantages[:, None]], 1)
+        again = before is not None and before[0] == prompts and np.array_equal(before[1], numbers, equal_nan=True)
         # Rewards that are all the same do not tell one generation from another: then the completions do.
         if again and before is not None and _completions(files, before[2]) == _completions(files, path):
             continue  # the same generation, logged again
@@ -162,8 +161,8 @@ def _read(
         yield LoggedBatch(
             _step(path),
             values,
-            torch.arange(len(prompts)) // size if given else _groups(prompts, size, advantages),
-            torch.arange(len(rewards)),
+            np.arange(len(prompts)) // size if given else _groups(prompts, size, advantages),
+            np.arange(len(rewards)),
             advantages,
             texts=Texts(prompts, _texts(table["completion"])) if texts else None,
         )
@@ -189,7 +188,7 @@ def _completions(files: ParquetFiles, path: Path) -> list[str]:
     return _texts(_table(files, path, ["completion"])["completion"])
 
 
-def _groups(prompts: Sequence[str], size: int, advantages: Tensor) -> Tensor:
+def _groups(prompts: Sequence[str], size: int, advantages: Array) -> Ints:
     """Cut a file into blocks of ``size``; one that has none, such as an evaluation's, by its own.
 
     Where all blocks of equal prompts are several times as long, there may be more generations per prompt since a
@@ -204,9 +203,9 @@ def _groups(prompts: Sequence[str], size: int, advantages: Tensor) -> Tensor:
     if not size or any(length % size for length in lengths):
         own = math.gcd(*lengths)
         if own == 1:
-            return torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+            return np.repeat(np.arange(len(lengths)), lengths)
         size = own
-    return torch.arange(len(prompts)) // size
+    return np.arange(len(prompts)) // size
 
 
 def _lengths(prompts: Sequence[str]) -> list[int]:
@@ -217,7 +216,7 @@ def _lengths(prompts: Sequence[str]) -> list[int]:
 def _group_size(files: ParquetFiles, paths: Sequence[Path], look_at: int = 50) -> int:
     """Return the number of completions of a prompt that most files have, 0 where there is none."""
     sizes: Counter[int] = Counter()
-    single: Tensor | None = None
+    single: Array | None = None
     for path in paths[:look_at]:
         table = _table(files, path, ["prompt", "advantage"])
         if len(table):
@@ -231,19 +230,19 @@ def _group_size(files: ParquetFiles, paths: Sequence[Path], look_at: int = 50) -
     return size if size > 1 else 0
 
 
-def _sums_are_0(advantages: Tensor, size: int) -> bool:
+def _sums_are_0(advantages: Array, size: int) -> bool:
     """Whether advantages sum to 0 in blocks of ``size``; those that do not move tell nothing, so that they do."""
-    known = advantages.nan_to_num(nan=0.0)
-    return bool((known.view(-1, size).sum(1).abs() < 1e-3 * size).all())
+    known = np.nan_to_num(advantages, nan=0.0)
+    return bool((np.abs(known.reshape(-1, size).sum(1)) < 1e-3 * size).all())
 
 
-def _by_sums(advantages: Tensor) -> int:
+def _by_sums(advantages: Array) -> int:
     """Return the smallest size of blocks whose advantages sum to 0, as those of a group do; their number else."""
     n = len(advantages)
-    if bool(advantages.isnan().any()) or not bool(advantages.abs().max() > 1e-3):
+    if np.isnan(advantages).any() or not np.abs(advantages).max() > 1e-3:
         return n
     fitting = (d for d in range(2, n + 1) if n % d == 0)
-    return next((d for d in fitting if bool((advantages.view(-1, d).sum(1).abs() < 1e-3 * d).all())), n)
+    return next((d for d in fitting if _sums_are_0(advantages, d)), n)
 
 
 def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, columns: Columns) -> Chosen:
@@ -270,13 +269,13 @@ def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, 
 
 def _looked_at(
     files: ParquetFiles, paths: Sequence[Path], candidates: Sequence[str], size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Array, Ints, Array]]:
     """Yield rewards (N, M), groups and advantages of some files, spread over the run."""
     for file in paths[:: max(1, len(paths) // LOOKED_AT)]:
         table = _table(files, file, ["prompt", *candidates, "advantage"], may_lack=candidates)
         if len(table):
             advantages = _floats(file, table, "advantage")
-            values = torch.stack([_floats(file, table, name) for name in candidates], 1)
+            values = np.stack([_floats(file, table, name) for name in candidates], 1)
             yield values, _groups(_texts(table["prompt"]), size, advantages), advantages
 
 
@@ -324,11 +323,11 @@ def _table(files: ParquetFiles, path: Path, columns: Sequence[str], may_lack: Se
         raise DataError(f"{path} cannot be read ({error}); expected whole parquet: remove the file") from error
 
 
-def _floats(path: Path, table: pa.Table, name: str) -> Tensor:
+def _floats(path: Path, table: pa.Table, name: str) -> Array:
     return floats(table[name], f"{path}, column {name!r}")
 
 
-def floats(column: pa.ChunkedArray, where: str) -> Tensor:
+def floats(column: pa.ChunkedArray, where: str) -> Array:
     """Return a column of numbers as (N,) float64, null as NaN.
 
     Raises:
@@ -336,10 +335,10 @@ def floats(column: pa.ChunkedArray, where: str) -> Tensor:
     """
     kind = column.type
     if pa.types.is_null(kind):
-        return torch.full((len(column),), torch.nan, dtype=torch.float64)
+        return np.full(len(column), np.nan)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"{where} holds {kind}; expected numbers, null where missing: name other columns")
-    return torch.from_numpy(numbers(column))
+    return numbers(column)
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:

@@ -13,8 +13,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from rvpo.core import AdvantageConfig
 from rvpo.core.channels import Range, check_ranges
@@ -23,6 +23,10 @@ from rvpo.logs.guess import Guess
 from rvpo.logs.schema import FOLDER
 
 COMPLETIONS = "completions"
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 Bounds = tuple[int | None, int | None]
 """First and last step that are wanted, both included; None: no bound."""
@@ -51,7 +55,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class LoggedBatch:
-    """N completions on M columns that were whitened together.
+    """N completions on M columns that were whitened together. What is given as another kind of array becomes NumPy's.
 
     Attributes:
         step: of the training.
@@ -74,26 +78,42 @@ class LoggedBatch:
     """
 
     step: int
-    rewards: Tensor
-    groups: Tensor
-    channel: Tensor
-    advantages: Tensor | None = None
-    applies: Tensor | None = None
-    weights: Tensor | None = None
-    reliability: Tensor | None = None
-    tokens: Tensor | None = None
+    rewards: Array
+    groups: Ints
+    channel: Ints
+    advantages: Array | None = None
+    applies: Bools | None = None
+    weights: Array | None = None
+    reliability: Array | None = None
+    tokens: Ints | None = None
     config: AdvantageConfig | None = None
     progress: float | None = None
-    numbers: Tensor | None = None
+    numbers: Ints | None = None
     texts: Texts | None = None
-    totals: Tensor | None = None
-    groupings: Mapping[int, Tensor] = field(default_factory=dict)
-    outside: Tensor | None = None
+    totals: Array | None = None
+    groupings: Mapping[int, Ints] = field(default_factory=dict)
+    outside: Bools | None = None
 
-    def rows(self, index: Tensor) -> LoggedBatch:
+    def __post_init__(self) -> None:
+        """Turn tensors and lists into arrays, in double precision."""
+        for name in _ARRAYS:
+            value = getattr(self, name)
+            array = value if value is None else np.asarray(value)
+            if array is not None and array.dtype.kind == "f":
+                array = array.astype(np.float64, copy=False)
+            if array is not value:
+                object.__setattr__(self, name, array)
+
+    @property
+    def present(self) -> Bools:
+        """Which columns are channels of a row, (N, M)."""
+        return np.ones(self.rewards.shape, dtype=bool) if self.applies is None else self.applies
+
+    def rows(self, index: Ints) -> LoggedBatch:
         """Return some of the completions, whole groups for results that mean something."""
+        index = np.asarray(index)
 
-        def take(x: Tensor | None) -> Tensor | None:
+        def take(x: Any) -> Any:
             return x[index] if x is not None and x.shape[:1] == self.groups.shape and x.ndim else x
 
         texts = self.texts and self.texts.rows(index.tolist())
@@ -113,6 +133,13 @@ class LoggedBatch:
             outside=take(self.outside),
             groupings={size: groups[index] for size, groups in self.groupings.items()},
         )
+
+
+_ARRAYS = (
+    *("rewards", "groups", "channel", "advantages", "applies", "weights"),
+    *("reliability", "tokens", "numbers", "totals", "outside"),
+)
+"""Attributes of a batch that are arrays."""
 
 
 @dataclass(frozen=True)
@@ -167,16 +194,16 @@ class Run:
             DataError: a file is damaged, or a reward is no finite number.
         """
         for batch in self.read(texts):
-            if bool(batch.rewards.isinf().any()):
-                row, column = batch.rewards.isinf().nonzero()[0].tolist()
-                name = self.channels[int(batch.channel.expand(batch.rewards.shape)[row, column])]
+            if (infinite := np.isinf(batch.rewards)).any():
+                row, column = np.argwhere(infinite)[0].tolist()
+                name = self.channels[int(np.broadcast_to(batch.channel, batch.rewards.shape)[row, column])]
                 raise DataError(
                     f"{self.path}, step {batch.step}, completion {row}: channel {name!r} has the reward "
                     f"{batch.rewards[row, column].item()}; expected finite numbers, and null or NaN where it is "
                     "missing: fix the reward function, or set these to null"
                 )
-            if batch.advantages is not None and bool(batch.advantages.isinf().any()):
-                row = int(batch.advantages.isinf().nonzero()[0])
+            if batch.advantages is not None and (infinite := np.isinf(batch.advantages)).any():
+                row = int(infinite.argmax())
                 raise DataError(
                     f"{self.path}, step {batch.step}, completion {row}: the advantage is "
                     f"{batch.advantages[row].item()}; expected finite numbers, and null where there is none: fix it"
@@ -233,7 +260,7 @@ def with_weights(run: Run, weights: Sequence[float]) -> Run:
             f"--weights is {', '.join(format(w, 'g') for w in weights)}; expected a finite number >= 0 for each of "
             f"{', '.join(run.channels)}, in this order, at least one above 0"
         )
-    given, whole = torch.tensor(weights, dtype=torch.float64), run.read
+    given, whole = np.array(weights, dtype=np.float64), run.read
     return replace(run, read=lambda texts: (replace(batch, weights=given) for batch in whole(texts)))
 
 

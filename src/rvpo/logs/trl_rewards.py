@@ -10,18 +10,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rvpo.logs.guess import Guess
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.rewards import Chosen, Numbers, of_advantages
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
-def choose(path: Path, parts: Iterable[tuple[Tensor, Tensor, Tensor]], candidates: Sequence[str]) -> Chosen:
+def choose(path: Path, parts: Iterable[tuple[Array, Ints, Array]], candidates: Sequence[str]) -> Chosen:
     """Find the rewards.
 
     Args:
@@ -37,10 +36,10 @@ def choose(path: Path, parts: Iterable[tuple[Tensor, Tensor, Tensor]], candidate
         start += int(ids.max()) + 1
     if not rewards or len(candidates) == 1:
         return Chosen(list(candidates))
-    whole: Array = torch.cat(rewards).numpy()
+    whole: Array = np.concatenate(rewards)
     columns = {name: _column(name, whole[:, j]) for j, name in enumerate(candidates)}
     by_name = {name: whole[:, j] for j, name in enumerate(candidates)}
-    numbers = Numbers(path, columns, by_name, torch.cat(groups).numpy(), torch.cat(advantages).numpy(), candidates)
+    numbers = Numbers(path, columns, by_name, np.concatenate(groups), np.concatenate(advantages), candidates)
     found = of_advantages(numbers)
     if found is not None and found.rewards:
         return found

@@ -9,15 +9,15 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 import rvpo
+from rvpo.arrays.groups import Array
 from rvpo.compare.comparison import TrainingComparison
 from rvpo.compare.tables import lines_of_exploration, table_of_tests
-from rvpo.core import RVPO, AdvantageConfig
+from rvpo.core import AdvantageConfig
 from rvpo.core.methods.registry import build_method
-from rvpo.core.metrics import bottlenecks
+from rvpo.diagnose.aggregating import has_torch, shares_of
 from rvpo.diagnose.conclusion import conclusion
 from rvpo.diagnose.diagnose import diagnose
 from rvpo.diagnose.diagnosis import Diagnosis, or_none
@@ -27,9 +27,9 @@ from rvpo.diagnose.joining import Joined, joined
 from rvpo.diagnose.remedies import remedies
 from rvpo.diagnose.replay import DEFAULT, Replay, replay
 from rvpo.diagnose.several import headline
-from rvpo.diagnose.sums import aggregated
 from rvpo.diagnose.text import summary
 from rvpo.errors import RewardError
+from rvpo.extras import install_command
 from rvpo.logs.engine import engine_of, function_weights
 from rvpo.logs.run import LoggedBatch, Run
 from rvpo.page import render
@@ -41,7 +41,9 @@ SAMPLES = 240  # of all runs
 _SERIES = 13  # curves of a channel
 LONGEST = 4_000  # characters of a text
 TESTED = {"auc": "mean over training", "last": "at the end"}
-CELLS = 60  # channels that a sample tells, the lowest first
+CELLS = 60  # channels that a sample shows, the lowest first
+EPS = AdvantageConfig().eps
+"""Added to the standard deviations behind the z-scores of samples, as in training."""
 
 PRESETS: tuple[Mapping[str, Any], ...] = (
     {
@@ -99,7 +101,9 @@ def build_report(
         limit: bytes of the page; samples, then points of curves, are left out until it is kept.
     """
     found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
-    replays = [_replayed(run, assumed) for run in runs]
+    if not has_torch():
+        found = [replace(diagnosis, notes=(*diagnosis.notes, _no_replay())) for diagnosis in found]
+    replays = [_replayed(run, assumed) if has_torch() else None for run in runs]
     told = [_told(*each) for each in zip(runs, found, replays, strict=True)]
     each = max(4, SAMPLES // len(runs))
     drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
@@ -173,28 +177,28 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
     share = max(2, count // max(1, len(run.channels)))
     kept: dict[str | None, list[tuple[LoggedBatch, int]]] = {}
     seen: dict[str | None, int] = {}
-    soft_min = AdvantageConfig(RVPO(k, whiten="none"))
-    for batch, lowest in _with_bottlenecks(run, soft_min):
-        channel = batch.channel.expand(lowest.shape)
-        for i, (value, column) in enumerate(zip(*(x.tolist() for x in lowest.max(1)), strict=True)):
+    for batch, lowest in _with_bottlenecks(run, k):
+        channel = np.broadcast_to(batch.channel, lowest.shape)
+        for i, (value, column) in enumerate(zip(lowest.max(1).tolist(), lowest.argmax(1).tolist(), strict=True)):
             name = run.channels[int(channel[i, column])] if value > 0 else None
             # A reservoir: every completion of the run is as likely to be kept.
             seen[name] = number = seen.get(name, 0) + 1
             place = len(kept.setdefault(name, [])) if number <= share else rng.randrange(number)
             if place < share:
-                group = (batch.groups == batch.groups[i]).nonzero()[:, 0]  # all that z-scores need
-                kept[name][place : place + 1] = [(batch.rows(group), int((group == i).nonzero()[0]))]
+                group = np.flatnonzero(batch.groups == batch.groups[i])  # all that z-scores need
+                kept[name][place : place + 1] = [(batch.rows(group), int(np.searchsorted(group, i)))]
     chosen = [(name, batch, i) for name, rows in kept.items() for batch, i in rows]
     rng.shuffle(chosen)
     return sorted((_sample(run, name, batch, i, k) for name, batch, i in chosen[:count]), key=lambda s: s["step"])
 
 
-def _with_bottlenecks(run: Run, soft_min: AdvantageConfig) -> Iterator[tuple[LoggedBatch, Tensor]]:
-    """Yield the batches that have texts, each with its rows of :func:`rvpo.core.metrics.bottlenecks`."""
+def _with_bottlenecks(run: Run, k: float) -> Iterator[tuple[LoggedBatch, Array]]:
+    """Yield the batches that have texts, each with who is the lowest channel of its completions, (N, M)."""
     for one in joined(map(Joined.single, run.batches(texts=True))):
         if one.batch.texts is not None:
-            lowest = bottlenecks(aggregated(one.batch, soft_min, run, groups=one.groups))
-            yield from zip(one.parts, torch.split(lowest, [len(batch.groups) for batch in one.parts]), strict=True)
+            lowest = shares_of(one.batch, run, k, EPS, one.groups).bottlenecks()
+            ends = np.cumsum([len(batch.groups) for batch in one.parts])
+            yield from zip(one.parts, np.split(lowest, ends[:-1]), strict=True)
 
 
 def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -> dict[str, Any]:
@@ -219,8 +223,8 @@ def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -
 
 
 def _cells(run: Run, batch: LoggedBatch, i: int, k: float) -> list[dict[str, Any]]:
-    result = aggregated(batch, AdvantageConfig(RVPO(k, whiten="none")), run)
-    channel = batch.channel.expand(result.z.shape)
+    result = shares_of(batch, run, k, EPS)
+    channel = np.broadcast_to(batch.channel, result.z.shape)
     return [
         {
             "channel": run.channels[int(channel[i, j])],
@@ -235,6 +239,10 @@ def _cells(run: Run, batch: LoggedBatch, i: int, k: float) -> list[dict[str, Any
         for j in range(result.z.shape[1])
         if bool(result.applies[i, j])
     ]
+
+
+def _no_replay() -> str:
+    return f"this page does not replay other methods, because torch is not installed: {install_command('torch')}"
 
 
 def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:

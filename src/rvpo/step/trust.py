@@ -44,13 +44,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rvpo.core import Advantages, Channels, Method
 from rvpo.core.channels import owner_of
 from rvpo.core.checks import require_number
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.normalize import GroupScores
 from rvpo.core.ragged import ChannelScores, Family
 from rvpo.core.shards import WHOLE, Whole

@@ -26,11 +26,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-import torch
-from torch import Tensor
-
 from rvpo.core.aggregate import TIE
 from rvpo.core.checks import require, require_number
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError, RewardError
 

@@ -13,12 +13,10 @@ from dataclasses import KW_ONLY, MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, State
 from rvpo.core.checks import require
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.normalize import GroupScores
 from rvpo.core.scales import Scales
 from rvpo.core.shards import WHOLE, Whole, channel_means

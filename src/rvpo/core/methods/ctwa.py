@@ -26,13 +26,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import check_lengths, require_number, require_positive
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import WEIGHT
 from rvpo.core.shards import WHOLE, Whole

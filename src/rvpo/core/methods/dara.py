@@ -24,11 +24,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
+from rvpo.core.lazy import torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import WEIGHT
 from rvpo.errors import ConfigError

@@ -21,11 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
+from rvpo.core.lazy import torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 
 FORMS = ("hard", "soft")

@@ -24,11 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require
+from rvpo.core.lazy import Tensor
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.errors import ConfigError
 

@@ -25,12 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import check_lengths, require_known, require_number, require_positive
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import MULTIPLIER
 from rvpo.errors import ConfigError

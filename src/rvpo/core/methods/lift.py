@@ -60,12 +60,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require_known, require_number, require_positive
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.lift_watch import ALIKE, Sight, next_watch
 from rvpo.core.methods.base import Batch, Method, Outcome
 from rvpo.core.metrics import EFFECTIVE, FRONTIER, GUARD, NEED, TURN, WEIGHT

@@ -22,11 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import WEIGHT
 from rvpo.core.nonnegative import least_nonnegative

@@ -36,12 +36,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import State
 from rvpo.core.checks import require, require_number
 from rvpo.core.groups import Groups
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper, outcome_of
 from rvpo.core.methods.grpo import GRPO
 from rvpo.errors import ConfigError, RewardError

@@ -29,12 +29,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from rvpo.core import aggregate
 from rvpo.core.channels import State
 from rvpo.core.checks import require_number
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.errors import ConfigError
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rvpo.errors import DataError
+from rvpo.logs import parquet_files
 from rvpo.logs.tables.cells import Cells, read_cells, text_of
 
 Numbers = npt.NDArray[np.float64]
@@ -98,7 +99,7 @@ class StoredPart:
 
 def to_numpy(column: pa.ChunkedArray) -> Numbers:
     """Return a column of float64 with NaN for null."""
-    return np.array(column.to_numpy(), dtype=np.float64)
+    return parquet_files.numbers(column)
 
 
 def as_written(written: Sequence[str | None], numbers: Numbers) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rvpo.errors import ConfigError
 from rvpo.logs.tables.columns import Column
@@ -62,6 +63,14 @@ class Table:
         columns = {name: self._column(name) for name in names}
         return pa.table({name: self._read(column) for name, column in columns.items()})
 
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return a column of numbers or flags, (N,), NaN where missing or odd.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        return np.concatenate([part.numbers(name) for part in self.parts])
+
     def read_texts(self, names: Sequence[str]) -> pa.Table:
         """Return columns as text, as it was written: ids and prompts. Chats are JSON.
 
@@ -91,8 +100,7 @@ class Table:
     def _read(self, column: Column) -> pa.ChunkedArray:
         if not column.numeric:
             return self._texts(column.name)
-        values = np.concatenate([part.numbers(column.name) for part in self.parts])
-        return pa.chunked_array([pa.array(values, pa.float64(), from_pandas=True)])
+        return pa.chunked_array([pa.array(self.numbers(column.name), pa.float64(), from_pandas=True)])
 
     def _texts(self, name: str) -> pa.ChunkedArray:
         chunks = [chunk for part in self.parts for chunk in part.texts(name).chunks]

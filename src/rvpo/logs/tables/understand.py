@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess
+from rvpo.logs.parquet_files import numbers
 from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.tables import batches as batching
 from rvpo.logs.tables import groups as grouping
@@ -72,7 +72,7 @@ class Understood:
         """Yield a batch per step, in order."""
         prompts, completions = (_texts(self.table, name) if with_texts else None for name in self.texts)
         order = np.argsort(self.steps, kind="stable")
-        weights = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)
+        weights = None if self.weights is None else np.array(self.weights, dtype=np.float64)
         for part in np.split(order, np.flatnonzero(np.diff(self.steps[order])) + 1):
             told = None
             if completions is not None:
@@ -81,14 +81,14 @@ class Understood:
                 told = Texts(asked, [completions[row] or "" for row in rows])
             yield LoggedBatch(
                 int(self.steps[part[0]]),
-                torch.from_numpy(self.rewards[part]),
-                torch.from_numpy(grouping.codes_of(self.groups[part])),
-                torch.arange(self.rewards.shape[1]),
-                None if self.advantages is None else torch.from_numpy(self.advantages[part]),
+                self.rewards[part],
+                grouping.codes_of(self.groups[part]),
+                np.arange(self.rewards.shape[1]),
+                None if self.advantages is None else self.advantages[part],
                 weights=weights,
                 texts=told,
-                totals=None if self.totals is None else torch.from_numpy(self.totals[part]),
-                groupings={size: torch.from_numpy(grouping.codes_of(ids[part])) for size, ids in self.by_size.items()},
+                totals=None if self.totals is None else self.totals[part],
+                groupings={size: grouping.codes_of(ids[part]) for size, ids in self.by_size.items()},
             )
 
 
@@ -493,14 +493,14 @@ def _numbers(table: Table, name: str) -> Array:
         return np.full(table.rows, np.nan)
     if not column.numeric:
         raise DataError(f"{table.path}, column {name!r} holds text; expected numbers, null where missing: name others")
-    return np.asarray(table.read([name])[name].to_numpy(), dtype=np.float64).copy()
+    return table.numbers(name)
 
 
 def _labels(table: Table, name: str, rows: Ints) -> Labels:
     column = table.read_texts([name])[name].combine_chunks().dictionary_encode()
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    codes = np.asarray(column.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)[rows]
+    codes = np.nan_to_num(numbers(pa.chunked_array([column.indices])), nan=-1).astype(np.int64)[rows]
     return Labels(codes, column.dictionary)
 
 

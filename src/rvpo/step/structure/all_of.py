@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
-
 from rvpo.core.channels import Channels, owner_of
 from rvpo.core.checks import require_positive
+from rvpo.core.lazy import torch
 from rvpo.errors import ConfigError
 from rvpo.step.structure.base import Known, Layout, Structure, require_name
 

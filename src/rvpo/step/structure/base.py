@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, Range, owner_of
 from rvpo.core.checks import require_number
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError
 from rvpo.step.structure.writing import spell_structure

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rvpo.core.channels import Channels, Range, owner_of
+from rvpo.core.lazy import Tensor, torch
 from rvpo.core.ragged import ChannelScores
 from rvpo.core.shards import WHOLE, Whole
 from rvpo.errors import ConfigError

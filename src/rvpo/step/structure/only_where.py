@@ -22,9 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
-
 from rvpo.core.channels import owner_of
+from rvpo.core.lazy import torch
 from rvpo.errors import ConfigError
 from rvpo.step.structure.base import Known, Layout, Structure, require_name, require_threshold
 

@@ -1,0 +1,38 @@
+"""torch, imported when the first number is computed.
+
+A config, a record or a list of methods needs no tensor. Logs can therefore be read and diagnosed where torch is not
+installed, and ``rvpo diagnose`` does not wait for its import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch as torch
+    from torch import Tensor as Tensor
+else:
+
+    class _Torch:
+        """Stands for the module and keeps each attribute after its first use."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):  # inspect and doctest look for these in everything that a module holds
+                raise AttributeError(name)
+            value = getattr(importlib.import_module("torch"), name)
+            vars(self)[name] = value
+            return value
+
+    class _TensorType(type):
+        """Makes ``isinstance(x, Tensor)`` work. Nothing is a tensor as long as torch is not imported."""
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            loaded = sys.modules.get("torch")
+            return loaded is not None and isinstance(instance, loaded.Tensor)
+
+    class Tensor(metaclass=_TensorType):
+        """Stands for ``torch.Tensor`` in annotations and in ``isinstance``."""
+
+    torch = _Torch()
