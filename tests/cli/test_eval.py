@@ -75,7 +75,7 @@ def test_k_of_the_command_line():
     assert commands._whole_numbers("--k", "1, 8,32") == [1, 8, 32]
     assert commands._whole_numbers("--k", None) is None
     for text in ("", "1,", "1;2", "-1", "1.5", "²"):
-        with pytest.raises(ConfigError, match=r"--k is .*; expected whole numbers with commas"):
+        with pytest.raises(ConfigError, match=r"--k is .*; expected whole numbers, separated by commas"):
             commands._whole_numbers("--k", text)
 
 
