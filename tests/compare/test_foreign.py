@@ -96,7 +96,7 @@ def test_what_has_no_score_per_item_is_refused(name: str, tmp_path: Path):
 
 
 def test_a_missing_folder_is_still_named(tmp_path: Path):
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         compare_benchmarks([tmp_path / "a", tmp_path / "b"])
 
 

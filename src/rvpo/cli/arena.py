@@ -30,7 +30,7 @@ def arena(
         str, typer.Option(help="Sets of tasks, separated by blanks: regimes, worlds, quickstart.")
     ] = "regimes worlds",
     cells: Annotated[
-        str, typer.Option(help="Only these regimes, or worlds, or splits of worlds such as given. Default: all.")
+        str, typer.Option(help="Regimes, worlds, or splits of worlds to run, such as `given`. Default: all.")
     ] = "",
     seeds: Annotated[
         int, typer.Option(min=2, max=16, help="Number of seeds per rule and cell, paired between rules.")

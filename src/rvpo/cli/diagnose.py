@@ -61,10 +61,14 @@ def diagnose_command(
 ) -> None:
     """Show which rewards of a run are ignored: one verdict per channel, and why. Works on any finished run.
 
-    Verdicts: neglected: the channel hardly moves the advantage, or the others outvote it. dead: it ranks hardly any
-    group. saturated: hardly anything is left to gain. noisy: equal completions are scored differently. unclear: more
-    groups are needed to be sure. diverging: it rises while a monitor (a channel of weight 0) falls, so the policy may
-    have found a loophole in it.
+    The verdicts:
+
+    - neglected: the channel hardly moves the advantage, or the others outvote it.
+    - dead: it ranks hardly any group.
+    - saturated: hardly anything is left to gain.
+    - noisy: equal completions are scored differently.
+    - diverging: it rises while a monitor (a channel of weight 0) falls. The policy may have found a loophole in it.
+    - unclear: more groups are needed to be sure.
 
     Also shows whether exploration collapses: questions solved by none, some and all of their completions, Pass@k and
     entropy. In a folder of runs, such as the quickstart's, every run is diagnosed, and the first line covers them all.
