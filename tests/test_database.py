@@ -78,6 +78,6 @@ def test_a_failed_write_of_outcomes_is_not_the_last_one(tmp_path: Path):
 def test_another_version_is_left_alone(tmp_path: Path):
     path = str(tmp_path / "x.sqlite")
     Words(path).add("one")
-    with pytest.raises(ConfigError, match="a database of version 3, allowed is 1"):
+    with pytest.raises(ConfigError, match="a database of version 3; expected 1"):
         OutcomeStore(path)
     assert Words(path).all() == ["one"]

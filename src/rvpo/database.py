@@ -54,7 +54,7 @@ class SharedDatabase(Forkable):
                 yield self._db
         except (sqlite3.Error, OSError) as error:
             step = "free space, or name a file in a folder that can be written to"
-            raise self._error(f"cache {self._path}: {error}; {self._expected}: {step}") from error
+            raise self._error(f"cache {self._path}: {error}; {self._expected}. Next step: {step}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -88,7 +88,7 @@ class SharedDatabase(Forkable):
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version != self._version and (version or tables):
             raise self._error(
-                f"cache {self._path}: a database of version {version}, allowed is {self._version}: name another"
+                f"cache {self._path}: a database of version {version}; expected {self._version}. Name another file"
             )
         for statement in self._tables:
             db.execute(statement)

@@ -58,7 +58,7 @@ def test_the_default_folder_is_named_after_benchmark_and_model(tmp_path: Path):
 
 
 def test_words_that_no_benchmark_knows_are_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="benchmark is 'mmlu', allowed are bfcl, gpqa, healthbench, toolcall"):
+    with pytest.raises(ConfigError, match="benchmark is 'mmlu'; expected one of bfcl, gpqa, healthbench, toolcall"):
         load_benchmark("mmlu", {}, tmp_path)
     with pytest.raises(ConfigError, match=r"'data'; its options are path, epochs, seed, limit, subset, split"):
         load_benchmark("gpqa", {"data": "x.csv"}, tmp_path)

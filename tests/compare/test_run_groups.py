@@ -181,7 +181,7 @@ def test_what_cannot_be_read_or_grouped_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"two groups of runs are both called 'a \(a\)', one of them .*a-0"):
         opened(run, f"a={other}", f"a (a)={completions(tmp_path / 'c', {'right': [0.2]})}")
     (run / "recipe.yaml").write_text("- 1\n")
-    with pytest.raises(DataError, match=r"recipe.yaml holds list; expected a mapping"):
+    with pytest.raises(DataError, match=r"recipe.yaml contains list; expected a mapping"):
         opened(run)
     (run / "recipe.yaml").write_text("a: [\n")
     with pytest.raises(DataError, match=r"recipe.yaml cannot be read .* repair or remove it"):

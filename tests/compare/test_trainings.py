@@ -98,7 +98,7 @@ def test_without_the_same_seeds_runs_are_not_paired_and_the_notes_say_why(change
     [
         (3, None),  # neither can tell
         (4, "4 pairs cannot give a p of 0.05, but 4 runs against 4 can"),
-        (5, "5 pairs cannot give a p of 0.05, 5 runs against 5 can"),
+        (5, "5 pairs cannot give a p of 0.05, but 5 runs against 5 can"),
         (6, None),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_server_or_model_that_is_not_there_is_told_at_once(monkeypatch: pytest
         with pytest.raises(ModelError, match="does not accept the key") as caught:
             load_policy(f"{server.url}#{server.model}").identity()
         assert "secret" not in str(caught.value)
-    with FaultServer() as server, pytest.raises(ModelError, match=r"no model 'other', allowed are fault-model"):
+    with FaultServer() as server, pytest.raises(ModelError, match=r"no model 'other'; expected one of fault-model"):
         load_policy(f"{server.url}#other").identity()
 
 

@@ -182,7 +182,7 @@ def test_references_with_words_that_are_no_units_are_told(tmp_path: Path):
         ([{"problem": "See ![](fig.png). What is x?", "answer": "1"}], "a place for a picture"),
         ([{"prompt": [{"role": "user", "content": "<img src='a.png'> x?"}], "answer": "1"}], "a place for a picture"),
         ([{"problem": "P?", "question": "Q?", "answer": "1"}], "may each be the prompt"),
-        ([{"question": "Which one is it?", "options": ["one", "two"], "answer": "1"}], "choices beside the prompt"),
+        ([{"question": "Which one is it?", "options": ["one", "two"], "answer": "1"}], "choices next to the prompt"),
     ],
 )  # fmt: skip
 def test_rows_that_would_be_asked_or_scored_wrongly_are_refused(tmp_path: Path, rows: Rows, said: str):

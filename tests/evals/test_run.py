@@ -285,7 +285,7 @@ def test_items_must_be_there_and_differ(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="allowed is a store of `rvpo eval` on a disk with room"):
+    with pytest.raises(ConfigError, match="expected a store of `rvpo eval` on a disk with room"):
         evaluate(Lengths(), Speaker(), tmp_path / "file", quiet=True)
     (tmp_path / "store.sqlite").write_text("this is no database" * 100)
     with pytest.raises(ConfigError, match=r"store\.sqlite: file is not a database"):
@@ -319,7 +319,7 @@ def test_hostile_replies_reach_the_records(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "allowed"),
     [
-        ({"max_tokens": 0}, "max_tokens is 0, allowed is a whole number of at least 1"),
+        ({"max_tokens": 0}, "max_tokens is 0; expected a whole number of at least 1"),
         ({"temperature": -1.0}, r"temperature is -1\.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"top_p": 0.0}, r"top_p is 0\.0"),

@@ -589,7 +589,7 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
     with FaultServer() as server:
         asyncio.run(make(server).check())
         with pytest.raises(
-            JudgeError, match=r"does not exist.*allowed are the models that the server has: fault-model"
+            JudgeError, match=r"does not exist.*expected one of the models that the server has: fault-model"
         ):
             asyncio.run(make(server, model="gpt-17").check())
         dead = server.url
@@ -769,23 +769,23 @@ def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"verdict": "maybe"}, "verdict='maybe'; allowed: boolean, probability, scale"),
-        ({"ask": "all"}, "allowed: criterion, rubric"),
-        ({"structured": True}, "allowed: auto, json_schema, json_object, none"),
-        ({"verdict": "probability", "ask": "rubric"}, "allowed: ask='criterion'"),
+        ({"verdict": "maybe"}, "verdict='maybe'; expected one of boolean, probability, scale"),
+        ({"ask": "all"}, "expected one of criterion, rubric"),
+        ({"structured": True}, "expected one of auto, json_schema, json_object, none"),
+        ({"verdict": "probability", "ask": "rubric"}, "expected ask='criterion'"),
         ({"explain": True, "ask": "rubric"}, "next step: leave explain out"),
-        ({"explain": 1}, "explain=1; allowed: true and false"),
-        ({"concurrency": 0}, "concurrency=0; allowed: a whole number of at least 1"),
-        ({"concurrency": 2000}, "allowed: 1 to 1000"),
-        ({"timeout": None}, "timeout=None; allowed: a finite number"),
+        ({"explain": 1}, "explain=1; expected true and false"),
+        ({"concurrency": 0}, "concurrency=0; expected a whole number of at least 1"),
+        ({"concurrency": 2000}, "expected 1 to 1000"),
+        ({"timeout": None}, "timeout=None; expected a finite number"),
         ({"timeout": math.inf}, "timeout=inf"),
-        ({"retries": 1.5}, "retries=1.5; allowed: a whole number of at least 0"),
+        ({"retries": 1.5}, "retries=1.5; expected a whole number of at least 0"),
         ({"max_calls": -1}, "of at least 0 or None"),
         ({"requests_per_minute": 0}, "requests_per_minute=0"),
-        ({"processes": 0}, "processes=0; allowed: a whole number of at least 1 or None"),
-        ({"model": " "}, "allowed: the name under which the server knows it"),
+        ({"processes": 0}, "processes=0; expected a whole number of at least 1 or None"),
+        ({"model": " "}, "expected the name under which the server knows it"),
         ({"cache": ""}, "next step: name a file"),
-        ({"base_url": "localhost:8000"}, "allowed: a URL such as"),
+        ({"base_url": "localhost:8000"}, "expected a URL such as"),
         ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "holds a user, password or query"),
         ({"api_key_env": SECRET}, "never the key itself"),
         ({"extra_body": {"a": object()}}, "holds what JSON cannot"),

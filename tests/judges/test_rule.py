@@ -82,7 +82,7 @@ def test_a_rule_is_met_where_every_check_holds(rule: dict[str, Any], text: str, 
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"max_word": 3}, r"'dose'.*unknown check 'max_word' \(did you mean 'max_words'\?\); allowed are"),
+        ({"max_word": 3}, r"'dose'.*unknown check 'max_word' \(did you mean 'max_words'\?\); expected one of"),
         ({"max_words": -1}, r"max_words=-1.*whole number"),
         ({"max_words": True}, r"max_words=True"),
         ({"min_words": 5, "max_words": 4}, r"min_words=5, max_words=4.*no text meets"),

@@ -137,9 +137,9 @@ class BFCL:
     ) -> None:
         """See the class."""
         if prompting not in PROMPTINGS:
-            raise ConfigError(f"prompting={prompting!r}; allowed: {', '.join(PROMPTINGS)}; next step: choose one")
+            raise ConfigError(f"prompting={prompting!r}; expected one of {', '.join(PROMPTINGS)}; next step: choose one")
         if limit is not None and limit < 1:
-            raise ConfigError(f"limit={limit}; allowed: 1 or more; next step: leave it out to ask all questions")
+            raise ConfigError(f"limit={limit}; expected 1 or more; next step: leave it out to ask all questions")
         if template is not None and prompting != "rlla":
             raise ConfigError(f"template={str(template)!r} with prompting={prompting!r}; next step: prompting='rlla'")
         self._categories = _named(categories.split(",") if isinstance(categories, str) else categories)
@@ -257,5 +257,5 @@ def _named(names: Sequence[str]) -> tuple[str, ...]:
     chosen = {category for name in names for category in GROUPS.get(name, (name,))}
     if not chosen or chosen - set(known):
         seen = f"categories={list(names)}"
-        raise ConfigError(f"{seen}; allowed: {', '.join((*GROUPS, *known))}; next step: name one or more of these")
+        raise ConfigError(f"{seen}; expected one of {', '.join((*GROUPS, *known))}; next step: name one or more of these")
     return tuple(category for category in known if category in chosen)

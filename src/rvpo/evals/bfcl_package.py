@@ -133,7 +133,7 @@ class Package:
         truths = [row["ground_truth"] for row in _read(answers)] if answers else [None] * len(raw)
         if len(truths) != len(raw):
             seen = f"{len(truths)} answers in {answers}, {len(raw)} questions in {questions}"
-            raise DataError(f"{seen}; allowed: one each; next step: {INSTALL} --force-reinstall")
+            raise DataError(f"{seen}; expected one each; next step: {INSTALL} --force-reinstall")
         described = self._utils.add_language_specific_hint_to_function_doc(copy.deepcopy(raw))
         return [
             Entry(row["id"], category, tuple(row["question"][0]), row["function"], hinted["function"], truth)
@@ -216,7 +216,7 @@ def load_package() -> Package:
         return Package(version, Path(spec.submodule_search_locations[0]))
     except (ImportError, AttributeError) as error:
         seen = f"the checker of bfcl-eval {version} cannot be imported ({error})"
-        raise ConfigError(f"{seen}; allowed: version {TESTED}; next step: {INSTALL}") from error
+        raise ConfigError(f"{seen}; expected version {TESTED}; next step: {INSTALL}") from error
 
 
 @contextmanager
@@ -243,7 +243,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError) as error:
         allowed = "one JSON object a line, as bfcl-eval brings it"
-        raise DataError(f"{path}: saw {error}; allowed: {allowed}; next step: {INSTALL} --force-reinstall") from error
+        raise DataError(f"{path}: saw {error}; expected {allowed}; next step: {INSTALL} --force-reinstall") from error
 
 
 def _cheap(calls: Sequence[Call]) -> bool:

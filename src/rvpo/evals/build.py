@@ -38,7 +38,7 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
         DataError: the data is absent or malformed.
     """
     if name not in BENCHMARKS:
-        raise ConfigError(f"benchmark is {name!r}, allowed are {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"benchmark is {name!r}; expected one of {', '.join(BENCHMARKS)}")
     module, maker = BENCHMARKS[name]
     make: Callable[..., Benchmark] = getattr(importlib.import_module(module), maker)
     given = dict(options) | ({"folder": folder} if name == "healthbench" else {})

@@ -94,7 +94,7 @@ class EndpointPolicy:
                 raise ModelError(f"no model at {self._url}: {failure.detail}; {step}") from None
             return None  # a server without such a list
         if self._model not in roots:
-            raise ModelError(f"{self._url} has no model {self._model!r}, allowed are {', '.join(sorted(roots))}")
+            raise ModelError(f"{self._url} has no model {self._model!r}; expected one of {', '.join(sorted(roots))}")
         return roots[self._model]
 
     async def _reply(self, chat: Chat, item: Item, generation: Generation) -> Reply:

@@ -75,7 +75,7 @@ class GPQA:
         """Read and check all questions."""
         for option, value, lowest in (("epochs", epochs, 1), ("seed", seed, 0), ("limit", limit, 1)):
             if value is not None and value < lowest:
-                raise ConfigError(f"{option}={value}; allowed: at least {lowest}; next step: correct it")
+                raise ConfigError(f"{option}={value}; expected at least {lowest}; next step: correct it")
         self._evaluator = _Evaluator()
         file = Path(path)
         if file.exists() or file.suffix.lower() == ".csv":
@@ -171,7 +171,7 @@ class _Evaluator:
             from inspect_ai import __version__, model, scorer, solver
         except ImportError as error:
             raise ConfigError(
-                f"GPQA is read by inspect-ai, which cannot be imported ({error}); allowed: the extra eval; next step: "
+                f"GPQA is read by inspect-ai, which cannot be imported ({error}); expected the extra eval; next step: "
                 f"{install_command('eval')}"
             ) from error
         self.version = __version__

@@ -89,9 +89,9 @@ class HealthBench:
             ConfigError: an option has no such value.
         """
         if subset not in SUBSETS:
-            raise ConfigError(f"subset={subset!r}; allowed: {', '.join(SUBSETS)}; next step: say which file it is")
+            raise ConfigError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}; next step: say which file it is")
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise ConfigError(f"limit={limit!r}; allowed: a whole number of at least 1, or None; next step: correct it")
+            raise ConfigError(f"limit={limit!r}; expected a whole number of at least 1, or None; next step: correct it")
         self.name = SUBSETS[subset]
         self._path, self._judge, self._identity = Path(path), judge, dict(identity)
         self._subset, self._limit = subset, limit
@@ -233,7 +233,7 @@ def _read(path: Path) -> list[_Example]:
         try:
             example = _example(row)
             if example.id in examples:
-                raise DataError(f"the prompt_id {example.id!r} a second time; allowed: ids that differ")
+                raise DataError(f"the prompt_id {example.id!r} a second time; expected ids that differ")
         except DataError as error:
             raise DataError(f"{path}, row {number}: saw {error}; next step: repair the row") from None
         examples[example.id] = example
@@ -246,10 +246,10 @@ def _example(row: Mapping[str, Any]) -> _Example:
 
     rubric, tags = Rubric.from_json(row["rubric"]), tuple(json.loads(row["example_tags"]))
     if not any(criterion.points > 0 for criterion in rubric.criteria):
-        raise DataError("no criterion with positive points; allowed: at least one, as the score is a share of them")
+        raise DataError("no criterion with positive points; expected at least one, as the score is a share of them")
     for named in (tags, *(criterion.tags for criterion in rubric.criteria)):
         if len(set(named)) < len(named) or SCORE in named:
-            raise DataError(f"the tags {list(named)}; allowed: each once, and none called {SCORE!r}")
+            raise DataError(f"the tags {list(named)}; expected each once, and none called {SCORE!r}")
     messages = tuple({"role": role, "content": text} for role, text in chat(row["prompt"]))
     return _Example(str(rubric.id), messages, rubric, tags)
 

@@ -131,7 +131,7 @@ class Generation:
             ("seed", self.seed, "a whole number", lambda v: type(v) is int),
         ):
             if not fits(value):
-                raise ConfigError(f"{name} is {value!r}, allowed is {allowed}")
+                raise ConfigError(f"{name} is {value!r}; expected {allowed}")
 
 
 def _real(value: object) -> bool:

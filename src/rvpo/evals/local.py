@@ -63,7 +63,7 @@ class LocalPolicy:
             ConfigError: an option cannot work, or the folder holds no model.
         """
         if dtype is not None and dtype not in _DTYPES:
-            raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(_DTYPES)}")
+            raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
         policy = cls.__new__(cls)
         policy._name, policy._batch_size = place, batch_size
         device = _device(device)
@@ -109,7 +109,7 @@ class LocalPolicy:
             tokenizer = copy.deepcopy(tokenizer.tokenizer)
             tokenizer.chat_template = tokenizer.chat_template or template
         if not tokenizer.chat_template:
-            raise ConfigError(f"{self._name} has no chat template; allowed is a model for chats: name another")
+            raise ConfigError(f"{self._name} has no chat template; expected a model for chats: name another")
         self._model, self._tokenizer = model, copy.deepcopy(tokenizer)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
@@ -134,7 +134,7 @@ class LocalPolicy:
             ) from error
         if tools and item.tools[0]["function"]["name"] not in text:
             raise ConfigError(
-                f"the chat template of {self._name} leaves tools out; allowed is one that shows them: use another "
+                f"the chat template of {self._name} leaves tools out; expected one that shows them: use another "
                 "prompting (--prompting rlla), or a model with its own tool format"
             )
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -190,7 +190,7 @@ def _device(device: str | None) -> str:
     try:
         absent = torch.device(device).type == "cuda" and not torch.cuda.is_available()
     except RuntimeError as error:
-        raise ConfigError(f"device is {device!r}, allowed are cpu, cuda, cuda:1, …: {error}") from error
+        raise ConfigError(f"device is {device!r}; expected cpu, cuda, cuda:1, …: {error}") from error
     if absent:
         raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here: install its CUDA build, or use cpu")
     return device
@@ -203,7 +203,7 @@ def _identity(place: str, gguf_file: str | None) -> tuple[dict[str, Any], str | 
     if not folder.is_dir():
         if folder.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1:
             raise ConfigError(
-                f"model is {place!r}, which is no folder; allowed are a folder with a model or an adapter, a hub id "
+                f"model is {place!r}, which is no folder; expected a folder with a model or an adapter, a hub id "
                 "'org/name', or http://host:port/v1#MODEL: check the path"
             )
         commit = _commit(place, gguf_file)
@@ -225,7 +225,7 @@ def _commit(repo: str, gguf_file: str | None) -> str:
         except Exception as error:  # network boundary: the client raises errors of several unrelated families
             said = (str(error).splitlines() or [""])[0]
     raise ModelError(
-        f"model {repo!r} cannot be had: no folder of that name here, and the hub client says: {said}; allowed are a "
+        f"model {repo!r} cannot be had: no folder of that name here, and the hub client says: {said}; expected a "
         "folder, or a hub id that can be reached: check spelling, network and access rights"
     )
 
@@ -236,7 +236,7 @@ def _base(folder: Path) -> str:
     except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{folder / _ADAPTER} names no base model ({error!r}): train the adapter again") from error
     if not isinstance(base, str) or not base:
-        raise ConfigError(f"{folder / _ADAPTER} names {base!r} as base model, allowed is a folder or hub id: name it")
+        raise ConfigError(f"{folder / _ADAPTER} names {base!r} as base model; expected a folder or hub id: name it")
     return base
 
 
@@ -262,7 +262,7 @@ def _load(
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         said = (str(error).splitlines() or [""])[0]
         raise ModelError(
-            f"model {place!r} cannot be loaded: {said}; allowed are a folder or a hub id of a causal language model "
+            f"model {place!r} cannot be loaded: {said}; expected a folder or a hub id of a causal language model "
             "with its tokenizer, or of an adapter whose base is there"
         ) from error
     return model.to(device).eval(), tokenizer

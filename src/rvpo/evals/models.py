@@ -40,7 +40,7 @@ def load_policy(
     """
     for name, value in (("batch_size", batch_size), ("concurrency", concurrency)):
         if type(value) is not int or value < 1:
-            raise ConfigError(f"{name} is {value!r}, allowed is a whole number of at least 1")
+            raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1")
     if model.startswith(("http://", "https://")):
         url, _, name = model.partition("#")
         if not name:

@@ -111,10 +111,10 @@ def _read_results(path: Path) -> dict[str, Any] | None:
 def _distinct(benchmark: Benchmark) -> list[Item]:
     items = benchmark.items()
     if not items:
-        raise DataError(f"{benchmark.name}: 0 items; allowed: at least one; check the data and --limit")
+        raise DataError(f"{benchmark.name}: 0 items; expected at least one; check the data and --limit")
     (key, number), *_ = Counter(item.key for item in items).most_common(1)
     if number > 1:
-        raise DataError(f"{benchmark.name}: {number} items with the id {key[0]!r}; allowed is one: repair the data")
+        raise DataError(f"{benchmark.name}: {number} items with the id {key[0]!r}; expected one: repair the data")
     return items
 
 

@@ -76,7 +76,7 @@ class Store:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(
-                f"{self.path}: {error}; allowed is a store of `rvpo eval` on a disk with room: free space, or name "
+                f"{self.path}: {error}; expected a store of `rvpo eval` on a disk with room: free space, or name "
                 "another folder with --out"
             ) from error
 

@@ -48,7 +48,7 @@ def load_judge(spec: str | Mapping[str, Any]) -> Judge:
     values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
         raise ConfigError(
-            f"judge is {values!r}, allowed is a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class"
+            f"judge is {values!r}; expected a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class"
         )
     if values["kind"] == "mixed":
         return _mixed(values)
@@ -118,7 +118,7 @@ def _shared(judge: Mapping[str, Any], processes: int) -> dict[str, Any]:
         path = Path(cache).expanduser()
         if not path.is_absolute():
             raise ConfigError(
-                f"judge.cache is {cache!r}, allowed is an absolute path (or ~/…), as the processes of the run work in "
+                f"judge.cache is {cache!r}; expected an absolute path (or ~/…), as the processes of the run work in "
                 "different folders: name a file on a disk of the machine"
             )
         cache = str(path)
@@ -146,7 +146,7 @@ def _single(values: Mapping[str, Any]) -> Judge:
     lacking += [f"async {name}" for name in ("judge", "check") if not inspect.iscoroutinefunction(methods[name])]
     if lacking:
         raise ConfigError(
-            f"judge {kind!r} is a {type(judge).__name__} without {', '.join(lacking)}: allowed is a class with the "
+            f"judge {kind!r} is a {type(judge).__name__} without {', '.join(lacking)}; expected a class with the "
             "three methods of rvpo.judges.Judge"
         )
     return cast("Judge", judge)
@@ -157,11 +157,11 @@ def _mixed(values: Mapping[str, Any]) -> Judge:
         raise ConfigError(f"judge of kind 'mixed' has no option {unknown[0]!r}; it takes judges, default")
     named = values.get("judges")
     if not isinstance(named, Mapping) or not named:
-        raise ConfigError(f"judge.judges is {named!r}, allowed is a mapping of names to judges")
+        raise ConfigError(f"judge.judges is {named!r}; expected a mapping of names to judges")
     judges: dict[str, Judge] = {RULE: _class(RULE)()}
     for name, spec in named.items():
         if not isinstance(spec, Mapping) or spec.get("kind") in (None, "mixed"):
-            raise ConfigError(f"judge.judges.{name} is {spec!r}, allowed is a mapping with a `kind` that is not mixed")
+            raise ConfigError(f"judge.judges.{name} is {spec!r}; expected a mapping with a `kind` that is not mixed")
         judges[name] = _single(spec)
     return MixedJudge(judges, default=values.get("default"))
 
@@ -177,7 +177,7 @@ def _class(kind: str) -> Callable[..., Any]:
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
     if not is_object_spec(kind):
         allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"
-        raise ConfigError(f"judge.kind is {kind!r}, allowed are {allowed}")
+        raise ConfigError(f"judge.kind is {kind!r}; expected {allowed}")
     return load_callable(kind, "judge")
 
 
@@ -220,12 +220,12 @@ def short_form(spec: str) -> Any:
         return {"kind": "local", "model": spec.removeprefix("local:")}
     path = Path(spec).expanduser()
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"judge {spec!r}: allowed are rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
+        raise ConfigError(f"judge {spec!r}; expected rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
     try:
         values = strict_yaml.load_yaml(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"judge {spec!r} cannot be read ({error}); allowed is a YAML file with `kind: …`: check the path"
+            f"judge {spec!r} cannot be read ({error}); expected a YAML file with `kind: …`: check the path"
         ) from error
     # A recipe's section may be pasted with its heading.
     return values["judge"] if isinstance(values, dict) and isinstance(values.get("judge"), dict) else values

@@ -90,7 +90,7 @@ def read_completions(
 
 def _storage(path: Path) -> str:
     if not path.exists():
-        raise DataError(f"{path}: saw no such file; allowed: JSONL or parquet; next step: check the path")
+        raise DataError(f"{path}: saw no such file; expected JSONL or parquet; next step: check the path")
     storage = storage_of(path)
     if storage == "yaml":
         raise DataError(
@@ -106,7 +106,7 @@ def _of_steps(path: Path, rows: list[tuple[Place, Row]], how: Reading) -> list[t
     if not rows:
         within = "" if how.steps == (None, None) else f" with a step from {first} to {last}"
         raise DataError(
-            f"{path}: saw 0 rows{within}; allowed: at least one completion; next step: check how it was written"
+            f"{path}: saw 0 rows{within}; expected at least one completion; next step: check how it was written"
         )
     return rows
 

@@ -494,7 +494,7 @@ class EndpointJudge:
         """Raise what a failed question means, or warn where it may be chance, because a model has answered."""
         seen = f"judge {self._model!r} at {url}: {verdict.reason}: {verdict.detail}"
         if verdict.reason == "rejected" and names and self._model not in names:
-            raise JudgeError(f"{seen}; allowed are the models that the server has: {', '.join(names[:20])}")
+            raise JudgeError(f"{seen}; expected the models that the server has: {', '.join(names[:20])}")
         if self._verdict == "probability" and verdict.reason in ("rejected", "malformed"):
             raise JudgeError(
                 f"{seen}; a probability needs yes or no as first token, with logprobs: use verdict='boolean'"

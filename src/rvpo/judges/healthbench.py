@@ -61,7 +61,7 @@ def template() -> str:
         ) from error
     if (digest := hashlib.sha256(GRADER_TEMPLATE.encode()).hexdigest()) != TEMPLATE_DIGEST:
         raise ConfigError(
-            f"the grading text of the installed inspect-evals has the digest {digest[:12]}; allowed: that of "
+            f"the grading text of the installed inspect-evals has the digest {digest[:12]}; expected that of "
             f"simple-evals, {TEMPLATE_DIGEST[:12]}: {step}"
         )
     return str(GRADER_TEMPLATE)
@@ -109,7 +109,7 @@ def refuse_scale(criterion: Criterion) -> None:
     """Raise ConfigError for a criterion with a scale, which the reference does not know."""
     if criterion.scale is not None:
         raise ConfigError(
-            f"criterion {criterion.id!r} has a scale and ask='healthbench' knows met and not met alone; allowed: "
+            f"criterion {criterion.id!r} has a scale and ask='healthbench' knows met and not met alone; expected "
             "criteria without a scale; next step: set ask to 'criterion'"
         )
 

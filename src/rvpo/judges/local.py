@@ -91,10 +91,10 @@ class LocalJudge:
             JudgeError: the model cannot be loaded.
         """
         if verdict not in VERDICTS:
-            raise ConfigError(f"verdict is {verdict!r}, allowed are {', '.join(VERDICTS)}")
+            raise ConfigError(f"verdict is {verdict!r}; expected one of {', '.join(VERDICTS)}")
         for name, value in (("batch_tokens", batch_tokens), ("max_length", max_length)):
             if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name} is {value!r}, allowed is a whole number of at least 1")
+                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1")
         if isinstance(model, str | Path):
             if tokenizer is not None:
                 raise ConfigError(f"tokenizer is given beside model={str(model)!r}, which brings its own: leave it out")
@@ -328,7 +328,7 @@ def _rows(
 def _load(name: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     if not Path(name).expanduser().exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise JudgeError(f"the local judge's model is {name!r}: no such folder, and no hub id org/name; check the path")
     dtype = dtype or ("auto" if device.startswith("cuda") else "float32")

@@ -148,7 +148,7 @@ class PromptEncoder:
         """
         if scale is not None and scale[1] - scale[0] > MAX_STEPS:
             raise ConfigError(
-                f"scale={scale} has {scale[1] - scale[0]} steps, allowed are {MAX_STEPS}: use a coarser one"
+                f"scale={scale} has {scale[1] - scale[0]} steps; expected {MAX_STEPS}: use a coarser one"
             )
         plain = _PAIR_ANSWERS if self._pairs else ("no", "yes")
         words = plain if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))

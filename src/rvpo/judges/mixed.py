@@ -46,9 +46,9 @@ class MixedJudge:
             ConfigError: no judges, or a default that is none of them.
         """
         if not judges:
-            raise ConfigError("judges is empty, allowed is at least one judge, such as {'rule': RuleJudge()}")
+            raise ConfigError("judges is empty; expected at least one judge, such as {'rule': RuleJudge()}")
         if default is not None and default not in judges:
-            raise ConfigError(f"default is {default!r}, allowed are the judges {', '.join(judges)}")
+            raise ConfigError(f"default is {default!r}; expected one of the judges {', '.join(judges)}")
         self._judges = dict(judges)
         self._default = default
         self._logged: set[tuple[str, type[BaseException]]] = set()
@@ -136,7 +136,7 @@ class MixedJudge:
             )
         if name not in self._judges:
             raise ConfigError(
-                f"criterion {criterion.id!r} goes to the judge {name!r}, allowed are {', '.join(self._judges)}: rename "
+                f"criterion {criterion.id!r} goes to the judge {name!r}; expected one of {', '.join(self._judges)}: rename "
                 "it, or add that judge"
             )
         return name

@@ -84,12 +84,12 @@ def refuse_options(verdict: str, ask: str) -> None:
     """Raise ConfigError for options of an endpoint judge that mean nothing in a comparison."""
     if ask != "criterion":
         raise ConfigError(
-            f"ask={ask!r} in a comparison of replies, which has no criteria; allowed: 'criterion'; next step: leave "
+            f"ask={ask!r} in a comparison of replies, which has no criteria; expected 'criterion'; next step: leave "
             "ask out of the judge of this reward"
         )
     if verdict == "scale":
         raise ConfigError(
-            "verdict='scale' in a comparison of replies, which has a winner and no grade; allowed: 'boolean' and "
+            "verdict='scale' in a comparison of replies, which has a winner and no grade; expected 'boolean' and "
             "'probability'; next step: choose 'probability' for graded rewards"
         )
 

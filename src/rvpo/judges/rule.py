@@ -165,12 +165,12 @@ def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
     for key in rule:
         if key not in KEYS:
             raise ConfigError(
-                f"rule has the unknown check {key!r}{did_you_mean(key, KEYS)}; allowed are {', '.join(KEYS)}"
+                f"rule has the unknown check {key!r}{did_you_mean(key, KEYS)}; expected one of {', '.join(KEYS)}"
             )
     case_sensitive = rule.pop("case_sensitive", False)
     if not isinstance(case_sensitive, bool) or not rule:
         raise ConfigError(
-            f"rule has case_sensitive={case_sensitive!r} and the checks {list(rule)}, allowed are true or false and at "
+            f"rule has case_sensitive={case_sensitive!r} and the checks {list(rule)}; expected true or false and at "
             "least one check"
         )
     for unit in _COUNTS:
@@ -191,7 +191,7 @@ def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
 def _limit(rule: Mapping[str, Any], key: str, default: float) -> float:
     limit: float = rule.get(key, default)
     if key in rule and (type(limit) is not int or limit < 0):
-        raise ConfigError(f"rule has {key}={limit!r}, allowed is a whole number of at least 0")
+        raise ConfigError(f"rule has {key}={limit!r}; expected a whole number of at least 0")
     return limit
 
 
@@ -252,5 +252,5 @@ def _regex_check(value: object) -> Check:
 def _texts(key: str, value: object) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ConfigError(f"rule has {key}={value!r}, allowed is a text or a list of texts that are not blank")
+        raise ConfigError(f"rule has {key}={value!r}; expected a text or a list of texts that are not blank")
     return texts

@@ -57,7 +57,7 @@ def compile_schema(schema: Any) -> Callable[[str, Work], bool]:
             TimeoutError where it takes too much work.
     """
     if not isinstance(schema, dict):
-        raise ConfigError(f"rule has json_schema={schema!r}, allowed is a JSON schema such as {{'type': 'object'}}")
+        raise ConfigError(f"rule has json_schema={schema!r}; expected a JSON schema such as {{'type': 'object'}}")
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:

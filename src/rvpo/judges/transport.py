@@ -35,12 +35,12 @@ class Chat:
         key = os.environ.get(api_key_env, "").strip()
         if not (key.isascii() and key.isprintable()):  # the client's own error would repeat it
             raise JudgeError(
-                f"the environment variable {api_key_env} holds characters that no HTTP header carries; allowed is "
+                f"the environment variable {api_key_env} holds characters that no HTTP header carries; expected "
                 "printable ASCII: export the key again, without quotes and line breaks"
             )
         if not key and base_url is None:
             raise JudgeError(
-                f"the environment variable {api_key_env} is not set; allowed is a key of the judge's server: export "
+                f"the environment variable {api_key_env} is not set; expected a key of the judge's server: export "
                 "it, name another with api_key_env, or give the base_url of a server of your own"
             )
         self._key_variable, self._scrubbed, self._is_secret = api_key_env, Scrubber(key), len(key) >= 8

@@ -251,7 +251,7 @@ def _limits(limits: Mapping[str, Any] | Limits | None) -> Limits:
         return limits or Limits()
     allowed = tuple(Limits.__dataclass_fields__)
     if unknown := [key for key in limits if key not in allowed]:
-        raise ConfigError(f"limits has no option {unknown[0]!r}; expected {', '.join(allowed)}: correct it")
+        raise ConfigError(f"limits has no option {unknown[0]!r}; expected one of {', '.join(allowed)}: correct it")
     return Limits(**limits)
 
 

@@ -50,7 +50,7 @@ class JudgedReward:
             ConfigError: ``max_missing`` is not a share.
         """
         if isinstance(max_missing, bool) or not isinstance(max_missing, int | float) or not 0 <= max_missing <= 1:
-            raise ConfigError(f"max_missing is {max_missing!r}, allowed is a share in [0, 1]")
+            raise ConfigError(f"max_missing is {max_missing!r}; expected a share in [0, 1]")
         self.judge = judge
         self.max_missing = max_missing
         self.__name__ = name
@@ -103,10 +103,10 @@ class JudgedReward:
 def checked(verdict: object) -> Verdict:
     """Make what is no verdict with a number in [0, 1] a missing one: a judge's mistake must not enter a reward."""
     if not isinstance(verdict, Verdict):
-        return Verdict.missing("malformed", f"the judge returned a {type(verdict).__name__}, allowed is a Verdict")
+        return Verdict.missing("malformed", f"the judge returned a {type(verdict).__name__}; expected a Verdict")
     if verdict.reason is not None or verdict.value is None:
         return Verdict.missing(verdict.reason or "judge", verdict.detail)
     value = verdict.value
     if isinstance(value, int | float) and 0 <= value <= 1:
         return verdict
-    return Verdict.missing("malformed", f"the judge returned {value!r}, allowed is a number in [0, 1]"[:200])
+    return Verdict.missing("malformed", f"the judge returned {value!r}; expected a number in [0, 1]"[:200])

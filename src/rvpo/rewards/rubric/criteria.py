@@ -85,9 +85,9 @@ class Rubric:
         rubric = _mapping(values, ("id", "criteria"), "rubric")
         entries = rubric.get("criteria")
         if not isinstance(entries, list) or not entries:
-            raise DataError(f"rubric: criteria is {_short(entries)}, allowed is a list of at least one criterion")
+            raise DataError(f"rubric: criteria is {_short(entries)}; expected a list of at least one criterion")
         if not isinstance(rubric.get("id"), str | None):
-            raise DataError(f"rubric: id is {_short(rubric['id'])}, allowed is text or null")
+            raise DataError(f"rubric: id is {_short(rubric['id'])}; expected text or null")
         criteria = tuple(_criterion(entry, i) for i, entry in enumerate(entries))
         ids = [criterion.id for criterion in criteria]
         for i, name in enumerate(ids):
@@ -100,7 +100,7 @@ class Rubric:
         """Parse what :meth:`to_json` wrote; the errors are those of :meth:`from_mapping`."""
         if not isinstance(text, str):
             raise DataError(
-                f"rubric: {_short(text)} is a {type(text).__name__}, allowed is text: store Rubric.to_json()"
+                f"rubric: {_short(text)} is a {type(text).__name__}; expected text: store Rubric.to_json()"
             )
         return _parsed(text)
 
@@ -164,25 +164,25 @@ def _criterion(entry: object, index: int) -> Criterion:
 def _require_text(values: Mapping[str, Any], key: str, where: str) -> None:
     text = values.get(key)
     if not isinstance(text, str) or not text.strip() or text.encode(errors="replace").decode() != text:
-        raise DataError(f"{where}: {key} is {_short(text)}, allowed is text that is not blank, in valid Unicode")
+        raise DataError(f"{where}: {key} is {_short(text)}; expected text that is not blank, in valid Unicode")
 
 
 def _require_text_or_null(values: Mapping[str, Any], key: str, where: str) -> None:
     if not isinstance(values.get(key), str | None) or values.get(key) == "":
-        raise DataError(f"{where}: {key} is {_short(values[key])}, allowed is text")
+        raise DataError(f"{where}: {key} is {_short(values[key])}; expected text")
 
 
 def _points(values: Mapping[str, Any], where: str) -> float:
     points = values.get("points", 1.0)
     if isinstance(points, bool) or not isinstance(points, int | float) or not is_finite(points) or points == 0:
-        raise DataError(f"{where}: points is {_short(points)}, allowed is a finite number that is not 0")
+        raise DataError(f"{where}: points is {_short(points)}; expected a finite number that is not 0")
     return float(points)
 
 
 def _require_polarity(values: Mapping[str, Any], where: str) -> None:
     if values.get("polarity") not in (None, GOOD, BAD):
         raise DataError(
-            f"{where}: polarity is {_short(values['polarity'])}, allowed are 'good' and 'bad': what it means that the "
+            f"{where}: polarity is {_short(values['polarity'])}; expected 'good' and 'bad': what it means that the "
             "text is met; leave it out to follow the sign of points"
         )
 
@@ -190,14 +190,14 @@ def _require_polarity(values: Mapping[str, Any], where: str) -> None:
 def _tags(values: Mapping[str, Any], where: str) -> tuple[str, ...]:
     tags = values.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
-        raise DataError(f"{where}: tags is {_short(tags)}, allowed is a list of texts such as 'axis:accuracy'")
+        raise DataError(f"{where}: tags is {_short(tags)}; expected a list of texts such as 'axis:accuracy'")
     return tuple(tags)
 
 
 def _require_rule(values: Mapping[str, Any], where: str) -> None:
     rule = values.get("rule")
     if rule is not None and not (isinstance(rule, dict) and rule):
-        raise DataError(f"{where}: rule is {_short(rule)}, allowed is a mapping such as {{'max_words': 80}}")
+        raise DataError(f"{where}: rule is {_short(rule)}; expected a mapping such as {{'max_words': 80}}")
 
 
 def _scale(values: Mapping[str, Any], where: str) -> tuple[int, int] | None:
@@ -207,7 +207,7 @@ def _scale(values: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     whole = isinstance(scale, list) and len(scale) == 2 and all(type(bound) is int for bound in scale)
     if not whole or not 1 <= scale[1] - scale[0] <= MAX_STEPS:
         raise DataError(
-            f"{where}: scale is {_short(scale)}, allowed is [lowest, highest] in whole numbers, at most "
+            f"{where}: scale is {_short(scale)}; expected [lowest, highest] in whole numbers, at most "
             f"{MAX_STEPS} apart"
         )
     return scale[0], scale[1]
@@ -215,9 +215,9 @@ def _scale(values: Mapping[str, Any], where: str) -> tuple[int, int] | None:
 
 def _mapping(values: object, allowed: tuple[str, ...], where: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
-        raise DataError(f"{where} is {_short(values)}, allowed is a mapping with the keys {', '.join(allowed)}")
+        raise DataError(f"{where} is {_short(values)}; expected a mapping with the keys {', '.join(allowed)}")
     if unknown := [key for key in values if key not in allowed]:
-        raise DataError(f"{where} has the unknown key {unknown[0]!r}; allowed are {', '.join(allowed)}")
+        raise DataError(f"{where} has the unknown key {unknown[0]!r}; expected one of {', '.join(allowed)}")
     return values
 
 

@@ -70,10 +70,10 @@ class RubricReward(JudgedReward):
     ) -> None:
         """Keep the options; nothing is asked yet."""
         if aggregation not in AGGREGATIONS:
-            raise ConfigError(f"aggregation is {aggregation!r}, allowed are {', '.join(AGGREGATIONS)}")
+            raise ConfigError(f"aggregation is {aggregation!r}; expected one of {', '.join(AGGREGATIONS)}")
         if isinstance(weighting, str) and weighting not in ("uniform", "points"):
             raise ConfigError(
-                f"weighting is {weighting!r}, allowed are 'uniform', 'points' and a mapping of categories to weights"
+                f"weighting is {weighting!r}; expected 'uniform', 'points' and a mapping of categories to weights"
             )
         if aggregation == "implicit" and weighting is not None:
             raise ConfigError("weighting has no effect on the implicit score, which is the judge's own: drop it")
@@ -84,7 +84,7 @@ class RubricReward(JudgedReward):
         require_number("dropout", dropout, 1)
         if not isinstance(judge, Judge):
             raise ConfigError(
-                f"judge is a {type(judge).__name__}, allowed is an object with the methods of rvpo.judges.Judge"
+                f"judge is a {type(judge).__name__}; expected an object with the methods of rvpo.judges.Judge"
             )
         super().__init__(judge, max_missing, name)
         self.column = column
@@ -235,7 +235,7 @@ class RubricReward(JudgedReward):
             answers = [list(verdicts) for verdicts in await self.judge.judge(questions)]
             wanted = [len(question.criteria) for question in questions]
             if (seen := [len(verdicts) for verdicts in answers]) != wanted:
-                raise JudgeError(f"{seen[:8]}… verdicts, allowed is one for each criterion: {wanted[:8]}…")
+                raise JudgeError(f"{seen[:8]}… verdicts; expected one for each criterion: {wanted[:8]}…")
         except (ConfigError, DataError):  # a mistake in the rubrics, which would make every such verdict missing
             raise
         # Whatever else: it may have happened in one process of several, and must neither become a reward nor end the
@@ -332,6 +332,6 @@ def _too_many_missing(scores: Sequence[Score], allowed: float) -> str | None:
     told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     detail = next((score.detail for score in scores if score.value is None and score.detail), None)
     return (
-        f"{reasons.total()} of {len(scores)} verdicts are missing ({told}), allowed are {allowed:.0%} (max_missing)"
+        f"{reasons.total()} of {len(scores)} verdicts are missing ({told}); expected {allowed:.0%} (max_missing)"
         + (f"; one said: {detail[:200]}" if detail else "")
     )

@@ -50,7 +50,7 @@ def channel_weights(rubric: Rubric, weighting: Weighting = "points") -> list[flo
         weights = [1.0] * len(rubric.criteria)
     else:
         allowed = "'uniform', 'points' or a mapping of categories to weights"
-        raise ConfigError(f"weighting is {weighting!r}, allowed is {allowed}")
+        raise ConfigError(f"weighting is {weighting!r}; expected {allowed}")
     largest = max(weights)
     if largest == 0:
         raise ConfigError(f"weighting {weighting!r} gives every criterion of a rubric 0: raise one of the weights")
@@ -69,7 +69,7 @@ def _category_weight(criterion: Criterion, weights: Mapping[str, float]) -> floa
     weight = weights[category]
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
         raise ConfigError(
-            f"weighting: the weight of {category!r} is {weight!r}, allowed is a finite number of at least 0"
+            f"weighting: the weight of {category!r} is {weight!r}; expected a finite number of at least 0"
         )
     return float(weight)
 
@@ -205,13 +205,13 @@ def benchmark_score(
 def _checked(rubric: Rubric, verdicts: Sequence[float | None]) -> Sequence[float | None]:
     if len(verdicts) != len(rubric.criteria):
         raise RewardError(
-            f"{len(verdicts)} verdicts for a rubric of {len(rubric.criteria)} criteria; allowed is one each, in order: "
+            f"{len(verdicts)} verdicts for a rubric of {len(rubric.criteria)} criteria; expected one each, in order: "
             "put None where one is missing"
         )
     for criterion, value in zip(rubric.criteria, verdicts, strict=True):
         if value is not None and not 0 <= value <= 1:
             raise RewardError(
-                f"the verdict on criterion {criterion.id!r} is {value!r}, allowed is a number in [0, 1], or None where "
+                f"the verdict on criterion {criterion.id!r} is {value!r}; expected a number in [0, 1], or None where "
                 "it is missing"
             )
     return verdicts
