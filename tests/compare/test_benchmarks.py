@@ -410,7 +410,12 @@ def test_unfinished_and_unreadable_runs(tmp_path: Path, a: str):
     for name in ("results.json", "items.parquet"):
         b = Path(write_run(tmp_path / f"without {name}", {"accuracy": [1, 0, 1]}))
         (b / name).unlink()
-        refused(DataError, f"has no {name}, so its run is not finished; expected a finished run. Run `rvpo eval …` again", a, str(b))
+        refused(
+            DataError,
+            f"has no {name}, so its run is not finished; expected a finished run. Run `rvpo eval …` again",
+            a,
+            str(b),
+        )
         (b / name).write_text("{")
         refused(DataError, "does not have the layout of a run", a, str(b))
     refused(DataError, "version 2; expected 1", a, write_run(tmp_path / "v2", {"accuracy": [1]}, version=2))

@@ -58,7 +58,7 @@ def test_shares_and_pass_at_k_are_tested(tmp_path: Path):
     assert by_hand == pytest.approx(np.mean([run.of("right")["auc"] for run in found.groups[0].runs]))  # of 0 and 1
     text = trainings_text(found, ("auc",))
     assert "exploration, auc: high against low" in text
-    assert "meet right" in text
+    assert "meets right" in text
     assert json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -139,7 +139,9 @@ def test_no_line_no_numbers(tmp_path: Path):
     graded = [training(tmp_path, seed, 0.5, high=7.5 + seed) for seed in range(6)]
     found = compare_trainings({**groups, "graded": graded})
     assert found.exploration == ()
-    assert any("Solved questions are not compared: it is not known which rewards of right" in note for note in found.notes)
+    assert any(
+        "Solved questions are not compared: it is not known which rewards of right" in note for note in found.notes
+    )
 
 
 def test_what_is_solved_can_be_named(tmp_path: Path):

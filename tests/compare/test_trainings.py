@@ -62,7 +62,9 @@ def test_three_seeds_cannot_tell_and_the_verdict_says_how_many_could():
     found = compare_trainings({"a": seeds("a", [0.1, 0.2, 0.3]), "b": seeds("b", [0.8, 0.9, 1.0])})
     told = "cannot tell: with 3 pairs of seeds no p below 0.25 is possible; at least 6 seeds each"
     assert rows_of(found, "last")["c"].verdict == told
-    assert any("3 pairs of seeds cannot give a p below 0.25. Unpaired (--unpaired), 3 runs" in note for note in found.notes)
+    assert any(
+        "3 pairs of seeds cannot give a p below 0.25. Unpaired (--unpaired), 3 runs" in note for note in found.notes
+    )
 
 
 def test_pairing_is_by_seed_and_pays_where_seeds_matter():
@@ -179,9 +181,7 @@ def test_runs_of_other_lengths_are_compared_over_the_steps_that_all_have():
     )
     assert told in found.notes
     apart = curves("b-0", 0, {"c": [0.5]}, steps=[9])
-    with pytest.raises(
-        DataError, match=r"runs/b-0 has steps 9 to 9, runs/a-0 has 1 to 6, and no step is in all runs"
-    ):
+    with pytest.raises(DataError, match=r"runs/b-0 has steps 9 to 9, runs/a-0 has 1 to 6, and no step is in all runs"):
         compare_trainings({"a": [long], "b": [apart]})
 
 
@@ -275,7 +275,9 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ConfigError, match="window is 6 steps; expected 1 to 5, the number of steps that all runs have"):
         compare_trainings({"a": one, "b": one}, window=6)
     same = [curves("a-0", 0, {"c": [7.0]}, seen={"c": (7.0, 7.0)})]
-    with pytest.raises(DataError, match=r"no channel can be compared; expected .*c: always 7 and without a declared range"):
+    with pytest.raises(
+        DataError, match=r"no channel can be compared; expected .*c: always 7 and without a declared range"
+    ):
         compare_trainings({"a": same, "b": same})
 
 

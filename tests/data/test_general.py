@@ -161,7 +161,7 @@ def test_a_rubric_is_found_and_said(name: str, tmp_path: Path, caplog: pytest.Lo
     assert data.column_names == ["prompt", "rubric"]
     assert data[0]["prompt"] == prompt
     assert told(data[0]) == criteria
-    assert f"({len(criteria)} criteria of 1 prompts)" in caplog.text
+    assert f"({len(criteria)} criteria for 1 prompts)" in caplog.text
     assert len({c.id for c in rubric(data[0]).criteria}) == len(criteria)
 
 
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "one text": ([{"prompt": "p", "rubric": "1. Be kind (5). 2. Be brief (3)."}], "field 'rubric': saw one text"),
     "one text elsewhere": ([{"prompt": "p", "answer": "a", "golden_rubric": "Be kind."}], "'golden_rubric': saw one"),
     "text that is not JSON": ([{"prompt": "p", "rubrics": "[{'criterion': 'c'}]"}], "that is not JSON.*json.dumps"),
-    "levels of a grade": ([{"prompt": "p", "rubric": {"1": "Bad.", "2": "Good."}}], "levels of one grade"),
+    "levels of a grade": ([{"prompt": "p", "rubric": {"1": "Bad.", "2": "Good."}}], "the levels of a grade"),
     "levels by score": ([{"prompt": "p", "rubric": {"score1_description": "Bad.", "score2": "Good."}}], "levels of"),
     "numbers": ([{"prompt": "p", "rubrics": [1, "x"]}], r"'rubrics\[0\]': saw int 1"),
     "no text": ([one(criterion=None)], r"'rubrics\[0\]': saw no text.*rubric_keys=\{'text': NAME\}"),
@@ -264,7 +264,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "empty": ([one(), {"prompt": "p", "rubrics": []}], r"row 1 .*saw no rubric.*missing_rubrics='keep'"),
     "absent in one row": ([one(), one(), {"prompt": "p"}], "row 2 .*as 2 of 3 rows have"),
     "all empty": ([{"prompt": "p", "rubrics": []}], "a list of at least one criterion"),
-    "two rubrics": ([one() | {"criteria": ["Is short."]}], r"a second rubric, beside 'criteria'.*rubric_keys"),
+    "two rubrics": ([one() | {"criteria": ["Is short."]}], r"a second rubric, besides 'criteria'.*rubric_keys"),
     "elsewhere in one row": ([one(), {"prompt": "p", "checklist": ["a"]}], "row 1 .*'checklist': saw a second rubric"),
     "a criterion per row": ([{"prompt": "p", "criterion": "c", "weight": 1}], "one criterion per row.*group the rows"),
     "a name and a text": ([one(criterion=None, name="n", detail="Is kind.")], r"rubric_keys=\{'text': 'detail'\}"),
@@ -391,7 +391,7 @@ def test_csv_with_lines_in_cells_and_other_separators(tmp_path: Path):
     (tmp_path / "z.tsv").write_text("prompt\tanswer\na,b\t4\n")
     assert load_prompts(tmp_path / "z.tsv")[0]["prompt"] == "a,b"
     for text, message in (
-        ("prompt,prompt\na,b\n", "each column named once"),
+        ("prompt,prompt\na,b\n", "a header with different names"),
         ("prompt,answer\na\n", "1 cells; expected 2"),
     ):
         (tmp_path / "bad.csv").write_text(text)
@@ -410,7 +410,7 @@ def test_damaged_archives_and_mixed_folders_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="files of the splits test, train"):
         load_prompts(folder)
     (folder / "more.csv").write_text("prompt,answer\np,a\n")
-    with pytest.raises(DataError, match="of one kind"):
+    with pytest.raises(DataError, match="all parquet or all CSV"):
         load_prompts(folder)
 
 
@@ -444,7 +444,7 @@ def test_an_object_without_rows_leads_somewhere(name: str, tmp_path: Path):
 
 
 LACKING: dict[str, tuple[dict[str, Any], str]] = {
-    "checks": ({"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]}, "'kwargs': 'kwargs'}; what is not named"),
+    "checks": ({"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]}, "'kwargs': 'kwargs'}; other columns are not read"),
     "tests": ({"prompt": "p", "tests": "assert f()", "id": 1}, "reference_columns={'tests': 'tests'}"),
     "anything": ({"prompt": "p", "chosen": "a"}, "reference_columns={'chosen': 'chosen', …}"),
     "the prompt": ({"qid": 1, "rubric": ["a"]}, "set prompt_column to the column with the prompt$"),

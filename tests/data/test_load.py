@@ -171,7 +171,7 @@ def test_hub_dataset_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> 
         raise ConnectionError("Couldn't reach the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(DataError, match=r"^org/name: saw no file .* here, and ConnectionError .*; next step: .*"):
+    with pytest.raises(DataError, match=r"^org/name: saw no local file .*, and ConnectionError .*; next step: .*"):
         load_prompts("org/name")
 
 
@@ -318,7 +318,7 @@ def test_rlla_json_that_is_no_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"saw an object with the keys .*; expected a JSON list of objects"):
         load_prompts(write_json(tmp_path / "x", rlla_rows()[0]), layout="rlla")
     (tmp_path / "y").write_text('[{"instruction": ')
-    with pytest.raises(DataError, match=r"y: saw no JSON \(Expecting value: line 1"):
+    with pytest.raises(DataError, match=r"y: saw invalid JSON \(Expecting value: line 1"):
         load_prompts(tmp_path / "y")
 
 

@@ -134,8 +134,8 @@ GOOD = {"prompt": "<image>Find x.", "answer": "3", "images": [ADDRESS]}
 MALFORMED = {
     "no picture": ({"images": []}, "field 'images': saw no picture; expected at least one, as in other rows"),
     "null": ({"images": None}, "saw no picture"),
-    "too few": ({"prompt": "<image> <image>"}, "saw 2 times <image> and 1 pictures"),
-    "too many": ({"images": [ADDRESS, ADDRESS]}, "saw 1 times <image> and 2 pictures"),
+    "too few": ({"prompt": "<image> <image>"}, "saw 2 placeholders <image> and 1 pictures"),
+    "too many": ({"images": [ADDRESS, ADDRESS]}, "saw 1 placeholders <image> and 2 pictures"),
     "no such file": ({"images": ["absent.png"]}, r"'images\[0\]': saw the path 'absent.png' \(FileNotFoundError\)"),
     "outside": ({"images": ["../x.png"]}, "the path '../x.png'; expected a path within"),
     "absolute": ({"images": ["/etc/passwd"]}, "the path '/etc/passwd'; expected a path within"),
@@ -239,7 +239,7 @@ def test_names_of_pictures_elsewhere_are_none(more: dict[str, str], tmp_path: Pa
 
 def test_a_system_prompt_has_no_picture(tmp_path: Path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"problem": "Find x.", "answer": "3", "image": ADDRESS}])
-    with pytest.raises(ConfigError, match="system_prompt has <image>"):
+    with pytest.raises(ConfigError, match="system_prompt contains <image>"):
         load_prompts(path, system_prompt="Look at <image> first.")
 
 

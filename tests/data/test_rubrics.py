@@ -309,7 +309,7 @@ def test_malformed_entry(row: Any, message: str, tmp_path: Path):
 
 
 YAML_MALFORMED = {
-    "no YAML": ("prompts: [", "saw no YAML"),
+    "no YAML": ("prompts: [", "saw invalid YAML"),
     "text": ("hello", "saw str 'hello'; expected a list of entries, or {prompts"),
     "no prompts": ("shared: {}", r"saw the keys \['shared'\]"),
     "further key": ("{prompts: [], prompt: x}", r"saw the keys \['prompts', 'prompt'\]"),
@@ -318,14 +318,14 @@ YAML_MALFORMED = {
     "entry": ("[hello]", "row 0: saw str 'hello'"),
     "no entries": ("prompts: []", "saw 0 rows"),
     "repeated key": ("- {prompt: a, prompt: b}", "the key 'prompt' occurs twice"),
-    "python object": ("- !!python/object/apply:os.getcwd []", "saw no YAML .*could not determine a constructor"),
+    "python object": ("- !!python/object/apply:os.getcwd []", "saw invalid YAML .*could not determine a constructor"),
     "date in a rule": (
         "- {prompt: p, criteria: [{id: a, text: t, rule: {x: 2024-01-01}}]}",
         "row 0, .*criteria that do",
     ),
     "cycle": (
         "- {prompt: p, criteria: [{id: a, text: t, rule: &r {x: *r}}]}",
-        r"saw no YAML .*alias \*r lies inside",
+        r"saw invalid YAML .*alias \*r lies inside",
     ),
     "yes is no text": ("- {prompt: p, criteria: [{id: a, text: yes}]}", "text is True; expected text"),
     "same id in shared": (YAML.replace("id: dose", "id: kind"), "row 0, .*both have the id 'kind'"),
@@ -376,7 +376,7 @@ def test_the_common_options_work(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     }
     with caplog.at_level(logging.WARNING, logger="rvpo.data"):
         train = load_prompts(path, limit=5, **options)
-    assert "left out 2 of 10 prompts" in caplog.text
+    assert "2 of 10 prompts are longer" in caplog.text
     held_out = load_prompts(path, offset=5, **options)
     assert sorted(rubric(row).id or "" for row in [*train, *held_out]) == [str(n) for n in range(1, 9)]
     assert train[0]["prompt"][0] == {"role": "system", "content": "Be brief."}
@@ -404,7 +404,7 @@ def test_a_layout_is_read_from_any_storage(tmp_path: Path):
     assert load_prompts(listed, layout="rar").to_list() == load_rar(tmp_path, rar(ESSENTIAL)).to_list()
     table = write_parquet(tmp_path / "y", [ENTRY])
     assert rubric(load_prompts(table, layout="rubrics")[0]) == Rubric((KIND,))
-    with pytest.raises(ConfigError, match="layout='healthbench' with yaml"):
+    with pytest.raises(ConfigError, match="layout='healthbench' with YAML"):
         load_prompts(write_text(tmp_path / "x.yaml", YAML), layout="healthbench")
 
 

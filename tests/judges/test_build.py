@@ -131,7 +131,7 @@ def test_a_class_that_is_no_judge(own: Path):
     ("options", "message"),
     [
         ({"aggregation": "sum"}, "aggregation is 'sum'; expected one of channels, explicit, implicit"),
-        ({"weighting": "point"}, "weighting is 'point'; expected 'uniform', 'points'"),
+        ({"weighting": "point"}, "weighting is 'point'; expected 'uniform', 'points' or"),
         ({"aggregation": "implicit", "weighting": "points"}, "no effect on the implicit score"),
         ({"max_missing": 1.5}, "max_missing is 1.5; expected a share"),
     ],

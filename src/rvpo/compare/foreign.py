@@ -28,7 +28,9 @@ from rvpo.text.numbers import is_finite
 _SAMPLES = "samples_*.json*"
 _RESULTS = "results_*.json"
 _BFCL = "BFCL_*_score.json"
-_AS_ROWS = "write its items as JSONL, one row each with `id` and `score` (a number, higher is better), and pass this file"
+_AS_ROWS = (
+    "write its items as JSONL, one row each with `id` and `score` (a number, higher is better), and pass this file"
+)
 _NOT_SCORES = (
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
     "target_hash", "repeats",

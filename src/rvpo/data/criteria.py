@@ -85,9 +85,7 @@ def _check_weights(reading: Reading) -> None:
         place, where = hinted[0]
         key = where.rpartition(".")[2]
         expected = f"the weight under one of {', '.join(WEIGHT_KEYS)}"
-        raise place.error(
-            where, "a key that may be the weight", expected, f"set rubric_keys={{'weight': {key!r}}}"
-        )
+        raise place.error(where, "a key that may be the weight", expected, f"set rubric_keys={{'weight': {key!r}}}")
 
 
 def rubric_json(place: Place, where: str, values: dict[str, Any]) -> str:

@@ -137,7 +137,9 @@ class BFCL:
     ) -> None:
         """See the class."""
         if prompting not in PROMPTINGS:
-            raise ConfigError(f"prompting={prompting!r}; expected one of {', '.join(PROMPTINGS)}; next step: choose one")
+            raise ConfigError(
+                f"prompting={prompting!r}; expected one of {', '.join(PROMPTINGS)}; next step: choose one"
+            )
         if limit is not None and limit < 1:
             raise ConfigError(f"limit={limit}; expected 1 or more; next step: leave it out to ask all questions")
         if template is not None and prompting != "rlla":
@@ -257,5 +259,7 @@ def _named(names: Sequence[str]) -> tuple[str, ...]:
     chosen = {category for name in names for category in GROUPS.get(name, (name,))}
     if not chosen or chosen - set(known):
         seen = f"categories={list(names)}"
-        raise ConfigError(f"{seen}; expected one of {', '.join((*GROUPS, *known))}; next step: name one or more of these")
+        raise ConfigError(
+            f"{seen}; expected one of {', '.join((*GROUPS, *known))}; next step: name one or more of these"
+        )
     return tuple(category for category in known if category in chosen)

@@ -89,7 +89,9 @@ class HealthBench:
             ConfigError: an option has no such value.
         """
         if subset not in SUBSETS:
-            raise ConfigError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}; next step: say which file it is")
+            raise ConfigError(
+                f"subset={subset!r}; expected one of {', '.join(SUBSETS)}; next step: say which file it is"
+            )
         if limit is not None and (type(limit) is not int or limit < 1):
             raise ConfigError(f"limit={limit!r}; expected a whole number of at least 1, or None; next step: correct it")
         self.name = SUBSETS[subset]

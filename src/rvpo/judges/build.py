@@ -47,9 +47,7 @@ def load_judge(spec: str | Mapping[str, Any]) -> Judge:
     """
     values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
-        raise ConfigError(
-            f"judge is {values!r}; expected a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class"
-        )
+        raise ConfigError(f"judge is {values!r}; expected a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class")
     if values["kind"] == "mixed":
         return _mixed(values)
     judge = _single(values)

@@ -147,9 +147,7 @@ class PromptEncoder:
             ConfigError: the tokenizer has no token for one of their symbols, or the scale is too fine.
         """
         if scale is not None and scale[1] - scale[0] > MAX_STEPS:
-            raise ConfigError(
-                f"scale={scale} has {scale[1] - scale[0]} steps; expected {MAX_STEPS}: use a coarser one"
-            )
+            raise ConfigError(f"scale={scale} has {scale[1] - scale[0]} steps; expected {MAX_STEPS}: use a coarser one")
         plain = _PAIR_ANSWERS if self._pairs else ("no", "yes")
         words = plain if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))
         whole = scale is None or all(self._tokens(word) for word in words)

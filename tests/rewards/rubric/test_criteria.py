@@ -105,7 +105,10 @@ def test_polarity_follows_the_points_unless_it_is_given(points: float, polarity:
 
 MALFORMED = {
     "no mapping": ("text", "criterion 0 is 'text'; expected a mapping with the keys id, text"),
-    "unknown key": (LEAST | {"pionts": 2}, "criterion 0 has the unknown key 'pionts'; expected one of id, text, points"),
+    "unknown key": (
+        LEAST | {"pionts": 2},
+        "criterion 0 has the unknown key 'pionts'; expected one of id, text, points",
+    ),
     "no id": ({"text": "t"}, "criterion 0: id is None"),
     "id of another type": (LEAST | {"id": True}, "criterion 0: id is True"),
     "blank text": (LEAST | {"text": " \n"}, r"criterion 0: text is ' \\n'; expected text that is not blank"),
@@ -114,7 +117,7 @@ MALFORMED = {
     "points infinite": (LEAST | {"points": float("inf")}, "points is inf"),
     "points true": (LEAST | {"points": True}, "points is True"),
     "points text": (LEAST | {"points": "5"}, "points is '5'"),
-    "polarity": (LEAST | {"polarity": "positive"}, "polarity is 'positive'; expected 'good' and 'bad'"),
+    "polarity": (LEAST | {"polarity": "positive"}, "polarity is 'positive'; expected 'good' or 'bad'"),
     "category empty": (LEAST | {"category": ""}, "category is ''; expected text"),
     "judge": (LEAST | {"judge": 3}, "judge is 3; expected text"),
     "tags text": (LEAST | {"tags": "axis:accuracy"}, "tags is 'axis:accuracy'; expected a list"),
@@ -137,7 +140,7 @@ def test_malformed_criterion(entry: Any, message: str):
 def test_the_second_of_two_is_named():
     with pytest.raises(DataError, match=r"^criterion 1: id is None"):
         rubric(LEAST, {"text": "t"})
-    with pytest.raises(DataError, match="criteria 0 and 2 both have the id 'a': rename one"):
+    with pytest.raises(DataError, match="criteria 0 and 2 both have the id 'a'; expected different ids"):
         rubric(LEAST, LEAST | {"id": "b"}, LEAST)
 
 
@@ -158,7 +161,7 @@ def test_malformed_rubric(values: object, message: str):
 
 @pytest.mark.parametrize("text", ["", "{", "nope"])
 def test_text_that_is_no_json(text: str):
-    with pytest.raises(DataError, match=r"is not JSON .*: store what Rubric.to_json returns"):
+    with pytest.raises(DataError, match=r"is not JSON .*; expected what Rubric.to_json returns"):
         Rubric.from_json(text)
 
 

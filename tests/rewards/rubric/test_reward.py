@@ -138,7 +138,7 @@ def test_rules_do_not_hide_a_dead_judge():
     rows = [[*scores(2, 0), *scores(0, 20, "rule")], scores(0, 20, "rule")]
     message = too_many_missing(rows, 0.25)
     assert message is not None
-    assert message.startswith("2 of 2 verdicts are missing (server 2); expected 25%")
+    assert message.startswith("2 of 2 verdicts are missing (server 2); expected at most 25%")
 
 
 @pytest.mark.parametrize(("missing", "had", "stops"), [(1, 3, False), (2, 3, True), (0, 0, False), (0, 4, False)])
@@ -177,7 +177,7 @@ def test_a_category_without_weight_is_found():
 
 def test_no_such_column():
     reward = RubricReward(Says(None))
-    with pytest.raises(DataError, match=r"needs the column 'rubric'; the data has \['answer'\]"):
+    with pytest.raises(DataError, match=r"needs the column 'rubric', but the data has \['answer'\]"):
         asyncio.run(reward(["p"], ["c"], answer=["x"]))
 
 

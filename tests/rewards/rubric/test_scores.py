@@ -72,7 +72,7 @@ def test_weights_have_mean_1_at_any_scale(values: list[float]):
         ({"x": 1.0, "y": math.inf}, "the weight of 'y' is inf"),
         ({"x": 1.0, "y": math.nan}, "the weight of 'y' is nan"),
         ({"x": 1.0, "y": True}, "the weight of 'y' is True"),
-        ({"x": 0, "y": 0}, "gives every criterion of a rubric 0"),
+        ({"x": 0, "y": 0}, "gives every criterion of a rubric the weight 0"),
     ],
 )
 def test_weightings_that_cannot_work(weighting: object, message: str):
