@@ -594,7 +594,7 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
             asyncio.run(make(server, model="gpt-17").check())
         dead = server.url
     with pytest.raises(
-        JudgeError, match=r"no judge at http://127.*connection failed \(ConnectionRefusedError\); start the server"
+        JudgeError, match=r"no judge at http://127.*connection failed \(ConnectionRefusedError\). Start the server"
     ):
         asyncio.run(EndpointJudge(model="m", base_url=dead).check())
     with pytest.raises(JudgeError, match="the environment variable OPENAI_API_KEY is not set"):
@@ -602,14 +602,14 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
     with FaultServer(key="right") as server:
         with pytest.raises(
             JudgeError,
-            match=r"HTTP 401: the server does not accept the key in .*: export the right one",
+            match=r"HTTP 401: the server does not accept the key in .*. Export the right key",
         ):
             asyncio.run(make(server).check())
         monkeypatch.setenv("JUDGE_KEY", "right")
         asyncio.run(make(server, api_key_env="JUDGE_KEY").check())
     with FaultServer(logprobs=False) as server:
         asyncio.run(make(server).check())
-        with pytest.raises(JudgeError, match=r"no logprobs.*use verdict='boolean'"):
+        with pytest.raises(JudgeError, match=r"does not return logprobs.*Use verdict='boolean'"):
             asyncio.run(make(server, verdict="probability").check())
 
 
@@ -758,7 +758,7 @@ def test_the_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("key", [f"{SECRET}\nX: y", f"{SECRET}é"])
 def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JUDGE_KEY", key)
-    with pytest.raises(JudgeError, match="JUDGE_KEY holds characters that no HTTP header carries") as error:
+    with pytest.raises(JudgeError, match="JUDGE_KEY contains characters that an HTTP header cannot carry") as error:
         asyncio.run(EndpointJudge(model="m", base_url="http://127.0.0.1:1/v1", api_key_env="JUDGE_KEY").check())
     assert SECRET not in repr(error.getrepr(chain=True, showlocals=False))
 
@@ -783,10 +783,10 @@ def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pyt
         ({"max_calls": -1}, "of at least 0 or None"),
         ({"requests_per_minute": 0}, "requests_per_minute=0"),
         ({"processes": 0}, "processes=0; expected a whole number of at least 1 or None"),
-        ({"model": " "}, "expected the name under which the server knows it"),
+        ({"model": " "}, "expected the name of the model on the server"),
         ({"cache": ""}, "next step: name a file"),
         ({"base_url": "localhost:8000"}, "expected a URL such as"),
-        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "holds a user, password or query"),
+        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "contains a user, password or query"),
         ({"api_key_env": SECRET}, "never the key itself"),
         ({"extra_body": {"a": object()}}, "holds what JSON cannot"),
         ({"extra_body": [1]}, "extra_body is list"),
