@@ -54,7 +54,9 @@ def test_several_processes_make_the_same_file_at_once(tmp_path: Path):
 @pytest.mark.parametrize("kept", ["file", "memory"])
 def test_a_failed_write_leaves_nothing_and_the_next_one_works(tmp_path: Path, kept: str):
     words = Words(str(tmp_path / "x.sqlite") if kept == "file" else None)
-    with pytest.raises(ConfigError, match=r"CHECK constraint.*; expected an SQLite file of words. Next step: free space"):
+    with pytest.raises(
+        ConfigError, match=r"CHECK constraint.*; expected an SQLite file of words. Next step: free space"
+    ):
         words.add("one", "boom")
     words.add("two")
     words.add("three")

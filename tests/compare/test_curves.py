@@ -104,5 +104,5 @@ def test_a_record_is_read_by_channel_with_what_is_missing_left_out(tmp_path: Pat
 
 def test_a_run_without_any_reward_is_refused(tmp_path: Path):
     cells = [(1, 0, "right", None), (1, 1, "right", None)]
-    with pytest.raises(DataError, match="has no rewards; expected a run with scored completions. Leave it"):
+    with pytest.raises(DataError, match=r"has no rewards; expected a run with scored completions. Leave it"):
         read_curves(open_run(record(tmp_path / "run", cells, [1.0])))

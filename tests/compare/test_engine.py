@@ -77,5 +77,5 @@ def test_the_baseline_comes_first():
     assert list(baseline_first(groups, "c", **words).items()) == [("c", 3), ("a", 1), ("b", 2)]
     with pytest.raises(ConfigError, match="baseline is 'x'; expected one of 'a', 'b', 'c'"):
         baseline_first(groups, "x", **words)
-    with pytest.raises(ConfigError, match="1 group; expected two or more. Next step: give more"):
+    with pytest.raises(ConfigError, match=r"1 group; expected two or more. Next step: give more"):
         baseline_first({"a": 1}, None, **words)

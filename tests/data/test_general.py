@@ -444,7 +444,10 @@ def test_an_object_without_rows_leads_somewhere(name: str, tmp_path: Path):
 
 
 LACKING: dict[str, tuple[dict[str, Any], str]] = {
-    "checks": ({"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]}, "'kwargs': 'kwargs'}; other columns are not read"),
+    "checks": (
+        {"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]},
+        "'kwargs': 'kwargs'}; other columns are not read",
+    ),
     "tests": ({"prompt": "p", "tests": "assert f()", "id": 1}, "reference_columns={'tests': 'tests'}"),
     "anything": ({"prompt": "p", "chosen": "a"}, "reference_columns={'chosen': 'chosen', …}"),
     "the prompt": ({"qid": 1, "rubric": ["a"]}, "set prompt_column to the column with the prompt$"),

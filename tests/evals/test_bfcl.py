@@ -138,11 +138,14 @@ def test_names_of_categories_and_groups():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"categories": ["simple"]}, r"categories=\['simple'\]; expected one of all, non_live, live, simple_python"),
+        (
+            {"categories": ["simple"]},
+            r"categories=\['simple'\]; expected one or more of all, non_live, live, simple_python",
+        ),
         ({"categories": []}, r"categories=\[\]"),
         ({"prompting": "xml"}, "prompting='xml'; expected one of own, rlla"),
         ({"limit": 0}, "limit=0; expected 1 or more"),
-        ({"template": "x.json"}, "template='x.json' with prompting='own'; next step: prompting='rlla'"),
+        ({"template": "x.json"}, "template='x.json' with prompting='own'; expected prompting='rlla'"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str):

@@ -238,7 +238,7 @@ def test_a_row_that_is_malformed_is_named_by_file_row_line_and_field(tmp_path: P
 
 
 def test_files_that_are_no_table_of_questions(tmp_path: Path):
-    with pytest.raises(DataError, match=r"absent\.csv: saw no such file; .* or take the hub's Idavidrein/gpqa"):
+    with pytest.raises(DataError, match=r"absent\.csv: saw no such file; .* or use Idavidrein/gpqa from the hub"):
         GPQA(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"no column 'Subdomain' among \['Record ID'.*expected the columns Record ID"):
         GPQA(write(tmp_path / "a.csv", [row()], COLUMNS[:-1]))

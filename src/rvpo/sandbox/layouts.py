@@ -181,9 +181,7 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     value = row["input_output"]
     value = loaded(value, "input_output") if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        raise DataError(
-            f"column 'input_output' is a {type(value).__name__}; expected inputs and outputs. Correct it"
-        )
+        raise DataError(f"column 'input_output' is a {type(value).__name__}; expected inputs and outputs. Correct it")
     inputs, outputs = (as_list(value.get(key), key) for key in ("inputs", "outputs"))
     if len(inputs) != len(outputs):
         raise DataError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one output each. Correct the row")
