@@ -22,7 +22,7 @@ _BUSY_SECONDS = 60.0  # how long one process waits for another's transaction, wh
 
 
 class SharedDatabase(Forkable):
-    """A file with tables of its own; in memory where there is no path. Made by :meth:`_begin`."""
+    """A database file with its own tables, or a database in memory if there is no path. :meth:`_begin` makes it."""
 
     def _begin(
         self, path: str | None, tables: Sequence[str], version: int, expected: str, error: type[RVPOError]

@@ -65,7 +65,7 @@ def test_what_no_result_could_have_reached_is_said():
 
 def test_options_that_cannot_work():
     for level in (0, 1, 95):
-        with pytest.raises(ConfigError, match=f"level is {level}; expected 0 < level < 1. Set 0.95 to start"):
+        with pytest.raises(ConfigError, match=f"level is {level}; expected 0 < level < 1. Use 0.95, for example"):
             CompareOptions(level=level)
     assert CompareOptions(resamples=7, seed=3).drawn == {"resamples": 7, "seed": 3}
 

@@ -72,7 +72,7 @@ def compare_benchmarks(
     """
     options = CompareOptions(level, resamples, seed)
     if not smallest > 0:
-        raise ConfigError(f"smallest is {smallest!r}; expected a number > 0. Set {SMALLEST} to start")
+        raise ConfigError(f"smallest is {smallest!r}; expected a number > 0. Use {SMALLEST}, for example")
     groups = _read_groups(runs)
     (baseline, first), *others = groups.items()
     samples = [

@@ -39,7 +39,7 @@ class CompareOptions:
     def __post_init__(self) -> None:
         """Check the level."""
         if not 0 < self.level < 1:
-            raise ConfigError(f"level is {self.level!r}; expected 0 < level < 1. Set 0.95 to start")
+            raise ConfigError(f"level is {self.level!r}; expected 0 < level < 1. Use 0.95, for example")
 
     @property
     def alpha(self) -> float:

@@ -104,8 +104,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
     if system is not None:
         placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
         parts.append(f"system message = {system}")
-    beside = [*raw, *filter(None, (path, system, images))]
-    check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in beside])
+    other_columns = [*raw, *filter(None, (path, system, images))]
+    check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in other_columns])
     replies = sum(reply is not None for *_, reply in placed)
     references, from_reply = options.references, False
     if references is None:

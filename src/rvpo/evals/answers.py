@@ -1,6 +1,6 @@
 r"""The answers that references and replies state, for comparison by :func:`rvpo.rewards.math.answers_equal`.
 
-A reply's answer stands in its last ``\boxed{…}``. Boxes that only commas, "and" or "or" separate are one answer of
+A reply's answer is in its last ``\boxed{…}``. Boxes that only commas, "and" or "or" separate are one answer of
 several values, as Math-Verify reads them: ``$\boxed{2}$ and $\boxed{3}$`` is 2, 3. In a reply without a box, the answer
 is the last line, if that is ``#### …``, as in GSM8K's solutions.
 """

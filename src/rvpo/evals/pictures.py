@@ -36,13 +36,15 @@ def refuse_pictures(path: str | Path, storage: str, rows: Sequence[tuple[Place, 
         for name, value in row.items():
             if value is not None and value not in ("", [], {}) and _IMAGE.fullmatch(spelled(name)):
                 seen = f"a picture next to the problem: {shorten(value)}"
-                raise place.error(name, seen, "problems in words", next_step)
+                raise place.error(name, seen, "problems of text alone", next_step)
         texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
         if found := next((match for text in texts if (match := _PLACEHOLDER.search(text))), None):
-            raise place.error(None, f"a placeholder for a picture: {shorten(found[0])}", "problems in words", next_step)
+            raise place.error(
+                None, f"a placeholder for a picture: {shorten(found[0])}", "problems of text alone", next_step
+            )
     # Binary columns are not read into the rows, so they have to be looked up in the file.
     unread = [name for name in parquet_columns(Path(path)) if name not in rows[0][1]] if storage == "parquet" else []
     for name in unread:
         column = pq.read_table(path, columns=[name])[name]
         if column.null_count < len(column):
-            raise source_error(str(path), f"pictures in the column {name!r}", "problems in words", next_step)
+            raise source_error(str(path), f"pictures in the column {name!r}", "problems of text alone", next_step)

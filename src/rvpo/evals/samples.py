@@ -1,6 +1,6 @@
 """Several samples of each item: Pass@k, and notes about missing samples and replies without an answer.
 
-A metric of an *item*, such as Pass@k, is computed from all its samples. It stands in the row of the item's first
+A metric of an *item*, such as Pass@k, is computed from all its samples. It is in the row of the item's first
 sample: records, intervals and comparisons average the rows of an item, and so find one number per item.
 """
 

@@ -126,7 +126,7 @@ def rlla_prompt(
 def rlla_calls(reply: Reply) -> list[Call] | None:
     """Read the calls of a reply in RLLA's layout; ``[]`` if it has none, None if they cannot be read.
 
-    They stand in the first ``<tool_call>`` after the thinking, one JSON object per line; blank lines are ignored.
+    The calls are in the first ``<tool_call>`` after the thinking, one JSON object per line; blank lines are ignored.
     """
     answer = (reply.text or "").rpartition("</think>")[2]
     if _OPEN not in answer:

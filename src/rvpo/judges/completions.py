@@ -72,8 +72,8 @@ def read_completions(
     columns, name = find_prompt(rows, how.prompt_column), _completion_column(rows, how)
     questions = [_asked(place, row, columns, name) for place, row in rows]
     if columns.names != ("prompt",):
-        asked, beside = [prompt for prompt, _ in questions], [name, *_rubric_column(rows, how)]
-        check_whole(rows, columns, asked, beside, "--prompt-column ")
+        asked, other_columns = [prompt for prompt, _ in questions], [name, *_rubric_column(rows, how)]
+        check_whole(rows, columns, asked, other_columns, "--prompt-column ")
     found = _rubrics_within(rows, how) if rubrics is None else _rubrics_of(rubrics, layout, how, rows, questions)
     kept = [
         (Question(prompt, completion, rubric.criteria), rubric)
