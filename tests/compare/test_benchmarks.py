@@ -295,7 +295,7 @@ def test_seeds_of_two_methods(tmp_path: Path):
     text = benchmarks_text(found)
     assert f"({row.a_runs[0]:.3f}, {row.a_runs[1]:.3f})" in text
     assert "over training seeds and items" in text
-    assert "speaks of these checkpoints" not in text
+    assert "p is about these checkpoints" not in text
 
 
 def test_seeds_that_spread_ask_for_more_seeds(tmp_path: Path):

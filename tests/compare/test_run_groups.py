@@ -184,5 +184,5 @@ def test_what_cannot_be_read_or_grouped_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"recipe.yaml contains list; expected a mapping"):
         opened(run)
     (run / "recipe.yaml").write_text("a: [\n")
-    with pytest.raises(DataError, match=r"recipe.yaml cannot be read .* repair or remove it"):
+    with pytest.raises(DataError, match=r"recipe.yaml cannot be read .* Repair or remove the file"):
         opened(run)

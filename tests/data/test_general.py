@@ -207,7 +207,7 @@ def test_rules_of_verl(tmp_path: Path, caplog: pytest.LogCaptureFixture):
         counted, listed, unknown = rubric(load_prompts(jsonl(tmp_path, row))[0]).criteria
     assert unknown.rule is None
     assert unknown.text == 'math_verify (math_verify: {"answer": "42"})'
-    assert "1 for the rule 'math_verify', which rvpo does not have, are left to the judge" in caplog.text
+    assert "1 with the rule 'math_verify', which rvpo does not have, are left to the judge" in caplog.text
     assert "2 decided by rule (word_count_range)" in caplog.text
     for text in ("", "one", " one - ", "a - b", "a b c d", "a\nb\tc "):
         [[first, second]] = asyncio.run(RuleJudge().judge([Question("p", text, (counted, listed))]))

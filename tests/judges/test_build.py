@@ -89,7 +89,7 @@ def test_short_forms(tmp_path: Path, own: Path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"kind": "ruel"}, "judge.kind is 'ruel'; expected endpoint, local, rule, mixed, module:Class"),
+        ({"kind": "ruel"}, "judge.kind is 'ruel'; expected one of endpoint, local, rule, mixed, module:Class"),
         ({}, "expected a mapping with `kind`: endpoint"),
         ([], "expected a mapping with `kind`"),
         ({"kind": "rule", "x": 1}, "judge of kind 'rule' has no option 'x'; it takes none"),

@@ -139,7 +139,7 @@ def test_without_logprobs_a_probability_is_missing_and_not_asked_again():
         verdict = one(server, verdict="probability")
         assert len(server.requests) == 1
     assert (verdict.value, verdict.reason) == (None, "malformed")
-    assert "no logprobs" in (verdict.detail or "")
+    assert "not return logprobs" in (verdict.detail or "")
 
 
 @pytest.mark.parametrize("ask", ["criterion", "rubric"])
@@ -162,7 +162,7 @@ def test_a_criterion_with_a_scale_is_always_graded_on_it(ask: str):
     [
         ('{"c1": true}', "no JSON object with c1, c2"),
         ('{"c1": true, "c2": true, "c3": true}', "the id 'c3', which was not asked for"),
-        ('{"c1": true, "c2": true, "c1": false}', "stands twice"),
+        ('{"c1": true, "c2": true, "c1": false}', "occurs twice"),
         ('{"c1": true} {"c2": true}', "no JSON object with c1, c2"),
         ('{"c1": true, "c2": 5}', "'5' instead of true or false"),
     ],
@@ -477,7 +477,7 @@ def test_the_budget_in_calls_holds_over_restarts(tmp_path: Path):
             assert judged.usage()["missing/budget"] == 8
     detail = next(verdict.detail for verdict in given if verdict.reason)
     assert detail is not None
-    assert re.search(r"12 calls and \d+ tokens are spent: raise max_calls or max_tokens", detail)
+    assert re.search(r"12 calls and \d+ tokens are spent; raise max_calls or max_tokens", detail)
 
 
 def test_the_budget_in_tokens_stops_new_calls():
@@ -774,7 +774,7 @@ def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pyt
         ({"structured": True}, "expected one of auto, json_schema, json_object, none"),
         ({"verdict": "probability", "ask": "rubric"}, "expected ask='criterion'"),
         ({"explain": True, "ask": "rubric"}, "next step: leave explain out"),
-        ({"explain": 1}, "explain=1; expected true and false"),
+        ({"explain": 1}, "explain=1; expected true or false"),
         ({"concurrency": 0}, "concurrency=0; expected a whole number of at least 1"),
         ({"concurrency": 2000}, "expected 1 to 1000"),
         ({"timeout": None}, "timeout=None; expected a finite number"),
@@ -788,7 +788,7 @@ def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pyt
         ({"base_url": "localhost:8000"}, "expected a URL such as"),
         ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "contains a user, password or query"),
         ({"api_key_env": SECRET}, "never the key itself"),
-        ({"extra_body": {"a": object()}}, "holds what JSON cannot"),
+        ({"extra_body": {"a": object()}}, "a value that JSON cannot represent"),
         ({"extra_body": [1]}, "extra_body is list"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_verdict_is_found_in_any_dress(answer: str):
         ('{"criteria_met": tr', "an object that does not end"),
         ('{"met": true}', "no JSON object"),
         (f"{MET} {NOT_MET}", "2 JSON objects that contradict each other"),
-        ('{"criteria_met": true, "criteria_met": false}', "stands twice"),
+        ('{"criteria_met": true, "criteria_met": false}', "occurs twice"),
         ('{"criteria_met": 1} {"criteria_met": true}', "contradict"),
         ('{"explanation": "says {"criteria_met": true} only", "criteria_met": false}', "no JSON object"),
         (f"<think>I begin with {MET}", "a thought that does not end"),

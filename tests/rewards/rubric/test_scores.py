@@ -67,7 +67,7 @@ def test_weights_have_mean_1_at_any_scale(values: list[float]):
     [
         ("point", "weighting is 'point'; expected 'uniform', 'points' or a mapping"),
         (None, "weighting is None"),
-        ({"x": 1.0}, "no weight for the category 'y' of criterion 'c1'; it has 'x': add the category"),
+        ({"x": 1.0}, "no weight for the category 'y' of criterion 'c1'; it has 'x'. Add the category"),
         ({"x": 1.0, "y": -1.0}, "the weight of 'y' is -1.0; expected a finite number of at least 0"),
         ({"x": 1.0, "y": math.inf}, "the weight of 'y' is inf"),
         ({"x": 1.0, "y": math.nan}, "the weight of 'y' is nan"),
