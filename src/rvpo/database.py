@@ -22,7 +22,7 @@ _BUSY_SECONDS = 60.0  # how long one process waits for another's transaction, wh
 
 
 class SharedDatabase(Forkable):
-    """A database file with its own tables, or in memory without a path. :meth:`_begin` opens it."""
+    """A database file with its own tables, or a database in memory if there is no path. :meth:`_begin` makes it."""
 
     def _begin(
         self, path: str | None, tables: Sequence[str], version: int, expected: str, error: type[RVPOError]
@@ -54,7 +54,7 @@ class SharedDatabase(Forkable):
                 yield self._db
         except (sqlite3.Error, OSError) as error:
             step = "free space, or name a file in a folder that can be written to"
-            raise self._error(f"cache {self._path}: {error}; {self._expected}: {step}") from error
+            raise self._error(f"cache {self._path}: {error}; {self._expected}. Next step: {step}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -88,7 +88,7 @@ class SharedDatabase(Forkable):
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version != self._version and (version or tables):
             raise self._error(
-                f"cache {self._path}: a database of version {version}, expected {self._version}: name another"
+                f"cache {self._path}: a database of version {version}; expected {self._version}. Name another file"
             )
         for statement in self._tables:
             db.execute(statement)

@@ -45,7 +45,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
             ["quickstart", "--help"],
             ["--out", "--seeds", "--processes", "--methods", "my_rules.py:cvar", "three minutes"],
         ),
-        (["doctor", "--help"], ["what to install for what"]),
+        (["doctor", "--help"], ["what works on this machine"]),
     ],
 )
 def test_help(arguments: list[str], words: list[str]):

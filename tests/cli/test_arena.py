@@ -44,8 +44,8 @@ def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path,
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"fields": ["moons"]}, "fields names 'moons'; expected one or more of regimes, worlds, quickstart"),
-        ({"baseline": "rvpo:k=2"}, "baseline is 'rvpo:k=2'; expected one of the rules that take part: gdpo, lift"),
+        ({"fields": ["moons"]}, "fields contains 'moons'; expected one or more of regimes, worlds, quickstart"),
+        ({"baseline": "rvpo:k=2"}, "baseline is 'rvpo:k=2'; expected one of the compared rules: gdpo, lift"),
         ({"fields": ["regimes", "worlds"]}, "cells is 'plain' for regimes worlds; expected one field"),
         ({"cells": ["mars"]}, "the field 'worlds' ended with code 2"),
     ],

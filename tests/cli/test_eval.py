@@ -58,7 +58,7 @@ def test_the_default_folder_is_named_after_benchmark_and_model(tmp_path: Path):
 
 
 def test_words_that_no_benchmark_knows_are_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="benchmark is 'mmlu', allowed are bfcl, gpqa, healthbench, toolcall"):
+    with pytest.raises(ConfigError, match="benchmark is 'mmlu'; expected one of bfcl, gpqa, healthbench, toolcall"):
         load_benchmark("mmlu", {}, tmp_path)
     with pytest.raises(ConfigError, match=r"'data'; its options are path, epochs, seed, limit, subset, split"):
         load_benchmark("gpqa", {"data": "x.csv"}, tmp_path)
@@ -75,7 +75,7 @@ def test_k_of_the_command_line():
     assert commands._whole_numbers("--k", "1, 8,32") == [1, 8, 32]
     assert commands._whole_numbers("--k", None) is None
     for text in ("", "1,", "1;2", "-1", "1.5", "²"):
-        with pytest.raises(ConfigError, match=r"--k is .*; expected whole numbers with commas"):
+        with pytest.raises(ConfigError, match=r"--k is .*; expected whole numbers, separated by commas"):
             commands._whole_numbers("--k", text)
 
 

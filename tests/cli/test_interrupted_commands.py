@@ -109,7 +109,7 @@ def test_interrupt_before_the_training(tiny_model_dir: Path, tmp_path: Path):
     read_until(process, "waiting")
     returned, _, err = press(process, signal.SIGINT)
     assert returned == 130
-    assert err.strip() == "interrupted: nothing was trained yet; the same command with --resume begins again"
+    assert err.strip() == "interrupted: nothing was trained yet; the same command with --resume starts again"
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_interrupted_check_leaves_no_process(tmp_path: Path, number: int, code: 
     returned, _, err = press(process, number)
     assert returned == code
     if code > 0:
-        assert err.strip() == "interrupted: a check saves nothing before its end; the same command begins again"
+        assert err.strip() == "interrupted: a check saves nothing before its end; the same command starts again"
 
 
 def test_interrupted_check_in_the_function(tmp_path: Path):
@@ -150,7 +150,7 @@ def test_interrupted_check_in_the_function(tmp_path: Path):
     read_until(process, "waiting")
     returned, _, err = press(process, signal.SIGINT)
     assert returned == 130
-    assert err.strip() == "interrupted: a check saves nothing before its end; the same command begins again"
+    assert err.strip() == "interrupted: a check saves nothing before its end; the same command starts again"
 
 
 # --- quickstart -------------------------------------------------------------------------------------------------------

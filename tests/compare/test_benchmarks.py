@@ -295,7 +295,7 @@ def test_seeds_of_two_methods(tmp_path: Path):
     text = benchmarks_text(found)
     assert f"({row.a_runs[0]:.3f}, {row.a_runs[1]:.3f})" in text
     assert "over training seeds and items" in text
-    assert "speaks of these checkpoints" not in text
+    assert "p is about these checkpoints" not in text
 
 
 def test_seeds_that_spread_ask_for_more_seeds(tmp_path: Path):
@@ -311,7 +311,7 @@ def test_several_runs_on_one_side_speak_of_checkpoints(tmp_path: Path):
     (row,) = found.rows["b"]
     assert row.test == "sign_flip"
     assert row.p == st.sign_flip(np.array(y) - np.mean(xs, axis=0))
-    assert "p speaks of these checkpoints" in benchmarks_text(found)
+    assert "p is about these checkpoints" in benchmarks_text(found)
 
 
 # --- output ------------------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_one_checkpoint_is_not_two_seeds(tmp_path: Path, a: str):
         write_run(tmp_path / name, {"accuracy": [1, 0, 1]}, model=same | {"sha256": sha})
         for name, sha in (("b", "1"), ("c", "1"), ("d", "2"))
     )
-    refused(ConfigError, "twin holds the same weights twice", a, f"twin={b},{c}")
+    refused(ConfigError, "twin have the same weights; expected runs of different training seeds", a, f"twin={b},{c}")
     assert compare_benchmarks([a, f"seeds={b},{d}"]).rows
     assert compare_benchmarks([b, c]).rows  # two runs of one model may be compared
 
@@ -397,23 +397,28 @@ def test_one_checkpoint_is_not_two_seeds(tmp_path: Path, a: str):
 def test_arguments_that_cannot_work(tmp_path: Path, a: str):
     b = write_run(tmp_path / "b", {"accuracy": [1, 0, 1]})
     refused(ConfigError, "0 runs to compare")
-    refused(ConfigError, "1 runs to compare, allowed are two or more", a)
-    refused(ConfigError, "nowhere is no folder", a, str(tmp_path / "nowhere"))
+    refused(ConfigError, "1 runs to compare; expected two or more", a)
+    refused(ConfigError, "nowhere is not a folder", a, str(tmp_path / "nowhere"))
     refused(ConfigError, "given twice", a, f"again={a}")
-    refused(ConfigError, "names are 'x', 'x', allowed is each once", f"x={a}", f"x={b}")
-    refused(ConfigError, "has no name before =, allowed is NAME=FOLDER: give one", a, f"={b}")
+    refused(ConfigError, "names are 'x', 'x'; expected each name once", f"x={a}", f"x={b}")
+    refused(ConfigError, "has no name before =; expected NAME=FOLDER. Add a name", a, f"={b}")
     refused(ConfigError, "level is 95", a, b, level=95)
-    refused(ConfigError, "smallest is 0, allowed is a number above 0", a, b, smallest=0)
+    refused(ConfigError, "smallest is 0; expected a number > 0", a, b, smallest=0)
 
 
 def test_unfinished_and_unreadable_runs(tmp_path: Path, a: str):
     for name in ("results.json", "items.parquet"):
         b = Path(write_run(tmp_path / f"without {name}", {"accuracy": [1, 0, 1]}))
         (b / name).unlink()
-        refused(DataError, f"has no {name}, so its run is not finished: run `rvpo eval …` again", a, str(b))
+        refused(
+            DataError,
+            f"has no {name}, so its run is not finished; expected a finished run. Run `rvpo eval …` again",
+            a,
+            str(b),
+        )
         (b / name).write_text("{")
         refused(DataError, "does not have the layout of a run", a, str(b))
-    refused(DataError, "version 2, allowed is 1", a, write_run(tmp_path / "v2", {"accuracy": [1]}, version=2))
+    refused(DataError, "version 2; expected 1", a, write_run(tmp_path / "v2", {"accuracy": [1]}, version=2))
     refused(DataError, "KeyError: 'name'", a, write_run(tmp_path / "nameless", {"accuracy": [1]}, model={}))
     b = Path(write_run(tmp_path / "b", {"accuracy": [1, 0, 1]}))
     parquet.write_table(pyarrow.table({"id": ["q"]}), b / "items.parquet")

@@ -68,11 +68,9 @@ def test_scales_are_declared_or_seen_or_assumed():
     # d as declared; e was left upwards; f over both runs; g is constant within [0, 1]; h says nothing; never has none
     assert found == {"d": (-3, 3), "e": (0, 4), "f": (0.2, 0.9), "g": (0, 1)}
     told = "\n".join(notes)
-    assert (
-        "d -3 to 3, e 0 to 4 (declared); f 0.2 to 0.9 (lowest and highest that were seen); g 0 to 1 (constant" in told
-    )
+    assert "d -3 to 3, e 0 to 4 (declared); f 0.2 to 0.9 (lowest and highest reward seen); g 0 to 1 (assumed" in told
     assert "e: rewards from 0 to 4 leave the declared range [0, 1]" in told
-    assert "h: always 7 and of no declared range, so no share can be told" in told
+    assert "h: always 7 and without a declared range, so its share cannot be computed" in told
     other = replace(one, ranges={"d": (-5.0, 1.0)})
     found, notes = scales([one, other])
     assert found["d"] == (-5, 3)
@@ -106,5 +104,5 @@ def test_a_record_is_read_by_channel_with_what_is_missing_left_out(tmp_path: Pat
 
 def test_a_run_without_any_reward_is_refused(tmp_path: Path):
     cells = [(1, 0, "right", None), (1, 1, "right", None)]
-    with pytest.raises(DataError, match="holds no reward at all, allowed is a run with scored completions: leave it"):
+    with pytest.raises(DataError, match=r"has no rewards; expected a run with scored completions. Leave it"):
         read_curves(open_run(record(tmp_path / "run", cells, [1.0])))

@@ -65,7 +65,7 @@ def test_what_no_result_could_have_reached_is_said():
 
 def test_options_that_cannot_work():
     for level in (0, 1, 95):
-        with pytest.raises(ConfigError, match=f"level is {level}, allowed is 0 < level < 1, such as 0.95"):
+        with pytest.raises(ConfigError, match=f"level is {level}; expected 0 < level < 1. Use 0.95, for example"):
             CompareOptions(level=level)
     assert CompareOptions(resamples=7, seed=3).drawn == {"resamples": 7, "seed": 3}
 
@@ -75,7 +75,7 @@ def test_the_baseline_comes_first():
     words = {"found": "1 group", "next_step": "give more"}
     assert list(baseline_first(groups, None, **words)) == ["a", "b", "c"]
     assert list(baseline_first(groups, "c", **words).items()) == [("c", 3), ("a", 1), ("b", 2)]
-    with pytest.raises(ConfigError, match="baseline is 'x', allowed are 'a', 'b', 'c'"):
+    with pytest.raises(ConfigError, match="baseline is 'x'; expected one of 'a', 'b', 'c'"):
         baseline_first(groups, "x", **words)
-    with pytest.raises(ConfigError, match="1 group, allowed are two or more: give more"):
+    with pytest.raises(ConfigError, match=r"1 group; expected two or more. Next step: give more"):
         baseline_first({"a": 1}, None, **words)

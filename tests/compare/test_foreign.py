@@ -66,7 +66,7 @@ def test_scores_of_bfcl_list_the_failed_items_alone(tmp_path: Path):
     assert row.difference.items == 400
     assert row.difference.mean == pytest.approx(2 / 400)
     assert sum(read_foreign(b).metrics["accuracy"].values.values()) == 399
-    with pytest.raises(DataError, match="scores of 399 items of 'simple_python', of which the installed"):
+    with pytest.raises(DataError, match="scores of 399 items of 'simple_python', but the installed"):
         read_foreign(bfcl(tmp_path / "c" / name, [1], total=399))
     with pytest.raises(DataError, match="1 failed items after a header"):
         read_foreign(bfcl(tmp_path / "d" / name, [1], correct_count=398))
@@ -96,7 +96,7 @@ def test_what_has_no_score_per_item_is_refused(name: str, tmp_path: Path):
 
 
 def test_a_missing_folder_is_still_named(tmp_path: Path):
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         compare_benchmarks([tmp_path / "a", tmp_path / "b"])
 
 

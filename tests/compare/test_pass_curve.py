@@ -41,7 +41,7 @@ def test_k_in_order_and_one_family(comparison: BenchmarkComparison):
     assert [row.metric for row in rows["much"]] == ["avg@16", "pass@1", "pass@2", "pass@4", "pass@16"]
     family = [row for group in rows.values() for row in group if row.metric.startswith("pass@")]
     assert [row.adjusted for row in family] == st.holm([row.p or 0.0 for row in family])
-    assert any("pass@k are one family" in note for note in comparison.notes)
+    assert any("pass@k form one family" in note for note in comparison.notes)
     assert [family_of(name) for name in ("pass@8", "axis:a", "avg@4", "passed")] == ["pass@", "axis", "", ""]
 
 
@@ -65,7 +65,7 @@ def test_names_are_text_and_no_formulas(names: tuple[str, str], tmp_path: Path):
 
 def test_runs_without_pass_at_k_have_no_picture(tmp_path: Path):
     runs = [write_run(tmp_path / name, {"accuracy": [0, 1, 1], "pass@x": [1, 1, 1]}) for name in "ab"]
-    with pytest.raises(ConfigError, match="share no metric pass@k"):
+    with pytest.raises(ConfigError, match="have no metric pass@k in common"):
         draw_pass_curve(compare_benchmarks(runs, resamples=200), tmp_path / "curve.png")
 
 

@@ -163,16 +163,16 @@ def test_a_run_that_left_no_logs_is_passed_over_with_a_note(tmp_path: Path):
     (tmp_path / "a-1" / "recipe.yaml").write_text("seed: 1\n")
     groups = opened(tmp_path)
     assert named(groups) == {"a": [("a-0", 0)]}
-    assert groups.notes == ("without logs, so left out: a-1",)
+    assert groups.notes == ("left out, because they have no logs: a-1",)
 
 
 def test_what_cannot_be_read_or_grouped_is_refused(tmp_path: Path):
     run = completions(tmp_path / "a-0", {"right": [0.2, 0.4]})
-    with pytest.raises(ConfigError, match="a-0 is given twice, allowed is once"):
+    with pytest.raises(ConfigError, match="a-0 is given twice; expected each run once"):
         find_runs([tmp_path, run])
-    with pytest.raises(ConfigError, match=r"has no name before =, allowed is NAME=FOLDER"):
+    with pytest.raises(ConfigError, match=r"has no name before =; expected NAME=FOLDER"):
         find_runs([f"={run}"])
-    with pytest.raises(ConfigError, match="names an empty folder, allowed is NAME=FOLDER,FOLDER"):
+    with pytest.raises(ConfigError, match="has an empty folder; expected NAME=FOLDER,FOLDER"):
         find_runs([f"a={run},"])
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         opened(tmp_path / "nowhere")
@@ -181,8 +181,8 @@ def test_what_cannot_be_read_or_grouped_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"two groups of runs are both called 'a \(a\)', one of them .*a-0"):
         opened(run, f"a={other}", f"a (a)={completions(tmp_path / 'c', {'right': [0.2]})}")
     (run / "recipe.yaml").write_text("- 1\n")
-    with pytest.raises(DataError, match=r"recipe.yaml holds list; expected a mapping"):
+    with pytest.raises(DataError, match=r"recipe.yaml contains list; expected a mapping"):
         opened(run)
     (run / "recipe.yaml").write_text("a: [\n")
-    with pytest.raises(DataError, match=r"recipe.yaml cannot be read .* repair or remove it"):
+    with pytest.raises(DataError, match=r"recipe.yaml cannot be read .* Repair or remove the file"):
         opened(run)

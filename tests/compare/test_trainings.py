@@ -62,7 +62,9 @@ def test_three_seeds_cannot_tell_and_the_verdict_says_how_many_could():
     found = compare_trainings({"a": seeds("a", [0.1, 0.2, 0.3]), "b": seeds("b", [0.8, 0.9, 1.0])})
     told = "cannot tell: with 3 pairs of seeds no p below 0.25 is possible; at least 6 seeds each"
     assert rows_of(found, "last")["c"].verdict == told
-    assert any("Pairs of 3 seeds give no p below 0.25; unpaired (--unpaired), 3 runs" in note for note in found.notes)
+    assert any(
+        "3 pairs of seeds cannot give a p below 0.25. Unpaired (--unpaired), 3 runs" in note for note in found.notes
+    )
 
 
 def test_pairing_is_by_seed_and_pays_where_seeds_matter():
@@ -81,8 +83,8 @@ def test_pairing_is_by_seed_and_pays_where_seeds_matter():
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({0: None}, "nothing tells the seed of b-0"),
-        ({0: 1}, "seed 1 stands twice, in runs/b-0 and runs/b-1"),
+        ({0: None}, "the seed of b-0 is unknown"),
+        ({0: 1}, "seed 1 occurs twice, in runs/b-0 and runs/b-1"),
         ({0: 9}, "seeds are 0, 1, 2, 3 and 1, 2, 3, 9"),
     ],
 )
@@ -97,8 +99,8 @@ def test_without_the_same_seeds_runs_are_not_paired_and_the_notes_say_why(change
     ("count", "why"),
     [
         (3, None),  # neither can tell
-        (4, "4 pairs cannot give a p of 0.05, 4 runs against 4 can"),
-        (5, "5 pairs cannot give a p of 0.05, 5 runs against 5 can"),
+        (4, "4 pairs cannot give a p of 0.05, but 4 runs against 4 can"),
+        (5, "5 pairs cannot give a p of 0.05, but 5 runs against 5 can"),
         (6, None),
     ],
 )
@@ -173,12 +175,13 @@ def test_runs_of_other_lengths_are_compared_over_the_steps_that_all_have():
     assert (found.first, found.last, found.count, found.steps) == (1, 3, 2, (1, 3))
     assert rows_of(found, "last")["c"].a == pytest.approx((0.6, 0.6))  # at step 3, not at the long run's end
     assert rows_of(found, "last")["c"].b == pytest.approx((0.5,))
-    told = "Runs differ in their steps: compared are the 2 from 1 to 3 that all have. a-1 has 3, a-0 6."
+    told = (
+        "Runs differ in their steps, so only the 2 steps from 1 to 3 that all runs have are compared. a-1 has 3, "
+        "a-0 has 6."
+    )
     assert told in found.notes
     apart = curves("b-0", 0, {"c": [0.5]}, steps=[9])
-    with pytest.raises(
-        DataError, match=r"runs/b-0 has steps 9 to 9, runs/a-0 1 to 6, and all runs have none in common"
-    ):
+    with pytest.raises(DataError, match=r"runs/b-0 has steps 9 to 9, runs/a-0 has 1 to 6, and no step is in all runs"):
         compare_trainings({"a": [long], "b": [apart]})
 
 
@@ -201,7 +204,7 @@ def test_a_channel_that_some_runs_lack_is_missing_and_never_0():
     assert rows_of(found, "auc", "d")["extra"].b == pytest.approx([0.9 + i / 50 for i in range(5)])  # not halved
     assert found.worst_of == ("c",)
     assert found.groups[0].runs[0].worst == pytest.approx(found.groups[0].runs[0].measures["c"])
-    assert "extra is missing in a-4, b-0, b-1, b-2, b-3, b-4, which are left out of its numbers." in found.notes
+    assert "extra is missing in a-4, b-0, b-1, b-2, b-3, b-4. These are left out of its numbers." in found.notes
     assert "The worst channel is one of those in all runs: c." in found.notes
 
 
@@ -209,7 +212,7 @@ def test_runs_without_a_common_channel_have_no_worst_one():
     found = compare_trainings({"a": seeds("a", [0.1, 0.2]), "b": seeds("b", [0.3, 0.4], "other")})
     assert {row.channel for row in found.rows} == {"c", "other"}
     assert found.groups[0].runs[0].worst is None
-    assert "There is no worst channel: no channel is in all runs." in found.notes
+    assert "The worst channel is not compared: no channel is in all runs." in found.notes
     assert "c: mean over runs" in trainings_text(found, ("auc",), channels=False)
 
 
@@ -218,8 +221,8 @@ def test_one_run_a_group_gives_numbers_without_p():
     row = rows_of(found, "last", "b")["c"]
     assert row.difference == st.Interval(pytest.approx(0.4), None, None, 2)
     assert (row.p, row.adjusted, row.test) == (None, None, "")
-    assert row.verdict == "no p: one run of a and b, so how seeds differ is unknown"
-    assert rows_of(found, "last", "c")["c"].verdict == "no p: one run of a, so how seeds differ is unknown"
+    assert row.verdict == "no p: only one run of a and b, so the variation over seeds is unknown"
+    assert rows_of(found, "last", "c")["c"].verdict == "no p: only one run of a, so the variation over seeds is unknown"
     assert any(note.startswith("One run of a, b: numbers without p") for note in found.notes)
     assert found.groups[0].curves["c"].std == (None,) * 5
 
@@ -263,16 +266,18 @@ def test_json_is_plain_and_whole():
 
 def test_what_cannot_be_compared_is_refused():
     one = seeds("a", [0.1, 0.2])
-    with pytest.raises(ConfigError, match=r"1 group of runs \(a\), allowed are two or more"):
+    with pytest.raises(ConfigError, match=r"1 group of runs \(a\); expected two or more"):
         compare_trainings({"a": one})
-    with pytest.raises(ConfigError, match="baseline is 'x', allowed are 'a', 'b'"):
+    with pytest.raises(ConfigError, match="baseline is 'x'; expected one of 'a', 'b'"):
         compare_trainings({"a": one, "b": one}, baseline="x")
-    with pytest.raises(ConfigError, match="level is 95, allowed is 0 < level < 1"):
+    with pytest.raises(ConfigError, match="level is 95; expected 0 < level < 1"):
         compare_trainings({"a": one, "b": one}, level=95)
-    with pytest.raises(ConfigError, match="window is 6 steps, allowed is 1 to 5, which all runs have"):
+    with pytest.raises(ConfigError, match="window is 6 steps; expected 1 to 5, the number of steps that all runs have"):
         compare_trainings({"a": one, "b": one}, window=6)
     same = [curves("a-0", 0, {"c": [7.0]}, seen={"c": (7.0, 7.0)})]
-    with pytest.raises(DataError, match=r"no channel can be compared, .*: c: always 7 and of no declared range"):
+    with pytest.raises(
+        DataError, match=r"no channel can be compared; expected .*c: always 7 and without a declared range"
+    ):
         compare_trainings({"a": same, "b": same})
 
 

@@ -161,7 +161,7 @@ def test_a_rubric_is_found_and_said(name: str, tmp_path: Path, caplog: pytest.Lo
     assert data.column_names == ["prompt", "rubric"]
     assert data[0]["prompt"] == prompt
     assert told(data[0]) == criteria
-    assert f"({len(criteria)} criteria of 1 prompts)" in caplog.text
+    assert f"({len(criteria)} criteria for 1 prompts)" in caplog.text
     assert len({c.id for c in rubric(data[0]).criteria}) == len(criteria)
 
 
@@ -207,7 +207,7 @@ def test_rules_of_verl(tmp_path: Path, caplog: pytest.LogCaptureFixture):
         counted, listed, unknown = rubric(load_prompts(jsonl(tmp_path, row))[0]).criteria
     assert unknown.rule is None
     assert unknown.text == 'math_verify (math_verify: {"answer": "42"})'
-    assert "1 for the rule 'math_verify', which rvpo does not have: left to the judge" in caplog.text
+    assert "1 with the rule 'math_verify', which rvpo does not have, are left to the judge" in caplog.text
     assert "2 decided by rule (word_count_range)" in caplog.text
     for text in ("", "one", " one - ", "a - b", "a b c d", "a\nb\tc "):
         [[first, second]] = asyncio.run(RuleJudge().judge([Question("p", text, (counted, listed))]))
@@ -250,27 +250,27 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "one text": ([{"prompt": "p", "rubric": "1. Be kind (5). 2. Be brief (3)."}], "field 'rubric': saw one text"),
     "one text elsewhere": ([{"prompt": "p", "answer": "a", "golden_rubric": "Be kind."}], "'golden_rubric': saw one"),
     "text that is not JSON": ([{"prompt": "p", "rubrics": "[{'criterion': 'c'}]"}], "that is not JSON.*json.dumps"),
-    "levels of a grade": ([{"prompt": "p", "rubric": {"1": "Bad.", "2": "Good."}}], "levels of one grade"),
+    "levels of a grade": ([{"prompt": "p", "rubric": {"1": "Bad.", "2": "Good."}}], "the levels of a grade"),
     "levels by score": ([{"prompt": "p", "rubric": {"score1_description": "Bad.", "score2": "Good."}}], "levels of"),
     "numbers": ([{"prompt": "p", "rubrics": [1, "x"]}], r"'rubrics\[0\]': saw int 1"),
     "no text": ([one(criterion=None)], r"'rubrics\[0\]': saw no text.*rubric_keys=\{'text': NAME\}"),
     "weight 0": ([one(points=0)], r"points': saw a weight of 0"),
-    "weight as a word": ([one(points="high")], r"points': saw str 'high'; allowed: a number"),
+    "weight as a word": ([one(points="high")], r"points': saw str 'high'; expected a number"),
     "weight true": ([one(points=True)], "points': saw bool True"),
     "weight infinite": ([one(points="inf")], "points': saw str 'inf'"),
     "two weights": ([one(weight=2)], r"two weights, .*rubric_keys=\{'weight': 'points'\}"),
-    "some without weight": ([one(), one(points=None)], "row 1 .*saw no weight; allowed: a number, as 1 other"),
+    "some without weight": ([one(), one(points=None)], "row 1 .*saw no weight; expected a number, as 1 other"),
     "a weight of another name": ([one(points=None, my_weight=4)], r"my_weight': saw a key that may be the weight"),
     "empty": ([one(), {"prompt": "p", "rubrics": []}], r"row 1 .*saw no rubric.*missing_rubrics='keep'"),
     "absent in one row": ([one(), one(), {"prompt": "p"}], "row 2 .*as 2 of 3 rows have"),
     "all empty": ([{"prompt": "p", "rubrics": []}], "a list of at least one criterion"),
-    "two rubrics": ([one() | {"criteria": ["Is short."]}], r"a second rubric, beside 'criteria'.*rubric_keys"),
+    "two rubrics": ([one() | {"criteria": ["Is short."]}], r"a second rubric, besides 'criteria'.*rubric_keys"),
     "elsewhere in one row": ([one(), {"prompt": "p", "checklist": ["a"]}], "row 1 .*'checklist': saw a second rubric"),
     "a criterion per row": ([{"prompt": "p", "criterion": "c", "weight": 1}], "one criterion per row.*group the rows"),
     "a name and a text": ([one(criterion=None, name="n", detail="Is kind.")], r"rubric_keys=\{'text': 'detail'\}"),
     "style without criteria": (
         [{"prompt": CHAT, "data_source": "d", "reward_model": {"style": "rubric", "ground_truth": "1. Be kind."}}],
-        "style 'rubric' and no criteria.*reference_columns",
+        "style 'rubric' without criteria.*reference_columns",
     ),
     "polarity": ([one(polarity="maybe")], "polarity': saw 'maybe'"),
     "tags": ([one(tags=[1])], r"tags': saw \[1\]"),
@@ -321,7 +321,7 @@ def test_unusual_rubrics_are_kept_whole(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(rubric(first).criteria) == 200
     assert {c.category for c in rubric(first).criteria} == {"a0", "a1", "a2"}
     assert [c.met_is_good for c in rubric(second).criteria] == [False, False]
-    assert "1 rubrics have negative weights alone; 1 criteria repeat the text of another" in caplog.text
+    assert "1 rubrics have only negative weights; 1 criteria repeat the text of another" in caplog.text
 
 
 def test_ids_are_kept_where_they_are_unique(tmp_path: Path):
@@ -391,8 +391,8 @@ def test_csv_with_lines_in_cells_and_other_separators(tmp_path: Path):
     (tmp_path / "z.tsv").write_text("prompt\tanswer\na,b\t4\n")
     assert load_prompts(tmp_path / "z.tsv")[0]["prompt"] == "a,b"
     for text, message in (
-        ("prompt,prompt\na,b\n", "each column named once"),
-        ("prompt,answer\na\n", "1 cells; allowed: 2"),
+        ("prompt,prompt\na,b\n", "a header with different names"),
+        ("prompt,answer\na\n", "1 cells; expected 2"),
     ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(DataError, match=message):
@@ -410,7 +410,7 @@ def test_damaged_archives_and_mixed_folders_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="files of the splits test, train"):
         load_prompts(folder)
     (folder / "more.csv").write_text("prompt,answer\np,a\n")
-    with pytest.raises(DataError, match="of one kind"):
+    with pytest.raises(DataError, match="all parquet or all CSV"):
         load_prompts(folder)
 
 
@@ -431,7 +431,7 @@ OBJECTS: dict[str, tuple[dict[str, Any], str]] = {
         {"prompt": "p", "responses": [{"text": "a"}]},
         r"each entry of 'responses' as a row.*'prompt', 'text'",
     ),
-    "no rows": ({"accuracy": 0.5, "name": "n"}, "this object holds no list of rows"),
+    "no rows": ({"accuracy": 0.5, "name": "n"}, "this object does not contain a list of rows"),
 }
 
 
@@ -444,10 +444,13 @@ def test_an_object_without_rows_leads_somewhere(name: str, tmp_path: Path):
 
 
 LACKING: dict[str, tuple[dict[str, Any], str]] = {
-    "checks": ({"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]}, "'kwargs': 'kwargs'}; what is not named"),
+    "checks": (
+        {"prompt": "p", "instruction_id_list": ["a"], "kwargs": [{}]},
+        "'kwargs': 'kwargs'}; other columns are not read",
+    ),
     "tests": ({"prompt": "p", "tests": "assert f()", "id": 1}, "reference_columns={'tests': 'tests'}"),
     "anything": ({"prompt": "p", "chosen": "a"}, "reference_columns={'chosen': 'chosen', …}"),
-    "the prompt": ({"qid": 1, "rubric": ["a"]}, "set prompt_column to the column that holds the prompt$"),
+    "the prompt": ({"qid": 1, "rubric": ["a"]}, "set prompt_column to the column with the prompt$"),
     "turns": ({"turns": ["a", "b"], "id": 1}, "2 turns of the user"),
 }
 

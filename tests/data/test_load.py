@@ -141,7 +141,7 @@ def test_one_split_needs_no_name_and_two_do(tmp_path: Path) -> None:
     assert len(load_prompts(save_splits(tmp_path / "one", "train"))) == 3
     two = save_splits(tmp_path / "two", "train", "test")
     assert len(load_prompts(two, split="test")) == 3
-    with pytest.raises(DataError, match=r"two: saw split=None; allowed: one of the splits \['test', 'train'\]"):
+    with pytest.raises(DataError, match=r"two: saw split=None; expected one of the splits \['test', 'train'\]"):
         load_prompts(two)
     with pytest.raises(DataError, match="saw split='dev'"):
         load_prompts(two, split="dev")
@@ -171,7 +171,7 @@ def test_hub_dataset_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> 
         raise ConnectionError("Couldn't reach the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(DataError, match=r"^org/name: saw no file .* here, and ConnectionError .*; next step: .*"):
+    with pytest.raises(DataError, match=r"^org/name: saw no local file .*, and ConnectionError .*; next step: .*"):
         load_prompts("org/name")
 
 
@@ -202,7 +202,7 @@ def test_long_prompts_are_left_out_before_the_limit_and_counted(texts: Path, cap
     with caplog.at_level(logging.WARNING, logger="rvpo.data"):
         data = load_prompts(texts, max_prompt_chars=4, offset=1, limit=9)
     assert data["answer"][:] == ["a2", "a3", "a4"]
-    assert "left out 6 of 10 prompts that are longer than max_prompt_chars=4" in caplog.text
+    assert "6 of 10 prompts are longer than max_prompt_chars=4 and are left out" in caplog.text
 
 
 def test_max_prompt_chars_counts_all_messages(tmp_path: Path) -> None:
@@ -242,19 +242,19 @@ USER = {"role": "user", "content": "Hi"}
 MALFORMED = {
     "no prompt": ({"answer": "a"}, r"field 'prompt': saw no such field \(the row has \['answer'\]\)"),
     "null prompt": ({"prompt": None, "answer": "a"}, "field 'prompt': saw null"),
-    "wrong type": ({"prompt": 17, "answer": "a"}, "field 'prompt': saw int 17; allowed: a non-empty string, or"),
-    "empty prompt": ({"prompt": "", "answer": "a"}, "field 'prompt': saw ''; allowed: text with at least one"),
+    "wrong type": ({"prompt": 17, "answer": "a"}, "field 'prompt': saw int 17; expected a non-empty string, or"),
+    "empty prompt": ({"prompt": "", "answer": "a"}, "field 'prompt': saw ''; expected text with at least one"),
     "blank prompt": ({"prompt": " \n", "answer": "a"}, "field 'prompt': saw ' .n'"),
     "no messages": (chat(), "field 'prompt': saw 0 messages"),
-    "system only": (chat({"role": "system", "content": "s"}), "saw 1 messages, none of them with text beside"),
-    "message is text": (chat("Hi", USER), r"field 'prompt\[0\]': saw str 'Hi'; allowed: \{'role'"),
+    "system only": (chat({"role": "system", "content": "s"}), "saw 1 messages without any text except in the system"),
+    "message is text": (chat("Hi", USER), r"field 'prompt\[0\]': saw str 'Hi'; expected \{'role'"),
     "no role": (chat(USER, {"content": "x"}), r"field 'prompt\[1\].role': saw no such field"),
     "no content": (chat({"role": "user"}), r"field 'prompt\[0\].content': saw no such field"),
     "null content": (chat({"role": "user", "content": None}), r"'prompt\[0\].content': saw null"),
-    "unknown role": (chat({"role": "human", "content": "x"}), "saw 'human'; allowed: one of system, .*'user'"),
-    "role no text": (chat({"role": [], "content": "x"}), r"role': saw \[\]; allowed: one of system"),
+    "unknown role": (chat({"role": "human", "content": "x"}), "saw 'human'; expected one of system, .*'user'"),
+    "role no text": (chat({"role": [], "content": "x"}), r"role': saw \[\]; expected one of system"),
     "content parts": (chat({"role": "user", "content": [{"type": "text"}]}), "content': saw list .*join the parts"),
-    "further keys": (chat(USER | {"tool_calls": [1]}), r"further keys \['tool_calls'\]; allowed: only"),
+    "further keys": (chat(USER | {"tool_calls": [1]}), r"further keys \['tool_calls'\]; expected only"),
     "key in a key": (chat(USER | {"con": 1}), r"further keys \['con'\]"),
     "no answer": (
         {"prompt": "p"},
@@ -267,7 +267,7 @@ MALFORMED = {
     ),
     "blank answer": ({"prompt": "p", "answer": " "}, "field 'answer': saw ' '; .*fill in the text"),
     "surrogate": ({"prompt": "a\ud800", "answer": "a"}, r"field 'prompt': saw the lone surrogate '\\ud800' at char"),
-    "mixed prompts": (chat(USER), "field 'prompt': saw list .*; allowed: str, as in row 0"),
+    "mixed prompts": (chat(USER), "field 'prompt': saw list .*; expected str, as in row 0"),
 }
 
 
@@ -276,14 +276,14 @@ def test_a_malformed_row_names_its_place(row: object, message: str, tmp_path: Pa
     path = write_jsonl(tmp_path / "train.jsonl", [GOOD, GOOD, row, GOOD])
     with pytest.raises(DataError, match=r"train\.jsonl, row 2 \(line 3\), .*" + message) as caught:
         load_prompts(path)
-    assert "; allowed: " in str(caught.value)
+    assert "; expected " in str(caught.value)
     assert "; next step: " in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
 NOT_ROWS = {
     "not JSON": (b"{'prompt'", r"saw b\"\{'prompt'.*Expecting property name.*layout='rlla'"),
-    "not an object": (b"[1, 2]", r"saw list \[1, 2\]; allowed: one JSON object a line"),
+    "not an object": (b"[1, 2]", r"saw list \[1, 2\]; expected one JSON object per line"),
     "not UTF-8": (b'{"prompt": "\xff"}', "'utf-8' codec can't decode"),
     "repeated key": (b'{"prompt": "a", "prompt": "b"}', "the key 'prompt' occurs twice"),
     "not a number": (b'{"prompt": "a", "answer": NaN}', "NaN is not JSON"),
@@ -300,7 +300,7 @@ def test_a_line_that_is_no_row(line: bytes, message: str, tmp_path: Path) -> Non
 
 
 RLLA_MALFORMED = {
-    "not an object": ("text", "x, row 1: saw str 'text'; allowed: an object"),
+    "not an object": ("text", "x, row 1: saw str 'text'; expected an object"),
     "missing": ({"instruction": "i", "input": "u"}, "x, row 1, field 'output': saw no such field"),
     "wrong type": ({"instruction": "i", "input": ["u"], "output": "o"}, r"field 'input': saw list \['u'\]"),
     "blank": ({"instruction": "", "input": "u", "output": "o"}, "field 'instruction': saw ''"),
@@ -315,10 +315,10 @@ def test_malformed_rlla_json(item: object, message: str, tmp_path: Path) -> None
 
 
 def test_rlla_json_that_is_no_list(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"saw an object with the keys .*; allowed: a JSON list of objects"):
+    with pytest.raises(DataError, match=r"saw an object with the keys .*; expected a JSON list of objects"):
         load_prompts(write_json(tmp_path / "x", rlla_rows()[0]), layout="rlla")
     (tmp_path / "y").write_text('[{"instruction": ')
-    with pytest.raises(DataError, match=r"y: saw no JSON \(Expecting value: line 1"):
+    with pytest.raises(DataError, match=r"y: saw invalid JSON \(Expecting value: line 1"):
         load_prompts(tmp_path / "y")
 
 
@@ -359,8 +359,8 @@ def test_a_table_without_the_column(layout: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (1, "a", "row 1 .*field 'ref': saw str 'a'; allowed: number, as in row 0"),
-        (True, 1, "saw number 1; allowed: bool"),
+        (1, "a", "row 1 .*field 'ref': saw str 'a'; expected number, as in row 0"),
+        (True, 1, "saw number 1; expected bool"),
         ([1], ["a"], "column 'ref': saw .*JSON string"),
         ({"x": 1}, {"y": 2}, r"row 0 .*saw \{'x': 1\}, which the column would store as \{'x': 1, 'y': None\}"),
         (2**70, 1, "column 'ref': saw .*"),
@@ -389,9 +389,9 @@ CONTENTS = {
     "empty": (b"", "saw an empty file"),
     "blank": (b" \n\n", "saw an empty file"),
     "empty list": (b"[]", "saw 0 rows"),
-    "text": (b"prompt,answer\n", r"starts with b'prompt,answer.*; allowed: JSONL .*a JSON list of objects, CSV"),
+    "text": (b"prompt,answer\n", r"starts with b'prompt,answer.*; expected JSONL .*a JSON list of objects, CSV"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "saw a Git LFS pointer.*git lfs pull"),
-    "damaged parquet": (b"PAR1 and no footer", "allowed: a parquet file"),
+    "damaged parquet": (b"PAR1 and no footer", "expected a parquet file"),
 }
 
 
@@ -407,7 +407,7 @@ def test_parquet_with_a_damaged_page(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:200] = b"\xff" * 196  # after the magic bytes; the footer stays whole
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"x: saw .* after row 0; allowed: intact parquet"):
+    with pytest.raises(DataError, match=r"x: saw .* after row 0; expected intact parquet"):
         load_prompts(path)
 
 
@@ -420,33 +420,33 @@ def test_parquet_without_rows(tmp_path: Path) -> None:
 
 def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "part-0.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"part-0.parquet: saw .*; allowed: a parquet file"):
+    with pytest.raises(DataError, match=r"part-0.parquet: saw .*; expected a parquet file"):
         load_prompts(tmp_path)
-    with pytest.raises(DataError, match="save_to_disk, or name one file"):
+    with pytest.raises(DataError, match="save_to_disk, or pass one file"):
         load_prompts(tmp_path, layout="dataset")
     with pytest.raises(DataError, match=r"saw a folder; .*layout='dataset'"):
         load_prompts(tmp_path, layout="jsonl")
 
 
 def test_a_wrong_layout_says_so(texts: Path) -> None:
-    with pytest.raises(DataError, match=r"allowed: a parquet file.*real layout"):
+    with pytest.raises(DataError, match=r"expected a parquet file.*real layout"):
         load_prompts(texts, layout="parquet")
 
 
 # --- options -------------------------------------------------------------------------------------------
 
 OPTIONS = [
-    ({"layout": "xml"}, "layout='xml'; allowed: auto, rlla, rlla_parquet, jsonl"),
-    ({"reference_columns": "answer"}, "reference_columns='answer'; allowed: a mapping"),
+    ({"layout": "xml"}, "layout='xml'; expected one of auto, rlla, rlla_parquet, jsonl"),
+    ({"reference_columns": "answer"}, "reference_columns='answer'; expected a mapping"),
     ({"reference_columns": {"answer": 3}}, "a mapping of text to text"),
     ({"reference_columns": {"prompt": "answer"}}, "a result column 'prompt'"),
     ({"reference_columns": {"answer": "gold", "label": "gold"}}, r"reads \['gold'\] twice"),
     ({"prompt_column": ""}, "prompt_column=''"),
     ({"system_prompt": " "}, "system_prompt=' '"),
-    ({"max_prompt_chars": 0}, "max_prompt_chars=0; allowed: a whole number of at least 1"),
+    ({"max_prompt_chars": 0}, "max_prompt_chars=0; expected a whole number of at least 1"),
     ({"limit": -1}, "limit=-1"),
     ({"limit": True}, "limit=True"),
-    ({"offset": None}, "offset=None; allowed: a whole number of at least 0"),
+    ({"offset": None}, "offset=None; expected a whole number of at least 0"),
     ({"shuffle_seed": "1"}, "shuffle_seed='1'"),
     ({"split": "train"}, "split='train' with layout='auto'.*name the file of that split"),
     ({"subset": "main"}, "subset='main' with layout='auto'"),

@@ -132,13 +132,13 @@ def test_pictures_can_be_left_out_by_name(tmp_path: Path):
 
 GOOD = {"prompt": "<image>Find x.", "answer": "3", "images": [ADDRESS]}
 MALFORMED = {
-    "no picture": ({"images": []}, "field 'images': saw no picture; allowed: at least one, as in other rows"),
+    "no picture": ({"images": []}, "field 'images': saw no picture; expected at least one, as in other rows"),
     "null": ({"images": None}, "saw no picture"),
-    "too few": ({"prompt": "<image> <image>"}, "saw 2 times <image> and 1 pictures"),
-    "too many": ({"images": [ADDRESS, ADDRESS]}, "saw 1 times <image> and 2 pictures"),
+    "too few": ({"prompt": "<image> <image>"}, "saw 2 placeholders <image> and 1 pictures"),
+    "too many": ({"images": [ADDRESS, ADDRESS]}, "saw 1 placeholders <image> and 2 pictures"),
     "no such file": ({"images": ["absent.png"]}, r"'images\[0\]': saw the path 'absent.png' \(FileNotFoundError\)"),
-    "outside": ({"images": ["../x.png"]}, "the path '../x.png'; allowed: a path within"),
-    "absolute": ({"images": ["/etc/passwd"]}, "the path '/etc/passwd'; allowed: a path within"),
+    "outside": ({"images": ["../x.png"]}, "the path '../x.png'; expected a path within"),
+    "absolute": ({"images": ["/etc/passwd"]}, "the path '/etc/passwd'; expected a path within"),
     "web": ({"images": ["https://example.org/x.png"]}, "download the picture"),
     "not base64": ({"images": ["data:image/png;base64,!"]}, "encode the picture again"),
     "SVG": ({"images": ["data:image/svg+xml;base64,PHN2Zy8+"]}, "none of PNG, JPEG"),
@@ -153,7 +153,7 @@ MALFORMED = {
     ),
     "of the system": (
         {"prompt": [{"role": "system", "content": "<image>"}, {"role": "user", "content": "x"}]},
-        "a picture of the role 'system'",
+        "a picture in a message of the role 'system'",
     ),
 }  # fmt: skip
 
@@ -239,7 +239,7 @@ def test_names_of_pictures_elsewhere_are_none(more: dict[str, str], tmp_path: Pa
 
 def test_a_system_prompt_has_no_picture(tmp_path: Path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"problem": "Find x.", "answer": "3", "image": ADDRESS}])
-    with pytest.raises(ConfigError, match="system_prompt has <image>"):
+    with pytest.raises(ConfigError, match="system_prompt contains <image>"):
         load_prompts(path, system_prompt="Look at <image> first.")
 
 

@@ -107,14 +107,14 @@ def test_criteria_without_a_category_are_kept_and_counted(tmp_path: Path, caplog
         data = load_rar(tmp_path, *rows)
     assert rubric(data[0]).criteria[1] == Criterion("c1", "Mandatory Criteria: Names it.", 4.0, category="unlabelled")
     assert rubric(data[1]).criteria[0] == Criterion("c0", "Forgets the dose.", -1.0, "bad", "pitfall")
-    assert "2 of 3 criteria name none of the four categories" in caplog.text
+    assert "2 of 3 criteria do not name one of the four categories" in caplog.text
 
 
 RAR_MALFORMED = {
     "no question": (rar(ESSENTIAL, question=None), "field 'question': saw null"),
     "blank question": (rar(ESSENTIAL, question=" "), "field 'question': saw ' '"),
     "no rubric": ({"question": "q"}, "field 'rubric': saw no such field"),
-    "no criteria": (rar(), r"field 'rubric': saw list \[\]; allowed: a list of at least one .*repair the row"),
+    "no criteria": (rar(), r"field 'rubric': saw list \[\]; expected a list of at least one .*repair the row"),
     "rubric text": (rar(rubric="Essential"), "field 'rubric': saw str 'Essential'"),
     "criterion text": (rar(ESSENTIAL, "x"), "field 'rubric': saw list"),
     "no description": (rar({"weight": 1}), r"field 'rubric\[0\].description': saw no such field"),
@@ -125,7 +125,7 @@ RAR_MALFORMED = {
     "no weight": (rar(ESSENTIAL, item("Optional: x", None)), r"field 'rubric\[1\].weight': saw null"),
     "weight 0": (
         rar(item("Optional: x", 0)),
-        r"field 'rubric': saw .* criterion 0 \('c0'\): points is 0, allowed is",
+        r"field 'rubric': saw .* criterion 0 \('c0'\): points is 0; expected",
     ),
     "weight text": (rar(item("Optional: x", "2")), "points is '2'"),
     "negative": (rar(item("Optional: x", -1)), r"'rubric\[0\].weight': saw -1 of the category 'optional'.*positive"),
@@ -214,7 +214,7 @@ HEALTHBENCH_MALFORMED = {
     "no points": (healthbench(rubrics=one(points=None)), r"field 'rubrics\[0\].points': saw null"),
     "points 0": (
         healthbench(rubrics=one(points=0)),
-        "field 'rubrics': saw .*points is 0.0, allowed is a finite number",
+        "field 'rubrics': saw .*points is 0.0; expected a finite number",
     ),
     "tags text": (healthbench(rubrics=one(tags="axis:x")), "field 'rubrics': saw .*tags is 'axis:x'"),
     "example tags": (healthbench(example_tags="theme:x"), "field 'example_tags': saw 'theme:x'"),
@@ -279,7 +279,7 @@ def test_further_columns_on_request(tmp_path: Path):
         data = load_prompts(path, layout="rubrics", reference_columns={"answer": "answer", "level": "level"})
         assert data[0]["answer"] == "Hello!"
         assert data[0]["level"] == 3
-        with pytest.raises(DataError, match="field 'answer': saw an unknown key; allowed: prompt, criteria, id, use"):
+        with pytest.raises(DataError, match="field 'answer': saw an unknown key; expected prompt, criteria, id, use"):
             load_prompts(path, layout="rubrics")
 
 
@@ -288,14 +288,14 @@ PLAIN_MALFORMED = {
     "no prompt": ({"criteria": CRITERIA}, "field 'prompt': saw no such field"),
     "no criteria": ({"prompt": "p"}, "field 'criteria': saw no such field"),
     "criteria text": (ENTRY | {"criteria": "x"}, "field 'criteria': saw 'x'"),
-    "empty": (ENTRY | {"criteria": []}, r"field 'criteria': saw .*criteria is \[\], allowed is a list of at least one"),
+    "empty": (ENTRY | {"criteria": []}, r"field 'criteria': saw .*criteria is \[\]; expected a list of at least one"),
     "unknown field": (
         ENTRY | {"criteria": [{"id": "a", "txt": "t"}]},
-        "has the unknown key 'txt'; allowed are id, text",
+        "has the unknown key 'txt'; expected one of id, text",
     ),
     "same id": (ENTRY | {"criteria": CRITERIA * 2}, "criteria 0 and 1 both have the id 'kind'"),
     "id": (ENTRY | {"id": 3}, "rubric: id is 3"),
-    "use": (ENTRY | {"use": ["style"]}, r"field 'use': saw \['style'\]; allowed: a list of the names \[\]"),
+    "use": (ENTRY | {"use": ["style"]}, r"field 'use': saw \['style'\]; expected a list of the names \[\]"),
     "surrogate": (ENTRY | {"criteria": [{"id": "a", "text": "\ud800"}]}, "field 'criteria': saw .*valid Unicode"),
 }
 
@@ -309,8 +309,8 @@ def test_malformed_entry(row: Any, message: str, tmp_path: Path):
 
 
 YAML_MALFORMED = {
-    "no YAML": ("prompts: [", "saw no YAML"),
-    "text": ("hello", "saw str 'hello'; allowed: a list of entries, or {prompts"),
+    "no YAML": ("prompts: [", "saw invalid YAML"),
+    "text": ("hello", "saw str 'hello'; expected a list of entries, or {prompts"),
     "no prompts": ("shared: {}", r"saw the keys \['shared'\]"),
     "further key": ("{prompts: [], prompt: x}", r"saw the keys \['prompts', 'prompt'\]"),
     "shared": ("{prompts: [], shared: [a]}", "shared: .*names with lists of criteria"),
@@ -318,16 +318,16 @@ YAML_MALFORMED = {
     "entry": ("[hello]", "row 0: saw str 'hello'"),
     "no entries": ("prompts: []", "saw 0 rows"),
     "repeated key": ("- {prompt: a, prompt: b}", "the key 'prompt' occurs twice"),
-    "python object": ("- !!python/object/apply:os.getcwd []", "saw no YAML .*could not determine a constructor"),
+    "python object": ("- !!python/object/apply:os.getcwd []", "saw invalid YAML .*could not determine a constructor"),
     "date in a rule": (
         "- {prompt: p, criteria: [{id: a, text: t, rule: {x: 2024-01-01}}]}",
         "row 0, .*criteria that do",
     ),
     "cycle": (
         "- {prompt: p, criteria: [{id: a, text: t, rule: &r {x: *r}}]}",
-        r"saw no YAML .*alias \*r lies inside",
+        r"saw invalid YAML .*alias \*r lies inside",
     ),
-    "yes is no text": ("- {prompt: p, criteria: [{id: a, text: yes}]}", "text is True, allowed is text"),
+    "yes is no text": ("- {prompt: p, criteria: [{id: a, text: yes}]}", "text is True; expected text"),
     "same id in shared": (YAML.replace("id: dose", "id: kind"), "row 0, .*both have the id 'kind'"),
 }
 
@@ -376,7 +376,7 @@ def test_the_common_options_work(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     }
     with caplog.at_level(logging.WARNING, logger="rvpo.data"):
         train = load_prompts(path, limit=5, **options)
-    assert "left out 2 of 10 prompts" in caplog.text
+    assert "2 of 10 prompts are longer" in caplog.text
     held_out = load_prompts(path, offset=5, **options)
     assert sorted(rubric(row).id or "" for row in [*train, *held_out]) == [str(n) for n in range(1, 9)]
     assert train[0]["prompt"][0] == {"role": "system", "content": "Be brief."}
@@ -386,7 +386,7 @@ def test_the_common_options_work(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"pitfalls": "bad"}, "pitfalls='bad'; expected met_is_bad or met_is_good"),
     ({"layout": "rlla", "pitfalls": "met_is_bad"}, "pitfalls or rubric_keys with layout='rlla'"),
-    ({"prompt_column": "question"}, "prompt_column='question' with layout='rar'; allowed: 'prompt'"),
+    ({"prompt_column": "question"}, "prompt_column='question' with layout='rar'; expected 'prompt'"),
     ({"reference_columns": {"rubric": "rubric"}}, "result column 'rubric', which layout='rar' makes itself"),
     ({"split": "train"}, "split='train' with layout='rar'; .*name the file of that split"),
 ]
@@ -404,13 +404,13 @@ def test_a_layout_is_read_from_any_storage(tmp_path: Path):
     assert load_prompts(listed, layout="rar").to_list() == load_rar(tmp_path, rar(ESSENTIAL)).to_list()
     table = write_parquet(tmp_path / "y", [ENTRY])
     assert rubric(load_prompts(table, layout="rubrics")[0]) == Rubric((KIND,))
-    with pytest.raises(ConfigError, match="layout='healthbench' with yaml"):
+    with pytest.raises(ConfigError, match="layout='healthbench' with YAML"):
         load_prompts(write_text(tmp_path / "x.yaml", YAML), layout="healthbench")
 
 
 def test_a_table_of_another_kind(tmp_path: Path):
     path = write_parquet(tmp_path / "x", [{"prompt": "p", "answer": "a"}])
-    with pytest.raises(DataError, match=r"saw no column 'question', 'rubric'; .*set the layout that the data have"):
+    with pytest.raises(DataError, match=r"saw no column 'question', 'rubric'; .*set the right layout"):
         load_prompts(path, layout="rar")
 
 

@@ -53,7 +53,7 @@ PARTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_of_the_prompt_is_refused_by_name(name: str, tmp_path: Path):
     path = jsonl(tmp_path, PARTS[name])
-    with pytest.raises(DataError, match=r"beside the prompt.*(prompt_column=|reference_columns=)"):
+    with pytest.raises(DataError, match=r"next to the prompt.*(prompt_column=|reference_columns=)"):
         load_prompts(path)
     prompt = next(key for key in ("question", "Question", "problem", "query", "prompt") if key in PARTS[name])
     if prompt != "prompt":

@@ -138,11 +138,14 @@ def test_names_of_categories_and_groups():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"categories": ["simple"]}, r"categories=\['simple'\]; allowed: all, non_live, live, simple_python"),
+        (
+            {"categories": ["simple"]},
+            r"categories=\['simple'\]; expected one or more of all, non_live, live, simple_python",
+        ),
         ({"categories": []}, r"categories=\[\]"),
-        ({"prompting": "xml"}, "prompting='xml'; allowed: own, rlla"),
-        ({"limit": 0}, "limit=0; allowed: 1 or more"),
-        ({"template": "x.json"}, "template='x.json' with prompting='own'; next step: prompting='rlla'"),
+        ({"prompting": "xml"}, "prompting='xml'; expected one of own, rlla"),
+        ({"limit": 0}, "limit=0; expected 1 or more"),
+        ({"template": "x.json"}, "template='x.json' with prompting='own'; expected prompting='rlla'"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str):
@@ -586,7 +589,7 @@ def test_a_template_without_tools_is_refused(tmp_path: Path, instruction: str):
 
 
 def test_an_absent_template_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"absent.json: saw no such file; allowed: RLLA data"):
+    with pytest.raises(DataError, match=r"absent.json: saw no such file; expected RLLA data"):
         BFCL(prompting="rlla", template=tmp_path / "absent.json")
 
 

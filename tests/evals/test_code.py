@@ -145,7 +145,7 @@ def test_rows_outside_of_mbpps_test_split_are_told(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": "P", "answer": "1"}, "rename the columns"),
+        ({"prompt": "P", "answer": "1"}, "Rename the columns"),
         (HUMAN | {"test": "x = 1"}, "defines no function 'check'"),
         (MBPP_FULL | {"test_list": ["assert ("]}, "not Python"),
         (MBPP_FULL | {"test_list": []}, "without a test"),

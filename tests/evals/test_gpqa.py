@@ -230,7 +230,7 @@ def test_the_columns_of_the_real_file_in_any_order_with_a_byte_order_mark(tmp_pa
 def test_a_row_that_is_malformed_is_named_by_file_row_line_and_field(tmp_path: Path):
     rows = [row(Question="two\nlines"), row(**{"Record ID": "r2", "Incorrect Answer 2": " "})]
     with pytest.raises(
-        DataError, match=r"x\.csv, row 1 \(line 4\), field 'Incorrect Answer 2': saw ' '; allowed: text"
+        DataError, match=r"x\.csv, row 1 \(line 4\), field 'Incorrect Answer 2': saw ' '; expected text"
     ):
         GPQA(write(tmp_path / "x.csv", rows))
     with pytest.raises(DataError, match=r"row 1 \(line 3\), field 'Record ID': saw 'r1' a second time"):
@@ -238,18 +238,18 @@ def test_a_row_that_is_malformed_is_named_by_file_row_line_and_field(tmp_path: P
 
 
 def test_files_that_are_no_table_of_questions(tmp_path: Path):
-    with pytest.raises(DataError, match=r"absent\.csv: saw no such file; .* or take the hub's Idavidrein/gpqa"):
+    with pytest.raises(DataError, match=r"absent\.csv: saw no such file; .* or use Idavidrein/gpqa from the hub"):
         GPQA(tmp_path / "absent.csv")
-    with pytest.raises(DataError, match=r"no column 'Subdomain' among \['Record ID'.*allowed: the columns Record ID"):
+    with pytest.raises(DataError, match=r"no column 'Subdomain' among \['Record ID'.*expected the columns Record ID"):
         GPQA(write(tmp_path / "a.csv", [row()], COLUMNS[:-1]))
     with pytest.raises(DataError, match="saw 0 rows"):
         GPQA(write(tmp_path / "b.csv", []))
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(DataError, match="saw an empty file; allowed: the columns Record ID"):
+    with pytest.raises(DataError, match="saw an empty file; expected the columns Record ID"):
         GPQA(tmp_path / "empty.csv")
     path = write(tmp_path / "c.csv", [row()])
     path.write_text(path.read_text(encoding="utf-8") + "only,three,cells\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"row 1 \(line 3\): saw 3 cells; allowed: 8, as in the header"):
+    with pytest.raises(DataError, match=r"row 1 \(line 3\): saw 3 cells; expected 8, as in the header"):
         GPQA(path)
     path.write_text(path.read_text(encoding="utf-8") + '"never closed', encoding="utf-8")
     path.write_text(path.read_text(encoding="utf-8").replace("only,three,cells\n", ""), encoding="utf-8")
@@ -274,9 +274,9 @@ def test_the_hub_is_asked_for_diamond_and_its_gate_is_named(monkeypatch: pytest.
 
 
 def test_options_that_cannot_work():
-    with pytest.raises(ConfigError, match="epochs=0; allowed: at least 1"):
+    with pytest.raises(ConfigError, match="epochs=0; expected at least 1"):
         GPQA(SMALL, epochs=0)
-    with pytest.raises(ConfigError, match="limit=0; allowed: at least 1"):
+    with pytest.raises(ConfigError, match="limit=0; expected at least 1"):
         GPQA(SMALL, limit=0)
 
 

@@ -224,8 +224,8 @@ def test_settings_tell_data_and_judge(write: Callable[..., Path]):
     [
         ([EXAMPLES[0], EXAMPLES[0]], r"row 1: saw the prompt_id 'one' a second time"),
         ([example("e", ("met: a", -1, []))], r"row 0: saw no criterion with positive points"),
-        ([example("e", ("met: a", 1, ["t", "t"]))], r"row 0: saw the tags \['t', 't'\]; allowed: each once"),
-        ([example("e", ("met: a", 1, []), tags=["theme:a", "theme:a"])], r"allowed: each once"),
+        ([example("e", ("met: a", 1, ["t", "t"]))], r"row 0: saw the tags \['t', 't'\]; expected each once"),
+        ([example("e", ("met: a", 1, []), tags=["theme:a", "theme:a"])], r"expected each once"),
         ([example("e", ("met: a", 1, ["score"]))], r"none called 'score'"),
         ([{"prompt": "q", "criteria": []}], r"field 'rubrics'"),
     ],
@@ -237,7 +237,7 @@ def test_data_that_cannot_be_scored(write: Callable[..., Path], examples: list[d
 
 @pytest.mark.parametrize("options", [{"subset": "easy"}, {"limit": 0}, {"limit": True}])
 def test_options_that_cannot_work(options: dict[str, Any]):
-    with pytest.raises(ConfigError, match=r"allowed: .*next step"):
+    with pytest.raises(ConfigError, match=r"expected .*next step"):
         bench(Path("data.jsonl"), **options)
 
 

@@ -223,7 +223,7 @@ def test_an_adapters_base_keeps_its_generation_config(tiny_model_dir: Path):
 def test_tools_that_the_template_leaves_out_are_refused(tiny_model_dir: Path):
     tool = {"type": "function", "function": {"name": "get_weather", "description": "", "parameters": {}}}
     item = Item("q", ({"role": "user", "content": "rain"},), tools=(tool,))
-    with pytest.raises(ConfigError, match="leaves tools out"):
+    with pytest.raises(ConfigError, match="ignores tools"):
         replies(load_policy(str(tiny_model_dir)), [item], GREEDY)
 
 
@@ -231,23 +231,23 @@ def test_models_that_cannot_be_are_refused(tiny_model_dir: Path, tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no weights"):
         load_policy(str(tmp_path / "empty"))
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         load_policy(str(tmp_path / "absent"))
     with pytest.raises(ConfigError, match="batch_size is 0"):
         load_policy(str(tiny_model_dir), batch_size=0)
     with pytest.raises(ConfigError, match="dtype is 'int8'"):
         load_policy(str(tiny_model_dir), dtype="int8")
-    with pytest.raises(ModelError, match="model 'org/absent' cannot be had"):
+    with pytest.raises(ModelError, match="model 'org/absent' was not found"):
         load_policy("org/absent")
     with pytest.raises(ConfigError, match="device is 'tpuu'"):
         load_policy(str(tiny_model_dir), device="tpuu")
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="PyTorch sees no GPU here"):
+        with pytest.raises(ConfigError, match="PyTorch finds no GPU"):
             load_policy(str(tiny_model_dir), device="cuda")
     shutil.copytree(tiny_model_dir, tmp_path / "adapter")
     for text in ("[]", "{}", '{"base_model_name_or_path": null}', "no JSON"):
         (tmp_path / "adapter" / "adapter_config.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"adapter_config\.json names"):
+        with pytest.raises(ConfigError, match=r"adapter_config\.json (does not name a|names .* as) base model"):
             load_policy(str(tmp_path / "adapter"))
     shutil.copytree(tiny_model_dir, tmp_path / "mute")
     for path in (tmp_path / "mute").glob("chat_template*"):

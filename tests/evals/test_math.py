@@ -137,7 +137,7 @@ def test_which_columns_were_read_is_told_and_can_be_chosen(tmp_path: Path):
     assert read(tmp_path, rows).notes == ("problem = problem, answer = final_answer",)
     chosen = read(tmp_path, rows, answer_column="mine")
     assert (chosen.questions[0].answer, chosen.notes[0]) == ("2", "problem = problem, answer = mine")
-    with pytest.raises(DataError, match="no such answers"):
+    with pytest.raises(DataError, match="no answers there"):
         read(tmp_path, rows, answer_column="yours")
 
 
@@ -150,8 +150,8 @@ def test_what_matters_of_the_reading_is_told(tmp_path: Path):
     found = read(tmp_path, rows)
     assert len(found.questions) == 2
     assert [note.partition(" ")[0] for note in found.notes[1:]] == ["1", "2", "1", "1"]
-    assert "must give all of them" in found.notes[1]
-    assert "read like sentences" in found.notes[2]
+    assert "must state all of them" in found.notes[1]
+    assert "look like sentences" in found.notes[2]
     assert "asked once" in found.notes[3]
     assert "tolerance" in found.notes[4]
 
@@ -175,14 +175,14 @@ def test_references_with_words_that_are_no_units_are_told(tmp_path: Path):
         ([{"problem": "P?", "url": "u"}], "no answers"),
         ([{"problem": " ", "answer": "1"}], "visible character"),
         ([{"problem": None, "answer": "1"}, {"problem": "P?", "answer": "1"}], "no problem"),
-        ([{"question": "Q?", "final_answer": ["1"], "image_1": {"path": "a.png"}}], "a picture beside the problem"),
-        ([{"problem": "P?", "image": "a.png", "answer": "1"}], "a picture beside the problem"),
-        ([{"problem": "<image>What is x?", "answer": "1"}], "a place for a picture"),
-        ([{"problem": "As in <image_1>, what is x?", "answer": "1"}], "a place for a picture"),
-        ([{"problem": "See ![](fig.png). What is x?", "answer": "1"}], "a place for a picture"),
-        ([{"prompt": [{"role": "user", "content": "<img src='a.png'> x?"}], "answer": "1"}], "a place for a picture"),
+        ([{"question": "Q?", "final_answer": ["1"], "image_1": {"path": "a.png"}}], "a picture next to the problem"),
+        ([{"problem": "P?", "image": "a.png", "answer": "1"}], "a picture next to the problem"),
+        ([{"problem": "<image>What is x?", "answer": "1"}], "a placeholder for a picture"),
+        ([{"problem": "As in <image_1>, what is x?", "answer": "1"}], "a placeholder for a picture"),
+        ([{"problem": "See ![](fig.png). What is x?", "answer": "1"}], "a placeholder for a picture"),
+        ([{"prompt": [{"role": "user", "content": "<img src='a.png'> x?"}], "answer": "1"}], "a placeholder for a"),
         ([{"problem": "P?", "question": "Q?", "answer": "1"}], "may each be the prompt"),
-        ([{"question": "Which one is it?", "options": ["one", "two"], "answer": "1"}], "choices beside the prompt"),
+        ([{"question": "Which one is it?", "options": ["one", "two"], "answer": "1"}], "choices next to the prompt"),
     ],
 )  # fmt: skip
 def test_rows_that_would_be_asked_or_scored_wrongly_are_refused(tmp_path: Path, rows: Rows, said: str):
@@ -234,14 +234,14 @@ def test_the_instruction_is_added_where_the_problem_has_none(tmp_path: Path):
 
 def test_options_that_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "x.jsonl", problems(2))
-    with pytest.raises(ConfigError, match="k is 8, and each item has 4 samples"):
+    with pytest.raises(ConfigError, match="k is 8, but each item has 4 samples"):
         load_benchmark("math", {"path": path, "k": [8]}, tmp_path)
     with pytest.raises(ConfigError, match="its options are path, samples, k"):
         load_benchmark("math", {"path": path, "epochs": 2}, tmp_path)
     with pytest.raises(ConfigError, match="limit is 0"):
         Math(path, limit=0)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"math-verify is not installed.*\[eval,math\]"):
+    with pytest.raises(ConfigError, match=r"math-verify, which .* is not installed.*\[eval,math\]"):
         Math(path)
 
 

@@ -161,15 +161,15 @@ def test_a_score_that_is_missing_is_asked_for_again_without_a_new_reply(tmp_path
 
 def test_another_run_does_not_get_into_a_folder(tmp_path: Path):
     evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
-    with pytest.raises(ConfigError, match=r'model\.name = "speaker", this one has "other"'):
+    with pytest.raises(ConfigError, match=r'model\.name = "speaker"; expected "other"'):
         evaluate(Lengths(), Speaker("other"), tmp_path, quiet=True)
-    with pytest.raises(ConfigError, match=r"settings\.epochs = 1, this one has 2"):
+    with pytest.raises(ConfigError, match=r"settings\.epochs = 1; expected 2"):
         evaluate(Lengths(epochs=2), Speaker(), tmp_path, quiet=True)
-    with pytest.raises(ConfigError, match=r"generation\.seed = 0, this one has 1"):
+    with pytest.raises(ConfigError, match=r"generation\.seed = 0; expected 1"):
         evaluate(Lengths(), Speaker(), tmp_path, generation=replace(Lengths.generation, seed=1), quiet=True)
     changed = Lengths()
     changed.name = "other"
-    with pytest.raises(ConfigError, match=r'benchmark = "lengths", this one has "other"'):
+    with pytest.raises(ConfigError, match=r'benchmark = "lengths"; expected "other"'):
         evaluate(changed, Speaker(), tmp_path, quiet=True)
 
 
@@ -194,7 +194,7 @@ def test_what_a_reader_must_know_is_shown(tmp_path: Path):
 @pytest.mark.parametrize("reason", ["connection", "rejected"])
 def test_a_model_that_never_replies_ends_the_run_early(reason: str, tmp_path: Path):
     silent = Speaker(lost=set(MANY), reason=reason)
-    with pytest.raises(ModelError, match=f"no reply to 16 items in a row; the last is missing for {reason}"):
+    with pytest.raises(ModelError, match=f"no reply to 16 items in a row; the last one failed with {reason}"):
         evaluate(Lengths(MANY), silent, tmp_path, quiet=True)
     assert silent.asked.total() == 16
 
@@ -250,7 +250,10 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path):
 def test_one_process_at_a_time(tmp_path: Path):
     with (
         Store(tmp_path / "store.sqlite"),
-        pytest.raises(ConfigError, match=r"another process evaluates into .*: wait for it, or name another folder"),
+        pytest.raises(
+            ConfigError,
+            match=r"another process is using the folder .*; expected .*\. Wait for it, or choose another folder",
+        ),
     ):
         evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
     evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
@@ -268,7 +271,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("rvpo.evals.run._write_items", full)
-    with pytest.raises(ConfigError, match="No space left on device; replies and scores are kept"):
+    with pytest.raises(ConfigError, match=r"No space left on device; expected .*\. Replies and scores are kept"):
         evaluate(Lengths(), Speaker(), tmp_path, quiet=True)
     monkeypatch.undo()
     again = Speaker()
@@ -285,7 +288,7 @@ def test_items_must_be_there_and_differ(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="allowed is a store of `rvpo eval` on a disk with room"):
+    with pytest.raises(ConfigError, match="expected a store of `rvpo eval` on a disk with free space"):
         evaluate(Lengths(), Speaker(), tmp_path / "file", quiet=True)
     (tmp_path / "store.sqlite").write_text("this is no database" * 100)
     with pytest.raises(ConfigError, match=r"store\.sqlite: file is not a database"):
@@ -317,15 +320,15 @@ def test_hostile_replies_reach_the_records(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "allowed"),
+    ("options", "expected"),
     [
-        ({"max_tokens": 0}, "max_tokens is 0, allowed is a whole number of at least 1"),
+        ({"max_tokens": 0}, "max_tokens is 0; expected a whole number of at least 1"),
         ({"temperature": -1.0}, r"temperature is -1\.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"top_p": 0.0}, r"top_p is 0\.0"),
         ({"seed": 1.5}, r"seed is 1\.5"),
     ],
 )
-def test_generation_refuses_what_cannot_be(options: dict[str, Any], allowed: str):
-    with pytest.raises(ConfigError, match=allowed):
+def test_generation_refuses_what_cannot_be(options: dict[str, Any], expected: str):
+    with pytest.raises(ConfigError, match=expected):
         Generation(**{"max_tokens": 8, **options})

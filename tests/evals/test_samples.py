@@ -66,7 +66,7 @@ def test_the_k_of_pass_at_k():
 @pytest.mark.parametrize(
     ("samples", "k", "said"),
     [
-        (4, [1, 8], "k is 8, and each item has 4 samples"),
+        (4, [1, 8], "k is 8, but each item has 4 samples"),
         (0, None, "samples is 0"),
         (True, None, "samples is True"),
         (4, [0], "k is 0"),

@@ -89,19 +89,19 @@ def test_short_forms(tmp_path: Path, own: Path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"kind": "ruel"}, "judge.kind is 'ruel', allowed are endpoint, local, rule, mixed, module:Class"),
-        ({}, "allowed is a mapping with `kind`: endpoint"),
-        ([], "allowed is a mapping with `kind`"),
+        ({"kind": "ruel"}, "judge.kind is 'ruel'; expected one of endpoint, local, rule, mixed, module:Class"),
+        ({}, "expected a mapping with `kind`: endpoint"),
+        ([], "expected a mapping with `kind`"),
         ({"kind": "rule", "x": 1}, "judge of kind 'rule' has no option 'x'; it takes none"),
-        ({"kind": "endpoint", "model": "m", "api_key": "sk-123"}, "that variable's name into api_key_env"),
+        ({"kind": "endpoint", "model": "m", "api_key": "sk-123"}, "set api_key_env to the name of that variable"),
         ({"kind": "endpoint"}, "needs the option 'model'"),
         ({"kind": "endpoint", "model": "m", "modle": 1}, "has no option 'modle'; it takes model, base_url"),
-        ({"kind": "mixed", "judges": {}}, "allowed is a mapping of names to judges"),
+        ({"kind": "mixed", "judges": {}}, "expected a mapping from names to judges"),
         ({"kind": "mixed", "judges": {"a": {"kind": "mixed"}}}, r"judge\.judges\.a is .* that is not mixed"),
         ({"kind": "mixed", "judge": 1}, "has no option 'judge'; it takes judges, default"),
-        ({"kind": "mixed", "judges": {"a": {"kind": "rule"}}, "default": "b"}, "default is 'b', allowed are"),
-        ("http://localhost:8000/v1", r"names no model: write http://localhost:8000/v1#MODEL"),
-        ("gpt", "allowed are rule, local:FOLDER, http://"),
+        ({"kind": "mixed", "judges": {"a": {"kind": "rule"}}, "default": "b"}, "default is 'b'; expected"),
+        ("http://localhost:8000/v1", r"does not name a model; expected http://localhost:8000/v1#MODEL"),
+        ("gpt", "expected rule, local:FOLDER, http://"),
         ("none.yaml", "cannot be read"),
     ],
 )
@@ -118,10 +118,10 @@ def test_a_key_in_a_recipe_is_not_repeated():
 
 def test_a_class_that_is_no_judge(own: Path):
     with pytest.raises(
-        ConfigError, match="is a NoJudge without judge, check, usage, async judge, async check: allowed"
+        ConfigError, match="is a NoJudge without judge, check, usage, async judge, async check; expected"
     ):
         load_judge({"kind": f"{own}:NoJudge"})
-    with pytest.raises(ConfigError, match="is a Sync without async judge: allowed"):
+    with pytest.raises(ConfigError, match="is a Sync without async judge; expected"):
         load_judge({"kind": f"{own}:Sync"})
     with pytest.raises(ConfigError, match="needs the option 'value'"):
         load_judge({"kind": f"{own}:Mine"})
@@ -130,10 +130,10 @@ def test_a_class_that_is_no_judge(own: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"aggregation": "sum"}, "aggregation is 'sum', allowed are channels, explicit, implicit"),
-        ({"weighting": "point"}, "weighting is 'point', allowed are 'uniform', 'points'"),
+        ({"aggregation": "sum"}, "aggregation is 'sum'; expected one of channels, explicit, implicit"),
+        ({"weighting": "point"}, "weighting is 'point'; expected 'uniform', 'points' or"),
         ({"aggregation": "implicit", "weighting": "points"}, "no effect on the implicit score"),
-        ({"max_missing": 1.5}, "max_missing is 1.5, allowed is a share"),
+        ({"max_missing": 1.5}, "max_missing is 1.5; expected a share"),
     ],
 )
 def test_rubric_reward_options(options: dict, message: str):
@@ -163,5 +163,5 @@ def test_endpoint_judges_of_several_processes_share_limits_and_a_file(tmp_path: 
     assert with_processes(mixed, 4)["judges"] == {"a": shared, "b": {"kind": "rule"}}
     monkeypatch.setenv("HOME", str(tmp_path))
     assert with_processes({**endpoint, "cache": "~/judge.sqlite"}, 4)["cache"] == str(tmp_path / "judge.sqlite")
-    with pytest.raises(ConfigError, match=r"judge\.cache is 'judge\.sqlite', allowed is an absolute path"):
+    with pytest.raises(ConfigError, match=r"judge\.cache is 'judge\.sqlite'; expected an absolute path"):
         with_processes({**endpoint, "cache": "judge.sqlite"}, 4)

@@ -125,9 +125,9 @@ def test_one_store_serves_many_threads():
 def test_files_that_are_no_store_are_left_alone(tmp_path: Path):
     text = tmp_path / "text"
     text.write_text("not a database, but long enough to be taken for the header of one, whatever that may be " * 20)
-    with pytest.raises(JudgeError, match=r"File exists.*; allowed is an SQLite file of a judge"):
+    with pytest.raises(JudgeError, match=r"File exists.*; expected an SQLite file of a judge"):
         VerdictStore(str(text / "cache.sqlite"))
-    with pytest.raises(JudgeError, match="unable to open database file; allowed is an SQLite file of a judge"):
+    with pytest.raises(JudgeError, match="unable to open database file; expected an SQLite file of a judge"):
         VerdictStore(str(tmp_path))
     assert VerdictStore(str(tmp_path / "new" / "folder" / "cache.sqlite")).spent().calls == 0
     with pytest.raises(JudgeError, match="file is not a database"):
@@ -135,7 +135,7 @@ def test_files_that_are_no_store_are_left_alone(tmp_path: Path):
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE precious (value)")
-    with pytest.raises(JudgeError, match="a database of version 0, expected 1"):
+    with pytest.raises(JudgeError, match="a database of version 0; expected 1"):
         VerdictStore(str(other))
     with sqlite3.connect(other) as database:
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("precious",)]

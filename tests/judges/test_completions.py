@@ -43,7 +43,7 @@ def test_columns_are_found(name: str, tmp_path: Path):
 def test_columns_are_named_where_they_are_unclear(tmp_path: Path):
     row = {"prompt": "p", "task": "t", "output": "a", "response": "b", "mine": "c", "rubric": CRITERIA}
     path = jsonl(tmp_path / "x.jsonl", row)
-    with pytest.raises(DataError, match=r"may each be it; .*--completion-column"):
+    with pytest.raises(DataError, match=r"may each be the completion; .*--completion-column"):
         read_completions(path)
     reading = Reading(prompt_column="task", completion_column="mine")
     [(question, _)] = read_completions(path, reading=reading)

@@ -139,7 +139,7 @@ def test_without_logprobs_a_probability_is_missing_and_not_asked_again():
         verdict = one(server, verdict="probability")
         assert len(server.requests) == 1
     assert (verdict.value, verdict.reason) == (None, "malformed")
-    assert "no logprobs" in (verdict.detail or "")
+    assert "not return logprobs" in (verdict.detail or "")
 
 
 @pytest.mark.parametrize("ask", ["criterion", "rubric"])
@@ -162,7 +162,7 @@ def test_a_criterion_with_a_scale_is_always_graded_on_it(ask: str):
     [
         ('{"c1": true}', "no JSON object with c1, c2"),
         ('{"c1": true, "c2": true, "c3": true}', "the id 'c3', which was not asked for"),
-        ('{"c1": true, "c2": true, "c1": false}', "stands twice"),
+        ('{"c1": true, "c2": true, "c1": false}', "occurs twice"),
         ('{"c1": true} {"c2": true}', "no JSON object with c1, c2"),
         ('{"c1": true, "c2": 5}', "'5' instead of true or false"),
     ],
@@ -477,7 +477,7 @@ def test_the_budget_in_calls_holds_over_restarts(tmp_path: Path):
             assert judged.usage()["missing/budget"] == 8
     detail = next(verdict.detail for verdict in given if verdict.reason)
     assert detail is not None
-    assert re.search(r"12 calls and \d+ tokens are spent: raise max_calls or max_tokens", detail)
+    assert re.search(r"12 calls and \d+ tokens are spent; raise max_calls or max_tokens", detail)
 
 
 def test_the_budget_in_tokens_stops_new_calls():
@@ -589,12 +589,12 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
     with FaultServer() as server:
         asyncio.run(make(server).check())
         with pytest.raises(
-            JudgeError, match=r"does not exist.*allowed are the models that the server has: fault-model"
+            JudgeError, match=r"does not exist.*expected one of the models that the server has: fault-model"
         ):
             asyncio.run(make(server, model="gpt-17").check())
         dead = server.url
     with pytest.raises(
-        JudgeError, match=r"no judge at http://127.*connection failed \(ConnectionRefusedError\); start the server"
+        JudgeError, match=r"no judge at http://127.*connection failed \(ConnectionRefusedError\). Start the server"
     ):
         asyncio.run(EndpointJudge(model="m", base_url=dead).check())
     with pytest.raises(JudgeError, match="the environment variable OPENAI_API_KEY is not set"):
@@ -602,14 +602,14 @@ def test_check_finds_what_cannot_work(monkeypatch: pytest.MonkeyPatch):
     with FaultServer(key="right") as server:
         with pytest.raises(
             JudgeError,
-            match=r"HTTP 401: the server does not accept the key in .*: export the right one",
+            match=r"HTTP 401: the server does not accept the key in .*. Export the right key",
         ):
             asyncio.run(make(server).check())
         monkeypatch.setenv("JUDGE_KEY", "right")
         asyncio.run(make(server, api_key_env="JUDGE_KEY").check())
     with FaultServer(logprobs=False) as server:
         asyncio.run(make(server).check())
-        with pytest.raises(JudgeError, match=r"no logprobs.*use verdict='boolean'"):
+        with pytest.raises(JudgeError, match=r"does not return logprobs.*Use verdict='boolean'"):
             asyncio.run(make(server, verdict="probability").check())
 
 
@@ -758,7 +758,7 @@ def test_the_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("key", [f"{SECRET}\nX: y", f"{SECRET}é"])
 def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JUDGE_KEY", key)
-    with pytest.raises(JudgeError, match="JUDGE_KEY holds characters that no HTTP header carries") as error:
+    with pytest.raises(JudgeError, match="JUDGE_KEY contains characters that an HTTP header cannot carry") as error:
         asyncio.run(EndpointJudge(model="m", base_url="http://127.0.0.1:1/v1", api_key_env="JUDGE_KEY").check())
     assert SECRET not in repr(error.getrepr(chain=True, showlocals=False))
 
@@ -769,26 +769,26 @@ def test_a_key_that_no_header_carries_is_not_repeated(key: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"verdict": "maybe"}, "verdict='maybe'; allowed: boolean, probability, scale"),
-        ({"ask": "all"}, "allowed: criterion, rubric"),
-        ({"structured": True}, "allowed: auto, json_schema, json_object, none"),
-        ({"verdict": "probability", "ask": "rubric"}, "allowed: ask='criterion'"),
+        ({"verdict": "maybe"}, "verdict='maybe'; expected one of boolean, probability, scale"),
+        ({"ask": "all"}, "expected one of criterion, rubric"),
+        ({"structured": True}, "expected one of auto, json_schema, json_object, none"),
+        ({"verdict": "probability", "ask": "rubric"}, "expected ask='criterion'"),
         ({"explain": True, "ask": "rubric"}, "next step: leave explain out"),
-        ({"explain": 1}, "explain=1; allowed: true and false"),
-        ({"concurrency": 0}, "concurrency=0; allowed: a whole number of at least 1"),
-        ({"concurrency": 2000}, "allowed: 1 to 1000"),
-        ({"timeout": None}, "timeout=None; allowed: a finite number"),
+        ({"explain": 1}, "explain=1; expected true or false"),
+        ({"concurrency": 0}, "concurrency=0; expected a whole number of at least 1"),
+        ({"concurrency": 2000}, "expected 1 to 1000"),
+        ({"timeout": None}, "timeout=None; expected a finite number"),
         ({"timeout": math.inf}, "timeout=inf"),
-        ({"retries": 1.5}, "retries=1.5; allowed: a whole number of at least 0"),
+        ({"retries": 1.5}, "retries=1.5; expected a whole number of at least 0"),
         ({"max_calls": -1}, "of at least 0 or None"),
         ({"requests_per_minute": 0}, "requests_per_minute=0"),
-        ({"processes": 0}, "processes=0; allowed: a whole number of at least 1 or None"),
-        ({"model": " "}, "allowed: the name under which the server knows it"),
+        ({"processes": 0}, "processes=0; expected a whole number of at least 1 or None"),
+        ({"model": " "}, "expected the name of the model on the server"),
         ({"cache": ""}, "next step: name a file"),
-        ({"base_url": "localhost:8000"}, "allowed: a URL such as"),
-        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "holds a user, password or query"),
+        ({"base_url": "localhost:8000"}, "expected a URL such as"),
+        ({"base_url": f"http://me:{SECRET}@localhost/v1"}, "contains a user, password or query"),
         ({"api_key_env": SECRET}, "never the key itself"),
-        ({"extra_body": {"a": object()}}, "holds what JSON cannot"),
+        ({"extra_body": {"a": object()}}, "a value that JSON cannot represent"),
         ({"extra_body": [1]}, "extra_body is list"),
     ],
 )

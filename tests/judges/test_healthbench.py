@@ -231,7 +231,7 @@ def test_without_the_package_the_next_step_is_told(unread: pytest.MonkeyPatch):
 
 def test_another_text_is_not_taken_for_the_references(unread: pytest.MonkeyPatch):
     unread.setattr("inspect_evals.healthbench.scorer.GRADER_TEMPLATE", GRADER_TEMPLATE + " ")
-    with pytest.raises(ConfigError, match=r"digest [0-9a-f]{12}; allowed: that of simple-evals, 2adffd51fd25"):
+    with pytest.raises(ConfigError, match=r"digest [0-9a-f]{12}; expected the digest of simple-evals, 2adffd51fd25"):
         EndpointJudge(model="m", base_url="http://h/v1", ask="healthbench")
 
 

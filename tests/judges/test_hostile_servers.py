@@ -338,7 +338,7 @@ def test_arguments_of_tool_calls(arguments: Any, read: str):
 )
 def test_a_key_that_is_refused_ends_an_evaluation_and_is_told_by_a_judge(answer: bytes):
     with RawServer(lambda request, number: answer) as server:
-        with pytest.raises(ModelError, match="the same command goes on from here"):
+        with pytest.raises(ModelError, match="the same command continues from here"):
             replied(server, 3)
         assert len(server.requests) == 1
         verdict, judge = judged(server)

@@ -179,7 +179,7 @@ def test_the_start_of_a_longer_number_ends_where_no_digit_follows(parts: tuple[A
 def test_a_scale_that_the_tokenizer_cannot_write_is_refused(parts: tuple[Any, Any]) -> None:
     with pytest.raises(ConfigError, match=r"no single token for '1'.*scale=\(1, 3\)"):
         run(local(parts), [Question(CHAT, "cat", (Criterion("g", "red", scale=(1, 3)),))])
-    with pytest.raises(ConfigError, match=r"1000 steps, allowed are 100"):
+    with pytest.raises(ConfigError, match=r"1000 steps; expected at most 100"):
         run(local(parts), [Question(CHAT, "cat", (Criterion("g", "red", scale=(0, 1000)),))])
 
 
@@ -336,17 +336,17 @@ def test_a_folder_is_loaded(tiny_model_dir: Path) -> None:
 
 def test_options_that_cannot_work_are_refused(parts: tuple[Any, Any], tiny_model_dir: Path, tmp_path: Path) -> None:
     model, tokenizer = parts
-    with pytest.raises(ConfigError, match="verdict is 'scale', allowed are probability, boolean"):
+    with pytest.raises(ConfigError, match="verdict is 'scale'; expected one of probability, boolean"):
         LocalJudge(tiny_model_dir, verdict="scale")
     with pytest.raises(ConfigError, match="batch_tokens is 0"):
         LocalJudge(tiny_model_dir, batch_tokens=0)
-    with pytest.raises(ConfigError, match="dtype is 'int4', allowed are float32"):
+    with pytest.raises(ConfigError, match="dtype is 'int4'; expected one of float32"):
         LocalJudge(tiny_model_dir, dtype="int4")
-    with pytest.raises(ConfigError, match="brings its own"):
+    with pytest.raises(ConfigError, match="has its own"):
         LocalJudge(tiny_model_dir, tokenizer=tokenizer)
-    with pytest.raises(ConfigError, match="needs its tokenizer"):
+    with pytest.raises(ConfigError, match="expected its tokenizer"):
         LocalJudge(model)
-    with pytest.raises(ConfigError, match="move it yourself"):
+    with pytest.raises(ConfigError, match="Move the model object yourself"):
         LocalJudge(model, tokenizer=tokenizer, dtype="float32")
     with pytest.raises(JudgeError, match="cannot be loaded"):
         LocalJudge(tmp_path)

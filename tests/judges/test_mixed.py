@@ -90,13 +90,13 @@ def test_the_judges_work_at_the_same_time() -> None:
 
 
 def test_criteria_without_a_judge_are_mistakes() -> None:
-    with pytest.raises(ConfigError, match="'named' goes to the judge 'other', allowed are main, rule"):
+    with pytest.raises(ConfigError, match="'named' goes to the judge 'other'; expected one of main, rule"):
         asyncio.run(MixedJudge({"main": Fixed(), "rule": RuleJudge()}, default="main").judge(QUESTIONS))
-    with pytest.raises(ConfigError, match="'rule' goes to the judge 'rule', allowed are main"):
+    with pytest.raises(ConfigError, match="'rule' goes to the judge 'rule'; expected one of main"):
         asyncio.run(MixedJudge({"main": Fixed()}).judge([Question("p", "c", (RULE,))]))
     with pytest.raises(ConfigError, match=r"'plain' has neither judge nor rule.*one of main"):
         asyncio.run(MixedJudge({"main": Fixed()}).judge([Question("p", "c", (PLAIN,))]))
-    with pytest.raises(ConfigError, match="default is 'mian', allowed are the judges main"):
+    with pytest.raises(ConfigError, match="default is 'mian'; expected one of the judges main"):
         MixedJudge({"main": Fixed()}, default="mian")
     with pytest.raises(ConfigError, match="judges is empty"):
         MixedJudge({})

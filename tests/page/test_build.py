@@ -86,7 +86,7 @@ def test_numbers_that_json_does_not_have_are_null():
 
 
 def test_data_that_are_not_plain_are_refused():
-    with pytest.raises(DataError, match="no plain JSON: Object of type PosixPath"):
+    with pytest.raises(DataError, match=r"is not plain JSON .Object of type PosixPath"):
         page.render(report(title=Path("x")))
 
 

@@ -144,7 +144,7 @@ def test_other_layouts_and_names_of_columns():
 
 def test_data_without_tests_is_refused_before_training():
     reward = CodeReward("mbpp", sandbox=Told())
-    with pytest.raises(DataError, match="needs the column 'test_list'; the data has"):
+    with pytest.raises(DataError, match="needs the column 'test_list', but the data has"):
         score(reward, [GOOD], tests=[TESTS])
     for bad in (None, [], "f(1)", ["assert f("]):
         with pytest.raises(DataError, match="row 1, column 'test_list'"):
@@ -161,14 +161,14 @@ def test_data_without_tests_is_refused_before_training():
     [
         ({"layout": "mpbb"}, "layout is 'mpbb'; expected one of humaneval"),
         ({"aggregation": "any"}, "aggregation is 'any'"),
-        ({"columns": {"tests": "x"}}, "columns has 'tests'"),
+        ({"columns": {"tests": "x"}}, "columns has the key 'tests'"),
         ({"columns": ["test_list"]}, "columns is"),
         ({"groups": {}}, "groups is"),
         ({"groups": {"a": "test_*"}}, "groups has 'a'"),
         ({"groups": {"other": ["x"]}}, "groups has 'other'"),
         ({"max_tests": 0}, "max_tests is 0"),
         ({"split": True}, "split is True"),
-        ({"limits": {"second": 1}}, "limits has no option 'second'"),
+        ({"limits": {"second": 1}}, "limits has an unknown option 'second'"),
         ({"sandbox": "docker"}, "sandbox is 'docker'"),
         ({"sandbox": 3}, "sandbox is a int"),
         ({"processes": 0, "sandbox": "auto"}, "processes is 0"),

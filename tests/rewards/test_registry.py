@@ -139,7 +139,7 @@ def test_name_is_what_trl_logs(file: Path):
 def test_function_without_room_for_what_it_does_not_use(tmp_path: Path):
     path = tmp_path / "narrow.py"
     path.write_text("def narrow(completions):\n    return [0.0] * len(completions)\n")
-    with pytest.raises(ConfigError, match=r"called with prompts, completions, .* add \*\*_ to its parameters"):
+    with pytest.raises(ConfigError, match=r"called with prompts, completions, .* Add \*\*_ to its parameters"):
         load_reward(f"{path}:narrow")
 
 

@@ -108,7 +108,7 @@ def test_a_share_that_cannot_work_is_refused(value: Any):
 
 
 def test_dropout_needs_somebody_who_knows_the_step():
-    with pytest.raises(ConfigError, match="nobody says which training step"):
+    with pytest.raises(ConfigError, match="the training step is unknown"):
         call(RubricReward(Noting(), dropout=0.5))
     with pytest.raises(ConfigError, match="no effect on the implicit score"):
         RubricReward(Noting(), dropout=0.5, aggregation="implicit")

@@ -275,7 +275,7 @@ def test_content_may_be_none_absent_or_hold_other_parts() -> None:
 @pytest.mark.parametrize(
     ("completions", "answer", "message"),
     [
-        (["a", "b"], ["x"], r"2 completions but 1 answers; pass one answer for each"),
+        (["a", "b"], ["x"], r"2 completions but 1 answers; pass one answer per completion"),
         ("a", ["x"], r"completions is str and answer list; pass two strings, or two lists of the same length"),
         (["a"], "x", r"completions is list and answer str"),
         (None, None, r"completions is NoneType and answer NoneType"),

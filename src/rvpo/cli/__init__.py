@@ -1,1 +1,1 @@
-"""The command line: one file per command. The only room that imports typer; commands import what they need late."""
+"""The command line: one file per command. Only this package imports typer. Commands import what they need late."""

@@ -32,7 +32,7 @@ app = typer.Typer(
     name="rvpo",
     help="Train language models on many rewards without neglecting any (RVPO, arXiv 2605.05750).",
     no_args_is_help=True,
-    rich_markup_mode="markdown",  # which joins the lines of a paragraph, so that help wraps to the terminal
+    rich_markup_mode="markdown",  # Markdown joins the lines of a paragraph, so that help wraps to the terminal.
     pretty_exceptions_enable=False,
 )
 app.command("train")(train_command)
@@ -71,14 +71,14 @@ def _setup(
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
-    logging.getLogger("rvpo").setLevel(logging.INFO)  # what we say ourselves is little, and meant for the user
+    logging.getLogger("rvpo").setLevel(logging.INFO)  # rvpo's own messages are few and meant for the user
 
 
 def main() -> None:
-    """Run the command line; an error of ours, or of the disk, is a message, not a traceback."""
+    """Run the command line. Errors of rvpo and of the disk are printed as a message, without a traceback."""
     guard_terminal()
     try:
-        with interrupts.handled(print_line):  # typer reads the commands first, which takes a moment
+        with interrupts.handled(print_line):  # typer reads the commands before it runs one, which takes a moment
             app()
     except KeyboardInterrupt as interrupt:
         print_line(interrupts.said(interrupt))

@@ -1,4 +1,4 @@
-"""``rvpo arena``: all rules in all fields, side by side."""
+"""``rvpo arena``: compare all rules on small tasks with known best answers."""
 
 from __future__ import annotations
 
@@ -31,32 +31,36 @@ def arena(
             help="Rules, separated by blanks; your own as my_rules.py:cvar. Default: all that need no options.",
         ),
     ] = METHODS,
-    fields: Annotated[str, typer.Option(help="Where they train: regimes, worlds, quickstart.")] = "regimes worlds",
+    fields: Annotated[
+        str, typer.Option(help="Sets of tasks, separated by blanks: regimes, worlds, quickstart.")
+    ] = "regimes worlds",
     cells: Annotated[
-        str, typer.Option(help="Only these regimes, or worlds, or splits of worlds such as given. Default: all.")
+        str, typer.Option(help="Regimes, worlds, or splits of worlds to run, such as `given`. Default: all.")
     ] = "",
-    seeds: Annotated[int, typer.Option(min=2, max=16, help="Seeds per rule and cell, paired between rules.")] = 8,
-    baseline: Annotated[str, typer.Option(help="The rule that the others are tested against.")] = "gdpo",
-    about: Annotated[str, typer.Option(help="The rule of which is told where it is not first.")] = "lift",
-    parallel: Annotated[int, typer.Option(min=1, help="Processes, one core each.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=16, help="Number of seeds per rule and cell, paired between rules.")
+    ] = 8,
+    baseline: Annotated[str, typer.Option(help="Rule that the others are tested against.")] = "gdpo",
+    about: Annotated[str, typer.Option(help="Rule for which the cells are listed where it is not first.")] = "lift",
+    parallel: Annotated[int, typer.Option(min=1, help="Number of processes; each uses one core.")] = 1,
     known: Annotated[
         str,
         typer.Option(
-            help="Scores that are not trained again: a scores.json of this command; published, those that rvpo ships; "
-            "none."
+            help="Scores of finished trainings, which are not repeated: published (those that rvpo ships), none, or a "
+            "scores.json of this command."
         ),
     ] = "published",
     out: Annotated[Path, typer.Option(help="Folder for records, table and numbers.")] = Path("runs/arena"),
 ) -> None:
-    """Train rules in small tasks with known best answers, and print who neglects what.
+    """Train rules on small tasks with known best answers, and print which rule neglects which channel.
 
-    Every run is saved when it ends, so the same command goes on where it was stopped, and further rules join those that
-    are there. Published scores of rvpo's own rules are used as they are, so only your rule is trained, which takes
-    minutes. To train all rules again (about three hours on two cores): --known none.
+    Every run is saved when it ends. The same command continues after an interruption, and further rules are added to
+    the finished ones. The published scores of rvpo's own rules are used as they are, so only your rule is trained, in
+    minutes. To train all rules again, which takes about three hours on two cores, set --known none.
     """
     from rvpo import interrupts
 
-    with interrupts.says(lambda: f"finished runs are saved in {out}; the same command goes on"):
+    with interrupts.says(lambda: f"finished runs are saved in {out}; the same command continues"):
         _arena(methods, fields.split(), cells.split(), seeds, baseline, about, parallel, out, known)
 
 
@@ -78,13 +82,13 @@ def _arena(
     from rvpo.core.methods.registry import build_method, read_texts, spell
 
     if unknown := [name for name in fields if name not in FIELDS_BY_NAME]:
-        raise ConfigError(f"fields names {unknown[0]!r}; expected one or more of {', '.join(FIELDS_BY_NAME)}")
+        raise ConfigError(f"fields contains {unknown[0]!r}; expected one or more of {', '.join(FIELDS_BY_NAME)}")
     if cells and (len(fields) > 1 or fields == ["quickstart"]):
         raise ConfigError(f"cells is {' '.join(cells)!r} for {' '.join(fields)}; expected one field: regimes or worlds")
     texts = list(dict.fromkeys(spell(method) for method in read_texts(methods)))
     base, subject = (spell(build_method(text)) for text in (baseline, about))
     if base not in texts:
-        raise ConfigError(f"baseline is {baseline!r}; expected one of the rules that take part: {', '.join(texts)}")
+        raise ConfigError(f"baseline is {baseline!r}; expected one of the compared rules: {', '.join(texts)}")
     stored = _read_known(known, texts)
     results, parts, scores_of, runs_of, tasks = {}, [], {}, {}, {}
     for name in fields:
@@ -104,7 +108,7 @@ def _arena(
         lines = [f"## {name}", "", f"{field.about}: {len(scores.cells)} cells, {seeds} seeds.", ""]
         lines += [markdown(len(scores.cells), table, base)]
         if subject in texts:
-            lines += ["", _told(subject, not_first(scores, subject), len(scores.cells))]
+            lines += ["", _standing(subject, not_first(scores, subject), len(scores.cells))]
         parts.append("\n".join(lines))
     out.mkdir(parents=True, exist_ok=True)  # where all was known, nothing has made it
     page = "\n\n".join(parts) + "\n"
@@ -164,9 +168,9 @@ def _runs(
     return trained + [run for run in runs if (run.cell, run.method) not in have]
 
 
-def _told(method: str, behind: list[tuple[str, str, float]], cells: int) -> str:
-    """Return in which cells a rule is not first."""
-    if not behind:
+def _standing(method: str, lost: list[tuple[str, str, float]], cells: int) -> str:
+    """Return a sentence that lists the cells in which a rule is not first."""
+    if not lost:
         return f"`{method}` is first in all {cells} cells."
-    named = ", ".join(f"{cell} ({winner} by {gap:.3f})" for cell, winner, gap in behind)
-    return f"`{method}` is not first in {len(behind)} of {cells} cells: {named}."
+    named = ", ".join(f"{cell} ({winner} by {gap:.3f})" for cell, winner, gap in lost)
+    return f"`{method}` is not first in {len(lost)} of {cells} cells: {named}."

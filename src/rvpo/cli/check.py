@@ -1,4 +1,4 @@
-"""The command ``rvpo check``. It imports what it needs when it runs, so that ``rvpo --help`` is instant."""
+"""``rvpo check``: check a method or an advantage function. Imports late, so that ``rvpo --help`` is instant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_command(
         list[str] | None,
         typer.Option(
             help="Trait that the function has by design: levels, shared-weights, bundles, spread-penalty, adapts or "
-            "complete-only; repeatable. A method has its own in its property `traits`."
+            "complete-only; repeatable. A method declares its traits in its property `traits`."
         ),
     ] = None,
     processes: Annotated[
@@ -47,22 +47,23 @@ def check_command(
     local_rows: Annotated[
         bool,
         typer.Option(
-            "--local-rows", help="Give each process its own rows only: the function gathers the others itself."
+            "--local-rows", help="Give each process only its own rows. The function gathers the others itself."
         ),
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Time limit of the multi-process check, in seconds.")] = 120.0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of batches of each shape.")] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", help="File to write the findings to.")] = None,
 ) -> None:
-    """Check a method or an advantage function, yours or an engine's, for what training relies on.
+    """Check that a method or an advantage function has the properties that training relies on.
 
-    Calls it on small batches and checks: limits of k, padding and lengths, order of rows and channels, groups, missing
-    rewards, constant channels, extreme values, several processes. Prints each failure with a small batch that shows it.
-    The code that you name is imported and run. Exit code 1 if a required property fails.
+    Works on your own function and on an engine's. It is called on small batches that test limits of k, padding and
+    lengths, order of rows and channels, groups, missing rewards, constant channels, extreme values and several
+    processes. Each failure is printed with a small batch that shows it. The code that you name is imported and run.
+    The exit code is 1 if a required property fails.
     """
     from rvpo import interrupts
 
-    with interrupts.says(lambda: "a check saves nothing before its end; the same command begins again"):
+    with interrupts.says(lambda: "a check saves nothing before its end; the same command starts again"):
         from rvpo.conformance.suite import run_checks as checked
         from rvpo.conformance.target import Spec
         from rvpo.conformance.targets import parse_options, resolve

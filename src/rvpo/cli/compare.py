@@ -1,4 +1,4 @@
-"""``rvpo compare``: training runs by method over seeds, on the command line."""
+"""``rvpo compare``: compare training runs by method over seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rvpo.extras import needs_extra
 
 
 class Measure(StrEnum):
-    """What is compared."""
+    """Summary of a curve that is compared."""
 
     auc = "auc"
     last = "last"
@@ -38,8 +38,8 @@ def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of runs, a folder that holds runs, or NAME=FOLDER,FOLDER,… for the seeds of one method. "
-            "Without names, runs that differ in their seeds alone are one group.",
+            help="Folders of runs, a folder that contains runs, or NAME=FOLDER,FOLDER,… for the seeds of one method. "
+            "Without names, runs that differ only in their seeds form one group.",
             show_default=False,
         ),
     ],
@@ -57,12 +57,13 @@ def compare_command(
         bool, typer.Option("--unpaired", help="Do not pair runs by seed where both groups have the same seeds.")
     ] = False,
     window: Annotated[
-        int | None, typer.Option(min=1, help="Steps that first, best and last are means of. Default: 5% of the steps.")
+        int | None,
+        typer.Option(min=1, help="Number of steps averaged for first, best and last. Default: 5% of the steps."),
     ] = None,
     trailing: Annotated[
-        bool, typer.Option("--trailing", help="In --json: smooth curves by the steps before, not by those around.")
+        bool, typer.Option("--trailing", help="In --json: smooth curves over the steps before, not over those around.")
     ] = False,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
     rewards: RewardsOption = None,
     group: Group = None,
     group_size: GroupSize = None,
@@ -74,8 +75,8 @@ def compare_command(
 ) -> None:
     """Compare training runs by method over seeds: differences with intervals, tests, and "cannot tell".
 
-    Every channel, and the worst one, as the share attained of its range, from the logs of the training itself. Then
-    what runs explore: questions solved by none, some and all of their completions, unbiased Pass@k, and entropy.
+    Compares every channel, and the worst one, by its reward as a share of its range, from the training logs. Then
+    compares exploration: questions solved by none, some and all of their completions, unbiased Pass@k, and entropy.
     """
     with needs_extra("report", "reports", "scipy"):
         from rvpo.compare.comparison import MEASURES

@@ -1,4 +1,4 @@
-"""What the shell completes beyond commands, options and files: names of methods. It imports nothing heavy."""
+"""Shell completion of method names. Imports nothing heavy, because the shell runs it at every press of Tab."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ METHODS = (
     "verpo",
     "mgda",
 )
-"""Names of :data:`rvpo.core.methods.registry.METHODS`, which would load torch at every press of the key."""
+"""Names of :data:`rvpo.core.methods.registry.METHODS`, listed here because importing the registry loads torch."""
 
 
 def method_names(incomplete: str) -> list[str]:
-    """Return the texts of methods that a text may become; of several methods, the last one is completed."""
+    """Return the completions of an unfinished list of methods. Only its last method is completed.
+
+    Args:
+        incomplete: text typed so far, such as ``gdpo rv``.
+
+    Returns:
+        The whole text once per possible completion, such as ``["gdpo rvpo", "gdpo rvpo_explicit"]``.
+    """
     before, blank, last = incomplete.rpartition(" ")
     return [f"{before}{blank}{name}" for name in METHODS if name.startswith(last)]

@@ -1,4 +1,4 @@
-"""``rvpo demo``: the diagnosis of a small sample run whose truth is known, and a log to try the other commands on."""
+"""``rvpo demo``: diagnose a small sample run with known truth, or write it as a log to try other commands on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rvpo.errors import ConfigError
 from rvpo.extras import needs_extra
 
 SAMPLE = Path(__file__).with_name("sample_run")
-"""A run of 40 steps as TRL logs it, of `rvpo.logs.demo` with seed 0, and ``truth.txt``."""
+"""Sample run of 40 steps in TRL's log format, made by ``rvpo.logs.demo`` with seed 0, and its ``truth.txt``."""
 
 
 def demo(
@@ -25,8 +25,8 @@ def demo(
     """Diagnose a small sample run whose truth is known, in a few seconds and without training.
 
     The log looks like that of a TRL run with log_completions=True and six rewards: one is ignored, one is outvoted, one
-    is dead, and three are healthy. The last lines say what is true, and which command diagnoses a run of your own.
-    With --out, a log like it is written to a folder, to try the other commands on.
+    is dead, and three are healthy. The last lines show the truth, and the command that diagnoses your own run. With
+    --out, a log like it is written to a folder, so that you can try the other commands on it.
     """
     if out is None and seed != 0:
         raise ConfigError(f"--seed is {seed}, but the shipped run has one seed; expected --out, the folder to write to")
@@ -55,13 +55,17 @@ def _diagnose_the_sample() -> None:
 
 
 def truth(folder: Path) -> str:
-    """Return what is true of a sample log in one line: its channels by verdict.
+    """Return the known truth of a sample log in one line: its channels by verdict.
 
     Args:
-        folder: of the log; its ``truth.txt`` has one line ``CHANNEL: VERDICT. Why.`` per channel.
+        folder: folder of the log. Its ``truth.txt`` has one line ``CHANNEL: VERDICT. Why.`` per channel.
 
     Returns:
-        Such as ``format, brevity neglected; citations dead``.
+        Text such as ``format, brevity neglected; citations dead``.
+
+    Example:
+        >>> truth(SAMPLE)
+        'format, brevity neglected; citations dead; correctness, detail, advice healthy'
     """
     channels: dict[str, list[str]] = {}
     for line in (folder / "truth.txt").read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""``rvpo diagnose``: which rewards of a run are ignored."""
+"""``rvpo diagnose``: show which rewards of a run are ignored."""
 
 from __future__ import annotations
 
@@ -48,24 +48,30 @@ def diagnose_command(
     metrics: Metrics = None,
     method: MethodOption = None,
     k: Annotated[
-        float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
+        float, typer.Option(min=0, help="Risk coefficient of the soft minimum that gives the responsibilities.")
     ] = 1.0,
     texts: Annotated[
         bool,
-        typer.Option(help="Whether to read completions, too: equal ones with different rewards show a noisy channel."),
+        typer.Option(help="Read completions, too: equal completions with different rewards show a noisy channel."),
     ] = True,
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
-    html: Annotated[Path | None, typer.Option(help="File to write the page to, as `rvpo report` does.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File to write the HTML page of `rvpo report` to.")] = None,
 ) -> None:
     """Show which rewards of a run are ignored: one verdict per channel, and why. Works on any finished run.
 
-    neglected: it hardly moves the advantage, or the others outvote it. dead: it ranks hardly any group. saturated:
-    nothing left to gain. noisy: equal completions are scored differently. unclear: more groups are needed to be sure.
-    diverging: it rises while a monitor, a channel of weight 0, falls: the policy may have found a hole in it.
-    And whether exploration collapses: questions that none, some and all of their completions solve, Pass@k, entropy.
-    Of a folder of runs, such as the quickstart's, every run is diagnosed, and the first line speaks of all of them.
+    The verdicts:
+
+    - neglected: the channel hardly moves the advantage, or the others outvote it.
+    - dead: it ranks hardly any group.
+    - saturated: hardly anything is left to gain.
+    - noisy: equal completions are scored differently.
+    - diverging: it rises while a monitor (a channel of weight 0) falls. The policy may have found a loophole in it.
+    - unclear: more groups are needed to be sure.
+
+    Also shows whether exploration collapses: questions solved by none, some and all of their completions, Pass@k and
+    entropy. In a folder of runs, such as the quickstart's, every run is diagnosed, and the first line covers them all.
     """
     with needs_extra("report", "reports"):
         from rvpo.compare.run_groups import find_runs
@@ -81,7 +87,9 @@ def diagnose_command(
             typer.echo(f"note: {note}", err=True)
         runs = [opened(run, columns, steps, weights, ranges, solved) for _, run in paths.paths]
         if metrics is not None and len(runs) > 1:
-            raise ConfigError(f"--metrics names one file for {len(runs)} runs; expected one run: name its folder")
+            raise ConfigError(
+                f"--metrics is one file, but there are {len(runs)} runs; expected one run. Pass the folder of one run"
+            )
         entropy = None if metrics is None else read_entropy(metrics)
         with Progress("steps", sum(len(run.steps) for run in runs)) as bar:
             found = [

@@ -1,4 +1,4 @@
-"""``rvpo doctor``: what is installed and what works."""
+"""``rvpo doctor``: show what is installed and what works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 
 def doctor() -> None:
-    """Report what is installed, what works here, and what to install for what."""
+    """Show what is installed, what works on this machine, and what to install for the rest."""
     from rvpo import extras
 
     for name in extras.PACKAGES:
@@ -40,7 +40,7 @@ def _gpu() -> str:
 
 
 def _sandbox() -> str:
-    """Say whether programs that models write can be run here, for the reward ``code`` and ``rvpo eval code``."""
+    """Return whether this machine can run programs that models write: the reward ``code`` and ``rvpo eval code``."""
     from rvpo.errors import ConfigError
     from rvpo.sandbox.open import BUBBLEWRAP, open_sandbox
 

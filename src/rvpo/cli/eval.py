@@ -1,4 +1,4 @@
-"""``rvpo eval …``: the benchmarks and their comparison on the command line."""
+"""``rvpo eval …``: evaluate models on benchmarks, and compare the results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rvpo.errors import ConfigError
 
 app = typer.Typer(
     name="eval",
-    help="Evaluate a checkpoint with the field's own evaluators, and tell signal from noise.",
+    help="Evaluate a checkpoint with the field's own evaluators, and test which differences are real.",
     no_args_is_help=True,
 )
 
 KValues = Annotated[
-    str | None, typer.Option(help="Comma-separated k of Pass@k, such as 1,8,32. Default: 1, 2, 4, … and --samples.")
+    str | None, typer.Option(help="Values of k for Pass@k, such as 1,8,32. Default: 1, 2, 4, … and --samples.")
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Number of items to evaluate, always the same ones. Default: all.")
@@ -37,16 +37,20 @@ def _evaluate(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run; called again, it continues. Default: runs/evals/BENCHMARK/MODEL."),
+        typer.Option(
+            help="Folder of the run. The same command continues an unfinished run. Default: runs/evals/BENCHMARK/MODEL."
+        ),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply, in tokens. Default: see above.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Maximum length of a reply, in tokens. Default: see above.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="Sampling temperature; 0 is greedy. Default: see above.")
     ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Nucleus sampling: share of probability that is kept. Default: see above, or 1."
+            min=0, max=1, help="Nucleus sampling: share of the probability that is kept. Default: see above, or 1."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the sampling; sent to a server unless it is 0.")] = 0,
@@ -62,10 +66,13 @@ def _evaluate(
     ] = "OPENAI_API_KEY",
     extra_body: Annotated[str | None, typer.Option(help="Servers: further request fields, as a JSON object.")] = None,
     system_role: Annotated[
-        bool, typer.Option(help="Servers: whether the model has a system role; if not, the user's turn holds its text.")
+        bool,
+        typer.Option(
+            help="Servers: whether the model has a system role. If not, the user's message contains the system text."
+        ),
     ] = True,
 ) -> None:
-    """Evaluate a model on the benchmark of a name with its options, and print the results."""
+    """Evaluate a model on a benchmark, given by its name and options, and print the results."""
     folder = _folder(name, model, out)
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     from rvpo import interrupts
@@ -95,7 +102,7 @@ def _evaluate(
 
 
 def _benchmark(options: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Make a command of a function that returns a benchmark's options; those of the model are the same for all."""
+    """Turn a function that returns a benchmark's options into a command. The model's options are the same for all."""
     own = inspect.signature(options, eval_str=True).parameters
     shared = dict(inspect.signature(_evaluate, eval_str=True).parameters)
     del shared["name"], shared["options"]
@@ -119,12 +126,12 @@ def healthbench(
     judge: Annotated[
         str, typer.Option(help="Grader: http://host:port/v1#MODEL (reference template), local:FOLDER, or a YAML file.")
     ],
-    subset: Annotated[str, typer.Option(help="Subset that --data holds: full, hard or consensus.")] = "full",
+    subset: Annotated[str, typer.Option(help="Subset that --data contains: full, hard or consensus.")] = "full",
     limit: Limit = None,
 ) -> dict[str, Any]:
-    """Rubrics of physicians: overall score, axes and themes as openai/simple-evals computes them.
+    """HealthBench: rubrics by physicians. Overall score, axes and themes as openai/simple-evals computes them.
 
-    Replies have up to 2048 tokens at temperature 0.5, as there.
+    Replies have up to 2048 tokens at temperature 0.5, as in simple-evals.
     """
     return {"path": data, "judge": judge, "subset": subset, "limit": limit}
 
@@ -135,12 +142,12 @@ def gpqa(
         str, typer.Option(help="gpqa_diamond.csv, or the hub id, whose terms you must accept there.")
     ] = "Idavidrein/gpqa",
     epochs: Annotated[
-        int, typer.Option(min=1, help="How often each question is asked, each time in another order.")
+        int, typer.Option(min=1, help="Number of times that each question is asked, each with the answers reordered.")
     ] = 4,
-    order_seed: Annotated[int, typer.Option(help="Random seed of the order of the answers.")] = 0,
+    order_seed: Annotated[int, typer.Option(help="Random seed for the order of the answers.")] = 0,
     limit: Limit = None,
 ) -> dict[str, Any]:
-    """Multiple-choice questions of graduate level, with a chain of thought.
+    """GPQA: multiple-choice questions of graduate level, with a chain of thought.
 
     Replies have up to 2048 tokens at temperature 0.5, as in simple-evals.
     """
@@ -157,15 +164,15 @@ def bfcl(
     ] = "own",
     rlla_template: Annotated[
         Path | None,
-        typer.Option(help="For rlla: the RLLA file whose sentences the model was trained on. Default: our own words."),
+        typer.Option(help="For rlla: the RLLA file that the model was trained on. Default: rvpo's own wording."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of items per category, always the same ones. Default: all.")
     ] = None,
 ) -> dict[str, Any]:
-    """Function calling: the single-turn categories of BFCL, decided by the official checker of bfcl-eval.
+    """BFCL, function calling: the single-turn categories, scored by the official checker of bfcl-eval.
 
-    Replies have up to 4096 tokens, greedily.
+    Replies have up to 4096 tokens, sampled greedily.
     """
     return {"categories": categories, "prompting": prompting, "template": rlla_template, "limit": limit}
 
@@ -188,13 +195,15 @@ def code(
             help="Where programs run: auto, bubblewrap, bubblewrap:packages, a Sandbox-Fusion URL, unsafe-subprocess."
         ),
     ] = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Tests run at a time. Default: the cores.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.05, help="Processor time of one test, in seconds.")] = 6.0,
-    memory_mb: Annotated[int, typer.Option(min=64, help="Memory of one test, in MiB.")] = 1024,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of tests run at the same time. Default: one per core.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="CPU time limit per test, in seconds.")] = 6.0,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Memory limit per test, in MiB.")] = 1024,
     system_prompt: Annotated[str | None, typer.Option(help="System message of each problem.")] = None,
     limit: Limit = None,
 ) -> dict[str, Any]:
-    """Programs: unbiased Pass@k of several samples, run against their tests in a sandbox.
+    """Programming problems: unbiased Pass@k of several samples per problem, run against tests in a sandbox.
 
     Replies have up to 4096 tokens at temperature 0.6 and top-p 0.95.
     """
@@ -214,15 +223,15 @@ def math(
     split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset, such as test.")] = None,
     prompt_column: Annotated[str, typer.Option(help="Column with the problem. Default: found by its name.")] = "prompt",
     answer_column: Annotated[
-        str | None, typer.Option(help="Column with the answer. Default: found by its name, which the results say.")
+        str | None, typer.Option(help="Column with the answer. Default: found by its name, and named in the results.")
     ] = None,
     instruction: Annotated[
-        str | None, typer.Option(help='Text after each problem that does not mention \\boxed; "" for none.')
+        str | None, typer.Option(help='Text added to each problem that does not mention \\boxed; "" adds none.')
     ] = None,
     system_prompt: Annotated[str | None, typer.Option(help="System message of each problem.")] = None,
     limit: Limit = None,
 ) -> dict[str, Any]:
-    """Mathematical problems: Avg@n, unbiased Pass@k and majority of several samples, by Math-Verify.
+    """Mathematical problems: Avg@n, unbiased Pass@k and majority vote of several samples, scored by Math-Verify.
 
     Replies have up to 4096 tokens at temperature 0.6 and top-p 0.95.
     """
@@ -237,17 +246,19 @@ def toolcall(
     data: Annotated[str, typer.Option(help="Held-out dialogues: RLLA's files, or JSONL with prompt and answer.")],
     layout: Annotated[str, typer.Option(help="Layout of --data: auto, rlla, rlla_parquet, jsonl, …")] = "auto",
     max_prompt_chars: Annotated[
-        int | None, typer.Option(min=1, help="Longest prompt, in characters; longer ones are left out.")
+        int | None, typer.Option(min=1, help="Maximum length of a prompt, in characters; longer ones are left out.")
     ] = None,
     shuffle_seed: Annotated[
-        int | None, typer.Option(help="Random seed of a shuffle before --offset, as in the recipe.")
+        int | None, typer.Option(help="Random seed for a shuffle before --offset. Use the recipe's seed.")
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Number of rows to skip: those trained on.")] = 0,
+    offset: Annotated[
+        int, typer.Option(min=0, help="Number of rows to skip, such as those that the model was trained on.")
+    ] = 0,
     limit: Limit = None,
 ) -> dict[str, Any]:
-    """Tool calls on dialogues of RLLA's layout: format and correctness as ToolRL scores them.
+    """Tool calls on dialogues in RLLA's layout: format and correctness as ToolRL scores them.
 
-    Replies have up to 512 tokens, greedily.
+    Replies have up to 512 tokens, sampled greedily.
     """
     rows = {"shuffle_seed": shuffle_seed, "offset": offset, "limit": limit}
     return {"path": data, "layout": layout, "max_prompt_chars": max_prompt_chars, **rows}
@@ -258,8 +269,8 @@ def compare_evals(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of finished runs, or NAME=FOLDER,FOLDER,… for several training seeds of a method. The "
-            "others are compared with the first one. Also lm-eval's samples_*.jsonl and BFCL's score files.",
+            help="Folders of finished evaluations, or NAME=FOLDER,FOLDER,… for several training seeds of a method. "
+            "The others are compared with the first one. lm-eval's samples_*.jsonl and BFCL's score files work, too.",
             show_default=False,
         ),
     ],
@@ -270,12 +281,13 @@ def compare_evals(
             min=0, help="Smallest difference of interest, in units of the metric; sets the number of items needed."
         ),
     ] = 0.02,
-    out: Annotated[Path | None, typer.Option(help="File to also write the comparison to: .json or .md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write the comparison to, too: .json or .md.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture of Pass@k over k with intervals, a .png; for runs with several k.")
+        Path | None,
+        typer.Option(help="File, .png, for a plot of Pass@k over k with intervals. Needs results for several k."),
     ] = None,
 ) -> None:
-    """Compare runs item by item: differences with intervals, tests, and "cannot tell" where that is the answer."""
+    """Compare evaluations item by item: differences with intervals, tests, and "cannot tell" if nothing is proven."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise ConfigError(f"--out is {str(out)!r}; expected a file that ends in .json or .md. Rename it")
     if plot is not None and plot.suffix != ".png":
@@ -307,16 +319,16 @@ def compare_evals(
 
 
 def _folder(benchmark: str, model: str, out: Path | None) -> Path:
-    """Return the folder of a run; a model's folder gives its last two names, as in my-run-checkpoint-100."""
+    """Return the folder of an evaluation. It is named after the last two parts of the model's path."""
     at_server = model.startswith(("http://", "https://"))
     name = model.partition("#")[2] if at_server else "-".join(Path(model).resolve().parts[-2:])
     return out or Path("runs/evals") / benchmark / re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
 def _kept(folder: Path) -> str:
-    """Return what an interrupted evaluation leaves."""
+    """Return a sentence about what is saved of an interrupted evaluation."""
     if not (folder / "store.sqlite").exists():
-        return "nothing is saved yet; the same command begins again"
+        return "nothing is saved yet; the same command starts again"
     return f"finished items are saved in {folder}; the same command continues"
 
 
@@ -325,15 +337,15 @@ def _whole_numbers(option: str, text: str | None) -> list[int] | None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"{option} is {text!r}; expected whole numbers with commas between them, such as 1,8,32")
+        raise ConfigError(f"{option} is {text!r}; expected whole numbers, separated by commas, such as 1,8,32")
     return [int(part) for part in parts]
 
 
 def _mapping(text: str | None) -> dict[str, Any] | None:
     try:
         values = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:  # the text may hold a key, so it is not repeated
+    except (ValueError, RecursionError) as error:  # the text may contain a secret key, so it is not repeated
         raise ConfigError(f"--extra-body is not JSON ({error}); expected a JSON object in quotes") from None
     if not isinstance(values, dict):
-        raise ConfigError("--extra-body is JSON but not an object; expected one such as '{\"top_k\": 20}'")
+        raise ConfigError("--extra-body is JSON but not an object; expected an object, such as '{\"top_k\": 20}'")
     return values

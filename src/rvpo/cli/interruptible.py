@@ -14,10 +14,11 @@ from rvpo.text.tables import printable
 
 
 def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command that prints what an interrupt left, without a traceback, and exits with 130 (SIGTERM: 143).
+    """Return a command that ends an interrupt with one line instead of a traceback.
 
-    Around the whole command, because most of the time before the first result goes into imports. Typer reads the
-    parameters from the function inside.
+    The line says what is saved. The exit code is 130 after Ctrl-C and 143 after SIGTERM. The wrapper covers the whole
+    command, because most of the time before the first result goes into imports. Typer reads the parameters from the
+    wrapped function.
     """
 
     @functools.wraps(command)
@@ -34,6 +35,6 @@ def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_line(line: str) -> None:
-    """Print a line on stderr, from the first process of a run alone."""
+    """Print a line on stderr. Of several processes of a run, only the first one prints."""
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(f"\n{printable(line)}", err=True)  # a progress bar may stand in the current line
+        typer.echo(f"\n{printable(line)}", err=True)  # the current line may contain a progress bar

@@ -1,4 +1,4 @@
-"""``rvpo judge``: verdicts on existing completions, without training."""
+"""``rvpo judge``: judge existing completions, without training."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ def judge(
         Path,
         typer.Argument(
             help="File with prompt, completion and rubric (JSONL, JSON, CSV or parquet), or a folder of such files, "
-            "such as a run's completions.",
+            "for example a run's completions.",
             show_default=False,
         ),
     ],
     judge_spec: Annotated[
         str,
-        typer.Option("--judge", help="rule, local:FOLDER, http://host:port/v1#MODEL, or a YAML file of a judge."),
+        typer.Option(
+            "--judge", help="Judge: rule, local:FOLDER, http://host:port/v1#MODEL, or a YAML file that describes one."
+        ),
     ],
     rubrics: Annotated[
         Path | None,
-        typer.Option(help="File of prompts with rubrics, in any layout, joined by prompt, if DATA has no rubrics."),
+        typer.Option(help="File of prompts with rubrics, if DATA has none. Rows are joined by prompt."),
     ] = None,
     layout: Annotated[str, typer.Option(help="Layout of --rubrics: auto, rubrics, rar, healthbench, …")] = "auto",
     pitfalls: Annotated[
         str | None,
-        typer.Option(help="How Rubrics as Rewards words pitfalls: met_is_bad or met_is_good; see rvpo.data.rubrics."),
+        typer.Option(
+            help="Wording of pitfalls in Rubrics as Rewards: met_is_bad or met_is_good; see rvpo.data.rubrics."
+        ),
     ] = None,
     rubric_key: Annotated[
         list[str] | None,
         typer.Option(
             "--rubric-key",
-            help="Where rubrics have names of their own: KEY=NAME for rubric, text, weight, label or id, such as "
-            "weight=importance. Repeatable.",
+            help="Field names of your rubrics, if they differ from rvpo's: KEY=NAME for rubric, text, weight, label or "
+            "id, such as weight=importance. Repeatable.",
         ),
     ] = None,
     skip_without_rubric: Annotated[
@@ -53,14 +57,16 @@ def judge(
     out: Annotated[Path, typer.Option(help="Parquet file to write, with one row per completion and criterion.")] = Path(
         "verdicts.parquet"
     ),
-    limit: Annotated[int | None, typer.Option(min=1, help="Judge only the first completions.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of completions to judge, from the first on. Default: all.")
+    ] = None,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
 ) -> None:
     """Judge existing completions by their rubrics, without training.
 
-    Every verdict is saved as it arrives. After an interruption, the same command asks only for what is missing. The API
-    key comes from the environment: OPENAI_API_KEY, or the variable that api_key_env of the YAML file names.
+    Every verdict is saved when it arrives. After an interruption, the same command asks only for what is missing. The
+    API key is read from the environment variable OPENAI_API_KEY, or from the one named by api_key_env in the YAML file.
     """
     from rvpo import interrupts
     from rvpo.judges.build import load_judge, with_cache
@@ -68,9 +74,8 @@ def judge(
     from rvpo.judges.scoring import score, verdict_summary
     from rvpo.text.progress import Progress
 
-    spec = with_cache(
-        judge_spec, out.with_name(out.name + ".sqlite")
-    )  # also in the middle of a chunk, nothing paid is lost
+    # The cache keeps paid verdicts even if the command ends in the middle of a chunk.
+    spec = with_cache(judge_spec, out.with_name(out.name + ".sqlite"))
     judged_by = load_judge(spec)
     reading = Reading(
         prompt_column=prompt_column,
@@ -109,13 +114,13 @@ def judge(
 
 
 def _cost(usage: dict[str, float]) -> float:
-    """Return what was paid since the start; NaN where a judge knows no prices."""
+    """Return the cost since the start; NaN if the judge has no prices."""
     costs = [value for key, value in usage.items() if key.split("/")[-1] == "cost" and "all" not in key.split("/")]
     return sum(costs) if costs else math.nan
 
 
 def _rubric_keys(given: list[str]) -> dict[str, str]:
-    """Return the option ``rubric_keys`` from KEY=NAME."""
+    """Return the option ``rubric_keys`` from texts KEY=NAME."""
     from rvpo.data.options import check_rubric_options
     from rvpo.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: what logs look like, and where output goes."""
+"""Options that several commands share: the columns of logs, and the files for output."""
 
 from __future__ import annotations
 
@@ -26,33 +26,37 @@ Logs = Annotated[Path, typer.Argument(help=LOGS, show_default=False)]
 RewardsOption = Annotated[
     str | None, typer.Option(help="Columns with the rewards, a,b,c. Default: found by their names.")
 ]
-Group = Annotated[str | None, typer.Option(help="Column with the id of the group: completions of one prompt.")]
-GroupSize = Annotated[int | None, typer.Option(min=2, help="Completions per prompt, if rows are in blocks.")]
+Group = Annotated[
+    str | None, typer.Option(help="Column with the group id. A group is the completions of one prompt in one step.")
+]
+GroupSize = Annotated[
+    int | None, typer.Option(min=2, help="Completions per prompt, if the rows of a group follow each other.")
+]
 Advantage = Annotated[str | None, typer.Option(help="Column with the advantage that the run used.")]
 Step = Annotated[str | None, typer.Option(help="Column with the training step.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Importance of each channel in order, 1,0.5,2, if the logs do not have it.")
+    str | None, typer.Option(help="Weight of each channel, in order, such as 1,0.5,2, if the logs do not have them.")
 ]
 Ranges = Annotated[
     list[str] | None,
     typer.Option(
         "--range",
-        help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for methods that need scales, such as lift. The "
-        "scale of other rewards is [0, 1], or learned once they lie outside. Repeatable.",
+        help="Lowest and highest reward of a channel, NAME=LOW:HIGH, for methods that need scales, such as lift. Other "
+        "rewards have the scale [0, 1], which is learned if a reward lies outside it. Repeatable.",
     ),
 ]
 Solved = Annotated[
     str | None,
     typer.Option(
-        help="Channels that a completion has to meet to solve its question, a,b. Default: those that the record names, "
-        "or all that are trained on."
+        help="Channels that a completion has to meet to solve its question, a,b. Default: those named in the record, "
+        "or else all that are trained on."
     ),
 ]
 Metrics = Annotated[
     Path | None,
     typer.Option(
-        help="File with the run's metrics, for the entropy: metrics.jsonl, trainer_state.json, or that of verl's file "
-        "logger. Default: what is found in the run's folder."
+        help="File with the run's metrics, for the entropy: metrics.jsonl, trainer_state.json, or the file of verl's "
+        "file logger. Default: the file found in the run's folder."
     ),
 ]
 Steps = Annotated[str | None, typer.Option(help="Steps to read, FIRST:LAST, such as 50: or :100.")]
@@ -60,8 +64,8 @@ MethodOption = Annotated[
     str | None,
     typer.Option(
         autocompletion=method_names,
-        help="Method of the run, if the logs do not have it: NAME or NAME:option=value, such as lift:kappa=3. A method "
-        "of your own, such as my_rules.py:cvar, is named here, too: what a record names is never imported.",
+        help="Method of the run, if the logs do not have it: NAME or NAME:option=value, such as lift:kappa=3. Name "
+        "your own method here, too, such as my_rules.py:cvar: code named in a record is never imported.",
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write everything to as JSON.")]
@@ -71,24 +75,24 @@ MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="File to w
 def columns_of(
     rewards: str | None, group: str | None, group_size: int | None, advantage: str | None, step: str | None
 ) -> Columns:
-    """Return the options that say how logs look."""
+    """Return the columns of the logs from the options."""
     from rvpo.logs.run import Columns
 
     names = tuple(part.strip() for part in rewards.split(",")) if rewards else None
     if names and (len(set(names)) < len(names) or "" in names):
-        raise ConfigError(f"--rewards is {rewards!r}; expected each column once, separated by commas: name them anew")
+        raise ConfigError(f"--rewards is {rewards!r}; expected each column once, separated by commas, such as a,b,c")
     return Columns(names, group, advantage, step, group_size=group_size)
 
 
 def names_of(option: str | None) -> tuple[str, ...]:
-    """Return the names of an option a,b; none without it.
+    """Return the names in an option a,b; an empty tuple if the option is absent.
 
     Raises:
-        ConfigError: one of them is empty.
+        ConfigError: one of the names is empty.
     """
     names = tuple(part.strip() for part in option.split(",")) if option is not None else ()
     if "" in names:
-        raise ConfigError(f"--solved is {option!r}; expected names of channels, separated by commas: name at least one")
+        raise ConfigError(f"--solved is {option!r}; expected channels, separated by commas. Name at least one")
     return names
 
 
@@ -100,7 +104,7 @@ def opened(
     ranges: Sequence[str] | None = None,
     solved: str | None = None,
 ) -> Run:
-    """Open logs."""
+    """Open logs with the options of a command."""
     from rvpo.logs.open import open_run
     from rvpo.logs.run import with_ranges, with_solved, with_weights
 
@@ -114,13 +118,13 @@ def opened(
         numbers = [float(part) for part in weights.split(",")]
     except ValueError:
         raise ConfigError(
-            f"--weights is {weights!r}; expected numbers separated by commas: give one a channel, such as 1,0.5"
+            f"--weights is {weights!r}; expected numbers separated by commas. Give one per channel, such as 1,0.5"
         ) from None
     return with_weights(run, numbers)
 
 
 def parsed(method: str | None) -> AdvantageConfig | None:
-    """Return the method of an option."""
+    """Return the method that an option names; None if the option is absent."""
     from rvpo.core import AdvantageConfig
     from rvpo.core.methods.registry import build_method
 
@@ -128,12 +132,12 @@ def parsed(method: str | None) -> AdvantageConfig | None:
 
 
 def print_text(text: str, terminal: Terminal) -> None:
-    """Print a text that was laid out for a terminal; click would take colours that were asked for out of a pipe."""
+    """Print a text that was laid out for a terminal. In a pipe, click would remove colours that the user asked for."""
     typer.echo(text, color=terminal.colours or None)
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write an output that was asked for; numbers that are not finite are null."""
+    """Write a value as JSON if a file was given. Numbers that are not finite become null."""
     if path is not None:
         write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
@@ -147,10 +151,10 @@ def _finite(value: Any) -> Any:
 
 
 def write_text(path: Path | None, text: str) -> None:
-    """Write an output that was asked for, and say so.
+    """Write a text if a file was given, and print the file's name.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     if path is None:
         return
@@ -159,7 +163,7 @@ def write_text(path: Path | None, text: str) -> None:
     try:
         write(path, text)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file") from error
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another file") from error
     typer.echo(f"written: {path}")
 
 
@@ -169,14 +173,14 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
     try:
         return name, (float(low), float(high))
     except ValueError:
-        raise ConfigError(f"--range is {text!r}; expected NAME=LOW:HIGH: write it as in correctness=-3:3") from None
+        raise ConfigError(f"--range is {text!r}; expected NAME=LOW:HIGH, such as correctness=-3:3") from None
 
 
 def bounds_of(steps: str | None) -> tuple[int | None, int | None]:
-    """Return the first and the last step of an option, None where it leaves one out."""
+    """Return the first and the last step of an option FIRST:LAST; None for a part that is left out."""
     if steps is None:
         return None, None
     first, colon, last = steps.partition(":")
     if not colon or not all(part.strip() == "" or part.strip().isdecimal() for part in (first, last)):
-        raise ConfigError(f"--steps is {steps!r}; expected FIRST:LAST: leave either out, as in 50:")
+        raise ConfigError(f"--steps is {steps!r}; expected FIRST:LAST. Either may be left out, as in 50:")
     return (int(first) if first.strip() else None), (int(last) if last.strip() else None)

@@ -1,4 +1,4 @@
-"""``rvpo quickstart``: small trainings that show the difference between methods."""
+"""``rvpo quickstart``: small training runs that show the difference between methods."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def quickstart(
     """Compare methods by training a small built-in model whose rewards conflict (about three minutes on two cores).
 
     Nothing is downloaded and no GPU is needed. All methods train from the same starts and seeds: one start where RVPO
-    helps, and one where it is the wrong choice. Called again, it continues where it was stopped.
+    helps, and one where it is the wrong choice. After an interruption, the same command continues.
     """
     if methods is not None and all_methods:
         raise ConfigError("--methods and --all-methods are both given; expected one of them. Drop --all-methods")
     from rvpo import interrupts
 
-    with interrupts.says(lambda: f"finished runs are saved in {out / 'runs'}; the same command goes on"):
+    with interrupts.says(lambda: f"finished runs are saved in {out / 'runs'}; the same command continues"):
         from rvpo.quickstart import CELLS, EVALUATED_CELLS, contenders, run
         from rvpo.quickstart.cells import Cell
 

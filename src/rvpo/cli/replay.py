@@ -1,4 +1,4 @@
-"""``rvpo replay``: what other methods would have done with the rewards of a run."""
+"""``rvpo replay``: show what other methods would have done with the rewards of a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def replay_command(
         typer.Option(
             autocompletion=method_names,
             help="Methods to try, separated by blanks: NAME or NAME:option=value,option=value, such as "
-            "'gdpo rvpo:k=2 rvpo:k=linear(0.5,2) lift:kappa=4 my_rules.py:cvar'. Default: the usual ones.",
+            "'gdpo rvpo:k=2 rvpo:k=linear(0.5,2) lift:kappa=4 my_rules.py:cvar'. Default: a set of common methods.",
         ),
     ] = None,
     rewards: RewardsOption = None,
@@ -54,7 +54,7 @@ def replay_command(
 ) -> None:
     """Aggregate the logged rewards of a run again with other methods, and show what they would have done differently.
 
-    The run's own method is replayed, too, and compared with the logged advantages.
+    The run's own method is replayed, too. Its advantages are compared with the logged ones.
     """
     with needs_extra("report", "reports", "scipy"):
         from rvpo.core import AdvantageConfig

@@ -1,4 +1,4 @@
-"""``rvpo report``: the page of one or more runs, as a file or while training goes on."""
+"""``rvpo report``: make the HTML page of one or more runs, as a file or live while training runs."""
 
 from __future__ import annotations
 
@@ -57,15 +57,17 @@ def report_command(
     solved: Solved = None,
     method: MethodOption = None,
     k: Annotated[
-        float, typer.Option(min=0, help="Risk coefficient of the soft minimum behind the responsibilities.")
+        float, typer.Option(min=0, help="Risk coefficient of the soft minimum that gives the responsibilities.")
     ] = 1.0,
     live: Annotated[
-        bool, typer.Option("--live", help="Serve the page while training goes on, instead of writing a file.")
+        bool, typer.Option("--live", help="Serve the page while training runs, instead of writing a file.")
     ] = False,
     host: Annotated[
-        str, typer.Option(help="For --live. Any but this machine's own lets others read the run.")
+        str, typer.Option(help="For --live: address to serve on. Others can read the run if it is not 127.0.0.1.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For --live; 0 is any that is free.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="For --live: port to serve on; 0 takes any free port.")
+    ] = 8765,
 ) -> None:
     """Make one HTML page of runs: verdicts, curves, responsibilities, replays, samples, and a rule explorer.
 
@@ -91,15 +93,15 @@ def report_command(
             return
         watched = [path for run in runs for path in named_folders(run)[1]]
         with server(LivePage(watched, make), host, port) as served:
-            typer.echo(f"http://{host}:{served.server_address[1]}/ shows the newest logs; Ctrl-C ends it")
+            typer.echo(f"http://{host}:{served.server_address[1]}/ shows the newest logs; Ctrl-C stops it")
             try:
                 served.serve_forever()
             except KeyboardInterrupt:
-                typer.echo("ended")
+                typer.echo("stopped")
 
 
 def _compared(found: Found, columns: Columns, solved: Sequence[str]) -> TrainingComparison | None:
-    """Compare the runs by method; None where they are of one method or have no step in common."""
+    """Compare the runs by method. Return None if they all use one method or have no step in common."""
     from rvpo.compare.run_groups import group_runs
     from rvpo.compare.trainings import compare_trainings
 

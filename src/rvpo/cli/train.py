@@ -1,4 +1,4 @@
-"""``rvpo train``: a training run from a recipe."""
+"""``rvpo train``: train a model from a recipe."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def train_command(
 
     `method` is text such as lift:kappa=3, rvpo:k=linear(0.5,2) or my_rules.py:cvar. `trainer` takes every option of
     TRL's GRPOConfig, `warm_start.trainer` of SFTConfig, and `data` of rvpo.data.load_prompts. The run's folder keeps
-    the resolved recipe, versions, metrics.jsonl, completions and checkpoints. After Ctrl-C, a checkpoint of the last
-    finished step is saved, and the same command with --resume goes on.
+    the resolved recipe, versions, metrics.jsonl, completions and checkpoints. Ctrl-C saves a checkpoint of the last
+    finished step. The same command with --resume continues from it.
     """
     from rvpo import interrupts
     from rvpo.extras import needs_extra
     from rvpo.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    # Longer than usual: the training must come to the place where it saves a checkpoint.
+    # Longer than usual: the training needs time to reach the place where it saves a checkpoint.
     with interrupts.says(lambda: _kept(loaded.folder), seconds=20.0):
         with needs_extra("trl", "training runs"):
             _quiet_transformers()
@@ -42,18 +42,18 @@ def train_command(
 
 
 def _kept(folder: Path) -> str:
-    """Return what a run that is interrupted before or beside its training leaves."""
+    """Return what is saved of a run that is interrupted outside the training loop."""
     from rvpo.engines.trl.checkpoints import newest_whole
 
     if (newest := newest_whole(folder, thorough=False)) is None:
-        return "nothing was trained yet; the same command with --resume begins again"
-    return f"the newest checkpoint is {newest}; the same command with --resume goes on from there"
+        return "nothing was trained yet; the same command with --resume starts again"
+    return f"the newest checkpoint is {newest}; the same command with --resume continues from there"
 
 
 def _quiet_transformers() -> None:
-    """Leave the training's progress bar alone on the terminal."""
-    # TRL 1.16 calls names that transformers 6 will remove, in each step; nothing that our user could change.
+    """Keep everything but the training's progress bar off the terminal."""
+    # TRL 1.16 calls names that transformers 6 will remove, in each step. The user cannot change that.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # of reading and writing weights; training has its own
+    transformers_logging.disable_progress_bar()  # bars of loading and saving weights; training has its own

@@ -1,4 +1,4 @@
-"""``rvpo verl-data``: a recipe's data as the parquet files that verl reads."""
+"""``rvpo verl-data``: write a recipe's data as the parquet files that verl reads."""
 
 from __future__ import annotations
 

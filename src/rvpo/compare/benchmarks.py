@@ -1,16 +1,16 @@
-"""Runs of one benchmark next to each other: is the difference signal, or noise?
+"""Compare runs of one benchmark: is the difference signal, or noise?
 
-Runs are paired by item; :mod:`rvpo.statistics` says how the numbers are computed. What they are about depends on what
-is compared:
+Runs are paired by item. :mod:`rvpo.statistics` documents how the numbers are computed. What p means depends on what is
+compared:
 
-- **Runs** (one folder each): p is about these checkpoints. Its sample is the items: it says whether B answers such
+- **Runs** (one folder each): p is about these checkpoints. The sample is the items. So p says whether B answers such
   items better than A, not whether B's training method would do so with another training seed.
 - **Groups** of two or more runs on both sides (training seeds of two methods): interval and p are over seeds *and*
-  items, so they are about the methods. With two or three seeds they are wide.
-- A group on one side only: how the other method varies with its seed is unknown. Scores are averaged over the runs of
-  the group, and p is about these checkpoints again.
+  items, so they are about the methods. With two or three seeds, intervals are wide.
+- A group on one side only: it is unknown how the other method varies with its seed. Scores are averaged over the runs
+  of the group, and p is about these checkpoints again.
 
-Items are tested as they were scored, unclipped, even if a benchmark clips its mean (HealthBench). Means are of the
+Items are tested as they were scored, unclipped, even if a benchmark clips its mean (HealthBench). Means are over the
 paired items only. Items of a metric with weights are resampled within their categories, as in ``results.json``. If some
 items of a category are not paired, the others represent them, so that the category keeps its share of the mean.
 """
@@ -36,8 +36,9 @@ from rvpo.evals.items import family_of
 from rvpo.files import difference
 
 SMALLEST = 0.02
-"""Default difference of interest: two points of an accuracy, which one to three thousand items can show. Below it, a
-verdict says how many items *this* difference would need: for an observed difference near 0, no number would do."""
+"""Default difference of interest: two points of an accuracy, which one to three thousand items can show. If a smaller
+difference was observed, the verdict says how many items *this* difference would need, because no number of items can
+show a difference near 0."""
 
 
 def compare_benchmarks(
@@ -50,19 +51,19 @@ def compare_benchmarks(
 ) -> BenchmarkComparison:
     """Compare runs of ``rvpo eval``, or results of other evaluators, each with the first.
 
-    p is McNemar's for 0/1 scores of two single runs, asked once and unweighted; that of :func:`~.statistics.over_seeds`
-    if both sides have several runs; otherwise that of :func:`~.statistics.sign_flip`. Holm's adjustment is over all
-    compared runs and over the metrics of a family: the primary metric by itself, metrics ``family:name`` by their
-    family, and the rest.
+    The test is McNemar's for unweighted 0/1 scores of two single runs that asked each item once. If both sides have
+    several runs, it is :func:`~.statistics.over_seeds`, otherwise :func:`~.statistics.sign_flip`. Holm's adjustment is
+    over all compared runs and over the metrics of a family: the primary metric by itself, metrics ``family:name`` by
+    their family, and the rest.
 
     Args:
-        runs: two or more of ``FOLDER``, ``NAME=FOLDER`` and ``NAME=FOLDER,FOLDER,…``, which are several training seeds
-            of one method. Files and folders of lm-eval and BFCL: see :mod:`rvpo.compare.foreign`.
-        level: level of the intervals; the level of the tests is 1 - level.
+        runs: two or more of ``FOLDER``, ``NAME=FOLDER`` and ``NAME=FOLDER,FOLDER,…``. The last form is several training
+            seeds of one method. For files and folders of lm-eval and BFCL, see :mod:`rvpo.compare.foreign`.
+        level: confidence level of the intervals; the significance level of the tests is 1 - level.
         smallest: difference of interest, in units of the metric. If a smaller one was observed, the verdict says how
             many items *this* difference would need.
         resamples: number of resamples of bootstraps and permutations.
-        seed: random seed of these.
+        seed: random seed of the resamples.
 
     Raises:
         ConfigError: there are fewer than two runs, a folder does not exist or is given twice, runs are of different
@@ -71,7 +72,7 @@ def compare_benchmarks(
     """
     options = CompareOptions(level, resamples, seed)
     if not smallest > 0:
-        raise ConfigError(f"smallest is {smallest!r}, allowed is a number above 0, such as {SMALLEST}")
+        raise ConfigError(f"smallest is {smallest!r}; expected a number > 0. Use {SMALLEST}, for example")
     groups = _read_groups(runs)
     (baseline, first), *others = groups.items()
     samples = [
@@ -81,8 +82,8 @@ def compare_benchmarks(
     ]
     if not any(sample.row.test for sample in samples):
         raise DataError(
-            f"no item is scored both in {baseline!r} and in another run: see `missing` in their items.parquet, and run "
-            "`rvpo eval …` again, which asks again for what is missing"
+            f"no item is scored both in {baseline!r} and in another run; expected common items. See `missing` in their "
+            "items.parquet, and run `rvpo eval …` again: it asks again for missing scores"
         )
     judged = list(zip(samples, judge_samples(samples, options), strict=True))
     return BenchmarkComparison(
@@ -97,17 +98,17 @@ def compare_benchmarks(
 
 
 def _read(path: Path) -> FinishedRun:
-    """Read a run of ``rvpo eval``, or results of another evaluator that have a score per item."""
+    """Read a run of ``rvpo eval``, or results of another evaluator with a score per item."""
     return read_foreign(path) if is_foreign(path) else read_finished(path)
 
 
 def _read_groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
-    """Return name -> runs, in the order given."""
+    """Return a mapping from name to runs, in the given order."""
     named = [(paths[0].name if name is None else name, paths) for name, paths in map(named_folders, runs)]
     require_once([path for _, paths in named for path in paths])
     names = [name for name, _ in named]
     if len(set(names)) < len(names) or "" in names:
-        raise ConfigError(f"names are {', '.join(map(repr, names))}, allowed is each once: use NAME=FOLDER")
+        raise ConfigError(f"names are {', '.join(map(repr, names))}; expected each name once. Use NAME=FOLDER")
     groups = baseline_first(
         {name: [_read(path) for path in paths] for name, paths in named},
         None,
@@ -117,7 +118,9 @@ def _read_groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
     for name, group in groups.items():
         weights = [run.weights for run in group if run.weights]
         if len(set(weights)) < len(weights):
-            raise ConfigError(f"{name} holds the same weights twice, allowed are training seeds: give each once")
+            raise ConfigError(
+                f"two runs of {name} have the same weights; expected runs of different training seeds. Give each once"
+            )
     first, *rest = [run for group in groups.values() for run in group]
     for run in rest:
         require_comparable(first, run)
@@ -128,20 +131,20 @@ def _read_groups(runs: Sequence[str | Path]) -> dict[str, list[FinishedRun]]:
 
 
 def _metrics(runs: Sequence[FinishedRun]) -> list[str]:
-    """Return the metrics of any run: the primary, those without a family, families."""
+    """Return the metrics of all runs: first the primary metric, then metrics without a family, then families."""
     names = {metric for run in runs for metric in run.metrics}
     return sorted(names, key=lambda metric: (metric != runs[0].primary, ":" in metric, _natural(metric)))
 
 
 def _natural(metric: str) -> list[tuple[str, int]]:
-    """Return a key that puts ``pass@2`` before ``pass@16``."""
+    """Return a sort key that puts ``pass@2`` before ``pass@16``."""
     return [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]{0,18})", metric)]
 
 
 def _sample(
     metric: str, sides: Mapping[str, Sequence[FinishedRun]], smallest: float, options: CompareOptions
 ) -> Sample[BenchmarkRow]:
-    """Compare one metric of two sides, name -> runs, on the items that all runs have scored."""
+    """Compare one metric of two sides (name -> runs) on the items that all runs have scored."""
     (name_a, a), (name_b, b) = sides.items()
     names, family = (name_a, name_b), _family(metric, a[0].primary)
     scores_a, scores_b = ([run.metrics.get(metric, Scores()) for run in group] for group in (a, b))
@@ -189,27 +192,30 @@ def _why_not(
         return "every item has the same difference" if observed else "no item differs"
     of_interest = abs(observed) < smallest
     needed = needed_items(difference=smallest if of_interest else observed, level=level)
-    # Few seeds cost more than needed_items knows: the quantiles of t.
+    # With few seeds, the quantiles of t cost more items than needed_items computes.
     if needed is None or (row.test == "over_seeds" and needed <= items):
         return "more training seeds would be needed"
     if of_interest and needed <= items:
         return f"a difference of {smallest:g} would probably have shown"
-    about = max(needed, items + 1)  # these did not suffice
+    about = max(needed, items + 1)  # the present number of items did not suffice
     digits = 10 ** max(0, len(str(about)) - 2)
-    about = -(-about // digits) * digits  # two digits, rounded up
+    about = -(-about // digits) * digits  # rounded up to two digits
     which = f" for a difference of {smallest:g}" if of_interest else ""
     return f"about {about:,} items would be needed{which}"
 
 
 def _family(metric: str, primary: str) -> str:
-    """Return the family of a metric; no metric has an empty family, so ``:primary`` and ``:rest`` are free."""
+    """Return the family of a metric. No metric has an empty family, so ``:primary`` and ``:rest`` are free names."""
     return ":primary" if metric == primary else family_of(metric) or ":rest"
 
 
 def _weights(
     runs: Sequence[FinishedRun], metric: str, common: Sequence[str]
 ) -> tuple[st.Array | None, list[str] | None, list[str]]:
-    """Return weights and categories of the paired items (None without weights), and categories without paired items."""
+    """Return weights and categories of the paired items, and the categories without paired items.
+
+    Weights and categories are None if the metric has no weights.
+    """
     scores = [run.metrics[metric] for run in runs if metric in run.metrics]
     if not any(found.weighted for found in scores):
         return None, None, []
@@ -231,22 +237,23 @@ def _notes(groups: Mapping[str, Sequence[FinishedRun]], level: float) -> Iterato
     for name, group in groups.items():
         yield f"{name}: {', '.join(f'{run.model} ({run.folder})' for run in group)}"
     yield (
-        f"[low, high]: {level:.0%} interval, each by itself. p: two-sided, paired by item; Holm: adjusted for "
-        "all comparisons of the primary metric, of a family of metrics, or of the rest. Means are of the paired items."
+        f"[low, high]: {level:.0%} interval of each value by itself. p: two-sided, paired by item. Holm: p adjusted "
+        "for all comparisons of the primary metric, of a family of metrics, or of the rest. Means are over the paired "
+        "items."
     )
     if any(len(group) > 1 for group in groups.values()):
         yield "(…): mean of each run of a group."
     sizes = [len(group) for group in groups.values()]
     if sizes[0] > 1 and max(sizes[1:]) > 1:
-        yield "Where both sides have several runs, interval and p are over training seeds and items."
+        yield "If both sides have several runs, interval and p are over training seeds and items."
     if min(sizes[0], *sizes[1:]) == 1:
         yield (
-            "Where a side has one run, p speaks of these checkpoints, not of the methods that trained them: for those, "
-            "train with several seeds and give NAME=FOLDER,FOLDER,…"
+            "If a side has one run, p is about these checkpoints, not about the methods that trained them. To compare "
+            "methods, train with several seeds and give NAME=FOLDER,FOLDER,…"
         )
     first, *rest = [run for group in groups.values() for run in group]
     if any(len([metric for metric in run.metrics if family_of(metric) == "pass@"]) > 1 for run in (first, *rest)):
-        yield "The pass@k are one family: p after Holm says at which k runs differ, among all k and comparisons."
+        yield "All pass@k form one family: p after Holm, over all k and comparisons, shows at which k runs differ."
     for run in (first, *rest):
         for warning in run.warnings:
             yield f"{run.folder}: {warning}"

@@ -1,6 +1,6 @@
-"""The result of a comparison, of training runs or of benchmark runs.
+"""The result of a comparison of training runs or of benchmark runs.
 
-A row is one difference between a group B and the baseline A. Its verdict says what the p value means, in words.
+A row is one difference between a group B and the baseline A. Its verdict says in words what the p value means.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 from rvpo.statistics import Interval
 
 MEASURES = ("auc", "last", "best", "drop")
-"""Measures that are tested, see :mod:`rvpo.compare.curves`; not ``first``: training has changed nothing yet."""
+"""Measures that are tested, see :mod:`rvpo.compare.curves`. ``first`` is not: training has not changed anything yet."""
 
 OF_EXPLORATION = ("auc", "last")
-"""Those that are tested for what runs explore: a share has no better direction, so neither a best step nor a drop."""
+"""Measures that are tested for exploration. A share has no better direction, so it has no best step and no drop."""
 
 WORST = "worst channel"
-"""Name of the worst channel where channels have names; in rows it is None."""
+"""Name of the worst channel in tables and curves. In rows, it is None."""
 
 Series = tuple[float | None, ...]
-"""Points of a curve; None where nothing was scored."""
+"""Points of a curve; None if nothing was scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,14 @@ class RunNumbers:
 
 @dataclass(frozen=True, slots=True)
 class TrainingGroup:
-    """Runs of one method: the name, the runs, and their curves together, by channel and of the worst channel."""
+    """Runs of one method.
+
+    Attributes:
+        name: name of the group.
+        runs: numbers of each run.
+        curves: channel -> curve over the runs.
+        worst_curve: curve of the worst channel over the runs; None if the runs share no channel.
+    """
 
     name: str
     runs: tuple[RunNumbers, ...]
@@ -73,11 +80,11 @@ class TrainingGroup:
     worst_curve: Band | None
 
     def bands(self) -> dict[str, Band]:
-        """Return the curves by channel, that of the worst channel first, as ``WORST``."""
+        """Return the curves by channel. The curve of the worst channel is first, with the name ``WORST``."""
         return ({} if self.worst_curve is None else {WORST: self.worst_curve}) | dict(self.curves)
 
     def values(self, channel: str | None, measure: str) -> list[float]:
-        """Return a measure of all runs that have it."""
+        """Return the values of a measure, one per run that has it."""
         found = (run.of(channel).get(measure) for run in self.runs)
         return [value for value in found if value is not None]
 
@@ -90,15 +97,15 @@ class TrainingRow:
         group: name of B.
         measure: one of ``MEASURES``.
         channel: name of the channel; None for the worst channel.
-        a: values of those runs of A that have the measure; if paired, in order of their seeds.
-        b: values of B's runs.
+        a: values of the runs of A that have the measure; if paired, in order of their seeds.
+        b: values of the runs of B.
         difference: difference of the means, B - A; its ``items`` are runs, or pairs.
         effect: Hedges' g.
         test: ``"paired"`` or ``"unpaired"``; ``""`` if a side has fewer than two runs.
-        p: p value of "B = A", two-sided.
-        adjusted: ``p`` by Holm over all channels and groups within the measure; the worst channel is its own family.
-        smallest: smallest p that so many runs can give.
-        verdict: in words.
+        p: two-sided p value of "B = A".
+        adjusted: ``p`` after Holm over all channels and groups within the measure. The worst channel is its own family.
+        smallest: smallest p that this number of runs can give.
+        verdict: verdict in words.
     """
 
     group: str
@@ -122,19 +129,19 @@ class TrainingComparison:
     Attributes:
         baseline: name of A.
         level: level of the intervals; the level of the tests is 1 - level.
-        window: number of steps that first, best and last are means of, and that curves are smoothed over.
+        window: number of steps that are averaged for first, best and last, and for smoothed curves.
         first: first step that is compared.
         last: last step that is compared.
         count: number of steps that are compared.
-        steps: those of these steps at which curves have points.
-        scales: channel -> the rewards that count as 0 and 1; its keys are the channels of everything else.
-        worst_of: channels that all runs have; the worst channel is one of them.
+        steps: compared steps at which curves have points.
+        scales: channel -> the rewards that count as 0 and 1. Its keys are the channels of everything else.
+        worst_of: channels that all runs have. The worst channel is one of them.
         groups: groups of runs, the baseline first.
         rows: rows by measure and group, the worst channel first.
         notes: sentences that a reader needs to know.
-        exploration: rows of what runs explore; their ``channel`` is a quantity such as ``"solved by none"``,
-            ``"pass@8"`` or ``"entropy"``, see :mod:`rvpo.compare.exploration`.
-        explored: the same groups of runs with these quantities in place of channels; empty if there are none.
+        exploration: rows on exploration. Their ``channel`` is a quantity such as ``"solved by none"``, ``"pass@8"`` or
+            ``"entropy"``, see :mod:`rvpo.compare.exploration`.
+        explored: the same groups of runs with these quantities in place of channels; empty without exploration.
     """
 
     baseline: str
@@ -163,16 +170,17 @@ class BenchmarkRow:
 
     Attributes:
         metric: name of the metric.
-        a: mean of A over the paired items; None if no item is paired, of all items or of a category with weights.
+        a: mean of A over the paired items. Its ``mean`` is None if no item is paired, in total or in a category of a
+            weighted metric.
         b: mean of B.
         a_runs: mean of each run of A over the paired items.
         b_runs: mean of each run of B.
         difference: difference B - A.
         asked: number of items that have this metric in any of the runs; ``difference.items`` of them are paired.
         test: ``"mcnemar"``, ``"sign_flip"`` or ``"over_seeds"``; ``""`` if no item is paired.
-        p: p value of "B = A", two-sided; None if no item is paired.
-        adjusted: ``p`` by Holm over all groups and the family: the primary metric, a ``family:``, or the rest.
-        verdict: in words.
+        p: two-sided p value of "B = A"; None if no item is paired.
+        adjusted: ``p`` after Holm over all groups and the family: the primary metric, a ``family:``, or the rest.
+        verdict: verdict in words.
     """
 
     metric: str
@@ -198,7 +206,7 @@ class BenchmarkComparison:
         level: level of the intervals; the level of the tests is 1 - level.
         baseline: name of A.
         folders: name -> folders of its runs.
-        rows: name of each other group -> its metrics.
+        rows: name of each other group -> one row per metric.
         notes: sentences that a reader needs to know.
     """
 

@@ -1,4 +1,4 @@
-"""Curves of a run: the share that each channel attained, step by step, and the few numbers that a curve comes to.
+"""Curves of a run: the share that each channel attained per step, and the few numbers that summarise a curve.
 
 S steps, K channels, a window of w steps::
 
@@ -6,12 +6,12 @@ S steps, K channels, a window of w steps::
     window         mean of w consecutive steps, S - w + 1 of them
     first, last    the first window and the last
     best           the highest window
-    drop           best - last: what was lost again; >= 0, also by chance
+    drop           best - last: what was lost again; >= 0, and above 0 by chance alone
     auc            mean over all steps
     worst channel  in each window the channel with the lowest share; its auc is the mean over windows
 
-Best and last are means over a window because single steps are noise, of which a maximum picks the luckiest. The lowest
-channel is looked for in windows for the same reason. Missing values are left out; they are never 0.
+Best and last are means over a window, because single steps are noisy and a maximum would pick the luckiest one. The
+lowest channel is determined in windows for the same reason. Missing values are left out; they never count as 0.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class RunCurves:
         name: name of the run.
         channels: K names of channels.
         steps: (S,) int64, ascending.
-        mean: (S, K) mean reward of a step, NaN if none was scored.
+        mean: (S, K) mean reward per step; NaN if none was scored.
         seen: channel -> lowest and highest reward of any completion; channels that were never scored are absent.
         ranges: channel -> declared lowest and highest reward; channels without a declared range are absent.
         seed: random seed of the training; None if unknown.
         configs: how the run aggregated at its first and its last step; None if the logs do not say.
         notes: notes on how the logs were read.
-        shown: what the logs show of each channel, from which it follows which rewards meet it; empty if unknown.
+        shown: what the logs show about each channel, which determines which rewards meet it; empty if unknown.
         run: the logs, to be read again; None if there are none.
     """
 
@@ -80,7 +80,7 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
         DataError: a file is damaged, or nothing was scored.
     """
     k = len(run.channels)
-    sums: dict[int, Array] = {}  # step -> (2, K): sums of rewards, and how many there were
+    sums: dict[int, Array] = {}  # step -> (2, K): sums and numbers of rewards
     lowest, highest = np.full(k, math.inf), np.full(k, -math.inf)
     first: AdvantageConfig | None = None
     last: AdvantageConfig | None = None
@@ -97,7 +97,7 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
         first, last = first or batch.config, batch.config or last
     scored = np.isfinite(lowest)
     if not scored.any():
-        raise DataError(f"{run.path} holds no reward at all, allowed is a run with scored completions: leave it out")
+        raise DataError(f"{run.path} has no rewards; expected a run with scored completions. Leave it out")
     steps = sorted(sums)
     with np.errstate(invalid="ignore"):
         mean = np.stack([sums[step][0] / sums[step][1] for step in steps])
@@ -117,22 +117,22 @@ def read_curves(run: Run, progress: Callable[[int], None] | None = None) -> RunC
 
 
 def _scored(batch: LoggedBatch) -> tuple[NDArray[np.int64], Array]:
-    """Return channel and reward of every cell that has one, (cells,)."""
+    """Return channel and reward, (cells,) each, of every cell that has a reward."""
     rewards = batch.rewards
     there = ~np.isnan(rewards) & batch.present
     return np.broadcast_to(batch.channel, rewards.shape)[there], rewards[there]
 
 
 def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:
-    """Return channel -> rewards that count as 0 and as 1 in all runs, and notes on how they were determined.
+    """Return a mapping from channel to the rewards that count as 0 and 1 in all runs, and notes about it.
 
-    The scale is the declared range. Without one, it is the lowest and the highest reward of any completion of any run.
-    If these are equal, it is [0, 1], provided that they lie in it. A declared range is widened to what was seen. Other
-    channels have no scale.
+    The scale is the declared range, widened to the rewards that were seen. Without a declared range, it reaches from
+    the lowest to the highest reward of any completion of any run. If these are equal and inside [0, 1], the scale is
+    [0, 1]. Other channels have no scale.
     """
     found: dict[str, Range] = {}
     notes: list[str] = []
-    ways: dict[str, list[str]] = {"declared": [], "lowest and highest that were seen": [], "constant, so taken": []}
+    ways: dict[str, list[str]] = {"declared": [], "lowest and highest reward seen": [], "assumed, constant": []}
     for name in dict.fromkeys(name for run in runs for name in run.channels):
         seen = [run.seen[name] for run in runs if name in run.seen]
         declared = list(dict.fromkeys(run.ranges[name] for run in runs if name in run.ranges))
@@ -140,26 +140,26 @@ def scales(runs: Sequence[RunCurves]) -> tuple[dict[str, Range], list[str]]:
             continue
         low, high = min(x for x, _ in seen), max(x for _, x in seen)
         if len(declared) > 1:
-            notes.append(f"{name}: runs declare different ranges, {_told(declared)}; the widest counts")
+            notes.append(f"{name}: runs declare different ranges, {_listed(declared)}; the widest counts")
         if declared:
             wide = min(x for x, _ in declared), max(x for _, x in declared)
             if low < wide[0] or high > wide[1]:
-                notes.append(f"{name}: rewards from {low:g} to {high:g} leave the declared range {_told([wide])}")
+                notes.append(f"{name}: rewards from {low:g} to {high:g} leave the declared range {_listed([wide])}")
             low, high, way = min(low, wide[0]), max(high, wide[1]), "declared"
         elif low < high:
-            way = "lowest and highest that were seen"
+            way = "lowest and highest reward seen"
         elif 0 <= low <= 1:
-            low, high, way = 0.0, 1.0, "constant, so taken"
+            low, high, way = 0.0, 1.0, "assumed, constant"
         else:
-            notes.append(f"{name}: always {low:g} and of no declared range, so no share can be told")
+            notes.append(f"{name}: always {low:g} and without a declared range, so its share cannot be computed")
             continue
         found[name] = low, high
         ways[way].append(f"{name} {low:g} to {high:g}")
-    told = [f"{', '.join(names)} ({way})" for way, names in ways.items() if names]
-    return found, [f"0 and 1 stand for: {'; '.join(told)}.", *notes] if told else notes
+    scaled = [f"{', '.join(names)} ({way})" for way, names in ways.items() if names]
+    return found, [f"Rewards that count as 0 and 1: {'; '.join(scaled)}.", *notes] if scaled else notes
 
 
-def _told(ranges: Sequence[Range]) -> str:
+def _listed(ranges: Sequence[Range]) -> str:
     return " and ".join(f"[{low:g}, {high:g}]" for low, high in ranges)
 
 
@@ -168,11 +168,11 @@ def shares(run: RunCurves, limits: Mapping[str, Range], steps: NDArray[np.int64]
 
     Args:
         run: run that has all ``steps``.
-        limits: channel -> lowest and highest reward, K' of them.
+        limits: channel -> lowest and highest reward, for K' channels.
         steps: (S',) steps, ascending.
 
     Returns:
-        (S', K'), NaN if nothing was scored, or if the run lacks the channel.
+        (S', K') shares; NaN if nothing was scored, or if the run lacks the channel.
     """
     rows = run.mean[np.searchsorted(run.steps, steps)]
     place = {name: j for j, name in enumerate(run.channels)}
@@ -184,12 +184,17 @@ def shares(run: RunCurves, limits: Mapping[str, Range], steps: NDArray[np.int64]
 
 
 def windows(values: Array, width: int) -> Array:
-    """Return the mean of every ``width`` consecutive steps, (S, …) -> (S - width + 1, …); NaN is left out."""
+    """Return the mean of every ``width`` consecutive steps, (S, …) -> (S - width + 1, …). NaN is left out.
+
+    Example:
+        >>> windows(np.array([1.0, 3.0, np.nan]), 2).tolist()
+        [2.0, 3.0]
+    """
     return _means(values, np.arange(len(values) - width + 1), width)
 
 
 def smoothed(values: Array, width: int, *, trailing: bool = False) -> Array:
-    """Return a moving average, (S, …) -> (S, …), over fewer steps at the ends; NaN is left out.
+    """Return a moving average, (S, …) -> (S, …). It is over fewer steps at the ends. NaN is left out.
 
     Args:
         values: (S, …) one value per step.
@@ -200,7 +205,7 @@ def smoothed(values: Array, width: int, *, trailing: bool = False) -> Array:
 
 
 def _means(values: Array, starts: NDArray[np.int64], width: int) -> Array:
-    """Return the mean of ``width`` steps from each start, as far as these exist; NaN if none is scored."""
+    """Return the mean of ``width`` steps from each start, without steps outside the run; NaN if none is scored."""
     ends = np.clip(starts + width, 0, len(values))
     starts = np.clip(starts, 0, len(values))
     there = ~np.isnan(values)
@@ -214,17 +219,17 @@ def _means(values: Array, starts: NDArray[np.int64], width: int) -> Array:
 
 
 def lowest(values: Array) -> Array:
-    """Return the lowest channel of each row, (S, K) -> (S,); NaN if a row has none."""
+    """Return the lowest value of each row, (S, K) -> (S,); NaN if a row has no value."""
     found: Array = np.where(np.isnan(values), math.inf, values).min(axis=1, initial=math.inf)
     return np.where(np.isinf(found), math.nan, found)
 
 
 def measures(windowed: Array, every: Array) -> dict[str, float]:
-    """Return the measures of a curve, see the module; NaN if it was not scored.
+    """Return the measures of a curve, as defined at the top of this module. A measure is NaN if nothing was scored.
 
     Args:
         windowed: (windows,) means of windows.
-        every: (S,) values that the auc is the mean of.
+        every: (S,) values. Their mean is the auc.
     """
     known, scored = windowed[~np.isnan(windowed)], every[~np.isnan(every)]
     best, last = float(known.max()) if len(known) else math.nan, float(windowed[-1])
@@ -237,7 +242,15 @@ def measures(windowed: Array, every: Array) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class SharedShape:
-    """What all runs have in common: K channels, which of them all runs have, the window, and the points of curves."""
+    """Shape of the numbers of all runs.
+
+    Attributes:
+        channels: names of K channels.
+        common: (K,) whether all runs have the channel.
+        width: number of steps of a window.
+        points: indices of the steps at which curves have points.
+        trailing: whether curves are smoothed over the steps before.
+    """
 
     channels: tuple[str, ...]
     common: NDArray[np.bool_]
@@ -249,13 +262,13 @@ class SharedShape:
 def numbers_of_groups(
     groups: Mapping[str, Sequence[RunCurves]], share: Sequence[Array], shape: SharedShape
 ) -> list[TrainingGroup]:
-    """Return the groups in numbers; ``share`` holds the shares (S, K) of each run, in order."""
+    """Return the numbers of each group. ``share`` is one array (S, K) of shares per run, in order."""
     each = iter(share)
     return [_group(name, [_numbers(run, next(each), shape) for run in runs], shape) for name, runs in groups.items()]
 
 
 def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
-    """Return the numbers of a run from its shares (S, K)."""
+    """Return the numbers of a run, computed from its shares (S, K)."""
     windowed = windows(share, shape.width)
     smooth = smoothed(share, shape.width, trailing=shape.trailing)[shape.points]
     worst = lowest(windowed[:, shape.common])
@@ -282,14 +295,14 @@ def _band(curves: Sequence[Series]) -> Band:
     """Return mean, range and standard deviation over the runs that have a point."""
     x = np.array(curves, dtype=float)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of points that no run, or only one run, has: they are NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # points that no run, or only one run, has become NaN
         mean, low, high, std = np.nanmean(x, 0), np.nanmin(x, 0), np.nanmax(x, 0), np.nanstd(x, 0, ddof=1)
     return Band(_series(mean), _series(low), _series(high), _series(std))
 
 
 def _series(values: Array) -> Series:
-    told = values.round(6).tolist()
-    return tuple(None if value != value else value for value in told) if np.isnan(values).any() else tuple(told)
+    points = values.round(6).tolist()
+    return tuple(None if value != value else value for value in points) if np.isnan(values).any() else tuple(points)
 
 
 def _or_none(found: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Judges samples: adjusts p values within families, and says in words what they mean.
+"""Judge samples: adjust p values within families, and turn them into verdicts.
 
 A sample is one difference between a group and the baseline, with its p value. Each kind of run makes its own samples,
 and gives the reason if a difference is not significant. Everything else is the same for both kinds.
@@ -21,7 +21,12 @@ RowT = TypeVar("RowT", TrainingRow, BenchmarkRow)
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """How to test: level of the intervals, and the number of resamples and the random seed of what is drawn.
+    """Options of the tests.
+
+    Attributes:
+        level: confidence level of the intervals.
+        resamples: number of resamples of bootstraps and permutations.
+        seed: random seed of the resamples.
 
     Raises:
         ConfigError: the level is not between 0 and 1.
@@ -34,16 +39,16 @@ class CompareOptions:
     def __post_init__(self) -> None:
         """Check the level."""
         if not 0 < self.level < 1:
-            raise ConfigError(f"level is {self.level!r}, allowed is 0 < level < 1, such as 0.95")
+            raise ConfigError(f"level is {self.level!r}; expected 0 < level < 1. Use 0.95, for example")
 
     @property
     def alpha(self) -> float:
-        """Level of the tests; rounded, so that a p of exactly 0.05 is significant."""
+        """Significance level of the tests, rounded so that a p of exactly 0.05 is significant."""
         return round(1 - self.level, 12)
 
     @property
     def drawn(self) -> dict[str, Any]:
-        """Arguments of bootstraps and permutations."""
+        """Keyword arguments for bootstraps and permutations."""
         return {"resamples": self.resamples, "seed": self.seed}
 
 
@@ -52,12 +57,13 @@ class Sample(Generic[RowT]):
     """One difference between group B and baseline A, before it is judged.
 
     Attributes:
-        row: row of the result, without ``adjusted``; without ``p``, its verdict is final.
+        row: row of the result, without ``adjusted``. If it has no ``p``, its verdict is final.
         names: names of A and B.
-        family: key of the tests that Holm's adjustment is over.
+        family: key of the family of tests that Holm's adjustment covers.
         why_not: function that returns why the difference is not significant, "" if unknown. Its arguments are the level
-            that the test needs within its family, and why no result could have been significant; "" if one could.
-        more: how the side with the higher mean is called.
+            that the test needs within its family, and the reason why no result could have been significant ("" if one
+            could).
+        more: words for the side with the higher mean, such as ``higher``.
         smallest: smallest p that the test can give.
     """
 
@@ -72,16 +78,22 @@ class Sample(Generic[RowT]):
 def baseline_first(
     groups: Mapping[str, GroupT], baseline: str | None, *, found: str, next_step: str
 ) -> dict[str, GroupT]:
-    """Return the groups by name, the baseline first; None is the first group. The other texts are for the error.
+    """Return the groups by name, with the baseline first.
+
+    Args:
+        groups: name -> group.
+        baseline: name of the baseline; None is the first group.
+        found: what was found, for the error message.
+        next_step: what the user can do, for the error message.
 
     Raises:
         ConfigError: there are fewer than two groups, or the baseline does not exist.
     """
     if len(groups) < 2:
-        raise ConfigError(f"{found}, allowed are two or more: {next_step}")
+        raise ConfigError(f"{found}; expected two or more. Next step: {next_step}")
     first = next(iter(groups)) if baseline is None else baseline
     if first not in groups:
-        raise ConfigError(f"baseline is {first!r}, allowed are {', '.join(map(repr, groups))}")
+        raise ConfigError(f"baseline is {first!r}; expected one of {', '.join(map(repr, groups))}")
     return {first: groups[first], **groups}
 
 
@@ -108,5 +120,5 @@ def judge_samples(samples: Sequence[Sample[RowT]], options: CompareOptions) -> t
 
 
 def cannot_tell(reason: str) -> str:
-    """Return the verdict on a difference that is not significant; the reason may be ""."""
+    """Return the verdict on a difference that is not significant. The reason may be ""."""
     return f"cannot tell: {reason}" if reason else "cannot tell"

@@ -1,8 +1,8 @@
-"""What runs explore, next to each other: questions solved by none, some and all, Pass@k, entropy, step by step.
+"""Compare the exploration of runs: questions solved by none, some and all completions, Pass@k, and entropy, per step.
 
-All runs are counted by the same notion of a solved question (:mod:`rvpo.core.solved`): the same channels, and the same
-rewards from which on a completion meets them. Shares solved by none, some and all depend on the size of the groups, so
-they are compared where all runs have the same one; Pass@k does not.
+All runs use the same definition of a solved question (:mod:`rvpo.core.solved`): the same channels, and the same
+thresholds of their rewards. The shares solved by none, some and all depend on the size of the groups, so they are
+compared only if all runs have groups of the same size. Pass@k does not depend on it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from rvpo.statistics import Array
 ENTROPY = "entropy"
 
 SAME_SIZE = 0.05
-"""Relative difference of the scored completions per question up to which shares are compared."""
+"""Largest relative difference in scored completions per question at which shares are still compared."""
 
 
 @dataclass(frozen=True)
 class Explored:
-    """What all runs have.
+    """The quantities of exploration that all runs have.
 
     Attributes:
-        names: Q quantities, such as ``"solved by none"``, ``"pass@8"`` and ``"entropy"``.
-        values: (S, Q) of each run, in order; NaN where nothing was counted.
+        names: names of Q quantities, such as ``"solved by none"``, ``"pass@8"`` and ``"entropy"``.
+        values: one array (S, Q) per run, in order; NaN if nothing was counted.
         notes: sentences that a reader needs to know.
     """
 
@@ -44,12 +44,12 @@ class Explored:
 
 
 def explored_in(runs: Sequence[RunCurves], steps: NDArray[np.int64], solved: Sequence[str] = ()) -> Explored:
-    """Read runs again, and return what they have found at their common steps.
+    """Read runs again, and return their exploration at their common steps.
 
     Args:
-        runs: of all groups, in order.
-        steps: (S,) that all of them have.
-        solved: channels that a completion has to meet to solve its question; empty: as the runs say.
+        runs: runs of all groups, in order.
+        steps: (S,) steps that all runs have.
+        solved: channels that a completion has to meet to solve its question; empty uses those that the runs declare.
 
     Raises:
         ConfigError: not all runs have a channel of ``solved``.
@@ -65,7 +65,7 @@ def explored_in(runs: Sequence[RunCurves], steps: NDArray[np.int64], solved: Seq
         found |= _entropy(run, steps)
     lacking = [run.name for run, found in zip(runs, columns, strict=True) if ENTROPY not in found]
     if 0 < len(lacking) < len(runs):
-        notes.append(f"No entropy was found in the logs of {', '.join(lacking[:6])}, so none is compared.")
+        notes.append(f"Entropy is not compared: it was not found in the logs of {', '.join(lacking[:6])}.")
     names = tuple([name for name in columns[0] if all(name in found for found in columns)])
     notes += _aligned(columns, names)
     names = tuple([name for name in names if not all(np.isnan(found[name]).all() for found in columns)])
@@ -74,26 +74,27 @@ def explored_in(runs: Sequence[RunCurves], steps: NDArray[np.int64], solved: Seq
 
 
 def _left_out(columns: Sequence[dict[str, Array]], every: Sequence[QuestionSums]) -> list[str]:
-    """Take out the shares where runs have different numbers of completions per question, and say so."""
+    """Remove the shares if runs have different numbers of completions per question, and return a note about it."""
     sizes = sorted({sums.size for sums in every})
     if len(sizes) > 1:
-        told = f"Groups have {' and '.join(map(str, sizes))} completions"
+        reason = f"Groups have {' and '.join(map(str, sizes))} completions"
     else:
         # Groups of a run may be of several sizes, and not every completion is scored.
         scored = [sums.sums[SCORED][:, -1].sum() / max(sums.sums[GROUPS][:, -1].sum(), 1) for sums in every]
         if max(scored) - min(scored) <= SAME_SIZE * max(scored):
             return []
-        told = f"Questions have {min(scored):.1f} to {max(scored):.1f} scored completions on average"
+        reason = f"Questions have {min(scored):.1f} to {max(scored):.1f} scored completions on average"
     for found in columns:
         for name in SHARES:
             found.pop(f"solved by {name}")
-    return [f"{told}, on which shares solved by none, some and all depend: these are left out."]
+    return [f"{reason}. Shares solved by none, some and all depend on this number, so they are left out."]
 
 
 def _aligned(columns: Sequence[dict[str, Array]], names: Sequence[str]) -> list[str]:
-    """Leave out steps that not all runs have counted, and say so: later ones are not to be compared with earlier ones.
+    """Leave out steps that some run has not counted, and return a note about it.
 
-    Entropy is left as it is, which runs log every few steps.
+    Otherwise later steps of one run would be compared with earlier steps of another. Entropy is not changed, because
+    runs log it only every few steps.
     """
     fewer = []
     for name in names:
@@ -105,14 +106,14 @@ def _aligned(columns: Sequence[dict[str, Array]], names: Sequence[str]) -> list[
             for found in columns:
                 found[name] = np.where(absent, np.nan, found[name])
     return (
-        [f"Compared at the steps at which all runs have enough scored completions: {', '.join(fewer)}."]
+        [f"These are compared only at steps where all runs have enough scored completions: {', '.join(fewer)}."]
         if fewer
         else []
     )
 
 
 def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | None, list[str]]:
-    """Return one notion of a solved question for all runs, None if there is none, and what to say of it."""
+    """Return one definition of a solved question for all runs, None if they share none, and notes about it."""
     everywhere = [name for name in runs[0].channels if all(name in run.channels for run in runs)]
     shown = merged(run.shown for run in runs)
     seen = {name: one for name, one in shown.items() if name in everywhere}
@@ -121,8 +122,8 @@ def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | No
     unknown = [run.name for run in runs if run.run is not None and _groups_are_guessed(run.run)]
     if unknown:
         return None, [
-            "Solved questions are not compared: which completions answer one question is a guess in the logs of "
-            f"{', '.join(unknown[:6])} (--group, --group-size)."
+            "Solved questions are not compared: the groups of completions are a guess in the logs of "
+            f"{', '.join(unknown[:6])}. Set --group or --group-size."
         ]
     said = {run.run.solved for run in runs if run.run is not None}
     named = tuple(solved) or (next(iter(said)) if len(said) == 1 else ())
@@ -130,26 +131,31 @@ def _lines(runs: Sequence[RunCurves], solved: Sequence[str]) -> tuple[Lines | No
     lacking = [name for name in named if name not in known]
     if lacking and solved:
         raise ConfigError(
-            f"--solved names the channel {lacking[0]!r}, which not all runs have; expected {', '.join(everywhere)}: "
-            "name one of them"
+            f"--solved names the channel {lacking[0]!r}, which not all runs have; expected one or more of "
+            f"{', '.join(everywhere)}"
         )
     if lacking:
-        return None, [f"Solved questions are not compared: not all runs have the channel {lacking[0]} (--solved NAME)."]
+        note = f"Solved questions are not compared: not all runs have the channel {lacking[0]}. Set --solved NAME."
+        return None, [note]
     lines = Lines(seen, _widest(runs), named)
     if not lines.counting:
-        return None, [f"No channel of {', '.join(named) or 'those trained on'} is in all runs: nothing to solve."]
+        wanted = f"of the channels {', '.join(named)}" if named else "of the channels that are trained on"
+        return None, [f"Solved questions are not compared: none {wanted} is in all runs."]
     notes = []
     if len(said) > 1 and not solved:
-        notes.append("Runs differ in what counts as solved: here, all channels that are trained on (--solved NAME).")
+        notes.append(
+            "Runs differ in which channels a solved question has to meet, so all channels that are trained on are "
+            "used. Set --solved NAME to choose."
+        )
     if lines.unknown:
         notes.append(
-            f"Solved questions are not compared: which rewards of {', '.join(lines.unknown)} count as met is not "
-            "known. Name the channels that a solved question meets (--solved NAME)."
+            f"Solved questions are not compared: it is not known which rewards of {', '.join(lines.unknown)} count as "
+            "met. Set --solved NAME to choose the channels."
         )
         return None, notes
-    notes.append(f"A question is solved by completions that meet {', '.join(lines.counting)}; Pass@k is unbiased.")
+    notes.append(f"A completion solves its question if it meets {', '.join(lines.counting)}. Pass@k is unbiased.")
     if apart := [name for name, one in shown.items() if name not in everywhere and one.trained and not named]:
-        notes.append(f"{', '.join(apart[:6])} does not count there, as not all runs have it.")
+        notes.append(f"{', '.join(apart[:6])} is not counted there, because not all runs have it.")
     return lines, notes
 
 
@@ -159,7 +165,7 @@ def _groups_are_guessed(run: Run) -> bool:
 
 
 def _widest(runs: Sequence[RunCurves]) -> Mapping[str, Range | None]:
-    """Return the declared ranges; of different ones the widest, as shares have it."""
+    """Return the declared ranges. If runs declare different ranges, the widest counts, as for shares."""
     found: dict[str, Range | None] = {}
     for run in runs:
         for name, (low, high) in run.ranges.items():
@@ -169,7 +175,7 @@ def _widest(runs: Sequence[RunCurves]) -> Mapping[str, Range | None]:
 
 
 def _counted(run: RunCurves, lines: Lines) -> QuestionSums:
-    assert run.run is not None  # those without logs show no channels
+    assert run.run is not None  # runs without logs show no channels
     return count_questions(run.run, lines, {int(step): i for i, step in enumerate(run.steps)})
 
 

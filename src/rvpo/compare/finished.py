@@ -1,4 +1,4 @@
-"""Reads finished runs of ``rvpo eval`` from their folders."""
+"""Read finished runs of ``rvpo eval`` from their folders."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Scores:
     """One metric of one run.
 
     Attributes:
-        values: id -> mean of the epochs that were scored.
-        weights: id -> weight in the metric's mean; an id without a score may lack it.
-        asked: ids that have the metric, scored or not.
-        binary: all scores are 0 or 1.
-        single: no item has two scores.
-        weighted: the benchmark gives weights.
+        values: id -> mean over the epochs that were scored.
+        weights: id -> weight in the metric's mean. An id without a score may lack it.
+        asked: ids of the items that have the metric, scored or not.
+        binary: whether all scores are 0 or 1.
+        single: whether no item has two scores.
+        weighted: whether the benchmark gives weights.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class FinishedRun:
         generation: how replies were generated.
         metrics: name -> scores.
         categories: id -> category; "" for items without one.
-        warnings: what makes the run's numbers worth less than they look.
+        warnings: reasons to trust the run's numbers less.
     """
 
     folder: Path
@@ -68,25 +68,28 @@ class FinishedRun:
 
 
 def read_finished(folder: Path) -> FinishedRun:
-    """Read a run's folder.
+    """Read the folder of a run.
 
     Raises:
-        ConfigError: it does not exist.
-        DataError: the run is not finished, or its files do not have their layout.
+        ConfigError: the folder does not exist.
+        DataError: the run is not finished, or its files do not have the expected layout.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder, allowed is one that `rvpo eval` wrote, or NAME=FOLDER,FOLDER")
+        raise ConfigError(
+            f"{folder} is not a folder; expected one that `rvpo eval` wrote, or NAME=FOLDER,FOLDER. Check the path"
+        )
     results, items = folder / "results.json", folder / "items.parquet"
     for path in (results, items):
         if not path.is_file():
             raise DataError(
-                f"{folder} has no {path.name}, so its run is not finished: run `rvpo eval …` again to finish it"
+                f"{folder} has no {path.name}, so its run is not finished; expected a finished run. Run `rvpo eval …` "
+                "again to finish it"
             )
     try:
         found = json.loads(results.read_text(encoding="utf-8"))
         if found["version"] != VERSION:
             raise DataError(
-                f"{results} has version {found['version']!r}, allowed is {VERSION}: evaluate into a new folder"
+                f"{results} has version {found['version']!r}; expected {VERSION}. Evaluate into a new folder"
             )
         metrics, categories = _items(items)
         return FinishedRun(
@@ -103,31 +106,33 @@ def read_finished(folder: Path) -> FinishedRun:
         )
     except (ValueError, RecursionError, KeyError, TypeError, pyarrow.ArrowException) as problem:
         raise DataError(
-            f"{folder} does not have the layout of a run ({type(problem).__name__}: {problem}), allowed is what "
-            "`rvpo eval …` writes: run it again"
+            f"{folder} does not have the layout of a run ({type(problem).__name__}: {problem}); expected the files "
+            "that `rvpo eval …` writes. Run it again"
         ) from problem
 
 
 def require_comparable(a: FinishedRun, b: FinishedRun) -> None:
-    """Refuse runs whose scores do not mean the same.
+    """Refuse runs whose scores are not comparable.
 
     Raises:
-        ConfigError: they are of different benchmarks or have different settings; the first one that differs is named.
+        ConfigError: the runs are of different benchmarks, or have different settings. The message names the first
+            setting that differs.
     """
     if a.benchmark != b.benchmark:
         raise ConfigError(
-            f"{a.folder} is a run of {a.benchmark!r} and {b.folder} of {b.benchmark!r}: compare runs of one benchmark"
+            f"{a.folder} is a run of {a.benchmark!r} and {b.folder} of {b.benchmark!r}; expected one benchmark. "
+            "Compare runs of the same benchmark"
         )
     if differs := difference(a.settings, b.settings):
         key, ours, theirs = differs
         raise ConfigError(
-            f"{a.folder} and {b.folder} differ in the setting {key}: {ours!r} and {theirs!r}. Their scores are not "
-            "comparable: evaluate both with the same data, template and judge"
+            f"{a.folder} and {b.folder} differ in the setting {key}: {ours!r} and {theirs!r}, so their scores are not "
+            "comparable. Evaluate both with the same data, template and judge"
         )
 
 
 def _items(path: Path) -> tuple[dict[str, Scores], dict[str, str]]:
-    """Return metric -> scores, and id -> category."""
+    """Return two mappings: metric -> scores, and id -> category."""
     names = parquet.read_schema(path).names
     label = f"label/{STRATUM}"
     wanted = [name for name in names if name.startswith(("score/", "weight/")) or name == label]

@@ -1,7 +1,7 @@
-"""Pass@k over k as a picture: of each compared group the curves, and the paired difference, which is what is tested.
+"""Plot Pass@k over k: the curves of each compared group, and the paired difference, which is what is tested.
 
-Intervals of two curves may overlap where their difference is clear, because items are paired: the lower row shows the
-difference itself.
+Because items are paired, the intervals of two curves may overlap although their difference is significant. The lower
+row therefore shows the difference itself.
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ _METRIC = re.compile(r"pass@([1-9][0-9]{0,8})")
 
 
 def pass_rows(rows: Sequence[BenchmarkRow]) -> dict[int, BenchmarkRow]:
-    """Return k -> row of the metrics ``pass@k`` that have a mean, in the order of k."""
+    """Return the row of the metric ``pass@k`` for each k, in the order of k. Rows without a mean are left out."""
     found = {int(match[1]): row for row in rows if (match := _METRIC.fullmatch(row.metric))}
     return {k: row for k, row in sorted(found.items()) if row.difference.mean is not None}
 
 
 def draw_pass_curve(comparison: BenchmarkComparison, path: Path) -> Path:
-    """Write a PNG: one column per group compared with the baseline.
+    """Write a PNG with one column per group that is compared with the baseline.
+
+    Args:
+        comparison: result of :func:`rvpo.compare.benchmarks.compare_benchmarks`.
+        path: file to write.
+
+    Returns:
+        The path.
 
     Raises:
         ConfigError: the runs have no Pass@k, or the file cannot be written.
@@ -35,8 +42,8 @@ def draw_pass_curve(comparison: BenchmarkComparison, path: Path) -> Path:
     columns = {name: found for name, rows in comparison.rows.items() if (found := pass_rows(rows))}
     if not columns:
         raise ConfigError(
-            f"the runs of {comparison.benchmark!r} share no metric pass@k; expected runs of `rvpo eval math` or "
-            "`rvpo eval code` with common k: leave --plot out"
+            f"the runs of {comparison.benchmark!r} have no metric pass@k in common; expected runs of `rvpo eval math` "
+            "or `rvpo eval code` with common k. Leave --plot out"
         )
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
@@ -76,7 +83,7 @@ def _curve(axes: Any, points: dict[int, Interval], colour: str, label: str | Non
 
 
 def _mark_significant(axes: Any, rows: dict[int, BenchmarkRow], alpha: float) -> None:
-    """Ring the differences that are significant after Holm's adjustment within the family."""
+    """Draw a ring around differences that are significant after Holm's adjustment within the family."""
     ringed = [(k, row.difference.mean) for k, row in rows.items() if row.adjusted is not None and row.adjusted <= alpha]
     if ringed:
         axes.plot(*zip(*ringed, strict=True), "o", markersize=9, fillstyle="none", color=DIFFERENCE, label="after Holm")
@@ -90,5 +97,5 @@ def _scale(axes: Any, ks: Sequence[int]) -> None:
 
 
 def _plain(label: str | None) -> str | None:
-    """Return a name that matplotlib neither reads as a formula nor leaves out of the legend."""
+    """Return a label that matplotlib shows as it is: not read as a formula, not hidden from the legend."""
     return None if label is None else label.replace("$", r"\$").lstrip("_") or "_"

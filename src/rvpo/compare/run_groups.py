@@ -1,9 +1,9 @@
-"""Which runs belong together: those that differ in nothing but their training seed.
+"""Group runs that differ only in their training seed.
 
-What a command line names is a run, a folder of runs (a sweep), or ``NAME=FOLDER,FOLDER,…``. Runs without a given name
-are grouped by all that is known of them: the run's ``recipe.yaml``, where names, folders and seeds are left out; else
-the method that the record tells, and the folder's name without a number at its end (``grpo-0``). Groups are named after
-their methods; where that is not enough, also after the first thing in which they differ.
+An argument of a command line is a run, a folder of runs (a sweep), or ``NAME=FOLDER,FOLDER,…``. Runs without a given
+name are grouped by their ``recipe.yaml``, without names, folders and seeds. Runs without a recipe are grouped by the
+method in their record and the folder's name without a number at its end (``grpo-0``). Groups are named after their
+methods. If two groups would have the same name, the settings in which they differ are added.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rvpo.compare.run_origins import Origin
 
 TABLES = (".parquet", ".jsonl")
-"""Files that make a folder one of logs; others, such as .json, lie in many folders. They can be named themselves."""
+"""Suffixes that mark a folder as logs. Files such as .json are in many folders. They can still be passed as files."""
 
-_DEPTH = 2  # how far below a sweep's folder runs are looked for: gdpo/0, gdpo/1
+_DEPTH = 2  # levels below a sweep's folder that are searched for runs: gdpo/0, gdpo/1
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class RunGroups:
     """Runs by method.
 
     Attributes:
-        runs: name -> its runs, in order of their seeds.
-        notes: what a reader has to know of how they were found.
+        runs: name of the group -> its runs, in order of their seeds.
+        notes: sentences on how the runs were found.
     """
 
     runs: Mapping[str, Sequence[RunCurves]]
@@ -54,17 +54,22 @@ class _Group:
 
 @dataclass(frozen=True)
 class Found:
-    """Runs that a command line names: of each the given name, None without one, and the folder or file."""
+    """Runs that a command line names.
+
+    Attributes:
+        paths: for each run, the given name (None without one) and the folder or file.
+        notes: sentences on folders that were left out.
+    """
 
     paths: Sequence[tuple[str | None, Path]]
     notes: tuple[str, ...]
 
 
 def find_runs(arguments: Sequence[str | Path]) -> Found:
-    """Find the runs that are meant.
+    """Find the runs that a command line names.
 
     Args:
-        arguments: each a run's folder or file, a folder of runs, or ``NAME=FOLDER,FOLDER,…`` of these.
+        arguments: each is the folder or file of a run, a folder of runs, or ``NAME=FOLDER,FOLDER,…`` of these.
 
     Raises:
         ConfigError: a run is given twice, or a name is empty.
@@ -87,13 +92,13 @@ def group_runs(
     """Read runs and group them by method.
 
     Args:
-        found: from :func:`find_runs`.
-        columns: names of columns, for tables that others wrote.
-        between: first and last step to read; None: the run's own.
-        progress: called with the number of runs that were read.
+        found: runs from :func:`find_runs`.
+        columns: names of columns, for tables of other programs.
+        between: first and last step to read; None is the run's own first or last step.
+        progress: function that is called with the number of runs that were read.
 
     Raises:
-        ConfigError: a path holds no logs, or none of these steps, or two groups would have one name.
+        ConfigError: a path has no logs, or none of these steps, or two groups would have the same name.
         DataError: a file is damaged.
     """
     from rvpo.compare.run_origins import read_training  # reads recipes, whose checks take a while to import
@@ -116,21 +121,21 @@ def group_runs(
 
 
 def _runs(path: Path, notes: list[str]) -> list[Path]:
-    """Return a run, or those in a folder of runs; what it holds without logs is noted."""
+    """Return the run of a path, or all runs in a folder of runs. Runs without logs are added to the notes."""
     if not path.is_dir() or _has_record(path):
         return [path]
     below = list(_below(path, _DEPTH))
     if any(entry.suffix in TABLES for entry in path.iterdir()):
-        below = [run for run in below if _has_record(run)]  # beside tables, other tables are no runs
+        below = [run for run in below if _has_record(run)]  # next to tables, a folder with only tables is not a run
     if not below:
-        return [path]  # whose reader says what is missing
+        return [path]  # the reader of logs then reports what is missing
     if begun := [run.name for run in _begun(path) if run not in below]:
-        notes.append(f"without logs, so left out: {', '.join(begun)}")
+        notes.append(f"left out, because they have no logs: {', '.join(begun)}")
     return below
 
 
 def _below(path: Path, depth: int) -> Iterator[Path]:
-    """Yield the runs in a folder, in order of their names, numbers as numbers."""
+    """Yield the runs in a folder, in order of their names. Numbers in names are sorted by value."""
     for entry in sorted((entry for entry in path.iterdir() if entry.is_dir()), key=_natural):
         if _has_record(entry) or any(file.suffix in TABLES for file in entry.iterdir()):
             yield entry
@@ -147,7 +152,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _has_record(path: Path) -> bool:
-    """Tell whether a folder is that of one run, which tables alone do not say."""
+    """Return whether a folder belongs to one run. Tables alone do not show this."""
     return any(channel_tables.record_files(folder) for folder in (path / FOLDER, path)) or any(
         completions.completion_files(folder) for folder in (path / COMPLETIONS, path)
     )
@@ -157,37 +162,37 @@ def _has_record(path: Path) -> bool:
 
 
 def _names(groups: Sequence[_Group]) -> list[str]:
-    """Return a name for each group: its own, or its method and what tells it from others of this method.
+    """Return one name per group: the given one, or its method and the settings in which it differs from others.
 
     Raises:
-        ConfigError: two have the same.
+        ConfigError: two groups have the same name.
     """
     names = [group.name or group.origins[0].method or group.origins[0].stem for group in groups]
     out = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         alike = [i for i, group in enumerate(groups) if names[i] == name and not group.name]
-        for i, told in zip(alike, _told_apart([groups[i].origins[0] for i in alike]), strict=True):
-            out[i] = f"{name} ({told})"
+        for i, settings in zip(alike, _distinguishing([groups[i].origins[0] for i in alike]), strict=True):
+            out[i] = f"{name} ({settings})"
     for name, group in zip(out, groups, strict=True):
         if out.count(name) > 1:
             raise ConfigError(
-                f"two groups of runs are both called {name!r}, one of them {group.runs[0].path}: tell them apart with "
-                "NAME=FOLDER,FOLDER"
+                f"two groups of runs are both called {name!r}, one of them {group.runs[0].path}; expected different "
+                "names. Name them with NAME=FOLDER,FOLDER"
             )
     return out
 
 
-def _told_apart(origins: Sequence[Origin]) -> list[str]:
-    """Return the settings in which recipes differ, as few as tell them apart; folders' names without recipes."""
+def _distinguishing(origins: Sequence[Origin]) -> list[str]:
+    """Return one text per origin with the few settings that distinguish it; without recipes, the folders' names."""
     settings = [_flat(origin.settings) for origin in origins if origin.settings is not None]
     if len(settings) < max(2, len(origins)):
         return [origin.stem for origin in origins]
-    told: list[tuple[str, ...]] = [()] * len(origins)
+    chosen: list[tuple[str, ...]] = [()] * len(origins)
     for key in dict.fromkeys(key for flat in settings for key in flat):
-        longer = [(*so_far, f"{key}={_short(flat.get(key))}") for so_far, flat in zip(told, settings, strict=True)]
-        if len(set(longer)) > len(set(told)):
-            told = longer
-    return [", ".join(parts) for parts in told]
+        longer = [(*so_far, f"{key}={_short(flat.get(key))}") for so_far, flat in zip(chosen, settings, strict=True)]
+        if len(set(longer)) > len(set(chosen)):
+            chosen = longer
+    return [", ".join(parts) for parts in chosen]
 
 
 def _flat(settings: Any, where: str = "") -> dict[str, Any]:
@@ -197,18 +202,19 @@ def _flat(settings: Any, where: str = "") -> dict[str, Any]:
 
 
 def _differing(name: str, group: _Group) -> Iterator[str]:
-    """Note in what the runs of a group differ beside their seeds, which a given name may bring together."""
+    """Yield a note if the runs of a group differ in more than their seeds. A given name may join such runs."""
     first = group.origins[0]
     for run, origin in zip(group.runs[1:], group.origins[1:], strict=True):
         if first.settings is not None and origin.settings is not None:
             if differs := difference(first.settings, origin.settings):
                 where, ours, theirs = differs
-                told = f"{where} is {_short(ours)} in {group.runs[0].name} and {_short(theirs)} in {run.name}"
-                yield f"{name}: runs differ in more than their seeds; {told}."
+                which = f"{where} is {_short(ours)} in {group.runs[0].name} and {_short(theirs)} in {run.name}"
+                yield f"{name}: runs differ in more than their seeds; {which}."
                 return
         elif first.method != origin.method:
-            told = f"{group.runs[0].name} is {first.method or 'unknown'} and {run.name} {origin.method or 'unknown'}"
-            yield f"{name}: runs differ in their method; {told}."
+            ours, theirs = (method or "unknown" for method in (first.method, origin.method))
+            which = f"it is {ours} in {group.runs[0].name} and {theirs} in {run.name}"
+            yield f"{name}: runs differ in their method; {which}."
             return
 
 

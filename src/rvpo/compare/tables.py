@@ -1,4 +1,4 @@
-"""A comparison as text: tables and notes, for a terminal or in Markdown."""
+"""Format a comparison as text: tables and notes, for a terminal or in Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rvpo.text.tables import fitted, markdown, told_p
 from rvpo.text.terminal import PLAIN, Terminal
 
 _NUMBERS = ("first", "best", "last", "auc", "drop")
-_FEW = 8  # runs that are shown one by one
+_FEW = 8  # up to this many runs are shown one by one
 
 
 def trainings_text(
@@ -30,14 +30,14 @@ def trainings_text(
     as_markdown: bool = False,
     terminal: Terminal = PLAIN,
 ) -> str:
-    """Return a comparison of training runs as text: the groups in numbers, the tests, and the notes.
+    """Return a comparison of training runs as text: the numbers of each group, the tests, and the notes.
 
     Args:
         comparison: result of :func:`rvpo.compare.trainings.compare_trainings`.
         measures: measures whose tests are shown.
-        channels: show the numbers of all channels; otherwise of the worst channel alone.
+        channels: show the numbers of all channels; otherwise only those of the worst channel.
         as_markdown: return Markdown; otherwise text for a terminal.
-        terminal: where the text is printed.
+        terminal: terminal that the text is laid out for.
     """
     shown: list[str | None] = [None] if comparison.worst_of else []
     if channels or not shown:
@@ -63,7 +63,7 @@ def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = Fals
     Args:
         comparison: result of :func:`rvpo.compare.benchmarks.compare_benchmarks`.
         as_markdown: return Markdown; otherwise text for a terminal.
-        terminal: where the text is printed.
+        terminal: terminal that the text is laid out for.
     """
     tables = []
     for name, rows in comparison.rows.items():
@@ -74,7 +74,7 @@ def benchmarks_text(comparison: BenchmarkComparison, *, as_markdown: bool = Fals
 
 
 def table_of_tests(comparison: TrainingComparison, measure: str, group: str | None = None) -> list[list[str]]:
-    """Return the tests of a measure as a table, the head first: of one group against the baseline, or of all groups."""
+    """Return the tests of a measure against the baseline as a table with a head, for one group or for all groups."""
     rows = [row for row in comparison.rows if row.measure == measure and group in (None, row.group)]
     if group is None:
         head = ["group", "channel", "baseline", "mean", "difference", "p", "Holm", "g", "verdict"]
@@ -84,14 +84,14 @@ def table_of_tests(comparison: TrainingComparison, measure: str, group: str | No
 
 
 def table_of_exploration(comparison: TrainingComparison, measure: str, group: str) -> list[list[str]]:
-    """Return the tests of what a group explores against the baseline, the head first; the head alone without any."""
+    """Return the tests of a group's exploration against the baseline as a table. Without tests, it is only the head."""
     rows = [row for row in comparison.exploration if (row.measure, row.group) == (measure, group)]
     head = ["quantity", comparison.baseline, group, "difference", "p", "Holm", "g", "verdict"]
     return [head, *map(_training_cells, rows)]
 
 
 def lines_of_exploration(comparison: TrainingComparison, measure: str) -> list[list[str]]:
-    """Return the tests of what all groups explore, as further lines of :func:`table_of_tests` of all groups."""
+    """Return the tests of exploration of all groups, as lines to append to :func:`table_of_tests` of all groups."""
     lines = []
     for row in comparison.exploration:
         if row.measure == measure:
@@ -101,7 +101,7 @@ def lines_of_exploration(comparison: TrainingComparison, measure: str) -> list[l
 
 
 def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], terminal: Terminal | None) -> str:
-    """Return titles, tables and notes as text, wrapped for a terminal; as Markdown where there is none."""
+    """Return titles, tables and notes as text, wrapped for a terminal. Without a terminal, return Markdown."""
     head, bullet = ("### ", "- ") if terminal is None else ("", "* ")
     out: list[str] = []
     for title, table in tables:
@@ -115,22 +115,25 @@ def _text(tables: Iterable[tuple[str, list[list[str]]]], notes: Iterable[str], t
 
 
 def _wrapped(text: str, terminal: Terminal | None) -> str:
-    """Wrap a note; names and paths stay whole, so that they can be copied."""
+    """Wrap a note. Names and paths are not broken, so that they can be copied."""
     width = (terminal or PLAIN).prose - 2
     return fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _short(table: list[list[str]]) -> tuple[list[list[str]], list[str]]:
-    """Cut from verdicts why so few runs cannot tell, which is the same in many lines, and return these reasons."""
+    """Move the reason that too few runs cannot give a small p from the verdicts into a list.
+
+    Many lines have the same reason, so it is printed once below the table.
+    """
     reasons: dict[str, None] = {}
     lines = []
     for line in table:
-        told = re.fullmatch(r"cannot tell: (with .* is possible.*); (.*)", line[-1])
-        if told is None:
+        verdict = re.fullmatch(r"cannot tell: (with .* is possible.*); (.*)", line[-1])
+        if verdict is None:
             lines.append(line)
             continue
-        reasons[told[1]] = None
-        lines.append([*line[:-1], f"cannot tell: {told[2]}"])
+        reasons[verdict[1]] = None
+        lines.append([*line[:-1], f"cannot tell: {verdict[2]}"])
     return lines, list(reasons)
 
 
@@ -148,8 +151,8 @@ def _each(group: TrainingGroup, channel: str | None, measure: str) -> str:
     values = group.values(channel, measure)
     if not values:
         return "missing"
-    told = [f"{value:.2f}" for value in values]
-    return " ".join(told) if len(told) <= _FEW else f"{min(values):.2f} to {max(values):.2f}"
+    texts = [f"{value:.2f}" for value in values]
+    return " ".join(texts) if len(texts) <= _FEW else f"{min(values):.2f} to {max(values):.2f}"
 
 
 def _training_cells(row: TrainingRow) -> list[str]:

@@ -1,12 +1,13 @@
-"""Training runs next to each other, grouped by method over seeds: is one better on a channel, or was it luck?
+"""Compare training runs, grouped by method over seeds: is one method better on a channel, or was it luck?
 
-A run is one number per measure and channel (:mod:`rvpo.compare.curves`), and the runs are the sample: p is about
-methods, not about checkpoints. It is the p of a permutation test, paired by seed if both groups have the same seeds.
-The reason is bistable runs, which end at 0.98 or at 0.00: t tests assume that runs are normal, a permutation test does
-not. Its price is that a few runs cannot give a small p. Then the verdict says so, and how many seeds could.
+Each run gives one number per measure and channel (:mod:`rvpo.compare.curves`), and the runs are the sample. So p is
+about methods, not about checkpoints. The test is a permutation test, paired by seed if both groups have the same seeds.
+Some runs are bistable: they end at 0.98 or at 0.00. A t test assumes that runs are normally distributed, and a
+permutation test does not. Its price is that a few runs cannot give a small p. Then the verdict says so, and says how
+many seeds could.
 
-Holm's adjustment is over all channels and all compared groups within a measure. The worst channel, which a method
-against neglect is for, is a family of its own.
+Holm's adjustment is over all channels and all compared groups within a measure. The worst channel, which methods
+against neglect are meant to improve, is a family of its own.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from rvpo.compare.exploration import Explored, explored_in
 from rvpo.errors import ConfigError, DataError
 
 CURVE_POINTS = 200
-"""Most points of a curve. Curves are smoothed, so that little is lost between points."""
+"""Maximum number of points of a curve. Curves are smoothed, so little is lost between points."""
 
 PAIRED_LEVEL = 0.05
-"""Pairs that cannot reach this level are not paired, if as many runs can reach it unpaired."""
+"""Runs are not paired if this many pairs cannot reach this level and the same number of unpaired runs can."""
 
 MOST_SEEDS = 100
 """If more seeds than this would be needed, the verdict does not say how many."""
@@ -51,17 +52,16 @@ def compare_trainings(
     """Compare groups of training runs with one of them.
 
     Args:
-        groups: name -> runs, each with another seed; from :func:`~rvpo.compare.run_groups.group_runs`.
-        baseline: name of the group that the others are compared with; None: the first.
-        window: number of steps that first, best and last are means of, and that curves are smoothed over; None: 5% of
-            the steps.
+        groups: name -> runs with different seeds; from :func:`~rvpo.compare.run_groups.group_runs`.
+        baseline: name of the group that the others are compared with; None is the first group.
+        window: number of steps averaged for first, best and last, and for smoothed curves; None is 5% of the steps.
         trailing: smooth curves over the steps before; otherwise over those around. Measures do not depend on it.
         unpaired: do not pair by seed, even if both groups have the same seeds.
-        level: level of the intervals; the level of the tests is 1 - level.
+        level: confidence level of the intervals; the significance level of the tests is 1 - level.
         resamples: number of random assignments, if there are too many to try all.
-        seed: random seed of these.
+        seed: random seed of the assignments.
         notes: notes on how the runs were found.
-        solved: channels that a completion has to meet to solve its question; empty: as the runs say.
+        solved: channels that a completion has to meet to solve its question; empty uses those that the runs declare.
 
     Raises:
         ConfigError: there are fewer than two groups, the baseline does not exist, or level or window is out of range.
@@ -71,7 +71,7 @@ def compare_trainings(
         groups,
         baseline,
         found=f"{len(groups)} group of runs ({', '.join(groups)})",
-        next_step="name runs of another method, or tell groups apart with NAME=FOLDER,FOLDER",
+        next_step="add runs of another method, or name the groups with NAME=FOLDER,FOLDER",
     )
     options = CompareOptions(level, resamples, seed)
     runs = [run for group in groups.values() for run in group]
@@ -79,7 +79,7 @@ def compare_trainings(
     width = _width(window, len(steps))
     limits, of_scales = scales(runs)
     if not limits:
-        raise DataError(f"no channel can be compared, allowed is one whose rewards differ: {'; '.join(of_scales)}")
+        raise DataError(f"no channel can be compared; expected one whose rewards differ ({'; '.join(of_scales)})")
     share = [shares(run, limits, steps) for run in runs]
     scored: NDArray[np.bool_] = np.array([~np.isnan(x).all(axis=0) for x in share])  # (runs, K)
     names, common = tuple(limits), np.logical_and.reduce(scored)
@@ -125,14 +125,14 @@ def compare_trainings(
 
 
 def _explored(groups: Mapping[str, Sequence[RunCurves]], found: Explored, shape: SharedShape) -> list[TrainingGroup]:
-    """Return the groups with what they explore in place of channels; nothing without."""
+    """Return the groups with quantities of exploration in place of channels; an empty list without exploration."""
     return numbers_of_groups(groups, found.values, shape) if found.names else []
 
 
 def _tests_of_exploration(
     made: Sequence[TrainingGroup], names: Sequence[str], unpaired: bool, options: CompareOptions
 ) -> tuple[TrainingRow, ...]:
-    """Test what runs explore: a family of its own for each measure."""
+    """Test the exploration of runs. Each measure is a family of its own."""
     samples = [
         _sample(measure, name, made[0], group, unpaired, options)
         for measure in OF_EXPLORATION
@@ -145,7 +145,7 @@ def _tests_of_exploration(
 def _width(window: int | None, steps: int) -> int:
     width = max(1, round(WINDOW_SHARE * steps)) if window is None else window
     if not 1 <= width <= steps:
-        raise ConfigError(f"window is {width} steps, allowed is 1 to {steps}, which all runs have")
+        raise ConfigError(f"window is {width} steps; expected 1 to {steps}, the number of steps that all runs have")
     return width
 
 
@@ -160,9 +160,9 @@ def _common_steps(runs: Sequence[RunCurves]) -> NDArray[np.int64]:
         both = np.intersect1d(steps, run.steps)
         if not len(both):
             raise DataError(
-                f"{run.path} has steps {run.steps[0]} to {run.steps[-1]}, {runs[0].path} {runs[0].steps[0]} to "
-                f"{runs[0].steps[-1]}, and all runs have none in common; allowed are runs that logged the same steps: "
-                "leave one out"
+                f"{run.path} has steps {run.steps[0]} to {run.steps[-1]}, {runs[0].path} has {runs[0].steps[0]} to "
+                f"{runs[0].steps[-1]}, and no step is in all runs; expected runs that logged the same steps. Leave one "
+                "of them out"
             )
         steps = both
     return steps
@@ -174,7 +174,7 @@ def _common_steps(runs: Sequence[RunCurves]) -> NDArray[np.int64]:
 def _sample(
     measure: str, channel: str | None, a: TrainingGroup, b: TrainingGroup, unpaired: bool, options: CompareOptions
 ) -> Sample[TrainingRow]:
-    """Compare one measure on the runs that have it; the verdict is final if there is no test."""
+    """Compare one measure on the runs that have it. Without a test, the verdict is final."""
     runs_a, runs_b = ([run for run in group.runs if run.of(channel).get(measure) is not None] for group in (a, b))
     by_pair = not unpaired and len(runs_a) > 1 and why_unpaired(runs_a, runs_b) is None
     if by_pair:
@@ -192,7 +192,7 @@ def _sample(
         row = replace(row, difference=difference, effect=effect)
         if min(len(x), len(y)) < 2:
             single = " and ".join(group.name for group, values in ((a, x), (b, y)) if len(values) == 1)
-            row = replace(row, verdict=f"no p: one run of {single}, so how seeds differ is unknown")
+            row = replace(row, verdict=f"no p: only one run of {single}, so the variation over seeds is unknown")
         else:
             p = st.sign_flip(st.paired(y, x), **options.drawn) if by_pair else st.permutation(y, x, **options.drawn)
             smallest = st.smallest_p(len(y), None if by_pair else len(x), resamples=options.resamples)
@@ -214,27 +214,27 @@ def _why_not(row: TrainingRow, resamples: int, level: float, impossible: str) ->
     needed = st.needed_seeds(b, a, by_pair=by_pair, level=level, resamples=resamples)
     if needed is None:
         return ""
-    about = max(needed, min(len(a), len(b)) + 1)  # these did not suffice
-    told = f"about {about}" if about <= MOST_SEEDS else f"more than {MOST_SEEDS}"
-    return f"{told} seeds each would be needed for a difference of this size"
+    about = max(needed, min(len(a), len(b)) + 1)  # the present number of seeds did not suffice
+    number = f"about {about}" if about <= MOST_SEEDS else f"more than {MOST_SEEDS}"
+    return f"{number} seeds each would be needed for a difference of this size"
 
 
 def why_unpaired(a: Sequence[RunNumbers], b: Sequence[RunNumbers]) -> str | None:
     """Return why runs are not paired by seed; None if they are."""
     for run in (*a, *b):
         if run.seed is None:
-            return f"nothing tells the seed of {run.name}"
+            return f"the seed of {run.name} is unknown"
     for runs in (a, b):
         seeds = [run.seed for run in runs]
         if twice := [run for run in runs if seeds.count(run.seed) > 1]:
-            return f"seed {twice[0].seed} stands twice, in {twice[0].path} and {twice[1].path}"
+            return f"seed {twice[0].seed} occurs twice, in {twice[0].path} and {twice[1].path}"
     ours, theirs = (sorted(run.seed for run in runs if run.seed is not None) for runs in (a, b))
     if ours != theirs:
         return f"seeds are {', '.join(map(str, ours))} and {', '.join(map(str, theirs))}"
     n = len(ours)
-    # The numbers of runs decide this, not the results.
+    # This depends on the number of runs, not on their results.
     if n > 1 and st.smallest_p(n, None) > PAIRED_LEVEL >= st.smallest_p(n, n):
-        return f"{n} pairs cannot give a p of {PAIRED_LEVEL}, {n} runs against {n} can"
+        return f"{n} pairs cannot give a p of {PAIRED_LEVEL}, but {n} runs against {n} can"
     return None
 
 
@@ -246,12 +246,13 @@ def _of_steps(runs: Sequence[RunCurves], steps: NDArray[np.int64], width: int) -
     least = min(runs, key=lambda run: len(run.steps))
     if len(most.steps) > len(steps):
         yield (
-            f"Runs differ in their steps: compared are the {len(steps)} from {steps[0]} to {steps[-1]} that all have. "
-            f"{least.name} has {len(least.steps)}, {most.name} {len(most.steps)}."
+            f"Runs differ in their steps, so only the {len(steps)} steps from {steps[0]} to {steps[-1]} that all runs "
+            f"have are compared. {least.name} has {len(least.steps)}, {most.name} has {len(most.steps)}."
         )
     yield (
-        f"Numbers are shares attained, over steps {steps[0]} to {steps[-1]}. first, best, last: means of {width} "
-        f"step{'s' * (width > 1)} (--window); drop: best - last, above 0 by chance too; auc: mean over all steps."
+        f"Numbers are shares of the range attained, over steps {steps[0]} to {steps[-1]}. first, best, last: means of "
+        f"{width} step{'s' * (width > 1)} (--window). drop: best - last, above 0 by chance, too. auc: mean over all "
+        "steps."
     )
 
 
@@ -274,9 +275,9 @@ def _of_channels(runs: Sequence[RunCurves], names: Sequence[str], scored: NDArra
     }
     partly = {name: lacking for name, lacking in absent.items() if lacking}
     for name, lacking in partly.items():
-        yield f"{name} is missing in {_some(lacking)}, which are left out of its numbers."
+        yield f"{name} is missing in {_some(lacking)}. These are left out of its numbers."
     if len(partly) == len(names):
-        yield "There is no worst channel: no channel is in all runs."
+        yield "The worst channel is not compared: no channel is in all runs."
     elif partly:
         yield f"The worst channel is one of those in all runs: {', '.join(n for n in names if n not in partly)}."
 
@@ -298,17 +299,20 @@ def _of_tests(
             )
     if any(row.test for row in rows):
         yield (
-            f"p: permutation test, two-sided; Holm: adjusted for all channels{' and groups' * (len(others) > 1)}, each "
-            "measure by itself, and so is the worst channel. The verdict follows from it. "
-            f"[low, high]: {level:.0%} interval, which takes runs for normal. g: the difference in standard "
-            "deviations of runs (Hedges)."
+            f"p: permutation test, two-sided. Holm: p adjusted for all channels{' and groups' * (len(others) > 1)}, "
+            "for each measure by itself, and for the worst channel by itself. The verdict follows from it. "
+            f"[low, high]: {level:.0%} interval, which assumes that runs are normally distributed. g: difference in "
+            "standard deviations of runs (Hedges)."
         )
     if single := [group.name for group in groups if len(group.runs) == 1]:
-        yield f"One run of {', '.join(single)}: numbers without p, for how seeds differ is unknown. Train several."
+        yield (
+            f"One run of {', '.join(single)}: numbers without p, because the variation over seeds is unknown. Train "
+            "several seeds."
+        )
     paired = [row for row in rows if row.test == "paired" and "is possible" in row.verdict]
     if paired:
         n = len(paired[0].a)
         yield (
-            f"Pairs of {n} seeds give no p below {st.smallest_p(n):.2g}; unpaired (--unpaired), {n} runs against {n} "
-            f"give {st.smallest_p(n, n):.2g}, and lose what runs of one seed have in common."
+            f"{n} pairs of seeds cannot give a p below {st.smallest_p(n):.2g}. Unpaired (--unpaired), {n} runs against "
+            f"{n} can give {st.smallest_p(n, n):.2g}, but do not use what runs of one seed have in common."
         )

@@ -1,4 +1,4 @@
-"""Which columns of a file hold the prompt, its system message and the answer."""
+"""Find the columns of a file with the prompt, the system message and the answer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rvpo.data.paths import ABSENT, lookup
 from rvpo.data.records import Place, Row
 
 CONTEXTS = ("context", "body", "passage", "story", "paragraph", "background")
-"""Columns that are joined before a question, where a file has one of them and the question does not repeat it."""
+"""Columns that are put before a question, if a file has one of them and the question does not repeat it."""
 
 QUESTIONS = ("question", "problem", "query", "instruction", "user_query")
-"""Columns that one of :data:`CONTEXTS` is joined with."""
+"""Columns with a question, which one of :data:`CONTEXTS` is joined with."""
 
 TOGETHER = ("instruction", "input")
-"""Columns that make one prompt together, in this order."""
+"""Columns that form one prompt together, in this order."""
 
 JOINT = " + "
-"""What stands between the columns of a prompt that is made of several, in the option ``prompt_column``, too."""
+"""Separator between several columns of a prompt, for example in the option ``prompt_column``."""
 
 PROMPT_COLUMNS = (
     "question",
@@ -33,10 +33,10 @@ PROMPT_COLUMNS = (
     "user_prompt",
     "turns",
 )
-"""Names of the column with the prompt, where none is called ``prompt``. Two of them in a file are ambiguous."""
+"""Names of the column with the prompt, if no column is called ``prompt``. Two of them in a file are ambiguous."""
 
 LESS_USUAL = ("input", "task")
-"""Such names that are looked at where a file has none of the others, as they also name other things."""
+"""Further names of the prompt, used only if a file has none of the others, because they often mean other things."""
 
 ANSWER_COLUMNS = (
     "solution",
@@ -54,21 +54,21 @@ ANSWER_COLUMNS = (
     "response",
     "completion",
 )
-"""Names of the column with the answer, where none is called ``answer``. Two of them in a file are ambiguous."""
+"""Names of the column with the answer, if no column is called ``answer``. Two of them in a file are ambiguous."""
 
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 CONVERSATIONS = ("messages", "conversations", "conversation")
 TRUTH = "reward_model.ground_truth"
-"""Where verl's rows have the answer."""
+"""Path of the answer in verl's rows."""
 
 
 @dataclass(frozen=True)
 class PromptColumns:
-    """The columns that make the prompt: one, or several joined by a blank line; absent ones add nothing.
+    """The columns of the prompt: one, or several that are joined by blank lines. Absent columns add nothing.
 
     Attributes:
-        names: the columns, in order.
-        chosen: whether the user named them, so that other columns are known to be no part of the prompt.
+        names: names of the columns, in order.
+        chosen: whether the user named them. Then no other column is a part of the prompt.
     """
 
     names: tuple[str, ...]
@@ -81,16 +81,16 @@ class PromptColumns:
 
     @property
     def label(self) -> str:
-        """The columns as the option ``prompt_column`` names them."""
+        """The columns in the form of the option ``prompt_column``."""
         return JOINT.join(self.names)
 
     @property
     def asked(self) -> str:
-        """The column that no row may lack: that with the question, or else the last."""
+        """The column that every row needs: the one with the question, or else the last one."""
         return next((name for name in self.names if spelled(name) in ("prompt", *PROMPT_COLUMNS)), self.names[-1])
 
     def line(self) -> str:
-        """Return which columns were read."""
+        """Return the part of the log line that names the columns."""
         return f"prompt = {self.label}"
 
 
@@ -98,12 +98,12 @@ def find_prompt(rows: Sequence[tuple[Place, Row]], chosen: str) -> PromptColumns
     """Return the columns with the prompt.
 
     Args:
-        rows: the rows with their places.
-        chosen: option ``prompt_column``, one column or several joined by " + "; ``"prompt"``, its default, is looked
-            for under other names if absent.
+        rows: rows with their places.
+        chosen: option ``prompt_column``: one column, or several joined by " + ". If it is ``"prompt"``, the default,
+            and that column is absent, other usual names are tried.
 
     Raises:
-        DataError: the file has two columns that may hold the prompt, or lacks one of several that were chosen.
+        DataError: two columns may be the prompt, or one of several chosen columns is absent.
     """
     columns = list(dict.fromkeys(name for _, row in rows for name, value in row.items() if value is not None))
     if chosen != "prompt":
@@ -122,7 +122,8 @@ def find_prompt(rows: Sequence[tuple[Place, Row]], chosen: str) -> PromptColumns
     if len(found) > 1:
         place = rows[0][0]
         seen = f"no column 'prompt', and {found} may each be the prompt"
-        raise place.error("prompt", seen, "one column with the prompt", f"set prompt_column={found[0]!r}, for one")
+        next_step = f"choose one, such as prompt_column={found[0]!r}"
+        raise place.error("prompt", seen, "one column with the prompt", next_step)
     if found and spelled(found[0]) in QUESTIONS:
         contexts = [known[name] for name in CONTEXTS if name in known and not is_within(rows, known[name], found[0])]
         return PromptColumns((*contexts, *found) if len(contexts) == 1 else tuple(found))
@@ -140,14 +141,14 @@ def _chosen(rows: Sequence[tuple[Place, Row]], chosen: str, columns: Sequence[st
 
 
 def is_within(rows: Sequence[tuple[Place, Row]], part: str, whole: str) -> bool:
-    """Return whether the texts of one column stand in those of another already, in nearly every row that has both."""
+    """Return whether the texts of one column contain those of another, in nearly every row that has both."""
     texts = [(_squeezed(row.get(part)), _squeezed(row.get(whole))) for _, row in rows]
     both = [(inner, outer) for inner, outer in texts if inner and outer]
     return bool(both) and sum(inner in outer for inner, outer in both) >= NEARLY * len(both)
 
 
 NEARLY = 0.9
-"""Share of the rows that counts as a rule, where single rows may differ in blanks or a letter."""
+"""Share of the rows that counts as nearly all. Single rows may differ in blanks or a letter."""
 
 
 def _squeezed(value: object) -> str:
@@ -155,7 +156,7 @@ def _squeezed(value: object) -> str:
 
 
 def find_system(rows: Sequence[tuple[Place, Row]], raw: Sequence[str]) -> str | None:
-    """Return the column with the text of a system message, which belongs to the prompt; None if there is none."""
+    """Return the column with the text of the system message, which is a part of the prompt; None if absent."""
     texts = (name for _, row in rows for name, value in row.items() if isinstance(value, str) and value.strip())
     names = dict.fromkeys(texts)
     return next((name for name in names if spelled(name) in SYSTEM_COLUMNS and name not in raw), None)
@@ -164,10 +165,16 @@ def find_system(rows: Sequence[tuple[Place, Row]], raw: Sequence[str]) -> str | 
 def find_answer(
     rows: Sequence[tuple[Place, Row]], columns: PromptColumns, *, rubric: str | None, has_reply: bool
 ) -> str | None:
-    """Return the column with the answer; None if the conversations end with it, or rubrics need none.
+    """Return the column with the answer; None if conversations end with it, or if rubrics replace it.
+
+    Args:
+        rows: rows with their places.
+        columns: columns with the prompt.
+        rubric: path of the rubrics; None without rubrics.
+        has_reply: whether conversations end with a reply.
 
     Raises:
-        DataError: the file has two columns that may hold the answer, and no rubrics.
+        DataError: two columns may be the answer, and the file has no rubrics.
     """
 
     has_rubric = rubric is not None
@@ -187,11 +194,16 @@ def find_answer(
     if len(found) > 1 and found[0].lower() != "answer":
         place = rows[0][0]
         seen = f"no column 'answer', and {found} may each be the answer"
-        next_step = f"set reference_columns={{'answer': {found[0]!r}}}, for one"
+        next_step = f"choose one, such as reference_columns={{'answer': {found[0]!r}}}"
         raise place.error("answer", seen, "one column with the answer", next_step)
     return found[0] if found else "answer"
 
 
 def spelled(name: str) -> str:
-    """Return a column's name as it is looked for: ``Correct Answer`` is ``correct_answer``."""
+    """Return the name of a column in a normal form.
+
+    Example:
+        >>> spelled("Correct Answer")
+        'correct_answer'
+    """
     return re.sub(r"[\s-]+", "_", name.strip()).lower()

@@ -1,4 +1,4 @@
-"""Rubrics of any layout, row by row, with one line that says what was read as what."""
+"""Read rubrics of any layout, row by row, and report in one line how they were read."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def read_criteria(
 
     Args:
         rows: rows with their places.
-        path: where the rubric is; see :func:`rvpo.data.find_rubrics.find_rubrics`.
-        keys: option ``rubric_keys``: which key holds ``text``, ``weight``, ``label`` and ``id``, where the usual names
-            do not say it.
+        path: path of the rubric in a row; see :func:`rvpo.data.find_rubrics.find_rubrics`.
+        keys: option ``rubric_keys``: the keys of ``text``, ``weight``, ``label`` and ``id``, if they do not have one of
+            the usual names.
         pitfalls: option ``pitfalls``, see :func:`rar_meaning`.
 
     Returns:
-        The JSON of a :class:`rvpo.rewards.rubric.Rubric` per row, None if a row has none, and what was read as what.
+        The JSON of a :class:`rvpo.rewards.rubric.Rubric` per row, None if the row has no rubric, and the counts of how
+        rubrics were read.
 
     Raises:
-        DataError: a rubric has no form that is known, or a criterion has no text, two texts for a weight, a weight of
-            0, a weight that is no number, or none although others have one.
-        ConfigError: pitfalls are in the data and ``pitfalls`` is None.
+        DataError: the form of a rubric is unknown, or a criterion has no text, two different weights, a weight of 0, a
+            weight that is not a number, or no weight although others have one.
+        ConfigError: the data have pitfalls, and ``pitfalls`` is None.
     """
     entries = [entries_of(place, row, path) for place, row in rows]
     settings = _settings([entry for found in entries for entry in found or ()], keys, pitfalls)
@@ -72,7 +73,7 @@ def _rubric(place: Place, path: str, entries: Sequence[Row], row: Row, settings:
 
 
 def _check_weights(reading: Reading) -> None:
-    """Refuse criteria without a weight if others have one, or if a key that is not read looks like one."""
+    """Refuse criteria without a weight if others have one, or if an unread key looks like a weight."""
     if not reading.unweighted:
         return
     place, where = reading.unweighted[0]
@@ -84,20 +85,27 @@ def _check_weights(reading: Reading) -> None:
         place, where = hinted[0]
         key = where.rpartition(".")[2]
         expected = f"the weight under one of {', '.join(WEIGHT_KEYS)}"
-        raise place.error(
-            where, "a key that may be the weight", expected, f"name it: rubric_keys={{'weight': {key!r}}}"
-        )
+        raise place.error(where, "a key that may be the weight", expected, f"set rubric_keys={{'weight': {key!r}}}")
 
 
 def rubric_json(place: Place, where: str, values: dict[str, Any]) -> str:
-    """Check the criteria as ``Rubric`` does, and name the place where they are wrong."""
-    from rvpo.rewards.rubric.criteria import Rubric  # its package loads torch, and importing rvpo.data shall be cheap
+    """Return the JSON of a ``Rubric``.
+
+    Args:
+        place: place of the row, for messages.
+        where: path of the rubric in the row, for messages.
+        values: fields of the rubric.
+
+    Raises:
+        DataError: ``Rubric`` refuses the values.
+    """
+    from rvpo.rewards.rubric.criteria import Rubric  # its package loads torch, and importing rvpo.data must be cheap
 
     try:
         rubric = Rubric.from_mapping(values).to_json()
         characters = json.dumps(values, ensure_ascii=False)
-    except (DataError, TypeError, ValueError, RecursionError) as error:  # YAML has dates, JSON has not
-        allowed = "criteria as in rvpo.rewards.rubric.Criterion"
-        raise place.error(where, f"criteria that do not fit: {error}", allowed, REPAIR) from error
+    except (DataError, TypeError, ValueError, RecursionError) as error:  # such as dates, which YAML has but not JSON
+        expected = "criteria as in rvpo.rewards.rubric.Criterion"
+        raise place.error(where, f"criteria that do not fit: {error}", expected, REPAIR) from error
     check_unicode(place, where, characters)
     return rubric

@@ -1,4 +1,4 @@
-"""One criterion of any layout: its text, weight, labels, id, and the program that decides it."""
+"""Read one criterion of any layout: its text, weight, labels, id, and the program that decides it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpo.data.rubric_line import Reading
 from rvpo.data.rubric_rules import VERIFIER_KEYS, as_rule, tags_and_verifier
 
 LABEL_KEYS = ("axis", "category", "criterion_type", "type", "dimension", "importance_level", "weight_class", "theme")
-"""Keys of a criterion that say of what kind it is. The first becomes its category, others become tags."""
+"""Keys of a criterion's labels. The first label becomes its category, others become tags."""
 
 ID_KEYS = ("id", "criterion_id", "rubric_id")
 
@@ -23,7 +23,7 @@ OWN_FIELDS = ("id", "text", "points", "polarity", "category", "tags", "rule", "j
 """Fields of :class:`rvpo.rewards.rubric.Criterion`."""
 
 RUBRIC_KEYS = ("rubric", "text", "weight", "label", "id")
-"""What the option ``rubric_keys`` may name."""
+"""Keys of the option ``rubric_keys``."""
 
 _TITLES = ("title", "name", "question")
 
@@ -33,10 +33,10 @@ class Settings:
     """How the criteria of a file are read.
 
     Attributes:
-        keys: what the user named (:data:`RUBRIC_KEYS`).
-        pitfalls: a key of :data:`PITFALLS`, or None.
-        prefixed: whether descriptions begin with a category, as those of Rubrics as Rewards do.
-        title_is_label: whether titles repeat, so that they pool criteria.
+        keys: option ``rubric_keys``, with keys of :data:`RUBRIC_KEYS`.
+        pitfalls: option ``pitfalls``, a key of :data:`PITFALLS`, or None.
+        prefixed: whether descriptions begin with a category, as in Rubrics as Rewards.
+        title_is_label: whether titles repeat, so that they are labels of groups of criteria.
     """
 
     keys: Mapping[str, str]
@@ -46,12 +46,24 @@ class Settings:
 
 
 def is_own(entry: Row) -> bool:
-    """Return whether a criterion has our own fields, with an id, and no others."""
+    """Return whether a criterion has a text, an id and no fields other than those of rvpo's own layout."""
     return isinstance(entry.get("text"), str) and "id" in entry and all(key in OWN_FIELDS for key in entry)
 
 
 def read_criterion(place: Place, where: str, stored: Row, settings: Settings, reading: Reading) -> Row:
-    """Return the fields of a ``Criterion``."""
+    """Return the fields of a ``Criterion``.
+
+    Args:
+        place: place of the row, for messages.
+        where: path of the criterion in the row, for messages.
+        stored: criterion as stored in the file.
+        settings: settings for all criteria of the file.
+        reading: counts that are updated.
+
+    Raises:
+        DataError: the criterion is malformed.
+        ConfigError: the criterion is a pitfall, and the option ``pitfalls`` is not set.
+    """
     if is_own(stored) and not settings.keys.keys() - {"rubric"}:
         entry = {key: value for key, value in stored.items() if value is not None}
         reading.note("text", "text")
@@ -85,7 +97,7 @@ def read_criterion(place: Place, where: str, stored: Row, settings: Settings, re
 
 
 def _with_annotations(entry: Row) -> Row:
-    """Return a criterion of PRBench flat: its ``annotations`` have the weight under the name of its class."""
+    """Flatten a criterion of PRBench. Its ``annotations`` have the weight under the name of its class."""
     notes = entry.get("annotations")
     if not isinstance(notes, dict) or not isinstance(notes.get("weight_class"), str):
         return entry
@@ -113,7 +125,7 @@ def _text(place: Place, where: str, entry: Row, settings: Settings, reading: Rea
     if not found:
         seen = f"no text (the criterion is {shorten(entry)})"
         expected = f"its text under one of {', '.join(keys)}"
-        raise place.error(where, seen, expected, "repair the row, or name the key: rubric_keys={'text': NAME}")
+        raise place.error(where, seen, expected, "repair the row, or set rubric_keys={'text': NAME}")
     used.update(found)
     reading.note("text", " + ".join(found))
     parts = dict.fromkeys(entry[key].strip() for key in found)
@@ -141,7 +153,7 @@ def _weigh(
     key, weight = next(iter(numbers.items()))
     used.update(found)
     if weight == 0:
-        expected = "a number that is not 0: its sign says whether meeting it is good"
+        expected = "a number that is not 0: its sign shows whether meeting the criterion is good"
         raise place.error(f"{where}.{key}", "a weight of 0", expected, "give the criterion its weight")
     criterion["points"] = weight
     reading.note("weight", key)
@@ -180,6 +192,6 @@ def _label(
 
 
 def _texts(value: Any) -> list[str]:
-    """Return the labels that a value holds."""
+    """Return the labels in a value."""
     values = value if isinstance(value, list) else [value]
     return [str(inner).strip() for inner in values if isinstance(inner, str | int) and str(inner).strip()]

@@ -1,4 +1,4 @@
-"""Tables of cells as rows."""
+"""Read CSV and TSV tables as rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from rvpo.data.unpack import opened
 
 
 def read_csv(path: Path) -> Rows:
-    """Read a table with a header; cells are text, and an empty cell is null.
+    """Read a table with a header. Cells are text, and an empty cell is null.
 
-    The separator is a tab in ``.tsv``; else a semicolon where the header has one and no comma; else a comma.
+    The separator is a tab in ``.tsv`` files. Otherwise it is a semicolon if the header has semicolons but no commas,
+    and else a comma.
 
     Raises:
-        DataError: not UTF-8, a column name is blank or occurs twice, or a row has another number of cells.
+        DataError: the file is not UTF-8, a column name is blank or occurs twice, or a row has more or fewer cells than
+            the header.
     """
     source = str(path)
     with opened(path) as file:
@@ -31,7 +33,8 @@ def read_csv(path: Path) -> Rows:
     try:
         header = next(lines, [])
         if "" in header or len(set(header)) < len(header):
-            raise source_error(source, f"the header {shorten(header)}", "each column named once", "repair the header")
+            expected = "a header with different names that are not blank"
+            raise source_error(source, f"the header {shorten(header)}", expected, "repair the header")
         index = 0
         for cells in lines:
             if not cells:
@@ -39,7 +42,8 @@ def read_csv(path: Path) -> Rows:
             place = Place(source, index, lines.line_num)
             if len(cells) != len(header):
                 expected = f"{len(header)} cells, as the header has"
-                raise place.error(None, f"{len(cells)} cells", expected, "quote cells that hold a separator or a line")
+                next_step = "quote cells that contain a separator or a line break"
+                raise place.error(None, f"{len(cells)} cells", expected, next_step)
             yield place, {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=True)}
             index += 1
     except csv.Error as error:

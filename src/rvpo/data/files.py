@@ -1,7 +1,8 @@
-"""From a path or hub id to raw rows with their places, whatever the format: which format a file has shows its content.
+"""Read raw rows, with their places, from a path or hub id. The format of a file is found from its content.
 
-JSONL, JSON (a list of objects, or one object with such a list or with a row per id), CSV and TSV, each also compressed
-(gzip, bzip2, zstd), parquet, a folder that ``save_to_disk`` wrote, a folder of parts, and a hub id ``org/name``.
+Formats: JSONL, JSON (a list of objects, or one object with such a list or with one row per id), CSV and TSV, each plain
+or compressed (gzip, bzip2, zstd); parquet; a folder that ``save_to_disk`` wrote; a folder of parts; a hub id
+``org/name``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rvpo.data.records import Rows, source_error
 from rvpo.data.unpack import PACKED, inner, opened
 
 STORAGES = ("jsonl", "json", "csv", "parquet", "dataset", "folder", "hub")
-"""How rows can be stored; the values of ``layout`` that name a format and nothing else."""
+"""Storages of rows. These are also the values of ``layout`` that name only a format."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _PARTS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
@@ -27,10 +28,10 @@ _FORMATS = "JSONL (one object per line), a JSON list of objects, CSV, parquet, o
 
 
 def storage_of(path_or_id: str | Path) -> str:
-    """Return one of :data:`STORAGES`, or ``yaml``.
+    """Return the storage of a source: one of :data:`STORAGES`, or ``yaml``.
 
     Raises:
-        DataError: nothing of that name exists and it is no hub id, or the content has none of the formats.
+        DataError: the path does not exist and is not a hub id, or the content has none of the formats.
     """
     path, source = Path(path_or_id), str(path_or_id)
     if path.is_dir():
@@ -50,15 +51,19 @@ def storage_of(path_or_id: str | Path) -> str:
         return "json"
     if first == b"{":
         return "jsonl"
-    next_step = "convert the file, or give the right path"
+    next_step = "convert the file, or correct the path"
     raise source_error(source, f"content that starts with {head[:40]!r}", _FORMATS, next_step)
 
 
 def check_file(path: Path) -> bytes:
-    """Return the first bytes of a file's content if it exists, has content and is not a stand-in for another."""
+    """Return the first bytes of a file's content.
+
+    Raises:
+        DataError: the path is a folder or does not exist, or the file is empty or a Git LFS pointer.
+    """
     source, expected = str(path), "a file with rows"
     if path.is_dir():
-        raise source_error(source, "a folder", expected, "name one file in it, or use layout='dataset'")
+        raise source_error(source, "a folder", expected, "pass one file in it, or use layout='dataset'")
     if not path.exists():
         raise source_error(source, "no such file", "a file, a folder or a hub id 'org/name'", "check the path")
     with opened(path) as file:
@@ -66,7 +71,7 @@ def check_file(path: Path) -> bytes:
     if not head.strip():
         raise source_error(source, "an empty file", expected, "check how the file was written")
     if head.startswith(b"version https://git-lfs"):
-        raise source_error(source, "a Git LFS pointer", expected, "run `git lfs pull` where it was cloned")
+        raise source_error(source, "a Git LFS pointer", expected, "run `git lfs pull` in the cloned repository")
     return head
 
 
@@ -85,12 +90,12 @@ def open_rows(
         path_or_id: file, folder or hub id.
         storage: one of :data:`STORAGES`.
         subset: configuration of a hub dataset.
-        split: of a saved or hub dataset.
-        columns: columns to read of a table; None reads all but pictures and other binary ones.
-        pictures: with ``columns=None``, which column of pictures is read as well: a name, ``auto`` or ``none``.
+        split: split of a saved dataset or hub dataset.
+        columns: columns of a table to read; None reads all but pictures and other binary columns.
+        pictures: with ``columns=None``, the column of pictures to read, too: a name, ``auto`` or ``none``.
 
     Raises:
-        DataError: see the readers.
+        DataError: the source cannot be read; see the readers of each format.
     """
     path = Path(path_or_id)
     if storage == "hub":
@@ -105,7 +110,7 @@ def open_rows(
     return {"jsonl": read_jsonl, "json": read_json, "csv": read_csv}[storage](path)
 
 
-# --- what a path is ---------------------------------------------------------------------------------------------------
+# --- folders ----------------------------------------------------------------------------------------------------------
 
 
 def _folder_storage(path: Path) -> str:
@@ -116,17 +121,18 @@ def _folder_storage(path: Path) -> str:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """Return the files of a folder that is one table in parts."""
+    """Return the files of a folder that contains one table in parts."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and inner(p).suffix.lower() in _PARTS)
     kinds = sorted({inner(p).suffix.lower() for p in files})
     if len(kinds) != 1:
         seen = f"a folder with {sorted(child.name for child in folder.iterdir())[:6]}"
-        expected = "a folder written by save_to_disk, or one of JSONL, parquet or CSV files of one kind"
-        raise source_error(str(folder), seen, expected, "name one file in it")
+        expected = "a folder written by save_to_disk, or a folder whose files are all JSONL, all parquet or all CSV"
+        raise source_error(str(folder), seen, expected, "pass one file in it")
     splits = {found[1].lower() for p in files if (found := _SPLIT.match(p.name))}
     if len(splits) > 1:
         seen = f"a folder with files of the splits {', '.join(sorted(splits))}"
-        raise source_error(str(folder), seen, "the files of one split", "name one file, or move the split to a folder")
+        next_step = "pass one file, or move the split to its own folder"
+        raise source_error(str(folder), seen, "the files of one split", next_step)
     return files
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of a file have their rubrics. A column that looks like a rubric is found, or it is an error."""
+"""Find the rubrics in the rows of a file. A column that looks like a rubric but cannot be read is an error."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TEXT_KEYS = (
     "desc",
     "explanation",
 )
-"""Keys of a criterion whose value is what is met or not. Where a criterion has several, the judge reads all of them."""
+"""Keys of a criterion's text, which is met or not. If a criterion has several of them, the judge reads all."""
 
 WEIGHT_KEYS = ("points", "weight", "criterion_weight", "rubric_weight", "max_points", "max_score", "importance")
-"""Keys of a criterion whose value is a number, also as text: how much it counts, negative where meeting it is bad."""
+"""Keys of a criterion's weight, a number that may be stored as text. It is negative if meeting the criterion is bad."""
 
 _MAX_DEPTH = 4
 _WORD = re.compile(r"rubric|criteri|checklist", re.IGNORECASE)
@@ -39,16 +39,16 @@ _POINTS_ITEM = re.compile(r"^Points?: *([-+\d.]+), *Item: *(.+?)(?=^Points?: |\Z
 
 
 def find_rubrics(rows: Sequence[tuple[Place, Row]], chosen: str | None, raw: Sequence[str]) -> str | None:
-    """Return the path at which all rows that have a rubric have it; None if no row has anything like one.
+    """Return the path of the rubrics, the same in all rows; None if no row has anything like a rubric.
 
     Args:
-        rows: the rows with their places.
-        chosen: path that the user named.
-        raw: columns that are read as they are; they are not looked at.
+        rows: rows with their places.
+        chosen: path that the user named; None searches for one.
+        raw: columns that are read unchanged. They are not searched.
 
     Raises:
-        DataError: two columns hold different rubrics, each row is one criterion, or verl's style is ``rubric`` without
-            criteria.
+        DataError: two columns contain different rubrics, each row is a single criterion, or verl's style is ``rubric``
+            without criteria.
     """
     if chosen is not None:
         if all(lookup(row, chosen) is ABSENT for _, row in rows):
@@ -71,20 +71,20 @@ def find_rubrics(rows: Sequence[tuple[Place, Row]], chosen: str | None, raw: Seq
 
 
 def _refuse_style_without_rubric(rows: Sequence[tuple[Place, Row]], raw: Sequence[str]) -> None:
-    """Refuse verl's rows that are scored by a rubric which is not there as criteria, such as a text in the answer."""
+    """Refuse rows of verl that are scored by a rubric without criteria, such as a rubric as text in the answer."""
     for place, row in rows:
         if lookup(row, "reward_model.style") == "rubric" and not any(name.startswith("reward_model") for name in raw):
             next_step = (
-                "write the criteria as reward_model.rubrics, or read what is there as it is: "
+                "write the criteria as reward_model.rubrics, or read the ground truth unchanged with "
                 "reference_columns={'answer': 'reward_model.ground_truth'}"
             )
-            raise place.error("reward_model", "style 'rubric' and no criteria", "a list of criteria", next_step)
+            raise place.error("reward_model", "style 'rubric' without criteria", "a list of criteria", next_step)
 
 
 def _rubric_of(place: Place, row: Row, raw: Sequence[str]) -> str | None:
     distinct: dict[str, Any] = {}
     for path, value in sorted(_candidates(row, raw), key=lambda pair: (pair[0].count("."), pair[0])):
-        if path.startswith("reward_model."):  # verl's own place comes before copies of it
+        if path.startswith("reward_model."):  # verl's own path is preferred to copies of the rubric
             distinct = {path: value, **{p: v for p, v in distinct.items() if v != value}}
         elif value not in distinct.values():
             distinct[path] = value
@@ -107,12 +107,12 @@ def _repeats(value: Any, others: Mapping[str, Any]) -> bool:
 def _ambiguous(place: Place, one: str, other: str) -> Exception:
     next_step = f"choose with rubric_keys={{'rubric': '{one}'}} or rubric_keys={{'rubric': '{other}'}}"
     return place.error(
-        other, f"a second rubric, beside {one!r}", "one rubric, in the same place in each row", next_step
+        other, f"a second rubric, besides {one!r}", "one rubric, under the same path in each row", next_step
     )
 
 
 def _candidates(row: Mapping[str, Any], raw: Sequence[str], before: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield (path, value) of everything that looks like a rubric."""
+    """Yield path and value of everything that looks like a rubric."""
     for key, stored in row.items():
         path = f"{before}{key}"
         if path in raw or stored is None:
@@ -128,7 +128,7 @@ def _candidates(row: Mapping[str, Any], raw: Sequence[str], before: str = "", de
 
 
 def looks_like_one(key: str, value: Any) -> bool:
-    """Return whether a value has the name and form of a rubric."""
+    """Return whether a value under a key has the name and form of a rubric."""
     if isinstance(value, str):
         return bool((_TEXT_NAME.fullmatch(key) and value.strip()) or points_and_items(value))
     if isinstance(value, dict):
@@ -145,7 +145,7 @@ def looks_like_one(key: str, value: Any) -> bool:
 
 
 def points_and_items(text: str) -> list[Row]:
-    """Return the criteria of a text of lines "Points: 1.5, Item: …" (FrontierScience); [] if it is no such text."""
+    """Return the criteria of a text with lines "Points: 1.5, Item: …" (FrontierScience); [] for any other text."""
     if not text.startswith("Point"):
         return []
     return [{"criterion": item.strip(), "points": points} for points, item in _POINTS_ITEM.findall(text)]

@@ -1,4 +1,4 @@
-"""Rows of any layout as records: the prompt, the rubric and the answer are found by their names and forms."""
+"""Turn rows of any layout into records. The prompt, the rubric and the answer are found by their names and forms."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from rvpo.errors import ConfigError
 from rvpo.pictures import PLACEHOLDER
 
 RUBRIC = "rubric"
-"""The column of the result with the rubric."""
+"""Name of the column with the rubric in the result."""
 
 
 _NEEDED = ("instruction_id_list", "kwargs", "tests", "test", "test_cases", "verification_info", "function", "tools")
-"""Columns by which completions are often scored where there is no answer: IFEval's checks, tests of programs, tools."""
+"""Columns that often score completions without an answer: IFEval's checks, tests of programs, tools."""
 
 
 @dataclass(frozen=True)
 class General:
-    """Options of reading rows of any layout; see :func:`rvpo.data.load_prompts`."""
+    """Options for rows of any layout. Their meaning is documented in :func:`rvpo.data.load_prompts`."""
 
     prompt_column: str
     references: Mapping[str, str] | None
@@ -52,16 +52,18 @@ class General:
 
     @property
     def about_rubrics(self) -> bool:
-        """Whether an option says how rubrics are read."""
+        """Whether an option about rubrics is set."""
         return bool(self.rubric_keys) or self.pitfalls is not None
 
 
 def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[list[tuple[Place, Row]], str]:
-    """Return checked records and the line that says what was read as what; "" if the columns have their own names.
+    """Return checked records, and the log line that says which columns were read as what.
+
+    The line is "" if all columns have the names of a record.
 
     Raises:
-        DataError: a row is malformed, looks like a rubric and is none, or two columns may hold the same thing.
-        ConfigError: an option about rubrics, and the data have none; or one that the data need is not set.
+        DataError: a row is malformed, a value looks like a rubric but is not one, or two columns may be the same part.
+        ConfigError: an option about rubrics is set but the data have no rubrics, or an option is missing.
     """
     if not rows:
         return [], ""
@@ -78,8 +80,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         place, row = rows[0]
         given = "rubric_keys" if options.rubric_keys else f"pitfalls={options.pitfalls!r}"
         raise ConfigError(
-            f"{place.source}: {given}, and no column looks like a rubric (the columns are {sorted(row)}); expected "
-            "rubrics; next step: name the column in rubric_keys, as {'rubric': …}, or leave the option out"
+            f"{place.source}: {given}, but no column looks like a rubric (the columns are {sorted(row)}); expected "
+            "rubrics; next step: set rubric_keys={'rubric': COLUMN}, or leave the option out"
         )
     _require_prompt(rows, columns)
     placed = [(place, row, *prompts.read_prompt(place, row, columns)) for place, row in rows]
@@ -102,8 +104,8 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
     if system is not None:
         placed = [(place, row, prompts.with_system(row, system, prompt), reply) for place, row, prompt, reply in placed]
         parts.append(f"system message = {system}")
-    beside = [*raw, *filter(None, (path, system, images))]
-    check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in beside])
+    other_columns = [*raw, *filter(None, (path, system, images))]
+    check_whole(rows, columns, [prompt for _, _, prompt, _ in placed], [name.split(".")[0] for name in other_columns])
     replies = sum(reply is not None for *_, reply in placed)
     references, from_reply = options.references, False
     if references is None:
@@ -119,14 +121,14 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
         if from_reply or answer not in (None, "answer"):
             parts.append(f"answer = {'the last turn of the assistant' if from_reply else answer}")
     if replies and not from_reply:
-        parts.append(f"the last turn of the assistant, in {replies} rows, is no part of the prompt")
+        parts.append(f"the last turn of the assistant, in {replies} rows, is not a part of the prompt")
     if path is not None and RUBRIC in references:
-        path = None  # the user reads the column under this name as it is
+        path = None  # the user reads a column unchanged under this name
     name = columns.label
     if pictures is not None and PLACEHOLDER in (options.system_prompt or ""):
         raise ConfigError(
-            f"system_prompt has {PLACEHOLDER}, where a picture would stand; expected text without it, as the prompts "
-            "have pictures; next step: take it out"
+            f"system_prompt contains {PLACEHOLDER}, which stands for a picture, and the prompts have pictures; "
+            "expected text without it; next step: remove it"
         )
     records = []
     for i, (place, row, prompt, _) in enumerate(placed):
@@ -153,7 +155,7 @@ def read_general(rows: Sequence[tuple[Place, Row]], options: General) -> tuple[l
 
 
 def _filled(row: Row, references: Mapping[str, str]) -> Row:
-    """Return a row with its references at the top: values from within, numbers of answers as text."""
+    """Return a row with its references at the top level. Answers that are numbers become text."""
     filled = dict(row)
     for new_name, path in references.items():
         value = lookup(row, path)
@@ -167,12 +169,12 @@ def _require_prompt(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -
         return
     place, row = rows[0]
     seen = f"no such field (the row has {shorten(sorted(row))})"
-    next_step = "add the field to this row, or set prompt_column to the column that holds the prompt"
+    next_step = "add the field to this row, or set prompt_column to the column with the prompt"
     raise place.error(columns.label, seen, "text or chat messages", next_step)
 
 
 def _require_answer(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -> None:
-    """Refuse rows without an answer that have other columns: what completions are scored by may be in one of them."""
+    """Refuse rows without an answer but with other columns, because a reward function may need one of these."""
     names = list(dict.fromkeys(name for _, row in rows for name, value in row.items() if value is not None))
     others = [name for name in names if name not in columns.names]
     if "answer" in names or not others:
@@ -180,8 +182,8 @@ def _require_answer(rows: Sequence[tuple[Place, Row]], columns: PromptColumns) -
     place, row = rows[0]
     kept = ", ".join(f"{name!r}: {name!r}" for name in _NEEDED if name in others) or f"{others[0]!r}: {others[0]!r}, …"
     next_step = (
-        "name the column with the answer, reference_columns={'answer': COLUMN}, or those that a reward function "
-        f"needs, reference_columns={{{kept}}}; what is not named there is not read"
+        "name the column with the answer, reference_columns={'answer': COLUMN}, or the columns that a reward function "
+        f"needs, reference_columns={{{kept}}}; other columns are not read"
     )
     raise place.error("answer", f"no such field (the row has {shorten(sorted(row))})", "text", next_step)
 
@@ -193,7 +195,7 @@ def _require_rubrics(
     if without and (missing_rubrics == "error" or len(without) == len(rows)):
         have = len(rows) - len(without)
         expected = f"a rubric, as {have} of {len(rows)} rows have" if have else "a list of at least one criterion"
-        next_step = "write its criteria, or keep prompts without a rubric with missing_rubrics='keep'"
+        next_step = "add its criteria, or set missing_rubrics='keep' to keep prompts without a rubric"
         raise without[0].error(path, "no rubric", expected, next_step)
 
 

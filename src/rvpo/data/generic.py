@@ -1,4 +1,4 @@
-"""Readers for tables (parquet, saved ``datasets`` folders, hub datasets), and strict JSON."""
+"""Read tables (parquet, saved ``datasets`` folders, hub datasets), and parse strict JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from rvpo.extras import install_command
 
 
 def strict_json(text: str) -> Any:
-    """Parse JSON; a repeated key or a NaN is an error here, where ``json.loads`` lets both pass."""
+    """Parse JSON strictly. Unlike ``json.loads``, repeated keys and NaN are errors.
+
+    Raises:
+        ValueError: the text is not JSON, repeats a key, or contains NaN or Infinity.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -32,7 +36,12 @@ def strict_json(text: str) -> Any:
 
 
 def read_parquet(path: Path, columns: set[str] | None, pictures: str = NONE) -> Rows:
-    """Read the named columns of one parquet file; None reads all but binary ones, and the pictures that are asked for.
+    """Read columns of one parquet file.
+
+    Args:
+        path: parquet file.
+        columns: columns to read; None reads all but binary ones, and the chosen column of pictures.
+        pictures: option ``image_column``.
 
     Raises:
         DataError: the file is not parquet or is damaged, or a column is absent.
@@ -41,7 +50,7 @@ def read_parquet(path: Path, columns: set[str] | None, pictures: str = NONE) -> 
     if columns is None:
         columns = _plain_columns(path, pictures)
     require_columns(source, parquet_columns(path), columns)
-    import pyarrow.parquet as pq  # a dependency of `datasets`, and without its copy in the cache folder
+    import pyarrow.parquet as pq  # a dependency of `datasets`; reads the file without a copy in the cache folder
 
     index = 0
     try:
@@ -50,12 +59,16 @@ def read_parquet(path: Path, columns: set[str] | None, pictures: str = NONE) -> 
                 for row in batch.to_pylist():
                     yield Place(source, index), row
                     index += 1
-    except (OSError, ValueError) as error:  # Arrow's families for damaged pages
+    except (OSError, ValueError) as error:  # Arrow's errors for damaged pages derive from these
         raise source_error(source, f"{error} after row {index}", "intact parquet", "fetch it again") from error
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """Return the column names of a parquet file; raises DataError where it is none."""
+    """Return the column names of a parquet file.
+
+    Raises:
+        DataError: the file is not parquet.
+    """
     _require_datasets(str(path))
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -63,12 +76,12 @@ def parquet_columns(path: Path) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
-        next_step = "check the download, or give the file's real layout"
+        next_step = "check the download, or set layout to the file's real layout"
         raise source_error(str(path), str(error), "a parquet file", next_step) from error
 
 
 def _plain_columns(path: Path, pictures: str) -> set[str]:
-    """Return the columns that hold no bytes, which may be large, and those of the pictures that are asked for."""
+    """Return the columns without bytes, which may be large, and the chosen column of pictures."""
     parquet_columns(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -96,7 +109,7 @@ def _holds_pictures(path: Path, name: str) -> bool:
             for batch in file.iter_batches(batch_size=1, columns=[name]):
                 if (value := batch.column(name)[0].as_py()) not in (None, []):
                     return is_picture_value(value)
-    except (pa.ArrowException, OSError, ValueError):  # a damaged page, which the reader will name
+    except (pa.ArrowException, OSError, ValueError):  # a damaged page; the reader will report it
         return True
     return False
 
@@ -105,13 +118,13 @@ def chosen_pictures(source: str, known: Iterable[str], binary: Iterable[str], pi
     """Return the binary columns of a table that are read as pictures.
 
     Args:
-        source: of the table.
-        known: its columns with pictures.
-        binary: its columns with bytes, pictures or not.
-        pictures: the option ``image_column``.
+        source: name of the table, for messages.
+        known: columns with pictures.
+        binary: columns with bytes, pictures or not.
+        pictures: option ``image_column``.
 
     Raises:
-        DataError: it has pictures, and not under a name that is looked for, or in numbered columns.
+        DataError: the pictures are not under one of the usual names, or are in numbered columns.
     """
     if pictures == NONE:
         return set()
@@ -128,16 +141,22 @@ def chosen_pictures(source: str, known: Iterable[str], binary: Iterable[str], pi
 
 
 def read_dataset(path: Path, *, split: str | None, columns: set[str] | None, pictures: str = NONE) -> Rows:
-    """Read the named columns of a folder that ``save_to_disk`` wrote; None reads all but binary ones (and pictures).
+    """Read columns of a folder that ``save_to_disk`` wrote.
+
+    Args:
+        path: folder of the dataset.
+        split: split to read; None if there is only one.
+        columns: columns to read; None reads all but binary ones, and the chosen column of pictures.
+        pictures: option ``image_column``.
 
     Raises:
-        DataError: the folder holds no saved dataset, the split or a column is absent.
+        DataError: the folder is not a saved dataset, or the split or a column is absent.
     """
     datasets = _require_datasets(str(path))
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        next_step = "write it with Dataset.save_to_disk, or name one file in the folder"
+        next_step = "write it with Dataset.save_to_disk, or pass one file in the folder"
         raise source_error(str(path), str(error), "a folder written by save_to_disk", next_step) from error
     if not isinstance(loaded, dict) and split is not None:
         raise source_error(str(path), f"one dataset without splits and split={split!r}", "no split", "leave split out")
@@ -147,34 +166,45 @@ def read_dataset(path: Path, *, split: str | None, columns: set[str] | None, pic
 def read_hub(
     repo_id: str, *, subset: str | None, split: str | None, columns: set[str] | None, pictures: str = NONE
 ) -> Rows:
-    """Download ``org/name`` with ``datasets.load_dataset`` and read the named columns (None: as :func:`read_dataset`).
+    """Download ``org/name`` with ``datasets.load_dataset`` and read columns.
+
+    Args:
+        repo_id: hub id of the dataset.
+        subset: configuration of the dataset.
+        split: split to read; None if there is only one.
+        columns: columns to read; None as in :func:`read_dataset`.
+        pictures: option ``image_column``.
 
     Raises:
-        DataError: the dataset cannot be had (network, name, subset, split), or a column is absent.
+        DataError: the dataset cannot be loaded (network, name, subset, split), or a column is absent.
     """
     datasets = _require_datasets(repo_id)
     try:
         loaded = datasets.load_dataset(repo_id, name=subset, split=split)
-    except Exception as error:  # network boundary: hub clients raise errors of several unrelated families
-        seen = f"no file or folder of this name here, and {type(error).__name__} from the hub: {error}"
+    except Exception as error:  # network boundary: hub clients raise several unrelated classes of errors
+        seen = f"no local file or folder of this name, and {type(error).__name__} from the hub: {error}"
         next_step = (
             "check the spelling, network, access rights, subset and split; "
-            "offline, download the dataset elsewhere and give the path of its file"
+            "if you are offline, download the dataset elsewhere and pass the path of its file"
         )
         raise source_error(repo_id, seen, "a hub dataset 'org/name' that can be reached", next_step) from error
     yield from _read_table(loaded, repo_id, split, columns, pictures)
 
 
 def require_columns(source: str, seen: list[str], needed: set[str]) -> None:
-    """Raise DataError unless a table has all the ``needed`` columns."""
+    """Check that a table has all needed columns.
+
+    Raises:
+        DataError: a column is absent.
+    """
     if absent := sorted(needed - set(seen)):
         seen_here = f"no column {', '.join(map(repr, absent))}"
-        next_step = f"set the layout that the data have, {COLUMN_OPTIONS}"
+        next_step = f"set the right layout, {COLUMN_OPTIONS}"
         raise source_error(source, seen_here, f"the columns {sorted(seen)}", next_step)
 
 
 def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] | None, pictures: str) -> Rows:
-    if isinstance(loaded, dict):  # a DatasetDict; one split alone needs no name
+    if isinstance(loaded, dict):  # a DatasetDict; a single split needs no name
         names = sorted(loaded)
         chosen = names[0] if split is None and len(names) == 1 else split
         if chosen not in loaded:
@@ -190,14 +220,14 @@ def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] |
         for name in chosen - raw:
             loaded = loaded.cast_column(name, _undecoded(features[name]))
     require_columns(source, loaded.column_names, columns)
-    # Only the named columns are read: decoding a picture nobody asked for is slow and may fail.
+    # Only the chosen columns are read: decoding other pictures is slow and may fail.
     for index, row in enumerate(loaded.select_columns(sorted(columns))):
         yield Place(source, index), row
 
 
 def _is_binary(feature: Any) -> bool:
-    told = str(feature)
-    return any(kind in told for kind in ("Image(", "Audio(", "Video(", "Pdf(", "binary"))
+    description = str(feature)
+    return any(kind in description for kind in ("Image(", "Audio(", "Video(", "Pdf(", "binary"))
 
 
 def _raw_pictures(loaded: Any, names: Sequence[str], pictures: str) -> set[str]:
@@ -209,7 +239,7 @@ def _raw_pictures(loaded: Any, names: Sequence[str], pictures: str) -> set[str]:
 
 
 def _undecoded(feature: Any) -> Any:
-    """Return the feature of a column with pictures, or lists of them, that gives bytes and paths."""
+    """Return the feature of a column with pictures (or lists of them), changed to give bytes and paths."""
     import datasets
 
     if isinstance(feature, datasets.Image):

@@ -1,4 +1,4 @@
-"""JSON as rows: one object per line, a list of objects, or one object that holds the rows."""
+"""Read JSON as rows: one object per line, a list of objects, or one object that contains the rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LISTS = ("data", "rows", "examples", "instances", "items", "prompts", "question
 
 
 def read_jsonl(path: Path) -> Rows:
-    """Read one JSON object per line (UTF-8); blank lines hold no row and are passed over.
+    """Read one JSON object per line (UTF-8). Blank lines are skipped.
 
     Raises:
         DataError: a line is not UTF-8, not JSON, not an object, or repeats a key.
     """
-    expected, index = "one JSON object a line, UTF-8, no key twice", 0
-    with opened(path) as lines:  # bytes, so that a wrong encoding is found with its line
+    expected, index = "one JSON object per line, in UTF-8, without repeated keys", 0
+    with opened(path) as lines:  # bytes, so that an encoding error is reported with its line
         for number, raw in enumerate(lines):
             if not raw.strip():
                 continue
@@ -30,7 +30,7 @@ def read_jsonl(path: Path) -> Rows:
             try:
                 row = generic.strict_json(raw.decode("utf-8-sig" if number == 0 else "utf-8"))
             except (ValueError, RecursionError) as error:
-                next_step = "repair the line (one JSON list of RLLA records needs layout='rlla')"
+                next_step = "repair the line (a JSON list of RLLA records needs layout='rlla')"
                 raise place.error(None, f"{shorten(raw)} ({error})", expected, next_step) from error
             if not isinstance(row, dict):
                 next_step = "wrap the value in an object (a list of RLLA records needs layout='rlla')"
@@ -40,17 +40,17 @@ def read_jsonl(path: Path) -> Rows:
 
 
 def read_json(path: Path) -> Rows:
-    """Read a JSON list of objects, or one object that holds such a list under a name such as ``data``.
+    """Read a JSON list of objects, or one object that contains such a list under a name such as ``data``.
 
     Raises:
-        DataError: the file is not JSON of this form.
+        DataError: the file is not JSON, or has another form.
     """
     source, expected = str(path), "a JSON list of objects"
     try:
         with opened(path) as file:
             data = generic.strict_json(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise source_error(source, f"no JSON ({error})", expected, "repair the file") from error
+        raise source_error(source, f"invalid JSON ({error})", expected, "repair the file") from error
     if isinstance(data, dict):
         data = _rows_within(source, data)
     if not isinstance(data, list):
@@ -63,7 +63,7 @@ def read_json(path: Path) -> Rows:
 
 
 def is_one_object(path: Path) -> bool:
-    """Return whether a file that begins with ``{`` is one JSON document and not one object per line."""
+    """Return whether a file that begins with ``{`` is one JSON document, rather than one object per line."""
     with opened(path) as file:
         first = file.readline()
         rest_is_blank = not file.readline().strip() and not file.read(1)
@@ -80,7 +80,7 @@ def is_one_object(path: Path) -> bool:
 
 
 def is_keyed(document: Mapping[str, Any]) -> bool:
-    """Return whether an object has a row under each id: at least two objects, with mostly the same fields."""
+    """Return whether an object maps ids to rows: it has at least two objects with mostly the same fields."""
     fields = [value.keys() if isinstance(value, dict) else set() for value in document.values()]
     if len(fields) < 2:
         return False
@@ -89,7 +89,7 @@ def is_keyed(document: Mapping[str, Any]) -> bool:
 
 
 def row_lists(document: Mapping[str, Any]) -> list[str]:
-    """Return the names under which a document may hold its rows."""
+    """Return the keys of a document that may contain its rows."""
     return [
         name
         for name in _LISTS
@@ -98,7 +98,7 @@ def row_lists(document: Mapping[str, Any]) -> list[str]:
 
 
 def _rows_within(source: str, document: dict[str, Any]) -> Any:
-    """Return the rows that an object holds; those under ids get their id."""
+    """Return the rows in an object. Rows that are stored by id get a field ``id``."""
     names = row_lists(document)
     if len(names) == 1:
         return document[names[0]]
@@ -116,8 +116,8 @@ def _next_step(document: Mapping[str, Any], names: list[str]) -> str:
     texts = [name for name, value in document.items() if isinstance(value, str) and not name.startswith("_")]
     rubric = next((name for name in lists if looks_like_one(name, document[name])), None)
     if rubric is not None:
-        return f"write one row per prompt as JSONL, {{'prompt': …, {rubric!r}: […]}}: the criteria beside their prompt"
+        return f"write one row per prompt as JSONL, {{'prompt': …, {rubric!r}: […]}}: the criteria next to their prompt"
     if len(lists) == 1:
         fields = ", ".join(map(repr, dict.fromkeys([*texts[:3], *document[lists[0]][0]])))
-        return f"write each entry of {lists[0]!r} as a row of JSONL, with what belongs to it beside it ({fields})"
-    return "write one row per prompt as JSONL, {'prompt': …, 'answer': …}; this object holds no list of rows"
+        return f"write each entry of {lists[0]!r} as a row of JSONL, together with the fields it needs ({fields})"
+    return "write one row per prompt as JSONL, {'prompt': …, 'answer': …}; this object does not contain a list of rows"

@@ -1,4 +1,4 @@
-"""``load_prompts``: one call from a path or hub id to checked prompt records."""
+"""``load_prompts``: load checked prompt records from a path or hub id."""
 
 from __future__ import annotations
 
@@ -63,59 +63,61 @@ def load_prompts(
     offset: int = 0,
     limit: int | None = None,
 ) -> Dataset:
-    """Read prompts and their references; every row is checked, none is skipped in silence.
+    """Load prompts and their references. Every row is checked, and no row is skipped silently.
 
-    The steps run in this order: read and check all rows, set the system prompt, leave out long prompts,
-    shuffle, take ``limit`` rows from ``offset`` on. So two calls with the same seed and disjoint ranges
-    give a training and an evaluation set that share no row.
+    The steps run in this order: read and check all rows, set the system prompt, leave out long prompts, shuffle, and
+    take ``limit`` rows from ``offset`` on. So two calls with the same seed and disjoint ranges give a training and an
+    evaluation set that share no row.
 
     Args:
-        path_or_id: A file (JSONL, JSON, CSV, parquet, YAML with rubrics; gzip and zstd are unpacked), a folder that
-            ``save_to_disk`` wrote or that holds such files of one kind, or a hub id ``org/name``.
-        layout: One of :data:`LAYOUTS`. ``auto`` looks at the content: it finds the prompt, the answer and a rubric by
-            their names and forms (docs/rubrics.md has the table), and logs one line that says what was read as what.
-            ``jsonl``, ``json``, ``csv``, ``parquet``, ``dataset``, ``folder`` and ``hub`` name the format alone.
-            ``rlla`` and ``rlla_parquet`` are tool-calling data; ``rar``, ``healthbench`` and ``rubrics`` are strict
-            readers of one layout each (:mod:`rvpo.data.rubrics`).
-        prompt_column: The column with the prompt: text, chat messages ``{"role", "content"}``, turns
-            ``{"from", "value"}``, or the JSON text of either. If no column is called ``prompt``, one other that is
-            called as prompts are (``question``, ``problem``, ``messages``, …) is read; two are an error. Several are
-            joined where they stand with " + " between them (``"facts + question"``). Columns beside the prompt that
-            may be a part of it are refused, unless this option names another column than ``prompt``.
-        reference_columns: New name -> column of the file, or path such as ``reward_model.ground_truth``. ``answer``
-            must be text or a number; other columns may hold any value but null. Both RLLA layouts add the column
-            ``answer`` (the reference reply). None reads ``answer`` where the file has it under this or one other
-            usual name; a file with rubrics needs none.
-        rubric_keys: Where the names of a rubric are not those that are known: ``rubric`` (column or path), and of each
-            criterion ``text``, ``weight``, ``label`` and ``id``, such as ``{"weight": "importance"}``.
-        pitfalls: ``met_is_bad`` or ``met_is_good``: what it means that the text of a criterion of the category pitfall
-            is *met*. Needed where descriptions begin with "Pitfall Criteria:"; see :func:`rvpo.data.rubrics.rar_row`.
-        missing_rubrics: ``error`` refuses a row without a rubric where others have one; ``keep`` reads it with a null.
-        subset: The hub dataset's configuration, such as ``main`` of ``openai/gsm8k``.
-        split: Which split of a saved ``DatasetDict`` or hub dataset; not needed where there is one.
-        system_prompt: Replaces the leading system message, or adds one. A text prompt becomes the
-            user's message, so that completions become chat messages too.
-        image_column: The column with the pictures of the prompts: bytes, ``{bytes, path}`` as in ``datasets``, paths
-            beside the file, ``data:`` addresses, one or a list of them. ``auto`` reads ``images`` or ``image``, or the
-            parts of chat messages that hold pictures, and refuses a table with pictures under another name; ``none``
-            reads text alone. Each picture stands at its ``<image>`` in the prompt, or before the first user's text.
-        max_prompt_chars: Leave out prompts with more characters than this, all messages counted; the
-            number left out is logged as a warning.
-        shuffle_seed: Shuffle with this seed; None keeps the file's order.
-        offset: The first row to keep (after the steps above).
-        limit: At most this many rows; None keeps all.
+        path_or_id: file (JSONL, JSON, CSV, parquet, or YAML with rubrics; gzip, bzip2 and zstd are unpacked), folder
+            that ``save_to_disk`` wrote, folder with such files of one kind, or hub id ``org/name``.
+        layout: one of :data:`LAYOUTS`. ``auto`` finds the prompt, the answer and a rubric by their names and forms
+            (docs/rubrics.md has the table), and logs one line that says which columns were read as what. ``jsonl``,
+            ``json``, ``csv``, ``parquet``, ``dataset``, ``folder`` and ``hub`` name only the format. ``rlla`` and
+            ``rlla_parquet`` are tool-calling data. ``rar``, ``healthbench`` and ``rubrics`` are strict readers of one
+            layout each (:mod:`rvpo.data.rubrics`).
+        prompt_column: column with the prompt: text, chat messages ``{"role", "content"}``, turns ``{"from", "value"}``,
+            or the JSON text of either. If no column is called ``prompt``, a column with another usual name
+            (``question``, ``problem``, ``messages``, …) is read; two such columns are an error. Several columns are
+            joined by " + " (``"facts + question"``). Other columns that may be a part of the prompt are refused, unless
+            this option names a column other than ``prompt``.
+        reference_columns: new name -> column of the file, or path such as ``reward_model.ground_truth``. ``answer``
+            must be text or a number; other columns may have any value but null. Both RLLA layouts add the column
+            ``answer`` (the reference reply). None reads ``answer`` if the file has it under this or another usual name.
+            A file with rubrics needs no answer.
+        rubric_keys: names in the rubrics, if they are not the usual ones: ``rubric`` is a column or path; ``text``,
+            ``weight``, ``label`` and ``id`` are keys of a criterion, such as ``{"weight": "importance"}``.
+        pitfalls: ``met_is_bad`` or ``met_is_good``: whether it is bad or good to meet the text of a criterion of the
+            category pitfall. Needed if descriptions begin with "Pitfall Criteria:"; see
+            :func:`rvpo.data.rubrics.rar_row`.
+        missing_rubrics: ``error`` refuses a row without a rubric if others have one; ``keep`` reads it as null.
+        subset: configuration of a hub dataset, such as ``main`` of ``openai/gsm8k``.
+        split: split of a saved ``DatasetDict`` or hub dataset. Not needed if there is only one.
+        system_prompt: text that replaces the leading system message, or is added as one. A text prompt becomes the
+            user's message, so that completions become chat messages, too.
+        image_column: column with the pictures of the prompts. Values are bytes, ``{bytes, path}`` as in ``datasets``,
+            paths relative to the file, ``data:`` URLs, or a list of these. ``auto`` reads ``images`` or ``image``, or
+            the parts of chat messages that are pictures, and refuses a table with pictures under another name.
+            ``none`` reads only text. A picture is put where the prompt has ``<image>``, or before the first text of the
+            user.
+        max_prompt_chars: maximum length of a prompt, in characters of all messages. Longer prompts are left out, and
+            their number is logged as a warning.
+        shuffle_seed: random seed of the shuffle; None keeps the file's order.
+        offset: number of rows to skip, after the steps above.
+        limit: maximum number of rows; None keeps all.
 
     Returns:
         A ``datasets.Dataset`` with the column ``prompt`` and the new names of ``reference_columns``. Files with rubrics
-        add the column ``rubric`` (JSON of :class:`rvpo.rewards.rubric.Rubric`), ``healthbench`` also ``example_tags``
-        (a JSON list of texts). Prompts with pictures are chat messages whose contents are lists of parts; the column
-        ``images`` holds the pictures, a list per row, whole and in RGB.
+        add the column ``rubric`` (JSON of :class:`rvpo.rewards.rubric.Rubric`), and ``healthbench`` also adds
+        ``example_tags`` (a JSON list of texts). Prompts with pictures are chat messages whose contents are lists of
+        parts. The column ``images`` has one list of pictures per row, at full size and in RGB.
 
     Raises:
         ConfigError: an option cannot work (unknown layout, reserved or repeated column, negative range).
-        DataError: the source cannot be read, a row is malformed, a column looks like a rubric and is not understood,
-            two columns may hold the same thing, or no row is left. The message names the
-            file, the row (from 0), the line (JSONL), the field, what was seen, and the next step.
+        DataError: the source cannot be read, a row is malformed, a column looks like a rubric but cannot be read, two
+            columns may be the same part, or no row is left. The message names the file, the row (from 0), the line
+            (JSONL), the field, what was seen, what was expected, and the next step.
 
     Example:
         >>> data = load_prompts("rlla_sft.json", max_prompt_chars=3000, limit=64)  # doctest: +SKIP
@@ -179,7 +181,7 @@ def load_prompts(
     if max_prompt_chars is not None:
         placed = [(place, record) for place, record in placed if prompt_chars(record) <= max_prompt_chars]
         if left_out := total - len(placed):
-            message = "%s: left out %d of %d prompts that are longer than max_prompt_chars=%d"
+            message = "%s: %d of %d prompts are longer than max_prompt_chars=%d and are left out"
             logger.warning(message, source, left_out, total, max_prompt_chars)
     if shuffle_seed is not None:
         random.Random(shuffle_seed).shuffle(placed)
@@ -191,18 +193,18 @@ def load_prompts(
 
 
 def _for_processors(record: Row) -> Row:
-    """Return a record whose messages have parts, if it has pictures."""
+    """Return a record whose messages are lists of parts, if it has pictures."""
     return {**record, "prompt": in_parts(record["prompt"])} if IMAGES in record else record
 
 
 def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
-    """Return the layout of the first row if it is one with a reader of its own."""
+    """Return the layout of the first row, if a special reader exists for it."""
     if not rows or options.prompt_column != "prompt" or options.about_rubrics or options.missing_rubrics != "error":
         return None
     if find_pictures(rows, options.image_column if options.image_column in (AUTO, NONE) else NONE) is not None:
-        return None  # the general reader alone reads pictures
+        return None  # only the general reader reads pictures
     if has_pictures(rows[0], options.image_column):
-        return None  # nor does another one refuse them
+        return None  # only the general reader refuses pictures that are not read
     row = rows[0][1]
     of_json = storage in ("json", "folder") and rlla.is_rlla(row)
     if of_json or rlla.is_rlla_parquet(row):
@@ -216,13 +218,13 @@ def _known_layout(rows: Placed, storage: str, options: General) -> str | None:
 def _yaml_rows(path: Path, layout: str, options: General) -> Rows:
     if layout != "rubrics":
         raise ConfigError(
-            f"layout={layout!r} with yaml; allowed: JSON, JSONL, CSV, parquet; next step: convert the file"
+            f"layout={layout!r} with YAML; expected JSON, JSONL, CSV or parquet; next step: convert the file"
         )
     return rubrics.read_rubrics_yaml(path, (options.references or {}).values())
 
 
 def _strict(rows: Rows, layout: str, options: General, *, converted: bool = False) -> Placed:
-    """Return the checked records of a layout with a reader of its own; rows of YAML are converted as they are read."""
+    """Return the checked records of a layout with a special reader. ``converted``: whether rows have their columns."""
     own = rubrics.OWN_COLUMNS.get(layout, {})
     references = options.references
     if references is None:

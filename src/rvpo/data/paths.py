@@ -1,4 +1,4 @@
-"""Values inside a row: ``reward_model.rubrics`` names one, also where an object on the way is stored as JSON text."""
+"""Look up values inside a row by a path such as ``reward_model.rubrics``. Objects on the way may be JSON text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 from rvpo.data.generic import strict_json
 
 ABSENT = object()
-"""What :func:`lookup` returns if a row has no such value."""
+"""Value that :func:`lookup` returns if a row has nothing at a path."""
 
 
 def plain(value: Any) -> Any:
-    """Return the list or object that a JSON text holds; any other value as it is."""
+    """Parse a text that is a JSON list or object. Return any other value unchanged.
+
+    Example:
+        >>> plain('[1, 2]'), plain("text"), plain(3)
+        ([1, 2], 'text', 3)
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             parsed = strict_json(value)
@@ -23,7 +28,12 @@ def plain(value: Any) -> Any:
 
 
 def lookup(row: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path such as ``extra_info.columns.rubric`` or ``ground_truth.0``, or :data:`ABSENT`."""
+    """Return the value at a path such as ``extra_info.columns.rubric`` or ``ground_truth.0``, or :data:`ABSENT`.
+
+    Example:
+        >>> lookup({"extra": '{"tags": ["a", "b"]}'}, "extra.tags.1")
+        'b'
+    """
     if path in row:
         return row[path]
     value: Any = row

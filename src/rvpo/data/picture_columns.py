@@ -1,9 +1,9 @@
-"""Pictures of prompts: which column holds them, and where in the prompt each stands.
+"""Pictures of prompts: the column that contains them, and the position of each picture in the prompt.
 
-While rows are read and checked, a prompt stays text (or chat messages with text), and every picture is a
+While rows are read and checked, a prompt is text (or chat messages with text), and every picture is a
 :data:`~rvpo.pictures.PLACEHOLDER` in it, as in verl's data. :func:`in_parts` then turns all messages into parts
-``{"type": "image"}`` and ``{"type": "text", "text": …}``, which processors of vision-language models and TRL take. The
-pictures themselves are the column :data:`IMAGES`, a list per row in the order of their places.
+``{"type": "image"}`` and ``{"type": "text", "text": …}``, the form for processors of vision-language models and for
+TRL. The pictures themselves are in the column :data:`IMAGES`, one list per row, in the order of their positions.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from rvpo.data.records import Place, Row, shorten, source_error
 from rvpo.pictures import MAX_BYTES, PLACEHOLDER, NotAPictureError, checked_bytes, looks_like_picture
 
 IMAGES = "images"
-"""The column of the result, and the first of the names under which ``auto`` looks for pictures."""
+"""Name of the column in the result, and the first name under which ``auto`` looks for pictures."""
 
 AUTO, NONE = "auto", "none"
-"""Values of the option ``image_column`` that are not a column's name."""
+"""Values of the option ``image_column`` that are not names of columns."""
 
 NAMES = (IMAGES, "image")
 OPTION = "image_column"
 TEXT_ONLY = f"or set {OPTION}: {NONE} if the prompts are whole without pictures"
 _NUMBER = re.compile(r"[ _.-]*\d+$")
-_ROLES = ("user", "assistant")  # that may show pictures
+_ROLES = ("user", "assistant")  # roles whose messages may have pictures
 _PARTS = ("image", "image_url", "input_image")
 
 
 def find_pictures(rows: Sequence[tuple[Place, Row]], chosen: str) -> str | None:
-    """Return the column with the pictures of the prompts; None if there is none.
+    """Return the column with the pictures of the prompts; None without such a column.
 
     Args:
-        rows: the rows with their places.
-        chosen: the option ``image_column``: a column, ``auto`` or ``none``.
+        rows: rows with their places.
+        chosen: option ``image_column``: a column, ``auto`` or ``none``.
 
     Raises:
-        DataError: the chosen column does not exist, or two may be meant.
+        DataError: the chosen column does not exist, or two columns may be meant.
     """
     if chosen == NONE:
         return None
@@ -58,9 +58,9 @@ def find_pictures(rows: Sequence[tuple[Place, Row]], chosen: str) -> str | None:
 
 
 def with_placeholders(place: Place, prompt: Any, found: list[Any]) -> Any:
-    """Return a prompt whose parts that are pictures are placeholders in text; what they hold goes into ``found``.
+    """Return a prompt with a placeholder in place of each part that is a picture. The pictures are added to ``found``.
 
-    Prompts of other forms stay as they are: checking the record will refuse them.
+    Prompts of other forms are returned unchanged: the later check of the record refuses them.
 
     Raises:
         DataError: a part is neither text nor a picture.
@@ -77,14 +77,15 @@ def read_pictures(place: Place, row: Row, column: str | None, inline: Sequence[A
     """Return the checked bytes of a row's pictures, in order.
 
     Args:
-        place: of the row.
-        row: with the column.
-        column: with a picture or a list of pictures; None if the prompt's parts hold them all.
-        inline: what the parts of the prompt hold, None per part that has its picture in the column.
+        place: place of the row, for messages.
+        row: row of the file.
+        column: column with a picture or a list of pictures; None if all pictures are parts of the prompt.
+        inline: pictures in the parts of the prompt; None for a part whose picture is in the column.
         trusted: whether paths come from a library (``datasets``) rather than from the file.
 
     Raises:
-        DataError: a picture is absent, damaged, too large, or not here; or both the column and the parts hold it.
+        DataError: a picture is absent, damaged, too large or not on this machine, or both the column and the parts
+            contain pictures.
     """
     given = None if column is None else row.get(column)
     values = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
@@ -92,19 +93,25 @@ def read_pictures(place: Place, row: Row, column: str | None, inline: Sequence[A
     label = column or "prompt"
     if own and (values or len(own) < len(inline)):
         seen = f"{len(own)} pictures in the prompt's parts and {len(values)} in the column {column!r}"
-        raise place.error(label, seen, "pictures in one of the two", f"take one out, {TEXT_ONLY}")
+        raise place.error(label, seen, "pictures in only one of the two", f"remove one of them, {TEXT_ONLY}")
     values = own or list(values)
     if not values:
-        next_step = f"leave out rows without a picture, or put them into a file of their own with {OPTION}: {NONE}"
+        next_step = f"leave out rows without a picture, or load them from a separate file with {OPTION}: {NONE}"
         raise place.error(label, "no picture", "at least one, as in other rows", next_step)
     return [_checked(place, f"{label}[{i}]", value, trusted) for i, value in enumerate(values)]
 
 
 def placed(place: Place, label: str, prompt: Any, count: int) -> Any:
-    """Return a prompt with as many placeholders as pictures: before the first user's text if it has none.
+    """Return a prompt with one placeholder per picture. Without any, they are put before the first text of the user.
+
+    Args:
+        place: place of the row, for messages.
+        label: column of the prompt, for messages.
+        prompt: text, or chat messages with text.
+        count: number of pictures.
 
     Raises:
-        DataError: it has another number of placeholders, or one where no processor looks for it.
+        DataError: the prompt has another number of placeholders, or has one in a message that cannot have pictures.
     """
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(chat, list) or not all(
@@ -115,19 +122,20 @@ def placed(place: Place, label: str, prompt: Any, count: int) -> Any:
     for message, here in zip(chat, places, strict=True):
         role = message.get("role")
         if here and role not in _ROLES:
-            raise place.error(label, f"a picture of the role {role!r}", f"the roles {' and '.join(_ROLES)}", "move it")
+            seen = f"a picture in a message of the role {role!r}"
+            raise place.error(label, seen, f"pictures of the roles {' and '.join(_ROLES)}", "move it")
         if role == "developer":
             raise place.error(label, "pictures and the role 'developer'", "the role 'system'", "rename the role")
     if sum(places) == count:
         return chat
     if sum(places):
-        seen = f"{sum(places)} times {PLACEHOLDER} and {count} pictures"
+        seen = f"{sum(places)} placeholders {PLACEHOLDER} and {count} pictures"
         raise place.error(
             label, seen, f"one {PLACEHOLDER} per picture, or none at all", f"correct the row, {TEXT_ONLY}"
         )
     first = next((i for i, message in enumerate(chat) if message.get("role") == "user"), None)
     if first is None:
-        raise place.error(label, "no message of the user", "one, which the pictures precede", "add it")
+        raise place.error(label, "no message of the user", "one to put the pictures into", "add it")
     return [
         {**message, "content": PLACEHOLDER * count + message["content"]} if i == first else message
         for i, message in enumerate(chat)
@@ -135,12 +143,17 @@ def placed(place: Place, label: str, prompt: Any, count: int) -> Any:
 
 
 def in_parts(prompt: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Return chat messages whose contents are lists of parts, as processors of vision-language models take them."""
+    """Return chat messages whose contents are lists of parts, the form for processors of vision-language models.
+
+    Example:
+        >>> in_parts([{"role": "user", "content": "<image>What is this?"}])[0]["content"]
+        [{'type': 'image', 'text': ''}, {'type': 'text', 'text': 'What is this?'}]
+    """
     return [{"role": message["role"], "content": _split(message["content"])} for message in prompt]
 
 
 def as_text(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return what :func:`in_parts` was given."""
+    """Return chat messages with text and placeholders: the inverse of :func:`in_parts`."""
     return [
         {
             "role": message["role"],
@@ -153,14 +166,20 @@ def as_text(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def key_of(record: Row) -> Any:
-    """Return what tells a prompt from others: two with the same text and different pictures are two."""
+    """Return a key that identifies the prompt of a record. Prompts with equal texts but other pictures differ."""
     if IMAGES not in record:
         return record["prompt"]
     return [record["prompt"], [hashlib.sha256(data).hexdigest() for data in record[IMAGES]]]
 
 
 def check_absent(rows: Sequence[tuple[Place, Row]], prompts: Sequence[Any], label: str, chosen: str) -> None:
-    """Refuse prompts that ask about pictures which nobody reads.
+    """Refuse prompts that ask about pictures if no pictures are read.
+
+    Args:
+        rows: rows with their places.
+        prompts: prompt of each row.
+        label: column of the prompt, for messages.
+        chosen: option ``image_column``.
 
     Raises:
         DataError: most prompts have a placeholder, and the file has no column with pictures.
@@ -181,7 +200,7 @@ def check_absent(rows: Sequence[tuple[Place, Row]], prompts: Sequence[Any], labe
 
 
 def _has_parts(message: Any) -> bool:
-    """Return whether a message has pictures among its parts; parts of text alone are joined elsewhere."""
+    """Return whether a message has pictures among its parts. Messages with only parts of text are joined elsewhere."""
     parts = message.get("content") if isinstance(message, Mapping) else None
     return isinstance(parts, list) and any(isinstance(part, Mapping) and part.get("type") in _PARTS for part in parts)
 
@@ -198,7 +217,7 @@ def _joined(place: Place, number: int, parts: list[Any], found: list[Any]) -> st
             texts.append(part["text"])
         else:
             where = f"messages[{number}].content[{i}]"
-            raise place.error(where, shorten(part), "a part with text or a picture", "take the part out")
+            raise place.error(where, shorten(part), "a part with text or a picture", "remove the part")
     return "".join(texts)
 
 
@@ -206,7 +225,7 @@ def _split(content: str) -> list[dict[str, str]]:
     parts: list[dict[str, str]] = []
     for i, text in enumerate(content.split(PLACEHOLDER)):
         if i:
-            parts.append({"type": "image", "text": ""})  # not null, which a chat template may print
+            parts.append({"type": "image", "text": ""})  # "" and not null, because a chat template may print null
         if text:
             parts.append({"type": "text", "text": text})
     return parts
@@ -221,7 +240,7 @@ def _text_of(prompt: Any) -> str:
 
 
 def _checked(place: Place, label: str, value: Any, trusted: bool) -> bytes:
-    """Return the bytes of one picture: of bytes, of ``{bytes, path}``, of a path, or of a ``data:`` address."""
+    """Return the checked bytes of one picture, given as bytes, ``{bytes, path}``, a path, or a ``data:`` URL."""
     data = _bytes_of(place, label, value, trusted)
     try:
         return checked_bytes(data)
@@ -242,8 +261,8 @@ def _bytes_of(place: Place, label: str, value: Any, trusted: bool) -> bytes:
     if isinstance(value, str) and "://" not in value and value:
         return _of_file(place, label, value, trusted)
     seen = f"{type(value).__name__} {shorten(value)}"
-    expected = "bytes, {'bytes': …, 'path': …}, a path beside the data, or a data: address"
-    raise place.error(label, seen, expected, f"download the picture and give its path, {TEXT_ONLY}")
+    expected = "bytes, {'bytes': …, 'path': …}, a path relative to the data file, or a data: URL"
+    raise place.error(label, seen, expected, f"download the picture and write its path, {TEXT_ONLY}")
 
 
 def _of_address(place: Place, label: str, address: str) -> bytes:
@@ -258,22 +277,22 @@ def _of_address(place: Place, label: str, address: str) -> bytes:
 
 
 def _of_file(place: Place, label: str, name: str, trusted: bool) -> bytes:
-    """Read a file that a row names; one beside the data, as a data set must not read the rest of the disk."""
+    """Read a file that a row names. It must be in the folder of the data: data must not read the rest of the disk."""
     source = Path(place.source)
     folder = (source if source.is_dir() else source.parent).resolve()
     try:
         path = (folder / name).resolve()
         if not trusted and not path.is_relative_to(folder):
             problem, expected = "", f"a path within {folder}"
-        elif path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        elif path.exists() and not path.is_file():  # reading a pipe would never end
             problem, expected = " (not a file)", f"a file in {folder}"
         elif (size := path.stat().st_size) > MAX_BYTES:
             problem, expected = f" of {size:,} bytes", f"at most {MAX_BYTES:,}"
         else:
             return path.read_bytes()
-    except (OSError, RuntimeError, ValueError) as error:  # also of names that are none, and of links in a circle
+    except (OSError, RuntimeError, ValueError) as error:  # also raised for invalid names and circular links
         problem, expected = f" ({type(error).__name__})", f"a file in {folder}"
-    next_step = f"correct the path or move the pictures beside the data file, {TEXT_ONLY}"
+    next_step = f"correct the path or move the pictures next to the data file, {TEXT_ONLY}"
     raise place.error(label, f"the path {shorten(name)}{problem}", expected, next_step)
 
 
@@ -281,23 +300,23 @@ def refuse_numbered(source: str, column: str, names: Iterable[str]) -> None:
     """Refuse pictures that are spread over numbered columns, such as ``image_1`` to ``image_7``.
 
     Args:
-        source: of the table.
-        column: that is read, or is to be.
+        source: name of the table, for messages.
+        column: column that is or may be read.
         names: all columns with pictures.
 
     Raises:
-        DataError: two of the columns have the same name but for a number.
+        DataError: two of the columns have the same name except for a number.
     """
     stem = _NUMBER.sub("", column)
     alike = sorted(name for name in {column, *names} if _NUMBER.sub("", name) == stem)
     if len(alike) > 1:
-        next_step = f"join them into a column {IMAGES!r} in the order of their places in the prompt, {TEXT_ONLY}"
-        expected = "one column with a list of the row's pictures"
+        next_step = f"join them into a column {IMAGES!r}, in the order of their positions in the prompt, {TEXT_ONLY}"
+        expected = "one column with a list of pictures per row"
         raise source_error(source, f"pictures in the columns {alike}", expected, next_step)
 
 
 def is_picture_value(value: Any) -> bool:
-    """Return whether a table's value is a picture or a list of pictures: bytes, or ``{bytes, path}`` as in datasets."""
+    """Return whether a value is a picture or a list of pictures: bytes, or ``{bytes, path}`` as in ``datasets``."""
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, Mapping):
         return {"bytes", "path"} <= first.keys()

@@ -1,8 +1,8 @@
-"""Prompts in the forms that public data have.
+"""Read prompts in the forms of public data.
 
-Forms: text, chat messages (``role`` and ``content``), ShareGPT's turns (``from`` and ``value``), a list of one list of
-messages (BFCL), and any of them as JSON text. A conversation that ends with the assistant gives the prompt before that
-turn, and the turn as the answer.
+Forms: text, chat messages (``role`` and ``content``), ShareGPT's turns (``from`` and ``value``), a list with one list
+of messages (BFCL), and any of these as JSON text. If a conversation ends with the assistant, this last turn is the
+answer and the turns before it are the prompt.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SPEAKERS: Mapping[str, str] = {
 
 
 def read_prompt(place: Place, row: Row, columns: PromptColumns) -> tuple[Any, str | None]:
-    """Return the prompt of a row as text or chat messages, and the answer that its conversation ends with, if any.
+    """Return the prompt of a row as text or chat messages, and the answer at the end of its conversation or None.
 
-    What is not a prompt in any form that is known is returned as it is: checking the record will refuse it.
+    A value that does not have the form of a prompt is returned unchanged: the later check of the record refuses it.
 
     Raises:
-        DataError: a speaker or part of a message is unknown, or the user has several turns without replies.
+        DataError: a speaker or a part of a message is unknown, or the user has several turns without replies.
     """
     if columns.names[0].lower() == "prompt_0":
         return _numbered_turns(row, columns), None
@@ -45,7 +45,7 @@ def read_prompt(place: Place, row: Row, columns: PromptColumns) -> tuple[Any, st
     texts = isinstance(value, list) and len(value) > 1 and all(isinstance(turn, str) for turn in value)
     if texts or (isinstance(value, list) and value and all(isinstance(turns, list) for turns in value)):
         if len(value) > 1:
-            seen = f"{len(value)} turns of the user that are asked one after the other"
+            seen = f"{len(value)} turns of the user, without the replies between them"
             raise place.error(name, seen, "a prompt for one reply", "write one row per turn, with the turns before it")
         value = value[0]
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
@@ -61,7 +61,7 @@ def read_prompt(place: Place, row: Row, columns: PromptColumns) -> tuple[Any, st
 
 
 def with_system(row: Row, column: str, prompt: Any) -> Any:
-    """Return a prompt as a chat that begins with the system message of its row, if it has one."""
+    """Return a prompt as a chat that begins with the system message in a column of its row, if the row has one."""
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     text = row.get(column)
     if not isinstance(text, str) or not text.strip() or not isinstance(chat, list):
@@ -71,16 +71,22 @@ def with_system(row: Row, column: str, prompt: Any) -> Any:
 
 
 def answer_text(value: Any) -> Any:
-    """Return a number as text; any other value as it is. A whole number that a table made a decimal is whole again."""
+    """Return a number as text, and any other value unchanged. Whole numbers that a table stored as decimals are whole.
+
+    Example:
+        >>> answer_text(3.0), answer_text(0.5), answer_text("x")
+        ('3', '0.5', 'x')
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")  # 1e-07 is no LaTeX
+        # Not in the form 1e-07, which is not LaTeX.
+        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
     return str(value)
 
 
 def _is_chat(value: Any) -> bool:
-    """Return whether a value that was JSON text is a conversation; other lists and objects may be the prompt's text."""
+    """Return whether a value parsed from JSON text is a conversation. Other JSON may be the text of a prompt."""
     if isinstance(value, list) and value and isinstance(value[0], list):
         value = value[0]
     turns = value if isinstance(value, list) else [value]
@@ -88,7 +94,7 @@ def _is_chat(value: Any) -> bool:
 
 
 def _message(place: Place, where: str, turn: Any) -> Any:
-    """Return a turn with ``role`` and ``content``, its parts of text joined."""
+    """Return a turn with ``role`` and ``content``. Parts of text are joined."""
     if not isinstance(turn, dict):
         return turn
     message = {key: value for key, value in turn.items() if value is not None or key in ("role", "content")}
@@ -97,11 +103,11 @@ def _message(place: Place, where: str, turn: Any) -> Any:
         role = _SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
         if role is None:
             expected = f"one of {', '.join(_SPEAKERS)}"
-            raise place.error(f"{where}.from", shorten(speaker), expected, f"rename the speaker, as one of {ROLES}")
+            raise place.error(f"{where}.from", shorten(speaker), expected, f"rename the speaker to one of {ROLES}")
         message["role"] = role
         if "value" in message:
             message["content"] = message.pop("value")
-        for key in ("weight", "loss", "train"):  # of supervised training: whether the turn is learnt
+        for key in ("weight", "loss", "train"):  # for supervised training: whether the turn is trained on
             message.pop(key, None)
     parts = message.get("content")
     if isinstance(parts, list) and parts and all(_is_text_part(part) for part in parts):
@@ -130,9 +136,9 @@ def _joined(place: Place, row: Row, columns: PromptColumns) -> Any:
 
 def _numbered_turns(row: Row, columns: PromptColumns) -> list[dict[str, Any]]:
     """Return the conversation of PRBench's columns ``prompt_0``, ``response_0``, ``prompt_1``, …."""
-    said = ((name, row.get(name)) for name in columns.names)
+    turns = ((name, row.get(name)) for name in columns.names)
     return [
         {"role": "user" if name.lower().startswith("prompt") else "assistant", "content": text}
-        for name, text in said
+        for name, text in turns
         if isinstance(text, str) and text.strip()
     ]

@@ -1,4 +1,4 @@
-"""Prompts that occur with several answers: where a text that is not read tells them apart, the prompt is not whole."""
+"""Check prompts that occur with several answers. If an unread text distinguishes them, the prompt is incomplete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rvpo.data.records import Place, Row, shorten
 from rvpo.data.whole_prompt import is_wordy, next_step
 
 _REASONS = {"rationale", "explanation", "reasoning", "cot", "chain_of_thought", "thought", "thoughts", "analysis"}
-_FEW = 0.01  # share of the rows that may repeat a prompt with another answer, as large collections do here and there
+_FEW = 0.01  # share of the rows that may repeat a prompt with another answer; large collections have a few of these
 
 
 def check_answers(
@@ -21,16 +21,17 @@ def check_answers(
     records: Sequence[Row],
     read: Sequence[str],
 ) -> str:
-    """Return a word on prompts that occur with several answers; "" if there are none.
+    """Return a note on prompts that occur with several answers; "" without such prompts.
 
     Args:
-        rows: the rows with their places.
-        columns: the columns with the prompt.
-        records: what was read of each row.
+        rows: rows with their places.
+        columns: columns with the prompt.
+        records: record that was read from each row.
         read: columns that were read.
 
     Raises:
-        DataError: more than a few prompts do, and columns with texts that are not read differ between them.
+        DataError: more than a few rows repeat a prompt with another answer, and the texts of unread columns differ
+            between them.
     """
     answers = [_answer_of(record) for record in records]
     by_prompt: dict[str, list[int]] = {}
@@ -46,7 +47,7 @@ def check_answers(
     first, again = repeats[0][0], next(i for i in repeats[0] if answers[i] != answers[repeats[0][0]])
     seen = (
         f"the prompt of row {first} again, with another answer ({shorten(answers[again], 40)}, there "
-        f"{shorten(answers[first], 40)}), as in {count} of {len(rows)} rows; not read are the texts of {differ}"
+        f"{shorten(answers[first], 40)}), as in {count} of {len(rows)} rows; the texts of {differ} are not read"
     )
     is_text = isinstance(records[0]["prompt"], str)
     raise rows[again][0].error(columns.label, seen, "the whole prompt", next_step(columns, differ[0], joins=is_text))
@@ -63,7 +64,7 @@ def _answer_of(record: Row) -> Any:
 
 
 def _texts(rows: Sequence[tuple[Place, Row]], read: Sequence[str]) -> list[str]:
-    """Return the columns of texts that are not read and are no answers."""
+    """Return the columns with texts that are not read and are not answers."""
     names = dict.fromkeys(name for _, row in rows for name in row)
     others = [name for name in names if name not in read and spelled(name) not in {*ANSWER_COLUMNS, *_REASONS}]
     return [name for name in others if any(is_wordy(row.get(name)) for _, row in rows)]
@@ -72,9 +73,9 @@ def _texts(rows: Sequence[tuple[Place, Row]], read: Sequence[str]) -> list[str]:
 def _differs(
     rows: Sequence[tuple[Place, Row]], name: str, groups: Sequence[Sequence[int]], answers: Sequence[Any]
 ) -> bool:
-    """Return whether a column tells apart what has different answers, in most groups of equal prompts."""
-    told = 0
+    """Return whether a column distinguishes the rows with different answers, in most groups of equal prompts."""
+    distinguished = 0
     for group in groups:
         texts = {repr(rows[i][1].get(name)) for i in group}
-        told += len(texts) >= len({answers[i] for i in group})
-    return 2 * told > len(groups)
+        distinguished += len(texts) >= len({answers[i] for i in group})
+    return 2 * distinguished > len(groups)

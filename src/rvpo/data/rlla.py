@@ -1,7 +1,7 @@
-"""RLLA, the tool-calling data of ToolRL (arXiv 2504.13958; repository qiancheng0/ToolRL), in both layouts.
+"""Read RLLA, the tool-calling data of ToolRL (arXiv 2504.13958; repository qiancheng0/ToolRL), in both layouts.
 
-The reference reply is the ``answer``: its tags decide which format is right, and the tool calls in it
-are the ground truth of the correctness reward.
+The reference reply is the ``answer``. Its tags determine the right format, and its tool calls are the ground truth of
+the correctness reward.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rvpo.data.paths import plain
 from rvpo.data.records import Place, Row, Rows, require_field, require_text, shorten
 
 PARQUET_COLUMNS = frozenset({"data_source", "prompt", "reward_model"})
-"""The columns by which a parquet file is recognised as ToolRL's layout."""
+"""Columns that identify a parquet file as ToolRL's layout."""
 
 _RECORD = "a JSON list of {'instruction': ..., 'input': ..., 'output': ...}"
 
 
 def is_rlla(row: Row) -> bool:
-    """Return whether a row is a record of RLLA, whose replies have tags, and not of an instruction set (Alpaca)."""
+    """Return whether a row is a record of RLLA. Its replies have tags, unlike those of instruction sets (Alpaca)."""
     output = row.get("output")
     if not {"instruction", "input", "output"} <= row.keys() or not isinstance(output, str):
         return False
@@ -29,7 +29,7 @@ def is_rlla(row: Row) -> bool:
 
 
 def is_rlla_parquet(row: Row) -> bool:
-    """Return whether a row is of ToolRL's parquet files: the reply is in ``reward_model``, and there are no rubrics."""
+    """Return whether a row has ToolRL's parquet layout: the reply is in ``reward_model``, and rubrics are absent."""
     model = plain(row.get("reward_model"))
     if not row.keys() >= PARQUET_COLUMNS or "answer" in row:
         return False
@@ -39,11 +39,11 @@ def is_rlla_parquet(row: Row) -> bool:
 
 
 def read_rlla_json(path: Path) -> Rows:
-    """Read RLLA JSON: a list of ``{"instruction", "input", "output"}``, all text.
+    """Read RLLA JSON: a list of ``{"instruction", "input", "output"}`` whose values are text.
 
     Yields:
-        Each record with two columns added: ``prompt`` (instruction as the system message, input as the
-        user's message) and ``answer`` (the output).
+        Each record with two more columns: ``prompt`` (the instruction as the system message, the input as the user's
+        message) and ``answer`` (the output).
 
     Raises:
         DataError: the file is not such a list, or a record lacks one of the three texts.
@@ -55,27 +55,27 @@ def read_rlla_parquet(path: Path, columns: set[str]) -> Rows:
     """Read ToolRL's parquet layout: ``prompt`` (chat messages) and ``reward_model.ground_truth``.
 
     Args:
-        path: The parquet file.
-        columns: Further columns to keep, such as ``extra_info``.
+        path: parquet file.
+        columns: further columns to keep, such as ``extra_info``.
 
     Yields:
-        Each row with the column ``answer`` added (the ground truth).
+        Each row with one more column, ``answer`` (the ground truth).
 
     Raises:
-        DataError: a column is absent, or ``reward_model`` holds no ground truth.
+        DataError: a column is absent, or ``reward_model`` has no ground truth.
     """
     return convert(read_parquet(path, {"prompt", "reward_model"} | (columns - {"answer"})), "rlla_parquet")
 
 
 def convert(rows: Rows, layout: str) -> Rows:
-    """Give the rows of ``rlla`` or ``rlla_parquet`` their prompt and answer."""
+    """Add the columns ``prompt`` and ``answer`` to rows of the layout ``rlla`` or ``rlla_parquet``."""
     for place, row in rows:
         yield place, _from_json(place, row) if layout == "rlla" else _from_parquet(place, row)
 
 
 def _from_json(place: Place, item: Row) -> Row:
     if not {"instruction", "input", "output"} & item.keys():
-        next_step = "other data: leave the layout out, or use layout='json'"
+        next_step = "for other data, leave layout out, or use layout='json'"
         raise place.error(None, f"an object with the fields {sorted(item)}", _RECORD, next_step)
     messages = [
         {"role": "system", "content": require_text(place, item, "instruction")},

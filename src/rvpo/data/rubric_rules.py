@@ -1,8 +1,8 @@
-"""Criteria that verl's rubric rewards decide by program: ``tags`` with a verifier, a function and its parameters.
+"""Criteria that verl's rubric rewards decide by program: their ``tags`` name a verifier, a function and its parameters.
 
-The tags are a list of texts (``axis:accuracy``, ``verifier:rule``) or an object (``{"verifier": "rule", …}``). Where a
-rule of ours decides the same, the criterion gets it. Where none does, the criterion stays with the judge, which reads
-the function's name and parameters after the text.
+The tags are a list of texts (``axis:accuracy``, ``verifier:rule``) or an object (``{"verifier": "rule", …}``). If a
+rule of rvpo decides the same, the criterion gets that rule. Otherwise the judge decides, and the function's name and
+parameters are added to the text that it reads.
 """
 
 from __future__ import annotations
@@ -20,22 +20,27 @@ VERIFIER_KEYS = ("verifier", "function", "parameters")
 
 @dataclass(frozen=True)
 class Verifier:
-    """A program that decides a criterion: the name of its function, and the parameters that are not null."""
+    """A program that decides a criterion.
+
+    Attributes:
+        function: name of the function.
+        parameters: parameters that are not null.
+    """
 
     function: str
     parameters: Mapping[str, Any]
 
     def as_text(self) -> str:
-        """Return what a judge needs to know of it, to follow the criterion's text."""
-        told = json.dumps(dict(self.parameters), ensure_ascii=False) if self.parameters else ""
-        return f" ({self.function}{': ' if told else ''}{told})"
+        """Return the function and its parameters as text for the judge, to be added after the criterion's text."""
+        arguments = json.dumps(dict(self.parameters), ensure_ascii=False) if self.parameters else ""
+        return f" ({self.function}{': ' if arguments else ''}{arguments})"
 
 
 def tags_and_verifier(place: Place, where: str, entry: Row) -> tuple[list[str], Verifier | None]:
-    """Return the tags of a criterion, and the program that decides it.
+    """Return the tags of a criterion, and the program that decides it; None for the program if the judge decides.
 
     Raises:
-        DataError: the tags are neither text, a list of texts, nor an object.
+        DataError: the tags are not text, a list of texts, or an object.
     """
     stored = plain(entry.get("tags"))
     own = {key: entry[key] for key in VERIFIER_KEYS if key in entry}
@@ -50,26 +55,26 @@ def tags_and_verifier(place: Place, where: str, entry: Row) -> tuple[list[str], 
     if not isinstance(stored, list) or not all(isinstance(tag, str) and tag for tag in stored):
         expected = "text, a list of texts, or an object"
         raise place.error(f"{where}.tags", shorten(stored), expected, "repair the row")
-    told = dict(tag.split(":", 1) for tag in stored if tag.split(":", 1)[0] in VERIFIER_KEYS and ":" in tag)
-    return [tag for tag in stored if tag.split(":", 1)[0] not in VERIFIER_KEYS], _verifier({**told, **own})
+    tagged = dict(tag.split(":", 1) for tag in stored if tag.split(":", 1)[0] in VERIFIER_KEYS and ":" in tag)
+    return [tag for tag in stored if tag.split(":", 1)[0] not in VERIFIER_KEYS], _verifier({**tagged, **own})
 
 
 def as_rule(verifier: Verifier) -> dict[str, Any] | None:
-    """Return the rule of :mod:`rvpo.judges.rule` that decides as a verl function does; None if there is none."""
+    """Return the rule of :mod:`rvpo.judges.rule` that decides like a function of verl; None without such a rule."""
     if verifier.function != "word_count_range":
         return None
     low, high = (_whole(verifier.parameters.get(name)) for name in ("min_count", "max_count"))
     if low is None or high is None or not 0 <= low <= high:
         return None
-    # The function counts pieces between white space; our max_words counts those with a letter or digit.
+    # verl's function counts pieces between white space. max_words of rvpo counts only pieces with a letter or digit.
     return {"regex": rf"\A\s*+(?:\S++\s*+){{{low},{high}}}\Z"}
 
 
-def _verifier(told: Mapping[str, Any]) -> Verifier | None:
-    function = told.get("function")
-    if told.get("verifier") != "rule" or not isinstance(function, str) or not function.strip():
+def _verifier(fields: Mapping[str, Any]) -> Verifier | None:
+    function = fields.get("function")
+    if fields.get("verifier") != "rule" or not isinstance(function, str) or not function.strip():
         return None
-    parameters = plain(told.get("parameters"))
+    parameters = plain(fields.get("parameters"))
     given = parameters if isinstance(parameters, dict) else {"parameters": parameters}
     return Verifier(function.strip(), {key: value for key, value in given.items() if value not in (None, "")})
 

@@ -1,7 +1,7 @@
-"""Rubrics with their prompts: Rubrics-as-Rewards, HealthBench, and a plain layout of our own.
+"""Strict readers of prompts with rubrics: Rubrics-as-Rewards, HealthBench, and rvpo's own layout.
 
 Each converter takes one raw row and returns it with two columns set: ``prompt`` (text or chat messages) and ``rubric``
-(the JSON string of :meth:`rvpo.rewards.rubric.Rubric.to_json`). Criterion j of a foreign rubric gets the id ``c{j}``.
+(the JSON string of :meth:`rvpo.rewards.rubric.Rubric.to_json`). Criterion j of the other layouts gets the id ``c{j}``.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ COLUMNS: Mapping[str, frozenset[str]] = {
     "healthbench": frozenset({"prompt", "rubrics", "prompt_id", "example_tags"}),
     "rubrics": frozenset({"prompt", "criteria"}),
 }
-"""The columns that each layout of this module reads."""
+"""Layout of this module -> columns that it reads."""
 
 OWN_COLUMNS: Mapping[str, dict[str, str]] = {
     "rar": {"rubric": "rubric"},
     "healthbench": {"rubric": "rubric", "example_tags": "example_tags"},
     "rubrics": {"rubric": "rubric"},
 }
-"""The columns that each layout makes beside ``prompt``, as ``reference_columns``."""
+"""Layout of this module -> columns that it makes besides ``prompt``, in the form of ``reference_columns``."""
 
 _RAR_CRITERIA = "a list of at least one {'description': ..., 'weight': ...}"
 
 
 def convert(rows: Rows, layout: str, *, pitfalls: str | None, references: Collection[str]) -> Rows:
-    """Give the raw rows of a layout of this module ``prompt`` and ``rubric``; other layouts pass unchanged."""
+    """Set ``prompt`` and ``rubric`` in the raw rows of a layout of this module. Other rows stay unchanged."""
     if layout == "rar":
         return _rar_rows(rows, pitfalls)
     if layout == "healthbench":
@@ -67,22 +67,22 @@ def convert(rows: Rows, layout: str, *, pitfalls: str | None, references: Collec
 def rar_row(place: Place, row: Row, pitfalls: str | None) -> Row:
     """Convert one row of RaR-Medicine or RaR-Science (arXiv 2507.17746).
 
-    The row's ``question`` is the prompt; its ``rubric`` is a list of ``{"title", "description", "weight"}``. The
+    The row's ``question`` is the prompt. Its ``rubric`` is a list of ``{"title", "description", "weight"}``. The
     description begins with "Essential Criteria:", "Important …", "Optional …" or "Pitfall Criteria:", which becomes the
-    category and is taken off the text. The weight (5 to 1, pitfalls -1 or -2) becomes the points. Without such a
-    prefix the text stays whole and the category is ``"pitfall"`` where the weight is negative, else ``"unlabelled"``.
+    category and is removed from the text. The weight (5 to 1, for pitfalls -1 or -2) becomes the points. Without such a
+    prefix, the text stays whole, and the category is ``"pitfall"`` if the weight is negative, else ``"unlabelled"``.
 
     Args:
-        place: where the row came from.
-        row: the raw row.
-        pitfalls: what it means that a pitfall's text is *met*, a key of :data:`PITFALLS`. The sign of the weight
-            does not tell: it is negative in both sets, though their texts point in opposite directions. Neither set
-            is uniform (by a count that we could not repeat, about 88% of the pitfalls of RaR-Medicine name the
-            mistake and 80% of RaR-Science's ask to avoid it), so read a few before you choose.
+        place: place of the row.
+        row: raw row.
+        pitfalls: whether it is good or bad that a pitfall's text is *met*, a key of :data:`PITFALLS`. The sign of the
+            weight does not show this: it is negative in both sets, although their texts point in opposite directions.
+            Neither set is uniform: by a count that we could not repeat, about 88% of the pitfalls of RaR-Medicine
+            describe the mistake, and 80% of those of RaR-Science ask to avoid it. So read a few before you choose.
 
     Raises:
-        DataError: a field is absent or malformed, or a criterion that is no pitfall has a negative weight.
-        ConfigError: the row has a pitfall and ``pitfalls`` is None.
+        DataError: a field is absent or malformed, or a criterion that is not a pitfall has a negative weight.
+        ConfigError: the row has a pitfall, and ``pitfalls`` is None.
     """
     prompt = require_text(place, row, "question")
     criteria = []
@@ -96,7 +96,7 @@ def rar_row(place: Place, row: Row, pitfalls: str | None) -> Row:
 
 
 def _rar_rows(rows: Rows, pitfalls: str | None) -> Rows:
-    """Convert all rows, and say how many criteria had no category of their own."""
+    """Convert all rows, and log how many criteria had no category."""
     seen: Counter[bool] = Counter()
     source = ""
     for place, row in rows:
@@ -105,7 +105,10 @@ def _rar_rows(rows: Rows, pitfalls: str | None) -> Rows:
         source = place.source
         yield place, converted
     if seen[True]:
-        message = "%s: %d of %d criteria name none of the four categories; they are %r, or a pitfall if negative"
+        message = (
+            "%s: %d of %d criteria do not name one of the four categories; their category is %r, or pitfall if the "
+            "weight is negative"
+        )
         logger.warning(message, source, seen[True], seen.total(), UNLABELLED)
 
 
@@ -115,10 +118,10 @@ def _rar_rows(rows: Rows, pitfalls: str | None) -> Rows:
 def healthbench_row(place: Place, row: Row) -> Row:
     """Convert one example of HealthBench (arXiv 2505.08775; openai/simple-evals).
 
-    ``prompt`` holds chat messages, ``rubrics`` a list of ``{"criterion", "points", "tags"}``; negative points are lost
-    where the criterion is met. ``prompt_id`` becomes the rubric's id; where it is absent, a digest of the prompt does.
-    ``example_tags`` (``theme:…``) becomes the JSON string of the list. Both kinds of tags may be absent, and prompt,
-    rubrics and tags may be JSON text.
+    ``prompt`` contains chat messages, and ``rubrics`` a list of ``{"criterion", "points", "tags"}``. Criteria with
+    negative points cost points if they are met. ``prompt_id`` becomes the rubric's id; if it is absent, the id is a
+    digest of the prompt. ``example_tags`` (``theme:…``) becomes the JSON string of the list. Both kinds of tags may be
+    absent. Prompt, rubrics and tags may be JSON text.
 
     Raises:
         DataError: a field is absent or malformed.
@@ -148,7 +151,7 @@ def healthbench_row(place: Place, row: Row) -> Row:
     return {**row, "prompt": prompt, "rubric": rubric, "example_tags": json.dumps(tags)}
 
 
-# --- our own layout ---------------------------------------------------------------------------------------------------
+# --- rvpo's own layout ------------------------------------------------------------------------------------------------
 
 
 def plain_row(
@@ -157,14 +160,14 @@ def plain_row(
     """Convert one entry ``{"prompt", "criteria"}`` with optional ``id`` and ``use``.
 
     Args:
-        place: where the entry came from.
-        row: the entry. ``criteria`` lists mappings with the fields of :class:`rvpo.rewards.rubric.Criterion`; ``use``
-            names lists of ``shared`` that come before them.
-        shared: lists of criteria by name.
+        place: place of the entry.
+        row: entry. ``criteria`` is a list of mappings with the fields of :class:`rvpo.rewards.rubric.Criterion`.
+            ``use`` names lists of ``shared`` that are put before them.
+        shared: name -> list of criteria.
         references: further keys that the entry may have.
 
     Raises:
-        DataError: an unknown key, an unknown name in ``use``, or criteria that are malformed or have equal ids.
+        DataError: a key or a name in ``use`` is unknown, or criteria are malformed or have equal ids.
     """
     allowed = ("prompt", "criteria", "id", "use", *sorted(references))
     if unknown := [key for key in row if key not in allowed]:
@@ -183,7 +186,7 @@ def plain_row(
 
 
 def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
-    """Read our own layout from YAML: a list of entries, or ``{prompts: [entries], shared: {name: [criteria]}}``.
+    """Read rvpo's own layout from YAML: a list of entries, or ``{prompts: [entries], shared: {name: [criteria]}}``.
 
     ::
 
@@ -195,13 +198,13 @@ def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
             criteria: [{id: dose, text: States the maximum daily dose., points: 5}]
 
     Raises:
-        DataError: the file is no such YAML, or an entry is malformed (see :func:`plain_row`).
+        DataError: the file does not have this form, or an entry is malformed (see :func:`plain_row`).
     """
     source, layout = str(path), "a list of entries, or {prompts: [entries], shared: {name: [criteria]}}"
     try:
         data = strict_yaml.load_yaml(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # also where the text is not UTF-8
-        raise source_error(source, f"no YAML ({error})", layout, "repair the file") from error
+    except ValueError as error:  # also if the text is not UTF-8
+        raise source_error(source, f"invalid YAML ({error})", layout, "repair the file") from error
     if isinstance(data, list):
         data = {"prompts": data}
     if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or data.keys() - {"prompts", "shared"}:
@@ -222,7 +225,7 @@ def read_rubrics_yaml(path: Path, references: Collection[str]) -> Rows:
 
 
 def detect_rubrics(row: Row) -> str | None:
-    """Return the layout of a row that a reader of this module knows, or None.
+    """Return the layout of this module that a row has, or None.
 
     Other rows, and rows with an ``answer``, are left to the general reader.
     """
@@ -236,8 +239,8 @@ def detect_rubrics(row: Row) -> str | None:
     return "rubrics" if own and not isinstance(criteria, str | dict) else None
 
 
-def _objects(place: Place, row: Row, field: str, allowed: str) -> list[dict[str, Any]]:
-    entries = require_field(place, row, field, allowed)
+def _objects(place: Place, row: Row, field: str, expected: str) -> list[dict[str, Any]]:
+    entries = require_field(place, row, field, expected)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise place.error(field, f"{type(entries).__name__} {shorten(entries)}", allowed, "repair the row")
+        raise place.error(field, f"{type(entries).__name__} {shorten(entries)}", expected, "repair the row")
     return entries

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def render_sft(dataset: Dataset) -> Dataset:
-    """Turn prompt records into TRL's prompt-completion rows; the answer becomes the completion.
+    """Turn prompt records into TRL's prompt-completion rows. The answer becomes the completion.
 
     The prompt stays as the RL run sees it. Chat prompts get the completion
-    ``[{"role": "assistant", "content": answer}]``; text prompts get the answer as text, because TRL
-    wants both columns of one kind. Other columns are left out.
+    ``[{"role": "assistant", "content": answer}]``. Text prompts get the answer as text, because TRL needs both columns
+    in the same form. Other columns are left out.
 
     Args:
-        dataset: Records from :func:`rvpo.data.load_prompts`, with the columns ``prompt`` and ``answer``.
+        dataset: records from :func:`rvpo.data.load_prompts`, with the columns ``prompt`` and ``answer``.
 
     Returns:
         A dataset with the columns ``prompt`` and ``completion``, in the same order.
@@ -34,11 +34,11 @@ def render_sft(dataset: Dataset) -> Dataset:
 
     if absent := {"prompt", "answer"} - set(dataset.column_names):
         raise DataError(
-            f"render_sft: saw the columns {dataset.column_names} without {sorted(absent)}; allowed: 'prompt' and "
+            f"render_sft: saw the columns {dataset.column_names} without {sorted(absent)}; expected 'prompt' and "
             "'answer'; next step: load with load_prompts(..., reference_columns={'answer': <column>})"
         )
     if not len(dataset):
-        raise DataError("render_sft: saw 0 rows; allowed: at least one; next step: check limit and offset")
+        raise DataError("render_sft: saw 0 rows; expected at least one; next step: check limit and offset")
     prompts, answers = list(dataset["prompt"]), list(dataset["answer"])
     if isinstance(prompts[0], str):
         return Dataset.from_dict({"prompt": prompts, "completion": answers})

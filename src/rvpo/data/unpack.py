@@ -1,4 +1,4 @@
-"""The content of files that may be compressed."""
+"""Open files that may be compressed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rvpo.data.records import source_error
 PACKED = (".gz", ".gzip", ".bz2", ".zst", ".zstd")
 """Suffixes of compressed files."""
 
-_DAMAGED = (OSError, EOFError, zlib.error)  # what a damaged archive raises
+_DAMAGED = (OSError, EOFError, zlib.error)  # exceptions that a damaged archive raises
 
 
 def inner(path: Path) -> Path:
-    """Return the name that a compressed file has when unpacked."""
+    """Return the name of a compressed file after unpacking; the name of any other file unchanged."""
     return path.with_suffix("") if path.suffix.lower() in PACKED else path
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file's content: what is compressed with gzip, bzip2 or zstd is unpacked.
+    """Open the content of a file. Files compressed with gzip, bzip2 or zstd are unpacked.
 
     Raises:
         DataError: the archive is damaged, the file cannot be read, or zstd is not installed.

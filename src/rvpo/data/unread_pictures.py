@@ -1,4 +1,4 @@
-"""Pictures in columns that nobody reads: a model would be trained on prompts that it cannot answer."""
+"""Refuse pictures in columns that are not read: a model would be trained on prompts that it cannot answer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, TEXT_ONLY, is_p
 from rvpo.data.records import Place, Row
 
 _FILE = re.compile(r"data:image/\S+|\S+\.(png|jpe?g|webp|gif|bmp|tiff?)", re.IGNORECASE)
-_SAYS_SO = re.compile(r"image|img|picture|photo|figure", re.IGNORECASE)
+_PICTURE_WORD = re.compile(r"image|img|picture|photo|figure", re.IGNORECASE)
 
 
 def check_unread(rows: Sequence[tuple[Place, Row]], read: Sequence[str], chosen: str) -> None:
-    """Refuse rows whose pictures are in a column that nobody reads: the prompts would be trained on without them.
+    """Refuse rows whose pictures are in a column that is not read, because the prompts would lack them.
+
+    Args:
+        rows: rows with their places.
+        read: columns that are read.
+        chosen: option ``image_column``.
 
     Raises:
         DataError: most rows have a picture, or the name of its file, in such a column.
@@ -33,7 +38,7 @@ def check_numbered(rows: Sequence[tuple[Place, Row]], column: str) -> None:
     """Refuse pictures that are spread over numbered columns, such as ``image_1`` to ``image_7``.
 
     Raises:
-        DataError: another column has the same name but for its number, and a picture.
+        DataError: another column with pictures has the same name except for its number.
     """
     names = dict.fromkeys(name for _, row in rows for name in row)
     holding = [name for name in names if any(_may_be_picture(name, row.get(name)) for _, row in rows)]
@@ -41,7 +46,7 @@ def check_numbered(rows: Sequence[tuple[Place, Row]], column: str) -> None:
 
 
 def has_pictures(row: tuple[Place, Row], chosen: str) -> bool:
-    """Return whether a row has pictures, in whatever column."""
+    """Return whether a row has pictures in any column."""
     return chosen not in (AUTO, NONE) or (chosen == AUTO and bool(_columns_of_pictures([row])))
 
 
@@ -51,9 +56,10 @@ def _columns_of_pictures(rows: Sequence[tuple[Place, Row]]) -> list[str]:
 
 
 def _may_be_picture(name: str, value: Any) -> bool:
-    """Return whether a value is a picture or names one; an address on the web does if its column says so, too."""
+    """Return whether a value is a picture or names one. A URL counts only if the column's name suggests pictures."""
     first = value[0] if isinstance(value, list) and value else value
     if not isinstance(first, str):
         return is_picture_value(first)
     named = len(first) < 4096 or first.startswith("data:")
-    return named and _FILE.fullmatch(first) is not None and ("://" not in first or _SAYS_SO.search(name) is not None)
+    believed = "://" not in first or _PICTURE_WORD.search(name) is not None
+    return named and _FILE.fullmatch(first) is not None and believed

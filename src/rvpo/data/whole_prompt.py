@@ -1,7 +1,8 @@
-"""Whether a prompt is whole: a column beside it may hold the story, the choices or the numbers that it asks about.
+"""Check that prompts are whole. Another column may contain the story, the choices or the numbers of the question.
 
-Such a column is refused by name, unless the user chose the columns of the prompt, or reads the column as a reference.
-What has no telling name shows itself where the same prompt has several answers (:mod:`rvpo.data.repeated_prompts`).
+Columns with names of such parts are refused, unless the user chose the columns of the prompt, or reads the column as a
+reference. Parts under other names are found if the same prompt has several answers
+(:mod:`rvpo.data.repeated_prompts`).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _PARTS = {
     "context", "body", "passage", "story", "paragraph", "background", "document", "article", "premise", "scenario",
     "situation", "fact", "evidence", "narrative", "dialogue", "dialog", "transcript", "excerpt", "vignette",
 }  # fmt: skip
-"""Words of a column's name that say that a question is about its text."""
+"""Words in the name of a column whose text a question is about."""
 
 _PART_NAMES = {
     "input", "text", "content", "history", "chat_history", "abstract", "hypothesis", "table", "schema", "db_schema",
     "starter_code", "input_format", "output_format", "constraints", "stories", "bodies",
 }  # fmt: skip
-"""Names that say so as a whole."""
+"""Whole names of columns whose text a question is about."""
 
 _OF_ANSWERS = {"answer", "output", "response", "completion", "solution", "rubric", "criteria", "id", "url", "type"}
 _CHOICES = re.compile(r"(answer_)?(options?|choices?)|endings|((option|choice|opt?|ending)_?|op)[a-h0-9]")
@@ -42,17 +43,17 @@ def check_whole(
     raw: Sequence[str],
     option: str = "prompt_column=",
 ) -> None:
-    """Refuse prompts of which a part stands in a column that is not read.
+    """Refuse prompts if a column that is not read contains a part of them.
 
     Args:
-        rows: the rows with their places.
-        columns: the columns with the prompt; nothing is refused where the user chose them.
-        prompts: the prompt of each row as it was read.
-        raw: columns that are read beside the prompt.
-        option: how the option that names the prompt's columns is set, for messages.
+        rows: rows with their places.
+        columns: columns with the prompt. If the user chose them, nothing is refused.
+        prompts: prompt of each row, as it was read.
+        raw: columns that are read besides the prompt.
+        option: spelling of the option that names the prompt's columns, for messages.
 
     Raises:
-        DataError: such a column: a text, choices, tools, or values for placeholders of the prompt.
+        DataError: a column contains a text, choices, tools, or values for placeholders of the prompt.
     """
     if columns.chosen:
         return
@@ -64,7 +65,7 @@ def check_whole(
     for name in unread:
         values = [row.get(name) for _, row in rows]
         what = _kind_of(spelled(name), known, values)
-        if what is not None and _is_told(what, values, texts):
+        if what is not None and _is_repeated(what, values, texts):
             what = None
         if what is None and _fills(spelled(name), values, texts):
             what = "values for the placeholders"
@@ -73,7 +74,7 @@ def check_whole(
 
 
 def _kind_of(name: str, known: set[str], values: Sequence[Any]) -> str | None:
-    """Return what a column holds of the prompt by its name and values; None for any other column."""
+    """Return which part of a prompt a column contains, by its name and values; None for other columns."""
     words = {word.removesuffix("s") for word in name.split("_")}
     if _TOOLS.fullmatch(name):
         return "tools" if any(_names(value) for value in values) else None
@@ -81,7 +82,7 @@ def _kind_of(name: str, known: set[str], values: Sequence[Any]) -> str | None:
         lists = any(
             isinstance(plain(value), list | dict) or len(str(value)) > 3 for value in values if value is not None
         )
-        return "choices" if lists or name not in ("choice", "option") else None  # else the letter that was chosen
+        return "choices" if lists or name not in ("choice", "option") else None  # else it is the letter of the answer
     filled = [value for value in values if isinstance(value, str | list | dict) and value]
     if not filled or words & _OF_ANSWERS:
         return None
@@ -91,8 +92,8 @@ def _kind_of(name: str, known: set[str], values: Sequence[Any]) -> str | None:
     return None
 
 
-def _is_told(what: str, values: Sequence[Any], prompts: Sequence[str]) -> bool:
-    """Return whether the prompts repeat what the values hold, or the values are the prompts with more around them."""
+def _is_repeated(what: str, values: Sequence[Any], prompts: Sequence[str]) -> bool:
+    """Return whether the prompts repeat the values, or the values contain the whole prompts."""
     shares = []
     for value, prompt in zip(values, prompts, strict=True):
         found = plain(value)
@@ -105,7 +106,7 @@ def _is_told(what: str, values: Sequence[Any], prompts: Sequence[str]) -> bool:
 
 
 def _fills(name: str, values: Sequence[Any], prompts: Sequence[str]) -> bool:
-    """Return whether the values of a column belong where most prompts have placeholders such as N_00 or {name}."""
+    """Return whether the values of a column fill placeholders of most prompts, such as N_00 or {name}."""
     if name in ANSWER_COLUMNS or name == "answer":
         return False
     fits = 0
@@ -118,7 +119,7 @@ def _fills(name: str, values: Sequence[Any], prompts: Sequence[str]) -> bool:
 
 
 def _is_slot(name: str, prompt: str) -> bool:
-    r"""Return whether a prompt has a name in braces; ``\frac{a}{b}`` and ``x_{i}`` are formulas."""
+    r"""Return whether a prompt has a name in braces. Formulas such as ``\frac{a}{b}`` and ``x_{i}`` do not count."""
     return re.search(rf"(?<![\w}}\]^\\]){{{re.escape(name.lower())}}}", prompt) is not None
 
 
@@ -132,22 +133,29 @@ def _left_out(
     rows: Sequence[tuple[Place, Row]], columns: PromptColumns, name: str, what: str, *, is_text: bool, option: str
 ) -> Exception:
     place, value = next((place, row[name]) for place, row in rows if _is_filled(row.get(name)))
-    seen = f"{what} beside the prompt ({columns.label}), not read as a part of it: {shorten(value)}"
+    seen = f"{what} next to the prompt ({columns.label}), not read as a part of it: {shorten(value)}"
     joins = is_text and what == "a text" and isinstance(value, str)
     return place.error(name, seen, "the whole prompt", next_step(columns, name, joins=joins, option=option))
 
 
 def next_step(columns: PromptColumns, name: str, *, joins: bool, option: str = "prompt_column=") -> str:
-    """Return how to read a column as a part of the prompt, and how to say that it is none."""
+    """Return the next step for a message: how to read a column as a part of the prompt, or how to leave it out.
+
+    Args:
+        columns: columns with the prompt.
+        name: column that may be a part of the prompt.
+        joins: whether both can be joined as texts.
+        option: spelling of the option that names the prompt's columns.
+    """
     whole = f"{name}{JOINT}{columns.label}"
     join = f"join them with {option}{whole!r}" if joins else f"write {name!r} into the prompt"
     if columns.names == ("prompt",):
-        return f"{join}, or read it beside the prompt with reference_columns={{{name!r}: {name!r}, …}}"
-    return f"{join}, or say that the prompt is whole with {option}{columns.label!r}"
+        return f"{join}, or read it as a reference with reference_columns={{{name!r}: {name!r}, …}}"
+    return f"{join}, or declare that the prompt is whole with {option}{columns.label!r}"
 
 
 def is_wordy(value: Any) -> bool:
-    """Return whether a value is a text of at least three words, or of 12 letters in a script without blanks."""
+    """Return whether a value is a text with at least three words, or with 12 letters in a script without blanks."""
     if not isinstance(value, str):
         return False
     return len(_WORDS.findall(value)) > 2 or _UNSPACED.search(value) is not None
@@ -162,7 +170,7 @@ def _names(tools: Any) -> list[str]:
 
 
 def _leaves(value: Any, depth: int = 0) -> list[str]:
-    """Return the texts within a value."""
+    """Return the texts in a nested value."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list) and depth < 4:

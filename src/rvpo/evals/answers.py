@@ -1,8 +1,8 @@
 r"""The answers that references and replies state, for comparison by :func:`rvpo.rewards.math.answers_equal`.
 
-A reply's answer stands in its last ``\boxed{…}``. Boxes that only commas, "and" or "or" separate are one answer of
-several values, as Math-Verify reads them: ``$\boxed{2}$ and $\boxed{3}$`` is 2, 3. A reply without a box whose last
-line is ``#### …`` states its answer there, as GSM8K's solutions do.
+A reply's answer is in its last ``\boxed{…}``. Boxes that only commas, "and" or "or" separate are one answer of
+several values, as Math-Verify reads them: ``$\boxed{2}$ and $\boxed{3}$`` is 2, 3. In a reply without a box, the answer
+is the last line, if that is ``#### …``, as in GSM8K's solutions.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ from rvpo.data.prompts import answer_text
 from rvpo.rewards.math import BOX, MAX_ANSWER_CHARS, last_box, read_box
 
 HASHES = "####"
-# A number as programs write it, which is no LaTeX. Not 2e-3, which is twice Euler's number less three.
+# A number as programs write it, such as 1.5e-3, which LaTeX does not know. Not 2e-3: LaTeX reads it as 2·e - 3.
 _FLOAT = re.compile(r"[+-]?(?:\d+\.\d+[eE][+-]?\d{1,3}|\d+[eE][+-]?0\d)")
-MOST_BOXES = 64  # that are read, from the end of a reply
+MOST_BOXES = 64  # largest number of boxes that are read, from the end of a reply
 _LINK = re.compile(r"(?:[\s$,;]|\\[)(\]]|\\ |\band\b|\bor\b)+")
 _LONGEST_LINK = 24
-_DOLLAR = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")  # not of \\[2pt], which ends the row of a matrix
+_DOLLAR = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")  # does not match in \\[2pt], which ends the row of a matrix
 
 
 def reply_answer(text: str) -> str | None:
-    """Return the answer that a reply states; None where it states none, or one of more than ``MAX_ANSWER_CHARS``."""
+    r"""Return the answer that a reply states; None if it states none, or one longer than ``MAX_ANSWER_CHARS``.
+
+    Example:
+        >>> reply_answer(r"So x is $\boxed{2}$ or $\boxed{3}$."), reply_answer("5 + 7 = 12\n#### 12")
+        ('2, 3', '12')
+    """
     start = last_box(text)
     if start < 0:
         return _after_hashes(text.rstrip().rpartition("\n")[2])
@@ -44,11 +49,15 @@ def reply_answer(text: str) -> str | None:
 
 
 def reference_answers(value: Any) -> list[str]:
-    r"""Return the answers that a reference states, each LaTeX without dollar signs; an empty list where it states none.
+    r"""Return the answers that a reference states, each in LaTeX without dollar signs; an empty list if it states none.
 
     Args:
-        value: a number; a text: the answer, a solution that ends in ``\boxed{…}`` or in ``#### …``; or a list of such,
-            also as JSON text (``["1", "2"]``).
+        value: a number; a text, which is the answer or a solution that ends in ``\boxed{…}`` or in ``#### …``; or a
+            list of such values, which may also be JSON text (``["1", "2"]``).
+
+    Example:
+        >>> reference_answers("6 - 1 = 5\n#### 5"), reference_answers('["1", "2"]')
+        (['5'], ['1', '2'])
     """
     if isinstance(value, str):
         listed = plain(value)
@@ -73,7 +82,7 @@ def reference_answers(value: Any) -> list[str]:
 
 
 def joined(answers: list[str]) -> str | None:
-    """Return one answer of several values; None where there is none, or it is too long."""
+    """Return several values as one answer; None if there are none, or if the answer is too long."""
     return _joined(answers) if answers else None
 
 

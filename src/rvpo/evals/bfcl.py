@@ -1,23 +1,23 @@
 """BFCL, the Berkeley Function Calling Leaderboard: its single-turn categories, judged by its own checker.
 
-Source: Patil et al., *The Berkeley Function Calling Leaderboard*, ICML 2025; data and checker of the distribution
-``bfcl-eval`` (:mod:`rvpo.evals.bfcl_package`). Every score is 0 or 1. An unreadable reply is wrong, or no call where
-the question is whether one is made; only a reply that could not be had is missing. Metrics:
+Source: Patil et al., *The Berkeley Function Calling Leaderboard*, ICML 2025; data and checker come from the package
+``bfcl-eval`` (:mod:`rvpo.evals.bfcl_package`). Every score is 0 or 1. An unreadable reply is wrong; where the question
+is whether a call is made, it counts as "no call". A score is missing only if there is no reply. Metrics:
 
-- ``accuracy``: share of all questions asked that are right, each counting the same. The RVPO paper does not say how its
-  "BFCL-v3" number is put together; name the categories when you compare.
-- ``category:NAME``: the same of one category.
+- ``accuracy``: share of right replies among all questions asked, each with the same weight. The RVPO paper does not
+  say how its "BFCL-v3" number is computed; state the categories when you compare.
+- ``category:NAME``: the same share within one category.
 - ``simple``, ``non_live``, ``live``, ``irrelevance``, ``relevance``: the leaderboard's aggregates, as weighted means::
 
       simple       mean of the accuracies of simple_python, simple_java and simple_javascript
       non_live     mean of simple and the accuracies of multiple, parallel and parallel_multiple
-      live         share of right questions of live_simple, live_multiple, live_parallel, live_parallel_multiple
+      live         share of right replies in live_simple, live_multiple, live_parallel, live_parallel_multiple
       irrelevance  mean of the accuracies of irrelevance and live_irrelevance
       relevance    accuracy of live_relevance
 
   The leaderboard counts a category that was not evaluated as 0. Here an aggregate exists only if all its categories are
-  evaluated. With ``limit`` it estimates the leaderboard's value: categories count by their full sizes. Questions
-  that have no reply leave their category's share to its others; where one has no reply at all, there is no mean.
+  evaluated. With ``limit`` it estimates the leaderboard's value: categories keep the weights of their full sizes. If
+  some questions of a category have no reply, the others keep the category's weight; if none has one, there is no mean.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {"all": NON_LIVE + LIVE, "non_liv
 PROMPTINGS: Final = ("own", "rlla")
 
 _AST_LIVE = LIVE[:4]
-# What each category counts in an aggregate; None: as much as it has questions.
+# Weight of each category in an aggregate; None: in proportion to its number of questions.
 _SHARES: Final[Mapping[str, Mapping[str, float] | None]] = {
     "simple": dict.fromkeys(NON_LIVE[:3], 1 / 3),
     "non_live": dict.fromkeys(NON_LIVE[:3], 1 / 12) | dict.fromkeys(NON_LIVE[3:6], 1 / 4),
@@ -101,25 +101,25 @@ _TABLES: Final[Mapping[str, Mapping[str, str]]] = {
         "Irrelevance Detection": "irrelevance",
     },
 }
-_MAX_ERROR_CHARS = 500  # of the checker's words in the records; they repeat values of any length
+_MAX_ERROR_CHARS = 500  # kept of the checker's message in the records; it repeats values of any length
 
 
 class BFCL:
     """The benchmark as ``rvpo eval bfcl`` runs it.
 
     Args:
-        categories: names of categories, or ``"all"``, ``"non_live"`` or ``"live"`` for those of a group; several as a
+        categories: names of categories, or of the groups ``"all"``, ``"non_live"`` and ``"live"``; several names as a
             sequence, or separated by commas.
-        prompting: ``"own"``: the model's own tool format, "." in function names replaced by "_" as in the official
+        prompting: ``"own"``: the model's own tool format, with "." in function names replaced by "_" as in the official
             function-calling handlers; ``"rlla"``: the format of RLLA, for models trained on it.
-        limit: at most so many questions of each category, a sample fixed by ``seed``; None: all.
-        seed: of the sample.
-        template: RLLA data, JSON or parquet, whose first record gives the fixed sentences of the prompt; None: our own
-            sentences. Only with ``prompting="rlla"``.
+        limit: largest number of questions of each category, sampled with ``seed``; None asks all.
+        seed: seed of the sample.
+        template: a file of RLLA data, JSON or parquet, whose first record gives the fixed sentences of the prompt;
+            None uses our own sentences. Only with ``prompting="rlla"``.
 
     Raises:
-        ConfigError: an option is not allowed.
-        DataError: the template is not of RLLA's layout.
+        ConfigError: an option has a value that cannot work.
+        DataError: the template does not have RLLA's layout.
     """
 
     name = "bfcl"
@@ -135,13 +135,18 @@ class BFCL:
         seed: int = 0,
         template: str | Path | None = None,
     ) -> None:
-        """See the class."""
+        """Check the options; see the class for their meaning."""
         if prompting not in PROMPTINGS:
-            raise ConfigError(f"prompting={prompting!r}; allowed: {', '.join(PROMPTINGS)}; next step: choose one")
+            raise ConfigError(
+                f"prompting={prompting!r}; expected one of {', '.join(PROMPTINGS)}; next step: choose one"
+            )
         if limit is not None and limit < 1:
-            raise ConfigError(f"limit={limit}; allowed: 1 or more; next step: leave it out to ask all questions")
+            raise ConfigError(f"limit={limit}; expected 1 or more; next step: leave it out to ask all questions")
         if template is not None and prompting != "rlla":
-            raise ConfigError(f"template={str(template)!r} with prompting={prompting!r}; next step: prompting='rlla'")
+            raise ConfigError(
+                f"template={str(template)!r} with prompting={prompting!r}; expected prompting='rlla' with a template; "
+                "next step: set it, or leave out the template"
+            )
         self._categories = _named(categories.split(",") if isinstance(categories, str) else categories)
         self._prompting = prompting
         self._limit = limit
@@ -162,7 +167,7 @@ class BFCL:
         return settings | ({"template": self._template.digest} if self._prompting == "rlla" else {})
 
     def items(self) -> list[Item]:
-        """Return the questions: categories in the leaderboard's order, questions in that of their file.
+        """Return the questions: categories in the leaderboard's order, questions in the order of their file.
 
         Raises:
             ConfigError: ``bfcl-eval`` is not installed.
@@ -175,13 +180,13 @@ class BFCL:
         return ["accuracy", f"category:{item.labels['category']}", *self._weights[item.labels["category"]]]
 
     async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
-        """Judge replies by the official checker: 1 right, 0 wrong."""
+        """Score replies with the official checker: 1 is right, 0 is wrong."""
         return [self._score(item, reply) for item, reply in replied]
 
     def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
-        """Return the leaderboard's tables, as far as the categories decide them: table -> cell -> accuracy in [0, 1].
+        """Return the leaderboard's tables, as far as the categories allow: table -> cell -> accuracy in [0, 1].
 
-        ``left_out`` names the aggregates that are not there, each with the categories that it lacks.
+        ``left_out`` names the missing aggregates, each with the categories that it lacks.
         """
         scores: dict[str, list[float]] = {}
         for item, result in scored:
@@ -219,14 +224,14 @@ class BFCL:
 
     @cached_property
     def _shares(self) -> dict[str, dict[str, float]]:
-        """Aggregate -> category -> what its accuracy counts; where all are evaluated, that sums to 1."""
+        """Aggregate -> category -> weight of its accuracy; if all categories are evaluated, the weights sum to 1."""
         sizes = {category: len(self._all.get(category, ())) for category in _AST_LIVE}
         by_size = {category: size / (sum(sizes.values()) or 1) for category, size in sizes.items()}
         return {name: dict(by_size if shares is None else shares) for name, shares in _SHARES.items()}
 
     @cached_property
     def _weights(self) -> dict[str, dict[str, float]]:
-        """Category -> aggregate that can be had -> weight of one of its questions there, were none missing."""
+        """Category -> aggregate that can be computed -> weight of each question of the category, if none is missing."""
         asked = [entry.category for entry in self._asked.values()]
         had = {name: shares for name, shares in self._shares.items() if shares.keys() <= set(self._categories)}
         return {
@@ -252,10 +257,12 @@ class BFCL:
 
 
 def _named(names: Sequence[str]) -> tuple[str, ...]:
-    """Return categories, groups replaced by theirs, in the leaderboard's order."""
+    """Return the categories in the leaderboard's order; each group is replaced by its categories."""
     known = GROUPS["all"]
     chosen = {category for name in names for category in GROUPS.get(name, (name,))}
     if not chosen or chosen - set(known):
         seen = f"categories={list(names)}"
-        raise ConfigError(f"{seen}; allowed: {', '.join((*GROUPS, *known))}; next step: name one or more of these")
+        raise ConfigError(
+            f"{seen}; expected one or more of {', '.join((*GROUPS, *known))}; next step: correct the names"
+        )
     return tuple(category for category in known if category in chosen)

@@ -1,9 +1,9 @@
-"""The data and the checker of the Berkeley Function Calling Leaderboard, as its distribution ``bfcl-eval`` has them.
+"""The data and the checker of the Berkeley Function Calling Leaderboard, from its package ``bfcl-eval``.
 
-Nothing of it is copied: questions, answers, the hints in function descriptions, the conversion to OpenAI's tools and
-the checker are all taken from the installed package. Only its model handlers are not loaded, because their dependencies
-(the clients of a dozen vendors, pinned) would break this environment. So while the checker is imported, a stand-in
-takes the place of the few modules that need them; afterwards ``sys.modules`` is as it was before.
+Nothing is copied: questions, answers, the hints in function descriptions, the conversion to OpenAI's tools and the
+checker all come from the installed package. Only its model handlers are not loaded, because their dependencies (pinned
+clients of a dozen vendors) would break this environment. While the checker is imported, stand-ins replace the few
+modules that need these dependencies; afterwards ``sys.modules`` is as it was before.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 TESTED: Final = "2026.3.23"
 INSTALL: Final = f"pip install --no-deps bfcl-eval=={TESTED}"
 
-# Regular expressions of the checker's converters for Java and JavaScript need time that grows with the fifth power of
-# white space and exponentially with brackets. No answer of the benchmark comes near these limits.
+# In the checker's converters for Java and JavaScript, the time of some regular expressions grows with the fifth power
+# of white space, and exponentially with brackets. No answer of the benchmark comes near these limits.
 MAX_CODE_CHARS: Final = 512
 MAX_CODE_BRACKETS: Final = 16
 MAX_CODE_SPACE: Final = 16
@@ -52,10 +52,10 @@ class Entry:
         id: unique over all categories.
         category: such as ``live_multiple``.
         messages: the chat.
-        functions: as the checker needs them.
-        described: as models are shown them, with hints about the language and, for Java and JavaScript, every parameter
-            a string that holds code.
-        answers: the calls that are right, with the allowed values of each parameter; None for (ir)relevance.
+        functions: the functions as the checker needs them.
+        described: the functions as models see them: with hints about the language, and for Java and JavaScript with
+            every parameter as a string that holds code.
+        answers: the right calls, with the accepted values of each parameter; None in the categories of (ir)relevance.
     """
 
     id: str
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CheckerVerdict:
-    """What the checker says about a reply: right or not, and the checker's own words why not."""
+    """The checker's verdict on a reply: right or not, and if not, the checker's own explanation."""
 
     right: bool
     error_type: str = ""
@@ -77,7 +77,7 @@ class CheckerVerdict:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What the checker reads of a model's configuration: whether "." in function names became "_"."""
+    """The part of a model's configuration that the checker reads: whether "." in function names became "_"."""
 
     underscore_to_dot: bool
 
@@ -95,8 +95,8 @@ class _StandIn(types.ModuleType):
 
 _STAND_INS = (
     "bfcl_eval.constants.model_config",  # imports the handlers of all vendors
-    "bfcl_eval.constants.eval_config",  # makes folders beside the installed package
-    "bfcl_eval.model_handler.parser.java_parser",  # these two need tree-sitter; they read code, which we never get
+    "bfcl_eval.constants.eval_config",  # makes folders next to the installed package
+    "bfcl_eval.model_handler.parser.java_parser",  # these two need tree-sitter; they read code, which is never passed
     "bfcl_eval.model_handler.parser.js_parser",
     "tenacity",  # retries of requests to vendors
 )
@@ -106,11 +106,11 @@ class Package:
     """The installed ``bfcl-eval``.
 
     Attributes:
-        version: of the distribution.
+        version: version of the distribution.
     """
 
     def __init__(self, version: str, folder: Path) -> None:
-        """Import the checker; :func:`load_package` is the way to get one."""
+        """Import the checker; use :func:`load_package` to get an instance."""
         self.version = version
         self._data = folder / "data"
         with _stand_ins():
@@ -129,11 +129,11 @@ class Package:
         """
         questions, answers = self._files(category)
         raw = _read(questions)
-        # As the official runner does: by place, since the ids of some answers are written differently.
+        # By position, as in the official runner, because the ids of some answers are written differently.
         truths = [row["ground_truth"] for row in _read(answers)] if answers else [None] * len(raw)
         if len(truths) != len(raw):
             seen = f"{len(truths)} answers in {answers}, {len(raw)} questions in {questions}"
-            raise DataError(f"{seen}; allowed: one each; next step: {INSTALL} --force-reinstall")
+            raise DataError(f"{seen}; expected one each; next step: {INSTALL} --force-reinstall")
         described = self._utils.add_language_specific_hint_to_function_doc(copy.deepcopy(raw))
         return [
             Entry(row["id"], category, tuple(row["question"][0]), row["function"], hinted["function"], truth)
@@ -151,15 +151,17 @@ class Package:
         return tuple(self._handlers.convert_to_tool(entry.described, self._types.GORILLA_TO_OPENAPI, style))
 
     def check(self, entry: Entry, calls: list[Call] | None, *, dots: bool) -> CheckerVerdict:
-        """Say whether the calls of a reply are right, as the official runner does.
+        """Decide whether the calls of a reply are right, as the official runner does.
 
-        A reply on which the checker itself fails, where the official runner would stop, is wrong; so is code for Java
-        or JavaScript beyond the limits of this module. Values of those two languages are strings that hold code.
+        Where the checker itself fails on a reply, the official runner would stop; here such a reply is wrong. Code for
+        Java or JavaScript beyond the limits of this module is wrong, too. Values of these two languages are strings
+        that hold code.
 
         Args:
             entry: the question.
-            calls: what the model called; None where the reply cannot be read, which is wrong, or no call.
-            dots: whether function names keep their dots; else the model saw, and must write, "_".
+            calls: the calls of the model; None if the reply cannot be read. Such a reply is wrong, or counts as "no
+                call" in the categories of (ir)relevance.
+            dots: whether function names keep their dots; if not, the model saw "_" instead and must write it.
         """
         if entry.answers is None:
             called = calls is not None and not self._utils.is_empty_output(calls)
@@ -197,10 +199,10 @@ class Package:
 
 @cache
 def load_package() -> Package:
-    """Return the installed ``bfcl-eval``; a version other than the one tested is used with a warning.
+    """Return the installed ``bfcl-eval``; warn if its version is not the tested one.
 
     Raises:
-        ConfigError: it is not installed, or its checker cannot be imported.
+        ConfigError: the package is not installed, or its checker cannot be imported.
     """
     spec = importlib.util.find_spec("bfcl_eval")
     if spec is None or not spec.submodule_search_locations:
@@ -216,12 +218,12 @@ def load_package() -> Package:
         return Package(version, Path(spec.submodule_search_locations[0]))
     except (ImportError, AttributeError) as error:
         seen = f"the checker of bfcl-eval {version} cannot be imported ({error})"
-        raise ConfigError(f"{seen}; allowed: version {TESTED}; next step: {INSTALL}") from error
+        raise ConfigError(f"{seen}; expected version {TESTED}; next step: {INSTALL}") from error
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    """Import ``bfcl_eval`` afresh with the stand-ins inside; put everything back on leaving."""
+    """Import ``bfcl_eval`` anew with the stand-ins in place; restore ``sys.modules`` on leaving."""
 
     def ours(name: str) -> bool:
         return name.partition(".")[0] == "bfcl_eval" or name in _STAND_INS
@@ -242,12 +244,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError) as error:
-        allowed = "one JSON object a line, as bfcl-eval brings it"
-        raise DataError(f"{path}: saw {error}; allowed: {allowed}; next step: {INSTALL} --force-reinstall") from error
+        expected = "one JSON object per line, as in the released bfcl-eval"
+        raise DataError(f"{path}: saw {error}; expected {expected}; next step: {INSTALL} --force-reinstall") from error
 
 
 def _cheap(calls: Sequence[Call]) -> bool:
-    """Whether the checker's converters can read all code in the calls in a moment."""
+    """Return whether the checker's converters need only a moment to read all code in the calls."""
     texts = [value for call in calls for values in call.values() for value in values.values() if isinstance(value, str)]
     return all(
         len(text) <= MAX_CODE_CHARS and text.count("[") <= MAX_CODE_BRACKETS and not _LONG_SPACE.search(text)

@@ -1,4 +1,4 @@
-"""From a name and plain options to a benchmark, for recipes and the command line."""
+"""Make a benchmark from its name and plain options, for recipes and the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ BENCHMARKS = {
     "code": ("rvpo.evals.code", "Code"),
     "math": ("rvpo.evals.math", "Math"),
 }
-"""Name -> module and what builds it. Loaded when asked for: they need packages of the extra ``eval``."""
+"""Name -> module, and the class or function in it that builds the benchmark.
+
+A module is imported only when its benchmark is asked for, because it needs packages of the extra ``eval``.
+"""
 
 
 def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Benchmark:
@@ -29,33 +32,33 @@ def load_benchmark(name: str, options: Mapping[str, Any], folder: Path) -> Bench
 
     Args:
         name: one of :data:`BENCHMARKS`.
-        options: of its class (``BFCL``, ``Code``, ``GPQA``, ``Math``, ``ToolCall``), or of
+        options: arguments of its class (``BFCL``, ``Code``, ``GPQA``, ``Math``, ``ToolCall``), or of
             ``rvpo.evals.healthbench.healthbench``.
-        folder: where a judge that names no cache keeps its verdicts.
+        folder: the folder in which a judge without a cache of its own keeps its verdicts.
 
     Raises:
-        ConfigError: no such benchmark, an unknown option, or a value that cannot work.
+        ConfigError: the benchmark or an option is unknown, or a value cannot work.
         DataError: the data is absent or malformed.
     """
     if name not in BENCHMARKS:
-        raise ConfigError(f"benchmark is {name!r}, allowed are {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"benchmark is {name!r}; expected one of {', '.join(BENCHMARKS)}")
     module, maker = BENCHMARKS[name]
     make: Callable[..., Benchmark] = getattr(importlib.import_module(module), maker)
     given = dict(options) | ({"folder": folder} if name == "healthbench" else {})
     try:
         return make(**given)
-    except TypeError as error:  # an option that it does not have, one that it needs, or one of a wrong type
-        allowed = ", ".join(name for name in inspect.signature(make).parameters if name != "folder")
-        raise ConfigError(f"benchmark {name}: {error}; its options are {allowed}") from error
+    except TypeError as error:  # an option is unknown, missing or of a wrong type
+        known = ", ".join(name for name in inspect.signature(make).parameters if name != "folder")
+        raise ConfigError(f"benchmark {name}: {error}; its options are {known}") from error
 
 
 def generation_of(benchmark: Benchmark, options: Mapping[str, Any]) -> Generation:
-    """Return the benchmark's own generation with some options replaced.
+    """Return the benchmark's default generation settings, with ``options`` replaced.
 
     Raises:
-        ConfigError: an unknown option.
+        ConfigError: an option is unknown.
     """
-    allowed = [field.name for field in fields(Generation)]
-    if unknown := [key for key in options if key not in allowed]:
-        raise unknown_option("generation", unknown[0], allowed)
+    known = [field.name for field in fields(Generation)]
+    if unknown := [key for key in options if key not in known]:
+        raise unknown_option("generation", unknown[0], known)
     return replace(benchmark.generation, **options)

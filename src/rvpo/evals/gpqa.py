@@ -1,14 +1,15 @@
 """GPQA (arXiv 2311.12022): science questions with four options, answered with a chain of thought.
 
-Prompt, reading of the answer and score are inspect-ai's own (``MultipleChoiceTemplate.SINGLE_ANSWER_COT``,
-``multiple_choice(cot=True)``, ``choice()``), as in ``inspect_evals/gpqa_diamond``, with the stored reply in place of a
-model; none of it is copied. Two things differ, and neither changes what an answer is worth:
+inspect-ai writes the prompt, reads the answer and scores it (``MultipleChoiceTemplate.SINGLE_ANSWER_COT``,
+``multiple_choice(cot=True)``, ``choice()``), as in ``inspect_evals/gpqa_diamond``; it gets the stored reply instead of
+a model. None of its code is copied. Two things differ, and neither changes the score of an answer:
 
-- *Order of the options.* inspect-evals keeps one order in all epochs, simple-evals draws one for each. Here an order is
-  drawn for each question and turned by one place in each epoch, so that in four epochs the right answer stands at A,
-  B, C and D once each, and who always says the same letter scores exactly 1/4.
-- *Long blanks.* inspect's patterns take time in the cube of a run of blanks, hours for 20,000 of them. Runs of
-  :data:`BLANKS` or more keep one of each kind of blank, which the patterns cannot tell from the whole run.
+- *Order of the options.* inspect-evals keeps one order in all epochs; simple-evals draws one for each epoch. Here an
+  order is drawn for each question and rotated by one place in each epoch. So in four epochs the right answer stands at
+  A, B, C and D once each, and a model that always says the same letter scores exactly 1/4.
+- *Long blanks.* The time of inspect's patterns grows with the cube of the length of a run of blanks: hours for 20,000
+  of them. Runs of :data:`BLANKS` or more are reduced to one blank of each kind, which the patterns match in the same
+  way.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ HUB_ID = "Idavidrein/gpqa"
 SUBSET, SPLIT = "gpqa_diamond", "train"
 OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 COLUMNS = ("Record ID", "Question", *OPTIONS, "High-level domain", "Subdomain")
-"""The columns that are read, of those that GPQA's files have."""
+"""The columns of GPQA's files that are read."""
 
 LETTERS = "ABCD"
 BLANKS = 16
@@ -42,20 +43,21 @@ _LONG_BLANK = re.compile(rf"[^\S\n]{{{BLANKS},}}")
 class GPQA:
     """GPQA-Diamond, or any questions in its layout.
 
-    Metrics: ``accuracy``, 0 or 1; ``answered``, whether inspect reads one letter in the reply; ``domain:<name>``, the
-    accuracy of a domain. A reply without a letter is wrong, as in both evaluators, and not missing.
+    Metrics: ``accuracy``, 0 or 1; ``answered``, 1 if inspect reads one letter in the reply, else 0; ``domain:<name>``,
+    the accuracy within a domain. A reply without a letter is wrong, not missing, as in both evaluators.
 
     Args:
         path: a CSV file in the layout of ``gpqa_diamond.csv`` (:data:`COLUMNS`; others are ignored), or a hub id.
-        epochs: how often each question is asked, each time with the options in another order (4 in inspect-evals).
-        seed: of the orders.
-        limit: only the first so many questions.
-        subset: of the hub dataset.
-        split: of the hub dataset.
+        epochs: number of times that each question is asked, each time with the options in another order (4 in
+            inspect-evals).
+        seed: seed of the orders.
+        limit: number of questions, from the first; None asks all.
+        subset: configuration of the hub dataset.
+        split: split of the hub dataset.
 
     Raises:
-        ConfigError: an option cannot work, or inspect-ai is not installed.
-        DataError: the data cannot be had or are malformed; names file, row and field.
+        ConfigError: an option has a value that cannot work, or inspect-ai is not installed.
+        DataError: the data cannot be read or are malformed; the message names file, row and field.
     """
 
     name = "gpqa"
@@ -75,7 +77,7 @@ class GPQA:
         """Read and check all questions."""
         for option, value, lowest in (("epochs", epochs, 1), ("seed", seed, 0), ("limit", limit, 1)):
             if value is not None and value < lowest:
-                raise ConfigError(f"{option}={value}; allowed: at least {lowest}; next step: correct it")
+                raise ConfigError(f"{option}={value}; expected at least {lowest}; next step: correct it")
         self._evaluator = _Evaluator()
         file = Path(path)
         if file.exists() or file.suffix.lower() == ".csv":
@@ -87,7 +89,7 @@ class GPQA:
         self.epochs, self.seed = epochs, seed
 
     def settings(self) -> dict[str, Any]:
-        """Return the digest of the questions asked, epochs, seed, and the version of inspect-ai, whose texts it is."""
+        """Return the digest of the questions asked, epochs, seed, and the version of inspect-ai, which scores them."""
         return {
             "questions": len(self._asked),  # before the digest: it explains better why two runs differ
             "data": digest([self._questions[id] for id in self._asked]),
@@ -97,7 +99,7 @@ class GPQA:
         }
 
     def items(self) -> list[Item]:
-        """Return each question once an epoch; an epoch is complete before the next begins."""
+        """Return each question once per epoch; one epoch is complete before the next begins."""
         return [self._item(id, epoch) for epoch in range(self.epochs) for id in self._asked]
 
     def _item(self, id: str, epoch: int) -> Item:
@@ -114,7 +116,7 @@ class GPQA:
         return ["accuracy", "answered", f"domain:{item.labels['domain']}"]
 
     async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
-        """Return 0 or 1 for each metric; details hold both letters and the order."""
+        """Return 0 or 1 for each metric; details hold the letter read, the correct letter and the order."""
         return [await self._score(item, reply.text or "") for item, reply in replied]
 
     async def _score(self, item: Item, text: str) -> Scored:
@@ -128,9 +130,10 @@ class GPQA:
         )
 
     def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
-        """Return accuracy by epoch, and the share of each letter among those chosen and the right ones.
+        """Return accuracy by epoch, and the share of each letter among the chosen and among the right ones.
 
-        A model whose ``chosen`` is far from ``correct`` has a favourite position. None stands for no letter.
+        A model whose ``chosen`` is far from ``correct`` prefers a position. The key ``"None"`` counts replies without
+        a letter.
         """
         had = [(item, one) for item, one in scored if one.scores["accuracy"] is not None]
         by_epoch: dict[str, list[float]] = {}
@@ -146,7 +149,7 @@ class GPQA:
 
 
 def option_order(seed: int, id: str, epoch: int) -> tuple[int, ...]:
-    """Return which of :data:`OPTIONS` stands at A, B, C, D: drawn by seed and id, turned by one place an epoch.
+    """Return which of :data:`OPTIONS` stands at A, B, C, D: drawn by seed and id, rotated by one place per epoch.
 
     After four epochs a new order is drawn.
     """
@@ -156,9 +159,10 @@ def option_order(seed: int, id: str, epoch: int) -> tuple[int, ...]:
 
 
 def shorten_blanks(text: str) -> str:
-    """Return the text with one blank of each kind, in order of their first places, for each run of BLANKS or more.
+    """Reduce each run of BLANKS or more blanks to one blank of each kind, in the order in which they first occur.
 
-    A run lies within a line. inspect's patterns count no blanks: to them a run is only spaces, or has none, or both.
+    A run lies within a line. inspect's patterns do not count blanks: they only ask whether a run has spaces, and
+    whether it has others.
     """
     return _LONG_BLANK.sub(lambda run: "".join(dict.fromkeys(run[0])), text)
 
@@ -171,7 +175,7 @@ class _Evaluator:
             from inspect_ai import __version__, model, scorer, solver
         except ImportError as error:
             raise ConfigError(
-                f"GPQA is read by inspect-ai, which cannot be imported ({error}); allowed: the extra eval; next step: "
+                f"GPQA needs inspect-ai, which cannot be imported ({error}); expected the extra eval; next step: "
                 f"{install_command('eval')}"
             ) from error
         self.version = __version__
@@ -183,8 +187,8 @@ class _Evaluator:
         return str(self._solver.Choices(options).prompt(question, template))
 
     async def read(self, reply: str, options: list[str], correct: str) -> tuple[bool, str | None]:
-        """Return whether the reply is right, and its letter where one can be read."""
-        # Lone surrogates, which a server's JSON may hold, would be refused.
+        """Return whether the reply is right, and its letter; None if no letter can be read."""
+        # ``sound`` replaces lone surrogates, which a server's JSON may hold: inspect would refuse them.
         text = sound(shorten_blanks(reply))
 
         async def generate(state: Any, *_: object, **__: object) -> Any:
@@ -221,15 +225,15 @@ def _check(source: str, rows: Rows) -> dict[str, dict[str, str]]:
 
 
 def _read_csv(path: Path) -> Rows:
-    allowed = "CSV in UTF-8 with the columns of gpqa_diamond.csv"
+    expected = "CSV in UTF-8 with the columns of gpqa_diamond.csv"
     if not path.is_file():
         seen = "a folder" if path.is_dir() else "no such file"
-        raise source_error(str(path), seen, f"a file, {allowed}", f"check the path, or take the hub's {HUB_ID}")
+        raise source_error(str(path), seen, f"a file, {expected}", f"check the path, or use {HUB_ID} from the hub")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _csv_rows(path, csv.reader(file, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise source_error(str(path), str(error), allowed, "repair the file, or fetch it again") from error
+        raise source_error(str(path), str(error), expected, "repair the file, or download it again") from error
 
 
 def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[Place, Row]]:

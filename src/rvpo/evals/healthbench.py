@@ -1,11 +1,11 @@
 """HealthBench: replies to health questions, judged criterion by criterion against rubrics that physicians wrote.
 
-Source: arXiv 2505.08775 and openai/simple-evals. Where there is a verdict on every criterion, scores, tag scores and
-aggregates equal the reference's to the last bit (``benchmarks/healthbench_vs_simple_evals.py`` compares them). The data
-are JSONL files that the user has; the subsets "hard" and "consensus" are files of their own.
+Source: arXiv 2505.08775 and openai/simple-evals. If every criterion has a verdict, then scores, tag scores and
+aggregates equal the reference's to the last bit (``benchmarks/healthbench_vs_simple_evals.py`` compares them). The user
+provides the data as JSONL files; the subsets "hard" and "consensus" are separate files.
 
-Metrics of an example: ``score``, one for each tag of its criteria that has positive points (``axis:accuracy``,
-``level:example``, ``cluster:…``), and the example's score once more under each of its own tags (``theme:…``). Single
+Metrics of an example: ``score``; one metric for each tag of its criteria that has positive points (``axis:accuracy``,
+``level:example``, ``cluster:…``); and the example's score again under each of its own tags (``theme:…``). Single
 scores may be negative and are not clipped; :meth:`HealthBench.summary` clips means, as the reference does.
 """
 
@@ -34,7 +34,7 @@ SUBSETS: Mapping[str, str] = {
     "hard": "healthbench_hard",
     "consensus": "healthbench_consensus",
 }
-"""Subset -> name of the benchmark, as in simple-evals. A subset is a file of its own; the name is for the records."""
+"""Subset -> name of the benchmark in the records, as in simple-evals. Each subset is a separate file."""
 
 SCORE = "score"
 
@@ -48,10 +48,10 @@ class _Example:
 
     @property
     def metrics(self) -> dict[str, tuple[int, ...]]:
-        """Metric -> the criteria that it is made of, by their positions."""
+        """Metric -> positions of the criteria that it is computed from."""
         criteria = self.rubric.criteria
         everything = tuple(range(len(criteria)))
-        # As in the reference, a tag of criteria that is one of the example, too, tells the score of the criteria.
+        # If a tag belongs to criteria and to the example, its metric is the score of the criteria, as in the reference.
         by_tag = {tag: tuple(i for i in everything if tag in criteria[i].tags) for c in criteria for tag in c.tags}
         positive = {tag: at for tag, at in by_tag.items() if any(criteria[i].points > 0 for i in at)}
         return {SCORE: everything, **dict.fromkeys(self.tags, everything), **positive}
@@ -60,8 +60,9 @@ class _Example:
 class HealthBench:
     """HealthBench as a :class:`~rvpo.evals.items.Benchmark`.
 
-    The cache of an endpoint judge keeps a verdict under the judge's model, its prompts and settings, the conversation
-    and the completion itself. So the reply of another checkpoint is judged anew, as is any reply by another judge.
+    The key of a verdict in the cache of an endpoint judge contains the judge's model, prompts and settings, the
+    conversation, and the completion. So another checkpoint's reply is judged anew, and so is any reply with another
+    judge.
     """
 
     primary = SCORE
@@ -76,29 +77,32 @@ class HealthBench:
         subset: str = "full",
         limit: int | None = None,
     ) -> None:
-        """Hold the options; the file is read when it is needed.
+        """Store the options; the file is read when it is needed.
 
         Args:
             path: a file in HealthBench's layout, see :func:`rvpo.data.rubrics.healthbench_row`.
-            judge: who decides the criteria; see :func:`healthbench` for one made from words.
-            identity: what decides its verdicts, as plain JSON for the records; see :func:`rvpo.judges.build.identity`.
-            subset: which of :data:`SUBSETS` the file is.
-            limit: at most this many examples, drawn as simple-evals does with ``num_examples``; None is all.
+            judge: the judge of the criteria; :func:`healthbench` builds one from a text or a mapping.
+            identity: plain JSON for the records that identifies the judge: everything that decides its verdicts. See
+                :func:`rvpo.judges.build.identity`.
+            subset: the subset in the file, one of :data:`SUBSETS`.
+            limit: largest number of examples, drawn as with ``num_examples`` in simple-evals; None asks all.
 
         Raises:
-            ConfigError: an option has no such value.
+            ConfigError: an option has a value that cannot work.
         """
         if subset not in SUBSETS:
-            raise ConfigError(f"subset={subset!r}; allowed: {', '.join(SUBSETS)}; next step: say which file it is")
+            raise ConfigError(
+                f"subset={subset!r}; expected one of {', '.join(SUBSETS)}; next step: say which file it is"
+            )
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise ConfigError(f"limit={limit!r}; allowed: a whole number of at least 1, or None; next step: correct it")
+            raise ConfigError(f"limit={limit!r}; expected a whole number of at least 1, or None; next step: correct it")
         self.name = SUBSETS[subset]
         self._path, self._judge, self._identity = Path(path), judge, dict(identity)
         self._subset, self._limit = subset, limit
         self._checked = False
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides items and scores; ``data`` is a digest of the examples asked, whatever their file's name.
+        """Return what decides items and scores; ``data`` is a digest of the examples asked, not of their file.
 
         Raises:
             DataError: see :meth:`items`.
@@ -114,25 +118,29 @@ class HealthBench:
 
     @property
     def grader(self) -> str:
-        """Whose words the criteria are judged with."""
+        """The origin of the judge's prompt: ``"simple-evals"`` or ``"rvpo"``."""
         return "simple-evals" if self._identity.get("ask") == "healthbench" else "rvpo"
 
     def items(self) -> list[Item]:
-        """Return the examples, in the file's order or that of the draw.
+        """Return the examples in the order of the file; with ``limit``, in the order in which they were drawn.
 
         Raises:
-            DataError: the file is absent or malformed, an id or a tag stands twice, or no criterion of an example has
+            DataError: the file is absent or malformed, an id or a tag occurs twice, or no criterion of an example has
                 positive points.
         """
         return [Item(example.id, example.messages, labels=_labels(example.tags)) for example in self._examples.values()]
 
     async def check(self) -> None:
-        """Ask the judge something small. Raises JudgeError where it cannot work."""
+        """Ask the judge a small question.
+
+        Raises:
+            JudgeError: the judge cannot work.
+        """
         await self._judge.check()
         self._checked = True
 
     async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
-        """Return the scores of each reply; those that would need a missing verdict are missing for its reason.
+        """Return the scores of each reply; a score that needs a missing verdict is missing for the same reason.
 
         Raises:
             JudgeError: the judge cannot work at all: no server, no key, no such model.
@@ -154,14 +162,16 @@ class HealthBench:
         return list(self._examples[item.id].metrics)
 
     def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
-        """Return the reference's aggregates, and what is to be known about the judge.
+        """Return the reference's aggregates, and facts about the judge.
 
         ``aggregates`` holds, for each metric, the fields of :class:`~rvpo.rewards.rubric.scores.BenchmarkScore`: the
-        mean clipped to [0, 1], the number of examples and the bootstrap's standard deviation, as in simple-evals (which
-        calls ``score`` ``overall_score`` a second time), and how many examples have no score; null where all have none.
-        ``verdicts`` counts criteria of the replies there are, and those without a verdict by reason; a ``met_share``
-        near 0 or 1 is that of a judge who says the same to everything. ``judge`` is its
-        :meth:`~rvpo.judges.Judge.usage` since it was built, and under ``all/`` with its cache.
+        mean clipped to [0, 1], the number of examples and the bootstrap's standard deviation, as in simple-evals, and
+        the number of examples without a score. It is null for a metric without any score. (simple-evals reports
+        ``score`` a second time, as ``overall_score``.)
+
+        ``verdicts`` counts the criteria of the existing replies, and those without a verdict by reason. A ``met_share``
+        near 0 or 1 means that the judge gives the same verdict to everything. ``judge`` is the judge's
+        :meth:`~rvpo.judges.Judge.usage` since it was built; keys under ``all/`` include its cache.
         """
         from rvpo.rewards.rubric.scores import benchmark_score
 
@@ -174,8 +184,9 @@ class HealthBench:
         reasons = Counter(str(verdict["reason"]) for verdict in given if verdict["value"] is None)
         missing, met = sum(reasons.values()), [v["value"] for v in given if v["value"] is not None]
         met_share = math.fsum(met) / len(met) if met else None
-        whose = "HealthBench's own" if self.grader == "simple-evals" else "not HealthBench's own: compare with no other"
-        found = "none" if met_share is None else f"{met_share:.0%} met"
+        own = "HealthBench's own"
+        whose = own if self.grader == "simple-evals" else f"not {own}, so do not compare with published scores"
+        found = "none left" if met_share is None else f"{met_share:.0%} met"
         return {
             "notes": [f"grader: {whose}; {len(given)} verdicts, {missing} missing, {found}"],
             "grader": self.grader,
@@ -202,30 +213,30 @@ class HealthBench:
 def healthbench(
     path: str | Path, judge: Any, folder: str | Path, *, subset: str = "full", limit: int | None = None
 ) -> HealthBench:
-    """Build the benchmark from the words of the command line.
+    """Build the benchmark from the options of the command line.
 
     Args:
         path: as for :class:`HealthBench`.
-        judge: as in :func:`rvpo.judges.load_judge`. The short form ``http://host:port/v1#MODEL`` means HealthBench's
-            own grader (``ask: healthbench``); a mapping or YAML file says itself how the judge is asked.
-        folder: of the run; an endpoint judge that names no cache has its own there.
+        judge: as for :func:`rvpo.judges.load_judge`. The short form ``http://host:port/v1#MODEL`` means HealthBench's
+            own grader (``ask: healthbench``); a mapping or YAML file states itself how the judge is asked.
+        folder: folder of the run; an endpoint judge without a cache of its own gets one there.
         subset: as for :class:`HealthBench`.
         limit: as for :class:`HealthBench`.
 
     Raises:
-        ConfigError: an option, the judge's included, cannot work.
+        ConfigError: an option, or an option of the judge, has a value that cannot work.
     """
     from rvpo.judges.build import identity, load_judge, short_form, with_cache
 
     if isinstance(judge, str) and judge.startswith(("http://", "https://")):
         judge = {**short_form(judge), "ask": "healthbench"}
-    _read(Path(path))  # its mistakes are cheaper than loading a judge
+    _read(Path(path))  # finding mistakes in the file is cheaper than loading a judge
     built = load_judge(with_cache(judge, Path(folder) / "judge.sqlite"))
     return HealthBench(path, built, identity(judge), subset=subset, limit=limit)
 
 
 def _read(path: Path) -> list[_Example]:
-    """Return all examples of a file, checked."""
+    """Read and check all examples of a file."""
     from rvpo.data import load_prompts
 
     examples: dict[str, _Example] = {}
@@ -233,7 +244,7 @@ def _read(path: Path) -> list[_Example]:
         try:
             example = _example(row)
             if example.id in examples:
-                raise DataError(f"the prompt_id {example.id!r} a second time; allowed: ids that differ")
+                raise DataError(f"the prompt_id {example.id!r} a second time; expected ids that differ")
         except DataError as error:
             raise DataError(f"{path}, row {number}: saw {error}; next step: repair the row") from None
         examples[example.id] = example
@@ -246,10 +257,12 @@ def _example(row: Mapping[str, Any]) -> _Example:
 
     rubric, tags = Rubric.from_json(row["rubric"]), tuple(json.loads(row["example_tags"]))
     if not any(criterion.points > 0 for criterion in rubric.criteria):
-        raise DataError("no criterion with positive points; allowed: at least one, as the score is a share of them")
+        raise DataError(
+            "no criterion with positive points; expected at least one, because the score is a share of these points"
+        )
     for named in (tags, *(criterion.tags for criterion in rubric.criteria)):
         if len(set(named)) < len(named) or SCORE in named:
-            raise DataError(f"the tags {list(named)}; allowed: each once, and none called {SCORE!r}")
+            raise DataError(f"the tags {list(named)}; expected each once, and none called {SCORE!r}")
     messages = tuple({"role": role, "content": text} for role, text in chat(row["prompt"]))
     return _Example(str(rubric.id), messages, rubric, tags)
 
@@ -274,7 +287,7 @@ def _scored(example: _Example, verdicts: Sequence[Verdict]) -> Scored:
 
 
 def _labels(tags: Sequence[str]) -> dict[str, str]:
-    """Return the example's tags by family: ``theme:hedging`` is the theme ``hedging``."""
+    """Return family -> name for the example's tags: ``theme:hedging`` becomes the theme ``hedging``."""
     labels: dict[str, str] = {}
     for family, _, name in (tag.partition(":") for tag in tags):
         labels[family] = f"{labels[family]}, {name}" if family in labels else name

@@ -1,7 +1,7 @@
-"""What a benchmark is: items that are asked, replies, and scores.
+"""The parts of a benchmark: items that are asked, replies, and scores.
 
-A benchmark gives its items and scores replies; it knows neither the model nor the disk. :mod:`rvpo.evals.run` asks the
-model, keeps replies and scores, and writes the records.
+A benchmark provides items and scores replies; it knows neither the model nor the disk. :mod:`rvpo.evals.run` asks the
+model, stores replies and scores, and writes the records.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Item:
     """One question to the model.
 
     Attributes:
-        id: unique in its benchmark; runs are paired by it.
+        id: unique in its benchmark; two runs are compared item by item with it.
         messages: the chat that the model continues.
-        epoch: 0, 1, … where the same item is asked several times.
-        tools: functions in the form of the OpenAI API, where the model's own tool format is asked for.
-        labels: what the item is about, such as its category; a column each in the records.
+        epoch: 0, 1, … if the same item is asked several times.
+        tools: functions in the form of the OpenAI API, if the model is to use its own tool format.
+        labels: properties of the item, such as its category; each is a column of the records.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Item:
 
     @property
     def key(self) -> Key:
-        """What tells this item from every other."""
+        """The id and the epoch, which together identify this item."""
         return self.id, self.epoch
 
 
@@ -47,17 +47,17 @@ Key: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said to an item.
+    """The model's reply to an item.
 
     Attributes:
-        text: its words; None where there is no reply.
-        reason: one of ``rvpo.rewards.rubric.verdict.REASONS`` where there is no reply, else None.
+        text: the text of the reply; None if the reply is missing.
+        reason: one of ``rvpo.rewards.rubric.verdict.REASONS`` if the reply is missing, else None.
         detail: what went wrong.
-        calls: tool calls that a *server* parsed, each ``{"name": text, "arguments": JSON text}``; None where the reply
-            is text alone.
+        calls: tool calls that a *server* parsed, each ``{"name": text, "arguments": JSON text}``; None if the reply
+            is only text.
         finish: ``"stop"``, ``"length"`` (cut off), or the server's own word.
-        prompt_tokens: of the rendered chat.
-        completion_tokens: of the reply.
+        prompt_tokens: number of tokens of the rendered chat.
+        completion_tokens: number of tokens of the reply.
     """
 
     text: str | None
@@ -70,22 +70,22 @@ class Reply:
 
     @classmethod
     def missing(cls, reason: str, detail: str | None = None) -> Reply:
-        """Return a reply that could not be had."""
+        """Return a missing reply, with the reason why."""
         return cls(None, reason, detail, finish="none")
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a reply is worth.
+    """The scores of a reply.
 
     Attributes:
-        scores: metric -> value, None where it is missing. A metric that an item does not have is not in the mapping.
-            Metrics of one family (:func:`family_of`) are tested together, as those without a family are.
+        scores: metric -> value, None if it is missing. A metric that an item does not have is not in the mapping.
+            Metrics of one family (:func:`family_of`) are tested together; so are the metrics without a family.
         reasons: metric -> why its score is missing.
-        weights: metric -> weight of this item in the metric's mean, where that is not the plain mean.
-        details: what explains the scores, as plain JSON values.
+        weights: metric -> weight of this item in the metric's mean, if the mean is weighted.
+        details: plain JSON values that explain the scores.
 
-    Items with weights are resampled within their label ``category``: a leaderboard's weights come by category.
+    Items with weights are resampled within their label ``category``, because a leaderboard weights whole categories.
     """
 
     scores: Mapping[str, float | None]
@@ -95,12 +95,17 @@ class Scored:
 
     @classmethod
     def missing(cls, metrics: Sequence[str], reason: str) -> Scored:
-        """Return the scores of an item about which nothing is known, because there is no reply."""
+        """Return the scores of an item without a reply: every metric is missing, for the same reason."""
         return cls(dict.fromkeys(metrics), dict.fromkeys(metrics, reason))
 
 
 def family_of(metric: str) -> str:
-    """Return the family of a metric: ``axis`` of ``axis:accuracy``, ``pass@`` of ``pass@8``; "" of one without."""
+    """Return the family of a metric; "" if it has none.
+
+    Example:
+        >>> family_of("axis:accuracy"), family_of("pass@8"), family_of("score")
+        ('axis', 'pass@', '')
+    """
     family, colon, _ = metric.partition(":")
     return family if colon else "pass@" if metric.startswith("pass@") else ""
 
@@ -110,11 +115,11 @@ class Generation:
     """How replies are generated.
 
     Attributes:
-        max_tokens: longest reply; longer ones are cut off, and counted.
-        temperature: 0 is greedy.
-        top_p: nucleus; 1 is all.
-        seed: of sampling. A server is sent one with each request where it is not 0: not every server survives one
-            (vLLM 0.32 on a CPU does not), and none promises the same reply for it.
+        max_tokens: greatest number of tokens of a reply; longer replies are cut off, and the records count them.
+        temperature: temperature of sampling; 0 means greedy.
+        top_p: share of the probability that nucleus sampling keeps; 1 keeps all tokens.
+        seed: seed of sampling. If it is not 0, a server gets a seed with each request. The default is 0 because some
+            servers crash on a seed (vLLM 0.32 on a CPU does), and none promises the same reply for the same seed.
     """
 
     max_tokens: int
@@ -123,15 +128,15 @@ class Generation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no model can do."""
-        for name, value, allowed, fits in (
+        """Refuse values that no model can use."""
+        for name, value, expected, fits in (
             ("max_tokens", self.max_tokens, "a whole number of at least 1", lambda v: type(v) is int and v >= 1),
             ("temperature", self.temperature, "a finite number of at least 0", lambda v: _real(v) and v >= 0),
             ("top_p", self.top_p, "a number above 0, at most 1", lambda v: _real(v) and 0 < v <= 1),
             ("seed", self.seed, "a whole number", lambda v: type(v) is int),
         ):
             if not fits(value):
-                raise ConfigError(f"{name} is {value!r}, allowed is {allowed}")
+                raise ConfigError(f"{name} is {value!r}; expected {expected}")
 
 
 def _real(value: object) -> bool:
@@ -139,34 +144,34 @@ def _real(value: object) -> bool:
 
 
 class Benchmark(Protocol):
-    """What ``rvpo eval`` runs. It may have three methods more:
+    """A benchmark that ``rvpo eval`` runs. It may have three more methods:
 
-    - ``async def check(self) -> None`` is called before the first reply is asked for, and raises where scores could not
-      be had, for example because a judge cannot work.
-    - ``def of_items(self, scored: Sequence[tuple[Item, Scored]]) -> dict[Key, Scored]`` adds metrics that are made of
-      all samples of an item: it returns new scores for the first row of each item (:mod:`rvpo.evals.samples`).
-    - ``def report_options(self) -> dict[str, Any]`` returns options that decide which metrics are made of the scores:
-      where they change, the results of a finished run are made again from its replies and scores.
+    - ``async def check(self) -> None`` is called before the first reply is asked for. It raises if scoring cannot
+      work, for example because the judge does not answer.
+    - ``def of_items(self, scored: Sequence[tuple[Item, Scored]]) -> dict[Key, Scored]`` adds metrics that are computed
+      from all samples of an item: it returns new scores for the first row of each item (:mod:`rvpo.evals.samples`).
+    - ``def report_options(self) -> dict[str, Any]`` returns options that decide which metrics are computed from the
+      scores. If they change, the results of a finished run are computed again from its replies and scores.
     """
 
     name: str
-    """In file names and on the command line."""
+    """The benchmark's name in file names and on the command line."""
 
     primary: str
-    """The metric that the benchmark is known by."""
+    """The metric that stands for the whole benchmark."""
 
     generation: Generation
-    """Defaults, as the benchmark's own evaluator has them."""
+    """Default generation settings, the same as in the benchmark's own evaluator."""
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides items and scores as plain JSON: digest of the data, seeds, template, judge.
+        """Return everything that decides items and scores, as plain JSON: digest of the data, seeds, template, judge.
 
-        A run goes on only where they are equal, and only runs with equal data are compared.
+        A run continues only if its settings are equal, and only runs with equal data are compared.
         """
         ...
 
     def items(self) -> list[Item]:
-        """Return the items in a fixed order; several epochs of one item are items of their own.
+        """Return the items in a fixed order; each epoch of an item is an item of its own.
 
         Raises:
             DataError: the data is absent or malformed.
@@ -174,19 +179,19 @@ class Benchmark(Protocol):
         ...
 
     async def score(self, replied: Sequence[tuple[Item, Reply]]) -> list[Scored]:
-        """Return what each reply is worth. All replies have a text; a score that cannot be had is None.
+        """Return the scores of each reply. All replies have a text; a missing score is None.
 
-        Never raises for what a reply holds.
+        No text of a reply makes this method raise.
         """
         ...
 
     def metrics(self, item: Item) -> Sequence[str]:
-        """Return the metrics that an item has, needed where there is no reply to score."""
+        """Return the names of the metrics of an item; they are needed for an item without a reply."""
         ...
 
     def summary(self, scored: Sequence[tuple[Item, Scored]]) -> dict[str, Any]:
-        """Return the benchmark's own aggregates as plain JSON, such as a leaderboard's; ``{}`` where it has none.
+        """Return the benchmark's own aggregates as plain JSON, such as a leaderboard's; ``{}`` if it has none.
 
-        ``notes``, a list of texts, is what a reader of the scores must know: it is shown below them.
+        ``notes`` is a list of texts for the reader of the scores: they are shown below the scores.
         """
         ...

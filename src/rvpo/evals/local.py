@@ -25,22 +25,22 @@ _ADAPTER = "adapter_config.json"
 class LocalPolicy:
     """A causal language model with its chat template.
 
-    What is generated together is fixed by the items alone: a run that was stopped and goes on makes the same batches,
-    and so the same replies to the last bit. Sampling parameters are those of :class:`Generation` and no others: a
-    checkpoint's own ``generation_config.json`` decides only where replies end.
+    The items alone decide the batches, so a run that was stopped and continues makes the same batches, and the same
+    replies to the last bit. All sampling parameters come from :class:`Generation`; the checkpoint's own
+    ``generation_config.json`` decides only which tokens end a reply.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, batch_size: int = 16) -> None:
-        """Take a model that is loaded, for example one that is being trained.
+        """Use a model that is already loaded, for example one in training.
 
         Args:
             model: a causal language model of transformers or peft; its mode (training or not) is restored after use.
-            tokenizer: with a chat template.
-            name: in the records.
-            batch_size: items generated together.
+            tokenizer: the model's tokenizer, with a chat template.
+            name: the model's name in the records.
+            batch_size: number of items that are generated together.
 
         Raises:
-            ConfigError: there is no chat template.
+            ConfigError: the tokenizer does not have a chat template.
         """
         self._name, self._batch_size = name, batch_size
         self._identity: dict[str, Any] = {"kind": "memory", "name": name}
@@ -57,13 +57,13 @@ class LocalPolicy:
         device: str | None = None,
         batch_size: int = 16,
     ) -> LocalPolicy:
-        """Name a folder or hub id; its weights are loaded when the first reply is asked for.
+        """Return a policy for a folder or hub id; its weights are loaded when the first reply is asked for.
 
         Raises:
-            ConfigError: an option cannot work, or the folder holds no model.
+            ConfigError: an option has a value that cannot work, or the folder does not hold a model.
         """
         if dtype is not None and dtype not in _DTYPES:
-            raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(_DTYPES)}")
+            raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
         policy = cls.__new__(cls)
         policy._name, policy._batch_size = place, batch_size
         device = _device(device)
@@ -76,13 +76,13 @@ class LocalPolicy:
         return policy
 
     def identity(self) -> dict[str, Any]:
-        """Return the name, the digest of a folder's files or the commit of a hub id, and what else decides the bits."""
+        """Return name, digest of a folder's files or commit of a hub id, and the options that affect the replies."""
         return self._identity
 
     async def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
-        """Yield batch after batch, the shortest prompts first; see :class:`rvpo.evals.policy.Policy`.
+        """Yield one batch after another, the shortest prompts first; see :class:`rvpo.evals.policy.Policy`.
 
-        Prompts that leave no room for ``max_tokens`` in the model's context are missing (``too_long``).
+        If a prompt leaves no room for ``max_tokens`` in the model's context, its reply is missing (``too_long``).
         """
         if self._place is not None:
             place, options = self._place
@@ -93,8 +93,8 @@ class LocalPolicy:
         fitting = [item for item in items if len(prompts[item.key]) <= room]
         for item in items:
             if item.key in wanted and len(prompts[item.key]) > room:
-                detail = f"{len(prompts[item.key])} tokens and {generation.max_tokens} to come, of {self._context}"
-                yield [(item, Reply.missing("too_long", detail))]
+                needed = f"{len(prompts[item.key])} tokens of the prompt and up to {generation.max_tokens} of the reply"
+                yield [(item, Reply.missing("too_long", f"{needed}, in a context of {self._context}"))]
         fitting.sort(key=lambda item: (len(prompts[item.key]), item.key))
         for start in range(0, len(fitting), self._batch_size):
             batch = fitting[start : start + self._batch_size]
@@ -104,12 +104,12 @@ class LocalPolicy:
             yield [(item, reply) for item, reply in zip(batch, replies, strict=True) if item.key in wanted]
 
     def _set(self, model: Any, tokenizer: Any) -> None:
-        if hasattr(tokenizer, "image_processor"):  # of a vision-language model: benchmarks are text
+        if hasattr(tokenizer, "image_processor"):  # a vision-language model: benchmarks need only its text tokenizer
             template = tokenizer.chat_template
             tokenizer = copy.deepcopy(tokenizer.tokenizer)
             tokenizer.chat_template = tokenizer.chat_template or template
         if not tokenizer.chat_template:
-            raise ConfigError(f"{self._name} has no chat template; allowed is a model for chats: name another")
+            raise ConfigError(f"{self._name} has no chat template; expected a model with one. Choose another model")
         self._model, self._tokenizer = model, copy.deepcopy(tokenizer)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
@@ -134,8 +134,8 @@ class LocalPolicy:
             ) from error
         if tools and item.tools[0]["function"]["name"] not in text:
             raise ConfigError(
-                f"the chat template of {self._name} leaves tools out; allowed is one that shows them: use another "
-                "prompting (--prompting rlla), or a model with its own tool format"
+                f"the chat template of {self._name} ignores tools; expected a template that shows them to the model. "
+                "Use another prompting (--prompting rlla), or a model with its own tool format"
             )
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return tokens
@@ -159,7 +159,7 @@ class LocalPolicy:
     def _reply(self, item: Item, prompt_tokens: int, ids: list[int]) -> Reply:
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
         said = ids if end is None else ids[:end]
-        # The marks of a tool call are special tokens of some models.
+        # In some models, the tags of a tool call are special tokens.
         text = self._tokenizer.decode(said, skip_special_tokens=not item.tools)
         finish = "length" if end is None else "stop"
         return Reply(text, finish=finish, prompt_tokens=prompt_tokens, completion_tokens=len(said))
@@ -167,15 +167,15 @@ class LocalPolicy:
 
 @contextmanager
 def _undisturbed(model: Any, seed: int) -> Iterator[None]:
-    """Generate with a seed and a configuration of our own, and leave random numbers and the model as they were."""
+    """Generate with our own seed and configuration; restore random state and model afterwards."""
     training, device = model.training, model.device
-    # An adapter hands its configuration down to its base.
+    # An adapter passes its configuration to its base model.
     parts = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
     defaults = [part.generation_config for part in parts]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(seed)
         model.eval()
-        model.generation_config = GenerationConfig()  # what we do not set would come from the checkpoint's
+        model.generation_config = GenerationConfig()  # else the checkpoint's would fill in what we do not set
         try:
             yield
         finally:
@@ -185,26 +185,29 @@ def _undisturbed(model: Any, seed: int) -> Iterator[None]:
 
 
 def _device(device: str | None) -> str:
-    """Return the device's name; ConfigError where there is none such."""
+    """Return the device's name; raise ConfigError if there is no such device."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         absent = torch.device(device).type == "cuda" and not torch.cuda.is_available()
     except RuntimeError as error:
-        raise ConfigError(f"device is {device!r}, allowed are cpu, cuda, cuda:1, …: {error}") from error
+        raise ConfigError(f"device is {device!r}; expected cpu, cuda, cuda:1, …: {error}") from error
     if absent:
-        raise ConfigError(f"device is {device!r}, but PyTorch sees no GPU here: install its CUDA build, or use cpu")
+        raise ConfigError(
+            f"device is {device!r}, but PyTorch finds no GPU; expected a GPU that it can use. Install PyTorch's CUDA "
+            "build, or use cpu"
+        )
     return device
 
 
 def _identity(place: str, gguf_file: str | None) -> tuple[dict[str, Any], str | None]:
-    """Return what tells a model from others, and the commit of a hub id."""
+    """Return what identifies a model, and the commit of a hub id."""
     folder = Path(place).expanduser()
     own: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     if not folder.is_dir():
         if folder.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1:
             raise ConfigError(
-                f"model is {place!r}, which is no folder; allowed are a folder with a model or an adapter, a hub id "
-                "'org/name', or http://host:port/v1#MODEL: check the path"
+                f"model is {place!r}, which is not a folder; expected a folder with a model or an adapter, a hub id "
+                "'org/name', or http://host:port/v1#MODEL. Check the path"
             )
         commit = _commit(place, gguf_file)
         return {"kind": "hub", "name": place, "commit": commit, **own}, commit
@@ -215,18 +218,18 @@ def _identity(place: str, gguf_file: str | None) -> tuple[dict[str, Any], str | 
 
 
 def _commit(repo: str, gguf_file: str | None) -> str:
-    """Return the commit of a hub id that is used now: the newest, or offline the one in the cache."""
+    """Return the commit of a hub id: the newest one, or without a network the one in the cache."""
     from huggingface_hub import hf_hub_download
 
     said = ""
     for name in filter(None, (gguf_file, "config.json", _ADAPTER)):
         try:
             return Path(hf_hub_download(repo, name)).parent.name  # …/snapshots/{commit}/{name}
-        except Exception as error:  # network boundary: the client raises errors of several unrelated families
+        except Exception as error:  # network: the client raises errors of several unrelated classes
             said = (str(error).splitlines() or [""])[0]
     raise ModelError(
-        f"model {repo!r} cannot be had: no folder of that name here, and the hub client says: {said}; allowed are a "
-        "folder, or a hub id that can be reached: check spelling, network and access rights"
+        f"model {repo!r} was not found: there is no such folder, and the hub client says: {said}; expected a "
+        "folder, or a hub id that can be downloaded. Check spelling, network and access rights"
     )
 
 
@@ -234,21 +237,24 @@ def _base(folder: Path) -> str:
     try:
         base = json.loads((folder / _ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
     except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"{folder / _ADAPTER} names no base model ({error!r}): train the adapter again") from error
+        raise ConfigError(
+            f"{folder / _ADAPTER} does not name a base model ({error!r}); expected base_model_name_or_path. Train the "
+            "adapter again"
+        ) from error
     if not isinstance(base, str) or not base:
-        raise ConfigError(f"{folder / _ADAPTER} names {base!r} as base model, allowed is a folder or hub id: name it")
+        raise ConfigError(f"{folder / _ADAPTER} names {base!r} as base model; expected a folder or a hub id. Add it")
     return base
 
 
 def _load(
     place: str, *, gguf_file: str | None, dtype: str | None, device: str, revision: str | None
 ) -> tuple[Any, Any]:
-    """Return model and tokenizer; ModelError where transformers cannot load them."""
+    """Return model and tokenizer; raise ModelError if transformers cannot load them."""
     folder = Path(place).expanduser()
     adapter = (folder / _ADAPTER).exists()
     path = str(folder) if folder.is_dir() else place
     options = {key: value for key, value in (("gguf_file", gguf_file), ("revision", revision)) if value}
-    transformers_logging.disable_progress_bar()  # of reading weights; replies have their own
+    transformers_logging.disable_progress_bar()  # the bar for reading weights; replies have their own bar
     weights = {"dtype": getattr(torch, dtype) if dtype else "auto" if device != "cpu" else torch.float32}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -256,13 +262,13 @@ def _load(
             from peft import PeftModel
 
             base = AutoModelForCausalLM.from_pretrained(_base(folder), **weights)
-            model = PeftModel.from_pretrained(base, path)  # not merged, which would round in half precision
+            model = PeftModel.from_pretrained(base, path)  # not merged: merging in half precision would round
         else:
             model = AutoModelForCausalLM.from_pretrained(path, **weights, **options)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         said = (str(error).splitlines() or [""])[0]
         raise ModelError(
-            f"model {place!r} cannot be loaded: {said}; allowed are a folder or a hub id of a causal language model "
-            "with its tokenizer, or of an adapter whose base is there"
+            f"model {place!r} cannot be loaded: {said}; expected a folder or a hub id of a causal language model "
+            "with its tokenizer, or of an adapter whose base model can be loaded"
         ) from error
     return model.to(device).eval(), tokenizer

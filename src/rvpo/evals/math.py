@@ -2,14 +2,15 @@ r"""Mathematical problems with an answer: MATH-500, GSM8K, AIME, AMC, OlympiadBe
 
 Each problem is asked several times. Metrics of a sample, averaged over the samples of a problem and then over problems:
 
-- ``avg@n``, 0 or 1: Math-Verify finds the reply's answer equal to the reference, in the worker of the reward ``math``
-  (:mod:`rvpo.rewards.math`), with its limits; ``level:…`` and ``subject:…`` are the same for a part of the problems.
-- ``answered``, 0 or 1: the reply states an answer (:func:`rvpo.evals.answers.reply_answer`). A reply without one is
-  wrong, as is one whose answer takes longer than the worker's limit; both are the model's doing.
+- ``avg@n``, 0 or 1: Math-Verify finds the reply's answer equal to the reference. It runs in the worker process of the
+  reward ``math`` (:mod:`rvpo.rewards.math`), with the same limits. ``level:…`` and ``subject:…`` are the same metric
+  for a part of the problems.
+- ``answered``, 0 or 1: the reply states an answer (:func:`rvpo.evals.answers.reply_answer`). A reply without an answer
+  is wrong, and so is an answer that takes longer to compare than the worker's limit: both depend on the model alone.
 
 Metrics of a problem: ``pass@k``, unbiased, for several k (:func:`rvpo.statistics.pass_at_k`), and ``majority@n``:
-whether the answer that most samples give is right. A sample that could not be had or compared is missing; a problem
-with fewer than k scored samples has no ``pass@k``, and one with a missing sample no ``majority@n``.
+whether the answer that most samples give is right. A sample without a reply, or whose comparison failed, is missing. A
+problem with fewer than k scored samples has no ``pass@k``, and a problem with a missing sample has no ``majority@n``.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ class Math:
 
     Args:
         path: file (JSONL, JSON, CSV, parquet), folder or hub id.
-        samples: replies to each problem.
-        k: of Pass@k, each at most ``samples``; None is 1, 2, 4, … and ``samples``.
-        prompt_column: as of :func:`rvpo.data.load_prompts`.
-        answer_column: column or path with the answer; None looks for it.
+        samples: number of replies to each problem.
+        k: the values of k of Pass@k, each at most ``samples``; None means 1, 2, 4, … and ``samples``.
+        prompt_column: as for :func:`rvpo.data.load_prompts`.
+        answer_column: column or path with the answer; None searches for it.
         subset: configuration of a hub dataset.
-        split: of a saved or hub dataset.
+        split: split of a saved or hub dataset.
         instruction: added to each problem that does not mention ``\\boxed`` itself; "" adds nothing.
         system_prompt: replaces the system message, or adds one.
-        limit: only the first so many problems.
+        limit: number of problems, from the first; None asks all.
 
     Raises:
-        ConfigError: an option cannot work, or Math-Verify is not installed.
-        DataError: the data cannot be had or are malformed; see :func:`rvpo.evals.math_data.read_questions`.
+        ConfigError: an option has a value that cannot work, or Math-Verify is not installed.
+        DataError: the data cannot be read or are malformed; see :func:`rvpo.evals.math_data.read_questions`.
     """
 
     name = "math"
@@ -76,10 +77,10 @@ class Math:
     ) -> None:
         """Read and check all problems."""
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise ConfigError(f"limit is {limit!r}; expected a whole number of at least 1: correct it")
+            raise ConfigError(f"limit is {limit!r}; expected a whole number of at least 1. Correct it")
         if importlib.util.find_spec("math_verify") is None:
             raise ConfigError(
-                "math-verify is not installed; expected the extra math, which compares the answers: "
+                "math-verify, which compares the answers, is not installed; expected the extra math. Install it: "
                 f"{install_command('eval', 'math')}"
             )
         self._sampling = Sampling.of(samples, k)
@@ -99,7 +100,7 @@ class Math:
         return f"avg@{self._sampling.samples}"
 
     def settings(self) -> dict[str, Any]:
-        """Return number and digest of the problems as they are asked, the samples, and the version of Math-Verify."""
+        """Return number and digest of the problems, number of samples, and the version of Math-Verify."""
         content = [[id, self._chats[id], question.answer] for id, question in self._questions.items()]
         return {
             "questions": len(self._questions),
@@ -109,11 +110,11 @@ class Math:
         }
 
     def report_options(self) -> dict[str, Any]:
-        """Return what decides which metrics are made of the scores."""
+        """Return the options that decide which metrics are computed from the scores."""
         return {"k": list(self._sampling.ks)}
 
     def items(self) -> list[Item]:
-        """Return each problem once a sample; all problems come before the next sample."""
+        """Return each problem once per sample; the first sample of all problems comes before the second."""
         return [
             Item(id, self._chats[id], epoch, labels=question.labels)
             for epoch in range(self._sampling.samples)
@@ -176,17 +177,17 @@ class Math:
         vote = majority([one.details["answer"] for one in samples], had, answers_equal)
         if vote is None:
             return add(first, {self._majority: None}, {self._majority: UNDECIDED})
-        told = {"votes": vote.votes, "tied": vote.tied}
+        counts = {"votes": vote.votes, "tied": vote.tied}
         voted = add(first, {self._majority: vote.value}, {})
-        return Scored(voted.scores, voted.reasons, voted.weights, {**voted.details, "majority": told})
+        return Scored(voted.scores, voted.reasons, voted.weights, {**voted.details, "majority": counts})
 
     def summary(self, scored: Rows) -> dict[str, Any]:
-        """Return how the data were read, what is missing, and how many votes are ties or are won by nobody."""
+        """Return how the data were read, what is missing, and how many votes are ties or have no answer at all."""
         votes = [one.details["majority"] for _, one in scored if "majority" in one.details]
         ties, empty = sum(vote["tied"] > 1 for vote in votes), sum(vote["votes"] == 0 for vote in votes)
         notes = [*self._reading, f"{self.primary} is the mean of {self._sampling.samples} samples of each problem"]
         if unread := self._unread():
-            notes.append(f"{len(unread)} references that Math-Verify cannot read: their problems have no score")
+            notes.append(f"Math-Verify cannot read {len(unread)} references: their problems have no score")
         if worded := self._worded():
             notes.append(
                 f"{len(worded)} references, such as {worded[0]!r}, are a number with a word that Math-Verify does not "
@@ -201,7 +202,7 @@ class Math:
             )
         if empty:
             notes.append(
-                f"{self._majority}: in {empty} of {len(votes)} votes no sample states an answer, which is wrong"
+                f"{self._majority}: in {empty} of {len(votes)} votes no sample states an answer; they count as wrong"
             )
         return {"majority": {"votes": len(votes), "ties": ties, "no_answer": empty}, "notes": notes}
 
@@ -223,7 +224,7 @@ class Math:
 
 
 def _asked(chat: Sequence[Message], instruction: str, system_prompt: str | None) -> tuple[Message, ...]:
-    """Return a problem as it is asked: with the instruction in the user's last turn, and the system message."""
+    """Return a problem as the model sees it: with the instruction in the user's last turn, and the system message."""
     messages = [dict(message) for message in chat]
     if instruction and not any("\\boxed" in message["content"] for message in messages):
         last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=len(messages) - 1)

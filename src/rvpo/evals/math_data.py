@@ -1,7 +1,7 @@
-r"""Rows of mathematical benchmarks as questions: MATH, GSM8K, AIME, AMC, OlympiadBench, and whatever looks like them.
+r"""Read rows of mathematical benchmarks as questions: MATH, GSM8K, AIME, AMC, OlympiadBench, and similar files.
 
-Which column holds the problem is found as for training data (:mod:`rvpo.data.columns`): ``problem``, ``question`` with
-its ``context``, ``prompt`` as text or chat. The answer is looked for in :data:`ANSWERS`, in this order.
+The column with the problem is found as for training data (:mod:`rvpo.data.columns`): ``problem``, ``question`` with
+its ``context``, ``prompt`` as text or chat. The column with the answer is the first of :data:`ANSWERS` that has values.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ANSWERS = (
     "answer", "final_answer", TRUTH, "expected_answer", "reference_answer", "ground_truth", "correct_answer",
     "gold_answer", "short_answer", "gold", "target", "label", "solution",
 )  # fmt: skip
-"""Where the answer is looked for; the first that holds values is taken. ``solution`` must state it in a box."""
+"""Columns that may hold the answer; the first with values is used. A ``solution`` must state the answer in a box."""
 
 IDS = ("unique_id", "id", "problem_id", "question_id", "problem_idx", "url")
 LABELS = {"level": ("level", "difficulty"), "subject": ("subject", "type", "subfield", "category")}
-"""Label -> columns that may hold it. ``type`` is the subject in MATH."""
+"""Label -> columns that may hold it. In MATH, ``type`` is the subject."""
 
-MOST_LABELS = 20  # different values of a label; of more there is no metric each
-_PROSE = 3  # words of a reference that is a sentence rather than an answer
+MOST_LABELS = 20  # a label with more different values gets no metrics
+_PROSE = 3  # a reference with this many words is a sentence rather than an answer
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -47,10 +47,10 @@ class Question:
     """One problem.
 
     Attributes:
-        id: unique in its data; the file's own where it has one, else a digest of problem and answer.
+        id: unique in its data; the file's own id if it has one, else a digest of problem and answer.
         messages: the problem as a chat, without any instruction.
-        answer: LaTeX without dollar signs.
-        labels: level and subject, where the file has them.
+        answer: the answer in LaTeX without dollar signs.
+        labels: level and subject, if the file has them.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Problems as they were read, and what a reader of the scores must know about the reading."""
+    """The problems of a file, and notes for the reader of the scores about how the file was read."""
 
     questions: tuple[Question, ...]
     notes: tuple[str, ...]
@@ -75,18 +75,18 @@ def read_questions(
     subset: str | None = None,
     split: str | None = None,
 ) -> Questions:
-    """Read and check all rows; none is left out in silence.
+    """Read and check all rows; no row is left out silently.
 
     Args:
-        path: file (JSONL, JSON, CSV, parquet), folder or hub id, as :func:`rvpo.data.load_prompts` takes it.
-        prompt_column: as of :func:`rvpo.data.load_prompts`.
-        answer_column: column or path with the answer; None looks for one of :data:`ANSWERS`.
+        path: file (JSONL, JSON, CSV, parquet), folder or hub id, as for :func:`rvpo.data.load_prompts`.
+        prompt_column: as for :func:`rvpo.data.load_prompts`.
+        answer_column: column or path with the answer; None searches for one of :data:`ANSWERS`.
         subset: configuration of a hub dataset.
-        split: of a saved or hub dataset.
+        split: split of a saved or hub dataset.
 
     Raises:
-        DataError: the data cannot be had or are malformed, a problem stands twice with different answers, or a part of
-            the problem, such as a picture, would not be asked.
+        DataError: the data cannot be read or are malformed, a problem occurs twice with different answers, or the model
+            would not see a part of the problem, such as a picture.
     """
     source = str(path)
     storage = storage_of(path)
@@ -120,12 +120,12 @@ class _Notes:
         lines = [self.columns]
         if self.lists:
             lines.append(
-                f"{self.lists} of {rows} references are lists of several answers: a reply must give all of them"
+                f"{self.lists} of {rows} references are lists of several answers: a reply must state all of them"
             )
         if self.sentences:
             lines.append(
-                f"{self.sentences} of {rows} references read like sentences, which few replies will equal: name the "
-                "column with the answers alone with --answer-column"
+                f"{self.sentences} of {rows} references look like sentences, and few replies will be equal to them: "
+                "use --answer-column to name a column that holds only the answers"
             )
         if self.repeated:
             lines.append(f"{self.repeated} of {rows} rows repeat a problem with its answer: each problem is asked once")
@@ -145,7 +145,8 @@ def _find_answers(rows: Sequence[tuple[Place, Row]], columns: PromptColumns, cho
     if chosen is not None:
         if holds(chosen):
             return chosen
-        raise place.error(chosen, f"no such answers (the columns are {shorten(names)})", "answers", "correct the name")
+        seen = f"no answers there (the columns are {shorten(names)})"
+        raise place.error(chosen, seen, "a column with answers", "correct the name")
     by_spelling = {spelled(name): name for name in reversed(names) if name not in columns.names}
     for name in ANSWERS:
         path = by_spelling.get(name, name)
@@ -200,8 +201,8 @@ def _distinct(
             continue
         known[key] = (place, answer)
         id_ = digest([key, answer])[:16] if ids is None else str(row[ids])
-        told = {label: _told(row[name]) for label, name in labels.items() if row.get(name) is not None}
-        questions.append(Question(id_, tuple(chat), answer, told))
+        labelled = {label: _label(row[name]) for label, name in labels.items() if row.get(name) is not None}
+        questions.append(Question(id_, tuple(chat), answer, labelled))
     return questions
 
 
@@ -211,7 +212,7 @@ def _label_columns(rows: Sequence[tuple[Place, Row]]) -> dict[str, str]:
     found = {}
     for label, columns in LABELS.items():
         for name in (names[column] for column in columns if column in names):
-            values = Counter(_told(row[name]) for _, row in rows if _is_label(row.get(name)))
+            values = Counter(_label(row[name]) for _, row in rows if _is_label(row.get(name)))
             if 1 < len(values) <= MOST_LABELS and sum(values.values()) == len(rows):
                 found[label] = name
                 break
@@ -222,14 +223,14 @@ def _is_label(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
 
 
-def _told(value: Any) -> str:
-    """Return a label in one short line; the level of MATH, ``Level 5``, is 5."""
+def _label(value: Any) -> str:
+    """Return a label as one short line; MATH's ``Level 5`` becomes 5."""
     text = " ".join(str(value).split())
     return re.sub(r"^level\s+", "", text, flags=re.IGNORECASE)[:60]
 
 
 def require_readable(source: str, unread: Sequence[str], total: int) -> None:
-    """Refuse references of which Math-Verify cannot read most.
+    """Refuse references if Math-Verify cannot read most of them.
 
     Raises:
         DataError: more than half of them cannot be read.

@@ -1,4 +1,4 @@
-"""From a model's name to a policy, on this machine or behind a server."""
+"""Make a policy from a model's name: a model on this machine, or one on a server."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ def load_policy(
     extra_body: dict[str, Any] | None = None,
     system_role: bool = True,
 ) -> Policy:
-    """Return the policy that a text names.
+    """Return the policy for a model's name.
 
     Args:
         model: a folder (of a model, or of an adapter that names its base), a hub id, or ``http://host:port/v1#MODEL``.
         gguf_file: name of a GGUF file in the folder.
-        dtype: of the weights; None is the checkpoint's own on a GPU, float32 on a CPU.
-        device: None is CUDA where there is one, else the CPU.
-        batch_size: items generated together by a model on this machine.
-        api_key_env: NAME of the environment variable with the server's key; one of your own needs none.
-        concurrency: requests in flight.
-        timeout: seconds for one reply of a server.
+        dtype: number format of the weights; None means the checkpoint's own on a GPU, and float32 on a CPU.
+        device: device of PyTorch; None means CUDA if this machine has a GPU, else the CPU.
+        batch_size: number of items that a model on this machine generates together.
+        api_key_env: NAME of the environment variable with the server's key; your own server needs no key.
+        concurrency: number of requests at the same time.
+        timeout: longest time for one reply of a server, in seconds.
         extra_body: further fields of a request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``.
-        system_role: False puts the system text before the user's, for servers that pass over a system turn.
+        system_role: False puts the system text before the user's text, for servers that ignore a system turn.
 
     Raises:
-        ConfigError: an option cannot work, or the folder holds no model.
+        ConfigError: an option has a value that cannot work, or the folder does not hold a model.
     """
     for name, value in (("batch_size", batch_size), ("concurrency", concurrency)):
         if type(value) is not int or value < 1:
-            raise ConfigError(f"{name} is {value!r}, allowed is a whole number of at least 1")
+            raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1")
     if model.startswith(("http://", "https://")):
         url, _, name = model.partition("#")
         if not name:
-            raise ConfigError(f"model is {model!r}, which names no model: write http://host:port/v1#MODEL")
+            raise ConfigError(f"model is {model!r}, a server without a model; expected http://host:port/v1#MODEL")
         from rvpo.evals.endpoint import EndpointPolicy
 
         return EndpointPolicy(url, name, api_key_env, concurrency, timeout, extra_body, system_role)

@@ -1,4 +1,4 @@
-"""What a model under evaluation is, and two helpers of those that are one."""
+"""The protocol of a model under evaluation, and helpers for the classes that implement it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Policy(Protocol):
     """A model under evaluation."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this model from every other, as plain JSON; ``name`` is for people.
+        """Return what identifies this model, as plain JSON; ``name`` is for people.
 
-        A run is never continued with another identity: for a folder it holds the digest of the weights.
+        A run continues only if the identity is the same. The identity of a folder holds the digest of the weights.
         """
         ...
 
     def replies(self, items: Sequence[Item], wanted: Set[Key], generation: Generation) -> AsyncIterator[Replied]:
-        """Yield replies to the ``wanted`` items as they come; those that cannot be had are missing.
+        """Yield replies to the ``wanted`` items as they arrive; a reply that failed is yielded as missing.
 
         Args:
-            items: all items of the run, so that what is generated together does not depend on what is wanted.
+            items: all items of the run, so that the batches do not depend on which items are wanted.
             wanted: keys of the items to reply to.
-            generation: how.
+            generation: how the replies are generated.
 
         Raises:
             ModelError: the model cannot be loaded or asked.
@@ -42,7 +42,7 @@ class Policy(Protocol):
 
 @asynccontextmanager
 async def ended(replies: AsyncIterator[Replied]) -> AsyncGenerator[AsyncIterator[Replied]]:
-    """Close a policy's replies at the end of a ``with``: requests must not outlive the loop that they run in."""
+    """Close a policy's replies at the end of a ``with`` block: no request may outlive its event loop."""
     try:
         yield replies
     finally:
@@ -51,9 +51,9 @@ async def ended(replies: AsyncIterator[Replied]) -> AsyncGenerator[AsyncIterator
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where a loop runs already, as in a notebook.
+    """Run a coroutine to its end, even if an event loop is running already, as in a notebook.
 
-    Unlike ``asyncio.run`` it lets Ctrl-C interrupt at once: a batch on a CPU may take many minutes.
+    Unlike with ``asyncio.run``, Ctrl-C interrupts at once: a batch on a CPU may take many minutes.
     """
     try:
         asyncio.get_running_loop()

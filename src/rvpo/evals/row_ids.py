@@ -1,4 +1,4 @@
-"""The column of a benchmark's file by which its rows are told apart."""
+"""The column of a benchmark's file that identifies its rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rvpo.data.records import Place, Row
 
 
 def id_column(rows: Sequence[tuple[Place, Row]], names: Iterable[str]) -> str | None:
-    """Return the first of the named columns whose whole numbers or texts tell all rows apart; None: none does."""
+    """Return the first of the named columns whose values (integers or texts) all differ; None if there is none."""
     for name in names:
         values = [row.get(name) for _, row in rows]
         if all(_is_id(value) for value in values) and len({str(value) for value in values}) == len(values):

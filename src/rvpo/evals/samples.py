@@ -1,7 +1,7 @@
-"""Several samples of each item: Pass@k, and what a reader must know about samples that are missing or all alike.
+"""Several samples of each item: Pass@k, and notes about missing samples and replies without an answer.
 
-A metric of an *item*, such as Pass@k, is made of all its samples. It stands in the row of the item's first sample, so
-that records, intervals and comparisons, which average the rows of an item, take it as one number per item.
+A metric of an *item*, such as Pass@k, is computed from all its samples. It is in the row of the item's first
+sample: records, intervals and comparisons average the rows of an item, and so find one number per item.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Sampling:
 
     Attributes:
         samples: n, the number of replies to each item.
-        ks: increasing, each at most n.
+        ks: the values of k, in increasing order, each at most n.
     """
 
     samples: int
@@ -30,20 +30,24 @@ class Sampling:
 
     @classmethod
     def of(cls, samples: int, k: Sequence[int] | int | None) -> Sampling:
-        """Check both; None is 1, 2, 4, … and n itself.
+        """Check both numbers; a ``k`` of None means 1, 2, 4, … and n itself.
 
         Raises:
-            ConfigError: a number below 1, or a k above n.
+            ConfigError: a number is below 1, or a k is above n.
+
+        Example:
+            >>> Sampling.of(6, None)
+            Sampling(samples=6, ks=(1, 2, 4, 6))
         """
         given = [k] if isinstance(k, int) else list(k) if k is not None else _powers(samples)
         for name, value in (("samples", samples), *(("k", value) for value in given)):
             if type(value) is not int or value < 1:
-                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1: correct it")
+                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1. Correct it")
         if not given:
-            raise ConfigError("k is empty; expected at least one whole number: leave it out, or give one")
+            raise ConfigError("k is empty; expected at least one whole number. Leave k out, or give a number")
         if max(given) > samples:
             raise ConfigError(
-                f"k is {max(given)}, and each item has {samples} samples; expected k of at most that many: raise "
+                f"k is {max(given)}, but each item has {samples} samples; expected k of at most {samples}. Raise "
                 "samples (--samples), or lower k (--k)"
             )
         return cls(samples, tuple(sorted(set(given))))
@@ -51,7 +55,7 @@ class Sampling:
 
 def _powers(samples: int) -> list[int]:
     if type(samples) is not int or samples < 1:
-        return []  # which is refused by its own name
+        return []  # the caller refuses it, and names it in the message
     return sorted({*(2**i for i in range(samples.bit_length())), samples})
 
 
@@ -73,8 +77,8 @@ def with_pass_at(rows: Rows, right: str, ks: Sequence[int]) -> dict[Key, Scored]
 
     Args:
         rows: all rows of a run.
-        right: name of the metric of a sample, 1 where it is right, 0 where it is not, None where that is not known.
-        ks: see :class:`Sampling`. An item with fewer than k scored samples has no Pass@k: it is missing.
+        right: name of the metric of a sample that is 1 if it is right, 0 if it is wrong, None if that is unknown.
+        ks: see :class:`Sampling`. If an item has fewer than k scored samples, its Pass@k is missing.
     """
     found = {}
     for samples in by_item(rows).values():
@@ -94,12 +98,12 @@ def add(scored: Scored, scores: Mapping[str, float | None], reasons: Mapping[str
 
 
 def notes_on_answers(rows: Rows, answered: str, what: str) -> list[str]:
-    """Return how many replies hold nothing that could be right, where they are more than half.
+    """Return a note if more than half of the replies hold no answer, and so cannot be right.
 
     Args:
         rows: all rows of a run.
-        answered: name of the metric of a sample, 0 where it holds nothing.
-        what: what such a reply lacks.
+        answered: name of the metric of a sample that is 0 if the reply holds no answer.
+        what: what is true of such a reply, such as "hold no program".
     """
     had = [value for _, scored in rows if (value := scored.scores.get(answered)) is not None]
     without = had.count(0.0)
@@ -107,7 +111,7 @@ def notes_on_answers(rows: Rows, answered: str, what: str) -> list[str]:
 
 
 def notes_on_samples(rows: Rows, right: str, ks: Sequence[int]) -> list[str]:
-    """Return how many items have fewer scored samples than they were asked for, and what that does to Pass@k."""
+    """Return notes on how many items have missing samples, and what that means for Pass@k."""
     items = by_item(rows)
     scored = [sum(one.scores.get(right) is not None for _, one in samples) for samples in items.values()]
     asked = max(map(len, items.values()), default=0)
@@ -119,7 +123,7 @@ def notes_on_samples(rows: Rows, right: str, ks: Sequence[int]) -> list[str]:
         "Pass@k is estimated from those that are scored"
     ]
     left_out = [(k, sum(count < k for count in scored)) for k in ks]
-    told = ", ".join(f"{count} of {name_of(k)}" for k, count in left_out if count)
-    if told:
-        notes.append(f"items left out because fewer than k of their samples are scored: {told}")
+    counts = ", ".join(f"{count} of {name_of(k)}" for k, count in left_out if count)
+    if counts:
+        notes.append(f"items left out because fewer than k of their samples are scored: {counts}")
     return notes

@@ -1,8 +1,8 @@
-"""What an evaluation has done so far, on disk: no reply and no score is paid for twice.
+"""The replies and scores of an evaluation so far, on disk: no reply and no score is paid for twice.
 
-One SQLite file in a run's folder, of one process at a time. Replies and scores are committed as they come; ``kill -9``
-loses what was on its way and nothing else. Replies that could not be had are never stored, so the next call asks for
-them again.
+They are in one SQLite file in the run's folder, which only one process at a time may use. Replies and scores are
+committed as they arrive, so ``kill -9`` loses only what had not arrived yet. Missing replies are never stored, so the
+next call asks for them again.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Store:
     """The replies and scores of one run; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; it is opened, or made, when the store is entered."""
+        """Set the path of the file; the file is opened, or made, when the store is entered."""
         self.path = path
         self._lock = FileLock(path.with_suffix(".lock"))
 
     def __enter__(self) -> Store:
-        """Take the folder and open the file.
+        """Lock the folder and open the file.
 
         Raises:
-            ConfigError: another process is at work in the folder, or the file cannot be opened or is no such file.
+            ConfigError: another process is using the folder, or the file cannot be opened or is not such a store.
         """
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,11 @@ class Store:
                 self._lock.acquire(timeout=0)
             except Timeout:
                 raise ConfigError(
-                    f"another process evaluates into {self.path.parent}: wait for it, or name another folder with --out"
+                    f"another process is using the folder {self.path.parent}; expected one process for each folder. "
+                    "Wait for it, or choose another folder with --out"
                 ) from None
             try:
-                # One thread at a time, but not always the same: a notebook has a loop of its own.
+                # One thread at a time uses it, but not always the same thread: in a notebook, work runs in a new one.
                 self._db = sqlite3.connect(self.path, check_same_thread=False)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.executescript(_TABLES)
@@ -64,7 +65,7 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the file and leave the folder to others."""
+        """Close the file and unlock the folder."""
         self._db.close()
         self._lock.release()
 
@@ -76,18 +77,18 @@ class Store:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(
-                f"{self.path}: {error}; allowed is a store of `rvpo eval` on a disk with room: free space, or name "
-                "another folder with --out"
+                f"{self.path}: {error}; expected a store of `rvpo eval` on a disk with free space. Free some space, or "
+                "choose another folder with --out"
             ) from error
 
     def claim(self, run: dict[str, Any]) -> None:
-        """Take the folder for a run, or find that it is this run's already. One without replies is free.
+        """Record which run the folder belongs to, or check that it is this run. A folder without replies is free.
 
         Args:
-            run: what tells it from others, as plain JSON: benchmark, model, settings, generation.
+            run: what identifies the run, as plain JSON: benchmark, model, settings, generation.
 
         Raises:
-            ConfigError: the folder is another run's; the message names the first difference.
+            ConfigError: the folder belongs to another run; the message names the first difference.
         """
         with self._explained(), self._db:
             self._db.execute("DELETE FROM claim WHERE NOT EXISTS (SELECT * FROM replies)")
@@ -98,8 +99,8 @@ class Store:
         if where := difference(before, now):
             key, theirs, ours = where
             raise ConfigError(
-                f"{self.path.parent} holds a run with {key} = {_short(theirs)}, this one has {_short(ours)}: name "
-                "another folder with --out, or remove that one"
+                f"{self.path.parent} holds another run, with {key} = {_short(theirs)}; expected {_short(ours)}, as in "
+                "this run. Choose another folder with --out, or remove this folder"
             )
 
     def replies(self) -> dict[Key, Reply]:
@@ -113,7 +114,7 @@ class Store:
         return found
 
     def add_replies(self, replied: Sequence[tuple[Item, Reply]]) -> None:
-        """Keep replies, all or none of them; those that are missing are not kept."""
+        """Store replies, all or none of them; missing replies are left out."""
         rows = [(*item.key, json.dumps(asdict(reply))) for item, reply in replied if reply.text is not None]
         with self._explained(), self._db:
             self._db.executemany("INSERT INTO replies VALUES (?, ?, ?)", rows)
@@ -125,7 +126,7 @@ class Store:
             return {(id_, epoch): Scored(**json.loads(text)) for id_, epoch, text in rows}
 
     def add_scores(self, scored: Iterable[tuple[Item, Scored]]) -> None:
-        """Keep scores; where one is missing, the item's are not kept, so that the next call tries again."""
+        """Store scores. If one score of an item is missing, none of the item are stored: the next call tries again."""
         rows = [(*item.key, json.dumps(asdict(scores))) for item, scores in scored if not scores.reasons]
         with self._explained(), self._db:
             self._db.executemany("INSERT INTO scores VALUES (?, ?, ?)", rows)

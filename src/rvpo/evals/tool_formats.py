@@ -1,18 +1,18 @@
-r"""Two formats in which a model is shown tools and calls them: that of RLLA, and its own.
+r"""Two formats in which a model sees tools and calls them: the format of RLLA, and the model's own.
 
-**RLLA** (ToolRL, arXiv 2504.13958), for models trained on it. Tools stand in the system prompt, a numbered list with
-their parameters as JSON; the reply is ``<think> … </think>``, then ``<tool_call>`` with one JSON object ``{"name",
-"parameters"}`` a line, then ``<response>``. A model must see the sentences that it was trained on, so they are taken
-from a record of its data (:func:`read_template`). Without one, sentences of our own ask for the same layout; a score
-with those says less about how well a model does what it was trained for.
+**RLLA** (ToolRL, arXiv 2504.13958) is for models trained on it. The system prompt lists the tools: a numbered list with
+their parameters as JSON. The reply is ``<think> … </think>``, then ``<tool_call>`` with one JSON object ``{"name",
+"parameters"}`` per line, then ``<response>``. A model must see the sentences that it was trained on, so they are taken
+from a record of its data (:func:`read_template`). Without such a record, our own sentences ask for the same layout;
+such a score says less about how well a model does what it was trained for.
 
-**Own**: tools are handed to the model's chat template or server (``Item.tools``). Calls are what the server parsed, or
-text in the layouts of Hermes and Qwen (``<tool_call>`` around ``{"name", "arguments"}``), SmolLM2 (a list inside the
-tags) or Llama 3 (``{"name", "parameters"}`` as the whole text). As the official handler for Qwen does, a block that is
-no JSON is passed over, and thought up to the last ``</think>`` is not read.
+**Own**: the model's chat template or server gets the tools (``Item.tools``). The calls are those that the server
+parsed, or text in the layouts of Hermes and Qwen (``<tool_call>`` around ``{"name", "arguments"}``), SmolLM2 (a list
+inside the tags) or Llama 3 (``{"name", "parameters"}`` as the whole text). As in the official handler for Qwen, a block
+that is not JSON is ignored, and so is all thinking up to the last ``</think>``.
 
-A reply is written by a policy, so it is hostile input: nothing here raises for what a reply holds, and work on it is
-bounded by the limits of :mod:`rvpo.rewards.toolcall`.
+A reply comes from a model in training, so it is hostile input: no text of a reply makes this module raise, and the
+work on it is bounded by the limits of :mod:`rvpo.rewards.toolcall`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rvpo.evals.items import Message, Reply
 from rvpo.rewards.toolcall import MAX_BLOCK_CHARS, MAX_CALLS, decode
 
 Call = dict[str, dict[str, Any]]
-"""``{name: {parameter: value}}``, as BFCL's checker wants it."""
+"""``{name: {parameter: value}}``, the form that BFCL's checker needs."""
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
@@ -40,9 +40,9 @@ class RllaTemplate:
     """The fixed sentences of an RLLA prompt.
 
     Attributes:
-        head: of the system prompt, up to the list of tools.
-        tail: of the system prompt, behind the list.
-        opening: of the user's message, up to the dialogue.
+        head: beginning of the system prompt, up to the list of tools.
+        tail: end of the system prompt, after the list of tools.
+        opening: beginning of the user's message, up to the dialogue.
     """
 
     head: str
@@ -90,9 +90,9 @@ def read_template(path: Path) -> RllaTemplate:
             end = system.find("\n", last + 1)
             tail = system[end:] if end >= 0 else ""
             return RllaTemplate(system[: first + 1], tail, user.partition("<user>")[0])
-    allowed = "a system prompt with '1. Name: …', 'Description: …', 'Parameters: {…}' and a user's turn in <user> tags"
+    expected = "a system prompt with '1. Name: …', 'Description: …', 'Parameters: {…}' and a user's turn in <user> tags"
     next_step = "name the file of RLLA data that the model was trained on, or leave the template out"
-    raise source_error(str(path), f"a first record with {shorten(contents)}", allowed, next_step)
+    raise source_error(str(path), f"a first record with {shorten(contents)}", expected, next_step)
 
 
 def rlla_prompt(
@@ -100,13 +100,13 @@ def rlla_prompt(
 ) -> tuple[Message, Message]:
     """Return system prompt and dialogue in RLLA's layout.
 
-    A system message of the question stands behind the template's. As in RLLA, a parameter says by its type
-    (``"integer, optional"``) that it may be left out, and has a default, empty where there is none.
+    A system message of the question follows the template's. As in RLLA, the type of an optional parameter says so
+    (``"integer, optional"``), and every parameter has a default, which is empty if the schema gives none.
 
     Args:
         template: the fixed sentences.
         messages: the chat to continue; roles system, user and assistant.
-        functions: ``name``, ``description`` and ``parameters``, a JSON schema of an object.
+        functions: mappings with ``name``, ``description`` and ``parameters``, a JSON schema of an object.
     """
     tools = "\n".join(
         f"{number}. Name: {function['name']}\nDescription: {function['description']}\n"
@@ -124,9 +124,9 @@ def rlla_prompt(
 
 
 def rlla_calls(reply: Reply) -> list[Call] | None:
-    """Read the calls of a reply in RLLA's layout; ``[]`` where it has none, None where they cannot be read.
+    """Read the calls of a reply in RLLA's layout; ``[]`` if it has none, None if they cannot be read.
 
-    Read is the first ``<tool_call>`` behind the thought, one JSON object a line, blank lines aside.
+    The calls are in the first ``<tool_call>`` after the thinking, one JSON object per line; blank lines are ignored.
     """
     answer = (reply.text or "").rpartition("</think>")[2]
     if _OPEN not in answer:
@@ -141,7 +141,7 @@ def rlla_calls(reply: Reply) -> list[Call] | None:
 
 
 def own_calls(reply: Reply) -> list[Call] | None:
-    """Read the calls of a reply in the model's own format; ``[]`` where it has none, None where they cannot be read."""
+    """Read the calls of a reply in the model's own format; ``[]`` if it has none, None if they cannot be read."""
     try:
         if reply.calls:
             return [{call["name"]: _json(call["arguments"])} for call in reply.calls]
@@ -167,7 +167,7 @@ def _flat_parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tagged(text: str) -> Iterator[Any]:
-    """Yield the JSON values between pairs of tags; what is no JSON is passed over. Linear in the text."""
+    """Yield the JSON values between pairs of tags, and ignore other text. The time is linear in the text."""
     end = 0
     for _ in range(MAX_CALLS):
         start = text.find(_OPEN, end)
@@ -183,7 +183,7 @@ def _tagged(text: str) -> Iterator[Any]:
 
 
 def _bare(text: str) -> list[Any]:
-    """Return the value of a text that is nothing but a JSON object with a name, else nothing."""
+    """Return the value of a text that is one JSON object with a name, else an empty list."""
     text = text.strip()
     if not text.startswith("{"):
         return []
@@ -201,7 +201,7 @@ def _json(text: str) -> Any:
 
 
 def _as_calls(values: list[Any]) -> list[Call]:
-    """Return JSON values as calls; one of :data:`_UNREADABLE` where one is none, or there are too many."""
+    """Return JSON values as calls; raise one of :data:`_UNREADABLE` if a value is not a call or there are too many."""
     if len(values) > MAX_CALLS:
         raise ValueError("too many calls")
     calls: list[Call] = []

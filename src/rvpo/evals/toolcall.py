@@ -1,7 +1,7 @@
 """Tool calling on held-out data: the rewards of ToolRL as a benchmark.
 
-The scores are those of :mod:`rvpo.rewards.toolcall`, which training pays for, so the rows must be held out: give the
-training's ``shuffle_seed`` and ``max_prompt_chars``, and a range of rows that it did not have.
+The scores are those of :mod:`rvpo.rewards.toolcall`, which training optimizes, so the rows must be held out: give the
+same ``shuffle_seed`` and ``max_prompt_chars`` as in training, and a range of rows that training did not use.
 """
 
 from __future__ import annotations
@@ -22,31 +22,35 @@ _KINDS = {(True, False): "call", (False, True): "response", (True, True): "both"
 
 
 class ToolCall:
-    """Replies beside reference replies in the layout of RLLA.
+    """Compares replies with reference replies in the layout of RLLA.
 
     Metrics of an item whose reference calls a tool:
 
-    - ``correctness`` in [-3, 3]: ToolRL's. Missing where the reference's own calls cannot be read.
-    - ``exact``, 0 or 1: the calls are the reference's, in any order: full marks in correctness.
+    - ``correctness`` in [-3, 3]: ToolRL's correctness. It is missing if the reference's own calls cannot be read.
+    - ``exact``, 0 or 1: the calls are the same as the reference's, in any order (the highest correctness).
 
-    of an item whose reference calls none (ToolRL's correctness is 0 there for any reply, and would only dilute):
+    Metric of an item whose reference does not call a tool. (ToolRL's correctness is 0 there for any reply, and would
+    only dilute the mean.)
 
-    - ``no_call``, 0 or 1: the reply calls nothing. Gibberish calls nothing, too; read it beside ``format``.
+    - ``no_call``, 0 or 1: the reply does not call a tool. This is also true of gibberish, so read it together with
+      ``format``.
 
-    and of every item ``format``, 0 or 1: the reply is laid out as its reference is.
+    Metric of every item:
+
+    - ``format``, 0 or 1: the reply has the same parts as its reference.
 
     Args:
-        path: file, folder or hub id, as :func:`rvpo.data.load_prompts` takes it; prompts with the column ``answer``.
-        layout: of the data, such as ``rlla``, ``rlla_parquet``, ``jsonl``.
-        split: of a saved or hub dataset.
-        max_prompt_chars: leave out longer prompts.
-        shuffle_seed: shuffle with this seed before the rows are taken.
-        offset: first row taken.
-        limit: at most this many.
+        path: file, folder or hub id, as for :func:`rvpo.data.load_prompts`; prompts with the column ``answer``.
+        layout: layout of the data, such as ``rlla``, ``rlla_parquet``, ``jsonl``.
+        split: split of a saved or hub dataset.
+        max_prompt_chars: leave out prompts with more characters than this.
+        shuffle_seed: shuffle the rows with this seed before a range of them is taken.
+        offset: index of the first row taken.
+        limit: largest number of rows taken; None takes all.
 
     Raises:
-        ConfigError: an option cannot work.
-        DataError: the data cannot be had or are malformed.
+        ConfigError: an option has a value that cannot work.
+        DataError: the data cannot be read or are malformed.
     """
 
     name = "toolcall"
@@ -78,12 +82,11 @@ class ToolCall:
         self._rows = _with_ids(rows["prompt"], rows["answer"])
 
     def settings(self) -> dict[str, Any]:
-        """Return digest and number of the rows."""
-        # An id is a digest of its row.
-        return {"rows": len(self._rows), "data": digest(list(self._rows))}
+        """Return the number of rows and a digest of them."""
+        return {"rows": len(self._rows), "data": digest(list(self._rows))}  # the ids, which are digests of the rows
 
     def items(self) -> list[Item]:
-        """Return the rows in their order. An id depends on its row alone."""
+        """Return one item per row, in the order of the rows. An id depends on its row alone."""
         return [
             Item(id, messages, labels={"reference": _KINDS[_calls(answer), "<response>" in answer]})
             for id, (messages, answer) in self._rows.items()
@@ -121,7 +124,7 @@ class ToolCall:
 def _with_ids(
     prompts: Sequence[str | list[dict[str, str]]], answers: Sequence[str]
 ) -> dict[str, tuple[tuple[Message, ...], str]]:
-    """Return messages and answer by an id made of both; the second of two equal rows gets a number."""
+    """Return id -> (messages, answer). The id is a digest of both; the second of two equal rows gets a number."""
     rows: dict[str, tuple[tuple[Message, ...], str]] = {}
     seen: Counter[str] = Counter()
     for prompt, answer in zip(prompts, answers, strict=True):

@@ -1,4 +1,4 @@
-"""Majority of several samples: the answer that most of them give, where equal answers are written differently."""
+"""Majority of several samples: the answer that most of them give. Equal answers may be written differently."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Equal = Callable[[str, str], bool | None]
-"""Whether two answers are equal; None where that could not be found out."""
+"""Returns whether two answers are equal; None if the comparison failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +14,9 @@ class Vote:
     """The outcome of a vote.
 
     Attributes:
-        value: 1 if the winner is right, 0 if it is not or nobody votes. Of t answers with the most votes, a draw would
-            choose each as often: 1/t where one of them is right.
-        tied: how many answers have the most votes; 0 if nobody votes.
+        value: 1 if the winning answer is right; 0 if it is wrong, or if no sample states an answer. If t answers tie
+            for the most votes and one of them is right, 1/t: the chance that a draw would pick it.
+        tied: number of answers with the most votes; 0 if no sample states an answer.
         votes: number of samples with an answer.
     """
 
@@ -26,17 +26,21 @@ class Vote:
 
 
 def majority(answers: Sequence[str | None], right: Sequence[bool], equal: Equal) -> Vote | None:
-    """Return the vote of an item's samples; None where it could not be found out which answers are equal.
+    """Return the vote of an item's samples; None if a comparison of two answers failed.
 
-    All right answers are one answer. A wrong one counts with the first wrong answer that it equals; equality in this
-    sense need not be transitive. An answer that is not even equal to itself, because it cannot be read or takes too
-    long to compare, counts with those of the same text alone. So n samples cost at most n comparisons of unreadable
-    answers, and n^2 / 2 of readable ones.
+    All right answers count as one answer. A wrong answer is counted with the first wrong answer that it equals; this
+    equality need not be transitive. An answer may not even equal itself, because it cannot be read or takes too long
+    to compare; then it is counted only with answers of the same text. So n samples cost at most n comparisons of
+    unreadable answers, and n^2 / 2 of readable ones.
 
     Args:
-        answers: of each sample; None abstains.
+        answers: the answer of each sample; None if the sample states no answer, and so does not vote.
         right: whether each sample is right.
         equal: compares two answers.
+
+    Example:
+        >>> majority(["1/2", "0.5", "3"], [False, False, True], lambda a, b: a == b or {a, b} == {"1/2", "0.5"})
+        Vote(value=0.0, tied=1, votes=3)
     """
     counts: dict[str, int] = {}
     for answer, is_right in zip(answers, right, strict=True):
@@ -53,7 +57,7 @@ def majority(answers: Sequence[str | None], right: Sequence[bool], equal: Equal)
 
 
 def _pooled(counts: dict[str, int], equal: Equal) -> list[int] | None:
-    """Return the votes of different answers, of votes by text."""
+    """Return the number of votes of each different answer, given the number of votes of each text."""
     readable: dict[str, int] = {}
     sizes = []
     for answer, votes in counts.items():

@@ -1,13 +1,13 @@
-"""Judges: who decides whether a completion meets a criterion. The only part of the package with a network.
+"""Judges decide whether a completion meets a criterion.
 
-A judge is any object with the three methods of :class:`Judge`. Ours:
+A judge is any object with the three methods of :class:`Judge`. These judges are built in:
 
-- :class:`EndpointJudge` asks an OpenAI-compatible server: retries, limits, budget, a cache on disk.
-- :class:`LocalJudge` asks a model on this machine; all criteria of a completion share its key-value cache.
+- :class:`EndpointJudge` asks an OpenAI-compatible server, with retries, limits, a budget and a cache on disk.
+- :class:`LocalJudge` asks a model on this machine. All criteria of a completion share its key-value cache.
 - :class:`RuleJudge` decides by program: contains, regex, length, JSON schema.
 - :class:`MixedJudge` sends each criterion to the judge that should decide it.
 
-A verdict that cannot be had is missing with a reason; it never becomes a reward.
+If a judge returns no verdict, the verdict is missing, with a reason. It never becomes a reward.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What the judge is asked: prompts that a completion cannot break out of, and how their answers are read.
+"""Make the prompts for a judge, which a completion cannot break out of, and read the answers.
 
-Order of a prompt: instructions, conversation, completion, criterion last; so all criteria of a completion, and all
-completions of a conversation, begin alike and a server's prefix cache serves them. The conversation and the completion
-stand between lines that carry a mark made of the text's own hash: a text cannot hold its own mark, equal texts have
-equal marks, and the text stays readable for small models, which JSON strings with their escapes are not.
-One thing is changed in it, and in roles and criteria: what looks like a control token of a chat template, such as
-``<|im_end|>``, is split by a zero-width space (:mod:`rvpo.judges.control_tokens`).
+A prompt has this order: instructions, conversation, completion, criterion. So the prompts of all criteria of a
+completion, and of all completions of a conversation, have the same beginning, and a server's prefix cache is used. The
+conversation and the completion are enclosed by lines with a mark that is made of the text's own hash. A text cannot
+contain its own mark, equal texts have equal marks, and the text stays readable for small models, unlike JSON strings
+with their escapes. One thing is changed in texts, roles and criteria: everything that looks like a control token of a
+chat template, such as ``<|im_end|>``, is split by a zero-width space (:mod:`rvpo.judges.control_tokens`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.texts import chat
 from rvpo.rewards.rubric.verdict import Prompt, Verdict
 
-DEFAULT_SCALE = (1, 10)  # of criteria without a scale, where verdicts are graded
-MAX_DETAIL_CHARS = 500  # of an explanation that is kept
-_TOP_LOGPROBS = 20  # the most that OpenAI and a vLLM server with its defaults give
+DEFAULT_SCALE = (1, 10)  # scale of criteria without their own scale, if verdicts are graded
+MAX_DETAIL_CHARS = 500  # characters of an explanation that are kept
+_TOP_LOGPROBS = 20  # maximum of OpenAI, and of a vLLM server with default options
 
 _FOLDER = files("rvpo.judges") / "prompts"
 _NAMES = (
@@ -37,23 +37,23 @@ _NAMES = (
 )  # fmt: skip
 _TEXTS = {name: (_FOLDER / f"{name}.txt").read_text(encoding="utf-8") for name in _NAMES}
 
-_LAYOUT = 2  # version of what this module does with these texts
+_LAYOUT = 2  # version of the way in which this module uses these texts
 DIGEST = hashlib.sha256(json.dumps([_LAYOUT, _TEXTS], sort_keys=True).encode()).hexdigest()
-"""Version of the prompts: part of the key under which a verdict is kept."""
+"""Version of the prompts. It is a part of the key under which a verdict is cached."""
 
-_ID = re.compile(r"c\d+")  # of a criterion in a call about several
+_ID = re.compile(r"c\d+")  # id of a criterion in a call about several criteria
 
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """One call: what it asks, and what its answer must hold.
+    """One call to a judge: the question, and the expected form of the answer.
 
     Attributes:
-        messages: of the request.
-        criteria: those asked about, in order.
-        completion: the text that is judged.
-        keys: of the answer's object, one a criterion; empty where the answer is one word with its logprobs.
-        scales: of each criterion, None where it is met or not.
+        messages: messages of the request.
+        criteria: criteria that the call asks about, in order.
+        completion: text that is judged.
+        keys: keys of the answer's JSON object, one per criterion; empty if the answer is one word with its logprobs.
+        scales: scale of each criterion; None if it is met or not met.
         explained: whether the answer begins with an explanation.
     """
 
@@ -66,11 +66,11 @@ class Inquiry:
 
     @property
     def by_logprobs(self) -> bool:
-        """Whether the verdict is read off the first token's probabilities."""
+        """Whether the verdict is read from the probabilities of the first token."""
         return not self.keys
 
     def fields(self, structured: str) -> dict[str, Any]:
-        """Return the request's fields that ask for the form of the answer."""
+        """Return the fields of the request that ask for the form of the answer."""
         if self.by_logprobs:
             return {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         if structured == "none":
@@ -81,16 +81,20 @@ class Inquiry:
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
     def read(self, answer: ServerReply) -> list[Verdict]:
-        """Return the verdict on each criterion; MalformedError where the answer does not hold all of them."""
+        """Return the verdict on each criterion.
+
+        Raises:
+            MalformedError: the answer does not contain all verdicts.
+        """
         if self.by_logprobs:
             if answer.first_token is None:
-                raise MalformedError("no logprobs: the server does not give them; set verdict to 'boolean'")
+                raise MalformedError("the server does not return logprobs; set verdict to 'boolean'")
             return [Verdict(read_probability(answer.first_token))]
         values = read_object(answer.text or "", self.keys, self.completion)
         if unknown := [key for key in values if _ID.fullmatch(key) and key not in self.keys]:
             raise MalformedError(f"the id {unknown[0][:40]!r}, which was not asked for")
-        told = values.get("explanation") if self.explained else None
-        detail = sound(told)[:MAX_DETAIL_CHARS] if isinstance(told, str) else None
+        explanation = values.get("explanation") if self.explained else None
+        detail = sound(explanation)[:MAX_DETAIL_CHARS] if isinstance(explanation, str) else None
         return [
             Verdict(read_score(values[key], scale) if scale else read_met(values[key]), None, detail)
             for key, scale in zip(self.keys, self.scales, strict=True)
@@ -99,7 +103,7 @@ class Inquiry:
     def _schema(self) -> dict[str, Any]:
         properties: dict[str, Any] = {"explanation": {"type": "string"}} if self.explained else {}
         for key, scale in zip(self.keys, self.scales, strict=True):
-            # Whole numbers are listed: not every server knows minimum and maximum.
+            # Whole numbers are listed, because not every server supports minimum and maximum.
             grades = {"type": "integer", "enum": list(range(scale[0], scale[1] + 1))} if scale else None
             properties[key] = grades or {"type": "boolean"}
         required = list(properties)
@@ -107,7 +111,15 @@ class Inquiry:
 
 
 def ask_one(shown: str, completion: str, criterion: Criterion, *, verdict: str, explain: bool) -> Inquiry:
-    """Ask about one criterion of a completion, ``shown`` as :func:`material` shows it."""
+    """Return the call that asks about one criterion of a completion.
+
+    Args:
+        shown: beginning of the prompt, from :func:`material`.
+        completion: text of the completion.
+        criterion: criterion to decide.
+        verdict: ``boolean``, ``probability`` or ``scale``.
+        explain: whether to ask for an explanation.
+    """
     scale = _scale(criterion, verdict)
     kind = "scale" if scale else verdict
     lowest, highest = scale or DEFAULT_SCALE
@@ -118,7 +130,7 @@ def ask_one(shown: str, completion: str, criterion: Criterion, *, verdict: str, 
 
 
 def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, verdict: str) -> Inquiry:
-    """Ask about all criteria of a completion at once, under short ids of their position."""
+    """Return the call that asks about all criteria of a completion at once, under short ids of their position."""
     scales = tuple(_scale(criterion, verdict) for criterion in criteria)
     keys = tuple(f"c{number}" for number in range(1, len(criteria) + 1))
     lines = [
@@ -131,7 +143,7 @@ def ask_rubric(shown: str, completion: str, criteria: Sequence[Criterion], *, ve
 
 
 def material(prompt: Prompt, completion: str) -> str:
-    """Return conversation and completion between their marks: the beginning that all criteria share."""
+    """Return conversation and completion between their marks: the beginning of the prompt for all criteria."""
     said, conversation = conversation_of(prompt)
     reply = harmless(completion)
     mark = mark_of(reply)
@@ -141,12 +153,12 @@ def material(prompt: Prompt, completion: str) -> str:
 def conversation_of(prompt: Prompt) -> tuple[str, str]:
     """Return the mark of a conversation, and its text with the mark in each line that names a role."""
     turns = [(one_line(role), harmless(text)) for role, text in chat(prompt)]
-    said = mark_of("\n".join(text for _, text in turns))
-    return said, "\n".join(f"[{role} {said}]\n{text}" for role, text in turns)
+    mark = mark_of("\n".join(text for _, text in turns))
+    return mark, "\n".join(f"[{role} {mark}]\n{text}" for role, text in turns)
 
 
 def mark_of(text: str) -> str:
-    """Return a mark that does not stand in a text, the same for equal texts."""
+    """Return a mark that does not occur in a text. Equal texts have equal marks."""
     seed = text
     while (mark := hashlib.sha256(seed.encode()).hexdigest()[:12]) in text:
         seed = mark + seed

@@ -1,4 +1,4 @@
-"""From a recipe's words to a judge. Needs no torch: `rvpo judge` works without it.
+"""Build a judge from the values of a recipe. This module does not need torch, so `rvpo judge` works without it.
 
 ::
 
@@ -9,8 +9,8 @@
     judge: {kind: "my_judges.py:MyJudge", strictness: 2}            # any class that follows rvpo.judges.Judge
     judge: {kind: mixed, default: small, judges: {small: {kind: local, …}, large: {kind: endpoint, …}}}
 
-Criteria with a ``rule`` always go to the rule judge. On the command line, ``rule``, ``local:FOLDER``,
-``http://host:port/v1#model`` or a YAML file with such a mapping says the same.
+Criteria with a ``rule`` always go to the rule judge. On the command line, the short forms are ``rule``,
+``local:FOLDER``, ``http://host:port/v1#model``, or a YAML file with such a mapping.
 """
 
 from __future__ import annotations
@@ -40,16 +40,22 @@ KINDS = (*OURS, "mixed")
 
 
 def load_judge(spec: str | Mapping[str, Any]) -> Judge:
-    """Build a judge from a mapping, or from the short form of the command line; see the module's text.
+    """Build a judge from a mapping or from a short form of the command line.
+
+    Args:
+        spec: mapping with ``kind`` and the options of that judge, such as ``{"kind": "local", "model": "FOLDER"}``; or
+            ``rule``, ``local:FOLDER``, ``http://host:port/v1#model`` or the path of a YAML file.
 
     Raises:
-        ConfigError: unknown kind or option, or an option that cannot work.
+        ConfigError: the kind or an option is unknown, or an option cannot work.
+
+    Example:
+        >>> type(load_judge("rule")).__name__
+        'RuleJudge'
     """
     values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
-        raise ConfigError(
-            f"judge is {values!r}, allowed is a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class"
-        )
+        raise ConfigError(f"judge is {values!r}; expected a mapping with `kind`: {', '.join(KINDS)}, or file.py:Class")
     if values["kind"] == "mixed":
         return _mixed(values)
     judge = _single(values)
@@ -57,24 +63,24 @@ def load_judge(spec: str | Mapping[str, Any]) -> Judge:
 
 
 def with_cache(spec: Any, path: Path) -> Any:
-    """Return the spec, a short form as a mapping, with ``path`` as the cache of endpoint judges that name none.
+    """Return the spec as a mapping, with ``path`` as the cache of endpoint judges that do not name one.
 
-    ``cache: null`` in the spec stays no cache.
+    ``cache: null`` in the spec still means no cache.
     """
     return _each_endpoint(spec, lambda judge: {"cache": str(path), **judge})
 
 
 def with_processes(spec: Any, processes: int) -> Any:
-    """Return the spec for a run in which so many processes build it and share its limits and cache.
+    """Return the spec for a run in which several processes build the judge and share its limits and cache.
 
     Raises:
-        ConfigError: the path of a cache is relative, which the processes would look for in different folders.
+        ConfigError: the path of a cache is relative. The processes would search for it in different folders.
     """
     return _each_endpoint(spec, lambda judge: _shared(judge, processes))
 
 
 def kinds(spec: Any) -> set[str]:
-    """Return the kinds of judges that a spec names, those in a mixed one included."""
+    """Return the kinds of judges that a spec names, including those in a mixed judge."""
     values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping):
         return {str(spec)}
@@ -84,11 +90,11 @@ def kinds(spec: Any) -> set[str]:
 
 
 def identity(spec: Any) -> dict[str, Any]:
-    """Return what decides the verdicts of the judge of a spec, as plain JSON for records.
+    """Return everything that decides the verdicts of a judge, as plain JSON for records.
 
-    That of an endpoint judge is its :meth:`~rvpo.judges.EndpointJudge.identity`, without server, key, cache and limits.
-    The options of a class of yours, which could hold anything, are there by their digest alone, as are the
-    weights of a local judge that lie in a folder.
+    For an endpoint judge, this is :meth:`~rvpo.judges.EndpointJudge.identity`, without server, key, cache and limits.
+    Options of your own class, which could contain anything, are replaced by their digest. For a local judge in a
+    folder, the digest of its weights is added.
 
     Raises:
         ConfigError: see :func:`load_judge`.
@@ -118,15 +124,15 @@ def _shared(judge: Mapping[str, Any], processes: int) -> dict[str, Any]:
         path = Path(cache).expanduser()
         if not path.is_absolute():
             raise ConfigError(
-                f"judge.cache is {cache!r}, allowed is an absolute path (or ~/…), as the processes of the run work in "
-                "different folders: name a file on a disk of the machine"
+                f"judge.cache is {cache!r}; expected an absolute path (or ~/…), because the processes of the run work "
+                "in different folders. Name a file on a disk of the machine"
             )
         cache = str(path)
     return {"processes": processes, **judge, "cache": cache}
 
 
 def _each_endpoint(spec: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
-    """Return the spec, a short form as a mapping, with each endpoint judge in it changed."""
+    """Return the spec as a mapping, with a change applied to each endpoint judge in it."""
     values = short_form(spec) if isinstance(spec, str) else spec
     if not isinstance(values, Mapping):
         return spec
@@ -146,7 +152,7 @@ def _single(values: Mapping[str, Any]) -> Judge:
     lacking += [f"async {name}" for name in ("judge", "check") if not inspect.iscoroutinefunction(methods[name])]
     if lacking:
         raise ConfigError(
-            f"judge {kind!r} is a {type(judge).__name__} without {', '.join(lacking)}: allowed is a class with the "
+            f"judge {kind!r} is a {type(judge).__name__} without {', '.join(lacking)}; expected a class with the "
             "three methods of rvpo.judges.Judge"
         )
     return cast("Judge", judge)
@@ -157,17 +163,17 @@ def _mixed(values: Mapping[str, Any]) -> Judge:
         raise ConfigError(f"judge of kind 'mixed' has no option {unknown[0]!r}; it takes judges, default")
     named = values.get("judges")
     if not isinstance(named, Mapping) or not named:
-        raise ConfigError(f"judge.judges is {named!r}, allowed is a mapping of names to judges")
+        raise ConfigError(f"judge.judges is {named!r}; expected a mapping from names to judges")
     judges: dict[str, Judge] = {RULE: _class(RULE)()}
     for name, spec in named.items():
         if not isinstance(spec, Mapping) or spec.get("kind") in (None, "mixed"):
-            raise ConfigError(f"judge.judges.{name} is {spec!r}, allowed is a mapping with a `kind` that is not mixed")
+            raise ConfigError(f"judge.judges.{name} is {spec!r}; expected a mapping with a `kind` that is not mixed")
         judges[name] = _single(spec)
     return MixedJudge(judges, default=values.get("default"))
 
 
 def _class(kind: str) -> Callable[..., Any]:
-    """Import a judge's class when it is wanted: aiohttp and transformers are heavy, and extras may be absent."""
+    """Import a judge's class only when needed: aiohttp and transformers are heavy, and extras may be absent."""
     if kind in OURS:
         module, name, extra = OURS[kind]
         try:
@@ -176,16 +182,15 @@ def _class(kind: str) -> Callable[..., Any]:
             step = install_command(*extra.split(","))
             raise ConfigError(f"judge of kind {kind!r} needs the package {error.name}: {step}") from error
     if not is_object_spec(kind):
-        allowed = f"{', '.join(KINDS)}, module:Class and file.py:Class"
-        raise ConfigError(f"judge.kind is {kind!r}, allowed are {allowed}")
+        raise ConfigError(f"judge.kind is {kind!r}; expected one of {', '.join(KINDS)}, module:Class, file.py:Class")
     return load_callable(kind, "judge")
 
 
 def _make(cls: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
     if "api_key" in options:
         raise ConfigError(
-            f"{where}: api_key does not belong into a file: put the key into an environment variable, and that "
-            "variable's name into api_key_env"
+            f"{where}: api_key must not be in a file. Put the key into an environment variable, and set api_key_env to "
+            "the name of that variable"
         )
     parameters = inspect.signature(cls).parameters
     if unknown := [key for key in options if key not in parameters]:
@@ -199,33 +204,37 @@ def _make(cls: Callable[..., Any], options: Mapping[str, Any], where: str) -> An
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if lacking:
-        raise ConfigError(f"{where} needs the option {lacking[0]!r}: add it")
+        raise ConfigError(f"{where} needs the option {lacking[0]!r}. Add it")
     return cls(**options)
 
 
 def short_form(spec: str) -> Any:
-    """Return what a short form of the command line means: a mapping, or whatever the YAML file holds.
+    """Return the mapping for a short form of the command line. For a YAML file, return its content.
 
     Raises:
-        ConfigError: it is no short form, or the file cannot be read.
+        ConfigError: the text is not a short form, or the file cannot be read.
+
+    Example:
+        >>> short_form("http://localhost:8000/v1#my-model")
+        {'kind': 'endpoint', 'base_url': 'http://localhost:8000/v1', 'model': 'my-model'}
     """
     if spec == "rule":
         return {"kind": "rule"}
     if spec.startswith(("http://", "https://")):
         base_url, _, model = spec.partition("#")
         if not model:
-            raise ConfigError(f"judge {spec!r} names no model: write {base_url}#MODEL, as the server calls it")
+            raise ConfigError(f"judge {spec!r} does not name a model; expected {base_url}#MODEL")
         return {"kind": "endpoint", "base_url": base_url, "model": model}
     if spec.startswith("local:"):
         return {"kind": "local", "model": spec.removeprefix("local:")}
     path = Path(spec).expanduser()
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"judge {spec!r}: allowed are rule, local:FOLDER, http://host:port/v1#MODEL, and a YAML file")
+        raise ConfigError(f"judge {spec!r}; expected rule, local:FOLDER, http://host:port/v1#MODEL, or a YAML file")
     try:
         values = strict_yaml.load_yaml(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"judge {spec!r} cannot be read ({error}); allowed is a YAML file with `kind: …`: check the path"
+            f"judge {spec!r} cannot be read ({error}); expected a YAML file with `kind: …`. Check the path"
         ) from error
-    # A recipe's section may be pasted with its heading.
+    # The section of a recipe may be pasted with its heading.
     return values["judge"] if isinstance(values, dict) and isinstance(values.get("judge"), dict) else values

@@ -1,4 +1,4 @@
-"""From a recipe's words to a reward function that asks a judge."""
+"""Build reward functions that ask a judge from the plain values of a recipe."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def pairwise_reward(
     replies: str | Callable[..., Any] = against
     if isinstance(against, str) and against not in (COLUMN, GREEDY) and is_object_spec(against):
         replies = load_callable(against, "against")
-    built = cast("PairJudge", load_judge(judge))  # PairwiseReward refuses one that compares nothing
+    built = cast("PairJudge", load_judge(judge))  # PairwiseReward refuses a judge that cannot compare
     return PairwiseReward(built, against=replies, column=column, question=question, max_missing=max_missing)

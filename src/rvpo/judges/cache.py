@@ -1,11 +1,12 @@
-"""Verdicts and spending on disk: what was paid for once is never asked again, whatever happens to the process.
+"""Store verdicts and spending on disk, so that you never pay twice for a verdict, whatever happens to the process.
 
-One SQLite file, shared by any number of processes and threads; see :mod:`rvpo.database`. A verdict and the tokens it
-cost are committed in one transaction before the verdict is used.
-Missing verdicts are never stored. Keys, headers and prompts are never stored: a row is a digest and its verdict.
+The store is one SQLite file, shared by any number of processes and threads; see :mod:`rvpo.database`. A verdict and the
+tokens that it cost are committed in one transaction before the verdict is used. Missing verdicts are not stored. Keys,
+headers and prompts are never stored: a row is a digest and its verdict.
 
-A question that is being asked is claimed in the file, and no other process asks it meanwhile. The claims of a process
-that has ended lapse: at once where that can be seen, else when they were not renewed for :data:`LEASE` seconds.
+A process claims a question in the file before it asks, and no other process asks the same question meanwhile. The
+claims of a process that has ended lapse: at once if that can be seen, otherwise if they were not renewed for
+:data:`LEASE` seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rvpo.errors import JudgeError
 from rvpo.judges.askers import has_ended
 from rvpo.rewards.rubric.verdict import Verdict
 
-_VERSION = 1  # of the tables
+_VERSION = 1  # version of the tables
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS verdicts
        (key BLOB PRIMARY KEY, value REAL NOT NULL CHECK (value BETWEEN 0 AND 1), detail TEXT) WITHOUT ROWID""",
@@ -39,7 +40,7 @@ RENEWAL = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Everything that was ever paid for through one file."""
+    """Everything that was ever paid for through one file: calls, prompt tokens and completion tokens."""
 
     calls: int
     prompt_tokens: int
@@ -47,18 +48,19 @@ class Spent:
 
 
 class VerdictStore(SharedDatabase):
-    """The verdicts known so far, and the spending. In memory where ``path`` is None."""
+    """The known verdicts, and the spending. They are kept only in memory if ``path`` is None."""
 
     def __init__(self, path: str | None) -> None:
         """Open or make the file.
 
         Raises:
-            JudgeError: the file cannot be opened or is no such store; later, it cannot be read or written.
+            JudgeError: the file cannot be opened or is not such a store. Later methods raise it if the file cannot be
+                read or written.
         """
-        self._begin(path, _TABLES, _VERSION, "allowed is an SQLite file of a judge", JudgeError)
+        self._begin(path, _TABLES, _VERSION, "expected an SQLite file of a judge", JudgeError)
 
     def get(self, key: bytes) -> Verdict | None:
-        """Return the verdict stored under a key."""
+        """Return the verdict that is stored under a key; None if absent."""
         with self._used() as db:
             row = db.execute("SELECT value, detail FROM verdicts WHERE key = ?", (key,)).fetchone()
         return None if row is None else Verdict(row[0], None, row[1])
@@ -92,7 +94,7 @@ class VerdictStore(SharedDatabase):
             db.executemany("DELETE FROM claims WHERE key = ? AND asker = ?", [(key, asker) for key in keys])
 
     def begin_call(self, max_calls: int | None, max_tokens: int | None) -> bool:
-        """Count a call that is about to be made; False, and not counted, where the budget does not allow it."""
+        """Count a call before it is made. Return False, without counting it, if the budget does not allow it."""
         allowed = (
             "(:calls IS NULL OR calls < :calls) AND (:tokens IS NULL OR prompt_tokens + completion_tokens < :tokens)"
         )
@@ -101,12 +103,12 @@ class VerdictStore(SharedDatabase):
             return db.execute(statement, {"calls": max_calls, "tokens": max_tokens}).rowcount == 1
 
     def undo_call(self) -> None:
-        """Take back a call that cost nothing."""
+        """Remove a call that cost nothing from the count."""
         with self._used() as db:
             db.execute("UPDATE spent SET calls = calls - 1")
 
     def end_call(self, verdicts: Mapping[bytes, Verdict], prompt_tokens: int, completion_tokens: int) -> None:
-        """Store the verdicts of a call, none of them missing, and its tokens: all or nothing."""
+        """Store the verdicts of a call, none of them missing, and its tokens, in one transaction."""
         rows = [(key, verdict.value, verdict.detail) for key, verdict in verdicts.items()]
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", rows)

@@ -1,4 +1,4 @@
-"""Completions that exist already, with their prompts and rubrics, from files of any layout."""
+"""Read existing completions, with their prompts and rubrics, from files of any layout."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from rvpo.rewards.rubric.texts import chat, completion_text
 logger = logging.getLogger(__name__)
 
 COMPLETION_COLUMNS = ("response", "output", "generation", "model_output", "model_response", "prediction", "answer")
-"""Names of the column with the completion, where none is called ``completion``. Two of them are ambiguous."""
+"""Names of the column with the completion, if no column is called ``completion``. Two of them are ambiguous."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How completions are read.
+    """Options for reading completions.
 
     Attributes:
-        prompt_column: column with the prompt; ``prompt`` is looked for under other names, too.
-        completion_column: column with the completion; ``completion`` is looked for under other names, too.
+        prompt_column: column with the prompt. For ``prompt``, other usual names are tried, too.
+        completion_column: column with the completion. For ``completion``, other usual names are tried, too.
         step_column: column with the training step.
         steps: first and last step to read; None is no limit.
-        rubric_keys: of :func:`rvpo.data.load_prompts`.
-        pitfalls: of :func:`rvpo.data.load_prompts`.
+        rubric_keys: option of :func:`rvpo.data.load_prompts`.
+        pitfalls: option of :func:`rvpo.data.load_prompts`.
         skip_without_rubric: leave out, and count, completions whose prompt has no rubric.
     """
 
@@ -56,14 +56,15 @@ def read_completions(
     """Read completions with their prompts and rubrics.
 
     Args:
-        path: a file with prompt, completion and rubric, or a folder of such files, for example the ``completions`` of a
-            training run; formats are those of :func:`rvpo.data.load_prompts`.
-        rubrics: prompts with rubrics in any layout of ``load_prompts``, joined by the prompt; then ``path`` needs none.
-        layout: of ``rubrics``.
-        reading: how columns are called, and which rows are read.
+        path: file with prompt, completion and rubric, or folder of such files, for example the ``completions`` of a
+            training run. The formats are those of :func:`rvpo.data.load_prompts`.
+        rubrics: file of prompts with rubrics in any layout of ``load_prompts``, joined by the prompt. Then ``path``
+            needs no rubrics.
+        layout: layout of ``rubrics``.
+        reading: names of columns, and rows to read.
 
     Raises:
-        DataError: a row is malformed, two columns may hold the same thing, or a prompt has no rubric.
+        DataError: a row is malformed, two columns may be the same field, or a prompt has no rubric.
         ConfigError: an option cannot work.
     """
     how = reading or Reading()
@@ -71,8 +72,8 @@ def read_completions(
     columns, name = find_prompt(rows, how.prompt_column), _completion_column(rows, how)
     questions = [_asked(place, row, columns, name) for place, row in rows]
     if columns.names != ("prompt",):
-        asked, beside = [prompt for prompt, _ in questions], [name, *_rubric_column(rows, how)]
-        check_whole(rows, columns, asked, beside, "--prompt-column ")
+        asked, other_columns = [prompt for prompt, _ in questions], [name, *_rubric_column(rows, how)]
+        check_whole(rows, columns, asked, other_columns, "--prompt-column ")
     found = _rubrics_within(rows, how) if rubrics is None else _rubrics_of(rubrics, layout, how, rows, questions)
     kept = [
         (Question(prompt, completion, rubric.criteria), rubric)
@@ -81,20 +82,24 @@ def read_completions(
     ]
     if len(kept) < len(rows):
         if not kept:
-            raise DataError(f"{path}: none of the {len(rows)} prompts has a rubric; expected one: see --rubrics")
+            raise DataError(f"{path}: none of the {len(rows)} prompts has a rubric; expected one. See --rubrics")
         logger.warning(
-            "%s: skipped %d of %d completions, whose prompts have no rubric", path, len(rows) - len(kept), len(rows)
+            "%s: skipped %d of %d completions, because their prompts have no rubric",
+            path,
+            len(rows) - len(kept),
+            len(rows),
         )
     return kept
 
 
 def _storage(path: Path) -> str:
     if not path.exists():
-        raise DataError(f"{path}: saw no such file; allowed: JSONL or parquet; next step: check the path")
+        raise DataError(f"{path}: saw no such file; expected JSONL or parquet; next step: check the path")
     storage = storage_of(path)
     if storage == "yaml":
         raise DataError(
-            f"{path}: saw YAML; expected completions in JSONL, JSON, CSV or parquet; pass rubrics as --rubrics"
+            f"{path}: saw YAML; expected completions in JSONL, JSON, CSV or parquet; next step: pass rubrics with "
+            "--rubrics"
         )
     return storage
 
@@ -106,7 +111,7 @@ def _of_steps(path: Path, rows: list[tuple[Place, Row]], how: Reading) -> list[t
     if not rows:
         within = "" if how.steps == (None, None) else f" with a step from {first} to {last}"
         raise DataError(
-            f"{path}: saw 0 rows{within}; allowed: at least one completion; next step: check how it was written"
+            f"{path}: saw 0 rows{within}; expected at least one completion; next step: check how it was written"
         )
     return rows
 
@@ -129,13 +134,13 @@ def _completion_column(rows: Sequence[tuple[Place, Row]], how: Reading) -> str:
     found = [known[name] for name in ("completion", *COMPLETION_COLUMNS) if name in known]
     if len(found) > 1:
         place = rows[0][0]
-        seen = f"no column 'completion', and {found} may each be it"
+        seen = f"no column 'completion', and {found} may each be the completion"
         raise place.error("completion", seen, "one column with completions", "name it with --completion-column")
     return found[0] if found else chosen
 
 
 def _asked(place: Place, row: Row, columns: PromptColumns, name: str) -> tuple[Any, str]:
-    """Return the prompt and the completion of a row; a conversation may end with the completion."""
+    """Return the prompt and the completion of a row. A conversation may end with the completion."""
     prompt, reply = read_prompt(place, row, columns)
     if prompt is None:
         seen = f"no such field (the row has {shorten(sorted(row))})"
@@ -186,7 +191,7 @@ def _rubrics_of(
         key = _key(entry["prompt"])
         if by_prompt.setdefault(key, entry["rubric"]) != entry["rubric"]:
             seen = f"the prompt {shorten(entry['prompt'])} with two rubrics"
-            raise DataError(f"{path}: saw {seen}; expected one rubric per prompt; put its criteria into one")
+            raise DataError(f"{path}: saw {seen}; expected one rubric per prompt; next step: join its criteria")
     found: list[Rubric | None] = []
     for (place, _), (prompt, _) in zip(rows, asked, strict=True):
         text = by_prompt.get(_key(prompt))
@@ -198,5 +203,5 @@ def _rubrics_of(
 
 
 def _key(prompt: Any) -> str:
-    """Return what a prompt is known by: text is a user's message, and a system message makes no other prompt."""
+    """Key for matching prompts. A text counts as a message of the user, and system messages are ignored."""
     return json.dumps([turn for turn in chat(prompt) if turn[0] not in ("system", "developer")])

@@ -1,8 +1,8 @@
-r"""Text of a policy, a prompt or a rubric that no chat template takes for its own.
+r"""Escape control tokens of chat templates in texts of a policy, a prompt or a rubric.
 
-Many servers take a control token such as ``<|im_end|>`` for the end of a turn wherever it stands. There are thousands
-of them, and each family of models brings new ones. So what is escaped is not a list of them but their shapes: a
-zero-width space after the first character, which readers do not see, leaves no token whole.
+Many servers treat a control token such as ``<|im_end|>`` as the end of a turn, wherever it occurs. There are thousands
+of such tokens, and each family of models has new ones. So not a list of tokens is escaped, but their shapes: a
+zero-width space after the first character breaks the token, and readers do not see it.
 
 =================================  =========================================================================
 shape                              families, for example
@@ -16,9 +16,9 @@ shape                              families, for example
 ``/nothink``, ``◁think▷``          GLM, Qwen; Kimi
 =================================  =========================================================================
 
-Names of HTML elements and of types in programs (``<div>``, ``vector<int>``) are left as they are, unless a template
-uses them, such as ``<s>``; and so are HealthBench's placeholders, lists (``[1]``), links, comparisons
-(``a<b``) and tags with attributes.
+Names of HTML elements and of types in programs (``<div>``, ``vector<int>``) are not changed, unless a template uses
+them, such as ``<s>``. HealthBench's placeholders, lists (``[1]``), links, comparisons (``a<b``) and tags with
+attributes are not changed either.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _TYPES = (
     "int float double char bool string str void long short unsigned byte auto size_t vector map set pair iostream "
     "algorithm cmath stdio.h stdlib.h string.h math.h Integer String Double Float Boolean Long Object T K V E"
 )
-_PLACEHOLDERS = "rubric_item conversation"  # of HealthBench's template: its judge sees them as its authors' does
+_PLACEHOLDERS = "rubric_item conversation"  # in HealthBench's template; its judge must see them unchanged
 _ORDINARY = frozenset([*_HTML.split(), *_TYPES.split(), *_PLACEHOLDERS.split()])
 _BAR = "|｜∣│¦"
-_NAME = r"(?!\d+>)[\w▁][\w▁:.+-]{0,79}"  # "<0>" is no token
+_NAME = r"(?!\d+>)[\w▁][\w▁:.+-]{0,79}"  # "<0>" is not a token
 _TAG = re.compile(rf"<(?=/?({_NAME})>)")
 _SHAPES = re.compile(
-    rf"<[{_BAR}](?![A-Z_]{{4,40}}[{_BAR}])[\w▁]{{1,60}}[{_BAR}]>"  # as a whole: its end needs no second space
+    rf"<[{_BAR}](?![A-Z_]{{4,40}}[{_BAR}])[\w▁]{{1,60}}[{_BAR}]>"  # the whole token, so its end gets no second space
     rf"|<(?=/?[{_BAR}])"
     rf"|<(?=/?{_NAME}[{_BAR}]>)"
     rf"|<(?={_NAME}=[^<>\s]{{1,80}}>)"
@@ -64,11 +64,15 @@ _SHAPES = re.compile(
 
 
 def harmless(text: str, tokens: re.Pattern[str] | None = None) -> str:
-    """Return a text whose control tokens no chat template will take for its own.
+    """Return a text without intact control tokens.
 
     Args:
-        text: of whoever.
-        tokens: further ones, from :func:`pattern_of`, where a tokenizer is at hand.
+        text: text from any source.
+        tokens: pattern of further tokens, from :func:`pattern_of`, if the tokenizer is known.
+
+    Example:
+        >>> harmless("a <|im_end|>").encode("ascii", "backslashreplace")
+        b'a <\\\\u200b|im_end|>'
     """
     escaped = _SHAPES.sub(_split, sound(text))
     escaped = _TAG.sub(lambda tag: tag[0] if tag[1] in _ORDINARY else _split(tag), escaped)
@@ -76,16 +80,16 @@ def harmless(text: str, tokens: re.Pattern[str] | None = None) -> str:
 
 
 def one_line(role: str) -> str:
-    """Return a role for the line that names it: short, in capitals, without line breaks, and :func:`harmless`."""
+    """Return a role for the line that names it: short, in capitals, without line breaks, and escaped."""
     return harmless(" ".join(role.split())[:40].upper())
 
 
 def pattern_of(special: Iterable[str], added: Iterable[str]) -> re.Pattern[str] | None:
-    """Return what finds the first character of each token of a tokenizer that is still whole; None if none is.
+    """Return a pattern for the first character of each token that :func:`harmless` leaves intact; None without any.
 
     Args:
-        special: tokens that it calls special: all of them.
-        added: others beside its vocabulary. Of these, white space, words and HTML are ordinary text.
+        special: all special tokens of a tokenizer.
+        added: other tokens that were added to its vocabulary. White space, words and HTML among them are ordinary text.
     """
     wanted = {token for token in special if len(token) > 1 and not token.isspace()}
     wanted |= {token for token in added if _looks_like_control(token)}

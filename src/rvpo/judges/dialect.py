@@ -1,8 +1,9 @@
-"""What a server of the OpenAI API does not know, found out from its refusals: one step each, for all later requests.
+"""Adapt requests to servers that support only a part of the OpenAI API, by learning from their refusals.
 
-Servers differ in four things that change no question: the name of the limit of an answer's length, whether there is a
-system role, how many log probabilities they tell, and which form of answer they enforce (see
-:mod:`rvpo.judges.endpoint`). What would change an answer, such as the temperature, is never stepped over.
+Servers differ in four things that do not change a question: the name of the limit on an answer's length, the system
+role, the number of log probabilities, and the form of answer that they enforce (see :mod:`rvpo.judges.endpoint`). Each
+is learned once, for all later requests. Options that would change an answer, such as the temperature, are never
+dropped.
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ from typing import Any
 from rvpo.net.failures import TransportError
 
 LIMITS = ("max_tokens", "max_completion_tokens")
-FEWER_LOGPROBS = 5  # what servers tell that do not tell 20
-_REFUSALS = (400, 404, 405, 422, 500, 501)  # llama.cpp answers 500 where a chat template raises
+FEWER_LOGPROBS = 5  # number of log probabilities of servers that do not give 20
+_REFUSALS = (400, 404, 405, 422, 500, 501)  # llama.cpp answers 500 if a chat template raises an error
 
 
 class Dialect:
-    """How requests to one server are spelled."""
+    """The form of requests to one server."""
 
     def __init__(self, limit: str = LIMITS[0], system_role: bool = True) -> None:
-        """Begin with what most servers know.
+        """Begin with the form that most servers support.
 
         Args:
-            limit: one of :data:`LIMITS`.
-            system_role: False where the server is known to have none, or to pass over what stands there.
+            limit: name of the limit on an answer's length, one of :data:`LIMITS`.
+            system_role: False if the server has no system role, or silently ignores system messages.
         """
         self._limit, self._limit_is_sure = limit, False
         self._has_system = system_role
         self._logprobs_are_few = False
 
     def spelled(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a request as this server wants it."""
+        """Return a request in the form that this server supports."""
         spelled = dict(body)
         for name in LIMITS:
             if name in spelled and name != self._limit:
@@ -44,11 +45,11 @@ class Dialect:
         return spelled
 
     def learns(self, failure: TransportError, sent: Mapping[str, Any]) -> bool:
-        """Return whether the same request, spelled anew, is worth another try.
+        """Learn from a refusal. Return whether the request is worth another attempt in the new form.
 
         Args:
-            failure: that the server answered with.
-            sent: the request that it refused, as it was spelled.
+            failure: error that the server answered with.
+            sent: request that it refused, in the form in which it was sent.
         """
         if failure.status not in _REFUSALS:
             return False
@@ -58,7 +59,7 @@ class Dialect:
             self._limit, self._limit_is_sure = other, True
             return True
         if self._limit not in sent and other in sent and self._limit_is_sure:
-            return True  # somebody else found out while this request was on its way
+            return True  # another request learned this while this one was in flight
         roles = [message.get("role") for message in sent["messages"]]
         if "system" in roles and "system" in said and any(word in said for word in ("role", "support", "template")):
             self._has_system = False
@@ -69,7 +70,7 @@ class Dialect:
         return False
 
     def _about_the_limit(self, said: str, other: str) -> bool:
-        """Tell whether a refusal is about the name of the limit, not about its value."""
+        """Return whether a refusal is about the name of the limit, rather than its value."""
         if self._limit not in said.replace(other, ""):
             return False
         unknown = ("unsupported", "not supported", "unrecognized", "unknown", "unexpected", "extra", "not permitted")
@@ -77,7 +78,7 @@ class Dialect:
 
 
 def without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a chat whose system turns stand at the beginning of the user turn that follows."""
+    """Return a chat in which the text of each system message begins the next message of the user."""
     merged: list[dict[str, Any]] = []
     waiting: list[str] = []
     for message in messages:

@@ -1,8 +1,8 @@
 """``EndpointJudge``: verdicts from any OpenAI-compatible server, such as vLLM, llama.cpp, a gateway or OpenAI.
 
-What a verdict survives on its way: a busy or broken server (retries, one pause for all on 429), a malformed answer
-(asked again, warmer), a killed process (each verdict is on disk before it is used). What remains without an answer is
-missing, with its reason; :meth:`EndpointJudge.judge` never raises for trouble of the server.
+A verdict survives a busy or broken server (retries, and one pause for all calls on status 429), a malformed answer (the
+question is repeated at a higher temperature), and a killed process (each verdict is on disk before it is used). If all
+attempts fail, the verdict is missing, with its reason. :meth:`EndpointJudge.judge` never raises because of the server.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from rvpo.text.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")  # what is asked about: a criterion, or a pair of replies
+T = TypeVar("T")  # subject of a question: a criterion, or a pair of replies
 
-_KEY_VERSION = 1  # of what is hashed into a key
-_WARMER = 0.5  # least temperature after a malformed answer: at 0 the same one would come again
-SHOWN_CHARS = 200  # of a malformed answer
-_CHECK_SECONDS = 10.0  # patience of check() with a server that does not even list its models
-_LOOK = (0.05, 1.0)  # seconds between two looks for a verdict that another process asks for: at first, and at most
+_KEY_VERSION = 1  # version of the cache keys
+_WARMER = 0.5  # minimum temperature after a malformed answer, because at 0 the same answer would come again
+SHOWN_CHARS = 200  # characters of a malformed answer in a message
+_CHECK_SECONDS = 10.0  # time limit of check() for a server to list its models
+_LOOK = (0.05, 1.0)  # seconds between two checks for a verdict that another process asks for: first, and longest
 
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """What belongs to one event loop: its client, its slots, and the verdicts that are on their way."""
+    """What belongs to one event loop: its client, its slots, and the verdicts in flight."""
 
     chat: Chat
     owner: AsyncGenerator[Chat]
@@ -92,49 +92,53 @@ class EndpointJudge:
         extra_body: Mapping[str, Any] | None = None,
         processes: int | None = None,
     ) -> None:
-        """Open the cache; the server is not asked before :meth:`check` or :meth:`judge`.
+        """Open the cache. The server is not asked before :meth:`check` or :meth:`judge`.
 
         Args:
-            model: the name under which the server knows the model.
-            base_url: such as ``http://localhost:8000/v1``; None is OpenAI, or what ``OPENAI_BASE_URL`` says.
-            api_key_env: NAME of the environment variable with the key, which is sent to ``base_url``. A server of your
-                own needs none: where ``base_url`` is given and the variable is unset, a placeholder is sent.
+            model: name of the model on the server.
+            base_url: URL of the server, such as ``http://localhost:8000/v1``; None is the value of ``OPENAI_BASE_URL``,
+                or else OpenAI's URL.
+            api_key_env: NAME of the environment variable with the key, which is sent to ``base_url``. Your own server
+                may need no key: if ``base_url`` is given and the variable is not set, a placeholder is sent.
             verdict: ``boolean`` (met or not), ``probability`` (of "yes" against "no" in the first token's logprobs; not
-                for models that reason first), ``scale`` (a whole number from 1 to 10). A criterion with a ``scale`` of
-                its own is always graded on that one. Grades are normalised to [0, 1].
-            ask: ``criterion`` makes one call a criterion, whose common beginning the server's prefix cache serves;
-                ``rubric`` makes one call for all criteria of a completion, whose answer must hold all of them;
-                ``healthbench`` makes one call a criterion, the very request of HealthBench's own grader (see
-                :mod:`rvpo.judges.healthbench`): the judge then sees the points, and less is done against completions
-                that attack it.
-            structured: how the form of the answer is enforced. ``auto`` begins with ``json_schema`` and steps down,
-                once and for all, where the server rejects it; with ``ask=healthbench`` it is ``none``, as there.
-            system_role: whether the model's chat template has one. A server that refuses it is understood; one that
-                passes over a system turn without a word needs False: the text then stands before the user's.
-            explain: ask for a short explanation before the verdict, with ``ask=criterion``; it becomes the verdict's
+                for models that reason first), or ``scale`` (a whole number from 1 to 10). A criterion with its own
+                ``scale`` is always graded on that scale. Grades are normalised to [0, 1].
+            ask: ``criterion`` makes one call per criterion. Their prompts have the same beginning, so the server's
+                prefix cache is used. ``rubric`` makes one call for all criteria of a completion, whose answer must
+                contain all verdicts. ``healthbench`` makes one call per criterion, with exactly the request of
+                HealthBench's own grader (see :mod:`rvpo.judges.healthbench`). The judge then sees the points, and is
+                protected less against completions that attack it.
+            structured: how the form of the answer is enforced. ``auto`` begins with ``json_schema``. If the server
+                rejects it, the next simpler form is used from then on. With ``ask=healthbench``, it is ``none``, as in
+                the reference.
+            system_role: whether the model's chat template has a system role. A server that rejects it is detected. Set
+                False for a server that silently ignores system messages: the text is then put before the user's.
+            explain: ask for a short explanation before the verdict, with ``ask=criterion``. It becomes the verdict's
                 ``detail``.
-            concurrency: calls in flight, 1 to 1000. This and the two rates hold for the whole run: each of its
-                ``processes`` takes an equal share (at least one call in flight).
-            requests_per_minute: None is no limit.
-            tokens_per_minute: prompt and completion, estimated before a call and corrected after it; None is no limit.
-            timeout: seconds for one attempt.
-            retries: further attempts for timeouts, lost connections, 408, 409, 429, 5xx and malformed answers (these
-                at a temperature of at least 0.5). The wait is random up to 0.5 s, doubled each time up to 30 s, and no
-                less than the server's Retry-After, up to 120 s.
-            max_calls: budget over everything that was ever paid for through the cache file, by any process, or through
-                this object where ``cache`` is None. Further questions are missing with the reason ``budget``. A call
-                that may have been paid for (a lost connection, a killed process) counts.
-            max_tokens: the same in prompt + completion tokens. No call starts once they are spent; those in flight end.
-            prompt_price: of a million tokens, in any currency; ``cost`` is NaN where a price is None.
-            completion_price: of a million tokens.
-            cache: path of an SQLite file; verdicts in it are never asked again, and processes may share it. What one of
-                them is asking, the others wait for.
-            temperature: ``auto`` is 0, and 0.5 with ``ask=healthbench``; None leaves it to the server, for models that
-                allow no other.
-            max_output_tokens: of one answer; None is 512, and 16 more for each further criterion in it, or 2048 with
-                ``ask=healthbench``. Models that reason need more. A probability always takes one.
+            concurrency: number of calls in flight, 1 to 1000. This and the two rates hold for the whole run: each of
+                its ``processes`` gets an equal share (at least one call in flight).
+            requests_per_minute: maximum number of requests per minute; None is unlimited.
+            tokens_per_minute: maximum number of prompt and completion tokens per minute, estimated before a call and
+                corrected after it; None is unlimited.
+            timeout: time limit per attempt, in seconds.
+            retries: number of further attempts after timeouts, lost connections, status 408, 409, 429, 5xx and
+                malformed answers (these at a temperature of at least 0.5). The wait is random up to 0.5 s, doubled each
+                time up to 30 s, and not less than the server's Retry-After, up to 120 s.
+            max_calls: maximum number of calls that are ever paid for through the cache file, by any process, or through
+                this object if ``cache`` is None. Further verdicts are missing, with the reason ``budget``. A call that
+                may have been paid for (a lost connection, a killed process) counts.
+            max_tokens: the same for prompt + completion tokens. After they are spent, no call starts, but calls in
+                flight end.
+            prompt_price: price per million prompt tokens, in any currency. If a price is None, ``cost`` is NaN.
+            completion_price: price per million completion tokens.
+            cache: path of an SQLite file. You never pay twice for verdicts in it, and processes may share it: while one
+                of them asks, the others wait for its answer.
+            temperature: sampling temperature. ``auto`` is 0, and 0.5 with ``ask=healthbench``. None sends none, for
+                models that accept only their default.
+            max_output_tokens: maximum length of an answer in tokens. None is 512, plus 16 for each further criterion in
+                it, or 2048 with ``ask=healthbench``. Models that reason need more. A probability always needs one.
             extra_body: further fields of a request, such as ``{"chat_template_kwargs": {"enable_thinking": false}}``.
-            processes: how many processes of the run build such a judge; None is ``WORLD_SIZE``, else 1.
+            processes: number of processes of the run that build such a judge; None is ``WORLD_SIZE``, or 1.
 
         Raises:
             ConfigError: an option or combination cannot work.
@@ -143,7 +147,7 @@ class EndpointJudge:
         check_options(locals())
         prompts = DIGEST
         if ask == healthbench.ASK:
-            healthbench.template()  # now, not at the first question
+            healthbench.template()  # checked now, rather than at the first question
             prompts, structured = healthbench.TEMPLATE_DIGEST, "none" if structured == AUTO else structured
             temperature = healthbench.TEMPERATURE if temperature == AUTO else temperature
             max_output_tokens = max_output_tokens or healthbench.MAX_OUTPUT_TOKENS
@@ -152,33 +156,33 @@ class EndpointJudge:
         self._model, self._base_url, self._api_key_env = model, base_url, api_key_env
         self._verdict, self._ask, self._explain = verdict, ask, explain
         self._forms = CHOICES["structured"][1:] if structured == AUTO else (structured,)
-        self._form = 0  # which of them is in use
-        self._form_answers = False  # whether an answer has come in it: then no failure is about it
-        # OpenAI's newer models reject the old name of the limit, and many servers do not know the new one.
+        self._form = 0  # index of the form in use
+        self._form_answers = False  # whether an answer came in this form; then failures have other causes
+        # OpenAI's newer models reject the old name of the limit, and many servers do not support the new one.
         self._dialect = Dialect(LIMITS[1] if base_url is None else LIMITS[0], system_role)
         self.refusal: str | None = None
         self._concurrency = max(1, concurrency // world)
         self._pace = limits.Pace(*rates)
         self._timeout, self._retries = timeout, retries
-        budget = (max_calls, max_tokens)  # without a file, processes do not know what the others spend
+        budget = (max_calls, max_tokens)  # without a file, processes do not know the spending of the others
         self._budget = budget if cache else tuple(most and most // world for most in budget)
         self._store, self._has_file = VerdictStore(cache), cache is not None
         self._usage = Usage(prompt_price, completion_price)
         self._temperature = 0.0 if isinstance(temperature, str) else temperature
         self._max_output_tokens, self._prompts = max_output_tokens, prompts
         self._extra = dict(extra_body or {})
-        # Not the base_url: a model keeps its name and its verdicts when its server moves to another port or host.
-        # Not the form of the answer either: it is found out on the way, and does not change the question.
+        # Without base_url: a model keeps its name and its verdicts if its server moves to another port or host.
+        # Without the form of the answer: it is found during the run, and does not change the question.
         decides = [model, verdict, ask, explain, self._temperature, max_output_tokens, self._extra]
         self._settings = _digest(b"", [_KEY_VERSION, prompts, *decides])
         self._lanes = PerLoop(self._open_lane)
         self._warned: set[str] = set()
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
-        """Return one verdict for each criterion of each question, in order; see :class:`Judge`.
+        """Return one verdict per criterion of each question, in order; see :class:`Judge`.
 
         Raises:
-            JudgeError: there is no key, or the cache file cannot be written (what is spent could not be counted).
+            JudgeError: the key is absent, or the cache file cannot be written, so that spending cannot be counted.
         """
         lane = await self._lanes.get()
         try:
@@ -192,11 +196,11 @@ class EndpointJudge:
         return verdicts
 
     async def compare(self, asked: Sequence[Pair]) -> list[Verdict]:
-        """Return one verdict for each pair, in order; see :class:`rvpo.rewards.pairs.PairJudge`.
+        """Return one verdict per pair, in order; see :class:`rvpo.rewards.pairs.PairJudge`.
 
         Raises:
             ConfigError: see :meth:`check_pairs`.
-            JudgeError: as of :meth:`judge`.
+            JudgeError: see :meth:`judge`.
         """
         self.check_pairs()
         lane = await self._lanes.get()
@@ -212,14 +216,18 @@ class EndpointJudge:
         return verdicts
 
     def check_pairs(self) -> None:
-        """Raise ConfigError where ``verdict`` or ``ask`` do not fit a comparison of replies."""
+        """Check that ``verdict`` and ``ask`` fit a comparison of replies.
+
+        Raises:
+            ConfigError: they do not.
+        """
         pairs.refuse_options(self._verdict, self._ask)
 
     def check_criteria(self, criteria: Sequence[Criterion]) -> None:
-        """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
+        """Refuse criteria that another judge should decide. :class:`rvpo.judges.MixedJudge` sends each to its judge.
 
         Raises:
-            ConfigError: one has a rule, or names a judge; or a scale, with ``ask=healthbench``.
+            ConfigError: a criterion has a rule or names a judge, or has a scale with ``ask=healthbench``.
         """
         refuse_routed(criteria)
         if self._ask == healthbench.ASK:
@@ -227,11 +235,11 @@ class EndpointJudge:
                 healthbench.refuse_scale(criterion)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides a verdict, as plain JSON for records: no server, key, limit or cache.
+        """Return everything that decides a verdict, as plain JSON for records, without server, key, limits and cache.
 
-        ``extra_body``, which could hold anything, is there by its digest alone.
+        ``extra_body``, which could contain anything, is replaced by its digest.
         """
-        told = {
+        decisive = {
             "kind": "endpoint",
             "model": self._model,
             "ask": self._ask,
@@ -242,15 +250,16 @@ class EndpointJudge:
             "max_output_tokens": self._max_output_tokens,
             "prompts": self._prompts,
         }
-        return told | ({"extra_body": _digest(b"", [self._extra]).hex()} if self._extra else {})
+        return decisive | ({"extra_body": _digest(b"", [self._extra]).hex()} if self._extra else {})
 
     async def check(self) -> None:
-        """List the server's models and ask one small question, which is answered from the cache the next time.
+        """List the server's models, and ask one small question. The next time, the cache answers it.
 
-        Takes no more than 10 s, or ``timeout`` if that is less, to find that a server is down.
+        If the server is down, this takes at most 10 s, or ``timeout`` if that is less.
 
         Raises:
-            JudgeError: no key, no server, a key or model that it does not know, or no logprobs where they are needed.
+            JudgeError: the key is absent or rejected, the server does not answer, it does not have the model, or it
+                does not return logprobs although they are needed.
         """
         names: list[str] = []
         patience = min(self._timeout, _CHECK_SECONDS)
@@ -260,14 +269,14 @@ class EndpointJudge:
                 names = await chat.models()
             except TransportError as failure:
                 if failure.status in (401, 403):
-                    raise JudgeError(f"{chat.url}: {failure.detail}: export the right one") from None
+                    raise JudgeError(f"{chat.url}: {failure.detail}. Export the right key") from None
                 if failure.ends:
-                    raise JudgeError(f"{chat.url}: {failure.detail}: pay, or name another server") from None
+                    raise JudgeError(f"{chat.url}: {failure.detail}. Add credit, or choose another server") from None
                 if failure.reason in ("connection", "timeout"):
-                    step = "start the server, or correct base_url"
-                    raise JudgeError(f"no judge at {chat.url}: {failure.detail}; {step}") from None
-                # Anything else may be a server without such a list, or a busy one: the question will tell.
-        # Some gateways serve more than they list; whether this one does is asked anew each time.
+                    step = "Start the server, or correct base_url"
+                    raise JudgeError(f"no judge at {chat.url}: {failure.detail}. {step}") from None
+                # Other servers may have no such list, or be busy. The question below shows it.
+        # Some gateways serve models that they do not list. For these, the question is new each time.
         completion = "Paris." if self._model in names else f"Paris. {secrets.token_hex(4)}"
         criterion = Criterion("check", "The reply names Paris.")
         calls = self._usage.totals()["calls"]
@@ -276,10 +285,10 @@ class EndpointJudge:
             self._explain_check(verdict, chat.url, names, self._usage.totals()["calls"] > calls)
 
     def usage(self) -> dict[str, float]:
-        """Return totals since construction, and under ``all/…`` of everything paid for through the cache file.
+        """Return totals since construction, and under ``all/…`` totals of everything paid for through the cache file.
 
-        The keys are those of :data:`rvpo.judges.usage.COUNTS`, ``missing/{reason}`` for each reason, ``cost``, and
-        where there is a file ``all/calls``, ``all/prompt_tokens``, ``all/completion_tokens`` and ``all/cost``.
+        The keys are those of :data:`rvpo.judges.usage.COUNTS`, ``missing/{reason}`` for each reason, and ``cost``. With
+        a file, there are also ``all/calls``, ``all/prompt_tokens``, ``all/completion_tokens`` and ``all/cost``.
         """
         if not self._has_file:
             return self._usage.totals()
@@ -295,9 +304,9 @@ class EndpointJudge:
     async def _question(self, lane: _Lane, question: Question) -> list[Verdict]:
         prompt = [list(turn) for turn in chat(question.prompt)]
         base = _digest(self._settings, [prompt, question.completion, *[question.repeat] * (question.repeat > 0)])
-        points = self._ask == healthbench.ASK  # whether the judge is shown them
+        points = self._ask == healthbench.ASK  # whether the judge sees the points
         keys = [_digest(base, [c.text, c.scale, *[c.points] * points]) for c in question.criteria]
-        wanted = dict(zip(keys, question.criteria, strict=True))  # a criterion that stands twice is asked once
+        wanted = dict(zip(keys, question.criteria, strict=True))  # equal criteria are asked once
         shown = once(partial(material, question.prompt, question.completion))  # the same for all criteria
         inquiry = partial(self._inquiry, question, shown=shown)
         if self._ask == "rubric":
@@ -319,7 +328,7 @@ class EndpointJudge:
     async def _settle(
         self, lane: _Lane, inquiry: Callable[[tuple[T, ...]], Inquiry], wanted: Mapping[bytes, T]
     ) -> dict[bytes, Verdict]:
-        """Return the verdict under each key: stored, on its way for somebody else, or by a call of our own."""
+        """Return the verdict under each key: from the store, from another question's call in flight, or by a call."""
         found: dict[bytes, Verdict] = {}
         while open_keys := [key for key in wanted if key not in found]:
             theirs: dict[bytes, asyncio.Future[Verdict | None]] = {}
@@ -336,7 +345,7 @@ class EndpointJudge:
             if mine:
                 found |= await self._own(lane, inquiry, mine)
             for key, future in theirs.items():
-                if verdict := await asyncio.shield(future):  # None where their task was cancelled: ask ourselves
+                if verdict := await asyncio.shield(future):  # None if their task was cancelled: then ask here
                     found[key] = verdict
                     self._usage.add(cache_hits=verdict.value is not None)
         return found
@@ -388,7 +397,7 @@ class EndpointJudge:
     def _inquiry(
         self, question: Question, criteria: tuple[Criterion, ...], shown: Callable[[], str] | None = None
     ) -> Inquiry:
-        """Return what is asked about criteria; ``shown`` gives the beginning of the prompt, if it is made already."""
+        """Return the call about criteria. ``shown`` returns the beginning of the prompt, if it exists already."""
         if self._ask == healthbench.ASK:
             return healthbench.ask_item(question.prompt, question.completion, criteria[0])
         begin = material(question.prompt, question.completion) if shown is None else shown()
@@ -397,14 +406,14 @@ class EndpointJudge:
         return ask_one(begin, question.completion, criteria[0], verdict=self._verdict, explain=self._explain)
 
     async def _ask_until(self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...]) -> dict[bytes, Verdict]:
-        """Ask until there is an answer, or nothing is left to try: then all are missing, for the last reason."""
+        """Ask until an answer comes. If all attempts fail, all verdicts are missing, with the last reason."""
         temperature, form = self._temperature, 0
         for attempt in range(self._retries + 1):
             try:
                 return await self._call(lane, inquiry, keys, temperature, form)
             except TransportError as error:
                 failure = error
-            except MalformedError as error:  # the same again unless asked warmer; logprobs stay the same even then
+            except MalformedError as error:  # a higher temperature may give another answer, but not other logprobs
                 failure = TransportError("malformed", str(error), again=not inquiry.by_logprobs)
                 temperature = None if temperature is None else max(temperature, _WARMER)
             wait = limits.backoff(attempt)
@@ -412,34 +421,36 @@ class EndpointJudge:
                 self._pace.pause(wait if failure.wait is None else failure.wait)
             if not failure.again or attempt == self._retries:
                 break
-            if attempt > 0 and self._may_be_the_form(failure, inquiry, form):  # twice: a 500 may have any cause
+            if attempt > 0 and self._may_be_the_form(failure, inquiry, form):  # after two: a 500 has many causes
                 form += 1
             await limits.sleep(wait)
             self._usage.add(retries=1)
         if failure.reason not in self._warned:
             self._warned.add(failure.reason)
-            logger.warning("judge %s: first verdict missing (%s): %s", self._model, failure.reason, failure.detail)
+            logger.warning(
+                "judge %s: a verdict is missing (%s, warned once): %s", self._model, failure.reason, failure.detail
+            )
         return dict.fromkeys(keys, Verdict.missing(failure.reason, failure.detail))
 
     async def _call(
         self, lane: _Lane, inquiry: Inquiry, keys: tuple[bytes, ...], temperature: float | None, form: int
     ) -> dict[bytes, Verdict]:
-        """Ask once, in the best form of answer that the server knows, and store the verdicts.
+        """Ask once, in the best form of answer that the server supports, and store the verdicts.
 
         Args:
-            lane: of the running loop.
-            inquiry: what is asked.
-            keys: of the verdicts.
-            temperature: None leaves it to the server.
-            form: the first form of answer to try. An answer shows that it was the earlier form that failed.
+            lane: lane of the running loop.
+            inquiry: the call.
+            keys: keys of the verdicts.
+            temperature: sampling temperature; None leaves it to the server.
+            form: index of the first form of answer to try. If it answers, an earlier form was the cause of failures.
         """
-        estimate = sum(len(message["content"]) for message in inquiry.messages) // 4  # characters a token
+        estimate = sum(len(message["content"]) for message in inquiry.messages) // 4  # four characters per token
         while True:
             sent: dict[str, Any] = {}
             try:
                 async with lane.slots:
                     await self._pace.start(estimate)
-                    form = max(form, self._form)  # as late as possible: others may have found out meanwhile
+                    form = max(form, self._form)  # as late as possible, because other calls may have learned it
                     sent = self._dialect.spelled(self._body(inquiry, self._forms[form], temperature))
                     answer = await self._paid(lane.chat, sent)
             except TransportError as failure:
@@ -447,7 +458,7 @@ class EndpointJudge:
                     continue
                 has_next = form + 1 < len(self._forms) and not inquiry.by_logprobs
                 if has_next and about_response_format(failure):
-                    form = self._form = max(self._form, form + 1)  # many may find this out at once: one step for all
+                    form = self._form = max(self._form, form + 1)  # one step, even if many calls fail at once
                     continue
                 if not failure.again and self._may_be_the_form(failure, inquiry, form):
                     form += 1
@@ -464,18 +475,20 @@ class EndpointJudge:
             return verdicts
 
     def _may_be_the_form(self, failure: TransportError, inquiry: Inquiry, form: int) -> bool:
-        """Tell whether a question is worth asking in the next form, because no answer has ever come in this one."""
+        """Return whether to try the next form, because no answer has ever come in this one."""
         has_next = form + 1 < len(self._forms) and not inquiry.by_logprobs
         return has_next and not self._form_answers and perhaps_about_response_format(failure)
 
     def _read(
         self, chat: Chat, inquiry: Inquiry, keys: tuple[bytes, ...], answer: ServerReply, estimate: int, form: int
     ) -> dict[bytes, Verdict] | None:
-        """Count an answer and store its verdicts; None where the form may have emptied it and another one is left.
+        """Count an answer and store its verdicts.
+
+        Return None if the answer is empty, perhaps because of its form, and another form is left.
 
         Raises:
             TransportError: the model declined.
-            MalformedError: the answer holds no verdict.
+            MalformedError: the answer contains no verdict.
         """
         self._pace.settle(estimate, answer.prompt_tokens + answer.completion_tokens)
         self._usage.add(
@@ -489,7 +502,7 @@ class EndpointJudge:
                 raise TransportError("refused", "the model, or a filter before it, declined to answer")
             if not inquiry.by_logprobs and not (answer.text or "").strip():
                 if answer.finish == "length" or answer.thought:
-                    raise MalformedError("no answer after the model's thoughts: raise max_output_tokens")
+                    raise MalformedError("no answer after the model's thoughts; raise max_output_tokens")
                 if form + 1 < len(self._forms) and not self._form_answers:
                     return None
             found = [_without_key(verdict, chat) for verdict in inquiry.read(answer)]
@@ -502,12 +515,12 @@ class EndpointJudge:
         return verdicts
 
     async def _paid(self, chat: Chat, body: dict[str, Any]) -> ServerReply:
-        """Make one call within the budget; it is counted before it is made, so that a kill forgets none."""
+        """Make one call within the budget. It is counted before it is made, so that a killed process loses no call."""
         if not self._store.begin_call(*self._budget):
             spent = self._store.spent()
             tokens = spent.prompt_tokens + spent.completion_tokens
             raise TransportError(
-                "budget", f"{spent.calls} calls and {tokens} tokens are spent: raise max_calls or max_tokens"
+                "budget", f"{spent.calls} calls and {tokens} tokens are spent; raise max_calls or max_tokens"
             )
         self._usage.add(calls=1)
         try:
@@ -529,21 +542,21 @@ class EndpointJudge:
         return body | self._extra
 
     def _explain_check(self, verdict: Verdict, url: str, names: list[str], answered: bool) -> None:
-        """Raise what a failed question means, or warn where it may be chance, because a model has answered."""
+        """Raise the error that explains a failed check. If the model answered, it may be chance, so only warn."""
         seen = f"judge {self._model!r} at {url}: {verdict.reason}: {verdict.detail}"
         if verdict.reason == "rejected" and names and self._model not in names:
-            raise JudgeError(f"{seen}; allowed are the models that the server has: {', '.join(names[:20])}")
+            raise JudgeError(f"{seen}; expected one of the models that the server has: {', '.join(names[:20])}")
         if self._verdict == "probability" and verdict.reason in ("rejected", "malformed"):
             raise JudgeError(
-                f"{seen}; a probability needs yes or no as first token, with logprobs: use verdict='boolean'"
+                f"{seen}; a probability needs yes or no as the first token, with logprobs. Use verdict='boolean'"
             )
         if verdict.reason not in ("malformed", "refused", "budget") or not (answered or verdict.reason == "budget"):
-            raise JudgeError(f"{seen}; try the same request by hand, or name another model or server")
-        logger.warning("%s; if this happens often, name another model or another structured", seen)
+            raise JudgeError(f"{seen}. Try the same request by hand, or choose another model or server")
+        logger.warning("%s. If this happens often, choose another model or another value of structured", seen)
 
 
 def _without_key(verdict: Verdict, chat: Chat) -> Verdict:
-    """Return a verdict whose explanation, which is kept, does not repeat the key."""
+    """Return a verdict without the key in its explanation, which is stored."""
     return verdict if verdict.detail is None else replace(verdict, detail=chat.scrubbed(verdict.detail))
 
 
@@ -552,7 +565,7 @@ def _digest(base: bytes, values: list[Any]) -> bytes:
 
 
 def _first(error: Exception) -> Exception:
-    """Return the first exception that is no group; tasks within tasks wrap theirs several times."""
+    """Return the first exception that is not a group. Nested tasks wrap their exceptions several times."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""Why a request has no answer, and whether asking again may help."""
+"""Classify failed requests: the reason, and whether another attempt may help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rvpo.net.failures import TransportError
 from rvpo.net.limits import retry_after
 from rvpo.text.quoting import escaped
 
-MAX_DETAIL_CHARS = 2000  # of a server's message that are kept
+MAX_DETAIL_CHARS = 2000  # characters of a server's message that are kept
 
 _TOO_LONG = (
     "context_length",
@@ -38,18 +38,18 @@ _NO_MONEY = ("insufficient_quota", "billing", "payment required", "insufficient 
 
 
 def of_status(status: int, said: str, headers: Mapping[str, str], key_variable: str) -> TransportError:
-    """Return what a response that is no answer means.
+    """Return the error for a response with an error status.
 
     Args:
-        status: of the response, or of the error within it.
-        said: by the server, without the key.
-        headers: of the response.
+        status: status of the response, or of the error in its body.
+        said: message of the server, without the key.
+        headers: headers of the response.
         key_variable: name of the environment variable with the key.
     """
     message = escaped(f"HTTP {status}: {' '.join(said.split())}", MAX_DETAIL_CHARS)
     low = message.lower()
     wait = retry_after(headers)
-    if status in (401, 403):  # some servers repeat the key that they do not like, so nothing they say is repeated
+    if status in (401, 403):  # some servers repeat the rejected key, so their message is not shown
         detail = f"HTTP {status}: the server does not accept the key in the environment variable {key_variable}"
         return TransportError("rejected", detail, free=True, status=status)
     if status == 402 or (status == 429 and any(word in low for word in _NO_MONEY)):
@@ -59,7 +59,7 @@ def of_status(status: int, said: str, headers: Mapping[str, str], key_variable: 
     if 300 <= status < 400:
         return TransportError(
             "rejected",
-            f"{message}; a redirect to another server, which is not followed: correct the URL",
+            f"{message}; a redirect to another server, which is not followed. Correct the URL",
             free=True,
             status=status,
         )
@@ -72,13 +72,13 @@ def of_status(status: int, said: str, headers: Mapping[str, str], key_variable: 
 
 
 def about_response_format(failure: TransportError) -> bool:
-    """Whether a request was rejected for the form of answer that it asks for."""
+    """Return whether a request was rejected because of the form of the answer that it asks for."""
     if failure.status in (400, 404, 405, 415, 422, 500, 501):
         return any(word in failure.detail.lower() for word in _NO_FORMAT)
     return False
 
 
 def perhaps_about_response_format(failure: TransportError) -> bool:
-    """Whether the form of the answer may be the cause, though the server does not say so."""
+    """Return whether the form of the answer may be the cause, although the server does not say so."""
     about_the_model = failure.status == 404 and "model" in failure.detail.lower()
     return failure.status in (404, 500, 501) and not about_the_model

@@ -1,4 +1,4 @@
-"""Taking a key out of what a server says: as it is, and in the forms in which servers and proxies repeat it."""
+"""Remove a key from texts of a server, in plain form and in the forms in which servers and proxies repeat it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import re
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
-_LEAST = 4  # characters of a form that is looked for: shorter ones are words of any text
+_LEAST = 4  # minimum length of a form to search for, because shorter ones occur in any text
 
 
 class Scrubber:
-    """Replaces one key by three stars."""
+    """Replaces one key by three stars.
+
+    Example:
+        >>> Scrubber("secret/key")("got secret/key and secret%2Fkey")
+        'got *** and ***'
+    """
 
     def __init__(self, key: str) -> None:
-        """Prepare the forms of a key; an empty one is in no text."""
+        """Prepare the forms of a key. For an empty key, texts stay unchanged."""
         forms = {form for form in _forms(key) if len(form) >= min(_LEAST, len(key) or _LEAST)} if key else set()
         longest_first = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if forms else None
@@ -26,13 +31,13 @@ class Scrubber:
 
 
 def _forms(key: str) -> set[str]:
-    """Return what a key looks like in plain text, in URLs, in JSON, in base64 and in hexadecimal."""
+    """Return the forms of a key in plain text, in URLs, in JSON, in base64 and in hexadecimal."""
     bare = key.encode()
     escaped = json.dumps(key)[1:-1]
     forms = {key, quote(key, safe=""), quote(key), quote_plus(key), escaped, escaped.replace("/", "\\/")}
     forms |= {repr(key)[1:-1], bare.hex(), "".join(f"\\u{ord(sign):04x}" for sign in key)}
     for offset in range(3):
-        # Within a longer text, base64 depends on where the key begins: the letters that it alone decides are kept.
+        # In a longer text, base64 depends on the offset of the key. Only letters that the key alone decides are kept.
         whole = base64.b64encode(b"\0" * offset + bare).decode().rstrip("=")
         first = -(-offset * 8 // 6)
         last = (offset + len(bare)) * 8 // 6

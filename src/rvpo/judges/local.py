@@ -1,12 +1,12 @@
 """A judge on this machine: any Hugging Face causal language model, read at the first token of its answer.
 
-All criteria of a completion share one prompt up to the criterion. That prefix goes through the model once; the criteria
-are short suffixes over its key-value cache, in batches::
+All criteria of a completion share one prompt up to the criterion. This prefix is computed once. The criteria are short
+suffixes over its key-value cache, computed in batches::
 
     [instructions, conversation, reply]  [criterion 1, question]  -> p(yes), p(no)
                                          [criterion 2, question]  -> p(yes), p(no)
 
-Completions are hostile: :mod:`rvpo.judges.local_prompt` says how their text is kept from being more than text.
+Completions are hostile. :mod:`rvpo.judges.local_prompt` documents how their text is kept from acting as instructions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One suffix over the cache of a prefix (by its index), and the groups of token ids that may follow."""
+    """One suffix over the cache of a prefix, given by its index, and the groups of token ids that may follow."""
 
     prefix: int
     suffix: Ids
@@ -55,10 +55,10 @@ class _Row:
 
 
 class LocalJudge:
-    """Decide criteria by the probabilities that a model gives to "yes" and "no", or to the numbers of a scale.
+    """Decides criteria by the probabilities that a model gives to "yes" and "no", or to the numbers of a scale.
 
-    The model must take ``position_ids`` and a key-value cache, as nearly all decoders of transformers do. Global state
-    (threads, random numbers, default dtype) is left alone, because a policy may be training in the same process.
+    The model must accept ``position_ids`` and a key-value cache, as nearly all decoders of transformers do. Global
+    state (threads, random numbers, default dtype) is not changed, because a policy may be training in the same process.
     """
 
     def __init__(
@@ -72,37 +72,37 @@ class LocalJudge:
         max_length: int | None = None,
         batch_tokens: int = 8_192,
     ) -> None:
-        """Load a model, or take one that is loaded.
+        """Load a model, or use a loaded one.
 
         Args:
-            model: a folder, a hub id, or a model object, which stays where and as it is.
-            tokenizer: that of a model object; folders and hub ids bring their own.
-            device: None is CUDA where there is one, else the CPU.
-            dtype: one of ``DTYPES``. None is the checkpoint's own on CUDA, and float32 on a CPU, because many are
-                slower in half precision.
-            verdict: ``"probability"``: p(yes) / (p(yes) + p(no)), or the expected place on the scale; ``"boolean"``:
-                the likeliest answer.
-            max_length: longest prompt in tokens, beyond which a verdict is missing (``"too_long"``); None is what the
-                model's config allows. Nothing is ever cut off.
-            batch_tokens: tokens of one forward, those in the cache included; memory grows with it.
+            model: folder, hub id, or model object. An object is not moved or changed.
+            tokenizer: tokenizer of a model object. Folders and hub ids have their own.
+            device: device to load to; None is CUDA if available, else the CPU.
+            dtype: one of ``DTYPES``. None is the checkpoint's dtype on CUDA, and float32 on the CPU, because many CPUs
+                are slower in half precision.
+            verdict: ``"probability"`` is p(yes) / (p(yes) + p(no)), or the expected position on the scale;
+                ``"boolean"`` is the likeliest answer.
+            max_length: maximum length of a prompt in tokens; None is the limit of the model's config. The verdict on a
+                longer prompt is missing (``"too_long"``). Prompts are never truncated.
+            batch_tokens: tokens of one forward pass, including those in the cache. Memory grows with it.
 
         Raises:
-            ConfigError: an impossible option, or a tokenizer that cannot write the answers.
+            ConfigError: an option cannot work, or the tokenizer cannot write the answers.
             JudgeError: the model cannot be loaded.
         """
         if verdict not in VERDICTS:
-            raise ConfigError(f"verdict is {verdict!r}, allowed are {', '.join(VERDICTS)}")
+            raise ConfigError(f"verdict is {verdict!r}; expected one of {', '.join(VERDICTS)}")
         for name, value in (("batch_tokens", batch_tokens), ("max_length", max_length)):
             if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name} is {value!r}, allowed is a whole number of at least 1")
+                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1")
         if isinstance(model, str | Path):
             if tokenizer is not None:
-                raise ConfigError(f"tokenizer is given beside model={str(model)!r}, which brings its own: leave it out")
+                raise ConfigError(f"tokenizer is given, but model={str(model)!r} has its own; leave tokenizer out")
             model, tokenizer = _load(str(model), device, dtype)
         elif tokenizer is None or device is not None or dtype is not None:
             raise ConfigError(
-                f"model is a {type(model).__name__} with tokenizer={type(tokenizer).__name__}, {device=}, {dtype=}: a "
-                "model object needs its tokenizer, and takes neither device nor dtype: move it yourself"
+                f"model is a {type(model).__name__} with tokenizer={type(tokenizer).__name__}, {device=}, {dtype=}; "
+                "expected its tokenizer, and neither device nor dtype. Move the model object yourself"
             )
         self._model = model
         self._boolean = verdict == "boolean"
@@ -115,46 +115,57 @@ class LocalJudge:
         self._totals = Counter(dict.fromkeys((*keys, "missing/too_long", "missing/malformed", "missing/judge"), 0))
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
-        """Return one verdict for each criterion of each question, in order; identical ones are judged once.
+        """Return one verdict per criterion of each question, in order. Identical questions are judged once.
 
-        Missing are prompts longer than ``max_length`` (``"too_long"``), answers to which the model gives less than
-        :data:`MIN_MASS` (``"malformed"``), and those at which it fails even alone (``"judge"``).
+        A verdict is missing if the prompt is longer than ``max_length`` (``"too_long"``), if the probability of all
+        possible answers is below :data:`MIN_MASS` (``"malformed"``), or if the model fails even on this question alone
+        (``"judge"``).
 
         Raises:
-            ConfigError: a scale whose numbers the tokenizer cannot write.
+            ConfigError: the tokenizer cannot write the numbers of a scale.
         """
         return await asyncio.to_thread(self._judge, questions)
 
     async def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """Return one verdict for each pair, in order; see :meth:`judge` and :class:`rvpo.rewards.pairs.PairJudge`."""
+        """Return one verdict per pair, in order; see :meth:`judge` and :class:`rvpo.rewards.pairs.PairJudge`."""
         return [verdict for (verdict,) in await asyncio.to_thread(self._judge, pairs)]
 
     def check_pairs(self) -> None:
-        """Raise ConfigError where the tokenizer cannot write the answers A, B and C."""
+        """Check that the tokenizer can write the answers A, B and C.
+
+        Raises:
+            ConfigError: it cannot.
+        """
         _ = self._pair_encoder
 
     def check_criteria(self, criteria: Sequence[Criterion]) -> None:
-        """Refuse criteria that are for somebody else; :class:`rvpo.judges.MixedJudge` sends each to its judge.
+        """Refuse criteria that another judge should decide. :class:`rvpo.judges.MixedJudge` sends each to its judge.
 
         Raises:
-            ConfigError: one has a rule, or names a judge.
+            ConfigError: a criterion has a rule, or names a judge.
         """
         refuse_routed(criteria)
 
     async def check(self) -> None:
-        """Judge one word. Raises JudgeError where that gives no verdict."""
+        """Judge a short greeting.
+
+        Raises:
+            JudgeError: the model gives no verdict.
+        """
         question = Question("Say hello.", "Hello!", (Criterion("greets", "The reply greets the user."),))
         verdict = (await self.judge([question]))[0][0]
         if verdict.value is None:
             raise JudgeError(
-                f"the local judge has no verdict on a greeting ({verdict.reason}: {verdict.detail}): use a model that "
-                "follows instructions, or see the log"
+                f"the local judge gives no verdict on a greeting ({verdict.reason}: {verdict.detail}). Use a model "
+                "that follows instructions, or see the log"
             )
 
     def usage(self) -> dict[str, float]:
-        """Return totals: ``calls`` (forwards), ``prompt_tokens`` that went through the model, ``verdicts``,
-        ``missing``, ``missing/{reason}``, and ``cache_hits``, the repeated ones among both.
-        """  # fmt: skip
+        """Return totals since construction.
+
+        The keys are ``calls`` (forward passes), ``prompt_tokens`` (computed by the model), ``verdicts``, ``missing``,
+        ``missing/{reason}``, and ``cache_hits`` (repeated questions).
+        """
         return {key: float(total) for key, total in self._totals.items()}
 
     @functools.cached_property
@@ -201,14 +212,14 @@ class LocalJudge:
         self, options: Options, nodes: dict[Answer, _Row], read: dict[_Row, list[float]], length: int
     ) -> Verdict:
         if not self._fits(length):
-            return Verdict.missing("too_long", f"{length} tokens, max_length is {self._max_length}")
+            return Verdict.missing("too_long", f"{length} tokens; max_length is {self._max_length}")
         if not all(row in read for row in nodes.values()):
             return Verdict.missing("judge", "the model failed; see the log")
         symbols = {node: dict(zip(options.nodes[node], read[row], strict=True)) for node, row in nodes.items()}
         weights = options.probabilities(symbols)
         mass = sum(weights)
         if not mass >= MIN_MASS:  # NaN too
-            return Verdict.missing("malformed", f"probability {mass:.2g} on the allowed answers")
+            return Verdict.missing("malformed", f"probability {mass:.2g} of all possible answers together")
         if self._boolean:
             place = float(max(range(len(weights)), key=weights.__getitem__))
         else:
@@ -223,7 +234,7 @@ class LocalJudge:
         return verdict
 
     def _read(self, prefixes: list[Ids], rows: list[_Row]) -> dict[_Row, list[float]]:
-        """Return the probabilities of each row's groups; rows at which the model fails are left out."""
+        """Return the probabilities of each row's groups. Rows on which the model fails are left out."""
         read: dict[_Row, list[float]] = {}
         rows_of: dict[int, list[_Row]] = {}
         for row in rows:
@@ -241,17 +252,17 @@ class LocalJudge:
         return read
 
     def _suffixes(self, rows: list[_Row], batch: list[int], mask: Tensor, cache: Any) -> dict[_Row, list[float]]:
-        """Run the suffixes [R, S] over the cache of the prefixes (C, padded on the left)."""
+        """Compute the suffixes (R, S) over the cache of the prefixes, which are padded on the left."""
         of = torch.tensor([batch.index(row.prefix) for row in rows], device=mask.device)
         ids, suffix_mask = self._pad([row.suffix for row in rows], left=False)
         last = suffix_mask.sum(1) - 1
         steps = torch.minimum(torch.arange(ids.shape[1], device=mask.device), last[:, None])
-        positions = mask.sum(1)[of, None] + steps  # padding repeats the last one, so that none is out of range
+        positions = mask.sum(1)[of, None] + steps  # padding repeats the last position, so that none is out of range
         ends = torch.unique(last)
         selected = copy.copy(cache)
         selected.layers = [copy.copy(layer) for layer in cache.layers]
         selected.batch_select_indices(of)
-        # Logits only where a row ends: all [R, S, vocabulary] would be the largest tensor by far.
+        # Logits only at the ends of rows, because all (R, S, vocabulary) would be by far the largest tensor.
         logits = self._forward(ids, torch.cat([mask[of], suffix_mask], 1), positions, selected, ends).logits
         logits = logits[torch.arange(len(rows), device=mask.device), torch.searchsorted(ends, last)]
         tokens = sorted({token for row in rows for group in row.groups for token in group})
@@ -275,7 +286,7 @@ class LocalJudge:
         )
 
     def _pad(self, sequences: list[Ids], *, left: bool) -> tuple[Tensor, Tensor]:
-        """Return ids and mask (1 is a token), both [N, longest]. The mask hides padding, so any id will do for it."""
+        """Return ids and mask (1 for a token), both (N, longest). The mask hides padding, so its ids do not matter."""
         longest = max(map(len, sequences))
         ids, mask = [], []
         for sequence in sequences:
@@ -287,7 +298,7 @@ class LocalJudge:
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _batches(self, items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
-        """Yield items of like length together, as many as ``batch_tokens`` allows with padding, at least one."""
+        """Yield batches of items of similar length, as large as ``batch_tokens`` permits with padding, at least one."""
         batch: list[T] = []
         for item in sorted(items, key=length):
             if batch and (len(batch) + 1) * length(item) > self._batch_tokens:
@@ -298,7 +309,7 @@ class LocalJudge:
             yield batch
 
     def _halving(self, items: list[T], work: Callable[[list[T]], None]) -> None:
-        """Do the work; if it fails, as for want of memory, do it in halves, and leave out items that fail alone."""
+        """Do the work. If it fails, for example without enough memory, halve it. Items that fail alone are left out."""
         try:
             work(items)
             return
@@ -306,7 +317,8 @@ class LocalJudge:
             if not self._logged:
                 self._logged = True
                 logger.exception(
-                    "the local judge failed on %d at once; trying fewer. Later failures are not logged", len(items)
+                    "the local judge failed on a batch of %d; trying smaller batches. Further failures are not logged",
+                    len(items),
                 )
         if len(items) > 1:
             middle = len(items) // 2
@@ -317,7 +329,7 @@ class LocalJudge:
 def _rows(
     encoder: PromptEncoder, prefix: int, text: str, scale: tuple[int, int] | None
 ) -> tuple[Options, dict[Answer, _Row]]:
-    """Return the answers to a question, and what the model has to read for them."""
+    """Return the possible answers to a question, and the rows that the model has to compute for them."""
     options, suffix = encoder.options(scale), encoder.suffix(text, scale)
     return options, {
         node: _Row(prefix, suffix + options.written[node], tuple(symbols.values()))
@@ -328,17 +340,19 @@ def _rows(
 def _load(name: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}, allowed are {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     if not Path(name).expanduser().exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise JudgeError(f"the local judge's model is {name!r}: no such folder, and no hub id org/name; check the path")
+        raise JudgeError(
+            f"the local judge's model is {name!r}; expected a folder that exists, or a hub id org/name. Check the path"
+        )
     dtype = dtype or ("auto" if device.startswith("cuda") else "float32")
-    transformers_logging.disable_progress_bar()  # of reading weights: judging has its own
+    transformers_logging.disable_progress_bar()  # the bar of loading weights; judging has its own
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise JudgeError(
-            f"the local judge's model {name!r} cannot be loaded on {device}: {error}\nName a folder with a causal "
+            f"the local judge's model {name!r} cannot be loaded on {device}: {error}\nExpected a folder with a causal "
             "language model of transformers and its tokenizer, or a hub id"
         ) from error
     return model, tokenizer
@@ -346,7 +360,7 @@ def _load(name: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Turn dropout off for a model that is being trained, and on again."""
+    """Turn off dropout of a model that is being trained, and turn it on again afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False

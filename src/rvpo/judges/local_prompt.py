@@ -1,8 +1,8 @@
-"""What the local judge reads, in tokens, and which tokens are its answers.
+"""Encode the prompts of the local judge as tokens, and find the tokens of its answers.
 
-The whole chat is rendered once, with marks where the data go, and cut there; so the tokens that a chat template puts
-after the criterion are right, and a prefix and a suffix are the same tokens whether they run together or apart.
-Everything that is data is tokenised on its own, with the text of special tokens as plain text.
+The whole chat is rendered once, with marks in place of the data, and cut at the marks. So the tokens that a chat
+template puts after the criterion are right, and prefix and suffix have the same tokens whether they run together or
+separately. Data are tokenised separately, and the text of special tokens in them is treated as plain text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rvpo.rewards.rubric.verdict import Prompt
 
 Ids: TypeAlias = tuple[int, ...]
 Answer: TypeAlias = tuple[str, ...]
-"""An answer in symbols, each of them a token: ``("yes",)``, or ``("1", "0")`` where no token is 10."""
+"""An answer as a tuple of symbols. Each is a token: ``("yes",)``, or ``("1", "0")`` if 10 is not a token."""
 
 
 _FOLDER = files("rvpo.judges") / "prompts"
@@ -32,8 +32,8 @@ _PROMPT, _MET, _SCALE = ((_FOLDER / f"local{name}.txt").read_text(encoding="utf-
 _SLOTS = ("tag", "conversation", "reply", "question")
 _PAIR, _BETTER = ((_FOLDER / f"local_{name}.txt").read_text(encoding="utf-8") for name in ("pair", "better"))
 _PAIR_SLOTS = ("tag", "conversation", "first", "second", "question")
-_PAIR_ANSWERS = ("b", "c", "a")  # from 0 to 1; C is a tie
-_MARK = "rvposlot{}mark"  # a word that no chat template changes, splits or contains
+_PAIR_ANSWERS = ("b", "c", "a")  # in order of their values, from 0 to 1; C is a tie
+_MARK = "rvposlot{}mark"  # a word that chat templates do not change, split or contain
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Options:
     """The answers to one kind of question.
 
     Attributes:
-        answers: from the lowest to the highest, equally far apart in [0, 1].
-        nodes: what may be written before an answer is complete -> the symbols that may follow, with their token ids.
-            ``()`` is the place of the answer; only where numbers have several digits are there more.
-        written: the token ids of each node.
+        answers: answers from the lowest to the highest, equally spaced in [0, 1].
+        nodes: beginning of an answer -> symbols that may follow, with their token ids. ``()`` is the empty beginning.
+            Others exist only if numbers have several digits.
+        written: token ids of each node.
     """
 
     answers: tuple[Answer, ...]
@@ -52,9 +52,10 @@ class Options:
     written: Mapping[Answer, Ids]
 
     def probabilities(self, read: Mapping[Answer, Mapping[str, float]]) -> list[float]:
-        """Return the probability of each answer from those of the symbols after each node.
+        """Return the probability of each answer, given the probabilities of the symbols after each node.
 
-        A number that is the start of longer ones ends where none of their digits follows: p("1") = p(1) (1 - p(0 | 1)).
+        If a number is the beginning of longer ones, it ends when none of their digits follows:
+        p("1") = p(1) (1 - p(0 | 1)).
         """
         result = []
         for answer in self.answers:
@@ -68,25 +69,25 @@ class Options:
 
 
 class PromptEncoder:
-    """Turns questions into token ids: a prefix for each completion, a suffix for each criterion."""
+    """Turns questions into token ids: one prefix per completion, one suffix per criterion."""
 
     def __init__(self, tokenizer: Any, pairs: bool = False) -> None:
         """Cut the prompt's text into pieces.
 
         Args:
-            tokenizer: of the model.
-            pairs: whether two replies are compared, instead of one being judged.
+            tokenizer: tokenizer of the model.
+            pairs: whether two replies are compared, instead of one reply being judged.
 
         Raises:
-            ConfigError: a chat template that repeats, drops or changes what stands in a message, or no single tokens
-                for yes and no.
+            ConfigError: the chat template repeats, drops or changes the text of a message, or the tokenizer has no
+                single tokens for yes and no.
         """
-        self._tokenizer = copy.deepcopy(tokenizer)  # splitting special tokens sets a flag on it
+        self._tokenizer = copy.deepcopy(tokenizer)  # a copy, because splitting special tokens sets a flag on it
         template, slots = (_PAIR, _PAIR_SLOTS) if pairs else (_PROMPT, _SLOTS)
         marks = {slot: _MARK.format(i) for i, slot in enumerate(slots)}
         text = template.rstrip("\n").format(**marks)
         if self._tokenizer.chat_template:
-            # enable_thinking: with templates that know it, the answer comes at once
+            # enable_thinking=False: templates that support it then let the model answer at once
             chat = [{"role": "user", "content": text}]
             rendered = self._tokenizer.apply_chat_template(
                 chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
@@ -99,7 +100,10 @@ class PromptEncoder:
         pieces = re.split(_MARK.format(r"(\d)"), rendered)
         wanted = re.findall(_MARK.format(r"(\d)"), text)
         if pieces[1::2] != wanted:
-            raise ConfigError("the tokenizer's chat template changes the text of messages: use a model whose does not")
+            raise ConfigError(
+                "the tokenizer's chat template changes the text of messages; expected one that keeps it. Use another "
+                "model"
+            )
         last = len(pieces) - 2  # the question's slot
         self._head = [(slots[int(piece)] if i % 2 else piece, i % 2 == 1) for i, piece in enumerate(pieces[:last])]
         self._tail = self._plain(pieces[-1])
@@ -115,13 +119,13 @@ class PromptEncoder:
         self.options(None)
 
     def prefix(self, prompt: Prompt, *replies: str) -> Ids:
-        """Return all that stands before the question: instructions, conversation, and the reply or both of a pair."""
+        """Return the tokens before the question: instructions, conversation, and the reply (both for a pair)."""
         conversation = (
             prompt
             if isinstance(prompt, str)
             else "\n\n".join(f"{' '.join(role.split())}: {text}" for role, text in chat(prompt))
         )
-        # A text that contains its own hash cannot be found, so neither can close its delimiter.
+        # A text that contains its own hash cannot be found, so no text can close its delimiter.
         tag = hashlib.sha256("\0".join([conversation, *replies]).encode(errors="replace")).hexdigest()[:8]
         names = ("first", "second") if self._pairs else ("reply",)
         data = {"conversation": conversation, **dict(zip(names, replies, strict=True))}
@@ -136,20 +140,19 @@ class PromptEncoder:
         return (*ids, *self._plain(text))
 
     def _suffix(self, text: str, scale: tuple[int, int] | None) -> Ids:
-        """Return a criterion's text with its question, and what a chat template puts after them."""
+        """Return the tokens of a criterion's text with its question, and of the rest of the chat template."""
         question = _BETTER if self._pairs else _MET if scale is None else _SCALE.format(low=scale[0], high=scale[1])
         return (*self._data(f"{text}\n{question}".rstrip("\n")), *self._tail)
 
     def _options(self, scale: tuple[int, int] | None) -> Options:
-        """Return the answers yes and no, or those of a scale.
+        """Return the answers yes and no, or the numbers of a scale.
 
         Raises:
-            ConfigError: the tokenizer has no token for one of their symbols, or the scale is too fine.
+            ConfigError: the tokenizer has no token for one of their symbols, or the scale has too many steps.
         """
         if scale is not None and scale[1] - scale[0] > MAX_STEPS:
-            raise ConfigError(
-                f"scale={scale} has {scale[1] - scale[0]} steps, allowed are {MAX_STEPS}: use a coarser one"
-            )
+            steps = scale[1] - scale[0]
+            raise ConfigError(f"scale={scale} has {steps} steps; expected at most {MAX_STEPS}. Use a coarser scale")
         plain = _PAIR_ANSWERS if self._pairs else ("no", "yes")
         words = plain if scale is None else tuple(str(number) for number in range(scale[0], scale[1] + 1))
         whole = scale is None or all(self._tokens(word) for word in words)
@@ -157,19 +160,19 @@ class PromptEncoder:
         nodes: dict[Answer, dict[str, Ids]] = {}
         for answer in answers:
             for i, symbol in enumerate(answer):
-                # Only the first symbol may bring its own white space: "1 0" is not 10.
+                # Only the first symbol may have white space before it: "1 0" is not 10.
                 ids = self._tokens(symbol) if i == 0 else tuple(self._exact(symbol))
                 if not ids:
                     raise ConfigError(
                         f"the tokenizer has no single token for {symbol!r}, which the answers to {scale=} "
-                        "need: use another model or scale"
+                        "need. Use another model or scale"
                     )
                 nodes.setdefault(answer[:i], {})[symbol] = ids
         written = {node: tuple(i for symbol in node for i in self._exact(symbol)[:1]) for node in nodes}
         return Options(answers, nodes, written)
 
     def _tokens(self, word: str) -> Ids:
-        """Return the tokens that are the word, in any case and with or without white space."""
+        """Return the tokens for a word, in any case and with or without white space."""
         return tuple(
             i
             for piece, i in self._vocabulary.items()
@@ -183,10 +186,10 @@ class PromptEncoder:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _data(self, text: str) -> Ids:
-        # What is special to this tokenizer is split even where it takes it for words, such as <think> in Qwen's.
+        # Special tokens are split even if the tokenizer treats them as words, such as <think> in Qwen's.
         text = harmless(text, self._own)
         ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-        # Splitting is up to the tokenizer, and some find special tokens among their words: what is left of them goes.
+        # Some tokenizers do not split all special tokens. The remaining ones are removed.
         return tuple(i for i in ids if i not in self._special)
 
 

@@ -1,4 +1,4 @@
-"""The options of an :class:`~rvpo.judges.endpoint.EndpointJudge`, checked before anything is paid for."""
+"""Check the options of an :class:`~rvpo.judges.endpoint.EndpointJudge`, before anything is paid for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CHOICES = {
     "ask": ("criterion", "rubric", "healthbench"),
     "structured": ("auto", "json_schema", "json_object", "none"),
 }
-AUTO = "auto"  # of structured and temperature: what suits the way of asking
-MAX_CONCURRENCY = 1000  # connections that the client opens at most
+AUTO = "auto"  # value of structured and temperature that depends on the option ask
+MAX_CONCURRENCY = 1000  # maximum number of connections that the client opens
 
-# Lowest value allowed, whether it must be whole, and whether None is allowed.
+# Option -> lowest value, whether it must be whole, and whether it may be None.
 _NUMBERS = {
     "concurrency": (1, True, False),
     "requests_per_minute": (1e-3, False, True),
@@ -39,25 +39,29 @@ _NUMBERS = {
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Check all options of a judge by their names; ConfigError says which cannot work, and what would."""
+    """Check all options of a judge, given by their names.
+
+    Raises:
+        ConfigError: an option cannot work. The message says what would.
+    """
     for name, choices in CHOICES.items():
         if options[name] not in choices:
-            raise ConfigError(f"{name}={options[name]!r}; allowed: {', '.join(choices)}; next step: choose one")
+            raise ConfigError(f"{name}={options[name]!r}; expected one of {', '.join(choices)}; next step: choose one")
     for name, (lowest, whole, optional) in _NUMBERS.items():
         if (name, options[name]) != ("temperature", AUTO):
             _check_number(name, options[name], lowest, whole=whole, optional=optional)
     if options["concurrency"] > MAX_CONCURRENCY:
-        raise ConfigError(f"concurrency={options['concurrency']}; allowed: 1 to {MAX_CONCURRENCY}; next step: lower it")
+        raise ConfigError(f"concurrency={options['concurrency']}; expected 1 to {MAX_CONCURRENCY}; next step: lower it")
     _check_texts(options["model"], options["base_url"], options["api_key_env"], options["cache"])
     _check_combination(options)
     extra = options["extra_body"]
     if extra is not None and not isinstance(extra, Mapping):
-        raise ConfigError(f"extra_body is {type(extra).__name__}; allowed: a mapping of JSON values; next step: fix it")
+        raise ConfigError(f"extra_body is {type(extra).__name__}; expected a mapping of JSON values; next step: fix it")
     try:
         json.dumps(dict(extra or {}))
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"extra_body holds what JSON cannot ({error}); allowed: JSON values; next step: fix it"
+            f"extra_body contains a value that JSON cannot represent ({error}); expected JSON values; next step: fix it"
         ) from None
 
 
@@ -66,27 +70,31 @@ def _check_number(name: str, value: object, lowest: float, *, whole: bool, optio
         return
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not is_finite(value) or value < lowest:
-        allowed = f"a {'whole' if whole else 'finite'} number of at least {lowest:g}{' or None' if optional else ''}"
-        raise ConfigError(f"{name}={value!r}; allowed: {allowed}; next step: correct it")
+        expected = f"a {'whole' if whole else 'finite'} number of at least {lowest:g}{' or None' if optional else ''}"
+        raise ConfigError(f"{name}={value!r}; expected {expected}; next step: correct it")
 
 
 def _check_texts(model: object, base_url: object, api_key_env: object, cache: object) -> None:
     if not isinstance(model, str) or not model.strip():
-        raise ConfigError(f"model={model!r}; allowed: the name under which the server knows it; next step: name it")
+        raise ConfigError(f"model={model!r}; expected the name of the model on the server; next step: name it")
     if not isinstance(cache, str | None) or cache == "":
-        raise ConfigError(f"cache={cache!r}; allowed: the path of a file, or None; next step: name a file")
-    # What stands here by mistake may be the key itself, so it is not repeated.
+        raise ConfigError(f"cache={cache!r}; expected the path of a file, or None; next step: name a file")
+    # The value may be the key itself, by mistake, so it is not repeated.
     if not isinstance(api_key_env, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env):
         raise ConfigError(
-            "api_key_env is no name of an environment variable; allowed: a name in capitals such as OPENAI_API_KEY, "
-            "never the key itself; next step: export the key under that name"
+            "api_key_env is not the name of an environment variable; expected a name in capitals such as "
+            "OPENAI_API_KEY, never the key itself; next step: export the key under that name"
         )
     if base_url is not None:
         check_url(base_url)
 
 
 def check_url(base_url: object) -> None:
-    """Raise ConfigError unless this is the URL of a server, without a secret in it."""
+    """Check the URL of a server.
+
+    Raises:
+        ConfigError: it is not a URL of HTTP, or contains a secret.
+    """
     parts = None
     if isinstance(base_url, str) and base_url.isascii() and base_url.isprintable():
         with suppress(ValueError):  # a broken port or address
@@ -95,17 +103,17 @@ def check_url(base_url: object) -> None:
             parts = found
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"base_url={_shown(base_url)}; allowed: a URL such as 'http://localhost:8000/v1'; next step: correct it"
+            f"base_url={_shown(base_url)}; expected a URL such as 'http://localhost:8000/v1'; next step: correct it"
         )
     if parts.username or parts.password or parts.query:
         raise ConfigError(
-            "base_url holds a user, password or query; allowed: a URL without, as it is logged and stored; next step: "
-            "put the secret into the environment variable that api_key_env names"
+            "base_url contains a user, password or query; expected a URL without these, because it is logged and "
+            "stored; next step: put the secret into the environment variable that api_key_env names"
         )
 
 
 def _shown(base_url: object) -> str:
-    """Return what is no URL for a message; it may be a key in the wrong place, or hold a password."""
+    """Return an invalid URL for a message. It may be a key in the wrong place, or contain a password."""
     if not isinstance(base_url, str):
         return repr(base_url)[:80]
     scheme, found, rest = base_url.partition("://")
@@ -117,19 +125,20 @@ def _shown(base_url: object) -> str:
 def _check_combination(options: Mapping[str, Any]) -> None:
     if options["verdict"] == "probability" and options["ask"] == "rubric":
         raise ConfigError(
-            "verdict='probability' with ask='rubric'; allowed: ask='criterion', as a probability is read off the one "
-            "word of an answer; next step: change either"
+            "verdict='probability' with ask='rubric'; expected ask='criterion', because a probability is read from the "
+            "single word of an answer; next step: change one of them"
         )
     if options["ask"] == "healthbench" and (options["verdict"], options["explain"]) != ("boolean", False):
         raise ConfigError(
-            f"ask='healthbench' with verdict={options['verdict']!r} and explain={options['explain']!r}; allowed: "
-            "'boolean' and false, as its text asks for both an explanation and true or false; next step: leave both out"
+            f"ask='healthbench' with verdict={options['verdict']!r} and explain={options['explain']!r}; expected "
+            "'boolean' and false, because its text already asks for an explanation and for true or false; next step: "
+            "leave both out"
         )
     if options["explain"] is True and (options["ask"] == "rubric" or options["verdict"] == "probability"):
         raise ConfigError(
-            f"explain=True with ask={options['ask']!r} and verdict={options['verdict']!r}; allowed: ask='criterion' "
+            f"explain=True with ask={options['ask']!r} and verdict={options['verdict']!r}; expected ask='criterion' "
             "with 'boolean' or 'scale'; next step: leave explain out"
         )
     for name in ("explain", "system_role"):
         if not isinstance(options[name], bool):
-            raise ConfigError(f"{name}={options[name]!r}; allowed: true and false; next step: choose one")
+            raise ConfigError(f"{name}={options[name]!r}; expected true or false; next step: choose one")

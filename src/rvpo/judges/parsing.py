@@ -1,10 +1,10 @@
-"""Reading a judge's answer: tolerant of its dress, strict about the verdict, safe with whatever a judge may quote.
+"""Read a judge's answer: tolerant about its form, strict about the verdict, and safe if the judge quotes a completion.
 
-An answer may come bare, in a code fence, after reasoning, or with text before or after it. Exactly one JSON object
-must hold the verdict, and it must begin a line or end the text: one in the middle of a sentence is talked about, not
-given. A judge that quotes the completion may quote a false verdict with it. So an object with text around it does not
-count where the completion holds the keys of a verdict itself: the answer is malformed, and is asked for again.
-Every reader is total and bounded: it returns, or raises :class:`MalformedError`.
+An answer may come bare, in a code fence, after reasoning, or with text before or after it. Exactly one JSON object must
+contain the verdict, and it must begin a line or end the text: an object in the middle of a sentence is only mentioned.
+A judge that quotes the completion may quote a false verdict with it. So if the completion itself contains the keys of a
+verdict, an object with text around it does not count. Then the answer is malformed, and the judge is asked again. Every
+reader ends in bounded time, and returns a value or raises :class:`MalformedError`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-MAX_ANSWER_CHARS = 65_536  # of an answer; a longer one is malformed
-MIN_MASS = 0.01  # probability of all allowed answers together, below which a model does not answer the question
-MAX_OBJECTS = 64  # opening braces in an answer that are looked at: each costs at most one pass
+MAX_ANSWER_CHARS = 65_536  # maximum length of an answer; a longer one is malformed
+MIN_MASS = 0.01  # total probability of the possible answers below which a model does not answer the question
+MAX_OBJECTS = 64  # maximum number of opening braces in an answer, because each costs up to one pass over the text
 
-# A JSON object without another, or a list, inside: nothing to recurse into. Possessive: nothing to backtrack.
+# A JSON object without objects or lists inside, so that parsing does not recurse. Possessive, so that it does not
+# backtrack.
 _OBJECT = re.compile(r'\{[^][{}"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^][{}"]*+)*+\}', re.DOTALL)
-_BEGINS = re.compile(r"(?:\A|\n|[.!?:])[ \t]*+\Z")  # what stands before an object that begins a line or a sentence
+_BEGINS = re.compile(r"(?:\A|\n|[.!?:])[ \t]*+\Z")  # text before an object that begins a line or a sentence
 _DECODER = json.JSONDecoder(strict=False)
 _FENCE = re.compile(r"```[\w-]*+\s*+(.*?)```", re.DOTALL)
 _THOUGHT_ENDS = ("</think>", "</thinking>", "</reasoning>")
@@ -29,20 +30,24 @@ _THOUGHT_BEGINS = ("<think>", "<thinking>", "<reasoning>")
 
 
 class MalformedError(ValueError):
-    """An answer that holds no verdict, or more than one."""
+    """An answer that contains no verdict, or more than one."""
 
 
 def read_object(answer: str, keys: Sequence[str], completion: str) -> dict[str, Any]:
-    """Return the one JSON object of an answer that holds all ``keys``.
+    """Return the one JSON object of an answer that has all ``keys``.
 
     Args:
-        answer: what the judge wrote.
-        keys: all must be there, in the object's text as they stand here. Others are allowed.
-        completion: the text that was judged, which the answer may quote.
+        answer: text of the judge.
+        keys: keys that the object must have, spelled without escapes. Further keys are accepted.
+        completion: text that was judged. The answer may quote it.
 
     Raises:
-        MalformedError: no such object, two that differ, a key that stands twice, or text around the object while the
-            completion holds one of the keys.
+        MalformedError: the object is absent, two objects differ, a key occurs twice, or text surrounds the object while
+            the completion contains one of the keys.
+
+    Example:
+        >>> read_object('It is short.\\n{"criteria_met": true}', ["criteria_met"], "a reply")
+        {'criteria_met': True}
     """
     if len(answer) > MAX_ANSWER_CHARS:
         raise MalformedError(f"an answer of {len(answer)} characters")
@@ -52,7 +57,7 @@ def read_object(answer: str, keys: Sequence[str], completion: str) -> dict[str, 
     if _OBJECT.fullmatch(text):
         candidates = [text]
     elif any(f'"{key}"' in completion for key in keys):
-        raise MalformedError("text around the JSON object, while the completion itself holds the keys of a verdict")
+        raise MalformedError("text around the JSON object, while the completion itself contains the keys of a verdict")
     else:
         candidates = _objects(text, keys)
     found = [value for candidate in candidates if (value := _parsed(candidate, keys)) is not None]
@@ -65,14 +70,26 @@ def read_object(answer: str, keys: Sequence[str], completion: str) -> dict[str, 
 
 
 def read_met(value: object) -> float:
-    """Return 1.0 for true and 0.0 for false; anything else is MalformedError."""
+    """Return 1.0 for true and 0.0 for false.
+
+    Raises:
+        MalformedError: the value is anything else.
+    """
     if not isinstance(value, bool):
         raise MalformedError(f"{str(value)[:40]!r} instead of true or false")
     return float(value)
 
 
 def read_score(value: object, scale: tuple[int, int]) -> float:
-    """Return where a whole number stands between the bounds of a scale, in [0, 1]; anything else is MalformedError."""
+    """Return the position of a whole number on a scale (lowest, highest), in [0, 1].
+
+    Raises:
+        MalformedError: the value is not a whole number on the scale.
+
+    Example:
+        >>> read_score(7, (1, 10))
+        0.6666666666666666
+    """
     lowest, highest = scale
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -82,10 +99,13 @@ def read_score(value: object, scale: tuple[int, int]) -> float:
 
 
 def read_probability(tokens: Sequence[tuple[str, float]]) -> float:
-    """Return P(yes) / (P(yes) + P(no)) over the (token, log probability) pairs of one position, case and space aside.
+    """Return P(yes) / (P(yes) + P(no)), ignoring case and white space.
+
+    Args:
+        tokens: token and log probability, for the likeliest tokens at one position.
 
     Raises:
-        MalformedError: the two words together have less than :data:`MIN_MASS`.
+        MalformedError: the two words together have a probability below :data:`MIN_MASS`.
     """
     mass = {"yes": 0.0, "no": 0.0}
     for token, logprob in tokens:
@@ -93,23 +113,28 @@ def read_probability(tokens: Sequence[tuple[str, float]]) -> float:
         if word in mass and math.isfinite(logprob):
             mass[word] += math.exp(min(logprob, 0.0))
     if (total := mass["yes"] + mass["no"]) < MIN_MASS:
-        raise MalformedError(f"yes and no have {total:.2g} of the probability of the first token: it is no answer")
+        raise MalformedError(f"the first token is yes or no with a probability of only {total:.2g}")
     return mass["yes"] / total
 
 
 def without_reasoning(answer: str) -> str:
-    """Return what follows the last end of a thought. One that begins and never ends holds no verdict."""
+    """Return the text after the last end of a thought.
+
+    Raises:
+        MalformedError: a thought begins but does not end.
+    """
     end = max((at + len(tag) for tag in _THOUGHT_ENDS if (at := answer.rfind(tag)) >= 0), default=0)
     rest = answer[end:]
     if rest.lstrip().startswith(_THOUGHT_BEGINS):
-        raise MalformedError("a thought that does not end: raise max_output_tokens")
+        raise MalformedError("a thought that does not end; raise max_output_tokens")
     return rest
 
 
 def _objects(text: str, keys: Sequence[str]) -> list[str]:
-    """Return the flat objects of a text, alone or within others, that are given rather than talked about.
+    """Return the flat objects of a text, alone or inside others, that are verdicts rather than mentions.
 
-    Given is what begins a line or a sentence, or ends the text. An object that does not end swallows what follows.
+    An object counts if it begins a line or a sentence, or ends the text. An object that does not end includes the rest
+    of the text.
     """
     found: list[str] = []
     text = text.removesuffix("```").rstrip()
@@ -120,10 +145,10 @@ def _objects(text: str, keys: Sequence[str]) -> list[str]:
         try:
             _, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
-            match = _OBJECT.match(text, start)  # braces that are no JSON, such as {this}
+            match = _OBJECT.match(text, start)  # braces that are not JSON, such as {this}
             if match is None:
                 if any(f'"{key}"' in text[start:] for key in keys):
-                    raise MalformedError("an object that does not end, with a verdict begun in it") from None
+                    raise MalformedError("an object that does not end, but begins a verdict") from None
                 return found
             end = match.end()
         if end == len(text) or _BEGINS.search(text, 0, start):
@@ -135,8 +160,8 @@ def _objects(text: str, keys: Sequence[str]) -> list[str]:
 
 
 def _parsed(candidate: str, keys: Sequence[str]) -> dict[str, Any] | None:
-    """Return the object if it is JSON and holds all keys, None if it is something else."""
-    if not all(f'"{key}"' in candidate for key in keys):  # in plain letters: a quotation could hide them by escapes
+    """Return the object if it is JSON and has all keys; None otherwise."""
+    if not all(f'"{key}"' in candidate for key in keys):  # in plain letters: a quotation could hide them in escapes
         return None
     try:
         value = json.loads(candidate, object_pairs_hook=_unique, strict=False)
@@ -150,5 +175,5 @@ def _parsed(candidate: str, keys: Sequence[str]) -> dict[str, Any] | None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise MalformedError("a key that stands twice in the JSON object")
+        raise MalformedError("a key that occurs twice in the JSON object")
     return value

@@ -1,8 +1,8 @@
-"""What a server's response says: a reply of the model, or that there is none.
+"""Read a server's response: it is a reply of the model, or an error.
 
-A status of 200 does not make a reply. Gateways put errors into it, servers that run out of memory break a reply off and
-say so in its last field, and what stands behind a load balancer sends a page of HTML. Only what a model finished, or
-what was cut off at the length that was asked for, is a reply.
+A status of 200 does not prove a reply. Gateways put errors into such responses, servers that run out of memory break a
+reply off and report it in its last field, and load balancers send pages of HTML. A response is a reply only if the
+model finished it, or if it was cut off at the requested length.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _CODES = {
     "not_found_error": 404,
     "model_not_found": 404,
 }
-"""Names that servers give to errors, and the status that means the same."""
+"""Name of an error on a server -> status with the same meaning."""
 
 _WORDS = (
     (429, re.compile(r"rate.?limit|too many requests|throttl", re.IGNORECASE)),
@@ -75,23 +75,23 @@ _WORDS = (
     (401, re.compile(r"(?:invalid|incorrect|wrong|missing|no) api.?key|api.?key (?:is )?(?:not |in)valid"
                      r"|unauthori[sz]ed|authentication (?:failed|error|required)", re.IGNORECASE)),
 )  # fmt: skip
-_MAX_WORDS = 200  # characters; a longer message may repeat the request, and with it a text of the policy
+_MAX_WORDS = 200  # characters; a longer message may repeat the request, which contains text of the policy
 
 _TEXTS, _THOUGHTS = ("text", "output_text"), ("thinking", "reasoning", "redacted_thinking")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerReply:
-    """What the model said.
+    """A reply of the model.
 
     Attributes:
-        text: its answer, None where it gave none.
+        text: text of the answer; None without an answer.
         refused: whether the model or a filter declined.
-        first_token: (token, log probability) of the likeliest first tokens, None where the server sent none.
-        prompt_tokens, cached_tokens, completion_tokens: as the server counts them, 0 where it does not.
+        first_token: token and log probability of the likeliest first tokens; None if the server sent none.
+        prompt_tokens, cached_tokens, completion_tokens: numbers of tokens as the server counts them; 0 if unknown.
         finish: why the model stopped: ``"stop"``, ``"length"``, ``"tool_calls"``.
-        calls: (name, arguments as JSON text) of the tool calls that the server parsed; None where there are none.
-        thought: whether the server sent the model's thoughts apart from its answer.
+        calls: name and arguments (JSON text) of each tool call that the server parsed; None without calls.
+        thought: whether the server sent the model's thoughts separately from its answer.
     """
 
     text: str | None
@@ -107,12 +107,12 @@ class ServerReply:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a reader has to know besides the text of a response.
+    """What a reader needs besides the text of a response.
 
     Attributes:
-        headers: of the response.
+        headers: headers of the response.
         key_variable: name of the environment variable with the key.
-        scrubbed: takes the key out of a text.
+        scrubbed: function that removes the key from a text.
     """
 
     headers: Mapping[str, str]
@@ -120,11 +120,11 @@ class Context:
     scrubbed: Callable[[str], str]
 
     def shown(self, text: str) -> str:
-        """Return a text of the server's for a message."""
+        """Return a text of the server, shortened and safe for a message."""
         return quoted(self.scrubbed(text), 300)
 
     def failure(self, status: int, said: str) -> TransportError:
-        """Return what an error with a status means."""
+        """Return the error for a status and a message of the server."""
         return of_status(status, self.scrubbed(said), self.headers, self.key_variable)
 
 
@@ -132,59 +132,60 @@ def read_reply(text: str, context: Context) -> ServerReply:
     """Return the reply in a response with status 200.
 
     Raises:
-        TransportError: it holds an error, a reply that was broken off, or nothing that follows the API.
+        TransportError: the response is an error, contains a reply that was broken off, or does not follow the API.
     """
     response = _json_object(text, context)
     _refuse_errors(response, context)
     if not response.get("choices"):
-        told = response.get("message") or response.get("detail") or text
+        message = response.get("message") or response.get("detail") or text
         raise TransportError(
-            "malformed", f"a response without choices: {context.shown(str(told))}", again=True, free=True
+            "malformed", f"a response without choices: {context.shown(str(message))}", again=True, free=True
         )
     try:
         return _read_choice(response, context)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
-        told = f"a response that is no chat completion ({type(error).__name__}): {context.shown(text)}"
-        raise TransportError("malformed", told, again=True) from None
+        detail = f"a response that is not a chat completion ({type(error).__name__}): {context.shown(text)}"
+        raise TransportError("malformed", detail, again=True) from None
 
 
 def read_models(text: str, context: Context) -> dict[str, str | None]:
-    """Return, for each model of a list of models, where its weights come from; None where the server does not tell.
+    """Return the models in a list of models: name -> source of its weights, None if unknown.
 
     Raises:
-        TransportError: it holds an error, or is no list of models.
+        TransportError: the response is an error, or is not a list of models.
     """
     response = _json_object(text, context)
     _refuse_errors(response, context)
     try:
         return {str(entry["id"]): entry.get("root") for entry in response["data"]}
     except (AttributeError, KeyError, TypeError):
-        raise TransportError("malformed", f"no list of models: {context.shown(text)}", again=True, free=True) from None
+        detail = f"a response that is not a list of models: {context.shown(text)}"
+        raise TransportError("malformed", detail, again=True, free=True) from None
 
 
 def _json_object(text: str, context: Context) -> dict[str, Any]:
-    """Return a response's object.
+    """Return the JSON object of a response.
 
-    Nothing that begins in another way than a completion does was paid for. A completion that breaks off may have been.
+    A text that does not begin like a completion was not paid for. A completion that breaks off may have been.
     """
     try:
         response = json.loads(text)
     except (ValueError, RecursionError):
         free = not text.lstrip().startswith("{")
         shown = context.shown(text.strip()) if text.strip() else "an empty response"
-        raise TransportError("malformed", f"no JSON: {shown}", again=True, free=free) from None
+        raise TransportError("malformed", f"not JSON: {shown}", again=True, free=free) from None
     if isinstance(response, list) and len(response) == 1:  # Gemini puts its errors into a list
         response = response[0]
     if not isinstance(response, dict):
-        raise TransportError("malformed", f"no JSON object: {context.shown(text)}", again=True, free=True)
+        raise TransportError("malformed", f"not a JSON object: {context.shown(text)}", again=True, free=True)
     return response
 
 
 def _refuse_errors(response: Mapping[str, Any], context: Context) -> None:
-    """Raise the error that a response holds under ``error`` or ``errors``, or that it is as a whole."""
-    told = response.get("error") or response.get("errors")
-    if told:
-        raise _error_within(told, context)
+    """Raise the error that a response has under ``error`` or ``errors``, or that the whole response is."""
+    error = response.get("error") or response.get("errors")
+    if error:
+        raise _error_within(error, context)
     if not response.get("choices") and not response.get("data"):
         for fields in (response, response.get("detail"), response.get("base_resp")):
             if isinstance(fields, Mapping) and (fields.get("object") == "error" or status_of_error(fields)):
@@ -192,7 +193,7 @@ def _refuse_errors(response: Mapping[str, Any], context: Context) -> None:
 
 
 def _error_within(error: Any, context: Context) -> TransportError:
-    """Return what an error inside a response with status 200 means: the same as if it had been the status."""
+    """Return the error inside a response with status 200, as if it had been the status of the response."""
     fields = _innermost(error)
     status = status_of_error(fields) or 500
     words = _message(fields) or json.dumps(fields, default=str)
@@ -201,7 +202,7 @@ def _error_within(error: Any, context: Context) -> TransportError:
 
 
 def _innermost(error: Any) -> Mapping[str, Any]:
-    """Return the fields of an error: ``{"error": {"error": …}}`` and lists are unpacked, a text is its message."""
+    """Return the fields of an error. ``{"error": {"error": …}}`` and lists are unpacked. A text is the message."""
     for _ in range(4):
         if isinstance(error, list) and error:
             error = error[0]
@@ -216,7 +217,7 @@ def _message(fields: Mapping[str, Any]) -> str:
 
 
 def status_of_error(fields: Mapping[str, Any]) -> int | None:
-    """Return the status that the fields of an error stand for, by its codes or, in a short message, by its words."""
+    """Return the status of an error, from its codes or from the words of a short message."""
     names = ("code", "status", "status_code", "http_code", "http_status", "type", "reason")
     coded = next((found for name in names if (found := _status(fields.get(name))) is not None), None)
     words = _message(fields)
@@ -226,7 +227,7 @@ def status_of_error(fields: Mapping[str, Any]) -> int | None:
 
 
 def status_in_body(text: str) -> int | None:
-    """Return 401, 402 or 429 where the body of a failed response names that more exactly than its status does."""
+    """Return 401, 402 or 429 if the body of a failed response means one of these; None otherwise."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -236,7 +237,7 @@ def status_in_body(text: str) -> int | None:
 
 
 def _status(value: Any) -> int | None:
-    """Return the status that a code stands for: 429, "429", "rate_limit_exceeded"."""
+    """Return the status for a code such as 429, "429" or "rate_limit_exceeded"; None for other codes."""
     if isinstance(value, str):
         name = value.strip().lower().replace(" ", "_")
         if name in _CODES:
@@ -261,9 +262,9 @@ def _read_choice(response: Mapping[str, Any], context: Context) -> ServerReply:
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     positions = (choice.get("logprobs") or {}).get("content")
     if "finish_reason" not in choice and not (text or calls):
-        raise TransportError("server", "a reply without content that does not say why it ended", again=True)
+        raise TransportError("server", "a reply without content and without finish_reason", again=True)
     if finish == "stop" and text is None and not (calls or refused or thought):
-        raise TransportError("server", "a reply whose content is null, and nothing else", again=True)
+        raise TransportError("server", "a reply whose content is null, without anything else", again=True)
     return ServerReply(
         text=text,
         refused=refused,
@@ -281,9 +282,9 @@ def _finish(choice: Mapping[str, Any], context: Context) -> str:
     """Return why the model stopped.
 
     Raises:
-        TransportError: it did not stop, but was broken off, or the word means nothing that is known.
+        TransportError: the server broke the reply off, or the reason is unknown.
     """
-    given = choice.get("finish_reason", "stop")  # a server that never says it is believed
+    given = choice.get("finish_reason", "stop")  # if the server gives no reason, the reply counts as finished
     if isinstance(given, Mapping):  # SGLang: {"type": "abort", "message": …}
         said = given.get("message")
         given = given.get("type")
@@ -309,11 +310,11 @@ def _finish(choice: Mapping[str, Any], context: Context) -> str:
 
 
 def _content(content: Any) -> tuple[str | None, bool, bool]:
-    """Return the text of a message's content, whether it is a refusal, and whether it holds thoughts."""
+    """Return the text of a message's content, whether it is a refusal, and whether it contains thoughts."""
     if content is None or isinstance(content, str):
         return content, False, False
     if not isinstance(content, list):
-        raise TypeError("content is no text")
+        raise TypeError("content is not text")
     words, declined, thought = [], False, False
     for part in content:
         kind = part.get("type", "text")
@@ -324,18 +325,18 @@ def _content(content: Any) -> tuple[str | None, bool, bool]:
         elif kind in _THOUGHTS:
             thought = True
         else:
-            raise TypeError("content has a part that is no text")
+            raise TypeError("content has a part that is not text")
     return "".join(words) if words else None, declined, thought
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("a part of the content is no text")
+        raise TypeError("a part of the content is not text")
     return value
 
 
 def _calls(message: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
-    """Return the tool calls of a message; also the single one that older servers send as ``function_call``."""
+    """Return the tool calls of a message. Older servers send a single one as ``function_call``."""
     functions = [value["function"] for value in message.get("tool_calls") or ()]
     if not functions and message.get("function_call"):
         functions = [message["function_call"]]
@@ -343,14 +344,14 @@ def _calls(message: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
 
 
 def _arguments(value: Any) -> str:
-    """Return arguments as JSON text; servers also send an object, or nothing for a function without any."""
+    """Return arguments as JSON text. Some servers send an object, or nothing for a function without arguments."""
     if value is None or value == "":
         return "{}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _first_token(position: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    # Without top_logprobs a server tells the sampled token alone: that would make each verdict 0 or 1.
+    # Without top_logprobs, a server gives only the sampled token, so every verdict would be 0 or 1.
     return tuple((str(entry["token"]), float(entry["logprob"])) for entry in position.get("top_logprobs") or ())
 
 

@@ -1,6 +1,6 @@
-r"""Criteria decided by program: free, instant and the same every time.
+r"""Decide criteria by program. Rules are free, instant and deterministic.
 
-A criterion's ``rule`` maps checks to values, and is met where every check holds::
+A criterion's ``rule`` maps checks to values. It is met if every check holds::
 
     {"max_words": 80}
     {"contains_any": ["call 911", "emergency"], "contains_none": "guaranteed", "min_sentences": 2}
@@ -8,23 +8,23 @@ A criterion's ``rule`` maps checks to values, and is met where every check holds
     {"json_schema": {"type": "object", "required": ["dose"]}}
 
 =========================================  ============================================================================
-``contains_any``, ``_all``, ``_none``      text or texts of which any, all, none stand in the completion. As whole words
-                                           ("cat" is not in "category"), parted by any white space, in any case unless
-                                           ``case_sensitive`` is true.
-``regex``                                  pattern or patterns that are all found; ``(?i)`` ignores case.
-``min_``, ``max_`` + ``chars``             characters without white space at the ends.
-``min_``, ``max_`` + ``words``             pieces between white space that hold a letter or digit.
-``min_``, ``max_`` + ``sentences``         pieces that hold a word, between line breaks and ``.``, ``!``, ``?``, ``…``
-                                           before white space; so "e.g. this" counts as two.
+``contains_any``, ``_all``, ``_none``      text or texts of which any, all or none occur in the completion. They match
+                                           whole words ("cat" is not in "category"), separated by any white space, in
+                                           any case unless ``case_sensitive`` is true.
+``regex``                                  pattern or patterns that must all be found; ``(?i)`` ignores case.
+``min_``, ``max_`` + ``chars``             characters, without white space at the ends.
+``min_``, ``max_`` + ``words``             pieces between white space with a letter or digit.
+``min_``, ``max_`` + ``sentences``         pieces with a word, between line breaks and ``.``, ``!``, ``?``, ``…`` before
+                                           white space; so "e.g. this" counts as two.
 ``min_``, ``max_`` + ``lines``             lines that are not blank.
-``json_schema``                            the completion, or the one code fence that it is, is JSON that fits the
-                                           schema (draft 2020-12; references within the schema only).
+``json_schema``                            the completion, bare or in a code fence, is JSON that fits the schema (draft
+                                           2020-12; references only within the schema).
 =========================================  ============================================================================
 
-Completions are hostile, and patterns and schemas are the data's. So each verdict has a bounded amount of work
-(:mod:`rvpo.judges.rule_limits`): past it the verdict is missing (``"rule"``). Patterns run in the ``regex`` engine
-because it has both Python's syntax and a time limit. A linear-time engine would need no limit, but
-refuses look-around and back-references, which rubrics use.
+Completions are hostile, and patterns and schemas come from the data. So the work of each verdict is bounded
+(:mod:`rvpo.judges.rule_limits`). Beyond the bound, the verdict is missing (``"rule"``). Patterns run in the ``regex``
+engine, because it has Python's syntax and a time limit. A linear-time engine would not need a limit, but it does not
+support look-around and back-references, which rubrics use.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import Question, Verdict
 from rvpo.text.suggest import did_you_mean
 
-REGEX_SECONDS = 0.04  # of this thread's processor time, for all patterns of one rule; sane ones need milliseconds
-MAX_CHARS = 1_000_000  # of a completion; what is longer is missing
+REGEX_SECONDS = 0.04  # CPU time of this thread for all patterns of one rule; reasonable ones need milliseconds
+MAX_CHARS = 1_000_000  # maximum length of a completion; the verdict on a longer one is missing
 
 Check = Callable[[str, Work], bool]
 
-# Sorting the marks on one letter takes quadratic time, and no reader sees more than 30 (Unicode's Stream-Safe Text).
-# The two that are no marks become such.
+# Sorting the marks on one letter takes quadratic time, and readers do not see more than 30 (Unicode's Stream-Safe
+# Text). The two characters that are not marks become marks in NFKC.
 _LONG_MARKS = regex.compile(r"([\p{M}\uFF9E\uFF9F]{30})[\p{M}\uFF9E\uFF9F]+")
 _INVISIBLE = regex.compile(r"\p{Cf}+")
 _WORD_CHARACTER, _NO_WORD_CHARACTER = regex.compile(r"\w"), regex.compile(r"\W")
@@ -72,28 +72,28 @@ _CONTAINS: dict[str, Callable[[Iterable[bool]], bool]] = {
 }
 _LIMITS = tuple(f"{side}_{unit}" for unit in _COUNTS for side in ("min", "max"))
 KEYS = (*_CONTAINS, "case_sensitive", "regex", *_LIMITS, "json_schema")
-"""What a rule may hold."""
+"""Keys of a rule."""
 
 
 class RuleJudge:
-    """Decide criteria that carry a ``rule``; the prompt and the criterion's text are not read."""
+    """Decides criteria that have a ``rule``. It does not read the prompt and the criterion's text."""
 
     reads_pictures = True
-    """Of a prompt: it needs none."""
+    """Prompts may have pictures, because rules do not read prompts."""
 
     def __init__(self) -> None:
         """Start with all totals at 0."""
         self._totals = Counter({"verdicts": 0, "missing": 0, "missing/rule": 0})
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
-        """Return 1.0 (met) or 0.0 for each criterion; missing (``"rule"``) where a check needs too much work.
+        """Return 1.0 (met) or 0.0 per criterion. It is missing (``"rule"``) if a check needs too much work.
 
         Raises:
-            ConfigError: a criterion has no rule, or one that :func:`check_rules` refuses.
+            ConfigError: a criterion has no rule, or :func:`check_rules` refuses its rule.
         """
         for question in questions:
             _require_rules(question.criteria)
-        # In a thread, so that slow patterns do not hold up the calls of other judges.
+        # In a thread, so that slow patterns do not delay the calls of other judges.
         verdicts = await asyncio.to_thread(
             lambda: [
                 [_decide(criterion, question.completion) for criterion in question.criteria] for question in questions
@@ -105,15 +105,19 @@ class RuleJudge:
         return verdicts
 
     def check_criteria(self, criteria: Sequence[Criterion]) -> None:
-        """Look at a prompt's criteria before training; raises the ConfigError that :meth:`judge` would."""
+        """Check a prompt's criteria before training.
+
+        Raises:
+            ConfigError: as in :meth:`judge`.
+        """
         _require_rules(criteria)
         check_rules(criteria)
 
     async def check(self) -> None:
-        """Return at once: rules need nothing."""
+        """Return at once, because rules need no server."""
 
     def usage(self) -> dict[str, float]:
-        """Return ``verdicts`` that were had, those ``missing``, and why they are (``missing/rule``)."""
+        """Return the numbers of ``verdicts``, of ``missing`` ones, and of missing ones by reason (``missing/rule``)."""
         return {key: float(total) for key, total in self._totals.items()}
 
 
@@ -121,17 +125,17 @@ def _require_rules(criteria: Iterable[Criterion]) -> None:
     for criterion in criteria:
         if criterion.rule is None:
             raise ConfigError(
-                f"criterion {criterion.id!r} has no rule, so the rule judge cannot decide it: give it one, or send it "
-                "to another judge with judge: NAME"
+                f"criterion {criterion.id!r} has no rule, so the rule judge cannot decide it. Give it a rule, or send "
+                "it to another judge with judge: NAME"
             )
 
 
 def check_rules(criteria: Iterable[Criterion]) -> None:
-    """Refuse rules that cannot work, before training begins. Criteria without a rule are passed over.
+    """Refuse rules that cannot work, before training begins. Criteria without a rule are skipped.
 
     Raises:
-        ConfigError: unknown check, wrong value, a pattern that does not compile, a schema that is none. The message
-            names the criterion.
+        ConfigError: a check is unknown, a value is wrong, a pattern does not compile, or a schema is invalid. The
+            message names the criterion.
     """
     for criterion in criteria:
         if criterion.rule is not None:
@@ -141,7 +145,7 @@ def check_rules(criteria: Iterable[Criterion]) -> None:
 def _decide(criterion: Criterion, completion: str) -> Verdict:
     checks, work = _checks(criterion), Work(REGEX_SECONDS)
     if len(completion) > MAX_CHARS:
-        return Verdict.missing("rule", f"{len(completion)} characters, expected at most {MAX_CHARS}")
+        return Verdict.missing("rule", f"{len(completion)} characters; expected at most {MAX_CHARS}")
     for name, holds in checks:
         try:
             if not holds(completion, work):
@@ -160,22 +164,22 @@ def _checks(criterion: Criterion) -> tuple[tuple[str, Check], ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
-    """Return (name, check) for each check of a rule, the cheap ones first."""
+    """Return name and function of each check of a rule, the cheap ones first."""
     rule: dict[str, Any] = json.loads(rule_json)
     for key in rule:
         if key not in KEYS:
             raise ConfigError(
-                f"rule has the unknown check {key!r}{did_you_mean(key, KEYS)}; allowed are {', '.join(KEYS)}"
+                f"rule has the unknown check {key!r}{did_you_mean(key, KEYS)}; expected one of {', '.join(KEYS)}"
             )
     case_sensitive = rule.pop("case_sensitive", False)
     if not isinstance(case_sensitive, bool) or not rule:
         raise ConfigError(
-            f"rule has case_sensitive={case_sensitive!r} and the checks {list(rule)}, allowed are true or false and at "
+            f"rule has case_sensitive={case_sensitive!r} and the checks {list(rule)}; expected true or false and at "
             "least one check"
         )
     for unit in _COUNTS:
         if (low := _limit(rule, f"min_{unit}", 0)) > (high := _limit(rule, f"max_{unit}", math.inf)):
-            raise ConfigError(f"rule has min_{unit}={low}, max_{unit}={high}, which no text meets: correct one")
+            raise ConfigError(f"rule has min_{unit}={low}, max_{unit}={high}, which no text can meet. Correct one")
     make = {"regex": _regex_check, "json_schema": compile_schema}
     checks: list[tuple[str, Check]] = []
     for key in sorted(rule, key=KEYS.index):
@@ -191,7 +195,7 @@ def _compile(rule_json: str) -> tuple[tuple[str, Check], ...]:
 def _limit(rule: Mapping[str, Any], key: str, default: float) -> float:
     limit: float = rule.get(key, default)
     if key in rule and (type(limit) is not int or limit < 0):
-        raise ConfigError(f"rule has {key}={limit!r}, allowed is a whole number of at least 0")
+        raise ConfigError(f"rule has {key}={limit!r}; expected a whole number of at least 0")
     return limit
 
 
@@ -207,7 +211,7 @@ def _has_word(piece: str) -> bool:
 
 def _contains_check(key: str, value: object, case_sensitive: bool) -> Check:
     def fold(text: str) -> str:
-        # As a reader sees it: full-width letters are letters, and invisible characters do not break a word up.
+        # As a reader sees the text: full-width letters are letters, and invisible characters do not split a word.
         plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _LONG_MARKS.sub(r"\1", text)))
         return " ".join((plain if case_sensitive else plain.casefold()).split())
 
@@ -222,9 +226,9 @@ def _contains_check(key: str, value: object, case_sensitive: bool) -> Check:
 
 
 def _has_phrase(text: str, phrase: str) -> bool:
-    """Whether a text holds a phrase; an edge of it that is a letter or digit must end a word.
+    """Return whether a text contains a phrase as whole words.
 
-    It takes linear time, so it needs no limit: a policy may write nothing but beginnings of a phrase.
+    It takes linear time, even if a policy writes only beginnings of the phrase, so it needs no limit.
     """
     starts_word, ends_word = phrase[0].isalnum(), phrase[-1].isalnum()
     at = text.find(phrase)
@@ -235,7 +239,7 @@ def _has_phrase(text: str, phrase: str) -> bool:
         if not inside_word and not goes_on:
             return True
         following = at + 1
-        if starts_word:  # nothing begins before the next word does
+        if starts_word:  # the next match cannot begin before the next word
             gap = _NO_WORD_CHARACTER.search(text, at)
             if gap is None:
                 return False
@@ -252,5 +256,5 @@ def _regex_check(value: object) -> Check:
 def _texts(key: str, value: object) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ConfigError(f"rule has {key}={value!r}, allowed is a text or a list of texts that are not blank")
+        raise ConfigError(f"rule has {key}={value!r}; expected a text or a list of texts that are not blank")
     return texts

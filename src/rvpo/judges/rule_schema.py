@@ -1,9 +1,8 @@
-"""JSON schemas on hostile text: a validator of bounded work.
+"""Validate hostile text against JSON schemas with bounded work.
 
-The ``jsonschema`` library evaluates a recursive ``oneOf`` once more on each level, 2^depth times in all, and compares
-the items of a list in quadratic time. Here each keyword is applied at most once to each value
-(``allOf``, ``$ref`` and the like included), only up to its first error, and every application is a step of
-:class:`rvpo.judges.rule_limits.Work`.
+The ``jsonschema`` library evaluates a recursive ``oneOf`` once more on each level, 2^depth times in total, and compares
+the items of a list in quadratic time. Here each keyword, including ``allOf`` and ``$ref``, is applied at most once to
+each value and only up to its first error. Every application is a step of :class:`rvpo.judges.rule_limits.Work`.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from referencing.jsonschema import DRAFT202012
 from rvpo.errors import ConfigError
 from rvpo.judges.rule_limits import Work
 
-MAX_JSON_CHARS = 65_536  # longer text is not met: it is no answer that a schema describes
-MAX_DIGITS = 300  # of one number in it: what a float can hold, so that no arithmetic on it overflows
+MAX_JSON_CHARS = 65_536  # a longer text does not fit any schema
+MAX_DIGITS = 300  # maximum digits of a number, so that it fits into a float and arithmetic does not overflow
 
 Keyword = Callable[[Any, Any, Any, Any], Any]
 Key = tuple[str, int, int]
 
 
 class _Validation(threading.local):
-    """The validation that this thread is at.
+    """The current validation of a thread.
 
     Attributes:
-        work: what is left for it.
-        known: keyword, schema and value -> whether the keyword holds; None where that depends on the way to it.
-        kept: the schemas and values whose identities are keys.
+        work: work that is left for it.
+        known: keyword, schema and value -> whether the keyword holds. The mapping is None if that depends on the path.
+        kept: schemas and values whose identities are keys.
     """
 
     def __init__(self) -> None:
@@ -50,36 +49,42 @@ _here = _Validation()
 
 
 def compile_schema(schema: Any) -> Callable[[str, Work], bool]:
-    """Return a check of whether a text is JSON that fits a schema.
+    """Return a function that checks whether a text is JSON that fits a schema.
+
+    The function raises TimeoutError if the check takes too much work.
 
     Raises:
-        ConfigError: it is no schema, names what is not in it, or uses ``patternProperties``. The check raises
-            TimeoutError where it takes too much work.
+        ConfigError: the schema is invalid, has an unknown reference, or uses ``patternProperties``.
     """
     if not isinstance(schema, dict):
-        raise ConfigError(f"rule has json_schema={schema!r}, allowed is a JSON schema such as {{'type': 'object'}}")
+        raise ConfigError(f"rule has json_schema={schema!r}; expected a JSON schema such as {{'type': 'object'}}")
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise ConfigError(f"rule has a json_schema that is none ({error.message}): correct it") from error
-    # An own registry, because the default one fetches what a reference names from the network.
+        raise ConfigError(f"rule has an invalid json_schema ({error.message}). Correct it") from error
+    # A separate registry, because the default one fetches references from the network.
     resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
     dynamic = False
     for key, value in _walk(schema):
         if key == "patternProperties":
-            raise ConfigError("rule has a json_schema with patternProperties, which has no time limit: name properties")
+            raise ConfigError(
+                "rule has a json_schema with patternProperties, which cannot be limited in time; expected properties. "
+                "Name the properties"
+            )
         if key in ("$ref", "$dynamicRef") and isinstance(value, str):
             dynamic |= key == "$dynamicRef"
             try:
                 resolver.lookup(value)
             except Unresolvable as error:
-                raise ConfigError(f"rule has a json_schema with {key}={value!r}, which is not in it") from error
+                raise ConfigError(
+                    f"rule has a json_schema with {key}={value!r}; expected a reference to a part of the schema"
+                ) from error
     validator = _Validator(schema, registry=Registry())
 
     def holds(text: str, work: Work) -> bool:
         try:
             value = parse_json(text)
-        except (ValueError, RecursionError):  # no JSON, or nested too deeply
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             return False
         _here.work, _here.known, _here.kept = work, None if dynamic else {}, []
         try:
@@ -100,7 +105,12 @@ def _walk(schema: Any) -> Iterator[tuple[str, Any]]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse text, or the one code fence that it is. Raises ValueError or RecursionError."""
+    """Parse a text that is JSON, bare or in a code fence.
+
+    Raises:
+        ValueError: the text is not JSON, is too long, or has a number that is too large.
+        RecursionError: the text is nested too deeply.
+    """
     text = text.strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text[text.index("\n") : -3]
@@ -116,7 +126,7 @@ def _whole(digits: str) -> int:
 
 
 def _fraction(digits: str) -> float:
-    # As JSON Schema has it, 1.0 is a whole number; as an int it also equals 1 when written out (uniqueItems).
+    # In JSON Schema, 1.0 is a whole number. As an int, it also has the same text as 1, for uniqueItems.
     if not math.isfinite(number := float(digits)):
         raise ValueError("out of range")
     return int(number) if number.is_integer() else number
@@ -127,11 +137,15 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def pattern_of(key: str, text: str) -> regex.Pattern[str]:
-    """Compile a pattern of a rule. Raises ConfigError, with the name of the check."""
+    """Compile a pattern of a rule.
+
+    Raises:
+        ConfigError: the pattern is not a regular expression. The message has the name of the check.
+    """
     try:
         return regex.compile(text)
     except (regex.error, OverflowError, RecursionError) as error:
-        raise ConfigError(f"rule has {key}={text!r}, which is no regular expression ({error}): correct it") from error
+        raise ConfigError(f"rule has {key}={text!r}; expected a regular expression ({error}). Correct it") from error
 
 
 def _bounded_pattern(_: Any, pattern: str, instance: object, __: Any) -> Iterator[jsonschema.ValidationError]:
@@ -148,13 +162,13 @@ def _linear_unique(_: Any, unique: bool, instance: object, __: Any) -> Iterator[
 
 
 def _once(keyword: str, check: Keyword) -> Keyword:
-    """Return a keyword of the library that takes a step, and is asked once about one value under one schema."""
+    """Wrap a keyword of the library: it uses one step, and is evaluated once per schema and value."""
 
     kinds = next((kinds for kinds, names in _KINDS.items() if keyword in names.split()), None)
 
     def asked_once(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
         if kinds is not None and not isinstance(instance, kinds):
-            return  # a keyword for another type says nothing about this value
+            return  # a keyword for another type does not apply to this value
         assert _here.work is not None
         _here.work.step()
         known, key = _here.known, (keyword, id(schema), id(instance))
@@ -163,7 +177,7 @@ def _once(keyword: str, check: Keyword) -> Keyword:
             holds = next(iter(check(validator, value, instance, schema) or ()), None) is None
             if known is not None:
                 known[key] = holds
-                _here.kept.append((schema, instance))  # else another object might get the same identity
+                _here.kept.append((schema, instance))  # kept alive, so that no other object gets the same identity
         if not holds:
             yield jsonschema.ValidationError(keyword)
 
@@ -179,7 +193,7 @@ _KINDS: dict[type | tuple[type, ...], str] = {
 }
 _KEYWORDS = {
     **jsonschema.Draft202012Validator.VALIDATORS,
-    # The library's own checks of these two take exponential and quadratic time on hostile text.
+    # The library's own checks for these two take exponential and quadratic time on hostile text.
     "pattern": _bounded_pattern,
     "uniqueItems": _linear_unique,
 }

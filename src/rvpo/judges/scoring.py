@@ -1,7 +1,7 @@
-"""Judge completions that exist already: ``rvpo judge``. Judges and rubrics can be tried without training.
+"""Judge existing completions, for ``rvpo judge``. So judges and rubrics can be tried without training.
 
-Verdicts go into a journal beside the output as they come; called again, only what is missing is asked. (An endpoint
-judge keeps each paid answer in its cache even before that.)
+Verdicts are written to a journal next to the output as they arrive. A second call asks only for missing ones. (An
+endpoint judge keeps each paid answer in its cache even before that.)
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rvpo.rewards.rubric import Criterion, Judge, Question, Rubric, Verdict
 from rvpo.rewards.rubric.scores import explicit_score
 from rvpo.rewards.rubric.texts import chat
 
-CHUNK = 8  # questions asked together: a local judge batches them
-IN_FLIGHT = 32  # chunks on their way, so that the slowest answer does not leave a server idle
+CHUNK = 8  # questions asked together, because a local judge batches them
+IN_FLIGHT = 32  # chunks in flight, so that a server is not idle while it waits for the slowest answer
 
 COLUMNS = (
     "row",
@@ -37,7 +37,7 @@ COLUMNS = (
     "reason",
     "detail",
 )
-"""Of the output: one row a completion and criterion; ``verdict`` and ``reward`` are null where missing."""
+"""Columns of the output. It has one row per completion and criterion. Missing verdicts and rewards are null."""
 
 
 def score(
@@ -48,18 +48,19 @@ def score(
     judged_by: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
-    """Judge, write ``out`` (parquet), and return its rows.
+    """Judge completions, write the verdicts to a parquet file, and return its rows.
 
     Args:
-        questions: from :func:`rvpo.judges.completions.read_completions`.
-        judge: who decides.
-        out: the output. Beside it stands ``{out}.journal.jsonl`` with every verdict, from which later calls go on.
-        judged_by: what tells this judge from others that write to the same journal.
-        progress: called with the numbers of verdicts that arrived and that are missing: first for those that were
-            known, then as they come.
+        questions: questions and rubrics from :func:`rvpo.judges.completions.read_completions`.
+        judge: judge that decides.
+        out: parquet file. The file ``{out}.journal.jsonl`` next to it has every verdict, and later calls continue from
+            it.
+        judged_by: text that identifies this judge among others that write to the same journal.
+        progress: function that is called with the numbers of new and of missing verdicts: first for the known
+            verdicts, then as others arrive.
 
     Raises:
-        ConfigError: a criterion that the judge cannot decide, or files that cannot be written.
+        ConfigError: the judge cannot decide a criterion, or a file cannot be written.
         JudgeError: the judge cannot work.
     """
     check = getattr(judge, "check_criteria", None)
@@ -78,7 +79,7 @@ def score(
     for i, (question, rubric) in enumerate(questions):
         for criterion in rubric.criteria:
             verdict = journal.get(question, criterion)
-            assert verdict is not None  # asked just now, and missing at worst
+            assert verdict is not None  # all were asked above, so a verdict exists, even if its value is missing
             rows.append(_row(i, question, criterion, verdict))
     _write(rows, out)
     return rows
@@ -87,7 +88,7 @@ def score(
 def verdict_summary(
     rows: Sequence[Row], questions: Sequence[tuple[Question, Rubric]]
 ) -> dict[str, dict[str, float | None]]:
-    """Return, for the explicit score, all criteria and each label: mean reward, number, and share that is missing."""
+    """Return mean reward, number and share of missing values for the explicit score, all criteria, and each label."""
     pools: dict[str, list[Row]] = {"all criteria": list(rows)}
     by_row: dict[int, list[float | None]] = {}
     for row in rows:
@@ -100,14 +101,14 @@ def verdict_summary(
 
 
 class _Journal:
-    """Verdicts by what was asked of whom, appended to a file as they come. A torn last line is passed over."""
+    """Verdicts by question and judge, appended to a file as they arrive. An incomplete last line is ignored."""
 
     def __init__(self, path: Path, judged_by: str) -> None:
-        """Read what is known, and open the file for more.
+        """Read the known verdicts, and open the file to append more.
 
         Args:
-            path: the file.
-            judged_by: what tells judges apart: another judge's verdicts stay in the file, and are not taken.
+            path: file of the journal.
+            judged_by: text that identifies the judge. Verdicts of other judges stay in the file, but are not used.
         """
         self._judged_by = judged_by
         self._known: dict[str, Verdict] = {}
@@ -121,17 +122,17 @@ class _Journal:
                     continue
             self._file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"{path} cannot be used ({error.strerror}): choose another --out") from error
-        self._file.write("\n")  # a line that was cut off is ended, or the next verdict would be lost with it
+            raise ConfigError(f"{path} cannot be used ({error.strerror}); choose another --out") from error
+        self._file.write("\n")  # ends an incomplete line, with which the next verdict would be lost
 
     def key(self, question: Question, criterion: Criterion) -> str:
-        """Return the digest of a criterion on a completion, and of who decides it."""
+        """Return the digest of a criterion, a completion and the judge."""
         asked = [criterion.text, criterion.scale, criterion.rule, criterion.judge]
         whole = [self._judged_by, question.prompt, question.completion, asked]
         return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()
 
     def add(self, question: Question, verdicts: Sequence[Verdict]) -> None:
-        """Keep the verdicts on a question's criteria; only those that are not missing outlive the process."""
+        """Keep the verdicts on a question's criteria. Missing ones are not written to the file."""
         for criterion, verdict in zip(question.criteria, verdicts, strict=True):
             key = self.key(question, criterion)
             self._known[key] = verdict
@@ -140,7 +141,7 @@ class _Journal:
         self._file.flush()
 
     def get(self, question: Question, criterion: Criterion) -> Verdict | None:
-        """Return the verdict on a criterion, if it is known."""
+        """Return the verdict on a criterion; None if unknown."""
         return self._known.get(self.key(question, criterion))
 
     def close(self) -> None:
@@ -151,7 +152,7 @@ class _Journal:
 async def _ask_all(
     questions: Sequence[Question], judge: Judge, journal: _Journal, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Ask what the journal does not know, a chunk of questions at a time, with many chunks on their way."""
+    """Ask for verdicts that the journal does not have, in chunks of questions, with many chunks in flight."""
     asked = []
     for question in questions:
         if unknown := tuple(c for c in question.criteria if journal.get(question, c) is None):

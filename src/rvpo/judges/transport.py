@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible server: the answer, or why there is none and whether asking again may help."""
+"""Requests to an OpenAI-compatible server. The result is the answer, or an error with a reason."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ class Chat:
     """The chat endpoint of one server, for one event loop."""
 
     def __init__(self, base_url: str | None, api_key_env: str, timeout: float) -> None:
-        """Read the key.
+        """Read the key from the environment.
 
         Args:
-            base_url: None is what ``OPENAI_BASE_URL`` says, else OpenAI's.
-            api_key_env: name of the variable that holds the key.
-            timeout: seconds for a request as a whole.
+            base_url: URL of the server; None is the value of ``OPENAI_BASE_URL``, or else OpenAI's URL.
+            api_key_env: name of the environment variable with the key.
+            timeout: time limit for a whole request, in seconds.
 
         Raises:
-            JudgeError: no key, and no ``base_url`` of a server that may need none; or a key that cannot be sent.
+            JudgeError: the key is absent and ``base_url`` is not given, or the key cannot be sent.
         """
         key = os.environ.get(api_key_env, "").strip()
         if not (key.isascii() and key.isprintable()):  # the client's own error would repeat it
             raise JudgeError(
-                f"the environment variable {api_key_env} holds characters that no HTTP header carries; allowed is "
-                "printable ASCII: export the key again, without quotes and line breaks"
+                f"the environment variable {api_key_env} contains characters that an HTTP header cannot carry; "
+                "expected printable ASCII. Export the key again, without quotes and line breaks"
             )
         if not key and base_url is None:
             raise JudgeError(
-                f"the environment variable {api_key_env} is not set; allowed is a key of the judge's server: export "
-                "it, name another with api_key_env, or give the base_url of a server of your own"
+                f"the environment variable {api_key_env} is not set; expected the key of the judge's server. Export "
+                "it, name another variable with api_key_env, or set base_url to your own server"
             )
         self._key_variable, self._scrubbed, self._is_secret = api_key_env, Scrubber(key), len(key) >= 8
-        # A server of one's own takes any key.
+        # The user's own server accepts any key.
         headers = {"authorization": f"Bearer {key or 'none'}", "user-agent": "rvpo"}
         self.url = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL).rstrip("/")
         self._connection = Connection(self.url, headers, timeout)
 
     @classmethod
     async def open(cls, base_url: str | None, api_key_env: str, timeout: float) -> AsyncGenerator[Chat]:
-        """Yield one, and close it when the generator is closed, which a loop does with its generators at its end."""
+        """Yield a chat endpoint, and close it when the generator is closed. A loop closes its generators at its end."""
         chat = cls(base_url, api_key_env, timeout)
         try:
             yield chat
@@ -59,10 +59,13 @@ class Chat:
             await chat._connection.close()
 
     async def complete(self, body: Mapping[str, Any]) -> ServerReply:
-        """Ask once, with the fields of a chat completion request.
+        """Send one chat completion request.
+
+        Args:
+            body: fields of the request.
 
         Raises:
-            TransportError: there is no answer, or none that follows the API.
+            TransportError: the server gave no answer, or one that does not follow the API.
         """
         response = await self._ask("POST", "/chat/completions", body)
         return read_reply(response.text, self._context(response))
@@ -71,25 +74,25 @@ class Chat:
         """Return the names of the models that the server offers.
 
         Raises:
-            TransportError: the server does not say.
+            TransportError: the server does not list its models.
         """
         return list(await self.roots())
 
     async def roots(self) -> dict[str, str | None]:
-        """Return, for each name, where its weights come from, as vLLM tells under ``root``; None where it does not.
+        """Return the models of the server: name -> source of its weights (``root`` of vLLM), None if unknown.
 
         Raises:
-            TransportError: the server does not say.
+            TransportError: the server does not list its models.
         """
         response = await self._ask("GET", "/models")
         return read_models(response.text, self._context(response))
 
     def scrubbed(self, text: str) -> str:
-        """Return a text about a failure, or an explanation, without the key."""
+        """Return a text, such as a failure or an explanation, without the key."""
         return self._scrubbed(text)
 
     def without_secret(self, text: str) -> str:
-        """Return a reply without the key; one of under eight characters is a word, and no secret."""
+        """Return a reply without the key. A key of fewer than eight characters counts as a word, not as a secret."""
         return self._scrubbed(text) if self._is_secret else text
 
     def _context(self, response: Response) -> Context:

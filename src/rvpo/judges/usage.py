@@ -1,4 +1,4 @@
-"""What a judge did and what it cost, under fixed keys."""
+"""Count what a judge did and what it cost, under fixed keys."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rvpo.rewards.rubric.verdict import REASONS, Verdict
 COUNTS = (
     "calls",  # requests that were, or may have been, paid for
     "prompt_tokens",
-    "cached_prompt_tokens",  # of these, as the server reports: its prefix cache had them
+    "cached_prompt_tokens",  # prompt tokens that were in the server's prefix cache, as the server reports
     "completion_tokens",
     "retries",  # further attempts
-    "cache_hits",  # verdicts that cost nothing: on disk, or on their way for another question
-    "verdicts",  # all that were given, from the cache or not
-    "missing",  # all that could not be had
+    "cache_hits",  # verdicts that cost nothing: from disk, or already requested for another question
+    "verdicts",  # all verdicts, from the cache or not
+    "missing",  # all missing verdicts
 )
 
 
 class Usage:
-    """Totals of one judge since its construction. Safe across threads."""
+    """Totals of one judge since its construction. Thread-safe."""
 
     def __init__(self, prompt_price: float | None, completion_price: float | None) -> None:
-        """Start at 0, with prices of a million tokens."""
+        """Start all counts at 0. Prices are per million tokens; None if unknown."""
         self._counts = dict.fromkeys(COUNTS, 0) | {f"missing/{reason}": 0 for reason in REASONS}
         self._prices = (prompt_price, completion_price)
         self._lock = ForkedLock()
@@ -36,7 +36,7 @@ class Usage:
                 self._counts[key] += count
 
     def note(self, verdicts: Iterable[Verdict]) -> None:
-        """Count verdicts that are handed out, by whether and why they are missing."""
+        """Count verdicts, and missing ones by their reason."""
         with self._lock:
             for verdict in verdicts:
                 if verdict.reason is None:
@@ -46,7 +46,7 @@ class Usage:
                     self._counts[f"missing/{verdict.reason}"] += 1
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of so many tokens, without any discount for cached ones; NaN where a price is unknown."""
+        """Return the price of these tokens, without a discount for cached ones; NaN if a price is unknown."""
         prompt_price, completion_price = self._prices
         if prompt_price is None or completion_price is None:
             return math.nan

@@ -1,1 +1,1 @@
-"""Requests to servers: the only room with a network. Judges and sandboxes on a server ask through it."""
+"""Requests to servers. Only this package uses the network. Judges and sandboxes on servers use it."""

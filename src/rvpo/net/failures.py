@@ -1,4 +1,4 @@
-"""A request that has no answer."""
+"""Errors of requests to servers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(eq=False)
 class TransportError(Exception):
-    """A request without an answer.
+    """A request that got no usable answer.
 
     Attributes:
-        reason: a word for it: of ``rvpo.rewards.rubric.verdict.REASONS``.
-        detail: what happened; holds no key, and nothing that could steer a terminal.
+        reason: one of ``rvpo.rewards.rubric.verdict.REASONS``.
+        detail: what happened. It contains no key and no terminal control characters.
         again: whether another attempt may help.
-        wait: seconds in which the server wants no further request; None where it did not say.
-        free: whether the server surely charged nothing.
-        status: of the HTTP response, or of the error that it holds; None where there was none.
+        wait: seconds that the server asks to wait before the next request; None if it did not say.
+        free: whether the server certainly charged nothing.
+        status: status of the HTTP response, or of the error in its body; None without a response.
     """
 
     reason: str
@@ -27,12 +27,12 @@ class TransportError(Exception):
 
     @property
     def ends(self) -> bool:
-        """Whether every further request would fail in the same way: the key is refused, or nothing is left to pay.
+        """Whether every further request would fail in the same way: the key is refused, or the credit is used up.
 
-        Not after 403, which some gateways send for a single text that they do not like.
+        Status 403 does not count: some gateways send it for a single text that they reject.
         """
         return self.status in (401, 402) or (self.status == 429 and not self.again)
 
 
 class TooLongError(TransportError):
-    """A response that is longer than what is read."""
+    """A response that is longer than the limit."""

@@ -1,8 +1,8 @@
-"""One HTTP request to a server that may do anything: a bounded response, or why there is none.
+"""HTTP requests to a server that may be hostile. The result is a bounded response, or an error with the reason.
 
-A server may answer with what is no HTTP, never end its answer, compress a gigabyte into a kilobyte, send elsewhere, or
-repeat the key. So at most :data:`MAX_BYTES` are read and kept, packed or unpacked; a redirect to another server is not
-followed, because the key would go along; no cookies are kept; and whatever the client library raises becomes a
+A server may answer with something that is not HTTP, never end its answer, compress a gigabyte into a kilobyte, redirect
+elsewhere, or repeat the key. So at most :data:`MAX_BYTES` are read, compressed or not. Redirects to another server are
+not followed, because the key would be sent there. Cookies are not kept. Every exception of the client library becomes a
 :class:`TransportError`.
 """
 
@@ -21,19 +21,19 @@ import aiohttp
 
 from rvpo.net.failures import TooLongError, TransportError
 
-MAX_BYTES = 1 << 20  # of a response: a reply of 100,000 tokens with its usage is under half of that
-MAX_REDIRECTS = 3  # within the server, such as to the same path with a slash
-CONNECT_SECONDS = 10.0  # a server that cannot even be connected to in this time is down
+MAX_BYTES = 1 << 20  # maximum size of a response; a reply of 100,000 tokens with its usage needs less than half
+MAX_REDIRECTS = 3  # within the same server, such as to the same path with a slash
+CONNECT_SECONDS = 10.0  # a server that does not accept a connection in this time is down
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back.
+    """An HTTP response.
 
     Attributes:
-        status: of HTTP.
-        headers: by lower-case name.
-        text: the body, with what is no UTF-8 replaced.
+        status: status code.
+        headers: headers by lower-case name.
+        text: body as text. Bytes that are not UTF-8 are replaced.
     """
 
     status: int
@@ -45,12 +45,12 @@ class Connection:
     """Requests to one server with one key, for one event loop."""
 
     def __init__(self, base_url: str, headers: Mapping[str, str], timeout: float) -> None:
-        """Prepare; nothing is connected yet.
+        """Prepare the connection without opening it.
 
         Args:
-            base_url: such as ``http://localhost:8000/v1``.
-            headers: of every request, the key among them.
-            timeout: seconds for a request as a whole.
+            base_url: URL of the server, such as ``http://localhost:8000/v1``.
+            headers: headers of every request, including the key.
+            timeout: time limit for a whole request, in seconds.
         """
         self.url = base_url.rstrip("/")
         self._headers, self._timeout = dict(headers), timeout
@@ -63,18 +63,23 @@ class Connection:
             await self._session.close()
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
-        """Ask once.
+        """Send one request, without retries.
+
+        Args:
+            method: HTTP method.
+            path: path after the base URL, such as ``/models``.
+            body: content of the request, sent as JSON.
 
         Raises:
-            TransportError: no response, or one that is longer than anything that is read here.
+            TransportError: the server gave no response, or one that is too long.
         """
         try:
-            async with asyncio.timeout(self._timeout):  # the client's own limits begin anew with each byte
+            async with asyncio.timeout(self._timeout):  # the client's own time limits start again with each byte
                 return await self._request(method, path, body)
         except TransportError:
             raise
         except Exception as error:
-            # The library's exceptions carry the request with its headers, so none goes on.
+            # The library's exceptions contain the request with its headers and key, so they are not passed on.
             raise self._failure(error) from None
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Response:
@@ -111,7 +116,7 @@ class Connection:
 
 
 def _redirected(url: str, method: str, response: Response) -> str | None:
-    """Return where a response sends a request on the same server; None where it does not, or to another server."""
+    """Return the URL of a redirect within the same server; None without a redirect, or for another server."""
     again = response.status in (307, 308) or (response.status in (301, 302) and method == "GET")
     target = response.headers.get("location")
     if not again or not target:
@@ -126,7 +131,7 @@ def _redirected(url: str, method: str, response: Response) -> str | None:
 
 
 async def _bounded(stream: aiohttp.StreamReader) -> bytes:
-    """Return a body, or refuse it as soon as it is too long."""
+    """Return a body. Stop reading as soon as it is too long."""
     kept = bytearray()
     async for part in stream.iter_any():
         kept += part
@@ -136,12 +141,13 @@ async def _bounded(stream: aiohttp.StreamReader) -> bytes:
 
 
 def _unpacked(packed: bytes, encoding: str) -> str:
-    """Return a body as text; of a packed one, no more than the limit is ever unpacked."""
+    """Return a body as text. Never unpack more than the limit."""
     name = encoding.strip().lower()
     data = packed
     if name not in ("", "identity"):
         if name not in ("gzip", "x-gzip", "deflate"):
-            raise TransportError("malformed", f"a response packed by {name[:40]!r}, which nobody asked for", again=True)
+            seen = f"a response compressed by {name[:40]!r}, which was not requested"
+            raise TransportError("malformed", seen, again=True)
         windows = (zlib.MAX_WBITS | 16,) if "gzip" in name else (zlib.MAX_WBITS, -zlib.MAX_WBITS)
         data = _inflated(packed, windows)
     return data.decode("utf-8", "replace")
@@ -155,13 +161,13 @@ def _inflated(packed: bytes, windows: tuple[int, ...]) -> bytes:
         except zlib.error:
             continue
         if len(data) > MAX_BYTES:
-            raise TooLongError("malformed", f"a response of more than {MAX_BYTES} bytes once unpacked", again=True)
+            raise TooLongError("malformed", f"a response of more than {MAX_BYTES} bytes after unpacking", again=True)
         return data
-    raise TransportError("malformed", "a packed response that is damaged", again=True)
+    raise TransportError("malformed", "a compressed response that is damaged", again=True)
 
 
 def _proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for a server, as other clients do."""
+    """Return the proxy for a server from the environment, as other HTTP clients do."""
     parts = urlsplit(url)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return None
@@ -170,7 +176,7 @@ def _proxy_for(url: str) -> str | None:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an exception, its cause, the cause of that, and so on."""
+    """Return an exception and its chain of causes."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
         causes.append(cause)

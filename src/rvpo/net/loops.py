@@ -1,4 +1,4 @@
-"""What belongs to one event loop, such as a client. A training has a loop for its rewards; a check has another."""
+"""Objects that belong to one event loop, such as a client. Training has a loop for its rewards, a check has another."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class PerLoop(Forkable, Generic[T]):
-    """A value of each running loop, made where it is first asked for. Those of loops that have ended are dropped."""
+    """One value per event loop, made on the first request. Values of closed loops are dropped."""
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
-        """Keep how a value is made. Making must not suspend, or two tasks of a loop could make two."""
+        """Keep the function that makes a value. It must not suspend, or two tasks of a loop could make two values."""
         self._make = make
         self._values: dict[asyncio.AbstractEventLoop, T] = {}
-        self._of_parent: list[Any] = []  # kept, because closing one would speak on a connection that is shared
+        self._of_parent: list[Any] = []  # kept, because closing them would write to connections shared with the parent
         self._lock = ForkedLock()
         self._know_forks()
 

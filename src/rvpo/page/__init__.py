@@ -1,16 +1,16 @@
-"""One HTML file of a report: no server, no network, nothing beside it.
+"""The report as one HTML file. It needs no server, no network and no other files.
 
 ::
 
-    build.py         plain data -> the file's text
+    build.py         turns plain data into the text of the file
     template.html    the skeleton: headings, controls, labels
     page.css         both colour schemes
-    rules.js         the rules of rvpo, compared with rvpo.advantages in a browser
-    dom.js           elements, numbers and tables; text is only ever text
-    charts.js        plotly, with a description and a table beside every plot
+    rules.js         the rules of rvpo; tests compare them with rvpo.advantages in a browser
+    dom.js           elements, numbers and tables; texts never become markup
+    charts.js        plotly, with a description and a table for every plot
     cards.js         what to do about each neglected channel, with lines to copy
-    diagnosis.js, curves.js, comparison.js, maps.js, replay.js, explorer.js, samples.js    a section each
-    page.js          puts it together: theme, choice of run, refreshing while a run is going
+    diagnosis.js, curves.js, comparison.js, maps.js, replay.js, explorer.js, samples.js    one section each
+    page.js          connects the parts: theme, choice of run, refreshing while a run trains
 """
 
 from __future__ import annotations

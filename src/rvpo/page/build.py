@@ -1,9 +1,9 @@
-"""Put a page together from plain data.
+"""Build a page from plain data.
 
-What comes from logs is hostile: a completion may hold ``</script>`` or markup. It enters the file in one place, as JSON
-in which no character is left that HTML could read, and the scripts write it as text only. A Content-Security-Policy
-backs this: the page may run the scripts it was made with, by their hashes, and may reach no network; while a run is
-watched (``live``) it may fetch itself.
+Data from logs are hostile: a completion may contain ``</script>`` or other markup. They enter the file in one place, as
+JSON without any character that has a meaning in HTML, and the scripts write them as text only. A
+Content-Security-Policy supports this: the page may run only the scripts that it was built with, by their hashes, and
+must not reach the network. A page that watches a run (``live``) may fetch itself.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ SCRIPTS: Final = (
     "explorer.js",
     "page.js",
 )
-"""Ours, in the order in which they need each other."""
+"""The scripts of the page, in the order in which they depend on each other."""
 
-# HTML reads none of these inside JSON then, and U+2028 and U+2029 are line ends to older readers of JavaScript.
-# Half surrogates, which a tokenizer can leave behind, exist in JSON but not in UTF-8.
+# Characters that are escaped inside JSON. HTML gives a meaning to < > &. Older JavaScript reads U+2028 and U+2029 as
+# line ends. Lone surrogates, which a tokenizer can produce, are valid in JSON but not in UTF-8.
 _UNSAFE: Final = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 _SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 
@@ -54,11 +54,11 @@ def render(data: Mapping[str, Any]) -> str:
 
     Raises:
         ConfigError: plotly is not installed.
-        DataError: data of another schema, or a value that JSON does not have.
+        DataError: the data have another schema, or contain a value that JSON cannot represent.
     """
     if data.get("schema") != SCHEMA:
         raise DataError(
-            f"the schema of the report is {data.get('schema')!r}; expected {SCHEMA!r}: make the data with the "
+            f"the schema of the report is {data.get('schema')!r}; expected {SCHEMA!r}. Make the data with the "
             "version of rvpo that renders it"
         )
     scripts = [_plotly(), *(_text(name) for name in SCRIPTS)]
@@ -70,27 +70,31 @@ def render(data: Mapping[str, Any]) -> str:
         "data": embed(data),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    # One pass: what is filled in is not looked at again.
+    # One pass, so that inserted text is not searched for slots.
     return _SLOT.sub(lambda slot: slots[slot[1]], _text("template.html"))
 
 
 def embed(value: object) -> str:
-    """Return a value as JSON that can stand in a script element and be encoded as UTF-8, whatever texts it holds.
+    """Return a value as JSON that is safe inside a script element and can be encoded as UTF-8, for any texts in it.
 
     Raises:
-        DataError: a value that JSON does not have.
+        DataError: JSON cannot represent a value.
+
+    Example:
+        >>> embed({"text": "</script>", "score": float("nan")})
+        '{"text":"\\\\u003c/script\\\\u003e","score":null}'
     """
     try:
         text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"the data of the report is no plain JSON: {error}; pass numbers, texts, lists and mappings"
+            f"the data of the report is not plain JSON ({error}); expected numbers, texts, lists and mappings"
         ) from None
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _finite(value: object) -> object:
-    """Replace numbers that JSON does not have by None."""
+    """Replace numbers that JSON cannot represent (NaN, infinity) with None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -101,14 +105,14 @@ def _finite(value: object) -> object:
 
 
 def _words(value: object) -> str:
-    """Return a text that UTF-8 can encode."""
+    """Return a value as a text that UTF-8 can encode."""
     return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _policy(scripts: list[str], *, live: bool) -> str:
-    """Return the Content-Security-Policy: these scripts and no others, and no network.
+    """Return the Content-Security-Policy: only these scripts, and no network.
 
-    Plotly styles its drawings by attributes and a style element of its own, hence 'unsafe-inline' for styles alone.
+    Plotly styles its drawings with attributes and its own style element. This needs 'unsafe-inline', for styles only.
     """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
@@ -139,5 +143,5 @@ def _plotly() -> str:
         raise ConfigError(f"a report needs plotly, which is not installed: {install_command('report')}") from None
     script: str = get_plotlyjs()
     if re.search(r"</script|<!--", script, re.IGNORECASE):
-        raise ConfigError("this version of plotly cannot stand inside a page: install another one")
+        raise ConfigError("this version of plotly cannot be embedded in a page; install another version")
     return script

@@ -1,4 +1,4 @@
-"""``rvpo report --live``: the page of a run that still trains, served on this machine and made anew as logs come."""
+"""``rvpo report --live``: serve the page of a run that still trains. The page is rebuilt when the logs change."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rvpo.errors import ConfigError, RVPOError
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 5  # between two looks of a page that waits
-CONNECTIONS = 16  # at a time; a browser opens about six
-PATIENCE = 10.0  # seconds for a request to arrive, and for an answer to be taken
+SECONDS = 5  # between two reloads of a page that waits for logs
+CONNECTIONS = 16  # served at the same time; a browser opens about six
+TIMEOUT = 10.0  # seconds for a request to arrive, and for a client to read the answer
 _HEADERS = {
     "Cache-Control": "no-store",
-    # Beside the page's own policy: these work in a header alone, or before the page is read.
+    # In addition to the page's own policy: these work only in a header, or before the page is read.
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -31,16 +31,16 @@ _HEADERS = {
 }
 _WAITING = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="{seconds}">'
-    "<title>rvpo report</title><body><h1>Nothing to show yet</h1><p>{reason}</p><p>This page looks again every "
+    "<title>rvpo report</title><body><h1>Nothing to show yet</h1><p>{reason}</p><p>This page reloads every "
     "{seconds} seconds.</p></body></html>"
 )
 
 
 class LivePage:
-    """The newest page, made again only when the logs have changed.
+    """The newest page. It is rebuilt only when the logs have changed.
 
     Attributes:
-        paths: of the logs.
+        paths: files and folders of the logs.
     """
 
     def __init__(self, paths: Sequence[Path], make: Callable[[], str]) -> None:
@@ -51,58 +51,67 @@ class LivePage:
         self._text: str | None = None
 
     def text(self) -> str:
-        """Return the page; the last good one while a file is being written, and a word of patience before the first."""
+        """Return the newest page.
+
+        If it cannot be built, for example while a file is being written, return the last page that could. If there has
+        not been one, return a page that says why and reloads itself.
+        """
         with self._lock:
-            state = self._look()
+            state = self._logs_state()
             if self._text is None or state != self._state:
                 try:
                     self._text, self._state = self._make(), state
-                except Exception as error:  # a page that is there must not be lost, whatever the logs hold
+                except Exception as error:  # whatever the logs contain, a page that could be built is kept
                     known = isinstance(error, RVPOError)
                     logger.log(logging.INFO if known else logging.WARNING, "no new page: %s", error, exc_info=not known)
                     if self._text is None:
                         return _WAITING.format(seconds=SECONDS, reason=html.escape(str(error)))
             return self._text
 
-    def _look(self) -> object:
-        """Return what changes with the logs: names, sizes and times of their files."""
+    def _logs_state(self) -> object:
+        """Return names, sizes and modification times of the log files: a value that changes with the logs."""
         found = [file for path in self.paths for file in (path.rglob("*") if path.is_dir() else [path])]
         logs = [file for file in found if file.suffix in (".parquet", ".jsonl")]
         state = []
         for file in sorted(logs):
             try:
                 stat = file.stat()
-            except OSError:  # removed meanwhile
+            except OSError:  # the file was removed in the meantime
                 continue
             state.append((str(file), stat.st_size, stat.st_mtime_ns))
         return state
 
 
 def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
-    """Return a server of the page; the caller runs and closes it.
+    """Return a server of the page. The caller runs and closes it.
 
-    On an address of this machine alone, only requests that name it are answered, so that no other web page can read the
-    run through the reader's browser. No other page may show it in a frame. At most :data:`CONNECTIONS` are served at a
-    time, and one that is silent for :data:`PATIENCE` seconds is closed.
+    On a loopback address, only requests whose header Host names that address are answered. So no other web page can
+    read the run through the reader's browser, and none may show it in a frame. At most :data:`CONNECTIONS` are served
+    at the same time. A connection that is silent for :data:`TIMEOUT` seconds is closed.
+
+    Args:
+        page: page to serve at ``/``.
+        host: address to listen on.
+        port: TCP port; 0 takes any free one.
 
     Raises:
-        ConfigError: the port is taken, or the host is not this machine's.
+        ConfigError: the port is taken, or the host is not an address of this machine.
     """
     local = {"localhost", "127.0.0.1", "::1"}
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = PATIENCE
+        timeout = TIMEOUT
         server_version, sys_version = "rvpo", ""
 
         def do_GET(self) -> None:
             try:
                 name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
             except ValueError:
-                return self._answer(400, "the header Host is no name")
+                return self._answer(400, "the header Host is not a valid name")
             if host in local and name not in local:
-                return self._answer(403, "this name is not this machine's")
+                return self._answer(403, "the header Host does not name this machine")
             if self.path.partition("?")[0] not in ("/", "/index.html"):
-                return self._answer(404, "there is one page, /")
+                return self._answer(404, "not found; the only page is /")
             return self._answer(200, page.text(), "text/html")
 
         def _answer(self, code: int, text: str, kind: str = "text/plain") -> None:
@@ -117,7 +126,7 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
                 self.wfile.write(body)
 
         def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-            """Answer what is no request that is known: a line of text instead of the base class's page."""
+            """Answer an unknown request with a line of text instead of the base class's page."""
             self.close_connection = True
             self._answer(code, "expected GET / of HTTP")
 
@@ -148,12 +157,12 @@ def server(page: LivePage, host: str, port: int) -> ThreadingHTTPServer:
                 self.free.release()
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """Note what became of a connection, such as one that was closed meanwhile; nobody can do anything."""
+            """Log a connection that failed, for example because the browser closed it. No action is needed."""
             logger.debug("a connection from %s ended early", client_address, exc_info=True)
 
     try:
         return Server((host, port), Handler)
     except OSError as error:
         raise ConfigError(
-            f"{host}:{port} cannot be served ({error.strerror}): choose another --port, or 0 for any that is free"
+            f"{host}:{port} cannot be served ({error.strerror}); choose another --port, or 0 for any free one"
         ) from error

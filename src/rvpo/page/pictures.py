@@ -1,4 +1,4 @@
-"""Pictures of the samples that a page shows: small, written anew, each once."""
+"""Pictures of the samples that a page shows. Each is scaled down, encoded again, and stored once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST = 40_000  # characters of one picture
 
 
 def pictures_of(run: Run, samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return ``data:`` addresses by digest, of the pictures of a run's samples that are there."""
+    """Return ``data:`` URLs by digest for the pictures of a run's samples. Pictures without a file are left out."""
     if run.pictures is None:
         return {}
     wanted = dict.fromkeys(name for sample in samples for name in sample.get("pictures", ()) if name)

@@ -1,4 +1,4 @@
-"""The data of the page: diagnoses, replays, samples and a comparison of one or more runs, small enough for one file."""
+"""Collect the data of the page: diagnoses, replays, samples and a comparison of runs, small enough for one file."""
 
 from __future__ import annotations
 
@@ -36,43 +36,43 @@ from rvpo.page import render
 from rvpo.page.pictures import pictures_of
 
 LIMIT = 10_000_000  # bytes of the file
-NUMBERS = 250_000  # of all curves
-SAMPLES = 240  # of all runs
-_SERIES = 13  # curves of a channel
+NUMBERS = 250_000  # points of all curves together
+SAMPLES = 240  # samples of all runs together
+_SERIES = 13  # curves per channel
 LONGEST = 4_000  # characters of a text
 TESTED = {"auc": "mean over training", "last": "at the end"}
-CELLS = 60  # channels that a sample shows, the lowest first
+CELLS = 60  # channels shown per sample, the lowest first
 EPS = AdvantageConfig().eps
-"""Added to the standard deviations behind the z-scores of samples, as in training."""
+"""Added to the standard deviations of the z-scores of samples, as in training."""
 
 PRESETS: tuple[Mapping[str, Any], ...] = (
     {
         "name": "Constraint neglect (as in Figure 1)",
         "channels": ["correct", "helpful", "safe"],
         "rewards": [[1.0, 1.0, 0.0], [0.7, 0.6, 1.0], [0.3, 0.2, 1.0], [0.1, 0.2, 1.0]],
-        "note": "The first completion is brilliant and breaks the constraint. A mean encourages it, a soft minimum "
-        "does not: move k. (The paper's Figure 1 makes this point; the numbers are ours.)",
+        "note": "The first completion is brilliant but breaks the constraint. A mean encourages it, and a soft minimum "
+        "does not: move k to see it. (The idea is from the paper's Figure 1; the numbers are ours.)",
     },
     {
         "name": "A rare success",
         "channels": ["fluent", "polite", "strict format"],
         "rewards": [[0.2, 0.3, 1.0], [0.7, 0.8, 0.0], [0.9, 0.6, 0.0], [0.4, 0.9, 0.0], [0.6, 0.4, 0.0]],
-        "note": "Only the first completion meets the format. The larger k, the less that counts: a soft minimum guards "
-        "what is mostly met and holds back what is rarely met.",
+        "note": "Only the first completion meets the format. The larger k is, the less this counts: a soft minimum "
+        "protects what is mostly met, and slows the learning of what is rarely met.",
     },
     {
         "name": "One reward on a large scale",
         "channels": ["correctness", "format"],
         "rewards": [[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]],
         "ranges": [[-3.0, 3.0], [0.0, 1.0]],
-        "note": "GRPO sums raw rewards, so that the format hardly matters; the others put each on its own scale.",
+        "note": "GRPO sums raw rewards, so the format hardly matters. The other rules put each on its own scale.",
     },
     {
         "name": "Dead and missing",
         "channels": ["a", "b", "same for all"],
         "rewards": [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [None, 1.0, 1.0], [0.5, None, 1.0]],
-        "note": "An empty cell was not scored: it is left out and is no 0. A channel that is the same for all ranks "
-        "nothing.",
+        "note": "An empty cell was not scored: it is left out, and does not count as 0. A channel that is the same for "
+        "all completions ranks none of them.",
     },
 )
 
@@ -91,22 +91,22 @@ def build_report(
     """Return the text of the page.
 
     Args:
-        runs: one or more.
-        title: of the page; None: the runs' names.
-        assumed: the runs' method, where logs do not say.
-        k: of the soft minimum that tells responsibilities.
-        comparison: of the runs by method.
-        diagnoses: of the runs, where they are there already.
-        live: the page looks for a newer one of itself.
-        limit: bytes of the page; samples, then points of curves, are left out until it is kept.
+        runs: one or more runs.
+        title: title of the page; None uses the runs' names.
+        assumed: method of the runs, if the logs do not have it.
+        k: risk coefficient of the soft minimum that gives the responsibilities.
+        comparison: comparison of the runs by method, or None.
+        diagnoses: diagnoses of the runs, if they exist already; None computes them.
+        live: whether the page reloads its data while the run trains.
+        limit: maximum size of the page, in bytes. Samples, then points of curves, are left out until it fits.
     """
     found = list(diagnoses or [diagnose(run, k=k, assumed=assumed) for run in runs])
     if not has_torch():
         found = [replace(diagnosis, notes=(*diagnosis.notes, _no_replay())) for diagnosis in found]
     replays = [_replayed(run, assumed) if has_torch() else None for run in runs]
-    told = [_told(*each) for each in zip(runs, found, replays, strict=True)]
+    described = [_described(*each) for each in zip(runs, found, replays, strict=True)]
     each = max(4, SAMPLES // len(runs))
-    drawn = [samples(run, each, k) for run in runs]  # once: a page that is too large takes some of them
+    drawn = [samples(run, each, k) for run in runs]  # drawn once; a page that is too large shows fewer of them
     points = max(20, min(300, NUMBERS // sum(_SERIES * len(run.channels) for run in runs)))
     shown = [pictures_of(run, chosen) for run, chosen in zip(runs, drawn, strict=True)]
     while True:
@@ -124,7 +124,7 @@ def build_report(
                     "pictures": {name: address for name, address in pictures.items() if _has(some, name)},
                     **rest,
                 }
-                for run, diagnosis, rest, chosen, pictures in zip(runs, found, told, drawn, shown, strict=True)
+                for run, diagnosis, rest, chosen, pictures in zip(runs, found, described, drawn, shown, strict=True)
             ],
             "headline": headline(found) if len(found) > 1 else None,
             "comparison": comparison and _comparison(comparison),
@@ -138,7 +138,7 @@ def build_report(
 
 
 def _some(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Return at most ``count`` of them, from all over."""
+    """Return at most ``count`` samples, evenly spaced."""
     return [samples[i * len(samples) // count] for i in range(count)] if count < len(samples) else list(samples)
 
 
@@ -146,32 +146,40 @@ def _has(samples: Sequence[Mapping[str, Any]], picture: str) -> bool:
     return any(picture in sample["pictures"] for sample in samples)
 
 
-def _comparison(told: TrainingComparison) -> dict[str, Any]:
+def _comparison(compared: TrainingComparison) -> dict[str, Any]:
     """Return what the page shows of a comparison: curves by method, and the tests of two measures."""
     groups = {}
     explored = {
-        group.name: {f"exploration: {name}": band for name, band in group.curves.items()} for group in told.explored
+        group.name: {f"exploration: {name}": band for name, band in group.curves.items()} for group in compared.explored
     }
-    for group in told.groups:
+    for group in compared.groups:
         groups[group.name] = {
             "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
             "curves": {
-                name: {"steps": told.steps, "mean": band.mean, "low": band.low, "high": band.high}
+                name: {"steps": compared.steps, "mean": band.mean, "low": band.low, "high": band.high}
                 for name, band in (group.bands() | explored.get(group.name, {})).items()
             },
         }
-    tables = {words: table_of_tests(told, measure) for measure, words in TESTED.items()}
+    tables = {words: table_of_tests(compared, measure) for measure, words in TESTED.items()}
     head = ["measure", *next(iter(tables.values()))[0]]
     rows = [[words, *line] for words, (_, *lines) in tables.items() for line in lines]
     for measure, words in TESTED.items():
-        rows += [[words, *line] for line in lines_of_exploration(told, measure)]
-    return {"baseline": told.baseline, "groups": groups, "table": {"head": head, "rows": rows}, "notes": told.notes}
+        rows += [[words, *line] for line in lines_of_exploration(compared, measure)]
+    table = {"head": head, "rows": rows}
+    return {"baseline": compared.baseline, "groups": groups, "table": table, "notes": compared.notes}
 
 
 def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any]]:
-    """Return completions by the channel that is lowest in them: as many of each, from all over the run.
+    """Return sample completions, equally many per lowest channel, drawn at random from the whole run.
 
-    A run whose logs hold no completions has none.
+    Args:
+        run: run to draw from. If its logs contain no completions, the result is empty.
+        count: maximum number of samples.
+        k: risk coefficient of the soft minimum that finds the lowest channel.
+        seed: random seed of the draw.
+
+    Returns:
+        One mapping per sample, by step, with texts, pictures and the values of each channel.
     """
     rng = random.Random(seed)
     share = max(2, count // max(1, len(run.channels)))
@@ -181,11 +189,11 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
         channel = np.broadcast_to(batch.channel, lowest.shape)
         for i, (value, column) in enumerate(zip(lowest.max(1).tolist(), lowest.argmax(1).tolist(), strict=True)):
             name = run.channels[int(channel[i, column])] if value > 0 else None
-            # A reservoir: every completion of the run is as likely to be kept.
+            # Reservoir sampling: every completion of the run has the same chance to be kept.
             seen[name] = number = seen.get(name, 0) + 1
             place = len(kept.setdefault(name, [])) if number <= share else rng.randrange(number)
             if place < share:
-                group = np.flatnonzero(batch.groups == batch.groups[i])  # all that z-scores need
+                group = np.flatnonzero(batch.groups == batch.groups[i])  # z-scores need only the group
                 kept[name][place : place + 1] = [(batch.rows(group), int(np.searchsorted(group, i)))]
     chosen = [(name, batch, i) for name, rows in kept.items() for batch, i in rows]
     rng.shuffle(chosen)
@@ -193,7 +201,7 @@ def samples(run: Run, count: int, k: float, seed: int = 0) -> list[dict[str, Any
 
 
 def _with_bottlenecks(run: Run, k: float) -> Iterator[tuple[LoggedBatch, Array]]:
-    """Yield the batches that have texts, each with who is the lowest channel of its completions, (N, M)."""
+    """Yield each batch that has texts, with the lowest channel of its completions, (N, M)."""
     for one in joined(map(Joined.single, run.batches(texts=True))):
         if one.batch.texts is not None:
             lowest = shares_of(one.batch, run, k, EPS, one.groups).bottlenecks()
@@ -202,7 +210,7 @@ def _with_bottlenecks(run: Run, k: float) -> Iterator[tuple[LoggedBatch, Array]]
 
 
 def _sample(run: Run, worst: str | None, batch: LoggedBatch, i: int, k: float) -> dict[str, Any]:
-    assert batch.texts is not None  # chosen for them
+    assert batch.texts is not None  # samples are drawn only from batches with texts
     if run.details is not None and batch.numbers is not None:
         number = int(batch.numbers[i])
         cells = run.details(batch.step, [number])[number]
@@ -246,7 +254,7 @@ def _no_replay() -> str:
 
 
 def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:
-    """Return a replay under the usual rules; None where the logs have no advantages to compare with."""
+    """Return a replay with the default rules; None if the logs have no advantages to compare with."""
     first = next(run.batches(), None)
     if first is None or (first.advantages is None and assumed is None) or first.groupings:
         return None
@@ -256,8 +264,8 @@ def _replayed(run: Run, assumed: AdvantageConfig | None) -> Replay | None:
         return None
 
 
-def _told(run: Run, diagnosis: Diagnosis, replayed: Replay | None) -> dict[str, Any]:
-    """Return what the page says of a run in words: the headline, a card per neglected channel, the replay."""
+def _described(run: Run, diagnosis: Diagnosis, replayed: Replay | None) -> dict[str, Any]:
+    """Return what the page says about a run in words: the summary, one card per neglected channel, the replay."""
     cards = remedies(diagnosis, replayed, engine=engine_of(run), weights=function_weights(run))
     return {
         "summary": summary(diagnosis),
@@ -272,13 +280,13 @@ def _replay_data(run: Run, diagnosis: Diagnosis, replayed: Replay) -> dict[str, 
     return {
         "own": own,
         "conclusion": conclusion(diagnosis, replayed),
-        "notes": [note for note in replayed.notes if note not in run.notes],  # those stand above already
+        "notes": [note for note in replayed.notes if note not in run.notes],  # the page shows the run's notes above
         "rules": [{"label": rule.method, **asdict(rule)} for rule in replayed.rules],
     }
 
 
 def _thinned(diagnosis: Diagnosis, points: int) -> dict[str, Any]:
-    """Average neighbouring points of the curves until there are no more than ``points``."""
+    """Return a diagnosis as JSON, with neighbouring points averaged so that each curve has at most ``points``."""
     steps = diagnosis.curves.steps
     size = -(-len(steps) // points)
     if size <= 1:
@@ -312,7 +320,7 @@ def _averaged(curves: QuestionCurves, average: Callable[[Series], Series]) -> Qu
 
 
 def _rounded(value: Any) -> Any:
-    """Keep five digits of every number: more cannot be seen, and make the file larger."""
+    """Round every number to five digits. More cannot be seen and would make the file larger."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, Mapping):
@@ -323,21 +331,21 @@ def _rounded(value: Any) -> Any:
 
 
 def _readable(text: str) -> str:
-    """Return a chat, which logs hold as JSON, as its messages; a single reply without its role."""
+    """Return a chat, which logs store as JSON, as its messages with their roles. A single reply needs no role."""
     try:
         chat = json.loads(text) if text.startswith("[{") else None
-        told = [(str(message["role"]), _content(message["content"])) for message in chat or ()]
+        messages = [(str(message["role"]), _content(message["content"])) for message in chat or ()]
     except (ValueError, KeyError, TypeError, RecursionError):
         return text
-    if not told or not all(isinstance(content, str) for _, content in told):
+    if not messages or not all(isinstance(content, str) for _, content in messages):
         return text
-    if len(told) == 1 and told[0][0] == "assistant":
-        return str(told[0][1])
-    return "\n\n".join(f"{role}: {content}" for role, content in told)
+    if len(messages) == 1 and messages[0][0] == "assistant":
+        return str(messages[0][1])
+    return "\n\n".join(f"{role}: {content}" for role, content in messages)
 
 
 def _content(content: Any) -> Any:
-    """Return parts of text and pictures as one text."""
+    """Return the parts of a message, texts and pictures, as one text."""
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         return content
     return "".join(

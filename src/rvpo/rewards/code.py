@@ -1,13 +1,13 @@
-"""``CodeReward``: the program in a reply is run against the prompt's tests, and every test is a channel.
+"""``CodeReward``: run the program in a reply against the prompt's tests. Every test is a channel.
 
-Three ways to use the outcomes:
+The outcomes can be used in three ways:
 
-- ``"channels"``: every test, or every named group of tests, is a channel of its own: 3 for one prompt, 40 for the next.
+- ``"channels"``: every test, or every named group of tests, is its own channel: 3 for one prompt, 40 for the next.
 - ``"share"``: one reward, the share of the tests that pass.
 - ``"all_pass"``: one reward, 1 if all tests pass.
 
-Programs run in a sandbox (:mod:`rvpo.sandbox`), each test in a process of its own. A reply without a program passes no
-test: that is the policy's doing. A test that could not be run, because the sandbox failed, is missing.
+Programs run in a sandbox (:mod:`rvpo.sandbox`), each test in its own process. A reply without a program fails all
+tests, because the policy caused it. If the sandbox fails to run a test, its outcome is missing.
 """
 
 from __future__ import annotations
@@ -37,36 +37,39 @@ COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "input_output": (("input_output",), ()),
     "livecodebench": (("public_test_cases",), ("private_test_cases", "metadata")),
 }
-"""Columns of each layout: those that are needed, and those that are read where they are there."""
-REST = "other"  # the group of tests that no pattern fits
+"""Layout -> its needed columns, and its optional columns."""
+REST = "other"  # group of the tests that match no pattern
 
 
 class CodeReward(JudgedReward):
     """An async reward function that runs programs.
 
     Args:
-        layout: of the data's tests: ``humaneval``, ``mbpp``, ``input_output`` (APPS, TACO, PRIME) or ``livecodebench``;
-            see :mod:`rvpo.sandbox.layouts`.
-        columns: other names of the layout's columns in the data, such as ``{"input_output": "ground_truth"}``.
-        aggregation: ``"channels"``, ``"share"`` or ``"all_pass"``, see the module's text.
-        groups: name of a channel -> patterns of test names, such as ``{"public": ["public_*"]}``: its value is the
-            share of its tests that pass. Tests that no pattern fits are the group ``other``. None: a channel per test.
-        split: HumanEval: each assertion of ``check`` is a test of its own.
-        max_tests: the first so many tests of a prompt are run; None is all.
-        completes_prompt: the reply continues the prompt, which is code, as that of a base model does; prose after the
-            program is cut off. Otherwise the program is the last block of Python in the reply.
-        sandbox: a text, see :func:`rvpo.sandbox.open_sandbox`, or an object with the methods of
+        layout: layout of the tests in the data: ``humaneval``, ``mbpp``, ``input_output`` (APPS, TACO, PRIME) or
+            ``livecodebench``; see :mod:`rvpo.sandbox.layouts`.
+        columns: names of the layout's columns in the data, if they differ, such as
+            ``{"input_output": "ground_truth"}``.
+        aggregation: ``"channels"`` (one channel per test or group), ``"share"`` (share of the tests that pass) or
+            ``"all_pass"`` (1 if all tests pass).
+        groups: name of a channel -> patterns of test names, such as ``{"public": ["public_*"]}``. The channel's value
+            is the share of its tests that pass. Tests that match no pattern form the group ``other``. None gives one
+            channel per test.
+        split: whether each assertion of HumanEval's ``check`` is a separate test.
+        max_tests: maximum number of tests per prompt; the first ones are run. None runs all.
+        completes_prompt: whether the reply continues the prompt, which is code, as replies of base models do. Prose
+            after the program is removed. Otherwise the program is the last block of Python in the reply.
+        sandbox: text, see :func:`rvpo.sandbox.open_sandbox`, or object with the methods of
             :class:`rvpo.sandbox.Sandbox`.
-        limits: of each test, fields of :class:`rvpo.sandbox.Limits`.
-        cache: path of an SQLite file with outcomes, which processes may share; None keeps them in memory alone.
-        workers: tests at a time in this process; None is an equal share of the cores.
-        processes: how many processes of this machine build such a reward; None is ``LOCAL_WORLD_SIZE``, else 1.
-        max_missing: the share in [0, 1] of the tests of a batch that may be missing. Above it ``RVPOTrainer`` saves a
-            checkpoint and stops.
-        name: of the reward function in metrics and tables.
+        limits: limits per test, with the fields of :class:`rvpo.sandbox.Limits`.
+        cache: path of an SQLite file with outcomes, which processes may share; None keeps them only in memory.
+        workers: number of tests at the same time in this process; None is an equal share of the cores.
+        processes: number of processes on this machine that build such a reward; None is ``LOCAL_WORLD_SIZE``, or 1.
+        max_missing: share in [0, 1] of the tests of a batch whose outcome may be missing. If more are missing,
+            ``RVPOTrainer`` saves a checkpoint and stops.
+        name: name of the reward function in metrics and tables.
 
     Raises:
-        ConfigError: an option has no such value, or no sandbox works here.
+        ConfigError: an option has an invalid value, or no sandbox works on this machine.
     """
 
     judge: ProgramRunner
@@ -89,14 +92,14 @@ class CodeReward(JudgedReward):
         max_missing: float = MAX_MISSING,
         name: str = "code",
     ) -> None:
-        """Keep the options, open the sandbox and try it with two small programs."""
+        """Keep the options, open the sandbox, and test it with two small programs."""
         if layout not in LAYOUTS:
-            raise ConfigError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}: name that of the data")
+            raise ConfigError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}: the layout of the data")
         if aggregation not in AGGREGATIONS:
             raise ConfigError(f"aggregation is {aggregation!r}; expected one of {', '.join(AGGREGATIONS)}")
         _check_options(layout, columns, groups, max_tests)
         if split and layout != "humaneval":
-            raise ConfigError(f"split is True, but layout is {layout!r}; expected it with humaneval alone: drop it")
+            raise ConfigError(f"split is True, but layout is {layout!r}; expected layout humaneval. Leave split out")
         runner = ProgramRunner(
             sandbox if not isinstance(sandbox, str) else open_sandbox(sandbox, workers=_workers(workers, processes)),
             _limits(limits),
@@ -113,17 +116,17 @@ class CodeReward(JudgedReward):
 
     @property
     def only_monitored(self) -> bool:
-        """Whether the scores are for the metrics only, because the function's own value is the one channel."""
+        """Whether scores are only for metrics, because the function's own value is the only channel."""
         return self.aggregation != "channels"
 
     def check_column(self, values: Sequence[Any]) -> None:
-        """Look at a whole column before training.
+        """Check a whole column before training.
 
         Raises:
-            DataError: a row holds no tests of the layout.
+            DataError: a row has no tests of the layout.
         """
         if self.layout == "humaneval" and all(isinstance(value, str) and value.isidentifier() for value in values):
-            return  # the names of the functions
+            return  # this is the column with the names of the functions
         column = COLUMNS[self.layout][0][0]
         for row, value in enumerate(values):
             known = {column: value, "entry_point": "candidate", "metadata": {"func_name": "f"}}
@@ -135,10 +138,10 @@ class CodeReward(JudgedReward):
     async def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        """Run programs; see :attr:`latest` for the single outcomes.
+        """Run programs. :attr:`latest` then has the single outcomes.
 
         Returns:
-            One reward in [0, 1] per completion: the share of its tests that pass, or 1 if all pass; None where that is
+            One reward in [0, 1] per completion: the share of its tests that pass, or 1 if all pass; None if it is
             unknown because tests could not be run.
         """
         rows = [
@@ -151,15 +154,15 @@ class CodeReward(JudgedReward):
     async def score(
         self, prompts: Sequence[Prompt], completions: Sequence[Any], rows: Sequence[Mapping[str, Any]]
     ) -> tuple[list[float | None], list[list[Score]]]:
-        """Run programs and remember nothing, so that calls may overlap.
+        """Run programs without changing :attr:`latest`, so that calls may overlap.
 
         Args:
             prompts: N prompts.
             completions: N completions, text or chat.
-            rows: N rows of the data: values by column.
+            rows: N rows of the data: column -> value.
 
         Returns:
-            What the call returns, and what :attr:`latest` holds after it.
+            The result of a call, and the value of :attr:`latest` after it.
         """
         read: dict[str, list[Test]] = {}  # the completions of a prompt share its tests
         tasks = [
@@ -173,7 +176,7 @@ class CodeReward(JudgedReward):
     async def score_row(
         self, prompt: Prompt, completion: Any, columns: Mapping[str, Any]
     ) -> tuple[float | None, list[Score]]:
-        """Run one program and remember nothing."""
+        """Run one program without changing :attr:`latest`."""
         [total], [scores] = await self.score([prompt], [completion], [columns])
         return total, scores
 
@@ -181,11 +184,11 @@ class CodeReward(JudgedReward):
         known = {column: row[name] for column, name in self._columns.items() if name in row}
         if lacking := [column for column in COLUMNS[self.layout][0] if column not in known]:
             raise DataError(
-                f"reward {self.__name__!r} needs the column {self._columns[lacking[0]]!r}; the data has {sorted(row)}: "
-                "add it to reference_columns, or set `columns`"
+                f"reward {self.__name__!r} needs the column {self._columns[lacking[0]]!r}, but the data has "
+                f"{sorted(row)}. Add it to reference_columns, or set `columns`"
             )
-        said = chat(prompt)
-        asked = said[-1][1] if said else ""
+        messages = chat(prompt)
+        asked = messages[-1][1] if messages else ""
         key = repr((asked, known))
         if key not in read:
             read[key] = tests_of({**known, "prompt": asked}, self.layout, split=self.split)[: self.max_tests]
@@ -215,7 +218,7 @@ class CodeReward(JudgedReward):
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One completion: its program, None where there is none, and the tests of its prompt."""
+    """One completion: its program, None if it has none, and the tests of its prompt."""
 
     program: str | None
     tests: Sequence[Test]
@@ -228,8 +231,8 @@ def _share(outcomes: Sequence[Outcome]) -> float | None:
 
 def _score(channel: str, outcomes: Sequence[Outcome], labels: tuple[str, ...] = ()) -> Score:
     value = _share(outcomes)
-    told = next((outcome for outcome in outcomes if outcome.passed is not True), outcomes[0])
-    detail = f"{told.reason}: {told.detail}" if told.detail else told.reason
+    shown = next((outcome for outcome in outcomes if outcome.passed is not True), outcomes[0])
+    detail = f"{shown.reason}: {shown.detail}" if shown.detail else shown.reason
     return Score(channel, value, labels=labels, reason=None if value is not None else "sandbox", detail=detail)
 
 
@@ -238,7 +241,7 @@ def _is_column(values: Any, count: int) -> bool:
 
 
 def _workers(workers: int | None, processes: int | None) -> int | None:
-    """Return how many tests this process runs at a time: its share of the cores, where nothing else is said."""
+    """Return the number of tests that this process runs at the same time. The default is its share of the cores."""
     if workers is not None:
         return workers
     if processes is not None and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
@@ -249,9 +252,9 @@ def _workers(workers: int | None, processes: int | None) -> int | None:
 def _limits(limits: Mapping[str, Any] | Limits | None) -> Limits:
     if isinstance(limits, Limits) or limits is None:
         return limits or Limits()
-    allowed = tuple(Limits.__dataclass_fields__)
-    if unknown := [key for key in limits if key not in allowed]:
-        raise ConfigError(f"limits has no option {unknown[0]!r}; expected {', '.join(allowed)}: correct it")
+    names = tuple(Limits.__dataclass_fields__)
+    if unknown := [key for key in limits if key not in names]:
+        raise ConfigError(f"limits has an unknown option {unknown[0]!r}; expected one of {', '.join(names)}")
     return Limits(**limits)
 
 
@@ -263,15 +266,17 @@ def _check_options(
 ) -> None:
     known = [column for part in COLUMNS[layout] for column in part]
     if columns is not None and not isinstance(columns, Mapping):
-        raise ConfigError(f"columns is {columns!r}; expected a mapping of {', '.join(known)} to names in the data")
+        raise ConfigError(f"columns is {columns!r}; expected a mapping from {', '.join(known)} to names in the data")
     if unknown := [column for column in columns or {} if column not in known]:
-        raise ConfigError(f"columns has {unknown[0]!r}; layout {layout!r} reads {', '.join(known)}: name one of them")
+        raise ConfigError(
+            f"columns has the key {unknown[0]!r}; expected one of {', '.join(known)}, the columns of layout {layout!r}"
+        )
     if max_tests is not None and (isinstance(max_tests, bool) or not isinstance(max_tests, int) or max_tests < 1):
         raise ConfigError(f"max_tests is {max_tests!r}; expected a whole number of at least 1, or None for all")
     if groups is None:
         return
     if not isinstance(groups, Mapping) or not groups:
-        raise ConfigError(f"groups is {groups!r}; expected a mapping of names to lists of patterns: name a group")
+        raise ConfigError(f"groups is {groups!r}; expected a mapping from names to lists of patterns. Name a group")
     for name, patterns in groups.items():
         listed = isinstance(patterns, Sequence) and not isinstance(patterns, str)
         if not isinstance(name, str) or not name or name == REST or not listed or not patterns:

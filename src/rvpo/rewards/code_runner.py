@@ -1,4 +1,4 @@
-"""What a code reward asks: programs and tests go in, outcomes come out, known ones from a cache; and totals."""
+"""Run programs against tests for code rewards. Known outcomes come from a cache, and totals are counted."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rvpo.sandbox.store import OutcomeStore
 logger = logging.getLogger(__name__)
 
 TOTALS = ("programs", "without_program", "tests", "passed", "missing", "timeouts", "seconds", "cache_hits")
-_VERSION = 2  # of what is hashed into a key, and of the rules that decide an outcome outside of the guest
-NO_PROGRAM = Outcome(False, "no_program", "the reply holds no program")
+_VERSION = 2  # version of the keys of the cache, and of the rules that decide an outcome outside of the guest
+NO_PROGRAM = Outcome(False, "no_program", "the reply contains no program")
 
 
 class ProgramRunner:
-    """Runs programs in a sandbox, once each, and counts. Safe across threads, event loops and forks."""
+    """Runs each program once in a sandbox, and counts. Safe for threads, event loops and forks."""
 
     reads_pictures = True
-    """Of a prompt: tests need none."""
+    """Prompts may have pictures, because tests do not need them."""
 
     def __init__(self, sandbox: Sandbox, limits: Limits, cache: str | None) -> None:
         """Open the cache.
@@ -37,7 +37,7 @@ class ProgramRunner:
         if not isinstance(sandbox, Sandbox):
             raise ConfigError(
                 f"sandbox is a {type(sandbox).__name__}; expected a text, or an object with the methods of "
-                "rvpo.sandbox.Sandbox: give yours `run` and `identity`"
+                "rvpo.sandbox.Sandbox. Add `run` and `identity` to your class"
             )
         self._sandbox, self._limits, self._store = sandbox, limits, OutcomeStore(cache)
         settings = [_VERSION, sandbox.identity(), asdict(limits)]
@@ -49,11 +49,11 @@ class ProgramRunner:
     async def outcomes(
         self, tasks: Sequence[tuple[str | None, Sequence[Test]]], repeat: int = 0
     ) -> list[list[Outcome]]:
-        """Return the outcome of each test of each program, in order; equal ones are run once.
+        """Return the outcome of each test of each program, in order. Equal tests of equal programs are run once.
 
         Args:
-            tasks: a program, None where the reply holds none, and its tests.
-            repeat: 1 runs again what is known.
+            tasks: programs with their tests. A program is None if the reply contains none.
+            repeat: 1 runs tests with known outcomes again.
         """
         wanted: dict[str, dict[bytes, Test]] = {}
         keys: list[list[bytes]] = []
@@ -81,11 +81,14 @@ class ProgramRunner:
         test = Test("check", "call", "assert f(1) == 2")
         [outcome] = await self._sandbox.run("def f(x):\n    return x + 1\n", [test], self._limits)
         if outcome.passed is not True:
-            told = f"{outcome.reason}: {outcome.detail}"
-            raise JudgeError(f"the sandbox does not run a small program ({told}); start the server, or name another")
+            reason = f"{outcome.reason}: {outcome.detail}"
+            raise JudgeError(
+                f"the sandbox does not run a small program ({reason}); expected a sandbox that works. Start the "
+                "server, or choose another sandbox"
+            )
 
     def usage(self) -> dict[str, float]:
-        """Return totals since construction: see :data:`TOTALS`. ``seconds`` are those of the tests that were run."""
+        """Return totals since construction, with the keys :data:`TOTALS`. ``seconds`` covers tests that were run."""
         with self._lock:
             return {name: float(self._totals[name]) for name in TOTALS}
 
@@ -98,21 +101,21 @@ class ProgramRunner:
         return outcomes
 
     def _warn(self, outcome: Outcome) -> None:
-        """Say once what a reader of the metrics alone would not see."""
+        """Warn once about problems that the metrics alone do not explain."""
         if outcome.passed is None and "missing" not in self._warned:
             self._warned.add("missing")
-            logger.warning("a first test could not be run, and is missing: %s", outcome.detail)
+            logger.warning("a test could not be run, so its outcome is missing (warned once): %s", outcome.detail)
         name = outcome.detail.partition("No module named ")[2]
         if name and "module" not in self._warned:
             self._warned.add("module")
             logger.warning(
-                "a first program imports %s, which the sandbox does not have, and fails; if programs may use what is "
-                "installed here, name the sandbox 'bubblewrap:packages'",
+                "a program fails because it imports %s, which the sandbox does not have (warned once). If programs may "
+                "use the packages installed here, set the sandbox to 'bubblewrap:packages'",
                 name[:80],
             )
 
     def _key(self, program: str, test: Test, repeat: int) -> bytes:
-        # Not the name: tests of two prompts that ask the same are the same.
+        # The name is left out: equal tests of two prompts have equal keys.
         asked = [program, test.kind, test.code, test.stdin, test.expected, test.setup, test.close, repeat]
         return hashlib.sha256(self._settings + json.dumps(asked).encode()).digest()
 

@@ -1,4 +1,4 @@
-"""What reward functions that ask a judge have in common, and what an engine may rely on."""
+"""The base class of reward functions that ask a judge, and what an engine may rely on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rvpo.rewards.rubric.verdict import Prompt, Verdict
 logger = logging.getLogger(__name__)
 
 MAX_MISSING = 0.25
-"""Share of one judge's verdicts on a batch that may be missing, where nothing else is said."""
+"""Default of the share of one judge's verdicts on a batch that may be missing."""
 
 
 class _Checked(Protocol):
-    """What every judge can do, whatever it is asked."""
+    """The methods that all kinds of judges have."""
 
     async def check(self) -> None: ...
 
@@ -26,31 +26,31 @@ class _Checked(Protocol):
 
 
 class JudgedReward:
-    """An async reward function whose verdicts a judge gives.
+    """An async reward function whose verdicts come from a judge.
 
     Attributes:
-        judge: who decides.
-        max_missing: the share in [0, 1] of one judge's verdicts on a batch that may be missing.
-        needed_columns: of the data.
+        judge: judge that decides.
+        max_missing: share in [0, 1] of one judge's verdicts on a batch that may be missing.
+        needed_columns: columns of the data that the function needs.
         repeat: 1 while the same completions are judged a second time; see :attr:`rvpo.rewards.rubric.Question.repeat`.
-        latest: the scores of the latest call, a list for each completion.
+        latest: scores of the latest call, one list per completion.
     """
 
     reward_range = (0.0, 1.0)
-    """Of every verdict: what a judge returns beyond it is missing, see :func:`checked`."""
+    """Range of every verdict. A verdict outside of it is missing, see :func:`checked`."""
     judge: _Checked
     dropout: float = 0.0
-    """Share of a prompt's criteria that are not asked in a step; rubrics alone have any."""
+    """Share of a prompt's criteria that are not judged in a step. Only rubrics can have a dropout."""
     dropped: int = 0
 
     def __init__(self, judge: _Checked, max_missing: float, name: str) -> None:
-        """Keep the options; nothing is asked yet.
+        """Keep the options, without asking the judge.
 
         Raises:
             ConfigError: ``max_missing`` is not a share.
         """
         if isinstance(max_missing, bool) or not isinstance(max_missing, int | float) or not 0 <= max_missing <= 1:
-            raise ConfigError(f"max_missing is {max_missing!r}, allowed is a share in [0, 1]")
+            raise ConfigError(f"max_missing is {max_missing!r}; expected a share in [0, 1]")
         self.judge = judge
         self.max_missing = max_missing
         self.__name__ = name
@@ -60,16 +60,20 @@ class JudgedReward:
         self._checked = False
 
     async def check(self) -> None:
-        """Raise JudgeError where the judge cannot work. Asked once: a second look would cost another question."""
+        """Check the judge once. A second check would cost another question.
+
+        Raises:
+            JudgeError: the judge cannot work.
+        """
         if not self._checked:
             logger.info("asking the judge of %r a first question", self.__name__)
             await self.judge.check()
             self._checked = True
 
     def refuse_pictures(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse prompts that the judge would see a part of.
+        """Refuse prompts with pictures if the judge would see only their text.
 
-        Judges of rvpo read text. One of yours that looks at the pictures says so with ``reads_pictures = True``.
+        Judges of rvpo read text. If your judge looks at pictures, set ``reads_pictures = True`` in its class.
 
         Raises:
             ConfigError: a prompt has a part that is not text.
@@ -77,36 +81,36 @@ class JudgedReward:
         if getattr(self.judge, "reads_pictures", False) or not any(map(has_pictures, prompts)):
             return
         raise ConfigError(
-            f"reward {self.__name__!r} asks {type(self.judge).__name__}, which reads text alone, and the prompts have "
-            "pictures: it would judge replies to questions that it does not see. Expected rewards that need no judge, "
-            "rules alone, or a judge of your own with reads_pictures = True"
+            f"reward {self.__name__!r} asks {type(self.judge).__name__}, which reads only text, but the prompts have "
+            "pictures: it would judge replies to questions that it does not see; expected a reward without a judge, "
+            "only rules, or your own judge with reads_pictures = True"
         )
 
     def at(self, step: int | None) -> None:
-        """Take the training step whose completions come next; None: an evaluation. Rubrics with dropout need it."""
+        """Set the training step of the next completions; None for an evaluation. Rubrics with dropout need it."""
 
     @property
     def only_monitored(self) -> bool:
-        """Whether the scores are for the metrics only, because the function's own value is the one channel."""
+        """Whether scores are only for metrics, because the function's own value is the only channel."""
         return True
 
     def check_column(self, values: Sequence[Any]) -> None:
-        """Look at the values of the one column that this reward needs, before training."""
+        """Check the values of the column that this reward needs, before training."""
 
     async def score_row(
         self, prompt: Prompt, completion: Any, columns: Mapping[str, Any]
     ) -> tuple[float | None, list[Score]]:
-        """Judge one completion and remember nothing, so that calls may overlap."""
+        """Judge one completion without changing :attr:`latest`, so that calls may overlap."""
         raise NotImplementedError
 
 
 def checked(verdict: object) -> Verdict:
-    """Make what is no verdict with a number in [0, 1] a missing one: a judge's mistake must not enter a reward."""
+    """Return a verdict if its value is in [0, 1], else a missing verdict: a judge's mistake must not enter a reward."""
     if not isinstance(verdict, Verdict):
-        return Verdict.missing("malformed", f"the judge returned a {type(verdict).__name__}, allowed is a Verdict")
+        return Verdict.missing("malformed", f"the judge returned a {type(verdict).__name__}; expected a Verdict")
     if verdict.reason is not None or verdict.value is None:
         return Verdict.missing(verdict.reason or "judge", verdict.detail)
     value = verdict.value
     if isinstance(value, int | float) and 0 <= value <= 1:
         return verdict
-    return Verdict.missing("malformed", f"the judge returned {value!r}, allowed is a number in [0, 1]"[:200])
+    return Verdict.missing("malformed", f"the judge returned {value!r}; expected a number in [0, 1]"[:200])

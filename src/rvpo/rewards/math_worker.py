@@ -1,11 +1,11 @@
 r"""The process that compares answers for :mod:`rvpo.rewards.math`: ``python -m rvpo.rewards.math_worker SECONDS``.
 
-It reads one line ``[wanted, given]`` of JSON from stdin for each comparison and answers ``true`` or ``false``, until
-stdin ends. Math-Verify decides, after two corrections:
+It reads one line ``[wanted, given]`` of JSON from stdin per comparison and answers ``true`` or ``false``, until stdin
+ends. Math-Verify decides, with two corrections:
 
-- What is typeset is read as it is meant (:func:`as_meant`): ``42.``, ``1\,234\,567``, ``\mathrm{e}^2``.
-- Numbers that it calls equal must be so relative to their size (:func:`relatively_equal`). It rounds to 6 digits after
-  the point, and takes what is below 1e-15 for 0, so that all small numbers are one.
+- Typesetting that misleads its grammar is removed (:func:`as_meant`): ``42.``, ``1\,234\,567``, ``\mathrm{e}^2``.
+- Numbers that it calls equal must be equal relative to their size, too (:func:`relatively_equal`). Math-Verify rounds
+  to 6 digits after the point and treats values below 1e-15 as 0, so all small numbers would be equal.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Callable
 from typing import Any
 
 MEMORY = 2 << 30  # bytes of address space of the worker; it needs about an eighth
-RELATIVE = 5e-5  # difference of numbers that are the same: rounded to five significant digits, as 1/70 to 0.014286
-SMALL = 1e-3  # what is larger has four digits or more where the library rounds it: 1/700 is 0.001429
-ABSOLUTE = 1e-5  # beyond this difference the library has not rounded, but has a reason to call numbers equal: 9% and 9
+RELATIVE = 5e-5  # relative difference of equal numbers, rounded to five significant digits: 1/70 is 0.014286
+SMALL = 1e-3  # larger numbers keep at least four digits when the library rounds them: 1/700 is 0.001429
+ABSOLUTE = 1e-5  # above this difference, numbers are not equal by rounding but for another reason, such as 9% and 9
 
 _GAP = r"(?:\\[,;:! ]|\\thinspace\b ?|~|\{,\}|[ \u00a0\u2009\u202f])"
 _THOUSANDS = re.compile(rf"(?<![\d.,])(?<!\d[ ~])\d{{1,3}}(?:{_GAP}\d{{3}})+(?!\d)")
@@ -34,14 +34,14 @@ _UPRIGHT = re.compile(
 )
 _IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
 _POINT_OF_NUMBER = re.compile(r"(?<=\d)\.(?![\d.])")  # 42. and (1., 2.)
-_LAST_POINT = re.compile(r"(?<!\\left)(?<!\\right)(?<!\.)\.\s*$")  # of a sentence
+_LAST_POINT = re.compile(r"(?<!\\left)(?<!\\right)(?<!\.)\.\s*$")  # the point at the end of a sentence
 
 
 def as_meant(answer: str) -> str:
-    r"""Return LaTeX without what only concerns its looks and misleads the grammar.
+    r"""Return LaTeX without typesetting that misleads the grammar.
 
-    That is: gaps between groups of three digits, a point after the last digit or at the end, and the upright letters
-    of the constants e, i and pi. Everything else stays as it is.
+    Removed are gaps between groups of three digits, a point after the last digit or at the end, and the upright font
+    of the constants e, i and pi. Everything else stays unchanged.
     """
     answer = _THOUSANDS.sub(lambda number: _GAPS.sub("", number[0]), answer)
     answer = _FRACTION.sub(lambda number: _GAPS.sub("", number[0]), answer)
@@ -52,20 +52,20 @@ def as_meant(answer: str) -> str:
 
 
 def relatively_equal(first: Any, second: Any) -> bool:
-    """Whether two sympy values are no different small numbers. What is not a number is left to the library.
+    """Return whether two sympy values are equal relative to their size. Other values are left to the library.
 
     Args:
         first: value of an answer, or of a part of it.
         second: value to compare with.
 
     Returns:
-        False where both are finite numbers below ``SMALL`` that differ by at most ``ABSOLUTE``, but by more than
+        False if both are finite numbers below ``SMALL`` that differ by at most ``ABSOLUTE``, but by more than
         ``RELATIVE`` times the larger one; else True.
     """
     try:
         values = [_number(value) for value in (first, second)]
         distance = _number(first - second)
-    except Exception:  # matrices and whatever else has no difference
+    except Exception:  # matrices and other values that cannot be subtracted
         return True
     if None in values or distance is None or distance == 0 or distance > ABSOLUTE:
         return True
@@ -73,13 +73,13 @@ def relatively_equal(first: Any, second: Any) -> bool:
 
 
 def _number(value: Any) -> Any:
-    """Return the size of a number, complex ones included; None if it is not one."""
-    size = abs(value.doit().evalf(30))  # doit: percentages and sums come unevaluated
+    """Return the absolute value of a real or complex number; None for other values."""
+    size = abs(value.doit().evalf(30))  # doit evaluates percentages and sums
     return size if size.is_Float or size.is_Integer or size.is_Rational else None
 
 
 def strict(equal: Callable[..., bool]) -> Callable[..., bool]:
-    """Return the library's comparison of two numbers, which must be equal relative to their size, too."""
+    """Wrap the library's comparison of two numbers: they must be equal relative to their size, too."""
 
     @functools.wraps(equal)
     def strictly_equal(first: Any, second: Any, *limits: Any, **named: Any) -> bool:
@@ -89,36 +89,36 @@ def strict(equal: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def serve(cpu_seconds: float) -> None:
-    """Answer the lines of stdin, each comparison within so many seconds of processor time; the process ends beyond."""
+    """Answer the lines of stdin. A comparison that needs more than this CPU time, in seconds, ends the process."""
     import logging
     import resource
     import signal
 
-    with contextlib.suppress(ValueError, OSError):  # some systems refuse; the limit on time stands
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse this; the time limit still holds
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, whose end closes stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which closes stdin when it ends
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    sys.stdout = sys.stderr  # nothing that a library prints is taken for an answer
+    sys.stdout = sys.stderr  # so that output of a library is not read as an answer
 
     from math_verify import LatexExtractionConfig, grader, parse, verify
 
-    # Math-Verify 0.9.0 has no option for this; numbers inside of sets, intervals and matrices come through here, too.
+    # Math-Verify 0.9.0 has no option for this. Numbers in sets, intervals and matrices use this function, too.
     grader.sympy_numeric_eq = strict(grader.sympy_numeric_eq)
     logging.disable()
     latex = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 
     @functools.lru_cache(maxsize=256)
     def read(answer: str) -> Any:
-        # Without fallback: a text that is no LaTeX is not compared as a string. The time limit is ours.
+        # Without fallback, so that a text that is not LaTeX is not compared as a string. The time limit is set below.
         return parse(f"\\boxed{{{as_meant(answer)}}}", latex, "no_fallback", "first_match", parsing_timeout=None)
 
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         wanted, given = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # its default action ends the process, whatever it is at
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # the default action of its signal ends the process
         try:
             equal = verify(read(wanted), read(given), timeout_seconds=None)
-        except Exception:  # MemoryError and RecursionError, in whatever the grammar or sympy makes of it
+        except Exception:  # includes MemoryError and RecursionError in the grammar or in sympy
             equal = False
         signal.setitimer(signal.ITIMER_PROF, 0)
         print("true" if equal else "false", file=answers, flush=True)

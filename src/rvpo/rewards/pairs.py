@@ -1,7 +1,7 @@
-"""The seam between pairwise rewards and judges: two replies to one prompt, and who of them is the better one.
+"""The interface between pairwise rewards and judges: which of two replies to a prompt is better?
 
-It stands beside :mod:`rvpo.rewards.rubric.verdict`, whose :class:`Verdict` it shares. A judge that only knows criteria
-would pass over the second reply without a word; so comparing is a method of its own, and a judge without it is refused.
+It uses the :class:`Verdict` of :mod:`rvpo.rewards.rubric.verdict`. A judge that knows only criteria would silently
+ignore the second reply. So comparing is a separate method, and a judge without it is refused.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Pair:
     """Two replies to a prompt, in the order in which the judge sees them.
 
     Attributes:
-        prompt: what both answer.
+        prompt: prompt of both replies.
         first: reply A.
         second: reply B.
-        question: by what they are compared.
-        repeat: 0, or 1 where the same is asked a second time, as in :class:`rvpo.rewards.rubric.Question`.
+        question: question that decides which reply is better.
+        repeat: 0, or 1 if the same pair is judged a second time, as in :class:`rvpo.rewards.rubric.Question`.
     """
 
     prompt: Prompt
@@ -34,21 +34,25 @@ class Pair:
 
 @runtime_checkable
 class PairJudge(Protocol):
-    """Whoever compares replies. ``EndpointJudge`` and ``LocalJudge`` follow it; so can yours."""
+    """Protocol of judges that compare replies. ``EndpointJudge`` and ``LocalJudge`` implement it. Yours can, too."""
 
     async def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """Return one verdict for each pair, in order: 1 where the first reply is better, 0 the second, 0.5 a tie.
+        """Return one verdict per pair, in order: 1 if the first reply is better, 0 if the second is, 0.5 for a tie.
 
-        A pair that could not be decided is a missing verdict; judges raise only for mistakes of their caller.
+        If a pair could not be decided, its verdict is missing. Judges raise only for mistakes of their caller.
         """
         ...
 
     def check_pairs(self) -> None:
-        """Raise ConfigError where the options of this judge do not fit a comparison."""
+        """Check that the options of this judge allow comparisons.
+
+        Raises:
+            ConfigError: they do not.
+        """
         ...
 
     async def check(self) -> None:
-        """Ask something small; see :class:`rvpo.rewards.rubric.Judge`."""
+        """Ask a small question; see :class:`rvpo.rewards.rubric.Judge`."""
         ...
 
     def usage(self) -> dict[str, float]:

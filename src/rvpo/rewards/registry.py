@@ -1,6 +1,7 @@
-"""From a recipe's reward entry to a callable: a built-in name, ``module:function`` or ``file.py:function``.
+"""Load a reward function from a recipe's entry: a built-in name, ``module:function`` or ``file.py:function``.
 
-A class is built with the entry's options, and its instance is called; so is what a factory returns.
+A class is built with the entry's options, and its instance is the function. A factory is called with the options, and
+its result is the function.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ JUDGED = ("rubric", "pairwise", "code")
 """Built-in names of rewards with verdicts, of which a share may be missing (``max_missing``)."""
 
 FACTORIES = (*JUDGED, "turns")
-"""Built-in names that are called once with the options and return the reward function."""
+"""Built-in names of factories: they are called once with the options, and return the reward function."""
 
 
 def gives_channels(function: str, options: Mapping[str, Any]) -> bool:
-    """Return whether a reward is a channel for each criterion or test of a prompt, instead of one number."""
+    """Return whether a reward gives one channel per criterion or test of a prompt, instead of one number."""
     return function in ("rubric", "code") and options.get("aggregation") in (None, "channels")
 
 
-# What an engine passes to every reward function; all else that one asks for is a column of the data.
+# Arguments that an engine passes to every reward function. All others are columns of the data.
 PASSED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 
 
@@ -47,14 +48,14 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
     """Load a reward function and bind its options.
 
     Args:
-        spec: a name in :data:`BUILTIN`, ``package.module:function``, or ``path/to/file.py:function``. The code that it
+        spec: name in :data:`BUILTIN`, ``package.module:function``, or ``path/to/file.py:function``. The code that it
             names is imported, so name only code that you would run. A class is built with the options first.
         options: keyword arguments bound to the function, for example a threshold.
-        name: of the channel; None keeps the function's own.
+        name: name of the channel; None keeps the function's own name.
 
     Raises:
-        ConfigError: when nothing callable is found there, it does not take one of the options, or it has no ``**_`` for
-            the arguments that it does not use.
+        ConfigError: the spec does not name a callable, the function does not take one of the options, or it has no
+            ``**_`` for the arguments that it does not use.
     """
     function = find_reward(spec)
     options = dict(options or {})
@@ -70,22 +71,22 @@ def load_reward(spec: str, options: Mapping[str, Any] | None = None, name: str |
     if not _takes_any_keyword(function):
         raise ConfigError(
             f"reward {spec!r} takes no further keyword arguments, but is called with {', '.join(PASSED[:3])}, … and "
-            "every column of the data: add **_ to its parameters"
+            "every column of the data. Add **_ to its parameters"
         )
     if made:
         function.__name__ = name or str(getattr(function, "__name__", type(function).__name__))
         return function
     if options:
-        # TRL names the channel after the function, so the wrapper keeps its name.
+        # TRL names the channel after the function, so the wrapper keeps the function's name.
         function = functools.update_wrapper(functools.partial(function, **options), function)
     return function if name is None else _named(function, name)
 
 
 def find_reward(spec: str) -> RewardFunction:
-    """Import the function, class or factory that a spec names, and build nothing.
+    """Import the function, class or factory that a spec names, without building it.
 
     Raises:
-        ConfigError: nothing callable is found there.
+        ConfigError: the spec does not name a callable.
     """
     where = BUILTIN.get(spec, spec)
     if not is_object_spec(where):
@@ -99,7 +100,7 @@ def find_reward(spec: str) -> RewardFunction:
 def needed_arguments(function: RewardFunction) -> list[str]:
     """Return the parameters without a default that TRL does not pass by itself: options, or columns of the data.
 
-    An object that names its columns in ``needed_columns`` is taken at its word.
+    If the object has an attribute ``needed_columns``, that attribute is the result.
     """
     if hasattr(function, "needed_columns"):
         return list(function.needed_columns)
@@ -125,7 +126,7 @@ def _takes_any_keyword(function: RewardFunction) -> bool:
 
 
 def _named(function: RewardFunction, name: str) -> RewardFunction:
-    """Wrap a function under another name. TRL looks through a partial, and awaits only what is declared async."""
+    """Give a function another name. TRL looks through a partial, and awaits only functions that are declared async."""
 
     def named(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)

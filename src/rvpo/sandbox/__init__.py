@@ -1,6 +1,6 @@
-"""Sandboxes: programs that a policy wrote, run against tests where they can do no harm.
+"""Sandboxes run programs of a policy against tests without harm to the machine.
 
-:func:`open_sandbox` returns one; :class:`Test`, :class:`Limits` and :class:`Outcome` are what goes in and comes out.
+:func:`open_sandbox` returns a sandbox. It takes :class:`Test` and :class:`Limits`, and returns :class:`Outcome`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a test needs of a program, read off its code: nothing is run here."""
+"""Analyse the code of a test, without running it: what does it need from the program?"""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _REACHING_NAMES = frozenset(("globals", "locals", "vars", "exec", "eval", "compi
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a test asks of the program.
+    """What a test needs from the program.
 
     Attributes:
-        prefer: names of Python's own that the test means the program's by, because it calls nothing else.
-        shared: why the test must run in the program's own process; empty where it need not.
+        prefer: built-in names that mean the program's functions, because the test calls nothing else.
+        shared: reason why the test must run in the program's own process; empty if it need not.
     """
 
     prefer: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Needs:
 
 @lru_cache(maxsize=4096)
 def needs_of(code: str) -> Needs:
-    """Return what a test needs.
+    """Return what a test needs from the program.
 
     Raises:
         DataError: the test is not Python.
@@ -50,22 +50,26 @@ def needs_of(code: str) -> Needs:
 
 
 def parsed(code: str, what: str) -> ast.Module:
-    """Return the syntax tree of Python text.
+    """Return the syntax tree of Python code.
+
+    Args:
+        code: source code.
+        what: name of the code, for messages.
 
     Raises:
-        DataError: it is none, or is too long or too deep to be read.
+        DataError: the code is not Python, or is too long or nested too deeply.
     """
     if len(code) > MAX_CODE_CHARS:
-        raise DataError(f"{what} has {len(code)} characters; expected at most {MAX_CODE_CHARS}: shorten it")
+        raise DataError(f"{what} has {len(code)} characters; expected at most {MAX_CODE_CHARS}. Shorten it")
     try:
         return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        told = error.msg if isinstance(error, SyntaxError) else type(error).__name__
-        raise DataError(f"{what} is {code[:80]!r}, not Python ({told}); expected code: correct it") from None
+        reason = error.msg if isinstance(error, SyntaxError) else type(error).__name__
+        raise DataError(f"{what} is {code[:80]!r}, which is not Python ({reason}); expected code. Correct it") from None
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """Return every name that a test binds anywhere: a wrong guess only sends a look-up to the program."""
+    """Return every name that a test binds anywhere. A wrong guess only sends a look-up to the program."""
     bound: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -82,9 +86,9 @@ def _bound(tree: ast.Module) -> set[str]:
 
 
 def _tested(tree: ast.Module, free: set[str]) -> tuple[str, ...]:
-    """Return the names of Python's own that a test must mean the program's by: what its asserts call or compare first.
+    """Return the built-in names that must mean the program's functions: those that the asserts of a test call.
 
-    ``assert sum(10, 15) == 6`` names nothing but ``sum``, so a program's ``sum`` is what is tested.
+    ``assert sum(10, 15) == 6`` names only ``sum``, so it tests the program's ``sum``.
     """
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -103,7 +107,7 @@ def _calls_within(call: ast.Call) -> bool:
 
 
 def _shared(tree: ast.Module, foreign: set[str]) -> str:
-    """Return what in a test reaches into the interpreter that runs the program, so that one process must run both."""
+    """Return why a test needs the interpreter of the program, so that one process must run both; "" if it does not."""
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):

@@ -1,8 +1,8 @@
-"""``UnsafeSubprocess``: a bare process. Its name is what it is.
+"""``UnsafeSubprocess``: run programs in a bare process, without isolation.
 
-Limits on processor time, memory and output hold, and on Linux the filter of system calls (no new processes, no other
-programs). Files, network and environment of whoever runs this are open to the program. For machines that are thrown
-away afterwards, and for programs that one would run by hand.
+The limits on CPU time, memory and output hold, and on Linux also the filter of system calls (no new processes, no other
+programs). But the program can use the files, the network and the environment of the user. Use it only on machines that
+are thrown away afterwards, or for programs that you would run by hand.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rvpo.sandbox.process import run_test
 
 
 class UnsafeSubprocess(PooledSandbox):
-    """Runs programs in processes that nothing isolates."""
+    """Runs programs in processes without isolation."""
 
     name = "unsafe-subprocess"
 
     def __init__(self, workers: int | None = None) -> None:
-        """Find the interpreter; nothing is run yet."""
+        """Prepare the sandbox, without running anything."""
         super().__init__(workers)
         compile_guest()
         self._filtered = sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64")
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an outcome."""
+        """Return everything that decides an outcome, as plain JSON."""
         return {"kind": self.name, "python": sys.version.split()[0], "guest": guest_digest()}
 
     def run_one(self, program: str, test: Test, limits: Limits) -> Outcome:

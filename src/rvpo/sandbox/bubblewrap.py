@@ -1,8 +1,8 @@
-"""``BubblewrapSandbox``: each test in a container of its own, made by bubblewrap (``bwrap``), a program of Debian.
+"""``BubblewrapSandbox``: run each test in its own container, made by bubblewrap (the program ``bwrap``).
 
-The program sees Python's standard library and the C library, read-only, an empty folder in memory, and nothing else:
-no network, no other process, no environment, no device but the harmless ones. It is ended as a whole at its limits, and
-when the process that started it ends. What it may ask of the kernel is filtered (:mod:`rvpo.sandbox.guest.kernel`).
+The program sees Python's standard library and the C library, read-only, and an empty folder in memory. It sees no
+network, no other process, no environment, and only harmless devices. The whole container is ended at its limits, and
+when the process that started it ends. System calls are filtered (:mod:`rvpo.sandbox.guest.kernel`).
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class BubblewrapSandbox(PooledSandbox):
     """Runs programs under bubblewrap.
 
     Args:
-        workers: tests at a time; None is the number of cores that this process may use.
-        packages: whether programs and tests may import what is installed for the interpreter that runs this, such as
-            numpy. Otherwise Python's standard library is all there is.
+        workers: number of tests at the same time; None is the number of cores that this process may use.
+        packages: whether programs and tests may import the packages of the present interpreter, such as numpy.
+            Otherwise they can import only Python's standard library.
 
     Raises:
-        ConfigError: there is no ``bwrap``, or this is no Linux that the filter knows.
+        ConfigError: ``bwrap`` is not installed, or the filter does not support this machine.
     """
 
     name = "bubblewrap"
 
     def __init__(self, workers: int | None = None, *, packages: bool = False) -> None:
-        """Find the programs; nothing is run yet."""
+        """Find the programs, without running anything."""
         super().__init__(workers)
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise ConfigError("bwrap is not installed; expected it on the PATH: apt-get install bubblewrap")
         if os.uname().machine not in ("x86_64", "aarch64"):
             raise ConfigError(
-                f"this machine is {os.uname().machine}; expected x86_64 or aarch64, for which the filter of system "
-                "calls is written: use a Sandbox-Fusion server"
+                f"this machine is {os.uname().machine}; expected x86_64 or aarch64, which the filter of system calls "
+                "supports. Use a Sandbox-Fusion server"
             )
         compile_guest()
         self._bwrap = bwrap
@@ -57,9 +57,9 @@ class BubblewrapSandbox(PooledSandbox):
         self._python = Path(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable))
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an outcome."""
-        told = {"kind": self.name, "python": sys.version.split()[0], "guest": guest_digest()}
-        return told | ({"packages": _installed(self._paths)} if self._paths else {})
+        """Return everything that decides an outcome, as plain JSON."""
+        decisive = {"kind": self.name, "python": sys.version.split()[0], "guest": guest_digest()}
+        return decisive | ({"packages": _installed(self._paths)} if self._paths else {})
 
     def run_one(self, program: str, test: Test, limits: Limits) -> Outcome:
         """Run one test."""
@@ -83,7 +83,7 @@ class BubblewrapSandbox(PooledSandbox):
         ]
 
     def _mounts(self) -> list[str]:
-        """Return the options for what is seen of this machine: the interpreter, its library, the C library."""
+        """Return the options for the visible parts of this machine: the interpreter, its library, the C library."""
         mounts: list[str] = []
         seen: set[str] = set()
 
@@ -114,11 +114,11 @@ class BubblewrapSandbox(PooledSandbox):
 
 
 def _installed(folders: list[str]) -> str:
-    """Return a digest of the packages in some folders: an import that failed works once its package is installed."""
+    """Return a digest of the packages in some folders. It changes when a package is installed."""
     names = {path.name for folder in folders for path in Path(folder).glob("*.dist-info")}
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
 def _package_folders() -> list[str]:
-    """Return the folders of installed packages that this interpreter imports from."""
+    """Return the folders from which this interpreter imports installed packages."""
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages") and Path(path).is_dir()]

@@ -1,4 +1,4 @@
-"""Single cases of benchmarks: calls of a function, lists and JSON in columns, and LiveCodeBench's packed texts."""
+"""Read single cases of benchmarks: calls of a function, lists and JSON in columns, LiveCodeBench's packed texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpo.errors import DataError
 from rvpo.sandbox.granted import GRANTED
 from rvpo.sandbox.outcomes import Test
 
-MAX_BYTES = 256 << 20  # of LiveCodeBench's packed tests, once unpacked
+MAX_BYTES = 256 << 20  # maximum size of LiveCodeBench's packed tests after unpacking
 
 _CALL = """
 import json as _json
@@ -29,7 +29,7 @@ else:
 {compared}
 """
 _PLAIN = "    _function = {name}"
-# Of a function that is named like one of Python's own, such as `sum`: a program that defines none fails.
+# For a function with the name of a built-in, such as `sum`. A program that does not define it fails.
 _OWN = """\
     try:
         _function = _program_{name}
@@ -39,7 +39,7 @@ STRICT = """
 _got = _function(*_args)
 assert (list(_got) if isinstance(_got, tuple) else _got) == _wanted, "another result"
 """
-"""LiveCodeBench: a tuple is as good as a list, where it is the result itself."""
+"""Comparison of LiveCodeBench: a tuple equals a list if it is the result itself."""
 LENIENT = """
 def _int_keys(_value):
     try:
@@ -54,39 +54,47 @@ def _is_right(_got, _right):
 _got = _plain(_function(*[_int_keys(_value) for _value in _args]))
 assert any([_is_right(_got, _right) for _right in _wanted]), "another result"
 """
-"""APPS, PRIME: so are tuples within; the result may lie in a list; and JSON has made texts of the keys of mappings.
-What is wanted is a list of results that are right: see :func:`results`."""
+"""Comparison of APPS and PRIME: tuples inside the result equal lists, too; the result may be inside a list; keys of
+mappings may be texts, because JSON turns them into texts. The expected value is a list of right results, see
+:func:`results`."""
 
 
 def called(name: str, function: str, args: list[Any], wanted: Any, compared: str) -> Test:
-    """Return a test that calls a function, or a method of ``Solution``, and compares what it returns.
+    """Return a test that calls a function, or a method of ``Solution``, and compares its result.
+
+    Args:
+        name: name of the test.
+        function: name of the function or method.
+        args: arguments of the call.
+        wanted: expected result.
+        compared: code of the comparison, :data:`STRICT` or :data:`LENIENT`.
 
     Raises:
-        DataError: arguments or result are no JSON.
+        DataError: arguments or result are not plain JSON values.
     """
     try:
         data = repr(json.dumps([args, wanted]))
     except (TypeError, ValueError, RecursionError):
-        raise DataError(f"{name} holds what is no JSON; expected plain values: correct the row") from None
+        raise DataError(f"{name} has a value that is not JSON; expected plain values. Correct the row") from None
     found = (_OWN if hasattr(builtins, function) else _PLAIN).format(name=function)
     code = _CALL.format(data=data, name=function, function=found, compared=compared)
     return Test(name, "call", code=code, setup=GRANTED)
 
 
 def arguments(given: Any) -> list[Any]:
-    """Return the arguments of a call: a list, or lines of JSON."""
+    """Return the arguments of a call. They are given as a list or as lines of JSON."""
     if not isinstance(given, str):
         return as_list(given, "an input of a function")
     return [loaded(line, "inputs") for line in given.strip().split("\n")]
 
 
 def results(given: Any, wanted: Any) -> list[Any]:
-    """Return the results of a call that are right.
+    """Return all right results of a call.
 
     Args:
-        given: the input: a list of values, as in APPS and TACO, or lines of JSON, as in PRIME.
-        wanted: the output. With lines of JSON it is JSON, too. With values it is a value, so that "21" is a text, as
-            these benchmarks have it; the number is accepted as well, because some files mix both ways of writing.
+        given: input: a list of values, as in APPS and TACO, or lines of JSON, as in PRIME.
+        wanted: output. For lines of JSON, it is JSON, too. For values, it is a value, so "21" is a text in these
+            benchmarks. The number 21 is accepted, too, because some files mix both forms.
     """
     if not isinstance(wanted, str):
         return [wanted]
@@ -99,28 +107,40 @@ def results(given: Any, wanted: Any) -> list[Any]:
 
 
 def as_list(value: Any, what: str) -> list[Any]:
-    """Return a list, or an array of parquet as one; DataError where it is neither."""
+    """Return a list, or an array of parquet as a list.
+
+    Raises:
+        DataError: the value is neither.
+    """
     value = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(f"{what} is a {type(value).__name__}; expected a list: correct the row")
+        raise DataError(f"{what} is a {type(value).__name__}; expected a list. Correct the row")
     return list(value)
 
 
 def loaded(text: str, column: str) -> Any:
-    """Return the value of JSON; DataError where it is none."""
+    """Parse JSON in a column.
+
+    Raises:
+        DataError: the text is not JSON.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise DataError(f"column {column!r} holds {text[:60]!r}, not JSON; expected JSON: correct it") from None
+        raise DataError(f"column {column!r} is {text[:60]!r}, which is not JSON; expected JSON. Correct it") from None
 
 
 def unpacked(value: str, column: str) -> str:
-    """Return the text in base64 of zlib of a pickle of a text, as LiveCodeBench packs it; nothing is unpickled."""
+    """Return a text that LiveCodeBench packed: base64 of zlib of a pickle of a text. Nothing is unpickled.
+
+    Raises:
+        DataError: the value is not such a packed text, or is too large.
+    """
     try:
         unpacker = zlib.decompressobj()
         data = unpacker.decompress(base64.b64decode(value, validate=True), MAX_BYTES)
         if unpacker.unconsumed_tail:
-            raise DataError(f"column {column!r} holds more than {MAX_BYTES} bytes; expected fewer: drop the row")
+            raise DataError(f"column {column!r} has more than {MAX_BYTES} bytes; expected fewer. Drop the row")
         texts = []
         for code, argument, _ in pickletools.genops(data):
             if code.name in ("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE"):
@@ -131,6 +151,6 @@ def unpacked(value: str, column: str) -> str:
     except (binascii.Error, zlib.error, ValueError, UnicodeDecodeError) as error:
         raise DataError(
             f"column {column!r} is neither JSON nor LiveCodeBench's packed text ({type(error).__name__}); expected one "
-            "of them: correct it"
+            "of them. Correct it"
         ) from None
     return text

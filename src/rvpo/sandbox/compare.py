@@ -1,12 +1,13 @@
-"""Whether the output of a program is the expected one, as the benchmarks of programs with input and output decide it.
+"""Compare the output of a program with the expected output, in the same way as benchmarks with input and output.
 
-The strict rule is LiveCodeBench's (``grade_stdio`` in its ``lcb_runner/evaluation/testing_util.py``): white space
-around the output and around each line is left out, the number of lines must be equal, and each line must be equal as
-text, or as decimal numbers, exactly: 1.0 is 1, and 0.3 is not 0.30001.
+The strict rule is LiveCodeBench's (``grade_stdio`` in its ``lcb_runner/evaluation/testing_util.py``). White space
+around the output and around each line is ignored. The number of lines must be equal. Each line must be equal as text,
+or as exact decimal numbers: 1.0 equals 1, but 0.3 does not equal 0.30001.
 
-The other one, ``close``, is for the data of APPS, TACO and PRIME, whose own checks compare with ``numpy.allclose`` in
-the end: empty lines are left out, too, and two numbers with a fraction or exponent are equal within 1e-8 + 1e-5 times
-the expected one. Whole numbers must be equal. Those checks also accept the lines in any order, by accident; we do not.
+The rule ``close`` is for the data of APPS, TACO and PRIME, whose own checks finally compare with ``numpy.allclose``.
+Empty lines are ignored, too. Two numbers with a fraction or exponent are equal if they differ by at most 1e-8 plus 1e-5
+times the expected number. Whole numbers must be equal. By accident, those checks also accept the lines in any order;
+this module does not.
 """
 
 from __future__ import annotations
@@ -15,12 +16,22 @@ import math
 from decimal import Decimal, InvalidOperation
 
 MAX_SHOWN_CHARS = 80
-MAX_DIGITS = 400  # of a number; longer ones are compared as text
+MAX_DIGITS = 400  # maximum digits of a number; longer ones are compared as text
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 
 
 def difference_of(output: str, expected: str, *, close: bool = False) -> str | None:
-    """Return None where two outputs are equal, else what differs first."""
+    """Return a text about the first difference between two outputs; None if they are equal.
+
+    Args:
+        output: output of the program.
+        expected: expected output.
+        close: whether numbers only need to be close.
+
+    Example:
+        >>> difference_of("1.0\\n", "1"), difference_of("2", "1")
+        (None, "line 1 is '2'; expected '1'")
+    """
     ours, wanted = _lines(output, close), _lines(expected, close)
     if len(ours) != len(wanted):
         return f"{len(ours)} lines; expected {len(wanted)}"
@@ -37,7 +48,7 @@ def _lines(text: str, close: bool) -> list[str]:
 
 
 def _equal(words: list[str], others: list[str]) -> bool:
-    """Whether all are numbers, and the same ones."""
+    """Return whether all words are numbers, and pairwise equal."""
     if len(words) != len(others):
         return False
     pairs = [(_number(word), _number(other)) for word, other in zip(words, others, strict=True)]
@@ -45,7 +56,7 @@ def _equal(words: list[str], others: list[str]) -> bool:
 
 
 def _close(words: list[str], others: list[str]) -> bool:
-    """Whether each is the same text, the same number, or one that is close."""
+    """Return whether all words are pairwise the same text, the same number, or close numbers."""
     if len(words) != len(others):
         return False
     return all(word == other or _close_words(word, other) for word, other in zip(words, others, strict=True))

@@ -1,4 +1,4 @@
-"""What is said to, and heard from, the process of one test: bounded in bytes, time, threads, and ended as a whole."""
+"""Communicate with the process of one test, with limits on bytes, time and threads. It is always ended as a whole."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from typing import Any
 
 from rvpo.sandbox.outcomes import Limits
 
-START_SECONDS = 60.0  # for the sandbox itself, on a busy machine
-END_SECONDS = 1.0  # for a process that has reported to end by itself
-LATE_SECONDS = 5.0  # beyond all limits, for a report that is on its way
+START_SECONDS = 60.0  # for the start of the sandbox, on a busy machine
+END_SECONDS = 1.0  # for a process to end by itself after its report
+LATE_SECONDS = 5.0  # after all limits, for a report that is being sent
 LOOK_SECONDS = 0.2  # between two looks at the processes
-PATIENCE = 4.0  # a program for which no core is free gets so many times its time in all
+PATIENCE = 4.0  # factor on the wall-clock limit for a program for which no core is free
 MB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came back from one process.
+    """The result of one process.
 
     Attributes:
-        message: the report, None where there is none.
-        started: whether the sandbox had been built when it ended.
-        trouble: what the sandbox itself said, or what happened to it.
-        said: whether the message came from the process, which ends then.
+        message: report of the process; None without a report.
+        started: whether the sandbox had started when the process ended.
+        trouble: message of the sandbox itself, or what happened to it.
+        said: whether the message came from the process, which then ends.
     """
 
     message: dict[str, Any] | None
@@ -43,11 +43,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the processes of one test do.
+    """The load of the processes of one test.
 
     Attributes:
-        threads: how many there are.
-        waited: the most seconds that one of them was ready to run, and no core was free.
+        threads: number of threads.
+        waited: longest time, in seconds, for which one of them was ready to run while no core was free.
     """
 
     threads: int = 0
@@ -55,7 +55,14 @@ class Load:
 
 
 def talk(command: Sequence[str], frames: bytes, limits: Limits, output_bytes: int) -> Report:
-    """Start the process, write, and read until there is a report, or too much, or no more time."""
+    """Start the process, write the task, and read until a report comes or a limit is reached.
+
+    Args:
+        command: command that starts the guest.
+        frames: bytes to write to the process.
+        limits: limits of the test.
+        output_bytes: output limit of the program, in bytes.
+    """
     process = subprocess.Popen(  # noqa: S603 - our own command, no shell
         command,
         stdin=subprocess.PIPE,
@@ -67,7 +74,7 @@ def talk(command: Sequence[str], frames: bytes, limits: Limits, output_bytes: in
     )
     try:
         report = _Conversation(process, frames, limits, output_bytes).report()
-        if report.message is not None:  # said last of all, so it is about to end by itself
+        if report.message is not None:  # the report is the last message, so the process ends by itself
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS if report.said else 0)
         return report
@@ -87,7 +94,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Conversation:
-    """What is written to, and read from, one process."""
+    """The exchange with one process."""
 
     def __init__(self, process: subprocess.Popen[bytes], frames: bytes, limits: Limits, output_bytes: int) -> None:
         assert process.stdin is not None
@@ -101,7 +108,7 @@ class _Conversation:
         self._most = output_bytes * 7 + MB  # a byte of output may be written as \\u1234
 
     def report(self) -> Report:
-        """Write, and read until there is a report, or too much, or no more time."""
+        """Write the task, and read until a report comes or a limit is reached."""
         self._began, started = time.monotonic(), False
         with selectors.DefaultSelector() as selector:
             for pipe, event in (
@@ -129,7 +136,7 @@ class _Conversation:
         return Report(None, started, f"the sandbox ended: {said}")
 
     def _broken(self, started: bool) -> Report | None:
-        """Return the end of a test that breaks a limit which only shows from outside; None where it does not."""
+        """Return the end of a test that breaks a limit which only the outside can see; None if it does not."""
         now = time.monotonic()
         took = now - self._began
         if not started:
@@ -138,21 +145,21 @@ class _Conversation:
         if now < self._looked + LOOK_SECONDS:
             return None
         self._load, self._looked = look_below(self._process.pid), now
-        # The kernel does not count the threads of root. Three are bwrap's, the test's process, and the program's first.
+        # The kernel does not count root's threads. Three belong to bwrap, the test's process, and the program itself.
         if self._load.threads > self._limits.processes + 3:
             return _ended("killed", f"more than {self._limits.processes} threads")
         if took > self._limits.wall * PATIENCE + LATE_SECONDS:
-            return _ended("timeout", "no report at the limit in all")
-        # Time in which no core was free does not count: it says nothing of the program.
+            return _ended("timeout", "no report at the wall-clock limit")
+        # Time in which no core was free does not count, because the program did not cause it.
         if took - self._load.waited > self._limits.wall + LOOK_SECONDS:
-            return _ended("timeout", f"more than {self._limits.wall:g} s in all")
+            return _ended("timeout", f"more than {self._limits.wall:g} s of wall-clock time")
         return None
 
     def _checked(self, report: Report) -> Report:
-        """Take back a verdict that a busy machine gave, to a program that had no core for most of its time."""
+        """Replace a timeout that a busy machine caused, because the program had no core for most of its time."""
         message = report.message or {}
         if message.get("reason") == "timeout" and message.get("wall") and self._load.waited > self._limits.wall:
-            detail = f"no core was free for {self._load.waited:.1f} s: use fewer workers"
+            detail = f"no core was free for {self._load.waited:.1f} s; use fewer workers"
             return _ended("outside", detail)
         return report
 
@@ -176,7 +183,7 @@ class _Conversation:
             self._complained += part
 
     def _frames(self) -> list[bytes] | None:
-        """Return the frames that have come whole; None where one is longer than anything that is sent."""
+        """Return the complete frames so far; None if one is longer than the maximum."""
         found, at = [], 0
         while len(self._said) >= at + 4:
             length = int.from_bytes(self._said[at : at + 4], "big")
@@ -198,7 +205,7 @@ class _Conversation:
 
 
 def look_below(root: int) -> Load:
-    """Return what the processes below one do, as /proc says; zeros where it does not."""
+    """Return the load of a process and its descendants, from /proc; zeros if it is unknown."""
     threads, waited, left = 0, 0.0, [root]
     while left and threads < 1 << 16:
         pid = left.pop()

@@ -1,7 +1,7 @@
-"""The names that benchmarks with input and output grant a program before it starts: those of common modules.
+"""Imports of common modules that benchmarks with input and output put before a program.
 
 LiveCodeBench, APPS and PRIME put such a list of imports before every program. Importing all of them takes longer than
-most programs, so a star import whose names do not occur in a program is left out.
+most programs, so a star import is left out if none of its names occurs in the program.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MODULES = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
     "functools", "operator", "io", "sys", "json", "builtins", "typing",
 )  # fmt: skip
-# In this order, because later ones win: `pow` is operator's, unless builtins comes after it.
+# The order matters, because later imports win: `pow` is operator's, unless builtins comes after it.
 GRANTED = "".join(
     [f"from {name} import *\n" for name in _MODULES]
     + [f"import {name}\n" for name in _MODULES if name not in ("builtins", "typing")]
@@ -24,7 +24,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 
 def reduced(setup: str, program: str) -> str:
-    """Return a setup without the imports of :data:`GRANTED` that a program has no use for; any other as it is."""
+    """Return a setup without the imports of :data:`GRANTED` that a program does not use. Others stay unchanged."""
     if setup != GRANTED:
         return setup
     words = set(_WORD.findall(program))
@@ -38,7 +38,7 @@ def reduced(setup: str, program: str) -> str:
 @lru_cache(maxsize=64)
 def _exported(name: str) -> frozenset[str]:
     module = importlib.import_module(name)
-    if name == "builtins":  # there without any import; only what an earlier star hides needs the second one
+    if name == "builtins":  # available without an import; only names that an earlier star import hides need it
         hidden = {word for other in _MODULES if other != name for word in _exported(other)}
         return frozenset(vars(module)) & frozenset(hidden)
     listed = getattr(module, "__all__", None)

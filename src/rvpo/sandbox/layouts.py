@@ -1,17 +1,17 @@
-"""Rows of datasets of programs -> tests.
+"""Read the tests in rows of programming datasets.
 
 ======================  ==============================================================================================
 layout                  columns
 ======================  ==============================================================================================
 ``humaneval``           ``test`` (defines ``check``) and ``entry_point``; ``prompt`` for its imports and helpers
-``mbpp``                ``test_list``; ``test_setup_code`` or ``test_imports``, ``challenge_test_list``; ``test``, the
-                        further tests of MBPP+ in one text
-``input_output``        ``input_output``: APPS, TACO, PRIME: ``{"inputs": […], "outputs": […], "fn_name": …}``, as an
-                        object or JSON
+``mbpp``                ``test_list``; optional: ``test_setup_code`` or ``test_imports``, ``challenge_test_list``, and
+                        ``test``, which has the further tests of MBPP+ in one text
+``input_output``        ``input_output`` of APPS, TACO and PRIME: ``{"inputs": […], "outputs": […], "fn_name": …}``, as
+                        an object or JSON
 ``livecodebench``       ``public_test_cases``, ``private_test_cases``, and ``metadata`` with ``func_name``
 ======================  ==============================================================================================
 
-What is no such row is refused, never guessed.
+Other rows are refused, never guessed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ MAX_TESTS = 2000
 
 
 def layout_of(row: Mapping[str, Any]) -> str:
-    """Return which layout a row has.
+    """Return the layout of a row.
 
     Raises:
-        DataError: none of them.
+        DataError: the row has none of the layouts.
     """
     if _has(row, "public_test_cases") or _has(row, "private_test_cases"):
         return "livecodebench"
@@ -47,7 +47,7 @@ def layout_of(row: Mapping[str, Any]) -> str:
         return "humaneval"
     raise DataError(
         f"a row with the columns {sorted(map(str, row))[:20]}; expected test and entry_point (HumanEval), test_list "
-        "(MBPP), input_output (APPS, TACO, PRIME) or public_test_cases (LiveCodeBench): rename the columns"
+        "(MBPP), input_output (APPS, TACO, PRIME) or public_test_cases (LiveCodeBench). Rename the columns"
     )
 
 
@@ -55,26 +55,26 @@ def tests_of(row: Mapping[str, Any], layout: str = "auto", *, split: bool = Fals
     """Return the tests of one row, in order.
 
     Args:
-        row: values by column.
-        layout: one of :data:`LAYOUTS`, or ``auto``: what the columns say.
-        split: HumanEval: a test for each assertion of ``check``, instead of one for the whole.
+        row: column -> value.
+        layout: one of :data:`LAYOUTS`, or ``auto`` to find it from the columns.
+        split: whether HumanEval gets one test per assertion of ``check``, instead of one test for the whole.
 
     Raises:
-        DataError: the row has no such layout, or holds no test.
+        DataError: the row does not have the layout, or has no test.
     """
     layout = layout_of(row) if layout == "auto" else layout
     readers = {"mbpp": _mbpp, "input_output": _input_output, "livecodebench": _livecodebench}
     if layout not in LAYOUTS:
-        raise DataError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}: correct it")
+        raise DataError(f"layout is {layout!r}; expected auto or one of {', '.join(LAYOUTS)}. Correct it")
     tests = _humaneval(row, split) if layout == "humaneval" else readers[layout](row)
     if not tests:
-        raise DataError(f"a row of layout {layout} without a test; expected at least one: drop the row")
+        raise DataError(f"a row of layout {layout} without a test; expected at least one. Drop the row")
     if len(tests) > MAX_TESTS:
-        raise DataError(f"a row with {len(tests)} tests; expected at most {MAX_TESTS}: keep fewer")
+        raise DataError(f"a row with {len(tests)} tests; expected at most {MAX_TESTS}. Keep fewer")
     return tests
 
 
-tests_of.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+tests_of.__test__ = False  # type: ignore[attr-defined]  # so that pytest does not collect it as a test
 
 
 def _has(row: Mapping[str, Any], column: str) -> bool:
@@ -86,13 +86,13 @@ def _text(row: Mapping[str, Any], column: str, default: str | None = None) -> st
     if value is None and default is not None:
         return default
     if not isinstance(value, str):
-        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected text: correct it")
+        raise DataError(f"column {column!r} is a {type(value).__name__}; expected text. Correct it")
     return value
 
 
 def _identifier(name: Any, column: str) -> str:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise DataError(f"{column} is {str(name)[:80]!r}; expected the name of a function: correct it")
+        raise DataError(f"{column} is {str(name)[:80]!r}; expected the name of a function. Correct it")
     return name
 
 
@@ -102,7 +102,7 @@ def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
     tree = parsed(code, "column 'test'")
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
     if check is None:
-        raise DataError("column 'test' defines no function 'check'; expected one, as in HumanEval: correct it")
+        raise DataError("column 'test' defines no function 'check'; expected one, as in HumanEval. Correct it")
     if not split:
         return [Test("check", "call", code=f"{code}\ncheck({entry})\n", setup=setup)]
     whole = list(check.body)
@@ -115,7 +115,7 @@ def _humaneval(row: Mapping[str, Any], split: bool) -> list[Test]:
 
 
 def _groups(body: Sequence[ast.stmt], kept: Sequence[int]) -> list[set[int]]:
-    """Return which assertions are one test: those that use the same object, which an earlier one may have changed."""
+    """Return groups of assertions that form one test: those that use the same object, which may change in between."""
     objects = set[str]()
     for i, node in enumerate(body):
         if i not in kept and not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)):
@@ -135,13 +135,16 @@ def _names(node: ast.stmt, context: type[ast.expr_context]) -> set[str]:
 
 
 def _asserts(node: ast.stmt) -> bool:
-    """Whether a statement can fail a program: not ``assert True``, of which HumanEval has many."""
+    """Return whether a statement can fail a program. ``assert True``, which HumanEval has many of, cannot."""
     found = [one for one in ast.walk(node) if isinstance(one, ast.Assert)]
     return any(not isinstance(one.test, ast.Constant) or not one.test.value for one in found)
 
 
 def _runnable(prompt: Any) -> str:
-    """Return a prompt that is Python: the program may leave its imports and helpers out. A word is Python, too."""
+    """Return a prompt that is Python code, because the program may need its imports and helpers; "" for other prompts.
+
+    A single word is valid Python, too, but is not code.
+    """
     if not isinstance(prompt, str):
         return ""
     try:
@@ -170,7 +173,7 @@ def _strings(value: Any, column: str) -> list[str]:
     value = loaded(value, column) if isinstance(value, str) else value
     value = value.tolist() if hasattr(value, "tolist") else value  # an array of parquet
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
-        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a list of texts: correct it")
+        raise DataError(f"column {column!r} is a {type(value).__name__}; expected a list of texts. Correct it")
     return list(value)
 
 
@@ -178,12 +181,10 @@ def _input_output(row: Mapping[str, Any]) -> list[Test]:
     value = row["input_output"]
     value = loaded(value, "input_output") if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        raise DataError(
-            f"column 'input_output' holds a {type(value).__name__}; expected inputs and outputs: correct it"
-        )
+        raise DataError(f"column 'input_output' is a {type(value).__name__}; expected inputs and outputs. Correct it")
     inputs, outputs = (as_list(value.get(key), key) for key in ("inputs", "outputs"))
     if len(inputs) != len(outputs):
-        raise DataError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one output each: correct the row")
+        raise DataError(f"{len(inputs)} inputs and {len(outputs)} outputs; expected one output each. Correct the row")
     name = value.get("fn_name")
     pairs = enumerate(zip(inputs, outputs, strict=True), 1)
     if name in (None, ""):
@@ -201,12 +202,12 @@ def _printed(name: str, given: Any, wanted: Any, *, close: bool) -> Test:
 
 
 def _lines(value: Any, what: str) -> str:
-    """Return text, or a list of lines as text."""
+    """Return a text, or a list of lines as one text."""
     if isinstance(value, str):
         return value
     parts = as_list(value, f"an {what}")
     if not all(isinstance(part, str | int | float) for part in parts):
-        raise DataError(f"an {what} holds lists; expected text or lines of text: correct the row")
+        raise DataError(f"an {what} contains lists; expected text or lines of text. Correct the row")
     return "\n".join(map(str, parts))
 
 
@@ -221,10 +222,10 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
     tests = []
     for number, (kind, case) in enumerate(cases, 1):
         if not isinstance(case, Mapping) or not isinstance(case.get("input"), str):
-            raise DataError("a test case without an input; expected input, output and testtype: correct the row")
+            raise DataError("a test case without an input; expected input, output and testtype. Correct the row")
         name, output = f"{kind}_{number}", case.get("output")
         if not isinstance(output, str):
-            raise DataError(f"the output of {name} is a {type(output).__name__}; expected text: correct the row")
+            raise DataError(f"the output of {name} is a {type(output).__name__}; expected text. Correct the row")
         if _is_call(case.get("testtype"), name, function):
             entry = _identifier(function, "func_name in metadata")
             tests.append(called(name, entry, arguments(case["input"]), loaded(output, "output"), STRICT))
@@ -234,12 +235,12 @@ def _livecodebench(row: Mapping[str, Any]) -> list[Test]:
 
 
 def _is_call(kind: Any, name: str, function: Any) -> bool:
-    """Return whether a case calls a function; one that does not say so is read from stdin, where none is named."""
+    """Return whether a case calls a function. Without a testtype and a function name, it reads from stdin."""
     if kind in ("functional", "stdin") or (kind is None and function is None):
         return bool(kind == "functional")
     raise DataError(
         f"the testtype of {name} is {str(kind)[:40]!r}, with func_name {str(function)[:40]!r}; expected 'stdin' or "
-        "'functional': correct the row"
+        "'functional'. Correct the row"
     )
 
 

@@ -1,4 +1,4 @@
-"""From a text to a sandbox."""
+"""Open the sandbox that a text describes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from rvpo.sandbox.outcomes import Limits, Sandbox, Test
 
 AUTO, BUBBLEWRAP, PACKAGES, UNSAFE = "auto", "bubblewrap", "bubblewrap:packages", "unsafe-subprocess"
 _WAYS = (
-    "install bubblewrap on a Linux with user namespaces (apt-get install bubblewrap), name a Sandbox-Fusion server "
-    "(http://HOST:8080), or, where programs may do what you may, 'unsafe-subprocess'"
+    "install bubblewrap on a Linux with user namespaces (apt-get install bubblewrap), use a Sandbox-Fusion server "
+    "(http://HOST:8080), or, if programs may do everything that you may do, use 'unsafe-subprocess'"
 )
 
 
 def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
-    """Return a sandbox that works here.
+    """Return a sandbox that works on this machine.
 
     Args:
-        spec: ``auto``: bubblewrap, where it works; ``bubblewrap``; ``bubblewrap:packages``: the same with the packages
-            that are installed here, such as numpy; the URL of a server that speaks Sandbox Fusion's
-            ``/run_code``; ``unsafe-subprocess``: a bare process, which keeps programs from nothing that you may do.
-        workers: tests at a time; None is the number of cores that this process may use.
+        spec: ``auto`` is bubblewrap if it works; ``bubblewrap``; ``bubblewrap:packages`` is bubblewrap with the
+            packages that are installed here, such as numpy; the URL of a server with Sandbox Fusion's ``/run_code``;
+            ``unsafe-subprocess`` is a bare process, in which programs can do everything that you can do.
+        workers: number of tests at the same time; None is the number of cores that this process may use.
 
     Raises:
-        ConfigError: there is no such sandbox, or it does not work here.
+        ConfigError: the sandbox is unknown, or does not work on this machine.
     """
     if not isinstance(spec, str):
         raise ConfigError(f"sandbox is {spec!r}; expected a text: 'auto', 'bubblewrap', a URL or 'unsafe-subprocess'")
@@ -35,7 +35,7 @@ def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
             made = BubblewrapSandbox(workers, packages=spec == PACKAGES)
             _try(made)
         except ConfigError as error:
-            raise ConfigError(f"sandbox {spec!r} does not work here: {error}; {_WAYS}") from None
+            raise ConfigError(f"sandbox {spec!r} does not work here: {error}. Next step: {_WAYS}") from None
         return made
     if spec == UNSAFE:
         from rvpo.sandbox.bare import UnsafeSubprocess
@@ -49,14 +49,16 @@ def open_sandbox(spec: str = AUTO, *, workers: int | None = None) -> Sandbox:
                 f"sandbox {spec!r} needs the package {error.name}; expected the extra code: pip install 'rvpo[code]'"
             ) from error
         return ServerSandbox(spec, workers)
-    raise ConfigError(f"sandbox is {spec!r}; expected 'auto', 'bubblewrap', a URL or 'unsafe-subprocess': {_WAYS}")
+    raise ConfigError(
+        f"sandbox is {spec!r}; expected 'auto', 'bubblewrap', a URL or 'unsafe-subprocess'. Next step: {_WAYS}"
+    )
 
 
 def _try(sandbox: object) -> None:
-    """Run two small tests, one of which must pass.
+    """Run two small tests. The first must pass, and the second must fail.
 
     Raises:
-        ConfigError: they do not end as they must.
+        ConfigError: one of them ends differently.
     """
     from rvpo.sandbox.pool import PooledSandbox
 
@@ -65,7 +67,7 @@ def _try(sandbox: object) -> None:
     for program, wanted in ((_GOOD, True), ("def f(x):\n    return x", False)):
         outcome = sandbox.run_one(program, Test("check", "call", "assert f(1) == 2"), limits)
         if outcome.passed is not wanted:
-            raise ConfigError(f"a first test ended with {outcome.reason!r} ({outcome.detail}), as user {os.getuid()}")
+            raise ConfigError(f"a small test ended with {outcome.reason!r} ({outcome.detail}), as user {os.getuid()}")
 
 
 _GOOD = """

@@ -1,4 +1,4 @@
-"""What is run, within what limits, and what came of it: the seam between programs and whoever runs them."""
+"""Tests, limits and outcomes: the interface between programs and sandboxes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rvpo.errors import ConfigError
 
 REASONS = (
     "passed",
-    "wrong_answer",  # the output of the program is not the expected one
+    "wrong_answer",  # the output of the program is not the expected output
     "assert",  # an assertion of the test does not hold
-    "exception",  # the program, or the test that calls it, raises
+    "exception",  # the program, or the test that calls it, raises an exception
     "syntax",  # the program cannot be compiled
-    "timeout",  # more processor time, or more time in all, than the limits grant
-    "memory",  # the program asks for more memory than the limits grant
-    "output",  # it writes more than the limits grant
-    "killed",  # it ended in the middle of a test: by a crash, a signal, or by itself
-    "sandbox",  # it could not be run: nothing is known of the program
+    "timeout",  # the program exceeds the limit on CPU time or on wall-clock time
+    "memory",  # the program exceeds the memory limit
+    "output",  # the program writes more than the output limit
+    "killed",  # the program ended in the middle of a test: by a crash, a signal, or by itself
+    "sandbox",  # the test could not be run, so nothing is known about the program
 )
-"""Why a test ended as it did."""
+"""Reasons for the end of a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class Test:
     """One test of one prompt.
 
     Attributes:
-        name: of its channel, unique within the prompt.
-        kind: ``call``: ``code`` runs after the program and uses its names; ``stdin``: the program reads ``stdin``, and
-            what it prints is compared with ``expected``.
-        code: Python with asserts, for ``call``.
-        stdin: for ``stdin``.
-        expected: what a right program prints, for ``stdin``; compared as :mod:`rvpo.sandbox.compare` says.
-        close: whether numbers in the output need only be close, for ``stdin``; see :mod:`rvpo.sandbox.compare`.
-        setup: Python that runs before the program and in its namespace, such as imports that a benchmark grants.
+        name: name of its channel, unique within the prompt.
+        kind: ``call``: ``code`` runs after the program and uses its names. ``stdin``: the program reads ``stdin``, and
+            its output is compared with ``expected``.
+        code: Python code with asserts, for ``call``.
+        stdin: standard input of the program, for ``stdin``.
+        expected: output of a right program, for ``stdin``; see :mod:`rvpo.sandbox.compare`.
+        close: whether numbers in the output only need to be close, for ``stdin``; see :mod:`rvpo.sandbox.compare`.
+        setup: Python code that runs before the program in its namespace, such as imports that a benchmark adds.
     """
 
-    __test__ = False  # pytest: not a class of tests
+    __test__ = False  # so that pytest does not collect it as a class of tests
 
     name: str
     kind: Literal["call", "stdin"]
@@ -51,17 +51,18 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one test may use.
+    """Limits of one test.
 
     Attributes:
-        seconds: processor time of the program; a busy machine does not change a verdict.
-        wall_seconds: time in all, for programs that sleep or wait; None is 5 s and twice ``seconds``. Time in which no
-            core was free does not count, up to four times this limit; beyond that, a test is missing.
-        memory_mb: address space of the program in MiB.
-        processes: threads and processes of the program in all. 1 to 4096. New processes are refused in any case, as
-            the benchmarks do; threads are not.
-        file_mb: size of all files in MiB that the program writes, in memory.
-        output_kb: what it may print in KiB; where a test expects more, up to twice what is expected.
+        seconds: CPU time of the program, in seconds. A busy machine does not change an outcome.
+        wall_seconds: wall-clock time, in seconds, for programs that sleep or wait; None is 5 s plus twice ``seconds``.
+            Time in which no core was free does not count, up to four times this limit. Beyond that, the outcome is
+            missing.
+        memory_mb: address space of the program, in MiB.
+        processes: total number of threads and processes of the program, 1 to 4096. New processes are always refused,
+            as in the benchmarks; new threads are not.
+        file_mb: total size of the files that the program writes, in MiB. They are in memory.
+        output_kb: size of the output, in KiB. If a test expects more, the limit is twice the expected output.
     """
 
     seconds: float = 6.0
@@ -72,7 +73,11 @@ class Limits:
     output_kb: int = 1024
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where a limit cannot work."""
+        """Check the limits.
+
+        Raises:
+            ConfigError: a limit cannot work.
+        """
         bounds = {
             "seconds": (0.05, 3600.0),
             "wall_seconds": (0.05, 10 * 3600.0),
@@ -89,28 +94,28 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= highest:
                 expected = "a number" if float in kinds else "a whole number"
                 raise ConfigError(
-                    f"limit {name} is {value!r}; expected {expected} from {lowest} to {highest}: correct it"
+                    f"limit {name} is {value!r}; expected {expected} from {lowest} to {highest}. Correct it"
                 )
 
     @property
     def wall(self) -> float:
-        """Seconds in all that a test may take."""
+        """Wall-clock limit of a test, in seconds."""
         return 5.0 + 2.0 * self.seconds if self.wall_seconds is None else float(self.wall_seconds)
 
     def output_bytes(self, test: Test) -> int:
-        """Return what a program may print in one test: no right one is ended by a limit below what is expected."""
+        """Return the output limit of a test, in bytes. It is always larger than the expected output."""
         return max(self.output_kb * 1024, 2 * len(test.expected.encode("utf-8", "surrogatepass")))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one test.
+    """The outcome of one test.
 
     Attributes:
-        passed: None where it could not be run: a failure of the sandbox, not of the program.
-        reason: one of :data:`REASONS`; ``passed`` where it passed, ``sandbox`` where ``passed`` is None.
-        detail: a short text with nothing in it that could steer a terminal.
-        seconds: that the test took, without the start of the sandbox.
+        passed: whether the test passed; None if it could not be run, which is a failure of the sandbox.
+        reason: one of :data:`REASONS`; ``passed`` if it passed, ``sandbox`` if ``passed`` is None.
+        detail: short explanation, without terminal control characters.
+        seconds: duration of the test in seconds, without the start of the sandbox.
     """
 
     passed: bool | None
@@ -126,15 +131,15 @@ class Outcome:
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """Whoever runs programs. Calls may come from several threads, event loops and forked processes."""
+    """Protocol of sandboxes. Calls may come from several threads, event loops and forked processes."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an outcome, as plain JSON for records."""
+        """Return everything that decides an outcome, as plain JSON for records."""
         ...
 
     async def run(self, program: str, tests: Sequence[Test], limits: Limits) -> list[Outcome]:
-        """Run a program against tests, each in a process of its own; return one outcome per test, in order.
+        """Run a program against tests, each in its own process. Return one outcome per test, in order.
 
-        Never raises for what a program does, nor for trouble of the sandbox: such a test has ``passed=None``.
+        Never raises because of a program or of a failure of the sandbox. If the sandbox fails, ``passed`` is None.
         """
         ...

@@ -1,7 +1,7 @@
-"""A pool of threads, each of which waits for one test: bounded by the cores, whatever event loop or thread asks.
+"""A pool of threads that wait for one test each. Its size is the number of cores, for all event loops and threads.
 
-Threads, because they know no event loop: rewards of one sandbox are asked for in several. A forked process gets a pool
-of its own.
+Threads are used because they are not bound to an event loop, and a sandbox serves several loops. A forked process gets
+its own pool.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from rvpo.sandbox.outcomes import Limits, Outcome, Test
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 class PooledSandbox(Forkable):
-    """Runs the tests of programs in a pool. Derived classes say how one test is run."""
+    """Runs the tests of programs in a pool. Derived classes implement how one test is run."""
 
     name = "pooled"
 
     def __init__(self, workers: int | None) -> None:
-        """Take the size of the pool; it is started on first use.
+        """Set the size of the pool. It is started on first use.
+
+        Args:
+            workers: number of tests at the same time; None is the number of cores.
 
         Raises:
             ConfigError: ``workers`` is not a whole number of at least 1.
@@ -43,7 +46,7 @@ class PooledSandbox(Forkable):
         self._know_forks()
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an outcome."""
+        """Return everything that decides an outcome, as plain JSON."""
         raise NotImplementedError
 
     def run_one(self, program: str, test: Test, limits: Limits) -> Outcome:
@@ -77,8 +80,12 @@ class PooledSandbox(Forkable):
 
 
 def check_test(test: Test) -> None:
-    """Raise DataError where a test cannot be asked of any program."""
+    """Check that a test can be run.
+
+    Raises:
+        DataError: its kind is unknown, or it is not Python.
+    """
     if test.kind == "call":
         needs_of(test.code)
     elif test.kind != "stdin":
-        raise DataError(f"test {test.name!r} is of kind {test.kind!r}; expected 'call' or 'stdin': correct it")
+        raise DataError(f"test {test.name!r} is of kind {test.kind!r}; expected 'call' or 'stdin'. Correct it")

@@ -1,4 +1,4 @@
-"""One test in one process: what it is told, and what its report means."""
+"""Run one test in one process: send the task, and interpret the report."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rvpo.sandbox.granted import reduced
 from rvpo.sandbox.outcomes import REASONS, Limits, Outcome, Test
 from rvpo.text.quoting import escaped
 
-TRIES = 3  # of a test whose process was ended from outside
+TRIES = 3  # attempts at a test whose process was ended from outside
 MAX_DETAIL_CHARS = 300
 
 
 def run_test(
     command: Sequence[str], program: str, test: Test, limits: Limits, *, filtered: bool, paths: Sequence[str] = ()
 ) -> Outcome:
-    """Run one test in a process of its own. Total: whatever happens becomes an outcome.
+    """Run one test in its own process. Everything that happens becomes an outcome, never an exception.
 
     Args:
-        command: that starts the guest (:mod:`rvpo.sandbox.guest.main`).
-        program: the text of the program.
-        test: what is asked of it.
-        limits: what it may use.
-        filtered: whether the guest restricts what the program may ask of the kernel.
+        command: command that starts the guest (:mod:`rvpo.sandbox.guest.main`).
+        program: source code of the program.
+        test: test to run.
+        limits: limits of the test.
+        filtered: whether the guest filters the system calls of the program.
         paths: folders with packages that programs and tests may import.
     """
     trouble, shared = "", False

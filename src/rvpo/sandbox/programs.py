@@ -1,4 +1,4 @@
-"""The program in a reply."""
+"""Find the program in a reply."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 MAX_REPLY_CHARS = 1_000_000
-MAX_INDENT = 3  # spaces by which the fence that ends a block may lie deeper than the one that begins it
-_MAX_CUTS = 32  # statements at the margin after a continued program
+MAX_INDENT = 3  # spaces by which the closing fence of a block may be indented more than its opening fence
+_MAX_CUTS = 32  # maximum number of unindented statements that are removed after a continued program
 _FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*$")
 _PYTHON = ("python", "python3", "py", "python2", "py3")
 _THOUGHTS_BEGIN = ("<think>", "<thinking>", "<|begin_of_thought|>")
@@ -15,12 +15,16 @@ _THOUGHTS_END = ("</think>", "</thinking>", "<|end_of_thought|>")
 
 
 def program_of(text: str) -> str | None:
-    """Return the program in a reply: its last block of Python, else its last block without a language; else None.
+    """Return the program in a reply: its last block of Python, or its last block without a language, or None.
 
-    Blocks stand between lines of three backticks or tildes; one that is never closed, as in a reply that was cut off,
-    is none. A reply without any fence is a program if it is Python with a definition, an import or a statement that
-    does something: bare code, as base models write it. What stands before the end of a model's thoughts
-    (``</think>``) is not looked at; a reply that begins with thoughts which never end holds no program.
+    Blocks are enclosed by lines of three backticks or tildes. A block that is not closed, as in a reply that was cut
+    off, does not count. A reply without any fence is a program if it is Python with a definition, an import or a
+    statement that does something: base models write such bare code. Text before the end of a model's thoughts
+    (``</think>``) is ignored. A reply that begins with thoughts but does not end them contains no program.
+
+    Example:
+        >>> program_of("Here it is:\\n```python\\nprint(1)\\n```")
+        'print(1)\\n'
     """
     for mark in _THOUGHTS_END:
         text = text.rpartition(mark)[2]
@@ -35,10 +39,10 @@ def program_of(text: str) -> str | None:
 
 
 def program_after(prompt: str, text: str) -> str:
-    """Return a prompt, which is code, and as much of the reply that continues it as is Python.
+    """Return a prompt, which is code, together with the part of the reply that continues it as Python.
 
-    Base models go on after the program, with prose or the fence of a block. The reply ends before the statement at the
-    margin in which the Python ends; it is whole where it is Python, or where nothing would be left of it.
+    Base models often add prose or the fence of a block after the program. The reply is cut before the unindented
+    statement in which the Python ends. It is not cut if all of it is Python, or if nothing would be left of it.
     """
     whole = f"{prompt}{text}"
     if len(text) > MAX_REPLY_CHARS:
@@ -58,7 +62,7 @@ def program_after(prompt: str, text: str) -> str:
 
 
 def _wrong_line(code: str) -> int | None:
-    """Return the number of the line, from 1, in which code ends to be Python; None if all of it is."""
+    """Return the number of the first line, from 1, that is not Python; None if all of the code is Python."""
     import ast
 
     try:
@@ -75,9 +79,9 @@ def _at_the_margin(line: str) -> bool:
 
 
 def _blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
-    """Return (language, code) of each closed block, and whether there is any fence.
+    """Return language and code of each closed block, and whether the text has any fence.
 
-    As in Markdown, a block in a list is indented with its fence, and that much is taken off its lines.
+    As in Markdown, a block in a list is indented with its fence, and this indentation is removed from its lines.
     """
     blocks: list[tuple[str, str]] = []
     indent, open_fence, language, lines, fenced = "", "", "", list[str](), False
@@ -96,19 +100,19 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
 
 
 def text_lines(text: str) -> list[str]:
-    """Return lines as Python ends them: a form feed or U+2028, where ``str.splitlines`` splits, may lie in a string."""
+    """Split a text into lines as Python does. ``str.splitlines`` also splits at form feeds and U+2028 in strings."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
 def _closes(indent: str, fence: str, open_indent: str, open_fence: str) -> bool:
-    """Return whether a fence ends a block: one that lies deeper, as in a docstring, does not."""
+    """Return whether a fence closes a block. A fence with deeper indentation, as in a docstring, does not."""
     deeper = len(indent.expandtabs(4)) > len(open_indent.expandtabs(4)) + MAX_INDENT
     return not deeper and fence[0] == open_fence[0] and len(fence) >= len(open_fence)
 
 
 def _without(indent: str, lines: Sequence[str]) -> list[str]:
-    """Return lines without the indentation of their fence; as they are if only the fence is indented."""
+    """Return lines without the indentation of their fence. If only the fence is indented, they stay unchanged."""
     first = next((line for line in lines if line.strip()), "")
     return [line.removeprefix(indent) for line in lines] if first.startswith(indent) else list(lines)
 
@@ -120,6 +124,6 @@ def _bare(text: str) -> str | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    # A word such as "yes" is Python too.
-    said = all(isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) for node in tree.body)
-    return None if said else text
+    # A word such as "yes" is valid Python, too.
+    is_prose = all(isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call) for node in tree.body)
+    return None if is_prose else text

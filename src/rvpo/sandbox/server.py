@@ -1,14 +1,15 @@
-"""``ServerSandbox``: programs run by a server that speaks Sandbox Fusion's ``POST /run_code``.
+"""``ServerSandbox``: run programs on a server with Sandbox Fusion's ``POST /run_code``.
 
-The request and the answer are those of bytedance/SandboxFusion (``sandbox/server/sandbox_api.py``): ``code``,
-``language``, ``stdin``, ``run_timeout``, ``compile_timeout`` and ``memory_limit_MB``; and ``status`` (``Success``,
-``Failed``, ``SandboxError``) with ``run_result``: ``status`` (``Finished``, ``TimeLimitExceeded``, ``Error``),
-``stdout``, ``stderr``, ``return_code`` and ``execution_time``.
+Request and answer have the form of bytedance/SandboxFusion (``sandbox/server/sandbox_api.py``). The request has
+``code``, ``language``, ``stdin``, ``run_timeout``, ``compile_timeout`` and ``memory_limit_MB``. The answer has
+``status`` (``Success``, ``Failed``, ``SandboxError``) and ``run_result``: ``status`` (``Finished``,
+``TimeLimitExceeded``, ``Error``), ``stdout``, ``stderr``, ``return_code`` and ``execution_time``.
 
-What the server isolates is the server's matter. It runs one process per test, so program and test share it: a test with
-asserts passes if a secret, which is sent on standard input and read after the program has been loaded, comes back at
-the end of the output. A program that only ends, prints or exits does not have it; one that is written against this very
-text can get it. Anything but a well-formed answer of a finished run is missing, after ``RETRIES`` further attempts.
+The server is responsible for isolation. It runs one process per test, so program and test share a process. A test with
+asserts passes if a secret comes back at the end of the output. The secret is sent on standard input, and is read after
+the program has been loaded. So a program that only ends, prints or exits does not know it. But a program that is
+written against this code can get it. If the answer is not a well-formed answer of a finished run, the outcome is
+missing after ``RETRIES`` further attempts.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from rvpo.text.quoting import escaped
 logger = logging.getLogger(__name__)
 
 RETRIES = 3
-CONCURRENCY = 32  # requests in flight, where nothing else is said
-QUEUE_SECONDS = 60.0  # that a busy server may let a request wait
+CONCURRENCY = 32  # default number of requests in flight
+QUEUE_SECONDS = 60.0  # time for which a busy server may let a request wait
 MAX_DETAIL_CHARS = 300
 
 _DRIVER = """
@@ -58,7 +59,7 @@ _sys.__stdout__.flush()
 """
 
 
-# Compiled apart from each other, because a program may begin with `from __future__`.
+# Setup and program are compiled separately, because a program may begin with `from __future__`.
 _SCRIPT = """
 import json as _json
 _setup, _program = _json.loads({sources})
@@ -69,7 +70,7 @@ exec(compile(_program, "<program>", "exec"))
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """What belongs to one event loop."""
+    """Objects that belong to one event loop."""
 
     connection: Connection
     owner: AsyncGenerator[Connection]
@@ -77,18 +78,18 @@ class _Lane:
 
 
 class ServerSandbox:
-    """Asks a server. Safe across event loops, threads and forked processes.
+    """Runs programs on a server. Safe for event loops, threads and forked processes.
 
     Args:
-        url: of the server, with or without ``/run_code``.
-        workers: requests in flight; None is ``CONCURRENCY``.
+        url: URL of the server, with or without ``/run_code``.
+        workers: number of requests in flight; None is ``CONCURRENCY``.
 
     Raises:
-        ConfigError: it is no URL of a server.
+        ConfigError: the URL is not the URL of a server.
     """
 
     def __init__(self, url: str, workers: int | None = None) -> None:
-        """Keep the address; nothing is asked yet."""
+        """Keep the URL, without asking the server."""
         try:
             parts = urlsplit(url)
             valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -104,7 +105,7 @@ class ServerSandbox:
         self._warned = False
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides an outcome: not the address, because a server may move."""
+        """Return everything that decides an outcome, without the URL, because a server may move."""
         return {"kind": "sandbox-fusion", "driver": hashlib.sha256(f"{_SCRIPT}{_DRIVER}".encode()).hexdigest()[:16]}
 
     async def run(self, program: str, tests: Sequence[Test], limits: Limits) -> list[Outcome]:
@@ -131,8 +132,8 @@ class ServerSandbox:
                     wait = waiting.retry_after(response.headers)
                     raise TransportError("server", f"HTTP {response.status}: {response.text[:200]}", again, wait)
                 return _read(response.text, test, limits, secret, refused)
-            except TooLongError:  # the program's doing: the rest of an answer is short
-                return Outcome(False, "output", "more output than is read of a server")
+            except TooLongError:  # caused by the program, because the rest of an answer is short
+                return Outcome(False, "output", "more output than is read from a server")
             except TimeoutError:
                 failure = TransportError("timeout", "no answer in time", again=True)
             except TransportError as error:
@@ -142,12 +143,14 @@ class ServerSandbox:
             await waiting.sleep(max(waiting.backoff(attempt), failure.wait or 0.0))
         if not self._warned:
             self._warned = True
-            logger.warning("sandbox %s: first outcome missing (%s): %s", self._url, failure.reason, failure.detail)
+            logger.warning(
+                "sandbox %s: an outcome is missing (%s, warned once): %s", self._url, failure.reason, failure.detail
+            )
         return Outcome.missing(escaped(f"{failure.reason}: {failure.detail}", MAX_DETAIL_CHARS))
 
 
 async def _opened(url: str) -> AsyncGenerator[Connection]:
-    """Yield a connection, and close it when the generator is closed, as a loop does with its generators at its end."""
+    """Yield a connection, and close it when the generator is closed. A loop closes its generators at its end."""
     connection = Connection(url, {"user-agent": "rvpo"}, 24 * 3600.0)  # each request has its own limit
     try:
         yield connection
@@ -172,10 +175,10 @@ def _request(program: str, test: Test, limits: Limits, secret: str, refused: str
 
 
 def _read(text: str, test: Test, limits: Limits, secret: str, refused: str) -> Outcome:
-    """Return the outcome in an answer.
+    """Return the outcome in an answer of the server.
 
     Raises:
-        TransportError: it is none, or the server failed.
+        TransportError: the answer contains no outcome, or the server failed.
     """
     try:
         answer = json.loads(text)
@@ -191,7 +194,7 @@ def _read(text: str, test: Test, limits: Limits, secret: str, refused: str) -> O
     seconds = float(took) if isinstance(took, int | float) and not isinstance(took, bool) and took >= 0 else 0.0
     status, code = result.get("status"), result.get("return_code")
     if status == "TimeLimitExceeded":
-        return Outcome(False, "timeout", "more time than the limit in all", seconds)
+        return Outcome(False, "timeout", "more than the wall-clock limit", seconds)
     output, complaint = result.get("stdout"), result.get("stderr")
     if status != "Finished" or type(code) is not int or not isinstance(output, str):
         raise TransportError("malformed", f"a run of status {str(status)[:40]!r}", again=True)

@@ -1,7 +1,7 @@
-"""Outcomes that are known already, in memory and, where a file is named, on disk: a test is not run twice.
+"""Store known outcomes in memory and, if a file is given, on disk, so that no test is run twice.
 
-The file is shared by processes, see :mod:`rvpo.database`. What could not be run is never stored. Programs and tests are
-not stored either: a row is a digest with its outcome.
+Processes may share the file, see :mod:`rvpo.database`. Missing outcomes are not stored. Programs and tests are not
+stored either: a row is a digest and its outcome.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rvpo.errors import ConfigError
 from rvpo.forks import ForkedLock
 from rvpo.sandbox.outcomes import Outcome
 
-MAX_IN_MEMORY = 200_000  # outcomes, of some 300 bytes each
+MAX_IN_MEMORY = 200_000  # outcomes in memory, of about 300 bytes each
 _VERSION = 1
-_AT_A_TIME = 500  # keys in one statement
+_AT_A_TIME = 500  # keys per statement
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS outcomes (key BLOB PRIMARY KEY, passed INTEGER NOT NULL, "
@@ -49,20 +49,23 @@ class _File(SharedDatabase):
 
 
 class OutcomeStore:
-    """Outcomes by the digest of what was run."""
+    """Outcomes by the digest of program, test and settings."""
 
     def __init__(self, path: str | None = None) -> None:
-        """Open or make the file; None keeps outcomes in memory alone.
+        """Open or make the file.
+
+        Args:
+            path: path of the file; None keeps outcomes only in memory.
 
         Raises:
-            ConfigError: the file cannot be used; later, it cannot be read or written.
+            ConfigError: the file cannot be used. Later methods raise it if the file cannot be read or written.
         """
         self._file = _File(path) if path else None
         self._memory: OrderedDict[bytes, Outcome] = OrderedDict()
-        self._lock = ForkedLock()  # of the memory
+        self._lock = ForkedLock()  # protects the memory
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Outcome]:
-        """Return what is known of some keys."""
+        """Return the known outcomes of some keys."""
         with self._lock:
             found = {key: self._memory[key] for key in keys if key in self._memory}
             for key in found:
@@ -75,7 +78,7 @@ class OutcomeStore:
         return found
 
     def put(self, outcomes: Mapping[bytes, Outcome]) -> None:
-        """Keep outcomes; those that could not be had are left out."""
+        """Keep outcomes, without missing ones."""
         known = {key: outcome for key, outcome in outcomes.items() if outcome.passed is not None}
         if not known:
             return

@@ -290,7 +290,7 @@ def test_too_many_missing_stop_with_a_checkpoint_and_resume_as_if_nothing_had_be
     judge = Failing(table(0.0))
     output = tmp_path / "stopped"
     trainer = make([RubricReward(judge)], output=output)
-    message = r"'rubric': \d+ of \d+ verdicts are missing \(connection \d+\), allowed are 25%"
+    message = r"'rubric': \d+ of \d+ verdicts are missing \(connection \d+\); expected at most 25%"
     with pytest.raises(JudgeError, match=message) as caught:
         trainer.train()
     assert "checkpoint-2 is saved" in str(caught.value)

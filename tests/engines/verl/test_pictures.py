@@ -58,7 +58,7 @@ def test_a_judge_of_text_does_not_judge_pictures(written: Path):
     found = asyncio.run(
         compute_score(data_source="d", solution_str="y", ground_truth="", extra_info=info, rewards=[pairwise])
     )
-    assert "reads text alone, and the prompts have pictures" in str(found)  # which stops the training
+    assert "reads only text, but the prompts have pictures" in str(found)  # which stops the training
 
 
 def test_text_without_pictures_is_written_as_before(tmp_path: Path):

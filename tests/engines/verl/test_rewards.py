@@ -377,7 +377,7 @@ def test_a_relative_cache_is_refused():
     judge = {"kind": "endpoint", "model": "m", "base_url": "http://localhost:1/v1", "cache": "judge.sqlite"}
     rewards = [{"function": "rubric", "options": {"judge": judge}}]
     told = error(score(rewards, extra_info=extra(rubric=rubric("sun"))))
-    assert "judge.cache is 'judge.sqlite', allowed is an absolute path" in told
+    assert "judge.cache is 'judge.sqlite'; expected an absolute path" in told
 
 
 # --- many workers -----------------------------------------------------------------------------------------------------

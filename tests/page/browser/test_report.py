@@ -137,7 +137,7 @@ def test_the_overview_says_who_is_neglected(open_report: Open):
 @pytest.mark.parametrize(
     ("verdicts", "sentence"),
     [
-        (["healthy"], "The one channel is not neglected."),
+        (["healthy"], "The only channel is not neglected."),
         (["neglected"], "1 of 1 channel is neglected: correctness."),
         (["neglected", "healthy"], "1 of 2 channels is neglected: correctness."),
         (["dead", "healthy", "dead"], "None of 3 channels is neglected. 2 are dead: format, correctness."),
@@ -186,7 +186,7 @@ def test_a_verdict_leads_to_its_samples(open_report: Open):
     opened = open_report(report(runs=[run()]))
     opened.page.locator("#remedies").get_by_role("button", name="3 samples where it is lowest").click()  # of safety
     assert opened.text("#samples-position") == "1 of 3"
-    assert "worst in safety" in opened.text("#sample h3")
+    assert "lowest in safety" in opened.text("#sample h3")
     assert opened.js("document.activeElement.id") == "samples-channel"
 
 
@@ -312,7 +312,7 @@ def test_who_decides_is_told_of_the_advantage_that_was_used(open_report: Open):
     opened = open_report(data)
     rows = data["runs"][0]["diagnosis"]["influence"]
     assert opened.js("document.getElementById('influence-plot').data[0].z[0]") == rows["say"]["format"]
-    assert "least of all format" in opened.text("#influence-lead")
+    assert "format is lowest" in opened.text("#influence-lead")
     opened.page.locator("#influence-metric-pull").check()
     assert opened.js("document.getElementById('influence-plot').data[0].z[0]") == rows["pull"]["format"]
     assert opened.text("#replay-conclusion").startswith("Under lift, format")
@@ -341,7 +341,7 @@ def test_samples_are_paged_and_filtered_by_keyboard(open_report: Open):
     assert opened.text("#samples-position") == "12 of 12"
     page.locator("#samples-channel").select_option("=safety")
     assert opened.text("#samples-position") == "1 of 3"
-    assert "worst in safety" in opened.text("#sample h3")
+    assert "lowest in safety" in opened.text("#sample h3")
     assert "safety" in opened.text("#sample tbody tr:first-child")  # lowest z first
 
 
@@ -491,7 +491,7 @@ def test_what_is_no_number_is_said_and_counts_as_missing(open_report: Open):
     opened = open_report(alone())
     opened.page.locator("#cell-0-0").fill("much")
     assert opened.page.locator("#cell-0-0").get_attribute("aria-invalid") == "true"
-    assert "“much” is no number" in opened.text("#matrix-status")
+    assert "“much” is not a number" in opened.text("#matrix-status")
     group = [list(row) for row in FIGURE_1["rewards"]]
     group[0][0] = None
     agrees(opened, group)
@@ -508,7 +508,7 @@ def test_a_block_is_pasted(open_report: Open):
     )
     group = [[1, 1, 0, None], [1, 2, 3, 4], [0, None, 0.5, 1], [0.5, 1, 1, 0], [1, 1, 1, 1]]
     agrees(opened, group, ranges=[(0.0, 1.0)] * 4)
-    assert "lie outside lowest and highest" in opened.text("#matrix-status")
+    assert "are outside of their range" in opened.text("#matrix-status")
 
 
 def test_rules_have_their_own_options(open_report: Open):
@@ -538,15 +538,15 @@ def test_rules_have_their_own_options(open_report: Open):
 def test_the_chosen_rule_tells_who_decides(open_report: Open):
     opened = open_report(alone())
     group = torch.tensor(FIGURE_1["rewards"], dtype=torch.float64)
-    assert opened.text("#decides-h") == "Who decides under RVPO"
-    assert "the sign turns for completion 1." in opened.text("#decides-lead")
+    assert opened.text("#decides-h") == "Which channels decide under RVPO"
+    assert "the sign changes for completion 1." in opened.text("#decides-lead")
     opened.page.locator("#rule-rvpo").focus()
     for key, method, title in [
         ("ArrowRight", "rvpo_explicit", "RVPO-explicit"),
         ("ArrowRight", "hard_min", "Hard minimum"),
     ]:
         opened.page.keyboard.press(key)
-        assert opened.text("#decides-h") == f"Who decides under {title}"
+        assert opened.text("#decides-h") == f"Which channels decide under {title}"
         wanted = rvpo.advantages(group, num_generations=4, method=method, state={}).responsibilities
         found = opened.page.locator("#decides data").evaluate_all("all => all.map(one => Number(one.value))")
         assert found == pytest.approx(wanted.flatten().tolist(), abs=1e-9)

@@ -104,24 +104,27 @@ def test_polarity_follows_the_points_unless_it_is_given(points: float, polarity:
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 MALFORMED = {
-    "no mapping": ("text", "criterion 0 is 'text', allowed is a mapping with the keys id, text"),
-    "unknown key": (LEAST | {"pionts": 2}, "criterion 0 has the unknown key 'pionts'; allowed are id, text, points"),
+    "no mapping": ("text", "criterion 0 is 'text'; expected a mapping with the keys id, text"),
+    "unknown key": (
+        LEAST | {"pionts": 2},
+        "criterion 0 has the unknown key 'pionts'; expected one of id, text, points",
+    ),
     "no id": ({"text": "t"}, "criterion 0: id is None"),
     "id of another type": (LEAST | {"id": True}, "criterion 0: id is True"),
-    "blank text": (LEAST | {"text": " \n"}, r"criterion 0: text is ' \\n', allowed is text that is not blank"),
-    "points 0": (LEAST | {"points": 0}, r"criterion 0 \('a'\): points is 0, allowed is a finite number that is not 0"),
+    "blank text": (LEAST | {"text": " \n"}, r"criterion 0: text is ' \\n'; expected text that is not blank"),
+    "points 0": (LEAST | {"points": 0}, r"criterion 0 \('a'\): points is 0; expected a finite number that is not 0"),
     "points NaN": (LEAST | {"points": float("nan")}, "points is nan"),
     "points infinite": (LEAST | {"points": float("inf")}, "points is inf"),
     "points true": (LEAST | {"points": True}, "points is True"),
     "points text": (LEAST | {"points": "5"}, "points is '5'"),
-    "polarity": (LEAST | {"polarity": "positive"}, "polarity is 'positive', allowed are 'good' and 'bad'"),
-    "category empty": (LEAST | {"category": ""}, "category is '', allowed is text"),
-    "judge": (LEAST | {"judge": 3}, "judge is 3, allowed is text"),
-    "tags text": (LEAST | {"tags": "axis:accuracy"}, "tags is 'axis:accuracy', allowed is a list"),
+    "polarity": (LEAST | {"polarity": "positive"}, "polarity is 'positive'; expected 'good' or 'bad'"),
+    "category empty": (LEAST | {"category": ""}, "category is ''; expected text"),
+    "judge": (LEAST | {"judge": 3}, "judge is 3; expected text"),
+    "tags text": (LEAST | {"tags": "axis:accuracy"}, "tags is 'axis:accuracy'; expected a list"),
     "tag empty": (LEAST | {"tags": [""]}, r"tags is \[''\]"),
-    "rule": (LEAST | {"rule": {}}, r"rule is \{\}, allowed is a mapping such as"),
-    "scale of three": (LEAST | {"scale": [1, 2, 3]}, r"scale is \[1, 2, 3\], allowed is \[lowest, highest\]"),
-    "scale too fine": (LEAST | {"scale": [0, 101]}, r"scale is \[0, 101\], .* at most 100 apart"),
+    "rule": (LEAST | {"rule": {}}, r"rule is \{\}; expected a mapping such as"),
+    "scale of three": (LEAST | {"scale": [1, 2, 3]}, r"scale is \[1, 2, 3\]; expected \[lowest, highest\]"),
+    "scale too fine": (LEAST | {"scale": [0, 101]}, r"scale is \[0, 101\]; expected .* whole numbers that differ"),
     "text of half a surrogate": (LEAST | {"text": "a \ud800"}, "in valid Unicode"),
     "scale turned round": (LEAST | {"scale": [5, 1]}, r"scale is \[5, 1\]"),
     "scale of floats": (LEAST | {"scale": [0.0, 1.0]}, r"scale is \[0.0, 1.0\]"),
@@ -137,18 +140,18 @@ def test_malformed_criterion(entry: Any, message: str):
 def test_the_second_of_two_is_named():
     with pytest.raises(DataError, match=r"^criterion 1: id is None"):
         rubric(LEAST, {"text": "t"})
-    with pytest.raises(DataError, match="criteria 0 and 2 both have the id 'a': rename one"):
+    with pytest.raises(DataError, match="criteria 0 and 2 both have the id 'a'; expected different ids"):
         rubric(LEAST, LEAST | {"id": "b"}, LEAST)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"criteria": []}, r"criteria is \[\], allowed is a list of at least one criterion"),
+        ({"criteria": []}, r"criteria is \[\]; expected a list of at least one criterion"),
         ({}, "criteria is None"),
-        ("text", "rubric is 'text', allowed is a mapping with the keys id, criteria"),
+        ("text", "rubric is 'text'; expected a mapping with the keys id, criteria"),
         ({"criteria": [LEAST], "name": "x"}, "rubric has the unknown key 'name'"),
-        ({"criteria": [LEAST], "id": 3}, "rubric: id is 3, allowed is text or null"),
+        ({"criteria": [LEAST], "id": 3}, "rubric: id is 3; expected text or null"),
     ],
 )
 def test_malformed_rubric(values: object, message: str):
@@ -158,7 +161,7 @@ def test_malformed_rubric(values: object, message: str):
 
 @pytest.mark.parametrize("text", ["", "{", "nope"])
 def test_text_that_is_no_json(text: str):
-    with pytest.raises(DataError, match=r"is not JSON .*: store what Rubric.to_json returns"):
+    with pytest.raises(DataError, match=r"is not JSON .*; expected what Rubric.to_json returns"):
         Rubric.from_json(text)
 
 

@@ -138,7 +138,7 @@ def test_rules_do_not_hide_a_dead_judge():
     rows = [[*scores(2, 0), *scores(0, 20, "rule")], scores(0, 20, "rule")]
     message = too_many_missing(rows, 0.25)
     assert message is not None
-    assert message.startswith("2 of 2 verdicts are missing (server 2), allowed are 25%")
+    assert message.startswith("2 of 2 verdicts are missing (server 2); expected at most 25%")
 
 
 @pytest.mark.parametrize(("missing", "had", "stops"), [(1, 3, False), (2, 3, True), (0, 0, False), (0, 4, False)])
@@ -160,8 +160,8 @@ def test_a_single_judge_refuses_what_it_would_not_look_at():
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ([{"criteria": []}], "row 0, column 'rubric': rubric: {'criteria': .*is a dict, allowed is text"),
-        (["{}"], "allowed is a list of at least one criterion"),
+        ([{"criteria": []}], "row 0, column 'rubric': rubric: {'criteria': .*is a dict; expected text"),
+        (["{}"], "expected a list of at least one criterion"),
         ([RUBRIC, "x"], "row 1, column 'rubric': rubric: 'x' is not JSON"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_category_without_weight_is_found():
 
 def test_no_such_column():
     reward = RubricReward(Says(None))
-    with pytest.raises(DataError, match=r"needs the column 'rubric'; the data has \['answer'\]"):
+    with pytest.raises(DataError, match=r"needs the column 'rubric', but the data has \['answer'\]"):
         asyncio.run(reward(["p"], ["c"], answer=["x"]))
 
 

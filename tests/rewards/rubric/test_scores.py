@@ -65,14 +65,14 @@ def test_weights_have_mean_1_at_any_scale(values: list[float]):
 @pytest.mark.parametrize(
     ("weighting", "message"),
     [
-        ("point", "weighting is 'point', allowed is 'uniform', 'points' or a mapping"),
+        ("point", "weighting is 'point'; expected 'uniform', 'points' or a mapping"),
         (None, "weighting is None"),
-        ({"x": 1.0}, "no weight for the category 'y' of criterion 'c1'; it has 'x': add the category"),
-        ({"x": 1.0, "y": -1.0}, "the weight of 'y' is -1.0, allowed is a finite number of at least 0"),
+        ({"x": 1.0}, "no weight for the category 'y' of criterion 'c1'; it has 'x'. Add the category"),
+        ({"x": 1.0, "y": -1.0}, "the weight of 'y' is -1.0; expected a finite number of at least 0"),
         ({"x": 1.0, "y": math.inf}, "the weight of 'y' is inf"),
         ({"x": 1.0, "y": math.nan}, "the weight of 'y' is nan"),
         ({"x": 1.0, "y": True}, "the weight of 'y' is True"),
-        ({"x": 0, "y": 0}, "gives every criterion of a rubric 0"),
+        ({"x": 0, "y": 0}, "gives every criterion of a rubric the weight 0"),
     ],
 )
 def test_weightings_that_cannot_work(weighting: object, message: str):
@@ -217,7 +217,7 @@ def test_verdicts_that_do_not_fit(score):
     with pytest.raises(RewardError, match="1 verdicts for a rubric of 2 criteria"):
         score(points(1, 2), [1])
     for value in (1.5, -0.1, math.nan):
-        with pytest.raises(RewardError, match=rf"the verdict on criterion 'c1' is {value}, allowed is a number in"):
+        with pytest.raises(RewardError, match=rf"the verdict on criterion 'c1' is {value}; expected a number in"):
             score(points(1, 2), [1, value])
 
 

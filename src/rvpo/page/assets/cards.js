@@ -1,15 +1,15 @@
 "use strict";
-/* What to do about each channel that is gamed or neglected: why it is, and the line to copy. The first screen of the page. */
+/* What to do about each channel that is gamed or neglected: the reason, and a line to copy. On the page's first screen. */
 const CardsView = (() => {
   const { badge, byId, bySeverity, el, isNumber, list, percent, record, text } = Dom;
   const FEW = 6;
   const SAID_MS = 2000;
-  let every = false; // whether all cards are shown where there are many
+  let every = false; // whether all cards are shown if there are many
   let drawn = "";
 
   // ---- copying ----
 
-  /** Copy a text by selecting it, where the browser gives a page no clipboard. */
+  /** Copy a text by selecting it, for browsers that do not let the page use the clipboard. */
   function copySelected(pre) {
     getSelection().selectAllChildren(pre);
     return document.execCommand("copy");
@@ -31,7 +31,7 @@ const CardsView = (() => {
     }, SAID_MS);
   }
 
-  /** A line to copy, with where it goes. */
+  /** A line to copy, and where to put it. */
   function line(entry, channel) {
     const where = text(entry.where);
     const pre = el("pre", { class: "code", tabindex: "0", role: "region", "aria-label": where }, text(entry.code));
@@ -50,7 +50,7 @@ const CardsView = (() => {
     return el(
       "details",
       {},
-      el("summary", {}, `Other ways (${lines.length})`),
+      el("summary", {}, `Other remedies (${lines.length})`),
       lines.map((entry) => line(entry, channel)),
     );
   }
@@ -88,12 +88,12 @@ const CardsView = (() => {
   // ---- the other channels ----
 
   const MEANS = {
-    noisy: "Equal completions got different scores: look at its judge or function.",
-    unclear: "More groups are needed to be sure: log more steps.",
-    dead: "Hardly any completion is scored differently from others of its group, so it teaches nothing: look at its function, or at the prompts.",
+    noisy: "Equal completions got different scores. Check its judge or reward function.",
+    unclear: "More groups are needed to be sure. Log more steps.",
+    dead: "In hardly any group are completions scored differently, so the policy learns nothing from it. Check its reward function, or the prompts.",
   };
 
-  /** Channels that are not neglected and want a look. */
+  /** Channels that are not neglected but need attention. */
   function otherChannels(run) {
     const found = bySeverity(run.diagnosis).filter((channel) => ["noisy", "unclear", "dead"].includes(channel.verdict));
     const rows = found
@@ -110,7 +110,7 @@ const CardsView = (() => {
     const entries = list(run.cards).map(record);
     const now = JSON.stringify([entries, list(run.samples).length]);
     otherChannels(run);
-    if (now === drawn) return; // so that a refresh leaves what its reader opened or selected
+    if (now === drawn) return; // a refresh must keep what the reader opened or selected
     drawn = now;
     byId("remedies").replaceChildren(...(entries.length ? cards(entries) : []).filter((node) => node));
   }

@@ -1,7 +1,7 @@
 "use strict";
 /*
- * Plotly, made quiet: our colours, no tool bar, and for each plot a sentence for those who do not see it and a table of
- * its numbers. What a plot can do beyond being pointed at is a control of the page, so that a keyboard can do it, too.
+ * Plotly with our colours and without its tool bar. Each plot has a sentence for readers who do not see it, and a table
+ * of its numbers. Besides hovering, everything a plot can do is a control of the page, so that a keyboard can do it.
  */
 const Charts = (() => {
   const { el, fillTable, byId } = Dom;
@@ -10,7 +10,7 @@ const Charts = (() => {
   const SEE_TABLE = "All numbers are in the table below.";
   const drawn = new Map();
 
-  /** The value that a colour of page.css has under the theme of now. */
+  /** The value of a colour of page.css under the current theme. */
   function colour(name, alpha = 1) {
     const probe = byId("probe") || document.body.appendChild(el("span", { id: "probe", hidden: true }));
     probe.style.color = `var(--${name})`;
@@ -21,10 +21,10 @@ const Charts = (() => {
     return `rgba(${parts.join(",")},${alpha})`;
   }
 
-  /** The look of the i-th line: eight colours that the colour-blind can tell apart, then again with other dashes. */
+  /** The style of the i-th line: eight colours that the colour-blind can distinguish, then again with other dashes. */
   const style = (i) => ({ colour: `line-${i % COLOURS}`, dash: DASHES[Math.floor(i / COLOURS) % DASHES.length] });
 
-  /** Plotly reads some markup, and TeX between dollars, in labels; a text from logs must not be read so. */
+  /** Escape a label. Plotly interprets some markup, and TeX between dollars, which texts from logs may contain. */
   const label = (value) =>
     Dom.text(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 
@@ -61,7 +61,7 @@ const Charts = (() => {
     };
   }
 
-  /** Draw, and remember how, for another theme. make() -> {traces, layout}. */
+  /** Draw a plot, and remember it so that it can be redrawn in another theme. make() -> {traces, layout}. */
   function draw(id, description, make) {
     drawn.set(id, { description, make });
     const node = byId(id);
@@ -83,7 +83,7 @@ const Charts = (() => {
 
   const redraw = () => drawn.forEach(({ description, make }, id) => draw(id, description, make));
 
-  /** Fill the table beside a plot when its reader opens it. make() -> [heads, rows]. */
+  /** Fill the table of a plot when the reader opens it. make() -> [heads, rows]. */
   function table(id, caption, make) {
     const details = byId(id);
     const fill = () => {
@@ -98,7 +98,7 @@ const Charts = (() => {
     fill();
   }
 
-  /** A line as its drawn sample, for legends of the page. */
+  /** A short sample of the i-th line, for the legends of the page. */
   function swatch(i) {
     const dashes = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
     const { colour: name, dash } = style(i);

@@ -1,5 +1,5 @@
 "use strict";
-/* Runs by method: the mean of each method's seeds over the steps, the band of their spread, and the tested table. */
+/* Runs by method: the mean of each method's seeds over the steps, a band of their spread, and a table of tests. */
 const ComparisonView = (() => {
   const { byId, el, field, isNumber, list, number, plural, record, text } = Dom;
   let comparison = {};
@@ -127,7 +127,8 @@ const ComparisonView = (() => {
       channel = event.target.value;
       plot();
     };
-    byId("comparison-lead").textContent = "Mean of each method's runs, in a band from the lowest run to the highest.";
+    byId("comparison-lead").textContent =
+      "Lines show the mean of each method's runs; bands reach from the lowest run to the highest.";
     key();
     results();
     byId("comparison-channel").closest("p").hidden = !offered.length;

@@ -1,5 +1,5 @@
 "use strict";
-/* How the channels moved: one plot, a choice of quantity, a choice of channels. */
+/* Curves of the channels over the steps: one plot, with a choice of quantity and of channels. */
 const CurvesView = (() => {
   const { bySeverity, byId, el, field, isNumber, list, number, percent, record, text } = Dom;
   const METRICS = [
@@ -13,17 +13,17 @@ const CurvesView = (() => {
     [
       "correlation",
       "Correlation",
-      "Correlation of the advantage that was trained with and the channel, within groups.",
+      "Correlation between the advantage used in training and the channel, within groups.",
       number,
     ],
-    ["live", "Live", "Share of completions on which the channel ranks their group.", percent],
+    ["live", "Live", "Share of completions whose group the channel ranks.", percent],
     ["missing", "Missing", "Share of completions on which the channel was not scored.", percent],
   ];
   const FEW = 8;
-  const RAW = 12; // points, up to which curves are not smoothed
+  const RAW = 12; // curves with at most this many points are not smoothed
   let smooth = true;
   let metric = "mean";
-  let chosen = null; // names of the channels shown; null: the worst few
+  let chosen = null; // names of the shown channels; null shows the worst few
   let diagnosis = {};
 
   const curves = () => record(diagnosis.curves);
@@ -33,10 +33,10 @@ const CurvesView = (() => {
   const known = (which) => order().some((name) => values(name, which).some(isNumber));
   const visible = () => order().filter((name, i) => (chosen ? chosen.has(name) : i < FEW));
 
-  /** Points that a smoothed one averages: about a twelfth of them, an odd number. */
+  /** Points on each side that a smoothed point averages. The window is about a twelfth of the curve. */
   const reach = () => (steps().length <= RAW ? 0 : Math.max(1, Math.round(steps().length / 24)));
 
-  /** The mean of the points around each; at the ends of those that are there. */
+  /** Replace each point by the mean of the points around it. At the ends, the window is shorter. */
   function smoothed(all) {
     const half = smooth ? reach() : 0;
     return all.map((value, t) => {
@@ -49,7 +49,7 @@ const CurvesView = (() => {
   const neglected = () =>
     new Set(bySeverity(diagnosis).flatMap((channel) => (channel.verdict === "neglected" ? [text(channel.name)] : [])));
 
-  /** Neglected channels are drawn last, so in front, and strong; the others are thin beside them. */
+  /** Order the channels so that neglected ones are drawn last, in front of the others. */
   function inFront(names) {
     const strong = neglected();
     return [...names.filter((name) => !strong.has(name)), ...names.filter((name) => strong.has(name)).reverse()];
@@ -90,7 +90,7 @@ const CurvesView = (() => {
       const seen = values(name).filter(isNumber);
       return seen.length ? [`${name} from ${show(seen[0])} to ${show(seen[seen.length - 1])}`] : [];
     });
-    const what = `Lines of ${label.toLowerCase()} over ${Dom.plural(steps().length, "point")} in time.`;
+    const what = `Lines of ${label.toLowerCase()} over ${Dom.plural(steps().length, "step")}.`;
     return `${what} ${ways.join("; ")}. ${Charts.SEE_TABLE}`;
   }
 
@@ -105,7 +105,7 @@ const CurvesView = (() => {
         yaxis: yaxis(),
       },
     }));
-    const strong = neglected().size > 0 ? " Thick: the neglected channels." : "";
+    const strong = neglected().size > 0 ? " Thick lines are neglected channels." : "";
     byId("curves-lead").textContent = METRICS.find(([value]) => value === metric)[2] + strong;
     Charts.table("curves-data", "Curves", () => [
       ["Step", ...shown],
@@ -149,7 +149,7 @@ const CurvesView = (() => {
 
   function smoothing() {
     byId("curves-smooth").closest("p").hidden = reach() === 0;
-    byId("curves-smooth-label").textContent = `Smooth: each point is the mean of ${2 * reach() + 1}`;
+    byId("curves-smooth-label").textContent = `Smooth: each point is the mean of ${2 * reach() + 1} points`;
     byId("curves-smooth").checked = smooth;
     byId("curves-smooth").onchange = (event) => {
       smooth = event.target.checked;

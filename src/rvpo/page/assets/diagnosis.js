@@ -21,7 +21,7 @@ const DiagnosisView = (() => {
   } = Dom;
   const STATES = ["live", "dead", "missing"];
   const MANY = 24;
-  let all = false; // whether the many channels of a long table are all shown
+  let all = false; // whether a long table shows all of its channels
   let order = { key: "verdict", down: false };
   let shown = {};
 
@@ -43,10 +43,10 @@ const DiagnosisView = (() => {
       return `${neglected.length} of ${plural(channels.length, "channel")} ${are(neglected)} neglected: ${names(neglected)}.`;
     if (withVerdict(channels, "unclear").length === channels.length)
       return "It is unclear whether a channel is neglected: more groups are needed.";
-    return channels.length === 1 ? "The one channel is not neglected." : `None of ${channels.length} channels is neglected.`;
+    return channels.length === 1 ? "The only channel is not neglected." : `None of ${channels.length} channels is neglected.`;
   }
 
-  /** The summary that came with the run, or else our own, and "1 is noisy: helpful." */
+  /** The summary in the run's data, or else our own, followed by sentences such as "1 is noisy: helpful." */
   function sentence(run, channels) {
     if (!channels.length) return "No channels were found.";
     const others = Dom.VERDICTS.slice(2, -1).flatMap((verdict) => {
@@ -85,7 +85,7 @@ const DiagnosisView = (() => {
       [
         "Least followed",
         least ? number(least.correlation.value) : "–",
-        least ? text(least.name) : "no correlation is known",
+        least ? text(least.name) : "no correlation could be computed",
       ],
       [
         "Not scored",
@@ -98,14 +98,17 @@ const DiagnosisView = (() => {
     );
   }
 
-  /** A guess as a clause with the option that settles it; a plain text stays what it is. */
+  /** A guess as a clause with its reason and the option that replaces it. A plain text is returned unchanged. */
   function clause(guess) {
     if (typeof guess !== "object" || guess === null) return text(guess);
     const settled = [guess.why, guess.option].map(text).filter((part) => part);
     return text(guess.what) + (settled.length ? ` (${settled.join("; ")})` : "");
   }
 
-  /** What was assumed about the logs, above all that follows from it; notes of older data that say so, too. */
+  /**
+   * Show what was assumed about the logs, above everything that follows from it. In older data, assumptions are among
+   * the notes. Return the other notes.
+   */
   function guesses(diagnosis) {
     const notes = list(diagnosis.notes).map(text);
     const given = list(diagnosis.guesses).map(clause);
@@ -117,7 +120,7 @@ const DiagnosisView = (() => {
             el(
               "div",
               { class: "guesses" },
-              el("strong", {}, "Assumed, because the logs do not say it:"),
+              el("strong", {}, "Assumed, because the logs do not contain it:"),
               el(
                 "ul",
                 {},
@@ -143,7 +146,7 @@ const DiagnosisView = (() => {
     Dom.notes(byId("notes"), guesses(diagnosis));
   }
 
-  /** The headline, of all runs where there are several; then what the chosen one adds. */
+  /** The headline. With several runs, it covers them all, and a sentence about the chosen run follows. */
   function overview(report, chosen, choose) {
     const runs = list(report.runs).map(record);
     const run = record(runs[chosen]);
@@ -155,7 +158,7 @@ const DiagnosisView = (() => {
     allRuns(runs, chosen, choose);
   }
 
-  /** All runs, one a row; its name chooses it. */
+  /** All runs, one per row. A click on its name selects a run. */
   function allRuns(runs, chosen, choose) {
     if (!Dom.show("runs", runs.length > 1)) return;
     const rows = runs.map((run, i) => {
@@ -195,13 +198,13 @@ const DiagnosisView = (() => {
 
   const cell = (value, show) => [data(estimate(value).value, show(estimate(value).value)), interval(value, show)];
 
-  /** Under which correlation a channel counts as outvoted; the share is that of rvpo.diagnose.verdicts. */
+  /** The correlation below which a channel counts as outvoted. The share is the one of rvpo.diagnose.verdicts. */
   function threshold(channel) {
     const share = record(shown.thresholds).neglected ?? 0.25;
     return isNumber(channel.fair) ? share * channel.fair : null;
   }
 
-  /** Where the correlation lies in [-1, 1]: interval, point, zero, and the dashed threshold. */
+  /** A drawing of the correlation in [-1, 1]: interval, point, zero, and the dashed threshold. */
   function correlationBar(channel) {
     const { value, low, high } = estimate(channel.correlation);
     if (!isNumber(value)) return null;
@@ -316,7 +319,7 @@ const DiagnosisView = (() => {
     );
   }
 
-  // Roles are stated because small screens lay the rows out as cards, which would take them away.
+  // The roles are explicit, because the cards of small screens would remove the implicit roles of a table.
   function row(channel) {
     const cells = COLUMNS.slice(1).map(({ head, show }) =>
       el(
@@ -351,7 +354,7 @@ const DiagnosisView = (() => {
     const bar = correlationBar({ correlation: { value: 0.45, low: 0.25, high: 0.65 }, fair: 0.6 });
     const level = isNumber(diagnosis.level) ? `${percent(diagnosis.level)} interval` : "interval";
     byId("diagnosis-key").replaceChildren(
-      el("span", {}, bar, `correlation with its ${level}; solid mark: 0; dashed mark: neglected below it`),
+      el("span", {}, bar, `correlation with its ${level}; solid mark: 0; below the dashed mark: neglected`),
       el(
         "span",
         {},

@@ -1,7 +1,7 @@
 "use strict";
 /*
- * Elements, numbers and tables. Whatever comes from logs becomes a text node here and nothing else: no function of this
- * page takes markup.
+ * Elements, numbers and tables. Texts from logs become text nodes and nothing else: no function of this page takes
+ * markup.
  */
 const Dom = (() => {
   const VERDICTS = ["diverging", "neglected", "noisy", "unclear", "dead", "saturated", "healthy"];
@@ -23,7 +23,7 @@ const Dom = (() => {
       node.setAttribute(name, value === true ? "" : value);
   }
 
-  /** The same for SVG. */
+  /** The same as el, for SVG. */
   function svg(tag, attributes = {}, ...children) {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -36,7 +36,7 @@ const Dom = (() => {
   const record = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
   const text = (value) => (value === null || value === undefined ? "" : String(value));
 
-  /** The field of a record by a name that may come from logs, such as "constructor". */
+  /** The field of a record. The name may come from logs and be, for example, "constructor". */
   const field = (value, name) => (Object.hasOwn(record(value), name) ? value[name] : undefined);
 
   function number(value, digits = 2) {
@@ -69,7 +69,7 @@ const Dom = (() => {
     return `${all.slice(0, most - 1).join(", ")} and ${all.length - most + 1} more`;
   }
 
-  /** A long name for a narrow place: its beginning and its end. */
+  /** Shorten a long name to its beginning and its end. */
   function short(name, most = 28) {
     const letters = Array.from(text(name).replace(/\s+/g, " "));
     if (letters.length <= most) return letters.join("");
@@ -77,10 +77,10 @@ const Dom = (() => {
     return `${letters.slice(0, most - end - 1).join("")}…${letters.slice(-end).join("")}`;
   }
 
-  /** A number for readers and, as <data>, in full for machines. */
+  /** A number as shown to readers, with its full value for machines in <data>. */
   const data = (value, shown) => el("data", { value: isNumber(value) ? value : "" }, shown);
 
-  /** A verdict as word and mark; never by its colour alone. */
+  /** A verdict as a word and a mark, so that it does not depend on its colour. */
   function badge(verdict) {
     const known = VERDICTS.includes(verdict) ? verdict : "unclear";
     return el(
@@ -91,7 +91,7 @@ const Dom = (() => {
     );
   }
 
-  /** Fill a table: heads are texts or nodes; a row's first cell is its heading. */
+  /** Fill a table. Heads are texts or nodes. The first cell of a row is its heading. */
   function fillTable(table, caption, heads, rows) {
     const head = heads.map((entry) =>
       entry instanceof Node && entry.nodeName === "TH" ? entry : el("th", { scope: "col" }, entry),
@@ -116,13 +116,13 @@ const Dom = (() => {
     return i === 0 ? el("th", { scope: "row" }, cell) : el("td", {}, cell);
   }
 
-  /** A cell shaded by a share in [-1, 1]; the number is in it, so that the shade says nothing new. */
+  /** A cell shaded by value / scale in [-1, 1]. It also shows the number, so no reader depends on the shade. */
   function shaded(value, scale, ...children) {
     const share = isNumber(value) && scale > 0 ? Math.min(Math.abs(value) / scale, 1) : 0;
     return el("td", { class: value < 0 ? "shade negative" : "shade", vars: { "--share": share.toFixed(3) } }, children);
   }
 
-  /** A choice of few: radio buttons that look like one switch. */
+  /** A choice between a few options: radio buttons that look like one switch. */
   function segmented(fieldset, options, chosen, onChange) {
     const legend = fieldset.querySelector("legend");
     const name = fieldset.id;
@@ -146,14 +146,14 @@ const Dom = (() => {
     );
   }
 
-  /** Options of a select, with the old choice kept where it is still there. */
+  /** Fill a select with options. The old choice is kept if it still exists. */
   function fillSelect(select, options, chosen) {
     select.replaceChildren(...options.map(([value, label]) => el("option", { value }, label)));
     select.value = options.some(([value]) => value === chosen) ? chosen : (options[0] || [""])[0];
     return select.value;
   }
 
-  /** Choose an option of a select; the other one where it does not have it. */
+  /** Choose an option of a select, or the other one if the first does not exist. */
   function fillSelectTo(select, value, other) {
     select.value = value;
     if (select.value !== value) select.value = other;
@@ -166,7 +166,7 @@ const Dom = (() => {
     return is;
   }
 
-  /** Notes, as a list where there are several. */
+  /** Fill a node with notes, as a list. */
   function notes(node, entries) {
     const all = list(entries)
       .map(text)
@@ -184,7 +184,7 @@ const Dom = (() => {
     );
   }
 
-  /** Channels of a diagnosis, those that want a look first. */
+  /** Channels of a diagnosis. Channels that need attention come first. */
   function bySeverity(diagnosis) {
     const place = (channel) =>
       VERDICTS.includes(channel.verdict) ? VERDICTS.indexOf(channel.verdict) : VERDICTS.length;

@@ -1,14 +1,18 @@
 "use strict";
-/* What the run still finds: questions solved by none, some and all of their completions, Pass@k, and entropy. */
+/* Exploration: questions solved by none, some and all of their completions, Pass@k, and entropy. */
 const ExplorationView = (() => {
   const { byId, el, field, isNumber, list, number, percent, record, text } = Dom;
-  const QUESTION = ""; // the choice of all channels that count, beside single channels
+  const QUESTION = ""; // the choice "all channels that count", next to single channels
   const METRICS = [
     ["solved", "Solved by", "Shares of the questions that none, some or all of their completions solve."],
-    ["passes", "Pass@k", "Probability that one of k completions solves the question: unbiased, from the rollouts."],
+    [
+      "passes",
+      "Pass@k",
+      "Probability that at least one of k completions solves the question: an unbiased estimate from the rollouts.",
+    ],
     ["entropy", "Entropy", "Mean entropy of the policy over tokens, as the trainer logged it."],
   ];
-  const RAW = 12; // points, up to which curves are not smoothed
+  const RAW = 12; // curves with at most this many points are not smoothed
   let metric = "solved";
   let chosen = QUESTION;
   let exploration = {};
@@ -25,7 +29,7 @@ const ExplorationView = (() => {
       .map(([k, values]) => [`pass@${k}`, list(values)]);
   }
 
-  /** Points that a drawn one averages, as of the curves; entropy is a mean over many tokens as it is. */
+  /** Points on each side that a drawn point averages. Entropy needs none: it is already a mean over many tokens. */
   const reach = () => (metric === "entropy" || steps().length <= RAW ? 0 : Math.max(1, Math.round(steps().length / 24)));
 
   function smoothed(values) {
@@ -58,7 +62,7 @@ const ExplorationView = (() => {
       return seen.length ? [`${name} from ${show(seen[0])} to ${show(seen[seen.length - 1])}`] : [];
     });
     const [, label] = METRICS.find(([value]) => value === metric);
-    return `Lines of ${label.toLowerCase()} over ${Dom.plural(steps().length, "point")} in time. ${ways.join("; ")}. ${Charts.SEE_TABLE}`;
+    return `Lines of ${label.toLowerCase()} over ${Dom.plural(steps().length, "step")}. ${ways.join("; ")}. ${Charts.SEE_TABLE}`;
   }
 
   function plot() {
@@ -73,7 +77,7 @@ const ExplorationView = (() => {
         yaxis: Charts.axis({ title: { text: METRICS.find(([value]) => value === metric)[1] }, ...axis }),
       },
     }));
-    const drawn = reach() ? ` Each point drawn is the mean of ${2 * reach() + 1}.` : "";
+    const drawn = reach() ? ` Each drawn point is the mean of ${2 * reach() + 1} points.` : "";
     byId("exploration-lead").textContent = METRICS.find(([value]) => value === metric)[2] + drawn;
     byId("exploration-of").hidden = metric === "entropy";
     byId("exploration-key").replaceChildren(

@@ -1,7 +1,7 @@
 "use strict";
 /*
- * One group of completions that the reader edits, and what every rule makes of it. The matrix is built anew when its
- * shape changes, the numbers and bars are only updated, so that a dragged k moves them.
+ * One group of completions that the reader edits, and the advantages of every rule. The matrix is rebuilt when its
+ * shape changes. Numbers and bars are only updated, so that they move while the reader drags k.
  */
 const ExplorerView = (() => {
   const { byId, data, el, fillTable, isNumber, list, number, record, shaded, signed, text } = Dom;
@@ -9,10 +9,10 @@ const ExplorerView = (() => {
     ["grpo", "GRPO", "sum of the raw rewards"],
     ["gdpo", "GDPO", "mean of the z-scores"],
     ["rvpo", "RVPO", "soft minimum of the z-scores, with the k above"],
-    ["rvpo_explicit", "RVPO-explicit", "mean less beta times the variance"],
+    ["rvpo_explicit", "RVPO-explicit", "mean minus beta times the variance"],
     ["hard_min", "Hard minimum", "the lowest z-score"],
-    ["tchebycheff", "Tchebycheff", "what falls shortest of its best, plus rho times the rest"],
-    ["smooth_tchebycheff", "Smooth Tchebycheff", "the same, softened by mu"],
+    ["tchebycheff", "Tchebycheff", "largest shortfall from the best reward, plus rho times the mean shortfall"],
+    ["smooth_tchebycheff", "Smooth Tchebycheff", "the same with a soft maximum of temperature mu, without rho"],
   ];
   const OPTIONS = {
     rvpo_explicit: [["beta", "beta (empty: k / 2)", (x) => x >= 0, "k / 2"]],
@@ -23,7 +23,7 @@ const ExplorerView = (() => {
     name: "Your own",
     channels: ["channel 1", "channel 2"],
     rewards: [[], [], [], []],
-    note: "An empty group, to type or paste into.",
+    note: "An empty group: type or paste your rewards.",
   };
   const MISSING = ["", "-", "–", "nan", "null", "none"];
   const MOST = 64;
@@ -39,7 +39,7 @@ const ExplorerView = (() => {
 
   // ---- reading ----
 
-  /** A typed reward: a number, NaN for missing, or null where it is neither. */
+  /** A typed reward: a number, NaN if missing, or null if it is neither. */
   function parse(typed) {
     const plain = text(typed).trim().toLowerCase().replace("−", "-").replace(",", ".");
     if (MISSING.includes(plain)) return NaN;
@@ -97,7 +97,7 @@ const ExplorerView = (() => {
     next.focus();
   }
 
-  /** A pasted block fills the cells from here on; rows and columns are added for it. */
+  /** A pasted block fills the cells from this one on. Rows and columns are added as needed. */
   function paste(event, g, j) {
     const block = event.clipboardData
       .getData("text")
@@ -242,16 +242,16 @@ const ExplorerView = (() => {
     if (focus && byId(focus)) byId(focus).focus();
   }
 
-  /** What the reader should know of the matrix. */
+  /** What the reader should know about the matrix, such as invalid cells. */
   function status() {
     const clipped = names.filter((_, j) => rewards().some((row) => row[j] < ranges[j][0] || row[j] > ranges[j][1]));
     const wrong = cells.flatMap((row) => row.filter((typed) => parse(typed) === null));
     return [
-      wrong.length ? `“${Dom.short(wrong[0], 20)}” is no number and counts as missing.` : "",
+      wrong.length ? `“${Dom.short(wrong[0], 20)}” is not a number and counts as missing.` : "",
       clipped.length
-        ? `Rewards of ${Dom.names(clipped)} lie outside lowest and highest, to which the Tchebycheff rules clip them.`
+        ? `Rewards of ${Dom.names(clipped)} are outside of their range. The Tchebycheff rules clip them to it.`
         : "",
-      cells.length < 2 ? "A single completion has nothing to be compared with." : "",
+      cells.length < 2 ? "Advantages need at least two completions to compare." : "",
     ]
       .filter((entry) => entry)
       .join(" ");
@@ -333,7 +333,7 @@ const ExplorerView = (() => {
 
   const cards = () => byId("cards").replaceChildren(...RULES.map(card));
 
-  /** Whitened over N values with ddof 1, no advantage can be larger; so the scale of the bars never moves. */
+  /** The largest possible advantage after whitening N values with ddof 1. A fixed scale keeps the bars comparable. */
   const bound = () => Math.max((cells.length - 1) / Math.sqrt(cells.length), 1);
 
   function updateCard(method, advantages) {
@@ -348,7 +348,7 @@ const ExplorerView = (() => {
     });
   }
 
-  // ---- who decides under the chosen rule ----
+  // ---- which channels decide under the chosen rule ----
 
   function decidesCell(result, g, j) {
     if (result.missing[g][j]) return el("td", { class: "muted" }, "missing");
@@ -362,16 +362,16 @@ const ExplorerView = (() => {
     const differ = all.gdpo.advantages.flatMap((value, g) =>
       value * all[rule].advantages[g] < -1e-12 ? [String(g + 1)] : [],
     );
-    if (!differ.length) return "Every completion has the sign that GDPO, the plain mean, gives it.";
+    if (!differ.length) return "Every completion has the same sign as under GDPO, the plain mean.";
     const which = `completion${differ.length > 1 ? "s" : ""} ${Dom.names(differ, 8)}`;
-    return `Against GDPO, the plain mean, the sign turns for ${which}.`;
+    return `Compared with GDPO, the plain mean, the sign changes for ${which}.`;
   }
 
   function decides(all) {
     const [, title] = RULES.find(([method]) => method === rule);
-    byId("decides-h").textContent = `Who decides under ${title}`;
+    byId("decides-h").textContent = `Which channels decide under ${title}`;
     byId("decides-lead").textContent =
-      `Responsibility of each channel for a completion's value, and its z-score below. ${disagreement(all)}`;
+      `Each cell shows the channel's responsibility for the completion's value, and its z-score below. ${disagreement(all)}`;
     const rows = cells.map((row, g) => [String(g + 1), ...row.map((_, j) => decidesCell(all[rule], g, j))]);
     fillTable(byId("decides"), "Responsibilities", ["Completion", ...names.map((name) => Dom.short(name, 24))], rows);
   }
@@ -419,7 +419,7 @@ const ExplorerView = (() => {
       setK(event.target.value === "" ? NaN : Number(event.target.value), "k-number");
   }
 
-  /** The reader's matrix stays, unless the examples themselves have changed. */
+  /** Keep the reader's matrix, unless the examples themselves have changed. */
   function render(examples) {
     if (JSON.stringify(examples) === given) return;
     given = JSON.stringify(examples);

@@ -1,27 +1,27 @@
 "use strict";
-/* Two heat maps: who decides over time, and which channels pull against each other. */
+/* Two heat maps: which channels decide over time, and which channels pull against each other. */
 const MapsView = (() => {
   const { bySeverity, byId, field, isNumber, list, number, record, text } = Dom;
   const METRICS = [
     [
       "say",
       "Influence",
-      "How far each channel got its way in the advantage that was used. 1: a fair share. Under 0.25: neglected, because it hardly moves the advantage or others outvote it. Under 0: the advantage works against it.",
+      "How closely the advantage used in training followed each channel. 1: a fair share. Below 0.25: neglected, because the channel hardly moves the advantage or the others outvote it. Below 0: the advantage works against the channel.",
     ],
     [
       "pull",
       "Pull",
-      "How far each channel moves the advantage that was used while all others stay. 1: as far as the average channel. A channel with a full pull can still be outvoted.",
+      "How far each channel moves the advantage used in training while all others stay the same. 1: as far as the average channel. A channel with a pull of 1 can still be outvoted.",
     ],
   ];
-  const MOST = 2; // fair shares, from which on the colours are the strongest
+  const MOST = 2; // fair shares at which the colours reach full strength
   let metric = "say";
   let diagnosis = {};
 
   const order = () => bySeverity(diagnosis).map((channel) => text(channel.name));
   const narrow = () => window.innerWidth < 700;
 
-  /** Labels of rows, thinned where there are too many to read. */
+  /** Labels of rows. Some are left out if there are too many to read. */
   function labels(names, every, most) {
     const at = names.map((_, i) => i).filter((i) => i % every === 0);
     return { tickmode: "array", tickvals: at, ticktext: at.map((i) => Charts.label(Dom.short(names[i], most))) };
@@ -37,7 +37,7 @@ const MapsView = (() => {
     yanchor: "top",
   });
 
-  // ---- who decides, over time ----
+  // ---- which channels decide, over time ----
 
   function influence() {
     const { steps, ...all } = record(diagnosis.influence);
@@ -50,13 +50,13 @@ const MapsView = (() => {
     return known.reduce((total, x) => total + x, 0) / Math.max(known.length, 1);
   };
 
-  /** "correctness decided most (1.74), brevity least (−0.79)." */
+  /** Such as "On average over the steps, correctness is highest (1.74) and brevity is lowest (−0.79)." */
   function leaders({ names, rows }) {
     const means = rows.map(average);
     const [most, least] = [means.indexOf(Math.max(...means)), means.indexOf(Math.min(...means))];
-    const say = (i) => `${Dom.short(names[i])} (${number(means[i])})`;
-    if (most === least) return `${say(most)}, on average over the steps.`;
-    return `On average over the steps, most of all channels ${say(most)}, least of all ${say(least)}.`;
+    const say = (i, place) => `${Dom.short(names[i])} is ${place} (${number(means[i])})`;
+    if (most === least) return `${Dom.short(names[most])}: ${number(means[most])} on average over the steps.`;
+    return `On average over the steps, ${say(most, "highest")} and ${say(least, "lowest")}.`;
   }
 
   function drawInfluence(map) {
@@ -103,7 +103,7 @@ const MapsView = (() => {
     ]);
   }
 
-  /** About six of the steps as labels, at their places in the order. */
+  /** Labels of at most eight of the steps, at their positions. */
   function ticks(steps) {
     const every = Math.max(1, Math.ceil(steps.length / (narrow() ? 4 : 8)));
     const at = steps.map((_, t) => t).filter((t) => t % every === 0);
@@ -121,7 +121,7 @@ const MapsView = (() => {
     });
   }
 
-  // ---- who disagrees ----
+  // ---- which channels disagree ----
 
   function correlations() {
     const original = list(diagnosis.channels).map((channel) => text(record(channel).name));
@@ -139,8 +139,8 @@ const MapsView = (() => {
   function story(all) {
     const against = all.filter(({ r }) => r < -0.05).slice(0, 3);
     const say = ({ a, b, r }) => `${Dom.short(a)} and ${Dom.short(b)} (${number(r)})`;
-    const most = against.length ? `Most at odds: ${against.map(say).join(", ")}.` : "No two channels are at odds.";
-    return `Between z-scores within groups, where both channels are live. ${most}`;
+    const most = against.length ? `Strongest conflicts: ${against.map(say).join(", ")}.` : "No two channels conflict.";
+    return `Correlation of z-scores within groups, where both channels are live. ${most}`;
   }
 
   function drawCorrelations(map) {

@@ -1,5 +1,5 @@
 "use strict";
-/* Reads the data, fills the sections, and keeps theme, run and place while a live page refreshes itself. */
+/* Reads the data and fills the sections. Keeps theme, run and scroll position while a live page refreshes itself. */
 const Page = (() => {
   const { byId, el, list, record, text } = Dom;
   const EVERY_MS = 5000;
@@ -17,7 +17,7 @@ const Page = (() => {
 
   function remembered(value) {
     try {
-      // a browser may refuse storage to a file
+      // a browser may refuse storage to a page opened from a file
       if (value) localStorage.setItem(THEME, value);
       return localStorage.getItem(THEME);
     } catch {
@@ -89,7 +89,7 @@ const Page = (() => {
     navigation();
   }
 
-  /** Redraw without moving the reader or taking away the focus. */
+  /** Redraw without changing the scroll position or the focus. */
   function keepingPlace(work) {
     const focused = document.activeElement && document.activeElement.id;
     const { scrollX, scrollY } = window;
@@ -99,7 +99,7 @@ const Page = (() => {
     window.scrollTo(scrollX, scrollY);
   }
 
-  /** Where the run of that name stands now; runs may have been added, and names may be equal. */
+  /** The index of the run of that name. Runs may have been added, and names may be equal. */
   function placeOf(name) {
     if (record(runs()[chosen]).name === name) return chosen;
     return Math.max(
@@ -110,14 +110,14 @@ const Page = (() => {
 
   // ---- live ----
 
-  /** The data of a page from the beginning of its text, or null where it is not all there yet. */
+  /** The data of a page, given the beginning of its text; null if the data have not arrived completely. */
   function dataIn(page) {
     const start = page.indexOf('id="report-data">');
     const end = start < 0 ? -1 : page.indexOf("<" + "/script>", start);
     return end < 0 ? null : JSON.parse(page.slice(page.indexOf(">", start) + 1, end));
   }
 
-  /** Read this page anew, as far as its data and not the megabytes of plotly behind it. */
+  /** Read this page again, but only up to its data, without the megabytes of plotly after them. */
   async function fetchData() {
     const response = await fetch(location.pathname + location.search, { cache: "no-cache" });
     if (!response.ok) throw new Error(`the server answers ${response.status}`);
@@ -171,7 +171,7 @@ const Page = (() => {
 
   function start() {
     report = record(JSON.parse(byId("report-data").textContent));
-    // Of several runs, the first one that has something to be done about.
+    // Of several runs, choose the first one that has a remedy.
     chosen = Math.max(
       runs().findIndex((run) => list(run.cards).length > 0),
       0,

@@ -1,19 +1,19 @@
 "use strict";
-/* What other rules would have made of the logged rewards. */
+/* What other rules would have done with the logged rewards. */
 const ReplayView = (() => {
   const { byId, bySeverity, data, el, field, isNumber, list, number, percent, record, shaded, text } = Dom;
   const METRICS = [
     [
       "influence",
       "Correlation",
-      "Correlation of a rule's advantages with the channel, within groups. Below 0, the better ones are discouraged.",
+      "Correlation of a rule's advantages with the channel, within groups. Below 0, completions that are better in the channel are discouraged.",
     ],
     [
       "pull",
       "Pull",
-      "How far the channel moves the rule's advantages while all others stay, in units of the average channel.",
+      "How far the channel moves the rule's advantages while all others stay the same, in units of the average channel.",
     ],
-    ["responsibility", "Responsibility", "Mean share of the decision, as the rule counts it."],
+    ["responsibility", "Responsibility", "Mean share of the decision, as the rule itself defines it."],
   ];
   let metric = "influence";
   let run = {};
@@ -25,11 +25,13 @@ const ReplayView = (() => {
     const { method, largest_difference: difference, note } = record(replay.own);
     const parts = [
       method
-        ? `Compared with the advantages that were used: ${text(method)}.`
-        : "Compared with the advantages that were used.",
+        ? `The rules are compared with the advantages used in training: ${text(method)}.`
+        : "The rules are compared with the advantages used in training.",
     ];
     if (isNumber(difference))
-      parts.push(`Computed again, they differ by at most ${difference === 0 ? "0" : difference.toPrecision(2)}.`);
+      parts.push(
+        `Computed again by rvpo, these differ by at most ${difference === 0 ? "0" : difference.toPrecision(2)}.`,
+      );
     return [...parts, text(note)].join(" ").trim();
   }
 
@@ -44,7 +46,7 @@ const ReplayView = (() => {
     Dom.fillTable(byId("replay-table"), "Rules on the logged rewards", heads, rows);
   }
 
-  /** All channels that the diagnosis or a rule names, those that want a look first. */
+  /** All channels of the diagnosis or of a rule. Channels that need attention come first. */
   function channels() {
     const first = bySeverity(run.diagnosis).map((channel) => text(channel.name));
     return [...new Set([...first, ...rules().flatMap((rule) => Object.keys(record(rule[metric])))])];

@@ -2,10 +2,10 @@
 /*
  * The rules of rvpo in JavaScript: Rules.advantages(rewards, method, options) for ONE group of completions.
  *
- * A copy by hand of rvpo.advantages(rewards, num_generations=N, method=..., ...) with its defaults (eps 1e-4, ddof 1,
- * rtol 1e-6), in double precision; tests/page/browser compares both to 1e-9. It follows src/rvpo/core file by file:
- * normalize.py, aggregate.py, and methods/. Change it there first. Methods that follow the run from batch to batch, such
- * as lift, are not here: one group does not show what they do.
+ * A translation by hand of rvpo.advantages(rewards, num_generations=N, method=..., ...) with its defaults (eps 1e-4,
+ * ddof 1, rtol 1e-6), in double precision. tests/page/browser compares both to 1e-9. It follows src/rvpo/core file by
+ * file: normalize.py, aggregate.py, and methods/. Change those first. Methods that follow the run from batch to batch,
+ * such as lift, are left out: one group does not show what they do.
  *
  * rewards is N rows of M numbers; NaN, null or undefined is missing. `live` is true where the channel ranks the group.
  */
@@ -37,7 +37,7 @@ const Rules = (() => {
     const high = n ? Math.max(...scored) : 0;
     const magnitude = Math.max(Math.abs(low), Math.abs(high), eps);
     const live = n > 1 && high - low > RTOL * magnitude;
-    // Shifted by the minimum first, so that large rewards close together keep their digits.
+    // Subtracting the minimum first keeps the digits of large rewards that are close together.
     const shift = sum(scored.map((value) => value - low)) / Math.max(n, 1);
     const deviations = values.map((value) => value - low - shift);
     const squares = deviations.filter((value) => !Number.isNaN(value)).map((value) => value * value);
@@ -46,7 +46,7 @@ const Rules = (() => {
     return { z, live, mean: low + shift, std };
   }
 
-  /** The group as the rules see it: z-scores, states and statistics of every channel. */
+  /** What the rules need of a group: z-scores, states and statistics of every channel. */
   function scoreGroup(rewards, ranges) {
     const channels = rewards[0].length;
     const scores = zeros(channels).map((_, j) => zscore(column(rewards, j), EPS));
@@ -74,7 +74,7 @@ const Rules = (() => {
     });
   }
 
-  // ---- aggregate.py: one completion's z-scores and shares -> [aggregate, responsibilities] ----
+  // ---- aggregate.py: z-scores and shares of one completion -> [aggregate, responsibilities] ----
 
   const mean = (z, p) => [dot(p, z), p];
 
@@ -109,12 +109,12 @@ const Rules = (() => {
 
   // ---- methods/rvpo.py, gdpo.py, grpo.py ----
 
-  /** Equal shares of the channels that take part: the live ones where `drop`, else all that are scored. */
+  /** Equal shares of the channels that take part: only live channels if `drop`, else all that are scored. */
   function shares(group, drop) {
     return map2(group.rewards, (_, g, j) => ((drop ? group.live[g][j] : !group.missing[g][j]) ? 1 : 0)).map(normalised);
   }
 
-  /** A rule over z-scores, in which every row with a share takes part. */
+  /** Apply a rule to z-scores. A row takes part if one of its channels has a share. */
   function overZ(group, drop, rule) {
     const p = shares(group, drop);
     const z = map2(group.z, (value, g, j) => (p[g][j] > 0 ? value : 0));
@@ -126,7 +126,7 @@ const Rules = (() => {
     };
   }
 
-  /** Sum of raw rewards; a missing one adds nothing. */
+  /** Sum of raw rewards. A missing reward adds nothing. */
   function weightedSum(group) {
     const aggregated = group.rewards.map((row, g) => sum(row.map((value, j) => (group.missing[g][j] ? 0 : value))));
     const spread = group.live.map((row) => row.map((live, j) => (live ? group.std[j] : 0)));
@@ -139,7 +139,7 @@ const Rules = (() => {
 
   // ---- methods/tchebycheff.py ----
 
-  /** Attained shares with the missing ones filled by their channel's mean, and the distances to the ideal. */
+  /** Distances to the ideal. A missing reward counts as its channel's mean. */
   function shortfalls(group) {
     const x = attained(group);
     const means = group.mean.map((_, j) => {
@@ -153,7 +153,7 @@ const Rules = (() => {
     return { p, count, short, distance: map2(short, (value, _, j) => count * p[j] * value) };
   }
 
-  /** Complete a scalarisation: in units of z a channel counts by its spread on its scale. */
+  /** Add the responsibilities to a scalarisation. In units of z, a channel counts by its spread on its scale. */
   function ofScale(group, aggregated, slopes) {
     const width = group.std.map((_, j) => (group.ranges[j] ? group.ranges[j][1] - group.ranges[j][0] : 1));
     const responsibilities = map2(slopes, (slope, g, j) => (group.live[g][j] ? (slope * group.std[j]) / width[j] : 0));
@@ -204,7 +204,7 @@ const Rules = (() => {
     smooth_tchebycheff: { options: { mu: 0.1 }, run: (group, o) => smoothTchebycheff(group, o.mu) },
   };
 
-  /** Weight of the channels scored on a completion, averaged over the rows that count. */
+  /** Number of channels scored on a completion, averaged over the rows that take part. */
   function totalWeight(group, takesPart) {
     const totals = group.missing.filter((_, g) => takesPart[g]).map((row) => row.filter((missing) => !missing).length);
     return sum(totals) / Math.max(totals.length, 1) || 1;

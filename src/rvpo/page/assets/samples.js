@@ -1,5 +1,5 @@
 "use strict";
-/* Completions one at a time, with what every channel said of them. */
+/* Completions, one at a time, with the reward of every channel. */
 const SamplesView = (() => {
   const { byId, data, el, field, fillTable, isNumber, list, number, record, shaded, signed, text } = Dom;
   const EVERY = "";
@@ -9,10 +9,10 @@ const SamplesView = (() => {
   let drawn = "";
   let pictures = {};
 
-  // A channel may itself be called "", so values in the select carry a mark in front.
+  // A channel may itself be named "", so values in the select start with a mark.
   const shown = () => samples.filter((sample) => channel === EVERY || `=${text(sample.worst)}` === channel);
 
-  /** Lowest z first, of equal ones the most responsible; missing ones last. */
+  /** Sort by z, lowest first. Ties are sorted by responsibility, highest first. Missing rewards come last. */
   function cellsOf(sample) {
     const key = (cell) => (isNumber(cell.z) ? cell.z : Infinity);
     const share = (cell) => (isNumber(cell.responsibility) ? cell.responsibility : 0);
@@ -67,7 +67,7 @@ const SamplesView = (() => {
     ];
   }
 
-  /** The pictures of a prompt. An address is one that rvpo wrote, of pixels; anything else is not shown. */
+  /** The pictures of a prompt. Only data URLs of PNG or JPEG, which rvpo writes, are shown. */
   function gallery(sample) {
     const names = list(sample.pictures);
     if (!names.length) return [];
@@ -79,7 +79,7 @@ const SamplesView = (() => {
         "div",
         { class: "pictures" },
         known.map((name, i) => el("img", { src: address(name), alt: `Picture ${i + 1} of the prompt` })),
-        absent ? el("p", { class: "muted" }, `${Dom.plural(absent, "picture")} not recorded`) : null,
+        absent ? el("p", { class: "muted" }, `${Dom.plural(absent, "picture")} not recorded in the logs`) : null,
       ),
     ];
   }
@@ -87,7 +87,7 @@ const SamplesView = (() => {
   function article(sample) {
     const facts = [
       isNumber(sample.step) ? `step ${sample.step}` : "",
-      sample.worst !== null && sample.worst !== undefined ? `worst in ${text(sample.worst)}` : "",
+      sample.worst !== null && sample.worst !== undefined ? `lowest in ${text(sample.worst)}` : "",
       isNumber(sample.advantage) ? `advantage ${signed(sample.advantage)}` : "",
     ];
     const cells = el(
@@ -111,7 +111,7 @@ const SamplesView = (() => {
     byId("samples-previous").setAttribute("aria-disabled", String(place <= 0));
     byId("samples-next").setAttribute("aria-disabled", String(place >= all.length - 1));
     const sample = JSON.stringify(all[place] ?? null);
-    if (sample === drawn) return; // so that a refresh does not scroll its reader back
+    if (sample === drawn) return; // a refresh must not scroll the reader back
     drawn = sample;
     byId("sample").replaceChildren(...(all.length ? article(all[place]) : []));
   }
@@ -150,10 +150,10 @@ const SamplesView = (() => {
     byId("samples-previous").parentElement.onkeydown = onKey;
   }
 
-  /** How many samples there are in which a channel is the lowest. */
+  /** Number of samples in which a channel is the lowest. */
   const count = (name) => samples.filter((sample) => text(sample.worst) === text(name)).length;
 
-  /** Show the samples in which a channel is the lowest, and take the reader there. */
+  /** Show the samples in which a channel is the lowest, and scroll to them. */
   function open(name) {
     channel = Dom.fillSelectTo(byId("samples-channel"), `=${text(name)}`, EVERY);
     place = 0;
@@ -162,7 +162,7 @@ const SamplesView = (() => {
     byId("samples-channel").focus({ preventScroll: true });
   }
 
-  /** A button that leads to them; null where there are none. */
+  /** A button that opens the samples in which a channel is the lowest; null if there are none. */
   function link(name) {
     const n = count(name);
     if (!n) return null;

@@ -1,7 +1,7 @@
-"""Rubrics: criteria that belong to a prompt, each of them a channel.
+"""Rubrics: criteria that belong to a prompt. Each criterion is a channel.
 
-- :class:`Rubric` and :class:`Criterion` are the data, :class:`RubricReward` the reward function.
-- :class:`Judge`, :class:`Question` and :class:`Verdict` are the seam to whoever decides (:mod:`rvpo.judges`).
+- :class:`Rubric` and :class:`Criterion` are the data, and :class:`RubricReward` is the reward function.
+- :class:`Judge`, :class:`Question` and :class:`Verdict` are the interface to judges (:mod:`rvpo.judges`).
 - :mod:`rvpo.rewards.rubric.scores` turns verdicts into weights, explicit scores and HealthBench's scores.
 """
 

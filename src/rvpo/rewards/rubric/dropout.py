@@ -1,10 +1,10 @@
-"""Rubric dropout (arXiv 2608.11669): each step, some of a prompt's positive criteria are not asked.
+"""Rubric dropout (arXiv 2608.11669): in each step, some of a prompt's positive criteria are not judged.
 
-A policy cannot learn to please a judge on a fixed list if the list changes. Of n criteria with positive points,
-``floor(share * n)`` are dropped, but at least ``KEPT`` stay; criteria with negative points always stay. All completions
-of a prompt have the same mask. It follows from the prompt, its rubric and the training step alone, so it is the same on
-every process and after a resume. A dropped criterion is not judged, which saves its call, and is no channel of that
-prompt in that step: it is neither missing nor 0.
+If the list of criteria changes, a policy cannot learn to please a judge on a fixed list. Of n criteria with positive
+points, ``floor(share * n)`` are dropped, but at least ``KEPT`` stay. Criteria with negative points always stay. All
+completions of a prompt have the same mask. It depends only on the prompt, its rubric and the training step, so it is
+the same on every process and after a resume. A dropped criterion is not judged, which saves a call. It is not a channel
+of that prompt in that step, so it is neither missing nor 0.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any
 from rvpo.rewards.rubric.criteria import Criterion
 
 KEPT = 3
-"""Positive criteria that always stay."""
+"""Minimum number of positive criteria that stay."""
 
 
 def kept_criteria(criteria: Sequence[Criterion], share: float, prompt: Any, rubric: str, step: int) -> list[int]:
-    """Return the numbers of the criteria that are asked, in order.
+    """Return the indices of the criteria that are judged, in order.
 
     Args:
-        criteria: of the prompt.
-        share: of the positive criteria that is dropped, in [0, 1).
-        prompt: text or chat.
-        rubric: the rubric's own text; with the prompt, it says which prompt this is.
-        step: of the training.
+        criteria: criteria of the prompt.
+        share: share of the positive criteria that are dropped, in [0, 1).
+        prompt: prompt, as text or chat.
+        rubric: JSON of the rubric. Together with the prompt, it identifies the row.
+        step: training step.
     """
     positive = [i for i, criterion in enumerate(criteria) if criterion.points > 0]
-    # The small addition is for shares such as 0.3, of which ten times are less than 3 in floating point.
+    # The small addition corrects rounding: ten times a share of 0.3 is less than 3 in floating point.
     count = min(int(share * len(positive) + 1e-9), max(0, len(positive) - KEPT))
-    # What is no text, such as an image, has no representation that all processes share.
-    told = json.dumps([prompt, rubric, step], default=lambda part: type(part).__name__, sort_keys=True)
-    seed = int.from_bytes(hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    # Parts that are not text, such as images, have no representation that is the same on all processes.
+    key = json.dumps([prompt, rubric, step], default=lambda part: type(part).__name__, sort_keys=True)
+    seed = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     dropped = set(random.Random(seed).sample(positive, count))
     return [i for i in range(len(criteria)) if i not in dropped]

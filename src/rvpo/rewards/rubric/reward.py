@@ -1,13 +1,13 @@
 """``RubricReward``: judged criteria as channels, in one reward function.
 
-Each prompt's rubric stands in a dataset column as JSON. Three ways to use the verdicts:
+A dataset column has each prompt's rubric as JSON. The verdicts can be used in three ways:
 
-- ``"channels"``: every criterion is a channel of its own, as in RVPO: 5 for one prompt, 17 for the next.
+- ``"channels"``: every criterion is its own channel, as in RVPO: 5 for one prompt, 17 for the next.
 - ``"explicit"``: one reward, the weighted mean of the verdicts (Rubrics as Rewards, arXiv 2507.17746).
 - ``"implicit"``: one reward, a single judgement of the whole rubric on a scale from 1 to 10 (same source).
 
-``RVPOTrainer`` takes the channels from :attr:`RubricReward.latest`. The plain value that the call returns, which any
-trainer understands, is the explicit score (or the implicit one).
+``RVPOTrainer`` reads the channels from :attr:`RubricReward.latest`. The call itself returns the explicit score (or the
+implicit one), which every trainer understands.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ class RubricReward(JudgedReward):
     """An async reward function that judges completions by their prompt's rubric.
 
     Args:
-        judge: who decides; see :mod:`rvpo.judges`.
-        column: the dataset column with each prompt's :class:`Rubric` as JSON; null where a prompt has none.
-        aggregation: ``"channels"``, ``"explicit"`` or ``"implicit"``, see the module's text.
-        weighting: of the criteria: ``"uniform"``, ``"points"``, or a mapping category -> weight. None is ``"uniform"``
-            for channels, as in the paper, and ``"points"`` for the single reward.
-        max_missing: the share in [0, 1] of one judge's verdicts on a batch that may be missing. Above it
-            ``RVPOTrainer`` saves a checkpoint and stops; an evaluation goes on.
-        name: of the reward function in metrics and tables.
-        dropout: share in [0, 1) of each prompt's positive criteria that is not asked in a training step, another choice
-            each step; see :mod:`rvpo.rewards.rubric.dropout`. 0.5 is the paper's. Evaluations ask all.
+        judge: judge that decides; see :mod:`rvpo.judges`.
+        column: dataset column with each prompt's :class:`Rubric` as JSON; null for a prompt without a rubric.
+        aggregation: ``"channels"`` (one channel per criterion), ``"explicit"`` (weighted mean of the verdicts) or
+            ``"implicit"`` (one judgement of the whole rubric).
+        weighting: weights of the criteria: ``"uniform"``, ``"points"``, or a mapping category -> weight. None is
+            ``"uniform"`` for channels, as in the paper, and ``"points"`` for the single reward.
+        max_missing: share in [0, 1] of one judge's verdicts on a batch that may be missing. If more are missing,
+            ``RVPOTrainer`` saves a checkpoint and stops. Evaluations continue.
+        name: name of the reward function in metrics and tables.
+        dropout: share in [0, 1) of each prompt's positive criteria that are not judged in a training step. The choice
+            differs in each step; see :mod:`rvpo.rewards.rubric.dropout`. The paper uses 0.5. Evaluations judge all.
 
     Raises:
-        ConfigError: an option has no such value.
+        ConfigError: an option has an invalid value.
     """
 
     judge: Judge
@@ -68,23 +69,21 @@ class RubricReward(JudgedReward):
         name: str = "rubric",
         dropout: float = 0.0,
     ) -> None:
-        """Keep the options; nothing is asked yet."""
+        """Keep the options, without asking the judge."""
         if aggregation not in AGGREGATIONS:
-            raise ConfigError(f"aggregation is {aggregation!r}, allowed are {', '.join(AGGREGATIONS)}")
+            raise ConfigError(f"aggregation is {aggregation!r}; expected one of {', '.join(AGGREGATIONS)}")
         if isinstance(weighting, str) and weighting not in ("uniform", "points"):
             raise ConfigError(
-                f"weighting is {weighting!r}, allowed are 'uniform', 'points' and a mapping of categories to weights"
+                f"weighting is {weighting!r}; expected 'uniform', 'points' or a mapping of categories to weights"
             )
         if aggregation == "implicit" and weighting is not None:
-            raise ConfigError("weighting has no effect on the implicit score, which is the judge's own: drop it")
+            raise ConfigError("weighting has no effect on the implicit score, which the judge gives; leave it out")
         if aggregation == "implicit" and dropout:
-            raise ConfigError(
-                "dropout has no effect on the implicit score, which is one judgement: expected 0. Drop it"
-            )
+            raise ConfigError("dropout has no effect on the implicit score, which is one judgement; leave it out")
         require_number("dropout", dropout, 1)
         if not isinstance(judge, Judge):
             raise ConfigError(
-                f"judge is a {type(judge).__name__}, allowed is an object with the methods of rvpo.judges.Judge"
+                f"judge is a {type(judge).__name__}; expected an object with the methods of rvpo.judges.Judge"
             )
         super().__init__(judge, max_missing, name)
         self.column = column
@@ -93,29 +92,29 @@ class RubricReward(JudgedReward):
         self.needed_columns = [column]
         self.dropout = dropout
         self.dropped = 0
-        """Verdicts that were not asked for since the start, by ``dropout``."""
+        """Number of verdicts since the start that were not asked for because of ``dropout``."""
         self._step: int | None = None
         self._knows_step = False
 
     @property
     def only_monitored(self) -> bool:
-        """Whether the scores are for the metrics only, because the function's own value is the one channel."""
+        """Whether scores are only for metrics, because the function's own value is the only channel."""
         return self.aggregation != "channels"
 
     def at(self, step: int | None) -> None:
-        """Take the training step whose completions come next, on which dropout depends; None: an evaluation."""
+        """Set the training step of the next completions, which dropout depends on; None for an evaluation."""
         self._step, self._knows_step = step, True
 
     def check_column(self, values: Sequence[Any]) -> None:
-        """Look at a column of rubrics; see :meth:`check_rubrics`."""
+        """Check a column of rubrics; see :meth:`check_rubrics`."""
         self.check_rubrics(values)
 
     def check_rubrics(self, rubrics: Iterable[str | None]) -> None:
-        """Look at a whole dataset column before training.
+        """Check a whole dataset column of rubrics before training.
 
         Raises:
             DataError: a rubric is malformed.
-            ConfigError: the weighting lacks one of its categories, or the judge cannot decide one of its criteria.
+            ConfigError: the weighting lacks a category of a rubric, or the judge cannot decide one of its criteria.
         """
         check = getattr(self.judge, "check_criteria", None)
         for row, text in enumerate(rubrics):
@@ -133,15 +132,15 @@ class RubricReward(JudgedReward):
     async def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        """Judge completions; see :attr:`latest` for the single verdicts.
+        """Judge completions. :attr:`latest` then has the single verdicts.
 
         Returns:
-            One score in [0, 1] a completion; None where no criterion could be judged or there is no rubric.
+            One score in [0, 1] per completion; None without a rubric, or if no criterion could be judged.
         """
         if self.column not in columns:
             raise DataError(
-                f"reward {self.__name__!r} needs the column {self.column!r}; the data has {sorted(columns)}: read it "
-                "with layout rubrics, rar or healthbench, or set `column`"
+                f"reward {self.__name__!r} needs the column {self.column!r}, but the data has {sorted(columns)}. Read "
+                "the data with layout rubrics, rar or healthbench, or set `column`"
             )
         totals, self.latest = await self.score(prompts, completions, columns[self.column])
         return totals
@@ -149,18 +148,18 @@ class RubricReward(JudgedReward):
     async def score(
         self, prompts: Sequence[Prompt], completions: Sequence[Any], rubrics: Sequence[str | None]
     ) -> tuple[list[float | None], list[list[Score]]]:
-        """Judge completions and remember nothing, so that calls may overlap.
+        """Judge completions without changing :attr:`latest`, so that calls may overlap.
 
         Args:
             prompts: N prompts.
             completions: N completions, text or chat.
-            rubrics: N rubrics as JSON; None where a prompt has none.
+            rubrics: N rubrics as JSON; None for a prompt without a rubric.
 
         Returns:
-            What the call returns, and what :attr:`latest` holds after it.
+            The result of a call, and the value of :attr:`latest` after it.
         """
         self.refuse_pictures([prompt for prompt, rubric in zip(prompts, rubrics, strict=True) if rubric is not None])
-        # In passes over the whole batch: what is asked, the answers, and what they are worth.
+        # Several passes over the whole batch: questions, answers, rewards.
         plans = self._plans(rubrics_of(rubrics))
         texts = completion_texts(completions)
         asked = self._asked(plans, prompts, rubrics)
@@ -170,7 +169,7 @@ class RubricReward(JudgedReward):
         ]
         answers = await self._ask(questions)
         rewards = [plan.rewards(verdicts) for plan, verdicts in zip(asked, answers, strict=True)]
-        # The function's own value: for channels it is only logged, by TRL itself.
+        # The function's own value. For channels, it is only logged, by TRL itself.
         values = iter(list(map(weighted_mean, rewards, [plan.weights_of_total for plan in asked])))
         details = iter(list(map(sound, [verdict.detail or "" for verdicts in answers for verdict in verdicts])))
         scores = (
@@ -188,9 +187,9 @@ class RubricReward(JudgedReward):
             return [plans[text] for _, text in rows]
         if not self._knows_step:
             raise ConfigError(
-                f"dropout of {self.__name__!r} is {self.dropout}, but nobody says which training step this is; "
-                "expected a trainer that does, rvpo.trl.RVPOTrainer, or a call of RubricReward.at(step) before each "
-                "batch. Set dropout=0 otherwise"
+                f"dropout of {self.__name__!r} is {self.dropout}, but the training step is unknown; expected a trainer "
+                "that sets it, such as rvpo.trl.RVPOTrainer, or a call of RubricReward.at(step) before each batch. "
+                "Otherwise set dropout=0"
             )
         if self._step is None:
             return [plans[text] for _, text in rows]
@@ -205,7 +204,7 @@ class RubricReward(JudgedReward):
     async def score_row(
         self, prompt: Prompt, completion: Any, columns: Mapping[str, Any]
     ) -> tuple[float | None, list[Score]]:
-        """Judge one completion and remember nothing."""
+        """Judge one completion without changing :attr:`latest`."""
         [total], [scores] = await self.score([prompt], [completion], [columns[self.column]])
         return total, scores
 
@@ -213,7 +212,7 @@ class RubricReward(JudgedReward):
         return (overall(rubric),) if self.aggregation == "implicit" else rubric.criteria
 
     def _plans(self, rubrics: Mapping[str, Rubric]) -> dict[str, _Plan]:
-        """Return what all completions of a prompt share, by the prompt's rubric."""
+        """Return one plan per rubric: what all completions of a prompt share."""
         if self.aggregation == "implicit":
             return {text: _Plan((overall(rubric),), [1.0], [1.0], [True], [()]) for text, rubric in rubrics.items()}
         weights = [channel_weights(rubric, self.weighting) for rubric in rubrics.values()]
@@ -235,21 +234,21 @@ class RubricReward(JudgedReward):
             answers = [list(verdicts) for verdicts in await self.judge.judge(questions)]
             wanted = [len(question.criteria) for question in questions]
             if (seen := [len(verdicts) for verdicts in answers]) != wanted:
-                raise JudgeError(f"{seen[:8]}… verdicts, allowed is one for each criterion: {wanted[:8]}…")
+                raise JudgeError(f"{seen[:8]}… verdicts; expected one per criterion: {wanted[:8]}…")
         except (ConfigError, DataError):  # a mistake in the rubrics, which would make every such verdict missing
             raise
-        # Whatever else: it may have happened in one process of several, and must neither become a reward nor end the
-        # run without a checkpoint. Too many missing verdicts stop all processes together.
+        # Any other error may have happened in one of several processes. It must not become a reward, and must not end
+        # the run without a checkpoint. Too many missing verdicts stop all processes together.
         except Exception as error:
             logger.exception("the judge of %r failed; its verdicts are missing", self.__name__)
-            told = str(error) if isinstance(error, RVPOError) else type(error).__name__
-            return [[Verdict.missing("judge", told)] * len(q.criteria) for q in questions]
+            detail = str(error) if isinstance(error, RVPOError) else type(error).__name__
+            return [[Verdict.missing("judge", detail)] * len(q.criteria) for q in questions]
         return [[checked(verdict) for verdict in verdicts] for verdicts in answers]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the completions of one prompt share: M criteria, and for each its weights, its polarity and its labels."""
+    """What the completions of one prompt share: M criteria, with the weights, polarity and labels of each."""
 
     criteria: tuple[Criterion, ...]
     weights: Sequence[float]
@@ -258,7 +257,7 @@ class _Plan:
     labels: Sequence[tuple[str, ...]]
 
     def only(self, kept: Sequence[int]) -> _Plan:
-        """Return the plan with some of the criteria, whose weights have mean 1 again."""
+        """Return the plan with some of its criteria. Their weights are scaled to mean 1 again."""
         return _Plan(
             tuple(self.criteria[i] for i in kept),
             _with_mean_1([self.weights[i] for i in kept]),
@@ -268,7 +267,7 @@ class _Plan:
         )
 
     def rewards(self, verdicts: Sequence[Verdict]) -> list[float | None]:
-        """Return the channels' rewards in [0, 1], as :meth:`Criterion.reward`; None where missing."""
+        """Return one reward in [0, 1] per channel, as :meth:`Criterion.reward`; None if missing."""
         return [
             verdict.value if good or verdict.value is None else 1.0 - verdict.value
             for verdict, good in zip(verdicts, self.met_is_good, strict=True)
@@ -277,7 +276,7 @@ class _Plan:
     def scores(
         self, rewards: Sequence[float | None], verdicts: Sequence[Verdict], details: Iterator[str]
     ) -> list[Score]:
-        """Return the scores of one completion; ``details`` yields what the judge said of each criterion."""
+        """Return the scores of one completion. ``details`` yields the judge's explanation of each criterion."""
         rows = zip(self.criteria, verdicts, rewards, self.weights, self.labels, strict=True)
         return [
             Score(
@@ -295,7 +294,7 @@ class _Plan:
 
 
 def _with_mean_1(weights: Sequence[float]) -> list[float]:
-    """Scale weights so that their mean is 1; weights that are all 0 stay."""
+    """Scale weights so that their mean is 1. Weights that are all 0 stay unchanged."""
     total = math.fsum(weights)
     return [weight * len(weights) / total for weight in weights] if total else list(weights)
 
@@ -314,24 +313,25 @@ def overall(rubric: Rubric) -> Criterion:
 
 
 def too_many_missing(rows: Iterable[Iterable[Score]], allowed: float) -> str | None:
-    """Return what is wrong where more than ``allowed`` of one judge's scores are missing, else None.
+    """Return a message if more than the share ``allowed`` of one judge's scores are missing, else None.
 
-    By judge, because rules never fail: beside many of them a dead server would not be noticed.
+    Each judge is counted by itself. Rules never fail, so many rules would hide a server that does not answer.
     """
     by_judge: dict[str | None, list[Score]] = {}
     for row in rows:
         for score in row:
             by_judge.setdefault(score.judge, []).append(score)
-    return next((told for scores in by_judge.values() if (told := _too_many_missing(scores, allowed))), None)
+    messages = (_too_many_missing(scores, allowed) for scores in by_judge.values())
+    return next((message for message in messages if message), None)
 
 
 def _too_many_missing(scores: Sequence[Score], allowed: float) -> str | None:
     reasons = Counter(score.reason or "unknown" for score in scores if score.value is None)
     if reasons.total() <= allowed * len(scores):
         return None
-    told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     detail = next((score.detail for score in scores if score.value is None and score.detail), None)
     return (
-        f"{reasons.total()} of {len(scores)} verdicts are missing ({told}), allowed are {allowed:.0%} (max_missing)"
-        + (f"; one said: {detail[:200]}" if detail else "")
+        f"{reasons.total()} of {len(scores)} verdicts are missing ({counts}); expected at most {allowed:.0%} "
+        f"(max_missing){f'. One of them says: {detail[:200]}' if detail else ''}"
     )

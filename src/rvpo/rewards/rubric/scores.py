@@ -1,7 +1,7 @@
-"""From verdicts to numbers: weights of criteria, the explicit score of Rubrics-as-Rewards, the scores of HealthBench.
+"""Turn verdicts into numbers: weights of criteria, the explicit score of Rubrics-as-Rewards, HealthBench's scores.
 
-Verdicts are values in [0, 1], the degree to which a criterion's text is met, in the order of the criteria; None is a
-verdict that is missing. It is never "not met": each function says what it does instead.
+Verdicts are values in [0, 1] in the order of the criteria: the degree to which a criterion's text is met. None is a
+missing verdict. It never counts as "not met": each function documents what it does instead.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Weighting: TypeAlias = str | Mapping[str, float]
 RAR_CATEGORY_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}
 )
-"""The weights of RaR-Explicit (arXiv 2507.17746, section 4.4), as a :data:`Weighting`."""
+"""Weights of RaR-Explicit (arXiv 2507.17746, section 4.4), as a :data:`Weighting`."""
 
 
 def channel_weights(rubric: Rubric, weighting: Weighting = "points") -> list[float]:
-    """Return the weight of each criterion, scaled so that their mean is 1.
+    """Return the weight of each criterion, scaled so that the mean weight is 1.
 
-    So a criterion counts on average as much as an ordinary reward function, however many there are and whatever the
-    scale of their points.
+    So a criterion counts on average as much as an ordinary reward function, for any number of criteria and any scale
+    of their points.
 
     Args:
-        rubric: M criteria.
+        rubric: rubric with M criteria.
         weighting: ``"uniform"`` (all 1), ``"points"`` (in proportion to the absolute value of the points), or a
             mapping of categories to weights of at least 0, such as :data:`RAR_CATEGORY_WEIGHTS`.
 
@@ -39,8 +39,8 @@ def channel_weights(rubric: Rubric, weighting: Weighting = "points") -> list[flo
         M weights of at least 0 with mean 1.
 
     Raises:
-        ConfigError: another weighting, a weight that is negative or not finite, a criterion whose category has none
-            in the mapping, or weights that are all 0.
+        ConfigError: the weighting is unknown, a weight is negative or not finite, the mapping has no weight for the
+            category of a criterion, or all weights are 0.
     """
     if isinstance(weighting, Mapping):
         weights = [_category_weight(criterion, weighting) for criterion in rubric.criteria]
@@ -50,10 +50,13 @@ def channel_weights(rubric: Rubric, weighting: Weighting = "points") -> list[flo
         weights = [1.0] * len(rubric.criteria)
     else:
         allowed = "'uniform', 'points' or a mapping of categories to weights"
-        raise ConfigError(f"weighting is {weighting!r}, allowed is {allowed}")
+        raise ConfigError(f"weighting is {weighting!r}; expected {allowed}")
     largest = max(weights)
     if largest == 0:
-        raise ConfigError(f"weighting {weighting!r} gives every criterion of a rubric 0: raise one of the weights")
+        raise ConfigError(
+            f"weighting {weighting!r} gives every criterion of a rubric the weight 0; expected one above 0. Raise one "
+            "of the weights"
+        )
     weights = [weight / largest for weight in weights]  # so that no sum overflows
     mean = math.fsum(weights) / len(weights)
     return [weight / mean for weight in weights]
@@ -64,12 +67,12 @@ def _category_weight(criterion: Criterion, weights: Mapping[str, float]) -> floa
     if category is None or category not in weights:
         raise ConfigError(
             f"weighting has no weight for the category {category!r} of criterion {criterion.id!r}; it has "
-            f"{', '.join(map(repr, weights))}: add the category, or use 'points' or 'uniform'"
+            f"{', '.join(map(repr, weights))}. Add the category, or use 'points' or 'uniform'"
         )
     weight = weights[category]
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
         raise ConfigError(
-            f"weighting: the weight of {category!r} is {weight!r}, allowed is a finite number of at least 0"
+            f"weighting: the weight of {category!r} is {weight!r}; expected a finite number of at least 0"
         )
     return float(weight)
 
@@ -77,22 +80,22 @@ def _category_weight(criterion: Criterion, weights: Mapping[str, float]) -> floa
 def explicit_score(rubric: Rubric, verdicts: Sequence[float | None], weighting: Weighting = "points") -> float | None:
     """Return the explicit aggregation of Rubrics-as-Rewards: the weighted mean of the criteria's rewards.
 
-    Equation 1 of arXiv 2507.17746 is ``sum_j w_j c_j / sum_j w_j`` with c_j = 1 where criterion j is met, and
-    :data:`RAR_CATEGORY_WEIGHTS` in its experiments. Ours differs in two ways: c_j is the criterion's *reward*, which
-    is turned round where met is bad (the paper relies on pitfalls "phrased in positive form", which those of
-    RaR-Medicine mostly are not), and criteria without a verdict are left out of both sums. With the paper's weights,
-    criteria that are all good when met, and all verdicts, the two are equal.
+    Equation 1 of arXiv 2507.17746 is ``sum_j w_j c_j / sum_j w_j``, where c_j is 1 if criterion j is met. Its
+    experiments use :data:`RAR_CATEGORY_WEIGHTS`. This function differs in two ways. First, c_j is the criterion's
+    *reward*, which is inverted if it is bad to meet the criterion. (The paper relies on pitfalls "phrased in positive
+    form", but those of RaR-Medicine mostly are not.) Second, criteria without a verdict are left out of both sums. With
+    the paper's weights, only criteria that are good to meet, and all verdicts, both are equal.
 
     Args:
-        rubric: M criteria.
-        verdicts: M values, see the module's text.
+        rubric: rubric with M criteria.
+        verdicts: M values in [0, 1] or None, in the order of the criteria.
         weighting: see :func:`channel_weights`.
 
     Returns:
-        A value in [0, 1]; None where no criterion of positive weight has a verdict.
+        A value in [0, 1]; None if no criterion with a positive weight has a verdict.
 
     Raises:
-        RewardError: not M verdicts, or a value outside [0, 1].
+        RewardError: the number of verdicts is not M, or a value is outside [0, 1].
         ConfigError: see :func:`channel_weights`.
     """
     weights = channel_weights(rubric, weighting)
@@ -101,7 +104,12 @@ def explicit_score(rubric: Rubric, verdicts: Sequence[float | None], weighting: 
 
 
 def weighted_mean(rewards: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """Return the weighted mean of the rewards that are there; None where their weights are all 0."""
+    """Return the weighted mean of the rewards that are not missing; None if their weights are all 0.
+
+    Example:
+        >>> weighted_mean([1.0, None, 0.0], [3.0, 5.0, 1.0])
+        0.75
+    """
     judged = [(weight, reward) for weight, reward in zip(weights, rewards, strict=True) if reward is not None]
     total = math.fsum(weight for weight, _ in judged)
     return math.fsum(weight * reward for weight, reward in judged) / total if total else None
@@ -110,22 +118,23 @@ def weighted_mean(rewards: Sequence[float | None], weights: Sequence[float]) -> 
 def example_score(rubric: Rubric, verdicts: Sequence[float | None], *, partial: bool = False) -> float | None:
     """Return HealthBench's score of one example: points of the criteria met / sum of the positive points.
 
-    Source: arXiv 2505.08775; ``calculate_score`` of openai/simple-evals, which it equals where every verdict is 0 or
-    1. A graded verdict earns its share of the points. ``polarity`` is not read: here the sign of the points decides.
+    Source: arXiv 2505.08775, and ``calculate_score`` of openai/simple-evals. The result equals theirs if every verdict
+    is 0 or 1. A graded verdict earns its share of the points. ``polarity`` is not used: here the sign of the points
+    decides.
 
     Args:
-        rubric: M criteria.
-        verdicts: M values, see the module's text.
-        partial: what to do where a verdict is missing. False: the example has no score, because a criterion counted
-            as "not met" would lower the score, or raise it if its points are negative. True: leave those criteria
-            out of both sums.
+        rubric: rubric with M criteria.
+        verdicts: M values in [0, 1] or None, in the order of the criteria.
+        partial: treatment of missing verdicts. False: the example has no score, because counting a criterion as "not
+            met" would lower the score, or raise it if its points are negative. True: these criteria are left out of
+            both sums.
 
     Returns:
-        At most 1, and negative where more is lost than won; None where there is no score (no positive points, or a
+        A value of at most 1, negative if more points are lost than won; None without a score (no positive points, or a
         missing verdict).
 
     Raises:
-        RewardError: not M verdicts, or a value outside [0, 1].
+        RewardError: the number of verdicts is not M, or a value is outside [0, 1].
     """
     return _points_score(zip(rubric.criteria, _checked(rubric, verdicts), strict=True), partial)
 
@@ -133,8 +142,8 @@ def example_score(rubric: Rubric, verdicts: Sequence[float | None], *, partial: 
 def tag_scores(rubric: Rubric, verdicts: Sequence[float | None], *, partial: bool = False) -> dict[str, float | None]:
     """Return :func:`example_score` over the criteria of each tag, such as ``axis:accuracy``.
 
-    A tag without positive points is absent, as in openai/simple-evals; None is a tag whose verdicts are missing (with
-    ``partial``: so many that no positive points are left).
+    A tag without positive points is absent, as in openai/simple-evals. The score of a tag is None if one of its
+    verdicts is missing, or, with ``partial``, if no positive points are left.
     """
     by_tag: dict[str, list[tuple[Criterion, float | None]]] = {}
     for criterion, value in zip(rubric.criteria, _checked(rubric, verdicts), strict=True):
@@ -148,7 +157,7 @@ def tag_scores(rubric: Rubric, verdicts: Sequence[float | None], *, partial: boo
 
 
 def _points_score(judged: Iterable[tuple[Criterion, float | None]], partial: bool) -> float | None:
-    won = possible = 0.0  # summed in order as the reference does, so that the results are equal to the last bit
+    won = possible = 0.0  # summed in the reference's order, so that the results are equal to the last bit
     for criterion, value in judged:
         if value is None:
             if not partial:
@@ -164,7 +173,7 @@ class BenchmarkScore:
     """HealthBench's statistics over examples.
 
     Attributes:
-        mean: mean of the scores, clipped to [0, 1]; single scores are not clipped.
+        mean: mean of the scores, clipped to [0, 1]. Single scores are not clipped.
         n_samples: number of examples with a score.
         bootstrap_std: standard deviation (ddof 0) of the clipped mean over resampled examples.
         missing: number of examples without a score.
@@ -179,15 +188,15 @@ class BenchmarkScore:
 def benchmark_score(
     scores: Iterable[float | None], *, resamples: int = 1000, seed: int | None = 0
 ) -> BenchmarkScore | None:
-    """Aggregate the scores of all examples, or those of one axis or theme, as openai/simple-evals does.
+    """Aggregate the scores of all examples, or of one axis or theme, as openai/simple-evals does.
 
     Args:
-        scores: one score an example; None (missing) is counted and left out.
-        resamples: bootstrap samples, each of as many examples as have a score.
-        seed: of the resampling. The same numbers come out of simple-evals after ``numpy.random.seed(seed)``.
+        scores: one score per example. Missing scores (None) are counted and left out.
+        resamples: number of bootstrap samples. Each has as many examples as there are scores.
+        seed: random seed of the resampling. simple-evals gives the same numbers after ``numpy.random.seed(seed)``.
 
     Returns:
-        The statistics, or None where no example has a score.
+        The statistics, or None if no example has a score.
     """
     import numpy as np
 
@@ -205,13 +214,13 @@ def benchmark_score(
 def _checked(rubric: Rubric, verdicts: Sequence[float | None]) -> Sequence[float | None]:
     if len(verdicts) != len(rubric.criteria):
         raise RewardError(
-            f"{len(verdicts)} verdicts for a rubric of {len(rubric.criteria)} criteria; allowed is one each, in order: "
-            "put None where one is missing"
+            f"{len(verdicts)} verdicts for a rubric of {len(rubric.criteria)} criteria; expected one per criterion, in "
+            "order. Use None for a missing verdict"
         )
     for criterion, value in zip(rubric.criteria, verdicts, strict=True):
         if value is not None and not 0 <= value <= 1:
             raise RewardError(
-                f"the verdict on criterion {criterion.id!r} is {value!r}, allowed is a number in [0, 1], or None where "
-                "it is missing"
+                f"the verdict on criterion {criterion.id!r} is {value!r}; expected a number in [0, 1], or None if it "
+                "is missing"
             )
     return verdicts

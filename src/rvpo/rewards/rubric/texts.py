@@ -1,7 +1,8 @@
-"""The text of prompts and completions, plain or chat, as judges read it. Total: any message becomes text.
+"""Turn prompts and completions, plain or chat, into the text that judges read. Every message becomes text.
 
-Chat messages may carry tool calls, a tool's output, or content in parts (text, image). A judge must see the calls that
-a policy made, must not take a tool's words for the policy's, and one odd message must not cost a batch its verdicts.
+Chat messages may contain tool calls, a tool's output, or content in parts (text, image). A judge must see the calls of
+the policy, and must not mistake a tool's output for the policy's words. A single malformed message must not cost a
+batch its verdicts.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from rvpo.rewards.rubric.verdict import Prompt
 
 
 def chat(prompt: Prompt) -> list[tuple[str, str]]:
-    """Return (role, text) of each message of a prompt; plain text is the user's."""
+    """Return role and text of each message of a prompt. A plain text is a message of the user."""
     if isinstance(prompt, str):
         return [("user", prompt)]
     return [_turn(message) for message in prompt]
 
 
 def completion_text(completion: Any) -> str:
-    """Return what the policy wrote: plain text, or the assistant's messages of a chat, with its tool calls as JSON."""
+    """Return the text of the policy: plain text, or the assistant's messages of a chat, with tool calls as JSON."""
     if isinstance(completion, str):
         return completion
     turns = [_turn(message) for message in completion]
@@ -34,7 +35,7 @@ def completion_texts(completions: Sequence[Any]) -> list[str]:
 
 
 def has_pictures(prompt: Any) -> bool:
-    """Return whether a chat has a part that is not text, which a judge of text would not see."""
+    """Return whether a chat has a part that is not text. A judge that reads only text would not see it."""
     messages = [] if isinstance(prompt, str) else prompt
     contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
     parts = [part for content in contents if isinstance(content, list) for part in content]

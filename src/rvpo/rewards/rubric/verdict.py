@@ -1,7 +1,7 @@
-"""The seam between rubrics and judges: what is asked, what is answered, and the protocol of whoever answers.
+"""The interface between rubrics and judges: questions, verdicts, and the protocol of judges.
 
-A verdict that could not be had is *missing*: ``value`` is None and ``reason`` says why. It is never 0 and never "not
-met", which for a criterion with negative points would even be a gain.
+If the judge returns no verdict, the verdict is *missing*: ``value`` is None and ``reason`` says why. It is never 0 and
+never "not met", which would even be a gain for a criterion with negative points.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
 
 REASONS = (
     "timeout",  # no answer in time, after all retries
-    "connection",  # the server could not be reached, or hung up
-    "rate_limit",  # still 429 after all retries
-    "server",  # 5xx after all retries
-    "rejected",  # the server refuses such a request: 400, 401, 404, …; a retry would not help
+    "connection",  # the server could not be reached, or closed the connection
+    "rate_limit",  # status 429 after all retries
+    "server",  # status 5xx after all retries
+    "rejected",  # the server rejects such a request (400, 401, 404, …), so a retry would not help
     "refused",  # the model declined to judge
-    "malformed",  # an answer that holds no verdict, or not the complete set of ids
+    "malformed",  # the answer contains no verdict, or not all ids
     "budget",  # the budget is used up, so the question was not asked
     "too_long",  # prompt and completion do not fit into the judge's context
-    "rule",  # a rule that could not be evaluated on this text, such as a regex that takes too long
-    "judge",  # the judge itself raised; see the log
-    "no_reply",  # there was no other reply to compare a completion with
-    "sandbox",  # a program that could not be run, which says nothing of it
+    "rule",  # a rule could not be evaluated on this text, for example because a regex takes too long
+    "judge",  # the judge itself raised an exception; see the log
+    "no_reply",  # a completion had no other reply to be compared with
+    "sandbox",  # a program could not be run, so nothing is known about it
 )
-"""Why a verdict may be missing; each has its own share in the metrics."""
+"""Reasons why a verdict is missing. Each has its own share in the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,11 @@ class Question:
     """One completion with the criteria to be decided on it.
 
     Attributes:
-        repeat: 0, or 1 where the same is asked a second time to learn how far the judge can be trusted: it must then
-            be decided anew, and not be taken from a cache.
+        prompt: prompt, as text or chat.
+        completion: text of the completion.
+        criteria: criteria to decide.
+        repeat: 0, or 1 if the same question is asked a second time to measure how reliable the judge is. It must then
+            be decided again, and not be taken from a cache.
     """
 
     prompt: Prompt
@@ -53,10 +56,10 @@ class Verdict:
     """The answer to one criterion of a question.
 
     Attributes:
-        value: degree in [0, 1] to which the criterion's text is met: 0 or 1, a probability, or a place on a scale.
-            None where it is missing. It is *not* turned round for criteria whose polarity is bad.
-        reason: one of :data:`REASONS` where ``value`` is None, else None.
-        detail: the judge's explanation, or what went wrong.
+        value: degree in [0, 1] to which the criterion's text is met: 0 or 1, a probability, or a point on a scale. None
+            if it is missing. It is *not* inverted for criteria whose polarity is bad.
+        reason: one of :data:`REASONS` if ``value`` is None, else None.
+        detail: explanation of the judge, or what went wrong.
     """
 
     value: float | None
@@ -65,23 +68,27 @@ class Verdict:
 
     @classmethod
     def missing(cls, reason: str, detail: str | None = None) -> Verdict:
-        """Return a verdict that could not be had."""
+        """Return a missing verdict."""
         return cls(None, reason, detail)
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Whoever decides criteria. All judges of ``rvpo.judges`` follow it; so can yours."""
+    """Protocol of judges of criteria. All judges of ``rvpo.judges`` implement it, and yours can, too."""
 
     async def judge(self, questions: Sequence[Question]) -> list[list[Verdict]]:
-        """Return one verdict for each criterion of each question, in order.
+        """Return one verdict per criterion of each question, in order.
 
-        A criterion that could not be decided is a missing verdict; judges raise only for mistakes of their caller.
+        If a criterion could not be decided, its verdict is missing. Judges raise only for mistakes of their caller.
         """
         ...
 
     async def check(self) -> None:
-        """Ask something small. Raises JudgeError where this judge cannot work: no server, no such model, no key."""
+        """Ask a small question.
+
+        Raises:
+            JudgeError: this judge cannot work: the server, the model or the key is wrong or absent.
+        """
         ...
 
     def usage(self) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""What runs inside a sandbox. Nothing here is imported outside; nothing of rvpo is there inside."""
+"""The code that runs inside a sandbox. It is never imported outside, and cannot import rvpo inside."""

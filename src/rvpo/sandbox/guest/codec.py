@@ -1,9 +1,9 @@
-"""Values between the process of the test and that of the program, as JSON: no pickle, so reading one runs nothing.
+"""Send values between the process of the test and the process of the program as JSON, so that reading runs no code.
 
 Plain values are copied: None, bool, int, float, complex, str, bytes, range, and list, tuple, dict, set and frozenset of
-such; Python's own classes go by their names. Anything else, subclasses of these among them, stays where it is and is
-known to the other side by a number. Depth is bounded, so that a value that holds itself, or a hostile message, costs no
-more than an error.
+these. Built-in classes are sent by name. All other objects, including subclasses of these types, stay in their process,
+and the other side knows them by a number. Depth is bounded, so that a value that contains itself, or a hostile message,
+only gives an error.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MAX_BYTES = 32 << 20
 
 
 class MalformedError(Exception):
-    """A message that is none."""
+    """A message that does not follow the protocol."""
 
 
 def encode(value: Any, export: Callable[[Any], Any], depth: int = 0) -> Any:
-    """Return a JSON value; ``export(object)`` gives the tagged form of what is not copied."""
+    """Return a value as JSON. ``export(object)`` returns the tagged form of an object that is not copied."""
     if value is None or value is True or value is False:
         return value
     kind = type(value)
@@ -57,7 +57,7 @@ _COLLECTIONS: dict[type, str] = {tuple: "t", set: "s", frozenset: "z"}
 
 
 def decode(value: Any, resolve: Callable[[str, Any], Any], depth: int = 0) -> Any:
-    """Return the value of what :func:`encode` wrote; ``resolve(tag, number)`` returns what is not copied."""
+    """Return the value that :func:`encode` encoded. ``resolve(tag, number)`` returns an object that is not copied."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if depth > 2 * MAX_DEPTH:
@@ -94,7 +94,7 @@ def dump(message: Any) -> bytes:
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """Return a message; MalformedError where it is not one."""
+    """Return a message. Raises MalformedError if the bytes are not a message."""
     try:
         message = text.loads(str(data, "ascii"))
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""What the program's process may not ask of the kernel: a seccomp filter, made here without a library.
+"""Filter the system calls of the program's process: a seccomp filter, built here without a library.
 
-Refused are new processes and other programs, signals that cannot be caught, memory of other processes, memory that no
-limit counts, and the parts of the kernel that a program of a benchmark never needs. Threads are granted.
+It refuses new processes and other programs, signals that cannot be caught, the memory of other processes, memory that
+no limit counts, and the parts of the kernel that programs of benchmarks never need. Threads are permitted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import os
 
 _EM = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-# name: (x86_64, aarch64); None where an architecture has no such call.
+# name: (x86_64, aarch64); None if an architecture does not have the call.
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
@@ -33,7 +33,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "open_by_handle_at": (304, 265), "lookup_dcookie": (212, 18), "nfsservctl": (180, 42),
 }  # fmt: skip
 _CLONE, _CLONE3, _PRLIMIT, _SOCKET = (56, 220), (435, 435), (302, 261), (41, 198)
-_FAMILIES = (1, 2, 10)  # of sockets: UNIX, INET, INET6
+_FAMILIES = (1, 2, 10)  # families of sockets: UNIX, INET, INET6
 _KILLS = {"kill": ((62, 129), 1), "tkill": ((200, 130), 1), "tgkill": ((234, 131), 2)}
 _CLONE_THREAD = 0x10000
 _LOAD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -49,26 +49,26 @@ class _Program(ctypes.Structure):
 
 
 def instructions(machine: str, kills: bool = False) -> list[tuple[int, int, int, int]]:
-    """Return the filter as (code, jump if true, jump if false, value); with ``kills``, SIGKILL may be sent."""
+    """Return the filter as tuples (code, jump if true, jump if false, value). ``kills`` permits sending SIGKILL."""
     column = list(_EM).index(machine)
     refuse, no_call = (_RET, 0, 0, _ERRNO | errno.EPERM), (_RET, 0, 0, _ERRNO | errno.ENOSYS)
     load_number, allow = (_LOAD, 0, 0, 0), (_RET, 0, 0, _ALLOW)
     code = [(_LOAD, 0, 0, 4), (_JEQ, 1, 0, _EM[machine]), (_RET, 0, 0, _KILL), load_number]
-    if machine == "x86_64":  # its x32 calls have numbers of their own
+    if machine == "x86_64":  # its x32 calls have separate numbers
         code += [(_JGE, 0, 1, 0x40000000), refuse]
     for numbers in _REFUSED.values():
         number = numbers[column]
         if number is not None:
             code += [(_JEQ, 0, 1, number), refuse]
-    code += [(_JEQ, 0, 1, _CLONE3[column]), no_call]  # its flags lie in memory; C libraries fall back on clone
+    code += [(_JEQ, 0, 1, _CLONE3[column]), no_call]  # its flags are in memory; C libraries fall back to clone
     code += [(_JEQ, 0, 4, _CLONE[column]), (_LOAD, 0, 0, 16), (_JSET, 1, 0, _CLONE_THREAD), refuse, allow]
-    # Of one's own process alone: the limits of another one would end it.
+    # Only for the own process, because changing the limits of another one would end it.
     code += [(_JEQ, 0, 4, _PRLIMIT[column]), (_LOAD, 0, 0, 16), (_JEQ, 1, 0, 0), refuse, allow]
-    # Of the local families alone: a socket to the hypervisor belongs to no network space.
+    # Only these families, because a socket to the hypervisor is outside of every network namespace.
     families = [(_JEQ, len(_FAMILIES) - i, 0, family) for i, family in enumerate(_FAMILIES)]
     code += [(_JEQ, 0, len(families) + 3, _SOCKET[column]), (_LOAD, 0, 0, 16), *families, refuse, allow]
     for calls, argument in () if kills else _KILLS.values():
-        # No SIGKILL or SIGSTOP: if the program is ended by one, somebody outside did it.
+        # No SIGKILL or SIGSTOP, so that a program ended by one was ended from outside.
         code += [(_JEQ, 0, 5, calls[column]), (_LOAD, 0, 0, 16 + 8 * argument)]
         code += [(_JEQ, 1, 0, 9), (_JEQ, 0, 1, 19), refuse, allow]
     return [*code, allow]

@@ -1,11 +1,11 @@
-"""The test's process and the program's process as one: calls, operators and attributes reach over to the other side.
+"""Connect the process of the test and the process of the program: calls, operators and attributes work across.
 
-The test runs in a process that the program cannot read or write. Of the program it sees values, which are copies, and
-:class:`Remote` objects, whose every use is asked of the program. So a program decides what its functions return, but
-not whether an assertion about that holds.
+The test runs in a process that the program cannot read or write. It receives values of the program as copies, and other
+objects as :class:`Remote`, whose operations are done by the program. So a program decides what its functions return,
+but not whether an assertion about the result holds.
 
-The program may call back functions that it was given, and use objects of classes that the test defines. It cannot reach
-further: no attribute with an underscore, nothing of a module, of a function's globals or of a frame.
+The program may call functions that it was given, and use objects of classes that the test defines. It cannot access
+more: no attribute with an underscore, and nothing of a module, of a function's globals or of a frame.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Peer:
     """One side of the two pipes.
 
     Args:
-        reads: descriptor with the other side's messages.
-        writes: descriptor for ours.
-        scope: global names that the other side may ask for; None where it may use nothing but what it was given.
+        reads: descriptor for messages of the other side.
+        writes: descriptor for messages to the other side.
+        scope: global names that the other side may ask for; None if it may use only objects that it was given.
     """
 
     def __init__(self, reads: int, writes: int, scope: dict[str, Any] | None = None) -> None:
-        """Keep the pipes; nothing is said yet."""
+        """Keep the pipes, without sending anything."""
         self.reads, self.writes, self.scope = reads, writes, scope
-        self.ended = ""  # why nothing can be asked any more
-        self.unshareable = ""  # the class of an object that the program would have needed, and cannot be given
+        self.ended = ""  # why the other side cannot be asked any more
+        self.unshareable = ""  # class of an object that the program needs but cannot be given
         self._ours: dict[Any, Any] = {}
         self._numbers: dict[int, int] = {}
         self._theirs: dict[int, Remote] = {}
@@ -50,7 +50,7 @@ class Peer:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Have the other side do something, serve what it asks meanwhile, and return or raise its answer."""
+        """Let the other side do something, answer its own requests meanwhile, and return or raise its answer."""
         message = {
             "do": do, "to": target, "name": name,
             "args": [encode(one, self._export) for one in args],
@@ -70,18 +70,18 @@ class Peer:
         raise exception_of(*raised)
 
     def ping(self) -> None:
-        """See whether the other side is still there: who has ended has not passed."""
+        """Check whether the other side still runs, because a program that has ended has not passed."""
         try:
             self.ask("global", None, "__builtins__")
         except BaseException:
             return
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send a message that has no answer."""
+        """Send a message that needs no answer."""
         wire.write(self.writes, dump(message))
 
     def hear(self) -> dict[str, Any]:
-        """Return a message that answers nothing."""
+        """Return the next message."""
         return load(wire.read(self.reads))
 
     def serve(self) -> None:
@@ -109,7 +109,7 @@ class Peer:
         return EndedError(why)
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Do what the other side asks. Whatever that raises is told, not raised."""
+        """Do what the other side asks. An exception becomes a part of the answer."""
         try:
             args = [decode(one, self._resolve) for one in message.get("args") or ()]
             kwargs = {str(key): decode(one, self._resolve) for key, one in (message.get("kwargs") or {}).items()}
@@ -153,7 +153,7 @@ class Peer:
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._ours)
-            self._ours[number] = value  # kept, so that its id stays its own
+            self._ours[number] = value  # kept alive, so that no other object gets the same id
         return {"o": [number, isinstance(value, type), type(value).__name__[:80], callable(value)]}
 
     def _resolve(self, tag: str, inside: Any) -> Any:
@@ -168,7 +168,7 @@ class Peer:
 
 
 class UnshareableError(BaseException):
-    """An object of the test is neither copied nor used from afar: test and program need one process."""
+    """An object of the test can be neither copied nor used remotely, so test and program need one process."""
 
 
 class EndedError(BaseException):
@@ -180,7 +180,7 @@ def _can_change(value: Any) -> bool:
 
 
 def _replace(ours: Any, now: Any) -> None:
-    """Put the content of a value that the other side has changed into ours."""
+    """Copy the content of a value that the other side has changed into the original."""
     if (isinstance(ours, list) and isinstance(now, list)) or (
         isinstance(ours, bytearray) and isinstance(now, bytearray)
     ):
@@ -191,7 +191,7 @@ def _replace(ours: Any, now: Any) -> None:
 
 
 def _may_use(target: Any) -> bool:
-    """Whether the program may use an object of the test as an operand: one of a class of the test, or an iterator."""
+    """Return whether the program may use an object as an operand: of a class of the test, or an iterator."""
     return type(target).__module__ == "test" or hasattr(type(target), "__next__")
 
 

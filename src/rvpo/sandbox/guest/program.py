@@ -1,4 +1,4 @@
-"""The second process of a sandbox: the program itself, with nothing of the first but a pipe in each direction."""
+"""The second process of a sandbox: the program itself. It shares only one pipe in each direction with the first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MB = 1 << 20
 
 
 def run(task: dict[str, Any], library: ctypes.CDLL | None, reads: int, writes: int, output: int) -> NoReturn:
-    """Become the program; never returns."""
+    """Become the program. Never returns."""
     code = RAISED
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -77,7 +77,7 @@ def _limit(task: dict[str, Any]) -> None:
 
 
 def _script(task: dict[str, Any], writes: int) -> int:
-    """Run the program as a script, to its end as Python knows it: with its threads, and what it wants to do at exit."""
+    """Run the program as a script, until its threads and its functions at exit have ended, as Python does."""
     import _sitebuiltins
 
     builtins.exit = builtins.quit = _sitebuiltins.Quitter("exit", "Ctrl-D")
@@ -93,7 +93,7 @@ def _script(task: dict[str, Any], writes: int) -> int:
     except SystemExit:
         pass
     except BaseException as error:
-        code = _tell(writes, error)
+        code = _report(writes, error)
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()
@@ -101,7 +101,7 @@ def _script(task: dict[str, Any], writes: int) -> int:
     return code
 
 
-def _tell(writes: int, error: BaseException) -> int:
+def _report(writes: int, error: BaseException) -> int:
     reason, code = _kind(error)
     try:
         text = f"{type(error).__name__}: {error}"[:300]
@@ -120,16 +120,16 @@ def _kind(error: BaseException) -> tuple[str, int]:
 
 
 def _module(task: dict[str, Any], reads: int, writes: int) -> int:
-    """Run the program as a module, and then what the test asks of it."""
+    """Run the program as a module, and then answer the requests of the test."""
     scope: dict[str, Any] = {}
     absent = _prepare(task["setup"], scope)
     if absent is not None:
-        return _tell(writes, absent)
-    wire.write(writes, dump({"prepared": True}))  # so what is said before this, no program has said
+        return _report(writes, absent)
+    wire.write(writes, dump({"prepared": True}))  # so that messages before this cannot come from the program
     try:
         exec(compile(task["program"], "<program>", "exec"), scope)  # noqa: S102
     except BaseException as error:
-        return _tell(writes, error)
+        return _report(writes, error)
     peer = Peer(reads, writes, scope)
     peer.tell({"loaded": True})
     if task["kind"] == "shared":
@@ -142,9 +142,9 @@ def _module(task: dict[str, Any], reads: int, writes: int) -> int:
 
 
 def _prepare(setup: str, scope: dict[str, Any]) -> ModuleNotFoundError | None:
-    """Run a setup, and return why the sandbox cannot run it.
+    """Run a setup. Return the error if a module is absent, else None.
 
-    Any other error is passed over: a stub may have annotations that only the program imports.
+    Other errors are ignored: a stub may have annotations that only the program imports.
     """
     try:
         exec(compile(setup, "<setup>", "exec"), scope)  # noqa: S102
@@ -160,6 +160,6 @@ def _test_itself(peer: Peer, scope: dict[str, Any], writes: int) -> int:
     try:
         exec(compile(test["code"], "<test>", "exec"), scope)  # noqa: S102
     except BaseException as error:
-        return _tell(writes, error)
+        return _report(writes, error)
     peer.tell({"secret": test["secret"]})
     return 0

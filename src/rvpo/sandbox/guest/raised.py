@@ -1,4 +1,4 @@
-"""Exceptions that cross over: the names of their classes and their text."""
+"""Send exceptions to the other process: the names of their classes and their text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class RemoteError(Exception):
 
 
 def names_of(error: BaseException) -> list[str]:
-    """Return the names of an exception's class and its bases, the most special one first."""
+    """Return the names of an exception's class and its bases, the most derived class first."""
     return [kind.__name__ for kind in type(error).__mro__ if kind not in (object,)][:20]
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an exception says, whatever its ``__str__`` does."""
+    """Return the text of an exception; "" if its ``__str__`` fails."""
     try:
         return str(error)[:MAX_TEXT]
     except BaseException:
@@ -36,7 +36,7 @@ _BUILTIN_ERRORS = {
 
 
 def exception_of(names: Any, text: Any) -> BaseException:
-    """Return an exception of the first class that is Python's own, under the name of the program's."""
+    """Return an exception derived from the first built-in class in the list, with the name of the program's class."""
     text = text if isinstance(text, str) else ""
     listed = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     base: Any = next((_BUILTIN_ERRORS[name] for name in listed if name in _BUILTIN_ERRORS), RemoteError)

@@ -1,4 +1,4 @@
-"""Objects of the other process, and what can be done with them."""
+"""Objects of the other process, and the operations on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # importing typing takes longer than a small program
         def ask(
             self, do: str, target: int | None, name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
         ) -> Any:
-            """Have the other side do something."""
+            """Let the other side do something, and return its answer."""
 
 
 BINARY: dict[str, Callable[..., Any]] = {
@@ -41,17 +41,17 @@ OPERATIONS = {**BINARY, **UNARY, **OTHERS}
 
 
 class Remote:
-    """An object of the other side. Whatever is done with it is asked there."""
+    """An object of the other side. Every operation on it is done there."""
 
     def __init__(self, peer: Asks, number: int, kind: str) -> None:
-        """Name the object."""
+        """Keep the number of the object and the name of its class."""
         for name, value in (("_remote_peer", peer), ("_remote_number", number), ("_remote_kind", kind)):
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         """Ask for an attribute."""
         if name.startswith("__") and name.endswith("__") and name not in ("__name__", "__doc__", "__dict__"):
-            raise AttributeError(name)  # protocols that are looked for in passing, such as that of copy
+            raise AttributeError(name)  # protocols that Python only probes for, such as that of copy
         return _ask(self, "get", name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -75,13 +75,13 @@ class Remote:
         return _ask(self, "op", "round") if digits is None else _ask(self, "op", "round2", digits)
 
     def __iter__(self) -> Any:
-        """Go through it there, item by item."""
+        """Iterate over it there, item by item."""
         found = _ask(self, "op", "iter")
         return found if isinstance(found, Remote) else iter(found)
 
 
 class CallableRemote(Remote):
-    """One that can be called."""
+    """An object of the other side that can be called."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it there."""

@@ -1,4 +1,4 @@
-"""The global names of a test: its own, then the program's, which lives in another process."""
+"""The global names of a test: its own, then those of the program, which runs in another process."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ else:
 
 
 OWN = "_program_"
-"""Before a name: the program's, whatever Python's own of that name is."""
+"""Prefix of names that always mean the program's, even if a built-in has the same name."""
 
 
 class Scope(Names):
-    """Names are looked for here, then in the program, then in Python's builtins.
+    """Names are searched here, then in the program, then in Python's builtins.
 
-    A name of Python's own means Python's own, even where the program defines it too: a program with an ``abs`` that
-    is always 0 would pass each test of closeness. The exception are the names in ``prefer``, which the test is about.
+    A built-in name means the built-in, even if the program defines it, too: a program with an ``abs`` that always
+    returns 0 would pass every test of closeness. The exceptions are the names in ``prefer``, which the test is about.
     """
 
     def __init__(self, peer: Peer, prefer: Iterable[str]) -> None:
-        """Start with nothing but Python's own names.
+        """Start with only the built-in names.
 
         Args:
-            peer: the program's process.
-            prefer: names of Python's own that mean the program's.
+            peer: process of the program.
+            prefer: built-in names that mean the program's.
         """
         super().__init__(__name__="test", __builtins__=builtins)
         self._peer, self._prefer = peer, frozenset(prefer)
 
     def __missing__(self, name: str) -> Any:
-        """Ask the program for a name; KeyError where Python's own is meant, or where nobody has it."""
+        """Ask the program for a name. Raises KeyError if the built-in is meant, or if the name does not exist."""
         if name.startswith(OWN):
             try:
                 return self._peer.ask("global", None, name[len(OWN) :])

@@ -1,8 +1,8 @@
-"""The first process of a sandbox: starts the program in a second one, holds the test, and reports what came of it.
+"""The first process of a sandbox: it starts the program in a second process, runs the test, and reports the outcome.
 
-Read from standard input are two frames: the program with its limits, and the test. The second process is made before
-the test is read, so that the test is nowhere in its memory; and this process cannot be read, written, traced or
-signalled by it. What happens here is reported in one frame on standard output.
+It reads two frames from standard input: the program with its limits, and the test. The second process is started before
+the test is read, so the test is not in its memory. The second process cannot read, write, trace or signal this one. The
+outcome is reported in one frame on standard output.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes longer than a small program
     from typing import Any, NoReturn
 
-GRACE = 10  # hundredths of a second for a process whose pipes have closed
-HOST_BYTES = 1 << 30  # of a message from outside
+GRACE = 10  # hundredths of a second for a process to end after its pipes have closed
+HOST_BYTES = 1 << 30  # maximum size of a message from outside
 SYNTAX, RAISED, MEMORY = second.SYNTAX, second.RAISED, second.MEMORY
 
 
@@ -33,14 +33,14 @@ class Watch:
     """The second process, and the report about it."""
 
     def __init__(self, report: int, task: dict[str, Any]) -> None:
-        """Start the clock; the process is started elsewhere."""
+        """Start the clock. The process is started elsewhere."""
         self.report, self.task = report, task
         self.pid = 0
         self.finishing = False
         self.began = time.monotonic()
 
     def finish(self, reason: str, detail: Any = "", output: bytes | None = None, wall: bool = False) -> NoReturn:
-        """Report, and end the whole sandbox: the kernel ends all other processes in it."""
+        """Report, and end the whole sandbox. The kernel ends all other processes in it."""
         message: dict[str, Any] = {
             "reason": reason,
             "detail": str(detail)[:300],
@@ -60,16 +60,16 @@ class Watch:
             os._exit(0)
 
     def on_alarm(self, *_: object) -> None:
-        """Report a test that takes too long, whatever this process is doing."""
+        """Report a test that takes too long, even if this process is busy."""
         if self.finishing:
             return
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        self.finish("timeout", "no end within the time in all", wall=True)
+        self.finish("timeout", "no end within the wall-clock limit", wall=True)
 
     def ended(self, now: bool = False) -> tuple[str, str] | None:
-        """Return (reason, detail) of a program that has ended: None where it ended by itself and in order.
+        """Return reason and detail for a program that has ended; None if it ended normally.
 
-        With ``now`` it is ended where it has not; whatever else ended it before is what is returned.
+        With ``now``, a program that still runs is killed. If something else ended it before, that is returned.
         """
         ended, status, used = os.wait4(self.pid, os.WNOHANG if now else 0)
         for _ in range(GRACE if now and not ended else 0):
@@ -85,11 +85,11 @@ class Watch:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGXCPU or (number == signal.SIGKILL and processor >= self.task["cpu"] - 0.5):
-                return "timeout", f"more than {self.task['cpu']:g} s of processor time"
-            if number == signal.SIGKILL and ended and self.task["filter"]:  # which it cannot send itself
+                return "timeout", f"more than {self.task['cpu']:g} s of CPU time"
+            if number == signal.SIGKILL and ended and self.task["filter"]:  # the program cannot send this signal
                 return "outside", f"ended from outside by signal {number}"
             if number == signal.SIGSYS:
-                return "killed", "a call of another architecture"
+                return "killed", "a system call of another architecture"
             return "killed", f"ended by signal {number}"
         code = os.WEXITSTATUS(status)
         return {0: None, SYNTAX: ("syntax", ""), RAISED: ("exception", ""), MEMORY: ("memory", "")}.get(
@@ -108,7 +108,7 @@ def main() -> None:
     if task["filter"]:
         library = kernel.libc()
         kernel.protect(library)
-    wire.write(report, b"{}")  # whatever happens from here on, the sandbox itself has started
+    wire.write(report, b"{}")  # reports that the sandbox itself has started
     watch = Watch(report, task)
     _bound_itself(task)
     ours, theirs = os.pipe(), os.pipe()
@@ -116,7 +116,7 @@ def main() -> None:
     watch.pid = os.fork()
     if watch.pid == 0:
         second.run(task, library, reads=ours[0], writes=theirs[1], output=output[1])
-    if library is not None:  # a dataset's test is no more trusted than a program
+    if library is not None:  # the test of a dataset is trusted no more than a program
         kernel.install(library, os.uname().machine, kills=True)
     for descriptor in (ours[0], theirs[1], output[1]):
         os.close(descriptor)
@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def _bound_itself(task: dict[str, Any]) -> None:
-    """Bound what the test, and what a program sends, may take here; the program has limits of its own."""
+    """Limit the memory and files of this process, which runs the test and reads messages of the program."""
     most = 2 * task["memory"] + len(str(task)) * 8 + (256 << 20)
     for what, limit in ((resource.RLIMIT_AS, most), (resource.RLIMIT_FSIZE, task["files"])):
         hard = resource.getrlimit(what)[1]
@@ -162,7 +162,7 @@ def by_output(watch: Watch, output: int, word: int) -> None:
     end = watch.ended()
     if end is None:
         watch.finish("printed", output=bytes(kept))
-    try:  # why is only for people to read
+    try:  # the reason is only for readers of the message
         said = load(wire.read(word, 1 << 12)).get("raised") if select.select([word], [], [], 0)[0] else ""
     except (wire.ClosedError, MalformedError):
         said = ""
@@ -186,7 +186,7 @@ def _failure(said: dict[str, Any]) -> tuple[str, str]:
 
 
 def by_call(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
-    """Run the test here, where the program cannot reach; see :mod:`peer`."""
+    """Run the test in this process, which the program cannot access; see :mod:`peer`."""
     loaded(watch, peer)
     scope = Scope(peer, test["prefer"])
     try:
@@ -201,7 +201,7 @@ def by_call(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
     if peer.unshareable:
         watch.finish("unshareable", peer.unshareable)
     peer.ping()
-    if peer.ended:  # and the test may have caught that
+    if peer.ended:  # checked here, because the test may have caught the exception
         watch.finish(*_why(watch, "killed", peer.ended))
     watch.finish("passed")
 
@@ -211,12 +211,12 @@ def _reason(error: BaseException) -> str:
         return "memory"
     if isinstance(error, AssertionError):
         return "assert"
-    # Of the test itself: the program's own come as classes that are made for them.
+    # This exact class comes from the test itself, because exceptions of the program get their own classes.
     return "unusable" if type(error) is ModuleNotFoundError else "exception"
 
 
 def by_word(watch: Watch, peer: Peer, test: dict[str, Any]) -> None:
-    """Let the program's own process run the test, and believe it if it then knows the secret that came with it."""
+    """Let the program's own process run the test. It passes if the process then returns the secret of the test."""
     loaded(watch, peer)
     peer.tell({"code": test["code"], "secret": test["secret"]})
     said = peer.hear()

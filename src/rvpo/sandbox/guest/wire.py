@@ -1,4 +1,4 @@
-"""Frames over pipes: four bytes of length, then so many bytes."""
+"""Frames over pipes: four bytes with the length, then the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ClosedError(Exception):
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """Write one frame; ClosedError where nobody reads."""
+    """Write one frame. Raises ClosedError if the other side has ended."""
     view = memoryview(len(data).to_bytes(4, "big") + data)
     try:
         while view:
@@ -22,7 +22,7 @@ def write(descriptor: int, data: bytes) -> None:
 
 
 def read(descriptor: int, most: int = MAX_BYTES) -> bytes:
-    """Return the next frame, and not a byte more than it is taken off the pipe."""
+    """Return the next frame. Not a byte more is taken from the pipe."""
     length = int.from_bytes(_exactly(descriptor, 4), "big")
     if length > most:
         raise MalformedError("too long")
