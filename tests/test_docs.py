@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import importlib
+import inspect
 import io
 import pkgutil
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import rvpo
 import rvpo.core
 import rvpo.step
 from rvpo.core.metrics import CATALOGUE
@@ -38,6 +40,12 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     with_examples = [name for name in MODULES if any(t.examples for t in finder.find(importlib.import_module(name)))]
     assert len(with_examples) > 4
+
+
+@pytest.mark.parametrize("name", [name for name in rvpo.__all__ if name != "__version__"])
+def test_every_public_name_has_an_example(name: str):
+    """The examples are run by test_docstrings."""
+    assert ">>> " in (inspect.getdoc(getattr(rvpo, name)) or "")
 
 
 def test_the_readmes_first_example_prints_what_it_says():

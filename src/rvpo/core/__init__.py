@@ -1,4 +1,4 @@
-"""The algorithm: torch and the standard library only, no engine."""
+"""The algorithm. It needs only torch and the standard library, and no engine."""
 
 from rvpo.core.advantages import advantages, compute
 from rvpo.core.channels import Channels

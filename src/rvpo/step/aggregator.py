@@ -48,10 +48,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Aggregated:
-    """What a batch comes to.
+    """Result of :class:`Aggregator` for a batch.
+
+    Example:
+        >>> import rvpo
+        >>> out = rvpo.Aggregator("gdpo", ["correct", "safe"])([[1, 0], [0, 1], [0, 0]], num_generations=3)
+        >>> type(out.advantages).__name__, round(out.metrics["rvpo/correct/mean"], 4)
+        ('list', 0.3333)
 
     Attributes:
-        advantages: (N,), in the kind in which the rewards came: a tensor, an array or a list.
+        advantages: (N,), in the form of the rewards: a tensor, an array or a list.
         metrics: by name, as every engine logs them; see :mod:`rvpo.core.metrics`.
         result: everything as tensors: z-scores, responsibilities, what is live and missing.
         table: where the channels of rubrics lie; None without a rubric, when each name is a column.
