@@ -61,7 +61,7 @@ def test_two_families_and_a_prompt_without_any():
         (Family("r", [[]]), "'r' has scores for 1 completions; expected 2"),
         (
             Family("r", [scores(1.0), scores(1.0, 1.0)]),
-            "completions 0 and 1 answer one prompt, but have other channels",
+            "completions 0 and 1 answer one prompt, but have different channels",
         ),
     ],
 )
