@@ -623,7 +623,7 @@ def test_descriptions_tell_rules_apart():
         (Spec("math:sqrrt"), r"math has no 'sqrrt' \(did you mean 'sqrt'\?\)"),
         (Spec("math:pi"), "math:pi is a float; expected something that can be called"),
         (Spec("textwrap:dedent"), r"takes \(text\), and --style completions calls f\(rewards, groups\)"),
-        (Spec("textwrap:dedent", style="auto"), "has the parameters text, from which --style auto cannot tell"),
+        (Spec("textwrap:dedent", style="auto"), "has the parameters text, from which --style auto cannot find"),
         (Spec("rvpo.core:advantages", style="tokens"), "pass --style completions"),
         (Spec("rvpo", style="token"), r"style is 'token'; expected one of .*did you mean 'tokens'"),
         (Spec("rvpo", traits=("level",)), "declared trait is 'level'"),

@@ -129,7 +129,7 @@ class LIFT(Method):
     """
 
     name: ClassVar[str] = "lift"
-    summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
+    summary: ClassVar[str] = "raises the channel that is met least and lets none fall (recommended)"
     own_dead_channels: ClassVar[str] = "keep"
     uses_reliability: ClassVar[bool] = True
     sums_weights: ClassVar[bool] = True  # A has size 1 by the running moments, however many channels there are
