@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import importlib
+import inspect
 import io
 import pkgutil
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import rvpo
 import rvpo.core
 import rvpo.step
 
@@ -39,6 +41,12 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     with_examples = [name for name in MODULES if any(t.examples for t in finder.find(importlib.import_module(name)))]
     assert len(with_examples) > 4
+
+
+@pytest.mark.parametrize("name", [name for name in rvpo.__all__ if name != "__version__"])
+def test_every_public_name_has_an_example(name: str):
+    """The examples are run by test_docstrings."""
+    assert ">>> " in (inspect.getdoc(getattr(rvpo, name)) or "")
 
 
 def test_the_examples_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -380,7 +380,7 @@ def test_schedule_null_is_refused(full: Path):
 def test_reliability_of_a_reward_is_refused():
     said = refused(rewards=[{"function": "f", "reliability": 0.6}])
     assert (
-        "\n  rewards.0.reliability is 0.6; expected no such key: how far a channel is trusted is set in Python" in said
+        "\n  rewards.0.reliability is 0.6; expected no such key: the reliability of a channel is set in Python" in said
     )
 
 

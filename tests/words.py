@@ -31,7 +31,7 @@ THINGS = (
     "question|process|call|reply|sample|benchmark|epoch|model|check|token|version|rule|method|turn|rollout|metric|pair|server"
 )
 SMALL = (
-    r"(?:of|in|at|as|is|if|or|and|for|to|by|on|when|where|that|than|then|with|from|over|like|after|before|lacks|has|"
+    r"(?:of|in|at|as|is|if|or|and|for|to|by|on|when|where|that|than|then|with|from|over|like|within|after|before|lacks|has|"
     r"gets)\b"
 )
 
@@ -39,9 +39,10 @@ SMALL = (
 IDIOMS = (
     (rf"\b(?:[Aa]n?|[Oo]ne|[Tt]wo|[Tt]hree|\d+) (?!{SMALL})\w+ an? (?:{THINGS})\b", "per: one column per reward"),
     (rf"\b[Oo]ne an? (?:{THINGS})\b", "per: one per reward"),
-    (r"\ballowed (?:is|are)\b", "expected: k is -1; expected a number >= 0"),
+    (r"\ballowed (?:is|are)\b(?! not None| None)", "expected: k is -1; expected a number >= 0"),
     (
-        r"(?<!here )\b(?:is|are|was|were) no (?!longer|more|less|fewer|later|worse|better|\w+er than)\w+",
+        r"(?<!here )\b(?:is|are|was|were) no "
+        r"(?!longer|more|less|fewer|later|worse|better|larger|smaller|higher|lower|\w+er than)\w+",
         "is not, are not",
     ),
     (r"\b(?:is|are|was|were|be) none\b", "does not exist, is absent, None if absent"),

@@ -499,7 +499,7 @@ def test_undefined_metrics_are_nan():
 
 
 def test_metrics_want_one_name_a_channel():
-    with pytest.raises(RewardError, match=r"1 channel names for 2 channels: pass one name a channel"):
+    with pytest.raises(RewardError, match=r"1 channel names for 2 channels: pass one name per channel"):
         run(A, B).metrics(["a"])
 
 

@@ -57,11 +57,11 @@ def test_two_families_and_a_prompt_without_any():
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        (Family("x", [[], []]), "family 'x' is no reward function; those are r"),
+        (Family("x", [[], []]), "family 'x' is not a reward function; expected one of r"),
         (Family("r", [[]]), "'r' has scores for 1 completions; expected 2"),
         (
             Family("r", [scores(1.0), scores(1.0, 1.0)]),
-            "completions 0 and 1 answer one prompt, but have other channels",
+            "completions 0 and 1 answer one prompt, but have different channels",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_narrow_range_of_a_label_says_so(caplog: pytest.LogCaptureFixture):
 )
 def test_channels_of_two_rewards_are_never_merged(names: list[str], families: list[Family], told: str):
     agg = rvpo.Aggregator("gdpo", names)
-    with pytest.raises(RewardError, match=f"{told}.*expected a name of its own for each channel"):
+    with pytest.raises(RewardError, match=f"{told}.*expected a unique name per channel"):
         agg(torch.rand(2, len(names)).double(), num_generations=2, families=families)
 
 

@@ -1,4 +1,4 @@
-"""The algorithm: torch and the standard library only, no engine. torch is imported with the first number computed."""
+"""The algorithm. It needs only torch and the standard library, and imports torch with the first computed number."""
 
 from rvpo.core.advantages import advantages, compute
 from rvpo.core.channels import Channels

@@ -4,8 +4,8 @@
 
     rewards (N, M) --group z-score--> z (N, M) --method--> aggregated (N,) --whiten--> advantages (N,)
 
-The method is one file of ``rvpo.core.methods``; GRPO alone sums the raw rewards first and normalises the sum.
-Everything else (missing values, dead channels, weights, rows without signal) is shared by all methods.
+Each method is one file of ``rvpo.core.methods``. Only GRPO sums the raw rewards first and normalises the sum. All
+methods share everything else: missing values, dead channels, weights, rows without signal.
 """
 
 from __future__ import annotations
@@ -57,36 +57,40 @@ def advantages(
 ) -> Advantages:
     """Turn the rewards of N completions on M channels into one advantage each.
 
-    This is the door without a memory. A method that follows the run from batch to batch, such as ``"lift"``, is
-    refused unless you carry its ``state`` yourself; :class:`rvpo.Aggregator` does that for you.
+    This function has no state between calls. A method that follows the run from batch to batch, such as ``"lift"``, is
+    refused unless you pass its ``state`` yourself. :class:`rvpo.Aggregator` does that for you.
 
     Args:
-        rewards: (N, M) floating point; NaN = missing.
-        groups: (N,) integer group ids in any order; groups may differ in size.
+        rewards: (N, M) floating point, in the units of the reward functions; NaN = missing.
+        groups: (N,) integer group ids in any order. Groups may differ in size.
         method: ``"rvpo"``, ``"gdpo"``, ``"grpo"`` …, with options as text (``"rvpo:k=2"``), a mapping or an object
             (``rvpo.RVPO(2.0)``), or a method of your own (``"my_rules.py:cvar"``).
-        weights: (M,) or (N, M) importance of the channels, >= 0; None weighs all the same. Their scale does not matter
-            except to ``eps``. A channel of weight 0 is monitored but takes no part. One of M weights can follow the
-            training, such as ``"linear(0.2,1)"``, see :mod:`rvpo.core.weights`.
+        weights: (M,) or (N, M) importance of the channels, >= 0; None gives all the same weight. Their scale matters
+            only relative to ``eps``. A channel of weight 0 is monitored and does not take part. One of M weights can
+            follow the training, such as ``"linear(0.2,1)"``, see :mod:`rvpo.core.weights`.
         num_generations: G, instead of ``groups``, for rows in consecutive blocks of G.
-        applies: (N, M) bool, False where a column is no channel of that completion's prompt, as where rubrics of
-            different length are padded. Such a cell is neither read nor counted as missing. None: all apply.
-        ranges: M pairs (lowest, highest) of what the rewards can be, None where not declared, for methods that compare
-            how far channels are met, such as ``"lift"``. A reward beyond its range counts as the end of the range. The
-            scale of a reward without a range is [0, 1], or learned once rewards lie outside of it: from the batches
-            that ``state`` remembers and this one. Without ``state`` it is that of this batch alone, which is warned of.
+        applies: (N, M) bool, False where a column is not a channel of that completion's prompt, for example padding of
+            rubrics with different lengths. Such a cell is not read and does not count as missing. None: all apply.
+        ranges: M pairs (lowest, highest) of possible rewards, None where not declared. Methods that compare how far
+            channels are met, such as ``"lift"``, use them. A reward beyond its range counts as the end of the range.
+            Without a range, the scale of a reward is [0, 1]. Once rewards lie outside of [0, 1], the scale is learned
+            from the batches in ``state`` and this one. Without ``state`` it is learned from this batch only, with a
+            warning.
         progress: share of the training that is done, in [0, 1]; needed by a scheduled k or weight.
         tokens: (N,) number of trained tokens per completion; needed by ``whiten="token"``.
-        state: what the last batch's result has as ``state``; an empty mapping at the start of a run.
-        eps: added to every standard deviation, in reward units.
+        state: ``state`` of the last batch's result; an empty mapping at the start of a run.
+        eps: number added to every standard deviation, in reward units.
         ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
-        rtol: relative range at or below which a channel counts as constant in its group.
+        rtol: a channel is constant in its group if its relative range is at most this.
         missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses NaN.
-        **options: the method's own, such as ``k=2.0`` or ``whiten="none"``.
+        **options: options of the method, such as ``k=2.0`` or ``whiten="none"``.
+
+    Returns:
+        The advantages (N,), and everything that led to them: see :class:`Advantages`.
 
     Raises:
-        RewardError: wrong shape or dtype, an infinite reward, or NaN under ``missing="error"``.
-        ConfigError: an unknown option, a value that cannot work, or a method that remembers without ``state``.
+        RewardError: the shape or dtype is wrong, a reward is infinite, or it is NaN under ``missing="error"``.
+        ConfigError: an option is unknown, a value cannot work, or a method needs ``state`` and none is given.
 
     Example:
         >>> import torch, rvpo
@@ -133,12 +137,12 @@ def advantages(
 
 @lru_cache(maxsize=64, typed=True)
 def _config(method: str, eps: float, ddof: int, rtol: float, missing: str) -> AdvantageConfig:
-    """Build the config of a method of this package once, and not with every batch."""
+    """Build the config of a method of this package, once and not for every batch."""
     return AdvantageConfig(build_method(method), eps=eps, ddof=ddof, rtol=rtol, missing=missing)
 
 
 def _of_this_step(weights: Any, progress: float | None) -> Any:
-    """Return weights as numbers, where one of them is a schedule."""
+    """Return weights as numbers if one of them is a schedule."""
     if not isinstance(weights, list | tuple) or not any(isinstance(w, str | Schedule | Alternate) for w in weights):
         return weights
     names = [str(j) for j in range(len(weights))]
@@ -163,28 +167,29 @@ def compute(
     monitored: bool = False,
     shards: Whole = WHOLE,
 ) -> Advantages:
-    """:func:`advantages` with its options in a config, as the step and the reports call it.
+    """Compute :func:`advantages` with the options in a config, for :mod:`rvpo.step` and the reports.
 
     Args:
         rewards: see :func:`advantages`, as for ``groups``, ``num_generations``, ``weights``, ``applies``, ``progress``
             and ``tokens``.
         config: the method and its options.
-        groups: see above; or a :class:`Groups` that is made already.
+        groups: see above; also a :class:`Groups` object.
         num_generations: see above.
         weights: see above.
         applies: see above.
         channels: names and ranges of the channels, for methods that follow them from batch to batch or compare them on
-            their scales; None numbers the columns and declares no range.
+            their scales. None numbers the columns and declares no range.
         progress: see above.
         tokens: see above.
-        adjust: changes z-scores and weights before the method sees them.
+        adjust: function that changes z-scores and weights before the method sees them.
         reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted, for methods that read it themselves.
-        outside: (N, M) bool, cells that stand outside of their group's normalisation on that channel: mean and standard
-            deviation are those of the others, and these cells have z = 0. Their rewards are not read. None: none do.
-        monitored: whether columns of weight 0 were declared as monitors: the method then does not see them, and a row
-            with nothing else counts nowhere. Else they are rewards that weigh nothing, as in TRL.
-        state: what the last batch's result has as ``state``; None at the start of a run.
-        shards: where the rows of the batch are. Those of this rank are given, and its results are returned.
+        outside: (N, M) bool, cells that are left out of their group's normalisation on that channel. Mean and standard
+            deviation are those of the other cells. Cells outside have z = 0, and their rewards are not read. None if
+            there are no such cells.
+        monitored: whether columns of weight 0 were declared as monitors. The method then does not see them, and a row
+            without other channels does not count. Otherwise they are rewards of weight 0, as in TRL.
+        state: ``state`` of the last batch's result; None at the start of a run.
+        shards: where the rows of the batch are. The rows of this rank are given, and its results are returned.
     """
     everywhere = applies is None
     is_plain = everywhere and adjust is None and outside is None and not monitored and shards.is_whole
@@ -195,7 +200,7 @@ def compute(
         if quick is not None:
             return quick
     applies = _check_rewards(rewards, applies, outside, config, may_be_empty=not shards.is_whole)
-    # In double precision whatever the input: k up to 1e4 multiplies the rounding of z. (MPS has no float64.)
+    # Double precision for any input, because k up to 1e4 multiplies the rounding errors of z. (MPS has no float64.)
     wide = torch.float32 if rewards.device.type == "mps" else torch.float64
     r = rewards.to(wide)
     if not everywhere:
@@ -255,12 +260,12 @@ def compute(
 
 
 def ranked_by(wanted: Sequence[str], channels: Channels, live: Tensor, groups: Groups) -> Tensor:
-    """Return which rows (N,) are in a group that a wanted channel ranks.
+    """Return a mask (N,) of the rows whose group is ranked by a wanted channel.
 
     Args:
         wanted: names of channels, or of rubrics for all of their labels.
-        channels: the channels of the cells.
-        live: (N, M) bool, which cells rank their group.
+        channels: channels of the cells.
+        live: (N, M) bool, cells that rank their group.
         groups: the partition of the rows.
     """
     is_wanted = torch.tensor([owner_of(name, wanted) is not None for name in channels.names], device=live.device)
@@ -269,7 +274,7 @@ def ranked_by(wanted: Sequence[str], channels: Channels, live: Tensor, groups: G
 
 
 def _with_scales(outcome: Outcome, batch: Batch, config: AdvantageConfig) -> tuple[State, Mapping[str, float]]:
-    """Return state and metrics of a method, with those of the scales if the method has read them."""
+    """Return state and metrics of a method, and those of the scales if the method has read them."""
     state: State = outcome.state or {}
     if KEY in state:
         raise ConfigError(
@@ -293,7 +298,7 @@ def _whiten(
     tokens: Tensor | None,
     shards: Whole,
 ) -> Tensor:
-    """Centre and scale the aggregate over the batch or the group; rows that take no part get 0 and are not counted."""
+    """Centre and scale the aggregate over the batch or the group. Rows that do not take part get 0 and do not count."""
     if config.method.centres_groups and config.whiten in ("batch", "none"):
         return _centred(a, takes_part, groups, config, eps, shards)
     if config.whiten == "none":
@@ -308,7 +313,7 @@ def _whiten(
         return whiten_by_token(a, takes_part, tokens, shards)
     if config.whiten == "batch":
         groups = _whole_batch(a, shards)
-    # A row is a completion on a single channel here, so normalisation is the one of the rewards.
+    # Here a row is a completion with a single channel, so the normalisation of rewards can be reused.
     counted = a.masked_fill(~takes_part, torch.nan)[:, None]
     scores = group_zscore(counted, groups, eps=eps, ddof=config.ddof, rtol=config.rtol)
     return scores.z[:, 0].nan_to_num(nan=0.0)
@@ -331,7 +336,7 @@ def _centred(
         group_zscore(counted, part, eps=eps, ddof=config.ddof, rtol=config.rtol) for part in (groups, whole)
     )
     centred = (counted - groups.broadcast(of_group.mean))[:, 0]
-    # What rounding leaves of a group whose rewards are equal is no difference.
+    # If the rewards of a group are equal, a difference that is left is only rounding.
     centred = centred.masked_fill(~(takes_part & of_group.live[:, 0]), 0.0)
     if config.whiten == "none":
         return centred
@@ -388,12 +393,12 @@ def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
     w = torch.as_tensor(weights, dtype=r.dtype, device=r.device)
     if w.shape not in (r.shape[1:], r.shape):
         raise RewardError(
-            f"weights has shape {tuple(w.shape)}; expected ({r.shape[1]},) or {tuple(r.shape)}: one weight a channel"
+            f"weights has shape {tuple(w.shape)}; expected ({r.shape[1]},) or {tuple(r.shape)}: one weight per channel"
         )
-    # Weights of single rows may all be 0: a batch in which no prompt has a channel of weight has no signal.
+    # All weights of a row may be 0. A batch in which no prompt has a channel of positive weight has no signal.
     if not bool((w.isfinite() & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
         raise RewardError(
             f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}; expected finite numbers >= 0, at least one "
-            "above 0: a reward to be minimised is negated in its reward function, not by a negative weight"
+            "above 0. To minimise a reward, negate it in its reward function, not by a negative weight"
         )
     return w.expand_as(r)

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from rvpo.core.lazy import Tensor, torch
 
-# Channels that rank a group alike have equal z up to rounding, in float32 up to this: which one is lowest is no news.
+# z-scores closer than this are treated as ties: in float32, equal rankings give z-scores that differ by up to this.
 TIE = 1e-6
-# Below it the soft minimum is the mean to the last digit, and much below it k * z would lose its digits.
+# For a smaller k the soft minimum equals the mean to the last digit, and for a much smaller one k * z loses digits.
 LEAST_K = 1e-20
 
 
@@ -30,8 +30,8 @@ def soft_min(z: Tensor, p: Tensor, k: float) -> tuple[Tensor, Tensor]:
     if k == torch.inf:
         return hard_min(z, p)
     lowest, above = _above_lowest(z, p)
-    # Anchored at the minimum every exponent is <= 0. expm1/log1p keep all digits as k -> 0; where the sum falls below
-    # 1/2 its logarithm is taken directly, or a lowest channel of tiny share would be lost in 1 - (1 - share).
+    # Relative to the minimum every exponent is <= 0. expm1/log1p keep all digits as k -> 0. If the sum is below 1/2,
+    # its logarithm is taken directly. Otherwise a lowest channel with a tiny share would be lost in 1 - (1 - share).
     odds = p * torch.exp(-k * above)
     total = odds.sum(-1)
     near = torch.log1p((p * torch.expm1(-k * above)).sum(-1).clamp(min=-0.5))
@@ -40,7 +40,7 @@ def soft_min(z: Tensor, p: Tensor, k: float) -> tuple[Tensor, Tensor]:
 
 
 def explicit(z: Tensor, p: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Mean minus ``beta`` times the variance across channels. Its responsibilities can be negative."""
+    """Return the mean minus ``beta`` times the variance across channels. Responsibilities can be negative."""
     average, _ = mean(z, p)
     deviation = z - average[:, None]
     aggregate = average - beta * (p * deviation.square()).sum(-1)
@@ -48,12 +48,12 @@ def explicit(z: Tensor, p: Tensor, beta: float) -> tuple[Tensor, Tensor]:
 
 
 def mean(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """GDPO's weighted mean."""
+    """Return GDPO's weighted mean."""
     return (p * z).sum(-1), p
 
 
 def hard_min(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the lowest channel; ties share the responsibility in proportion to ``p``, as in the limit k -> inf."""
+    """Return the lowest channel. Ties share the responsibility in proportion to ``p``, as in the limit k -> inf."""
     lowest, above = _above_lowest(z, p)
     responsibilities = normalised(p * (above.detach() <= TIE))
     # The second term is 0; its gradient is the responsibilities.
@@ -61,7 +61,7 @@ def hard_min(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _above_lowest(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest z among the channels that take part (N,), and each channel's distance above it (N, M)."""
+    """Return the lowest z (N,) of the channels that take part, and each channel's distance above it (N, M)."""
     out = p <= 0
     lowest = z.detach().masked_fill(out, torch.inf).amin(-1)
     lowest = lowest.masked_fill(out.all(-1), 0.0)
@@ -69,6 +69,6 @@ def _above_lowest(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalised(shares: Tensor) -> Tensor:
-    """Scale rows to sum to 1; rows of zeros stay zero."""
+    """Scale rows to sum to 1. Rows of zeros stay zero."""
     total = shares.sum(-1, keepdim=True)
     return shares / total.masked_fill(total == 0, 1.0)

@@ -1,17 +1,18 @@
-"""The equation page at speed: groups of one size, laid out so that every sum over a group adds whole rows of memory.
+"""A fast implementation for groups of one size, laid out so that sums over a group add whole rows of memory.
 
-:mod:`rvpo.core.advantages` is the specification; what this file cannot compute as exactly is left to it. The layout::
+:mod:`rvpo.core.advantages` is the specification. It also computes batches for which this file is not exact enough. The
+layout::
 
     rewards (N, M)  =  blocks (P, G, M)  --chunk of C groups-->  work (G, C, M)
 
-In ``work`` the numbers of one group lie ``C * M`` apart, so a sum over the group is G - 1 additions of rows of that
-many numbers. A chunk stays in the processor's cache through all passes, which write in place, so nothing of size (N, M)
-is allocated. Where no reward of a chunk is missing, there are no masks either: the sums of squares tell, since a
-missing reward makes them NaN, an infinite one too, and a constant group exactly 0.
+In ``work`` the numbers of one group are ``C * M`` apart, so a sum over the group is G - 1 additions of rows of that
+many numbers. A chunk stays in the processor's cache during all passes. They write in place, so nothing of size (N, M)
+is allocated. If no reward of a chunk is missing, no masks are needed. The sums of squares show this: a missing or
+infinite reward makes them NaN, and a constant group makes them exactly 0.
 
-**Precision.** float64 where the batch is small or not float32. A large float32 batch is computed in float32, where
-that costs less than 1e-6: ranges must be far from overflow, and the aggregates must differ by ``SPREAD``, because
-whitening divides their rounding by their deviation. Else it is computed again in float64.
+**Precision.** A batch that is small or not float32 is computed in float64. A large float32 batch is computed in float32
+if the error is below 1e-6: ranges must be far from overflow, and the aggregates must differ by ``SPREAD``, because
+whitening divides their rounding errors by their deviation. Otherwise it is computed again in float64.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from rvpo.core.aggregate import normalised
 from rvpo.core.lazy import Tensor, torch
 
 CELLS = 65536
-"""Numbers of a chunk."""
+"""Largest number of values in a chunk."""
 LEAST_SHARE = 1e-6
 """A share of a channel below this could be lost in a sum."""
 
 
 SMALL = 16384
-"""Numbers up to which calls take longer than what they do."""
+"""Up to so many values, the overhead of calls is larger than their work."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ FLOAT64 = Limits(1e-100, 1e150, 300.0)
 
 
 Weights = Tensor | float
-"""Of the channels, all above 0: (M,), or one number if they are the same. For a mean they sum to 1."""
+"""Weights of the channels, all above 0: (M,), or one number if they are equal. For a mean they sum to 1."""
 
 
 class UnfitError(Exception):
-    """These rewards are left to the equation page."""
+    """These rewards must be computed by :mod:`rvpo.core.advantages`."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Rule:
     """How channels become one number.
 
     Attributes:
-        k: of the soft minimum; 0 for the mean of z-scores; None for the sum of rewards.
-        drops: whether a channel takes no part in groups that it does not rank.
+        k: risk coefficient of the soft minimum; 0 for the mean of z-scores; None for the sum of rewards.
+        drops: whether a channel is left out in groups that it does not rank.
         sums: whether the mean is a sum of what was scored, so that a missing reward counts as 0.
     """
 
@@ -81,7 +82,7 @@ class Chunk:
         std: (C, M) float64 standard deviation.
         scale: (C, M) float64 1 / (std + eps), 0 where not live.
         live: (C, M) bool; None if all are.
-        there: (G, C, M) 1 where scored, else 0; None if all are.
+        there: (G, C, M) 1 where scored, otherwise 0; None if all are.
     """
 
     x: Tensor
@@ -104,8 +105,8 @@ class Chunk:
         """Return the aggregate (G, C) float64, and which rows take part, as bool; None if all do. ``x`` is used up.
 
         Args:
-            rule: over z-scores.
-            weights: of the channels.
+            rule: a rule over z-scores.
+            weights: weights of the channels.
         """
         assert rule.k is not None
         present = self.present(rule.drops)
@@ -123,13 +124,13 @@ class Chunk:
         return value.log_().mul_(-1 / rule.k), takes_part.expand_as(value)
 
     def weighed(self, k: float, present: Tensor | None, weights: Weights) -> Tensor:
-        """Return w z for k = 0, else w exp(-k z), (G, C, M), 0 where not present. It takes the place of ``x``."""
+        """Return w z for k = 0, otherwise w exp(-k z), (G, C, M), 0 where not present. It overwrites ``x``."""
         if k == 0:
             return self._scaled(self.scale * weights)  # the z of what is not present is 0
         return self._odds(k).mul_(weights if present is None else present * weights)
 
     def responsibilities(self, rule: Rule, weights: Weights) -> Tensor:
-        """Return them, (G, C, M), rows summing to 1, or to 0 where nothing takes part. ``x`` is used up."""
+        """Return responsibilities, (G, C, M). Rows sum to 1, or to 0 if nothing takes part. ``x`` is used up."""
         if rule.k:
             return normalised(self.weighed(rule.k, self.present(rule.drops), weights))
         if rule.k is None:  # in units of z a channel of a sum counts by its standard deviation
@@ -139,12 +140,12 @@ class Chunk:
         return normalised(pull if present is None else pull * present).expand_as(self.x)
 
     def z(self) -> Tensor:
-        """Return z-scores (G, C, M), 0 where dead or missing. They take the place of ``x``."""
+        """Return z-scores (G, C, M), 0 where dead or missing. They overwrite ``x``."""
         return self._scaled(self.scale)
 
     def live_deviations(self) -> Tensor:
-        """Return deviations (G, C, M), 0 where dead or missing. They take the place of ``x``."""
-        # What rounding leaves of a group whose rewards are equal is no difference.
+        """Return deviations (G, C, M), 0 where dead or missing. They overwrite ``x``."""
+        # If the rewards of a group are equal, a difference that is left is only rounding.
         return self.x if self.live is None else self.x.masked_fill_(~self.live, 0.0)
 
     def live_cells(self) -> Tensor:
@@ -167,9 +168,9 @@ class Found:
     Attributes:
         value: (G, P) float64.
         takes_part: (G, P) bool; None if all rows do.
-        weight: share of the weights that was scored, mean over the rows that take part; 1 if there are none.
+        weight: share of the weights that was scored, mean over the rows that take part; 1 without such rows.
         has_holes: whether a reward is missing.
-        trace: what the rewards are known again by: the squares of its chunks, or a sum itself.
+        trace: numbers that show whether rewards have changed: the squares of the chunks, or a sum itself.
     """
 
     value: Tensor
@@ -181,15 +182,15 @@ class Found:
 
 @dataclass(slots=True)
 class Blocks:
-    """Rewards in blocks, with what their normalisation needs.
+    """Rewards in blocks, and the options of their normalisation.
 
     Attributes:
-        values: (P, G, M), NaN = missing.
-        weights: of the channels.
-        eps: added to standard deviations.
+        values: (P, G, M) rewards, NaN = missing.
+        weights: weights of the channels.
+        eps: number added to standard deviations.
         ddof: 1 or 0.
-        rtol: relative range up to which a channel is constant in its group.
-        dtype: in which to compute.
+        rtol: largest relative range of a channel that is constant in its group.
+        dtype: dtype of the computation.
     """
 
     values: Tensor
@@ -205,10 +206,10 @@ class Blocks:
         return FLOAT32 if self.dtype == torch.float32 else FLOAT64
 
     def check(self, rule: Rule) -> None:
-        """Refuse a rule or options with which a number could overflow or vanish.
+        """Refuse a rule or options with which a number could overflow or underflow.
 
         Raises:
-            UnfitError: it could.
+            UnfitError: a number could overflow or underflow.
         """
         limits = self.limits
         if self.eps * self.rtol < limits.live or (rule.k or 0.0) * self.values.shape[1] ** 0.5 > limits.exponent:
@@ -218,7 +219,7 @@ class Blocks:
         """Aggregate by a rule.
 
         Raises:
-            UnfitError: see :meth:`chunks`; or a sum is not finite.
+            UnfitError: see :meth:`chunks`; also if a sum is not finite.
         """
         if rule.k is None:
             return self._sums()
@@ -251,7 +252,7 @@ class Blocks:
         return Found(value, takes_part, 1.0, takes_part is not None, [value])
 
     def fill(self, out: Tensor, take: Callable[[Chunk], Tensor]) -> None:
-        """Write what ``take`` returns of each chunk, (G, C, M), into ``out``, (P, G, M)."""
+        """Write the result of ``take`` for each chunk, (G, C, M), into ``out``, (P, G, M)."""
         layout, start = out.transpose(0, 1), 0
         for chunk in self.chunks():
             part = take(chunk)
@@ -267,14 +268,14 @@ class Blocks:
         has_holes = False
         for x, rewards, spare in self._parts():
             chunk = self._with_care(x, spare) if has_holes else self._chunk(x, rewards, spare)
-            has_holes = chunk.there is not None  # then most likely in the next chunk, too
+            has_holes = chunk.there is not None  # if so, the next chunk most likely has holes, too
             yield chunk
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield rewards in work layout (G, C, M), as a copy and as they are, and room for as many numbers, or None."""
         groups, size, channels = self.values.shape
         layout, cells = self.values.transpose(0, 1), size * channels
-        if groups * cells <= SMALL:  # fits into any cache, in whatever order
+        if groups * cells <= SMALL:  # fits into any cache, in any order
             yield layout.to(self.dtype, copy=True), layout, None
             return
         step = min(groups, max(1, CELLS // cells))
@@ -285,7 +286,7 @@ class Blocks:
             yield x.copy_(part), part, spare
 
     def _chunk(self, x: Tensor, rewards: Tensor, spare: Tensor | None) -> Chunk:
-        # Around one of its rewards a group keeps all digits, and is exactly 0 where it is constant.
+        # Relative to one of its rewards, a group keeps all digits, and is exactly 0 if it is constant.
         first = x[0].clone()
         x.sub_(first)
         offset = x.mean(0)
@@ -322,7 +323,7 @@ class Blocks:
         return 2 * math.sqrt(least / size) > 1.001 * self.rtol * max(reach, self.eps), live
 
     def _with_care(self, x: Tensor, spare: Tensor | None) -> Chunk:
-        """Return a chunk of which rewards are missing, or channels nearly constant."""
+        """Return a chunk with missing rewards or nearly constant channels."""
         gone = x.isnan()
         there: Tensor | None = None
         count: int | Tensor = len(x)
@@ -340,9 +341,9 @@ class Blocks:
         ranges = highest - lowest
         if not float(ranges.amax()) < self.limits.range:
             raise UnfitError
-        # A range of 0 is that of a group in which fewer than two completions were scored, too.
+        # The range is also 0 if fewer than two completions of the group were scored.
         live = ranges > torch.maximum(highest.abs(), lowest.abs()).clamp_(min=self.eps).mul_(self.rtol)
-        # Around the middle of the group, so that large rewards that are close together keep all digits.
+        # Relative to the middle of the group, so that large rewards that are close together keep all digits.
         middle = low.lerp_(high, 0.5)
         x.sub_(middle)
         if there is not None:

@@ -1,8 +1,8 @@
-"""The named channels of a run: which cells of a batch belong to them, and on which scale their rewards lie.
+"""The named channels of a run: the cells of a batch that belong to each channel, and the ranges of their rewards.
 
-Most methods look at one batch alone. Some follow the run: they need to know which cells of this batch belong to the
-same channel as those of the last one, and on which scale the channel's rewards lie. What they remember of a channel is
-kept by its name; see :mod:`rvpo.core.running_mean` and :mod:`rvpo.core.scales`.
+Most methods use only one batch. Some follow the run: they need to know which cells of this batch belong to the same
+channel as cells of the last batch, and the scale of the channel's rewards. Their state of a channel is stored by its
+name; see :mod:`rvpo.core.running_mean` and :mod:`rvpo.core.scales`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,29 @@ from rvpo.core.lazy import Tensor, torch
 from rvpo.errors import ConfigError
 
 State = Mapping[str, Any]
-"""What a method remembers: nested mappings and lists of numbers. They may be tensors; a checkpoint has lists."""
+"""State of a method: nested mappings and lists of numbers. Lists may also be tensors; a checkpoint has lists."""
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The K channels of a run, and where their cells lie in this batch.
+    """The K channels of a run, and their cells in this batch.
 
     Attributes:
-        names: K names, unique.
-        index: (M,) or (N, M) int64, which channel a cell belongs to. Several cells of a row may belong to one, such as
-            the criteria of a rubric's category.
-        ranges: K pairs (lowest, highest) of what the channel's reward can be, or None if no range is declared. The
-            scale is then learned, see :mod:`rvpo.core.scales`.
+        names: K unique names.
+        index: (M,) or (N, M) int64, the number of each cell's channel. Several cells of a row may belong to one
+            channel, such as the criteria of a rubric's category.
+        ranges: K pairs (lowest, highest) of possible rewards, or None if no range is declared. The scale is then
+            learned, see :mod:`rvpo.core.scales`.
+
+    Raises:
+        ConfigError: names are not unique, or ranges or index do not fit.
+
+    Example:
+        >>> import rvpo
+        >>> rvpo.Channels.columns(["correct", "safe"], [(-3, 3), None]).index
+        tensor([0, 1])
     """
 
     names: tuple[str, ...]
@@ -39,11 +47,11 @@ class Channels:
     ranges: tuple[Range | None, ...]
 
     def __post_init__(self) -> None:
-        """Refuse names that stand twice, and ranges or an index that do not fit them."""
+        """Refuse duplicate names, and ranges or an index that do not fit the names."""
         if len(set(self.names)) < len(self.names) or len(self.ranges) != len(self.names):
             raise ConfigError(
                 f"{len(self.names)} channels have {len(set(self.names))} different names and {len(self.ranges)} "
-                "ranges; expected a name of its own and one range (or None) for each channel"
+                "ranges; expected a unique name and one range (or None) per channel"
             )
         # A rank of several may have no rows, but it has columns.
         is_empty = not self.index.ndim or not self.index.shape[-1]
@@ -58,10 +66,10 @@ class Channels:
     def columns(
         cls, names: Sequence[str], ranges: Sequence[Range | None] | None = None, device: torch.device | None = None
     ) -> Channels:
-        """One channel a column.
+        """Make one channel per column.
 
         Raises:
-            ConfigError: a range is no pair of two numbers in ascending order, or there are not M of them.
+            ConfigError: a range is not a pair of two numbers in ascending order, or there are not M ranges.
         """
         ranges = check_ranges(ranges, len(names), names)
         return cls(tuple(names), torch.arange(len(names), device=device), ranges)
@@ -72,10 +80,10 @@ class Channels:
         return self.index.ndim == 1 and self.index.tolist() == list(range(len(self.names)))
 
     def pool(self, x: Tensor) -> Tensor:
-        """Sum the cells of each channel within each row, (N, M) -> (N, K). The result may be ``x`` itself."""
+        """Return sums over the cells of each channel within each row, (N, M) -> (N, K). It may be ``x`` itself."""
         if self.are_columns:
             return x
-        # One-hot columns where index_add is not deterministic, as on CUDA.
+        # Use one-hot columns on devices where index_add is not deterministic, such as CUDA.
         if self.index.ndim == 2 and x.device.type == "cpu":
             return x.new_zeros(len(x), len(self.names)).scatter_add(1, self.index, x)
         onehot = torch.nn.functional.one_hot(self.index, len(self.names)).to(x.dtype)
@@ -84,33 +92,33 @@ class Channels:
         return torch.einsum("nm,nmk->nk", x, onehot)
 
     def total(self, x: Tensor) -> Tensor:
-        """Sum the cells of each channel over the batch, (N, M) -> (K,)."""
+        """Return sums over the cells of each channel in the batch, (N, M) -> (K,)."""
         if self.index.ndim == 1:
             return self.pool(x).sum(0)
-        # On the CPU, where the order of the sum is always the same.
+        # On the CPU the order of the sum is always the same.
         zeros = torch.zeros(len(self.names), dtype=x.dtype)
         return zeros.scatter_add(0, self.index.cpu().flatten(), x.cpu().flatten()).to(x.device)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Average the cells of each channel over the batch, (N, M) with NaN = not counted -> (K,), NaN where none."""
+        """Return means of each channel's cells, (N, M) with NaN = not counted -> (K,), NaN without counted cells."""
         if self.are_columns and not bool((mean := x.mean(0)).isnan().any()):  # every cell counts
             return mean
         missing = x.isnan()
         return self.total(x.masked_fill(missing, 0.0)) / self.total((~missing).to(x.dtype))
 
     def broadcast(self, stat: Tensor) -> Tensor:
-        """Give every cell its channel's value, (K,) -> (M,) or (N, M)."""
+        """Return the value of each cell's channel, (K,) -> (M,) or (N, M)."""
         return stat[self.index]
 
     def by_name(self, values: Mapping[str, float], missing: float) -> Tensor:
-        """Return the value of each channel, (K,) float64 on the CPU, ``missing`` where ``values`` lacks the name."""
+        """Return each channel's value, (K,) float64 on the CPU; ``missing`` for names that ``values`` lacks."""
         return torch.tensor([values.get(name, missing) for name in self.names], dtype=torch.float64)
 
 
 def owner_of(channel: str, functions: Iterable[str]) -> str | None:
-    """Return the reward function that a channel belongs to: the one of its name, or the rubric whose label it is.
+    """Return the reward function of a channel: the one with its name, or the rubric whose label it is.
 
-    Names of reward functions may contain slashes themselves, so the longest that fits is the owner.
+    Names of reward functions may contain slashes. The longest one that fits is the owner.
 
     Args:
         channel: name of a channel, such as ``"judge/tone"``.

@@ -1,4 +1,4 @@
-"""Checks that configs share: a value that cannot work is refused when the config is built, with what would."""
+"""Checks of configs: a value that cannot work is refused when the config is built, with a message what would work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build(cls: type[T], mapping: object, what: str) -> T:
     """Build a config dataclass from a mapping, refusing unknown keys by name.
 
     Raises:
-        ConfigError: when ``mapping`` is no mapping, or has a key that ``cls`` does not.
+        ConfigError: ``mapping`` is not a mapping, or has a key that ``cls`` does not have.
     """
     allowed = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if not isinstance(mapping, Mapping):
@@ -32,12 +32,12 @@ def build(cls: type[T], mapping: object, what: str) -> T:
 
 
 def unknown_option(what: str, key: object, allowed: Sequence[str]) -> ConfigError:
-    """Return the error for a key that is not one of ``allowed``, with the closest of them."""
+    """Return the error for a key that is not one of ``allowed``. It suggests the closest one."""
     return ConfigError(f"{what}: unknown key {key!r}{did_you_mean(key, allowed)}; expected one of {', '.join(allowed)}")
 
 
 def require(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise ConfigError unless ``value`` is one of ``allowed`` (True is not taken for 1)."""
+    """Raise ConfigError unless ``value`` is one of ``allowed``. True does not count as 1."""
     if isinstance(value, bool) or value not in allowed:
         choices = ", ".join(map(repr, allowed))
         raise ConfigError(f"{name} is {value!r}; expected one of {choices}{did_you_mean(value, allowed)}")
@@ -53,7 +53,7 @@ def require_number(name: str, value: object, high: float, *, closed: bool = Fals
 def require_known(option: str, named: Mapping[str, float], names: tuple[str, ...]) -> None:
     """Raise ConfigError if ``named`` has a channel that is neither one of ``names`` nor a label of a rubric there.
 
-    In a batch in which no prompt has a rubric, its labels are absent and its function stands for them.
+    If no prompt of a batch has a rubric, its labels are absent and its function represents them.
     """
     if unknown := [name for name in named if owner_of(name, names) is None]:
         raise ConfigError(f"{option} names the channel {unknown[0]!r}; expected one of {', '.join(names)}")
@@ -78,8 +78,8 @@ def check_lengths(**tensors: Tensor) -> None:
     if len({tensor.shape for tensor in tensors.values()}) > 1 or any(t.ndim != 1 for t in tensors.values()):
         seen = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise RewardError(
-            f"shapes differ or are not (K,): {seen}: Pass one value for each of the K channels that the state was "
-            "started with, and start a new state when the channels change"
+            f"shapes differ or are not (K,): {seen}. Pass one value per channel of the state, and start a new state "
+            "when the channels change"
         )
 
 
@@ -87,7 +87,7 @@ _CALL = re.compile(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
 def call_text(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Take ``name(1,2,key=3)`` apart: the name, positional values and named ones; the name is "" if it is no call.
+    """Split ``name(1,2,key=3)`` into name, positional values and named values. The name is "" for other texts.
 
     >>> call_text("adaptive(0.5, k_max=10)")
     ('adaptive', [0.5], {'k_max': 10})
@@ -107,13 +107,13 @@ def call_text(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 
 def plain_value(text: str, depth: int = 0) -> Any:
-    """Read a value of an option: number, true, false, null, ``[a,b]``, ``{key:value}``, or else text.
+    """Read a value of an option: number, true, false, null, ``[a,b]``, ``{key:value}``. Anything else is text.
 
     >>> plain_value("{format:0.9, safe:1}")
     {'format': 0.9, 'safe': 1}
 
     Raises:
-        ConfigError: brackets that do not close, a key that is given twice, or more than 8 nested brackets.
+        ConfigError: a bracket does not close, a key is given twice, or there are more than 8 nested brackets.
     """
     text = text.strip()
     if depth > 8:
@@ -124,7 +124,7 @@ def plain_value(text: str, depth: int = 0) -> Any:
     for number in (int, float):
         try:
             parsed = number(text)
-            float(parsed)  # an integer beyond 1.8e308 is none that could be computed with
+            float(parsed)  # raises for an integer beyond 1.8e308
         except ValueError:
             continue
         except OverflowError:
@@ -143,7 +143,7 @@ def plain_value(text: str, depth: int = 0) -> Any:
             key, *value = outside_brackets(part, ":", most=1)
             name = str(plain_value(key, depth + 1)) if key.strip()[:1] == '"' else key.strip()
             if not value or not name or name in values:
-                raise ConfigError(f"{text!r} holds {part.strip()!r}; expected key:value, each key once")
+                raise ConfigError(f"{text!r} contains {part.strip()!r}; expected key:value, each key once")
             values[name] = plain_value(value[0], depth + 1)
         return values
     if text[:1] in tuple("[{") or text[-1:] in tuple("]}"):
@@ -152,12 +152,12 @@ def plain_value(text: str, depth: int = 0) -> Any:
 
 
 def outside_brackets(text: str, mark: str, most: int | None = None) -> list[str]:
-    """Split at marks that stand in no brackets and no double quotes; blank parts are left out.
+    """Split a text at marks outside of brackets and double quotes. Blank parts are left out.
 
     Args:
-        text: what is split.
-        mark: one character.
-        most: number of splits at most.
+        text: the text to split.
+        mark: a single character.
+        most: largest number of splits.
     """
     parts, depth, quoted, escaped = [""], 0, False, False
     for character in text:

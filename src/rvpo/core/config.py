@@ -1,4 +1,4 @@
-"""Every choice that turns rewards into advantages, as a frozen config that fails when it is built."""
+"""All options that turn rewards into advantages, as a frozen config that is checked when it is built."""
 
 from __future__ import annotations
 
@@ -19,21 +19,27 @@ MISSING_REWARDS = ("drop", "error")
 
 @dataclass(frozen=True)
 class AdvantageConfig:
-    """A method, and the numerical choices that all methods share.
+    """A method, and the numerical options that all methods share.
 
     Attributes:
-        method: an object such as ``rvpo.LIFT()``, text or mapping; always an object once the config is built.
-        eps: added to every standard deviation, in reward units; TRL uses 1e-4, verl 1e-6.
+        method: an object such as ``rvpo.LIFT()``, a text or a mapping; always an object once the config is built.
+        eps: number added to every standard deviation, in reward units; TRL uses 1e-4, verl 1e-6.
         ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
-        rtol: relative range at or below which a channel counts as constant in its group.
+        rtol: a channel is constant in its group if its relative range is at most this.
         missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses NaN.
-        wanted: channels of which any has to rank a group for it to be trained on; empty: all, as every method has it.
-            A name also stands for the labels of a rubric of that name.
-        whiten: how the aggregate is whitened: as the method's option says, else the method's own way.
-        dead_channels: what becomes of constant channels, likewise.
+        wanted: names of channels. Only groups that at least one of them ranks are trained on; empty for all groups. The
+            name of a rubric includes all of its labels.
+        whiten: how the aggregate is whitened: the method's option if set, otherwise the method's default.
+        dead_channels: what happens to constant channels, by the same rule.
 
     Raises:
-        ConfigError: an unknown method or option, or a value that cannot work.
+        ConfigError: a method or option is unknown, or a value cannot work.
+
+    Example:
+        >>> import rvpo
+        >>> config = rvpo.AdvantageConfig(method="rvpo:k=2", eps=1e-6)
+        >>> config.method == rvpo.RVPO(2.0), config.whiten
+        (True, 'batch')
     """
 
     method: Method = RVPO()  # noqa: RUF009 (frozen)
@@ -71,10 +77,10 @@ class AdvantageConfig:
 
     @classmethod
     def of_record(cls, mapping: Mapping[str, Any]) -> AdvantageConfig:
-        """Build from the values of a record, whose method need not be available; nothing that it names is imported.
+        """Build from the values of a record. Its method need not be available, and names in it are never imported.
 
         Raises:
-            ConfigError: a value that cannot work.
+            ConfigError: a value cannot work.
         """
         known = {key: mapping[key] for key in ("eps", "ddof", "rtol", "missing", "wanted") if key in mapping}
         return cls(method_of_record(mapping["method"]), **known)
@@ -84,6 +90,6 @@ class AdvantageConfig:
         """Build from plain values.
 
         Raises:
-            ConfigError: an unknown key, or a value that cannot work.
+            ConfigError: a key is unknown, or a value cannot work.
         """
         return build(cls, mapping, "advantage options")

@@ -1,10 +1,10 @@
-"""The quick way through :func:`rvpo.core.advantages.compute`: it takes the batches that :mod:`rvpo.core.blocks` fits.
+"""The fast path of :func:`rvpo.core.advantages.compute`, for batches that :mod:`rvpo.core.blocks` supports.
 
-Groups are all of one size, in any order; channels have one weight each, above 0; nothing else is asked for (no filter,
-no structure, no reliabilities, no gradient). The method is the mean, the soft minimum or the sum. Any other batch goes
-the way of the equation page, on its own and with the same result.
+All groups have one size, in any order. Each channel has one weight above 0. There is no filter, structure, reliability
+or gradient. The method is the mean, the soft minimum or the sum. Any other batch is computed by ``compute``
+automatically, with the same result.
 
-Only advantages are computed. z-scores, responsibilities and what is live are computed when they are read.
+Only advantages are computed. z-scores, responsibilities and live masks are computed when they are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rvpo.core.summary import Met, Summary, met_counts, summarised
 from rvpo.errors import RewardError
 
 LEAST_K = 0.25
-"""For a smaller k the logarithm of the soft minimum needs the care of the equation page."""
+"""For a smaller k the logarithm of the soft minimum needs the exact formula of :mod:`rvpo.core.aggregate`."""
 SPREAD = 0.2
 """Standard deviation of aggregates below which float32 is not exact enough."""
 
@@ -40,10 +40,10 @@ def fast_advantages(
     weights: Tensor | Sequence[float] | None,
     progress: float | None,
 ) -> Advantages | None:
-    """Return the result of :func:`rvpo.core.advantages.compute`; None where the equation page has to compute it.
+    """Return the result of :func:`rvpo.core.advantages.compute`; None if ``compute`` itself must compute it.
 
     Args:
-        rewards: as of ``compute``, like the others. Nothing need be checked yet: what is wrong is left to ``compute``.
+        rewards: see ``compute``, also for the others. They need not be checked before: ``compute`` reports errors.
         config: the method and its options.
         groups: see above.
         num_generations: see above.
@@ -58,7 +58,7 @@ def fast_advantages(
         found = None if w is None else in_blocks(rewards, groups, num_generations)
         if w is None or found is None:
             return None
-        # Within a group aggregates may be as close to each other as they like.
+        # Within a group, aggregates may be arbitrarily close to each other.
         is_wide = rewards.dtype != torch.float32 or rewards.numel() <= SMALL or config.whiten == "group"
         for dtype in (torch.float64,) if is_wide or rule.k is None else (torch.float32, torch.float64):
             try:
@@ -69,7 +69,7 @@ def fast_advantages(
 
 
 def rule_of(config: AdvantageConfig, progress: float | None) -> Rule | None:
-    """Return the rule of a method; None for one that this file does not know."""
+    """Return the rule of a method; None for a method that this file does not support."""
     method, drops = config.method, config.dead_channels == "drop"
     if type(method) is RVPO:
         if isinstance(method.k, Schedule) and progress is None:
@@ -97,7 +97,7 @@ def is_plain(rewards: Tensor) -> bool:
 
 
 def channel_weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -> Weights | None:
-    """Return weights, (M,) float64, one number if all are the same; None if they are of single cells, 0 or wrong."""
+    """Return weights, (M,) float64, or one number if all are equal; None if they are per cell, 0 or wrong."""
     if weights is None:
         return 1.0
     if isinstance(weights, Tensor) and weights.requires_grad:
@@ -116,9 +116,9 @@ def channel_weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -
 def in_blocks(
     rewards: Tensor, groups: Tensor | Groups | None, num_generations: int | None
 ) -> tuple[Groups, Tensor | None] | None:
-    """Return the groups, and the rows in an order in which groups lie in blocks, None if they do already.
+    """Return the groups, and an order of rows in which groups form blocks, or None if they do already.
 
-    None if groups differ in size, have one completion each, or are not given as they should be.
+    Return None for both if groups differ in size, have one completion each, or are not given correctly.
     """
     rows = len(rewards)
     if isinstance(groups, Groups):
@@ -159,16 +159,16 @@ def _sorted(ids: Tensor, known: Groups | None) -> tuple[Groups, Tensor] | None:
 
 @dataclass(slots=True)
 class Fitting:
-    """A batch that fits.
+    """A batch that the fast path supports.
 
     Attributes:
-        rewards: (N, M) as given.
-        config: numerical choices.
-        rule: how channels become one number.
-        weights: of the channels, (M,) float64, or one number if all are the same.
+        rewards: (N, M) rewards as given.
+        config: numerical options.
+        rule: rule that aggregates channels.
+        weights: weights of the channels, (M,) float64, or one number if all are equal.
         groups: the partition of the rows.
-        order: (N,) rows so that groups lie in blocks; None if they do.
-        dtype: in which to compute.
+        order: (N,) order of rows in which groups form blocks; None if they do already.
+        dtype: dtype of the computation.
     """
 
     rewards: Tensor
@@ -180,7 +180,7 @@ class Fitting:
     dtype: torch.dtype
 
     def blocks(self) -> Blocks:
-        """Return the rewards in blocks, and the weights as shares; as they are given for a sum."""
+        """Return the rewards in blocks, and the weights as shares; for a sum the weights do not change."""
         values = self.rewards if self.order is None else self.rewards.index_select(0, self.order)
         weights = self.weights if self.rule.sums else self.weights / self.total
         if isinstance(weights, Tensor):
@@ -205,7 +205,7 @@ class Fitting:
         """Compute the advantages.
 
         Raises:
-            UnfitError: the equation page, or double precision, has to.
+            UnfitError: ``compute``, or double precision, is needed.
         """
         blocks = self.blocks()
         blocks.check(self.rule)
@@ -229,11 +229,11 @@ class Fitting:
         return self.in_order(x.T.reshape(-1).to(dtype, copy=True))
 
     def in_order(self, flat: Tensor) -> Tensor:
-        """Return rows (N, …) that lie in blocks in the order of the rewards."""
+        """Return rows (N, …), given in blocks, in the order of the rewards."""
         return flat if self.order is None else torch.empty_like(flat).index_copy_(0, self.order, flat)
 
     def whitened(self, a: Tensor, takes_part: Tensor | None, eps: float) -> Tensor:
-        """Return (G, P) float64 centred and scaled as ``whiten`` says; 0 for rows that take no part.
+        """Return (G, P) float64 centred and scaled by the option ``whiten``; 0 for rows that do not take part.
 
         Raises:
             UnfitError: float32 is not exact enough.
@@ -247,7 +247,7 @@ class Fitting:
                 raise UnfitError
             if not config.method.centres_groups:
                 return z if takes_part is None else torch.zeros_like(a).masked_scatter_(takes_part, z)
-        # A row is a completion on a single channel here, so normalisation is the one of the rewards.
+        # Here a row is a completion with a single channel, so the normalisation of rewards can be reused.
         counted = a if takes_part is None else a.masked_fill(~takes_part, torch.nan)
         blocks = Blocks(counted.T[:, :, None], 1.0, eps, config.ddof, config.rtol, torch.float64)
         whitened = torch.empty_like(blocks.values)
@@ -258,7 +258,7 @@ class Fitting:
 
 
 def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor, float]:
-    """Return (a - mean) / (std + eps) of all numbers, and their standard deviation; 0 and 0 where they are equal."""
+    """Return (a - mean) / (std + eps) of all numbers, and their standard deviation; 0 and 0 if all are equal."""
     if a.numel() < 2:
         return torch.zeros_like(a), 0.0
     low, high = (float(end) for end in torch.aminmax(a))
@@ -271,18 +271,18 @@ def _standardised(a: Tensor, eps: float, ddof: int, rtol: float) -> tuple[Tensor
 
 
 def version_of(x: Tensor) -> int | None:
-    """Return how often a tensor was changed in place; None where torch does not count."""
+    """Return how often a tensor was changed in place; None if torch does not count it."""
     return None if x.is_inference() else x._version
 
 
 @dataclass(slots=True)
 class Kept:
-    """Computes what was left out, from the same rewards.
+    """Computes the other attributes from the same rewards.
 
     Attributes:
         batch: the batch.
-        found: what its advantages were made from.
-        version: of the rewards, see :func:`version_of`.
+        found: aggregates from which the advantages were computed.
+        version: version of the rewards, see :func:`version_of`.
     """
 
     batch: Fitting
@@ -290,7 +290,7 @@ class Kept:
     version: int | None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a copy count the changes of its own rewards, from now on; the trace tells whether they changed before."""
+        """Let a copy count changes of its own rewards from now on. The trace shows whether they changed before."""
         return _copied, (type(self), [getattr(self, field.name) for field in fields(self)])
 
     def __call__(self, name: str) -> Any:
@@ -336,7 +336,7 @@ class Kept:
             return met_counts(self.batch.blocks().values, ends, counting, self._in_blocks(advantages))
 
     def _is_whole(self) -> bool:
-        """Return whether no reward is missing, and none was changed."""
+        """Return whether all rewards are present and unchanged."""
         rewards = self.batch.rewards
         is_exact = rewards.dtype in (torch.float32, torch.float64)
         return is_exact and not self.found.has_holes and self.version == version_of(rewards)
@@ -347,7 +347,7 @@ class Kept:
         return (rows if order is None else rows.index_select(0, order)).view(self.batch.groups.count, -1).T
 
     def _filled(self, name: str) -> Tensor:
-        """Return z-scores, responsibilities or what is live, (N, M)."""
+        """Return z-scores, responsibilities or the live mask, (N, M)."""
         batch, trace = self.batch, list[Tensor]()
         blocks = batch.blocks()
 
@@ -368,18 +368,18 @@ class Kept:
         return batch.in_order(filled.flatten(0, 1))
 
     def retraced(self) -> list[Tensor]:
-        """Return the trace of the batch as its rewards are now."""
+        """Return the trace of the batch for its present rewards."""
         return self.batch.blocks().aggregated(self.batch.rule).trace
 
     def require_same(self, name: str, trace: list[Tensor]) -> None:
         """Refuse to compute an attribute from rewards that were changed.
 
         Args:
-            name: of the attribute.
-            trace: as of :class:`Found`, of the rewards as they are now.
+            name: name of the attribute.
+            trace: trace of the present rewards, see :class:`Found`.
 
         Raises:
-            RewardError: they were.
+            RewardError: the rewards were changed.
         """
         is_same = self.version == version_of(self.batch.rewards)
         if not is_same or not all(map(torch.equal, trace, self.found.trace)):

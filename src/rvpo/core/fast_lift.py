@@ -1,12 +1,13 @@
-"""The quick way to LIFT's advantages: it takes batches in which each column is a channel and no reward is missing.
+"""The fast path to LIFT's advantages, for batches in which each column is a channel and no reward is missing.
 
-:mod:`rvpo.core.methods.lift` is the specification, and decides here, too. What is quick is what it looks at: moments,
-means and ends of the channels, from chunks of the layout of :mod:`rvpo.core.blocks`, in double precision. Three passes
-go over the rewards: lowest and highest of each group, which say what is live and where the scales lie; the moments of
-the deviations; and, once the factors are known, their sum. Nothing of size (N, M) is kept.
+:mod:`rvpo.core.methods.lift` is the specification, and also computes the factors here. This file computes its input
+fast: moments, means and ends of the channels, from chunks in the layout of :mod:`rvpo.core.blocks`, in double
+precision. It passes over the rewards three times: for the lowest and highest of each group, which determine live
+channels and scales; for the moments of the deviations; and, with the factors, for their sum. Nothing of size (N, M) is
+stored.
 
-Groups are all of one size, in any order; channels have one weight each, above 0. Any other batch goes the way of the
-equation page, on its own and with the same result. What is logged is computed when it is read.
+All groups have one size, in any order. Each channel has one weight above 0. Any other batch is computed by
+:func:`rvpo.core.advantages.compute` automatically, with the same result. Metrics are computed when they are read.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from rvpo.core.scales import ASSUMED, KEY, learned, scale_metrics
 from rvpo.core.summary import Summary
 
 CLEAR = 1e-6
-"""Range of attained shares in a group from which on it is certain that the channel has deviations there."""
+"""Smallest range of attained shares in a group with which the channel certainly has deviations there."""
 LARGEST = 1e75
-"""Rewards up to which nothing overflows."""
+"""Largest reward with which nothing overflows."""
 RULE = Rule(None, drops=True, sums=True)
-"""LIFT as a sum of rewards, whose responsibilities go by weight and spread."""
+"""LIFT as a sum of rewards, whose responsibilities are proportional to weight and spread."""
 
 
 def fast_lift(
@@ -48,10 +49,10 @@ def fast_lift(
     reliability: Tensor | None,
     state: State | None,
 ) -> Advantages | None:
-    """Return the result of :func:`rvpo.core.advantages.compute`; None where the equation page has to compute it.
+    """Return the result of :func:`rvpo.core.advantages.compute`; None if ``compute`` itself must compute it.
 
     Args:
-        rewards: as of ``compute``, like the others. Nothing need be checked yet: what is wrong is left to ``compute``.
+        rewards: see ``compute``, also for the others. They need not be checked before: ``compute`` reports errors.
         config: the method and its options.
         groups: see above.
         num_generations: see above.
@@ -94,10 +95,10 @@ class Deviations:
     """How the rewards of a batch become deviations D, chunk by chunk.
 
     Attributes:
-        low: (M,) float64, lower ends of the scales, None if all rewards are their attained shares.
-        width: (M,) float64, distances of the ends; None likewise.
-        live: (P, M) bool, which channels differ within which groups; others have D = 0.
-        masks: whether that has to be told, because rounding does not.
+        low: (M,) float64, lower ends of the scales; None if all rewards equal their attained shares.
+        width: (M,) float64, widths of the scales; None in the same case.
+        live: (P, M) bool, whether a channel differs within a group; otherwise D = 0.
+        masks: whether ``live`` must be applied, because D is not exactly 0 by itself.
     """
 
     low: Tensor | None
@@ -106,7 +107,7 @@ class Deviations:
     masks: bool
 
     def of(self, values: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield which groups, their mean attained shares (C, M), and D (G, C, M), which lives until the next ones.
+        """Yield groups, their mean attained shares (C, M), and D (G, C, M), which is valid until the next ones.
 
         Args:
             values: (P, G, M) rewards.
@@ -128,7 +129,7 @@ class Deviations:
 
 
 def chunks(values: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Yield which groups, and a copy of their rewards in work layout, (G, C, M)."""
+    """Yield groups, and a copy of their rewards in work layout, (G, C, M)."""
     groups, size, channels = values.shape
     layout, cells = values.transpose(0, 1), size * channels
     if groups * cells <= SMALL or values.device.type != "cpu":
@@ -158,17 +159,17 @@ def _number_of(value: float, values: Tensor) -> list[int]:
 
 
 def _comparable(values: Tensor) -> torch.dtype:
-    """Return the narrowest dtype that has all rewards and is quick."""
+    """Return the narrowest dtype that represents all rewards and is fast."""
     return values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
 
 
 @dataclass(slots=True)
 class _Looked:
-    """What is seen of the deviations of a batch.
+    """Statistics of the deviations of a batch.
 
     Attributes:
-        size: G.
-        live: (P, M) bool, which channels differ within which groups.
+        size: G, the size of the groups.
+        live: (P, M) bool, whether a channel differs within a group.
         attained: (M,) float64, mean attained shares.
         products: (M, M) float64, mean of u u' over the completions that take part.
         means: (C, M) mean attained shares of the groups of each chunk.
@@ -190,7 +191,7 @@ class _Step:
     Attributes:
         fitting: the batch, with its weights.
         channels: names and ranges of the columns.
-        reliability: (M,) or None.
+        reliability: (M,) reliabilities, or None.
     """
 
     fitting: Fitting
@@ -201,7 +202,7 @@ class _Step:
         """Compute the advantages.
 
         Raises:
-            UnfitError: the equation page has to.
+            UnfitError: ``compute`` must compute it.
         """
         fitting, method = self.fitting, self.fitting.config.method
         assert isinstance(method, LIFT)
@@ -247,7 +248,7 @@ class _Step:
     def _deviations(
         self, values: Tensor, low: Tensor, high: Tensor, frames: list[Range], ends: list[list[float]]
     ) -> tuple[Deviations, Tensor]:
-        """Return D, and which groups take part, (P,) bool.
+        """Return D, and a mask (P,) of the groups that take part.
 
         Raises:
             UnfitError: it is not clear whether a channel has deviations in a group.
@@ -258,7 +259,7 @@ class _Step:
         if any(frame != ASSUMED for frame in frames) or min(ends[0]) < ASSUMED[0] or max(ends[1]) > ASSUMED[1]:
             first, last = torch.tensor(frames, dtype=torch.float64, device=values.device).unbind(-1)
             deviations.low, deviations.width = first, last - first
-            if not bool((deviations.width > 0).all()):  # half attained, whatever the reward
+            if not bool((deviations.width > 0).all()):  # half attained, for any reward
                 raise UnfitError
         ranges = deviations.scale(high) - deviations.scale(low)
         differs = ranges > 0
@@ -276,7 +277,7 @@ class _Step:
         return weights / self.fitting.total
 
     def _looked(self, values: Tensor, deviations: Deviations, takes_part: Tensor) -> _Looked:
-        """Go through the deviations."""
+        """Return the statistics of the deviations."""
         groups, size, columns = values.shape
         looked = _Looked(size, deviations.live, torch.zeros(()), torch.zeros(()), [], None)
         for part, mean, d in deviations.of(values):
@@ -293,7 +294,7 @@ class _Step:
         return looked
 
     def _decided(self, looked: _Looked, method: LIFT, state: State) -> Decided | DecidedFew:
-        """Return what the channels count for."""
+        """Return the factors of the channels."""
         names, weights = self.channels.names, self.fitting.weights
         assert isinstance(weights, Tensor)
         (groups, columns), size = looked.live.shape, looked.size
@@ -312,7 +313,7 @@ class _Step:
         return method.decide(shown, state)
 
     def _outside(self, frames: list[Range], ends: list[list[float]]) -> list[float]:
-        """Return the share of the rewards of each channel that lie outside of its scale."""
+        """Return each channel's share of rewards outside of its scale."""
         rewards = self.fitting.rewards
         found = []
         for k, ((first, last), low, high) in enumerate(zip(frames, *ends, strict=True)):
@@ -332,11 +333,11 @@ def aggregated(deviations: Deviations, values: Tensor, pull: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class _Logged:
-    """What is logged of LIFT and the scales.
+    """Metrics of LIFT and the scales.
 
     Attributes:
-        decided: of the batch.
-        channels: of the batch.
+        decided: factors of the batch.
+        channels: channels of the batch.
         frames: K scales.
         attained: K mean attained shares.
         outside: K shares of rewards outside of their scale.
@@ -349,19 +350,19 @@ class _Logged:
     outside: list[float]
 
     def metrics(self) -> Mapping[str, float]:
-        """Return it by name."""
+        """Return the metrics by name."""
         scales = scale_metrics(self.channels, self.frames, self.attained, self.outside)
         return {**self.decided.metrics(), **scales}
 
 
 @dataclass(slots=True)
 class _KeptLift(Kept):
-    """Computes what was left out.
+    """Computes the other attributes of a batch.
 
     Attributes:
-        deviations: of the batch.
-        pull: (M,) what they are multiplied with.
-        logged: what is logged.
+        deviations: deviations of the batch.
+        pull: (M,) factors of the deviations.
+        logged: metrics.
     """
 
     deviations: Deviations
@@ -378,11 +379,11 @@ class _KeptLift(Kept):
         return Kept.__call__(self, name)
 
     def retraced(self) -> list[Tensor]:
-        """Return the trace of the batch as its rewards are now."""
+        """Return the trace of the batch for its present rewards."""
         return [mean for _, mean, _ in self.deviations.of(self.batch.blocks().values)]
 
     def summary(self, advantages: Tensor) -> Summary | None:
-        """Return the metrics of the batch; None if a reward lies outside of its scale.
+        """Return the metrics of the batch; None if a reward is outside of its scale.
 
         Args:
             advantages: (N,) as they are now.
@@ -390,7 +391,7 @@ class _KeptLift(Kept):
         return None if any(self.logged.outside) else Kept.summary(self, advantages)
 
     def _responsibilities(self) -> Tensor:
-        """Return them, (N, M): in units of z, a channel counts by its spread in the group."""
+        """Return responsibilities, (N, M): in units of z, a channel counts by its spread in the group."""
         rewards, values = self.batch.rewards, self.batch.blocks().values
         filled = torch.empty(values.shape, dtype=rewards.dtype, device=values.device)
         for part, _, d in self.deviations.of(values):

@@ -1,7 +1,7 @@
-"""Rows that answer the same prompt, and reductions over them without a Python loop.
+"""Groups of rows that answer the same prompt, and reductions over them without a Python loop.
 
-Dimension names used throughout ``rvpo``: P prompts (groups), G completions of one prompt, N completions in
-all (N = P * G when every group has the same size), M channels (rewards), T tokens.
+Dimensions in all of ``rvpo``: P prompts (groups), G completions per prompt, N completions in total (N = P * G if all
+groups have the same size), M channels (rewards), T tokens.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Groups:
 
     Attributes:
         index: (N,) int64, the group of each row as 0 … P - 1.
-        count: P.
-        block: G when the rows lie in P consecutive blocks of G (reductions are then plain views), else None.
+        count: P, the number of groups.
+        block: G if the rows form P consecutive blocks of G (reductions are then plain views), otherwise None.
     """
 
     index: Tensor
@@ -29,10 +29,10 @@ class Groups:
 
     @classmethod
     def of(cls, rows: int, ids: Tensor | None, num_generations: int | None, device: torch.device) -> Groups:
-        """Group rows by the one of ``ids`` and ``num_generations`` that is given.
+        """Group rows by ``ids`` or ``num_generations``, whichever is given.
 
         Raises:
-            RewardError: both or none of them are, or it does not fit the rows.
+            RewardError: both or neither are given, or they do not fit the rows.
         """
         if (ids is None) == (num_generations is None):
             seen = "neither" if ids is None else "both"
@@ -43,7 +43,7 @@ class Groups:
 
     @classmethod
     def in_blocks(cls, ids: Tensor) -> Groups:
-        """Group rows by integer id; groups that lie in blocks of one size have sums that are plain views.
+        """Group rows by integer id. If groups form blocks of one size, sums are plain views.
 
         Args:
             ids: (N,) integer group ids.
@@ -61,7 +61,7 @@ class Groups:
         if ids.ndim != 1 or ids.shape[0] != rows:
             raise RewardError(
                 f"groups has shape {tuple(ids.shape)}, but rewards has {rows} rows: pass one integer group id "
-                f"a row, shape ({rows},), or num_generations=G for rows in blocks of G"
+                f"per row, shape ({rows},), or num_generations=G for rows in blocks of G"
             )
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise RewardError(
@@ -73,10 +73,10 @@ class Groups:
 
     @classmethod
     def from_blocks(cls, rows: int, num_generations: int, device: torch.device) -> Groups:
-        """Group rows that lie in consecutive blocks of ``num_generations``, as TRL lays them out.
+        """Group rows that form consecutive blocks of ``num_generations``, as in TRL.
 
         Raises:
-            RewardError: when ``rows`` is not a multiple of ``num_generations``.
+            RewardError: ``rows`` is not a multiple of ``num_generations``.
         """
         if num_generations < 1 or rows % num_generations:
             raise RewardError(
@@ -88,7 +88,7 @@ class Groups:
         return made
 
     def __getattr__(self, name: str) -> Any:
-        """Number the rows of blocks when the numbers are first read: most sums do without."""
+        """Compute the group numbers of blocks on first use: most sums do not need them."""
         if name != "index" or "_device" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         numbers = torch.arange(self.count, device=vars(self)["_device"])
@@ -128,14 +128,14 @@ class Groups:
         return target.scatter_reduce(0, self.index[:, None].expand_as(x), x, reduce)
 
     def broadcast(self, stat: Tensor) -> Tensor:
-        """Give every row its group's value, (P, M) -> (N, M)."""
+        """Return the value of each row's group, (P, M) -> (N, M)."""
         if self.block is not None:
             return stat[:, None].expand(-1, self.block, *stat.shape[1:]).flatten(0, 1)
         return stat[self.index]
 
 
 def block_size(ids: Tensor) -> int | None:
-    """Return the size of groups that lie in blocks of one size, whose sums are plain views; None for others.
+    """Return the size of groups that form blocks of one size; None for other groups.
 
     Args:
         ids: (N,) integer group ids.

@@ -1,8 +1,8 @@
-"""LIFT's decision for few channels in plain Python, which is done before tensor operations have been called for it.
+"""LIFT's decision for few channels in plain Python, which is faster than calls of tensor operations.
 
-:meth:`rvpo.core.methods.lift.LIFT.decide` is the specification, with the functions that it calls and the running means;
-the same names stand for the same here. A matrix is a list of K rows. What is rare (channels of which the state knows
-nothing, reliabilities below 1) is left to it.
+:meth:`rvpo.core.methods.lift.LIFT.decide` is the specification, with the functions that it calls and the running means.
+The same names have the same meaning here. A matrix is a list of K rows. Rare cases (channels that the state does not
+have, reliabilities below 1) are left to ``decide``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rvpo.core.methods.lift import (
 from rvpo.core.nonnegative import least_nonnegative_few
 
 MOST = 20
-"""Number of channels up to which this is quicker."""
+"""Largest number of channels for which this is faster."""
 
 Vector = list[float]
 Matrix = list[Vector]
@@ -42,7 +42,7 @@ Matrix = list[Vector]
 
 @dataclass(frozen=True, slots=True)
 class ShownFew:
-    """What a batch shows of K channels that are all scored on all of its completions, which take part.
+    """Statistics of a batch for K channels that are scored on all completions, all of which take part.
 
     Attributes:
         names: K names.
@@ -50,7 +50,7 @@ class ShownFew:
         groups: number of groups.
         attained: K mean attained shares.
         moments: (K, K) mean of u u' over the completions that take part.
-        ranks: K flags, which channels differ within a group.
+        ranks: K flags, whether the channel differs within a group.
         weights: K weights of the user, > 0.
     """
 
@@ -65,7 +65,7 @@ class ShownFew:
 
 @dataclass(frozen=True, slots=True)
 class WeighedFew:
-    """What K channels count for, at unit spread; see :class:`Weighed`."""
+    """Weights of K channels at unit spread; see :class:`Weighed`."""
 
     need: Vector
     guard: Vector
@@ -92,13 +92,13 @@ class WeighedFew:
 
 @dataclass(frozen=True, slots=True)
 class DecidedFew:
-    """What a batch's channels count for, see :class:`rvpo.core.methods.lift.Decided`.
+    """Factors of the channels of a batch, see :class:`rvpo.core.methods.lift.Decided`.
 
     Attributes:
         factors: K numbers.
-        state: for the next batch.
-        weighed: what led to the factors.
-        names: of the channels in ``weighed``.
+        state: state for the next batch.
+        weighed: values that led to the factors.
+        names: names of the channels in ``weighed``.
     """
 
     factors: Vector
@@ -107,30 +107,30 @@ class DecidedFew:
     names: tuple[str, ...]
 
     def metrics(self) -> dict[str, float]:
-        """Return what is logged."""
+        """Return the metrics by name."""
         return self.weighed.as_tensors().metrics(self.names)
 
 
 def decide_few(method: LIFT, shown: ShownFew, state: State) -> DecidedFew | None:
-    """Return what ``method.decide`` does; None where that has to.
+    """Return the result of ``method.decide``; None if ``decide`` itself is needed.
 
     Args:
-        method: with its options.
-        shown: of the batch.
-        state: that of the last batch; empty at the start of a run.
+        method: the method with its options.
+        shown: statistics of the batch.
+        state: state of the last batch; empty at the start of a run.
     """
     names, count, means = shown.names, len(shown.names), shown.attained
     for key in ("attained", "moments"):
         if key in state and tuple(state[key]["names"]) != names:
             return None
-    # What the run remembers, with this batch in it.
+    # Running means, including this batch.
     horizon = method.memory / shown.completions
     attained = _Mean(state.get("attained"), count, pairs=False)
     moments = _Mean(state.get("moments"), count, pairs=True)
     attained.update([means], 1 / max(horizon / QUICK, 1.0))
     moments.update(shown.moments, 1 / max(horizon, LEAST_BATCHES))
     (a,), q = attained.mean(), moments.mean()
-    # Who counts for how much.
+    # Weights of the channels.
     alive = [k for k in range(count) if q[k][k] > TINY]
     if not alive:
         return None
@@ -152,8 +152,8 @@ class _Mean:
 
     Args:
         state: tensors or lists; None at the start of a run.
-        count: K.
-        pairs: whether it is of pairs of channels, K rows of numbers, and not of channels, one row.
+        count: K, the number of channels.
+        pairs: whether it is a mean of pairs of channels (K rows of numbers) or of channels (one row).
     """
 
     def __init__(self, state: State | None, count: int, *, pairs: bool) -> None:
@@ -166,7 +166,7 @@ class _Mean:
             self._total = total if pairs else [total]
 
     def update(self, value: Matrix, new: float) -> None:
-        """Take in a batch, which counts ``new`` for each channel."""
+        """Add a batch with the weight ``new`` per channel."""
         keep = 1 - new
         self._total = [
             [keep * before + new * x for before, x in zip(was, row, strict=True)]
@@ -183,21 +183,21 @@ class _Mean:
         ]
 
     def batches(self) -> Vector:
-        """Return how many batches the mean of each channel is worth."""
+        """Return the effective number of batches in the mean of each channel."""
         return [weight * (2 / self._new - 1) / (2 - weight) for weight in self._weight]
 
     def to_state(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return a state as that of the running mean."""
+        """Return a state in the form of the running mean's."""
         total = self._total if self._pairs else self._total[0]
         return {"names": names, "total": total, "weight": self._weight, "absent": (0,) * len(names)}
 
     def _scales(self, x: Vector) -> Matrix:
-        """Return scales of channels as those of pairs of them, where it is of pairs."""
+        """Return scales of channels; for a mean of pairs return the scales of pairs."""
         return [[math.sqrt(a * b) for b in x] for a in x] if self._pairs else [x]
 
 
 def _weigh(method: LIFT, q: Matrix, attained: Vector, weights: Vector, floors: Vector, known: Vector) -> WeighedFew:
-    """Return lambda, mu and what led to them, where all channels are trusted."""
+    """Return lambda, mu and the values for the metrics, if all channels are trusted fully."""
     spread = [math.sqrt(row[k]) for k, row in enumerate(q)]
     c = [[x / b / a for x, b in zip(row, spread, strict=True)] for row, a in zip(q, spread, strict=True)]
     for k, row in enumerate(c):
@@ -258,7 +258,7 @@ def _balanced(q: Matrix, ridge: Vector) -> Vector:
 
 
 def _ridged(q: Matrix, ridge: Vector) -> Matrix:
-    """Add to the diagonal."""
+    """Return the matrix with the ridge added to its diagonal."""
     return [[*row[:k], row[k] + ridge[k], *row[k + 1 :]] for k, row in enumerate(q)]
 
 
@@ -277,7 +277,7 @@ def _norm_of(c: Matrix, v: Vector) -> float:
 def _sights(
     method: LIFT, shown: ShownFew, attained: Vector, floors: Vector, alive: Sequence[int], weighed: WeighedFew
 ) -> dict[str, Sight]:
-    """Return what :mod:`rvpo.core.lift_watch` looks at, by name."""
+    """Return the input of :mod:`rvpo.core.lift_watch`, by name."""
     needs = [x / s for x, s in zip(weighed.need, weighed.spread, strict=True)]
     most, n = max(needs), shown.completions
     need = {k: x / most for k, x in zip(alive, needs, strict=True)}

@@ -1,4 +1,4 @@
-"""What LIFT watches of a run, so that its user hears what the rule cannot solve: a few numbers per channel.
+"""What LIFT watches during a run, so that the user is warned of problems that the rule cannot solve.
 
 Four things are watched, in batches (not in wall time); the numbers are calibrated on ``benchmarks/worlds``:
 
@@ -28,49 +28,49 @@ from rvpo.core.channels import State
 AVERAGED = 20
 """Batches over which phi, nu and the attained shares that are compared are averaged."""
 EXCLUDED = 0.25
-"""Mean of phi below which channels exclude each other. In worlds where all can be met it is 0.4 and more."""
+"""Mean of phi below which channels exclude each other. In worlds where all channels can be met it is at least 0.4."""
 CONCERNED = 0.1
-"""Share of nu from which on a channel is one of those that exclude each other."""
+"""Smallest share of nu of a channel that is one of those that exclude each other."""
 ALIKE = 0.9
-"""Correlation from which on two channels count as copies, which share nu."""
+"""Smallest correlation of two channels that count as copies, which share nu."""
 PATIENCE = 30
-"""Batches until channels are said to exclude each other."""
+"""Number of batches until channels are reported to exclude each other."""
 STUCK = 50
-"""Batches until a channel is said not to rise, or to teach nothing."""
+"""Number of batches until a channel is reported not to rise, or to teach nothing."""
 STUCK_COMPLETIONS = 800
-"""Completions that show whether an attained share rises by ``RISE``."""
+"""Smallest number of completions that show whether an attained share rises by ``RISE``."""
 RISE = 0.03
 """Smallest rise of an attained share that counts as progress."""
 MET = 0.9
-"""Attained share from which on a channel is met."""
+"""Smallest attained share of a channel that counts as met."""
 FALLEN = 10
-"""Batches below its floor after which a channel is said not to keep it."""
+"""Number of batches below its floor after which a channel is reported not to keep it."""
 FIRST = 64
-"""Completions that show whether a channel starts below its floor."""
+"""Smallest number of completions that show whether a channel starts below its floor."""
 SETTLED = 160
-"""Completions after which the mean attained share serves as the start of a comparison."""
+"""Number of completions after which the mean attained share is the start of a comparison."""
 MOST = 256
-"""How many names are remembered."""
+"""Largest number of names that are remembered."""
 MOST_REPORTED = 20
-"""How many names are reported of each kind in a run."""
+"""Largest number of names that are reported per kind in a run."""
 
 EXCLUDE, LEADS, FLAT, STARTS_BELOW, BELOW = "exclude", "leads", "flat", "starts_below", "below"
 KINDS = (EXCLUDE, LEADS, FLAT, STARTS_BELOW, BELOW)
-"""What is reported."""
+"""Kinds of reports."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a batch shows of one channel.
+    """Statistics of one channel in a batch.
 
     Attributes:
-        attained: running attained share of the rule, in [0, 1], which follows the run more quickly than the watch.
+        attained: running attained share of the rule, in [0, 1], which follows the run faster than the watch.
         mean: mean attained share in this batch.
         completions: number of completions on which it was scored, > 0.
         ranks: whether it differs within a group.
         need: share of the largest need, in [0, 1]; None if the channel has no spread so far.
-        opposed: share of nu, with that of its copies; None likewise.
-        floor: its floor; None without one.
+        opposed: share of nu, including that of its copies; None if the channel has no spread so far.
+        floor: floor of the channel; None without one.
         error: standard error of ``attained``.
     """
 
@@ -85,17 +85,17 @@ class Sight:
 
 
 def next_watch(before: State | None, sights: Mapping[str, Sight], phi: float) -> dict[str, Any]:
-    """Return what is watched after a batch, as plain data.
+    """Return the state of the watch after a batch, as plain data.
 
     Args:
-        before: what this function returned for the last batch; None or empty at the start of a run.
-        sights: what the batch shows of its channels, by name.
-        phi: of this batch, NaN if no channel has a spread.
+        before: result of this function for the last batch; None or empty at the start of a run.
+        sights: statistics of the batch, by name of the channel.
+        phi: frontier measure of this batch, NaN if no channel has a spread.
     """
     before = before or {}
     frontier = _next_frontier(before.get("frontier", {}), phi)
     old: Mapping[str, Mapping[str, Any]] = before.get("channels", {})
-    # The levels with which progress is compared are renewed once per PATIENCE batches.
+    # The reference levels of progress are renewed once per PATIENCE batches.
     renewed = frontier["low"] % PATIENCE == 1
     new = {name: _next_channel(old.get(name, {}), sight, renewed) for name, sight in sights.items()}
     reported = {kind: list(before.get("reported", {}).get(kind, [])) for kind in KINDS}
@@ -104,7 +104,7 @@ def next_watch(before: State | None, sights: Mapping[str, Sight], phi: float) ->
         reported[EXCLUDE] = _excluding(new)
     for kind, is_so in ((LEADS, _leads), (FLAT, _is_flat), (STARTS_BELOW, _starts_below), (BELOW, _is_below)):
         found = [name for name in sorted(new) if name not in reported[kind] and is_so(new[name])]
-        if kind == LEADS and frontier["mean"] < 2 * EXCLUDED:  # then it may be opposed, and its judge is all right
+        if kind == LEADS and frontier["mean"] < 2 * EXCLUDED:  # the channel may be opposed, and its judge correct
             found = [name for name in found if new[name]["opposed"] < CONCERNED]
         reported[kind] += found[: MOST_REPORTED - len(reported[kind])]
     for record in new.values():
@@ -113,7 +113,7 @@ def next_watch(before: State | None, sights: Mapping[str, Sight], phi: float) ->
 
 
 def _next_frontier(old: Mapping[str, Any], phi: float) -> dict[str, Any]:
-    """Return number of batches, mean phi, and for how many batches in a row it is low."""
+    """Return number of batches, mean phi, and the number of batches in a row in which it is low."""
     batches, mean, low = old.get("batches", 0), old.get("mean", 1.0), old.get("low", 0)
     if not math.isnan(phi):
         batches += 1
@@ -150,7 +150,7 @@ def _next_channel(old: Mapping[str, Any], sight: Sight, renewed: bool) -> dict[s
         record["flat"] = {"batches": flat["batches"] + 1, "completions": flat["completions"] + sight.completions}
         record["flat_range"] = [min(low, sight.mean), max(high, sight.mean)]
     if sight.floor is not None:
-        # Whether it was ever above its floor; and for how long it is below.
+        # Record whether it was ever above its floor, and for how long it has been below.
         is_below = sight.attained < sight.floor - sight.error
         record["kept"] = bool(old.get("kept", False) or (sight.attained >= sight.floor + sight.error and seen >= FIRST))
         record["fresh"] = bool(old.get("seen", 0) < FIRST <= seen)
@@ -160,9 +160,9 @@ def _next_channel(old: Mapping[str, Any], sight: Sight, renewed: bool) -> dict[s
 
 
 def _longer(old: Mapping[str, Any] | None, completions: int, level: float, anew: bool = True) -> dict[str, Any]:
-    """Count a batch of a streak. ``start`` is the mean attained share with which it began.
+    """Count a batch of a streak. ``start`` is the mean attained share at its beginning.
 
-    With ``anew``, the streak begins anew where the share falls, because a rise is wanted from there.
+    With ``anew``, the streak begins again if the share falls, because a rise is expected from there.
     """
     if old is None or (anew and level < old["start"] - RISE):
         old = {"batches": 0, "completions": 0, "start": level}
@@ -174,7 +174,7 @@ def _longer(old: Mapping[str, Any] | None, completions: int, level: float, anew:
 
 
 def _excluding(new: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return which channels exclude each other, the most opposed one first; none if they rise all the same."""
+    """Return channels that exclude each other, the most opposed one first; empty if they rise nevertheless."""
     concerned = [name for name, record in new.items() if record["opposed"] >= CONCERNED]
     if len(concerned) < 2:
         return []
@@ -195,7 +195,7 @@ def _does_not_rise(record: Mapping[str, Any], key: str) -> bool:
 
 
 def _leads(record: Mapping[str, Any]) -> bool:
-    # Of a channel below its floor, `_is_below` reports.
+    # `_is_below` reports channels below their floor.
     return "below" not in record and record["level"] < MET and _does_not_rise(record, "leads")
 
 
@@ -214,7 +214,7 @@ def _is_below(record: Mapping[str, Any]) -> bool:
 
 
 def _begin_anew(record: dict[str, Any]) -> None:
-    """Compare with the current level from now on, where a channel has risen."""
+    """Use the current level as the new reference, if a channel has risen."""
     for key in ("leads", "below"):
         streak = record.get(key)
         if streak is not None and _is_long(streak) and record["level"] - streak["start"] >= RISE:
@@ -224,7 +224,7 @@ def _begin_anew(record: dict[str, Any]) -> None:
 def _remembered(
     old: Mapping[str, Mapping[str, Any]], new: Mapping[str, dict[str, Any]]
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the records of this batch, and those of absent channels, dropping the longest absent ones."""
+    """Return the records of this batch and of absent channels, without those that were absent longest."""
     absent = [
         {**record, "absent": record["absent"] + 1, "name": name} for name, record in old.items() if name not in new
     ]

@@ -1,4 +1,4 @@
-"""Which completions meet a channel, and two early warnings that follow from it: unexplored and suppressed groups.
+"""Which completions meet a channel, and two early warnings derived from it: unexplored and suppressed groups.
 
 For one channel and one group (CriPO, arXiv 2607.18082)::
 
@@ -10,9 +10,9 @@ A completion meets a channel when its reward is at or above the channel's **line
 1. With a declared range, the line is the middle of the range: an attained share of 0.5.
 2. Without one, and while the run has seen two different values of the channel (binary), only the higher one meets it.
 3. Without one, with more values, or with one so far, the scale is [0, 1] if all of its rewards lie in it.
-4. Else the line is unknown, and so is everything that follows (NaN): declare a range.
+4. Otherwise the line is unknown, and everything derived from it is NaN: declare a range.
 
-For a binary channel whose range is that of its two values, rules 1 and 2 say the same.
+For a binary channel whose range is that of its two values, rules 1 and 2 agree.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from rvpo.core.groups import Groups
 from rvpo.core.lazy import Tensor, torch
 
 SAME = 1e-6
-"""Relative difference up to which two rewards are one value."""
+"""Largest relative difference of rewards that count as one value."""
 
 Few = list[float] | None
-"""The different values that a run has seen of a channel, in ascending order, at most two; None: there are more."""
+"""The different values of a channel in a run so far, in ascending order, at most two; None if there are more."""
 
 
 def next_few(before: Few, low: float, high: float, between: bool) -> Few:
     """Return the values of a channel after a batch.
 
     Args:
-        before: the values before it; empty at the start of a run.
-        low: lowest reward of the batch; inf if there is none.
-        high: highest reward; -inf if there is none.
+        before: values before the batch; empty at the start of a run.
+        low: lowest reward of the batch; inf without rewards.
+        high: highest reward of the batch; -inf without rewards.
         between: whether a reward of the batch differs from both.
     """
     if before is None or between:
@@ -51,13 +51,13 @@ def next_few(before: Few, low: float, high: float, between: bool) -> Few:
 
 
 def strictly_between(rewards: Tensor, index: Tensor, low: Sequence[float], high: Sequence[float]) -> Tensor:
-    """Return which cells differ from the lowest and from the highest reward of their channel.
+    """Return a mask of the cells that differ from the lowest and from the highest reward of their channel.
 
     Args:
         rewards: (C,) or (n, C) cells, NaN = missing.
-        index: (C,) int64, the channel of each, or of each column.
+        index: (C,) int64, the channel of each cell, or of each column.
         low: (K,) lowest reward of each channel.
-        high: (K,) highest one.
+        high: (K,) highest reward of each channel.
     """
     first, last = (torch.tensor(list(ends), dtype=torch.float64)[index] for ends in (low, high))
     near = SAME * torch.maximum(first.abs(), last.abs()).clamp(min=SAME)
@@ -84,10 +84,10 @@ def line_of(declared: Range | None, few: Few, low: float, high: float) -> float:
     """Return the line of a channel by all rules, NaN if unknown.
 
     Args:
-        declared: its range; None if nobody declared one.
-        few: the values that the run has seen of it.
-        low: lowest reward that the run has seen.
-        high: highest one.
+        declared: declared range of the channel; None without one.
+        few: values of the channel in the run so far.
+        low: lowest reward in the run so far.
+        high: highest reward in the run so far.
     """
     binary = math.nan if declared is not None else binary_line(few)
     return graded_line(declared, low, high) if math.isnan(binary) else binary
@@ -95,12 +95,12 @@ def line_of(declared: Range | None, few: Few, low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class GroupCounters:
-    """What each group says of each column, (P, M) bool.
+    """Masks of groups and columns, (P, M) bool.
 
     Attributes:
-        counted: the column is scored there, and its line is known.
-        unexplored: of these, no completion meets it.
-        suppressed: of these, some meet it, not all, and none of those has a positive advantage.
+        counted: the column is scored in the group, and its line is known.
+        unexplored: it is counted, and no completion meets it.
+        suppressed: it is counted, some completions meet it but not all, and none of those has a positive advantage.
     """
 
     counted: Tensor
@@ -109,7 +109,7 @@ class GroupCounters:
 
 
 def group_counters(rewards: Tensor, advantages: Tensor, groups: Groups, lines: Tensor) -> GroupCounters:
-    """Look at every group and column.
+    """Find unexplored and suppressed groups of each column.
 
     Args:
         rewards: (N, M), NaN = missing or not a channel of the row.
@@ -127,23 +127,23 @@ def group_counters(rewards: Tensor, advantages: Tensor, groups: Groups, lines: T
 
 
 def on_the_line(lines: Tensor) -> Tensor:
-    """Return the smallest rewards that are on their line: one that differs from it by rounding is."""
+    """Return the smallest rewards that count as on their line, with a tolerance for rounding."""
     return lines - SAME * lines.abs()
 
 
 def counters_of(met: Tensor, raised: Tensor, known: Tensor, size: int) -> GroupCounters:
-    """Return what :func:`group_counters` does, of a batch in which no reward is missing.
+    """Return the result of :func:`group_counters` for a batch without missing rewards.
 
     Args:
-        met: (P, M), how many completions meet the channel.
-        raised: (P, M), how many of these have a positive advantage.
-        known: (M,) bool, whether the line of the channel is.
-        size: G.
+        met: (P, M), number of completions that meet the channel.
+        raised: (P, M), number of these with a positive advantage.
+        known: (M,) bool, whether the line of the channel is known.
+        size: G, the size of the groups.
     """
     counted = known.expand_as(met)
     return GroupCounters(counted, counted & (met == 0), (met > 0) & (met < size) & (raised == 0))
 
 
 def lines_by_cell(lines: Sequence[float], index: Tensor) -> Tensor:
-    """Give every cell the line of its channel, (K,) -> the shape of ``index``, in double precision on the CPU."""
+    """Return the line of each cell's channel, (K,) -> the shape of ``index``, in double precision on the CPU."""
     return torch.tensor(list(lines), dtype=torch.float64)[index.cpu()]

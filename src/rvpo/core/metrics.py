@@ -1,4 +1,4 @@
-"""The result of one batch, and every metric that is logged of it: names, meanings, and how they are computed."""
+"""The result of one batch, and all metrics that are logged: their names, their meanings, and how to compute them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rvpo.core.summary import Met, Summary, standard_deviation
 from rvpo.errors import RewardError
 
 PREFIX = "rvpo/"
-"""Before every name that an engine logs."""
+"""Prefix of all names that an engine logs."""
 
 CHANNEL_METRICS = (
     "mean",
@@ -30,7 +30,7 @@ CHANNEL_METRICS = (
     "bottleneck",
     "advantage_corr",
 )
-"""Of every channel, in the order in which :func:`channel_metrics` computes them."""
+"""Metrics per channel, in the order in which :func:`channel_metrics` computes them."""
 
 WEIGHT = "weight"
 MULTIPLIER = "multiplier"
@@ -110,7 +110,7 @@ CATALOGUE = {
     "rvpo/riskpo/flat_bundles": "riskpo: share of bundles whose papers are all equal",
     "rvpo/lost/completions": "verl: rollouts that verl dropped, as it does where a reward function raises",
 }
-"""Every metric that is logged. ``{channel}`` is a reward function, or ``function/label`` of a rubric."""
+"""All metrics that are logged. ``{channel}`` is a reward function, or ``function/label`` of a rubric."""
 
 
 def in_catalogue(key: str) -> bool:
@@ -123,40 +123,49 @@ def in_catalogue(key: str) -> bool:
 
 
 class Later(Protocol):
-    """What computes attributes of :class:`Advantages` when they are read."""
+    """An object that computes attributes of :class:`Advantages` when they are read."""
 
     def __call__(self, name: str) -> Any:
         """Return an attribute."""
 
     def summary(self, advantages: Tensor) -> Summary | None:
-        """Return what is logged without computing attributes; None if that needs them."""
+        """Return the metrics without computing attributes; None if that needs them."""
 
     def met(self, ends: Tensor, counting: Tensor, advantages: Tensor) -> Met | None:
-        """Return how many completions of each group meet the channels; None likewise."""
+        """Return how many completions of each group meet the channels; None if that needs the attributes."""
 
 
 @dataclass(frozen=True)
 class Advantages:
-    """What :func:`rvpo.advantages` returns. Tensors are on the device and in the dtype of the rewards.
+    """Result of :func:`rvpo.advantages`. Tensors are on the device and in the dtype of the rewards.
 
     Attributes:
-        advantages: (N,) what the policy gradient uses; 0 for rows without signal.
+        advantages: (N,) advantages for the policy gradient; 0 for rows without signal.
         aggregated: (N,) the method's value before whitening (for ``"grpo"`` the weighted sum of raw rewards).
         z: (N, M) group z-scores; 0 where dead, NaN where missing.
-        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z``. In ``"grpo"``, ``"lift"`` and the
-            Tchebycheffs it is scaled: rows sum to 1 over the channels that take part, or are all 0 where none does.
-            That of a function is not scaled.
+        responsibilities: (N, M) derivative of ``aggregated`` with respect to ``z``. For ``"grpo"``, ``"lift"`` and the
+            Tchebycheff methods it is scaled: rows sum to 1 over the channels that take part, or are all 0 without any.
+            For a function it is not scaled.
         live: (N, M) bool, True where the channel is scored and ranks its group.
         missing: (N, M) bool, True where the reward was NaN although the channel applies.
-        applies: (N, M) bool, False where the column is no channel of that completion's prompt (padding).
+        applies: (N, M) bool, False where the column is not a channel of that completion's prompt (padding).
         signal: (N,) bool, True where at least one channel of positive weight is live.
         takes_part: (N,) bool, True for the rows that the whitening counts.
         rewards: (N, M) the rewards as given.
         groups: the partition of rows into groups.
-        state: what a method that follows the run wants to see with the next batch (``rvpo.core.compute``), and the
-            scales of the channels if the method compares how far they are met: plain data or tensors
-            (:func:`rvpo.core.state.plain` makes it JSON), empty for other methods.
-        method_metrics: what the method itself says of this batch, such as the weights that it gave.
+        state: state for the next batch, for methods that follow the run, including the scales of the channels if the
+            method compares how far they are met. It is plain data or tensors (:func:`rvpo.core.state.plain` makes it
+            JSON), and empty for other methods.
+        method_metrics: metrics of the method for this batch, such as its weights.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]])
+        >>> out = rvpo.advantages(rewards, num_generations=4, method="gdpo")
+        >>> out.z[0], out.signal.tolist()
+        (tensor([ 1.1618, -0.8659]), [True, True, True, True])
+        >>> out.metrics(["correct", "format"])["correct/mean"]
+        0.0
     """
 
     advantages: Tensor
@@ -175,11 +184,11 @@ class Advantages:
 
     @classmethod
     def with_later(cls, later: Later, **known: Any) -> Advantages:
-        """Build a result of which some attributes are computed when they are first read.
+        """Build a result with attributes that are computed when they are first read.
 
         Args:
-            later: computes an attribute by its name.
-            **known: all attributes that it does not compute.
+            later: object that computes an attribute by its name.
+            **known: all other attributes.
         """
         made = object.__new__(cls)
         vars(made).update(state={}, _later=later)
@@ -187,7 +196,7 @@ class Advantages:
         return made
 
     def __getattr__(self, name: str) -> Any:
-        """Compute an attribute that is not there yet."""
+        """Compute an attribute on first use."""
         later = vars(self).get("_later")
         if later is None or name not in self.__dataclass_fields__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -196,16 +205,16 @@ class Advantages:
 
     @cached_property
     def summary(self) -> Summary | None:
-        """What is logged of the batch, in one pass; None where it follows from the attributes."""
+        """Metrics of the batch, computed in one pass; None if they must be computed from the attributes."""
         later = vars(self).get("_later")
         return None if later is None else later.summary(self.advantages.detach())
 
     def met(self, lines: Tensor, counting: Tensor) -> Met | None:
-        """Return how many completions of each group meet the channels, where blocks tell; else None.
+        """Return how many completions of each group meet the channels, if blocks allow to count them; otherwise None.
 
         Args:
-            lines: as of :func:`counter_metrics`, like ``counting``.
-            counting: see above.
+            lines: see :func:`counter_metrics`.
+            counting: see :func:`counter_metrics`.
         """
         later = vars(self).get("_later")
         if later is None or lines.ndim != 1 or counting.ndim != 1:
@@ -233,20 +242,20 @@ def channel_metrics(
 
     Args:
         result: what :func:`rvpo.advantages` returned.
-        channels: M names, one a column; None numbers them from 0. Where the columns mean something else for every
-            prompt, a mapping name -> (N, M) bool pools the cells of each name, for example of one rubric category;
-            its responsibility and bottleneck are then those of all its cells together.
-        shards: where the rows of the batch are; all ranks have the same names.
+        channels: M names, one per column; None numbers them from 0. If columns differ between prompts, a mapping
+            name -> (N, M) bool pools the cells of each name, for example of one rubric category. Its responsibility and
+            bottleneck are then those of all its cells together.
+        shards: where the rows of the batch are. All ranks have the same names.
 
     Raises:
-        RewardError: when the number of names is not M.
+        RewardError: the number of names is not M.
     """
     columns = result.rewards.shape[1]
     if not isinstance(channels, Mapping):
         channels = [str(j) for j in range(columns)] if channels is None else list(channels)
         if len(channels) != columns:
             raise RewardError(
-                f"{len(channels)} channel names for {columns} channels: pass one name a channel, in order"
+                f"{len(channels)} channel names for {columns} channels: pass one name per channel, in order"
             )
     summary = None if isinstance(channels, Mapping) else result.summary
     if summary is not None:
@@ -262,6 +271,7 @@ def channel_metrics(
     rewards, advantages = result.rewards.detach().to(z.dtype), result.advantages.detach().to(z.dtype)[:, None]
 
     def cells_of(take: Callable[[Tensor], Tensor]) -> _Cells:
+        """Return the cells that ``take`` lays out as columns."""
         live, missing, applies = take(result.live), take(result.missing), take(result.applies)
         scored = applies & ~missing
         known = scored & ~take(rewards).isnan()  # a cell outside of the normalisation need not have a reward
@@ -401,19 +411,19 @@ def counter_metrics(
     outside: Tensor | None = None,
     shards: Whole = WHOLE,
 ) -> dict[str, float]:
-    """Return each channel's unexplored and suppressed groups, what is solved, and ``effective_channels``.
+    """Return each channel's unexplored and suppressed groups, the solved shares, and ``effective_channels``.
 
-    Where a name pools several columns, such as the criteria of a rubric, each column of a group counts as one group.
+    If a name pools several columns, such as the criteria of a rubric, each column of a group counts as one group.
 
     Args:
-        result: what :func:`rvpo.advantages` returned.
-        channels: names as of :func:`channel_metrics`.
-        lines: (M,) or (N, M), the reward from which on a completion meets the cell's channel, NaN = unknown; see
+        result: result of :func:`rvpo.advantages`.
+        channels: names as in :func:`channel_metrics`.
+        lines: (M,) or (N, M), the smallest reward that meets the cell's channel, NaN = unknown; see
             :mod:`rvpo.core.met`.
-        counting: (M,) or (N, M) bool, cells that a completion has to meet to solve its question; see
+        counting: (M,) or (N, M) bool, cells that a completion must meet to solve its question; see
             :mod:`rvpo.core.solved`.
-        outside: (N, M) bool, cells that a structure put outside of their group's normalisation; None: none are.
-        shards: where the rows of the batch are; all ranks have the same names.
+        outside: (N, M) bool, cells that a structure left out of their group's normalisation; None without such cells.
+        shards: where the rows of the batch are. All ranks have the same names.
     """
     wide = torch.float32 if result.rewards.device.type == "mps" else torch.float64
     met = result.met(lines, counting) if outside is None and not isinstance(channels, Mapping) else None
@@ -451,10 +461,10 @@ def counter_metrics(
 def effective_channels(result: Advantages) -> Tensor:
     """Return how many channels decide each completion that any channel decides.
 
-    The participation ratio (sum |r|)^2 / sum r^2 of the responsibilities r of its live channels: m where m of them
-    count the same, 1 where one decides. A channel that is constant in the group decides nothing there. It looks at
-    what the rule does. How many directions the rewards themselves have, a property of their correlations that no rule
-    changes, is another number.
+    It is the participation ratio (sum |r|)^2 / sum r^2 of the responsibilities r of its live channels: m if m of them
+    count equally, 1 if one decides. A channel that is constant in the group decides nothing there. This number
+    describes the rule. The number of directions in the rewards themselves, a property of their correlations, is
+    different.
     """
     r = (result.responsibilities.detach().abs() * result.live)[result.signal]
     r = r[r.sum(1) > 0]
@@ -463,21 +473,21 @@ def effective_channels(result: Advantages) -> Tensor:
 
 
 def bottlenecks(result: Advantages) -> Tensor:
-    """Return (N, M) who is the lowest live channel of a completion: rows sum to 1, ties share, 0 where none is live."""
+    """Return (N, M) which live channel of a completion is lowest. Rows sum to 1, or to 0 without any; ties share."""
     z = result.z.detach().masked_fill(~result.live, 0.0)
     return aggregate.hard_min(z, result.live.to(z.dtype))[1]
 
 
 def rarely_met(rewards: Tensor, below: float = 0.3, shards: Whole = WHOLE) -> Tensor:
-    """Tell which channels are rarely met, so that a soft minimum suppresses rather than guards them.
+    """Return which channels are rarely met, so that a soft minimum suppresses them instead of guarding them.
 
-    A completion meets a channel when its reward lies above the middle of the channel's range; on the middle it half
-    meets it. For a binary channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only
-    z = -sqrt(p/(1-p)): while p is small the minimum hardly sees failures and never sees successes.
+    A completion meets a channel if its reward is above the middle of the channel's range; at the middle it half meets
+    it. For a binary channel met with probability p, a success has z = sqrt((1-p)/p) and a failure only
+    z = -sqrt(p/(1-p)). While p is small, failures change the minimum little and successes never do.
 
     Args:
-        rewards: (N, M), NaN = missing; the more completions, the surer.
-        below: the share that counts as rare.
+        rewards: (N, M), NaN = missing. More completions make the result more certain.
+        below: largest share that counts as rare.
         shards: where the rows are.
 
     Returns:

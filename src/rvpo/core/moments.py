@@ -12,8 +12,8 @@ def deviations(rewards: Tensor, scores: GroupScores, groups: Groups) -> Tensor:
 
     Args:
         rewards: (N, M), NaN = missing.
-        scores: of the same rewards.
-        groups: which rows belong together.
+        scores: z-scores of the same rewards.
+        groups: the partition of rows into groups.
     """
     return (rewards - groups.broadcast(scores.mean)).masked_fill(~scores.live, 0.0)
 
@@ -22,9 +22,9 @@ def population_std(deviation: Tensor, scores: GroupScores, groups: Groups) -> Te
     """Return the standard deviation of each channel within its group, divided by n, (P, M).
 
     Args:
-        deviation: what :func:`deviations` returned.
-        scores: of the same rewards.
-        groups: which rows belong together.
+        deviation: result of :func:`deviations`.
+        scores: z-scores of the same rewards.
+        groups: the partition of rows into groups.
     """
     count = groups.sum((~scores.missing).to(deviation.dtype))
     return (groups.sum(deviation.square()) / count.clamp(min=1)).sqrt()

@@ -1,8 +1,9 @@
-"""Channels that only look on: where monitors are declared, the method never sees columns of weight 0.
+"""Monitored channels: if monitors are declared, the method does not see columns of weight 0.
 
-A monitor is logged and diagnosed, but must not change an advantage, whatever the method reads: raw rewards,
-covariances, z-scores without their shares, or whether a row was scored at all. A reward that merely weighs 0 is still a
-reward: TRL counts a completion that has no other one, and so do `grpo` and `gdpo:unscored=zero`.
+A monitor is logged and diagnosed, but must not change an advantage. This must hold for anything that a method reads:
+raw rewards, covariances, z-scores without their shares, or whether a row was scored at all. A reward of weight 0 that
+is not declared as a monitor is still a reward: TRL counts a completion that has only such a reward, and so do `grpo`
+and `gdpo:unscored=zero`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ def without_monitored(batch: Batch) -> tuple[Batch, Tensor | None]:
     """Return the batch without the columns of weight 0.
 
     Returns:
-        The batch, and the numbers of the columns that are left; None if all are. A batch in which every column has
-        weight 0 is left as it is: it has no signal.
+        The batch, and the numbers of the columns that are left, or None if all are. A batch in which every column has
+        weight 0 does not change: it has no signal.
     """
     (weighted,) = batch.shards.sum((batch.weights > 0).sum(0))
     counts = weighted > 0
@@ -40,7 +41,7 @@ def without_monitored(batch: Batch) -> tuple[Batch, Tensor | None]:
         present=take(batch.present),
         z=take(batch.z),
         p=take(batch.p),
-        # All names stay, as those of a rubric's labels do in a batch without them: options may name them.
+        # Keep all names, also of labels that are absent from the batch: options may name them.
         channels=Channels(batch.channels.names, take(batch.channels.index), batch.channels.ranges),
         reliability=None if batch.reliability is None else take(batch.reliability),
         outside=None if batch.outside is None else take(batch.outside),
@@ -48,10 +49,10 @@ def without_monitored(batch: Batch) -> tuple[Batch, Tensor | None]:
 
 
 def widened(outcome: Outcome, kept: Tensor | None, shape: torch.Size) -> Outcome:
-    """Give the columns that the method did not see responsibilities of 0.
+    """Return the outcome with responsibilities of 0 for columns that the method did not see.
 
     Args:
-        outcome: of the method.
+        outcome: outcome of the method.
         kept: numbers of the columns that it saw; None if it saw all.
         shape: (N, M) with all columns.
     """

@@ -6,8 +6,8 @@
 
 Every entry is either free, with y_j = 0, or held at x_j = 0. **Block principal pivoting** (Júdice and Pires 1994; Kim
 and Park 2011, *SIAM J. Sci. Comput.* 33) guesses which entries are free, solves for them, and exchanges all entries
-that have the wrong sign at once. This takes a handful of guesses for any K, where an active-set method exchanges one
-entry at a time.
+with the wrong sign at once. This takes only a few guesses for any K. An active-set method exchanges one entry at a
+time.
 
 Block exchanges can cycle. If the number of wrong entries has not fallen for three guesses, the **active-set method** of
 Lawson and Hanson (*Solving Least Squares Problems*, 1974, chapter 23) goes on from the last guess. The function's value
@@ -64,10 +64,10 @@ def least_nonnegative(q: Tensor, c: Tensor) -> Tensor:
 
 
 def least_nonnegative_few(q: list[list[float]], c: list[float]) -> list[float]:
-    """Return what :func:`least_nonnegative` does, of K lists of K numbers and a list of K numbers.
+    """Return the result of :func:`least_nonnegative` for K lists of K numbers and a list of K numbers.
 
     Raises:
-        RewardError: see there.
+        RewardError: see :func:`least_nonnegative`.
     """
 
     def solver(ridge: float) -> _Solver:
@@ -101,7 +101,7 @@ def _minimised(program: _Program, solver: Callable[[float], _Solver]) -> Sequenc
 
 
 class _Program:
-    """Exchanges entries until all have the right sign; the linear systems are solved by a function that it gets."""
+    """Exchanges entries until all have the right sign. A function that it gets solves the linear systems."""
 
     def __init__(self, c: list[float], diagonal: list[float]) -> None:
         self.c, self.size = c, len(c)
@@ -131,12 +131,12 @@ class _Program:
                 free[i] = not free[i]
 
     def _active_set(self, solver: _Solver, x: Sequence[float]) -> Sequence[float]:
-        """Go on from a feasible x. If rounding keeps it from finishing, x is returned as far as it has got."""
+        """Continue from a feasible x. If rounding prevents progress, return the last x."""
         free = [value > 0 for value in x]
         for _ in range(100 + 10 * self.size):
             target, y = solver(_where(free))
             if falling := [i for i in _where(free) if target[i] <= 0]:
-                # As far towards the target as no entry becomes negative; those that reach 0 are held there.
+                # Move towards the target until an entry would become negative. Hold entries that reach 0.
                 way = {i: x[i] / (x[i] - target[i]) if x[i] > 0 else 0.0 for i in falling}
                 shortest = min(way.values())
                 x = [max(a + shortest * (b - a), 0.0) for a, b in zip(x, target, strict=True)]
@@ -152,7 +152,7 @@ class _Program:
         return x
 
     def _floor(self, x: Sequence[float]) -> list[float]:
-        """Return how far below 0 each y may lie by rounding: |q_ij| <= scale_i scale_j bounds what its sum adds up."""
+        """Return how negative each y may be by rounding: |q_ij| <= scale_i scale_j bounds the terms of its sum."""
         moved = sum(map(mul, self._scale, map(abs, x)))
         return [-ROUNDING * (abs(value) + scale * moved) for value, scale in zip(self.c, self._scale, strict=True)]
 

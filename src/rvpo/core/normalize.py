@@ -8,7 +8,7 @@ For one prompt, channel j and completion g (RVPO, arXiv 2605.05750; GDPO, arXiv 
 - **dead**: scored, but all values of the group are equal: no ranking, Z = 0.
 - **missing**: this completion was not scored (NaN). It is left out of mean, std and count; its Z stays NaN.
 
-The paper is silent on ``ddof``, dead and missing channels: see ``docs/algorithm.md``.
+The paper does not define ``ddof``, dead and missing channels: see ``docs/algorithm.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rvpo.core.shards import WHOLE, Whole
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Z-scores of N completions on M channels, and what they were made from.
+    """Z-scores of N completions on M channels, and the statistics of the groups.
 
     Attributes:
         z: (N, M), 0 where dead, NaN where missing.
@@ -44,8 +44,8 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
 
     Args:
         rewards: (N, M) floating point, NaN = missing.
-        groups: which rows belong together.
-        eps: added to the standard deviation, in reward units.
+        groups: the partition of rows into groups.
+        eps: number added to the standard deviation, in reward units.
         ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
         rtol: a channel is dead in a group when its range is at most ``rtol`` times its largest magnitude, so that
             float noise around a constant is not amplified into a signal.
@@ -58,7 +58,7 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
 
     low, high = groups.ends(filled(rewards.detach(), torch.inf), filled(rewards.detach(), -torch.inf))
     scored = groups.sum((~missing).to(rewards.dtype))
-    # `eps` as the floor of the magnitude: around a constant of zero, noise far below eps is noise as well.
+    # `eps` is the smallest magnitude: around a constant of zero, differences far below eps are noise, too.
     magnitude = torch.maximum(low.abs(), high.abs()).clamp(min=eps)
     live = (scored > 1) & (high - low > rtol * magnitude)
 
@@ -68,7 +68,7 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
     shifted_mean = groups.sum(shifted) / scored.clamp(min=1)
     deviation = filled(shifted - groups.broadcast(shifted_mean), 0.0)
     variance = groups.sum(deviation.square()) / (scored - ddof).clamp(min=1)
-    # The inner fill keeps the gradient of the square root finite where the variance is 0.
+    # The inner fill keeps the gradient of the square root finite if the variance is 0.
     std = variance.masked_fill(~live, 1.0).sqrt()
 
     live_rows = groups.broadcast(live) & ~missing
@@ -77,15 +77,15 @@ def group_zscore(rewards: Tensor, groups: Groups, *, eps: float | Tensor, ddof: 
 
 
 def at_the_mean(rewards: Tensor, scores: GroupScores, outside: Tensor, groups: Groups) -> tuple[Tensor, GroupScores]:
-    """Let cells that stood outside of the normalisation take part with the mean of the others: z = 0.
+    """Let cells that were left out of the normalisation take part with the mean of the others: z = 0.
 
     They count as scored, so a weighted mean over the channels keeps the same weights in all rows of the group.
 
     Args:
         rewards: (N, M), NaN at these cells.
-        scores: what :func:`group_zscore` made of ``rewards``.
+        scores: result of :func:`group_zscore` for ``rewards``.
         outside: (N, M) bool, these cells.
-        groups: which rows belong together.
+        groups: the partition of rows into groups.
 
     Returns:
         The rewards, with the mean of the others at these cells (0 where the group has no others), and the scores.
@@ -105,7 +105,7 @@ def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor, shar
 
     With n_i tokens in row i: mean m = sum n_i a_i / sum n_i, variance v = sum n_i (a_i - m)^2 / (sum n_i - 1), and
     (a - m) / sqrt(v + 1e-8), as ``verl.utils.torch_functional.masked_whiten`` on the values spread over the tokens.
-    verl whitens the sum of z-scores, we their weighted mean: only the 1e-8 weighs differently.
+    verl whitens the sum of z-scores, we whiten their weighted mean: only the effect of 1e-8 differs.
 
     Args:
         aggregated: (N,) the rule's value of each row.
@@ -114,7 +114,7 @@ def whiten_by_token(aggregated: Tensor, takes_part: Tensor, tokens: Tensor, shar
         shards: where the rows of the batch are.
 
     Returns:
-        (N,) in the dtype of ``aggregated``; all 0 where fewer than two tokens count.
+        (N,) in the dtype of ``aggregated``; all 0 if fewer than two tokens count.
     """
     n = tokens.to(aggregated) * takes_part
     total, weighted = shards.sum(n.sum(), (n * aggregated).sum())

@@ -1,7 +1,7 @@
-"""Channels that differ from prompt to prompt, padded to one matrix: here and nowhere else.
+"""Pad channels that differ from prompt to prompt into one matrix. Only this module does that.
 
-A rubric gives one prompt 5 channels and the next one 17. A column therefore means something only within a group; what
-says whether it exists for a row at all is ``applies``, so padding is neither a missing reward nor a channel::
+A rubric may give one prompt 5 channels and the next one 17. So a column has a meaning only within a group. ``applies``
+shows whether it exists for a row, so padding is neither a missing reward nor a channel::
 
     prompt a, 2 criteria  ->  | 1  0  .  |      applies | 1 1 0 |
     prompt b, 3 criteria  ->  | 0  1  1  |              | 1 1 1 |
@@ -24,13 +24,13 @@ class Score:
     """One completion on one channel of its prompt.
 
     Attributes:
-        channel: its name, unique among the channels of the prompt.
-        value: the reward, or None where it could not be had.
-        weight: importance, >= 0; 0 is monitored and takes no part.
+        channel: name, unique among the channels of the prompt.
+        value: the reward, or None if it is missing.
+        weight: importance, >= 0; 0 is monitored and does not take part.
         labels: names under which metrics pool it, such as a category.
         reason: why it is missing.
-        judge: who decided it, where there are several.
-        text: what the channel asks for, and ``detail``, what its judge said: for the records only.
+        judge: name of the judge that decided it, if there are several.
+        text: text of the criterion, for the records only. ``detail`` is the judge's explanation.
     """
 
     channel: str
@@ -45,16 +45,16 @@ class Score:
 
 @dataclass(frozen=True)
 class ChannelScores:
-    """What ``rvpo.core.compute`` takes, for N completions and M columns.
+    """Input of ``rvpo.core.compute`` for N completions and M columns.
 
     Attributes:
-        values: (N, M) rewards, NaN where missing and where no channel is.
-        weights: (N, M).
-        applies: (N, M) bool, False where no channel is.
-        cells: name -> (N, M) bool, which cells a metric of that name pools.
+        values: (N, M) rewards, NaN where missing or without a channel.
+        weights: (N, M) weights.
+        applies: (N, M) bool, False where there is no channel.
+        cells: name -> (N, M) bool, the cells that a metric of that name pools.
         first_column: name of a family -> the column of its first channel.
-        channels: the channels of the run that the cells belong to: a function, or the first label of a score (its
-            family, where it has none), because a criterion of one prompt may never be seen again.
+        channels: channels of the run for the cells: a function, or the first label of a score (or its family, without
+            labels), because a criterion of one prompt may never occur again.
     """
 
     values: Tensor
@@ -83,10 +83,10 @@ class Family:
     """The channels that one reward function gives each completion.
 
     Attributes:
-        name: of the reward function; its channels are pooled under it, and under ``{name}/{label}``.
-        rows: N lists of scores, of different length; within a group all have the same channels.
-        only_monitored: the function's own scalar is the channel, and these scores take no part.
-        shape: of the rows of all ranks; None: all rows are here.
+        name: name of the reward function. Its channels are pooled under it, and under ``{name}/{label}``.
+        rows: N lists of scores, of different lengths. Within a group all have the same channels.
+        only_monitored: whether the function's own scalar is the channel, and these scores do not take part.
+        shape: shape of the rows of all ranks; None if all rows are here.
     """
 
     name: str
@@ -106,23 +106,23 @@ def assemble(
     ranges: Sequence[Range | None] | None = None,
     label_ranges: Mapping[str, Range] | None = None,
 ) -> ChannelScores:
-    """Lay ordinary channels and families side by side.
+    """Join ordinary channels and families into one matrix.
 
     Args:
-        rewards: (N, F) one column a reward function; that of a family is replaced by its channels, unless they are
-            only monitored.
+        rewards: (N, F) one column per reward function. The column of a family is replaced by its channels, unless they
+            are only monitored.
         names: F names of the reward functions.
-        families: those of them that have channels of their own.
-        num_generations: G, for rows in blocks of G, or else ``groups``.
+        families: the reward functions that have their own channels.
+        num_generations: G, for rows in blocks of G; or use ``groups``.
         groups: (N,) integer group ids in any order.
-        weights: (F,) importance of the functions; a family's multiplies the weights of its scores. None: all 1.
-        ranges: (F,) lowest and highest reward of the functions; that of a family is the range of its scores. None where
-            nobody declared it: the scale is then learned, as that of any other reward.
-        label_ranges: name of a family's channel, ``{family}/{label}`` -> its own range, which comes first.
+        weights: (F,) importance of the functions. A family's weight multiplies the weights of its scores. None: all 1.
+        ranges: (F,) lowest and highest reward of the functions. A family's range is the range of its scores. None
+            without a declared range: the scale is then learned, as for any other reward.
+        label_ranges: name of a family's channel, ``{family}/{label}`` -> its own range, which takes precedence.
 
     Raises:
-        RewardError: a family is no column or has another number of rows, the rows of a group differ in channels, or a
-            label's channel has the name of another reward.
+        RewardError: a family is not a column or has another number of rows, the rows of a group have different
+            channels, or a label's channel has the name of another reward.
     """
     rows = rewards.shape[0]
     partition = Groups.of(rows, groups, num_generations, rewards.device).index.tolist()
@@ -141,7 +141,7 @@ def assemble(
         [range_of[names[j]] for j in kept],
     )
     for family in families:
-        # What is only monitored need not lie on the scale of the function's own number.
+        # Scores that are only monitored may have another scale than the function's own number.
         factor, limits = (0.0, None) if family.only_monitored else (weight_of[family.name], range_of[family.name])
         layout.add_family(family, factor, limits)
     if layout.width == 0:
@@ -150,7 +150,7 @@ def assemble(
 
 
 class _Layout:
-    """The matrix while it grows, block of columns by block of columns."""
+    """The matrix under construction. It grows by blocks of columns."""
 
     def __init__(self, rewards: Tensor, label_ranges: Mapping[str, Range]) -> None:
         self._like, self._rows = rewards, rewards.shape[0]
@@ -169,7 +169,7 @@ class _Layout:
     def add_functions(
         self, names: Sequence[str], values: Tensor, weights: Tensor, ranges: Sequence[Range | None]
     ) -> None:
-        """Add reward functions that are one channel each, (N, F)."""
+        """Add reward functions with one channel each, (N, F)."""
         numbers = [self._number(name, limits, name) for name, limits in zip(names, ranges, strict=True)]
         for column, name in enumerate(names):
             self._cells[name] = [(row, column) for row in range(self._rows)]
@@ -181,7 +181,7 @@ class _Layout:
         )
 
     def add_family(self, family: Family, factor: float, limits: Range | None) -> None:
-        """Add a column for each place in the longest row of a family."""
+        """Add one column per place in the longest row of a family."""
         self._first_column[family.name] = self.width
         everything = f"{family.name}/criteria" if family.only_monitored else family.name
         width = max((len(row) for row in family.rows), default=0)
@@ -207,7 +207,7 @@ class _Layout:
         self._append(values, weights, applies.to(self._like.device), index)
 
     def add_nothing(self, name: str) -> None:
-        """Add one column that applies to nobody: no prompt of this batch has a rubric, and a matrix is not empty."""
+        """Add a column that applies to no row, if no prompt of this batch has a rubric: a matrix must not be empty."""
         self._number(name, None, name)
         column = self._like[:, :1]
         nowhere = torch.zeros_like(column, dtype=torch.bool)
@@ -233,7 +233,7 @@ class _Layout:
         self.width += values.shape[1]
 
     def _number_of_score(self, score: Score, family: str, everything: str, limits: Range | None) -> int:
-        """Return the number of the run's channel that a score belongs to: its first label, else its family."""
+        """Return the number of the run's channel for a score: its first label, or its family without labels."""
         name = f"{everything}/{score.labels[0]}" if score.labels else everything
         return self._number(name, self._label_ranges.get(name, limits), family)
 
@@ -246,10 +246,10 @@ class _Layout:
         return self._number_of[name]
 
     def _claim(self, name: str, owner: str) -> None:
-        """Refuse a name that another reward function has: their numbers would be merged.
+        """Refuse a name that another reward function has, because their numbers would be merged.
 
         Raises:
-            RewardError: it does.
+            RewardError: another reward function has the name.
         """
         other = self._owner_of.setdefault(name, owner)
         if other != owner:
@@ -257,11 +257,11 @@ class _Layout:
             label, rest = name.removeprefix(f"{family}/"), other if family == owner else owner
             raise RewardError(
                 f"rubric {family!r} has the label {label!r}, so its channel is {name!r}, which is also a name of the "
-                f"reward {rest!r}; expected a name of its own for each channel. Rename the label or the reward"
+                f"reward {rest!r}; expected a unique name per channel. Rename the label or the reward"
             )
 
     def _pool(self, family: str, everything: str, row: int, scores: Sequence[Score]) -> None:
-        """Note under which names metrics pool the cells of a row."""
+        """Record under which names metrics pool the cells of a row."""
         for column, score in enumerate(scores, self.width):
             for label in self._name_pools(family, everything, score.labels):
                 self._cells[label].append((row, column))
@@ -284,7 +284,7 @@ def _mask(cells: list[tuple[int, int]], shape: tuple[int, int], device: torch.de
 
 def _check(family: Family, rows: int, names: Sequence[str], groups: Sequence[int]) -> None:
     if family.name not in names:
-        raise RewardError(f"family {family.name!r} is no reward function; those are {', '.join(names)}")
+        raise RewardError(f"family {family.name!r} is not a reward function; expected one of {', '.join(names)}")
     if len(family.rows) != rows:
         raise RewardError(f"{family.name!r} has scores for {len(family.rows)} completions; expected {rows}")
     first: dict[int, tuple[int, list[str]]] = {}
@@ -293,6 +293,6 @@ def _check(family: Family, rows: int, names: Sequence[str], groups: Sequence[int
         j, expected = first.setdefault(group, (i, channels))
         if channels != expected:
             raise RewardError(
-                f"{family.name!r}: completions {j} and {i} answer one prompt, but have other channels: a rubric "
+                f"{family.name!r}: completions {j} and {i} answer one prompt, but have different channels: a rubric "
                 "belongs to the prompt, so give each row of the data its own"
             )

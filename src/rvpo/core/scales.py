@@ -14,10 +14,10 @@ scale. For a reward without a declared range, the scale ``[low, high]`` is learn
    the scale follows rewards that keep rising, and a channel that is mastered stays at the top of its scale.
 6. If all rewards of a channel are the same and lie outside of [0, 1], each counts as half attained.
 
-A reward outside the scale, declared or learned, counts as the end that it is beyond.
+A reward outside the scale, declared or learned, counts as the nearer end of the scale.
 
-What is remembered of a channel is kept by its name, as plain numbers. It depends on the rewards of a batch, not on
-their order, and every process sees the rewards of all of them, so all processes have the same scales.
+The state of a channel is stored by its name, as plain numbers. It depends on the rewards of a batch, not on their
+order. Every process sees the rewards of all processes, so all processes have the same scales.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from rvpo.core.lazy import Tensor, torch
 from rvpo.core.shards import WHOLE, Whole, channel_means
 
 ASSUMED: Range = (0.0, 1.0)
-"""Scale of a reward without a declared range, as long as nothing speaks against it."""
+"""Scale of a reward without a declared range, as long as its rewards fit."""
 
 KEY = "scales"
 """Name of the scales in the state of a run."""
 
 ENOUGH = 512  # rewards after which a learned scale only widens, and after which a range is judged
-DISCRETE = 16  # different values at most
-FEW = 8  # rewards from which on the lowest and the highest one are set aside
+DISCRETE = 16  # largest number of different values of a discrete reward
+FEW = 8  # with at least so many rewards, the lowest and the highest one are ignored
 TAIL = 20  # one reward in 20 lies beyond each end of a continuous scale when it is set
-OFTEN = 10  # one reward in 10 beyond an end moves it
-FAR = 10.0  # spreads of the common values
-TABULATED = 4  # values that are counted in all channels at once, such as the two of binary rewards
-NAMES = 1000  # channels that are remembered, those seen last
+OFTEN = 10  # if more than one reward in 10 lies beyond an end, the end moves
+FAR = 10.0  # distance of an outlier in spreads of the common values
+TABULATED = 4  # largest number of values that are counted in all channels at once, such as the two of binary rewards
+NAMES = 1000  # number of channels that are remembered, those seen last
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Scales:
         frames: (K, 2) lowest and highest reward of each channel's scale, float64 on the CPU.
         shares: (N, M) attained share of each reward in [0, 1], NaN where it was not read.
         outside: (N, M) 1 where a reward lies outside its scale, else 0, NaN where it was not read.
-        state: what is remembered for the next batch, by name of the channel: plain data.
+        state: state for the next batch, by name of the channel, as plain data.
         shards: where the rows of the batch are.
     """
 
@@ -69,12 +69,12 @@ class Scales:
 
     @classmethod
     def of(cls, rewards: Tensor, weights: Tensor, channels: Channels, before: State, shards: Whole = WHOLE) -> Scales:
-        """Take in a batch, then put its rewards on the scales.
+        """Update the scales with a batch, then put its rewards on them.
 
         Args:
             rewards: (N, M), NaN = missing.
             weights: (N, M), >= 0. A reward of weight 0 is not read.
-            channels: the channels that the cells belong to, with their declared ranges.
+            channels: channels of the cells, with their declared ranges.
             before: ``state`` after the last batch; empty at the start of a run.
             shards: where the rows of the batch are.
         """
@@ -96,7 +96,7 @@ class Scales:
         return cls(ends, shares, outside, state, shards)
 
     def metrics(self, channels: Channels) -> dict[str, float]:
-        """Return what is logged of each channel that has a reward in this batch; the ends only of learned scales."""
+        """Return the metrics of each channel with a reward in this batch. Only learned scales log their ends."""
         means = channel_means(channels, self.shards, self.shares.detach(), self.outside.detach())
         attained, outside = (mean.tolist() for mean in means)
         frames: list[Range] = [(low, high) for low, high in self.frames.tolist()]
@@ -106,13 +106,13 @@ class Scales:
 def scale_metrics(
     channels: Channels, frames: Sequence[Range], attained: Sequence[float], outside: Sequence[float]
 ) -> dict[str, float]:
-    """Return what is logged of K channels.
+    """Return the metrics of K channels.
 
     Args:
-        channels: with names and declared ranges.
+        channels: channels with names and declared ranges.
         frames: K scales.
-        attained: K mean attained shares, NaN where the batch has no reward.
-        outside: K shares of the rewards that lie outside of the scale.
+        attained: K mean attained shares, NaN without a reward in the batch.
+        outside: K shares of rewards outside of the scale.
     """
     found: dict[str, float] = {}
     for k, (name, declared, (low, high)) in enumerate(zip(channels.names, channels.ranges, frames, strict=True)):
@@ -131,14 +131,14 @@ def learned(
     before: State,
     number_of: Callable[[float], Sequence[int]],
 ) -> tuple[list[Range], State]:
-    """Return the K scales and the state after a batch without missing rewards, of which column k is channel k.
+    """Return the K scales and the state after a batch without missing rewards in which column k is channel k.
 
     Args:
         rewards: (N, K), of any floating dtype.
         ends: the K lowest and the K highest rewards.
-        channels: with names and declared ranges.
-        before: as of :meth:`Scales.of`.
-        number_of: counts how many rewards of each channel have a value, for all of them at once.
+        channels: channels with names and declared ranges.
+        before: state before the batch, see :meth:`Scales.of`.
+        number_of: function that counts how many rewards of each channel have a given value.
     """
     low, high = ends
     batch = _Batch([len(rewards)] * len(low), list(low), list(high), _Columns(rewards))
@@ -153,17 +153,17 @@ def learned(
 
 
 def is_exact(value: float, dtype: torch.dtype) -> bool:
-    """Return whether a dtype has a value, so that a comparison with it is not rounded."""
+    """Return whether a dtype represents a value exactly, so that comparisons with it are not rounded."""
     return torch.tensor(value, dtype=dtype).item() == value
 
 
 def is_learned(entry: Mapping[str, Any]) -> bool:
-    """Return whether no range is declared for a remembered channel, and it has rewards outside of [0, 1]."""
+    """Return whether a remembered channel has no declared range and has had rewards outside of [0, 1]."""
     return "range" not in entry and not ASSUMED[0] <= entry["low"] <= entry["high"] <= ASSUMED[1]
 
 
 def in_short(frame: tuple[float, float]) -> str:
-    """Return a scale in words, with four digits.
+    """Return a scale as text with four digits.
 
     >>> in_short((112.437, 1480.69))
     '[112.4, 1481]'
@@ -182,14 +182,14 @@ class _Batch:
 
     Attributes:
         counts: K numbers of rewards.
-        low: K lowest rewards, inf where there is none.
-        high: K highest rewards, -inf where there is none.
-        known: value -> K numbers of rewards that have it, of some values.
+        low: K lowest rewards, inf without rewards.
+        high: K highest rewards, -inf without rewards.
+        known: value -> K numbers of rewards with this value, for some values.
     """
 
     def __init__(self, counts: list[int], low: list[float], high: list[float], parts: Sequence[Tensor]) -> None:
         self.counts = counts
-        # Plus 0 makes -0 the 0 that it equals.
+        # Adding 0 turns -0 into 0.
         self.low = [value + 0.0 for value in low]
         self.high = [value + 0.0 for value in high]
         self._parts = parts
@@ -221,7 +221,7 @@ class _Batch:
 
         Args:
             k: the channel.
-            guess: values that it may have. If there are no others, nothing is sorted.
+            guess: values that it may have. If it has no others, nothing is sorted.
         """
         values = sorted({*guess, self.low[k], self.high[k]})
         if all(value in self.known for value in values):
@@ -240,11 +240,11 @@ class _Batch:
         return {value: count for value, count in zip(values, counts, strict=True) if count}
 
     def newest(self, k: int, before: Sequence[Sequence[float]]) -> list[float]:
-        """Return rewards of a channel in ascending order; if they are over ``ENOUGH``, as many at even distances.
+        """Return rewards of a channel in ascending order; if they are more than ``ENOUGH``, an even sample of them.
 
         Args:
             k: the channel.
-            before: pairs of a value that was seen before this batch, and its number. These count as well.
+            before: pairs (value, number) that were seen before this batch. They are included.
         """
         values = (self.all_of(k) + 0.0).sort().values
         until = torch.arange(1, len(values) + 1)
@@ -332,7 +332,7 @@ def _united(parts: Sequence[Sequence[tuple[float, int]] | None]) -> dict[float, 
 
 
 class _Columns(Sequence[Tensor]):
-    """The columns of a matrix, in double precision, when they are looked at."""
+    """The columns of a matrix, converted to double precision on access."""
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
@@ -377,7 +377,7 @@ def _after(batch: _Batch, channels: Channels, before: State) -> tuple[list[Range
         name, declared = channels.names[k], channels.ranges[k]
         entry = state.get(name)
         if entry is not None and entry.get("range") != (None if declared is None else list(declared)):
-            entry = None  # the user declares something else now
+            entry = None  # the user has changed the declared range
         if batch.counts[k]:
             entry = _learned(entry, batch, k) if declared is None else _declared(entry, declared, batch, k)
             state.pop(name, None)
@@ -409,10 +409,10 @@ def _declared(entry: Mapping[str, Any] | None, declared: Range, batch: _Batch, k
 
 
 def _learned(entry: Mapping[str, Any] | None, batch: _Batch, k: int) -> dict[str, Any]:
-    """Take in the rewards of a channel without a declared range.
+    """Add the rewards of a channel without a declared range.
 
-    ``values`` holds each value with its number while they are few (discrete), ``recent`` the newest batches once they
-    are many (continuous) and not all in [0, 1], ``frame`` the scale once it is not [0, 1].
+    ``values`` has each value with its number while they are few (discrete). ``recent`` has the newest batches once they
+    are many (continuous) and not all in [0, 1]. ``frame`` is the scale once it is not [0, 1].
     """
     if entry is None:
         entry = {"seen": 0, "low": math.inf, "high": -math.inf, "values": []}
@@ -448,7 +448,7 @@ def _learned(entry: Mapping[str, Any] | None, batch: _Batch, k: int) -> dict[str
 
 
 class _Sample:
-    """Some rewards, as values in ascending order and how many there are of each."""
+    """A sample of rewards: values in ascending order, and the number of each."""
 
     def __init__(self, values: Sequence[float], counts: Sequence[int]) -> None:
         self.values, self.counts = values, counts
@@ -484,7 +484,7 @@ class _Sample:
 
 
 def _of_discrete(sample: _Sample) -> Range | None:
-    """Return the scale of a discrete reward, by all that was seen; None if it is [0, 1]."""
+    """Return the scale of a discrete reward from all rewards so far; None if it is [0, 1]."""
     aside = 1 if sample.total >= FEW else 0
     low, high = sample.ends(aside)
     # The common values: all but the rarest 5% at each end, and what recurs in [0, 1].
@@ -499,17 +499,17 @@ def _of_discrete(sample: _Sample) -> Range | None:
 
 
 def _of_continuous(sample: _Sample, seen: int, keeps: bool) -> Range | None:
-    """Return the scale of a continuous reward, by the newest rewards; None if it is [0, 1].
+    """Return the scale of a continuous reward from the newest rewards; None if it is [0, 1].
 
     Args:
-        sample: the newest rewards, from the first batch on that had one outside of [0, 1].
+        sample: the newest rewards, starting with the first batch that had one outside of [0, 1].
         seen: number of all rewards, at most ``ENOUGH``. Those before the sample were in [0, 1].
-        keeps: whether [0, 1] held for so long that only its ends can move.
+        keeps: whether [0, 1] was the scale for so long that now only its ends can move.
     """
     total = max(seen, sample.total)
     aside = max(1 if total >= FEW else 0, total // TAIL)
     low, high = sample.ends(aside)
-    if low == high and total == sample.total:  # one value, and rare others: these are all that there is to a scale
+    if low == high and total == sample.total:  # one common value, and rare others, which then define the scale
         low, high = sample.ends(1 if total >= FEW else 0)
         return None if _in_assumed(low, high) else (low, high)
     below, above = sample.below(ASSUMED[0]), sample.above(ASSUMED[1])

@@ -15,11 +15,14 @@ from rvpo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """k at a given training progress: :class:`Linear` or :class:`Cosine`.
+    """k as a function of training progress: :class:`Linear` or :class:`Cosine`.
 
     Attributes:
         start: k at progress 0, finite and >= 0 (0 is GDPO's mean). The default is the paper's.
-        end: k at progress 1, likewise.
+        end: k at progress 1, finite and >= 0.
+
+    Raises:
+        ConfigError: a value cannot work.
     """
 
     start: float = 0.5
@@ -32,11 +35,11 @@ class Schedule:
 
     @property
     def kind(self) -> str:
-        """Its name in text: ``linear`` or ``cosine``."""
+        """Name in texts: ``linear`` or ``cosine``."""
         return type(self).__name__.lower()
 
     def __str__(self) -> str:
-        """Return its text, such as ``linear(0.5,2)``."""
+        """Return the schedule as text, such as ``linear(0.5,2)``."""
         return f"{self.kind}({self.start:.12g},{self.end:.12g})"
 
     def __call__(self, progress: float) -> float:
@@ -50,13 +53,19 @@ class Schedule:
         return self.start + (self.end - self.start) * self.share(min(max(progress, 0.0), 1.0))
 
     def share(self, progress: float) -> float:
-        """Return which share of the way from start to end is done at ``progress``."""
+        """Return the share of the way from start to end at ``progress``."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """Move from ``start`` to ``end`` in a straight line; the default is the paper's setting."""
+    """Move from ``start`` to ``end`` in a straight line. The default is the paper's setting.
+
+    Example:
+        >>> import rvpo
+        >>> rvpo.Linear(0.5, 2.0)(0.5)
+        1.25
+    """
 
     def share(self, progress: float) -> float:
         """Return ``progress``."""
@@ -65,7 +74,13 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Move from ``start`` to ``end`` along half a cosine wave: slow at both ends."""
+    """Move from ``start`` to ``end`` along half a cosine wave, slowly at both ends.
+
+    Example:
+        >>> import rvpo
+        >>> [round(rvpo.Cosine(0.5, 2.0)(progress), 3) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [0.5, 0.72, 1.25, 2.0]
+    """
 
     def share(self, progress: float) -> float:
         """Return (1 - cos(pi progress)) / 2."""

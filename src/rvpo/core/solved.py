@@ -1,17 +1,17 @@
-"""How many completions of each question meet a channel: none, some or all of them, and Pass@k, without a special run.
+"""Count the completions of each question that meet a channel (none, some, all) and Pass@k, without a separate run.
 
-A completion *meets* a channel as in :mod:`rvpo.core.met`. It **solves** its question when it meets every channel that
-counts (by default all that are trained on). With n scored completions of a question, c of which meet the channel::
+A completion *meets* a channel as in :mod:`rvpo.core.met`. It **solves** its question if it meets every channel that
+counts (by default all that are trained on). With n scored completions of a question, of which c meet the channel::
 
     none, some, all     shares of questions with c = 0, with 0 < c < n, with c = n; only "some" can teach anything
     Pass@k              mean over questions with n >= k of 1 - C(n - c, k) / C(n, k)
 
-The latter is the probability that k completions drawn from the n contain one that meets it: unbiased for k fresh ones
-(Chen et al. 2021, arXiv 2107.03374).
+Pass@k is the probability that k completions drawn from the n contain one that meets the channel. It is unbiased for k
+new completions (Chen et al. 2021, arXiv 2107.03374).
 
-**Missing.** A completion that is not scored on a channel, or whose channel has no known line, does not count there; one
-that is not scored on every channel that counts is not counted as solved or unsolved. Questions with too few scored
-completions are left out of Pass@k, and their number is told.
+**Missing.** A completion that is not scored on a channel, or whose channel has no known line, does not count there. A
+completion that is not scored on every channel that counts is neither solved nor unsolved. Questions with too few scored
+completions are left out of Pass@k; ``solved/pass_groups`` has the number of the others.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from rvpo.core.met import on_the_line
 from rvpo.core.shards import WHOLE, Whole
 
 TABULATED = 128
-"""Sizes of groups up to which Pass@k is looked up in a table."""
+"""Largest size of groups for which Pass@k is looked up in a table."""
 SHARES = ("none", "some", "all")
 """Shares of the questions, which sum to 1."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Completions of each question: ``scored`` (P, C) with a known result, ``met`` (P, C) of them that met it."""
+    """Counts per question: ``scored`` (P, C) completions with a known result, of which ``met`` (P, C) meet it."""
 
     scored: Tensor
     met: Tensor
 
     def shares(self) -> Tensor:
-        """Return which questions are solved by none, by some and by all completions, (3, P, C); 0 where none counts."""
+        """Return (3, P, C) whether no, some or all completions solve a question; 0 if no completion counts."""
         counted = self.scored > 0
         none, every = counted & (self.met == 0), counted & (self.met == self.scored)
         return torch.stack([none, counted & ~none & ~every, every]).to(self.met)
 
 
 def tally(rewards: Tensor, groups: Groups, lines: Tensor, counting: Tensor, outside: Tensor | None = None) -> Tally:
-    """Count completions by question: C = M + 1 columns, the last one for the question being solved.
+    """Count completions per question, in C = M + 1 columns. The last one is for solving the question.
 
     Args:
         rewards: (N, M), NaN = missing or not a channel of the row.
-        groups: the partition of the rows, a question each.
-        lines: (M,) or (N, M), the reward from which on a completion meets the cell's channel; NaN = unknown.
-        counting: (M,) or (N, M) bool, cells that a completion has to meet to solve its question.
-        outside: (N, M) bool, cells without a reward because a structure's condition does not hold; a completion that
-            has one does not solve its question. None: none are.
+        groups: the partition of the rows, one group per question.
+        lines: (M,) or (N, M), the smallest reward that meets the cell's channel; NaN = unknown.
+        counting: (M,) or (N, M) bool, cells that a completion must meet to solve its question.
+        outside: (N, M) bool, cells without a reward because a structure's condition does not hold. A completion with
+            such a cell does not solve its question. None without such cells.
     """
     lines = lines.to(rewards).expand(rewards.shape)
     known = ~rewards.isnan() & ~lines.isnan()
@@ -70,14 +70,14 @@ def tally(rewards: Tensor, groups: Groups, lines: Tensor, counting: Tensor, outs
 
 
 def tally_of(met: Tensor, solves: Tensor, known: Tensor, counting: Tensor, size: int) -> Tally:
-    """Return what :func:`tally` does, of a batch in which no reward is missing.
+    """Return the result of :func:`tally` for a batch without missing rewards.
 
     Args:
-        met: (P, M), how many completions meet the channel.
-        solves: (P,), how many meet every channel that counts.
-        known: (M,) bool, whether the line of the channel is.
-        counting: (M,) bool, channels that a completion has to meet to solve its question.
-        size: G.
+        met: (P, M), number of completions that meet the channel.
+        solves: (P,), number of completions that meet every channel that counts.
+        known: (M,) bool, whether the line of the channel is known.
+        counting: (M,) bool, channels that a completion must meet to solve its question.
+        size: G, the size of the groups.
     """
     is_judged = bool(counting.any()) and bool((known | ~counting).all())
     scored = torch.cat([known, known.new_full((1,), is_judged)]).to(met) * size
@@ -92,18 +92,18 @@ def is_named(channel: str, names: Collection[str], functions: Collection[str]) -
 def counting_cells(
     applies: Tensor | None, weights: Tensor, channels: Channels, trained: Collection[str], shards: Whole = WHOLE
 ) -> Tensor:
-    """Return the cells that a completion has to meet to solve its question, (N, M) bool.
+    """Return the cells that a completion must meet to solve its question, (N, M) bool.
 
-    Those of ``trained`` channels, but for single cells of weight 0, such as criteria that are only monitored. A channel
-    whose weight is 0 throughout the batch, as schedules have it, counts all the same: what "solved" means would change
-    from step to step otherwise.
+    These are the cells of ``trained`` channels, except single cells of weight 0, such as criteria that are only
+    monitored. A channel whose weight is 0 in the whole batch, for example by a schedule, still counts. Otherwise the
+    meaning of "solved" would change from step to step.
 
     Args:
-        applies: (N, M) bool, False where the column is no channel of the row; None: each column is a channel of its
-            own for all rows. The result is then (M,).
-        weights: (M,) or (N, M) of the cells.
-        channels: which of the K channels the cells belong to.
-        trained: names of channels.
+        applies: (N, M) bool, False where the column is not a channel of the row. None: each column is its own channel
+            in all rows, and the result is (M,).
+        weights: (M,) or (N, M) weights of the cells.
+        channels: the K channels, with the channel of each cell.
+        trained: names of channels that are trained on.
         shards: where the rows of the batch are.
     """
     if applies is None:
@@ -131,12 +131,12 @@ def pass_at(scored: Tensor, met: Tensor, ks: Sequence[int]) -> Iterator[Tensor]:
     Args:
         scored: n, of any shape; whole numbers as floats.
         met: c, of the same shape.
-        ks: from 1 on, ascending.
+        ks: values of k in ascending order, at least 1.
     """
     missed, done = torch.ones_like(scored), 0
     for k in ks:
         for i in range(done, k):
-            # C(n - c, k) / C(n, k), factor by factor; 0 as soon as there are more draws than failures.
+            # C(n - c, k) / C(n, k), factor by factor; 0 once there are more draws than failures.
             missed = missed * (scored - met - i).clamp(min=0) / (scored - i).clamp(min=1)
         done = k
         yield (1 - missed).masked_fill(scored < k, torch.nan)
@@ -146,7 +146,7 @@ def pass_sums(found: Tally, size: int) -> Tensor:
     """Return Pass@k for K powers of two, 0 where n < k, and then whether n >= k, (2 K, P, C).
 
     Args:
-        found: counts of questions.
+        found: counts per question.
         size: largest number of completions of a question.
     """
     if size <= TABULATED:
@@ -158,7 +158,7 @@ def pass_sums(found: Tally, size: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _pass_table(size: int) -> Tensor:
-    """Return :func:`pass_sums` by n and c up to ``size``, (2 K, size + 1, size + 1): the same few counts come again."""
+    """Return a table of :func:`pass_sums` for n and c up to ``size``, (2 K, size + 1, size + 1)."""
     n, c = torch.meshgrid(*[torch.arange(size + 1, dtype=torch.float64)] * 2, indexing="ij")
     values = torch.stack(list(pass_at(n, c.minimum(n), powers(size))))
     return torch.cat([values.nan_to_num(nan=0.0), (~values.isnan()).to(values)])
@@ -166,7 +166,7 @@ def _pass_table(size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SolvedSums:
-    """What is logged of the questions of a batch, as sums over them.
+    """The metrics of the questions of a batch, as sums over the questions.
 
     Attributes:
         ks: the k of Pass@k.
@@ -180,9 +180,9 @@ class SolvedSums:
     by_name: Tensor
 
     def metrics(self, names: Sequence[str]) -> dict[str, float]:
-        """Return ``{name}/solved_some`` and ``…/solved_all``, and of the questions also Pass@k; see the catalogue.
+        """Return ``{name}/solved_some`` and ``…/solved_all``, and for questions also Pass@k; see the catalogue.
 
-        Pass@k of each channel would be some hundred numbers per step: its mean is Pass@1, ``unexplored`` the rest.
+        Pass@k of each channel would add about a hundred numbers per step. Its mean already is Pass@1.
         """
         metrics = {f"solved/{key}": value for key, value in _told(self.questions.tolist(), self.ks).items()}
         for name, (_, some, every, counted) in zip(names, self.by_name.tolist(), strict=True):  # none is `unexplored`
@@ -197,9 +197,9 @@ def solved_sums(
     """Sum over the questions of this process.
 
     Args:
-        found: of the batch.
-        size: of the largest group.
-        names: M names of columns, or name -> (P, M) which columns of a group it pools; each counts as a group.
+        found: counts of the batch.
+        size: size of the largest group.
+        names: M names of columns, or name -> (P, M) bool, the columns that it pools; each counts as a group.
         shards: where the other questions are. All ranks have the same k.
     """
     _, (largest,) = shards.combined([], [torch.tensor(size)])
@@ -217,7 +217,7 @@ def solved_sums(
 
 
 def _told(total: Sequence[float], ks: Sequence[int]) -> dict[str, float]:
-    """Return the numbers of the questions by name, from the sums of :class:`SolvedSums`."""
+    """Return the metrics of the questions by name, from the sums of :class:`SolvedSums`."""
     groups = total[3]
     told = {name: _share(value, groups) for name, value in zip(SHARES, total, strict=False)}
     passes = {f"pass@{k}": _share(total[4 + i], total[4 + len(ks) + i]) for i, k in enumerate(ks)}

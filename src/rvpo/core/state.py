@@ -1,4 +1,4 @@
-"""What a method remembers, as plain data for a checkpoint."""
+"""The state of a method as plain data for a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rvpo.core.lazy import Tensor
 
 
 def plain(state: Any) -> Any:
-    """Return a copy of a state as JSON holds it: tensors and tuples become lists, mappings become dicts.
+    """Return a copy of a state for JSON: tensors and tuples become lists, mappings become dicts.
 
-    float64 numbers keep every bit. Anything else than tensors, mappings, lists and tuples is copied as it is.
+    float64 numbers keep every bit. Values of other types are copied unchanged.
     """
     if isinstance(state, Tensor):
         return state.tolist()

@@ -1,6 +1,6 @@
-"""The metrics of a batch from its blocks, in one pass: no z-score or responsibility of size (N, M) is ever stored.
+"""Compute the metrics of a batch from its blocks in one pass, without storing (N, M) z-scores or responsibilities.
 
-:func:`rvpo.core.metrics.channel_metrics` is the specification. Here no reward is missing.
+:func:`rvpo.core.metrics.channel_metrics` is the specification. This module is for batches without missing rewards.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from rvpo.core.lazy import Tensor, torch
 
 @dataclass(slots=True)
 class Met:
-    """Completions of each group that meet a channel, of a batch without missing rewards.
+    """Counts of completions per group that meet a channel, for a batch without missing rewards.
 
     Attributes:
-        met: (P, M) float64, how many do.
-        raised: (P, M) float64, how many of these have a positive advantage.
-        solves: (P,) float64, how many meet every channel that counts.
+        met: (P, M) float64, number of completions that meet the channel.
+        raised: (P, M) float64, number of these with a positive advantage.
+        solves: (P,) float64, number of completions that meet every channel that counts.
     """
 
     met: Tensor
@@ -32,11 +32,11 @@ def met_counts(values: Tensor, ends: Tensor, counting: Tensor, advantages: Tenso
 
     Args:
         values: (P, G, M) rewards.
-        ends: (M,) float64, the reward from which on a completion meets a channel; NaN: nobody does.
-        counting: (M,) bool, channels that a completion has to meet to solve its question.
-        advantages: (G, P).
+        ends: (M,) float64, the smallest reward that meets a channel; with NaN no completion meets it.
+        counting: (M,) bool, channels that a completion must meet to solve its question.
+        advantages: (G, P) advantages.
     """
-    # The smallest number of the rewards' dtype that is not below the end, so that nothing has to be converted.
+    # The smallest number of the rewards' dtype that is at least the end, so that rewards are not converted.
     least = ends.to(values)
     least = torch.where(least.double() < ends, torch.nextafter(least, torch.full_like(least, torch.inf)), least)
     wanted = counting.nonzero()[:, 0]
@@ -55,14 +55,14 @@ def met_counts(values: Tensor, ends: Tensor, counting: Tensor, advantages: Tenso
 
 @dataclass(slots=True)
 class Summary:
-    """What is logged of a batch.
+    """Metrics of a batch.
 
     Attributes:
         columns: (8, M) float64 in the order of :data:`rvpo.core.metrics.CHANNEL_METRICS`.
-        ranks: (M,) bool, which channels rank a group.
+        ranks: (M,) bool, whether the channel ranks a group.
         groups: share of the groups with a signal.
         rows: number of completions with a signal.
-        effective: mean effective number of channels, NaN if nothing decides a completion.
+        effective: mean effective number of channels, NaN if no completion has a signal.
         aggregated_std: standard deviation of the values before whitening, NaN for fewer than two.
     """
 
@@ -75,12 +75,12 @@ class Summary:
 
 
 def summarised(blocks: Blocks, rule: Rule, advantages: Tensor, values: Tensor) -> Summary:
-    """Go through a batch once.
+    """Compute the metrics in one pass over a batch.
 
     Args:
-        blocks: the rewards, none of which is missing.
-        rule: how channels became one number.
-        advantages: (G, P) what came of it.
+        blocks: the rewards, without missing ones.
+        rule: the rule that aggregates channels.
+        advantages: (G, P) resulting advantages.
         values: (n,) the method's values of the completions that the whitening counts.
     """
     passes = _Passes(rule, blocks)
@@ -99,7 +99,7 @@ def standard_deviation(x: Tensor) -> float:
 
 
 class _Passes:
-    """Sums over groups and completions, by channel."""
+    """Sums over groups and completions, per channel."""
 
     def __init__(self, rule: Rule, blocks: Blocks) -> None:
         self._rule, self._weights = rule, blocks.weights
@@ -112,7 +112,7 @@ class _Passes:
         self._effective: list[Tensor] = []
 
     def add(self, chunk: Chunk, advantages: Tensor) -> None:
-        """Take in a chunk with its advantages (G, C)."""
+        """Add a chunk with its advantages (G, C)."""
         self._means.append(chunk.mean.double())
         live = torch.ones_like(chunk.mean) if chunk.live is None else chunk.live.to(chunk.mean)
         signal = live.amax(1)  # (C,)
@@ -123,7 +123,7 @@ class _Passes:
         if ranked < len(signal):
             pulls = pulls * signal[:, None]
         a = advantages.to(z.dtype)
-        # Sums over the G completions of each group come first: what is live is the same for all of them.
+        # Sum over the G completions of each group first: a channel is live for all of them or for none.
         totals = (
             chunk.squares.sum(0),
             live.sum(0),
@@ -148,10 +148,10 @@ class _Passes:
         return normalised(odds.mul_(self._weights if present is None else present * self._weights))
 
     def summary(self, aggregated_std: float) -> Summary:
-        """Return what all chunks come to.
+        """Return the metrics of all chunks.
 
         Args:
-            aggregated_std: as of :class:`Summary`.
+            aggregated_std: see :class:`Summary`.
         """
         means = torch.cat(self._means)
         rows, groups = len(means) * self._size, len(means)
@@ -176,7 +176,7 @@ class _Passes:
 
 
 def _lowest(z: Tensor, live: Tensor | None) -> Tensor:
-    """Return who is the lowest live channel of a completion, (G, C, M); ties share, 0 where none is live."""
+    """Return which live channel of a completion is lowest, (G, C, M); ties share, 0 without live channels."""
     if live is not None:
         z = z.masked_fill(~live, torch.inf)
     low = z.amin(-1, keepdim=True)

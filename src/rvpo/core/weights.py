@@ -1,17 +1,17 @@
-"""Weights of channels that follow the training: a number, a schedule, or phases in which classes of rewards take turns.
+"""Weights of channels that follow the training: a number, a schedule, or phases in which rewards take turns.
 
 ::
 
     2                    the same at every step
     linear(0.2,1)        from 0.2 at the first step to 1 at the last, in a straight line
     cosine(0.2,1)        the same along half a cosine wave
-    alternate(1,0)       the training is cut in two stretches of equal length: weight 1 in the first, 0 in the second
-    alternate(1,0,cycles=3)    the same three times: six stretches, in which 1 and 0 take turns
+    alternate(1,0)       the training has two phases of equal length: weight 1 in the first, 0 in the second
+    alternate(1,0,cycles=3)    the same three times: six phases, in which 1 and 0 take turns
 
 Alternating reinforcement learning over classes of criteria (ARL-RR, arXiv 2603.15646: one class per phase instead of a
 scalar of all) is ``alternate(1,0)`` for the channels of one class and ``alternate(0,1)`` for those of the other.
 
-The weight of a step depends on the progress of the training alone, so a resumed run goes on exactly.
+The weight of a step depends only on the progress of the training, so a resumed run continues exactly.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ EXPECTED = "a number >= 0, linear(0.2,1), cosine(0.2,1) or alternate(1,0)"
 
 @dataclass(frozen=True)
 class Alternate:
-    """Weights that take turns: the training is cut in ``cycles * len(values)`` stretches of equal length.
+    """Weights that take turns: the training has ``cycles * len(values)`` phases of equal length.
 
     Attributes:
-        values: the weights of the stretches in order, each finite and >= 0; at least two.
-        cycles: how often the turns come round, >= 1.
+        values: the weights of the phases in order, each finite and >= 0; at least two.
+        cycles: number of repetitions, >= 1.
     """
 
     values: tuple[float, ...]
@@ -51,7 +51,7 @@ class Alternate:
         object.__setattr__(self, "values", tuple(map(float, self.values)))
 
     def __str__(self) -> str:
-        """Return its text, such as ``alternate(1,0,cycles=3)``."""
+        """Return the schedule as text, such as ``alternate(1,0,cycles=3)``."""
         cycles = f",cycles={self.cycles}" if self.cycles > 1 else ""
         return f"alternate({','.join(f'{value:.12g}' for value in self.values)}{cycles})"
 
@@ -64,7 +64,7 @@ class Alternate:
         if math.isnan(progress):
             raise ConfigError("progress is nan; expected the share of the training that is done, a number in [0, 1]")
         stretches = self.cycles * len(self.values)
-        # A progress of step / steps that should be the start of a stretch may be below it by rounding.
+        # A progress of step / steps at the start of a phase may be slightly below it by rounding.
         stretch = int(min(max(progress, 0.0), 1.0) * stretches + 1e-9)
         return self.values[min(stretch, stretches - 1) % len(self.values)]
 
@@ -73,14 +73,14 @@ Weight = float | Schedule | Alternate
 
 
 def read_weight(value: object, name: str) -> Weight:
-    """Return a weight, whatever its spelling.
+    """Return a weight from any of its forms.
 
     Args:
         value: a number, a schedule, its text, or a mapping with ``kind``, ``start`` and ``end``.
-        name: what is weighed, for the message.
+        name: name of the channel, for the message.
 
     Raises:
-        ConfigError: it is none of them, or cannot work.
+        ConfigError: the value has none of these forms, or cannot work.
     """
     if isinstance(value, Schedule | Alternate):
         return value
@@ -125,7 +125,7 @@ def weights_at(weights: Sequence[Weight], progress: float | None, names: Sequenc
     Args:
         weights: one per name.
         progress: share of the training that is done, in [0, 1]; None if unknown.
-        names: what is weighed.
+        names: names of the channels.
 
     Raises:
         ConfigError: a weight follows a schedule and ``progress`` is None.
@@ -152,15 +152,15 @@ def mean_weight(weight: Weight) -> float:
 
 
 def check_weights(weights: Sequence[Weight], names: Sequence[str], what: str = "weights") -> None:
-    """Refuse weights that are all 0 at some time.
+    """Check that weights are never all 0 at the same time.
 
     Args:
         weights: one per name.
-        names: what is weighed.
+        names: names of the channels.
         what: name of the option, for the message.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: all weights are 0 at some time.
     """
     for progress in _moments(weights):
         if not any(weights_at(weights, progress, names)):
@@ -171,7 +171,7 @@ def check_weights(weights: Sequence[Weight], names: Sequence[str], what: str = "
 
 
 def _moments(weights: Sequence[Weight]) -> list[float]:
-    """Return times at which all weights are 0 if they ever are: linear and cosine ones are 0 at an end or always."""
+    """Return the times to check: linear and cosine weights can be 0 only at an end, or always."""
     counts = {weight.cycles * len(weight.values) for weight in weights if isinstance(weight, Alternate)}
     ends = sorted({0.0, 1.0, *(i / count for count in counts for i in range(count))})
     middles = [(first + last) / 2 for first, last in pairwise(ends)]

@@ -51,26 +51,32 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Aggregated:
-    """What a batch comes to.
+    """Result of :class:`Aggregator` for a batch.
+
+    Example:
+        >>> import rvpo
+        >>> out = rvpo.Aggregator("gdpo", ["correct", "safe"])([[1, 0], [0, 1], [0, 0]], num_generations=3)
+        >>> type(out.advantages).__name__, round(out.metrics["rvpo/correct/mean"], 4)
+        ('list', 0.3333)
 
     Attributes:
-        advantages: (N,), in the kind in which the rewards came: a tensor, an array or a list.
-        metrics: by name, as every engine logs them; see :mod:`rvpo.core.metrics`.
-        result: everything as tensors: z-scores, responsibilities, what is live and missing.
-        table: where the channels of rubrics lie; None without a rubric, when each name is a column.
-        config: the options with which it was aggregated.
+        advantages: (N,), in the form of the rewards: a tensor, an array or a list.
+        metrics: metrics by name, the same in every engine; see :mod:`rvpo.core.metrics`.
+        result: all values as tensors: z-scores, responsibilities, live and missing cells.
+        table: columns of the rubrics' channels; None without a rubric, when each name is a column.
+        config: options of the aggregation.
         progress: share of the training that was done; None if it was not given.
-        channels: the named channels of the run that the cells belong to.
-        weights: (N, M) of the cells.
+        channels: the named channels of the cells.
+        weights: (N, M) weights of the cells.
         families: the rubrics of the batch.
-        importance: weight of each reward function by name.
-        schedules: reward function -> text of the schedule that its weight follows, of those that do.
-        tokens: (N,) trained tokens by which rows were whitened; None if they were not.
-        reliability: (M,) or (N, M), how far each cell was trusted; None if all were.
-        structures: the structures and monitored channels of the run; None without any.
-        layout: what structures made of the batch: what entered the aggregation, and the columns that they added, which
-            ``result`` has as well; None without any.
-        solved: names of the channels that a completion has to meet to solve its question; empty: all trained ones.
+        importance: weight of each reward function, by name.
+        schedules: name of a reward function -> text of its weight's schedule, for those with a schedule.
+        tokens: (N,) trained tokens by which rows were whitened; None without whitening by tokens.
+        reliability: (M,) or (N, M), how far each cell was trusted; None if all were trusted fully.
+        structures: structures and monitored channels of the run; None without any.
+        layout: the batch after the structures: the rewards that entered the aggregation, and added columns, which
+            ``result`` has as well; None without structures.
+        solved: names of the channels that a completion must meet to solve its question; empty for all trained ones.
     """
 
     advantages: Any
@@ -92,12 +98,12 @@ class Aggregated:
 
     @property
     def entered(self) -> Tensor:
-        """(N, M) rewards as they entered the aggregation, NaN = missing or outside of the normalisation."""
+        """(N, M) rewards that entered the aggregation, NaN = missing or outside of the normalisation."""
         return self.result.rewards if self.layout is None else self.layout.entered
 
 
 class Aggregator:
-    """From the rewards of a batch to advantages and metrics, with a memory from batch to batch.
+    """Turns the rewards of each batch into advantages and metrics, with a state from batch to batch.
 
     Example:
         >>> import rvpo
@@ -113,14 +119,14 @@ class Aggregator:
         out = agg(rewards_of_this_rank, num_generations=8)  # on every rank, once per step
 
     Attributes:
-        config: the method and the numerical choices.
-        names: M names, of the channels or of the reward functions.
-        ranges: lowest and highest reward in order of ``names``, None where nobody declared it.
-        label_ranges: the same for labels of rubrics, by name ``{function}/{label}``, of those that were declared.
-        weights: importance in order of ``names``: numbers, or schedules over the training.
-        quiet: whether warnings are left out, as in all but one of several processes that see the same rewards.
+        config: the method and the numerical options.
+        names: M names of the channels or of the reward functions.
+        ranges: lowest and highest reward in the order of ``names``, None without a declared range.
+        label_ranges: declared ranges of labels of rubrics, by ``{function}/{label}``.
+        weights: importance in the order of ``names``: numbers, or schedules over the training.
+        quiet: whether warnings are off, as in all except one of several processes that see the same rewards.
         shards: where the rows of a batch are: all in this process, or in the ranks of a process group.
-        steps: number of batches that were learned from since this process began or loaded a state.
+        steps: number of batches that were learned from since this process started or loaded a state.
     """
 
     def __init__(
@@ -140,35 +146,35 @@ class Aggregator:
         solved: Sequence[str] | str | None = None,
         process_group: Any = None,
     ) -> None:
-        """Begin a run.
+        """Start a run.
 
         Args:
-            method: text such as ``"lift:kappa=3"``, a mapping or an object such as ``rvpo.LIFT()``.
-            names: of the channels, in the order of the columns of the rewards.
+            method: text such as ``"lift:kappa=3"``, a mapping, or an object such as ``rvpo.LIFT()``.
+            names: names of the channels, in the order of the columns of the rewards.
             ranges: lowest and highest reward, by name or in order, for methods that compare how far channels are met.
                 A reward beyond its range counts as the end of the range. Without a range, the scale of a reward is
-                [0, 1], or learned from what is seen once rewards lie outside of it; see :mod:`rvpo.core.scales`. The
-                range of a rubric is that of its scores. By name, a label of a rubric can have its own,
+                [0, 1]. Once rewards lie outside of [0, 1], it is learned from them; see :mod:`rvpo.core.scales`. The
+                range of a rubric is that of its scores. By name, a label of a rubric can have its own range,
                 ``{"rubric/tone": (1, 10)}``.
-            weights: importance >= 0, by name or in order; 1 where not given. A weight can follow the training, such as
+            weights: importance >= 0, by name or in order; 1 if not given. A weight can follow the training, such as
                 ``"linear(0.2,1)"`` or ``"alternate(1,0)"``; see :mod:`rvpo.core.weights`.
-            eps: added to every standard deviation, in reward units.
+            eps: number added to every standard deviation, in reward units.
             ddof: 1 for the sample standard deviation (as TRL and verl), 0 for the population's.
             missing: ``"drop"`` leaves an unscored channel out for that completion, ``"error"`` refuses it.
-            wanted: channels of which any has to rank a group for it to be trained on; the completions of other groups
-                get advantage 0 and stay out of the whitening. A label of a rubric is named ``"rubric/tone"``, all of
-                them by the rubric. None: all channels.
-            reliability: how far each channel is trusted; None trusts all.
-            structure: how channels hang together, applied in this order before the method: a list of
+            wanted: names of channels. Only groups that at least one of them ranks are trained on. Completions of other
+                groups get advantage 0 and are left out of the whitening. ``"rubric/tone"`` names a label of a rubric,
+                ``"rubric"`` all of its labels. None: all channels.
+            reliability: how far each channel is trusted; None trusts all fully.
+            structure: dependencies between channels, applied in this order before the method: a list of
                 ``"all_of(a,b)"``, ``"gate(safe)"``, ``"only_where(style,correct)"``; see :mod:`rvpo.step.structure`.
             monitor: names of channels that are scored, logged and diagnosed, but never decide an advantage.
-            solved: names of the channels that a completion has to meet to solve its question, for the metrics
-                ``solved/…`` and nothing else; they may be monitored. None: all channels that are trained on.
-            process_group: ranks that each hand in their own groups of the batch, such as
+            solved: names of the channels that a completion must meet to solve its question, used only for the metrics
+                ``solved/…``. They may be monitored. None: all channels that are trained on.
+            process_group: ranks that each pass their own groups of the batch, such as
                 ``torch.distributed.group.WORLD``; see :mod:`rvpo.step.shards`. None: this process has the whole batch.
 
         Raises:
-            ConfigError: an unknown method, option or name, or a value that cannot work.
+            ConfigError: a method, option or name is unknown, or a value cannot work.
         """
         self.names = _checked_names(names)
         wanted = () if wanted is None else wanted
@@ -224,26 +230,29 @@ class Aggregator:
         learn: bool = True,
         again: Again | None = None,
     ) -> Aggregated:
-        """Turn the rewards of N completions into one advantage each.
+        """Turn the rewards of N completions into N advantages.
 
         Args:
             rewards: (N, M) tensor, array or nested lists, or N mappings by name; None, NaN or an absent name = missing.
-                A mapping may hold a rubric, ``{name: {criterion: verdict}}``, with other criteria for each prompt.
-            num_generations: G, for rows in consecutive blocks of G completions of one prompt; or else ``groups``.
-            groups: N ids of any hashable kind, equal for completions of one prompt.
-            progress: share of the training that is done, in [0, 1]; needed by a scheduled k.
+                A mapping may contain a rubric, ``{name: {criterion: verdict}}``. Criteria may differ between prompts.
+            num_generations: G, for rows in consecutive blocks of G completions of one prompt; or use ``groups``.
+            groups: N hashable ids, equal for completions of one prompt.
+            progress: share of the training that is done, in [0, 1]; needed by a scheduled k or weight.
             tokens: (N,) number of trained tokens, needed by ``whiten="token"``.
-            families: rubrics with weights, labels and reasons; their columns in ``rewards`` are replaced.
-            learn: whether the batch is trained on, and so remembered; False for an evaluation.
+            families: rubrics with weights, labels and reasons. They replace their columns in ``rewards``.
+            learn: whether to update the state with this batch; False for an evaluation.
             again: completions that were scored a second time, for ``reliability``.
 
-        Raises:
-            RewardError: rewards or groups that cannot be aggregated.
-            ConfigError: a scheduled k or weight without ``progress``.
+        Returns:
+            The advantages (N,), in the form of the rewards, with metrics and all intermediate values.
 
-        With a process group, all ranks call this once per step. Each gives the rows of its own groups, which may be
-        none, and gets advantages of these; metrics and what is remembered are those of the whole batch. What is raised
-        in one rank is raised in all of them.
+        Raises:
+            RewardError: the rewards or groups cannot be aggregated.
+            ConfigError: a k or weight follows a schedule, and ``progress`` is None.
+
+        With a process group, all ranks call this once per step. Each passes the rows of its own groups, possibly none,
+        and gets their advantages. Metrics and state are those of the whole batch. An error in one rank is raised in all
+        ranks.
         """
         if not isinstance(self.shards, Shards):
             return self._step(rewards, num_generations, groups, progress, tokens, families, learn, again)

@@ -218,7 +218,7 @@ def test_options_of_others_name_the_owner(method: str):
         ("rvpo:k=nan", "k is nan; expected a number in [0, inf]"),
         ("rvpo:k=true", "k is True; expected a number in [0, inf]"),
         ("lagrangian:thresholds={a:0.5", "has a bracket that does not close"),
-        ("lagrangian:thresholds={a}", "holds 'a'; expected key:value"),
+        ("lagrangian:thresholds={a}", "contains 'a'; expected key:value"),
         ("lagrangian:thresholds=" + "[" * 10 + "]" * 10, "more than 8 nested brackets"),
         ({"kappa": 3}, "expected a mapping with a name"),
         ({"name": "lift:kappa=3"}, "expected options as keys of the mapping"),

@@ -226,7 +226,7 @@ def test_a_rubric_behind_a_gate_counts_where_it_holds(seed: int):
         ("all_of(rubric/tone)", "only monitored"),
         ("gate(rubric/tone)", "only monitored"),
         ("all_of(rubric/must) only_where(rubric/must,format)", "has replaced"),
-        ("only_where(rubric,format) all_of(rubric/must,format)", "in some completions alone"),
+        ("only_where(rubric,format) all_of(rubric/must,format)", "only in some completions"),
     ],
 )
 def test_labels_of_a_rubric_are_part_of_it(structure: str, told: str):
@@ -315,9 +315,9 @@ def test_all_spellings_mean_the_same(text: str, made: Any):
         ("all_of(safe,correct) gate(style,over=[safe])", "has replaced"),
         ("all_of(safe,correct) only_where(safe,style)", "has replaced"),
         ("only_where(style,style)", "twice"),
-        ("only_where(style,correct) all_of(style,safe)", "in some completions alone"),
-        ("only_where(style,correct) gate(style)", "in some completions alone"),
-        ("only_where(style,correct) only_where(safe,style)", "in some completions alone"),
+        ("only_where(style,correct) all_of(style,safe)", "only in some completions"),
+        ("only_where(style,correct) gate(style)", "only in some completions"),
+        ("only_where(style,correct) only_where(safe,style)", "only in some completions"),
         ("only_where(-style,correct)", "without a sign"),
         ("gate(gold)", "only monitored"),
         ("all_of(safe,gold)", "only monitored"),

@@ -1,5 +1,5 @@
-"""Every method, one file each: the equation, its limits and failure cases, its options, state and call.
+"""All methods, one file each: the equation, its limits and failure cases, its options, state and call.
 
-``base.py`` says what a method is, ``registry.py`` how it is written down and found by name, ``function.py`` how a plain
-function becomes one.
+``base.py`` defines what a method is. ``registry.py`` finds methods by name and writes them as text. ``function.py``
+turns a plain function into a method.
 """

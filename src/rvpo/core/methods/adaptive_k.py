@@ -1,22 +1,23 @@
-"""A risk coefficient that sets itself: the k at which the soft minimum is a stated distance from the mean.
+"""An adaptive risk coefficient: the k at which the soft minimum has a given distance from the mean.
 
-One k is not one rule. With more live channels, larger groups or rarer failures the same k goes from nearly the mean to
-nearly the minimum. Here k follows from what it is to do. With responsibilities r = softmax(ln p - k Z) of a row::
+The effect of a fixed k depends on the batch. With more live channels, larger groups or rarer failures, the same k goes
+from nearly the mean to nearly the minimum. Here k is derived from its intended effect. With responsibilities
+r = softmax(ln p - k Z) of a row::
 
     effective     e(k) = 1 / sum_j (r_j^2 / p_j)                 Kish's effective sample share; n_eff / M for equal p
                   s(k) = mean over rows of (e - q) / (1 - q)     q = e(inf), the share p of the lowest channel
     bottleneck    b(k) = mean over rows of the responsibility of the lowest channel
 
-``s`` falls from 1 (k = 0: every channel counts) to 0 (k -> inf: the lowest alone). For equal p and one lowest channel
-it is (n_eff - 1) / (M - 1), n_eff = 1 / sum_j r_j^2 being the effective number of channels. ``b`` rises from the mean
-of q to 1. Channels that tie for the lowest are one channel: no k separates them.
+``s`` falls from 1 (k = 0: every channel counts) to 0 (k -> inf: only the lowest counts). For equal p and one lowest
+channel it is (n_eff - 1) / (M - 1), where n_eff = 1 / sum_j r_j^2 is the effective number of channels. ``b`` rises from
+the mean of q to 1. Channels that tie for the lowest count as one channel, because no k separates them.
 
 **Monotone.** Let f(k) = ln sum_j p_j exp(-k Z_j). Then ln e(k) = 2 f(k) - f(2k) has the derivative
 2 (f'(k) - f'(2k)) <= 0, as f is convex; the log-responsibility of the lowest, ln p - k Z - f(k), has the derivative
-sum_j r_j Z_j - Z >= 0. So one k answers to a target, and bisection finds it. 1 / sum r^2 is monotone for equal p only:
-for p = (0.9, 0.1) with the lowest Z on the second channel it first rises. That is why p divides.
+sum_j r_j Z_j - Z >= 0. So exactly one k meets a target, and bisection finds it. 1 / sum r^2 is monotone only for equal
+p: for p = (0.9, 0.1) with the lowest Z on the second channel it first rises. Therefore r^2 is divided by p.
 
-**No signal.** Rows with fewer than two channels that differ say nothing about k; where there are no others, k stays.
+**No signal.** Rows with fewer than two different channels do not determine k. If there are no other rows, k stays.
 
 The measure: L. Kish, *Survey Sampling*, 1965, as used for importance weights. The rule is ours.
 """
@@ -40,14 +41,23 @@ HALVINGS = 40
 
 @dataclass(frozen=True)
 class AdaptiveK:
-    """What k is to hold, and how fast it may move.
+    """Target of an adaptive k, and how fast k may change.
 
     Attributes:
-        target: the value of the measure to hold, in (0, 1). None is the measure's default.
+        target: value of the measure to keep, in (0, 1). None takes the measure's default.
         measure: ``"effective"`` (smaller is nearer to the minimum) or ``"bottleneck"`` (larger is).
         k_min: lowest k, above 0.
         k_max: highest k, finite.
-        horizon: steps over which log k is averaged, >= 1: each step moves it 1 / horizon of the way; 1 averages none.
+        horizon: number of steps over which log k is averaged, >= 1. Each step moves it 1 / horizon of the way; with 1
+            there is no averaging.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import rvpo
+        >>> rvpo.RVPO(rvpo.AdaptiveK(target=0.4)) == rvpo.RVPO("adaptive(target=0.4)")
+        True
     """
 
     target: float | None = None
@@ -98,17 +108,17 @@ def next_k(
         z: (N, M) group z-scores, finite wherever ``p`` > 0.
         p: (N, M) channel shares, each row summing to 1, or to 0 where no channel takes part.
         adaptive: the target and the bounds.
-        state: log k after the previous batch; None before the first, which sets it outright.
+        state: log k after the previous batch; None before the first batch, which sets it directly.
         shards: where the rows of the batch are.
 
     Returns:
-        ``k`` for this batch, the new state, and the measure that this k gives on this batch: NaN, with the state
-        unchanged, where no row has two channels that differ. It misses the target by the averaging over steps, and
-        where :func:`solve_k` is at a bound.
+        ``k`` for this batch, the new state, and the measure of this k on this batch. If no row has two different
+        channels, the measure is NaN and the state does not change. The measure differs from the target because of the
+        averaging over steps, and if :func:`solve_k` is at a bound.
 
     Raises:
         RewardError: ``z`` and ``p`` are not two (N, M) tensors, or ``z`` is not finite where ``p`` > 0.
-        ConfigError: a state that is no finite number.
+        ConfigError: the state is not a finite number.
     """
     if state is not None and not math.isfinite(state):
         raise ConfigError(f"adaptive state is {state!r}; expected log k, a finite number, or None to start anew")
@@ -124,17 +134,17 @@ def next_k(
 
 
 def solve_k(z: Tensor, p: Tensor, adaptive: AdaptiveK) -> float | None:
-    """Return the k that meets the target on this batch alone.
+    """Return the k that meets the target on this batch, without averaging.
 
-    It is exactly ``k_min`` or ``k_max`` where the target lies beyond that bound, and None where no row has two channels
-    that differ. Shapes and errors as in :func:`next_k`.
+    It is exactly ``k_min`` or ``k_max`` if the target is beyond that bound, and None if no row has two different
+    channels. Shapes and errors are those of :func:`next_k`.
     """
     rows = _rows(z, p)
     return None if rows is None else _solve(rows, adaptive)
 
 
 def measured(z: Tensor, p: Tensor, k: float, measure: str = "effective") -> float:
-    """Return the measure that a given ``k`` > 0 has on a batch, NaN where no row has two channels that differ."""
+    """Return the measure of a given ``k`` > 0 on a batch; NaN if no row has two different channels."""
     require("adaptive measure", measure, tuple(MEASURES))
     rows = _rows(z, p)
     return math.nan if rows is None else _measure(rows, k, measure)
@@ -143,11 +153,11 @@ def measured(z: Tensor, p: Tensor, k: float, measure: str = "effective") -> floa
 def _rows(z: Tensor, p: Tensor, shards: Whole = WHOLE) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return distance above the lowest channel (n, M), shares (n, M) and the lowest's share (n,) of rows that differ.
 
-    On the CPU in float64: there the search needs no synchronisation with a device.
+    They are float64 on the CPU, where the search does not wait for a device.
     """
     if z.ndim != 2 or z.shape != p.shape:
         raise RewardError(
-            f"z has shape {tuple(z.shape)} and p {tuple(p.shape)}; expected (N, M) for both: one share a z-score"
+            f"z has shape {tuple(z.shape)} and p {tuple(p.shape)}; expected (N, M) for both: one share per z-score"
         )
     z, p = (x.detach().cpu().double() for x in (z, p))
     out = p <= 0

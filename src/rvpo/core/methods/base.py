@@ -1,7 +1,7 @@
-"""What a method is, what it sees, and what it returns.
+"""The base class of methods, its input and its output.
 
-A method is one frozen dataclass in one file: the equation at the top, then options, state and call together. Its
-objects, its text (``lift:kappa=3``) and its mapping (``{"name": "lift", "kappa": 3}``) mean the same everywhere; see
+A method is a frozen dataclass in a file of its own: the equation first, then options, state and call. Its objects, its
+text (``lift:kappa=3``) and its mapping (``{"name": "lift", "kappa": 3}``) are equivalent everywhere; see
 :mod:`rvpo.core.methods.registry`.
 """
 
@@ -28,23 +28,37 @@ DEAD_CHANNELS = ("drop", "keep")
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method sees: N completions on M channels, in float64.
+    """Input of a method: N completions on M channels, in float64.
 
     Attributes:
         rewards: (N, M), NaN = missing.
         weights: (N, M) importance, >= 0.
         scores: group z-scores and the states of the channels.
-        present: (N, M) bool, which channels may take part: the live ones, or all that are scored (``dead_channels``).
+        present: (N, M) bool, channels that may take part: live ones, or all scored ones (option ``dead_channels``).
         z: (N, M) z-scores, 0 where the channel is not present.
-        p: (N, M) weights as shares of the channels present: rows sum to 1, or to 0 if none is.
-        groups: which rows belong together.
-        channels: the named channels of the run that the cells belong to.
+        p: (N, M) weights as shares of the present channels. Rows sum to 1, or to 0 without a present channel.
+        groups: the partition of rows into groups.
+        channels: the named channels of the cells.
         progress: share of the training that is done, in [0, 1]; None if unknown.
-        reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted; None if all are.
-        known_scales: what is remembered of the channels' scales, see :mod:`rvpo.core.scales`.
-        outside: (N, M) bool, cells that stand outside of their group's normalisation. They have z = 0 and, as reward,
-            the mean of the others. None: none do.
-        shards: where the rows of the batch are. Whatever a method computes over the batch goes through it.
+        reliability: (M,) or (N, M) in [0, 1], how far each cell is trusted; None trusts all fully.
+        known_scales: state of the channels' scales, see :mod:`rvpo.core.scales`.
+        outside: (N, M) bool, cells that are left out of their group's normalisation. They have z = 0, and the mean of
+            the others as reward. None if there are no such cells.
+        shards: where the rows of the batch are. Everything that a method computes over the batch goes through it.
+
+    Example:
+        A method reads ``batch.z`` and ``batch.p``. GDPO, the weighted mean of z-scores, is one line:
+
+        >>> import torch, rvpo
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Mean(rvpo.Method):
+        ...     def __call__(self, batch: rvpo.Batch, state) -> rvpo.Outcome:
+        ...         return rvpo.Outcome((batch.p * batch.z).sum(1), batch.p)
+        >>> rewards = torch.tensor([[3.0, 0.0], [1.0, 1.0], [-1.0, 1.0], [-3.0, 0.0]])
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=Mean())
+        >>> torch.equal(out.aggregated, rvpo.advantages(rewards, num_generations=4, method="gdpo").aggregated)
+        True
     """
 
     rewards: Tensor
@@ -63,16 +77,16 @@ class Batch:
 
     @cached_property
     def scales(self) -> Scales:
-        """The scale of each channel, declared or learned, with this batch taken into account.
+        """The scale of each channel, declared or learned, including this batch.
 
-        Whoever reads it makes the run remember the scales: :func:`rvpo.core.compute` adds them to the state.
+        If a method reads it, :func:`rvpo.core.compute` adds the scales to the state of the run.
         """
         read = self.weights if self.outside is None else self.weights.masked_fill(self.outside, 0.0)
         return Scales.of(self.rewards, read, self.channels, self.known_scales, self.shards)
 
     @property
     def attained(self) -> Tensor:
-        """Rewards on their channel's scale, (N, M) in [0, 1], NaN where missing, outside or of weight 0."""
+        """Rewards on their channel's scale, (N, M) in [0, 1]; NaN where missing, outside, or of weight 0."""
         return self.scales.shares
 
     def means(self, x: Tensor) -> Tensor:
@@ -83,17 +97,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method returns.
+    """Result of a method; :class:`Batch` has an example.
 
     Attributes:
-        aggregated: (N,).
-        responsibilities: (N, M), what each channel counts for in ``aggregated``, its derivative by z. The methods of
-            this project scale rows to a sum of 1 (or 0 where no channel takes part), a function's are not scaled.
-        takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0. None: the rows in
-            which a channel has a share.
-        state: what the method needs with the next batch: plain data or tensors. A checkpoint turns tensors and tuples
-            into lists (:func:`rvpo.core.state.plain`), so a resumed run passes lists to the method.
-        metrics: what it logs about this batch, by name.
+        aggregated: (N,) value of each completion before whitening.
+        responsibilities: (N, M) derivative of ``aggregated`` by z: how much each channel counts. The methods of this
+            project scale rows to a sum of 1 (or 0 if no channel takes part). Those of a function are not scaled.
+        takes_part: (N,) bool, False for rows that the whitening leaves out and that get advantage 0. None selects the
+            rows in which a channel has a share.
+        state: state for the next batch: plain data or tensors. A checkpoint turns tensors and tuples into lists
+            (:func:`rvpo.core.state.plain`), so a resumed run passes lists to the method.
+        metrics: metrics of this batch, by name.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rvpo.Outcome(torch.zeros(2), torch.full((2, 3), 1 / 3), metrics={"steps": 1.0}).metrics
+        {'steps': 1.0}
     """
 
     aggregated: Tensor
@@ -111,8 +130,8 @@ class Paper:
     Attributes:
         title: title of the paper.
         arxiv: its id at arXiv, such as ``"2605.05750"``; None if it is not there.
-        authors: as BibTeX has them; empty if not stated here.
-        year: None if not stated here.
+        authors: authors in BibTeX's form; empty if unknown here.
+        year: year of publication; None if unknown here.
     """
 
     title: str
@@ -142,50 +161,55 @@ class Method:
 
     Attributes:
         whiten: how the aggregate is centred and scaled: over the ``"batch"`` (as published), within the ``"group"``,
-            over the batch with each row counted by its ``"token"``s (as verl), or ``"none"``. None: the method's own.
+            over the batch with rows weighted by ``"token"``s (as verl), or ``"none"``. None: the method's default.
         dead_channels: ``"drop"`` leaves a channel that is constant in its group out of the aggregation, ``"keep"`` lets
-            its z of 0 take part. None: the method's own.
+            its z of 0 take part. None: the method's default.
+
+    Example:
+        >>> import rvpo
+        >>> isinstance(rvpo.LIFT(), rvpo.Method), rvpo.LIFT().remembers, rvpo.GDPO().remembers
+        (True, True, False)
     """
 
     name: ClassVar[str] = ""
-    """Name by which text, mappings and records know the method."""
+    """Name of the method in texts, mappings and records."""
     summary: ClassVar[str] = ""
-    """One sentence for help texts."""
+    """Description for help texts, one phrase."""
     paper: ClassVar[Paper | None] = None
-    """Where it was published; None if it has no paper. A model card cites it."""
+    """Paper of the method, which a model card cites; None without a paper."""
     own_whiten: ClassVar[str] = "batch"
-    """``whiten`` of this method where its user does not set it."""
+    """Default of ``whiten`` for this method."""
     own_dead_channels: ClassVar[str] = "drop"
-    """``dead_channels`` of this method where its user does not set it."""
+    """Default of ``dead_channels`` for this method."""
     uses_z: ClassVar[bool] = True
-    """Whether it aggregates z-scores, and not rewards."""
+    """Whether it aggregates z-scores instead of rewards."""
     uses_reliability: ClassVar[bool] = False
-    """Whether it reads ``Batch.reliability``; else z-scores and weights are shrunk by it before."""
+    """Whether it reads ``Batch.reliability``. Otherwise z-scores and weights are shrunk by it before."""
     sums_weights: ClassVar[bool] = False
-    """Whether its aggregate is a weighted sum, which grows with the weights, and not a weighted mean."""
+    """Whether its aggregate is a weighted sum, which grows with the weights, instead of a weighted mean."""
     centres_groups: ClassVar[bool] = False
-    """Whether its advantages are centred within the group, whatever they are scaled by."""
+    """Whether its advantages are centred within the group, for any scaling."""
     by_sums: ClassVar[bool] = False
-    """Whether everything that it computes over the batch goes through ``Batch.shards``, so that the ranks of a process
-    group exchange sums alone. Else it gets the rows of all ranks. A derived class has to say this again."""
+    """Whether everything that it computes over the batch goes through ``Batch.shards``. The ranks of a process group
+    then exchange only sums. Otherwise the method gets the rows of all ranks. A derived class must set this again."""
     available: ClassVar[bool] = True
-    """Whether it can be called; False for one that only a record knows."""
+    """Whether it can be called; False for a method that is known only from a record."""
     former_options: ClassVar[Mapping[str, str]] = {}
-    """Options that it had once -> what to use instead, for the error message."""
+    """Former options -> what to use instead, for the error message."""
     always_spelled: ClassVar[tuple[str, ...]] = ()
-    """Options that its text always shows, whatever their value."""
+    """Options that its text always shows, even with their default values."""
 
     whiten: str | None = None
     dead_channels: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Name a class that has no name of its own by its place."""
+        """Name a class without its own name by its place, module and class."""
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = place_of(cls)
 
     def __post_init__(self) -> None:
-        """Refuse impossible values; the method's own way of whitening and of dead channels is None."""
+        """Refuse impossible values. A ``whiten`` or ``dead_channels`` that equals the method's default becomes None."""
         require("whiten", self.whiten, (None, *WHITEN))
         require("dead_channels", self.dead_channels, (None, *DEAD_CHANNELS))
         for option, own in (("whiten", self.own_whiten), ("dead_channels", self.own_dead_channels)):
@@ -194,7 +218,7 @@ class Method:
 
     @property
     def remembers(self) -> bool:
-        """Whether it needs its state to go on."""
+        """Whether it needs the state of the previous batch."""
         return False
 
     @property
@@ -204,16 +228,16 @@ class Method:
 
     @property
     def names_channels(self) -> tuple[str, ...]:
-        """Channels that its options name."""
+        """Names of channels in its options."""
         return ()
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """What it is by its definition, for ``rvpo check``; see :data:`rvpo.conformance.target.TRAITS`."""
+        """Traits by its definition, for ``rvpo check``; see :data:`rvpo.conformance.target.TRAITS`."""
         return ()
 
     def risk(self, progress: float | None) -> float:
-        """Its place between the mean (0) and the minimum (inf) over z-scores; from 1 on it holds rare successes back.
+        """Return its place between the mean (0) and the minimum (inf). From 1 on it suppresses rare successes.
 
         Args:
             progress: share of the training that is done, None if unknown.
@@ -221,12 +245,12 @@ class Method:
         return 0.0
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Aggregate a batch; ``state`` is empty at the start of a run."""
+        """Aggregate a batch. ``state`` is empty at the start of a run."""
         raise NotImplementedError(f"{type(self).__name__} has no __call__(self, batch, state)")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], parse: Callable[[Any], Method]) -> Self:
-        """Build from plain options; ``parse`` builds a method that is an option of this one."""
+        """Build from plain options. ``parse`` builds a method that is an option of this one."""
         return cls(**options)
 
     def defaults(self) -> dict[str, Any]:
@@ -245,11 +269,11 @@ class Method:
 
 
 def outcome_of(method: Method, batch: Batch, state: State) -> Outcome:
-    """Call a method and refuse what would be wrong without a word later.
+    """Call a method, and refuse a result that would lead to silent errors later.
 
     Raises:
-        RewardError: it does not return an Outcome, or one with other shapes, or one whose ``aggregated`` is not finite
-            in a row that takes part.
+        RewardError: the result is not an Outcome, has wrong shapes or dtypes, or its ``aggregated`` is not finite in a
+            row that takes part.
     """
     is_shared = batch.shards.is_whole or vars(type(method)).get("by_sums", False)
     outcome = method(batch, state) if is_shared else _of_all_ranks(method, batch, state)

@@ -10,8 +10,8 @@ negative and needs no M x M matrix. A missing reward adds 0, the mean of its gro
 
 **Limits.** One channel: the centred reward, without a scale. Independent channels: the sum over sqrt(M).
 
-**Failure case.** Channels that stand against each other. Their correlations sum to nearly 0, and the quotient explodes:
-two opposed binary rewards of scale 1 and 3 give advantages of +-1000 at epsilon = 1e-6. `epsilon` is the only bound.
+**Failure case.** Channels that oppose each other. Their correlations sum to nearly 0, and the quotient explodes: two
+opposed binary rewards of scale 1 and 3 give advantages of +-1000 at epsilon = 1e-6. `epsilon` is the only bound.
 """
 
 from __future__ import annotations
@@ -31,7 +31,17 @@ class CorrGRPO(Method):
     """``corr_grpo``: centred rewards over the root of the sum of their correlations, within the group.
 
     Attributes:
-        epsilon: added to the sum of the correlations, > 0.
+        epsilon: number added to the sum of the correlations, > 0.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.CorrGRPO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.12, 0.34, 0.2, -0.66]
     """
 
     name: ClassVar[str] = "corr_grpo"

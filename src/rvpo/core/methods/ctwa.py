@@ -1,13 +1,11 @@
 """CTWA: covariance-targeted weight adaptation (Lu and Jiang 2026, arXiv 2602.06869).
 
-The rule belongs between a batch and the next: it takes the state of K persistent channels and what the batch showed,
-and returns a new state; nothing is changed in place. Everything is (K,) float64, on one device. ``x`` and ``attained``
-are attained shares in [0, 1], see :mod:`rvpo.core.scales`. A channel that was not scored in a batch (NaN) keeps its
-state.
+The rule runs after each batch. It takes the state of K persistent channels and statistics of the batch, and returns a
+new state; nothing is changed in place. All tensors are (K,) float64, on one device. ``x`` and ``attained`` are attained
+shares in [0, 1], see :mod:`rvpo.core.scales`. A channel that was not scored in a batch (NaN) keeps its state.
 
-Where a step multiplies the
-probability of each completion by exp(step * w), w its weight in the loss, the mean of x_j changes at the rate
-Cov(w, x_j). So the weight of a channel rises while that covariance is below a target::
+If a step multiplies the probability of each completion by exp(step * w), where w is its weight in the loss, the mean of
+x_j changes at the rate Cov(w, x_j). So the weight of a channel rises while that covariance is below a target::
 
     c_j  = mean over groups of Cov_group(w, x_j)        w = the advantage A before the first update of a batch, where
                                                         the importance ratio is 1 and nothing is clipped
@@ -42,13 +40,23 @@ MAX_WEIGHT = 1e100
 class CTWA(Method):
     """``ctwa``: weights that rise where a channel's covariance with the advantage is too low, arXiv 2602.06869.
 
-    That advantage is the weighted mean of z-scores at unit variance over the batch, whatever ``whiten`` says.
+    That advantage is the weighted mean of z-scores at unit variance over the batch, for any ``whiten``.
 
     Attributes:
-        target: covariance of advantage and attained share demanded of every channel, >= 0.
+        target: covariance of advantage and attained share that every channel must have, >= 0.
         cap: mean attained share at which a channel needs no more weight, in [0, 1].
         rate: step of the logarithm of a weight for each unit of missing covariance, > 0.
         decay: share of the newest batch in the running covariance, in (0, 1].
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.CTWA(), state={})
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.45, 0.72, 0.31, -1.48]
     """
 
     name: ClassVar[str] = "ctwa"
@@ -81,12 +89,12 @@ class CTWA(Method):
         return True
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Weigh this batch by the weights from before it, then move them by what its advantages did."""
+        """Weight this batch by the previous weights, then update them by the covariances of its advantages."""
         names, channels = batch.channels.names, batch.channels
         before = channels.by_name(state.get("weights", {}), 1.0)
         p = aggregate.normalised(batch.weights * channels.broadcast(before.to(batch.weights)) * batch.present)
         aggregated, responsibilities = aggregate.mean(batch.z, p)
-        # The covariance is that of the advantage: whitened as the configuration's default does, over the batch.
+        # The covariance is that of the advantage whitened over the batch, as is the default.
         counted = (p > 0).any(-1).to(p.dtype)
         total, number = batch.shards.sum((aggregated * counted).sum(), counted.sum())
         centred = (aggregated - total / number.clamp(min=1)) * counted
@@ -116,7 +124,7 @@ class CTWA(Method):
 
 
 class CTWAState(NamedTuple):
-    """Weights (K,), which start as configured, and running covariances (K,), NaN until a channel was first scored."""
+    """Weights (K,), which start as configured, and running covariances (K,), NaN until a channel is first scored."""
 
     weights: Tensor
     covariance: Tensor
@@ -132,11 +140,11 @@ def group_covariance(advantages: Tensor, x: Tensor, groups: Groups, shards: Whol
     Args:
         advantages: (N,), finite.
         x: (N, K) attained shares, NaN = missing; the dtype of the computation.
-        groups: which rows belong together.
+        groups: the partition of rows into groups.
         shards: where the rows of the batch are.
 
     Returns:
-        (K,), NaN where no group has two scored completions.
+        (K,) covariances, NaN if no group has two scored completions.
     """
     scored = ~x.isnan()
     count = groups.sum(scored.to(x.dtype))
@@ -159,19 +167,19 @@ def move_weights(
     rate: float = 0.05,
     decay: float = 0.1,
 ) -> CTWAState:
-    """Move the weights one step towards the covariance targets. The channels then weigh ``state.weights``.
+    """Move the weights one step towards the covariance targets. ``state.weights`` then has the new weights.
 
     Args:
         state: weights and running covariances before this batch. A weight of 0 stays 0.
-        covariance: (K,) what :func:`group_covariance` returned for the batch, NaN = not scored.
+        covariance: (K,) result of :func:`group_covariance` for the batch, NaN = not scored.
         attained: (K,) mean attained share of each channel over the batch, NaN = not scored.
-        targets: (K,) covariance demanded of each channel.
+        targets: (K,) required covariance of each channel.
         caps: (K,) mean attained share at which a channel needs no more weight, NaN = none.
         rate: step of the logarithm of a weight for each unit of missing covariance; the authors' runs use 0.05.
         decay: share of the newest batch in the running covariance, in (0, 1]; the authors' is 0.1.
 
     Raises:
-        RewardError: when the tensors do not have the same length.
+        RewardError: the tensors do not have the same length.
     """
     check_lengths(
         weights=state.weights,

@@ -8,14 +8,15 @@
     A    = sum_j w_j c_j Z_j                                "symmetric"
 
 The z-scores of channel j have the energy pi_j P (G - 1) in a batch of P groups of G completions, so a channel that is
-constant in most groups is hardly heard under GDPO. c_j makes the energies equal, up to the cap; the asymmetric form
-does so for what is better than the group's mean alone. Without memory. A missing reward adds 0, the mean of its group.
+constant in most groups has little influence under GDPO. c_j makes the energies equal, up to the cap. The asymmetric
+form does so only for completions above the group's mean. The rule has no state. A missing reward adds 0, the mean of
+its group.
 
-**Limits.** All pi_j equal: GDPO. cap = 1: GDPO. Few groups make pi_j, and with it c_j, a noisy guess.
+**Limits.** All pi_j equal: GDPO. cap = 1: GDPO. With few groups, pi_j and c_j are noisy estimates.
 
-**Failure cases.** c_j follows how often a channel ranks, not how well it is met: a channel that is nearly always met is
-as rare as one that is nearly never met, and gets the same weight. As a sum of z-scores it lets a surplus on one channel
-pay for another, as GDPO does. The asymmetric form is not centred: a row with many small gains and losses gains.
+**Failure cases.** c_j depends on how often a channel ranks, not on how well it is met: a channel that is nearly always
+met ranks as rarely as one that is nearly never met, and gets the same weight. As with GDPO, a surplus on one channel
+can compensate a failure on another. The asymmetric form is not centred: a row with many small gains and losses gains.
 """
 
 from __future__ import annotations
@@ -41,7 +42,17 @@ class DARA(Method):
 
     Attributes:
         form: ``"asymmetric"`` raises only what is above the group's mean, ``"symmetric"`` the whole z-score.
-        cap: most that a channel is raised by, >= 1.
+        cap: largest factor of a channel, >= 1.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.DARA())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.45, 0.72, 0.31, -1.48]
     """
 
     name: ClassVar[str] = "dara"
@@ -63,7 +74,7 @@ class DARA(Method):
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """How many groups a channel ranks is seen in all of them."""
+        """The weights depend on all groups."""
         return ("shared-weights",)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:

@@ -4,14 +4,14 @@
 
     A = sum_j w_j (R_j - mean_j) / ( sum_j w_j std_j + epsilon )       within the group, population std, no whitening
 
-The advantage of a group in which the channels agree has size 1; where they stand against each other the numerator
-cancels and the denominator does not, so such groups speak softly. A missing reward adds 0, the mean of its group.
+The advantage of a group in which the channels agree has size 1. If they oppose each other, the numerator cancels and
+the denominator does not, so such groups have small advantages. A missing reward adds 0, the mean of its group.
 
-**Limits.** One channel: GRPO with the population's standard deviation. A reward that is scaled up is heard alone.
+**Limits.** One channel: GRPO with the population's standard deviation. A reward on a much larger scale dominates.
 
-**Failure cases.** A channel counts by its standard deviation, so one that is rarely met is hardly heard: with q the
-share that meets it, std is sqrt(q (1 - q)) times its range. In the outside replication at 1.5B, 2 of 6 runs lost the
-format (`docs/results/arena.md`).
+**Failure cases.** A channel counts by its standard deviation, so a rarely met one has little influence: if a share q of
+completions meets it, its std is sqrt(q (1 - q)) times its range. In the outside replication at 1.5B, 2 of 6 runs lost
+the format (`docs/results/arena.md`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,17 @@ class DVAO(Method):
     """``dvao``: centred rewards over the sum of their standard deviations, within the group.
 
     Attributes:
-        epsilon: added to the denominator, in units of the weighted rewards.
+        epsilon: number added to the denominator, in units of the weighted rewards.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.DVAO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.23, 0.62, 0.36, -1.2]
     """
 
     name: ClassVar[str] = "dvao"

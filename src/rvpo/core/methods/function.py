@@ -7,10 +7,10 @@
 
     rvpo.advantages(rewards, num_generations=8, method="my_rules.py:cvar:alpha=0.25")
 
-``z`` holds the group z-scores, 0 where a channel takes no part; ``p`` the shares of the channels, each row summing to 1
-over those that take part, or to 0 if none does. The responsibilities dA/dZ come from torch's automatic
-differentiation; they are NaN, which is logged as undefined, if the function cannot be differentiated, and sum to 1 only
-if the function is a mean.
+``z`` has the group z-scores, 0 where a channel does not take part. ``p`` has the shares of the channels. Each row sums
+to 1 over the channels that take part, or to 0 without any. The responsibilities dA/dZ come from torch's automatic
+differentiation. They are NaN, which is logged as undefined, if the function cannot be differentiated. They sum to 1
+only if the function is a mean.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class FunctionMethod(Method):
 
     Attributes:
         function: ``(z, p, **options) -> A``.
-        place: its name, such as ``my_rules.py:cvar``.
-        given: its options.
+        place: name of the function, such as ``my_rules.py:cvar``.
+        given: options of the function.
     """
 
     function: Callable[..., Tensor] = field(kw_only=True)
@@ -46,7 +46,7 @@ class FunctionMethod(Method):
         """Check a function and its options.
 
         Raises:
-            ConfigError: it is not a function ``(z, p, **options)``, or does not have an option of that name.
+            ConfigError: it is not a function ``(z, p, **options)``, or does not have one of the options.
         """
         if not callable(function):
             raise ConfigError(
@@ -75,7 +75,7 @@ class FunctionMethod(Method):
         return {} if (found := _options_of(self.function, self.place)) is None else dict(found)
 
     def options(self) -> dict[str, Any]:
-        """Return the function's options, and ``whiten`` and ``dead_channels`` where they are set."""
+        """Return the function's options, and ``whiten`` and ``dead_channels`` if they are set."""
         shared = {name: value for name in ("whiten", "dead_channels") if (value := getattr(self, name)) is not None}
         return {**self.given, **shared}
 
@@ -83,7 +83,7 @@ class FunctionMethod(Method):
         """Call the function on the z-scores and shares.
 
         Raises:
-            RewardError: it does not return one number per completion.
+            RewardError: the function does not return one number per completion.
         """
         p = batch.p
         follows = batch.z.requires_grad
@@ -111,7 +111,7 @@ def _options_of(function: Callable[..., Any], place: str) -> dict[str, Any] | No
     """Return the keyword options of a function with their defaults; None if it takes any.
 
     Raises:
-        ConfigError: it cannot be called as ``f(z, p)``.
+        ConfigError: the function cannot be called as ``f(z, p)``.
     """
     try:
         parameters = inspect.signature(function).parameters

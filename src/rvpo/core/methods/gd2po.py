@@ -7,13 +7,13 @@
     soft:  leave out those in conflict with |sum_j w_j Z_j| / (sum_j w_j |Z_j| + 1e-6) < threshold
     A    = share of the group's completions that were kept * sum_j w_j Z_j   of those that were, whitened over them
 
-What is left out has advantage 0. Without memory. A missing reward is neutral, and adds 0.
+Completions that are left out have advantage 0. The rule has no state. A missing reward is neutral, and adds 0.
 
-**Limits.** Channels that never disagree, or soft with threshold 0: GDPO, but for the share.
+**Limits.** Channels that never disagree, or soft with threshold 0: GDPO, except for the share.
 
-**Failure cases.** With many channels nearly every completion is in conflict, and most of the signal is thrown away;
-what is left are the completions that are better, or worse, in everything. A channel that stands against the others is
-learned from no more. In the outside replication at 1.5B, 2 of 6 runs lost the format (`docs/results/arena.md`).
+**Failure cases.** With many channels nearly every completion is in conflict, and most of the signal is lost: only
+completions that are better, or worse, on all channels remain. A channel that opposes the others is not learned any
+more. In the outside replication at 1.5B, 2 of 6 runs lost the format (`docs/results/arena.md`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 FORMS = ("hard", "soft")
 NEUTRAL = 1e-8  # z-scores closer to 0 have no sign
 KEPT = "gd2po/kept"
-EPS = 1e-6  # of the soft form's quotient
+EPS = 1e-6  # added to the soft form's denominator
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,18 @@ class GD2PO(Method):
     """``gd2po``: the sum of z-scores without the completions on which the channels disagree.
 
     Attributes:
-        form: ``"hard"`` leaves out every conflict, ``"soft"`` those in which neither side prevails.
-        threshold: of the soft form, in [0, 1].
+        form: ``"hard"`` leaves out every conflict, ``"soft"`` only those without a clear majority.
+        threshold: threshold of the soft form, in [0, 1].
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.GD2PO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.0, 0.71, 0.0, -0.71]
     """
 
     name: ClassVar[str] = "gd2po"

@@ -8,11 +8,11 @@ Each channel is normalised within its group before the sum, so channels of diffe
 k -> 0 of RVPO.
 
 **Missing rewards.** ``unscored="left_out"``, the default, takes the mean over the channels that were scored.
-``unscored="zero"`` is TRL's ``normalize_then_sum``: the sum of w_j Z_j, to which a missing reward adds 0, which is the
-mean of its group. Without missing values the whitened advantages are the same.
+``unscored="zero"`` is TRL's ``normalize_then_sum``: the sum of w_j Z_j, to which a missing reward adds 0, the mean of
+its group. Without missing values the whitened advantages are the same.
 
-**Failure case.** A surplus on one channel pays for a failure on another; channel j falls wherever its
-row of the correlation matrix of the z-scores sums to less than 0.
+**Failure case.** A surplus on one channel compensates a failure on another. Channel j falls if its row of the
+correlation matrix of the z-scores sums to less than 0.
 """
 
 from __future__ import annotations
@@ -32,8 +32,18 @@ class GDPO(Method):
     """``gdpo``: the weighted mean of z-scores.
 
     Attributes:
-        unscored: what a missing reward does: ``"left_out"``, the mean is over the others; ``"zero"``, it counts as the
-            mean of its group, as in TRL.
+        unscored: how a missing reward counts: ``"left_out"`` takes the mean over the others, ``"zero"`` counts it as
+            the mean of its group, as in TRL.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.GDPO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.45, 0.72, 0.31, -1.48]
     """
 
     name: ClassVar[str] = "gdpo"
@@ -55,7 +65,7 @@ class GDPO(Method):
 
     @property
     def sums_weights(self) -> bool:  # type: ignore[override]
-        """A sum if missing rewards count, because a mean would depend on how many there are."""
+        """True if missing rewards count: a mean would depend on their number."""
         return self.unscored == "zero"
 
     def __call__(self, batch: Batch, state: State) -> Outcome:

@@ -9,14 +9,14 @@
 These are ``scale_rewards="group"``, ``"batch"`` and ``"none"`` of ``trl.GRPOConfig``. The std of the batch is that of
 S, around the mean of all rows.
 
-**Missing rewards.** ``unscored="zero"``, the default, is what TRL does, so that this control equals TRL's trainer: a
-reward that was not scored adds nothing to the sum, as if it were 0. A completion with a missing reward is then compared
-with completions that had it, and looks worse by it (or better, where rewards are negative). ``unscored="left_out"``
-does not count it: the deviations of the rewards that were scored stand in for the others by weight. Without missing
-values both are the plain sum. A completion without any reward takes no part.
+**Missing rewards.** ``unscored="zero"``, the default, equals TRL's trainer: a reward that was not scored adds nothing
+to the sum, as if it were 0. A completion with a missing reward is then compared with completions that have it, and
+looks worse (or better, if rewards are negative). ``unscored="left_out"`` does not count it: the deviations of the
+scored rewards represent the others, by weight. Without missing values both are the plain sum. A completion without any
+reward does not take part.
 
-**Failure case.** A channel counts by its standard deviation, so a reward on a small scale is ignored wherever another
-one differs within the group.
+**Failure case.** A channel counts by its standard deviation, so a reward on a small scale is ignored if another one
+differs within the group.
 """
 
 from __future__ import annotations
@@ -39,8 +39,18 @@ class GRPO(Method):
     """``grpo``: the weighted sum of raw rewards, normalised within the group.
 
     Attributes:
-        unscored: what a missing reward adds to the sum: ``"zero"`` nothing, as in TRL; ``"left_out"``: what the other
-            rewards of the completion say stands in for it.
+        unscored: what a missing reward adds to the sum: ``"zero"`` adds nothing, as in TRL; ``"left_out"`` adds an
+            estimate from the other rewards of the completion.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.GRPO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.28, 0.75, 0.44, -1.47]
     """
 
     name: ClassVar[str] = "grpo"
@@ -60,7 +70,7 @@ class GRPO(Method):
     unscored: str = "zero"
 
     def __post_init__(self) -> None:
-        """Refuse what would not be GRPO."""
+        """Refuse options with which it would not be GRPO."""
         super().__post_init__()
         require("unscored", self.unscored, UNSCORED)
         if self.whiten == "token" or self.dead_channels not in (None, "keep"):
@@ -76,7 +86,7 @@ class GRPO(Method):
         return ("missing-as-0",) if self.unscored == "zero" else ()
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Sum the rewards. In units of z a channel counts by its standard deviation."""
+        """Sum the rewards. In units of z, a channel counts by its standard deviation."""
         w, scores = batch.weights, batch.scores
         if self.unscored == "zero":
             total = (w * batch.rewards.masked_fill(scores.missing, 0.0)).sum(-1)
@@ -89,11 +99,11 @@ class GRPO(Method):
 
 
 def _left_out(batch: Batch) -> Tensor:
-    """Return the sum around the group's means, in which what was scored stands in for what was not, (N,)."""
+    """Return the sum around the group's means, (N,), in which scored rewards represent those that are missing."""
     w, scores, groups = batch.weights, batch.scores, batch.groups
     mean = groups.broadcast(scores.mean)
     scored = w * ~scores.missing
-    # A channel that nobody in the group was scored on has no mean: it is no part of this group's sum.
+    # A channel without any score in the group has no mean, so it is not part of this group's sum.
     applies = w * groups.broadcast(groups.max((~scores.missing).to(w.dtype)))
     deviation = (scored * (batch.rewards - mean).masked_fill(scores.missing, 0.0)).sum(-1)
     scored_total = scored.sum(-1)

@@ -1,9 +1,8 @@
-"""Lagrangian: GDPO under constraints, whose dual variables follow the run.
+"""Lagrangian: GDPO under constraints, with dual variables that follow the run.
 
-The rule belongs between a batch and the next: it takes the state of K persistent channels and what the batch showed,
-and returns a new state; nothing is changed in place. Everything is (K,) float64, on one device. ``x`` and ``attained``
-are attained shares in [0, 1], see :mod:`rvpo.core.scales`. A channel that was not scored in a batch (NaN) keeps its
-state.
+The rule runs after each batch. It takes the state of K persistent channels and statistics of the batch, and returns a
+new state; nothing is changed in place. All tensors are (K,) float64, on one device. ``x`` and ``attained`` are attained
+shares in [0, 1], see :mod:`rvpo.core.scales`. A channel that was not scored in a batch (NaN) keeps its state.
 
 Maximise sum_j w_j a_j subject to a_j >= tau_j, where a_j is the expected attained share of channel j
 under the policy theta::
@@ -13,10 +12,10 @@ under the policy theta::
     -dL/dlambda_j    = tau_j - a_j                                           so lambda_j rises while a_j falls short
     lambda_j        <- clip(lambda_j + eta (tau_j - a_j), 0, lambda_max)
 
-The policy gradient is that of L, up to one factor a group, where attained shares are summed with weights w + lambda
-before they are normalised; after z-scores, channel j weighs (w_j + lambda_j) / std_j. Minimising in full over
-0 <= lambda <= lambda_max leaves sum_j w_j a_j - lambda_max sum_j relu(tau_j - a_j): a threshold out of reach costs a
-bounded penalty. Dual steps in policy gradients: Tessler et al. 2018, arXiv 1805.11074.
+If attained shares are summed with weights w + lambda before they are normalised, the policy gradient is that of L, up
+to one factor per group. With z-scores, channel j weighs (w_j + lambda_j) / std_j. Minimising completely over
+0 <= lambda <= lambda_max leaves sum_j w_j a_j - lambda_max sum_j relu(tau_j - a_j): a threshold that cannot be reached
+costs a bounded penalty. Dual steps in policy gradients: Tessler et al. 2018, arXiv 1805.11074.
 """
 
 from __future__ import annotations
@@ -39,9 +38,19 @@ class Lagrangian(Method):
     """``lagrangian``: GDPO with channels constrained to thresholds by dual variables.
 
     Attributes:
-        thresholds: name of a channel -> attained share in [0, 1] that it must reach; channels not named are objectives.
-        rate: what a dual variable gains a batch for each unit of shortfall, > 0.
+        thresholds: name of a channel -> attained share in [0, 1] that it must reach. Other channels are objectives.
+        rate: increase of a dual variable per batch and unit of shortfall, > 0.
         ceiling: largest dual variable, > 0.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.Lagrangian({"0": 0.9}), state={})
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.57, 0.68, 0.22, -1.47]
     """
 
     name: ClassVar[str] = "lagrangian"
@@ -75,18 +84,18 @@ class Lagrangian(Method):
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """All rows share one set of weights, which the whole batch decides."""
+        """All rows share weights that depend on the whole batch."""
         return ("shared-weights",)
 
     @property
     def names_channels(self) -> tuple[str, ...]:
-        """The constrained ones."""
+        """Names of the constrained channels."""
         return tuple(self.thresholds)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Move the dual variables by this batch, then weigh its channels by them."""
+        """Move the dual variables by this batch, then weight its channels by them."""
         names = batch.channels.names
-        if batch.channels.index.ndim == 1:  # the same in every batch; else a name may only be absent from this one
+        if batch.channels.index.ndim == 1:  # with rubrics, a name may be absent from a batch
             require_known("thresholds", self.thresholds, names)
         before = batch.channels.by_name(state.get("multipliers", {}), 0.0)
         after = move_multipliers(
@@ -96,7 +105,7 @@ class Lagrangian(Method):
             rate=self.rate,
             ceiling=self.ceiling,
         )
-        # Dual variables are in units of a channel's weight, so they are added, and not in proportion to it.
+        # Dual variables are in units of a channel's weight, so they are added to it.
         extra = batch.channels.broadcast(after.to(batch.weights)) * (batch.weights > 0)
         p = aggregate.normalised((batch.weights + extra) * batch.present)
         kept = {**state.get("multipliers", {}), **dict(zip(names, after.tolist(), strict=True))}
@@ -107,17 +116,17 @@ class Lagrangian(Method):
 def move_multipliers(
     multipliers: Tensor, attained: Tensor, thresholds: Tensor, *, rate: float, ceiling: float
 ) -> Tensor:
-    """Move the dual variables one step. The channels then weigh ``w`` plus what is returned.
+    """Move the dual variables one step. The weights of the channels are then ``w`` plus the result.
 
     Args:
         multipliers: (K,) dual variables before this batch, in units of the channel weights; they start at 0.
         attained: (K,) mean attained share of each channel over the batch, NaN = not scored.
-        thresholds: (K,) the share demanded, NaN = an objective, not constrained.
+        thresholds: (K,) required share, NaN = an objective without constraint.
         rate: eta > 0, in weight per unit of attained share and batch.
         ceiling: lambda_max > 0, the largest multiplier.
 
     Raises:
-        RewardError: when the three do not have the same length.
+        RewardError: the three tensors do not have the same length.
     """
     check_lengths(multipliers=multipliers, attained=attained, thresholds=thresholds)
     shortfall = thresholds - attained

@@ -1,4 +1,4 @@
-"""LIFT: lift the channel that is furthest behind, and let none fall.
+"""LIFT: raise the channel that is met least, and let no channel fall.
 
 Let R_j in [0, 1] be the attained share of channel j for a completion (its reward on the channel's scale), and D_j its
 deviation from the mean of its group, in the same unit. Two running means follow the run::
@@ -12,45 +12,46 @@ Write A_v = sum_j v_j D_j for an advantage with weights v, and |v| = sqrt(v' Q v
               = min over nu in the simplex of  sqrt(nu' C nu)            nu: which channels exclude each other
     omega     = argmin over omega >= 0 of  omega' S omega / 2 - sum_j omega_j,      S_jk = exp(-8 (1 - C_jk))
     phi       = min(1, n t^2),  n = sum_j omega_j                        1 if nothing is opposed, 0 on a frontier
-    lambda_j  = omega_j rho_j (w_j exp(-kappa a_j))^(1/sqrt(phi))        need: who is behind
-    f_j       = min(1, n sum_k S_jk nu_k)^3                              who is opposed, copies counted together
+    lambda_j  = omega_j rho_j (w_j exp(-kappa a_j))^(1/sqrt(phi))        need: large for channels that are met least
+    f_j       = min(1, n sum_k S_jk nu_k)^3                              how opposed j is, copies counted together
     mu        = argmin over mu >= 0 of  mu' C mu / 2 + mu' (C lambda - margin t |lambda|) + mu' E mu / 2     guard
     mu       <- mu min(1, tau |lambda| / |mu|)
     A         = sum_j (lambda_j + mu_j) D_j                              then whitened over the batch, as always
 
 with kappa = 4, margin = 0.5, tau = 0.7. For t, nu and f, C is shrunk by its own sampling error, see :func:`shrunk`. w
 are the user's weights, rho the channels' reliabilities (1 if unknown). The line of mu is in units of spread (lambda_j
-s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j + (1 - rho_j) / rho_j with e_j = (1 -
-phi)^3 f_j, which says who is on the frontier.
+s_j for lambda_j). E is diagonal, E_jj = (0.02 + 3 e_j / (1 - e_j)) / omega_j + (1 - rho_j) / rho_j. Here
+e_j = (1 - phi)^3 f_j is near 1 for channels on the frontier.
 
-**What it ascends.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at the rate
+**What it maximises.** Tilt the policy by its advantage, pi' ~ pi exp(step A): the expectation of R_j changes at rate
 E[A D_j]. The soft minimum F = -(1/kappa) ln sum_j w_j exp(-kappa a_j) therefore changes at the rate lambda' Q
 (lambda + mu), in units of rewards, if lambda is its gradient (phi = 1, no copies). This is at least (1 - tau)
 |lambda|^2 > 0, because |mu| <= tau |lambda|. On a frontier the same holds for the sharper soft minimum with
 kappa / sqrt(phi).
 
-**What it forbids.** Where no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda|
+**What it forbids.** If no channel is on a frontier and the bound tau is not reached, E[A D_j] >= margin t |lambda|
 s_j for every j, up to the ridge 0.02 mu_j / omega_j: every channel rises. Such an A exists for every number of
 channels, because t is the largest correlation that one advantage can have with all channels at once. By minimax, t is
 the distance of the origin from the convex hull of the unit channels (MGDA's min-norm point, here K x K), and t =
 1 / sqrt(K) for unrelated ones.
 
-**On a frontier** (t = 0) no advantage raises the channels of nu together. The guard lets go of these (e = 1), keeps the
-others from falling, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), hence a_j =
-const + ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share above one
-of weight 1. ``floors`` name channels that are never traded.
+**On a frontier** (t = 0) no advantage raises all channels of nu together. The guard releases these (e = 1) and keeps
+the others from falling, and F decides. It is sharp there, with w_j exp(-kappa a_j) to the power 1/sqrt(phi), so
+a_j = const + ln(w_j) / kappa: a weight is an allowance. A channel of weight w ends ln(w) / kappa of attained share
+above one of weight 1. ``floors`` name channels that are never traded.
 
 **Copies.** omega is the share that a channel keeps of itself: 1 for an unrelated channel, 1/n for each of n copies. So
 n copies of a channel get the advantages of one, if no reward is missing.
 
-**Noise.** A channel of reliability rho has the variance s_j^2 = rho_j Q_jj; noise is independent, so the other moments
-stay. If the C that follows is not positive semidefinite (rho too low for what is observed), the nearest one is taken.
+**Noise.** A channel of reliability rho has the variance s_j^2 = rho_j Q_jj. Noise is independent, so the other moments
+do not change. If the resulting C is not positive semidefinite (rho too low for the observations), the nearest such
+matrix is used.
 
 **No signal.** A channel that is constant in a group has D = 0 there. A channel that is constant everywhere has s = 0
-and takes no part.
+and does not take part.
 
-The rule is ours. Known parts: the entropic worst case over tasks (group DRO, arXiv 1911.08731); directions for which no
-objective pays (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards instead of gradients.
+The rule is ours. Known parts: the entropic worst case over tasks (group DRO, arXiv 1911.08731), and directions that
+lower no objective (MGDA, Desideri 2012; GEM, arXiv 1706.08840), here from rewards instead of gradients.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ from rvpo.errors import ConfigError
 TAU = 0.7
 """Largest size of the guard, as a share of the size of the need: the advantage turns by at most 45 degrees."""
 LETTING_GO = 3.0
-"""How fast the guard lets go of a channel on a frontier: factor of the ridge, and power of 1 - phi and of f."""
+"""How fast the guard releases a channel on a frontier: factor of the ridge, and power of 1 - phi and of f."""
 KERNEL = 8.0
 """How alike two channels must be to count as copies: correlations of 0.95 and 0.5 count 0.67 and 0.02."""
 RIDGE = 0.02
@@ -84,42 +85,49 @@ SHARPEST = 10.0
 LEAST_BATCHES = 2.0
 """Shortest horizon of Q."""
 QUICK = 4.0
-"""a is averaged over a quarter of the memory: where rewards exclude each other, a late a makes the policy oscillate."""
+"""a is averaged over a quarter of the memory. If rewards exclude each other, a delayed a makes the policy oscillate."""
 RESTORING = 0.9
 """Correlation of the advantage with a channel that is at its floor."""
 NEVER_TRADED = 0.2
-"""The same where a channel comes near its floor."""
+"""Correlation of the advantage with a channel that is near its floor."""
 NEAR, NEAREST = 0.05, 1e-3
 """Largest and smallest distance, in attained share, at which a channel is near its floor."""
 CANCELLED = 1e-4
-"""An advantage that is smaller than this share of what it is the sum of is not scaled up: it is mostly rounding."""
+"""An advantage that is smaller than this share of its summands is not scaled up: it is mostly rounding."""
 SMALL = 1e-8
-"""Added to diagonals, so that copies of a channel share alike."""
+"""Number added to diagonals, so that copies of a channel get equal shares."""
 TINY = 1e-12
 LEAST_DEVIATION = 1e-9
-"""A deviation up to this is what rounding leaves of rewards that the scale's end clipped."""
+"""Deviations up to this are rounding: they remain if the end of a scale clips rewards."""
 
 
 @dataclass(frozen=True)
 class LIFT(Method):
-    """``lift``: work on the channel that is furthest behind, and let none fall.
+    """``lift``: raise the channel that is met least, and let no channel fall.
 
     Attributes:
-        kappa: how much more the channel furthest behind counts, >= 0: a channel met 1/kappa less often weighs e times
+        kappa: how much more the channel that is met least counts, >= 0: a channel met 1/kappa less often weighs e times
             as much.
         floors: name of a channel -> attained share in (0, 1] below which it must not fall. Such a channel is never
-            traded for others. One that is already below its floor is raised first.
+            traded for others. If it is already below its floor, it is raised first.
         margin: how far above 0 the guard keeps the correlation of the advantage with every channel, in [0, 1), as a
             share of the largest correlation that all channels can have at once; -1 turns the guard off.
-        memory: completions per channel over which correlations are averaged, > 0; attained shares take a quarter.
+        memory: number of completions per channel over which correlations are averaged, > 0. Attained shares are
+            averaged over a quarter of it.
+
+    Raises:
+        ConfigError: a value cannot work.
 
     Example:
         >>> import rvpo
         >>> agg = rvpo.Aggregator(rvpo.LIFT(floors={"safe": 0.98}), ["correct", "brief", "safe"])
+        >>> out = agg([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 1]], num_generations=4)
+        >>> len(out.advantages)
+        4
     """
 
     name: ClassVar[str] = "lift"
-    summary: ClassVar[str] = "works on the channel furthest behind and lets none fall (recommended)"
+    summary: ClassVar[str] = "raises the channel that is met least and lets none fall (recommended)"
     by_sums: ClassVar[bool] = True
     own_dead_channels: ClassVar[str] = "keep"
     uses_reliability: ClassVar[bool] = True
@@ -158,18 +166,18 @@ class LIFT(Method):
 
     @property
     def names_channels(self) -> tuple[str, ...]:
-        """Those with a floor."""
+        """Names of the channels with a floor."""
         return tuple(self.floors)
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """All rows share one set of weights, which the whole batch decides."""
+        """All rows share weights that depend on the whole batch."""
         return ("shared-weights",)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Update the running means with this batch, then weigh its channels by them."""
+        """Update the running means with this batch, then weight its channels by them."""
         channels, names, p = batch.channels, batch.channels.names, batch.p
-        if channels.index.ndim == 1:  # the same channels in every batch; else a name may only be absent from this one
+        if channels.index.ndim == 1:  # every batch has the same channels; a rubric's may be absent
             require_known("floors", self.floors, names)
         deviations = group_deviations(batch)
         weighted = p * deviations
@@ -210,22 +218,22 @@ class LIFT(Method):
         )
 
     def decide(self, shown: Shown, state: State) -> Decided:
-        """Take in what a batch shows of its channels, and return what each of them counts for.
+        """Update the state with the statistics of a batch, and return the factors of its channels.
 
         Args:
-            shown: of the batch.
-            state: that of the last batch; empty at the start of a run.
+            shown: statistics of the batch.
+            state: state of the last batch; empty at the start of a run.
         """
         names, completions = shown.names, shown.completions
         seen = (completions > 0) & shown.takes_part
         now = shown.moments.masked_fill(~(seen[:, None] & seen), torch.nan)
-        # What the run remembers, with this batch in it.
+        # Running means, including this batch.
         horizon = self.memory / completions.clamp(min=1)
         longer = horizon.clamp(min=LEAST_BATCHES)
         attained = RunningMean.from_state(state.get("attained"), 1).update(names, shown.attained, horizon / QUICK)
         moments = RunningMean.from_state(state.get("moments"), 2).update(names, now, longer)
         a, q = attained.mean(names), moments.mean(names)
-        # Who counts for how much.
+        # Weights of the channels.
         alive = (seen & (q.diagonal() > TINY) & (shown.weights > 0) & (shown.trusted > 0)).nonzero()[:, 0]
         floors = torch.tensor([self.floors.get(name, math.nan) for name in names], dtype=torch.float64)
         known = (shown.free * moments.batches(names, longer)).clamp(min=1)
@@ -242,7 +250,7 @@ class LIFT(Method):
     def _weigh(
         self, q: Tensor, attained: Tensor, weights: Tensor, trusted: Tensor, floors: Tensor, known: Tensor
     ) -> Weighed:
-        """Return lambda, mu and what led to them, for K channels with a spread.
+        """Return lambda, mu and the values for the metrics, for K channels with a spread.
 
         Args:
             q: (K, K) running mean of u u', with a positive diagonal.
@@ -270,7 +278,7 @@ class LIFT(Method):
         if self.margin != -1:
             frontier = (1 - phi) ** LETTING_GO
             excluded = (channels * (likeness(certain) @ opposed)).clamp(max=1.0) ** LETTING_GO
-            # The noise of a channel, in units of its true spread, makes guarding it dear.
+            # The noise of a channel, in units of its true spread, makes it expensive to guard.
             ridge = (RIDGE + let_go(frontier * excluded)) / own + (1 - trusted) / trusted
             guard = guards(c, need * spread, self.margin * t, ridge) / spread
         kept = floors_kept(c, (need + guard) * spread, attained, floors) / spread
@@ -279,16 +287,16 @@ class LIFT(Method):
 
 @dataclass(frozen=True)
 class Shown:
-    """What a batch shows of its K channels, on the CPU.
+    """Statistics of a batch for its K channels, on the CPU.
 
     Attributes:
         names: K names.
         completions: (K,) float64, number of completions on which each was scored.
-        free: (K,) float64, these less one per group in which it was scored.
+        free: (K,) float64, ``completions`` minus one per group in which the channel was scored.
         attained: (K,) float64, mean attained share; NaN where nothing was scored.
         moments: (K, K) float64, mean of u u' over the completions that take part.
-        takes_part: whether any completion does.
-        ranks: (K,) bool, which channels differ within a group.
+        takes_part: whether any completion takes part.
+        ranks: (K,) bool, whether the channel differs within a group.
         weights: (K,) float64, the user's weights, 0 where nothing was scored.
         trusted: (K,) float64, reliabilities in [0, 1].
     """
@@ -306,13 +314,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Decided:
-    """What a batch's channels count for.
+    """Factors of the channels of a batch.
 
     Attributes:
         factors: (K,) float64, A = sum of these times u; 0 for channels without a spread.
-        state: for the next batch.
-        weighed: what led to the factors.
-        names: of the channels in ``weighed``.
+        state: state for the next batch.
+        weighed: values that led to the factors.
+        names: names of the channels in ``weighed``.
     """
 
     factors: Tensor
@@ -321,22 +329,22 @@ class Decided:
     names: tuple[str, ...]
 
     def metrics(self) -> dict[str, float]:
-        """Return what is logged."""
+        """Return the metrics by name."""
         return self.weighed.metrics(self.names)
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """What each of K channels counts for: ``need + guard``, so that A = sum of these times u.
+    """Weights of K channels: ``need + guard``, so that A = sum of these times u.
 
     Attributes:
         need: (K,) lambda, scaled so that A_lambda has size 1 by the running moments, or less if needs cancel out.
-        guard: (K,) mu, with what the floors ask for.
+        guard: (K,) mu, including the part that the floors need.
         correlations: (K, K) C.
         spread: (K,) s.
         frontier: phi in [0, 1]: 1 if nothing is opposed, 0 if nothing raises all channels.
         channels: effective number of channels, copies counted once.
-        opposed: (K,) nu, shares of the combination of channels that comes nearest to excluding itself.
+        opposed: (K,) nu, shares of the mixture of channels that is closest to cancelling.
     """
 
     need: Tensor
@@ -349,7 +357,7 @@ class Weighed:
 
     @classmethod
     def none(cls) -> Weighed:
-        """Return that of no channel."""
+        """Return the object for a batch without channels."""
         empty = torch.zeros(0, dtype=torch.float64)
         return cls(empty, empty, torch.zeros(0, 0, dtype=torch.float64), empty, math.nan, 0.0, empty)
 
@@ -370,8 +378,8 @@ class Weighed:
         )
 
     def metrics(self, names: Sequence[str]) -> dict[str, float]:
-        """Return what is logged; need plus guard is on average 1."""
-        if not names:  # nothing is live, so nothing is known of a frontier
+        """Return the metrics by name. Need plus guard is 1 on average."""
+        if not names:  # no channel is live, so the frontier is unknown
             return {EFFECTIVE: 0.0}
         total = self.need + self.guard
         scale = total.mean().clamp(min=TINY)
@@ -393,8 +401,8 @@ def group_deviations(batch: Batch) -> Tensor:
 def correlations(q: Tensor, spread: Tensor) -> Tensor:
     """Return C (K, K), positive semidefinite with a diagonal of 1, from moments and the channels' spreads.
 
-    Off the diagonal, moments are those of Q. If the spreads are smaller than Q's, which they are where part of it is
-    noise, such a matrix need not be one of correlations; then its negative eigenvalues are set to 0.
+    Off the diagonal, moments are those of Q. If part of Q is noise, the spreads are smaller than Q's, and the matrix
+    may not be positive semidefinite. Then its negative eigenvalues are set to 0.
     """
     c = q / spread / spread[:, None]
     c.diagonal().fill_(1.0)
@@ -411,18 +419,18 @@ def correlations(q: Tensor, spread: Tensor) -> Tensor:
 
 
 def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
-    """Return correlations C (K, K) shrunk towards S, which relates nothing but copies.
+    """Return correlations C (K, K) shrunk towards S, which relates only copies.
 
-    A few completions cannot know many correlations: with more channels than completions the hull of the channels always
-    contains 0, which looks like a frontier. So C <- (1 - delta) C + delta S, where delta is the share of the squares
+    A few completions cannot determine many correlations. With more channels than completions the hull of the channels
+    always contains 0, which looks like a frontier. So C <- (1 - delta) C + delta S, where delta is the share of squares
     of C that its own sampling error explains (Schaefer and Strimmer 2005, doi 10.2202/1544-6115.1175)::
 
         delta = min(1, sum_jk v_jk (1 - C_jk^2)^2 / n_jk  /  sum_jk v_jk C_jk^2),   v_jk = omega_j omega_k (1 - S_jk)
 
     Args:
-        c: (K, K).
-        own: (K,) omega. With v, copies of a channel do not change delta.
-        known: (K,) numbers of completions, >= 1; n_jk is the geometric mean of two.
+        c: (K, K) correlations.
+        own: (K,) omega. Because of v, copies of a channel do not change delta.
+        known: (K,) numbers of completions, >= 1; n_jk is the geometric mean of two of them.
     """
     copies = likeness(c)
     pairs = own[:, None] * own * (1 - copies)
@@ -433,7 +441,7 @@ def shrunk(c: Tensor, own: Tensor, known: Tensor) -> Tensor:
 
 
 def common_direction(c: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
-    """Return t and the point nu (K,) of the simplex at which sqrt(nu' C nu) is smallest, which is t.
+    """Return t, the minimum of sqrt(nu' C nu) over the simplex, and the point nu (K,) at which it is reached.
 
     ``y = nu / t^2`` solves min y' C y / 2 - sum y over y >= 0. ``ridge`` (K,) is added to the diagonal of C.
     """
@@ -443,7 +451,7 @@ def common_direction(c: Tensor, ridge: Tensor) -> tuple[float, Tensor]:
 
 
 def likeness(c: Tensor) -> Tensor:
-    """Return S (K, K) in (0, 1]: how far two channels count as copies of each other."""
+    """Return S (K, K) in (0, 1]: how much two channels count as copies of each other."""
     return (-KERNEL * (1 - c)).exp()
 
 
@@ -458,7 +466,7 @@ def _balanced(q: Tensor, ridge: Tensor) -> Tensor:
 
 
 def let_go(traded: Tensor) -> Tensor:
-    """Return what is added to the diagonal of C so that a channel is let go of, which it is by ``traded`` in [0, 1]."""
+    """Return the numbers on the diagonal of C that release a channel from the guard by a share ``traded`` in [0, 1]."""
     return LETTING_GO * traded / (1 - traded).clamp(min=TINY)
 
 
@@ -468,18 +476,18 @@ def size_of(c: Tensor, v: Tensor) -> float:
 
 
 def norm_of(c: Tensor, v: Tensor) -> float:
-    """Return |A_v|, by which an advantage is scaled to size 1; no less than a small share of what it is the sum of."""
+    """Return |A_v|, by which an advantage is scaled to size 1; at least a small share of the size of its summands."""
     return max(size_of(c, v), CANCELLED * float(v.sum()), TINY)
 
 
 def guards(c: Tensor, need: Tensor, margin: float, ridge: Tensor) -> Tensor:
-    """Return mu (K,): what has to be added to ``need`` so that no channel falls, for channels at unit spread.
+    """Return mu (K,), which is added to ``need`` so that no channel falls, for channels at unit spread.
 
     Args:
         c: (K, K) correlations.
         need: (K,) lambda.
         margin: smallest E[A D_j] / s_j for every channel, in units of |A_lambda|.
-        ridge: (K,) added to the diagonal of C, > 0; the larger, the less a channel is guarded.
+        ridge: (K,) numbers added to the diagonal of C, > 0. The larger, the less a channel is guarded.
     """
     size = size_of(c, need)
     mu = least_nonnegative(c + torch.diag(ridge), c @ need - margin * size)
@@ -487,11 +495,11 @@ def guards(c: Tensor, need: Tensor, margin: float, ridge: Tensor) -> Tensor:
 
 
 def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) -> Tensor:
-    """Return what has to be added to ``weights`` (K,) so that channels with a floor stay above it, at unit spread.
+    """Return what is added to ``weights`` (K,) so that channels with a floor stay above it, at unit spread.
 
-    A channel comes near its floor within 0.05 of attained share, or half of what is left between the floor and 1. There
+    A channel is near its floor within 0.05 of attained share, or half of the distance between the floor and 1. There
     the advantage has a correlation of at least 0.2 with it, and at the floor of at least 0.9, so that a channel below
-    its floor is raised before anything else. From twice that distance on, the floor asks for nothing.
+    its floor is raised before anything else. From twice that distance on, the floor has no effect.
     """
     added = torch.zeros_like(weights)
     (named,) = (~floors.isnan()).nonzero(as_tuple=True)
@@ -503,8 +511,8 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
     wanted = torch.where(distance < 1, RESTORING - (RESTORING - NEVER_TRADED) * distance.clamp(min=0), above)
     ridged = c[named][:, named] + 1e-3 * torch.eye(len(named)).to(c)
     before = (c @ weights)[named]
-    # What is asked for grows with the size of A, which what is added changes: from below, so that no more is added. Not
-    # from 0, where A stays if its channels are copies or opposites.
+    # The required amount grows with the size of A, and adding it changes that size. Start from below, so that no more
+    # than needed is added, but not from 0, where A stays if its channels are copies or opposites.
     size = size_of(c, weights)
     sizes = torch.where(wanted < 0, size, size / 100)
     for _ in range(40):
@@ -519,15 +527,15 @@ def floors_kept(c: Tensor, weights: Tensor, attained: Tensor, floors: Tensor) ->
 def _sights(
     shown: Shown, attained: Tensor, floors: Tensor, alive: Tensor, weighed: Weighed, memory: float
 ) -> dict[str, Sight]:
-    """Return what :mod:`rvpo.core.lift_watch` looks at, by name, for the scored channels of the batch.
+    """Return the input of :mod:`rvpo.core.lift_watch`, by name, for the scored channels of the batch.
 
     Args:
-        shown: of the batch.
+        shown: statistics of the batch.
         attained: (K,) running attained shares.
-        floors: (K,) NaN = none.
+        floors: (K,) floors, NaN = no floor.
         alive: numbers of the channels in ``weighed``.
-        weighed: of the batch.
-        memory: completions over which correlations are averaged.
+        weighed: weights of the batch.
+        memory: number of completions over which correlations are averaged.
     """
     completions = shown.completions
     need, opposed = dict[int, float](), dict[int, float]()
@@ -553,14 +561,14 @@ def _spread(batch: Batch, deviations: Tensor) -> Tensor:
 
 
 def _weights_of_channels(batch: Batch) -> Tensor:
-    """Return (K,) the mean weight of the scored cells of each channel, 0 where none is scored."""
+    """Return (K,) the mean weight of the scored cells of each channel, 0 without scored cells."""
     scored = (~batch.scores.missing).to(batch.weights)
     total, number = batch.shards.sum(batch.channels.total(batch.weights * scored), batch.channels.total(scored))
     return (total / number.clamp(min=1)).cpu().double()
 
 
 def _trusted(batch: Batch) -> Tensor:
-    """Return (K,) how far the scored cells of each channel are trusted on average; 1 where nothing is known."""
+    """Return (K,) the mean reliability of the scored cells of each channel; 1 if unknown."""
     if batch.reliability is None:
         return torch.ones(len(batch.channels.names), dtype=torch.float64)
     rho = batch.reliability.to(batch.p).expand_as(batch.p)

@@ -1,4 +1,4 @@
-"""A method that only a record knows: a rule of somebody's own, or of a newer version. It cannot be called."""
+"""A method known only from a record: a user's own rule, or one of a newer version. It cannot be called."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Recorded(Method):
     """The name and the options of a method that is not available here.
 
     Attributes:
-        given: its options as the record has them.
-        spelled_name: its name there.
+        given: options in the record.
+        spelled_name: name in the record.
     """
 
     available: ClassVar[bool] = False
@@ -28,19 +28,19 @@ class Recorded(Method):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its name in the record."""
+        """Name in the record."""
         return self.spelled_name
 
     def options(self) -> dict[str, Any]:
-        """Return its options as the record has them."""
+        """Return the options in the record."""
         return dict(self.given)
 
     def defaults(self) -> dict[str, Any]:
-        """Return nothing: the defaults of a method that is not here are unknown."""
+        """Return an empty mapping: the defaults of a method that is not available are unknown."""
         return {}
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Refuse.
+        """Refuse to aggregate.
 
         Raises:
             ConfigError: always.
@@ -49,7 +49,7 @@ class Recorded(Method):
 
     @property
     def unavailable(self) -> str:
-        """Why it cannot be called, and how to name it instead."""
+        """Message that it cannot be called, and how to name it instead."""
         importable = is_object_spec(self.name) and not self.name.startswith("__main__:")
         place = spell(self) if importable else "my_rules.py:name"
         return (
@@ -59,9 +59,9 @@ class Recorded(Method):
 
 
 def method_of_record(mapping: Mapping[str, Any]) -> Method:
-    """Return the method of a record, as :class:`Recorded` where it is not available.
+    """Return the method of a record, as :class:`Recorded` if it is not available.
 
-    A record is data: a name such as ``file.py:rule`` in it is never imported, also not one inside an option.
+    A record is data: names such as ``file.py:rule`` in it are never imported, also not inside options.
 
     Raises:
         ConfigError: the mapping has no name.

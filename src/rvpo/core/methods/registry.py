@@ -1,12 +1,12 @@
-"""Every method by name, and the one way to write a method down.
+"""All methods by name, and how methods are written as text.
 
-A method is an object, a text or a mapping, and the three mean the same wherever a method is taken::
+A method is an object, a text or a mapping. The three are equivalent wherever a method is accepted::
 
     rvpo.LIFT(kappa=3, margin=0.3)      "lift:kappa=3,margin=0.3"      {"name": "lift", "kappa": 3, "margin": 0.3}
 
-A method of your own is named by its place: ``my_rules.py:cvar`` or ``package.module:CVaR``, with options behind a
-further colon as above. It is a class like ours, derived from :class:`rvpo.Method`, or a function ``(z, p) -> A``. A
-package can also register a name of its own in the entry-point group ``rvpo.methods``.
+A method of your own is named by its place: ``my_rules.py:cvar`` or ``package.module:CVaR``, with options after another
+colon as above. It is a class that is derived from :class:`rvpo.Method`, or a function ``(z, p) -> A``. A package can
+also register a name in the entry-point group ``rvpo.methods``.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ ENTRY_POINTS = "rvpo.methods"
 
 
 def build_method(spelling: Any, options: Mapping[str, Any] | None = None, *, known_only: bool = False) -> Method:
-    """Return the method that a spelling stands for.
+    """Return the method of an object, a text or a mapping.
 
     Args:
-        spelling: an object, its class, a text or a mapping with ``name``; see the module.
+        spelling: an object, its class, a text, or a mapping with ``name``; see the docstring of the module.
         options: further options, by name.
-        known_only: whether to refuse methods that are named by their place, also inside options, instead of importing
-            them: for text that comes from a record and not from the user.
+        known_only: whether to refuse methods that are named by their place (also inside options) instead of importing
+            them. Use it for text from a record, which did not come from the user.
 
     Raises:
-        ConfigError: an unknown method or option, an option that is given twice, or a value that cannot work.
+        ConfigError: a method or option is unknown, an option is given twice, or a value cannot work.
 
     Example:
         >>> build_method("lift:kappa=3") == build_method({"name": "lift", "kappa": 3}) == LIFT(kappa=3)
@@ -100,7 +100,7 @@ def build_method(spelling: Any, options: Mapping[str, Any] | None = None, *, kno
         if spelling.name in METHODS and type(spelling) is not METHODS[spelling.name] and spelling.available:
             raise ConfigError(
                 f"{type(spelling).__qualname__} has the name {spelling.name!r}, which is a method of rvpo; expected a "
-                "name of its own. Leave `name` out to name it by its place"
+                "different name. Leave `name` out to name it by its place"
             )
         return spelling
     if isinstance(spelling, str):
@@ -127,7 +127,7 @@ def build_method(spelling: Any, options: Mapping[str, Any] | None = None, *, kno
 
 
 def read_text(text: str) -> tuple[str, dict[str, Any]]:
-    """Take ``NAME:option=value,option=value`` apart.
+    """Split ``NAME:option=value,option=value`` into name and options.
 
     >>> read_text("rvpo:k=linear(0.5,2)")
     ('rvpo', {'k': 'linear(0.5,2)'})
@@ -135,7 +135,7 @@ def read_text(text: str) -> tuple[str, dict[str, Any]]:
     ('my_rules.py:cvar', {'alpha': 0.5})
 
     Raises:
-        ConfigError: an option without a value, or one that is given twice.
+        ConfigError: an option has no value, or is given twice.
     """
     head, equals, _ = text.partition("=")
     if not equals:
@@ -157,7 +157,7 @@ def read_text(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def read_texts(text: str) -> list[Method]:
-    """Build the methods of a text that separates them by blanks, such as ``gdpo rvpo:k=2 lift:kappa=4``."""
+    """Build the methods of a text that separates them by spaces, such as ``gdpo rvpo:k=2 lift:kappa=4``."""
     return [build_method(part.strip().rstrip(",")) for part in outside_brackets(text.replace("\n", " "), " ")]
 
 
@@ -178,22 +178,22 @@ def spell(method: Method) -> str:
 
 
 def as_mapping(method: Method) -> dict[str, Any]:
-    """Return a method as a mapping of plain values with all its options, as records keep it."""
+    """Return a method as a mapping of plain values with all its options, for records."""
     return {"name": method.name, **{name: _plain(value) for name, value in method.options().items()}}
 
 
 def known_methods() -> tuple[str, ...]:
-    """Return the names of this package's methods and of those that other packages register."""
+    """Return the names of all methods of this package and of those that other packages register."""
     return (*METHODS, *(name for name in _entry_points() if name not in METHODS))
 
 
 def is_known(name: str) -> bool:
-    """Return whether a name is a method of this package or of one that registers it; nothing is imported."""
+    """Return whether a name is a method of this package, or registered by another one. Nothing is imported."""
     return name in METHODS or name in _entry_points()
 
 
 def help_text() -> str:
-    """Return a help text of an option that takes a method: every name, and how options are written."""
+    """Return the help text of an option that takes a method: all names, and how options are written."""
     listed = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     return (
         f"How rewards become advantages. {listed}. Options follow the name: lift:kappa=3,margin=0.3 or "
@@ -217,7 +217,7 @@ def _named(name: str, options: Mapping[str, Any], known_only: bool) -> Method:
 
 
 def _from_object(found: Any, options: Mapping[str, Any], name: str, known_only: bool = False) -> Method:
-    """Build a method from what its name stands for: a class, an object or a function."""
+    """Build a method from the class, object or function that its name refers to."""
     if isinstance(found, Method):
         if options:
             raise _unusable(options, f"{name} is an object: set its options where it is built")
@@ -235,7 +235,7 @@ def _from_object(found: Any, options: Mapping[str, Any], name: str, known_only: 
     if vars(found).get("__annotations__") and "__dataclass_fields__" not in vars(found):
         raise ConfigError(f"{name} is not a dataclass; expected @dataclass(frozen=True) above class {found.__name__}")
     if ":" in name and METHODS.get(found.name) is not found:
-        found.name = name  # known by its place, so that its text can be read back
+        found.name = name  # named by its place, so that its text can be read back
     _check_options(found, options, name)
     return found.from_options(options, partial(build_method, known_only=known_only))
 
@@ -247,7 +247,7 @@ def _check_options(found: type[Method], options: Mapping[str, Any], name: str) -
             continue
         own = [key for key in allowed if key not in ("whiten", "dead_channels")]
         owners = [method for method, cls in METHODS.items() if option in (f.name for f in fields(cls))]
-        owners = [method for method in owners if method != LIFTZ.name] or owners  # lift_z is not for new runs
+        owners = [method for method in owners if method != LIFTZ.name] or owners  # do not suggest lift_z for new runs
         if option in found.former_options:
             hint = f". {found.former_options[option]}"
         elif owners:
@@ -270,7 +270,7 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def _spelled(value: Any) -> str:
-    """Return a value as it is written in a text."""
+    """Return a value in the form of a text."""
     if isinstance(value, Method):
         return _spelled({"name": value.name, **value.options()})
     if isinstance(value, Mapping):
@@ -287,12 +287,12 @@ def _spelled(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as it is written in an option, in double quotes if anything in it has a meaning there."""
+    """Return a text in the form of an option, in double quotes if it contains special characters."""
     return text if re.fullmatch(r"[\w./-]+", text) and plain_value(text) == text else json.dumps(text)
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
+    """Return a value in the form of JSON."""
     if isinstance(value, Method):
         return as_mapping(value)
     if isinstance(value, Schedule | AdaptiveK):

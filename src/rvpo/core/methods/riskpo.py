@@ -9,24 +9,25 @@ B rewards: a graded signal from 0/1 rewards, to which hard questions still contr
     tail     T = -(q_a - S)^+ / a                                     (``seek``: (S - q_b)^+ / (1 - b))
     paper    A = (R + w T) / (1 + w) / std(S)
 
-A is flat above q_b, where nothing is gained by polishing what is solved, and steepest below q_a. Credit turns a
-paper's A into the advantages of its B completions.
+A is flat above q_b, so that solved questions give no further gain, and steepest below q_a. Credit turns a paper's A
+into the advantages of its B completions.
 
 **State.** The quantiles of S over the training run, tracked by stochastic approximation on a grid of levels::
 
     q_i <- q_i + quantile_lr * (LEVELS_i - share of the batch's papers with S < q_i)
 
-as a list of floats (JSON keeps them to the bit): None at first, then the quantiles of all papers of the first batch,
-and so on. A batch is judged by the quantiles from before it, the first by each bundle's own; a and b are looked up at
-the closest level. Tracked quantiles of constant scores may cross by up to ``quantile_lr``.
+as a list of floats (JSON keeps all their bits): None at first, then the quantiles of all papers of the first batch, and
+so on. A batch is compared with the quantiles from before it, the first batch with each bundle's own. a and b are looked
+up at the closest level. Tracked quantiles of constant scores may cross by up to ``quantile_lr``.
 
-**Missing** (NaN). A completion that was not scored has advantage 0; in its paper's sum the mean of its question stands
-in for it. A paper without any scored completion is none, and a question without any joins no bundle. Where questions of
-a bundle differ in size, the smallest decides the number of papers; completions beyond it have advantage 0.
+**Missing** (NaN). A completion that was not scored has advantage 0. In its paper's sum, the mean of its question
+replaces it. A paper without any scored completion is dropped. A question without any scored completion joins no bundle.
+If questions of a bundle differ in size, the smallest decides the number of papers; further completions have advantage
+0.
 
-With ``riskpo_eps=1e-6, std_floor=0, leftover="sum"`` this is the arithmetic of the released code, in every mode it
-has. There, std(S) = 0 divides by eps: under tracked quantiles such a bundle gets advantages near 1e6, hence our
-``std_floor``.
+With ``riskpo_eps=1e-6, std_floor=0, leftover="sum"`` this is the arithmetic of the released code, in all of its modes.
+There, std(S) = 0 divides by eps: under tracked quantiles such a bundle gets advantages near 1e6. Our ``std_floor``
+avoids that.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ QUANTILES = ("track", "batch", "mix")
 CREDIT = ("uniform", "std", "score", "deviation")
 BASELINE = ("none", "plain", "anchored")
 LEFTOVER = ("scale", "sum", "drop")
-FLAT_QUESTION = 1e-3  # a question whose std is no larger has no contrast: credit "std" divides by 1 instead
+FLAT_QUESTION = 1e-3  # a question with at most this std has no contrast: credit "std" divides by 1 instead
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,39 @@ class RiskPO(Method):
         bundle_size: B, questions of a bundle.
         lower: quantile level a.
         upper: quantile level b; 0.8 in the paper, 0.9 in the released script for MATH and GSM8K.
-        tail_weight: w >= 0; 0 leaves the range term alone.
+        tail_weight: w >= 0; with 0 only the range term is left.
         seek: True replaces the lower tail by the upper one. Known to collapse, kept for ablation.
         quantiles: ``"track"`` (over the run), ``"batch"`` (of each bundle's own papers) or ``"mix"`` (their mean).
         credit: how a paper's A is shared. ``"uniform"``: each completion gets A. ``"std"``: A divided by the std of the
-            question's rewards (1 where that is at most 1e-3). ``"score"``: 0.5 A where the reward is above 0, else
-            1.5 A. ``"deviation"``: in proportion to the reward's deviation from the question's mean, A / B where those
-            cancel to within ``riskpo_eps``; shares can be negative, and large where deviations nearly cancel.
+            question's rewards (by 1 if that is at most 1e-3). ``"score"``: 0.5 A if the reward is above 0, otherwise
+            1.5 A. ``"deviation"``: in proportion to the reward's deviation from the question's mean, or A / B if these
+            cancel to within ``riskpo_eps``. Shares can be negative, and large if deviations nearly cancel.
         normalise: divide by the std (ddof 1) of the bundle's papers.
         anchored: keep the constant q_a - q_b of the range term.
         baseline: what is subtracted from the numerators of both terms (the range term alone under ``seek``): their
-            integral over the tracked quantile curve, 0 on the first batch. ``"anchored"`` has q_a - q_b in it,
-            ``"plain"`` has not, ``"none"`` subtracts nothing.
+            integral over the tracked quantile curve, 0 on the first batch. ``"anchored"`` includes q_a - q_b,
+            ``"plain"`` does not, ``"none"`` subtracts nothing.
         quantile_lr: step of the tracking, >= 0, in units of S.
-        leftover: what becomes of the b < B last questions of a batch that fill no bundle. ``"scale"``: a smaller bundle
-            with S times B / b, in the unit of the tracked quantiles (its spread is somewhat wider). ``"sum"``: the same
-            unscaled, as released. ``"drop"``: advantage 0, not tracked.
-        riskpo_eps: added to every denominator, in its unit.
-        std_floor: a bundle whose std is below it, in units of S, is divided by 1; 0 divides by ``riskpo_eps``, as
-            released.
-        score: the method that gives a completion its one score: an object such as ``rvpo.RVPO(2.0)``; in text and
-            mappings its spelling, as in ``riskpo:score={name:rvpo,k:2}``. The default is the weighted sum of raw
-            rewards, GRPO with ``unscored="left_out"``; a rule over channels stacks both kinds of risk. Rules over
-            z-scores see only differences within a group, so questions differ in spread alone.
+        leftover: what to do with the last b < B questions of a batch. ``"scale"``: a smaller bundle with S times B / b,
+            in the unit of the tracked quantiles (its spread is somewhat wider). ``"sum"``: the same unscaled, as
+            released. ``"drop"``: advantage 0, not tracked.
+        riskpo_eps: number added to every denominator, in its unit.
+        std_floor: a bundle whose std is below it, in units of S, is divided by 1. With 0 it is divided by
+            ``riskpo_eps``, as released.
+        score: the method that gives each completion a score: an object such as ``rvpo.RVPO(2.0)``; in text and mappings
+            its spelling, as in ``riskpo:score={name:rvpo,k:2}``. The default is the weighted sum of raw rewards, GRPO
+            with ``unscored="left_out"``. A rule over channels combines both kinds of risk. Rules over z-scores see only
+            differences within a group, so questions then differ only in spread.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=2, method=rvpo.RiskPO(bundle_size=2), state={})
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.0, -6.67, 0.0, -1.67]
     """
 
     name: ClassVar[str] = "riskpo"
@@ -147,7 +158,7 @@ class RiskPO(Method):
 
     @property
     def own_dead_channels(self) -> str:  # type: ignore[override]
-        """That of the method that scores."""
+        """``dead_channels`` of the scoring method."""
         return self.score.own_dead_channels
 
     @property
@@ -172,20 +183,20 @@ class RiskPO(Method):
 
     @property
     def names_channels(self) -> tuple[str, ...]:
-        """Those of the method that scores."""
+        """Names of channels in the options of the scoring method."""
         return self.score.names_channels
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """Advantages depend on which questions lie in one bundle."""
+        """Advantages depend on which questions form a bundle."""
         return ("bundles",)
 
     def risk(self, progress: float | None) -> float:
-        """Return that of the method that scores."""
+        """Return the risk of the scoring method."""
         return self.score.risk(progress)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Score every completion by the method over channels, then bundle the questions."""
+        """Score every completion by the scoring method, then bundle the questions."""
         scored = outcome_of(self.score, batch, state.get("score", {}))
         missing = ~(batch.weights * ~batch.scores.missing > 0).any(-1)
         scores = scored.aggregated.masked_fill(missing, torch.nan)
@@ -200,11 +211,11 @@ class RiskPO(Method):
 
 @dataclass(frozen=True)
 class RiskPOResult:
-    """What :func:`riskpo` returns. Tensors are on the device of the scores.
+    """Result of :func:`riskpo`. Tensors are on the device of the scores.
 
     Attributes:
-        advantages: (N,) in the dtype of the scores; 0 for completions that are in no paper or were not scored.
-        papers: (N,) int64, the paper of each completion, -1 where it is in none.
+        advantages: (N,) in the dtype of the scores; 0 for completions without a paper or without a score.
+        papers: (N,) int64, the paper of each completion, -1 without a paper.
         paper_scores: (papers,) float64, S of each paper, bundle by bundle.
         paper_bundles: (papers,) int64, the bundle of each paper.
         state: the tracked quantiles after this batch, for the next one; see ``LEVELS``.
@@ -222,17 +233,17 @@ class RiskPOResult:
 
 
 def riskpo(scores: Tensor, groups: Groups, config: RiskPO, state: Sequence[float] | None = None) -> RiskPOResult:
-    """Turn one score a completion into RiskPO advantages, and the tracked quantiles into those after this batch.
+    """Return RiskPO advantages for one score per completion, and the tracked quantiles after this batch.
 
     Args:
         scores: (N,) floating point; NaN = missing. Several rewards are aggregated to one first.
-        groups: which completions answer the same question. Bundles take groups by first appearance.
-        config: the choices.
-        state: what the batch before returned, or what a checkpoint kept of it; None on the first.
+        groups: groups of completions that answer the same question. Bundles take groups by first appearance.
+        config: the options.
+        state: state after the previous batch, also from a checkpoint; None for the first batch.
 
     Raises:
-        RewardError: when ``scores`` does not have one finite number or NaN a row.
-        ConfigError: when ``state`` is not one finite number a level.
+        RewardError: ``scores`` does not have one finite number or NaN per row.
+        ConfigError: ``state`` does not have one finite number per level.
     """
     _check(scores, groups, state)
     wide = torch.float32 if scores.device.type == "mps" else torch.float64
@@ -240,13 +251,13 @@ def riskpo(scores: Tensor, groups: Groups, config: RiskPO, state: Sequence[float
     bundle, slot, turn, count = _seats(r, groups, config)
     seated = bundle >= 0
     seat = bundle[seated], slot[seated], turn[seated]
-    # (bundles, B, G): every completion at its seat, NaN where it was not scored or nobody sits.
+    # (bundles, B, G): every completion at its seat; NaN if it was not scored, or if the seat is empty.
     desk = r.new_full((count, config.bundle_size, int(turn.max()) + 1), torch.nan)
     taken = torch.zeros_like(desk, dtype=torch.bool)
     desk[seat], taken[seat] = r[seated], True
 
     mean = desk.nanmean(2, keepdim=True)
-    questions = taken[..., 0].to(wide).sum(1, keepdim=True)  # (bundles, 1): B, but for the leftover
+    questions = taken[..., 0].to(wide).sum(1, keepdim=True)  # (bundles, 1): B, except for the leftover
     smallest = taken.sum(2).masked_fill(~taken[..., 0], desk.shape[2]).amin(1, keepdim=True)
     is_paper = (torch.arange(desk.shape[2], device=r.device) < smallest) & (~desk.isnan()).any(1)
     filled = torch.where(desk.isnan(), mean, desk).masked_fill(~taken, 0.0)
@@ -294,7 +305,7 @@ def _check(scores: Tensor, groups: Groups, state: Sequence[float] | None) -> Non
 
 
 def _seats(r: Tensor, groups: Groups, config: RiskPO) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Give every completion its bundle (-1: none), its question's place in it and its turn within the question."""
+    """Return each completion's bundle (-1: none), its question's place in it, and its place within the question."""
     rows = torch.arange(r.shape[0], device=r.device)
     first = groups.min(rows[:, None].to(r.dtype))[:, 0]
     scored = groups.max((~r.isnan())[:, None].to(r.dtype))[:, 0] > 0
@@ -328,7 +339,7 @@ def _quantiles(s: Tensor, config: RiskPO, state: Sequence[float] | None) -> tupl
 def _paper_advantage(
     s: Tensor, q_low: Tensor, q_high: Tensor, config: RiskPO, state: Sequence[float] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return A of every paper (bundles, G), and the std of S (bundles, 1), which is 1 where there is one paper."""
+    """Return A of every paper (bundles, G), and the std of S (bundles, 1), which is 1 for a single paper."""
     range_base, tail_base = _baseline(s, config, state)
     spread = (s - q_low).clamp(min=0) - (s - q_high).clamp(min=0) + (q_low - q_high if config.anchored else 0.0)
     a = (spread - range_base) / (config.upper - config.lower + config.riskpo_eps)
@@ -354,7 +365,7 @@ def _baseline(s: Tensor, config: RiskPO, state: Sequence[float] | None) -> tuple
 
 
 def _credit(desk: Tensor, mean: Tensor, questions: Tensor, config: RiskPO) -> Tensor:
-    """Return what each completion's advantage is to its paper's A, broadcast to (bundles, B, G)."""
+    """Return the factors from a paper's A to the advantages of its completions, broadcast to (bundles, B, G)."""
     if config.credit == "uniform":
         return torch.ones_like(desk)
     if config.credit == "score":
@@ -369,14 +380,14 @@ def _credit(desk: Tensor, mean: Tensor, questions: Tensor, config: RiskPO) -> Te
 
 
 def _nanstd(x: Tensor) -> Tensor:
-    """Sample standard deviation (ddof 1) over the last dimension, kept; 1 where fewer than two values are present."""
+    """Return the sample standard deviation (ddof 1) over the last dimension, kept; 1 for fewer than two values."""
     n = (~x.isnan()).sum(-1, keepdim=True)
     squares = (x - x.nanmean(-1, keepdim=True)).square().nansum(-1, keepdim=True)
     return (squares / (n - 1).clamp(min=1)).sqrt().masked_fill(n < 2, 1.0)
 
 
 def _track(papers: Tensor, config: RiskPO, state: Sequence[float] | None) -> list[float] | None:
-    """Return the tracked quantiles after a batch of papers; a batch without any changes nothing."""
+    """Return the tracked quantiles after a batch of papers. A batch without papers changes nothing."""
     if not papers.numel():
         return None if state is None else list(state)
     levels = papers.new_tensor(LEVELS)

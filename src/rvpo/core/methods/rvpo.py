@@ -8,12 +8,12 @@ With group z-scores Z_j and channel shares p_j (equal weights: 1/M)::
 
 :mod:`rvpo.core.aggregate` computes all three, with their derivatives. k is a number, a schedule over the training
 (:class:`~rvpo.core.schedules.Linear`, :class:`~rvpo.core.schedules.Cosine`) or an
-:class:`~rvpo.core.methods.adaptive_k.AdaptiveK`, by which it sets itself.
+:class:`~rvpo.core.methods.adaptive_k.AdaptiveK`, which adapts it.
 
-**Limits.** A channel that is dead in its group has Z = 0, which would cap every positive advantage, so it is dropped by
-default; ``dead_channels="keep"`` is the paper's literal reading. **Failure case.** From k = 1 on, the soft minimum
-holds back a channel that is met in under about 30% of the rollouts: a rare success is an outlier in units of the
-group's spread and is ignored, a common failure costs little. Use ``lift``, or warm-start the model.
+**Limits.** A channel that is dead in its group has Z = 0, which would cap every positive advantage. So it is dropped by
+default; ``dead_channels="keep"`` follows the paper literally. **Failure case.** From k = 1 on, the soft minimum
+suppresses a channel that is met in under about 30% of the rollouts: in units of the group's spread a rare success is an
+outlier and is ignored, and a common failure costs little. Use ``lift``, or warm-start the model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PAPER = Paper(
 )
 
 VARYING: Mapping[str, type[Schedule] | type[AdaptiveK]] = {"linear": Linear, "cosine": Cosine, "adaptive": AdaptiveK}
-"""What k can be besides a number, by its name in text and mappings."""
+"""Kinds of k besides a number, by name in texts and mappings."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class RVPO(Method):
     Attributes:
         k: risk coefficient in [0, inf]: a number, a schedule, or an AdaptiveK; also as text (``"linear(0.5,2)"``,
             ``"adaptive"``) or mapping (``{"kind": "linear", "start": 0.5, "end": 2}``).
+
+    Raises:
+        ConfigError: a value cannot work.
 
     Example:
         >>> import rvpo
@@ -67,7 +70,7 @@ class RVPO(Method):
 
     @property
     def remembers(self) -> bool:
-        """Whether k sets itself."""
+        """Whether k is adaptive."""
         return isinstance(self.k, AdaptiveK)
 
     @property
@@ -81,13 +84,13 @@ class RVPO(Method):
         return ("adapts",) if isinstance(self.k, AdaptiveK) else ()
 
     def risk(self, progress: float | None) -> float:
-        """Return k; 1, the usual one, for a k that sets itself."""
+        """Return k; for an adaptive k return 1, the usual value."""
         if isinstance(self.k, Schedule):
             return self.k.start if progress is None else self.k(progress)
         return self.k if isinstance(self.k, int | float) else 1.0
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """See :func:`rvpo.core.aggregate.soft_min`; an adaptive k remembers its logarithm."""
+        """See :func:`rvpo.core.aggregate.soft_min`. The state of an adaptive k is its logarithm."""
         z, p = batch.z, batch.p
         if isinstance(self.k, AdaptiveK):
             k, log_k, reached = next_k(z, p, self.k, state.get("log_k"), batch.shards)
@@ -107,7 +110,17 @@ class RVPOExplicit(Method):
     """``rvpo_explicit``: mean minus variance.
 
     Attributes:
-        beta: penalty, >= 0; to second order ``beta = k / 2``. No relation to TRL's ``beta``, its KL coefficient.
+        beta: penalty, >= 0; to second order ``beta = k / 2``. It is not related to TRL's ``beta``, the KL coefficient.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.RVPOExplicit(0.25))
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.27, 0.89, 0.28, -1.44]
     """
 
     name: ClassVar[str] = "rvpo_explicit"
@@ -133,7 +146,15 @@ class RVPOExplicit(Method):
 
 @dataclass(frozen=True)
 class HardMin(Method):
-    """``hard_min``: the lowest z-score."""
+    """``hard_min``: the lowest z-score.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.HardMin())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [-0.3, 1.36, -0.04, -1.03]
+    """
 
     name: ClassVar[str] = "hard_min"
     summary: ClassVar[str] = "the lowest z-score, the limit k -> inf of rvpo"
@@ -150,10 +171,10 @@ class HardMin(Method):
 
 
 def _read_k(k: object) -> float | Schedule | AdaptiveK:
-    """Return k as a number or an object, whatever its spelling.
+    """Return k as a number or an object, from any of its forms.
 
     Raises:
-        ConfigError: it is none of them, or cannot work.
+        ConfigError: k has none of these forms, or cannot work.
     """
     if isinstance(k, Schedule | AdaptiveK):
         return k
@@ -168,7 +189,7 @@ def _read_k(k: object) -> float | Schedule | AdaptiveK:
                 raise ConfigError(f"k is {k!r} ({error}); expected {_K}") from error
     if isinstance(k, Mapping):
         options = dict(k)
-        # Records written before methods had one spelling hold the options of an AdaptiveK without a kind.
+        # Older records contain the options of an AdaptiveK without a kind.
         kind = str(options.pop("kind", "adaptive"))
         if kind not in VARYING:
             raise ConfigError(f"k has the kind {kind!r}; expected {_K}")

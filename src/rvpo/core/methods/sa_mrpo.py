@@ -5,13 +5,13 @@
     a_j = mean attained share of channel j over the batch, in [0, 1] on its declared range
     A   = sum_j w_j (1 - a_j)^gamma Z_j
 
-The closest published relative of LIFT: its need, without its guard. Without memory. A missing reward adds 0, the mean
-of its group.
+The published rule that is closest to LIFT: it has the need, but no guard. The rule has no state. A missing reward adds
+0, the mean of its group.
 
 **Limits.** gamma = 0: GDPO. A channel that is met everywhere has weight 0.
 
-**Failure cases.** Nothing keeps what is met: its weight is near 0, so the step follows the others where they stand
-against it, and it comes back only after it has been lost. Its authors say that there is no guarantee.
+**Failure cases.** A met channel is not protected: its weight is near 0, so the step follows other channels that oppose
+it, and its weight rises only after it has been lost. The authors say that there is no guarantee.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ class SAMRPO(Method):
 
     Attributes:
         gamma: power of the missing share, >= 0.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.SAMRPO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.46, 0.71, 0.3, -1.48]
     """
 
     name: ClassVar[str] = "sa_mrpo"
@@ -50,11 +60,11 @@ class SAMRPO(Method):
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """It reads levels, and averages them over all groups."""
+        """It reads levels of rewards, and averages them over all groups."""
         return ("levels", "shared-weights")
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Weigh by the missing share of each channel, then sum."""
+        """Weight each channel by the share that it lacks, then sum."""
         channels = batch.channels
         attained = batch.means(batch.attained)  # (K,), NaN where nothing was scored
         lacking = (1 - attained.nan_to_num(nan=1.0)).clamp(min=0.0) ** self.gamma

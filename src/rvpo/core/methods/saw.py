@@ -7,14 +7,14 @@
     A    = sum_j w_j c_j Z_j           of="gdpo": z-scores, whitened over the batch
     A    = sum_j w_j c_j R_j           of="grpo": rewards, normalised within the group
 
-Without memory. A channel that is rarely met has a small mean, and so a large weight. M counts the channels of weight
-above 0 that were scored. A missing reward adds 0: to z-scores that is the mean of its group.
+The rule has no state. A channel that is rarely met has a small mean, and so a large weight. M counts the scored
+channels of weight above 0. A missing reward adds 0; for z-scores that is the mean of its group.
 
 **Limits.** All CV equal: GDPO, or GRPO. A channel that is constant over the batch has weight 0.
 
-**Failure cases.** A channel that is nearly always met has a CV near 0, and is not defended. Where the low end of a
-range is far below what is ever given, the mean is large and the channel is not heard. A guessed range is a guessed
-weight.
+**Failure cases.** A channel that is nearly always met has a CV near 0, and is not protected. If the low end of a range
+is far below all actual rewards, the mean is large and the channel has little influence. A guessed range leads to a
+guessed weight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 from rvpo.core.metrics import WEIGHT
 
-EPS = 1e-8  # of the authors, in both quotients
+EPS = 1e-8  # the authors' value, in both denominators
 OF = ("gdpo", "grpo")
 
 
@@ -38,7 +38,17 @@ class SAW(Method):
     """``saw``: channels weighed by their coefficient of variation over the batch.
 
     Attributes:
-        of: what is summed: ``"gdpo"``, z-scores; ``"grpo"``, rewards.
+        of: what is summed: ``"gdpo"`` sums z-scores, ``"grpo"`` sums rewards.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.SAW())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.31, 0.75, 0.41, -1.47]
     """
 
     name: ClassVar[str] = "saw"
@@ -50,7 +60,7 @@ class SAW(Method):
     of: str = "gdpo"
 
     def __post_init__(self) -> None:
-        """Refuse impossible values; rewards are normalised within the group unless told otherwise."""
+        """Refuse impossible values. By default rewards are normalised within the group."""
         super().__post_init__()
         require("of", self.of, OF)
         if self.of == "grpo" and self.whiten is None:
@@ -58,12 +68,12 @@ class SAW(Method):
 
     @property
     def uses_z(self) -> bool:  # type: ignore[override]
-        """Only over z-scores."""
+        """True if z-scores are summed."""
         return self.of == "gdpo"
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """It reads levels over all groups."""
+        """It reads levels of rewards over all groups."""
         return ("levels", "shared-weights", *(("missing-as-0",) if self.of == "grpo" else ()))
 
     def __call__(self, batch: Batch, state: State) -> Outcome:

@@ -1,10 +1,10 @@
-"""Tchebycheff scalarisations: how far the channel that falls shortest lies from its ideal.
+"""Tchebycheff scalarisations: the distance from the ideal of the channel that is furthest from it.
 
-The classic alternatives to a weighted sum. Each rule takes the attained shares ``x`` (N, M) — the reward of a channel
-put on its scale in [0, 1], so that 1 is the ideal point — and the channel shares ``p`` (N, M), as in
-:mod:`rvpo.core.aggregate`, and returns the value (N,), in units of x, and the responsibilities (N, M). The value plays
-the part of GRPO's weighted sum: it is normalised within the group afterwards. With M' the number of channels that take
-part in the row (p_j > 0) and the distance to the ideal D_j = M' p_j (1 - x_j), so that equal weights measure 1 - x_j::
+These are the classic alternatives to a weighted sum. Each rule takes the attained shares ``x`` (N, M) (rewards on their
+scales in [0, 1], so that 1 is the ideal point) and the channel shares ``p`` (N, M), as in :mod:`rvpo.core.aggregate`.
+It returns the value (N,), in units of x, and the responsibilities (N, M). The value is used like GRPO's weighted sum:
+it is normalised within the group afterwards. M' is the number of channels that take part in the row (p_j > 0), and
+D_j = M' p_j (1 - x_j) is the distance to the ideal, which is 1 - x_j for equal weights::
 
     augmented Tchebycheff   S = -( max_j D_j + rho * sum_j p_j (1 - x_j) )        rho = 0: plain Tchebycheff
     smooth Tchebycheff      S = -mu ln( sum_j exp(D_j / mu) )                     mu -> 0: plain Tchebycheff
@@ -13,14 +13,14 @@ Augmented: Steuer and Choo 1983; a rho of 0.05 is usual (ParEGO, Knowles 2006), 
 ordered as by the weighted sum. Smooth: Lin et al. 2024, arXiv 2402.19078. It lies in [plain - mu ln M', plain], and as
 mu -> inf, S + mu ln M' becomes the weighted sum -sum_j p_j (1 - x_j).
 
-For x in [0, 1] values are at most 0 and do not fall when a channel rises; where all is attained they are 0 (augmented)
-and -mu ln M' (smooth). dS/dx_j is p_j (M' t_j + rho), where t are the shares of the channels tied for the maximum, and
-M' p_j t_j, where t = softmax(D / mu). It does not sum to 1; the responsibilities are dS/dx scaled so that it does. A
-channel with p = 0 is ignored whatever stands there, NaN included; a row whose shares are all 0 has value 0 and
-responsibilities 0.
+For x in [0, 1] values are at most 0 and do not fall when a channel rises. If all channels are fully attained, they are
+0 (augmented) and -mu ln M' (smooth). For the augmented rule dS/dx_j is p_j (M' t_j + rho), where t are the shares of
+the channels tied for the maximum. For the smooth rule it is M' p_j t_j, where t = softmax(D / mu). The responsibilities
+are dS/dx scaled to a sum of 1. A channel with p = 0 is ignored, even if its value is NaN. A row whose shares are all 0
+has value 0 and responsibilities 0.
 
-Rows of a group are comparable only where the same channels take part: one that is left out cannot fall short, and
-mu ln M' changes with their number. A missing x is to be filled, with its group's mean for instance, not left out.
+Rows of a group are comparable only if the same channels take part, because a channel that is left out has no distance,
+and mu ln M' depends on their number. So a missing x must be filled, for instance with its group's mean, not left out.
 """
 
 from __future__ import annotations
@@ -39,10 +39,20 @@ from rvpo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Tchebycheff(Method):
-    """``tchebycheff``: distance of the channel that falls shortest.
+    """``tchebycheff``: distance of the channel that is furthest from its ideal.
 
     Attributes:
         rho: weight of the augmenting sum, >= 0; 0 is the plain rule.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.Tchebycheff())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [-0.27, 1.28, 0.12, -1.13]
     """
 
     name: ClassVar[str] = "tchebycheff"
@@ -80,6 +90,16 @@ class SmoothTchebycheff(Method):
 
     Attributes:
         mu: temperature in units of attained share, > 0.
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.SmoothTchebycheff())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [-0.25, 1.27, 0.13, -1.14]
     """
 
     name: ClassVar[str] = "smooth_tchebycheff"
@@ -114,7 +134,7 @@ class SmoothTchebycheff(Method):
 def _shortfalls(batch: Batch) -> tuple[Tensor, Tensor]:
     """Return attained shares (N, M) and the shares of the channels (N, M) for a scalarisation.
 
-    A channel that is left out cannot fall short, so a missing one is filled with its group's mean.
+    A missing attained share is filled with its group's mean.
     """
     x = batch.attained
     scored = (~x.isnan()).to(x.dtype)
@@ -125,28 +145,28 @@ def _shortfalls(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _of_scale(batch: Batch, p: Tensor, rule: tuple[Tensor, Tensor]) -> Outcome:
-    """Complete a scalarisation: in units of z a channel counts by its spread."""
+    """Return the outcome of a scalarisation. In units of z, a channel counts by its spread."""
     value, responsibilities = rule
     std = batch.groups.broadcast(batch.scores.std) * batch.scores.live
     low, high = batch.scales.frames.to(p).unbind(1)
-    # A scale without width, of a reward that never changed, does not turn a spread into attained shares.
+    # The scale of a reward that never changed has no width, so it cannot turn a spread into attained shares.
     width = batch.channels.broadcast(torch.where(high > low, high - low, torch.inf))
     takes_part = ((batch.weights > 0) & ~batch.scores.missing).any(-1)
     return Outcome(value, aggregate.normalised(responsibilities * std / width), takes_part)
 
 
 def tchebycheff(x: Tensor, p: Tensor, rho: float) -> tuple[Tensor, Tensor]:
-    """Augmented Tchebycheff, ``rho`` in [0, inf). Channels tied for the largest distance decide in proportion to p."""
+    """Return augmented Tchebycheff, ``rho`` in [0, inf). Channels tied for the maximum decide in proportion to p."""
     shortfall, distance, equal, count = _distances(x, p)
     worst, tied = aggregate.hard_min(-distance, equal)
     return worst - rho * (p * shortfall).sum(-1), aggregate.normalised(p * (count * tied + rho))
 
 
 def smooth_tchebycheff(x: Tensor, p: Tensor, mu: float) -> tuple[Tensor, Tensor]:
-    """Smooth Tchebycheff with temperature ``mu`` in (0, inf), in units of x; 1e-6 to 1e3 are tested.
+    """Return smooth Tchebycheff with temperature ``mu`` in (0, inf), in units of x; 1e-6 to 1e3 are tested.
 
-    The soft minimum of -D with k = 1/mu and equal shares 1/M', which is anchored at the largest distance, less
-    mu ln M'. That offset is Lin et al.'s; it is the same for all rows with M' channels.
+    It is the soft minimum of -D with k = 1/mu and equal shares 1/M', minus mu ln M'. That offset is Lin et al.'s. It is
+    the same for all rows with M' channels.
     """
     _, distance, equal, count = _distances(x, p)
     softened, decides = aggregate.soft_min(-distance, equal, 1 / mu)

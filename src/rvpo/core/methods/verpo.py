@@ -9,14 +9,14 @@ For channels that are met or not, such as unit tests, with pass rate rho_j in th
     outcome  = discount * 1[every test passes]
     A        = (outcome - mean) + beta (turn - mean)                     within the group, not divided, no whitening
 
-R is the attained share, so graded channels take part, and pass where they attain all. ``discount`` is the authors'
-factor of one turn. In ``turn`` a missing reward adds 0, the mean of its group. Where tests are missing and all others
-pass, nobody knows whether all do: ``outcome`` then adds 0, too.
+R is the attained share, so graded channels can take part; they pass if they are fully attained. ``discount`` is the
+authors' factor for one turn. In ``turn`` a missing reward adds 0, the mean of its group. If tests are missing and all
+others pass, it is unknown whether all pass, and ``outcome`` adds 0, too.
 
 **Limits.** alpha = 0 and one pass rate: the share of tests passed, plus the outcome.
 
-**Failure cases.** Levels are compared by pass rate alone, so two different tests of one difficulty count as one.
-Rewards that are no tests, and on which meeting all is out of reach, lose the outcome's part.
+**Failure cases.** Tests are compared only by pass rate, so two different tests of equal difficulty count as one. For
+rewards that are not tests, and cannot all be met, the outcome has no effect.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rvpo.core.checks import require_number
 from rvpo.core.lazy import Tensor, torch
 from rvpo.core.methods.base import Batch, Method, Outcome, Paper
 
-EPS = 1e-6  # of the authors, beside the density
+EPS = 1e-6  # the authors' value, added to the density
 NARROWEST = 1e-3  # sigma
 PASSED = 1 - 1e-6  # attained share from which a channel is met
 
@@ -41,9 +41,19 @@ class VeRPO(Method):
     """``verpo``: tests weighed by difficulty and by how many share it, plus whether all pass.
 
     Attributes:
-        alpha: how much harder tests count more, >= 0.
-        beta: weight of the tests beside the outcome, >= 0.
-        discount: factor of the outcome for a turn, in [0, 1].
+        alpha: how much more hard tests count, >= 0.
+        beta: weight of the tests relative to the outcome, >= 0.
+        discount: factor of the outcome for one turn, in [0, 1].
+
+    Raises:
+        ConfigError: a value cannot work.
+
+    Example:
+        >>> import torch, rvpo
+        >>> rewards = torch.tensor([[1.0, 0.2], [0.6, 0.9], [0.3, 1.0], [0.1, 0.0]])  # correctness, format
+        >>> out = rvpo.advantages(rewards, num_generations=4, method=rvpo.VeRPO())
+        >>> [round(a, 2) for a in out.advantages.tolist()]
+        [0.07, 0.17, 0.09, -0.33]
     """
 
     name: ClassVar[str] = "verpo"
@@ -70,11 +80,11 @@ class VeRPO(Method):
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """It reads levels: pass rates, and whether all pass."""
+        """It reads levels of rewards: pass rates, and whether all pass."""
         return ("levels",)
 
     def __call__(self, batch: Batch, state: State) -> Outcome:
-        """Weigh the tests of each group, then add the outcome."""
+        """Weight the tests of each group, then add the outcome."""
         groups, w = batch.groups, batch.weights
         x = batch.attained
         scored = ~x.isnan()
@@ -98,7 +108,7 @@ class VeRPO(Method):
         return (torch.exp(-self.alpha * rate) / (density + EPS)).masked_fill(~there, 0.0)
 
     def _outcome(self, x: Tensor, read: Tensor, batch: Batch) -> Tensor:
-        """Return whether all channels pass, centred within the group, (N,); 0 where nobody knows."""
+        """Return whether all channels pass, centred within the group, (N,); 0 if unknown."""
         fails = (read & (x < PASSED)).any(-1)
         known = fails | ~(batch.scores.missing & (batch.weights > 0) & _asked(batch)).any(-1)
         known &= read.any(-1)
@@ -109,6 +119,6 @@ class VeRPO(Method):
 
 
 def _asked(batch: Batch) -> Tensor:
-    """Return which cells belong to a channel that somebody in the group was scored on, (N, M)."""
+    """Return a mask (N, M) of the cells whose channel has a score in the group."""
     scored = (~batch.scores.missing).to(batch.weights.dtype)
     return batch.groups.broadcast(batch.groups.max(scored)) > 0
