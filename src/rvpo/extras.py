@@ -222,14 +222,14 @@ ENGINES = (
     ),
     _with_dicts(
         "nemo-rl",
-        "stand-ins; NeMo RL was not run",
+        "types that replace its own; NeMo RL was not run",
         "`import rvpo.nemo_rl; rvpo.nemo_rl.install()` in the launcher, and in the YAML file `grpo: {adv_estimator: "
         "{name: rvpo, rvpo: {method: lift, reward_keys: [correct, safe]}}}`",
         "nemo_rl",
     ),
     _with_dicts(
         "prime-rl",
-        "stand-ins; prime-rl was not run",
+        "types that replace its own; prime-rl was not run",
         "`RVPO_CONFIG=$PWD/rvpo.yaml python -m rvpo.prime_rl @ orchestrator.toml` for `orchestrator @ "
         'orchestrator.toml`, with `rvpo: {method: "lift:whiten=none", reward_keys: [correct, judge]}` in that file',
         "prime_rl",
@@ -242,7 +242,7 @@ ENGINES = (
     ),
     _with_dicts(
         "skyrl",
-        "stand-ins; SkyRL was not run",
+        "types that replace its own; SkyRL was not run",
         "`class Trainer(rvpo.skyrl.RVPOMixin, RayPPOTrainer): rvpo = {'method': 'lift', 'reward_keys': ['correct', "
         "'safe']}`, and return it from get_trainer() of the entry point",
     ),

@@ -147,7 +147,7 @@ class Quickstart:
 
 
 def _call(command: Sequence[str], name: str, capture: bool = False) -> str:
-    """Run a command of ours. Return what it printed if that is captured, else an empty text."""
+    """Run a command of ours. Return what it printed if that is captured, otherwise an empty text."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stdout = subprocess.PIPE if capture else None
     done = subprocess.run(  # noqa: S603 - our own script

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
 
     class _Torch:
-        """Stands for the module and keeps each attribute after its first use."""
+        """Takes the place of the module, and keeps each attribute after its first use."""
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):  # inspect and doctest look for these in everything that a module holds
@@ -33,6 +33,6 @@ else:
             return loaded is not None and isinstance(instance, loaded.Tensor)
 
     class Tensor(metaclass=_TensorType):
-        """Stands for ``torch.Tensor`` in annotations and in ``isinstance``."""
+        """Takes the place of ``torch.Tensor`` in annotations and in ``isinstance``."""
 
     torch = _Torch()

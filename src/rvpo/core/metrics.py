@@ -65,8 +65,8 @@ CATALOGUE = {
     "rvpo/{channel}/bottleneck": "share of completions with signal on which it has the lowest live z (ties share)",
     "rvpo/{channel}/advantage_corr": "correlation of the advantage with its z where live; near or below 0: ignored",
     "rvpo/{channel}/weight": "ctwa, lift: its weight, on average 1 (lift: need plus guard); dara, saw, …: its factor",
-    "rvpo/{channel}/need": "lift: how much the channel counts because it is behind",
-    "rvpo/{channel}/guard": "lift: how much it counts besides, so that it does not fall",
+    "rvpo/{channel}/need": "lift: how much the channel counts because it is met less than others",
+    "rvpo/{channel}/guard": "lift: how much it counts in addition, so that it does not fall",
     "rvpo/{channel}/multiplier": "lagrangian: the dual variable of the channel's threshold",
     "rvpo/{channel}/attained": "methods that compare how far channels are met: mean attained share in this batch",
     "rvpo/{channel}/outside": "the same: share of the scored completions outside the scale; they count as its end",
@@ -376,7 +376,7 @@ class _Cells:
         )
 
     def squares(self, sums: Tensor) -> Tensor:
-        """Return sums around the means: of squared rewards, of products of advantage and z, and of both squared."""
+        """Return sums around the means: squared rewards, products of advantage and z, and the squares of both."""
         live, *_, number, reward, advantage, z = sums
         deviation = (self.rewards - reward / number).masked_fill(~self.known, 0.0)
         da, dz = (

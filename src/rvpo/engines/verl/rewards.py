@@ -179,8 +179,10 @@ def _returned(
     single = {name: value for name, (value, _) in named.items() if name not in families}
     found: dict[str, float | str | None] = {"score": score, **single}
     if rows or second is not None:  # the same keys for all completions, whichever are scored a second time
-        judged = zip(names, functions, strict=True)
-        usage = {name: function.judge.usage() for name, function in judged if isinstance(function, JudgedReward)}
+        usage = {}
+        for name, function in zip(names, functions, strict=True):
+            if isinstance(function, JudgedReward):
+                usage[name] = function.judge.usage()
         found[wire.KEY] = wire.write(
             families,
             {name: scores for name, scores in rows.items() if name in monitored},
