@@ -130,6 +130,45 @@ def test_pictures_can_be_left_out_by_name(tmp_path: Path):
         load_prompts(disk)
 
 
+MEDIA = {
+    "wave": (b"RIFF\x24\x00\x00\x00WAVEfmt ", "sound"),
+    "mp3": (b"ID3\x03\x00", "sound"),
+    "mp4": (b"\x00\x00\x00\x20ftypisom", "video"),
+}
+
+
+@pytest.mark.parametrize("name", MEDIA)
+@pytest.mark.parametrize("form", ["bytes", "struct", "list"])
+def test_sound_and_video_are_refused_by_their_name(tmp_path: Path, name: str, form: str):
+    content, medium = MEDIA[name]
+    value = {"bytes": content, "struct": {"bytes": content, "path": None}, "list": [{"bytes": content, "path": None}]}
+    path = parquet(tmp_path / "x.parquet", [{"clip": value[form], "problem": "What is said?", "answer": "3"}])
+    told = rf"{medium} in the column 'clip'; expected prompts with text, or text and pictures.*set image_column: none"
+    with pytest.raises(DataError, match=told):
+        load_prompts(path)
+    assert len(load_prompts(path, image_column="none")) == 1
+
+
+def test_paths_of_sound_are_refused_and_a_text_about_them_is_not(tmp_path: Path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"audio": "clips/1.wav", "prompt": "What is said?", "answer": "3"}\n')
+    with pytest.raises(DataError, match="sound in the column 'audio'"):
+        load_prompts(path)
+    assert len(load_prompts(path, image_column="none")) == 1
+    path.write_text('{"note": "see 1.wav please", "prompt": "What is said?", "answer": "3"}\n')
+    assert len(load_prompts(path)) == 1
+
+
+def test_a_saved_dataset_with_sound_is_refused_without_decoding_it(tmp_path: Path):
+    row = {"audio": {"bytes": MEDIA["wave"][0], "path": None}, "problem": "What is said?", "answer": "3"}
+    table = datasets.Dataset.from_list([row]).cast_column("audio", datasets.Audio(decode=False))
+    disk = tmp_path / "z"
+    table.cast_column("audio", datasets.Audio()).save_to_disk(disk)
+    with pytest.raises(DataError, match="sound in the column 'audio'"):
+        load_prompts(disk)
+    assert len(load_prompts(disk, image_column="none")) == 1
+
+
 GOOD = {"prompt": "<image>Find x.", "answer": "3", "images": [ADDRESS]}
 MALFORMED = {
     "no picture": ({"images": []}, "field 'images': saw no picture; expected at least one, as in other rows"),
@@ -141,7 +180,7 @@ MALFORMED = {
     "absolute": ({"images": ["/etc/passwd"]}, "the path '/etc/passwd'; expected a path within"),
     "web": ({"images": ["https://example.org/x.png"]}, "download the picture"),
     "not base64": ({"images": ["data:image/png;base64,!"]}, "encode the picture again"),
-    "SVG": ({"images": ["data:image/svg+xml;base64,PHN2Zy8+"]}, "none of PNG, JPEG"),
+    "SVG": ({"images": ["data:image/svg+xml;base64,PHN2Zy8+"]}, "not one of PNG, JPEG"),
     "a number": ({"images": [7]}, "saw int 7"),
     "twice": (
         {"prompt": [{"role": "user", "content": [{"type": "image", "image": ADDRESS}, {"type": "text", "text": "x"}]}]},

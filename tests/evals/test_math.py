@@ -200,6 +200,10 @@ def test_pictures_in_columns_that_are_not_read_are_refused_and_empty_ones_are_no
             continue
         with pytest.raises(DataError, match="pictures in the column 'diagram'"):
             read_questions(tmp_path / "x.parquet")
+    clip = pa.array([{"bytes": b"OggS", "path": "a.ogg"}], kind)
+    pq.write_table(pa.table({"problem": ["P?"], "answer": ["1"], "clip": clip}), tmp_path / "y.parquet")
+    with pytest.raises(DataError, match="sound in the column 'clip'"):
+        read_questions(tmp_path / "y.parquet")
 
 
 def test_ids_that_repeat_are_not_used(tmp_path: Path):

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, is_picture_value, refuse_numbered
+from rvpo.data.picture_columns import (
+    AUTO,
+    NAMES,
+    NONE,
+    OPTION,
+    is_picture_value,
+    other_medium,
+    refuse_media,
+    refuse_numbered,
+)
 from rvpo.data.records import COLUMN_OPTIONS, Place, Rows, source_error
 from rvpo.extras import install_command
 
@@ -95,12 +104,18 @@ def _plain_columns(path: Path, pictures: str) -> set[str]:
 
     schema = pq.read_schema(path)
     binary = [field.name for field in schema if is_binary(field.type)]
-    known = {name for name in binary if pictures != NONE and _holds_pictures(path, name)}
+    firsts = {name: _first_value(path, name) for name in binary} if pictures != NONE else {}
+    refuse_media(str(path), {name: kind for name, value in firsts.items() if (kind := other_medium(value))}, pictures)
+    known = {name for name, value in firsts.items() if value is UNREADABLE or is_picture_value(value)}
     return {name for name in schema.names if name not in binary} | chosen_pictures(str(path), known, binary, pictures)
 
 
-def _holds_pictures(path: Path, name: str) -> bool:
-    """Return whether the first value of a binary column is a picture."""
+UNREADABLE = object()
+"""First value of a damaged column; the reader will report it."""
+
+
+def _first_value(path: Path, name: str) -> Any:
+    """Return the first value of a binary column that is not empty, None without one, or ``UNREADABLE``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,10 +123,10 @@ def _holds_pictures(path: Path, name: str) -> bool:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1, columns=[name]):
                 if (value := batch.column(name)[0].as_py()) not in (None, []):
-                    return is_picture_value(value)
-    except (pa.ArrowException, OSError, ValueError):  # a damaged page; the reader will report it
-        return True
-    return False
+                    return value
+    except (pa.ArrowException, OSError, ValueError):
+        return UNREADABLE
+    return None
 
 
 def chosen_pictures(source: str, known: Iterable[str], binary: Iterable[str], pictures: str) -> set[str]:
@@ -213,7 +228,12 @@ def _read_table(loaded: Any, source: str, split: str | None, columns: set[str] |
     if columns is None:
         features = loaded.features
         binary = [name for name in features if _is_binary(features[name])]
-        raw = _raw_pictures(loaded, [name for name in binary if "Image(" not in str(features[name])], pictures)
+        media = {name: kind for name in binary if (kind := _medium_of(features[name]))}
+        others = [name for name in binary if name not in media and "Image(" not in str(features[name])]
+        firsts = _first_row(loaded, others) if pictures != NONE else {}
+        media |= {name: kind for name, value in firsts.items() if (kind := other_medium(value))}
+        refuse_media(source, media, pictures)
+        raw = {name for name, value in firsts.items() if is_picture_value(value)}
         known = {name for name in binary if "Image(" in str(features[name])} | raw
         columns = {name for name in features if name not in binary}
         columns |= (chosen := chosen_pictures(source, known, binary, pictures))
@@ -230,12 +250,16 @@ def _is_binary(feature: Any) -> bool:
     return any(kind in description for kind in ("Image(", "Audio(", "Video(", "Pdf(", "binary"))
 
 
-def _raw_pictures(loaded: Any, names: Sequence[str], pictures: str) -> set[str]:
-    """Return the columns of plain bytes whose first value is a picture."""
-    if pictures == NONE or not names or not len(loaded):
-        return set()
-    first = loaded.select_columns(list(names))[0]
-    return {name for name in names if is_picture_value(first[name])}
+def _medium_of(feature: Any) -> str | None:
+    description = str(feature)
+    if "Audio(" in description:
+        return "sound"
+    return "video" if "Video(" in description else None
+
+
+def _first_row(loaded: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return the first values of columns of plain bytes."""
+    return dict(loaded.select_columns(list(names))[0]) if names and len(loaded) else {}
 
 
 def _undecoded(feature: Any) -> Any:

@@ -31,6 +31,10 @@ TEXT_ONLY = f"or set {OPTION}: {NONE} if the prompts are whole without pictures"
 _NUMBER = re.compile(r"[ _.-]*\d+$")
 _ROLES = ("user", "assistant")  # roles whose messages may have pictures
 _PARTS = ("image", "image_url", "input_image")
+_SOUND = re.compile(rb"RIFF....WAVE|ID3|\xff[\xf2\xf3\xfa\xfb]|fLaC|OggS|....ftypM4A", re.DOTALL)
+_VIDEO = re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)
+_SOUND_FILE = re.compile(r"\S+\.(wav|mp3|flac|ogg|opus|m4a|aac)", re.IGNORECASE)
+_VIDEO_FILE = re.compile(r"\S+\.(mp4|mov|mkv|webm|avi)", re.IGNORECASE)
 
 
 def find_pictures(rows: Sequence[tuple[Place, Row]], chosen: str) -> str | None:
@@ -313,6 +317,45 @@ def refuse_numbered(source: str, column: str, names: Iterable[str]) -> None:
         next_step = f"join them into a column {IMAGES!r}, in the order of their positions in the prompt, {TEXT_ONLY}"
         expected = "one column with a list of pictures per row"
         raise source_error(source, f"pictures in the columns {alike}", expected, next_step)
+
+
+def other_medium(value: Any) -> str | None:
+    """Return ``"sound"`` or ``"video"`` if a value is such a file or names one, or is a list of them; otherwise None.
+
+    >>> other_medium({"bytes": b"OggS", "path": None}), other_medium(["clip.mp4"]), other_medium("text")
+    ('sound', 'video', None)
+    """
+    first = value[0] if isinstance(value, list) and value else value
+    parts = [first.get("bytes"), first.get("path")] if isinstance(first, Mapping) else [first]
+    for part in parts:
+        if isinstance(part, bytes) and not looks_like_picture(part):
+            found = "sound" if _SOUND.match(part) else "video" if _VIDEO.match(part) else None
+        elif isinstance(part, str):
+            found = "sound" if _SOUND_FILE.fullmatch(part) else "video" if _VIDEO_FILE.fullmatch(part) else None
+        else:
+            found = None
+        if found:
+            return found
+    return None
+
+
+def refuse_media(source: str, media: Mapping[str, str], chosen: str) -> None:
+    """Refuse columns with sound or video. Nothing reads them, so the prompts would lack what they ask about.
+
+    Args:
+        source: name of the table, for messages.
+        media: name of a column -> ``"sound"`` or ``"video"``.
+        chosen: option ``image_column``. Only ``auto`` refuses; other values say what the prompts need.
+
+    Raises:
+        DataError: there is such a column.
+    """
+    if chosen != AUTO or not media:
+        return
+    name, medium = next(iter(media.items()))
+    expected = "prompts with text, or text and pictures"
+    next_step = f"set {OPTION}: {NONE} if the prompts are complete without the {medium}"
+    raise source_error(source, f"{medium} in the column {name!r}", expected, next_step)
 
 
 def is_picture_value(value: Any) -> bool:

@@ -6,7 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rvpo.data.picture_columns import AUTO, NAMES, NONE, OPTION, TEXT_ONLY, is_picture_value, refuse_numbered
+from rvpo.data.picture_columns import (
+    AUTO,
+    NAMES,
+    NONE,
+    OPTION,
+    TEXT_ONLY,
+    is_picture_value,
+    other_medium,
+    refuse_media,
+    refuse_numbered,
+)
 from rvpo.data.records import Place, Row
 
 _FILE = re.compile(r"data:image/\S+|\S+\.(png|jpe?g|webp|gif|bmp|tiff?)", re.IGNORECASE)
@@ -24,6 +34,8 @@ def check_unread(rows: Sequence[tuple[Place, Row]], read: Sequence[str], chosen:
     Raises:
         DataError: most rows have a picture, or the name of its file, in such a column.
     """
+    if chosen == AUTO and rows:
+        refuse_media(rows[0][0].source, {name: kind for name, kind in _media(rows).items() if name not in read}, chosen)
     found = [] if chosen != AUTO else [name for name in _columns_of_pictures(rows) if name not in read]
     if not found:
         return
@@ -48,6 +60,17 @@ def check_numbered(rows: Sequence[tuple[Place, Row]], column: str) -> None:
 def has_pictures(row: tuple[Place, Row], chosen: str) -> bool:
     """Return whether a row has pictures in any column."""
     return chosen not in (AUTO, NONE) or (chosen == AUTO and bool(_columns_of_pictures([row])))
+
+
+def _media(rows: Sequence[tuple[Place, Row]]) -> dict[str, str]:
+    """Return the columns in which most rows have sound or video, with the medium."""
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    found = {}
+    for name in names:
+        kinds = [kind for _, row in rows if (kind := other_medium(row.get(name)))]
+        if 2 * len(kinds) > len(rows):
+            found[name] = kinds[0]
+    return found
 
 
 def _columns_of_pictures(rows: Sequence[tuple[Place, Row]]) -> list[str]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from rvpo.data.columns import spelled
 from rvpo.data.generic import parquet_columns
+from rvpo.data.picture_columns import other_medium
 from rvpo.data.records import Place, Row, shorten, source_error
 
 _PLACEHOLDER = re.compile(
@@ -47,4 +48,5 @@ def refuse_pictures(path: str | Path, storage: str, rows: Sequence[tuple[Place, 
     for name in unread:
         column = pq.read_table(path, columns=[name])[name]
         if column.null_count < len(column):
-            raise source_error(str(path), f"pictures in the column {name!r}", "problems of text alone", next_step)
+            medium = other_medium(next(value for value in column.to_pylist() if value is not None)) or "pictures"
+            raise source_error(str(path), f"{medium} in the column {name!r}", "problems of text alone", next_step)
