@@ -43,8 +43,8 @@ def animation() -> bytes:
 NOT_PICTURES = {
     "nothing": (b"", "no bytes"),
     "text": (b"root:x:0:0", "begin with b'root:x:0:0'"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "none of PNG"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "none of PNG"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "not one of PNG"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not one of PNG"),
     "cut off": (drawing("red", (90, 90))[:-30], "damaged picture"),
     "turned bits": (drawing("red")[:40] + b"\xff" * 40, "damaged picture"),
     "bomb": (png_of_size(60_000, 60_000), "more pixels than the 50,000,000 that are unpacked"),
