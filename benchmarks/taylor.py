@@ -94,11 +94,13 @@ class Batch:
     """
 
     def __init__(self, logged: LoggedBatch) -> None:
-        self.rewards, self._logged = logged.rewards.double(), logged
+        self.rewards, self._logged = torch.as_tensor(logged.rewards).double(), logged
         found = self.aggregate("rvpo:k=1")
         self.groups: Groups = found.groups
         self._signal = found.takes_part
-        weights = torch.ones_like(self.rewards) if logged.weights is None else logged.weights.expand_as(self.rewards)
+        weights = torch.ones_like(self.rewards)
+        if logged.weights is not None:
+            weights = weights * torch.as_tensor(logged.weights)
         p = weights * found.live
         self.z = found.z.masked_fill(~found.live, 0.0)[self._signal]
         self.p = (p / p.sum(-1, keepdim=True))[self._signal]
@@ -106,7 +108,10 @@ class Batch:
     def aggregate(self, method: str) -> rvpo.Advantages:
         """Return the result of a method on this batch."""
         logged = self._logged
-        return rvpo.advantages(self.rewards, logged.groups, method, logged.weights, applies=logged.applies)
+        groups, weights, applies = (
+            None if part is None else torch.as_tensor(part) for part in (logged.groups, logged.weights, logged.applies)
+        )
+        return rvpo.advantages(self.rewards, groups, method, weights, applies=applies)
 
     def advantages(self, method: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return value and advantage of the completions with signal, (n,) each, and their groups, (n,) int64."""

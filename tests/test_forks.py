@@ -10,6 +10,8 @@ import pytest
 from tests.fault_server import FaultServer
 
 from rvpo.forks import Forkable, ForkedLock, disconnect
+from rvpo.judges.askers import new_name
+from rvpo.judges.cache import VerdictStore
 from rvpo.judges.endpoint import EndpointJudge
 from rvpo.judges.usage import Usage
 from rvpo.net.limits import Pace
@@ -112,3 +114,10 @@ def test_a_disconnected_file_can_be_closed() -> None:
         disconnect(writer)
     assert os.read(reader, 100) == b""  # nobody holds the writing end any more
     os.close(reader)
+
+
+def test_claims_in_memory_are_not_those_of_a_forked_process():
+    store = VerdictStore(None)
+    assert store.claim([b"a"], new_name()) == [b"a"]
+    assert in_child(lambda: store.claim([b"a"], new_name()) == [b"a"] or 1 / 0)
+    assert store.claim([b"a"], new_name()) == []

@@ -33,7 +33,7 @@ sys.argv = ["rvpo", *sys.argv[1:]]
 try:
     main()
 finally:
-    slow = [name for name in ("torch", "scipy", "pandas") if name in sys.modules]
+    slow = [name for name in ("torch", "scipy.stats", "pandas") if name in sys.modules]
     print(f"imported: {slow}", file=sys.stderr)
 """
 

@@ -529,7 +529,7 @@ R = torch.zeros(6, 2)
         (R, {"num_generations": None, "groups": torch.zeros(5).long()}, r"groups has shape \(5,\), but .* 6 rows"),
         (R, {"num_generations": None, "groups": torch.zeros(6)}, r"groups has dtype torch.float32, but .* integers"),
         (R, {"weights": [1.0, 1.0, 1.0]}, r"weights has shape \(3,\); expected \(2,\) or \(6, 2\)"),
-        (R, {"weights": [1.0, -1.0]}, r"weights is \[1.0, -1.0\]; .*>= 0.*negated in its reward function"),
+        (R, {"weights": [1.0, -1.0]}, r"weights is \[1.0, -1.0\]; .*>= 0.*negate it in its reward function"),
         (R, {"weights": [0.0, 0.0]}, r"weights is \[0.0, 0.0\]; .*at least one above 0"),
         (R, {"weights": [1.0, NAN]}, r"weights is \[1.0, nan\]"),
     ],

@@ -325,7 +325,7 @@ YAML_MALFORMED = {
     ),
     "cycle": (
         "- {prompt: p, criteria: [{id: a, text: t, rule: &r {x: *r}}]}",
-        r"saw invalid YAML .*alias \*r lies inside",
+        r"saw invalid YAML .*alias \*r is inside",
     ),
     "yes is no text": ("- {prompt: p, criteria: [{id: a, text: yes}]}", "text is True; expected text"),
     "same id in shared": (YAML.replace("id: dose", "id: kind"), "row 0, .*both have the id 'kind'"),

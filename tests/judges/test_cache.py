@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -178,6 +179,21 @@ def test_a_question_is_claimed_by_one_asker_until_it_has_its_verdict(tmp_path: P
     first.release([b"a", b"b"], one)
     assert second.claim([b"a", b"b"], other) == [b"b"], "a has its verdict"
     assert second.get(b"a") == Verdict(1.0)
+
+
+def test_a_claim_that_is_renewed_while_another_asker_waits_for_the_file_holds(tmp_path: Path):
+    path = str(tmp_path / "c.sqlite")
+    first, second = VerdictStore(path), VerdictStore(path)
+    one, other = new_name(), new_name()
+    assert first.claim([b"a"], one) == [b"a"]
+    got: list[list[bytes]] = []
+    with first._transaction() as db:
+        waiting = threading.Thread(target=lambda: got.append(second.claim([b"a"], other)))
+        waiting.start()
+        time.sleep(0.5)  # it waits for this transaction now
+        db.execute("UPDATE askers SET seen = ? WHERE name = ?", (time.monotonic(), one))
+    waiting.join()
+    assert got == [[]]
 
 
 def test_claims_of_a_process_that_has_ended_lapse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

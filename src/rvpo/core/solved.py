@@ -210,7 +210,8 @@ def solved_sums(
     solved = torch.cat([counted[..., -1].sum(1), pass_sums(of_questions, size).sum(1)])
     columns = counted[..., :-1]  # (4, P, M)
     if isinstance(names, Mapping):
-        by_name = torch.stack([(columns * mask).sum((1, 2)) for mask in names.values()])
+        sums = [(columns * mask).sum((1, 2)) for mask in names.values()]
+        by_name = torch.stack(sums) if sums else columns.new_zeros((0, len(columns)))
     else:
         by_name = columns.sum(1).T
     return SolvedSums(ks, solved, by_name)

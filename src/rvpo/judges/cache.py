@@ -59,6 +59,13 @@ class VerdictStore(SharedDatabase):
         """
         self._begin(path, _TABLES, _VERSION, "expected an SQLite file of a judge", JudgeError)
 
+    def _in_child(self) -> None:
+        super()._in_child()
+        if self._path is None:  # a copy, to which the parent writes no answer that a claim could wait for
+            with self._transaction() as db:
+                db.execute("DELETE FROM claims")
+                db.execute("DELETE FROM askers")
+
     def get(self, key: bytes) -> Verdict | None:
         """Return the verdict that is stored under a key; None if absent."""
         with self._used() as db:
@@ -74,8 +81,10 @@ class VerdictStore(SharedDatabase):
         """
         unknown = "SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM verdicts WHERE key = ?1)"
         statement = f"INSERT OR IGNORE INTO claims {unknown}"
-        now = time.monotonic()  # one clock for all processes of a machine, which begins anew when it starts
         with self._transaction() as db:
+            # One clock for all processes of a machine, which restarts with it. It is read after the wait for the
+            # transactions of others, because their claims are newer than that wait, and not from another start.
+            now = time.monotonic()
             db.execute("INSERT OR REPLACE INTO askers VALUES (?, ?)", (asker, now))
             for name, seen in db.execute("SELECT name, seen FROM askers").fetchall():
                 if not now - LEASE <= seen <= now or has_ended(name):

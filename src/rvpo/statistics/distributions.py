@@ -6,11 +6,14 @@ imported on first use: most commands need neither.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
 def t_quantile(probability: float, df: float) -> float:
     """Return the quantile of Student's t with ``df`` degrees of freedom at this probability."""
+    if probability == 0:  # for which SciPy returns +inf
+        return -math.inf
     return float(_special().stdtrit(df, probability))
 
 

@@ -216,7 +216,7 @@ def test_what_cannot_work_with_pictures_is_refused(vision_model_dir: Path, tiny_
     with pytest.raises(ConfigError, match=r"reads text alone.*expected a vision-language model.*image_column: none"):
         train_recipe(recipe(tmp_path, tiny_model_dir))
     warm = {"data": {"path": str(tmp_path / "geo.parquet")}}
-    with pytest.raises(ConfigError, match="warm_start is set, but the prompts have pictures"):
+    with pytest.raises(ConfigError, match="warm_start is set, and the prompts have pictures"):
         train_recipe(recipe(tmp_path, vision_model_dir, warm_start=warm))
     text_only = {"path": str(tmp_path / "geo.parquet"), "image_column": "none"}
     with pytest.raises(ConfigError, match=r"data have pictures, those of eval_data do not"):
@@ -252,7 +252,7 @@ class Seeing(Blind):
 def test_a_judge_of_text_does_not_judge_what_it_cannot_see(geometry: Any, tmp_path: Path):
     rubric = Rubric((Criterion("c", "names the colour"),)).to_json()
     dataset = geometry.add_column("rubric", [rubric] * len(geometry))
-    with pytest.raises(ConfigError, match=r"asks Blind, which reads text alone.*reads_pictures = True"):
+    with pytest.raises(ConfigError, match=r"asks Blind, which reads only text.*reads_pictures = True"):
         make(tmp_path / "blind", dataset, rewards=[tiny_run.even, RubricReward(Blind())], max_steps=1).train()
     make(tmp_path / "seeing", dataset, rewards=[tiny_run.even, RubricReward(Seeing())], max_steps=1).train()
 

@@ -372,5 +372,5 @@ def test_a_group_has_one_rubric():
     from rvpo.core.ragged import Family, Score, assemble
 
     rows = [[Score("a", 1.0)], [Score("b", 1.0)]]
-    with pytest.raises(RewardError, match="completions 0 and 1 answer one prompt, but have other channels"):
+    with pytest.raises(RewardError, match="completions 0 and 1 answer one prompt, but have different channels"):
         assemble(torch.zeros(2, 1), ["r"], [Family("r", rows)], num_generations=2)
