@@ -202,7 +202,7 @@ class _Look:
         return Estimate(value, value - sure * float(error), value + sure * float(error))
 
     def costs(self, j: int) -> bool:
-        """Return whether the neglect costs something: the mean clearly falls, or is below its best and does not rise."""
+        """Return whether the neglect costs something: the mean falls, or it is below its best and does not rise."""
         trend, error = self.found["trend"][j], self.errors["trend"][j]
         if not np.isfinite(error):
             return True
@@ -301,7 +301,7 @@ class Alarm:
         found = {}
         for j, name in enumerate(look.names):
             of = look.estimates(j, USUAL)
-            verdict = verdicts.tell(of, look.best[j])
+            verdict = verdicts.verdict_of(of, look.best[j])
             found[name] = verdicts.Judged(verdict, verdicts.sentence(verdict, of, monitored=False), None)
             if name in self.diverged:
                 found[name] = verdicts.Judged("diverging", self.diverged[name].sentence(), None)
@@ -367,7 +367,7 @@ class Alarm:
                 self._monitored.add(name)
 
     def _met_cells(self, result: Shares, batch: _Batch) -> dict[str, Array]:
-        """Count unexplored and suppressed groups, and correct the counts of earlier groups if a new value changes them."""
+        """Count unexplored and suppressed groups; correct the counts of earlier groups if a new value changes them."""
         graded, binary, raised = self._met.look(result, batch.index, batch.names, batch.ranges)
         for kept in self._window:
             for name in raised:
@@ -377,7 +377,7 @@ class Alarm:
         return met_sums(result, batch.groups, batch.advantages, graded, binary)
 
     def _at_top(self, result: Shares, batch: _Batch) -> Bools:
-        """Update the lowest and highest rewards seen; return which rewards are at the highest. Reset old counts of it."""
+        """Update the lowest and highest rewards; return which are at the highest. Reset counts of an exceeded one."""
         ends = ends_of(result.rewards, batch.index, result.applies, len(batch.names))
         tops, lows = ends.high.tolist(), ends.low.tolist()
         for k, name in enumerate(batch.names):
@@ -445,7 +445,7 @@ class Alarm:
     def _is_called(self, look: _Look, j: int, before: bool) -> bool:
         sure = USUAL if before else SURE
         enough = before or look.ranked[j] >= RANKED
-        neglected = verdicts.tell(look.estimates(j, sure), look.best[j]) == "neglected"
+        neglected = verdicts.verdict_of(look.estimates(j, sure), look.best[j]) == "neglected"
         return bool(enough and neglected and look.costs(j))
 
     def _rule(self, look: _Look, j: int) -> str:

@@ -101,8 +101,8 @@ def conclusion(diagnosis: Diagnosis, replay: Replay) -> str:
         helped = [c for c in neglected if (best := found[c.name]) and best.enough and best.method == method]
         sentences.append(f"Under {method}, {_gains(helped, found)}{_losses(diagnosis, replay, method)}.")
     if others := [c for c in neglected if not ((best := found[c.name]) and best.enough)]:
-        channels = _names(others)
-        sentences.append(f"None of the methods tried would have given {channels} enough influence{_most(others, found)}.")
+        enough = f"{_names(others)} enough influence{_most(others, found)}"
+        sentences.append(f"None of the methods tried would have given {enough}.")
     return " ".join(sentences)
 
 

@@ -189,7 +189,7 @@ class Diagnosis:
         groups: number of groups.
         steps: number of steps.
         channels: one diagnosis per channel, in the order of the run.
-        correlations: (K, K) correlations of z-scores within groups where both channels are live; None if they never are.
+        correlations: (K, K) correlations of z-scores within groups, where both channels are live; None if never.
         curves: the channels over the steps.
         notes: facts that a reader has to know.
         influence: influence of the channels over the steps.

@@ -9,7 +9,7 @@ there are many looks.
 Both can also happen by chance, so the fall needs further evidence. One of two facts is enough:
 
 * The fall is larger than random drift of the policy explains.
-* The channel and the monitor now clearly disagree within groups: one prefers the completions that the other rejects.
+* Both now clearly disagree within groups: the channel prefers the completions that the monitor rejects.
   Drift does not affect this comparison. The fall must then also have ``RELEVANT`` size. This evidence often comes
   earlier. (Less agreement than before is not enough, because noisy scores agree less as a policy improves.)
 

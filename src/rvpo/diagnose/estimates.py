@@ -151,7 +151,7 @@ def _drawn(groups: Array, resamples: int, seed: int) -> Iterator[Array]:
 def estimated(
     blocks: Array, pairs: Array, *, known: bool, dead: float, level: float, resamples: int, seed: int
 ) -> tuple[dict[str, list[Estimate]], dict[str, Array] | None]:
-    """Return each statistic of each channel with its interval, and the draws (R, K) behind the intervals.
+    """Return each statistic of each channel with its interval, and the draws (R, K) of the intervals.
 
     Args:
         blocks: (B, K, slots) sums of groups.

@@ -26,7 +26,7 @@ GROUPS, SCORED = "groups", "scored"
 
 @dataclass(frozen=True)
 class Seen:
-    """What one or more runs show of a channel: its lowest and highest reward, and its values as long as they are few."""
+    """What one or more runs show of a channel: its lowest and highest reward, and its values while they are few."""
 
     low: float = np.inf
     high: float = -np.inf

@@ -117,7 +117,8 @@ def _of_diverging(channel: ChannelDiagnosis, path: str) -> Remedy:
     assert seen is not None  # callers pass diverging channels only
     why = (
         f"Since step {seen.since}, it rose from {seen.rise[0]:.3g} to {seen.rise[1]:.3g} while the monitor "
-        f"{seen.monitor} fell from {seen.fall[0]:.3g} to {seen.fall[1]:.3g}: the policy may have found a loophole in it."
+        f"{seen.monitor} fell from {seen.fall[0]:.3g} to {seen.fall[1]:.3g}: the policy may have found a loophole in "
+        "it."
     )
     advice = (
         f"Read the completions that it now scores highest. Then close the loophole and resume from a checkpoint before "
@@ -207,8 +208,8 @@ def _how(channel: ChannelDiagnosis, cause: Cause, sums: bool) -> str:
     if cause.wider is not None and cause.times_wider is not None:
         hardly = "it hardly changes the sum of the rewards" if sums else "it is lost if the run sums raw rewards"
         return (
-            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so {hardly}: it moves the "
-            f"advantage {pull:.2f} times as far as the average channel."
+            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so {hardly}: it moves "
+            f"the advantage {pull:.2f} times as far as the average channel."
         )
     if "outvoted" in cause.kinds and "ignored" not in cause.kinds:
         lost = "" if punished is None else f": in {punished:.0%} of the pairs, the better completion was discouraged"
@@ -257,7 +258,7 @@ def _methods(method: str, setup: _Setup) -> list[Line]:
 
 
 def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
-    """Return the line that multiplies the weight of one channel; ``times=None``: that sets it to 1. Empty for criteria."""
+    """Return the line that multiplies the weight of a channel, or sets it to 1 for ``times=None``; [] for criteria."""
     if setup.weights is None or any(other.startswith("-") for other in setup.names):
         return []  # only the reward function of a cost shows which sign its weight needs
     known = not any(map(math.isnan, setup.weights))

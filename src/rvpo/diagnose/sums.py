@@ -130,7 +130,7 @@ class Sums:
         self._met.settle(self.blocks, self._run.channels, self._ranges, self.low, self.top, SLOT)
 
     def _met_cells(self, result: Shares, channel: Ints, groups: Partition, advantages: Array) -> dict[str, Array]:
-        """Count unexplored and suppressed groups, and correct the counts of earlier groups if a new value changes them."""
+        """Count unexplored and suppressed groups; correct the counts of earlier groups if a new value changes them."""
         graded, binary, raised = self._met.look(result, channel, self._run.channels, self._ranges)
         for name in raised:
             j = self._run.channels.index(name)

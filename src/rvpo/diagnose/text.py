@@ -77,7 +77,7 @@ def _legend(diagnosis: Diagnosis, wide: bool) -> str:
     return (
         f"sure: {sure}. trend: change of the mean from the first to the last step, from a straight-line fit. pull: how "
         "far the channel moves the advantage while all others stay the same; the average channel has 1. correlation: "
-        "of the channel with the advantage, within groups. punished: share of pairs in which the better completion got "
+        "channel and advantage, within groups. punished: share of pairs in which the better completion got "
         f"the lower advantage.{wider if wide else ''} [low, high]: {diagnosis.level:.0%} interval, from a bootstrap "
         "over groups."
     )

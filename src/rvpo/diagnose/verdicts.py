@@ -99,7 +99,7 @@ def judged(
     verdicts = []
     for j in range(len(names)):
         of = {statistic: column[j] for statistic, column in found.items()}
-        verdict = tell(of, bool(best[j]))
+        verdict = verdict_of(of, bool(best[j]))
         rule = sentence(verdict, of, monitored[j])
         why = None
         if verdict == "neglected":
@@ -121,7 +121,7 @@ def at_its_best(top: float, low: float, limits: Range | None) -> bool:
     return top > low or top >= 1
 
 
-def tell(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> str:
+def verdict_of(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> str:
     """Return the verdict."""
     point = {name: np.array([np.nan if e.value is None else e.value]) for name, e in found.items()}
     verdict = str(each(point, np.array([at_best]), rules)[0])
@@ -183,7 +183,7 @@ def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules
     if verdict == "healthy":
         return f"{moves}{moved}"
     reason_of = {
-        "reversed": f"reversed: {moves}, so a higher reward lowers the advantage (if lower is better, negate the reward)",
+        "reversed": f"reversed: {moves}: a higher reward lowers the advantage (if lower is better, negate the reward)",
         "ignored": f"ignored: {moves}{', because its weight is 0' if monitored else ''}",
         "outvoted": f"outvoted: {follows} ({quarter})",
     }
