@@ -271,7 +271,7 @@ def with_ranges(run: Run, ranges: Mapping[str, Range]) -> Run:
         ConfigError: a channel does not exist, or a range is not valid.
     """
     if unknown := [name for name in ranges if name not in run.channels]:
-        raise ConfigError(f"--range has the channel {unknown[0]!r}; expected one of {', '.join(run.channels)}")
+        raise ConfigError(f"--range names the channel {unknown[0]!r}; expected one of {', '.join(run.channels)}")
     check_ranges(list(ranges.values()), len(ranges))
     return replace(run, ranges={**run.ranges, **ranges})
 
@@ -284,7 +284,7 @@ def with_solved(run: Run, names: Sequence[str]) -> Run:
     """
     known = {*run.channels, *(name.rpartition("/")[0] for name in run.channels)} - {""}
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"--solved has the channel {unknown[0]!r}; expected one of {', '.join(run.channels)}")
+        raise ConfigError(f"--solved names the channel {unknown[0]!r}; expected one of {', '.join(run.channels)}")
     return replace(run, solved=tuple(names))
 
 
