@@ -429,4 +429,4 @@ def test_what_neglect_comes_from_is_told(tmp_path: Path):
         return rewards
 
     rule = diagnose(make(tmp_path / "run.parquet", steps=40, m=5, change=oppose)).channels[0].rule
-    assert re.search(r"opposed by '[b-e]' \(-0\.\d\d\), '[b-e]' \(-0\.\d\d\): raise its weight", rule)
+    assert re.search(r"negatively correlated with '[b-e]' \(-0\.\d\d\), '[b-e]' \(-0\.\d\d\): raise its weight", rule)

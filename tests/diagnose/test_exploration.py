@@ -202,7 +202,7 @@ def test_a_diagnosis_says_it_in_its_headline():
     found = diagnose(run_of(rewards, size=8))
     text = diagnosis_text(found)
     assert found.exploration.verdict == "collapses"
-    assert "Exploration collapses: hardly a question" in text
+    assert "Exploration collapses: hardly any questions" in text
     assert "pass@8" in text
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["exploration"]["solved"]["passes"]["8"]
     assert [exploration_sentence(None), exploration_table(None), exploration_notes(None)] == ["", [], []]
