@@ -242,7 +242,8 @@ def steps_between(path: Path, steps: Sequence[int], bounds: Bounds) -> tuple[int
     kept = tuple(step for step in steps if low <= step <= high)
     if not kept:
         raise ConfigError(
-            f"steps {low} to {high} of {path} do not exist; expected steps from {steps[0]} to {steps[-1]}. Change --steps"
+            f"steps {low} to {high} of {path} do not exist; expected steps from {steps[0]} to {steps[-1]}. Change "
+            "--steps"
         )
     return kept
 

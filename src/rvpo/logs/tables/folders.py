@@ -103,7 +103,7 @@ def step_of(path: Path, names: Collection[str]) -> int | None:
         names: names of its columns.
     """
     stem = stem_of(path)
-    if AREAL.issubset(names) and path.parent.name.isdecimal():  # one folder per version of the policy, one file per task
+    if AREAL.issubset(names) and path.parent.name.isdecimal():  # one folder per version of the policy, a file per task
         return int(path.parent.name[:15])
     if match := WANDB_TABLE.search(stem) if path.name.endswith(".table.json") else STEP.search(stem):
         return int(match[1])

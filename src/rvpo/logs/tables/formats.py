@@ -16,8 +16,8 @@ DATABASES = (".db", ".sqlite", ".sqlite3")
 EXPECTED = "expected JSONL, JSON, CSV, TSV, parquet, Arrow or Feather, also gzip or zstd, or trackio's database"
 
 _PICKLE = (
-    "is a pickle, which can run any program when it is read; {expected}. Convert it with the trainer that wrote it. For "
-    "slime's --save-debug-rollout-data, use json.dump of torch.load(FILE)['samples']"
+    "is a pickle, which can run any program when it is read; {expected}. Convert it with the trainer that wrote it; "
+    "for slime's --save-debug-rollout-data, use json.dump of torch.load(FILE)['samples']"
 )
 _REFUSED = {
     **dict.fromkeys((".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt"), _PICKLE),

@@ -409,7 +409,8 @@ def _odd_steps(rows: Rows, found: Grouping, sizes: Ints) -> None:
             what = f"groups have {usual} rows, from step {odd.min()} on {_range(sizes[other])}"
             found.guesses.append(Guess(what, "or steps are logged twice", "--group, --group-size", trust=0.85))
         else:
-            found.notes.append(f"groups have {usual} rows, but {_range(sizes[other])} in steps {odd.min()} to {odd.max()}")
+            others = f"{_range(sizes[other])} in steps {odd.min()} to {odd.max()}"
+            found.notes.append(f"groups have {usual} rows, but {others}")
         return
     kinds = np.unique(sizes[other])
     if len(kinds) == 1 and regular >= 0.6 and len(odd) <= len(steps) / 2:

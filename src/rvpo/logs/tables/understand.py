@@ -455,7 +455,8 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
         if likely and column.doubt:
             yield Guess(f"{name!r} is left out", column.doubt, "--rewards", trust=0.8)
         elif column.kind == "text" and _sounds_scored(column):
-            yield Guess(f"{name!r} is left out", "its name is that of a reward, but it has texts", "log numbers", trust=0.8)
+            why = "its name is that of a reward, but it has texts"
+            yield Guess(f"{name!r} is left out", why, "log numbers", trust=0.8)
 
 
 def _sounds_scored(column: Column) -> bool:
