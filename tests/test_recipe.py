@@ -280,7 +280,7 @@ def test_wrong_value(sections: dict, message: str):
         ({"rewards": ["format", "format"]}, "rewards.1: another channel is also 'format'; expected another `na"),
         (
             {"rewards": [{"function": "f", "name": "x"}, {"function": "g", "name": "x"}]},
-            "rewards.1: another channel is 'x', too",
+            "rewards.1: another channel is also 'x'",
         ),
         ({"method": {"nme": "gdpo"}}, "method is {'nme': 'gdpo'}; expected a mapping with a name"),
         ({"method": {"name": "rvpo", "method": "gdpo"}}, "but method 'rvpo' has no option 'method'"),

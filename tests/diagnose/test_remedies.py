@@ -197,8 +197,7 @@ def run_of(method: str, **verdicts: str) -> Diagnosis:
         ),
         (
             [run_of("gdpo", a="neglected"), run_of("gdpo", a="healthy"), run_of("lift", a="unclear")],
-            "a is neglected in 1 of 3 runs: 1 of 2 with gdpo, 0 of 1 with lift. "
-            "1 run has unclear verdicts.",
+            "a is neglected in 1 of 3 runs: 1 of 2 with gdpo, 0 of 1 with lift. 1 run has unclear verdicts.",
         ),
         (
             [run_of("gdpo", a="neglected", b="neglected")] * 2,

@@ -352,5 +352,5 @@ def test_rewards_of_an_object_have_short_names(tmp_path: Path):
 
 def test_a_folder_of_runs_is_none(tmp_path: Path):
     completions(tmp_path / "one", 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
-    with pytest.raises(ConfigError, match="contains the folders of several runs; expected one run. Pass one of them"):
+    with pytest.raises(ConfigError, match=r"contains the folders of several runs; expected one run\. Pass one of them"):
         open_run(tmp_path)

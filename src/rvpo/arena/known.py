@@ -114,7 +114,7 @@ def answers_of(method: str) -> list[float]:
 
 
 def task_of(folder: Path) -> str:
-    """Return a digest of the training scripts in a folder: of their syntax, without comments and docstrings."""
+    """Return a digest of the syntax of a folder's training scripts, without comments and docstrings."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         if path.name not in REPORTS:

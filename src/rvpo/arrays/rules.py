@@ -119,10 +119,10 @@ def advantages(cells: Cells, config: AdvantageConfig) -> Array:
 
     Args:
         cells: rewards of a batch.
-        config: of which :func:`is_known` holds.
+        config: a config for which :func:`is_known` holds.
 
     Raises:
-        RewardError: weights that cannot work, or a missing reward if the config refuses these.
+        RewardError: the weights are not valid, or a reward is missing and the config refuses this.
     """
     method = config.method
     assert isinstance(method, GRPO | GDPO)  # see is_known
@@ -130,7 +130,7 @@ def advantages(cells: Cells, config: AdvantageConfig) -> Array:
         cells, config.eps, is_trusting=method.uses_z, ddof=config.ddof, rtol=config.rtol
     )
     if config.missing == "error" and (scores.missing & applies).any():
-        raise RewardError('a reward is missing; expected none (missing="error"): use missing="drop"')
+        raise RewardError('a reward is missing; expected no missing reward (missing="error"). Use missing="drop"')
     seen = _seen_columns(w, cells.monitored)
     eps = config.eps
     if not seen.all():

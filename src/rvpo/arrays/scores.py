@@ -12,7 +12,7 @@ from rvpo.core.aggregate import TIE
 
 @dataclass(frozen=True)
 class GroupScores:
-    """z-scores of N completions on M channels, with the means and deviations behind them.
+    """z-scores of N completions on M channels, with the means and deviations that they were computed with.
 
     Attributes:
         z: (N, M), 0 where dead, NaN where missing.

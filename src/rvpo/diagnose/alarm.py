@@ -372,8 +372,8 @@ class Alarm:
         for kept in self._window:
             for name in raised:
                 if name in kept.names:
-                    of = kept.table[:, kept.names.index(name)]
-                    of[:, _KEPT.index("unexplored_binary")] = of[:, _KEPT.index("met_groups")]
+                    sums = kept.table[:, kept.names.index(name)]
+                    sums[:, _KEPT.index("unexplored_binary")] = sums[:, _KEPT.index("met_groups")]
         return met_sums(result, batch.groups, batch.advantages, graded, binary)
 
     def _at_top(self, result: Shares, batch: _Batch) -> Bools:

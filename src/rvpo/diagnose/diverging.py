@@ -19,8 +19,8 @@ estimated from second differences of the means of blocks, which a straight trend
 whose steps have variance s^2, the difference between the means of two adjacent stretches of w blocks has the variance
 s^2 (2 w^2 + 1) / (3 w).
 
-Not every channel that rises is the cause. The channel that is gamed no longer agrees with the monitor: of all trained
-channels, its correlation with the monitor within groups has fallen most, or is most negative. Until this is clear by
+Not every channel that rises is the cause. The channel that is gamed no longer agrees with the monitor. Its correlation
+with the monitor within groups has fallen most of all trained channels, or is most negative. Until this is clear by
 ``SURE`` standard errors, the rising channel that agrees least is named as a guess, and the sentence says so. Later
 looks replace the guess with the cause.
 
@@ -192,7 +192,7 @@ class Watch:
         return [name for name in self._names if name not in self._trained and not self._is_part(name)]
 
     def _is_part(self, name: str) -> bool:
-        """Return whether a channel is part of a trained reward: of its judge, or of its rubric.
+        """Return whether a channel belongs to the judge or the rubric of a trained reward.
 
         A slash in the name is not enough: ``team/judge`` and ``team/monitor`` may be two rewards.
         """

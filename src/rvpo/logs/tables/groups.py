@@ -193,9 +193,7 @@ def by_advantages(rows: Rows) -> Grouping | None:
         share, moving = centred_share(ids, rows.advantages)
         if share == 1 and moving >= 3:
             said = f"groups are blocks of {size} rows"
-            return Grouping(
-                ids, said, [Guess(said, "the advantages sum to 0 in each block", "--group, --group-size")]
-            )
+            return Grouping(ids, said, [Guess(said, "the advantages sum to 0 in each block", "--group, --group-size")])
     return None
 
 

@@ -242,7 +242,7 @@ def _repeats(numbers: Numbers, name: str, total: str) -> bool:
 
 
 def of_advantages(numbers: Numbers) -> Chosen | None:
-    """Take the columns whose sum, raw or as z-scores, gives the logged advantages; None if there are none."""
+    """Take the columns whose sum, raw or as z-scores, gives the logged advantages; None without such columns."""
     assert numbers.advantages is not None
     fit = Fit()
     for classes in (("unknown", "named", "marked"), CLASSES):
@@ -306,7 +306,7 @@ def _of_names(numbers: Numbers) -> Chosen:
     """Take the columns with names of rewards, because neither a total nor advantages show the rewards.
 
     Raises:
-        ConfigError: there are none, or their scales differ so much that some are probably not rewards.
+        ConfigError: no column qualifies, or their scales differ so much that some are probably not rewards.
     """
     marked = numbers.of("marked")
     begun = [name for name in marked if naming.begins_marked(name)]

@@ -478,9 +478,7 @@ def _cells(table: Table, rewards: Sequence[str]) -> Iterator[str]:
 
 def _given(table: Table, role: str, name: str | None) -> str | None:
     if name is not None and name not in table.columns:
-        raise ConfigError(
-            f"{table.path} has no column {name!r} (--{role}); expected one of {', '.join(table.columns)}"
-        )
+        raise ConfigError(f"{table.path} has no column {name!r} (--{role}); expected one of {', '.join(table.columns)}")
     return name
 
 
