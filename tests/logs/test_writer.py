@@ -107,9 +107,7 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     write(tmp_path)
     path = tmp_path / "channels" / "000002.parquet"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(
-        DataError, match=r"000002.parquet is damaged .*; expected a complete record of rvpo. Remove"
-    ):
+    with pytest.raises(DataError, match=r"000002.parquet is damaged .*; expected a complete record of rvpo. Remove"):
         list(open_run(tmp_path).batches())
 
 
