@@ -248,7 +248,7 @@ def test_verls_file_is_named(tmp_path: Path):
 def test_a_file_without_entropy_is_refused_by_name_and_passed_over_in_a_folder(tmp_path: Path, text: str):
     path = tmp_path / "metrics.jsonl"
     path.write_text(text)
-    with pytest.raises(DataError, match="holds no entropy"):
+    with pytest.raises(DataError, match="has no entropy"):
         read_entropy(path)
     assert find_entropy(Run(tmp_path, "channels", ("a",), (1,), lambda texts: iter(()))) is None
 

@@ -324,7 +324,7 @@ def test_options_of_tables_do_not_pass_silently_over_trl_s_completions(tmp_path:
 def test_blocks_that_mix_prompts_are_pointed_out(tmp_path: Path):
     completions(tmp_path, 1, ["a"] * 4 + ["b"] * 4, [float(i) for i in range(8)])
     assert (
-        "1 of the first file's blocks of 8 hold several prompts" in open_run(tmp_path, Columns(group_size=8)).notes[-1]
+        "1 of the first file's blocks of 8 contain several prompts" in open_run(tmp_path, Columns(group_size=8)).notes[-1]
     )
 
 

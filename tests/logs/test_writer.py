@@ -134,7 +134,7 @@ def test_what_an_older_run_left_behind_is_left_out(tmp_path: Path):
     write(tmp_path, steps=3)
     run = open_run(tmp_path)
     assert run.steps == (1, 2, 3)
-    assert "2 files from 000004.parquet on are older than 000003.parquet: left out" in run.notes
+    assert "2 files from 000004.parquet on are left out, because they are older than 000003.parquet" in run.notes
     assert replay(run, []).own_difference < 1e-12
 
 
