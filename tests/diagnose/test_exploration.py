@@ -269,7 +269,7 @@ def test_an_entropy_of_other_steps_is_told(tmp_path: Path):
     path.write_text("\n".join(json.dumps({"step": i, "entropy": 0.5}) for i in (1000, 1001)))
     run = run_of([[[1.0], [0.0]]] * 20)
     found = diagnose(run, resamples=100, entropy=read_entropy(path)).exploration
-    assert "steps 1000 to 1001, none of which is here" in found.rule
+    assert "steps 1000 to 1001, which these logs do not contain" in found.rule
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):

@@ -111,7 +111,7 @@ def test_weights_are_multiplied_and_those_of_criteria_are_not_proposed(found: tu
     (line,) = [one for one in cards(*found, "trl", [2, 1, 1, 1, 0.5, 1])["format"].lines if "weights" in one.code]
     times = weight_needed("format", found[0])
     assert f"reward_weights=[2, 1, 1, 1, {0.5 * times:g}, 1]," in line.code
-    assert "if all are 1" not in line.where
+    assert "if all weights are 1" not in line.where
     for engine in ("trl", "verl"):
         codes = [one.code for one in cards(*found, engine, None)["format"].lines]
         assert codes

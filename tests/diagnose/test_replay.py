@@ -107,7 +107,7 @@ def test_memory_needs_every_batch(tmp_path: Path):
     declared = replay(with_ranges(scaled, {"a": (0.0, 413.0)}), [AdvantageConfig("lift")])
     assert not any("scales are learned" in note for note in declared.notes)
     part = replay(scaled.between(2, None), [AdvantageConfig("tchebycheff"), AdvantageConfig("gdpo")])
-    assert part.rules[0].problem.startswith("the scale of 'a' is learned over the run, and not every batch since")
+    assert part.rules[0].problem.startswith("the scale of 'a' is learned over the run, but not every batch since")
     assert part.rules[1].problem is None
 
 
