@@ -67,7 +67,7 @@ def without_step(made: list[Row]) -> list[Row]:
     ("made", "message"),
     [
         (without_step(rows()), r"the step is not known.*A log with one completion per prompt cannot be diagnosed"),
-        (rows(range(4), 1, 7) + rows(range(4, 8), 1, 8), "no number of rows divides all steps"),
+        (rows(range(4), 1, 7) + rows(range(4, 8), 1, 8), "no group size divides the rows of all steps"),
         ([{"n_correct": i % 5, "n_formatted": 8, "i": i} for i in range(40)], "counts of its completions"),
         ([{"correct_count": i % 5, "gold": str(i)} for i in range(40)], "counts of its completions"),
         ([{"num_passed": i % 5, "k": 8, "name": str(i)} for i in range(40)], "counts of its completions"),
