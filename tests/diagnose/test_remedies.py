@@ -150,7 +150,7 @@ def test_every_kind_of_neglect_has_a_reason_and_a_line(found: tuple[Diagnosis, R
 
 
 @pytest.mark.parametrize(
-    ("own", "words"), [("gdpo", None), ("grpo", "a sum of the rewards"), (None, "if the run sums")]
+    ("own", "words"), [("gdpo", None), ("grpo", "the sum of the rewards"), (None, "if the run sums")]
 )
 def test_scales_explain_neglect_only_where_raw_rewards_may_be_summed(
     found: tuple[Diagnosis, Replay], own: str | None, words: str | None

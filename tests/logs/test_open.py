@@ -89,10 +89,10 @@ def test_a_chat_is_a_prompt(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}\n[1]\n", r"line 2: a list; expected one JSON object a line, UTF-8: wrap it"),
-        ('{"a": 1}\n{"a"\n', r"line 2: .*expected one JSON object a line, UTF-8: repair the line"),
-        ('{"group": 1, "note": "x"}\n', "none is clearly a reward: name them with --rewards"),
-        ('{"reward_a": 1}\n', "none shows which rows answer one prompt .*name the column of the prompt with --group"),
+        ("{}\n[1]\n", r"line 2: a list; expected one JSON object per line, in UTF-8. Wrap it"),
+        ('{"a": 1}\n{"a"\n', r"line 2: .*expected one JSON object per line, in UTF-8. Fix the line"),
+        ('{"group": 1, "note": "x"}\n', "none is clearly a reward; expected .* Name them with --rewards"),
+        ('{"reward_a": 1}\n', "none shows which rows belong to the same prompt .*Name the column of the prompt with --group"),
         ('{"reward_a": 1, "group": null}\n{"reward_a": 2, "group": 1}\n', "row 0: the group .*is null"),
         ('{"reward_a": 1, "group": 1, "step": 1.5}\n', "row 0: the step is 1.5; expected a whole number"),
         ("", "has no rows"),
