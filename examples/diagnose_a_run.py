@@ -1,6 +1,6 @@
 """Which reward was ignored? The diagnosis of rollouts that any trainer could have logged, from Python.
 
-The log is made here, so its truth is known: format is scored 0 or 0.05 and the sum of the rewards hardly notices it.
+The log is made here, so its truth is known: format is scored 0 or 0.05 and hardly changes the sum of the rewards.
 Needs the extra report. Run it with: python examples/diagnose_a_run.py
 The same from a shell: rvpo diagnose rollouts.jsonl --method grpo
 """

@@ -277,10 +277,10 @@ def test_wrong_value(sections: dict, message: str):
     [
         ({"method": {"k": 2.5}}, "method is {'k': 2.5}; expected a mapping with a name, such as {'name': 'lift'}"),
         ({"method": {}}, "method is {}; expected a mapping with a name, such as {'name': 'lift'}"),
-        ({"rewards": ["format", "format"]}, "rewards.1: another channel is 'format', too: give this one another `na"),
+        ({"rewards": ["format", "format"]}, "rewards.1: another channel is also 'format'; expected another `na"),
         (
             {"rewards": [{"function": "f", "name": "x"}, {"function": "g", "name": "x"}]},
-            "rewards.1: another channel is 'x', too",
+            "rewards.1: another channel is also 'x'",
         ),
         ({"method": {"nme": "gdpo"}}, "method is {'nme': 'gdpo'}; expected a mapping with a name"),
         ({"method": {"name": "rvpo", "method": "gdpo"}}, "but method 'rvpo' has no option 'method'"),

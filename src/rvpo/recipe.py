@@ -220,11 +220,11 @@ class Recipe(_Strict):
         channels = [entry.name or entry.function for entry in self.rewards]
         for i, channel in enumerate(channels):
             if channel in channels[:i]:
-                raise ConfigError(f"rewards.{i}: another channel is {channel!r}, too: give this one another `name`")
+                raise ConfigError(f"rewards.{i}: another channel is also {channel!r}; expected another `name`. Set it")
         sets = [entry.name or entry.benchmark for entry in self.evals.benchmarks] if self.evals else []
         for i, name in enumerate(sets):
             if name in sets[:i]:
-                raise ConfigError(f"evals.benchmarks.{i}: another one is {name!r}, too: give this one another `name`")
+                raise ConfigError(f"evals.benchmarks.{i}: another is also {name!r}; expected another `name`. Set it")
         return self
 
     @property

@@ -41,7 +41,7 @@ def test_the_demo_says_the_next_command(tmp_path: Path):
     output = run("demo", "--out", tmp_path / "my run")
     assert f"rvpo diagnose '{tmp_path / 'my run'}'" in output
     assert "brevity: neglected" in (tmp_path / "my run" / "truth.txt").read_text()
-    with pytest.raises(ConfigError, match="exists already; expected a new or an empty folder"):
+    with pytest.raises(ConfigError, match="already exists; expected a new or an empty folder"):
         run("demo", "--out", tmp_path / "my run")
 
 

@@ -87,8 +87,8 @@ def test_an_outvoted_reward_is_called_although_it_counts_in_full():
         calls += alarm.add(generation(rewards, weighed(rewards, *[1.0] * 6), names))
     (call,) = calls
     assert call.name == "format"
-    assert "outvoted: the advantage follows it by -" in call.rule
-    assert "opposed by 'other_" in call.rule
+    assert "outvoted: its correlation with the advantage is -" in call.rule
+    assert "negatively correlated with 'other_" in call.rule
 
 
 @pytest.mark.parametrize("case", ["at its best", "rises", "monitored"])

@@ -206,7 +206,7 @@ def test_a_channel_that_all_others_oppose_is_outvoted(tmp_path: Path):
     run = make(tmp_path / "run.parquet", steps=40, m=5, change=oppose)
     found = diagnose(run)
     assert verdicts(found)["a"] == "neglected"
-    assert "outvoted: the advantage follows it by -" in found.channels[0].rule
+    assert "outvoted: its correlation with the advantage is -" in found.channels[0].rule
     assert found.channels[0].punished.value > 0.5
 
 
@@ -338,7 +338,7 @@ def test_a_method_that_remembers_is_followed(tmp_path: Path):
     for one, two in zip(assumed.channels, logged.channels, strict=True):
         assert one.pull.value == pytest.approx(two.pull.value)
     assert assumed.channels[0].pull.value > assumed.channels[1].pull.value + 0.3
-    with pytest.raises(ConfigError, match=r"remembers the run, and .* does not have every step since the first"):
+    with pytest.raises(ConfigError, match=r"remembers the run, but .* does not have every step since the first"):
         diagnose(open_run(tmp_path / "bare.parquet").between(2, None), assumed=method)
 
 
@@ -403,7 +403,7 @@ def test_partners_in_large_groups_do_not_depend_on_the_order_of_rows(tmp_path: P
 
 def test_groups_of_one_are_refused(tmp_path: Path):
     pq.write_table(pa.table({"group": [0, 1, 2], "reward_a": [0.0, 1.0, 2.0]}), tmp_path / "run.parquet")
-    with pytest.raises(DataError, match=r"3 completions in as many groups; expected .*\(--group\), or their number"):
+    with pytest.raises(DataError, match=r"3 completions in as many groups; expected .*\(--group\), or pass the number"):
         diagnose(open_run(tmp_path / "run.parquet"))
 
 
@@ -429,4 +429,4 @@ def test_what_neglect_comes_from_is_told(tmp_path: Path):
         return rewards
 
     rule = diagnose(make(tmp_path / "run.parquet", steps=40, m=5, change=oppose)).channels[0].rule
-    assert re.search(r"opposed by '[b-e]' \(-0\.\d\d\), '[b-e]' \(-0\.\d\d\): raise its weight", rule)
+    assert re.search(r"negatively correlated with '[b-e]' \(-0\.\d\d\), '[b-e]' \(-0\.\d\d\): raise its weight", rule)

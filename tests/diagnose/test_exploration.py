@@ -202,7 +202,7 @@ def test_a_diagnosis_says_it_in_its_headline():
     found = diagnose(run_of(rewards, size=8))
     text = diagnosis_text(found)
     assert found.exploration.verdict == "collapses"
-    assert "Exploration collapses: hardly a question" in text
+    assert "Exploration collapses: hardly any questions" in text
     assert "pass@8" in text
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["exploration"]["solved"]["passes"]["8"]
     assert [exploration_sentence(None), exploration_table(None), exploration_notes(None)] == ["", [], []]
@@ -248,7 +248,7 @@ def test_verls_file_is_named(tmp_path: Path):
 def test_a_file_without_entropy_is_refused_by_name_and_passed_over_in_a_folder(tmp_path: Path, text: str):
     path = tmp_path / "metrics.jsonl"
     path.write_text(text)
-    with pytest.raises(DataError, match="holds no entropy"):
+    with pytest.raises(DataError, match="has no entropy"):
         read_entropy(path)
     assert find_entropy(Run(tmp_path, "channels", ("a",), (1,), lambda texts: iter(()))) is None
 
@@ -269,7 +269,7 @@ def test_an_entropy_of_other_steps_is_told(tmp_path: Path):
     path.write_text("\n".join(json.dumps({"step": i, "entropy": 0.5}) for i in (1000, 1001)))
     run = run_of([[[1.0], [0.0]]] * 20)
     found = diagnose(run, resamples=100, entropy=read_entropy(path)).exploration
-    assert "steps 1000 to 1001, none of which is here" in found.rule
+    assert "steps 1000 to 1001, which these logs do not contain" in found.rule
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):

@@ -87,7 +87,7 @@ def test_each_card_has_a_reason_and_a_line(found: tuple[Diagnosis, Replay]):
     assert best.enough
     assert f'RVPOConfig(method="{best.method}")' in told["format"].lines[0].code
     assert f"Under {best.method}, format would have had" in conclusion(*found)
-    assert "None of the rules tried would have let brevity count" in conclusion(*found)
+    assert "None of the methods tried would have given brevity enough influence" in conclusion(*found)
     assert "reward_weights=[1, 1, 1, " in told["brevity"].lines[0].code  # where no method helps, the weight comes first
 
 
@@ -111,7 +111,7 @@ def test_weights_are_multiplied_and_those_of_criteria_are_not_proposed(found: tu
     (line,) = [one for one in cards(*found, "trl", [2, 1, 1, 1, 0.5, 1])["format"].lines if "weights" in one.code]
     times = weight_needed("format", found[0])
     assert f"reward_weights=[2, 1, 1, 1, {0.5 * times:g}, 1]," in line.code
-    assert "if all are 1" not in line.where
+    assert "if all weights are 1" not in line.where
     for engine in ("trl", "verl"):
         codes = [one.code for one in cards(*found, engine, None)["format"].lines]
         assert codes
@@ -150,7 +150,7 @@ def test_every_kind_of_neglect_has_a_reason_and_a_line(found: tuple[Diagnosis, R
 
 
 @pytest.mark.parametrize(
-    ("own", "words"), [("gdpo", None), ("grpo", "a sum of the rewards"), (None, "if the run sums")]
+    ("own", "words"), [("gdpo", None), ("grpo", "the sum of the rewards"), (None, "if the run sums")]
 )
 def test_scales_explain_neglect_only_where_raw_rewards_may_be_summed(
     found: tuple[Diagnosis, Replay], own: str | None, words: str | None
@@ -190,15 +190,14 @@ def run_of(method: str, **verdicts: str) -> Diagnosis:
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        ([run_of("gdpo", a="healthy")] * 3, "No channel is called neglected in any of 3 runs."),
+        ([run_of("gdpo", a="healthy")] * 3, "No channel is neglected in any of 3 runs."),
         (
             [run_of("gdpo", a="unclear")] * 2,
-            "It is unclear whether a channel is neglected: in all 2 runs a verdict is unclear.",
+            "It is unclear whether a channel is neglected: all 2 runs have unclear verdicts.",
         ),
         (
             [run_of("gdpo", a="neglected"), run_of("gdpo", a="healthy"), run_of("lift", a="unclear")],
-            "a is neglected in 1 of 3 runs: 1 of 2 with gdpo, 0 of 1 with lift. "
-            "In 1 of the runs a channel's verdict is unclear.",
+            "a is neglected in 1 of 3 runs: 1 of 2 with gdpo, 0 of 1 with lift. 1 run has unclear verdicts.",
         ),
         (
             [run_of("gdpo", a="neglected", b="neglected")] * 2,

@@ -91,7 +91,7 @@ def test_memory_needs_every_batch(tmp_path: Path):
     found = replay(run, [AdvantageConfig(text) for text in DEFAULT])
     assert [rule.problem for rule in found.rules] == [None] * len(DEFAULT)
     later = replay(run.between(2, None), [AdvantageConfig("lift"), AdvantageConfig("gdpo")])
-    assert later.rules[0].problem == "it remembers the run, and not every batch since the first step is logged"
+    assert later.rules[0].problem == "it remembers the run, but not every batch since the first step is logged"
     assert later.rules[0].sign_flips is None
     assert later.rules[1].problem is None
     table = pq.read_table(tmp_path / "run.parquet")
@@ -107,7 +107,7 @@ def test_memory_needs_every_batch(tmp_path: Path):
     declared = replay(with_ranges(scaled, {"a": (0.0, 413.0)}), [AdvantageConfig("lift")])
     assert not any("scales are learned" in note for note in declared.notes)
     part = replay(scaled.between(2, None), [AdvantageConfig("tchebycheff"), AdvantageConfig("gdpo")])
-    assert part.rules[0].problem.startswith("the scale of 'a' is learned over the run, and not every batch since")
+    assert part.rules[0].problem.startswith("the scale of 'a' is learned over the run, but not every batch since")
     assert part.rules[1].problem is None
 
 

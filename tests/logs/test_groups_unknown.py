@@ -47,7 +47,7 @@ def test_sizes_that_disagree_give_none(tmp_path: Path):
     found = diagnose(opened(tmp_path, made), texts=False, resamples=100)
     easy = next(channel for channel in found.channels if "easy" in channel.name)
     assert easy.verdict == "unclear"
-    assert "it depends on the groups: of 2, 4, 8 rows: dead" in easy.rule
+    assert "it depends on the group size: dead with groups of 2, 4, 8" in easy.rule
     assert "--group-size" in easy.rule
     named = diagnose(opened(tmp_path, made, columns=Columns(group_size=8)), texts=False, resamples=100)
     assert not any("sizes tried" in str(guess) for guess in named.guesses)
@@ -67,7 +67,7 @@ def without_step(made: list[Row]) -> list[Row]:
     ("made", "message"),
     [
         (without_step(rows()), r"the step is not known.*A log with one completion per prompt cannot be diagnosed"),
-        (rows(range(4), 1, 7) + rows(range(4, 8), 1, 8), "no number of rows divides all steps"),
+        (rows(range(4), 1, 7) + rows(range(4, 8), 1, 8), "no group size divides the rows of all steps"),
         ([{"n_correct": i % 5, "n_formatted": 8, "i": i} for i in range(40)], "counts of its completions"),
         ([{"correct_count": i % 5, "gold": str(i)} for i in range(40)], "counts of its completions"),
         ([{"num_passed": i % 5, "k": 8, "name": str(i)} for i in range(40)], "counts of its completions"),
@@ -102,7 +102,7 @@ def test_few_rows_without_a_step_are_left_out_and_said(tmp_path: Path, at: tuple
 
 def test_many_rows_without_a_step_are_refused(tmp_path: Path):
     made = [row | {"step": None if i % 2 else row["step"]} for i, row in enumerate(rows())]
-    with pytest.raises(DataError, match=r"72 of 144 rows have no step .*expected a step per completion"):
+    with pytest.raises(DataError, match=r"72 of 144 rows have no step .*expected one step per completion"):
         opened(tmp_path, made, columns=Columns(step="step"))
 
 
@@ -114,7 +114,7 @@ def test_equal_rewards_with_different_advantages_cut_groups(tmp_path: Path, size
         made += [{"step": 0, "prompt": "a", "reward": r, "advantage": r - sum(rewards) / size} for r in rewards]
     run = opened(tmp_path, made)
     assert [n for batch in run.batches() for n in np.bincount(batch.groups).tolist()] == list(sizes)
-    assert any("equal rewards have different advantages otherwise" in note for note in run.notes)
+    assert any("so that equal rewards have equal advantages in a group" in note for note in run.notes)
 
 
 @pytest.mark.parametrize("name", ["output", "answer", "info.task.outputs", "completion"])
@@ -124,7 +124,7 @@ def test_expected_outputs_are_no_completions(tmp_path: Path, name: str):
         made = [{key: value for key, value in row.items() if key != "completion"} for row in made]
     found = diagnose(opened(tmp_path, made), resamples=100)
     assert "noisy" not in {channel.verdict for channel in found.channels}
-    assert any(f"{name!r} does not hold the completions" in note for note in found.notes)
+    assert any(f"{name!r} does not contain the completions" in note for note in found.notes)
 
 
 def test_the_next_column_holds_the_completions(tmp_path: Path):

@@ -89,10 +89,10 @@ def test_a_chat_is_a_prompt(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}\n[1]\n", r"line 2: a list; expected one JSON object a line, UTF-8: wrap it"),
-        ('{"a": 1}\n{"a"\n', r"line 2: .*expected one JSON object a line, UTF-8: repair the line"),
-        ('{"group": 1, "note": "x"}\n', "none is clearly a reward: name them with --rewards"),
-        ('{"reward_a": 1}\n', "none shows which rows answer one prompt .*name the column of the prompt with --group"),
+        ("{}\n[1]\n", r"line 2: a list; expected one JSON object per line, in UTF-8. Wrap it"),
+        ('{"a": 1}\n{"a"\n', r"line 2: .*expected one JSON object per line, in UTF-8. Fix the line"),
+        ('{"group": 1, "note": "x"}\n', "none is clearly a reward; expected .* Name them with --rewards"),
+        ('{"reward_a": 1}\n', "none shows which rows belong to the same prompt .*Name the column of the prompt with --group"),
         ('{"reward_a": 1, "group": null}\n{"reward_a": 2, "group": 1}\n', "row 0: the group .*is null"),
         ('{"reward_a": 1, "group": 1, "step": 1.5}\n', "row 0: the step is 1.5; expected a whole number"),
         ("", "has no rows"),
@@ -113,7 +113,7 @@ def test_an_infinite_reward_is_named(tmp_path: Path):
 
 def test_words_are_no_rewards(tmp_path: Path):
     path = write(tmp_path / "run.parquet", group=[0, 0], reward_a=["good", "bad"], reward_b=[1.0, 2.0])
-    with pytest.raises(DataError, match="column 'reward_a' holds text; expected numbers"):
+    with pytest.raises(DataError, match="column 'reward_a' contains text; expected numbers"):
         open_run(path, Columns(rewards=("reward_a",)))
 
 
@@ -121,7 +121,7 @@ def test_nothing_there(tmp_path: Path):
     with pytest.raises(ConfigError, match="does not exist; expected the folder of a run"):
         open_run(tmp_path / "none")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ConfigError, match=r"holds notes.txt; expected channels/ \(rvpo\), completions/ \(TRL"):
+    with pytest.raises(ConfigError, match=r"contains notes.txt; expected channels/ \(rvpo\), completions/ \(TRL"):
         open_run(tmp_path)
 
 
@@ -145,9 +145,9 @@ def test_trl_s_groups_are_blocks_of_equal_prompts(tmp_path: Path):
     assert "groups of 4 completions" in run.notes[1]
     bigger = open_run(tmp_path, Columns(group_size=6))
     assert next(iter(bigger.batches())).groups.tolist() == [i // 6 for i in range(12)]
-    with pytest.raises(DataError, match="12 completions, which are no blocks of 5"):
+    with pytest.raises(DataError, match="12 completions; expected a multiple of 5"):
         list(open_run(tmp_path, Columns(group_size=5)).batches())
-    with pytest.raises(DataError, match="has no column 'bad', it has step, prompt"):
+    with pytest.raises(DataError, match="has no column 'bad'; expected one of step, prompt"):
         list(open_run(tmp_path, Columns(rewards=("bad",))).batches())
 
 
@@ -179,7 +179,7 @@ def test_a_part_of_the_steps(tmp_path: Path):
     assert run.between(None, None) is run
     assert [batch.step for batch in run.between(2, None).batches()] == [2, 5]
     assert run.between(None, 2).steps == (1, 2)
-    with pytest.raises(ConfigError, match=r"steps 3 to 4 of .* hold nothing; expected steps 1 to 5"):
+    with pytest.raises(ConfigError, match=r"steps 3 to 4 of .* do not exist; expected steps from 1 to 5"):
         run.between(3, 4)
 
 
@@ -295,7 +295,7 @@ def test_ids_that_start_anew_are_pointed_out(tmp_path: Path):
     path = write(tmp_path / "run.parquet", group=[0, 0, 1, 1, 0, 0], reward_a=[0.0, 1.0] * 3)
     run = open_run(path)
     assert only(run).groups.tolist() == [0, 0, 1, 1, 2, 2]
-    assert "a prompt that comes back after others is a group of its own" in str(run.guesses[0])
+    assert "a prompt that occurs again after others is a new group" in str(run.guesses[0])
 
 
 def test_an_infinite_advantage_is_named(tmp_path: Path):
@@ -317,14 +317,14 @@ def test_damaged_metadata_is_told(tmp_path: Path, about: str):
 def test_options_of_tables_do_not_pass_silently_over_trl_s_completions(tmp_path: Path):
     completions(tmp_path, 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
     for option in ("group", "advantage", "step"):
-        with pytest.raises(ConfigError, match=f"--{option} is 'x', but .* holds TRL's completions"):
+        with pytest.raises(ConfigError, match=f"--{option} is 'x', but .* contains TRL's completions"):
             open_run(tmp_path, Columns(**{option: "x"}))
 
 
 def test_blocks_that_mix_prompts_are_pointed_out(tmp_path: Path):
     completions(tmp_path, 1, ["a"] * 4 + ["b"] * 4, [float(i) for i in range(8)])
     assert (
-        "1 of the first file's blocks of 8 hold several prompts" in open_run(tmp_path, Columns(group_size=8)).notes[-1]
+        "1 of the first file's blocks of 8 contain several prompts" in open_run(tmp_path, Columns(group_size=8)).notes[-1]
     )
 
 
@@ -352,5 +352,5 @@ def test_rewards_of_an_object_have_short_names(tmp_path: Path):
 
 def test_a_folder_of_runs_is_none(tmp_path: Path):
     completions(tmp_path / "one", 1, ["a"] * 4, [1.0, 0.0, 1.0, 0.0])
-    with pytest.raises(ConfigError, match="holds the folders of runs; expected one run: name one of them"):
+    with pytest.raises(ConfigError, match=r"contains the folders of several runs; expected one run\. Pass one of them"):
         open_run(tmp_path)

@@ -89,7 +89,7 @@ def test_a_part_of_a_long_run_needs_its_own_files_alone(tmp_path: Path, write):
     assert (part.steps, part.every_batch) == (whole.steps, whole.every_batch)
     for one, other in zip(part.batches(), whole.batches(), strict=True):
         assert np.array_equal(one.rewards, other.rewards)
-    with pytest.raises(ConfigError, match=r"steps 50 to 40 of .* hold nothing; expected steps 1 to 40"):
+    with pytest.raises(ConfigError, match=r"steps 50 to 40 of .* do not exist; expected steps from 1 to 40"):
         open_run(tmp_path, steps=(50, None))
 
 
@@ -105,5 +105,5 @@ def test_what_an_older_run_left_behind_is_not_taken_for_a_part(tmp_path: Path, c
             file.write_bytes(file.read_bytes())
             os.utime(file, (10.0, 10.0))
     assert open_run(tmp_path).steps == (1, 2, 3, 4)
-    with pytest.raises(ConfigError, match="hold nothing"):
+    with pytest.raises(ConfigError, match="do not exist"):
         open_run(tmp_path, steps=(6, None))

@@ -101,7 +101,7 @@ def test_a_record_is_read_like_any_other(tmp_path: Path, method: Mapping[str, An
     assert again.rules[0].largest_difference < 1e-6  # the others are replayed, against what was logged
     assert again.rules[0].problem is None
     (note,) = again.notes
-    assert note.startswith(f"its own method {run.config} cannot be replayed: it is not available here; expected ")
+    assert note.startswith(f"the run's own method {run.config} cannot be replayed: it is not available here; expected ")
     assert "name it: --method " in note
 
     told = command("diagnose", tmp_path / "run")
@@ -198,7 +198,7 @@ def test_values_that_this_version_does_not_understand_are_no_damage(tmp_path: Pa
             open_run(relabel(write(tmp_path / f"run-{i}", "gdpo"), **values))
         told = str(caught.value)
         assert f"is a record of version 4 with a value that rvpo {rvpo.__version__} does not understand" in told
-        assert "The file is whole: read it with the version of rvpo that wrote it, or a newer one" in told
+        assert "The file is not damaged. Read it with the version of rvpo that wrote it, or a newer one" in told
         assert "damaged" not in told
         assert "emove" not in told
 

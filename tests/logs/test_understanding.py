@@ -74,7 +74,7 @@ def test_foreign_numbers_are_no_rewards(tmp_path: Path, without: Sequence[str]):
     made = [row | {name: of(rng, i) for name, of in FOREIGN.items()} for i, row in enumerate(rows())]
     run = opened(tmp_path, made, ["idle", *without])
     assert set(run.channels) == {"good", "fine"}
-    assert "oddly_named: taken for no reward" in told(run)
+    assert "oddly_named: not treated as a reward" in told(run)
 
 
 @pytest.mark.parametrize("name", ["format", "score_style", "rewards/idle", "tone_reward"])
@@ -96,7 +96,7 @@ def test_a_counter_that_the_total_needs_is_a_reward(tmp_path: Path):
     made = [{"tool_calls" if key == "good" else key: value for key, value in row.items()} for row in rows()]
     run = opened(tmp_path, made, ["advantage", "idle"])
     assert run.channels == ("tool_calls", "fine")
-    assert "'tool_calls' is a reward (its name is not that of one" in told(run)
+    assert "'tool_calls' is a reward (its name does not say so" in told(run)
 
 
 def test_only_a_total_is_one_channel(tmp_path: Path):
@@ -130,7 +130,7 @@ def test_without_total_and_advantages_methods_must_agree(tmp_path: Path):
     found = diagnose(opened(tmp_path, made, ["reward", "advantage"]), texts=False, resamples=100)
     verdicts = {channel.name: channel for channel in found.channels}
     assert verdicts["fine"].verdict == "unclear"
-    assert "under grpo: neglected; under gdpo: healthy" in verdicts["fine"].rule
+    assert "neglected with grpo; healthy with gdpo" in verdicts["fine"].rule
     assert verdicts["good"].confidence < 0.8
     text = diagnosis_text(found)
     assert text.startswith("Guessed, please check: advantages are those of GRPO on the plain sum")
@@ -186,14 +186,14 @@ def test_steps_that_a_resume_repeats_are_apart(tmp_path: Path, advantage: bool):
     made = rows(range(5)) + rows(range(3, 7), seed=1)
     run = opened(tmp_path, made, [] if advantage else ["advantage"])
     assert sizes(run) == [8] * 27
-    assert "steps 3 to 4 are there more than once" in told(run)
+    assert "steps 3 to 4 are logged more than once" in told(run)
 
 
 def test_rows_that_are_there_twice_count_once(tmp_path: Path):
     made = rows()
     run = opened(tmp_path, made + made)
     assert sizes(run) == [8] * 18
-    assert any("rows are there twice" in note for note in run.notes)
+    assert any("rows are identical copies" in note for note in run.notes)
 
 
 def test_two_runs_in_one_file_are_apart_and_said(tmp_path: Path):
@@ -201,8 +201,8 @@ def test_two_runs_in_one_file_are_apart_and_said(tmp_path: Path):
     mixed = [row for pair in zip(made[: len(made) // 2], made[len(made) // 2 :], strict=True) for row in pair]
     run = opened(tmp_path, mixed, ["advantage"])
     assert sizes(run) == [8] * 36
-    assert "the rows are those of 2 runs" in told(run)
-    assert "may hold several runs" in told(opened(tmp_path, made, ["run_id"]))
+    assert "the rows are from 2 runs" in told(run)
+    assert "may contain several runs" in told(opened(tmp_path, made, ["run_id"]))
 
 
 @pytest.mark.parametrize(("name", "value"), [("split", "eval"), ("phase", "validation"), ("is_eval", True)])
@@ -278,7 +278,7 @@ def test_trl_s_log_extra_is_no_reward(tmp_path: Path):
     trl(tmp_path, rows(range(1, 7)), {"entropy": None, "margin": None})
     run = open_run(tmp_path)
     assert run.channels == ("good", "fine")
-    assert "margin: taken for no reward" in told(run)
+    assert "margin: not treated as a reward" in told(run)
 
 
 def test_trl_s_reward_that_was_added_at_a_resume_is_read(tmp_path: Path):
@@ -323,7 +323,7 @@ def test_a_reward_that_is_written_in_words_stands_in_the_first_line(tmp_path: Pa
     made = [row | {name: said.format(row["good"])} for row in rows()]
     run = opened(tmp_path, made, ["reward"])
     assert name not in run.channels
-    assert f"{name!r} is left out (it is called a reward and holds texts; write numbers)" in told(run)
+    assert f"{name!r} is left out (its name is that of a reward, but it has texts; log numbers)" in told(run)
 
 
 @pytest.mark.parametrize("name", ["judge", "think", "language"])

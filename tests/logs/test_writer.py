@@ -107,9 +107,7 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     write(tmp_path)
     path = tmp_path / "channels" / "000002.parquet"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(
-        DataError, match=r"000002.parquet is damaged .*; expected a record that rvpo wrote whole. Remove"
-    ):
+    with pytest.raises(DataError, match=r"000002.parquet is damaged .*; expected a complete record of rvpo. Remove"):
         list(open_run(tmp_path).batches())
 
 
@@ -136,7 +134,7 @@ def test_what_an_older_run_left_behind_is_left_out(tmp_path: Path):
     write(tmp_path, steps=3)
     run = open_run(tmp_path)
     assert run.steps == (1, 2, 3)
-    assert "2 files from 000004.parquet on are older than 000003.parquet: left out" in run.notes
+    assert "2 files from 000004.parquet on are left out, because they are older than 000003.parquet" in run.notes
     assert replay(run, []).own_difference < 1e-12
 
 

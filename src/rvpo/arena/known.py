@@ -1,11 +1,11 @@
 """Scores of earlier trainings in a file, so that a new rule is compared with all others without training them again.
 
-``known.json`` beside this module holds what was published. Its scores are used only for the rules and tasks that they
-were made with:
+``known.json`` next to this module has the published scores. A score is used only if its rule and its task have not
+changed:
 
-- **Rule.** The advantages of a fixed series of batches are recorded with the scores. A rule that gives others today has
-  changed, and it is trained.
-- **Task.** The program of the field's scripts is recorded as a digest without comments and docstrings.
+- **Rule.** The advantages for a fixed series of batches are recorded with the scores. If a rule gives different
+  advantages today, it has changed, and it is trained again.
+- **Task.** A digest of the field's scripts, without comments and docstrings, is recorded with the scores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rvpo.step.aggregator import Aggregator
 PUBLISHED = Path(__file__).with_name("known.json")
 VERSION = 1
 SCALE = 100_000  # scores are stored as whole numbers of 1e-5
-TOLERANCE = 1e-3  # of a rule's answers: above what processors differ by, below what any other rule does
+TOLERANCE = 1e-3  # for a rule's answers: larger than differences between processors, smaller than between rules
 
 BATCHES, COMPLETIONS, GROUP, CHANNELS = 4, 64, 8, 5
 REPORTS = ("table.py", "plot.py", "scores.py")  # scripts that do not train
@@ -37,10 +37,10 @@ REPORTS = ("table.py", "plot.py", "scores.py")  # scripts that do not train
 
 @dataclass(frozen=True)
 class Known:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        answers: text of a rule -> what :func:`answers_of` gave when it was trained.
+        answers: text of a rule -> result of :func:`answers_of` when it was trained.
         tasks: name of a field -> digest of its scripts.
         runs: name of a field -> its runs.
     """
@@ -62,8 +62,8 @@ class Known:
                 raise ValueError(f"version {content['version']}")
             return cls(
                 content["answers"],
-                {name: told["task"] for name, told in content["fields"].items()},
-                {name: list(_unpacked(told["cells"], told["seeds"])) for name, told in content["fields"].items()},
+                {name: one["task"] for name, one in content["fields"].items()},
+                {name: list(_unpacked(one["cells"], one["seeds"])) for name, one in content["fields"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
@@ -72,7 +72,7 @@ class Known:
             ) from error
 
     def changed(self, methods: Iterable[str]) -> list[str]:
-        """Return the rules of the file that give other advantages today."""
+        """Return the rules of the file that give different advantages today."""
         return [method for method in methods if method in self.answers and not _same(self.answers[method], method)]
 
     def without(self, method: str) -> Known:
@@ -85,16 +85,16 @@ class Known:
         return self.tasks.get(name, task) == task
 
     def of(self, name: str, task: str, methods: Sequence[str], cells: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-        """Return the runs of a field that count: of these rules, cells and seeds, where the task is the same."""
+        """Return the runs of a field for these rules, cells and seeds; empty if the task has changed."""
         if self.tasks.get(name) != task:
             return []
         return [run for run in self.runs[name] if run.method in methods and run.cell in cells and run.seed in seeds]
 
 
 def answers_of(method: str) -> list[float]:
-    """Return what a rule says to a fixed series of batches: each batch's advantages, projected on a fixed direction.
+    """Return the advantages of a rule for a fixed series of batches, each projected on a fixed direction.
 
-    The batches hold binary and graded rewards and one constant group, and need no random numbers.
+    The batches have binary and graded rewards and one constant group, and need no random numbers.
     """
     names = [f"channel {j}" for j in range(CHANNELS)]
     aggregator = Aggregator(method, names)
@@ -114,7 +114,7 @@ def answers_of(method: str) -> list[float]:
 
 
 def task_of(folder: Path) -> str:
-    """Return a digest of the scripts in a folder that train: their syntax without comments and docstrings."""
+    """Return a digest of the syntax of a folder's training scripts, without comments and docstrings."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         if path.name not in REPORTS:
@@ -130,7 +130,7 @@ def task_of(folder: Path) -> str:
 def text(tasks: Mapping[str, str], scores: Mapping[str, Scores], runs: Mapping[str, Sequence[Run]]) -> str:
     """Return the content of a file: the runs of all complete cells.
 
-    Rules from a user's own file are left out, because their path means nothing elsewhere.
+    Rules from a user's own file are left out, because their path is not valid on other machines.
     """
     texts = list(dict.fromkeys(method for one in scores.values() for method in one.methods if _is_shipped(method)))
     fields = {}
@@ -169,7 +169,7 @@ def _unpacked(cells: Mapping[str, Any], seeds: Sequence[int]) -> Iterable[Run]:
 
 
 def _without_docstring(body: Any) -> Any:
-    """Return the statements of a function, class or module; the body of a lambda or condition as it is."""
+    """Return the statements of a function, class or module; the body of a lambda or condition unchanged."""
     if not isinstance(body, list) or not isinstance(body[0], ast.Expr):
         return body
     value = body[0].value

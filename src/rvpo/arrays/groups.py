@@ -1,4 +1,4 @@
-"""Rows that answer the same prompt, and reductions over them, for NumPy arrays. See :mod:`rvpo.core.groups`."""
+"""Groups of rows with the same prompt, and reductions over them, for NumPy arrays. See :mod:`rvpo.core.groups`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Bools = NDArray[np.bool_]
 
 
 class Partition:
-    """The partition of N rows into P groups, each of which has a row.
+    """The partition of N rows into P non-empty groups.
 
     Attributes:
         index: (N,) int64, the group of each row as 0 … P - 1.
-        count: P.
-        block: G if the rows lie in P consecutive blocks of G (reductions are then plain views), else None.
+        count: P, number of groups.
+        block: G if the rows are P consecutive blocks of G rows (reductions are then plain views); otherwise None.
     """
 
     def __init__(self, index: Ints, count: int, block: int | None = None) -> None:
-        """Take numbers of groups as they are; :meth:`of_ids` makes them from ids."""
+        """Take group numbers from 0 without gaps; :meth:`of_ids` makes them from any ids."""
         self.index, self.count, self.block = index, count, block
 
     @classmethod
@@ -43,7 +43,7 @@ class Partition:
 
     @classmethod
     def joined(cls, parts: Sequence[Partition]) -> Partition:
-        """Return the groups of several batches, numbered through in their order."""
+        """Return the groups of several batches, numbered in the order of the batches."""
         firsts = np.cumsum([0, *(part.count for part in parts)])
         index = np.concatenate([part.index + first for part, first in zip(parts, firsts, strict=False)])
         blocks = {part.block for part in parts}
@@ -61,12 +61,12 @@ class Partition:
 
     @cached_property
     def order(self) -> Ints:
-        """Rows so that groups lie one after another, (N,); within a group they keep their order."""
+        """Order of rows that puts groups one after another, (N,); the order within a group does not change."""
         return np.argsort(self.index, kind="stable")
 
     @cached_property
     def starts(self) -> Ints:
-        """Place in :attr:`order` at which each group begins, (P,)."""
+        """Index in :attr:`order` at which each group begins, (P,)."""
         found: Ints = np.cumsum(self.sizes) - self.sizes
         return found
 
@@ -104,7 +104,7 @@ class Partition:
 
 
 def _block_size(ids: Ints) -> int | None:
-    """Return the size of groups that lie in blocks of one size; None for other ids (N,)."""
+    """Return the size of groups that are consecutive blocks of equal size; None for other ids (N,)."""
     rows = len(ids)
     changes = np.flatnonzero(ids[1:] != ids[:-1])
     size = rows if not len(changes) else int(changes[0]) + 1

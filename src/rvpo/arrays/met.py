@@ -1,4 +1,4 @@
-"""Which completions meet a channel, in NumPy; :mod:`rvpo.core.met` and :mod:`rvpo.core.solved` say what that means."""
+"""Which completions meet a channel, in NumPy; :mod:`rvpo.core.met` and :mod:`rvpo.core.solved` define this."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpo.core.met import SAME
 from rvpo.core.solved import powers
 
 TABULATED = 128
-"""Size of a group up to which Pass@k is looked up in a table."""
+"""Largest size of a group for which Pass@k is looked up in a table."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Ends:
     """What the cells of a batch show of K channels.
 
     Attributes:
-        low: (K,) lowest reward; inf if there is none.
-        high: (K,) highest reward; -inf if there is none.
+        low: (K,) lowest reward; inf without rewards.
+        high: (K,) highest reward; -inf without rewards.
         between: (K,), whether a reward is neither the lowest nor the highest one.
         occurs: (K,), whether a cell of the channel applies.
     """
@@ -36,13 +36,13 @@ class Ends:
 
 
 def ends_of(rewards: Array, index: Ints, applies: Bools, count: int) -> Ends:
-    """Look for the lowest and the highest reward of each channel, and for others.
+    """Find the lowest and the highest reward of each channel, and whether there are rewards between them.
 
     Args:
         rewards: (N, M), NaN = missing.
-        index: (M,) or (N, M), number of the channel of each cell.
+        index: (M,) or (N, M), index of the channel of each cell.
         applies: (N, M), False where the column is not a channel of the row.
-        count: K.
+        count: K, number of channels.
     """
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     between, occurs = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
@@ -78,7 +78,7 @@ def strictly_between(rewards: Array, index: Ints, low: Array, high: Array) -> Bo
 
 
 def on_the_line(lines: Array) -> Array:
-    """Return the smallest rewards that are on their line: one that differs from it by rounding is."""
+    """Return the smallest rewards that reach their threshold, with a tolerance for rounding."""
     return lines - SAME * np.abs(lines)
 
 
@@ -91,7 +91,7 @@ def group_counters(rewards: Array, advantages: Array, groups: Partition, lines: 
         rewards: (N, M), NaN = missing or not a channel of the row.
         advantages: (N,); NaN counts as not positive.
         groups: the partition of the rows.
-        lines: (M,) or (N, M) of the cells, NaN = unknown.
+        lines: (M,) or (N, M) thresholds of the cells, NaN = unknown.
     """
     scored = ~np.isnan(rewards) & ~np.isnan(lines)
     meets = scored & (rewards >= on_the_line(lines))
@@ -123,7 +123,8 @@ def tally(rewards: Array, groups: Partition, lines: Array, counting: Bools, outs
         groups: the partition of the rows, one question each.
         lines: (M,) or (N, M), the reward from which on a completion meets the channel of the cell; NaN = unknown.
         counting: (N, M), cells that a completion has to meet to solve its question.
-        outside: (N, M), cells without a reward because the condition of a structure does not hold; None: none are.
+        outside: (N, M), cells without a reward because the condition of a structure does not hold; None without such
+            cells.
     """
     known = ~np.isnan(rewards) & ~np.isnan(lines)
     meets = known & (rewards >= on_the_line(lines))
@@ -170,7 +171,7 @@ def pass_sums(found: Tally, size: int) -> Array:
 
 
 def _pass_at(scored: NDArray[Any], met: NDArray[Any], ks: Sequence[int]) -> Array:
-    """Return what :func:`pass_sums` does, for n ``scored`` and c ``met`` of one shape."""
+    """Return the same as :func:`pass_sums`, for n ``scored`` and c ``met`` of one shape."""
     missed, done = np.ones(scored.shape), 0
     values, known = [], []
     for k in ks:
@@ -185,6 +186,6 @@ def _pass_at(scored: NDArray[Any], met: NDArray[Any], ks: Sequence[int]) -> Arra
 
 @lru_cache(maxsize=8)
 def _pass_table(size: int) -> Array:
-    """Return :func:`pass_sums` by n and c up to ``size``: the same few counts come again."""
+    """Return :func:`pass_sums` for all n and c up to ``size``, because the same few counts occur again and again."""
     n, c = np.meshgrid(np.arange(size + 1.0), np.arange(size + 1.0), indexing="ij")
     return _pass_at(n, np.minimum(c, n), powers(size))

@@ -1,4 +1,4 @@
-"""Two things that a diagnosis computes of the rewards of a batch, in NumPy.
+"""Two calculations of a diagnosis on the rewards of a batch, in NumPy.
 
 - :func:`soft_min` gives z-scores, and how the soft minimum shares the decision between the channels.
 - :func:`advantages` gives the advantages of GRPO and of GDPO, which a log without advantages is assumed to have. Other
@@ -24,14 +24,14 @@ from rvpo.errors import RewardError
 
 @dataclass(frozen=True)
 class Cells:
-    """The rewards of a batch, and what its record says of each cell.
+    """The rewards of a batch, and the recorded facts about each cell.
 
     Attributes:
         rewards: (N, M), NaN = missing.
-        groups: which rows answer one prompt.
-        weights: (M,) or (N, M) importance, 0 = monitored; None weighs all the same.
-        applies: (N, M), False where the column is not a channel of the row; None: all are.
-        outside: (N, M), cells outside of the normalisation of their group; None: none are.
+        groups: the partition of the rows into groups.
+        weights: (M,) or (N, M) importance, 0 = monitored; None: all have the same weight.
+        applies: (N, M), False where the column is not a channel of the row; None: all apply.
+        outside: (N, M), cells outside the normalisation of their group; None without such cells.
         reliability: (N, M) in [0, 1], how far a cell is trusted; None: fully.
         monitored: whether columns of weight 0 are declared as monitors, which a method does not see.
     """
@@ -47,12 +47,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class Shares:
-    """What the soft minimum makes of a batch; see :class:`rvpo.core.metrics.Advantages`.
+    """The result of the soft minimum on a batch; see :class:`rvpo.core.metrics.Advantages`.
 
     Attributes:
         rewards: (N, M) as given, NaN = missing.
         z: (N, M), 0 where dead, NaN where missing.
-        live: (N, M), True where the channel is scored and ranks its group.
+        live: (N, M), True where the channel is scored and its rewards differ within the group.
         missing: (N, M), True where the reward is missing although the channel applies.
         applies: (N, M), False where the column is not a channel of the row.
         responsibilities: (N, M) shares of the decision; rows sum to 1, or are 0 where nothing is live.
@@ -68,7 +68,7 @@ class Shares:
     signal: Bools
 
     def bottlenecks(self) -> Array:
-        """Return who is the lowest live channel of a completion, (N, M)."""
+        """Return which channel is the lowest live channel of a completion, (N, M)."""
         return bottlenecks(self.z, self.live)
 
 
@@ -78,10 +78,10 @@ def soft_min(cells: Cells, k: float, *, eps: float) -> Shares:
     Args:
         cells: rewards of a batch.
         k: risk coefficient in [0, inf].
-        eps: added to every standard deviation, in reward units.
+        eps: number added to every standard deviation, in reward units.
 
     Raises:
-        RewardError: weights that cannot work.
+        RewardError: the weights are not valid.
     """
     applies, _, w, scores = _normalised(cells, eps, is_trusting=True)
     present = scores.live
@@ -119,10 +119,10 @@ def advantages(cells: Cells, config: AdvantageConfig) -> Array:
 
     Args:
         cells: rewards of a batch.
-        config: of which :func:`is_known` holds.
+        config: a config for which :func:`is_known` holds.
 
     Raises:
-        RewardError: weights that cannot work, or a missing reward if the config refuses these.
+        RewardError: the weights are not valid, or a reward is missing and the config refuses this.
     """
     method = config.method
     assert isinstance(method, GRPO | GDPO)  # see is_known
@@ -130,7 +130,7 @@ def advantages(cells: Cells, config: AdvantageConfig) -> Array:
         cells, config.eps, is_trusting=method.uses_z, ddof=config.ddof, rtol=config.rtol
     )
     if config.missing == "error" and (scores.missing & applies).any():
-        raise RewardError('a reward is missing; expected none (missing="error"): use missing="drop"')
+        raise RewardError('a reward is missing; expected no missing reward (missing="error"). Use missing="drop"')
     seen = _seen_columns(w, cells.monitored)
     eps = config.eps
     if not seen.all():
@@ -193,7 +193,7 @@ def _sum(config: AdvantageConfig, r: Array, w: Array, scores: GroupScores, group
     if config.method.unscored == "zero":
         return (w * np.where(scores.missing, 0.0, r)).sum(-1), np.any(~scores.missing, -1)
     mean = groups.broadcast(scores.mean)
-    # A channel that nobody in the group was scored on has no mean: it is not part of the sum of this group.
+    # A channel without a scored completion in the group has no mean, so it is not part of this group's sum.
     applies = w * groups.broadcast(groups.max(~scores.missing))
     deviation = (scored * np.where(scores.missing, 0.0, r - mean)).sum(-1)
     total = scored.sum(-1)
@@ -230,7 +230,7 @@ def _whitened(a: Array, takes_part: Bools, groups: Partition, config: AdvantageC
     if config.method.centres_groups and config.whiten in ("batch", "none"):
         of_group = scores_in(groups)
         centred = a - groups.broadcast(of_group.mean)[:, 0]
-        # What rounding leaves of a group whose rewards are equal is not a difference.
+        # Rounding errors in a group with equal rewards are not differences.
         centred = np.where(takes_part & of_group.live[:, 0], centred, 0.0)
         return centred if config.whiten == "none" else centred / (scores_in(whole).std[0, 0] + eps)
     if config.whiten == "none":

@@ -12,11 +12,11 @@ from rvpo.core.aggregate import TIE
 
 @dataclass(frozen=True)
 class GroupScores:
-    """z-scores of N completions on M channels, and what they were made from.
+    """z-scores of N completions on M channels, with the means and deviations that they were computed with.
 
     Attributes:
         z: (N, M), 0 where dead, NaN where missing.
-        live: (N, M), True where the channel is scored and ranks the group.
+        live: (N, M), True where the channel is scored and its rewards differ within the group.
         missing: (N, M), True where the completion was not scored.
         mean: (P, M) mean reward of the group, 0 where nothing was scored.
         std: (P, M) standard deviation in the group, 0 where not live.
@@ -39,10 +39,10 @@ def group_zscore(rewards: Array, groups: Partition, *, eps: float, ddof: int = 1
 
     Args:
         rewards: (N, M), NaN = missing.
-        groups: which rows belong together.
-        eps: added to the standard deviation, in reward units.
+        groups: the partition of the rows into groups.
+        eps: number added to the standard deviation, in reward units.
         ddof: 1 for the sample standard deviation, 0 for the population's.
-        rtol: relative range up to which a channel is dead in a group.
+        rtol: a channel is dead in a group if its relative range is at most this.
     """
     missing = np.isnan(rewards)
     is_complete = not missing.any()
@@ -70,13 +70,13 @@ def group_zscore(rewards: Array, groups: Partition, *, eps: float, ddof: int = 1
 
 
 def at_the_mean(rewards: Array, scores: GroupScores, outside: Bools, groups: Partition) -> tuple[Array, GroupScores]:
-    """Let cells outside of the normalisation take part with the mean of the others: z = 0.
+    """Give cells outside the normalisation the mean of the other cells: z = 0.
 
     Args:
         rewards: (N, M), NaN at these cells.
-        scores: those of ``rewards``.
+        scores: scores of ``rewards``.
         outside: (N, M), these cells.
-        groups: which rows belong together.
+        groups: the partition of the rows into groups.
 
     Returns:
         The rewards, with the mean of the others at these cells, and the scores.
@@ -98,11 +98,11 @@ def normalised(shares: Array) -> Array:
 
 
 def bottlenecks(z: Array, live: Bools) -> Array:
-    """Return who is the lowest live channel of a completion, (N, M): rows sum to 1, ties share, 0 where none is live.
+    """Return the lowest live channel of each completion, (N, M): rows sum to 1, ties share, 0 without live channels.
 
     Args:
         z: (N, M) z-scores.
-        live: (N, M), which of them rank their group.
+        live: (N, M), which cells are live.
     """
     known = np.where(live, z, 0.0)
     lowest = np.where(live, known, np.inf).min(-1, keepdims=True)

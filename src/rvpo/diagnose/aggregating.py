@@ -1,7 +1,7 @@
-"""From a logged batch to what a method makes of it: in NumPy where that is enough, else by the core, which needs torch.
+"""Apply a method to a logged batch: in NumPy if that is enough, otherwise with the core, which needs torch.
 
-A diagnosis needs z-scores, the shares of the soft minimum and, for logs without advantages, those of GRPO and GDPO:
-:mod:`rvpo.arrays` has these. Any other method is called as in training, by :func:`aggregated`.
+A diagnosis needs z-scores, the shares of the soft minimum and, for logs without advantages, the advantages of GRPO and
+GDPO. :mod:`rvpo.arrays` computes these. :func:`aggregated` calls any other method as in training.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NEEDS_TORCH = "replays, and methods other than grpo and gdpo,"
 
 
 def shares_of(batch: LoggedBatch, run: Run, k: float, eps: float, groups: Partition | None = None) -> Shares:
-    """Return z-scores of a batch, and how the soft minimum shares the decision between its channels.
+    """Return the z-scores of a batch, and how the soft minimum shares the decision between its channels.
 
     Args:
-        batch: of the run.
-        run: its logs.
+        batch: a batch of the run.
+        run: logs of the run.
         k: risk coefficient in [0, inf].
-        eps: added to every standard deviation, in reward units.
-        groups: of the batch, if they are known already.
+        eps: number added to every standard deviation, in reward units.
+        groups: groups of the batch, if they are already known.
     """
     return soft_min(_cells(batch, run, groups), k, eps=eps)
 
@@ -43,14 +43,14 @@ def shares_of(batch: LoggedBatch, run: Run, k: float, eps: float, groups: Partit
 def advantages_of(
     batch: LoggedBatch, config: AdvantageConfig, run: Run, state: State | None = None, groups: Partition | None = None
 ) -> tuple[Array, State]:
-    """Return the advantages of a method (N,), and what it remembers.
+    """Return the advantages of a method (N,), and its state.
 
     Args:
-        batch: of the run.
+        batch: a batch of the run.
         config: the method.
-        run: its logs.
-        state: what the method remembers of the batches before.
-        groups: of the batch, if they are known already.
+        run: logs of the run.
+        state: what the method remembers of earlier batches.
+        groups: groups of the batch, if they are already known.
 
     Raises:
         MissingExtraError: the method needs torch, which is not installed.
@@ -80,7 +80,7 @@ def aggregated(
     state: State | None = None,
     groups: Partition | None = None,
 ) -> Advantages:
-    """Aggregate a batch by :func:`rvpo.core.compute`, with all that its record knows of weights, trust and channels.
+    """Aggregate a batch with :func:`rvpo.core.compute`, with the recorded weights, trust and channels.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -108,18 +108,18 @@ def has_torch() -> bool:
 
 
 def require_torch() -> None:
-    """Import torch, or refuse what needs it.
+    """Import torch, or refuse the calculation that needs it.
 
     Raises:
         MissingExtraError: torch is not installed.
     """
     with needs_extra("torch", NEEDS_TORCH, "torch"):
-        torch.get_num_threads()  # imports it
+        torch.get_num_threads()  # this imports torch
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch, if it is in use, work with one thread: batches are small, and threads would wait for each other."""
+    """Limit torch, if it is in use, to one thread: batches are small, and threads would wait for each other."""
     if "torch" not in sys.modules:
         yield
         return
@@ -141,14 +141,14 @@ def _maybe(x: NDArray[Any] | None) -> Tensor | None:
 
 
 def tensor_groups(groups: Partition) -> Groups:
-    """Return a partition as the core takes it."""
+    """Return a partition as groups of the core."""
     if groups.block is not None:
         return Groups.from_blocks(groups.count * groups.block, groups.block, torch.device("cpu"))
     return Groups(tensor(groups.index), groups.count)
 
 
 def progress_of(batch: LoggedBatch, run: Run) -> float:
-    """Return the share of the training that was done at a batch: as recorded, else by its place among the steps."""
+    """Return the share of the training that was done at a batch: as recorded, otherwise from its step."""
     if batch.progress is not None:
         return batch.progress
     first, last = run.steps[0], run.steps[-1]

@@ -1,16 +1,17 @@
-"""Is a reward being neglected now? The sums of a diagnosis over the last generations, in memory that does not grow.
+"""Is a reward being neglected now? The sums of a diagnosis over the last generations, in constant memory.
 
-``rvpo diagnose`` looks back at a whole run. The alarm looks after every generation at the last ``GROUPS`` groups:
+``rvpo diagnose`` looks back at a whole run. After every generation, the alarm looks at the last ``GROUPS`` groups:
 
-* the statistics, thresholds and sentences are those of ``diagnose`` (``group_sums``, ``estimates``, ``verdicts``);
-* intervals come from standard errors (``errors``) and not from a bootstrap, which would be too slow for every step;
-* the alarm **calls** a reward when its verdict is "neglected" with an interval of ``SURE`` standard errors instead of
-  about 2, on at least ``RANKED`` groups that it ranks, because there are many looks; and when this costs something: the
-  mean of the reward does not clearly rise, and it is not at its best already;
-* it stops calling when the verdict with the usual interval is another one, or the cost is gone.
+* Statistics, thresholds and sentences are those of ``diagnose`` (``group_sums``, ``estimates``, ``verdicts``).
+* Intervals come from standard errors (``errors``), because a bootstrap would be too slow for every step.
+* The alarm **calls** a reward when two conditions hold. First, its verdict is "neglected" with an interval of ``SURE``
+  standard errors instead of about 2, because there are many looks, and its rewards differ within at least ``RANKED``
+  groups. Second, the neglect costs something: the mean of the reward does not clearly rise and is not yet at its best.
+* The alarm stops calling when the verdict with the usual interval changes, or when the cost is gone.
 
-A reward of weight 0 is monitored by its user's choice and never called as neglected. Where such a monitor falls while a
-trained reward rises, the latter is called as *diverging* (:mod:`rvpo.diagnose.diverging`), from the whole run.
+A reward of weight 0 is only monitored, because its user chose so. It is never called as neglected. If such a monitor
+falls while a trained reward rises, the alarm calls the trained reward as *diverging*
+(:mod:`rvpo.diagnose.diverging`), based on the whole run.
 """
 
 from __future__ import annotations
@@ -41,26 +42,26 @@ from rvpo.diagnose.met_sums import COUNTED, MetLines, met_sums
 from rvpo.errors import RewardError
 
 GROUPS = 512
-"""Groups that are looked at: the last ones."""
+"""Number of groups in the window: the latest ones."""
 OF_ONE = 128
-"""Of these, at most this many of one generation, so that several generations are looked at."""
+"""Most groups of one generation in the window, so that the window covers several generations."""
 SURE = 4.0
-"""Standard errors by which a reward is below its threshold when it is called."""
+"""A reward is called when it is below its threshold by this many standard errors."""
 USUAL = 1.96
-"""The same for an ordinary verdict, as of ``rvpo diagnose``."""
+"""The same for an ordinary verdict, as in ``rvpo diagnose``."""
 RANKED = 32
-"""Groups that a reward ranks, at least, when it is called."""
+"""A reward is called only if its rewards differ within at least this many groups."""
 CLEAR = 2.0
 """Standard errors of a clear rise or fall of a mean."""
 MET = 0.9
-"""Share of its range from which on the mean of a reward is at its best."""
+"""A reward is at its best if its mean is at least at this share of its range."""
 MOST = 256
-"""Channels that are looked at: the first ones seen, as long as they occur."""
+"""Most channels in the window: the first ones seen, as long as they occur."""
 
 _KEPT = (
     *("cells", "scored", "live", "reward", "groups_scored", "groups_live", "az", "aa", "zz", "company"),
     *("punished", "compared", "within_ss", "within_dof", "late_top"),
-    *COUNTED,  # at the end, where checkpoints of older versions have nothing
+    *COUNTED,  # at the end, because checkpoints of older versions do not have these columns
 )
 _EPS = 1e-12  # as in diagnose: z-scores without the eps of training
 
@@ -71,11 +72,11 @@ class Generation:
 
     Attributes:
         rewards: (N, M), NaN = missing.
-        advantages: (N,) that the policy is trained with.
+        advantages: (N,) advantages that the policy is trained with.
         groups: the partition of the rows into groups.
         channels: the channels of the run that the cells belong to.
         weights: (M,) or (N, M) importance; 0 = monitored.
-        applies: (N, M) bool, False where the column is no channel of the row; None: all are.
+        applies: (N, M) bool, False if the column is not a channel of the row; None: all apply.
     """
 
     rewards: Tensor
@@ -101,7 +102,7 @@ class _Batch:
 
     @classmethod
     def of(cls, batch: Generation) -> _Batch:
-        """Take over tensors from any device."""
+        """Convert tensors from any device to arrays."""
         channels = batch.channels
         return cls(
             _array(batch.rewards).astype(np.float64, copy=False),
@@ -140,13 +141,13 @@ def _array(x: Tensor | NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Call:
-    """A reward that is being neglected, or diverges from a monitor, when it is called for the first time.
+    """A reward that is neglected, or diverges from a monitor, when it is called for the first time.
 
     Attributes:
-        name: of the channel.
-        rule: what the verdict says, with its numbers, and where the neglect comes from, if that can be seen.
-        generation: after how many generations.
-        divergence: from which monitor, where it is called for that; None: it is neglected.
+        name: name of the channel.
+        rule: the sentence of the verdict, with its numbers and the cause of the neglect, if known.
+        generation: number of generations before the call.
+        divergence: the divergence from a monitor, if that is the reason; None: the reward is neglected.
     """
 
     name: str
@@ -157,7 +158,7 @@ class Call:
 
 @dataclass
 class _Kept:
-    """What is kept of a generation: z (n, K) and a (n,), group (n,), table (P, K, len(_KEPT)), by names (K)."""
+    """A generation in the window: names (K), z (n, K), a (n,), group (n,), table (P, K, len(_KEPT))."""
 
     names: tuple[str, ...]
     z: NDArray[np.float32]
@@ -168,7 +169,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Look:
-    """The statistics of the window: by name of the statistic (K,), and the errors of those that have one."""
+    """The statistics of the window: name of a statistic -> (K,), and the errors of those that have one."""
 
     names: tuple[str, ...]
     found: Mapping[str, Array]
@@ -179,7 +180,7 @@ class _Look:
     z: Array
 
     def below(self) -> NDArray[np.bool_]:
-        """Return which channels may be neglected, (K,): the interval of a usual verdict is below a threshold."""
+        """Return which channels may be neglected, (K,): those whose usual interval is below a threshold."""
         found, errors = self.found, self.errors
         line = verdicts.RULES.neglected
         with np.errstate(invalid="ignore"):
@@ -188,7 +189,7 @@ class _Look:
         return ignored | outvoted
 
     def estimates(self, j: int, sure: float) -> dict[str, Estimate]:
-        """Return the statistics of a channel, with intervals of ``sure`` standard errors."""
+        """Return the statistics of a channel, with intervals of plus and minus ``sure`` standard errors."""
         return {name: self._estimate(name, j, sure) for name in (*self.found, "reliability")}
 
     def _estimate(self, name: str, j: int, sure: float) -> Estimate:
@@ -201,7 +202,7 @@ class _Look:
         return Estimate(value, value - sure * float(error), value + sure * float(error))
 
     def costs(self, j: int) -> bool:
-        """Return whether the mean neither clearly rises nor is at its best without falling."""
+        """Return whether the neglect costs something: the mean falls, or it is below its best and does not rise."""
         trend, error = self.found["trend"][j], self.errors["trend"][j]
         if not np.isfinite(error):
             return True
@@ -223,9 +224,9 @@ class Alarm:
         (['style'], {'speed': False, 'style': True})
 
     Attributes:
-        generations: how many were seen.
+        generations: number of generations seen.
         called: name -> generation after which the reward was first called.
-        calling: name -> whether it is called now, of the channels that are looked at and not only monitored.
+        calling: name -> whether the reward is called now, for all trained channels in the window.
     """
 
     def __init__(self, *, sums_raw: bool = False) -> None:
@@ -253,29 +254,29 @@ class Alarm:
 
     @property
     def diverging(self) -> dict[str, bool]:
-        """Whether a trained reward is called as diverging now; empty where nothing is monitored."""
+        """Name of a trained reward -> whether it is called as diverging now; empty if nothing is monitored."""
         if not self._watch.monitors():
             return {}
         return {name: name in self._watch.calling for name in self.calling}
 
     @property
     def groups(self) -> int:
-        """Number of groups that are looked at."""
+        """Number of groups in the window."""
         return sum(len(kept.table) for kept in self._window)
 
     def add(self, batch: Generation) -> list[Call]:
-        """Take in a generation; return the rewards that are called for the first time.
+        """Add a generation; return the rewards that are called for the first time.
 
         Raises:
-            RewardError: rewards that are infinite, or groups that do not fit them.
+            RewardError: rewards are infinite, or the groups do not fit them.
         """
         self.generations += 1
         now = _Batch.of(batch)
         if np.isinf(now.rewards).any():
             row, column = np.argwhere(np.isinf(now.rewards))[0].tolist()
             raise RewardError(
-                f"rewards[{row}, {column}] is {now.rewards[row, column]}; expected finite numbers, and NaN where a "
-                "reward is missing: check the reward function of that channel"
+                f"rewards[{row}, {column}] is {now.rewards[row, column]}; expected a finite number, or NaN for a "
+                "missing reward. Check the reward function of that channel"
             )
         diverged = self._watch.add(
             self.generations, now.rewards, now.groups, now.index, now.names, now.weights, now.applies
@@ -295,12 +296,12 @@ class Alarm:
         return [*fresh, *(Call(one.channel, one.sentence(), self.generations, one) for one in diverged)]
 
     def verdicts(self) -> dict[str, verdicts.Judged]:
-        """Return the verdict on each channel over the groups that are looked at, without a confidence."""
+        """Return the verdict on each channel over the groups in the window, without a confidence."""
         look = self._look()
         found = {}
         for j, name in enumerate(look.names):
             of = look.estimates(j, USUAL)
-            verdict = verdicts.tell(of, look.best[j])
+            verdict = verdicts.verdict_of(of, look.best[j])
             found[name] = verdicts.Judged(verdict, verdicts.sentence(verdict, of, monitored=False), None)
             if name in self.diverged:
                 found[name] = verdicts.Judged("diverging", self.diverged[name].sentence(), None)
@@ -325,7 +326,7 @@ class Alarm:
         return arrays | self._watch.state()
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from the arrays that :meth:`state` returned."""
         plain = json.loads(str(arrays["plain"]))
         self.generations, self.called, self.calling = (plain[key] for key in ("generations", "called", "calling"))
         self._top, self._low, self._monitored = plain["top"], plain["low"], set(plain["monitored"])
@@ -366,17 +367,17 @@ class Alarm:
                 self._monitored.add(name)
 
     def _met_cells(self, result: Shares, batch: _Batch) -> dict[str, Array]:
-        """Count unexplored and suppressed groups; what a new value shows of the groups before is corrected."""
+        """Count unexplored and suppressed groups; correct the counts of earlier groups if a new value changes them."""
         graded, binary, raised = self._met.look(result, batch.index, batch.names, batch.ranges)
         for kept in self._window:
             for name in raised:
                 if name in kept.names:
-                    of = kept.table[:, kept.names.index(name)]
-                    of[:, _KEPT.index("unexplored_binary")] = of[:, _KEPT.index("met_groups")]
+                    sums = kept.table[:, kept.names.index(name)]
+                    sums[:, _KEPT.index("unexplored_binary")] = sums[:, _KEPT.index("met_groups")]
         return met_sums(result, batch.groups, batch.advantages, graded, binary)
 
     def _at_top(self, result: Shares, batch: _Batch) -> Bools:
-        """Move the ends of what was seen, and return which rewards are the highest; forget those that no longer are."""
+        """Update the lowest and highest rewards; return which are at the highest. Reset counts of an exceeded one."""
         ends = ends_of(result.rewards, batch.index, result.applies, len(batch.names))
         tops, lows = ends.high.tolist(), ends.low.tolist()
         for k, name in enumerate(batch.names):
@@ -393,7 +394,7 @@ class Alarm:
         return found
 
     def _bounded(self, kept: _Kept) -> _Kept:
-        """Leave out channels beyond ``MOST``, and forget those that are no longer in the window."""
+        """Drop channels beyond ``MOST``, and forget those that are no longer in the window."""
         known = dict.fromkeys(name for old in self._window for name in old.names)
         names = [*known, *(name for name in kept.names if name not in known)][:MOST]
         self._monitored.intersection_update(names)
@@ -444,11 +445,11 @@ class Alarm:
     def _is_called(self, look: _Look, j: int, before: bool) -> bool:
         sure = USUAL if before else SURE
         enough = before or look.ranked[j] >= RANKED
-        neglected = verdicts.tell(look.estimates(j, sure), look.best[j]) == "neglected"
+        neglected = verdicts.verdict_of(look.estimates(j, sure), look.best[j]) == "neglected"
         return bool(enough and neglected and look.costs(j))
 
     def _rule(self, look: _Look, j: int) -> str:
-        """Say what gave the verdict, and where the neglect comes from if that can be seen."""
+        """Return the sentence of the verdict, with the cause of the neglect if it is known."""
         found = look.estimates(j, USUAL)
         rule = verdicts.sentence("neglected", found, monitored=False)
         products = look.z.T @ look.z
@@ -465,7 +466,7 @@ _READ = ("mean", "scored", "live_groups", "correlation", "fair", "punished", "ce
 
 
 def _widened(table: Array) -> Array:
-    """Return the table of a generation with all columns; those that an older version did not count are 0."""
+    """Return the table of a generation with all columns; columns that an older version did not count are 0."""
     lacking = len(_KEPT) - table.shape[-1]
     return np.pad(table, ((0, 0), (0, 0), (0, lacking))) if lacking else table
 
@@ -473,7 +474,7 @@ def _widened(table: Array) -> Array:
 def _by_name(cells: Mapping[str, Array], groups: Partition, index: Ints, count: int) -> Array:
     """Return the sums of each group by channel, (P, K, len(_KEPT)), from those by column (P, M)."""
     table = np.stack([cells[name] for name in _KEPT], -1)
-    of = index if index.ndim == 1 else index[groups.first_rows]  # a group has one set of channels
+    of = index if index.ndim == 1 else index[groups.first_rows]  # all rows of a group have the same channels
     place = np.arange(groups.count)[:, None] * count + of
     pooled = np.zeros((groups.count * count, len(_KEPT)))
     add_at(pooled, place.ravel(), table.reshape(-1, len(_KEPT)))

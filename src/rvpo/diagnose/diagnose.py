@@ -1,4 +1,4 @@
-"""Which reward is being ignored? Read logs once, count by group and channel, and say it with its uncertainty."""
+"""Which reward is being ignored? Read the logs once, count by group and channel, and report verdicts with intervals."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def diagnose(
     """Diagnose every channel of a run.
 
     Args:
-        run: from :func:`rvpo.logs.open.open_run`.
-        k: of the soft minimum under which responsibilities are told.
-        assumed: how advantages come about where none were logged; None: GRPO, of the logged total or of the plain
-            sum, and what GDPO would judge otherwise is unclear.
-        texts: read completions too, to find equal ones that were scored differently.
-        level: of the intervals.
-        resamples: of the bootstrap over groups.
-        seed: of the bootstrap.
+        run: logs of a run, from :func:`rvpo.logs.open.open_run`.
+        k: risk coefficient of the soft minimum that defines responsibilities.
+        assumed: the method that gave the advantages, if none were logged. None: GRPO on the logged total or on the
+            plain sum. A verdict that GDPO would change is then unclear.
+        texts: whether to read the completions, to find identical ones with different scores.
+        level: level of the intervals.
+        resamples: number of bootstrap resamples over groups.
+        seed: random seed of the bootstrap.
         progress: called with the number of steps that were read.
-        entropy: of the policy, by step; None: what is found in the run's folder.
+        entropy: entropy of the policy by step; None: look for it in the run's folder.
 
     Raises:
-        ConfigError: an option that cannot work.
-        DataError: logs that cannot be read.
+        ConfigError: an option has a value that cannot work.
+        DataError: the logs cannot be read.
     """
     if not 0 < level < 1 or resamples < 100:
         raise ConfigError(
@@ -64,8 +64,8 @@ def diagnose(
         )
     if not run.every_batch and assumed is not None and assumed.method.remembers:
         raise ConfigError(
-            f"{assumed} remembers the run, and {run.path} does not have every step since the first: assume "
-            "another method"
+            f"{assumed} remembers the run, but {run.path} does not have every step since the first; expected a method "
+            "without memory. Assume another method (--method)"
         )
     first = next(run.batches(), None)
     readings = readings_of(run, first, assumed)
@@ -113,9 +113,9 @@ def diagnose(
     )
     notes = list(run.notes)
     if logged and assumed is not None:
-        notes.append(f"advantages are logged: {assumed} (--method) is not needed and was not used")
+        notes.append(f"advantages are logged, so {assumed} (--method) was not used")
     if not logged:
-        notes.append(f"the logs have no advantages: those of {reading.name} are assumed (--method)")
+        notes.append(f"the logs have no advantages, so those of {reading.name} are assumed (change with --method)")
         if note := estimated_progress(run, None, [reading.config]):
             notes.append(note)
         if note := note_of_scales([sums.state]):
@@ -151,7 +151,7 @@ def diagnose(
 def _exploration(
     run: Run, seen: Mapping[str, Seen], batches: Iterable[Joined], entropy: Entropy | None, guessed: bool
 ) -> Exploration:
-    """Count the questions of a run, now that it is known which rewards meet its channels."""
+    """Count the questions of a run, after all rewards were seen that determine when a channel is met."""
     lines, point_of = Lines(seen, run.ranges, run.solved), point_of_steps(run.steps)
     sums = count_questions(run, lines, point_of, batches)
     return explored(sums, run.channels, lines, point_of, entropy, guessed)
@@ -172,7 +172,7 @@ def _count(
         Whether it logged advantages, what it shows of its channels, and its batches.
 
     Raises:
-        DataError: no two completions answer one prompt.
+        DataError: no two completions belong to the same prompt.
     """
     logged, done = False, -1
     sight, kept, joiner = _Sight(run), Kept(run, readings[0].regrouped), Joiner()
@@ -199,8 +199,9 @@ def _count(
     if every[0].groups == every[0].completions:
         raise DataError(
             f"{run.path} has {every[0].completions} completions in as many groups; expected several completions per "
-            "group. Name the column that says which belong together (--group), or their number (--group-size). A log "
-            "with one completion per prompt cannot be diagnosed: rewards are compared within a prompt"
+            "group. Name the column that identifies the group (--group), or pass the number of completions per group "
+            "(--group-size). A log with one completion per prompt cannot be diagnosed, because rewards are compared "
+            "between completions of the same prompt"
         )
     return logged, sight.seen, kept
 
@@ -209,8 +210,8 @@ class _Sight:
     """What a run shows of its channels.
 
     Attributes:
-        seen: by name.
-        monitors: whether a channel that occurred was not trained on until then.
+        seen: name -> what was seen.
+        monitors: whether there was a channel that, up to then, was not trained on.
     """
 
     def __init__(self, run: Run) -> None:
@@ -240,7 +241,7 @@ def _channel(
 ) -> ChannelDiagnosis:
     cells = total[SLOT["cells"]]
     live, scored = (float(total[SLOT[slot]] / cells) if cells else None for slot in ("live", "scored"))
-    if divergence is not None:  # whatever else is true of it: a reward that is gamed counts too much
+    if divergence is not None:  # before any other verdict: a reward that is gamed has too much influence
         judged = verdicts.Judged("diverging", divergence.sentence(), None)
     return ChannelDiagnosis(
         name=name,
@@ -299,7 +300,7 @@ def _curves(run: Run, sums: Sums) -> Curves:
 
 
 def _influence(run: Run, sums: Sums) -> Influence:
-    """Return what the used advantage made of each channel, in each stretch of time."""
+    """Return the influence of each channel on the advantages that were used, per stretch of time."""
     stretch = np.array([sums.stretch_of(point) for point in range(len(sums.points))])
     counted = np.stack([sums.points[stretch == b].sum(0) for b in range(len(sums.stretches))])
     total = counted.sum(0)
@@ -318,5 +319,5 @@ def _influence(run: Run, sums: Sums) -> Influence:
 
 
 def _finite(values: Array) -> tuple[float | None, ...]:
-    """Return numbers, None for those that are not finite: JSON has no others."""
+    """Return numbers, with None for those that are not finite, because JSON cannot hold them."""
     return tuple([x if known else None for x, known in zip(values.tolist(), np.isfinite(values), strict=True)])

@@ -1,4 +1,4 @@
-"""What a diagnosis is made of; :mod:`rvpo.diagnose.diagnose` makes it."""
+"""The parts of a diagnosis; :mod:`rvpo.diagnose.diagnose` makes it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import TYPE_CHECKING, Any
 from rvpo.diagnose.diverging import Divergence
 from rvpo.logs.guess import Guess
 
-if TYPE_CHECKING:  # it reads logs, and needs their extra; the alarm of a training does not
+if TYPE_CHECKING:  # this module reads logs and needs their extra; the alarm of a training does not
     from rvpo.diagnose.exploration import Exploration
 
 
 def or_none(value: float) -> float | None:
-    """Return a number, None where it is not finite: JSON has no others."""
+    """Return a number, or None if it is not finite, because JSON cannot hold it."""
     return float(value) if math.isfinite(value) else None
 
 
 def say(pull: float | None, correlation: float | None, fair: float | None) -> float | None:
-    """Return how far a channel gets its way, as a multiple of a fair share; None where it is not known.
+    """Return the influence of a channel on the advantage, as a multiple of a fair share; None if unknown.
 
-    The smaller of the two numbers that decide whether it is neglected: its pull, and the correlation of the advantage
-    with it over the fair one. So a channel that does not count has none, also if it rises with others that do, and
-    neither has one that counts and is outvoted. Below 0, the advantage works against it.
+    It is the smaller of the two numbers that decide whether a channel is neglected: its pull, and the correlation of
+    the advantage with it, divided by the fair correlation. So it is near 0 for a channel that does not move the
+    advantage, even if it rises with channels that do. It is also near 0 for a channel that moves the advantage but is
+    outvoted. Below 0, the advantage works against the channel.
 
     Args:
-        pull: how far it moves the advantage, in units of the average channel's.
-        correlation: within groups, of the advantage with the channel.
-        fair: what that would be if all channels counted the same.
+        pull: how far it moves the advantage; the average channel has 1.
+        correlation: correlation of the advantage with the channel, within groups.
+        fair: this correlation if all channels had equal influence.
     """
     if pull is None or correlation is None or not fair:
         return None
@@ -37,12 +38,12 @@ def say(pull: float | None, correlation: float | None, fair: float | None) -> fl
 
 
 VERDICTS = ("diverging", "neglected", "noisy", "unclear", "dead", "saturated", "healthy")
-"""In order of how much they want a look."""
+"""In order of how much attention they need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its bootstrap interval over groups; None where the logs do not say."""
+    """A value with its interval from a bootstrap over groups; None if the logs do not give it."""
 
     value: float | None
     low: float | None = None
@@ -51,14 +52,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """How and why a channel is neglected, as far as the logs show; a page and a terminal put it into words.
+    """How and why a channel is neglected, as far as the logs show it. The page and the terminal put it into words.
 
     Attributes:
-        kinds: of ``"ignored"``, ``"reversed"`` and ``"outvoted"``, those that hold.
+        kinds: those of ``"ignored"``, ``"reversed"`` and ``"outvoted"`` that hold.
         monitored: whether its weight is 0.
-        wider: channel that varies most within groups, where raw rewards may have been summed and it varies more than
-            four times as much; None otherwise.
-        times_wider: how many times as much; None without ``wider``.
+        wider: the channel that varies most within groups, if raw rewards may have been summed and it varies more than
+            four times as much as this one; None otherwise.
+        times_wider: how many times as much it varies; None without ``wider``.
         opposed: up to two channels that pull the other way, the strongest first, with their correlations within groups.
     """
 
@@ -74,34 +75,35 @@ class ChannelDiagnosis:
     """One channel of a run.
 
     Attributes:
-        name: of the channel.
+        name: name of the channel.
         verdict: one of ``VERDICTS``.
-        rule: the sentence, with its numbers, that gave the verdict.
-        confidence: share of bootstrap resamples that give the same verdict, times how often the guesses that it rests
-            on are right; None where it is unclear.
-        mean: reward over the scored completions.
-        trend: change of the mean from the first to the last step, by a straight line.
-        early: mean reward of the first third of the steps.
-        late: of the last third.
-        live: share of completions on which it ranks their group.
-        dead: share on which it is scored and constant in the group.
-        missing: share that is not scored.
-        live_groups: share of the groups that it ranks.
-        correlation: within groups, of the advantage that the run used with the channel, where it is live.
-        fair: what that would be if all live channels were independent and counted the same.
-        pull: how far it moves the used advantage while all other channels stay, in units of the average channel's.
-        punished: of two completions of a group, how often the one that is better in it got the lower advantage.
+        rule: the sentence that explains the verdict, with its numbers.
+        confidence: share of bootstrap resamples with the same verdict, times the probability that the guesses it
+            depends on are right; None if the verdict is unclear.
+        mean: mean reward of the scored completions.
+        trend: change of the mean from the first to the last step, from a straight-line fit.
+        early: mean reward in the first third of the steps.
+        late: mean reward in the last third.
+        live: share of completions in whose group its rewards differ.
+        dead: share of completions that it scores, but with the same reward in the whole group.
+        missing: share of completions that it does not score.
+        live_groups: share of the groups within which its rewards differ.
+        correlation: correlation of the advantage that the run used with the channel, within groups, where it is live.
+        fair: this correlation if all live channels were independent and had equal influence.
+        pull: how far it moves the advantage while all other channels stay the same; the average channel has 1.
+        punished: share of pairs in a group in which the completion with the higher reward got the lower advantage.
         responsibility: mean share of the decision under the soft minimum.
-        bottleneck: share of completions on which it is the lowest.
-        ceiling: share of the completions of the last third that have its highest reward.
-        reliability: share of its variance within groups that is no noise, from equal completions that were scored
-            differently; None without such completions.
+        bottleneck: share of completions on which it is the lowest channel.
+        ceiling: share of the completions in the last third that have its highest reward.
+        reliability: share of its variance within groups that is not noise, estimated from identical completions with
+            different scores; None without identical completions.
         pairs: degrees of freedom of that estimate.
-        cause: how and why it is neglected; None for another verdict.
-        divergence: the monitor that fell while it rose, and when; None for another verdict.
-        unexplored: share of the groups in which no completion meets it, see :mod:`rvpo.core.met`; None where that is
-            not known, as without a range for a graded reward outside of [0, 1].
-        suppressed: share in which some completions meet it, not all, and none of those got a positive advantage.
+        cause: how and why it is neglected; None for any other verdict.
+        divergence: the monitor that fell while it rose, and when; None for any other verdict.
+        unexplored: share of the groups in which no completion meets it, see :mod:`rvpo.core.met`; None if that is
+            not known, for example for a graded reward outside [0, 1] without a declared range.
+        suppressed: share of the groups in which some completions meet it, but not all, and none of these got a
+            positive advantage.
     """
 
     name: str
@@ -132,17 +134,17 @@ class ChannelDiagnosis:
 
     @property
     def say(self) -> float | None:
-        """How far it got its way; see :func:`say`."""
+        """Its influence on the advantage; see :func:`say`."""
         return say(self.pull.value, self.correlation.value, self.fair)
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """How channels moved: T points in time, or fewer that average several.
+    """How channels changed over T points in time; a point may average several steps.
 
     Attributes:
-        steps: T steps (the last of those that a point averages).
-        mean: channel -> T mean rewards; None where nothing was scored, here and below.
+        steps: T steps, each the last one that a point averages.
+        mean: channel -> T mean rewards; None if nothing was scored, here and below.
         responsibility: channel -> T mean responsibilities under the soft minimum.
         correlation: channel -> T correlations within groups of the used advantage with it.
         live: channel -> T shares of completions on which it is live.
@@ -159,12 +161,12 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """What the advantage that was used made of each channel over time: B points, fewer than :class:`Curves` has.
+    """The influence of each channel on the advantage over time, at B points, fewer than :class:`Curves` has.
 
     Attributes:
-        steps: B last steps of each point.
-        pull: channel -> B pulls, in units of the average channel's; None where it ranked nothing, here and below.
-        say: channel -> B multiples of a fair share by which it got its way, see :func:`say`.
+        steps: B steps, each the last one of a point.
+        pull: channel -> B pulls; the average channel has 1; None if its rewards never differ, here and below.
+        say: channel -> B influences, as multiples of a fair share, see :func:`say`.
     """
 
     steps: tuple[int, ...]
@@ -177,21 +179,21 @@ class Diagnosis:
     """Which reward is being ignored.
 
     Attributes:
-        run: its name.
-        path: of the logs.
-        kind: of the logs, see :class:`rvpo.logs.run.Run`.
-        method: whose advantages were used, in words.
-        k: of the soft minimum for responsibilities.
-        level: of the intervals.
-        completions: how many.
-        groups: how many.
-        steps: how many.
-        channels: one each, in order of the run.
-        correlations: (K, K) within groups, between z-scores where both are live; None where they never are.
-        curves: over the steps.
-        notes: what a reader has to know.
-        influence: of the channels over the steps.
-        guesses: what the logs do not say and was guessed; verdicts rest on it.
+        run: name of the run.
+        path: path of the logs.
+        kind: kind of the logs, see :class:`rvpo.logs.run.Run`.
+        method: the method whose advantages were used, in words.
+        k: risk coefficient of the soft minimum for responsibilities.
+        level: level of the intervals.
+        completions: number of completions.
+        groups: number of groups.
+        steps: number of steps.
+        channels: one diagnosis per channel, in the order of the run.
+        correlations: (K, K) correlations of z-scores within groups, where both channels are live; None if never.
+        curves: the channels over the steps.
+        notes: facts that a reader has to know.
+        influence: influence of the channels over the steps.
+        guesses: what the logs do not say and was guessed; verdicts depend on it.
         exploration: questions solved by none, some and all of their completions, Pass@k and entropy over the steps.
     """
 

@@ -1,29 +1,31 @@
-"""Is a trained reward being gamed? It rises while a monitor, which nobody trains on, falls.
+"""Is a trained reward being gamed? It rises while a monitor, which is not trained on, falls.
 
-A judge with a hole looks fine by its own curve. A channel of weight 0, such as a second judge or a test that is run but
-not rewarded, shows what the first one misses. :class:`Watch` compares two adjacent stretches of the training, the
-latest one and the one before it, of several lengths. A trained channel is **diverging** when over the same two
+The curve of a judge with a loophole looks fine. A channel of weight 0, such as a second judge or a test that is run but
+not rewarded, shows what the first judge misses. :class:`Watch` compares two adjacent stretches of the training, the
+latest one and the one before it, for several lengths. A trained channel is **diverging** when over the same two
 stretches its mean clearly rises and the mean of a monitor clearly falls: by ``SURE`` standard errors each, because
 there are many looks.
 
-Both can happen by themselves, and the fall must not be of that kind. One of two things shows it: it is larger than what
-the policy's wandering explains, or the channel and the monitor now clearly disagree within groups, where no wandering
-enters: what the one prefers the other rejects. Then the fall must also be of ``RELEVANT`` size. The second is often
-seen earlier. (That they agree less than before is not enough: what is scored with noise agrees less as a policy gets
-better at it.)
+Both can also happen by chance, so the fall needs further evidence. One of two facts is enough:
 
-The error of a change has two parts. Groups differ: that is the usual error of a mean. And a policy wanders: even where
-nothing pulls it, its mean moves from step to step, and over a long stretch that adds up. The size of such steps is
-estimated from second differences of the means of blocks, which a straight trend does not enter; a walk with steps of
-variance s^2 moves the mean of w blocks away from that of the w blocks before by s^2 (2 w^2 + 1) / (3 w), as variance.
+* The fall is larger than random drift of the policy explains.
+* Both now clearly disagree within groups: the channel prefers the completions that the monitor rejects.
+  Drift does not affect this comparison. The fall must then also have ``RELEVANT`` size. This evidence often comes
+  earlier. (Less agreement than before is not enough, because noisy scores agree less as a policy improves.)
 
-Not every channel that rises is the cause. The one that is gamed no longer agrees with what is not: of all trained
-channels, its correlation with the monitor within groups has fallen most, or is most negative. Until that is clear by
-``SURE`` standard errors, the channel that rises and agrees least is named as a guess, and the sentence says so; later
-looks replace a guess by the cause.
+The error of a change has two parts. Groups differ: this is the usual error of a mean. And the policy drifts: even if
+nothing pulls it, its mean moves from step to step, and over a long stretch this adds up. The size of these steps is
+estimated from second differences of the means of blocks, which a straight trend does not affect. For a random walk
+whose steps have variance s^2, the difference between the means of two adjacent stretches of w blocks has the variance
+s^2 (2 w^2 + 1) / (3 w).
+
+Not every channel that rises is the cause. The channel that is gamed no longer agrees with the monitor. Its correlation
+with the monitor within groups has fallen most of all trained channels, or is most negative. Until this is clear by
+``SURE`` standard errors, the rising channel that agrees least is named as a guess, and the sentence says so. Later
+looks replace the guess with the cause.
 
 A monitor is a channel whose weight is 0 in all rows. The parts of a reward that is trained as one number, such as the
-single criteria of a rubric, have the same judge and are none.
+single criteria of a rubric, are not monitors, because they share its judge.
 """
 
 from __future__ import annotations
@@ -40,27 +42,27 @@ from rvpo.arrays.groups import Array, Ints, Partition
 from rvpo.diagnose.group_sums import pooled
 
 SURE = 4.0
-"""Standard errors of a rise and of a fall that are called; as of the alarm for neglected rewards."""
+"""Standard errors of a rise and of a fall that are reported, as in the alarm for neglected rewards."""
 USUAL = 1.96
-"""The same for the rise of a channel that clearly disagrees with a monitor while another one clearly rises."""
+"""The same for the rise of a channel that clearly disagrees with a monitor, while another channel clearly rises."""
 SHORTEST = 8
-"""Blocks of a stretch, at least: with fewer, the wandering of the policy cannot be told from a trend."""
+"""Fewest blocks of a stretch: with fewer, drift of the policy cannot be distinguished from a trend."""
 OPPOSED = 2.5
-"""Standard errors below 0 of a correlation within groups that, beside a rise and a fall, shows the cause."""
+"""A correlation within groups that is this many standard errors below 0 shows the cause of a rise and a fall."""
 RELEVANT = 0.2
-"""Fall of a monitor that matters, in standard deviations of its values within groups, a small effect."""
+"""Smallest fall of a monitor that matters, in standard deviations of its values within groups: a small effect."""
 AVERAGED = 3
-"""Blocks of a mean from which the wandering of the policy is estimated."""
+"""Blocks per mean when the drift of the policy is estimated."""
 SHORTER = 0.7
-"""Length of the next shorter stretch that is looked at, as a share."""
+"""Ratio of the lengths of a stretch and of the next longer one."""
 FEWEST_GROUPS = 32
-"""Groups of a stretch on which a channel is scored, at least."""
+"""Fewest groups of a stretch on which a channel is scored."""
 BLOCKS = 128
-"""Blocks of time that are kept; beyond, two become one."""
+"""Most blocks of time that are kept; with more, pairs of blocks are merged."""
 MOST = 64
-"""Channels that are looked at: the first ones seen."""
+"""Most channels that are compared: the first ones seen."""
 
-_SUMS = ("groups", "mean", "square")  # of the means of groups
+_SUMS = ("groups", "mean", "square")  # sums over the means of groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,15 @@ class Divergence:
     """A trained channel that rises while a monitor falls, when it was first seen.
 
     Attributes:
-        channel: the trained one.
-        monitor: the one that falls.
-        seen: generation (or step of a log) at which it was seen.
-        since: the first generation (or step) of the later stretch.
+        channel: the trained channel.
+        monitor: the monitor that falls.
+        seen: generation (or step of a log) at which it was first seen.
+        since: first generation (or step) of the later stretch.
         rise: mean of the trained channel before and after.
         fall: mean of the monitor before and after.
-        sure: standard errors of the monitor's fall.
-        agreed: correlation of both within groups, before and after; None where it is not known.
-        also: further trained channels that may be the cause, the likelier one first.
+        sure: size of the monitor's fall in standard errors.
+        agreed: correlation of both within groups, before and after; None if unknown.
+        also: other trained channels that may be the cause, the likeliest first.
         explained: whether the trained channel clearly disagrees with the monitor; False: it is a guess.
     """
 
@@ -92,16 +94,16 @@ class Divergence:
     explained: bool = True
 
     def sentence(self) -> str:
-        """Say what was seen, with its numbers."""
-        told = (
-            f"it rises from {self.rise[0]:.3g} to {self.rise[1]:.3g} while the monitor {self.monitor!r} falls from "
-            f"{self.fall[0]:.3g} to {self.fall[1]:.3g} (by {self.sure:.1f} standard errors), since step {self.since}"
+        """Return the sentence that describes the divergence, with its numbers."""
+        text = (
+            f"since step {self.since}, it rises from {self.rise[0]:.3g} to {self.rise[1]:.3g} while the monitor "
+            f"{self.monitor!r} falls from {self.fall[0]:.3g} to {self.fall[1]:.3g} (by {self.sure:.1f} standard errors)"
         )
         if self.agreed is not None:
-            told += f"; its correlation with it within groups went from {self.agreed[0]:+.2f} to {self.agreed[1]:+.2f}"
+            text += f"; their correlation within groups went from {self.agreed[0]:+.2f} to {self.agreed[1]:+.2f}"
         if not self.explained:
-            told += "; whether it is the cause is not sure yet, as they do not clearly disagree within groups"
-        return told + (f"; other possible causes: {', '.join(self.also)}" if self.also else "")
+            text += "; it is not yet clear that it is the cause, because both do not clearly disagree within groups"
+        return text + (f"; other possible causes: {', '.join(self.also)}" if self.also else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,11 @@ class _Change:
     """Two adjacent stretches of ``width`` blocks; arrays over channels, (K,), NaN where unknown.
 
     Attributes:
-        width: blocks of each.
-        before: mean in the earlier one.
-        after: mean in the later one.
-        by_sampling: their difference in standard errors of groups.
-        by_wandering: the same in standard errors that also hold the wandering of the policy.
+        width: number of blocks in each stretch.
+        before: mean in the earlier stretch.
+        after: mean in the later stretch.
+        by_sampling: their difference, in standard errors over groups.
+        by_wandering: the same, in standard errors that also include the drift of the policy.
     """
 
     width: int
@@ -127,8 +129,8 @@ class Watch:
     """Looks at every generation, and keeps the first divergence of each trained channel.
 
     Attributes:
-        called: name of a trained channel -> what was seen first.
-        calling: trained channels that diverge at the latest look.
+        called: name of a trained channel -> its first divergence.
+        calling: trained channels that diverge now.
     """
 
     def __init__(self) -> None:
@@ -137,12 +139,12 @@ class Watch:
         self.calling: set[str] = set()
         self._names: list[str] = []
         self._trained: set[str] = set()
-        self._criteria: set[str] = set()  # channels that hold the criteria of a rubric, and are no columns
-        self._span, self._in_last = 1, 0  # generations of a block, and of the last one so far
+        self._criteria: set[str] = set()  # channels that are criteria of a rubric, not columns
+        self._span, self._in_last = 1, 0  # generations per block, and in the last block so far
         self._steps: list[int] = []  # first step of each block
         self._table = np.zeros((0, 0, len(_SUMS)))
-        self._products = np.zeros((0, 0, 0))  # of deviations within groups
-        self._free = np.zeros((0, 0, 0))  # their degrees of freedom, where both are scored
+        self._products = np.zeros((0, 0, 0))  # products of deviations within groups
+        self._free = np.zeros((0, 0, 0))  # their degrees of freedom, where both channels are scored
 
     def add(
         self,
@@ -154,16 +156,16 @@ class Watch:
         weights: ArrayLike | None,
         applies: ArrayLike | None = None,
     ) -> list[Divergence]:
-        """Take in a generation; return the divergences that are seen for the first time.
+        """Add a generation; return the divergences that are seen for the first time.
 
         Args:
-            step: its number.
+            step: number of the generation.
             rewards: (N, M), NaN = missing.
             groups: the partition of the rows into groups.
-            channel: (M,) or (N, M), number of the channel of the run that each cell belongs to.
-            names: K channels of the run.
+            channel: (M,) or (N, M), index of the run's channel that each cell belongs to.
+            names: names of the K channels of the run.
             weights: (M,) or (N, M); 0 = monitored. None: all channels are trained.
-            applies: (N, M), False where the column is not a channel of the row; None: all are.
+            applies: (N, M), False if the column is not a channel of the row; None: all apply.
         """
         values = np.asarray(rewards, dtype=np.float64)
         index = np.broadcast_to(np.asarray(channel), values.shape)
@@ -190,9 +192,9 @@ class Watch:
         return [name for name in self._names if name not in self._trained and not self._is_part(name)]
 
     def _is_part(self, name: str) -> bool:
-        """Return whether a channel is part of a trained reward: of its judge, or of its rubric.
+        """Return whether a channel belongs to the judge or the rubric of a trained reward.
 
-        Slashes alone do not say so: ``team/judge`` and ``team/monitor`` may be two rewards.
+        A slash in the name is not enough: ``team/judge`` and ``team/monitor`` may be two rewards.
         """
         if any(name.startswith(f"{owner}/") for owner in self._trained):
             return True
@@ -218,7 +220,7 @@ class Watch:
         }
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what :meth:`state` returned. Nothing of a checkpoint that was written before there was a watch."""
+        """Continue from the arrays that :meth:`state` returned. Old checkpoints without a watch change nothing."""
         if "watch" not in arrays:
             return
         plain = json.loads(str(arrays["watch"]))
@@ -243,7 +245,7 @@ class Watch:
             self._free = np.pad(self._free, ((0, 0), (0, more), (0, more)))
 
     def _begin(self, step: int) -> None:
-        """Begin a block where the last one is full; where there are too many, join two and two."""
+        """Begin a block if the last one is full; merge pairs of blocks if there are too many."""
         if self._steps and self._in_last < self._span:
             self._in_last += 1
             return
@@ -263,7 +265,7 @@ class Watch:
         """Add the groups of a generation to the last block."""
         count = len(names)
         scored = (~np.isnan(rewards)).astype(np.float64)
-        # A channel of several columns, such as the criteria under a label, counts by the mean of its cells.
+        # A channel with several columns, such as criteria with one label, counts with the mean of its cells.
         total, number = (pooled(x, index, count) for x in (np.nan_to_num(rewards, nan=0.0), scored))
         known = (number > 0).astype(np.float64)
         value = total / np.maximum(number, 1)
@@ -283,7 +285,7 @@ class Watch:
     # --- looks ----------------------------------------------------------------------------------------------------
 
     def _look(self, step: int) -> list[Divergence]:
-        """Return what diverges now: one per monitor that falls, as the stretches show it most clearly."""
+        """Return the divergences now: one per falling monitor, from the stretches that show it most clearly."""
         monitors = [self._names.index(name) for name in self.monitors()]
         trained = [j for j, name in enumerate(self._names) if name in self._trained]
         found: dict[str, Divergence] = {}
@@ -324,8 +326,9 @@ class Watch:
     def _walk(self) -> Array:
         """Return the variance of the steps between blocks that groups do not explain, (K,).
 
-        From second differences of means of ``L`` blocks, of which a walk with steps of variance s^2 adds (L^2 + 1) / L
-        s^2: with more blocks the error of groups is smaller, and bends of the trend enter more.
+        It is estimated from second differences of means of ``L`` blocks. A random walk whose steps have variance s^2
+        adds (L^2 + 1) / L s^2 to them. A larger ``L`` has smaller errors from groups, but bends of the trend affect it
+        more.
         """
         sums = np.lib.stride_tricks.sliding_window_view(self._table, AVERAGED, 0).sum(-1)
         n, s, q = np.moveaxis(sums, -1, 0)
@@ -341,7 +344,7 @@ class Watch:
         return np.where(known.any(0), found, np.inf)
 
     def _told(self, step: int, change: _Change, m: int, trained: list[int]) -> Divergence | None:
-        """Return what to say of a monitor; None where it does not fall, nothing rises, or both may be wandering."""
+        """Return the divergence of a monitor; None if it does not fall, nothing rises, or both may be drift."""
         if not change.by_sampling[m] < -SURE:
             return None
         once, of_once = self._agreement(slice(0, -change.width), m)
@@ -360,7 +363,7 @@ class Watch:
         else:
             return None
         rising = [j for j in trained if z[j] > SURE]
-        # Something rises for sure: of the one that clearly disagrees, an ordinary interval is enough.
+        # Some channel surely rises, so for the channel that clearly disagrees an ordinary interval is enough.
         candidates = {*rising, least} if clear and z[least] > USUAL else set(rising)
         if not rising or not (wandering_aside or least in candidates):
             return None
@@ -380,14 +383,14 @@ class Watch:
         )
 
     def _spread(self, m: int) -> float:
-        """Return the standard deviation of a channel within groups, over the whole run; inf where none is known."""
+        """Return the standard deviation of a channel within groups, over the whole run; inf if unknown."""
         free = float(self._free[:, m, m].sum())
         return float(np.sqrt(self._products[:, m, m].sum() / free)) if free > 0 else np.inf
 
     def _agreement(self, blocks: slice, m: int) -> tuple[Array, Array]:
         """Return each channel's correlation with a monitor within groups, and its variance; (K,) each.
 
-        NaN where either never varies. The variance is that of a correlation over as many pairs as are free.
+        NaN if either never varies. The variance uses the degrees of freedom as the number of pairs.
         """
         products, free = self._products[blocks].sum(0), self._free[blocks].sum(0)
         scale = np.sqrt(np.diag(products))
@@ -398,7 +401,7 @@ class Watch:
 
 
 def _of_criteria(index: Ints, names: tuple[str, ...]) -> set[str]:
-    """Return the channels with cells in several columns, or in one that has cells of others; ``index`` is (N, M)."""
+    """Return the channels with cells in several columns, or in a shared column; ``index`` is (N, M)."""
     if not len(index):
         return set()
     first = index[0]
@@ -409,7 +412,7 @@ def _of_criteria(index: Ints, names: tuple[str, ...]) -> set[str]:
 
 
 def _is_better(one: Divergence, known: Divergence) -> bool:
-    """Return whether a cause is known now, where there was only a guess."""
+    """Return whether the cause is known now and was only a guess before."""
     return one.explained and not known.explained
 
 

@@ -1,8 +1,8 @@
-"""Standard errors of a diagnosis without resampling: what each group adds to a statistic (the delta method).
+"""Standard errors of a diagnosis without resampling, from the influence of each group (the delta method).
 
-A bootstrap takes a thousand draws. The alarm of a training looks after every generation, so it takes these instead:
-groups are independent, and a statistic is a smooth function of sums over groups. Its error is the root of the sum of
-squares of each group's influence on it.
+A bootstrap needs a thousand draws. The alarm of a training runs after every generation, so it uses these errors
+instead. Groups are independent, and a statistic is a smooth function of sums over groups. The squared error is the sum
+of the squared influences of the groups.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def correlation_errors(table: Array) -> Array:
     a_g / sqrt(B C) - r / 2 (b_g / B + c_g / C).
 
     Args:
-        table: (P, K, slots) sums of each group.
+        table: (P, K, slots) sums per group.
     """
     az, aa, zz = (table[..., SLOT[name]] for name in ("az", "aa", "zz"))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -37,19 +37,19 @@ def correlation_errors(table: Array) -> Array:
 def pulls_with_errors(z: Array, a: Array, group: NDArray[np.int64], alive: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Return :func:`rvpo.diagnose.estimates.pulls` and its standard errors, (K,) each; NaN where undefined.
 
-    With coefficients beta = C^-1 sum_g Z_g' a_g, the influence of group g on beta is C^-1 Z_g' (a_g - Z_g beta). Where
+    With coefficients beta = C^-1 sum_g Z_g' a_g, the influence of group g on beta is C^-1 Z_g' (a_g - Z_g beta). If
     the regression fits exactly, as for a rule that is linear in z, the errors are 0.
 
     Args:
         z: (N, K) z-scores, 0 where a channel is not live.
-        a: (N,) advantages around the mean of their group.
-        group: (N,) numbers of groups from 0, ascending.
-        alive: (K,) channels that take part in the average pull.
+        a: (N,) advantages minus the mean of their group.
+        group: (N,) group numbers from 0, ascending.
+        alive: (K,) channels that enter the average pull.
     """
     spread = np.sqrt((z**2).sum(0))
     there = spread > 0
     unknown = np.full(z.shape[1], np.nan)
-    # A group of n completions has n - 1 rows that are free. With few per channel, errors would be too small.
+    # A group of n completions has n - 1 degrees of freedom. With few per channel, errors would be too small.
     free = len(z) - (int(group[-1]) + 1 if len(group) else 0) - int(there.sum())
     if not there.any() or free < there.sum():
         return unknown, unknown.copy()

@@ -14,9 +14,9 @@ from rvpo.statistics.distributions import normal_below, t_quantile
 Array = NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 1000
-RIDGE = 1e-6  # of a correlation matrix
-HELD = 5_000_000  # numbers of a resampled table at a time
-FEWEST = 8  # groups with which an interval can be given: fewer have too few different resamples
+RIDGE = 1e-6  # added to the diagonal of a correlation matrix
+HELD = 5_000_000  # most numbers of a resampled table in memory at a time
+FEWEST = 8  # fewest groups for an interval: with fewer, there are too few different resamples
 
 
 def _ratio(numerator: str, denominator: str) -> Callable[[Array], Array]:
@@ -27,16 +27,16 @@ def _ratio(numerator: str, denominator: str) -> Callable[[Array], Array]:
 
 
 def _correlation(sums: Array) -> Array:
-    """Pool within groups: a group counts by how far its advantages and the channel spread."""
+    """Pool within groups: a group counts more if its advantages and the channel vary more."""
     aa, zz = sums[..., SLOT["aa"]], sums[..., SLOT["zz"]]
-    # Where the channel ranks and the advantages do not move at all, it is not followed: 0, and not unknown.
+    # If the channel varies but the advantages are constant, the correlation is 0, not unknown.
     unmoved = (zz > 0) & (aa <= 1e-12 * zz)
     known = _divided(sums[..., SLOT["az"]], np.sqrt(np.maximum(aa * zz, 0)))
     return np.where(unmoved, 0.0, np.clip(known, -1, 1))
 
 
 def _fair(sums: Array) -> Array:
-    """Of m independent channels with one share each, the mean correlates by 1 / sqrt(m) with each of them."""
+    """The mean of m independent channels with equal shares has the correlation 1 / sqrt(m) with each of them."""
     return 1 / np.sqrt(np.maximum(_divided(sums[..., SLOT["company"]], sums[..., SLOT["live"]]), 1))
 
 
@@ -75,10 +75,10 @@ VALUES: Mapping[str, Callable[[Array], Array]] = {
 
 
 OF_RANKED = ("correlation", "pull", "punished")
-"""Statistics of the groups that a channel ranks, which may be few in a long run."""
+"""Statistics over the groups within which a channel varies. These may be few even in a long run."""
 
 EVIDENCE = {"again_dof": 20, "again_groups": 10}
-"""Fewest comparisons of equal completions, and groups that hold them, from which noise can be told."""
+"""Fewest comparisons of identical completions, and fewest groups with such completions, to estimate noise."""
 
 
 def values(sums: Array) -> dict[str, Array]:
@@ -88,18 +88,18 @@ def values(sums: Array) -> dict[str, Array]:
 
 
 def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
-    """Return how far each channel moves the advantage while the others stay: in units of the average channel.
+    """Return how far each channel moves the advantage while the others stay the same; the average channel has 1.
 
-    The coefficients of the regression of the used advantage on the z-scores of all channels, within groups. For GDPO
-    they are in proportion to the weights, for GRPO to weights times spreads: whoever is correlated with a channel that
-    counts has a correlation with the advantage, but no coefficient.
+    These are the coefficients of the regression of the advantage on the z-scores of all channels, within groups. For
+    GDPO they are proportional to the weights, for GRPO to weights times spreads. A channel without influence that is
+    correlated with an influential channel has a correlation with the advantage, but no coefficient.
 
     Args:
         pairs: (…, K, K + 1) sums of z_j z_l, and of z_j a.
-        alive: (K,) bool, channels that take part in the average.
+        alive: (K,) bool, channels that enter the average.
 
     Returns:
-        (…, K), NaN where the channel is never live, 0 where no channel moves the advantage.
+        (…, K), NaN if the channel is never live, 0 if no channel moves the advantage.
     """
     c, b = pairs[..., :-1], pairs[..., -1]
     k = c.shape[-1]
@@ -107,7 +107,7 @@ def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
     there = spread > 0
     scale = np.where(there, spread, 1)
     correlation = c / scale[..., :, None] / scale[..., None, :]
-    # Channels that are each other's copy share their coefficient, instead of dividing 0 by 0.
+    # Identical channels share their coefficient; without the ridge, this would divide 0 by 0.
     ridged = correlation + np.eye(k) * np.where(there, RIDGE, 1)[..., :, None]
     beta = np.linalg.solve(ridged, (b / scale)[..., None])[..., 0] / scale
     counted = there & alive
@@ -116,7 +116,7 @@ def pulls(pairs: Array, alive: NDArray[np.bool_]) -> Array:
 
 
 def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed: int) -> Array | None:
-    """Return :func:`pulls` of ``resamples`` draws of as many groups, (R, K); None for too few groups."""
+    """Return :func:`pulls` of ``resamples`` bootstrap draws of the groups, (R, K); None for too few groups."""
     there = pairs[np.einsum("bjj->b", pairs[..., :-1]) > 0]
     if len(there) < FEWEST:
         return None
@@ -124,12 +124,12 @@ def resampled_pulls(pairs: Array, alive: NDArray[np.bool_], resamples: int, seed
 
 
 def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | None:
-    """Return each statistic of ``resamples`` draws of as many groups, (R, K); None for too few groups.
+    """Return each statistic of ``resamples`` bootstrap draws of the groups, (R, K); None for too few groups.
 
     Args:
-        blocks: (B, K, slots) sums of groups; empty ones are no groups.
-        resamples: R.
-        seed: of the draws.
+        blocks: (B, K, slots) sums of groups; empty blocks do not count as groups.
+        resamples: R, number of draws.
+        seed: random seed of the draws.
     """
     there = blocks[blocks[..., SLOT["cells"]].sum(1) > 0]
     if len(there) < FEWEST:
@@ -139,7 +139,7 @@ def resampled(blocks: Array, resamples: int, seed: int) -> dict[str, Array] | No
 
 
 def _drawn(groups: Array, resamples: int, seed: int) -> Iterator[Array]:
-    """Yield sums over as many groups (B, …), drawn with replacement, (r, …) at a time."""
+    """Yield sums over B groups, drawn with replacement from (B, …), as (r, …) at a time."""
     rng = np.random.default_rng(seed)
     flat = groups.reshape(len(groups), -1)
     step = max(1, HELD // flat.shape[1])
@@ -151,13 +151,13 @@ def _drawn(groups: Array, resamples: int, seed: int) -> Iterator[Array]:
 def estimated(
     blocks: Array, pairs: Array, *, known: bool, dead: float, level: float, resamples: int, seed: int
 ) -> tuple[dict[str, list[Estimate]], dict[str, Array] | None]:
-    """Return each statistic of each channel with its interval, and the draws (R, K) that gave these.
+    """Return each statistic of each channel with its interval, and the draws (R, K) of the intervals.
 
     Args:
         blocks: (B, K, slots) sums of groups.
         pairs: (B, K, K + 1), see :func:`pulls`.
         known: whether any completion has an advantage.
-        dead: share of its groups that a channel has to rank to count in the average of the pulls.
+        dead: a channel enters the average of the pulls if its rewards differ within at least this share of its groups.
         level: level of the intervals.
         resamples: R, draws of the bootstrap over groups.
         seed: random seed of the bootstrap.
@@ -182,15 +182,15 @@ def estimates(
 ) -> dict[str, list[Estimate]]:
     """Return each statistic of each channel with its interval.
 
-    Expanded percentiles (T. Hesterberg 2014, arXiv 1411.5279), as wide as Student's t on symmetric data: plain ones are
-    too narrow for few groups.
+    The intervals are expanded percentiles (T. Hesterberg 2014, arXiv 1411.5279), as wide as Student's t on symmetric
+    data. Plain percentiles are too narrow for few groups.
 
     Args:
-        sums: (K, slots) of the run.
-        draws: from :func:`resampled`.
-        groups: that were resampled.
-        level: of the intervals.
-        extra: further statistics (K,), whose draws are in ``draws`` too.
+        sums: (K, slots) sums of the run.
+        draws: resampled statistics, from :func:`resampled`.
+        groups: number of groups that were resampled.
+        level: level of the intervals.
+        extra: further statistics (K,); their draws are also in ``draws``.
     """
     n = max(groups, 2)
     ranked = sums[..., SLOT["groups_live"]]

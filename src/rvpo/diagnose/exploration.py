@@ -1,25 +1,27 @@
-"""Does exploration collapse? Questions that some completions solve run out while others are solved by none.
+"""Does exploration collapse? Few questions are left that some completions solve, while other questions are unsolved.
 
-A group-relative method learns from questions that some completions solve, not all. When there are none left, training
-is over: well, if all questions are solved, and badly, if the policy has become so narrow that it finds no first success
-on the rest. **Collapses** is said of a run when all of this holds for a late stretch of the training and an earlier one
-of the same length, the one with most to learn from:
+A group-relative method learns from questions that some completions solve, but not all. When no such questions are
+left, training is over. That is good if all questions are solved. It is bad if the policy has become so narrow that it
+finds no first success on the rest. The verdict is **collapses** if all of this holds for a late stretch of the training
+and the earlier stretch of the same length that has most to learn from:
 
-1. The share solved by some fell, by ``SURE`` standard errors, to below ``LITTLE`` and a quarter of what it was.
+1. The share solved by some fell, by ``SURE`` standard errors, to below ``LITTLE`` and a quarter of its earlier value.
 2. The share solved by none is at least ``UNSOLVED``, clearly above ``FLOOR``, and did not fall by more than a quarter;
    or it is at least ``LARGE``; or it rose, by ``SURE`` standard errors, to at least ``RISEN``: questions were lost.
-3. It does not fall any more: against the stretch just before, and from quarter to quarter, by an ordinary test.
-4. The entropy of the policy, where it was logged, fell to below ``NARROWER`` of what it was. If it did not, the run
-   **stalls**: later questions may be harder, or out of reach, and the policy is not to blame.
+3. The share solved by none no longer falls: compared with the stretch just before, and from quarter to quarter, by an
+   ordinary test.
+4. The entropy of the policy, if it was logged, fell to below ``NARROWER`` of its earlier value. If it did not, the
+   verdict is **stalls**: later questions may be harder, or too hard, and the policy is not the cause.
 
-Standard errors are those of a mean over questions, and not below that of a mean over steps, whose questions may be
-alike. Whether the policy wandered there by chance is no matter: a policy without anything left to learn from stays.
+Standard errors are those of a mean over questions, but at least those of a mean over steps, because the questions of a
+step may be alike. It does not matter whether the policy drifted there by chance: a policy with nothing left to learn
+from stays where it is.
 
-The shares depend on how many scored completions a question has: with one, none is solved by some. Where that number
-fell to below ``AS_MANY`` of what it was, there is no verdict.
+The shares depend on the number of scored completions per question: with one completion, no question is solved by
+"some". If this number fell to below ``AS_MANY`` of its earlier value, there is no verdict.
 
-Rewards alone cannot tell a policy that has become narrow from questions that nobody can solve, or that come late and
-are harder. The sentence says so where no entropy was logged.
+Rewards alone cannot distinguish a narrow policy from questions that are too hard, or from later questions that are
+harder. The sentence says so if no entropy was logged.
 """
 
 from __future__ import annotations
@@ -35,24 +37,24 @@ from rvpo.diagnose.questions import GROUPS, SCORED, Lines, QuestionSums
 from rvpo.logs.entropy import Entropy
 
 SURE = 4.0
-"""Standard errors of a fall that is called: there are several looks."""
+"""Standard errors of a fall that counts; not about 2, because there are several looks."""
 USUAL = 1.96
 LITTLE = 0.1
-"""Share solved by some below which there is hardly anything left to learn from."""
+"""If less than this share is solved by some, hardly anything is left to learn from."""
 REST = 0.25
-"""Share of what it was that is left of "some", at most; and by which "none" may have fallen."""
+"""At most this share of the earlier "some" is left; "none" may have fallen by at most this share."""
 UNSOLVED, FLOOR, LARGE = 0.15, 0.1, 0.3
-"""Share solved by none: what it is at least, what it is clearly above, and from where on it may have fallen."""
+"""Share solved by none: its minimum, what it must clearly exceed, and from which value on it may have fallen."""
 RISEN = 0.05
-"""The same where it clearly rose."""
+"""Minimum of the share solved by none if it clearly rose."""
 NARROWER = 0.7
-"""Share of the entropy that is left, at most."""
+"""At most this share of the earlier entropy is left."""
 AS_MANY = 0.9
-"""Share of the scored completions of a question that is left, at least, for a fall of the shares to mean something."""
+"""At least this share of the scored completions per question is left; otherwise a fall of the shares means nothing."""
 FEWEST_POINTS, FEWEST_GROUPS = 4, 32
-"""Points and groups of a stretch, at least."""
+"""Fewest points and groups of a stretch."""
 SHORTER = 0.7
-"""Length of the next shorter stretch that is looked at, as a share; the longest is a quarter of the training."""
+"""Ratio of the lengths of a stretch and of the next longer one; the longest is a quarter of the training."""
 
 Array = NDArray[np.float64]
 Series = tuple[float | None, ...]
@@ -61,7 +63,7 @@ _NONE, _SOME = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class QuestionCurves:
-    """Shares of questions over T points in time, None where nothing was scored, and Pass@k by k."""
+    """Shares of questions over T points in time, None if nothing was scored, and Pass@k by k."""
 
     none: Series
     some: Series
@@ -71,20 +73,20 @@ class QuestionCurves:
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What a run still finds. T points in time, as of :class:`~rvpo.diagnose.diagnosis.Curves`.
+    """The exploration of a run over T points in time, as in :class:`~rvpo.diagnose.diagnosis.Curves`.
 
     Attributes:
-        steps: T last steps of each point.
+        steps: T steps, each the last one of a point.
         counting: channels that a completion has to meet to solve its question.
-        unknown: those of them of which it is not known which rewards meet them; then nothing is known to be solved.
-        solved: curves of the question being solved; None where that is not known.
-        channels: curves by channel, of those whose line is known.
-        groups: number of questions in which it is known whether they are solved.
-        pass_groups: k -> number of questions that Pass@k is a mean over.
-        entropy: (T,) of the policy, in nats a token; None where it was not logged.
-        entropy_of: name under which it was logged, and the file; empty without.
+        unknown: those of them whose threshold is unknown; if there is any, no question is known to be solved.
+        solved: curves of the solved questions; None if unknown.
+        channels: channel -> its curves, for channels with a known threshold.
+        groups: number of questions for which it is known whether they are solved.
+        pass_groups: k -> number of questions in the mean of Pass@k.
+        entropy: (T,) entropy of the policy, in nats per token; None if it was not logged.
+        entropy_of: name under which it was logged, and the file; empty without entropy.
         verdict: ``"collapses"``, ``"stalls"``, ``"explores"`` or ``"unclear"``.
-        rule: the sentence, with its numbers.
+        rule: the sentence that explains the verdict, with its numbers.
     """
 
     steps: tuple[int, ...]
@@ -108,22 +110,22 @@ def explored(
     entropy: Entropy | None,
     guessed: bool = False,
 ) -> Exploration:
-    """Return what the counts come to.
+    """Return shares, curves and the verdict of the counts.
 
     Args:
-        sums: of the run.
-        names: of its K channels.
-        lines: by which it was counted.
+        sums: sums over the questions of the run.
+        names: names of its K channels.
+        lines: the thresholds that were used to count.
         point_of: step -> its point in time.
-        entropy: of the policy; None where it was not logged.
-        guessed: whether it is a guess which completions answer one question; there is no verdict then.
+        entropy: entropy of the policy; None if it was not logged.
+        guessed: whether the groups are a guess; there is no verdict then.
     """
     steps = tuple({point: step for step, point in point_of.items()}.values())
     solved = len(names)
     counted = sums.sums[GROUPS][:, solved]
     average = None if entropy is None else _by_point(entropy, point_of)
     if guessed:
-        verdict, rule = "unclear", "which completions answer one question is a guess (--group, --group-size)"
+        verdict, rule = "unclear", "the groups of completions are a guess (--group, --group-size)"
     elif lines.unknown or not counted.any():
         verdict, rule = "unclear", _unknown(lines)
     else:
@@ -131,7 +133,7 @@ def explored(
         verdict, rule = judged(shares, counted, average, steps, sums.sums[SCORED][:, solved])
     if entropy is not None and average is None:
         logged = f"steps {min(entropy.by_step)} to {max(entropy.by_step)}"
-        rule += f"; the entropy in {entropy.path} is of {logged}, none of which is here"
+        rule += f"; the entropy in {entropy.path} is for {logged}, which these logs do not contain"
     return Exploration(
         steps=steps,
         counting=lines.counting,
@@ -150,25 +152,25 @@ def explored(
 def judged(
     shares: Array, groups: Array, entropy: Array | None, steps: Sequence[int], scored: Array | None = None
 ) -> tuple[str, str]:
-    """Return the verdict on a run, and the sentence.
+    """Return the verdict on a run, and the sentence that explains it.
 
     Args:
         shares: (3, T) numbers of questions solved by none, some and all completions.
         groups: (T,) number of questions.
-        entropy: (T,) mean entropy, NaN where unknown; None if it was not logged.
+        entropy: (T,) mean entropy, NaN if unknown; None if it was not logged.
         steps: (T,) last step of each point.
-        scored: (T,) number of scored completions of these questions; None: as many per question all the time.
+        scored: (T,) number of scored completions of these questions; None: constant per question.
     """
     scored = groups if scored is None else scored
     width = len(groups) // 4
     if width < FEWEST_POINTS or groups[-width:].sum() < FEWEST_GROUPS:
         return "unclear", f"{len(groups)} steps with {int(groups.sum())} questions are too few to be sure"
     quarters = [_Stretch(shares, groups, len(groups) - back * width, width) for back in (2, 1)]
-    if _falls(*quarters):  # short stretches would not see it
+    if _falls(*quarters):  # shorter stretches would miss it
         return "explores", _now(shares, groups, scored)
     while width >= FEWEST_POINTS and groups[-width:].sum() >= FEWEST_GROUPS:
         late = _Stretch(shares, groups, len(groups) - width, width)
-        last = len(groups) - 2 * width  # of the stretch just before
+        last = len(groups) - 2 * width  # start of the stretch just before
         starts = sorted({*range(0, last, max(1, width // 2)), last})
         earlier = [one for start in starts if (one := _Stretch(shares, groups, start, width)).groups >= FEWEST_GROUPS]
         before = max(earlier, key=lambda one: one.mean[_SOME], default=None)
@@ -182,13 +184,13 @@ def judged(
 
 
 class _Stretch:
-    """Means of "none" and "some" over ``width`` points from ``start`` on, (2,), with their standard errors."""
+    """Means of "none" and "some", (2,), over the ``width`` points from ``start`` on, with their standard errors."""
 
     def __init__(self, shares: Array, groups: Array, start: int, width: int) -> None:
         counts, n = shares[:2, start : start + width], groups[start : start + width]
         self.start, self.width, self.groups = start, width, float(n.sum())
         self.mean = counts.sum(1) / max(self.groups, 1)
-        near = (counts.sum(1) + 1) / (self.groups + 2)  # a share of 0 has an error, too
+        near = (counts.sum(1) + 1) / (self.groups + 2)  # so that a share of 0 also has an error
         of_questions = near * (1 - near) / max(self.groups, 1)
         deviations = counts - self.mean[:, None] * n
         of_steps = (deviations**2).sum(1) / max(self.groups, 1) ** 2 * width / (width - 1)
@@ -219,34 +221,34 @@ def _falls(before: _Stretch, late: _Stretch) -> bool:
 
 
 def _told(before: _Stretch, late: _Stretch, entropy: Array | None, steps: Sequence[int]) -> tuple[str, str]:
-    """Return the verdict on a run in which nothing is left to learn from, and the sentence."""
+    """Return the verdict on a run with hardly anything left to learn from, and the sentence that explains it."""
     since = steps[late.start]
     rule = (
-        f"since about step {since}, {late.mean[_SOME]:.1%} of the questions are solved by some of their completions, "
-        f"down from {before.mean[_SOME]:.0%}, and {late.mean[_NONE]:.0%} by none ({before.mean[_NONE]:.0%} before): "
-        "there is hardly anything left to learn from, although questions are unsolved"
+        f"since about step {since}, only {late.mean[_SOME]:.1%} of the questions are solved by some of their "
+        f"completions (before: {before.mean[_SOME]:.0%}), and {late.mean[_NONE]:.0%} by none (before: "
+        f"{before.mean[_NONE]:.0%}). Hardly anything is left to learn from, although questions are unsolved"
     )
     ratio = None if entropy is None else _entropy_left(before, late, entropy)
     if entropy is not None and ratio is None and np.nan_to_num(entropy).any():
         return "collapses", (
-            f"{rule}. The entropy was not logged in both of these stretches: if later questions are harder, or these "
-            "out of reach, the policy need not be too narrow"
+            f"{rule}. The entropy was not logged in both stretches, so there may be another cause than a policy that "
+            "is too narrow: later questions may be harder, or the unsolved ones too hard"
         )
     if ratio is None:
         return "collapses", (
-            f"{rule}. No entropy was found in the logs (--metrics): if later questions are harder, or these out of "
-            "reach, the policy need not be too narrow"
+            f"{rule}. No entropy was found in the logs (--metrics), so there may be another cause than a policy that "
+            "is too narrow: later questions may be harder, or the unsolved ones too hard"
         )
     if ratio >= NARROWER:
         return "stalls", (
             f"{rule}. The entropy of the policy did not fall with it ({ratio:.0%} is left), so later questions may be "
-            "harder, or these out of reach"
+            "harder, or the unsolved ones too hard"
         )
-    return "collapses", f"{rule}. The entropy of the policy fell to {ratio:.0%} of what it was"
+    return "collapses", f"{rule}. The entropy of the policy fell to {ratio:.0%} of its earlier value"
 
 
 def _entropy_left(before: _Stretch, late: _Stretch, entropy: Array) -> float | None:
-    """Return which share of the entropy is left; None where it was not logged in both stretches."""
+    """Return the share of the entropy that is left; None if it was not logged in both stretches."""
     first, last = (entropy[one.start : one.start + one.width] for one in (before, late))
     if np.isnan(first).all() or np.isnan(last).all() or not np.nanmean(first) > 0:
         return None
@@ -262,9 +264,9 @@ def _per_question(scored: Array, groups: Array, start: int, width: int) -> float
 def _fewer(before: _Stretch, late: _Stretch, sizes: Sequence[float], steps: Sequence[int]) -> str:
     """Return the sentence on a run whose questions have fewer scored completions than before."""
     return (
-        f"since about step {steps[late.start]}, {late.mean[_SOME]:.1%} of the questions are solved by some of their "
-        f"completions, down from {before.mean[_SOME]:.0%}, but a question has {sizes[1]:.1f} scored completions and "
-        f"had {sizes[0]:.1f}: with fewer, less is found"
+        f"since about step {steps[late.start]}, only {late.mean[_SOME]:.1%} of the questions are solved by some of "
+        f"their completions (before: {before.mean[_SOME]:.0%}), but a question now has {sizes[1]:.1f} scored "
+        f"completions (before: {sizes[0]:.1f}), and fewer completions solve fewer questions"
     )
 
 
@@ -272,27 +274,27 @@ def _now(shares: Array, groups: Array, scored: Array) -> str:
     tenth = max(1, len(groups) // 10)
     sizes = [_per_question(scored, groups, start, tenth) for start in (0, len(groups) - tenth)]
     depends = (
-        f"; a question has {sizes[0]:.1f} scored completions at first and {sizes[1]:.1f} at the end, on which these "
-        "shares depend"
+        f"; these shares depend on the scored completions per question, which change from {sizes[0]:.1f} to "
+        f"{sizes[1]:.1f}"
         if min(sizes) < AS_MANY * max(sizes)
         else ""
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         first, last = (shares[:, part].sum(1) / groups[part].sum() for part in (slice(tenth), slice(-tenth, None)))
-    told = [f"{name} {a:.0%} to {b:.0%}" for name, a, b in zip(SHARES, first, last, strict=True)]
+    changes = [f"by {name} from {a:.0%} to {b:.0%}" for name, a, b in zip(SHARES, first, last, strict=True)]
     return (
-        f"questions solved by {', '.join(told)} of their completions, from the first to the last tenth of the steps"
-        f"{depends}"
+        f"the shares of questions solved by none, some and all of their completions change from the first to the last "
+        f"tenth of the steps: {', '.join(changes)}{depends}"
     )
 
 
 def _unknown(lines: Lines) -> str:
     if lines.unknown:
         return (
-            f"which rewards of {', '.join(lines.unknown)} count as met is not known: declare the range "
-            "(--range NAME=LOW:HIGH), or name the channels that a solved question meets (--solved NAME)"
+            f"it is not known which rewards of {', '.join(lines.unknown)} count as met. Declare the range "
+            "(--range NAME=LOW:HIGH), or name the channels that decide whether a question is solved (--solved NAME)"
         )
-    return "no completion is scored on every channel that counts"
+    return "no completion is scored on all channels that decide whether a question is solved"
 
 
 def _curves(sums: QuestionSums, column: int) -> QuestionCurves:
@@ -301,7 +303,7 @@ def _curves(sums: QuestionSums, column: int) -> QuestionCurves:
 
 
 def _by_point(entropy: Entropy, point_of: Mapping[int, int]) -> Array | None:
-    """Return the mean entropy of each point, (T,), NaN where none was logged; None if that is everywhere."""
+    """Return the mean entropy of each point, (T,), NaN if none was logged; None if no point has any."""
     totals = np.zeros((2, max(point_of.values()) + 1))
     for step, value in entropy.by_step.items():
         if step in point_of:

@@ -1,4 +1,4 @@
-"""What a run explores, in words and as a table: for the terminal, Markdown and the page."""
+"""The exploration of a run in words and as a table, for the terminal, Markdown and the HTML page."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ PERIODS = ("first tenth", "middle", "last tenth")
 
 
 def exploration_sentence(exploration: Exploration | None) -> str:
-    """Return what belongs in the headline: a collapse, or that nothing is left to learn from; else nothing."""
+    """Return the sentence for the headline if exploration collapses or training stalls; otherwise an empty text."""
     if exploration is None or exploration.verdict not in ("collapses", "stalls"):
         return ""
     if exploration.verdict == "collapses":
-        return "Exploration collapses: hardly a question is left to learn from, although some are unsolved."
-    return "Training stalls: hardly a question is left to learn from, although some are unsolved."
+        return "Exploration collapses: hardly any questions are left to learn from, although some are unsolved."
+    return "Training stalls: hardly any questions are left to learn from, although some are unsolved."
 
 
 def exploration_notes(exploration: Exploration | None) -> list[str]:
-    """Return the verdict with its numbers, and over how many questions."""
+    """Return the verdict with its numbers, and the number of questions."""
     if exploration is None:
         return []
-    told = [f"Exploration {_verb(exploration.verdict)}: {exploration.rule}."]
+    notes = [f"Exploration {_verb(exploration.verdict)}: {exploration.rule}."]
     if exploration.solved is not None:
-        told[0] += f" A question is solved by a completion that meets {_names(exploration.counting)}."
+        notes[0] += f" A completion solves its question if it meets {_names(exploration.counting)}."
         fewest = {k: count for k, count in exploration.pass_groups.items() if count < exploration.groups}
         if fewest:
-            parts = ", ".join(f"pass@{k} over {count:,}" for k, count in fewest.items())
-            told.append(f"Of {exploration.groups:,} questions, not all have enough scored completions: {parts}.")
+            parts = ", ".join(f"pass@{k} is over {count:,} questions" for k, count in fewest.items())
+            notes.append(
+                f"Some of the {exploration.groups:,} questions have too few scored completions for every k: {parts}."
+            )
     if exploration.entropy is not None:
-        told.append(f"The entropy is {exploration.entropy_of}, as the trainer logged it.")
-    return told
+        notes.append(f"The entropy is {exploration.entropy_of}, as the trainer logged it.")
+    return notes
 
 
 def exploration_table(exploration: Exploration | None) -> list[list[str]]:
-    """Return shares, Pass@k and entropy at the beginning, in the middle and at the end; nothing without any."""
+    """Return the table of shares, Pass@k and entropy at the beginning, middle and end; empty without values."""
     if exploration is None:
         return []
     rows: list[list[str]] = []
@@ -50,7 +52,7 @@ def exploration_table(exploration: Exploration | None) -> list[list[str]]:
 
 
 def periods(series: Series) -> list[float | None]:
-    """Return the means of the first tenth of the points, of the middle one and of the last one."""
+    """Return the means of the first, the middle and the last tenth of the points."""
     width = max(1, len(series) // 10)
     middle = (len(series) - width) // 2
     return [_mean(series[start : start + width]) for start in (0, middle, len(series) - width)]

@@ -1,4 +1,4 @@
-"""A method that is led through the batches of a finished run, and what it did to them."""
+"""Apply a method to the batches of a finished run, one after the other, and count the results."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rvpo.logs.run import Run
 
 @dataclass(frozen=True)
 class _Step:
-    """What a method made of a batch.
+    """The result of a method on a batch.
 
     Attributes:
-        result: of the method, (N, M).
+        result: result of the method, (N, M).
         groups: the partition of the rows.
-        channel: (M,) or (N, M) number of the run's channel of each cell.
-        used: (N,) advantages that the run used; None where they are not known.
+        channel: (M,) or (N, M) index of the run's channel of each cell.
+        used: (N,) advantages that the run used; None if unknown.
     """
 
     result: Advantages
@@ -46,7 +46,7 @@ class _Step:
         return self.result.advantages.numpy()
 
     def joins(self, other: _Step) -> bool:
-        """Whether both can be counted as one."""
+        """Whether both steps can be counted together."""
         if self.channel.ndim != 1 or (self.used is None) != (other.used is None):
             return False
         return np.array_equal(self.channel, other.channel)
@@ -54,7 +54,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Some steps as one: (N,) advantages of the method, of the run, signal; (N, M) all else. As of :class:`_Step`."""
+    """Several steps as one. (N,): advantages of the method and of the run, signal. (N, M): all others."""
 
     groups: Partition
     channel: Ints
@@ -70,15 +70,15 @@ class _Whole:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a method did over a run; K channels.
+    """The results of a method over a run with K channels.
 
     Attributes:
-        flips: share of completions whose advantage has the opposite sign; None where nothing was compared.
-        rank: mean rank correlation within groups with the used advantages; None where there is none.
-        effective: mean number of channels that decide a completion; None where none does.
-        influence: (K,) correlation within groups of its advantages with the channel, NaN where unknown.
-        responsibility: (K,) mean share of the decision, NaN where unknown.
-        pull: (K,) how far the channel moves its advantages, NaN where unknown.
+        flips: share of completions whose advantage has the opposite sign; None if nothing was compared.
+        rank: mean rank correlation with the used advantages, within groups; None if no group has one.
+        effective: mean number of channels that decide a completion; None if no channel does.
+        influence: (K,) correlation of its advantages with the channel, within groups, NaN if unknown.
+        responsibility: (K,) mean share of the decision, NaN if unknown.
+        pull: (K,) how far the channel moves its advantages, NaN if unknown.
     """
 
     flips: float | None
@@ -90,14 +90,14 @@ class Numbers:
 
 
 class Followed:
-    """A method on its way through a run.
+    """A method that is applied to the batches of a run in order.
 
     Attributes:
         config: the method.
-        rows: completions so far.
-        largest: largest difference of its advantages to those that the run used; None where none are known.
+        rows: number of completions so far.
+        largest: largest difference between its advantages and those that the run used; None if none are known.
         extreme: largest advantage that the run used.
-        problem: why it cannot be applied; None while it can.
+        problem: why it cannot be applied; None as long as it can.
         state: what the method remembers.
     """
 
@@ -107,8 +107,9 @@ class Followed:
         Args:
             run: logs of a run.
             config: the method.
-            own: whether it is the run's own, whose advantages others are compared with: then each batch counts at once.
-            as_recorded: whether the config of each batch is followed where it is recorded.
+            own: whether it is the run's own method. Others are compared with its advantages, so each batch is counted
+                at once.
+            as_recorded: whether to use the recorded config of each batch, if there is one.
         """
         self.config, self.rows = config, 0
         self._together = not (own or as_recorded) and is_local(config)
@@ -129,19 +130,19 @@ class Followed:
         if isinstance(config.method, Recorded):
             self.problem = f"it {config.method.unavailable}"
         elif config.whiten == "token" and not as_recorded:
-            self.problem = "it whitens by tokens, which are not known for another method's record"
+            self.problem = "it whitens over tokens, but the record of another method does not have their numbers"
         elif config.method.remembers and not run.every_batch:
-            self.problem = "it remembers the run, and not every batch since the first step is logged"
+            self.problem = "it remembers the run, but not every batch since the first step is logged"
 
     def follow(self, one: Joined, used: Array | None) -> Array | None:
-        """Aggregate a batch, perhaps later, together with others: :meth:`settle` ends it.
+        """Aggregate a batch, now or later together with others. Call :meth:`settle` after the last batch.
 
         Args:
             one: the batch.
-            used: (N,) advantages that the run used; None where they are those of this method.
+            used: (N,) advantages that the run used; None if they are those of this method.
 
         Returns:
-            The method's advantages of the run's own method (N,); None for others, or once there is a problem.
+            The advantages (N,) for the run's own method; None for other methods, or once there is a problem.
         """
         self.rows += len(one.batch.groups)
         if self._together:
@@ -156,7 +157,7 @@ class Followed:
         return own
 
     def settle(self) -> None:
-        """Count what is still waiting."""
+        """Count the batches that are still waiting."""
         for joined in self._joiner.rest():
             self._add_together(joined)
         self._count_waiting()
@@ -187,14 +188,14 @@ class Followed:
         self.state = result.state
         if not self._run.every_batch and (learned := learned_scales(self.state)):
             self.problem = (
-                f"the scale of {next(iter(learned))!r} is learned over the run, and not every batch since the first "
-                "step is logged: declare its range with --range NAME=LOW:HIGH"
+                f"the scale of {next(iter(learned))!r} is learned over the run, but not every batch since the first "
+                "step is logged. Declare its range with --range NAME=LOW:HIGH"
             )
             return None
         return result
 
     def _add(self, step: _Step) -> None:
-        """Count what the rule did to a batch, perhaps later."""
+        """Count the results on a batch, now or later together with others."""
         waiting = sum(each.result.z.numel() for each in self._waiting)
         if self._waiting and (waiting > CELLS or not step.joins(self._waiting[0])):
             self._count_waiting()
@@ -229,7 +230,7 @@ class Followed:
         return np.asarray(np.bincount(channel.ravel(), x.ravel(), len(self._influence)), dtype=np.float64)
 
     def _regress(self, step: _Whole) -> None:
-        """Add what the regression of the rule's advantages on all channels needs, as a diagnosis does."""
+        """Add to the sums for the regression of the method's advantages on all channels, as in a diagnosis."""
         count = len(self._influence)
         z, live = by_channel(step.z, step.live, step.channel, count)
         both = np.concatenate([z, centred(step.advantages, step.groups)[:, None]], 1)
@@ -238,7 +239,7 @@ class Followed:
         self._ranked_rows += np.stack([live.sum(0), (there > 0).sum(0)], 1)
 
     def _differ(self, ours: Array, used: Array) -> None:
-        """Follow how far the rule's advantages are from those that the run used."""
+        """Update the largest difference between the method's advantages and those that the run used."""
         known = ~np.isnan(used)
         if known.any():
             self.largest = max(self.largest or 0.0, float(np.abs(ours - used)[known].max()))
@@ -255,7 +256,7 @@ class Followed:
         self._ranked += groups
 
     def numbers(self) -> Numbers:
-        """Return what was counted."""
+        """Return the results over all batches."""
         az, aa, zz = self._influence.T
         with np.errstate(invalid="ignore", divide="ignore"):
             influence, responsibility = az / np.sqrt(aa * zz), self._responsibility[:, 0] / self._responsibility[:, 1]
@@ -274,7 +275,7 @@ class Followed:
 
 
 class Compared(Followed):
-    """A method of which only the distance to the used advantages matters."""
+    """A method for which only the difference from the used advantages is counted."""
 
     def _add(self, step: _Step) -> None:
         if step.used is not None:
@@ -299,7 +300,7 @@ def _effective_channels(step: _Whole) -> Array:
     """Return how many channels decide each completion, as :func:`rvpo.core.metrics.effective_channels`."""
     r = (np.abs(step.responsibilities) * step.live)[step.signal]
     r = r[r.sum(1) > 0]
-    r = r / r.max(1, keepdims=True)  # so that the square of a tiny share is not 0
+    r = r / r.max(1, keepdims=True)  # so that the square of a tiny share does not underflow to 0
     found: Array = r.sum(1) ** 2 / (r * r).sum(1)
     return found
 
@@ -307,8 +308,8 @@ def _effective_channels(step: _Whole) -> Array:
 def spearman(a: Array, b: Array, groups: Ints) -> tuple[float, int]:
     """Return the sum of the rank correlations of a and b (N,) within groups, and the number of groups that have one.
 
-    Ties have their mean rank. Values that are equal in single precision are ties. A group in which either is constant
-    has none.
+    Ties get their mean rank. Values that are equal in single precision are ties. A group in which either is constant
+    has no rank correlation.
     """
     if not len(a):
         return 0.0, 0

@@ -1,4 +1,4 @@
-"""The sums of each group on each column, of which statistics of channels are functions. See ``sums.py``."""
+"""The sums of each group on each column, from which the statistics of channels are computed. See ``sums.py``."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import numpy as np
 from rvpo.arrays.groups import Array, Bools, Ints, Partition
 from rvpo.arrays.rules import Shares
 
-SHIFTS = 32  # partners that a completion is compared with, at most
-SAME = 1e-6  # advantages nearer than this are the same: they are logged in single precision
+SHIFTS = 32  # most partners that a completion is compared with
+SAME = 1e-6  # advantages closer than this are equal: they are logged in single precision
 
 SLOTS = (
     "cells",  # completions that have the channel
     "scored",
     "live",
     "reward",
-    "time",  # of the scored completions, from 0 to 1; with `time2` and `time_reward` for a straight line
+    "time",  # sum over scored completions, from 0 to 1; with `time2` and `time_reward` for a straight-line fit
     "time2",
     "time_reward",
     "early_scored",  # first third of the time
     "early_reward",
     "late_scored",  # last third
     "late_reward",
-    "late_top",  # those of them with the channel's highest reward
+    "late_top",  # completions of the last third with the channel's highest reward
     "groups_scored",
     "groups_live",
-    "az",  # products within groups of the used advantage a and the z-score, where the channel is live
+    "az",  # products of the advantage a and the z-score within groups, where the channel is live
     "aa",
     "zz",
-    "company",  # live channels of a completion, itself included, summed over completions where it is live
-    "punished",  # pairs of a group in which the better one got the lower advantage
+    "company",  # number of live channels of a completion, itself included, summed over completions where it is live
+    "punished",  # pairs of a group in which the better completion got the lower advantage
     "compared",
     "signal",  # completions with any live channel
     "responsibility",
     "bottleneck",
-    "again_ss",  # squared deviations of equal completions of a group from their mean, and their degrees of freedom
+    "again_ss",  # squared deviations of identical completions of a group from their mean, and degrees of freedom
     "again_dof",
-    "again_groups",  # groups that have such completions
-    "within_ss",  # those of all completions of a group
+    "again_groups",  # groups with identical completions
+    "within_ss",  # the same for all completions of a group
     "within_dof",
-    "met_groups",  # groups whose completions are known to meet the channel or not, see rvpo.core.met
-    "unexplored",  # those of them in which none does
-    "suppressed",  # those in which some do, not all, and none of these has a positive advantage
-    "unexplored_binary",  # the same two, should the run have no more than two values of the channel
+    "met_groups",  # groups in which it is known which completions meet the channel, see rvpo.core.met
+    "unexplored",  # of these, groups in which no completion meets it
+    "suppressed",  # of these, groups in which some meet it, but not all, and none of them has a positive advantage
+    "unexplored_binary",  # the same two, if the run has no more than two values of the channel
     "suppressed_binary",
 )
 SLOT = {name: i for i, name in enumerate(SLOTS)}
@@ -56,11 +56,11 @@ def cell_sums(
     """Return the sums of each group on each column, (P, M).
 
     Args:
-        result: of the batch, by the soft minimum.
+        result: shares of the batch under the soft minimum.
         groups: the partition of its rows.
-        advantages: (N,) that the run used, NaN where unknown.
-        time: share of the run that was done, or (P, 1) of each group.
-        single: whether the run has one step only, which is early and late.
+        advantages: (N,) advantages that the run used, NaN where unknown.
+        time: share of the run that was done, or (P, 1) per group.
+        single: whether the run has only one step, which then counts as early and late.
     """
     punished, compared = _pairs(result.rewards, advantages, groups, result.live)
     rewards = np.nan_to_num(result.rewards, nan=0.0)
@@ -106,15 +106,15 @@ def cell_sums(
 
 
 def by_channel(z: Array, live: Bools, channel: Ints, count: int) -> tuple[Array, Array]:
-    """Return z-scores of the channels of the run, (N, K), and where there are any.
+    """Return the z-scores of the channels of the run, (N, K), and where there are any.
 
-    Several live cells of a row may belong to one channel: it has their mean.
+    If several live cells of a row belong to one channel, it gets their mean.
 
     Args:
-        z: (N, M) z-scores; those of cells that are not live are not read.
-        live: (N, M), which cells rank their group.
-        channel: (M,) or (N, M), number of the channel of each cell.
-        count: K.
+        z: (N, M) z-scores; cells that are not live are not read.
+        live: (N, M), which cells are live.
+        channel: (M,) or (N, M), index of the channel of each cell.
+        count: K, number of channels.
     """
     z, number = np.where(live, z, 0.0), live.astype(np.float64)
     if channel.ndim == 1 and np.array_equal(channel, np.arange(count)):
@@ -131,7 +131,7 @@ def pooled(x: Array, channel: Ints, count: int) -> Array:
 
 
 def centred(advantages: Array, groups: Partition) -> Array:
-    """Return advantages (N,) around the mean of their group; 0 where unknown (NaN)."""
+    """Return advantages (N,) minus the mean of their group; 0 where unknown (NaN)."""
     known = ~np.isnan(advantages)
     a = np.where(known, advantages, 0.0)[:, None]
     mean = groups.sum(a) / np.maximum(groups.sum(known[:, None]), 1)
@@ -140,14 +140,13 @@ def centred(advantages: Array, groups: Partition) -> Array:
 
 
 def _pairs(rewards: Array, advantages: Array, groups: Partition, live: Bools) -> tuple[Array, Array]:
-    """Return for each completion how often a better one got less, and of how many compared, (N, M) each.
+    """Return for each completion the number of pairs in which the better one got less, and of all pairs, (N, M) each.
 
-    Compared are completions of a group, each with up to ``SHIFTS`` that follow it around the circle of its group.
-
-    In groups of up to twice as many completions, every pair is compared once.
+    Each completion is compared with up to ``SHIFTS`` completions that follow it in the circle of its group. In groups
+    of up to twice as many completions, every pair is compared once.
     """
     largest, order = groups.size, groups.order
-    if largest > 2 * SHIFTS:  # partners must not depend on how rows happen to be sorted
+    if largest > 2 * SHIFTS:  # pairs must not depend on the order of the rows
         order = np.random.default_rng(0).permutation(len(order))
         order = order[np.argsort(groups.index[order], kind="stable")]
     start, width = (x[groups.index[order]] for x in (groups.starts, groups.sizes))
@@ -168,7 +167,7 @@ def _pairs(rewards: Array, advantages: Array, groups: Partition, live: Bools) ->
 
 
 def again_sums(rewards: Array, completions: Sequence[str], groups: Partition) -> dict[str, Array]:
-    """Squared deviations of equal completions of a group from their mean."""
+    """Return the squared deviations of identical completions of a group from their mean, per group."""
     keys: dict[tuple[int, str], int] = {}
     pairs = zip(groups.index.tolist(), completions, strict=True)
     ids = np.array([keys.setdefault(pair, len(keys)) for pair in pairs])

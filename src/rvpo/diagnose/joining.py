@@ -1,7 +1,7 @@
-"""Small batches of a run that are counted together: sums over groups do not depend on where a batch ends.
+"""Join small batches of a run and count them together: sums over groups do not depend on where a batch ends.
 
-A step of a training has some dozens of completions, and each operation on so few takes as long as on thousands.
-Batches are joined only if they agree in what is looked at for a whole batch: channels, weights and what is there.
+A training step has some dozens of completions, and an operation on so few takes as long as on thousands. Batches are
+joined only if they agree in everything that holds for a whole batch: channels, weights, and which values are logged.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from rvpo.arrays.groups import Array, Ints, Partition
 from rvpo.logs.run import LoggedBatch, Run, Texts
 
 CELLS = 60_000
-"""Cells up to which batches are joined: they stay in the processor's cache."""
+"""Most cells of joined batches, so that they stay in the processor's cache."""
 HELD = 8_000_000
-"""Cells of a run whose batches are kept in memory."""
+"""Most cells of a run whose batches are kept in memory."""
 SIZE = 64
-"""Completions of a group up to which batches are joined; of larger groups a batch draws partners at random."""
+"""Largest group of batches that are joined; in larger groups, each batch draws pairs at random."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Joined:
     """Batches as one.
 
     Attributes:
-        batch: all rows; its groups are numbered through, and its ``step`` is the first one.
-        groups: the partition of the rows; P groups, in order of the batches.
+        batch: all rows, with new group numbers; its ``step`` is that of the first batch.
+        groups: the partition of the rows into P groups, in order of the batches.
         steps: (P,) int64, the step of each group.
-        parts: the batches as they were.
+        parts: the original batches.
     """
 
     batch: LoggedBatch
@@ -46,16 +46,16 @@ class Joined:
 
 
 class Joiner:
-    """Collects batches until there are enough of a kind."""
+    """Collects batches of the same kind until there are enough cells."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without batches."""
         self._waiting: list[Joined] = []
         self._kind: object = None
         self._cells = 0
 
     def add(self, one: Joined) -> Iterator[Joined]:
-        """Take in a batch; yield what is to be counted now, in order."""
+        """Add a batch; yield the batches to count now, in order."""
         kind, cells = _kind(one), one.batch.rewards.size
         if self._waiting and (kind is None or kind != self._kind or self._cells + cells > CELLS):
             yield from self.rest()
@@ -67,7 +67,7 @@ class Joiner:
         self._cells += cells
 
     def rest(self) -> Iterator[Joined]:
-        """Yield what is still waiting."""
+        """Yield the batches that are still waiting, as one."""
         if self._waiting:
             waiting, self._waiting, self._cells = self._waiting, [], 0
             yield _joined(waiting)
@@ -82,7 +82,7 @@ def joined(batches: Iterable[Joined]) -> Iterator[Joined]:
 
 
 def _kind(one: Joined) -> object:
-    """Return what batches that are joined have in common; None for a batch that is counted on its own."""
+    """Return what joined batches must have in common; None for a batch that is counted on its own."""
     batch = one.batch
     own = (batch.applies, batch.reliability, batch.outside)
     if (
@@ -136,16 +136,16 @@ def _cat(parts: Sequence[Array | None]) -> Array | None:
 
 
 class Kept:
-    """The batches of a run, without their texts, for a second look; logs too large for memory are read again."""
+    """The batches of a run, without their texts, for a second pass; logs too large for memory are read again."""
 
     def __init__(self, run: Run, regrouped: Callable[[LoggedBatch], LoggedBatch]) -> None:
-        """Begin; ``regrouped`` gives a batch the groups that are most likely, where the logs do not have them."""
+        """Begin; ``regrouped`` gives a batch the most likely groups if the logs do not have them."""
         self._run, self._regrouped = run, regrouped
         self._room = 0 if run.kind == "table" else HELD  # tables are in memory already
         self._batches: list[Joined] = []
 
     def add(self, batch: LoggedBatch) -> Joined:
-        """Take in a batch and return it in the groups that are most likely, without texts."""
+        """Add a batch and return it with the most likely groups, without texts."""
         one = Joined.single(replace(self._regrouped(batch), texts=None))
         self._room -= batch.rewards.size
         if self._room < 0:

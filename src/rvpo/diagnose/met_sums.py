@@ -1,7 +1,7 @@
-"""Unexplored and suppressed groups, counted over a run whose channels turn out to be binary or graded at its end.
+"""Count unexplored and suppressed groups over a run. Only its end shows whether a channel is binary or graded.
 
-:mod:`rvpo.core.met` says what these groups are, and from which reward on a completion meets a channel. Logs are read
-once, so both readings of each channel are counted.
+:mod:`rvpo.core.met` defines these groups, and the threshold from which on a completion meets a channel. Logs are read
+once, so both kinds of thresholds are counted for each channel.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from rvpo.core.met import Few, binary_line, graded_line, next_few
 SlotOf = Mapping[str, int]
 
 COUNTED = ("met_groups", "unexplored", "suppressed", "unexplored_binary", "suppressed_binary")
-"""Slots of :data:`rvpo.diagnose.group_sums.SLOTS` that are counted here."""
+"""The slots of :data:`rvpo.diagnose.group_sums.SLOTS` that this module counts."""
 
 
 def met_sums(result: Shares, groups: Partition, advantages: Array, graded: Array, binary: Array) -> dict[str, Array]:
-    """Return which groups are unexplored and suppressed on each column, (P, M), by both kinds of lines.
+    """Return which groups are unexplored and suppressed on each column, (P, M), by both kinds of thresholds.
 
-    Groups in which an advantage is not known (NaN) are not counted. Whether a channel is binary shows at the end of a
-    run alone: :meth:`MetLines.settle` chooses.
+    Groups with an unknown advantage (NaN) are not counted. Only the end of a run shows whether a channel is binary:
+    :meth:`MetLines.settle` chooses then.
 
     Args:
-        result: of the batch, (N, M).
+        result: rewards of the batch, (N, M).
         groups: the partition of its rows.
-        advantages: (N,) that the run used.
-        graded: (M,) or (N, M) lines by :func:`rvpo.core.met.graded_line`, with [0, 1] where no range is declared.
-        binary: the same by :func:`rvpo.core.met.binary_line`.
+        advantages: (N,) advantages that the run used.
+        graded: (M,) or (N, M) thresholds from :func:`rvpo.core.met.graded_line`, with [0, 1] if no range is declared.
+        binary: the same from :func:`rvpo.core.met.binary_line`.
     """
     rewards = np.where(result.applies, result.rewards, np.nan)
     known = groups.sum(np.isnan(advantages)[:, None]) == 0
@@ -45,30 +45,30 @@ def met_sums(result: Shares, groups: Partition, advantages: Array, graded: Array
 
 
 class MetLines:
-    """Follows the values of the channels of a run, and so the lines from which on completions meet them.
+    """Follows the values of the channels of a run, which determine the thresholds for meeting them.
 
     Attributes:
         few: name -> the values that were seen, see :data:`rvpo.core.met.Few`.
     """
 
     def __init__(self, few: Mapping[str, Few] | None = None) -> None:
-        """Begin, or go on from ``few``."""
+        """Begin, or continue from ``few``."""
         self.few: dict[str, Few] = dict(few or {})
 
     def look(
         self, result: Shares, channel: Ints, names: Sequence[str], ranges: Sequence[Range | None]
     ) -> tuple[Array, Array, list[str]]:
-        """Take in a batch; return graded and binary lines of its cells.
+        """Add a batch; return graded and binary thresholds of its cells.
 
         Args:
-            result: of the batch, (N, M).
-            channel: (M,) or (N, M), number of the channel of each cell.
-            names: K channels.
+            result: rewards of the batch, (N, M).
+            channel: (M,) or (N, M), index of the channel of each cell.
+            names: names of the K channels.
             ranges: their declared ranges.
 
         Returns:
-            The lines, and the channels that had one value and now have another, higher one: none of their completions
-            so far meets them, should they turn out to be binary.
+            The thresholds, and the channels that had a single value and now have a second, higher value. If these
+            channels turn out to be binary, no completion so far meets them.
         """
         raised = []
         ends = ends_of(result.rewards, channel, result.applies, len(names))
@@ -89,15 +89,15 @@ class MetLines:
     def settle(
         self, table: Array, names: Sequence[str], ranges: Sequence[Range | None], low: Array, top: Array, slot: SlotOf
     ) -> None:
-        """Choose between both kinds of lines, in place: the results are in the slots without a suffix.
+        """Choose between both kinds of thresholds, in place. The results are in the slots without a suffix.
 
         Args:
             table: (…, K, slots) sums of groups.
-            names: K channels.
+            names: names of the K channels.
             ranges: their declared ranges.
             low: (K,) lowest reward seen.
-            top: (K,) highest one.
-            slot: name of a slot -> its number in ``table``.
+            top: (K,) highest reward seen.
+            slot: name of a slot -> its index in ``table``.
         """
         for j, name in enumerate(names):
             if ranges[j] is None and not np.isnan(binary_line(self.few.get(name, []))):

@@ -1,7 +1,7 @@
-"""Questions of a finished run that none, some and all of their completions solve, and Pass@k, over its steps.
+"""Count the questions of a finished run that none, some and all of their completions solve, and Pass@k, over its steps.
 
-:mod:`rvpo.core.solved` says what these are. From which reward on a completion meets a channel can depend on what the
-run shows later, so batches are counted a second time, when :class:`Lines` knows all of it.
+:mod:`rvpo.core.solved` defines these. The threshold from which on a completion meets a channel can depend on later
+batches of the run, so batches are counted in a second pass, when :class:`Lines` has seen all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS, SCORED = "groups", "scored"
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run, or several, show of a channel: its lowest and highest reward, its values while they are few."""
+    """What one or more runs show of a channel: its lowest and highest reward, and its values while they are few."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -44,7 +44,7 @@ class Seen:
 
 
 def seen_of(batch: LoggedBatch, run: Run) -> dict[str, Seen]:
-    """Return what a batch shows of the channels that occur in it."""
+    """Return what a batch shows of the channels in it."""
     applies, count = batch.present, len(run.channels)
     ends = ends_of(batch.rewards, batch.channel, applies, count)
     counted = applies if batch.weights is None else applies & (batch.weights > 0)
@@ -59,32 +59,32 @@ def seen_of(batch: LoggedBatch, run: Run) -> dict[str, Seen]:
 
 
 class Lines:
-    """From which reward on completions meet each channel, and which channels they have to meet to solve a question.
+    """The threshold of each channel, and which channels a completion has to meet to solve a question.
 
     Attributes:
-        by_name: channel -> its line, NaN where unknown; a run may have further channels, which do not count.
+        by_name: channel -> its threshold, NaN if unknown; a run may have further channels, which do not count.
         counting: channels that a completion has to meet, in order.
-        unknown: those of them whose line is not known; while there is any, no question is known to be solved.
+        unknown: those of them whose threshold is unknown; if there is any, no question is known to be solved.
     """
 
     def __init__(
         self, seen: Mapping[str, Seen], ranges: Mapping[str, Range | None], solved: Sequence[str] = ()
     ) -> None:
-        """Settle the lines.
+        """Determine the thresholds.
 
         Args:
             seen: what the logs show of each channel.
             ranges: declared ranges.
-            solved: names of the channels to meet; empty: all that were trained on.
+            solved: names of the channels to meet; empty: all channels that were trained on.
         """
         self.by_name = {name: line_of(ranges.get(name), of.few, of.low, of.high) for name, of in seen.items()}
         named = {name: is_named(name, solved, solved) if solved else of.trained for name, of in seen.items()}
         self.counting = tuple([name for name, counts in named.items() if counts])
-        # A channel that was never scored has no line either, and leaves every question unknown as well.
+        # A channel that was never scored has no threshold, so no question is known to be solved.
         self.unknown = tuple([name for name in self.counting if np.isnan(self.by_name[name])])
 
     def tally(self, batch: LoggedBatch, run: Run, groups: Partition) -> Tally:
-        """Count the completions of a batch by question, see :func:`rvpo.core.solved.tally`."""
+        """Count the completions of a batch per question, see :func:`rvpo.core.solved.tally`."""
         applies = batch.present
         weights = np.ones(batch.rewards.shape[1]) if batch.weights is None else batch.weights
         lines = np.array([self.by_name.get(name, np.nan) for name in run.channels])[batch.channel]
@@ -93,7 +93,7 @@ class Lines:
 
 
 class QuestionSums:
-    """Sums over questions, of T points in time and K + 1 columns: the channels, and the question being solved.
+    """Sums over questions, for T points in time and K + 1 columns: one per channel, and one for a solved question.
 
     Attributes:
         sums: ``"none"``, ``"some"``, ``"all"``, ``"groups"``, ``"scored"`` completions, and for each k ``"pass@k"``
@@ -113,10 +113,10 @@ class QuestionSums:
         """Count batches.
 
         Args:
-            points: (P,) of the groups in time.
-            found: what was counted of each group.
-            groups: P of them.
-            channel: (M,) or (N, M), the number of the channel of each cell.
+            points: (P,) point in time of each group.
+            found: counts of each group.
+            groups: the partition into P groups.
+            channel: (M,) or (N, M), index of the channel of each cell.
         """
         index = (points[:, None] * self._shape[1] + self._columns(groups, channel)).ravel()
         for name, cells in zip(SHARES, found.shares(), strict=True):
@@ -131,11 +131,11 @@ class QuestionSums:
             self._count(name, index, cells)
 
     def _columns(self, groups: Partition, channel: Ints) -> Ints:
-        """Return the column that each entry of a tally counts in, (P, M + 1)."""
+        """Return the column for each entry of a tally, (P, M + 1)."""
         solved = self._shape[1] - 1
         if channel.ndim == 1:
             of_cells = np.broadcast_to(channel, (groups.count, len(channel)))
-        else:  # a group has one set of channels: that of its first row
+        else:  # all rows of a group have the channels of its first row
             of_cells = channel[groups.first_rows]
         return np.concatenate([of_cells, np.full((groups.count, 1), solved)], 1)
 
@@ -144,7 +144,7 @@ class QuestionSums:
         table += np.bincount(index, cells.ravel(), table.size).reshape(self._shape)
 
     def series(self, name: str, column: int) -> Array:
-        """Return a share or Pass@k of a column over time, (T,); NaN where no question counts."""
+        """Return a share or Pass@k of a column over time, (T,); NaN if no question counts."""
         of = f"of@{name.removeprefix('pass@')}" if name.startswith("pass@") else GROUPS
         with np.errstate(invalid="ignore"):
             found: Array = self.sums[name][:, column] / self.sums[of][:, column]
@@ -161,9 +161,9 @@ def count_questions(
 
     Args:
         run: logs of a run.
-        lines: from which reward on completions meet its channels.
+        lines: thresholds of its channels.
         point_of: step -> its point in time.
-        batches: of the run, in the groups that are most likely; None: the run is read.
+        batches: batches of the run, with the most likely groups; None: read the run.
     """
     found = QuestionSums(max(point_of.values()) + 1, len(run.channels))
     for one in joined(map(Joined.single, run.batches()) if batches is None else batches):
@@ -173,7 +173,7 @@ def count_questions(
 
 
 def merged(every: Iterable[Mapping[str, Seen]]) -> dict[str, Seen]:
-    """Return what several runs show of each channel together."""
+    """Return what several runs together show of each channel."""
     found: dict[str, Seen] = {}
     for one in every:
         for name, seen in one.items():

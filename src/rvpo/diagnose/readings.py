@@ -1,8 +1,8 @@
-"""How the advantages of a run may have come about, where its logs have none: each plausible way is a reading.
+"""How the advantages of a run may have been computed, if its logs have none: each plausible way is a reading.
 
-A verdict that depends on the reading is none: it becomes "unclear" and says what would settle it. One that all readings
-share is as sure as the guesses that it rests on: its share of resamples times how often such guesses are right
-(benchmarks/reports/guessed.py).
+If the verdict depends on the reading, it becomes "unclear" and says which option settles it. A verdict that all
+readings share is as sure as the guesses that it depends on: its share of resamples times the share of such guesses
+that are right (benchmarks/reports/guessed.py).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ TRUST_TOTAL, TRUST_SUM, TRUST_WEIGHTS = 0.95, 0.8, 0.85
 
 @dataclass(frozen=True)
 class Reading:
-    """A way in which the advantages may have come about.
+    """A way in which the advantages may have been computed.
 
     Attributes:
-        name: in words.
-        config: method that gives advantages where none are logged.
+        name: the reading in words.
+        config: the method that gives advantages if none are logged.
         of_total: whether it is applied to the logged total instead of the rewards.
-        size: rows per group, where the logs do not say which rows are one; None where they do.
+        size: number of rows per group, if the logs do not identify the groups; None if they do.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Reading:
         return batch if self.size is None else replace(batch, groups=batch.groupings[self.size])
 
     def batch(self, batch: LoggedBatch) -> LoggedBatch:
-        """Return a batch with the groups of this reading and the advantages that its total gives, if they do."""
+        """Return a batch with the groups of this reading and, if it uses the total, the advantages of the total."""
         batch = self.regrouped(batch)
         if not self.of_total or batch.totals is None or batch.advantages is not None:
             return batch
@@ -53,12 +53,12 @@ class Reading:
 
 
 def readings_of(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | None) -> tuple[Reading, ...]:
-    """Return the plausible ways, the likeliest first.
+    """Return the plausible readings, the likeliest first.
 
     Args:
         run: logs of a run.
         first: its first batch.
-        assumed: what the user says.
+        assumed: the method that the user named.
     """
     methods = _methods(run, first, assumed)
     if first is None or not first.groupings:
@@ -92,19 +92,20 @@ def guesses_of(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | N
         return (Guess("all rewards have the weight 1", "", "--weights", TRUST_WEIGHTS),)
     if first.totals is not None:
         why = "the logs have no advantages"
-        return (Guess("advantages are those of GRPO on the logged total", why, "--method, --advantage", TRUST_TOTAL),)
+        what = "advantages are those of GRPO on the logged total"
+        return (Guess(what, why, "--method, --advantage", TRUST_TOTAL),)
     options = "--method, --advantage" if weighted else "--method, --weights, --advantage"
     what = f"advantages are those of GRPO on the {'weighted' if weighted else 'plain'} sum of the rewards"
     return (Guess(what, "the logs have neither advantages nor a total", options, TRUST_SUM),)
 
 
 def agreed(readings: Sequence[Reading], judged: Sequence[Sequence[Judged]], guesses: Sequence[Guess]) -> list[Judged]:
-    """Return one verdict per channel: that of all readings, else "unclear" with what would settle it.
+    """Return one verdict per channel: the one that all readings share, otherwise "unclear" with how to settle it.
 
     Args:
-        readings: the plausible ways, the likeliest first.
-        judged: a sequence per reading, with a verdict per channel.
-        guesses: what the verdicts rest on.
+        readings: the plausible readings, the likeliest first.
+        judged: one sequence per reading, with one verdict per channel.
+        guesses: the guesses that the verdicts depend on.
     """
     trust = math.prod(guess.trust for guess in guesses)
     doubts = [guess for guess in guesses if guess.open]
@@ -121,7 +122,7 @@ def _agreed(readings: Sequence[Reading], judged: Sequence[Judged], trust: float,
 
 
 def _disagreement(readings: Sequence[Reading], verdicts: Sequence[str]) -> str:
-    """Say which readings lead to which verdict, and what would settle it."""
+    """Return which readings lead to which verdict, and how to settle it, as text."""
     by_size: dict[int | None, set[str]] = {}
     for reading, verdict in zip(readings, verdicts, strict=True):
         by_size.setdefault(reading.size, set()).add(verdict)
@@ -129,12 +130,12 @@ def _disagreement(readings: Sequence[Reading], verdicts: Sequence[str]) -> str:
         sizes: dict[str, list[str]] = {}
         for size, found in sorted(by_size.items(), key=lambda pair: pair[0] or 0):
             sizes.setdefault(next(iter(found)), []).append(str(size))
-        told = "; of ".join(f"{', '.join(listed)} rows: {verdict}" for verdict, listed in sizes.items())
-        return f"it depends on the groups: of {told}. Say how many completions a prompt has (--group-size)"
+        cases = "; ".join(f"{verdict} with groups of {', '.join(listed)} rows" for verdict, listed in sizes.items())
+        return f"it depends on the group size: {cases}. Pass the number of completions per prompt (--group-size)"
     methods: dict[str, dict[str, None]] = {}
     for reading, verdict in zip(readings, verdicts, strict=True):
         methods.setdefault(reading.name, {}).setdefault(verdict)
-    told = "; under ".join(f"{name}: {' or '.join(found)}" for name, found in methods.items())
-    also = " and the groups" if any(len(found) > 1 for found in methods.values()) else ""
+    cases = "; ".join(f"{' or '.join(found)} with {name}" for name, found in methods.items())
+    also = " and the group size" if any(len(found) > 1 for found in methods.values()) else ""
     options = "--method, --group-size" if also else "--method"
-    return f"it depends on the method{also}: under {told}. Name the one that was used ({options})"
+    return f"it depends on the method{also}: {cases}. Pass what the run used ({options})"

@@ -1,7 +1,7 @@
 """What to do about a channel that is gamed or neglected: the reason in a short sentence, and the lines to copy.
 
-Names of channels come from data. In a line that is pasted into a shell or a file they are quoted, and where a name
-could end a comment or a list it is left out.
+Names of channels come from data. They are quoted in lines that users paste into a shell or a file. A name that could
+end a comment or a list is left out.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from rvpo.diagnose.conclusion import ENOUGH, Best, best_methods, share
 from rvpo.diagnose.diagnosis import Cause, ChannelDiagnosis, Diagnosis, say
 from rvpo.diagnose.replay import Replay
 
-UNTRIED = "lift"  # proposed where no replay can tell: it lets no channel fall for the sake of the others
-TRIED = (1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)  # times that a weight may be raised
-FEWEST = 0.02  # of a pull, below which no weight would make up for it
+UNTRIED = "lift"  # proposed without a replay: it lets no channel fall for the sake of the others
+TRIED = (1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)  # factors for the weight
+FEWEST = 0.02  # with a smaller pull, no weight helps
 _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is typed or pasted.
+    """Code or a command to copy.
 
     Attributes:
-        where: it goes, in a few words.
+        where: where it belongs, in a few words.
         code: one or more lines.
     """
 
@@ -41,14 +41,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A card of a neglected or diverging channel.
+    """The card of a neglected or diverging channel.
 
     Attributes:
-        channel: its name.
-        sure: share of bootstrap resamples with this verdict; None where it is not known.
-        why: short sentences that say how it is neglected, and what came of it.
-        evidence: what the replay says of the proposal; empty without a replay.
-        lines: proposals, the first one first.
+        channel: name of the channel.
+        sure: share of bootstrap resamples with this verdict; None if unknown.
+        why: short sentences that say how it is neglected, and how its mean changed.
+        evidence: what the replay shows about the proposal; empty without a replay.
+        lines: proposals, the best one first.
         verdict: ``"neglected"`` or ``"diverging"``.
     """
 
@@ -66,14 +66,14 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
-    """What the lines of a run's cards have in common.
+    """What all cards of a run have in common.
 
     Attributes:
-        path: of the run.
+        path: path of the run.
         used: the run's method in words, as far as it is known.
-        engine: that wrote the logs.
-        names: of the channels.
-        weights: of the channels, NaN where unknown; None where channels are criteria of a rubric, and no functions.
+        engine: the engine that wrote the logs.
+        names: names of the channels.
+        weights: weights of the channels, NaN if unknown; None if channels are criteria of a rubric, not functions.
     """
 
     path: str
@@ -90,13 +90,13 @@ def remedies(
     engine: str | None = None,
     weights: Sequence[float] | None = None,
 ) -> tuple[Remedy, ...]:
-    """Return one remedy per channel that diverges from a monitor, then one per neglected one, the least followed first.
+    """Return one remedy per diverging channel, then one per neglected channel, the one with least influence first.
 
     Args:
-        diagnosis: of a run.
-        replay: of the same run; None where its logs have no advantages to compare with.
-        engine: that wrote the logs, see :func:`rvpo.logs.engine.engine_of`.
-        weights: of the channels, see :func:`rvpo.logs.engine.function_weights`; None: no weight can be proposed.
+        diagnosis: diagnosis of a run.
+        replay: replay of the same run; None if its logs have no advantages to compare with.
+        engine: the engine that wrote the logs, see :func:`rvpo.logs.engine.engine_of`.
+        weights: weights of the channels, see :func:`rvpo.logs.engine.function_weights`; None: no weight is proposed.
     """
     neglected = [channel for channel in diagnosis.channels if channel.verdict == "neglected"]
     neglected.sort(key=lambda channel: channel.say or 0.0)
@@ -105,24 +105,26 @@ def remedies(
     setup = _Setup(diagnosis.path, used, engine, [channel.name for channel in diagnosis.channels], weights)
     cards = [_remedy(channel, diagnosis, setup, best[channel.name]) for channel in neglected]
     if replay is None:
-        more = Line("see what other methods make of it", _command("rvpo", "replay", diagnosis.path, "--method", "grpo"))
+        again = _command("rvpo", "replay", diagnosis.path, "--method", "grpo")
+        more = Line("compare the advantages that other methods would give", again)
         cards = [replace(card, lines=(*card.lines, more)) for card in cards]
     return (*(_of_diverging(channel, diagnosis.path) for channel in diagnosis.channels if channel.divergence), *cards)
 
 
 def _of_diverging(channel: ChannelDiagnosis, path: str) -> Remedy:
-    """Return the card of a channel that is gamed: where to look, and what no line can repair."""
+    """Return the card of a channel that is gamed: where to look, and what to do."""
     seen = channel.divergence
-    assert seen is not None  # the caller's business
+    assert seen is not None  # callers pass diverging channels only
     why = (
-        f"It rose from {seen.rise[0]:.3g} to {seen.rise[1]:.3g} while the monitor {seen.monitor} fell from "
-        f"{seen.fall[0]:.3g} to {seen.fall[1]:.3g}, since step {seen.since}: the policy may have found a hole in it."
+        f"Since step {seen.since}, it rose from {seen.rise[0]:.3g} to {seen.rise[1]:.3g} while the monitor "
+        f"{seen.monitor} fell from {seen.fall[0]:.3g} to {seen.fall[1]:.3g}: the policy may have found a loophole in "
+        "it."
     )
     advice = (
-        f"Read the completions that it prefers now. Then close the hole and resume from a checkpoint before step "
-        f"{seen.since}, or train on {seen.monitor}, too."
+        f"Read the completions that it now scores highest. Then close the loophole and resume from a checkpoint before "
+        f"step {seen.since}, or also train on {seen.monitor}."
     )
-    look = Line(f"read its best completions after step {seen.since}, and its worst", _command("rvpo", "report", path))
+    look = Line(f"read its best and worst completions after step {seen.since}", _command("rvpo", "report", path))
     return Remedy(channel.name, None, why, advice, (look,), "diverging")
 
 
@@ -145,19 +147,19 @@ def _remedy(channel: ChannelDiagnosis, diagnosis: Diagnosis, setup: _Setup, best
 
 
 def _is_linear(used: str) -> bool:
-    """Tell whether a method is a weighted sum, of rewards or of z-scores, or is not known."""
+    """Return whether a method is, or may be, a weighted sum of rewards or z-scores."""
     return _may_sum(used) or used.startswith("gdpo")
 
 
 def _may_sum(used: str) -> bool:
-    """Tell whether a method sums raw rewards, or is not known."""
+    """Return whether a method sums raw rewards, or may do so because it is not known."""
     return used == "as logged" or used.startswith("grpo")
 
 
 def weight_needed(name: str, diagnosis: Diagnosis) -> float | None:
-    """Return how many times its weight a channel would need to count; None where no weight can be told.
+    """Return the factor for a channel's weight that gives it enough influence; None if none can be determined.
 
-    Under a weighted sum the pulls are in proportion to the weights, and the correlation of the advantage with a channel
+    Under a weighted sum, the pulls are proportional to the weights. The correlation of the advantage with a channel
     follows from the pulls and from the correlations between the channels.
     """
     channels = diagnosis.channels
@@ -188,7 +190,7 @@ def _why(channel: ChannelDiagnosis, cause: Cause, *, sums: bool) -> str:
 
 
 def _moved(channel: ChannelDiagnosis) -> list[str]:
-    """Say that its mean rose or fell, where it clearly did."""
+    """Return the sentence that its mean rose or fell; empty if it did not clearly do so."""
     low, high, early, late = channel.trend.low, channel.trend.high, channel.early, channel.late
     if low is None or high is None or early is None or late is None:
         return []
@@ -202,21 +204,25 @@ def _how(channel: ChannelDiagnosis, cause: Cause, sums: bool) -> str:
     if cause.monitored:
         return "Its weight is 0, so it does not enter the advantage."
     if "reversed" in cause.kinds:
-        return f"The advantage goes down where this reward goes up: it counts {pull:.2f} times the average channel."
+        return f"A higher reward lowers the advantage: it moves it {pull:.2f} times as far as the average channel."
     if cause.wider is not None and cause.times_wider is not None:
-        hardly = "a sum of the rewards hardly notices it" if sums else "it is lost if the run sums raw rewards"
+        hardly = "it hardly changes the sum of the rewards" if sums else "it is lost if the run sums raw rewards"
         return (
-            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so {hardly}: it counts "
-            f"{pull:.2f} times the average channel."
+            f"Its scores vary {cause.times_wider:.0f} times less than those of {cause.wider}, so {hardly}: it moves "
+            f"the advantage {pull:.2f} times as far as the average channel."
         )
     if "outvoted" in cause.kinds and "ignored" not in cause.kinds:
-        lost = "" if punished is None else f": in {punished:.0%} of comparisons, the better completion was discouraged"
+        lost = "" if punished is None else f": in {punished:.0%} of the pairs, the better completion was discouraged"
         if cause.opposed:
             against = " and ".join(name for name, _ in cause.opposed)
+            pull_away = "which pulls" if len(cause.opposed) == 1 else "which pull"
             how = ", ".join(f"{value:+.2f}" for _, value in cause.opposed)
-            return f"It counts, but is outvoted by {against}, which pull the other way (correlation {how}){lost}."
-        return f"It counts, but the other channels outvote it{lost}."
-    return f"It hardly moves the advantage: it counts {pull:.2f} times the average channel."
+            return (
+                f"It moves the advantage, but is outvoted by {against}, {pull_away} the other way (correlation {how})"
+                f"{lost}."
+            )
+        return f"It moves the advantage, but the other channels outvote it{lost}."
+    return f"It hardly moves the advantage: {pull:.2f} times as far as the average channel."
 
 
 def _evidence(channel: ChannelDiagnosis, cause: Cause, best: Best | None) -> str:
@@ -226,35 +232,35 @@ def _evidence(channel: ChannelDiagnosis, cause: Cause, best: Best | None) -> str
         gained = f"it would have had {share(best.say)} of a fair share of influence, instead of {share(channel.say)}"
         return f"Replayed on these completions with {best.method}, {gained}."
     most = f"{share(best.say)} of a fair share of influence with {best.method}, {share(channel.say)} in this run"
-    return f"Replayed on these completions, no other method lets it count: at best {most}."
+    return f"Replayed on these completions, no other method gives it enough influence: at best {most}."
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
 
 
 def _methods(method: str, setup: _Setup) -> list[Line]:
-    """Return how to train with another method: as the run was trained, or in both engines if that is not known."""
+    """Return how to train with another method: in the run's own engine, or in both engines if that is not known."""
     path = setup.path
     recipe = Path(path) / "recipe.yaml"
     if recipe.is_file():
         name = f"name={Path(path).resolve().name}-{re.sub(r'[^A-Za-z0-9.]+', '-', method).strip('-')}"
         again = _command("rvpo", "train", str(recipe), f"method={method}", name)
-        return [Line("train again, with another method", again)]
+        return [Line("train again with another method", again)]
     trl = Line(
-        "TRL script: in place of GRPOConfig and GRPOTrainer, with your other arguments",
+        "TRL script: use these in place of GRPOConfig and GRPOTrainer, with your other arguments",
         f"from rvpo.trl import RVPOConfig, RVPOTrainer\nargs = RVPOConfig(method={_python(method)})",
     )
     estimator = f"algorithm.adv_estimator={'grpo-multi' if method == 'grpo' else method}"
     known = setup.weights is not None and all(map(_PLAIN.fullmatch, setup.names))
     keys = [f"+algorithm.rvpo.reward_keys=[{','.join(setup.names)}]"] if known else []
-    verl = Line("verl: with your other arguments", _command("python", "-m", "rvpo.verl", estimator, *keys))
+    verl = Line("verl: add your other arguments", _command("python", "-m", "rvpo.verl", estimator, *keys))
     return {"trl": [trl], "verl": [verl, trl]}.get(setup.engine or "", [trl, verl])
 
 
 def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
-    """Return the line that multiplies the weight of one channel, None: that gives it one; none for criteria."""
+    """Return the line that multiplies the weight of a channel, or sets it to 1 for ``times=None``; [] for criteria."""
     if setup.weights is None or any(other.startswith("-") for other in setup.names):
-        return []  # of a cost, only its reward function shows which sign its weight needs
+        return []  # only the reward function of a cost shows which sign its weight needs
     known = not any(map(math.isnan, setup.weights))
     now = [1.0 if math.isnan(weight) else weight for weight in setup.weights]
     changed = [weight * (times or 1.0) if times else weight or 1.0 for weight in now]
@@ -262,7 +268,7 @@ def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
         f"{new if other == name else old:.3g}" for other, old, new in zip(setup.names, now, changed, strict=True)
     ]
     where = f"the same method, about {times:g} times the weight for {name}" if times else f"a weight for {name}"
-    where += "" if known else ", if all are 1 now"
+    where += "" if known else ", if all weights are 1 now"
     if setup.engine == "verl":
         return [Line(f"verl: {where}", _command(f"+algorithm.rvpo.reward_weights=[{','.join(weights)}]"))]
     order = f"  # {', '.join(setup.names)}" if all(map(_PLAIN.fullmatch, setup.names)) else ""
@@ -270,7 +276,7 @@ def _weights(setup: _Setup, name: str, times: float | None) -> list[Line]:
 
 
 def _python(text: str) -> str:
-    """Return a text as a literal of Python, in double quotes where it can be."""
+    """Return a text as a Python literal, in double quotes if possible."""
     return f'"{text}"' if re.fullmatch(r"[^\"\\\x00-\x1f\x7f-\uffff]*", text) else ascii(text)
 
 

@@ -1,9 +1,9 @@
-"""The same rewards under another rule: what each method would have done with the completions of a finished run.
+"""The same rewards under another rule: the advantages that each method would give the completions of a finished run.
 
-Counterfactual for one step only: the completions are those of the policy that the run's own rule trained. What another
-rule's policy would have written, no log can say.
+This is counterfactual for one step only: the completions are from the policy that the run's own method trained. No log
+shows what a policy trained with another method would have written.
 
-A method that remembers the run is followed from the first batch on, as in training.
+A method that remembers the run is applied from the first batch on, as in training.
 """
 
 from __future__ import annotations
@@ -40,34 +40,35 @@ CANDIDATES = (
     "hard_min",
     "rvpo_explicit",
 )
-"""Rules without memory that may have given advantages whose method the logs do not tell, the likeliest first."""
+"""Methods without memory that may have given the advantages if the logs do not name a method, the likeliest first."""
 NO_ADVANTAGES = (
-    "{} has no advantages to compare with: name the column (--advantage), or the method that the run used "
-    "(--method grpo)"
+    "{} has no advantages; expected advantages to compare with. Name their column (--advantage), or the method that "
+    "the run used (--method grpo)"
 )
 UNKNOWN_GROUPS = (
-    "{} does not say which completions answer one prompt, and what another method would have done depends on it "
-    "(plausible: groups of {}): name the number of completions per prompt (--group-size)"
+    "{} does not show which completions belong to the same prompt (plausible: groups of {}); a replay needs the "
+    "groups. Pass the number of completions per prompt (--group-size)"
 )
 FAR = 10 * 1e-4
-"""Difference from which on a method did not give the advantages: ten times :data:`EQUAL`."""
-EQUAL = 1e-4  # advantages that agree so far are those of a rule: rewards and advantages are logged in single precision
+"""A method whose advantages differ by at least this much did not give them: ten times :data:`EQUAL`."""
+EQUAL = 1e-4  # a difference below this is rounding: rewards and advantages are logged in single precision
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedMethod:
-    """What a method would have done.
+    """The result of a method.
 
     Attributes:
-        method: in words, with its options.
-        sign_flips: share of completions that the run encouraged and the rule discourages, or the other way round.
-        rank_correlation: Spearman's, within groups, of its advantages with those that the run used.
+        method: the method in words, with its options.
+        sign_flips: share of completions that the run encouraged and the method discourages, or the other way round.
+        rank_correlation: Spearman's correlation, within groups, of its advantages with those that the run used.
         effective_channels: how many channels decide a completion, 1 / sum r^2 of the responsibilities r.
         influence: channel -> correlation within groups of its advantages with the channel, where it is live.
         responsibility: channel -> mean share of the decision.
-        largest_difference: to the advantages that the run used.
-        problem: why the rule could not be applied; the numbers are then None.
-        pull: channel -> how far it moves the rule's advantages while all others stay, in units of the average channel.
+        largest_difference: largest difference between its advantages and those that the run used.
+        problem: why the method could not be applied; the numbers are then None.
+        pull: channel -> how far it moves the method's advantages while all other channels stay the same; the average
+            channel has 1.
     """
 
     method: str
@@ -83,15 +84,15 @@ class ReplayedMethod:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run under several rules.
+    """A run under several methods.
 
     Attributes:
-        run: its name.
-        own: the run's own method in words; None where no rule is known to have given its advantages.
-        own_difference: largest difference of its replayed advantages to the logged ones.
-        completions: how many.
-        rules: one each.
-        notes: what a reader has to know.
+        run: name of the run.
+        own: the run's own method in words; None if no known method gave its advantages.
+        own_difference: largest difference between its replayed and its logged advantages.
+        completions: number of completions.
+        rules: one result per method.
+        notes: facts that a reader has to know.
         guesses: what was guessed about the logs.
     """
 
@@ -115,20 +116,20 @@ def replay(
     assumed: AdvantageConfig | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replay:
-    """Aggregate the rewards of a run again, by other methods and by its own.
+    """Aggregate the rewards of a run again, with other methods and with its own.
+
+    If the logs have no advantages and no method is assumed, the likeliest reading of the logs gives them, as in a
+    diagnosis, and the guesses say so.
 
     Args:
-        run: from :func:`rvpo.logs.open.open_run`.
-        methods: what to try.
-        assumed: the run's own method, where its logs do not say or where it is not available; it takes the place of
-            the logged advantages where there are none.
+        run: logs of a run, from :func:`rvpo.logs.open.open_run`.
+        methods: the methods to try.
+        assumed: the run's own method, if its logs do not name it or if it is not available. Without logged advantages,
+            this method gives them.
         progress: called with the number of steps that were read.
 
-    Where the logs have no advantages and no method is assumed, they are those of the likeliest reading of the logs,
-    as in a diagnosis, and the guesses say so.
-
     Raises:
-        ConfigError: nothing is logged, or not which completions answer one prompt.
+        ConfigError: nothing is logged, or the logs do not show which completions belong to the same prompt.
         MissingExtraError: torch is not installed.
     """
     require_torch()
@@ -157,22 +158,22 @@ def replay(
         notes.append(note)
     if note := note_of_scales(method.state for method in [*([mine] if mine else []), *tried]):
         notes.append(note)
-    told: str | None
+    own_name: str | None
     if mine is not None:
-        told, difference = str(mine.config), mine.largest if first.advantages is not None else None
+        own_name, difference = str(mine.config), mine.largest if first.advantages is not None else None
         notes += _of_own(mine, difference)
     elif reading is not None:
-        told, difference = reading.name, None
+        own_name, difference = reading.name, None
     else:
-        told, difference, note = _guessed(
+        own_name, difference, note = _guessed(
             run, guesses, "equal weights" if first.weights is None else "the given weights"
         )
         notes.append(note)
-    told = f"{told} (assumed)" if reading is not None else told
+    own_name = f"{own_name} (assumed)" if reading is not None else own_name
     rows = max((method.rows for method in (mine, *tried, *guesses) if method), default=0)
     return Replay(
         run.name,
-        told,
+        own_name,
         difference,
         rows,
         tuple(_replayed(run, method) for method in tried),
@@ -188,10 +189,10 @@ def _as_read(run: Run, reading: Reading) -> Run:
 
 
 def _own(run: Run, methods: Sequence[AdvantageConfig], assumed: AdvantageConfig | None) -> AdvantageConfig | None:
-    """Return how the run aggregated: as recorded, or as assumed where the logs do not say.
+    """Return how the run aggregated: as recorded, or as assumed if the logs do not say.
 
-    If the recorded method is not available, it is the one that the caller assumes, or one of ``methods`` with the
-    recorded name and options.
+    If the recorded method is not available here, take the one that the caller assumes, or the one of ``methods`` with
+    the recorded name and options.
     """
     if run.config is None:
         return assumed
@@ -216,7 +217,7 @@ def _follow(
     mine: Followed | None,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Lead every method through the run, batch by batch."""
+    """Apply every method to the run, batch by batch."""
     step = None
     with one_thread():
         for batch in run.batches():
@@ -236,12 +237,12 @@ def _follow(
 
 
 def _is_out(guess: Compared) -> bool:
-    """Whether a method cannot be the one that gave the advantages, whatever further batches show."""
+    """Whether a method cannot have given the advantages, whatever further batches show."""
     return guess.largest is not None and guess.largest >= FAR
 
 
 def _replayed(run: Run, method: Followed) -> ReplayedMethod:
-    """Return what was counted of a method."""
+    """Return the counts of a method."""
     if method.problem:
         return ReplayedMethod(str(method.config), problem=method.problem)
     found = method.numbers()
@@ -262,17 +263,17 @@ def _replayed(run: Run, method: Followed) -> ReplayedMethod:
 
 
 def _of_own(mine: Followed, difference: float | None) -> list[str]:
-    """Return what a reader has to know of the replay of the run's own method."""
+    """Return the notes on the replay of the run's own method."""
     if mine.problem:
-        return [f"its own method {mine.config} cannot be replayed: {mine.problem}"]
+        return [f"the run's own method {mine.config} cannot be replayed: {mine.problem}"]
     if difference is not None and difference > EQUAL * max(1.0, mine.extreme):
         return [f"{mine.config} does not give the logged advantages: they differ by up to {difference:.3g}"]
     return []
 
 
 def _guessed(run: Run, guesses: Sequence[Compared], weighted: str) -> tuple[str | None, float | None, str]:
-    """Return which method without memory gives the logged advantages, if one does, its difference, and a note."""
-    if all(_is_out(guess) or guess.problem for guess in guesses):  # none fits: which is nearest, over the whole run?
+    """Return the method without memory that gives the logged advantages, if any, its difference, and a note."""
+    if all(_is_out(guess) or guess.problem for guess in guesses):  # none fits: find the nearest over the whole run
         guesses = [Compared(run, guess.config) for guess in guesses]
         with one_thread():
             for one in map(Joined.single, run.batches()):
@@ -285,12 +286,12 @@ def _guessed(run: Run, guesses: Sequence[Compared], weighted: str) -> tuple[str 
         raise ConfigError(NO_ADVANTAGES.format(run.path))
     nearest, best = min(tried, key=lambda pair: pair[0])
     if nearest < EQUAL:
-        # Several agree where nothing tells them apart, such as no missing reward: then the likeliest, not the roundest.
+        # Several methods can agree, for example if no reward is missing. Then take the likeliest, not the closest.
         nearest, best = next(pair for pair in tried if pair[0] <= max(10 * nearest, EQUAL / 100))
-        note = f"the logs do not say the method; {best.config} with {weighted} gives the logged advantages"
+        note = f"the logs do not name the method; {best.config} with {weighted} gives the logged advantages"
         return str(best.config), nearest, note
     note = (
-        f"the logs do not say the method, and no method with {weighted} gives the logged advantages (nearest: "
-        f"{best.config}, off by up to {nearest:.3g})"
+        f"the logs do not name the method, and no method with {weighted} gives the logged advantages (nearest: "
+        f"{best.config}, which differs by up to {nearest:.3g})"
     )
     return None, None, note

@@ -1,8 +1,8 @@
-"""What a diagnosis counts: sums by group, so that groups can be resampled, in memory that does not grow with the run.
+"""The sums of a diagnosis, kept by group so that groups can be resampled, in memory that does not grow with the run.
 
-A statistic of a channel is a function of sums over groups. Groups are what a bootstrap may resample: completions of a
-prompt are not independent. Up to ``BLOCKS`` groups have a place each; further ones share the places at random, which
-resamples clusters of groups instead.
+A statistic of a channel is a function of sums over groups. A bootstrap resamples groups, because the completions of a
+prompt are not independent. Up to ``BLOCKS`` groups have a block each. Further groups share these blocks at random, so
+that the bootstrap then resamples clusters of groups.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from rvpo.diagnose.met_sums import MetLines, met_sums
 from rvpo.logs.run import LoggedBatch, Run
 
 BLOCKS = 2048
-POINTS = 300  # in time, that curves have at most
-STRETCHES = 24  # of time, for each of which there are pulls
-CHUNK_CELLS = 1_000_000  # of a batch that are looked at together
-PAIR_CELLS = 4_000_000  # of products of channels, over all blocks
+POINTS = 300  # most points in time of a curve
+STRETCHES = 24  # most stretches of time with pulls of their own
+CHUNK_CELLS = 1_000_000  # most cells of a batch that are counted at once
+PAIR_CELLS = 4_000_000  # most products of channels, over all blocks
 EPS = 1e-12
-"""Added to a standard deviation. It is tiny, so that a channel on a small scale, which the eps of the run silences, is
-seen."""
+"""Number added to a standard deviation. It is tiny, so that a channel on a small scale, which the eps of the run
+silences, is visible."""
 
 
 class Sums:
-    """Sums of a run.
+    """The sums of a run.
 
     Attributes:
-        blocks: (BLOCKS, K, slots).
-        points: (T, K, slots), over time.
+        blocks: (BLOCKS, K, slots) sums per block of groups.
+        points: (T, K, slots) sums per point in time.
         point_steps: (T,) last step of each point.
         products: (K, K, 3) sums of z_j z_l, z_j^2 and z_l^2 where both are live.
-        pairs: (B, K, K + 1) sums of z_j z_l, and of z_j a in the last column, of the same groups pooled further where
-            there are many channels: what the regression of the used advantage a on all channels needs.
-        stretches: (B, K, K + 1) the same sums of a stretch of time each.
+        pairs: (B, K, K + 1) sums of z_j z_l, and of z_j a in the last column, for the regression of the advantage a on
+            all channels. With many channels, several blocks share one entry.
+        stretches: (B, K, K + 1) the same sums per stretch of time.
         top: (K,) highest reward.
         low: (K,) lowest reward.
         completions: number of rows.
-        known: of these, how many have an advantage.
+        known: number of rows with an advantage.
         groups: number of groups.
         monitored: (K,) bool, whether the weight of the channel is 0 on every completion.
         state: what the assumed method remembers.
     """
 
     def __init__(self, run: Run, k: float, assumed: AdvantageConfig | None) -> None:
-        """Begin; ``assumed`` is how the run aggregated where its advantages were not logged."""
+        """Begin; ``assumed`` is how the run aggregated if its advantages were not logged."""
         channels = len(run.channels)
         self._run, self._assumed, self._k = run, assumed, k
         self._ranges = [run.ranges.get(name) for name in run.channels]
@@ -77,11 +77,11 @@ class Sums:
         self._joiner = Joiner()
 
     def add(self, one: Joined) -> None:
-        """Count a batch, perhaps later, together with others: :meth:`settle` ends it."""
+        """Count a batch, now or later together with others. Call :meth:`settle` after the last batch."""
         batch = one.batch
         advantages = batch.advantages
         if advantages is None:
-            assert self._assumed is not None  # the caller's business
+            assert self._assumed is not None  # callers pass a method if advantages are not logged
             advantages, self.state = advantages_of(batch, self._assumed, self._run, self.state, one.groups)
             one = replace(one, batch=replace(batch, advantages=advantages))
         if batch.weights is None:
@@ -102,7 +102,7 @@ class Sums:
 
     def _count(self, joined: Joined) -> None:
         batch, groups, advantages = joined.batch, joined.groups, joined.batch.advantages
-        assert advantages is not None  # those of the assumed method otherwise
+        assert advantages is not None  # add() filled in those of the assumed method
         channel = batch.channel
         result = shares_of(batch, self._run, self._k, EPS, groups)
         steps = self._run.steps
@@ -124,13 +124,13 @@ class Sums:
         self.groups += groups.count
 
     def settle(self) -> None:
-        """Count what is still waiting, and choose from which reward on completions meet a channel."""
+        """Count the batches that are still waiting, and choose the thresholds of the channels."""
         for joined in self._joiner.rest():
             self._count_all(joined)
         self._met.settle(self.blocks, self._run.channels, self._ranges, self.low, self.top, SLOT)
 
     def _met_cells(self, result: Shares, channel: Ints, groups: Partition, advantages: Array) -> dict[str, Array]:
-        """Count unexplored and suppressed groups; what a new value shows of the groups before is corrected."""
+        """Count unexplored and suppressed groups; correct the counts of earlier groups if a new value changes them."""
         graded, binary, raised = self._met.look(result, channel, self._run.channels, self._ranges)
         for name in raised:
             j = self._run.channels.index(name)
@@ -138,7 +138,7 @@ class Sums:
         return met_sums(result, groups, advantages, graded, binary)
 
     def _reach(self, result: Shares, channel: Ints) -> None:
-        """Move the highest and lowest rewards; what was counted at a lower height is at it no longer."""
+        """Update the highest and lowest rewards, and reset the counts of a highest reward that was exceeded."""
         before = self.top.copy()
         ends = ends_of(result.rewards, channel, result.applies, len(self.top))
         np.maximum(self.top, ends.high, out=self.top)
@@ -158,29 +158,29 @@ class Sums:
             if channel.ndim == 1 and np.array_equal(channel, np.arange(sums.shape[1])):
                 add_at(sums, place, table)
                 continue
-            # A group has one set of channels: that of its first row.
+            # All rows of a group have the channels of its first row.
             of = np.broadcast_to(channel if channel.ndim == 1 else channel[groups.first_rows], shape)
             index = (place[:, None] * sums.shape[1] + of).ravel()
             add_at(sums.reshape(-1, len(SLOTS)), index, table.reshape(-1, len(SLOTS)))
         return block
 
     def stretch_of(self, point: int) -> int:
-        """Return the number of the stretch of time that a point in time is in."""
+        """Return the index of the stretch of time that contains a point in time."""
         return point * len(self.stretches) // len(self.points)
 
     def _correlate(
         self, result: Shares, groups: Partition, channel: Ints, a: Array, known: Bools, blocks: Ints, points: Ints
     ) -> None:
-        """Add the products of z-scores, and those with the advantage ``a`` (N,) around the mean of its group.
+        """Add the products of z-scores with each other and with the advantages.
 
         Args:
-            result: of the rows.
-            groups: their groups.
-            channel: (M,) or (N, M) number of the channel of each cell.
-            a: (N,) advantages around the mean of their group.
+            result: z-scores of the rows.
+            groups: the partition of the rows.
+            channel: (M,) or (N, M) index of the channel of each cell.
+            a: (N,) advantages minus the mean of their group.
             known: (N,), whether the advantage is known.
-            blocks: (P,) of the groups.
-            points: (P,) in time.
+            blocks: (P,) block of each group.
+            points: (P,) point in time of each group.
         """
         count = len(self._run.channels)
         z, live = by_channel(result.z, result.live, channel, count)
@@ -209,37 +209,37 @@ def _products(z: Array, both: Array, groups: Partition, part: slice) -> Array:
 
 
 def point_of_steps(steps: Sequence[int]) -> dict[int, int]:
-    """Return step -> the point in time that it counts in, of ``POINTS`` at most."""
+    """Return step -> its point in time, with at most ``POINTS`` points."""
     count = min(POINTS, len(steps))
     return {step: i * count // len(steps) for i, step in enumerate(steps)}
 
 
 def estimated_progress(run: Run, first: LoggedBatch | None, configs: Sequence[AdvantageConfig | None]) -> str:
-    """Return a note if a method follows the progress of the training and the logs do not have it, else nothing.
+    """Return a note if a method depends on the progress of the training and the logs do not have it; otherwise "".
 
     Args:
         run: logs of a run.
         first: its first batch; None if it has no progress.
-        configs: methods that are applied to it.
+        configs: the methods that are applied to it.
     """
     following = [str(config) for config in configs if config is not None and config.method.needs_progress]
     if not following or (first is not None and first.progress is not None):
         return ""
     return (
-        f"the logs do not say how much of the training was done at each step, so {', '.join(dict.fromkeys(following))} "
-        f"takes it from the steps: 0 at step {run.steps[0]}, 1 at step {run.steps[-1]}"
+        f"the logs do not have the training progress that {', '.join(dict.fromkeys(following))} needs, so it is "
+        f"computed from the steps: 0 at step {run.steps[0]}, 1 at step {run.steps[-1]}"
     )
 
 
 def note_of_scales(states: Iterable[State]) -> str:
-    """Return a note if scales of rewards were learned from the logs, else nothing.
+    """Return a note if scales of rewards were learned from the logs; otherwise an empty text.
 
     Args:
-        states: what each method remembers after the last batch.
+        states: states of the methods after the last batch.
     """
     found = {name: frame for state in states for name, frame in learned_scales(state).items()}
-    told = ", ".join(f"{name} {in_short(frame)}" for name, frame in found.items())
-    return told and f"no range is declared, so scales are learned from the rewards: {told} (--range NAME=LOW:HIGH)"
+    scales = ", ".join(f"{name} {in_short(frame)}" for name, frame in found.items())
+    return scales and f"no range is declared, so scales are learned from the rewards: {scales} (--range NAME=LOW:HIGH)"
 
 
 def _chunks(groups: Partition, columns: int) -> Iterator[Ints]:
@@ -253,6 +253,6 @@ def _chunks(groups: Partition, columns: int) -> Iterator[Ints]:
 
 
 def _scattered(number: Ints) -> Ints:
-    """Return a block for each group, at random but the same at every call (a multiplicative hash)."""
+    """Return a pseudo-random block for each group, the same at every call (a multiplicative hash)."""
     mixed = (number * 2_654_435_761) % (1 << 32)
     return (mixed >> 15) % BLOCKS

@@ -14,12 +14,12 @@ from rvpo.text.tables import fitted, markdown, printable
 from rvpo.text.terminal import PLAIN, Terminal
 
 NARROW = ("channel", "verdict", "sure", "mean", "trend", "live", "missing", "pull", "correlation", "punished")
-SPARE = ("live", "missing")  # columns that a narrow terminal does without
+SPARE = ("live", "missing")  # columns that are left out on a narrow terminal
 WIDE = ("dead", "responsibility", "bottleneck", "at the top", "unexplored", "suppressed")
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
-    """Return a summary, the table, a sentence for each channel that wants a look, and the notes; Markdown has more."""
+    """Return a summary, the table, one sentence per channel that needs attention, and the notes; Markdown has more."""
     ranked = sorted(diagnosis.channels, key=lambda channel: VERDICTS.index(channel.verdict))
     wide = as_markdown
     table = [[*NARROW, *(WIDE if wide else ())], *(_line(channel, wide) for channel in ranked)]
@@ -29,11 +29,11 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
         f"{diagnosis.method}. {summary(diagnosis)}"
     )
     quiet = ("saturated", "healthy")
-    told = [f"{c.name}: {c.verdict}. {_capital(c.rule)}." for c in ranked if as_markdown or c.verdict not in quiet]
+    sentences = [f"{c.name}: {c.verdict}. {_capital(c.rule)}." for c in ranked if as_markdown or c.verdict not in quiet]
     if not as_markdown:
         for verdict in quiet:
             names = [channel.name for channel in ranked if channel.verdict == verdict]
-            told += [f"{verdict}: {', '.join(names)}."] if names else []
+            sentences += [f"{verdict}: {', '.join(names)}."] if names else []
     notes = [
         _legend(diagnosis, wide),
         *exploration_notes(diagnosis.exploration),
@@ -42,7 +42,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
     return _text(
         head,
         table,
-        told,
+        sentences,
         notes,
         None if as_markdown else terminal,
         guessed(diagnosis.guesses),
@@ -51,7 +51,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
 
 
 def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
-    """Return the text of one run; of several, what they come to, a table of the runs, and each run's text."""
+    """Return the text of one run; for several runs: a headline, a table of the runs, and the text of each run."""
     if len(diagnoses) == 1:
         return diagnosis_text(diagnoses[0], as_markdown=as_markdown, terminal=terminal)
     table = [["run", "method", "steps", "neglected"]]
@@ -66,24 +66,25 @@ def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False,
 
 def _legend(diagnosis: Diagnosis, wide: bool) -> str:
     """Return what the columns of the table mean."""
-    sure = "share of resamples with this verdict"
+    sure = "share of bootstrap resamples with the same verdict"
     if diagnosis.guesses:
-        sure += ", times how often such guesses are right"
+        sure += ", times the share of such guesses that are right"
     wider = (
-        f" responsibility: share of a decision by a soft minimum, k = {diagnosis.k:g}. unexplored: share of groups in "
-        "which no completion meets it. suppressed: share in which some do, not all, and none of these got a positive "
-        "advantage."
+        f" responsibility: the channel's share of the decision under a soft minimum with k = {diagnosis.k:g}. "
+        "unexplored: share of groups in which no completion meets the channel. suppressed: share of groups in which "
+        "some completions meet it, but not all, and none of these got a positive advantage."
     )
     return (
-        f"sure: {sure}. trend: along a straight line from the first to the last step. pull: how far it moves the "
-        "advantage, the others held, in units of the average channel. correlation: of the advantage with it within "
-        f"groups. punished: the better of two got the lower advantage.{wider if wide else ''} [low, high]: "
-        f"{diagnosis.level:.0%}, bootstrap over groups."
+        f"sure: {sure}. trend: change of the mean from the first to the last step, from a straight-line fit. pull: how "
+        "far the channel moves the advantage while all others stay the same; the average channel has 1. correlation: "
+        "channel and advantage, within groups. punished: share of pairs in which the better completion got "
+        f"the lower advantage.{wider if wide else ''} [low, high]: {diagnosis.level:.0%} interval, from a bootstrap "
+        "over groups."
     )
 
 
 def guessed(guesses: Sequence[Guess]) -> str:
-    """Return the line that stands above everything that rests on guesses; empty without any."""
+    """Return the line that lists the guesses, printed above all results that depend on them; empty without guesses."""
     if not guesses:
         return ""
     return f"Guessed, please check: {'; '.join(map(str, guesses))}."
@@ -103,8 +104,7 @@ def _of_channels(diagnosis: Diagnosis) -> str:
     if not names and not unclear and not diverging:
         return f"None of {total} channels is neglected."
     words = ((diverging, "diverging from a monitor"), (names, "neglected"), (unclear, "unclear"))
-    told = [_counted(found, total, word) for found, word in words if found]
-    return " ".join(told)
+    return " ".join([_counted(found, total, word) for found, word in words if found])
 
 
 def _counted(names: Sequence[str], total: int, word: str) -> str:
@@ -116,7 +116,7 @@ def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal
     names = list(dict.fromkeys(name for rule in replay.rules for name in rule.influence or ()))
     own = next((rule.influence for rule in replay.rules if rule.influence and rule.method == replay.own), None)
     own = own or next((rule.influence for rule in replay.rules if rule.influence), {})
-    names.sort(key=lambda name: (value := (own or {}).get(name)) is None or value)  # the least followed first
+    names.sort(key=lambda name: (value := (own or {}).get(name)) is None or value)  # the lowest correlation first
     shown = names[:6]
     table = [["rule", "sign flips", "rank corr.", "channels", *shown]]
     for rule in replay.rules:
@@ -126,11 +126,12 @@ def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal
     method = "method unknown" if replay.own is None else replay.own
     gives = "" if replay.own_difference is None else f", replayed to within {replay.own_difference:.2g}"
     notes = [
-        "sign flips: completions encouraged by one and discouraged by the other. rank corr.: with the run's own "
-        "advantages, within groups. channels: how many decide a completion. Then the correlation of the rule's "
-        "advantage with each channel"
-        + (f" (the {len(shown)} of {len(names)} that are followed least)." if len(names) > len(shown) else "."),
-        "The completions are those of the policy that the run trained: this says what a rule would have made of them.",
+        "sign flips: share of completions whose advantage has the opposite sign of the run's own advantage. rank "
+        "corr.: rank correlation with the run's own advantages, within groups. channels: effective number of channels "
+        "that decide a completion. The other columns: correlation of the rule's advantage with each channel"
+        + (f" (the {len(shown)} of {len(names)} with the lowest one)." if len(names) > len(shown) else "."),
+        "The completions are from the policy that the run trained. The table shows the advantages that each rule gives "
+        "these completions, not how a training with that rule would have gone on.",
         *replay.notes,
     ]
     problems = [f"{rule.method}: {rule.problem}" for rule in replay.rules if rule.problem]
@@ -141,35 +142,35 @@ def replay_text(replay: Replay, *, as_markdown: bool = False, terminal: Terminal
 def _text(
     head: str,
     table: list[list[str]],
-    told: list[str],
+    sentences: list[str],
     notes: list[str],
     terminal: Terminal | None,
     guess: str = "",
     further: list[list[str]] | None = None,
 ) -> str:
-    """Return all of it for a terminal, or as Markdown where there is none; what was guessed comes first.
+    """Return the whole text for a terminal or as Markdown. The guesses come first.
 
     Args:
         head: the headline.
-        table: the table, its head first.
-        told: a sentence per channel.
-        notes: what a reader has to know.
-        terminal: where it is printed; None: as Markdown.
-        guess: what was guessed.
+        table: the table; its first row is the header.
+        sentences: one sentence per channel.
+        notes: facts that a reader has to know.
+        terminal: where the text is printed; None for Markdown.
+        guess: the line that lists the guesses.
         further: a second table, after the sentences.
     """
     head, guess = printable(head), printable(guess)
-    told, notes = [*map(printable, told)], [*map(printable, notes)]
+    sentences, notes = [*map(printable, sentences)], [*map(printable, notes)]
     if terminal is None:
         parts = [f"### {head}", "", *markdown(table)]
         bullet = "- "
     else:
         parts = [_filled(head, terminal, ""), "", *fitted(table, terminal.width, terminal.paint, SPARE)]
-        told, notes = ([_filled(line, terminal) for line in lines] for lines in (told, notes))
+        sentences, notes = ([_filled(line, terminal) for line in lines] for lines in (sentences, notes))
         bullet = "* "
     if guess:
         parts = [f"**{guess}**" if terminal is None else _filled(guess, terminal, ""), "", *parts]
-    parts += ["", *(bullet + line for line in told)] if told else []
+    parts += ["", *(bullet + line for line in sentences)] if sentences else []
     if further:
         lines = markdown(further) if terminal is None else fitted(further, terminal.width, terminal.paint)
         parts += ["", *lines]
@@ -178,8 +179,8 @@ def _text(
 
 
 def _filled(line: str, terminal: Terminal, indent: str = "  ") -> str:
-    """Wrap a line to a terminal; a path or a spelling in it is never cut."""
-    width = terminal.prose - len(indent)  # a bullet stands before it
+    """Wrap a line to the width of a terminal; long words, such as paths, are never broken."""
+    width = terminal.prose - len(indent)  # the first line begins with a bullet
     return fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 

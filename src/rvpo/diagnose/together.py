@@ -1,7 +1,7 @@
-"""Methods that aggregate completions within their groups: several batches at once, and then each batch is whitened.
+"""Aggregate several batches at once, for methods that only look within groups, and then whiten each batch.
 
-:func:`rvpo.core.compute` takes a single batch, because a method may look at all of it. Those named here do not, so that
-only the whitening has to know where a batch ends.
+:func:`rvpo.core.compute` takes a single batch, because a method may look at all of it. The methods named here do not.
+For them, only the whitening has to know where a batch ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_local(config: AdvantageConfig) -> bool:
     if type(method) not in LOCAL or method.remembers or method.needs_progress:
         return False
     if config.whiten == "group":
-        return method.sums_weights  # else eps depends on the mean weight of the batch
+        return method.sums_weights  # otherwise eps depends on the mean weight of the batch
     return config.whiten in ("batch", "none") and not method.centres_groups
 
 
@@ -35,8 +35,8 @@ def aggregated_together(joined: Joined, config: AdvantageConfig, run: Run) -> Ad
 
     Args:
         joined: the batches.
-        config: of which :func:`is_local` holds.
-        run: that the batches are of.
+        config: a method for which :func:`is_local` holds.
+        run: the run of the batches.
     """
     if config.whiten != "batch":
         return aggregated(joined.batch, config, run, groups=joined.groups)
@@ -52,14 +52,14 @@ def aggregated_together(joined: Joined, config: AdvantageConfig, run: Run) -> Ad
 
 
 def _partition(joined: Joined) -> Groups:
-    """Return which rows are of one batch."""
+    """Return which rows belong to the same batch."""
     sizes = [len(batch.groups) for batch in joined.parts]
     index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     return Groups(index, len(sizes), sizes[0] if len(set(sizes)) == 1 else None)
 
 
 def _total_weights(joined: Joined, result: Advantages, batches: Groups) -> Tensor:
-    """Return the weight of the channels scored on a completion: its mean over the rows of a batch, (B, 1)."""
+    """Return the total weight of the channels scored on a completion, as a mean over the rows of a batch, (B, 1)."""
     weights = joined.batch.weights
     scored = (~result.missing).double() if weights is None else tensor(weights) * ~result.missing
     takes_part = result.takes_part.double()[:, None]

@@ -1,7 +1,7 @@
-"""What it cost that a missing reward counted as 0, which is how TRL reads it.
+"""The effect of counting a missing reward as 0, as TRL does.
 
-TRL sums the rewards that were scored. A completion without one of them is then compared with completions that had it.
-Here the advantages of a run are computed both ways, and those whose sign turns are counted.
+TRL sums the rewards that were scored. A completion with a missing reward is then compared with completions that have
+it. This module computes the advantages of a run both ways and counts those whose sign changes.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from rvpo.diagnose.group_sums import SAME
 from rvpo.logs.run import LoggedBatch, Run
 
 EQUAL = 1e-4
-"""Advantages that agree so far are those of a rule: logs hold single precision."""
+"""A smaller difference between advantages is rounding: logs have single precision."""
 _ZERO = (GRPO(), GRPO(whiten="none"), GRPO(whiten="batch"), GDPO(unscored="zero"))
 READINGS = tuple(
     (AdvantageConfig(method), AdvantageConfig(dataclasses.replace(method, unscored="left_out"))) for method in _ZERO
 )
-"""TRL's sums, and each with missing rewards left out."""
+"""TRL's sums, each paired with the same method that leaves missing rewards out."""
 
 
 class Unscored:
     """Counts over a run, batch by batch.
 
     Attributes:
-        partly: completions with a missing reward beside one that was scored.
-        rows: completions in all.
+        partly: number of completions with both a missing and a scored reward.
+        rows: number of all completions.
     """
 
     def __init__(self, run: Run) -> None:
-        """Begin; a run whose method is known to leave missing rewards out is not looked at."""
+        """Begin; nothing is counted for a run whose method is known to leave missing rewards out."""
         self._run = run
         known = run.config.method if run.config is not None else None
         self._readings = [pair for pair in READINGS if known is None or pair[0].method == known]
@@ -55,12 +55,12 @@ class Unscored:
         self.partly += int(partly.sum())
         used = batch.advantages
         self._logged = self._logged or used is not None
-        if not partly.any():  # both readings are the same
+        if not partly.any():  # both ways give the same advantages
             return
         of = np.broadcast_to(batch.channel, missing.shape)[missing & partly[:, None]]
         self._missing += np.bincount(of, minlength=len(self._missing))
         for i, (as_zero, left_out) in enumerate(self._readings):
-            if self._off[i] >= EQUAL:  # the run did not use this rule
+            if self._off[i] >= EQUAL:  # the run did not use this method
                 continue
             zero, _ = advantages_of(batch, as_zero, self._run)
             if used is not None and (known := ~np.isnan(used)).any():
@@ -69,19 +69,19 @@ class Unscored:
                 self._turned[i] += _turned(zero, advantages_of(batch, left_out, self._run)[0])
 
     def note(self) -> str:
-        """Return what a reader has to know; nothing where no reward was counted as 0."""
+        """Return the note for the reader; empty if no missing reward was counted as 0."""
         fits = [i for i, off in enumerate(self._off) if off < EQUAL]
         if not self.partly or not fits:
             return ""
         best = fits[0]
         as_zero, left_out = self._readings[best]
         worst = self._run.channels[int(self._missing.argmax())]
-        whose = "the logged advantages" if self._logged else f"the assumed advantages, of {as_zero},"
+        whose = "the logged advantages" if self._logged else f"the assumed advantages ({as_zero})"
         return (
-            f"{self.partly:,} of {self.rows:,} completions have a missing reward beside others, mostly {worst!r}, and "
-            f"{whose} count it as 0, as TRL does: {self._turned[best]:,} advantages have another sign than if it were "
-            f"left out. To leave it out, train with rvpo's method={str(left_out)!r}; or let the reward function say "
-            "what a missing reward is worth"
+            f"{self.partly:,} of {self.rows:,} completions have some scored and some missing rewards, mostly "
+            f"{worst!r}, and {whose} count a missing reward as 0, as TRL does. If it were left out, "
+            f"{self._turned[best]:,} advantages would have a different sign. To leave it out, train with rvpo's "
+            f"method={str(left_out)!r}; or return a number for it from the reward function"
         )
 
 

@@ -1,23 +1,26 @@
-"""The plain verdict on a channel, and the sentence that gave it.
+"""The verdict on a channel, and the sentence that explains it.
 
-Rules are tried in this order; a channel has the first that holds. Before all of them comes *diverging*, of a trained
-channel that rises while a monitor falls (:mod:`rvpo.diagnose.diverging`)::
+The rules are tried in this order, and the first rule that holds gives the verdict. *Diverging* comes before all of
+them: a trained channel rises while a monitor falls (:mod:`rvpo.diagnose.diverging`)::
 
-    dead        scored on under 1% of its completions, or constant in all but 5% of the groups: it teaches nothing
-    saturated   95% of the completions of the last third have its highest reward: nothing left to gain
-    noisy       half or more of its variance is noise: equal completions were scored differently (told from 20 such
-                comparisons in 10 groups on)
-    neglected   ignored: with all other channels held, it moves the used advantage less than a quarter as far as the
-                average channel does, and the whole interval says so; or
-                outvoted: the advantage follows it less than a quarter as far as if all live channels were independent
-                and counted the same, correlation within groups < 0.25 / sqrt(live channels), interval included
-    unclear     an interval holds its threshold, or there is none, as where it ranks fewer than eight groups
-    healthy     all others
+    dead        scored on less than 1% of its completions, or constant in more than 95% of the groups: it teaches
+                nothing
+    saturated   95% of the completions in the last third have its highest reward: nothing is left to gain
+    noisy       at least half of its variance is noise: identical completions got different scores (needs at least 20
+                such comparisons in 10 groups)
+    neglected   ignored: with all other channels fixed, it moves the advantage that was used less than a quarter as far
+                as the average channel, and the whole interval is below that threshold; or
+                outvoted: the correlation of the advantage with it, within groups, is less than a quarter of what it
+                would be if all live channels were independent and had equal influence: < 0.25 / sqrt(live channels),
+                again with the whole interval
+    unclear     the interval contains the threshold, or there is no interval, because the channel varies within fewer
+                than eight groups
+    healthy     all other channels
 
-The two differ where channels are correlated. One that does not count at all still rises with those that are like it:
-not outvoted, but ignored. One that counts in full and is opposed by ten others is not ignored, but outvoted.
-1 / sqrt(m) is the correlation of the mean of m independent z-scores with each of them. The quarter is chosen, not
-derived: benchmarks/reports/neglect.py says what it finds and what it mistakes.
+"Ignored" and "outvoted" differ when channels are correlated. A channel that has no influence still rises with
+channels that are like it: it is ignored, but not outvoted. A channel with full influence that ten others oppose is
+outvoted, but not ignored. 1 / sqrt(m) is the correlation of the mean of m independent z-scores with each of them. The
+quarter was chosen, not derived: benchmarks/reports/neglect.py measures what it finds and what it gets wrong.
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ class Rules:
 
 
 RULES = Rules()
-WIDER = 4  # times, from which a spread within groups explains that a channel is ignored
-OPPOSED = -0.05  # correlation within groups, from which a channel pulls the other way
+WIDER = 4  # a spread within groups that is this many times smaller explains why a channel is ignored
+OPPOSED = -0.05  # a channel with a lower correlation within groups pulls the other way
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,10 @@ class Judged:
 
     Attributes:
         verdict: one of :data:`rvpo.diagnose.diagnosis.VERDICTS`.
-        rule: sentence that gave the verdict, with its numbers.
-        confidence: share of bootstrap resamples with the same verdict; None if it is unclear, which no resample can be.
-        cause: of neglect; None for another verdict.
+        rule: sentence that explains the verdict, with its numbers.
+        confidence: share of bootstrap resamples with the same verdict; None for "unclear", because a single resample
+            has no interval and so is never unclear.
+        cause: cause of the neglect; None for any other verdict.
     """
 
     verdict: str
@@ -92,10 +96,10 @@ def judged(
     """
     best = np.array([at_its_best(top, low, limits) for low, top, limits in reached])
     drawn = None if draws is None else each(draws, best)
-    told = []
+    verdicts = []
     for j in range(len(names)):
         of = {statistic: column[j] for statistic, column in found.items()}
-        verdict = tell(of, bool(best[j]))
+        verdict = verdict_of(of, bool(best[j]))
         rule = sentence(verdict, of, monitored[j])
         why = None
         if verdict == "neglected":
@@ -103,21 +107,21 @@ def judged(
             if advised := advice(why):
                 rule = f"{rule}; {advised}"
         share = None if drawn is None or verdict == "unclear" else float((drawn[:, j] == verdict).mean())
-        told.append(Judged(verdict, rule, share, why))
-    return told
+        verdicts.append(Judged(verdict, rule, share, why))
+    return verdicts
 
 
 def at_its_best(top: float, low: float, limits: Range | None) -> bool:
-    """Tell whether the highest reward seen is the highest that there can be.
+    """Return whether the highest reward seen is the highest possible reward.
 
-    A reward that nobody declared and that is always the same is taken to be at its best from 1 on.
+    A constant reward without a declared range is treated as being at its best if it is at least 1.
     """
     if limits is not None:
         return top >= limits[1] - 0.05 * (limits[1] - limits[0])
     return top > low or top >= 1
 
 
-def tell(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> str:
+def verdict_of(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> str:
     """Return the verdict."""
     point = {name: np.array([np.nan if e.value is None else e.value]) for name, e in found.items()}
     verdict = str(each(point, np.array([at_best]), rules)[0])
@@ -134,12 +138,12 @@ def tell(found: Mapping[str, Estimate], at_best: bool, rules: Rules = RULES) -> 
 
 
 def _lines(found: Mapping[str, Estimate], rules: Rules) -> tuple[tuple[Estimate, float], tuple[Estimate, float]]:
-    """Return what decides whether a channel is ignored, and whether it is outvoted, each with its threshold."""
+    """Return the statistics that decide "ignored" and "outvoted", each with its threshold."""
     return (found["pull"], rules.neglected), (found["correlation"], rules.neglected * (found["fair"].value or 0.0))
 
 
 def each(values: Mapping[str, Array], at_best: NDArray[np.bool_], rules: Rules = RULES) -> NDArray[np.str_]:
-    """Return the verdict that values alone would give, without regard to how sure they are; the shape of a value."""
+    """Return the verdicts that the values alone give, without their intervals, in the shape of the values."""
     with np.errstate(invalid="ignore"):
         never = ~(values["scored"] >= rules.never_scored)
         saturated = (values["ceiling"] >= rules.saturated) & at_best
@@ -153,39 +157,43 @@ def each(values: Mapping[str, Array], at_best: NDArray[np.bool_], rules: Rules =
 
 
 def sentence(verdict: str, found: Mapping[str, Estimate], monitored: bool, rules: Rules = RULES) -> str:
-    """Say what gave the verdict, with its numbers."""
+    """Return the sentence that explains the verdict, with its numbers."""
     moved = _moved(found)
     if verdict == "dead" and (found["scored"].value or 0.0) < rules.never_scored:
         return f"scored on {percent(found['scored'])} of its completions"
     if verdict == "dead":
-        return f"ranks {percent(found['live_groups'])} of the groups, under {rules.dead:.0%}{moved}"
+        varies = percent(found["live_groups"])
+        return f"its rewards differ within only {varies} of the groups (threshold: {rules.dead:.0%}){moved}"
     if verdict == "saturated":
-        return f"{percent(found['ceiling'])} of the last third have the highest reward that was seen"
+        return f"{percent(found['ceiling'])} of the completions in the last third have the highest reward seen"
     if verdict == "noisy":
         noise = Estimate(*(None if x is None else 1 - x for x in _flipped(found["reliability"])))
-        return f"{percent(noise)} of its variance is noise: equal completions were scored differently"
+        return f"{percent(noise)} of its variance is noise: identical completions got different scores"
     (pull, least), (correlation, line) = _lines(found, rules)
     if pull.value is None or correlation.value is None:
-        return "there are no advantages where it ranks"
+        return "no advantages are known in the groups within which its rewards differ"
     moves = f"it moves the advantage {times(pull)} as far as the average channel"
-    follows = f"the advantage follows it by {interval(correlation)}, at least {line:.2f} would be a quarter of a share"
+    follows = f"its correlation with the advantage is {interval(correlation)}"
+    quarter = f"threshold: {line:.2f}, a quarter of a fair share"
     if verdict == "unclear":
-        unsure = moves if _low(pull) < least <= _high(pull) else follows
-        return f"{unsure}: more groups that it ranks would tell{moved}"
+        unsure = f"{follows} ({quarter})"
+        if _low(pull) < least <= _high(pull):
+            unsure = f"{moves} (threshold: {least:.2f})"
+        return f"{unsure}: more groups within which its rewards differ are needed to be sure{moved}"
     if verdict == "healthy":
         return f"{moves}{moved}"
-    told = {
-        "reversed": f"reversed: {moves}, downwards: if it is a cost, negate it",
-        "ignored": f"ignored: {moves}{', its weight is 0' if monitored else ''}",
-        "outvoted": f"outvoted: {follows}",
+    reason_of = {
+        "reversed": f"reversed: {moves}: a higher reward lowers the advantage (if lower is better, negate the reward)",
+        "ignored": f"ignored: {moves}{', because its weight is 0' if monitored else ''}",
+        "outvoted": f"outvoted: {follows} ({quarter})",
     }
-    reasons = [told[kind] for kind in kinds_of_neglect(found, rules)]
-    punished = f"{percent(found['punished'])} of improvements got the lower advantage"
+    reasons = [reason_of[kind] for kind in kinds_of_neglect(found, rules)]
+    punished = f"in {percent(found['punished'])} of the pairs, the better completion got the lower advantage"
     return f"{'; '.join(reasons)}; {punished}{_suppressed(found)}{moved}"
 
 
 def kinds_of_neglect(found: Mapping[str, Estimate], rules: Rules = RULES) -> tuple[str, ...]:
-    """Return in which ways a neglected channel is: ``"reversed"`` or ``"ignored"``, and ``"outvoted"``."""
+    """Return in which ways a channel is neglected: ``"reversed"`` or ``"ignored"``, and ``"outvoted"``."""
     (pull, least), (correlation, line) = _lines(found, rules)
     kinds = []
     if _high(pull) < -least:
@@ -206,7 +214,7 @@ def cause(
     correlations: Sequence[Sequence[float | None]],
     sums_raw: bool,
 ) -> Cause:
-    """Return how and why a neglected channel is neglected, as far as it can be seen.
+    """Return how and why a neglected channel is neglected, as far as the logs show it.
 
     Args:
         j: which of the K channels.
@@ -231,34 +239,37 @@ def cause(
 
 
 def advice(why: Cause) -> str:
-    """Say what a neglected channel's neglect comes from, where that can be seen, and what there is against it."""
+    """Return the cause of a channel's neglect and a remedy, as text; empty if the cause is not known."""
     if why.wider is not None and why.times_wider is not None:
         return (
             f"its spread within groups is {why.times_wider:.0f} times smaller than that of {why.wider!r}: raise its "
-            "weight, or use a rule that puts rewards on one scale (gdpo, lift, rvpo)"
+            "weight, or use a method that puts all rewards on one scale (gdpo, lift, rvpo)"
         )
     if why.opposed:
-        told = ", ".join(f"{name!r} ({c:+.2f})" for name, c in why.opposed)
+        others = ", ".join(f"{name!r} ({c:+.2f})" for name, c in why.opposed)
         return (
-            f"opposed by {told}: raise its weight, or use a rule that lets none fall (lift) or guards the lowest (rvpo)"
+            f"it is negatively correlated with {others}: raise its weight, or use a method that lets no reward fall "
+            "(lift) or that puts most weight on the lowest reward (rvpo)"
         )
     return ""
 
 
 def _suppressed(found: Mapping[str, Estimate]) -> str:
-    """Say in how many groups those who meet the channel got no positive advantage, if there are any."""
+    """Return the share of groups in which no completion that meets the channel got a positive advantage, as text."""
     share = found.get("suppressed", Estimate(None))
-    return f"; suppressed in {percent(share)} of the groups" if share.value else ""
+    if not share.value:
+        return ""
+    return f"; in {percent(share)} of the groups, some completions meet it but none of them got a positive advantage"
 
 
 def _moved(found: Mapping[str, Estimate]) -> str:
-    """Say that the mean rises or falls, where it clearly does."""
+    """Return that the mean rises or falls, as text; empty if it does not clearly do so."""
     trend, early, late = found["trend"], found["early"].value, found["late"].value
     if trend.low is None or trend.high is None or early is None or late is None:
         return ""
     if trend.low > 0 and late > early:
-        return f"; it rises from {early:.3g} to {late:.3g}"
-    return f"; it falls from {early:.3g} to {late:.3g}" if trend.high < 0 and late < early else ""
+        return f"; its mean rises from {early:.3g} to {late:.3g}"
+    return f"; its mean falls from {early:.3g} to {late:.3g}" if trend.high < 0 and late < early else ""
 
 
 def _flipped(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
@@ -266,7 +277,7 @@ def _flipped(estimate: Estimate) -> tuple[float | None, float | None, float | No
 
 
 def _high(estimate: Estimate) -> float:
-    """Return the upper end; where there is none, nothing can be ruled out."""
+    """Return the upper end of the interval; infinity without an interval, because nothing can be ruled out."""
     return np.inf if estimate.high is None else estimate.high
 
 

@@ -1,15 +1,15 @@
-"""The record of a run: written by our engines, read back from anybody's logs.
+"""The record of a run: our engines write it, and readers also accept the logs of other trainers.
 
 ::
 
-    schema.py           the one record that our engines write
+    schema.py           the record that our engines write
     writer.py           writes it, one file per step
-    run.py              what every reader returns: a run of batches
-    guess.py            what had to be guessed
-    open.py             finds out what a path holds and picks the reader:
+    run.py              the result of every reader: a run of batches
+    guess.py            a guess about the logs
+    open.py             determines what a path contains and picks the reader:
     read_channels.py    our own record
     read_trl.py         TRL's completions/
     tables/             any other file or folder with one row per completion
 
-Needs the extra ``report``. Batches are arrays of NumPy; the writer alone takes tensors. No engine is named here.
+Needs the extra ``report``. Batches are NumPy arrays; only the writer takes tensors. Nothing here depends on an engine.
 """

@@ -1,12 +1,12 @@
-"""``rvpo demo``: a small sample log whose truth is known, as TRL's trainer writes it. Nothing is trained.
+"""``rvpo demo``: a small sample log with known true verdicts, as TRL's trainer writes it. Nothing is trained.
 
-Answers to questions are drawn with a few traits (correct or not, how many sentences, tips and empty phrases, in the
-asked format or not), and six reward functions read them. Over the steps the traits drift as under a training with GRPO:
-what the advantages reward becomes more frequent. The truth follows from how the rewards are made:
+Answers to questions are drawn at random with a few traits: correct or not, the number of sentences, tips and empty
+phrases, and in the requested format or not. Six reward functions score them. Over the steps the traits drift as in a
+training with GRPO: traits with high advantages become more frequent. The true verdicts follow from the rewards:
 
 - correctness, detail and advice share the decision: healthy.
-- brevity is on the same scale, but detail and advice pull the other way together: outvoted.
-- format is scored 0 or 0.05 where the others reach 1, and GRPO sums raw rewards: ignored.
+- brevity is on the same scale, but detail and advice together pull the other way: outvoted.
+- format is scored 0 or 0.05 while the others reach 1, and GRPO sums raw rewards: ignored.
 - citations are never given: dead.
 """
 
@@ -30,12 +30,12 @@ from rvpo.logs.run import COMPLETIONS
 
 STEPS, PROMPTS, GENERATIONS = 40, 8, 8
 TRUTH: Mapping[str, tuple[str, str]] = {
-    "format": ("neglected", "it is scored 0 or 0.05, so the sum of the rewards hardly notices it"),
-    "brevity": ("neglected", "detail and advice pull the other way together and outvote it"),
+    "format": ("neglected", "it is scored 0 or 0.05, so it hardly changes the sum of the rewards"),
+    "brevity": ("neglected", "detail and advice together pull the other way and outvote it"),
     "citations": ("dead", "no completion ever meets it"),
-    "correctness": ("healthy", "it counts"),
-    "detail": ("healthy", "it counts"),
-    "advice": ("healthy", "it counts"),
+    "correctness": ("healthy", "it moves the advantage"),
+    "detail": ("healthy", "it moves the advantage"),
+    "advice": ("healthy", "it moves the advantage"),
 }
 """Channel -> its true verdict, and why."""
 
@@ -78,17 +78,17 @@ class _Answer:
 
 
 def write_demo(folder: Path, seed: int = 0) -> Path:
-    """Write the sample log: ``completions/*.parquet`` as of TRL, and ``truth.txt`` with what is true of each channel.
+    """Write the sample log: ``completions/*.parquet`` as TRL does, and ``truth.txt`` with the true verdicts.
 
     Args:
-        folder: of the run; it must not hold a run already.
+        folder: folder of the run; it must be new or empty.
         seed: random seed of the answers.
 
     Raises:
         ConfigError: the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists already; expected a new or an empty folder: name another one with --out")
+        raise ConfigError(f"{folder} already exists; expected a new or an empty folder. Pass another one with --out")
     rng = random.Random(seed)
     asked = [(step, subject) for step in range(1, STEPS + 1) for subject in rng.sample(_SUBJECTS, PROMPTS)]
     answers = [(step, subject, _answer(step, rng)) for step, subject in asked for _ in range(GENERATIONS)]
@@ -103,7 +103,7 @@ def write_demo(folder: Path, seed: int = 0) -> Path:
 
 
 def _table(answers: Sequence[tuple[int, str, _Answer]]) -> pa.Table:
-    """Return completions of N answers, each with its step and subject, as TRL logs them, with GRPO's advantages."""
+    """Return N answers, each with its step and subject, as a table in TRL's format, with GRPO's advantages."""
     rewards = [answer.rewards() for _, _, answer in answers]
     matrix = np.array([list(row.values()) for row in rewards])
     groups = Partition.of_ids(np.arange(len(answers)) // GENERATIONS)
@@ -119,7 +119,7 @@ def _table(answers: Sequence[tuple[int, str, _Answer]]) -> pa.Table:
 
 
 def _answer(step: int, rng: random.Random) -> _Answer:
-    """Draw an answer; what the advantages reward becomes more frequent with the progress of the training."""
+    """Draw an answer; traits with high advantages become more frequent with the progress of the training."""
     progress = (step - 1) / (STEPS - 1)
     long = rng.gauss(2.6 + 1.2 * progress, 1.7)
     return _Answer(

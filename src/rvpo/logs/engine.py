@@ -1,4 +1,4 @@
-"""Which engine wrote the logs of a run, as far as they show it: advice is then in the engine's own words."""
+"""Determine which engine wrote the logs of a run, so that advice can use the engine's own option names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rvpo.logs.schema import FOLDER, METADATA, SCHEMA
 
 TRL, VERL = "trl", "verl"
 DUMPED = {"input", "output", "score"}
-"""What every row of verl's ``rollout_data_dir`` has, under these names."""
+"""Columns that every row of verl's ``rollout_data_dir`` has."""
 
-_PEEK = 1_000_000  # bytes of a line that are looked at
+_PEEK = 1_000_000  # most bytes of a line that are read
 
 
 def engine_of(run: Run) -> str | None:
@@ -30,9 +30,9 @@ def engine_of(run: Run) -> str | None:
 
 
 def function_weights(run: Run) -> list[float] | None:
-    """Return the weight of each channel, where each one is a reward function; None where some are criteria of a rubric.
+    """Return the weight of each channel if all channels are reward functions; None if some are criteria of a rubric.
 
-    A channel whose weight the logs do not hold, or whose weight follows a schedule, has NaN: no single one is right.
+    The weight is NaN if the logs do not contain it, or if it follows a schedule, because no single number is right.
     """
     first = _first(run.path, FOLDER) if run.kind == FOLDER else None
     if first is not None and pq.read_table(first, columns=["criterion"], partitioning=None)["criterion"].drop_null():
@@ -53,8 +53,8 @@ def function_weights(run: Run) -> list[float] | None:
 def _schedules(path: Path) -> list[str]:
     """Return the reward functions whose weights follow a schedule, by the metadata of a record."""
     try:
-        told = json.loads((pq.read_schema(path).metadata or {})[METADATA])
-        return list(told.get("schedules", {}))
+        about = json.loads((pq.read_schema(path).metadata or {})[METADATA])
+        return list(about.get("schedules", {}))
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return []
 
@@ -68,7 +68,7 @@ def _first(path: Path, inner: str = "") -> Path | None:
 
 
 def _columns(path: Path | None) -> set[str]:
-    """Return the names of a file's columns; nothing if it cannot be read, which is not asked here."""
+    """Return the names of a file's columns; empty if it cannot be read, because other code reports that error."""
     if path is None:
         return set()
     try:

@@ -1,15 +1,15 @@
-"""The entropy of the policy at each step, as trainers log it next to their rollouts.
+"""Read the entropy of the policy at each step, as trainers log it next to their rollouts.
 
-It is a mean over tokens, in nats, and no rollout holds it. Trainers name it differently (:data:`KEYS`) and keep it in
+It is a mean over tokens, in nats, and rollouts do not contain it. Trainers use different names (:data:`KEYS`) and
 different files::
 
-    metrics.jsonl               rvpo's: {"step": 3, "entropy": 0.61, …}; a value every logging_steps steps
+    metrics.jsonl               rvpo's: {"step": 3, "entropy": 0.61, …}; one value every logging_steps steps
     trainer_state.json          transformers', also in its checkpoints: {"log_history": [{"step": 3, "entropy": …}, …]}
-    the file of verl's logger   {"step": 3, "data": {"actor/entropy": 0.61, …}}; it lies elsewhere, and has to be named
+    the file of verl's logger   {"step": 3, "data": {"actor/entropy": 0.61, …}}; it is elsewhere: pass its path
 
-An entropy over tokens is never negative: a column that is (a loss with its sign, say) is not read.
+An entropy over tokens is never negative. A column with negative values, such as a loss with a sign, is not read.
 
-Files are looked for in the folder of a run only: one that lies next to a single file of rollouts may be another run's.
+Only the folder of a run is searched. A file next to a single file of rollouts may belong to another run.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from rvpo.logs.run import COMPLETIONS, Run
 from rvpo.logs.schema import FOLDER
 
 KEYS = ("entropy", "actor/entropy", "train/entropy", "actor/entropy_loss")
-"""Names of the entropy: TRL's, verl's, TRL's as trackers have it, and that of older versions of verl."""
+"""Names of the entropy: in TRL, in verl, in TRL's logs in trackers, and in older versions of verl."""
 
 ROUNDING = 1e-6
-"""How far below 0 rounding may bring the entropy of a policy that is sure."""
+"""Rounding may move an entropy of 0 this far below 0."""
 
 METRICS, STATE = "metrics.jsonl", "trainer_state.json"
 _CHECKPOINT = "checkpoint-"
@@ -61,25 +61,27 @@ def find_entropy(run: Run) -> Entropy | None:
 
 
 def read_entropy(path: Path) -> Entropy:
-    """Read a file that the user names.
+    """Read a file that the user named.
 
     Raises:
-        DataError: it cannot be read, or holds no entropy.
+        DataError: it cannot be read, or has no entropy.
     """
     try:
         found = _read(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); expected a file of metrics: name another") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); expected a file of metrics. Pass another file"
+        ) from None
     if found is None:
         raise DataError(
-            f"{path} holds no entropy; expected JSON with a step and one of {', '.join(KEYS)}, never negative, such as "
-            "metrics.jsonl, trainer_state.json or the file of verl's logger: name another file, or leave --metrics out"
+            f"{path} has no entropy; expected JSON with a step and one of {', '.join(KEYS)}, never negative, such as "
+            "metrics.jsonl, trainer_state.json or the file of verl's logger. Pass another file, or omit --metrics"
         )
     return found
 
 
 def _states(folder: Path) -> list[Path]:
-    """Return the states of a folder's checkpoints, the newest first: each holds all of the run before it."""
+    """Return the states of a folder's checkpoints, the newest first; each contains the whole run up to its step."""
     numbered = [
         (int(number), entry)
         for entry in folder.glob(f"{_CHECKPOINT}*")
@@ -89,10 +91,10 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Entropy | None:
-    """Return what a file holds; None without entropy. Lines that are damaged are left out."""
+    """Return the entropy in a file; None if it has none. Damaged lines are skipped."""
     rows = list(_rows(path))
     for key in KEYS:
-        # A step that was logged twice was repeated: the later value is that of the run that went on.
+        # If a step was logged twice, it was repeated after a resume: the later value belongs to the run that went on.
         by_step = {step: value for step, row in rows if (value := _number(row.get(key))) is not None}
         if by_step and min(by_step.values()) >= -ROUNDING:
             return Entropy(dict(sorted(by_step.items())), key, path)

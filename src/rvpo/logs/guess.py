@@ -1,4 +1,4 @@
-"""What had to be guessed about logs. Apart from :mod:`rvpo.logs.run`, so that a training's alarm needs no parquet."""
+"""Guesses about logs. They have their own module, so that the alarm of a training does not need parquet."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Guess:
     """Something that the logs do not say and that had to be guessed.
 
     Attributes:
-        what: was guessed, as a clause: "the rewards are the columns a and b".
-        why: the reason, or what would follow from a wrong guess.
-        option: what settles it: an option of the commands, or what to log.
-        trust: how often such a guess is right, from 0 to 1; what follows from it is no surer.
-        open: whether nothing that follows from it can be trusted: no verdict is given.
+        what: the guess, as a clause: "the rewards are the columns a and b".
+        why: the reason, or the consequence of a wrong guess.
+        option: how to settle it: an option of the commands, or what to log.
+        trust: share of such guesses that are right, from 0 to 1; a verdict that depends on it cannot be more certain.
+        open: whether the guess is too uncertain for any verdict.
     """
 
     what: str
@@ -36,12 +36,12 @@ _PICTURE = re.compile(
 
 
 def guess_by_text(prompts: Iterable[object], option: str) -> Guess | None:
-    """Return what is guessed where groups are found by the texts of prompts with pictures; None without pictures."""
+    """Return the guess that is made if the texts of prompts with pictures identify groups; None without pictures."""
     if not any(isinstance(prompt, str) and _PICTURE.search(prompt) for prompt in prompts):
         return None
     return Guess(
         "prompts with the same text are one prompt",
-        "they have pictures, which these logs leave out, so that two with different pictures may look like one",
+        "the prompts have pictures, but these logs do not, so prompts with different pictures may look the same",
         option,
         trust=0.7,
     )

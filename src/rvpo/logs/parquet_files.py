@@ -1,10 +1,10 @@
-"""Parquet files of a run, one per step: each is opened once, however often its columns are read.
+"""Parquet files of a run, one per step: each is opened once, even if its columns are read several times.
 
-A long run has thousands of small files, and opening one costs more than reading it. Small files are read whole, into
-memory, and stay there while all of them together are small; of a larger one, only the columns that are asked for are
-read. They are not mapped into memory: a file that a trainer overwrites meanwhile would end the process.
+A long run has thousands of small files, and opening a file takes longer than reading it. Small files are read whole and
+stay in memory as long as all of them together are small. Of a larger file, only the requested columns are read. Files
+are not mapped into memory, because the process would crash if a trainer overwrote a mapped file.
 
-Files stay in memory for the next reader, too, such as the next look of ``rvpo report --live``, unless they changed.
+Files also stay in memory for the next reader, such as the next update of ``rvpo report --live``, unless they changed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 SMALL = 4_000_000
-"""Bytes of a file that is read whole."""
+"""Most bytes of a file that is read whole."""
 HELD = 128_000_000
-"""Bytes of all files that stay in memory."""
+"""Most bytes of all files that stay in memory."""
 
 _Stamp = tuple[int, int, int, int]
-"""What changes with a file's content: its number on the disk, its size, and the times of its last changes."""
+"""Values that change with a file's content: its inode number, its size, and the times of its last changes."""
 
 
 class ParquetFiles:
-    """Reads parquet files and remembers those it has read.
+    """Reads parquet files and caches them.
 
-    What is read from a file stays as it was when the file was first opened, so that several passes over a run that
-    still trains agree with each other.
+    A file is seen as it was when it was first opened, so that several passes over a run that still trains agree.
     """
 
     def __init__(self) -> None:
-        """Begin without any file."""
+        """Begin with an empty cache."""
         self._open: dict[Path, pq.ParquetFile] = {}
         self._schemas: dict[Path, pa.Schema] = {}
 
@@ -67,7 +66,7 @@ class ParquetFiles:
         for name in wanted:
             if names.count(name) != 1:
                 raise KeyError(name)
-        # `read` also gives columns whose names begin with a wanted one and a dot, as if they were parts of it.
+        # `read` also returns columns named `{wanted}.…`, as if they were parts of the wanted column.
         return self._opened(path).read(columns=wanted, use_threads=False).select(wanted)
 
     def _opened(self, path: Path) -> pq.ParquetFile:
@@ -81,7 +80,7 @@ class ParquetFiles:
 
 
 class _Store:
-    """The files in memory, of all readers of this process."""
+    """The files in memory, shared by all readers of this process."""
 
     def __init__(self) -> None:
         self._files: dict[Path, tuple[_Stamp, pq.ParquetFile]] = {}

@@ -1,4 +1,4 @@
-"""``channels/*.parquet``: the record that our own engines write. See :mod:`rvpo.logs.schema`."""
+"""Read ``channels/*.parquet``, the record that rvpo's engines write. See :mod:`rvpo.logs.schema`."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ NEEDED = (
     "advantage",
     "tokens",
 )
-"""Columns that a batch is made of. Those that follow completions to their texts are read where texts are asked for."""
+"""Columns of a batch. Columns that link completions to their texts are read only if texts are requested."""
 
 DETAILS = ("channel", "criterion", "text", "reward", "z", "responsibility", "reason", "detail")
-"""What a reader wants to know of a completion's channels."""
+"""Columns that describe the channels of a completion to the reader."""
 
 
 SECONDS = 60.0
-"""Between the time in a record and that of its file, at most, as long as the file is where it was written."""
+"""Largest difference between the time in a record and the time of its file, if the file was not copied."""
 
 MOST_PICTURES = 16
-"""Of one prompt that are read: a reader shows no more."""
+"""Most pictures of one prompt that are read; the page does not show more."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class About:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """Return the records of training steps in a folder, in order; none where it holds none."""
+    """Return the records of training steps in a folder, in order; empty if it has none."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.glob("*.parquet") if path.stem.isdecimal()]
@@ -73,20 +73,20 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def is_record(path: Path) -> bool:
-    """Whether a file is one of ours."""
+    """Whether a file is a record of rvpo."""
     if path.suffix != ".parquet" or path.stem.startswith(EVALUATION):
         return False
     try:
         return METADATA in (ParquetFiles().schema(path).metadata or {})
     except (pa.ArrowException, OSError):
-        return False  # whoever reads it says what is wrong with it
+        return False  # the reader of the file reports what is wrong with it
 
 
 def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)) -> Run:
     """Open the records of a run, or of a part of it.
 
     Raises:
-        ConfigError: no step lies between the bounds.
+        ConfigError: no step is between the bounds.
         DataError: a file is damaged, or newer than this version of rvpo.
     """
     notes: list[str] = []
@@ -97,7 +97,8 @@ def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)
     abouts = [_about(files, file, configs) for file in paths]
     for i, (before, now) in enumerate(pairwise(abouts), 1):
         if now.written < before.written:
-            notes.append(f"{len(paths) - i} files from {paths[i].name} on are older than {paths[i - 1].name}: left out")
+            older, newer = paths[i].name, paths[i - 1].name
+            notes.append(f"{len(paths) - i} files from {older} on are left out, because they are older than {newer}")
             abouts, paths = abouts[:i], paths[:i]
             break
     names: dict[str, int] = {}
@@ -108,14 +109,14 @@ def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)
         for name in table["channel"].unique().to_pylist():
             names.setdefault(name, len(names))
     if not names:
-        raise DataError(f"{path} holds no completion; expected at least one: see whether the run has begun")
+        raise DataError(f"{path} has no completions; expected at least one. Check whether the run has started")
     every = abouts[0].follows is None and steps[0] == 1
     every = every and all(about.follows == step for about, step in zip(abouts[1:], steps, strict=False))
     if abouts[-1].config.method.remembers and not every:
-        notes.append("not every step since the first is there: what a method remembers cannot be followed")
+        notes.append("some steps since the first are missing, so the memory of a method cannot be replayed")
     structure = tuple(dict.fromkeys(text for about in abouts for text in about.structure))
     if structure:
-        notes.append(f"rewards are read as they entered the aggregation, after {', '.join(structure)}")
+        notes.append(f"rewards are those that entered the aggregation, after {', '.join(structure)}")
     return Run(
         path,
         "channels",
@@ -135,10 +136,11 @@ def open_record(path: Path, paths: Sequence[Path], bounds: Bounds = (None, None)
 
 
 def _wanted(files: ParquetFiles, path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:
-    """Return the files of the steps that are wanted; all files where only these show which belong to the run.
+    """Return the files of the steps to read; all files if only all of them show which belong to the run.
 
-    What an older run left behind is older than what precedes it. The times of the files show that there is nothing of
-    the kind, without opening them, as long as they are those at which the records were written: a copy has others.
+    A file that an older run left in the folder is older than the file before it. If all times of files ascend, there
+    is no such file, and no file has to be opened. This holds only if the times are those at which the records were
+    written: copied files have other times.
     """
     kept = steps_between(path, [int(file.stem) for file in paths], bounds)
     wanted = [file for file in paths if kept[0] <= int(file.stem) <= kept[-1]]
@@ -177,7 +179,7 @@ def _read(
 
 
 def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
-    """Put the cells of a batch back into a matrix; the cells of a completion keep their order."""
+    """Put the cells of a batch back into a matrix; the order of a completion's cells does not change."""
     completion = _ints(table, "completion")
     rows, row = np.unique(completion, return_inverse=True)
     order = np.argsort(row, kind="stable")
@@ -205,7 +207,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
     outside = None
     if is_structured:
         outside = matrix("outside", 0.0) > 0
-    first = order[np.cumsum(counts) - counts]  # a cell of each completion
+    first = order[np.cumsum(counts) - counts]  # one cell per completion
     tokens = _ints(table, "tokens")[first] if about.by_token else None
     return LoggedBatch(
         step=int(table["step"][0].as_py()),
@@ -225,7 +227,7 @@ def _batch(table: pa.Table, about: About, names: dict[str, int]) -> LoggedBatch:
 
 
 def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
-    """Add texts, from TRL's completions or verl's dump of the same step; without them where there are none."""
+    """Add texts from TRL's completions or verl's dump of the same step, if there are any."""
     if "uid" in table.column_names:
         _, first = np.unique(_ints(table, "completion"), return_index=True)
         uids = [table["uid"][i].as_py() for i in first.tolist()]
@@ -245,7 +247,7 @@ def _with_texts(batch: LoggedBatch, path: Path, table: pa.Table) -> LoggedBatch:
 
 def _of_completions(batch: LoggedBatch, logged: Path, table: pa.Table) -> LoggedBatch:
     """Add texts of TRL's completions, if they are those of the batch."""
-    # TRL keeps the last generation of a step alone, and at an evaluation that of the evaluation: rewards must agree.
+    # TRL keeps only the last generation of a step, which may be that of an evaluation. So the rewards must agree.
     plain = table.filter(pc.is_null(table["criterion"]))
     own = {
         name: plain.filter(pc.equal(plain["channel"], name))["reward"] for name in plain["channel"].unique().to_pylist()
@@ -258,17 +260,17 @@ def _of_completions(batch: LoggedBatch, logged: Path, table: pa.Table) -> Logged
 
 
 def _of_dump(batch: LoggedBatch, path: Path, uids: Sequence[str]) -> LoggedBatch:
-    """Add texts from verl's dump of a step; without them if it does not have all of the batch."""
+    """Add texts from verl's dump of a step, if it has the whole batch."""
     try:
-        # Not splitlines: a completion may hold any of Unicode's ends of a line.
+        # Not splitlines: a completion may contain any of Unicode's line ends.
         lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
     except (OSError, ValueError, RecursionError):
         return batch
     by_uid = {line["uid"]: line for line in lines if isinstance(line, dict) and "uid" in line}
     if not all(uid in by_uid for uid in uids):
         return batch
-    prompts, told = ([str(by_uid[uid].get(key, "")) for uid in uids] for key in ("input", "output"))
-    return replace(batch, texts=Texts(prompts, told))
+    prompts, answers = ([str(by_uid[uid].get(key, "")) for uid in uids] for key in ("input", "output"))
+    return replace(batch, texts=Texts(prompts, answers))
 
 
 def _schema(files: ParquetFiles, path: Path) -> pa.Schema:
@@ -280,19 +282,19 @@ def _schema(files: ParquetFiles, path: Path) -> pa.Schema:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path} is damaged ({error}); expected a record that rvpo wrote whole. Remove the file, or run the step again"
+        f"{path} is damaged ({error}); expected a complete record of rvpo. Remove the file, or run the step again"
     )
 
 
 def _about(files: ParquetFiles, path: Path, configs: dict[str, AdvantageConfig]) -> About:
-    """Read what a file says about itself; ``configs`` holds those that were built already, by their text.
+    """Read the metadata of a file; ``configs`` caches configs by their text.
 
     Raises:
-        DataError: the metadata cannot be parsed, or it is newer than this version, or has values unknown to it.
+        DataError: the metadata cannot be parsed, is newer than this version, or has values that it does not know.
     """
     try:
-        told: dict[str, Any] = json.loads((_schema(files, path).metadata or {})[METADATA])
-        version = int(told["version"])
+        stored: dict[str, Any] = json.loads((_schema(files, path).metadata or {})[METADATA])
+        version = int(stored["version"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise _damaged(path, error) from error
     if version > VERSION:
@@ -301,64 +303,67 @@ def _about(files: ParquetFiles, path: Path, configs: dict[str, AdvantageConfig])
             "of rvpo that wrote it, or a newer one"
         )
     try:
-        by_token = bool(told["by_token"])
-        key = json.dumps([version, told["config"], by_token])
+        by_token = bool(stored["by_token"])
+        key = json.dumps([version, stored["config"], by_token])
         if key not in configs:
-            configs[key] = _config(told["config"], version, by_token)
-        ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in told["ranges"].items()}
+            configs[key] = _config(stored["config"], version, by_token)
+        ranges = {name: None if pair is None else (pair[0], pair[1]) for name, pair in stored["ranges"].items()}
         return About(
             configs[key],
-            told.get("progress"),
+            stored.get("progress"),
             ranges,
             by_token,
-            told.get("follows"),
-            float(told.get("written", 0)),
-            _texts_of(told, "structure"),
-            _texts_of(told, "monitor"),
-            _texts_of(told, "solved"),
+            stored.get("follows"),
+            float(stored.get("written", 0)),
+            _texts_of(stored, "structure"),
+            _texts_of(stored, "monitor"),
+            _texts_of(stored, "solved"),
         )
     except ConfigError as error:
         raise DataError(
             f"{path} is a record of version {version} with a value that rvpo {rvpo.__version__} does not understand: "
-            f"{error}. The file is whole: read it with the version of rvpo that wrote it, or a newer one"
+            f"{error}. The file is not damaged. Read it with the version of rvpo that wrote it, or a newer one"
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error
 
 
-def _texts_of(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Return a list of texts of the metadata, which older records do not have."""
-    found = told.get(key) or []
+def _texts_of(stored: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return a list of texts from the metadata; empty in older records, which do not have it."""
+    found = stored.get(key) or []
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise ValueError(f"{key} is {found!r}; expected a list of texts")
     return tuple(found)
 
 
-def _config(told: Mapping[str, Any], version: int, by_token: bool) -> AdvantageConfig:
+def _config(stored: Mapping[str, Any], version: int, by_token: bool) -> AdvantageConfig:
     """Return the config of a record; its method need not be available.
 
     Raises:
         ConfigError: a value that this version does not understand.
     """
     if version < 2:
-        told = _of_version_1(told, by_token)
+        stored = _of_version_1(stored, by_token)
     if version < 4:
-        told = {**told, "method": _renamed(told["method"], version)}
-    return AdvantageConfig.of_record(told)
+        stored = {**stored, "method": _renamed(stored["method"], version)}
+    return AdvantageConfig.of_record(stored)
 
 
-def _of_version_1(told: Mapping[str, Any], by_token: bool) -> dict[str, Any]:
-    """Return a config in which the method's name, its k and beta, whiten and its other options lay side by side."""
-    method = dict(told.get("options") or {}) | {"name": told["method"], "dead_channels": told.get("dead_channels")}
-    method["whiten"] = "token" if by_token else told.get("whiten")
-    method |= {key: told[key] for key in ("k", "beta") if told.get(key) is not None}
+def _of_version_1(stored: Mapping[str, Any], by_token: bool) -> dict[str, Any]:
+    """Convert a config of version 1, which stored the method's name, k, beta, whiten and other options separately."""
+    method = dict(stored.get("options") or {}) | {
+        "name": stored["method"],
+        "dead_channels": stored.get("dead_channels"),
+    }
+    method["whiten"] = "token" if by_token else stored.get("whiten")
+    method |= {key: stored[key] for key in ("k", "beta") if stored.get(key) is not None}
     if isinstance(score := method.get("score"), dict):
         method["score"] = {("name" if key == "method" else key): value for key, value in score.items()}
-    return {**told, "method": method}
+    return {**stored, "method": method}
 
 
 def _renamed(method: Any, version: int) -> Any:
-    """Return a method of an older version under the name and options that it has now, also where it is an option."""
+    """Return a method of an older version with its current name and options, also if it is an option of another."""
     if isinstance(method, str):
         name, colon, options = method.partition(":")
         if name == "lift" and version < 3:

@@ -1,15 +1,15 @@
-"""``completions/*.parquet``, which TRL's trainers write with ``log_completions=True``: a column a reward, no group ids.
+"""Read ``completions/*.parquet``, which TRL's trainers write with ``log_completions=True``.
 
-What TRL 1.16 does, and what follows:
+There is one column per reward, and no group ids. How TRL 1.16 behaves, and how this reader deals with it:
 
-- A file is written at every log, with the last generation's completions. One that was logged before (several
-  iterations or steps on one generation) is passed over.
-- Groups are blocks of equal prompts. Where a prompt stands in several blocks side by side, the blocks are as long as
-  the greatest number that divides all of them, in most files; a file that has no such blocks is cut by its own.
-- ``log_extra`` adds columns of its own after the rewards. :mod:`rvpo.logs.trl_rewards` tells them apart.
-- At a step with an evaluation the file holds the evaluation's completions, and nothing says so. It is left out where
-  its groups have another size than those before and after it.
-- A run that was resumed may have more generations per prompt, or more rewards, from some file on.
+- A file is written at every log, with the completions of the last generation. A generation that was logged before
+  (several iterations or steps on one generation) is skipped.
+- Groups are blocks of equal prompts. If several blocks of a prompt follow each other, the block length is the greatest
+  common divisor of the lengths in most files. A file to which this does not apply uses its own divisor.
+- ``log_extra`` adds columns after the rewards. :mod:`rvpo.logs.trl_rewards` distinguishes them from rewards.
+- At a step with an evaluation the file contains the completions of the evaluation, without a mark. It is left out if
+  its groups have a different size than those before and after it.
+- A resumed run may have more generations per prompt, or more rewards, from some file on.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from rvpo.logs.tables.rewards import Chosen
 from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
-LOOKED_AT = 60  # files, for which columns are rewards
-NEIGHBOURS = 25  # files on either side of a part of a run
+LOOKED_AT = 60  # number of files that are read to determine which columns are rewards
+NEIGHBOURS = 25  # number of files that are read before and after a part of a run
 NEVER_REWARDS = ("step", "prompt", "completion", "advantage", "image", "images")
 
 
 def completion_files(folder: Path) -> list[Path]:
-    """Return the completions of a folder in order of their steps; none where it holds none."""
+    """Return the completion files of a folder in order of their steps; empty if it has none."""
     found = [path for path in folder.glob("completions_*.parquet") if _NAME.fullmatch(path.name)]
     return sorted(found, key=_step)
 
@@ -50,13 +50,13 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
     """Open the completions of a run, or of a part of it.
 
     Raises:
-        ConfigError: no step lies between the bounds, or an option that these logs do not need.
+        ConfigError: no step is between the bounds, or an option was given that does not apply to these logs.
         DataError: a file is damaged, or none of its columns is a reward.
     """
     for option in ("group", "advantage", "step"):
         if (given := getattr(columns, option)) is not None:
             raise ConfigError(
-                f"--{option} is {given!r}, but {path} holds TRL's completions, whose columns are known: leave it out"
+                f"--{option} is {given!r}, but {path} contains TRL's completions, whose columns are known. Omit it"
             )
     paths = _around(path, paths, bounds)
     files = ParquetFiles()
@@ -69,20 +69,20 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
     rewards = chosen.rewards
     notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)", *chosen.notes]
     if not columns.group_size and left:
-        told = ", ".join(str(_step(file)) for file in left[:5])
-        notes.append(f"{len(left)} files are left out as evaluations (steps {told}): their groups have another size")
+        listed = ", ".join(str(_step(file)) for file in left[:5])
+        notes.append(f"{len(left)} files are left out as evaluations (steps {listed}): their groups have another size")
     notes.append(
-        f"groups of {size} completions, found by their prompts (--group-size sets it)"
+        f"groups of {size} completions, found from equal prompts (change with --group-size)"
         if columns.group_size is None and size
-        else "groups are completions of equal prompts that stand together: their number differs"
+        else "groups are consecutive completions of the same prompt; their sizes differ"
         if not size
         else f"groups of {size} completions"
     )
     if columns.group_size and (mixed := _mixed(files, paths[0], columns.group_size)):
-        notes.append(f"{mixed} of the first file's blocks of {size} hold several prompts: is that their number?")
+        notes.append(f"{mixed} of the first file's blocks of {size} contain several prompts; check --group-size")
     for name in rewards:
         if lacking := [file for file in paths if name not in _schema(files, file).names]:
-            notes.append(f"{len(lacking)} of {len(paths)} files lack the reward {name!r}: it is missing there")
+            notes.append(f"{len(lacking)} of {len(paths)} files lack the reward {name!r}, so it is missing there")
     steps = tuple(_step(file) for file in paths)
     return Run(
         path,
@@ -97,9 +97,9 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
 
 
 def _around(path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]:
-    """Return the files of the steps that are wanted, and some before and after them.
+    """Return the files of the steps to read, and some before and after them.
 
-    A few files alone do not show which of them are evaluations, or that a generation was logged before.
+    A few files alone do not show which of them are evaluations, or whether a generation was logged before.
     """
     kept = steps_between(path, list(map(_step, paths)), bounds)
     wanted = [i for i, file in enumerate(paths) if kept[0] <= _step(file) <= kept[-1]]
@@ -107,7 +107,7 @@ def _around(path: Path, paths: Sequence[Path], bounds: Bounds) -> Sequence[Path]
 
 
 def _by_text(files: ParquetFiles, path: Path, columns: Columns) -> list[Guess]:
-    """Return what is guessed where groups are found by prompts with pictures."""
+    """Return the guess that is made if groups are found from prompts with pictures."""
     if columns.group_size is not None:
         return []
     found = guess_by_text(
@@ -120,11 +120,12 @@ def texts_of(path: Path, agrees: Mapping[str, Array | None]) -> Texts | None:
     """Return prompts and completions of a file, if it is about the same completions.
 
     Args:
-        path: of the file.
-        agrees: numbers, (N,) each, that its columns of these names must hold; None and columns it lacks do not matter.
+        path: path of the file.
+        agrees: name of a column -> numbers (N,) that it must contain; None, and columns that the file lacks, are not
+            compared.
 
     Returns:
-        N texts each; None where there is no such file, or it is about others.
+        N texts each; None if there is no such file, or if it has other completions.
     """
     try:
         files = ParquetFiles()
@@ -154,7 +155,7 @@ def _read(
         prompts = _texts(table["prompt"])
         numbers = np.concatenate([values, advantages[:, None]], 1)
         again = before is not None and before[0] == prompts and np.array_equal(before[1], numbers, equal_nan=True)
-        # Rewards that are all the same do not tell one generation from another: then the completions do.
+        # Constant rewards do not distinguish generations, so the completions are compared, too.
         if again and before is not None and _completions(files, before[2]) == _completions(files, path):
             continue  # the same generation, logged again
         before = prompts, numbers, path
@@ -173,13 +174,13 @@ def _check_size(files: ParquetFiles, paths: Sequence[Path], size: int) -> None:
         rows = _rows(files, path)
         if rows % size:
             raise DataError(
-                f"{path} has {rows} completions, which are no blocks of {size}: set the number of completions of a "
+                f"{path} has {rows} completions; expected a multiple of {size}. Pass the number of completions per "
                 "prompt (--group-size)"
             )
 
 
 def _mixed(files: ParquetFiles, path: Path, size: int) -> int:
-    """Return how many blocks of a file hold more than one prompt."""
+    """Return how many blocks of a file contain more than one prompt."""
     prompts = _texts(_table(files, path, ["prompt"])["prompt"])
     return sum(len(set(prompts[start : start + size])) > 1 for start in range(0, len(prompts), size))
 
@@ -189,10 +190,10 @@ def _completions(files: ParquetFiles, path: Path) -> list[str]:
 
 
 def _groups(prompts: Sequence[str], size: int, advantages: Array) -> Ints:
-    """Cut a file into blocks of ``size``; one that has none, such as an evaluation's, by its own.
+    """Cut a file into blocks of ``size``, or of its own size if that does not fit, as in an evaluation.
 
-    Where all blocks of equal prompts are several times as long, there may be more generations per prompt since a
-    resume: then the advantages sum to 0 in the longer blocks only.
+    If all blocks of equal prompts are several times as long, a resumed run may have more generations per prompt. Then
+    the advantages sum to 0 only in the longer blocks.
     """
     lengths = _lengths(prompts)
     if size and len(set(lengths)) == 1 and lengths[0] > size and lengths[0] % size == 0:
@@ -209,12 +210,12 @@ def _groups(prompts: Sequence[str], size: int, advantages: Array) -> Ints:
 
 
 def _lengths(prompts: Sequence[str]) -> list[int]:
-    """Return how often each prompt stands in a row."""
+    """Return the lengths of the blocks of consecutive equal prompts."""
     return [len(list(same)) for _, same in groupby(prompts)]
 
 
 def _group_size(files: ParquetFiles, paths: Sequence[Path], look_at: int = 50) -> int:
-    """Return the number of completions of a prompt that most files have, 0 where there is none."""
+    """Return the number of completions per prompt in most files; 0 if there is no such number."""
     sizes: Counter[int] = Counter()
     single: Array | None = None
     for path in paths[:look_at]:
@@ -225,19 +226,19 @@ def _group_size(files: ParquetFiles, paths: Sequence[Path], look_at: int = 50) -
             if single is None and len(lengths) == 1:
                 single = _floats(path, table, "advantage")
     size = sizes.most_common(1)[0][0] if sizes else 0
-    if single is not None and len(single) == size:  # one prompt alone, perhaps several groups of it
+    if single is not None and len(single) == size:  # a single prompt, which may have several groups
         size = _by_sums(single)
     return size if size > 1 else 0
 
 
 def _sums_are_0(advantages: Array, size: int) -> bool:
-    """Whether advantages sum to 0 in blocks of ``size``; those that do not move tell nothing, so that they do."""
+    """Whether advantages sum to 0 in blocks of ``size``; constant advantages of 0 also do."""
     known = np.nan_to_num(advantages, nan=0.0)
     return bool((np.abs(known.reshape(-1, size).sum(1)) < 1e-3 * size).all())
 
 
 def _by_sums(advantages: Array) -> int:
-    """Return the smallest size of blocks whose advantages sum to 0, as those of a group do; their number else."""
+    """Return the smallest size of blocks whose advantages sum to 0, as in a group; otherwise the number of rows."""
     n = len(advantages)
     if np.isnan(advantages).any() or not np.abs(advantages).max() > 1e-3:
         return n
@@ -249,7 +250,7 @@ def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, 
     """Find the rewards among the columns of all files; see :mod:`rvpo.logs.trl_rewards`."""
     if columns.rewards is not None:
         there = {name for file in paths for name in _schema(files, file).names}
-        _table(files, paths[0], [name for name in columns.rewards if name not in there])  # refuses what no file has
+        _table(files, paths[0], [name for name in columns.rewards if name not in there])  # raises for unknown columns
         return Chosen(list(columns.rewards))
     names: dict[str, bool] = {}
     for file in paths:
@@ -261,8 +262,8 @@ def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, 
     if not candidates:
         schema = _schema(files, paths[0])
         raise DataError(
-            f"{paths[0]} has the columns {', '.join(schema.names)}, none of which is a reward (a floating point "
-            "number): name them with --rewards"
+            f"{paths[0]} has the columns {', '.join(schema.names)}; expected at least one reward (a column of floating "
+            "point numbers). Name the rewards with --rewards"
         )
     return choose(path, _looked_at(files, paths, candidates, size), candidates)
 
@@ -280,7 +281,7 @@ def _looked_at(
 
 
 def _evaluations(files: ParquetFiles, paths: Sequence[Path], size: int) -> list[Path]:
-    """Return files whose groups have another size than those of most files, before and after them."""
+    """Return files whose groups have a different size than the groups of most files before and after them."""
     sizes = []
     for file in paths:
         table = _table(files, file, ["prompt"])
@@ -296,22 +297,22 @@ def _schema(files: ParquetFiles, path: Path) -> pa.Schema:
     try:
         return files.schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected parquet: remove the damaged file") from error
+        raise DataError(f"{path} cannot be read ({error}); expected parquet. Remove the damaged file") from error
 
 
 def _rows(files: ParquetFiles, path: Path) -> int:
-    _schema(files, path)  # refuses a damaged file
+    _schema(files, path)  # raises for a damaged file
     return files.rows(path)
 
 
 def _table(files: ParquetFiles, path: Path, columns: Sequence[str], may_lack: Sequence[str] = ()) -> pa.Table:
-    """Read columns; one that a file may lack is null there."""
+    """Read columns; a column of ``may_lack`` that the file does not have is null."""
     schema = _schema(files, path)
     lacking = [name for name in columns if name not in schema.names]
     if absent := [name for name in lacking if name not in may_lack or schema.names == []]:
         raise DataError(
-            f"{path} has no column {absent[0]!r}, it has {', '.join(schema.names)}: name the columns (--rewards), or "
-            "read a single kind of file"
+            f"{path} has no column {absent[0]!r}; expected one of {', '.join(schema.names)}. Name the columns "
+            "(--rewards), or read files of a single kind"
         )
     try:
         there = [name for name in dict.fromkeys(columns) if name not in lacking]
@@ -320,7 +321,7 @@ def _table(files: ParquetFiles, path: Path, columns: Sequence[str], may_lack: Se
             table = table.append_column(name, pa.nulls(len(table)))
         return table
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected whole parquet: remove the file") from error
+        raise DataError(f"{path} cannot be read ({error}); expected complete parquet. Remove the file") from error
 
 
 def _floats(path: Path, table: pa.Table, name: str) -> Array:
@@ -331,13 +332,13 @@ def floats(column: pa.ChunkedArray, where: str) -> Array:
     """Return a column of numbers as (N,) float64, null as NaN.
 
     Raises:
-        DataError: it does not hold numbers; ``where`` names it.
+        DataError: it does not contain numbers; ``where`` names it in the message.
     """
     kind = column.type
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"{where} holds {kind}; expected numbers, null where missing: name other columns")
+        raise DataError(f"{where} contains {kind}; expected numbers, null if missing. Name other columns")
     return numbers(column)
 
 
@@ -352,5 +353,5 @@ def text_of_cell(value: Any) -> str:
 
 def _step(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
-    assert match is not None  # `files` takes no others
+    assert match is not None  # completion_files() returns only such names
     return int(match[1])

@@ -1,8 +1,8 @@
-"""What the logs of a run are, whoever wrote them: batches of completions with their rewards on every channel.
+"""The logs of a run from any trainer: batches of completions with their rewards on every channel.
 
-A batch is what was whitened together: the completions that one generation step logged. Folders are read file by file,
-so that the length of a run does not matter to memory; of a table, the columns with numbers are held.
-:mod:`rvpo.logs.open` finds out what a path holds.
+A batch is a set of completions that were whitened together: those that one generation step logged. Folders are read
+file by file, so that memory does not grow with the length of a run. For a table, the columns with numbers stay in
+memory. :mod:`rvpo.logs.open` determines what a path contains.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 Bounds = tuple[int | None, int | None]
-"""First and last step that are wanted, both included; None: no bound."""
+"""First and last step to read, both included; None: no bound."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What was asked and answered: ``prompts`` and ``completions``, N texts each, chats as JSON.
+    """The texts of a batch: ``prompts`` and ``completions``, N texts each, chats as JSON.
 
-    ``pictures`` are the digests of each prompt's pictures, N lists, None for one that is unknown; empty if there are
-    none in the run.
+    ``pictures`` has the digests of each prompt's pictures, as N lists, with None for an unknown picture. It is empty
+    if the run has no pictures.
     """
 
     prompts: Sequence[str]
@@ -45,7 +45,7 @@ class Texts:
     pictures: Sequence[Sequence[str | None]] = ()
 
     def rows(self, index: Sequence[int]) -> Texts:
-        """Return some of them."""
+        """Return the texts of some rows."""
         return Texts(
             [self.prompts[i] for i in index],
             [self.completions[i] for i in index],
@@ -55,26 +55,26 @@ class Texts:
 
 @dataclass(frozen=True)
 class LoggedBatch:
-    """N completions on M columns that were whitened together. What is given as another kind of array becomes NumPy's.
+    """N completions on M columns that were whitened together. Other kinds of arrays are converted to NumPy arrays.
 
     Attributes:
-        step: of the training.
+        step: training step.
         rewards: (N, M) float64, NaN = missing.
-        groups: (N,) int64, which rows answer one prompt, within this batch.
-        channel: (M,) or (N, M) int64, the number of the run's channel that a cell belongs to.
-        advantages: (N,) float64 that the run trained with; None where they were not logged.
-        applies: (N, M) bool, False where the column is no channel of the row; None: all are.
-        weights: (N, M) or (M,) importance; None where unknown.
+        groups: (N,) int64, group of each row within this batch; rows of a group have the same prompt.
+        channel: (M,) or (N, M) int64, index of the run's channel that a cell belongs to.
+        advantages: (N,) float64, advantages that the run trained with; None if they were not logged.
+        applies: (N, M) bool, False if the column is not a channel of the row; None: all apply.
+        weights: (N, M) or (M,) importance; None if unknown.
         reliability: (N, M), how far a cell was trusted; None: fully.
-        tokens: (N,) by which the rows were whitened; None: they were not.
-        config: how the run aggregated this batch; None where unknown.
-        progress: share of the training that was done; None where unknown.
-        numbers: (N,) int64, of the completions in their step, by which :attr:`Run.details` knows them.
-        texts: if they were asked for and logged.
-        totals: (N,) sum of the rewards that was logged, from which advantages come where none were logged; else None.
-        groupings: size -> (N,) groups of that size, where the logs do not say which rows answer one prompt; all of
-            them are plausible, the likeliest first, and ``groups`` is one of them. Empty where the groups are known.
-        outside: (N, M) bool, cells outside of their group's normalisation, by a structure; None: none are.
+        tokens: (N,) numbers of tokens with which the rows were whitened; None: without tokens.
+        config: how the run aggregated this batch; None if unknown.
+        progress: share of the training that was done; None if unknown.
+        numbers: (N,) int64, indices of the completions in their step, which :attr:`Run.details` takes.
+        texts: prompts and completions, if requested and logged.
+        totals: (N,) logged sums of the rewards, from which advantages are computed if none were logged; otherwise None.
+        groupings: size -> (N,) groups of that size, if the logs do not identify the groups. All of them are plausible,
+            the likeliest first, and ``groups`` is one of them. Empty if the groups are known.
+        outside: (N, M) bool, cells that a structure put outside their group's normalisation; None without such cells.
     """
 
     step: int
@@ -110,7 +110,7 @@ class LoggedBatch:
         return np.ones(self.rewards.shape, dtype=bool) if self.applies is None else self.applies
 
     def rows(self, index: Ints) -> LoggedBatch:
-        """Return some of the completions, whole groups for results that mean something."""
+        """Return some of the completions. Pass whole groups, so that the results are meaningful."""
         index = np.asarray(index)
 
         def take(x: Any) -> Any:
@@ -147,22 +147,22 @@ class Run:
     """The logs of one run.
 
     Attributes:
-        path: where they lie.
+        path: path of the logs.
         kind: ``"channels"``, ``"completions"`` or ``"table"``.
-        channels: K names, in order of the numbers in :attr:`Batch.channel`.
-        steps: that are there, in order.
-        read: yields the batches in order; its argument says whether with texts.
-        config: how the run aggregated, as of its last step; None where the logs do not say.
-        ranges: channel -> lowest and highest reward that was declared, None where nobody did.
-        every_batch: whether no batch of the training is missing in between, as far as the logs tell.
-        notes: what a reader has to know of how the logs were understood.
-        guesses: what was guessed about the logs; it belongs in the headline of whatever is made of them.
-        details: what the logs say of each channel of a completion, by step and numbers of completions; None where they
-            say no more than the batches.
+        channels: K names, in the order of the indices in :attr:`LoggedBatch.channel`.
+        steps: the logged steps, in order.
+        read: function that yields the batches in order; its argument says whether to include texts.
+        config: how the run aggregated at its last step; None if the logs do not say.
+        ranges: channel -> declared lowest and highest reward; None if not declared.
+        every_batch: whether no batch since the first step is missing, as far as the logs show.
+        notes: how the logs were interpreted, for the reader.
+        guesses: what was guessed about the logs; every result of the logs must show this at the top.
+        details: function that returns what the logs say about each channel of a completion, from the step and the
+            indices of completions; None if the logs contain no more than the batches.
         structure: structures that were applied before the method, as texts in order.
-        monitor: names of channels that were only monitored by the user's choice.
-        solved: names of channels that a completion has to meet to solve its question; empty: all that were trained on.
-        pictures: folder with small copies of the prompts' pictures; None where the logs have none.
+        monitor: names of channels that were only monitored, because the user chose so.
+        solved: names of channels that a completion has to meet to solve its question; empty: all trained channels.
+        pictures: folder with small copies of the prompts' pictures; None if the logs have none.
     """
 
     path: Path
@@ -183,7 +183,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, of the run and not of the logs in it."""
+        """Name of the run's folder, not of the folder with logs inside it."""
         inner = self.path.name in (FOLDER, COMPLETIONS)
         return (self.path.resolve().parent if inner else self.path.resolve()).name
 
@@ -191,7 +191,7 @@ class Run:
         """Yield the batches in order of their steps.
 
         Raises:
-            DataError: a file is damaged, or a reward is no finite number.
+            DataError: a file is damaged, or a reward is infinite.
         """
         for batch in self.read(texts):
             if (infinite := np.isinf(batch.rewards)).any():
@@ -199,14 +199,14 @@ class Run:
                 name = self.channels[int(np.broadcast_to(batch.channel, batch.rewards.shape)[row, column])]
                 raise DataError(
                     f"{self.path}, step {batch.step}, completion {row}: channel {name!r} has the reward "
-                    f"{batch.rewards[row, column].item()}; expected finite numbers, and null or NaN where it is "
-                    "missing: fix the reward function, or set these to null"
+                    f"{batch.rewards[row, column].item()}; expected finite numbers, and null or NaN for missing "
+                    "rewards. Fix the reward function, or set these cells to null"
                 )
             if batch.advantages is not None and (infinite := np.isinf(batch.advantages)).any():
                 row = int(infinite.argmax())
                 raise DataError(
                     f"{self.path}, step {batch.step}, completion {row}: the advantage is "
-                    f"{batch.advantages[row].item()}; expected finite numbers, and null where there is none: fix it"
+                    f"{batch.advantages[row].item()}; expected finite numbers, and null for missing ones. Fix the log"
                 )
             yield batch
 
@@ -214,7 +214,7 @@ class Run:
         """Return the part of the run from step ``first`` to step ``last``, both included.
 
         Raises:
-            ConfigError: there is no step in between.
+            ConfigError: the run has no step between them.
         """
         kept = steps_between(self.path, self.steps, (first, last))
         if kept == self.steps:
@@ -230,10 +230,10 @@ class Run:
 
 
 def steps_between(path: Path, steps: Sequence[int], bounds: Bounds) -> tuple[int, ...]:
-    """Return those of a run's steps, which are in order, that lie between bounds.
+    """Return the steps between bounds, from the ordered steps of a run.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: no step is between the bounds.
     """
     first, last = bounds
     if first is None and last is None:
@@ -242,38 +242,37 @@ def steps_between(path: Path, steps: Sequence[int], bounds: Bounds) -> tuple[int
     kept = tuple(step for step in steps if low <= step <= high)
     if not kept:
         raise ConfigError(
-            f"steps {low} to {high} of {path} hold nothing; expected steps {steps[0]} to {steps[-1]}: choose others"
+            f"steps {low} to {high} of {path} do not exist; expected steps from {steps[0]} to {steps[-1]}. Change "
+            "--steps"
         )
     return kept
 
 
 def with_weights(run: Run, weights: Sequence[float]) -> Run:
-    """Return the run with the importance of its channels, which its logs do not tell.
+    """Return the run with weights of its channels, which its logs do not contain.
 
     Raises:
-        ConfigError: not one finite number >= 0 a channel, or the logs do tell.
+        ConfigError: the weights are not one finite number >= 0 per channel, or the logs already contain weights.
     """
     if run.kind == "channels":
-        raise ConfigError(f"{run.path} tells the weights of its channels: leave --weights out")
+        raise ConfigError(f"{run.path} already contains the weights of its channels. Omit --weights")
     if len(weights) != len(run.channels) or not all(0 <= w < float("inf") for w in weights) or not any(weights):
         raise ConfigError(
             f"--weights is {', '.join(format(w, 'g') for w in weights)}; expected a finite number >= 0 for each of "
-            f"{', '.join(run.channels)}, in this order, at least one above 0"
+            f"{', '.join(run.channels)}, in this order, and at least one above 0"
         )
     given, whole = np.array(weights, dtype=np.float64), run.read
     return replace(run, read=lambda texts: (replace(batch, weights=given) for batch in whole(texts)))
 
 
 def with_ranges(run: Run, ranges: Mapping[str, Range]) -> Run:
-    """Return the run with the lowest and the highest reward of some channels, which its logs do not tell.
+    """Return the run with declared ranges of some channels, which its logs do not contain.
 
     Raises:
-        ConfigError: no such channel, or no range.
+        ConfigError: a channel does not exist, or a range is not valid.
     """
     if unknown := [name for name in ranges if name not in run.channels]:
-        raise ConfigError(
-            f"--range names the channel {unknown[0]!r}; expected {', '.join(run.channels)}: name one of them"
-        )
+        raise ConfigError(f"--range names the channel {unknown[0]!r}; expected one of {', '.join(run.channels)}")
     check_ranges(list(ranges.values()), len(ranges))
     return replace(run, ranges={**run.ranges, **ranges})
 
@@ -286,24 +285,22 @@ def with_solved(run: Run, names: Sequence[str]) -> Run:
     """
     known = {*run.channels, *(name.rpartition("/")[0] for name in run.channels)} - {""}
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(
-            f"--solved names the channel {unknown[0]!r}; expected {', '.join(run.channels)}: name one of them"
-        )
+        raise ConfigError(f"--solved names the channel {unknown[0]!r}; expected one of {', '.join(run.channels)}")
     return replace(run, solved=tuple(names))
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table; None: found by their usual names.
+    """Names of the columns of a table; None: columns are found by their usual names.
 
     Attributes:
-        rewards: of the channels.
-        group: which rows answer one prompt.
-        advantage: that the run trained with.
-        step: of the training.
-        prompt: text.
-        completion: text.
-        group_size: rows lie in blocks of this many instead.
+        rewards: columns of the rewards, one per channel.
+        group: column that identifies the group of a row.
+        advantage: column of the advantage that the run trained with.
+        step: column of the training step.
+        prompt: column of the prompt.
+        completion: column of the completion.
+        group_size: number of rows per group, for groups of consecutive rows, instead of ``group``.
     """
 
     rewards: tuple[str, ...] | None = None

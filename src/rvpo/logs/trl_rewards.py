@@ -1,7 +1,7 @@
-"""Which columns of TRL's completions are rewards, and which ``log_extra`` added: both are numbers, side by side.
+"""Decide which columns of TRL's completions are rewards, and which ``log_extra`` added: both are numbers.
 
-TRL logs the advantages, so that they tell: a column that they are made of is a reward. Where no weighted sum explains
-them, as for methods of your own, names decide.
+TRL also logs the advantages, which show it: a column that contributes to them is a reward. If no weighted sum explains
+the advantages, as for custom methods, names decide.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def choose(path: Path, parts: Iterable[tuple[Array, Ints, Array]], candidates: S
     """Find the rewards.
 
     Args:
-        path: of the logs.
+        path: path of the logs.
         parts: rewards (N, M), groups (N,) and advantages (N,) of some files.
-        candidates: M columns with numbers.
+        candidates: names of the M columns with numbers.
     """
     rewards, groups, advantages, start = [], [], [], 0
     for values, ids, known in parts:
@@ -47,7 +47,7 @@ def choose(path: Path, parts: Iterable[tuple[Array, Ints, Array]], candidates: S
     if not kept or len(kept) == len(candidates):
         return Chosen(list(candidates))
     left = ", ".join(name for name in candidates if name not in kept)
-    why = "by their names they are no rewards, and no weighted sum explains the advantages"
+    why = "their names are not names of rewards, and no weighted sum explains the advantages"
     return Chosen(kept, guesses=[Guess(f"{left} left out", why, "--rewards", trust=0.9)])
 
 

@@ -1,6 +1,6 @@
-"""``channels/``: every channel of every completion, as parquet, for reports and replays.
+"""Write ``channels/``: every channel of every completion, as parquet, for reports and replays.
 
-:mod:`rvpo.logs.schema` says what the columns and the metadata are.
+:mod:`rvpo.logs.schema` describes the columns and the metadata.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Ints = NDArray[np.int64]
 
 
 class ChannelTable:
-    """Writes a file for each step, again when the step generates more. A resumed run overwrites its steps."""
+    """Writes one file per step, and rewrites it when the step generates more. A resumed run overwrites its steps."""
 
     def __init__(self, folder: Path, extra: Mapping[str, pa.DataType] | None = None) -> None:
-        """Write below ``folder``, which is made on first use; ``extra`` are an engine's own columns."""
+        """Write to ``folder``, which is created on first use; ``extra`` are an engine's own columns."""
         self._folder, self._extra = folder, dict(extra or {})
         self._path = folder
-        self._step: int | None = None  # of the last training batch, and of the one before it
+        self._step: int | None = None  # step of the last training batch, and of the one before it
         self._follows: int | None = None
         self._batches: list[pa.Table] = []
         self._completions = 0
@@ -52,8 +52,8 @@ class ChannelTable:
 
         Args:
             step: number of the training step.
-            done: what the batch came to.
-            trained: whether the policy is trained on it; else it is an evaluation.
+            done: result of the batch.
+            trained: whether the policy is trained on it; otherwise it is an evaluation.
             extra: the engine's own columns, N values each.
         """
         path = self._folder / f"{'' if trained else EVALUATION}{step:06d}.parquet"
@@ -95,13 +95,13 @@ class ChannelTable:
 
 @dataclass(frozen=True)
 class _Part:
-    """Cells of one reward function, in order: C of them.
+    """The C cells of one reward function, in order.
 
     Attributes:
         function: name of the reward function.
         rows: (C,) completion of each cell.
         columns: (C,) column of each cell.
-        scores: (C,) of a rubric; None for a function that is one channel.
+        scores: (C,) scores of a rubric; None for a function that is one channel.
     """
 
     function: str
@@ -111,7 +111,7 @@ class _Part:
 
 
 def _table(done: Aggregated, per_completion: Mapping[str, Sequence[Any]], extra: Mapping[str, pa.DataType]) -> pa.Table:
-    """Lay out a batch: reward functions that are one channel, column by column, then families, row by row."""
+    """Return a batch as a table: reward functions that are one channel by column, then families by row."""
     parts = [*_plain_parts(done), *_family_parts(done), *_made_parts(done)]
     rows = np.concatenate([np.zeros(0, np.int64), *(part.rows for part in parts)])
     columns = np.concatenate([np.zeros(0, np.int64), *(part.columns for part in parts)])
@@ -139,7 +139,7 @@ def _plain_parts(done: Aggregated) -> Iterator[_Part]:
 def _family_parts(done: Aggregated) -> Iterator[_Part]:
     """Yield the cells of rubrics."""
     for family in done.families:
-        assert done.table is not None  # where there are families
+        assert done.table is not None  # families always have a table
         scores = [score for row in family.rows for score in row]
         lengths = np.array([len(row) for row in family.rows], dtype=np.int64)
         rows = np.repeat(np.arange(len(lengths)), lengths)
@@ -200,7 +200,7 @@ def _named(names: Sequence[str], numbers: Ints) -> pa.Array:
 
 
 def _of_result(rows: Ints, columns: Ints, done: Aggregated) -> dict[str, pa.Array]:
-    """Return the columns that come from what was aggregated."""
+    """Return the columns that come from the aggregation."""
     result, shape = done.result, done.result.applies.shape
     cells = torch.from_numpy(rows), torch.from_numpy(columns)
 
@@ -231,5 +231,5 @@ def _of_result(rows: Ints, columns: Ints, done: Aggregated) -> dict[str, pa.Arra
 
 
 def _is_structured(done: Aggregated) -> bool:
-    """Whether rewards may have entered the aggregation otherwise than they were scored."""
+    """Whether rewards may have entered the aggregation with other values than their scores."""
     return done.structures is not None and bool(done.structures.parts)

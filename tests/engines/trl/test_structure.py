@@ -53,7 +53,7 @@ def test_a_run_with_structure_is_replayed(tiny_model_dir: Path, tmp_path: Path, 
     trained(tiny_model_dir, tmp_path, from_table(scores(), 0), method=method, structure=structure, reward_ranges=UNIT)
     run = open_run(tmp_path)
     assert run.structure
-    assert "as they entered" in run.notes[-1]
+    assert "that entered the aggregation" in run.notes[-1]
     # Every step equals the aggregator on the table of rewards, and the record gives it again.
     agg = rvpo.Aggregator(method, list(UNIT), ranges=UNIT, structure=structure)
     for table, logged in zip(scores(), run.batches(), strict=True):

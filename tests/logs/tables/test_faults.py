@@ -46,18 +46,18 @@ def numbers(table: Table, name: str) -> list[float | None]:
         ("a.jsonl", lines(ROW) + '{"a": 1, "a": 2}\n', "line 2: .*the key 'a' occurs twice with different values"),
         ("a.jsonl", lines(ROW) + f'{{"a": {"9" * 5000}}}\n', "line 2: .*4300 digits"),
         ("a.jsonl", lines(ROW).encode() + b'{"a": "\xff\xfe"}\n', "line 2: .*utf-8"),
-        ("a.csv", b"prompt,a\nx,1\ny,2,3\n", "line 3: 3 cells; expected 2, as the header has"),
+        ("a.csv", b"prompt,a\nx,1\ny,2,3\n", "line 3: 3 cells; expected 2, as in the header"),
         ("a.csv", b"prompt,a\nx,1\n\xe9,2\n", "line 3: .*expected UTF-8"),
         ("a.csv", b"a,a\n1,2\n", "the column 'a' occurs twice"),
         ("a.csv", b"1,2\n3,4\n", "expected a header with names of columns"),
         ("a.json", "[1, 2]", "item 0: a int; expected an object"),
-        ("a.json", '[{"a": 1}, {"a"', "line 1: .*expected JSON: repair the file"),
+        ("a.json", '[{"a": 1}, {"a"', "line 1: .*expected JSON. Fix the file"),
         ("a.jsonl", "\ufeff".encode("utf-16") + "x".encode("utf-16-le"), "is UTF-16; expected UTF-8"),
-        ("a.jsonl.gz", gzip.compress(lines(ROW).encode() * 999)[:-20], "cannot be read .*expected a whole file"),
-        ("a.parquet", b"PAR1 no", "cannot be read .*expected a whole file"),
-        ("a.arrow", b"ARROW1 no", "cannot be read .*expected a whole file"),
+        ("a.jsonl.gz", gzip.compress(lines(ROW).encode() * 999)[:-20], "cannot be read .*expected a complete file"),
+        ("a.parquet", b"PAR1 no", "cannot be read .*expected a complete file"),
+        ("a.arrow", b"ARROW1 no", "cannot be read .*expected a complete file"),
         ("a.db", b"no database", "expected trackio's database"),
-        ("a.jsonl", "", "has no rows; expected one per completion"),
+        ("a.jsonl", "", "has no rows; expected one row per completion"),
         ("a.csv", "prompt,reward\n", "has no rows"),
         ("a.jsonl", lines({"prompt": "p", "completions": [], "rewards": {"a": []}}), "has no rows"),
         ("a.jsonl", lines({"prompt": "p", "completions": ["x", "y"], "rewards": {"a": [1, 2, 3]}}),
@@ -66,9 +66,9 @@ def numbers(table: Table, name: str) -> list[float | None]:
         ("a.jsonl", lines({f"key{i}": i for i in range(12_000)}), "more than 10000 columns"),
         ("a.json", '{"columns": ["a", "b"], "data": [[1, 2], [1]]}', "row 1: 1 cells; expected 2"),
         ("a.pt", pickle.dumps([1]), "is a pickle, which can run any program"),
-        ("events.out.tfevents.1.host", b"x", "holds TensorBoard's scalars, one mean per step"),
-        ("run.wandb", b"x", "read the run with wandb:ENTITY/PROJECT/RUN"),
-        ("a.xyz", b"\x00\x01", "cannot read .*: its kind is not known"),
+        ("events.out.tfevents.1.host", b"x", "has TensorBoard's scalars, one mean per step"),
+        ("run.wandb", b"x", "Read the run with wandb:ENTITY/PROJECT/RUN"),
+        ("a.xyz", b"\x00\x01", "cannot read .*: its format is unknown"),
     ],
 )  # fmt: skip
 def test_a_clear_refusal(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -101,7 +101,7 @@ def test_odd_cells_are_counted_with_their_place(tmp_path: Path) -> None:
     assert table.columns["reward_a"].doubt == ""
     (note,) = table.notes_on(["reward_a"])
     assert note == (
-        f"1 of 20 cells of 'reward_a' are no numbers: missing ({tmp_path}/a.jsonl, line 8: 'timeout')"
+        f"1 of 20 cells of 'reward_a' are not numbers, so they are missing ({tmp_path}/a.jsonl, line 8: 'timeout')"
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def test_a_reward_that_starts_late_and_an_odd_part_of_a_folder(tmp_path: Path) -
     table = opened(tmp_path)
     assert numbers(table, "reward_a") == [0.5, 0.5, 0.25, 0.25]
     assert numbers(table, "reward_b") == [None, None, 1.0, 1.0]
-    assert list(table.notes_on(["reward_b"])) == ["1 of 2 files lack 'reward_b': missing there"]
+    assert list(table.notes_on(["reward_b"])) == ["1 of 2 files lack 'reward_b', so it is missing there"]
 
 
 def test_ragged_lists_are_doubted_and_token_lists_are_one_value(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_several_runs_are_not_merged(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         written(tmp_path / name, **{"rollouts.jsonl": lines(ROW)})
-    with pytest.raises(ConfigError, match=r"holds the folders of runs \(first, second\)"):
+    with pytest.raises(ConfigError, match=r"contains the folders of several runs \(first, second\)"):
         open_run(tmp_path)
 
 

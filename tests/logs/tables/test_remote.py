@@ -71,7 +71,7 @@ def test_tables_of_a_run_of_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"has no tables, only metrics.*TRL: log_completions=True"):
         open_run("wandb:me/project/abc")
     monkeypatch.setitem(sys.modules, "wandb", Imitation({"../../outside.table.json": "{}"}))
-    with pytest.raises(ConfigError, match="lies outside of the run"):
+    with pytest.raises(ConfigError, match="is outside of the run"):
         open_run("wandb:me/project/abc")
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtraError, match="pip install wandb"):

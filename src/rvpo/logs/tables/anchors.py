@@ -1,7 +1,7 @@
-"""The list of a record that has one item per completion: its anchor.
+"""Find the anchor of a record: the list that has one item per completion.
 
-A list of texts or objects is one only where there are numbers for each of its items; next to a single completion, lists
-are its references, tests or messages. Lists of scores alone are one where a second list of their length agrees.
+A list of texts or objects is an anchor only if there are numbers for each of its items. Next to a single completion,
+lists are its references, tests or messages. A list of scores is an anchor if a second list has the same length.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMPLETIONS = (
 REFERENCES = ("answers", "texts", "predictions")
 ONE_COMPLETION = ("completion", "response", "generation", "output", "model_output")
 OUTER = ("groups", "examples", "problems", "items", "results", "records", "rows", "data", "batch", "traces")
-"""Lists of objects, which may be rows or groups."""
+"""Names of lists of objects, which may be rows or groups."""
 SCORES = ("rewards", "reward", "scores", "score", "advantages", "advantage", "metrics", "reward_components")
 _SCORED = re.compile(r"^(?!.*weight).*(reward|score|(^|_)adv)", re.IGNORECASE)
 _PER_TOKEN = re.compile(r"token|log_?prob|mask|_ids$", re.IGNORECASE)
@@ -35,11 +35,11 @@ _LABELS = re.compile(r"name|func|label|key|tag|type|criteri|column|metric", re.I
 
 
 def find_anchor(record: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return the name and the length of the list that has an item per completion; None where a record is one row."""
+    """Return name and length of the list with one item per completion; None if the record is a single row."""
     one = any(isinstance(record.get(name), str) or is_chat(record.get(name)) for name in ONE_COMPLETION)
     for name in COMPLETIONS:
         value = record.get(name)
-        if one and name in REFERENCES:  # next to a completion they are its references
+        if one and name in REFERENCES:  # next to a single completion, these are its references
             continue
         if isinstance(value, list) and _are_completions(value) and _has_numbers(record, name, value):
             return name, len(value)
@@ -57,9 +57,10 @@ def find_anchor(record: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def _anchor_of_scores(record: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return a list of scores with an item per completion: others of its length, or texts, lie next to it.
+    """Return a list of scores with one item per completion: a list of scores or texts next to it has the same length.
 
-    Alone it may as well have an item per reward. Numbers of tokens of its length are those of one completion.
+    A single list of scores may also have one item per reward. If a list per token has the same length, the scores
+    belong to one completion.
     """
     if any(
         isinstance(record.get(name), str) or is_chat(record.get(name)) for name in (*COMPLETIONS, "content", "text")
@@ -77,7 +78,7 @@ def _anchor_of_scores(record: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def _has_numbers(record: Mapping[str, Any], anchor: str, items: list[Any]) -> bool:
-    """Tell whether there are numbers for each completion: in lists of their length, in scores, or in the items."""
+    """Return whether there are numbers for each completion: in lists of their length, in scores, or in the items."""
     if _are_rows(record, items):
         return True
     for name, value in record.items():
@@ -91,7 +92,7 @@ def _has_numbers(record: Mapping[str, Any], anchor: str, items: list[Any]) -> bo
 
 
 def _are_rows(record: Mapping[str, Any], items: list[Any]) -> bool:
-    """Tell whether objects may be completions: they have scores, or the record that they lie in has none."""
+    """Return whether objects may be completions: they have scores, or their record has no scores."""
     if not all(isinstance(item, dict) for item in items):
         return False
     scored = any(_SCORED.search(str(name)) for item in items for name in item)
@@ -99,19 +100,19 @@ def _are_rows(record: Mapping[str, Any], items: list[Any]) -> bool:
 
 
 def has_scores(record: Mapping[str, Any]) -> bool:
-    """Tell whether a name of a record is that of a reward or a score."""
+    """Return whether a name in a record is that of a reward or a score."""
     return any(_SCORED.search(str(name)) for name in record)
 
 
 def is_message(value: Any) -> bool:
-    """Tell whether a value is one message of a chat, or one part of a response; what has a score is none."""
+    """Return whether a value is a message of a chat or a part of a response; an object with a score is not."""
     if not isinstance(value, dict) or any(_SCORED.search(str(key)) for key in value):
         return False
     return "role" in value or "type" in value or {"from", "value"} <= value.keys()
 
 
 def is_chat(value: Any) -> bool:
-    """Tell whether a value is a chat: a list of messages."""
+    """Return whether a value is a chat: a list of messages."""
     return isinstance(value, list) and bool(value) and all(is_message(item) for item in value)
 
 
@@ -126,5 +127,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_texts(name: str, values: list[Any]) -> bool:
-    """Tell whether a list holds texts, other than the names of rewards."""
+    """Return whether a list has texts other than the names of rewards."""
     return all(isinstance(value, str) for value in values) and not _LABELS.search(name)

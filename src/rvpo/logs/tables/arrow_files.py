@@ -1,4 +1,4 @@
-"""Parquet, Arrow and Feather files: their schema, single columns, and rows where their columns are nested."""
+"""Read Parquet, Arrow and Feather files: their schema, single columns, and rows if columns are nested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rvpo.logs.tables.files import suffix_of
 from rvpo.logs.tables.json_files import Record
 from rvpo.logs.tables.store import ArrowPart
 
-ROWS_AT_ONCE = 2_000  # of nested columns, which are taken apart in Python
+ROWS_AT_ONCE = 2_000  # for nested columns, which are converted in Python
 
 
 def arrow_part(path: Path) -> ArrowPart:
@@ -30,7 +30,7 @@ def arrow_part(path: Path) -> ArrowPart:
 
 
 def is_plain(schema: pa.Schema) -> bool:
-    """Tell whether all columns are scalars or chats, so that a row is one completion and no part must be taken out."""
+    """Return whether all columns are scalars or chats, so that a row is one completion without nested parts."""
     return all(not pa.types.is_nested(field.type) or _is_chat(field.type) for field in schema)
 
 
@@ -61,7 +61,7 @@ def _opened(path: Path) -> Iterator[Any]:
             with pa.memory_map(str(path)) as source:
                 yield _Arrow(_reader(source))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected a whole file: write it again") from error
+        raise DataError(f"{path} cannot be read ({error}); expected a complete file. Write it again") from error
 
 
 def _reader(source: Any) -> pa.Table:
@@ -81,7 +81,7 @@ class _Parquet:
     def batches(self, name: str, size: int) -> Iterator[pa.Array]:
         index = self.schema.names.index(name)
         for group in range(self._file.num_row_groups):
-            # By its number: a name with a dot would be taken for a part of an object.
+            # By index, because a name with a dot would be read as a part of an object.
             yield from (batch.column(0) for batch in self._of_group(group, index, size))
 
     def _of_group(self, group: int, index: int, size: int) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""Which rows of a table were trained on, and in which step: steps that come back, evaluations, several runs."""
+"""Determine which rows of a table were trained on, and when: repeated steps, evaluations, several runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Texts = Callable[[], Sequence[str | None] | None]
 TRAINING = ("train", "training", "rollout", "rollouts", "learn")
 EVALUATION = ("eval", "evaluation", "val", "valid", "validation", "test", "dev", "heldout", "held_out", "holdout")
 TRUE, FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
-MANY_RUNS = 50  # more values are names of something else
+MANY_RUNS = 50  # a column with more values does not name runs
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Batches:
 
     Attributes:
         steps: (N,) step of each row.
-        parts: (N,) rows of one step in different parts were not generated together: another run, or the step again.
-        kept: (N,) bool, which rows count.
+        parts: (N,) part of each row; rows of one step in different parts are from another run, or a repeated step.
+        kept: (N,) bool, which rows are used.
         guesses: what a reader has to check.
         notes: what a reader has to know.
     """
@@ -42,11 +42,11 @@ class Batches:
 
 def leave_out_evaluation(batches: Batches, name: str, values: Sequence[str | None]) -> bool:
     """Leave out rows that a column marks as an evaluation; return whether it is such a column."""
-    told = np.array(["" if value is None else value.strip().lower() for value in values])
+    marks = np.array(["" if value is None else value.strip().lower() for value in values])
     flag = name.lower() in ("eval", "is_eval", "evaluation", "is_train")
-    trained, evaluated = np.isin(told, TRAINING), np.isin(told, EVALUATION)
+    trained, evaluated = np.isin(marks, TRAINING), np.isin(marks, EVALUATION)
     if flag and not evaluated.any():
-        yes, no = np.isin(told, TRUE), np.isin(told, FALSE)
+        yes, no = np.isin(marks, TRUE), np.isin(marks, FALSE)
         trained, evaluated = (yes, no) if name.lower() == "is_train" else (no, yes)
     if not evaluated.any():
         return False
@@ -54,9 +54,9 @@ def leave_out_evaluation(batches: Batches, name: str, values: Sequence[str | Non
         if flag or evaluated.all():
             batches.guesses.append(
                 Guess(
-                    f"all rows are those of an evaluation, by column {name!r}",
-                    "nothing was trained on them, so that no advantage used them",
-                    "the log of the training",
+                    f"all rows are from an evaluation, by column {name!r}",
+                    "nothing was trained on them, so their advantages were never used",
+                    "use the log of the training",
                     trust=0.7,
                 )
             )
@@ -68,20 +68,20 @@ def leave_out_evaluation(batches: Batches, name: str, values: Sequence[str | Non
 
 
 def separate_runs(batches: Batches, name: str, values: Sequence[str | None]) -> bool:
-    """Give the rows of several runs parts of their own; return whether a column holds the names of runs."""
+    """Give the rows of each run a part of their own; return whether a column has the names of runs."""
     seen = {value: number for number, value in enumerate(dict.fromkeys(values))}
     codes = np.array([seen[value] for value in values])
     rows = np.bincount(codes)
     if not 1 < len(seen) <= MANY_RUNS or rows.min() < 8:
         return False
     if len(np.unique(np.stack([batches.steps, codes], 1), axis=0)) == len(np.unique(batches.steps)):
-        return False  # each step has one name: parts of a run, such as after a resume
+        return False  # each step has one name: these are parts of one run, for example after a resume
     batches.parts = codes
     batches.guesses.append(
         Guess(
-            f"the rows are those of {len(seen)} runs (column {name!r}), judged together",
-            "runs may differ in what they neglect",
-            "one file per run",
+            f"the rows are from {len(seen)} runs (column {name!r}), and one verdict is given for all",
+            "runs may neglect different rewards",
+            "use one file per run",
             trust=0.8,
         )
     )
@@ -89,24 +89,24 @@ def separate_runs(batches: Batches, name: str, values: Sequence[str | None]) -> 
 
 
 def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], texts: Texts) -> None:
-    """Where steps go back, give each pass a part of its own; rows that are there twice count once.
+    """If steps go back, give each pass a part of its own; identical copies of rows count once.
 
     Args:
         batches: rows of the table.
-        numbers: (N,) columns in which rows that are there twice agree.
-        texts: reads the completions, None where there are none; they must agree, too.
+        numbers: columns (N,) of numbers in which copies must agree.
+        texts: function that reads the completions, which must agree, too; returns None without completions.
     """
     order = np.flatnonzero(batches.kept)
     steps = batches.steps[order]
     back = np.flatnonzero(np.diff(steps) < 0) + 1
     distinct = len(np.unique(steps))
     if not len(back) or len(back) > 3 + distinct // 10:
-        return  # in order, or in no order at all
+        return  # in order, or not ordered at all
     passes = np.zeros(len(order), dtype=np.int64)
     passes[back] = 1
     passes = np.cumsum(passes)
     if len(order) < 2 * len(np.unique(np.stack([passes, steps], 1), axis=0)):
-        return  # rows in no order at all
+        return  # the rows are not ordered at all
     first = dict(zip(steps[::-1].tolist(), passes[::-1].tolist(), strict=True))
     again = np.array([number > first[step] for step, number in zip(steps.tolist(), passes.tolist(), strict=True)])
     if not again.any():
@@ -114,8 +114,7 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
     copies = _copies(order, steps, passes, again, numbers, texts)
     if copies.any():
         batches.kept[order[copies]] = False
-        told = f"{int(copies.sum()):,} rows are there twice, step by step: they count once"
-        batches.notes.append(told)
+        batches.notes.append(f"{int(copies.sum()):,} rows are identical copies of steps logged before; they count once")
         again &= ~copies
     if not again.any():
         return
@@ -126,8 +125,8 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
     whole = len(repeated) == distinct or repeated[0] == steps.min()
     batches.guesses.append(
         Guess(
-            f"{_steps(repeated)} there more than once with other completions, and each time counts",
-            "the file may hold several runs" if whole else "the run was probably resumed from an older checkpoint",
+            f"{_steps(repeated)} logged more than once with different completions, and all of them count",
+            "the file may contain several runs" if whole else "the run was probably resumed from an older checkpoint",
             "--steps, or one file per run",
             trust=0.8 if whole else 0.95,
         )
@@ -142,7 +141,7 @@ def _copies(
     numbers: Mapping[str, Array],
     texts: Texts,
 ) -> Bools:
-    """Return which rows of repeated steps are the same, number by number and text by text, as before."""
+    """Return which rows of repeated steps are identical to earlier ones in all numbers and texts."""
     words = texts()
     values = np.stack([column[order] for column in numbers.values()], 1) if numbers else np.zeros((len(order), 0))
     copies = np.zeros(len(order), dtype=bool)

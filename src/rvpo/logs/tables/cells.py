@@ -1,7 +1,7 @@
-"""Cells of a table as numbers: what writers make of a number, read back carefully.
+"""Read the cells of a table as numbers, in all forms in which programs write numbers.
 
-A cell is a number, missing, or text. Missing are null, NaN, and the words that stand for them. A number may be written
-as text (``"0.5"``, ``"np.float64(0.5)"``, ``"tensor([0.5])"``), as a decimal, or as a list or array of one number.
+A cell is a number, missing, or text. Missing are null, NaN, and words with that meaning. A number may be written as
+text (``"0.5"``, ``"np.float64(0.5)"``, ``"tensor([0.5])"``), as a decimal, or as a list or array with one number.
 Infinity stays infinity: readers refuse it with the name of its channel.
 """
 
@@ -23,7 +23,7 @@ from rvpo.text.quoting import quoted
 MISSING_WORDS = frozenset(("", "nan", "null", "none", "na", "n/a", "<na>", "nil", "undefined", "missing", "nat"))
 INFINITE_WORDS = {"inf": math.inf, "infinity": math.inf}
 LONGEST_NUMBER = 120  # characters; a longer text is text
-EXACT = 2**53  # integers above are ids, and float64 would merge neighbours
+EXACT = 2**53  # larger integers are ids, and float64 cannot distinguish neighbours
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _OPTION_OF_TENSOR = re.compile(r",\s*(?:device|dtype|grad_fn|requires_grad)=[^,()\]]*(?:\(\))?>?")
@@ -35,7 +35,7 @@ class Absent:
 
 
 ABSENT = Absent()
-"""Stands in a column for a row that does not have it, other than one that has null."""
+"""Marks a row that does not have the column; different from null."""
 
 
 @dataclass
@@ -44,13 +44,13 @@ class Cells:
 
     Attributes:
         numbers: (N,) float64, NaN where missing or text.
-        texts: N texts, None where the cell was no text; None: no cell was.
+        texts: N texts, None if the cell was not a text; None: no cell was a text.
         flags: count of cells that were true or false.
-        missing: count of cells without a value, absent ones included.
+        missing: count of cells without a value, including absent ones.
         absent: count of rows that do not have the column.
         as_text: count of numbers that were written as text.
-        odd: count of cells that hold text which is no number.
-        first_odd: index of the first of them, and how it reads.
+        odd: count of cells with text that is not a number.
+        first_odd: index and text of the first of them.
     """
 
     numbers: npt.NDArray[np.float64]
@@ -64,7 +64,7 @@ class Cells:
 
 
 def read_cells(values: list[Any]) -> Cells:
-    """Read the cells of a column, which may hold anything that JSON, Arrow or CSV can carry."""
+    """Read the cells of a column, which may contain any value of JSON, Arrow or CSV."""
     kinds = set(map(type, values))
     if kinds <= {float, int, type(None)}:
         try:
@@ -111,7 +111,7 @@ def _read_cell(value: Any, row: int, cells: Cells, texts: list[str | None]) -> N
 
 
 def number_of(value: Any) -> tuple[float | None, str | None]:
-    """Return a cell's number, NaN where missing, None where it is text, and its text, None where it was a number."""
+    """Return a cell's number (NaN if missing, None if it is text) and its text (None if it was a number)."""
     if value is None:
         return math.nan, None
     if isinstance(value, str):
@@ -129,7 +129,7 @@ def number_of(value: Any) -> tuple[float | None, str | None]:
 
 
 def number_of_text(text: str) -> float | None:
-    """Return the number that a text writes, NaN for a word that means a missing one, None where it is none."""
+    """Return the number in a text, NaN for a word that means "missing", None if it is not a number."""
     if len(text) > LONGEST_NUMBER:
         return None
     word = text.strip()
@@ -147,7 +147,7 @@ def number_of_text(text: str) -> float | None:
 
 
 def text_of(value: Any) -> str:
-    """Return a text as it is, anything else (a chat) as JSON."""
+    """Return a text unchanged, anything else (a chat) as JSON."""
     if isinstance(value, str):
         return sound(value)
     if isinstance(value, bytes):

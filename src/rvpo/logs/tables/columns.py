@@ -1,4 +1,4 @@
-"""What is known of a column: its kind, and how many of its cells are numbers, missing, or neither."""
+"""Facts about a column: its kind, and how many of its cells are numbers, missing, or neither."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from rvpo.logs.tables.cells import Cells
 
-MUCH_IS_ODD = 0.1  # of the cells with a value
-MOSTLY_TEXT = 0.5  # of the cells of a column without a single number that was written as one
+MUCH_IS_ODD = 0.1  # share of the cells with a value
+MOSTLY_TEXT = 0.5  # share of the cells; for a column whose numbers are all written as text
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: dotted, such as ``rewards.format``.
+        name: dotted name, such as ``rewards.format``.
         kind: ``"number"``, ``"flag"`` (only true and false), ``"text"`` or ``"empty"`` (no value at all).
-        numbers: count of cells that hold a number or a flag.
+        numbers: count of cells with a number or a flag.
         missing: count of cells without a value: null, "", "NaN", absent.
-        odd: count of cells of a column of numbers that are no number.
-        odd_example: where the first of them is, and how it reads.
+        odd: count of cells that are not numbers, in a column of numbers.
+        odd_example: place and text of the first of them.
         absent: count of rows that do not have the column at all.
         absent_files: count of files that do not have the column at all.
         as_text: count of numbers that were written as text; in CSV all of them are.
-        whole: every number is an integer.
-        low: lowest number; NaN where there is none.
-        high: highest number.
-        repeated: one value belongs to a whole record, and was repeated for its completions.
-        doubt: why the column must not be taken for a reward unless it is named; empty where nothing is wrong.
+        whole: whether every number is an integer.
+        low: lowest number; NaN without numbers.
+        high: highest number; NaN without numbers.
+        repeated: whether a value belongs to a whole record and was repeated for its completions.
+        doubt: why the column must not be treated as a reward unless the user names it; empty without doubt.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether the column is one of numbers or flags."""
+        """Whether the column has numbers or flags."""
         return self.kind in ("number", "flag")
 
 
@@ -75,7 +75,7 @@ class Seen:
 
     @property
     def filled(self) -> int:
-        """Count of rows that have the column, be it null."""
+        """Count of rows that have the column, including null."""
         return self.rows - self.absent
 
     def add(self, cells: Cells, where: str = "") -> None:
@@ -101,7 +101,7 @@ class Seen:
         numeric = kind in ("number", "flag")
         filled = self.numbers + self.odd
         if numeric and not doubt and self.odd > MUCH_IS_ODD * filled:
-            doubt = f"{self.odd} of {filled} cells are no numbers ({self.odd_example})"
+            doubt = f"{self.odd} of {filled} cells are not numbers ({self.odd_example})"
         absent = rows - self.rows
         return Column(
             self.name,

@@ -1,4 +1,4 @@
-"""Records of CSV and TSV files: a header, then one row per line."""
+"""Read the records of CSV and TSV files: a header, then one row per line."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def csv_records(path: Path, notes: list[str]) -> Iterator[Record]:
                     continue
                 if len(row) != len(names):
                     raise DataError(
-                        f"{path}, line {reader.line_num}: {len(row)} cells; expected {len(names)}, as the header has: "
-                        "repair the line, or quote cells that hold the delimiter"
+                        f"{path}, line {reader.line_num}: {len(row)} cells; expected {len(names)}, as in the header. "
+                        "Fix the line, or quote cells that contain the delimiter"
                     )
                 if delimiter == ";":
                     row = [_with_point(cell) for cell in row]
                 yield f"{path}, line {reader.line_num}", dict(zip(names, row, strict=True))
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; expected CSV: repair the line") from error
+            raise DataError(f"{path}, line {reader.line_num}: {error}; expected CSV. Fix the line") from error
 
 
 def _decoded(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
@@ -49,7 +49,7 @@ def _decoded(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
         try:
             yield (line.removeprefix(BOM) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number}: {error}; expected UTF-8: convert the file") from error
+            raise DataError(f"{path}, line {number}: {error}; expected UTF-8. Convert the file") from error
 
 
 def _delimiter(path: Path) -> str:
@@ -64,12 +64,12 @@ def _delimiter(path: Path) -> str:
 def _header(path: Path, cells: Sequence[str]) -> list[str]:
     names = [cell.strip() or f"index_{number}" for number, cell in enumerate(cells)]  # pandas' index has no name
     if cells and all(number_of_text(cell) is not None for cell in cells):
-        raise DataError(f"{path}, line 1: {', '.join(names[:6])}; expected a header with names of columns: add one")
+        raise DataError(f"{path}, line 1: {', '.join(names[:6])}; expected a header with names of columns. Add one")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{path}, line 1: the column {twice[0]!r} occurs twice; expected each once: rename one")
+        raise DataError(f"{path}, line 1: the column {twice[0]!r} occurs twice; expected each column once. Rename one")
     return names
 
 
 def _with_point(cell: str) -> str:
-    """Return a number with a decimal comma with a point; only files delimited by semicolons are written that way."""
+    """Replace a decimal comma with a point; only files with semicolons as delimiters have decimal commas."""
     return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell

@@ -1,4 +1,4 @@
-"""Which files a path holds, and their bytes: unpacked, without a byte order mark, line by line."""
+"""Kinds of files, and their unpacked bytes, line by line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def suffix_of(path: Path) -> str:
-    """Return what kind of file a name says it is, without the suffix of a packed file."""
+    """Return the suffix that shows the kind of a file, without the suffix of a compressed file."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
@@ -54,7 +54,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             start = raw.read(4)
         packed = "gzip" if start[:2] == b"\x1f\x8b" else "zstd" if start == b"\x28\xb5\x2f\xfd" else _bz2(start)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"{path} is UTF-16; expected UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
+            raise DataError(f"{path} is UTF-16; expected UTF-8. Convert it (iconv -f UTF-16 -t UTF-8)")
         if packed is None:
             with path.open("rb") as plain:
                 yield plain
@@ -62,7 +62,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             with pa.input_stream(str(path), compression=packed) as stream:
                 yield _Lines(stream)  # type: ignore[misc]
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected a whole file: write it again") from error
+        raise DataError(f"{path} cannot be read ({error}); expected a complete file. Write it again") from error
 
 
 def _bz2(start: bytes) -> str | None:

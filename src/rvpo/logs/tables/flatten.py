@@ -1,8 +1,8 @@
-"""A row with nested values as flat cells with dotted names: ``rewards: {a: 1}`` becomes ``rewards.a``.
+"""Convert a row with nested values to flat cells with dotted names: ``rewards: {a: 1}`` becomes ``rewards.a``.
 
-Objects are taken apart, chats and lists of anything but numbers are kept whole (as JSON when they are read). Lists of
-numbers become columns ``name.0``, ``name.1``, …; a list with a number per token becomes one number where all tokens
-agree. Objects ``{score, weight}`` become the score, and the weight is remembered.
+Objects are split into their parts. Chats and lists of other values than numbers are kept whole (as JSON when they are
+read). Lists of numbers become columns ``name.0``, ``name.1``, …; a list with one number per token becomes one number if
+all tokens agree. An object ``{score, weight}`` becomes the score, and the weight is stored separately.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from rvpo.logs.tables.layouts import NESTED
 
-DEEPEST = 6  # objects inside one another whose parts become columns
+DEEPEST = 6  # largest depth of nested objects whose parts become columns
 LONGEST_LIST = 32  # numbers; longer lists are numbers per token, not per reward
-IDS_FROM = 1_000  # lists of integers up to here or more are ids of tokens
+IDS_FROM = 1_000  # a list of integers with one of at least this size has ids of tokens
 LONGEST_LABEL = 60  # characters of the name of a reward
 MOST_KEYS = 256  # different keys of one object; more are ids, not names of rewards
 MOST_COLUMNS = 10_000
@@ -33,12 +33,12 @@ _VALUES = ("score", "reward", "value")  # not "points": those are the weights of
 
 @dataclass
 class Flattening:
-    """What was met while rows were flattened.
+    """What was found while rows were flattened.
 
     Attributes:
-        weights: column -> the weight that the log gives it; None where it differs from row to row.
+        weights: column -> the weight in the log; None if it differs from row to row.
         lengths: list column -> lowest and highest number of its items.
-        per_token: list columns that were reduced to the one value that all tokens share -> rows where they do not.
+        per_token: list column that was reduced to the value that all tokens share -> number of rows where they differ.
         keys: object -> its different keys so far.
         kept_whole: objects with too many different keys.
     """
@@ -98,7 +98,7 @@ class Flattening:
         elif _ADVANTAGE.search(name):
             self._add_per_token(cells, name, value)
         elif _PER_TOKEN.search(name) or len(value) > LONGEST_LIST or _are_ids(value):
-            # The digest keeps prompts of equal tokens equal, and others apart.
+            # With the digest, prompts with equal tokens stay equal, and different prompts stay different.
             _put(cells, name, f"({len(value)} numbers, {zlib.crc32(repr(value).encode()):08x})")
         else:
             low, high = self.lengths.get(name, (len(value), len(value)))
@@ -131,7 +131,7 @@ def _may_be_json(value: Any) -> bool:
 
 
 def _put(cells: dict[str, Any], name: str, value: Any) -> None:
-    """Add a cell; names that two parts of a row share are told apart, so that neither vanishes."""
+    """Add a cell; if two parts of a row have the same name, number them, so that both are kept."""
     number, free = 2, name
     while free in cells:
         free, number = f"{name} ({number})", number + 1
@@ -153,7 +153,7 @@ def _are_ids(values: list[Any]) -> bool:
 
 
 def _named_items(values: list[Any]) -> dict[str, Any] | None:
-    """Return ``[{name: a, score: 1}, …]`` as ``{a: 1, …}``, with the weights where there are any; None if it is not."""
+    """Return ``[{name: a, score: 1}, …]`` as ``{a: 1, …}``, with weights if there are any; None for other lists."""
     named: dict[str, Any] = {}
     for item in values:
         if not isinstance(item, dict):
@@ -168,7 +168,7 @@ def _named_items(values: list[Any]) -> dict[str, Any] | None:
 
 
 def _parsed(text: str) -> Any:
-    """Return the object or list that a cell writes as JSON or as Python, else the text."""
+    """Return the object or list that a cell contains as JSON or Python text; otherwise the text."""
     if len(text) > 100_000:
         return text
     try:

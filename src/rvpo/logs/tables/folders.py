@@ -1,4 +1,4 @@
-"""Which files of a folder are the parts of one table, in order; and what the place of a file says of its rows."""
+"""Select the files of a folder that are parts of one table, in order; and read the step from a file's path."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ BESIDE = re.compile(
     r"(^|[._-])(metadata|config|args|summary|state|info|readme|tokenizer|special_tokens_map|vocab|index|tokens)\.json$",
     re.IGNORECASE,
 )
-"""Files that lie next to logs and are none."""
+"""Names of files next to logs that are not logs."""
 ROLLOUTS = ("rollouts", "completions")
-"""Folders in that of a run that hold its rollouts, where they exist."""
+"""Folders inside the folder of a run that contain its rollouts, if they exist."""
 PART = re.compile(
     r"\d+|(step|global_step|version|iter|iteration|epoch|rank|shard|part|worker|node|gpu)s?[_-]?\d*"
     r"|train|training|eval|val|validation|test|all|effective|media|table|tables|data|logs|rollouts|completions",
@@ -34,18 +34,18 @@ CHECKPOINT = re.compile(r"(^|[_-])(checkpoint|ckpt|global_step|tokenizer)([_-]|$
 STEP = re.compile(r"(?:^|[_.-]|[a-z])(?:step|rollout|iter|iteration)s?[_-]?(\d{1,15})(?:[_.-]|$)", re.IGNORECASE)
 WANDB_TABLE = re.compile(r"_(\d{1,15})_[0-9a-f]{8,}$")
 AREAL = {"task_id", "tail_version"}
-LOOKED_AT = 20  # rows of a file, for its columns
-ALIKE = 0.5  # of the columns of the smaller of two files
+LOOKED_AT = 20  # number of rows that are read to find the columns of a file
+ALIKE = 0.5  # share of the columns of the smaller of two files
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files of a run's folder that may hold rows, with 2 before 10.
+    """Return the files of a run's folder that may contain rows, with 2 before 10.
 
-    Files in it count first, then those of folders in it that are parts of one run, such as a folder per step. Where
-    none can be read, one is returned that can be named as what it is, for the error.
+    Files directly in the folder have priority, then files in folders that are parts of one run, such as one folder per
+    step. If no file can be read, one of them is returned, so that the error can say what it is.
 
     Raises:
-        ConfigError: it holds the folders of several runs, or more files than a run has.
+        ConfigError: the folder contains the folders of several runs, or too many files.
     """
     for name in ROLLOUTS:
         if (folder / name).is_dir() and (found := files_in(folder / name)):
@@ -65,8 +65,8 @@ def files_in(folder: Path) -> list[Path]:
     }
     if len([entry for entry in inside if not PART.fullmatch(entry.name)]) > 1:
         raise ConfigError(
-            f"{folder} holds the folders of runs ({', '.join(sorted(entry.name for entry in inside)[:4])}); expected "
-            "one run: name one of them, or use rvpo compare or rvpo report, which take several"
+            f"{folder} contains the folders of several runs ({', '.join(sorted(entry.name for entry in inside)[:4])}); "
+            "expected one run. Pass one of them, or use rvpo compare or rvpo report, which take several runs"
         )
     found = in_order([path for paths in inside.values() for path in paths])
     readable = [path for path in found if not cannot_be_read(path)]
@@ -76,17 +76,17 @@ def files_in(folder: Path) -> list[Path]:
 def _entries(folder: Path) -> list[Path]:
     entries = list(islice(folder.iterdir(), MOST_FILES + 1))
     if len(entries) > MOST_FILES:
-        raise ConfigError(f"{folder} holds more than {MOST_FILES} files; expected the folder of one run: name it")
+        raise ConfigError(f"{folder} contains more than {MOST_FILES} files; expected the folder of one run. Pass it")
     return entries
 
 
 def parts_of_one(paths: Sequence[Path], notes: list[str]) -> list[Path]:
-    """Return the files that belong together; the others are named in ``notes``.
+    """Return the files that belong together; add a note about the others.
 
-    Left out are evaluations next to trainings, the second copy of prime-rl's traces, and files with other columns.
+    Left out are evaluations next to trainings, the second copy of prime-rl's traces, and files with different columns.
     """
     kept = _without(paths, _evaluations(paths), "evaluations", notes)
-    kept = _without(kept, _copies(kept), "rollouts that were discarded, or are in effective/ too", notes)
+    kept = _without(kept, _copies(kept), "rollouts that were discarded, or that are also in effective/", notes)
     if len(kept) < 2:
         return kept
     names = {path: _names(path) for path in kept}
@@ -96,14 +96,14 @@ def parts_of_one(paths: Sequence[Path], notes: list[str]) -> list[Path]:
 
 
 def step_of(path: Path, names: Collection[str]) -> int | None:
-    """Return the step that the name of a file, or of the folder that it lies in, stands for; None: it names none.
+    """Return the step in the name of a file or of its folder; None without a step.
 
     Args:
-        path: of the file.
-        names: of its columns.
+        path: path of the file.
+        names: names of its columns.
     """
     stem = stem_of(path)
-    if AREAL.issubset(names) and path.parent.name.isdecimal():  # a folder per version of the policy, a file per task
+    if AREAL.issubset(names) and path.parent.name.isdecimal():  # one folder per version of the policy, a file per task
         return int(path.parent.name[:15])
     if match := WANDB_TABLE.search(stem) if path.name.endswith(".table.json") else STEP.search(stem):
         return int(match[1])
@@ -115,7 +115,7 @@ def _without(paths: Sequence[Path], out: Sequence[Path], why: str, notes: list[s
     if not out:
         return list(paths)
     shown = ", ".join(path.name for path in out[:3]) + (f" and {len(out) - 3} more files" if len(out) > 3 else "")
-    notes.append(f"left out: {shown} ({why}); name a file alone to read it")
+    notes.append(f"left out: {shown} ({why}); pass the path of a file to read it")
     return [path for path in paths if path not in set(out)]
 
 

@@ -1,4 +1,4 @@
-"""Which reader a file needs, and files that cannot be read: each is refused with the reason and what to do."""
+"""Select the reader for a file, and refuse files that cannot be read, with the reason and the next step."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ DATABASES = (".db", ".sqlite", ".sqlite3")
 EXPECTED = "expected JSONL, JSON, CSV, TSV, parquet, Arrow or Feather, also gzip or zstd, or trackio's database"
 
 _PICKLE = (
-    "is a pickle, which can run any program as it is read; {expected}: convert it with the trainer that wrote it, for "
-    "slime's --save-debug-rollout-data with json.dump of torch.load(FILE)['samples']"
+    "is a pickle, which can run any program when it is read; {expected}. Convert it with the trainer that wrote it; "
+    "for slime's --save-debug-rollout-data, use json.dump of torch.load(FILE)['samples']"
 )
 _REFUSED = {
     **dict.fromkeys((".pt", ".pth", ".pkl", ".pickle", ".joblib", ".bin", ".ckpt"), _PICKLE),
-    **dict.fromkeys((".npz", ".npy"), "holds arrays without names of rewards; {expected}: write one column per reward"),
-    ".wandb": "is W&B's own log of a run; {expected}: read the run with wandb:ENTITY/PROJECT/RUN, or export its table",
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "is a spreadsheet; {expected}: save it as CSV"),
+    **dict.fromkeys((".npz", ".npy"), "has arrays without names of rewards; {expected}. Write one column per reward"),
+    ".wandb": "is W&B's own log of a run; {expected}. Read the run with wandb:ENTITY/PROJECT/RUN, or export its table",
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "is a spreadsheet; {expected}. Save it as CSV"),
     **dict.fromkeys(
-        (".zip", ".tar", ".tgz", ".7z", ".rar"), "is an archive; {expected}: unpack it, and name the folder"
+        (".zip", ".tar", ".tgz", ".7z", ".rar"), "is an archive; {expected}. Unpack it, and pass the folder"
     ),
-    **dict.fromkeys((".html", ".htm", ".pdf", ".png"), "is a page; {expected}: name the logs it was made of"),
-    **dict.fromkeys((".safetensors", ".gguf"), "holds weights of a model; {expected}: name the logs of the run"),
+    **dict.fromkeys((".html", ".htm", ".pdf", ".png"), "is a page; {expected}. Pass the logs that it was made from"),
+    **dict.fromkeys((".safetensors", ".gguf"), "has the weights of a model; {expected}. Pass the logs of the run"),
 }
 
 
@@ -41,8 +41,8 @@ def records_of(path: Path, notes: list[str]) -> Iterator[Record]:
     suffix = suffix_of(path)
     if "tfevents" in path.name:
         raise DataError(
-            f"{path} holds TensorBoard's scalars, one mean per step; {EXPECTED}, with one row per completion: log "
-            "rollouts, with TRL by log_completions=True, with verl by trainer.rollout_data_dir=FOLDER"
+            f"{path} has TensorBoard's scalars, one mean per step; {EXPECTED}, with one row per completion. Log "
+            "rollouts: in TRL with log_completions=True, in verl with trainer.rollout_data_dir=FOLDER"
         )
     if suffix in _REFUSED:
         raise DataError(f"{path} {_REFUSED[suffix].format(expected=EXPECTED)}")
@@ -54,11 +54,11 @@ def records_of(path: Path, notes: list[str]) -> Iterator[Record]:
         return csv_records(path, notes)
     if suffix in JSON or _looks_like_json(path):
         return json_records(path, notes)
-    raise DataError(f"cannot read {path}: its kind is not known; {EXPECTED}: convert it, or name another file")
+    raise DataError(f"cannot read {path}: its format is unknown; {EXPECTED}. Convert it, or pass another file")
 
 
 def cannot_be_read(path: Path) -> bool:
-    """Tell whether a file is of a kind that is refused with a reason."""
+    """Return whether a file is of a kind that is refused with a reason."""
     return suffix_of(path) in _REFUSED or "tfevents" in path.name
 
 

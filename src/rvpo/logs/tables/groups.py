@@ -1,8 +1,8 @@
-"""Which rows answer one prompt, so that their advantages were computed together.
+"""Find the groups of a table: rows with the same prompt whose advantages were computed together.
 
-Columns with usual names propose groups; none of them spans two steps. The order of the rows, the sizes and the logged
-advantages, which sum to 0 within the groups of most methods, decide between proposals, and find groups that a prompt
-has twice in a step. Where no column proposes any, blocks of rows may be found by the advantages.
+Columns with usual names propose groups; a group never spans two steps. The order of the rows, the sizes of groups and
+the logged advantages decide between proposals, because advantages sum to 0 within the groups of most methods. They also
+show whether a prompt has two groups in a step. If no column proposes groups, the advantages may show blocks of rows.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-MANY = 128  # completions of a prompt, from which on a group without a step is probably several
+MANY = 128  # without steps, a larger number of completions per prompt probably means several groups
 CENTRED = 0.95
-FEWEST = 5  # groups whose advantages move, to tell anything by their sums
+FEWEST = 5  # fewest groups with varying advantages from which sums show anything
 FEW_CONTRADICTIONS = 0.02  # advantages of a few rows may be cut off, or rounded
 LARGEST = 1e60
 USUAL_SIZES = (8, 16, 4, 32, 5, 6, 10, 12, 2, 3, 20, 24, 64)
-MOST_SIZES = 12  # that are tried
-FEWEST_ROWS = 4  # per step, below which rows are probably means of several runs
+MOST_SIZES = 12  # most sizes that are tried
+FEWEST_ROWS = 4  # with fewer rows per step, rows are probably means of several runs
 TRUST_BLOCKS = 0.9
 _COUNTED = re.compile(r"(.+)[_\-:/#.]\d+")
 
@@ -39,13 +39,13 @@ class Grouping:
     """Groups of N rows.
 
     Attributes:
-        ids: (N,) from 0, without gaps.
-        said: how they were found, in a clause.
+        ids: (N,) ids from 0, without gaps.
+        said: how the groups were found, as a clause.
         guesses: what a reader has to check.
         notes: what a reader has to know.
-        kept: (N,) bool, rows that belong to the training, as far as sizes tell.
-        by_size: size -> (N,) ids, where groups are blocks of an unknown size: all that are plausible, the likeliest
-            first. ``ids`` are those of the smallest.
+        kept: (N,) bool, rows that belong to the training, as far as sizes show.
+        by_size: size -> (N,) ids, if groups are blocks of an unknown size: all plausible sizes, the likeliest first.
+            ``ids`` are those of the smallest size.
     """
 
     ids: Ints
@@ -58,7 +58,7 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Labels:
-    """A column of ids: (N,) codes of its distinct values, -1 where a row has none."""
+    """A column of ids: (N,) codes of its distinct values, -1 if a row has no value."""
 
     codes: Ints
     values: pa.Array
@@ -66,7 +66,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of N rows: (N,) steps, None without them; (N,) parts of a step; (N,) advantages, None without."""
+    """Facts about N rows: (N,) steps or None, (N,) parts of a step, (N,) advantages or None."""
 
     steps: Ints | None
     parts: Ints
@@ -74,23 +74,23 @@ class Rows:
 
     @property
     def base(self) -> Ints:
-        """Ids of what no group can span."""
+        """Ids of the parts of steps; a group cannot span several of them."""
         steps = self.parts * 0 if self.steps is None else self.steps
         return codes_of(np.stack([steps, self.parts], 1))
 
     @property
     def informative(self) -> bool:
-        """Whether the advantages can check groups: they are there and move."""
+        """Whether the advantages can be used to check groups: they are logged and not constant."""
         return self.advantages is not None and bool(np.nanmax(np.abs(self.advantages), initial=0.0) > 1e-3)
 
 
 def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grouping | None:
-    """Return the groups of the best column, None where no column groups rows.
+    """Return the groups of the best column; None if no column groups rows.
 
     Args:
-        rows: what is known of them.
+        rows: facts about the rows.
         candidates: the values of each candidate, the likeliest first.
-        named: whether the only candidate was named by the user, who is not doubted.
+        named: whether the user named the only candidate; it is then not questioned.
     """
     proposed: dict[str, Ints] = {}
     passed_over: list[str] = []
@@ -107,9 +107,10 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
         if passed_over and _is_one_text(rows, proposed):
             return _without_columns(rows, candidates)
     name = next(iter(proposed)) if named else _best(rows, proposed)
-    found = Grouping(proposed[name], f"groups are those of column {name!r}{'' if rows.steps is None else ' in a step'}")
+    within = "" if rows.steps is None else " within a step"
+    found = Grouping(proposed[name], f"groups are rows with the same {name!r}{within}")
     if passed_over:
-        why = f"(almost) every row has a value of its own in {', '.join(passed_over)}"
+        why = f"(almost) every row has a different value in {', '.join(passed_over)}"
         found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
     if is_prompt(name) and (by_text := guess_by_text(candidates[name].values.to_pylist(), "--group names ids")):
         found.guesses.append(by_text)
@@ -117,7 +118,7 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     if ahead:
         found.guesses.append(
             Guess(
-                f"groups are those of {name!r}, not of {ahead[0]!r}",
+                f"groups are rows with the same {name!r}, not with the same {ahead[0]!r}",
                 "their sizes or advantages fit better",
                 f"--group {ahead[0]}",
             )
@@ -129,7 +130,7 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
 
 
 def _without_columns(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
-    """Group rows that differ in all candidates: different prompts are groups of one, numbers of rows are no prompts."""
+    """Group rows that differ in all candidates: different prompts are groups of one row; row numbers are ignored."""
     found = _by_counted_names(rows, candidates) or by_advantages(rows)
     if found is None and all(map(may_count_rows, candidates)):
         found = by_sizes(rows)
@@ -137,7 +138,7 @@ def _without_columns(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
 
 
 def _drop_mixed(proposed: dict[str, Ints], codes: Mapping[str, Ints]) -> None:
-    """Drop ids under which several prompts stand, such as the number of a completion; prompts are known to group."""
+    """Drop ids that several prompts share, such as the number of a completion within its group."""
     prompt = next((name for name in proposed if is_prompt(name)), None)
     if prompt is None:
         return
@@ -150,7 +151,7 @@ def _drop_mixed(proposed: dict[str, Ints], codes: Mapping[str, Ints]) -> None:
 
 
 def _is_one_text(rows: Rows, proposed: Mapping[str, Ints]) -> bool:
-    """Whether only prompts group rows, and all rows have the same: what was asked is probably elsewhere."""
+    """Whether only prompts group rows and all rows have the same prompt: the real prompt is probably elsewhere."""
     ids = next(iter(proposed.values()))
     return all(map(is_prompt, proposed)) and int(ids.max()) == int(rows.base.max())
 
@@ -167,20 +168,20 @@ def _by_counted_names(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping 
             ids = codes_of(np.stack([rows.base, codes_of_texts(stems)[values.codes]], 1))
             sizes = np.bincount(ids)
             if _grouped(ids) > 0.9 and len(sizes) > 1 and _regular(sizes) > 0.9:
-                said = f"groups are those of column {name!r} without the number at its end"
-                return Grouping(ids, said, [Guess(said, "every row has another value", "--group, --group-size")])
+                said = f"groups are rows with the same {name!r} without the number at its end"
+                return Grouping(ids, said, [Guess(said, "every row has a different value", "--group, --group-size")])
     return None
 
 
 def _alone(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
-    """Group by the first candidate although (almost) every row is alone: rewards over time can still be compared."""
+    """Group by the first candidate although (almost) every row is alone: trends of rewards can still be compared."""
     name, values = next(iter(candidates.items()))
     ids = codes_of(np.stack([rows.base, values.codes], 1))
-    return Grouping(ids, f"groups are those of column {name!r}, where (almost) every row has a value of its own")
+    return Grouping(ids, f"groups are rows with the same {name!r}, but (almost) every row has a different value")
 
 
 def by_advantages(rows: Rows) -> Grouping | None:
-    """Return the smallest blocks of rows within steps whose advantages sum to 0; None where there are none."""
+    """Return the smallest blocks of rows within steps whose advantages sum to 0; None without such blocks."""
     if not rows.informative or rows.advantages is None:
         return None
     starts = np.flatnonzero(np.diff(rows.base, prepend=-1))
@@ -189,20 +190,18 @@ def by_advantages(rows: Rows) -> Grouping | None:
         if (lengths % size).any():
             continue
         ids = np.arange(len(rows.base)) // size
-        share, told = centred_share(ids, rows.advantages)
-        if share == 1 and told >= 3:
+        share, moving = centred_share(ids, rows.advantages)
+        if share == 1 and moving >= 3:
             said = f"groups are blocks of {size} rows"
-            return Grouping(
-                ids, said, [Guess(said, "the advantages sum to 0 in each of them", "--group, --group-size")]
-            )
+            return Grouping(ids, said, [Guess(said, "the advantages sum to 0 in each block", "--group, --group-size")])
     return None
 
 
 def by_sizes(rows: Rows) -> Grouping | None:
-    """Return blocks of every plausible size within steps; None where there is no step, or no size divides them all.
+    """Return blocks of every plausible size within steps; None without steps, or if no size divides all of them.
 
-    Rows of one prompt are written one after another by nearly all trainers. The size is then a divisor of the number
-    of rows of every step, or all of them where that number never changes.
+    Nearly all trainers write the rows of a prompt one after another. The size then divides the number of rows of every
+    step. If this number never changes, a whole step may also be one group.
     """
     if rows.steps is None:
         return None
@@ -217,15 +216,15 @@ def by_sizes(rows: Rows) -> Grouping | None:
     if not sizes or lengths.min() < FEWEST_ROWS:
         return None
     by_size = {size: codes_of(np.stack([base, place // size], 1)) for size in sizes}
-    told = ", ".join(str(size) for size in sorted(sizes))
-    what = f"groups are rows one after another within a step (sizes tried: {told})"
-    why = "no column says which rows answer one prompt; a verdict is given where all of these sizes agree on it"
+    tried = ", ".join(str(size) for size in sorted(sizes))
+    what = f"groups are consecutive rows within a step (sizes tried: {tried})"
+    why = "no column identifies the group; a verdict is given only if all of these sizes agree on it"
     guess = Guess(what, why, "--group-size, --group", trust=TRUST_BLOCKS)
     return Grouping(by_size[min(sizes)], what, [guess], by_size=by_size)
 
 
 def centred_share(ids: Ints, advantages: Array) -> tuple[float, int]:
-    """Return the share of groups whose advantages sum to 0, of those in which they move, and how many these are."""
+    """Of the groups with varying advantages, return the share whose advantages sum to 0, and the number of groups."""
     known = np.isfinite(advantages)
     count = int(ids.max()) + 1
     a = np.clip(np.where(known, advantages, 0.0), -LARGEST, LARGEST)
@@ -238,7 +237,7 @@ def centred_share(ids: Ints, advantages: Array) -> tuple[float, int]:
 
 
 def share_of_level(ids: Ints, codes: Ints) -> float:
-    """Return the share of groups with several rows in which a column has one value; 0 where there is no such group."""
+    """Return the share of groups with several rows in which a column is constant; 0 without such groups."""
     several = np.bincount(ids) > 1
     pairs = np.unique(np.stack([ids, codes], 1), axis=0)
     values = np.bincount(pairs[:, 0], minlength=len(several))
@@ -246,10 +245,10 @@ def share_of_level(ids: Ints, codes: Ints) -> float:
 
 
 def contradictions(ids: Ints, rewards: Array, advantages: Array) -> float:
-    """Return the share of equal rewards in a group, of those that several rows have, with different advantages.
+    """Of the rewards that several rows of a group share, return the share with different advantages.
 
     Args:
-        ids: (N,) of groups.
+        ids: (N,) ids of groups.
         rewards: (N, M), with the total if it is logged.
         advantages: (N,), NaN = unknown.
     """
@@ -267,10 +266,10 @@ def contradictions(ids: Ints, rewards: Array, advantages: Array) -> float:
 
 
 def cut_by_contradictions(ids: Ints, rewards: Array, advantages: Array) -> tuple[Ints, int] | None:
-    """Cut groups into blocks of one size, where equal rewards then have equal advantages, whose sums are 0.
+    """Cut groups into blocks of one size, so that equal rewards have equal advantages, which sum to 0 in each block.
 
     Returns:
-        (N,) ids and the size; None where nothing contradicts the groups, or no size removes it.
+        (N,) ids and the size; None if there is no contradiction, or if no size removes it.
     """
     if contradictions(ids, rewards, advantages) <= FEW_CONTRADICTIONS:
         return None
@@ -280,8 +279,8 @@ def cut_by_contradictions(ids: Ints, rewards: Array, advantages: Array) -> tuple
         if common % size:
             continue
         finer = codes_of(np.stack([ids, place // size], 1))
-        share, told = centred_share(finer, advantages)
-        if told and share >= CENTRED and contradictions(finer, rewards, advantages) <= FEW_CONTRADICTIONS:
+        share, moving = centred_share(finer, advantages)
+        if moving and share >= CENTRED and contradictions(finer, rewards, advantages) <= FEW_CONTRADICTIONS:
             return finer, size
     return None
 
@@ -294,7 +293,7 @@ def _best(rows: Rows, proposed: Mapping[str, Ints]) -> str:
         best = max(shares.values())
         if best >= CENTRED:
             fitting = [name for name in names if shares[name] >= best - 0.02]
-            # Whole groups taken together are centred, too: of those that fit, the finest is the group.
+            # Several groups together also sum to 0, so the finest proposal that fits is the right one.
             return max(fitting, key=lambda name: int(proposed[name].max()))
     regular = [name for name in names if _regular(np.bincount(proposed[name])) >= 0.9]
     if not regular:
@@ -307,7 +306,7 @@ def _best(rows: Rows, proposed: Mapping[str, Ints]) -> str:
 
 
 def _split(rows: Rows, found: Grouping) -> None:
-    """Split groups in which a prompt stands twice: blocks of rows that are separate, or that the advantages show."""
+    """Split groups in which a prompt occurs twice: its blocks of rows are separate, or the advantages show them."""
     ids = found.ids
     block, sizes_of_blocks = _blocks(ids)
     sizes = np.bincount(ids)
@@ -317,33 +316,33 @@ def _split(rows: Rows, found: Grouping) -> None:
     separate = size > 1 and even >= 0.95 and twice.any()
     advantages = rows.advantages if rows.informative else None
     if advantages is not None:
-        share, told = centred_share(ids, advantages)
+        share, moving = centred_share(ids, advantages)
         finer = codes_of(np.stack([ids, block], 1))
         by_block, _ = centred_share(finer, advantages)
-        if separate and told and by_block >= share - 0.02 and by_block >= CENTRED:
+        if separate and moving and by_block >= share - 0.02 and by_block >= CENTRED:
             found.ids = finer
-            found.notes.append(f"prompts that come back are groups of their own, {size} rows each")
+            found.notes.append(f"a prompt that occurs again is a new group; groups have {size} rows each")
             return
         _split_by_sums(found, advantages, share)
         return
     if not separate:
         return
     if rows.steps is not None and not (~twice).any():
-        return  # every prompt in blocks: more likely the parts of a batch
+        return  # every prompt has several blocks: these are more likely parts of a batch
     found.ids = codes_of(np.stack([ids, block], 1))
     found.guesses.append(
         Guess(
-            f"a prompt that comes back after others is a group of its own ({size} rows each)",
-            "no advantages are logged that would show it",
+            f"a prompt that occurs again after others is a new group ({size} rows each)",
+            "no advantages are logged that could confirm it",
             "--group, --group-size",
         )
     )
 
 
 def _split_by_sums(found: Grouping, advantages: Array, share: float) -> None:
-    """Cut groups into equal parts in order of their rows, where the advantages sum to 0 in nearly all of these.
+    """Cut groups into equal parts in order of their rows, if the advantages sum to 0 in nearly all of these parts.
 
-    Several groups taken together sum to 0, too; parts of one group do not.
+    Several groups together also sum to 0; parts of one group do not.
     """
     ids = found.ids
     sizes = np.bincount(ids)
@@ -354,15 +353,15 @@ def _split_by_sums(found: Grouping, advantages: Array, share: float) -> None:
         if usual % size or not cut.any():
             continue
         finer = codes_of(np.stack([ids, np.where(cut[ids], place // size, 0)], 1))
-        better, told = centred_share(finer, advantages)
-        if told >= FEWEST and better >= CENTRED and better >= share - 0.02:
+        better, moving = centred_share(finer, advantages)
+        if moving >= FEWEST and better >= CENTRED and better >= share - 0.02:
             found.ids = finer
-            found.notes.append(f"groups are cut into {size} rows each, whose advantages sum to 0")
+            found.notes.append(f"groups are cut into {size} rows each, so that advantages sum to 0 in each group")
             return
 
 
 def _doubt(rows: Rows, found: Grouping) -> None:
-    """Say where sizes look as if groups were several, or as if evaluations were among them."""
+    """Add a guess if sizes suggest that a group is several groups, or that there are evaluations."""
     sizes = np.bincount(found.ids)
     if rows.informative and rows.advantages is not None and centred_share(found.ids, rows.advantages)[0] >= CENTRED:
         _leave_out_single(found, sizes)
@@ -372,7 +371,7 @@ def _doubt(rows: Rows, found: Grouping) -> None:
         found.guesses.append(
             Guess(
                 f"groups have {usual} rows each",
-                "no column of the step was found, so that prompts may come back over time",
+                "no column of the step was found, so the same prompt may occur at several steps",
                 "--step, --group, --group-size",
                 open=True,
             )
@@ -386,11 +385,13 @@ def _leave_out_single(found: Grouping, sizes: Ints) -> None:
     single = sizes == 1
     if single.any() and not single.all():
         found.kept = ~single[found.ids]
-        found.notes.append(f"{int(single.sum()):,} rows are alone with their prompt (evaluations?): left out")
+        found.notes.append(
+            f"{int(single.sum()):,} rows are left out, because no other row has their prompt (perhaps evaluations)"
+        )
 
 
 def _odd_steps(rows: Rows, found: Grouping, sizes: Ints) -> None:
-    """Say, or leave out, groups of another size that come back now and then: an evaluation, or steps logged twice."""
+    """Report or leave out groups of a different size: evaluations now and then, or steps that were logged twice."""
     regular, usual = _regular(sizes), int(np.bincount(sizes).argmax())
     if regular == 1 or rows.steps is None:
         return
@@ -403,10 +404,11 @@ def _odd_steps(rows: Rows, found: Grouping, sizes: Ints) -> None:
     if odd.min() > steps.max() or odd.max() < steps.min():
         multiple = sizes[other] % usual == 0
         if multiple.all() and rows.advantages is None and odd.min() > steps.max():
-            told = f"groups have {usual} rows, from step {odd.min()} on {_range(sizes[other])}"
-            found.guesses.append(Guess(told, "or steps are logged twice", "--group, --group-size", trust=0.85))
+            what = f"groups have {usual} rows, from step {odd.min()} on {_range(sizes[other])}"
+            found.guesses.append(Guess(what, "or steps are logged twice", "--group, --group-size", trust=0.85))
         else:
-            found.notes.append(f"groups have {usual} rows, in steps {odd.min()} to {odd.max()} {_range(sizes[other])}")
+            others = f"{_range(sizes[other])} in steps {odd.min()} to {odd.max()}"
+            found.notes.append(f"groups have {usual} rows, but {others}")
         return
     kinds = np.unique(sizes[other])
     if len(kinds) == 1 and regular >= 0.6 and len(odd) <= len(steps) / 2:
@@ -415,8 +417,8 @@ def _odd_steps(rows: Rows, found: Grouping, sizes: Ints) -> None:
         found.guesses.append(
             Guess(
                 f"groups of {kinds[0]} at {len(odd)} steps are left out as evaluations",
-                f"all others have {usual} rows",
-                "--group, or a log without them",
+                f"all other groups have {usual} rows",
+                "--group, or a log without evaluations",
             )
         )
     elif regular < 0.5:
@@ -436,7 +438,7 @@ def _grouped(ids: Ints) -> float:
 
 
 def _regular(sizes: Ints) -> float:
-    """Return the share of groups that have the most usual size above 1."""
+    """Return the share of groups that have the most common size above 1."""
     sizes = sizes[sizes > 1]
     return float((sizes == np.bincount(sizes).argmax()).mean()) if len(sizes) else 0.0
 
@@ -446,14 +448,14 @@ def _refines(fine: Ints, coarse: Ints) -> bool:
 
 
 def _blocks(ids: Ints) -> tuple[Ints, Ints]:
-    """Return the number of the block of rows side by side that each row lies in, and the sizes of the blocks."""
+    """Return the index of each row's block of consecutive rows, and the sizes of the blocks."""
     starts = np.diff(ids, prepend=-1) != 0
     block = np.cumsum(starts) - 1
     return block, np.bincount(block)
 
 
 def _places(ids: Ints) -> Ints:
-    """Return the place of each row among those of its group, from 0."""
+    """Return the position of each row within its group, from 0."""
     order = np.argsort(ids, kind="stable")
     sizes = np.bincount(ids)
     places = np.empty_like(ids)

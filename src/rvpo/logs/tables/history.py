@@ -1,4 +1,4 @@
-"""Logs of metrics, with one row per step: they hold means of rewards, which say nothing of single completions."""
+"""Recognise logs of metrics with one row per step: they have means of rewards, but no single completions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ METRICS = re.compile(
     r"|/(mean|std|min|max|avg)$|_(mean|std)$|__(MIN|MAX)$|^(actor|critic|perf|timing_s)/|frac_reward_zero_std",
     re.IGNORECASE,
 )
-FEW_RESTARTS = 0.1  # of the rows
-MOSTLY = 0.5  # of the rows have a step of their own
+FEW_RESTARTS = 0.1  # share of the rows
+MOSTLY = 0.5  # share of the rows with a step of their own
 
 
 def step_name(names: Mapping[str, Column]) -> str | None:
@@ -31,12 +31,12 @@ def step_name(names: Mapping[str, Column]) -> str | None:
 
 
 def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.float64] | None) -> bool:
-    """Tell whether a table has one row per step, or nothing but metrics.
+    """Return whether a table has one row per step, or only metrics.
 
     Args:
-        columns: of the table.
-        rows: count of them.
-        steps: (N,) of each row, None where there is no such column.
+        columns: columns of the table.
+        rows: number of rows.
+        steps: (N,) step of each row, None without such a column.
     """
     if any(
         column.kind == "text"
@@ -57,13 +57,13 @@ def is_history(columns: Mapping[str, Column], rows: int, steps: npt.NDArray[np.f
 
 
 def _restarts(steps: npt.NDArray[np.float64]) -> bool:
-    """Tell whether steps only rise, one row each, and now and then begin again: one run after another."""
+    """Return whether steps rise with one row each and sometimes restart: several runs, one after another."""
     change = np.diff(steps)
     return len(steps) > 2 and bool((change != 0).all()) and float((change < 0).mean()) <= FEW_RESTARTS
 
 
 def _is_link(name: str, columns: Mapping[str, Column]) -> bool:
-    """Tell whether a column is part of a link to a table or file, as trackers put into their history."""
+    """Return whether a column is part of a link to a table or file, which trackers add to their history."""
     return f"{name.rpartition('.')[0]}._type" in columns
 
 
@@ -73,6 +73,6 @@ def refuse_history(path: Path, columns: Mapping[str, Column]) -> DataError:
     advice = f"{trainer.name}: {trainer.setting}" if trainer else setting_of_unknown()
     shown = ", ".join(list(columns)[:6])
     return DataError(
-        f"{path} has one row per step ({shown}): means of rewards, from which nothing can be said about groups; "
-        f"expected one row per completion: log rollouts ({advice})"
+        f"{path} has one row per step ({shown}): means of rewards, which show nothing about groups; "
+        f"expected one row per completion. Log rollouts ({advice})"
     )

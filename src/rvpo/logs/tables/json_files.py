@@ -1,4 +1,4 @@
-"""Records of JSON files: one object per line, arrays, one object with a list inside, W&B's and pandas' tables."""
+"""Read the records of JSON files: one object per line, arrays, an object with a list, W&B's and pandas' tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rvpo.logs.tables.layouts import PROMPTS
 from rvpo.text.quoting import quoted
 
 Record = tuple[str, dict[str, Any]]
-"""Where it is, for messages, and the object."""
+"""The place of an object, for messages, and the object."""
 BOM = b"\xef\xbb\xbf"
 STEPS = ("step", "global_step", "training_step", "iteration")
 
@@ -23,7 +23,7 @@ def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
     """Yield the objects of a JSON file of any kind.
 
     Raises:
-        DataError: a line or item is no JSON, no object, or not UTF-8.
+        DataError: a line or item is not JSON, not an object, or not UTF-8.
     """
     if _has_an_object_per_line(path):
         yield from _of_lines(path, notes)
@@ -32,7 +32,7 @@ def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
 
 
 def _has_an_object_per_line(path: Path) -> bool:
-    """Tell whether the first line is a whole object, and is followed by others or stands in a .jsonl file."""
+    """Return whether the first line is a whole object, and other lines follow or the file is a .jsonl file."""
     with opened(path) as file:
         first: bytes | None = None
         for line in file:
@@ -59,7 +59,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _is_container(path: Path, line: bytes) -> bool:
-    """Tell whether a file's only line holds all rows."""
+    """Return whether a file's only line contains all rows."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -79,17 +79,17 @@ def _of_lines(path: Path, notes: list[str]) -> Iterator[Record]:
                 row = DECODER.decode(line.decode())
             except (ValueError, RecursionError) as error:
                 if not line.endswith(b"\n"):
-                    notes.append(f"{where} is not complete: it is left out")
+                    notes.append(f"{where} is not complete, so it is left out")
                     return  # still being written
                 seen = f"{quoted(line[:60].decode('utf-8', 'replace'))} ({_reason(error)})"
-                raise _error(where, seen, "repair the line") from error
+                raise _error(where, seen, "Fix the line") from error
             if not isinstance(row, dict):
-                raise _error(where, f"a {type(row).__name__}", "wrap it in an object")
+                raise _error(where, f"a {type(row).__name__}", "Wrap it in an object")
             yield where, row
 
 
 def _error(where: str, seen: str, next_step: str) -> DataError:
-    return DataError(f"{where}: {seen}; expected one JSON object a line, UTF-8: {next_step}")
+    return DataError(f"{where}: {seen}; expected one JSON object per line, in UTF-8. {next_step}")
 
 
 def _reason(error: Exception) -> str:
@@ -101,7 +101,7 @@ class _TwiceError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; a key that has two different values is an error, as one of them would vanish."""
+    """Make an object; a key with two different values is an error, because one of them would be lost."""
     made = dict(pairs)
     if len(made) < len(pairs):
         for key, value in pairs:
@@ -120,7 +120,7 @@ def _of_document(path: Path) -> Iterator[Record]:
         text = content.removeprefix(BOM).decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: {error}; expected UTF-8: convert the file") from error
+        raise DataError(f"{path}, line {line}: {error}; expected UTF-8. Convert the file") from error
     start = _skip(text, 0, "")
     if text[start : start + 1] == "[":
         for index, value in enumerate(_items(path, text, start + 1)):
@@ -137,12 +137,12 @@ def _of_document(path: Path) -> Iterator[Record]:
 
 def _record(where: str, value: Any) -> Record:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: a {type(value).__name__}; expected an object {{column: value}}: wrap it in one")
+        raise DataError(f"{where}: a {type(value).__name__}; expected an object {{column: value}}. Wrap it in one")
     return where, value
 
 
 def _items(path: Path, text: str, at: int, end: str = "]") -> Iterator[Any]:
-    """Yield the values of a text one by one, so that a long list is never held as a whole."""
+    """Yield the values of a text one by one, so that a long list is never in memory as a whole."""
     while True:
         at = _skip(text, at, ",")
         if text[at : at + 1] == end:
@@ -152,7 +152,7 @@ def _items(path: Path, text: str, at: int, end: str = "]") -> Iterator[Any]:
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, at) + 1
             raise DataError(
-                f"{path}, line {line}: {quoted(text[at : at + 60])} ({_reason(error)}); expected JSON: repair the file"
+                f"{path}, line {line}: {quoted(text[at : at + 60])} ({_reason(error)}); expected JSON. Fix the file"
             ) from error
         yield value
 
@@ -164,12 +164,12 @@ def _skip(text: str, at: int, signs: str) -> int:
 
 
 def rows_of_object(path: Path, value: Mapping[str, Any]) -> Sequence[Any] | None:
-    """Return the rows that one JSON object stands for; None where it is itself a record."""
+    """Return the rows that one JSON object contains; None if it is itself a record."""
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list) and all(isinstance(name, str) for name in columns):
         return [_zipped(f"{path}, row {index}", columns, row) for index, row in enumerate(data)]
     if "log_history" in value and isinstance(value["log_history"], list):
-        return value["log_history"]  # of a trainer's state; refused later, as it holds means
+        return value["log_history"]  # a trainer's state; refused later, because it has means
     if find_anchor(value) is not None or any(_is_text(value.get(name)) for name in (*PROMPTS, "completion")):
         return None
     lists = {name: part for name, part in value.items() if isinstance(part, list) and not is_chat(part)}
@@ -187,7 +187,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _of_objects(value: Mapping[str, Any]) -> Sequence[Any] | None:
-    """Return the rows of ``{column: {row: cell}}`` or ``{row: {column: cell}}``, which pandas and others write."""
+    """Return the rows of ``{column: {row: cell}}`` or ``{row: {column: cell}}``, as pandas and others write them."""
     parts = list(value.values())
     if len(parts) < 2 or not all(isinstance(part, dict) and part for part in parts):
         return None
@@ -205,5 +205,5 @@ def _zipped(where: str, columns: Sequence[str], row: Any) -> Any:
         return row
     if not isinstance(row, list) or len(row) != len(columns):
         found = len(row) if isinstance(row, list) else type(row).__name__
-        raise DataError(f"{where}: {found} cells; expected {len(columns)}, one per column: write it again")
+        raise DataError(f"{where}: {found} cells; expected {len(columns)}, one per column. Write the file again")
     return dict(zip(columns, row, strict=True))

@@ -1,8 +1,8 @@
-"""One record of a file as rows, one per completion: a record may hold a group, or a whole step, in lists.
+"""Convert a record of a file to rows, one per completion: a record may contain a group, or a whole step, in lists.
 
-The anchor is the list of completions: a record becomes as many rows as it has items. Every other list of that length
-is dealt out to the rows, also inside objects (``rewards: {a: [..]}``). Everything else belongs to all rows. Without
-completions, an object of lists of one length, or rewards next to advantages of one length, are such a record, too.
+The anchor is the list of completions: a record becomes one row per item. Every other list of that length is distributed
+over the rows, also inside objects (``rewards: {a: [..]}``). Everything else belongs to all rows. Without completions,
+an object of lists with equal lengths, or rewards next to advantages of equal length, is also such a record.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ IDS = (
     "qid",
 )
 LINE = "line"
-"""The added column: the number of the record that a row was in."""
+"""The added column: number of the record that contained the row."""
 GROUP = "group."
-"""Put in front of a name of the record that one of its completions has, too."""
+"""Prefix for a name of the record that one of its completions also has."""
 NESTED = {list, dict}
-DEEPEST = 4  # lists of objects inside one another
+DEEPEST = 4  # largest depth of nested lists of objects
 
 
 @dataclass
 class Layout:
-    """How records become rows, and what was found on the way.
+    """Converts records to rows, and remembers what was found.
 
     Attributes:
         records: count of records read.
-        unfolded: count of records that became rows out of lists.
+        unfolded: count of records whose lists were unfolded into rows.
         plain: count of records that are one row.
-        largest: most rows of one of them.
-        one_prompt: whether each of the unfolded has one prompt or id, not a list of them.
-        repeated: names of what belongs to a whole record.
-        own: names of what belongs to one completion, of records that lie in lists.
+        largest: largest number of rows of one record.
+        one_prompt: whether each unfolded record has one prompt or id, not a list of them.
+        repeated: names of values that belong to a whole record.
+        own: names of values that belong to one completion, from records inside lists.
     """
 
     records: int = 0
@@ -61,11 +61,11 @@ class Layout:
 
     @property
     def is_grouped(self) -> bool:
-        """Whether every record is a group, so that the column :data:`LINE` tells groups apart."""
+        """Whether every record is a group, so that the column :data:`LINE` identifies groups."""
         return self.one_prompt and self.unfolded > 0 and not self.plain and self.largest > 1
 
     def is_repeated(self, name: str) -> bool:
-        """Tell whether a column's values belong to whole records, by its dotted name."""
+        """Return whether the values of a column, given by its dotted name, belong to whole records."""
         if name.split(".")[0] in self.own:
             return False
         return any(name == shared or name.startswith(f"{shared}.") for shared in self.repeated)
@@ -117,7 +117,7 @@ class Layout:
 
 
 def _is_hollow(record: Mapping[str, Any]) -> bool:
-    """Tell whether a record would hold a group or a step, and holds none: all its lists are empty."""
+    """Return whether a record is an empty group or step: all its lists are empty."""
     lists = [value for value in record.values() if isinstance(value, list)]
     return any(record.get(name) == [] for name in COMPLETIONS) and not any(lists)
 
@@ -125,7 +125,7 @@ def _is_hollow(record: Mapping[str, Any]) -> bool:
 def _is_one_group(record: Mapping[str, Any], anchor: str) -> bool:
     if any(isinstance(record.get(name), list) and not is_chat(record[name]) for name in PROMPTS):
         return False
-    ids = () if anchor in OUTER else IDS  # the id of a record with a list of anything is no group's
+    ids = () if anchor in OUTER else IDS  # the id of a record with a list of rows does not identify a group
     return any(record.get(name) is not None for name in (*PROMPTS, *ids))
 
 
@@ -151,7 +151,7 @@ def _split(record: Mapping[str, Any], count: int, where: str, anchor: str) -> tu
         elif _is_listed(value, count):
             dealt[name] = value
         elif scores and isinstance(value, list) and value and all(_is_listed(part, count) for part in value):
-            dealt[name] = [list(of_one) for of_one in zip(*value, strict=True)]  # a list per reward
+            dealt[name] = [list(of_one) for of_one in zip(*value, strict=True)]  # one list per reward
         else:
             _check_length(value, count, f"{where}: {name}", anchor, scores)
             shared[name] = value
@@ -161,12 +161,12 @@ def _split(record: Mapping[str, Any], count: int, where: str, anchor: str) -> tu
 def _check_length(value: Any, count: int, what: str, anchor: str, scores: bool) -> None:
     if scores and isinstance(value, list) and len(value) != count:
         raise DataError(
-            f"{what} has {len(value)} items, but {anchor!r} has {count}; expected one per completion: repair the record"
+            f"{what} has {len(value)} items, but {anchor!r} has {count}; expected one per completion. Fix the record"
         )
 
 
 def shared_names(shared: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the dotted names of what belongs to all rows of a record."""
+    """Yield the dotted names of the values that belong to all rows of a record."""
     for name, value in shared.items():
         yield from (f"{name}.{key}" for key in value) if isinstance(value, dict) else (name,)
 
@@ -178,6 +178,6 @@ def _pick(value: Any, index: int, shared: Any) -> Any:
 
 
 def _merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
-    """Join what belongs to the record and what belongs to one of its completions; the latter keeps its names."""
+    """Join the values of a record with those of one completion, which keeps its names."""
     merged = {f"{GROUP}{name}" if name in inner and name != LINE else name: value for name, value in outer.items()}
     return {**merged, **inner}

@@ -1,4 +1,4 @@
-"""``look``: files of any format and layout as one table with one row per completion."""
+"""``look``: read files of any format and layout as one table with one row per completion."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from rvpo.logs.tables.table import Table
 from rvpo.logs.tables.trainers import trainer_of_rows
 
 ROWS_AT_ONCE = 10_000
-ENOUGH_TEXT = 5_000  # cells with text and without one number, after which a column is one of text
+ENOUGH_TEXT = 5_000  # a column with this many cells of text and no number is a column of text
 STEP, FILE = "step", "file"
-"""Columns that are added where the files lack them: the step that a file's name tells, and the file."""
+"""Columns that are added if the files lack them: the step from the name of the file, and the file."""
 
 
 def look(path: Path, paths: Sequence[Path]) -> Table:
     """Look at the files of a run.
 
     Args:
-        path: what the user named, for messages.
+        path: path that the user gave, for messages.
         paths: the files.
 
     Raises:
-        DataError: a file cannot be read, or holds no completions: metrics per step, a pickle, or no rows.
+        DataError: a file cannot be read, or has no completions: metrics per step, a pickle, or no rows.
     """
     reading = _Reading(path)
     files = parts_of_one(paths, reading.notes)
@@ -60,7 +60,7 @@ class _Reading:
         self._store: Store | None = None
 
     def add_file(self, file: Path, several: bool) -> None:
-        """Read a file: all of its records, or what its columns of an Arrow file hold."""
+        """Read a file: by column if it is a plain Arrow file, otherwise by record."""
         before = {name: seen.filled for name, seen in self.seen.items()}
         first = len(self.parts)
         part = arrow_part(file) if suffix_of(file) in ARROW else None
@@ -130,20 +130,20 @@ class _Reading:
     def _seen(self, name: str) -> Seen:
         if name not in self.seen and len(self.seen) >= MOST_COLUMNS:
             raise DataError(
-                f"{self.path} has more than {MOST_COLUMNS} columns; expected one per reward: remove objects with keys "
-                "that differ from row to row"
+                f"{self.path} has more than {MOST_COLUMNS} columns; expected one column per reward. Remove objects "
+                "whose keys differ from row to row"
             )
         return self.seen.setdefault(name, Seen(name))
 
     def table(self, files: int) -> Table:
-        """Return what was read.
+        """Return the table.
 
         Raises:
-            DataError: there are no rows, or one per step.
+            DataError: there are no rows, or only one row per step.
         """
         rows = sum(part.rows for part in self.parts)
         if not rows or not self.seen:
-            raise DataError(f"{self.path} has no rows; expected one per completion: check how it was written")
+            raise DataError(f"{self.path} has no rows; expected one row per completion. Check how it was written")
         doubts = self._doubts()
         columns = {
             name: seen.column(rows, files, self.layout.is_repeated(name), doubts.get(name, ""))
@@ -182,21 +182,21 @@ class _Reading:
         doubts = {}
         for name, (low, high) in self.flattening.lengths.items():
             if low != high:
-                why = f"it is an item of lists of {low} to {high} numbers, whose order may differ from row to row"
+                why = f"it is an item of lists of {low} to {high} numbers, and their order may differ from row to row"
                 doubts.update({f"{name}.{index}": why for index in range(high)})
         return doubts
 
     def _notes(self, rows: int, files: int) -> Iterator[str]:
         yield from self.notes
         if self.layout.unfolded:
-            yield f"{self.layout.records} records with lists became {rows} completions"
+            yield f"{self.layout.records} records with lists were unfolded into {rows} completions"
         if self.steps_of_files:
             yield f"the step is the number in the name of the file ({self.steps_of_files} of {files} files)"
         for name, off in self.flattening.per_token.items():
-            differing = f"; in {off} rows they differ, and it is missing there" if off else ""
-            yield f"{name!r} has a number per token: read as the one that all tokens share{differing}"
+            differing = f"; in {off} rows they differ, so it is missing there" if off else ""
+            yield f"{name!r} has one number per token; the number that all tokens share is used{differing}"
         for name in sorted(self.flattening.kept_whole):
-            yield f"{name!r} has hundreds of different keys, which are no names of rewards: it is read as text"
+            yield f"{name!r} has hundreds of different keys, which are not names of rewards, so it is read as text"
         for name, weight in self.flattening.weights.items():
             if weight is None:
-                yield f"the weight of {name!r} differs from row to row: it is not used"
+                yield f"the weight of {name!r} is not used, because it differs from row to row"

@@ -1,7 +1,7 @@
-"""What the names of columns say: which role a column has, and whether a number in it is probably a reward.
+"""Interpret the names of columns: which role a column has, and whether its numbers are probably rewards.
 
-A name is split into its parts: ``train/rewards/formatScore`` lies under ``rewards`` and has the words format, score.
-Names only propose. Where a total or the advantages are logged, :mod:`rvpo.logs.tables.rewards` checks the proposal.
+A name is split into its parts: ``train/rewards/formatScore`` is under ``rewards`` and has the words format, score.
+Names only propose. If a total or the advantages are logged, :mod:`rvpo.logs.tables.rewards` checks the proposal.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ROLES = {
     "phase": _words("split phase mode stage dataset_split data_split partition eval is_eval evaluation is_train"),
     "run": _words("run run_id run_name experiment experiment_name exp_name"),
 }
-"""Usual names of what is no reward, in lower case, the first that is there first."""
+"""Usual names of columns that are not rewards, in lower case; earlier names have priority."""
 
 LOGGED_UNDER = frozenset(_words("train training rollout rollouts trainer data batch"))
-"""Prefixes that loggers put in front of all names."""
+"""Prefixes that loggers add to all names."""
 
 REWARD_OBJECTS = frozenset(
     _words(
@@ -56,7 +56,7 @@ TOTALS = frozenset(
         "raw_reward env_reward episode_reward episode_return scalar_reward"
     )
 )
-"""Names of what is mostly made of the rewards. One of them may still be a reward: it is checked."""
+"""Names of columns that are mostly sums of rewards. One of them may still be a reward, so it is checked."""
 
 OUTCOMES = frozenset(
     _words(
@@ -71,7 +71,7 @@ OUTCOMES = frozenset(
         "empathy constraint constraints length cosine"
     )
 )
-"""Words that a reward is called by."""
+"""Words in the names of rewards."""
 
 FLAG_OUTCOMES = frozenset(
     _words(
@@ -89,7 +89,7 @@ HARD_ENDINGS = frozenset(
         "sizes"
     )
 )
-"""Last words of what is a time, a counter, a name or a setting: no reward, whatever stands in front of them."""
+"""Last words in names of times, counters, ids or settings: never rewards, whatever words come before."""
 
 SOFT_ENDINGS = frozenset(
     _words(
@@ -99,7 +99,7 @@ SOFT_ENDINGS = frozenset(
         "ratio importance memory mem gpu throughput tps speed progress percent rate x y"
     )
 )
-"""Last words of what is no reward unless it is marked as one: ``rewards/length`` is, ``response_length`` is not."""
+"""Last words of names that are only rewards if marked: ``rewards/length`` is a reward, ``response_length`` is not."""
 
 REFERENCES = frozenset(
     _words(
@@ -107,7 +107,7 @@ REFERENCES = frozenset(
         "predicted prediction predictions value reference references extracted guess guesses parsed final numeric"
     )
 )
-"""Words of what was asked for or answered, which may be a number."""
+"""Words in names of expected or given answers, which may be numbers."""
 
 FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing time usage sampling logprob is has"))
 """First words of counters and states."""
@@ -116,7 +116,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 def key(name: str) -> str:
-    """Return a name without what loggers put in front: ``train/global_step`` is ``global_step``; in lower case."""
+    """Return a name in lower case without the prefixes of loggers: ``train/global_step`` becomes ``global_step``."""
     parts = _parts(name)
     while len(parts) > 1 and parts[0].lower() in LOGGED_UNDER:
         parts = parts[1:]
@@ -124,7 +124,7 @@ def key(name: str) -> str:
 
 
 def inner(name: str) -> str:
-    """Return the last part of a name: ``train/rewards/format`` is ``format``."""
+    """Return the last part of a name: ``train/rewards/format`` becomes ``format``."""
     parts = _parts(name)
     if len(parts) > 1 and parts[-1].lower() in ("score", "value", "reward") and _is_object(parts[-2:-1]):
         return parts[-1]
@@ -145,85 +145,85 @@ def of_role(names: Iterable[str], role: str) -> list[str]:
         if whole in usual:
             found.append((0, usual[whole], place, name))
         elif last in usual and not _is_object(_parts(name)[:-1]):
-            found.append((1, usual[last], place, name))  # somewhere in an object, such as info.problem_id
+            found.append((1, usual[last], place, name))  # inside an object, such as info.problem_id
     return [name for *_, name in sorted(found)]
 
 
 def is_listed(name: str) -> bool:
-    """Whether a column lies in an object of rewards: ``rewards/format``, ``reward_components.format``."""
+    """Whether a column is inside an object of rewards: ``rewards/format``, ``reward_components.format``."""
     return _is_object(_parts(key(name))[:-1])
 
 
 def is_marked(name: str) -> bool:
     """Whether a name says that a column is a reward: ``rewards/format``, ``score_format``, ``format_reward_func``."""
-    told = words(name)
-    if is_listed(name) or len(told) < 2:
+    parts = words(name)
+    if is_listed(name) or len(parts) < 2:
         return is_listed(name)
     functions = (["reward", "func"], ["reward", "fn"], ["reward", "function"])
     begins, ends = (
-        told[0] in ("reward", "rewards", "score"),
-        told[-1] in ("reward", "rewards", "score", "rew", "component"),
+        parts[0] in ("reward", "rewards", "score"),
+        parts[-1] in ("reward", "rewards", "score", "rew", "component"),
     )
-    return begins or ends or told[-2:] in functions
+    return begins or ends or parts[-2:] in functions
 
 
 def is_prompt(name: str) -> bool:
-    """Whether a column holds what was asked, by its name."""
+    """Whether the name of a column is that of a prompt."""
     return inner(name).lower() in ROLES["prompt"]
 
 
 def may_count_rows(name: str) -> bool:
-    """Whether a column of ids may as well number the completions as the prompts."""
+    """Whether a column of ids may number the completions instead of the prompts."""
     return inner(name).lower() in ("id", "uid", "item_id", "data_id")
 
 
 def counts_outcomes(name: str) -> bool:
     """Whether a column counts completions with an outcome: ``n_correct``, ``num_passed``, ``correct_count``."""
-    told = words(name)
-    if len(told) < 2:
+    parts = words(name)
+    if len(parts) < 2:
         return False
-    of = set(told[1:]) if told[0] in ("n", "num", "number", "count") else set(told[:-1])
-    counted = told[0] in ("n", "num", "number", "count") or told[-1] in ("count", "counts")
-    return counted and not of.isdisjoint(OUTCOMES)
+    rest = set(parts[1:]) if parts[0] in ("n", "num", "number", "count") else set(parts[:-1])
+    counted = parts[0] in ("n", "num", "number", "count") or parts[-1] in ("count", "counts")
+    return counted and not rest.isdisjoint(OUTCOMES)
 
 
 def begins_marked(name: str) -> bool:
-    """Whether a column is marked by how its name begins, ``reward_format``, or by the object that it lies in."""
+    """Whether a column is marked by the beginning of its name, ``reward_format``, or by the object that contains it."""
     return is_listed(name) or words(name)[0] in ("reward", "rewards", "score")
 
 
 def is_total(name: str) -> bool:
-    """Whether a name is one that a sum of rewards has."""
+    """Whether a name is usual for a sum of rewards."""
     return "_".join(words(name)) in TOTALS
 
 
 def is_outcome(name: str, flag: bool = False) -> bool:
-    """Whether a word of a name is one that rewards, or flags that are rewards, are called by."""
+    """Whether a name has a word that is usual for rewards, or for flags that are rewards."""
     return not set(words(name)).isdisjoint(FLAG_OUTCOMES if flag else OUTCOMES)
 
 
 def is_hard(name: str) -> bool:
     """Whether a name is that of a time, a counter or a setting, even among rewards."""
-    told = words(name)
+    parts = words(name)
     if any("weight" in part.lower() for part in _parts(name)):
         return True
-    return not told or told[-1] in HARD_ENDINGS or "index" in inner(name).lower().split("__")
+    return not parts or parts[-1] in HARD_ENDINGS or "index" in inner(name).lower().split("__")
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a name is that of something that trainers log beside rewards."""
-    told = words(name)
+    """Whether a name is that of another value that trainers log next to rewards."""
+    parts = words(name)
     if is_hard(name) or _parts(name)[-1].startswith("_"):
         return True
-    if REFERENCES.issuperset(told) or told[0] in REFERENCES:
+    if REFERENCES.issuperset(parts) or parts[0] in REFERENCES:
         return True
-    if told[-1] == "rate" and is_outcome(name):
+    if parts[-1] == "rate" and is_outcome(name):
         return False
-    return told[-1] in SOFT_ENDINGS or (len(told) > 1 and told[0] in FIRST_WORDS) or told[0] in SOFT_ENDINGS
+    return parts[-1] in SOFT_ENDINGS or (len(parts) > 1 and parts[0] in FIRST_WORDS) or parts[0] in SOFT_ENDINGS
 
 
 def short(names: Iterable[str]) -> dict[str, str]:
-    """Return a short name per reward, without the prefix that all of them share; as it is where two would be one."""
+    """Return a short name per reward, without a prefix that all share; the full names if short ones would clash."""
     names = list(names)
     for prefix in _prefixes(names[0]) if names else ():
         cut = [name.removeprefix(prefix) for name in names]
@@ -235,7 +235,7 @@ def short(names: Iterable[str]) -> dict[str, str]:
 
 
 def _prefixes(name: str) -> list[str]:
-    """Return the prefixes of a name that say no more than that it is a reward, the longest first."""
+    """Return the prefixes of a name that only say that it is a reward, the longest first."""
     ends = [match.end() for match in re.finditer(r"[/.]", name)]
     start = ends[-1] if ends else 0
     if match := re.match(r"(?i:rewards?|scores?)_", name[start:]):

@@ -1,4 +1,4 @@
-"""Rollouts of trackers: ``wandb:ENTITY/PROJECT/RUN`` and ``trackio:PROJECT/RUN``, as files on this machine.
+"""Get rollouts from trackers, ``wandb:ENTITY/PROJECT/RUN`` and ``trackio:PROJECT/RUN``, as local files.
 
 W&B's client is imported only here, and only for such a name. trackio's database is read without its client.
 """
@@ -24,7 +24,7 @@ MOST_FILES = 20_000
 
 
 def is_remote(path: Path | str) -> bool:
-    """Tell whether a path names a run of a tracker."""
+    """Return whether a path names a run of a tracker."""
     return str(path).startswith((WANDB, TRACKIO))
 
 
@@ -54,8 +54,8 @@ def _of_wandb(name: str, folder: Path) -> list[Path]:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise MissingExtraError(
-            f"{WANDB}{name} needs W&B's client ({error}): pip install wandb, and wandb login; or export the run's "
-            "table as CSV and name the file"
+            f"{WANDB}{name} needs W&B's client ({error}). Run pip install wandb and wandb login, or export the run's "
+            "table as CSV and pass that file"
         ) from error
     try:
         run = wandb.Api().run("/".join(parts))
@@ -65,23 +65,23 @@ def _of_wandb(name: str, folder: Path) -> list[Path]:
     except Exception as error:  # the client lets errors of its own, of HTTP and of GraphQL through
         raise ConfigError(
             f"{WANDB}{name} cannot be read ({type(error).__name__}: {str(error)[:300]}); expected a run that your "
-            "account may read: check the name, the network, and wandb login"
+            "account may read. Check the name, the network, and wandb login"
         ) from error
     if not paths:
         trainer = trainer_of_metrics(summary)
         setting = f"{trainer.name}: {trainer.setting}" if trainer else setting_of_unknown()
         raise DataError(
             f"{WANDB}{name} has no tables, only metrics, one mean per step; expected a table with one row per "
-            f"completion: log rollouts ({setting})"
+            f"completion. Log rollouts ({setting})"
         )
     return paths
 
 
 def _downloaded(file: Any, folder: Path) -> Path:
-    """Download a file; its name comes from a server, and must stay in the folder."""
+    """Download a file. Its name comes from a server, so check that its path stays in the folder."""
     path: Path = (folder / file.name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"the file {file.name!r} lies outside of the run")
+        raise ValueError(f"the file {file.name!r} is outside of the run")
     file.download(root=str(folder), replace=True)
     return path
 
@@ -93,7 +93,7 @@ def _of_trackio(name: str, folder: Path) -> Path:
     if not safe or not database.is_file():
         raise ConfigError(
             f"{TRACKIO}{name}: {database} does not exist; expected {TRACKIO}PROJECT or {TRACKIO}PROJECT/RUN of a "
-            "project on this machine: set TRACKIO_DIR to the folder of its database, or name the database itself"
+            "project on this machine. Set TRACKIO_DIR to the folder of its database, or pass the database itself"
         )
     path = folder / f"{safe}.jsonl"
     with path.open("w", encoding="utf-8") as file:
@@ -103,7 +103,7 @@ def _of_trackio(name: str, folder: Path) -> Path:
 
 
 def trackio_folder() -> Path:
-    """Return the folder in which trackio keeps its databases."""
+    """Return the folder of trackio's databases."""
     if given := os.environ.get("TRACKIO_DIR"):
         return Path(given)
     cache = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")

@@ -2,8 +2,8 @@
 
 Names sort the columns with numbers into classes: ``marked`` (``rewards/format``), ``named`` (format, safety),
 ``unknown`` (alpha), ``foreign`` (generation_ms, kl) and ``total`` (reward, score). A logged total, or advantages, then
-show which of them count (:mod:`rvpo.logs.tables.totals`), whatever they are called. Without either, names alone decide,
-and the choice is a guess. No column that may be a reward is left out without a word.
+show which columns are rewards (:mod:`rvpo.logs.tables.totals`), independent of their names. Without either, names alone
+decide, and the choice is a guess. A note or guess reports every column that may be a reward and is left out.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Ints = NDArray[np.int64]
 CLASSES = ("foreign", "total", "unknown", "named", "marked")
 """From the least to the most likely reward."""
 HUNDREDFOLD = 100.0
-COUNTER = 20  # whole numbers above this are counts or sizes, where nothing else is known of a column
+COUNTER = 20  # whole numbers above this are counts or sizes, if nothing else is known about a column
 TOTALS_FIRST = ("reward", "total_reward", "reward_total", "final_reward", "total", "score", "final_score", "rewards")
 FEWEST_GROUPS = 4
 SAMPLE = 200_000
-MOSTLY = 0.5  # of the rows without a total, from which on it is none
+MOSTLY = 0.5  # a total that is missing in a larger share of the rows is not used
 LISTED = 6  # names in a message
 
 
@@ -41,8 +41,8 @@ class Chosen:
 
     Attributes:
         rewards: names of columns.
-        total: column of the total; None where there is none.
-        weights: of the rewards in the total; None where they are unknown.
+        total: column of the total; None if absent.
+        weights: weights of the rewards in the total; None if unknown.
         guesses: what a reader has to check.
         notes: what a reader has to know.
     """
@@ -59,11 +59,11 @@ class Numbers:
     """The columns with numbers that may be rewards.
 
     Attributes:
-        path: of the logs, for messages.
-        columns: what is known of each.
-        values: (N,) of each, NaN = missing.
-        groups: (N,) ids.
-        advantages: (N,), None where they are not logged or never move.
+        path: path of the logs, for messages.
+        columns: name -> facts about the column.
+        values: name -> (N,) values, NaN = missing.
+        groups: (N,) ids of groups.
+        advantages: (N,), None if they are not logged or constant.
         names: all columns of the table, for messages.
     """
 
@@ -130,7 +130,7 @@ def choose(numbers: Numbers) -> Chosen:
     """Find the rewards.
 
     Raises:
-        ConfigError: no column is a reward, or names do not tell which are.
+        ConfigError: no column is a reward, or names do not show which columns are rewards.
     """
     numbers = numbers.sample()
     totals = [name for name in _by_usual_order(numbers.of("total")) if not numbers.level(name)]
@@ -146,7 +146,7 @@ def choose(numbers: Numbers) -> Chosen:
         chosen.guesses.append(Guess(f"the total {name!r} is not used", why, "log it in every row", trust=0.95))
     if chosen.total is not None and gaps.get(chosen.total):
         why = f"{gaps[chosen.total]:,} of {rows:,} rows do not have it"
-        what = f"rows without the total {chosen.total!r} say nothing of the advantages"
+        what = f"rows without the total {chosen.total!r} have no advantages"
         chosen.guesses.append(Guess(what, why, "log it in every row", trust=0.95))
     return chosen
 
@@ -166,7 +166,7 @@ def _by_usual_order(totals: Sequence[str]) -> list[str]:
 
 
 def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
-    """Take what adds up to a total; where nothing does, the total is the only reward."""
+    """Take the columns that add up to a total; if none do, the total is the only reward."""
     total = totals[0]
     if numbers.advantages is not None:
         advantages = numbers.advantages
@@ -197,16 +197,16 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
     if not fit.weights:
         chosen.rewards = [*_without_copies(numbers, numbers.of("marked"), chosen), total]
         if len(chosen.rewards) == 1:
-            why = "no other column is a part of it, so that neglect of its parts cannot be seen"
-            chosen.guesses.append(Guess(f"{total!r} is the only reward", why, "log each reward by itself", trust=1.0))
+            why = "no other column is a part of it, so neglect of its parts cannot be detected"
+            chosen.guesses.append(Guess(f"{total!r} is the only reward", why, "log each reward separately", trust=1.0))
     elif fit.exact:
-        # The weight of a constant cannot be seen: it is not said to be 0.
+        # The weight of a constant reward is unknown, so the note does not say that it is 0.
         chosen.weights = [fit.weights.get(name, 1.0 if numbers.constant(name) else 0.0) for name in chosen.rewards]
         both = zip(chosen.rewards, chosen.weights, strict=True)
-        told = ", ".join(f"{name} {w:.3g}" for name, w in both if not numbers.constant(name))
+        weights = ", ".join(f"{name} {w:.3g}" for name, w in both if not numbers.constant(name))
         if level := [name for name in chosen.rewards if numbers.constant(name)]:
-            told += f" (unknown of {listed(level)}: constant)"
-        chosen.notes.append(f"the rewards add up to the total {total!r} with the weights {told}")
+            weights += f" (unknown for {listed(level)}, because constant)"
+        chosen.notes.append(f"the rewards add up to the total {total!r} with the weights {weights}")
     else:
         chosen.guesses.append(
             Guess(
@@ -235,14 +235,14 @@ def with_total(numbers: Numbers, rewards: list[str]) -> Chosen:
 
 
 def _repeats(numbers: Numbers, name: str, total: str) -> bool:
-    """Whether a column whose name says nothing of a reward is the total once more, such as a rank or a rescaled one."""
+    """Whether a column without a reward's name is a copy of the total, such as a rescaled one."""
     if numbers.kind(name) in ("named", "marked"):
         return False
     return is_copy(numbers.values[name], numbers.values[total])
 
 
 def of_advantages(numbers: Numbers) -> Chosen | None:
-    """Take what the logged advantages are made of, where they are a sum of rewards or of z-scores; else None."""
+    """Take the columns whose sum, raw or as z-scores, gives the logged advantages; None without such columns."""
     assert numbers.advantages is not None
     fit = Fit()
     for classes in (("unknown", "named", "marked"), CLASSES):
@@ -256,7 +256,7 @@ def of_advantages(numbers: Numbers) -> Chosen | None:
 
 
 def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
-    """Return the columns with a share, and those that are rewards by name although they have none."""
+    """Return the columns with a share, and those without a share that have the name of a reward."""
     chosen = Chosen([])
     without = [name for name in numbers.of("named", "marked") if name not in fit.weights]
     without = _without_copies(numbers, without, chosen, list(fit.weights))
@@ -268,45 +268,45 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
     for name in fit.weights:
         if numbers.kind(name) == "foreign":
             chosen.guesses.append(
-                Guess(f"{name!r} is a reward", f"its name is not that of one, but {what} needs it", "--rewards")
+                Guess(f"{name!r} is a reward", f"its name does not say so, but it is a part of {what}", "--rewards")
             )
     named = [name for name in without if not naming.begins_marked(name) and not numbers.constant(name)]
     if fit.exact and named:
         chosen.guesses.append(
             Guess(
-                f"{listed(named)}: rewards by name, without a share in {what}",
-                "of weight 0, or only logged",
-                "--rewards leaves them out",
+                f"{listed(named)}: rewards by their names, but not a part of {what}",
+                "their weight may be 0, or they are only logged",
+                "leave them out with --rewards",
                 trust=0.95,
             )
         )
     left = [name for name in numbers.of("unknown", "named") if name not in rewards]
     if left and fit.weights:
         chosen.guesses.append(
-            Guess(f"{listed(left)}: taken for no reward", f"{what} does not contain it", "--rewards", trust=0.97)
+            Guess(f"{listed(left)}: not treated as a reward", f"not a part of {what}", "--rewards", trust=0.97)
         )
     if left and not fit.weights:
-        chosen.notes.append(f"left out, as they do not explain {what}: {listed(left)}")
+        chosen.notes.append(f"left out, because they do not explain {what}: {listed(left)}")
     return chosen
 
 
 def _without_copies(numbers: Numbers, names: Sequence[str], chosen: Chosen, known: Sequence[str] = ()) -> list[str]:
-    """Leave out columns whose names only suggest a reward and whose values are those of another one."""
+    """Leave out columns whose names only suggest a reward and that are copies of another column."""
     kept: list[str] = []
     for name in names:
         others = [other for other in (*known, *kept) if is_copy(numbers.values[name], numbers.values[other])]
         if others and numbers.kind(name) != "marked":
-            chosen.notes.append(f"{name!r} is {others[0]!r} once more: left out")
+            chosen.notes.append(f"{name!r} is left out, because it is a copy of {others[0]!r}")
         else:
             kept.append(name)
     return kept
 
 
 def _of_names(numbers: Numbers) -> Chosen:
-    """Take what is called like a reward: neither a total nor advantages say what counts.
+    """Take the columns with names of rewards, because neither a total nor advantages show the rewards.
 
     Raises:
-        ConfigError: nothing is, or scales differ so much that other numbers are probably among them.
+        ConfigError: no column qualifies, or their scales differ so much that some are probably not rewards.
     """
     marked = numbers.of("marked")
     begun = [name for name in marked if naming.begins_marked(name)]
@@ -319,25 +319,25 @@ def _of_names(numbers: Numbers) -> Chosen:
         copies = [name for name in (*marked, *named) if name not in clear]
         if left := [name for name in copies if not _is_any_copy(numbers, name, chosen.rewards)]:
             chosen.guesses.append(
-                Guess(f"{listed(left)} left out", "others are marked as rewards by their names", "--rewards")
+                Guess(f"{listed(left)} left out", "the names of others mark them as rewards", "--rewards")
             )
         if unknown:
-            chosen.notes.append(f"no rewards by their names: {listed(unknown)} (--rewards names others)")
+            chosen.notes.append(f"not rewards by their names: {listed(unknown)} (--rewards names others)")
         return _without_a_total(numbers, chosen)
     counters = [name for name in unknown if numbers.columns[name].whole and numbers.columns[name].high > COUNTER]
     plain = [name for name in unknown if name not in counters]
     chosen.rewards = _in_order(numbers, [*marked, *named, *plain]) or _by_usual_order(numbers.of("total"))[:1]
     if not chosen.rewards:
         raise ConfigError(
-            f"{numbers.path} has the columns {listed(numbers.names, 20)}, and none is clearly a reward: name "
-            "them with --rewards a,b,c"
+            f"{numbers.path} has the columns {listed(numbers.names, 20)}, and none is clearly a reward; expected one "
+            "column per reward. Name them with --rewards a,b,c"
         )
     _check_scales(numbers, chosen.rewards)
     without = f"; left out: {listed(counters)}" if counters else ""
     chosen.guesses.append(
         Guess(
             f"the rewards are the columns {listed(chosen.rewards, 12)}{without}",
-            "by their names" if not plain else "no name marks them, and all other numbers are called otherwise",
+            "by their names" if not plain else "no name marks a reward, and other numbers have names of other things",
             "--rewards",
             trust=0.75 if plain else 0.9,
         )
@@ -358,12 +358,12 @@ def _without_second(numbers: Numbers, names: Sequence[str], chosen: Chosen) -> l
         if first is None:
             kept.append(name)
         else:
-            chosen.notes.append(f"{name!r} is {first!r} once more: left out")
+            chosen.notes.append(f"{name!r} is left out, because it is a copy of {first!r}")
     return kept
 
 
 def _is_second(numbers: Numbers, name: str, other: str) -> bool:
-    """Whether two columns have the same last name and values; constants of other names are other rewards."""
+    """Whether two columns have the same last name and values; constants with different names are different rewards."""
     return naming.inner(name) == naming.inner(other) and _same(numbers.values[name], numbers.values[other])
 
 
@@ -372,7 +372,7 @@ def _same(values: Array, other: Array) -> bool:
 
 
 def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:
-    """Leave out a reward that is the sum of at least two others: the total under a name of its own."""
+    """Leave out a reward that is the sum of at least two others: a total with an unusual name."""
     varied = [name for name in chosen.rewards if not numbers.constant(name)]
     if len(varied) < 3:
         return chosen
@@ -407,13 +407,13 @@ def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
     if spreads[high] > HUNDREDFOLD * spreads[low]:
         raise ConfigError(
             f"{numbers.path}: the columns {listed(list(spreads), 12)} may be rewards, but {high!r} varies "
-            f"{spreads[high] / spreads[low]:,.0f} times as much as {low!r}; expected rewards on similar scales: name "
+            f"{spreads[high] / spreads[low]:,.0f} times as much as {low!r}; expected rewards on similar scales. Name "
             "the rewards with --rewards a,b,c"
         )
 
 
 def _finite(values: Array) -> Array:
-    """Return a column (N, 1) with 0 for what is missing, and nothing whose square overflows."""
+    """Return a column (N, 1) with 0 for missing values, clipped so that squares do not overflow."""
     return np.clip(np.nan_to_num(values, nan=0.0), -LARGEST, LARGEST)[:, None]
 
 

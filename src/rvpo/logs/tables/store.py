@@ -1,7 +1,7 @@
-"""The cells of a table, column by column, outside of memory.
+"""The cells of a table, by column, on disk instead of in memory.
 
-Files of columns (parquet, Arrow) are read where they are. Rows of other files are written once, as they are read, to
-temporary parquet files: only the columns that are asked for come back, texts only where they are asked for.
+Files with columns (parquet, Arrow) are read directly. Rows of other files are written to temporary parquet files while
+they are read, so that only the requested columns are loaded, and texts only if they are requested.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Store:
     """Writes parts to a temporary folder, which is removed with this object."""
 
     def __init__(self) -> None:
-        """Make the folder."""
+        """Create the folder."""
         self._folder = tempfile.TemporaryDirectory(prefix="rvpo-logs-")
         self._count = 0
 
@@ -64,7 +64,7 @@ class Store:
             pq.write_table(pa.table(arrays), file, compression="zstd")
         except OSError as error:
             raise DataError(
-                f"{path}: its columns cannot be written to {file.parent} ({error}); expected free space there: set "
+                f"{path}: its columns cannot be written to {file.parent} ({error}); expected free space there. Set "
                 "TMPDIR to a folder on a larger disk"
             ) from error
         return StoredPart(self, path, rows, file, frozenset(arrays))
@@ -74,7 +74,7 @@ class StoredPart:
     """A part that a :class:`Store` has written."""
 
     def __init__(self, store: Store, path: Path, rows: int, file: Path, held: frozenset[str]) -> None:
-        """Keep the store alive as long as its parts are."""
+        """Keep a reference to the store, so that it exists as long as its parts."""
         self.path, self.rows = path, rows
         self._store, self._file, self._held = store, file, held
 
@@ -103,7 +103,7 @@ def to_numpy(column: pa.ChunkedArray) -> Numbers:
 
 
 def as_written(written: Sequence[str | None], numbers: Numbers) -> pa.ChunkedArray:
-    """Return texts; a cell that is only a number is written out: 5.0 as "5", as ids are."""
+    """Return texts; a cell that is only a number is converted to text: 5.0 to "5", because it may be an id."""
     texts = [_text(text, number) for text, number in zip(written, numbers.tolist(), strict=True)]
     return pa.chunked_array([pa.array(texts, pa.large_string())])
 
@@ -115,7 +115,7 @@ def _text(text: str | None, number: float) -> str | None:
 
 
 class WithConstants:
-    """A part with columns that the place of its file tells: one value for all rows."""
+    """A part with extra columns from the path of its file: one value for all rows."""
 
     def __init__(self, part: Part, constants: dict[str, int | str]) -> None:
         """Add columns to a part."""
@@ -137,10 +137,10 @@ class WithConstants:
 
 
 class ArrowPart:
-    """The rows of a parquet or Arrow file whose columns are plain, read where they are."""
+    """The rows of a parquet or Arrow file with plain columns, read directly from the file."""
 
     def __init__(self, path: Path, open_file: Any) -> None:
-        """Keep how to open the file."""
+        """Store the function that opens the file."""
         self.path = path
         self._open = open_file
         with open_file() as file:
@@ -148,7 +148,7 @@ class ArrowPart:
             self.schema: pa.Schema = file.schema
 
     def cells(self, name: str, batch: int = 50_000) -> Iterator[Cells]:
-        """Yield the cells of a column, a part of the rows at a time."""
+        """Yield the cells of a column in batches of rows."""
         with self._open() as file:
             for column in file.batches(name, batch):
                 yield cells_of(column)
@@ -170,7 +170,7 @@ class ArrowPart:
 
 
 def cells_of(column: pa.Array) -> Cells:
-    """Read an Arrow column; plain numbers without a look at each of them."""
+    """Read an Arrow column; plain numbers are converted as a whole."""
     kind = column.type
     if pa.types.is_boolean(kind):
         numbers = to_numpy(pa.chunked_array([column.cast(pa.int8()).cast(pa.float64())]))

@@ -1,4 +1,4 @@
-"""``Table``: what :func:`rvpo.logs.tables.look` returns."""
+"""``Table``: the result of :func:`rvpo.logs.tables.look`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Table:
     """Logs as a table with one row per completion.
 
     Attributes:
-        path: what was looked at, for messages.
+        path: path of the logs, for messages.
         rows: count of completions.
-        columns: by their dotted names, in order of appearance.
-        notes: what was done to the files, for people.
-        weights: column of a reward -> its weight, where the logs hold it.
-        format: trainer whose layout was recognised; empty where none was.
-        group: column that tells groups apart by the layout alone; None where there is none.
+        columns: dotted name -> column, in order of appearance.
+        notes: how the files were read, for people.
+        weights: column of a reward -> its weight, if the logs contain it.
+        format: trainer whose layout was recognised; empty if unknown.
+        group: column that identifies groups by the layout alone; None if absent.
         parts: cells, file by file.
         files: count of the files.
     """
@@ -42,19 +42,19 @@ class Table:
     files: int = 1
 
     def notes_on(self, names: Sequence[str]) -> Iterator[str]:
-        """Say what is missing in columns, and why: for those that are taken for rewards."""
+        """Yield notes on missing values in columns, with the reason; for columns that are treated as rewards."""
         for column in map(self._column, names):
             filled = column.numbers + column.odd
             if column.odd:
                 counts = f"{column.odd} of {filled} cells of {column.name!r}"
-                yield f"{counts} are no numbers: missing ({column.odd_example})"
+                yield f"{counts} are not numbers, so they are missing ({column.odd_example})"
             if column.absent_files:
-                yield f"{column.absent_files} of {self.files} files lack {column.name!r}: missing there"
+                yield f"{column.absent_files} of {self.files} files lack {column.name!r}, so it is missing there"
             elif column.absent:
-                yield f"{column.absent} of {self.rows} rows lack {column.name!r}: missing there"
+                yield f"{column.absent} of {self.rows} rows lack {column.name!r}, so it is missing there"
 
     def read(self, names: Sequence[str]) -> pa.Table:
-        """Return columns: those of numbers and flags as float64, null where missing or odd, others as text.
+        """Return columns: numbers and flags as float64 with null where missing or not a number, others as text.
 
         Raises:
             ConfigError: there is no such column.
@@ -64,7 +64,7 @@ class Table:
         return pa.table({name: self._read(column) for name, column in columns.items()})
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return a column of numbers or flags, (N,), NaN where missing or odd.
+        """Return a column of numbers or flags, (N,), NaN where missing or not a number.
 
         Raises:
             DataError: a file is damaged.
@@ -72,7 +72,7 @@ class Table:
         return np.concatenate([part.numbers(name) for part in self.parts])
 
     def read_texts(self, names: Sequence[str]) -> pa.Table:
-        """Return columns as text, as it was written: ids and prompts. Chats are JSON.
+        """Return columns as text, unchanged, such as ids and prompts. Chats are JSON.
 
         Raises:
             ConfigError: there is no such column.
@@ -94,7 +94,7 @@ class Table:
 
     def _column(self, name: str) -> Column:
         if name not in self.columns:
-            raise ConfigError(f"{self.path} has no column {name!r}; expected {', '.join(self.columns)}: name another")
+            raise ConfigError(f"{self.path} has no column {name!r}; expected one of {', '.join(self.columns)}")
         return self.columns[name]
 
     def _read(self, column: Column) -> pa.ChunkedArray:

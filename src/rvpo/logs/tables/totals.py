@@ -1,10 +1,10 @@
-"""Which columns a logged total, or the logged advantages, are made of, and with which weights.
+"""Find the columns, and their weights, that make up a logged total or the logged advantages.
 
 A total is a weighted sum of rewards: least squares finds the weights, and a column that adds nothing has no share in
-it. Advantages are a sum that every group scales by itself (GRPO divides by the group's deviation), so that they fix the
-direction of a group's totals and not their length: the weights are those whose sums lie along the advantages in every
-group, an eigenvector. :func:`explain_total` and :func:`explain_advantages` leave out, least likely first, what neither
-needs.
+it. Advantages are such a sum, scaled within every group (GRPO divides by the group's deviation). So they show the
+direction of a group's totals, but not their length. The weights are those whose sums are parallel to the advantages in
+every group; they are an eigenvector. :func:`explain_total` and :func:`explain_advantages` leave out columns that are
+not needed, the least likely rewards first.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 EXACT = 1e-3
-"""Unexplained share of the variance up to which columns explain a total: logs round."""
+"""Columns explain a total if at most this share of its variance is unexplained, because logs are rounded."""
 ALONG = 1e-5
-"""Share of the sums that may lie beside the advantages."""
+"""Largest share of the sums that may not be parallel to the advantages."""
 MOST = 120
-"""Columns, more of which are not tried: the search takes their cube."""
+"""Most columns that are tried: the time of the search grows with their cube."""
 SURE = 20.0
-"""Squared t statistic from which a column has a share: 4.5 standard errors."""
+"""Squared t statistic from which on a column has a share: 4.5 standard errors."""
 FLOOR = 1e-10
 LARGEST = 1e60
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What explains a total or advantages.
+    """The columns that explain a total or advantages.
 
     Attributes:
-        weights: column -> weight of those that have a share; for advantages up to one factor.
-        unexplained: share of the variance, or of the sums, that is left; NaN where there is too little to say.
-        exact: whether nothing is left but rounding.
+        weights: column -> its weight, for columns with a share; for advantages, up to a common factor.
+        unexplained: unexplained share of the variance, or of the sums; NaN with too few rows.
+        exact: whether only rounding is unexplained.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def explain_total(total: Array, columns: Mapping[str, Array], groups: Ints) -> F
 
     Args:
         total: (N,), NaN = missing.
-        columns: (N,) each, those that are least likely a reward first; a missing reward adds nothing.
+        columns: (N,) each, the least likely rewards first; a missing reward adds nothing.
         groups: (N,) ids of groups. The whole table is tried first, then deviations within groups.
     """
     known = np.isfinite(total)
@@ -86,11 +86,11 @@ def _least_squares(y: Array, x: Array, names: Sequence[str], groups: Ints) -> Fi
 
 
 def explain_advantages(advantages: Array, columns: Mapping[str, Array], groups: Ints) -> Fit:
-    """Find the weights with which columns add up to what the advantages order, raw (GRPO) or as z-scores (GDPO).
+    """Find the weights with which columns give the advantages, raw (GRPO) or as z-scores (GDPO).
 
     Args:
         advantages: (N,), NaN = unknown.
-        columns: (N,) each, those that are least likely a reward first; a missing reward adds nothing.
+        columns: (N,) each, the least likely rewards first; a missing reward adds nothing.
         groups: (N,) ids of groups.
     """
     known = np.isfinite(advantages)
@@ -114,13 +114,13 @@ def _along(a: Array, x: Array, names: Sequence[str], groups: Ints) -> Fit:
     sizes = np.bincount(groups, minlength=count)
     spread = np.sqrt((x * x).sum(0))
     varies = np.flatnonzero(spread > 0)
-    evidence = int((sizes - 2).clip(0)[moved].sum())  # a group of two says nothing about directions
+    evidence = int((sizes - 2).clip(0)[moved].sum())  # a group of two shows nothing about directions
     if not 0 < len(varies) <= MOST or evidence < 5 * len(varies) + 10:
         return Fit()
     scaled = x[:, varies] / spread[varies]
     along = np.stack([np.bincount(groups, scaled[:, j] * a, count) for j in range(len(varies))], 1)
     inner = scaled.T @ scaled
-    beside = inner - (along[moved] / aa[moved, None]).T @ along[moved]
+    across = inner - (along[moved] / aa[moved, None]).T @ along[moved]
 
     def left(kept: list[int]) -> tuple[float, Array]:
         if not kept:
@@ -129,7 +129,7 @@ def _along(a: Array, x: Array, names: Sequence[str], groups: Ints) -> Fit:
         values, vectors = np.linalg.eigh(inner[part] + 1e-12 * np.eye(len(kept)))
         whole = values > 1e-9 * values[-1]
         root = vectors[:, whole] / np.sqrt(values[whole])
-        lowest, directions = np.linalg.eigh(root.T @ beside[part] @ root)
+        lowest, directions = np.linalg.eigh(root.T @ across[part] @ root)
         return max(float(lowest[0]), 0.0), root @ directions[:, 0]
 
     kept, unexplained = _needed(len(varies), lambda kept: left(kept)[0], evidence)
@@ -140,7 +140,7 @@ def _along(a: Array, x: Array, names: Sequence[str], groups: Ints) -> Fit:
 
 
 def _needed(count: int, left: Callable[[list[int]], float], rows: int) -> tuple[list[int], float]:
-    """Leave out columns, the first first, as long as what is left does not clearly grow."""
+    """Leave out columns, in order, as long as the unexplained share does not clearly grow."""
     kept = list(range(count))
     unexplained = left(kept)
     for i in range(count):
@@ -157,12 +157,12 @@ def follows(values: Array, other: Array, groups: Ints) -> bool:
     groups = groups[known]
     x, y = (deviations(_within_reach(z[known][:, None]), groups)[:, 0] for z in (values, other))
     xx, yy, xy = (np.bincount(groups, product) for product in (x * x, y * y, x * y))
-    beside = xx - np.divide(xy * xy, yy, out=np.zeros_like(xy), where=yy > 1e-12)
-    return bool(xx.sum() > 0) and bool(beside.sum() <= ALONG * xx.sum()) and bool((xy >= -1e-9).all())
+    across = xx - np.divide(xy * xy, yy, out=np.zeros_like(xy), where=yy > 1e-12)
+    return bool(xx.sum() > 0) and bool(across.sum() <= ALONG * xx.sum()) and bool((xy >= -1e-9).all())
 
 
 def is_copy(values: Array, other: Array) -> bool:
-    """Whether a column is another one, scaled and shifted, on all rows."""
+    """Whether a column is another column, scaled and shifted, on all rows."""
     known = np.isfinite(values) & np.isfinite(other)
     if not np.array_equal(np.isfinite(values), np.isfinite(other)) or known.sum() < 2:
         return False
@@ -171,7 +171,7 @@ def is_copy(values: Array, other: Array) -> bool:
 
 
 def _unit(column: Array) -> Array | None:
-    """Return a column around its mean, of length 1; None where it is constant. Any finite numbers will do."""
+    """Return a column minus its mean, scaled to length 1; None if it is constant. Works for any finite numbers."""
     scale = float(np.abs(column).max(initial=0.0))
     if not scale > 0:
         return None
@@ -182,18 +182,18 @@ def _unit(column: Array) -> Array | None:
 
 
 def deviations(x: Array, groups: Ints) -> Array:
-    """Return columns (N, M) around the mean of their group."""
+    """Return columns (N, M) minus the mean of their group."""
     sizes = np.bincount(groups)
     means = np.stack([np.bincount(groups, column) for column in x.T], 1) / np.maximum(sizes, 1)[:, None]
     deviation = x - means[groups]
-    # What is left of a constant is rounding.
+    # The deviations of a constant are rounding errors.
     size = np.abs(x).max(0, initial=0.0)
     deviation[np.abs(deviation) < 1e-12 * size] = 0.0
     return np.asarray(deviation)
 
 
 def _within_reach(x: Array) -> Array:
-    """Cut off numbers whose squares would overflow: no reward is as large."""
+    """Clip numbers whose squares would overflow; no reward is that large."""
     return np.clip(x, -LARGEST, LARGEST)
 
 

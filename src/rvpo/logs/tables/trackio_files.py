@@ -1,7 +1,7 @@
-"""Rollouts in trackio's database: the tables that a trainer logged next to its metrics.
+"""Read rollouts from trackio's database: the tables that a trainer logged next to its metrics.
 
-trackio keeps one SQLite file per project, with a row per step and run, whose metrics are JSON. A logged table is an
-object ``{"_type": "trackio.table", "_value": [rows]}`` among them.
+trackio has one SQLite file per project, with one row per step and run, and metrics as JSON. A logged table is an object
+``{"_type": "trackio.table", "_value": [rows]}`` among the metrics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def trackio_records(path: Path, run: str | None = None) -> Iterator[Record]:
         run: name of the run; None: the only one.
 
     Raises:
-        DataError: it is no database of trackio, it has several runs, or no tables.
+        DataError: it is not a database of trackio, or it has several runs or no tables.
     """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
@@ -41,12 +41,12 @@ def trackio_records(path: Path, run: str | None = None) -> Iterator[Record]:
                     yield f"{path}, run {chosen}, step {step}", {"step": step, **row}
     except sqlite3.Error as error:
         raise DataError(
-            f"{path} cannot be read ({error}); expected trackio's database of a project: name another file"
+            f"{path} cannot be read ({error}); expected trackio's database of a project. Pass another file"
         ) from error
     if not found:
         raise DataError(
-            f"{path}: run {chosen!r} logged metrics only, one mean per step; expected tables with one row per "
-            "completion: log rollouts, with TRL by log_completions=True"
+            f"{path}: run {chosen!r} logged only metrics, one mean per step; expected tables with one row per "
+            "completion. Log rollouts, in TRL with log_completions=True"
         )
 
 
@@ -54,9 +54,9 @@ def _chosen(path: Path, runs: list[str], run: str | None) -> str:
     if run is None and len(runs) == 1:
         return runs[0]
     if run is None or run not in runs:
-        seen = "holds several runs" if run is None else f"has no run {run!r}"
+        seen = "contains several runs" if run is None else f"has no run {run!r}"
         raise DataError(
-            f"{path} {seen}; expected one of {', '.join(runs[:20]) or 'none'}: name it as trackio:{path.stem}/RUN"
+            f"{path} {seen}; expected one of {', '.join(runs[:20]) or 'none'}. Pass it as trackio:{path.stem}/RUN"
         )
     return run
 
@@ -65,7 +65,7 @@ def _loaded(path: Path, metrics: Any) -> dict[str, Any]:
     try:
         loaded = json.loads(metrics)
     except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} holds metrics that are no JSON ({error}); expected trackio's database") from error
+        raise DataError(f"{path} has metrics that are not JSON ({error}); expected trackio's database") from error
     return loaded if isinstance(loaded, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Trainers by the names in their logs, and the setting of each that logs rollouts: one row per completion."""
+"""Recognise trainers by the names in their logs, and give the setting of each that logs one row per completion."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Trainer:
     """A trainer.
 
     Attributes:
-        name: of the trainer.
-        rows: names that its rollouts have; all of them.
+        name: name of the trainer.
+        rows: column names that its rollouts have; all of them.
         metrics: parts of names that its metrics per step have; any of them.
-        setting: that logs rollouts.
+        setting: the setting that logs rollouts.
     """
 
     name: str
@@ -88,7 +88,7 @@ TRAINERS = (
 
 
 SHARED = ("progress/", "batch/", "episode", "response_length", "response_length/")
-"""Parts of names that several trainers log: they show none by themselves."""
+"""Parts of names that several trainers log: alone they do not identify a trainer."""
 
 
 def trainer_of_rows(names: Collection[str]) -> Trainer | None:
@@ -99,7 +99,7 @@ def trainer_of_rows(names: Collection[str]) -> Trainer | None:
 
 def trainer_of_metrics(names: Collection[str]) -> Trainer | None:
     """Return the trainer that logs most of such metrics."""
-    begun = [f"/{name}" for name in names]  # loggers put folders in front of names
+    begun = [f"/{name}" for name in names]  # loggers add folders before names
 
     def found(trainer: Trainer, shared: bool) -> int:
         parts = [part for part in trainer.metrics if (part in SHARED) == shared]
@@ -110,6 +110,6 @@ def trainer_of_metrics(names: Collection[str]) -> Trainer | None:
 
 
 def setting_of_unknown() -> str:
-    """Return the settings of the two most common trainers, for logs that do not tell which wrote them."""
+    """Return the settings of the two most common trainers, for logs of an unknown trainer."""
     settings = {trainer.name: trainer.setting for trainer in TRAINERS}
     return "; ".join(f"{name}: {settings[name]}" for name in ("TRL", "verl"))

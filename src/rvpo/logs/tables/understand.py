@@ -1,4 +1,4 @@
-"""From a table with one row per completion to a run: steps, groups, rewards, advantages, and what was guessed."""
+"""Convert a table with one row per completion to a run: find steps, groups, rewards, advantages, and list guesses."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FEW_ROWS_A_STEP = 2.0
-"""Rows per value below which a column counts rows and not steps."""
+"""A column with fewer rows per value numbers rows, not steps."""
 
 FEWEST_CENTRED = 2  # groups
-FEW_GROUPS = 8  # under which a text may be the same in all rows of a group by chance
-SAME_IN_GROUPS = 0.9  # of the groups, in which a text is the same in all rows, that make it no completion
+FEW_GROUPS = 8  # with fewer groups, a text may be the same in all rows of a group by chance
+SAME_IN_GROUPS = 0.9  # a text that is the same within this share of the groups is not a completion
 MANY_CONTRADICTIONS = 0.5
-MOST_COMPARED = 20  # columns, in which rows that are there twice have to agree
+MOST_COMPARED = 20  # number of columns that are compared to find rows that occur twice
 LARGEST_STEP = 2.0**53
 FEW_WITHOUT_STEP = 0.1  # of the rows
 SURELY_STEPS = ("step", "global_step", "training_step")
@@ -42,19 +42,19 @@ SURELY_STEPS = ("step", "global_step", "training_step")
 
 @dataclass(frozen=True)
 class Understood:
-    """Rows of a table that count, in the order of the table.
+    """The rows of a table that are used, in the order of the table.
 
     Attributes:
-        table: they come from.
-        rows: (n,) their numbers in it.
+        table: the table.
+        rows: (n,) their indices in the table.
         steps: (n,) steps.
-        groups: (n,) ids.
+        groups: (n,) ids of groups.
         rewards: (n, M), NaN = missing.
-        advantages: (n,), None without.
-        totals: (n,), None without.
-        weights: (M,), None where unknown.
-        texts: columns of the prompt and the completion, None where there is none.
-        by_size: size -> (n,) ids of groups, where they are blocks of an unknown size; else empty.
+        advantages: (n,), None if not logged.
+        totals: (n,), None if not logged.
+        weights: (M,), None if unknown.
+        texts: columns of the prompt and the completion, None if absent.
+        by_size: size -> (n,) ids of groups, if groups are blocks of an unknown size; otherwise empty.
     """
 
     table: Table
@@ -74,11 +74,11 @@ class Understood:
         order = np.argsort(self.steps, kind="stable")
         weights = None if self.weights is None else np.array(self.weights, dtype=np.float64)
         for part in np.split(order, np.flatnonzero(np.diff(self.steps[order])) + 1):
-            told = None
+            texts = None
             if completions is not None:
                 rows = self.rows[part].tolist()
                 asked = ["" if prompts is None else prompts[row] or "" for row in rows]
-                told = Texts(asked, [completions[row] or "" for row in rows])
+                texts = Texts(asked, [completions[row] or "" for row in rows])
             yield LoggedBatch(
                 int(self.steps[part[0]]),
                 self.rewards[part],
@@ -86,7 +86,7 @@ class Understood:
                 np.arange(self.rewards.shape[1]),
                 None if self.advantages is None else self.advantages[part],
                 weights=weights,
-                texts=told,
+                texts=texts,
                 totals=None if self.totals is None else self.totals[part],
                 groupings={size: grouping.codes_of(ids[part]) for size, ids in self.by_size.items()},
             )
@@ -96,8 +96,8 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     """Open tables of a run.
 
     Raises:
-        ConfigError: a column that is named cannot be found, or rewards or groups cannot be told.
-        DataError: a file is damaged, or a column does not hold what it should.
+        ConfigError: a named column does not exist, or rewards or groups cannot be determined.
+        DataError: a file is damaged, or a column has values of the wrong kind.
     """
     table = look(path, paths)
     known = list(table.columns)
@@ -127,9 +127,9 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         advantage = _centred(table, values, kept, ids, columns.rewards)
         if advantage is not None:
             advantages = values.pop(advantage)
-            why = "it sums to 0 in every group, as advantages do"
+            why = "it sums to 0 within every group, as advantages do"
             guesses.append(Guess(f"the advantages are the column {advantage!r}", why, "--advantage, --rewards"))
-    # Advantages that never move say nothing about rewards or groups.
+    # Constant advantages show nothing about rewards or groups.
     moving = advantages if advantages is not None and np.nanmax(np.abs(advantages[kept]), initial=0.0) > 0 else None
     chosen = _rewards(table, columns, values, kept, ids, moving)
     if moving is not None and columns.group_size is None:
@@ -137,7 +137,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         if finer is not None:
             ids, chosen = finer, _rewards(table, columns, values, kept, finer, moving)
     if moving is not None and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
-        notes.append(f"advantages are those of column {advantage!r}")
+        notes.append(f"advantages are from column {advantage!r}")
     rewards = np.stack([values[name][kept] for name in chosen.rewards], 1)
     costs = _costs(chosen)
     rewards[:, costs] *= -1
@@ -155,13 +155,13 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     )
     short = naming.short(chosen.rewards)
     channels = [f"-{short[name]}" if j in costs else short[name] for j, name in enumerate(chosen.rewards)]
-    notes += [f"{chosen.rewards[j]!r} is a cost, of negative weight in the total: it is shown negated" for j in costs]
+    notes += [f"{chosen.rewards[j]!r} is a cost (negative weight in the total), so it is shown negated" for j in costs]
     notes += [f"rewards are the columns {', '.join(chosen.rewards)} (--rewards names others)"]
     notes += [*chosen.notes, *_cells(table, chosen.rewards), found.said, *found.notes, *batches.notes]
     if step is not None:
-        notes.append(f"steps are those of column {step!r}")
+        notes.append(f"steps are from column {step!r}")
     else:
-        notes.append("there is no column of the step: all rows are one batch, and nothing can be said over time")
+        notes.append("no column has the step, so all rows are one batch and there are no trends over time")
     return Run(
         path,
         "table",
@@ -179,11 +179,11 @@ def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely
     Args:
         table: all rows.
         step: column of the step.
-        values: numbers in which rows that are there twice agree.
-        likely: columns that may hold the completions.
+        values: columns of numbers that are compared to find rows that occur twice.
+        likely: columns that may contain the completions.
 
     Raises:
-        DataError: none was.
+        DataError: no row was trained on.
     """
     known = list(table.columns)
     batches = _batches(table, step)
@@ -197,18 +197,18 @@ def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely
         batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
     if not batches.kept.any():
         raise DataError(
-            f"{table.path} has no rows of a training; expected one per completion: check how it was written"
+            f"{table.path} has no rows of a training; expected one row per completion. Check how the log was written"
         )
     return batches
 
 
 def _used(advantages: Array, name: str, batches: batching.Batches, guesses: list[Guess]) -> Array | None:
-    """Return advantages, None where they say nothing."""
+    """Return advantages; None if they are 0 or missing everywhere."""
     known = np.isfinite(advantages)
     if (known & (advantages != 0))[batches.kept].any():
         return advantages
-    told = "is 0 everywhere" if known.any() else "has no value"
-    guesses.append(Guess(f"the column {name!r} is not used", f"it {told}", "--advantage"))
+    why = "it is 0 everywhere" if known.any() else "it has no value"
+    guesses.append(Guess(f"the column {name!r} is not used", why, "--advantage"))
     return None
 
 
@@ -221,23 +221,23 @@ def _without_contradictions(
     notes: list[str],
     guesses: list[Guess],
 ) -> Ints | None:
-    """Return finer groups where equal rewards have different advantages in a group; None where these groups stay."""
+    """Return finer groups if equal rewards have different advantages in a group; None to keep the groups."""
     rewarded = np.stack([values[name][kept] for name in (*chosen.rewards, *filter(None, [chosen.total]))], 1)
     cut = grouping.cut_by_contradictions(ids, rewarded, advantages[kept])
     if cut is not None:
-        notes.append(f"groups are cut into {cut[1]} rows each: equal rewards have different advantages otherwise")
+        notes.append(f"groups are cut into {cut[1]} rows each, so that equal rewards have equal advantages in a group")
         return cut[0]
     share = grouping.contradictions(ids, rewarded, advantages[kept])
     if share > MANY_CONTRADICTIONS:
-        why = f"in {share:.0%} of the cases equal rewards have different advantages within a group"
-        guesses.append(Guess("groups or rewards may be others", why, "--group, --rewards", trust=0.8))
+        why = f"in {share:.0%} of the cases, equal rewards have different advantages within a group"
+        guesses.append(Guess("groups or rewards may be wrong", why, "--group, --rewards", trust=0.8))
     return None
 
 
 def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, notes: list[str]) -> str | None:
-    """Return the first column that may hold completions: expected outputs are the same in all rows of a group.
+    """Return the first column that may contain completions. Expected outputs are the same in all rows of a group.
 
-    In a few groups they may be the same by chance.
+    With few groups, completions may also be the same by chance.
     """
     few = len(np.unique(ids)) < FEW_GROUPS
     for name in likely:
@@ -246,14 +246,14 @@ def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, note
         if few or grouping.share_of_level(ids, _labels(table, name, kept).codes) < SAME_IN_GROUPS:
             return name
         notes.append(
-            f"{name!r} does not hold the completions, as it is the same in all rows of (nearly) every group: whether "
-            "equal completions were scored differently is not checked with it"
+            f"{name!r} does not contain the completions, because it is the same in all rows of (nearly) every group. "
+            "So it is not used to check whether identical completions got different scores"
         )
     return None
 
 
 def _steps_column(table: Table, given: str | None) -> str | None:
-    """Return the column of the step: one of whole numbers that several rows share."""
+    """Return the column of the step: a column of whole numbers that several rows share."""
     if given is not None:
         return _given(table, "step", given)
     for name in naming.of_role(table.columns, "step"):
@@ -262,7 +262,7 @@ def _steps_column(table: Table, given: str | None) -> str | None:
             continue
         if not column.whole or column.missing > FEW_WITHOUT_STEP * table.rows:
             if naming.key(name) in SURELY_STEPS:
-                return name  # what is wrong with it is refused where it is read
+                return name  # the code that reads it raises an error
             continue
         found = _numbers(table, name)
         distinct = len(np.unique(found[np.isfinite(found)]))
@@ -280,14 +280,14 @@ def _batches(table: Table, step: str | None) -> batching.Batches:
     if absent.sum() > FEW_WITHOUT_STEP * table.rows:
         raise DataError(
             f"{table.path}: {int(absent.sum()):,} of {table.rows:,} rows have no step (column {step!r}), the first is "
-            f"{table.where(int(absent.argmax()))}; expected a step per completion: write it into these rows, or remove "
-            "them if they are no completions"
+            f"{table.where(int(absent.argmax()))}; expected one step per completion. Write it into these rows, or "
+            "remove them if they are not completions"
         )
     steps = np.where(absent, -1, steps)
     wrong = (steps != np.round(steps)) | (np.abs(steps) > LARGEST_STEP)
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(f"{table.where(row)}: the step is {steps[row]}; expected a whole number: fix it")
+        raise DataError(f"{table.where(row)}: the step is {steps[row]}; expected a whole number. Fix the log")
     found = batching.Batches(steps.astype(np.int64), zeros, ~absent)
     if absent.any():
         rows = f"{int(absent.sum()):,} of {table.rows:,} rows"
@@ -297,14 +297,14 @@ def _batches(table: Table, step: str | None) -> batching.Batches:
 
 
 def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[str, Array]:
-    """Read what may be a reward: numbers, and what was named."""
+    """Read the columns that may be rewards: those with numbers, and those that the user named."""
     named = _named_rewards(table, columns.rewards) or ()
     roles = {name for role in ("step", "group", "run", "phase") for name in naming.of_role(table.columns, role)}
     found = {}
     for name, column in table.columns.items():
         is_role = name in taken or name in roles or naming.key(name) in naming.ROLES["advantage"]
         usable = not is_role and not column.repeated and not column.doubt
-        is_object = any(other.startswith(f"{name}.") for other in table.columns)  # null where it is absent
+        is_object = any(other.startswith(f"{name}.") for other in table.columns)  # null if the object is absent
         empty = column.kind == "empty" and choosing.class_of(column) == "marked" and not is_object
         if name in named or (usable and (column.numeric or empty)):
             found[name] = _numbers(table, name)
@@ -312,10 +312,10 @@ def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[
 
 
 def _named_rewards(table: Table, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the columns that were named, also by the last part of their names.
+    """Return the columns that the user named, also by the last part of their names.
 
     Raises:
-        ConfigError: there is no such column, or several.
+        ConfigError: there is no such column, or there are several.
     """
     if given is None:
         return None
@@ -325,9 +325,10 @@ def _named_rewards(table: Table, given: Sequence[str] | None) -> tuple[str, ...]
         marked = [other for other in table.columns if other in (f"reward_{name}", f"rewards_{name}", f"score_{name}")]
         matches = [name] if name in table.columns else ends or marked
         if len(matches) != 1:
-            told = f"several columns {name!r} ({', '.join(matches)})" if matches else f"no column {name!r}"
+            found_here = f"several columns {name!r} ({', '.join(matches)})" if matches else f"no column {name!r}"
             raise ConfigError(
-                f"{table.path} has {told} for a reward; expected {', '.join(table.columns)}: name others (--rewards)"
+                f"{table.path} has {found_here} for a reward; expected one of {', '.join(table.columns)}. Name others "
+                "(--rewards)"
             )
         found.append(matches[0])
     return tuple(found)
@@ -356,24 +357,24 @@ def _rewards(
 def _centred(
     table: Table, values: Mapping[str, Array], kept: Ints, groups: Ints, given: Sequence[str] | None
 ) -> str | None:
-    """Return a column that sums to 0 in every group and whose name says nothing; None where there is none."""
+    """Return a column that sums to 0 within every group and whose name does not show its role; None without one."""
     if given is not None:
         return None
     for name, column in values.items():
         if choosing.class_of(table.columns[name]) in ("unknown", "foreign"):
-            share, told = grouping.centred_share(groups, column[kept])
-            if share == 1 and told >= FEWEST_CENTRED and table.columns[name].low < 0:
+            share, moving = grouping.centred_share(groups, column[kept])
+            if share == 1 and moving >= FEWEST_CENTRED and table.columns[name].low < 0:
                 return name
     return None
 
 
 def _costs(chosen: choosing.Chosen) -> list[int]:
-    """Return which rewards a total proves to be costs: their weight in it is negative, as that of a length penalty."""
+    """Return which rewards are costs: their weight in the total is negative, as for a length penalty."""
     return [j for j, weight in enumerate(chosen.weights or ()) if weight < 0]
 
 
 def _weights(table: Table, chosen: choosing.Chosen) -> list[float] | None:
-    """Return weights that the logs hold, or that the total shows; None where a method could not use them."""
+    """Return weights from the logs or from the total; None if a method could not use them."""
     weights = None if chosen.weights is None else [abs(weight) for weight in chosen.weights]  # costs are negated
     if all(name in table.weights for name in chosen.rewards):
         weights = [table.weights[name] for name in chosen.rewards]
@@ -385,7 +386,7 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
         return _blocks(table, columns.group_size, rows, kept)
     if columns.group is None and table.group is not None:
         lines = _numbers(table, table.group)[kept].astype(np.int64)
-        return grouping.Grouping(grouping.codes_of(lines), "groups are those of the lines of the file")
+        return grouping.Grouping(grouping.codes_of(lines), "each line of the file is a group")
     named = _given(table, "group", columns.group)
     candidates = [named] if named else _group_candidates(table)
     texts = {name: _labels(table, name, kept) for name in candidates}
@@ -393,7 +394,7 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
         if (unknown := texts[name].codes < 0).any():
             if named or len(texts) == 1:
                 row = int(kept[unknown.argmax()])
-                raise DataError(f"{table.where(row)}: the group (column {name!r}) is null; expected an id: add it")
+                raise DataError(f"{table.where(row)}: the group (column {name!r}) is null; expected an id. Add it")
             del texts[name]
     by_column = grouping.by_column(rows, texts, named is not None) if texts else None
     found = by_column or grouping.by_advantages(rows) or grouping.by_sizes(rows)
@@ -403,24 +404,24 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
 
 
 def _no_groups(table: Table, rows: grouping.Rows) -> str:
-    """Say that nothing shows the groups, and what is needed."""
+    """Return the message that the groups are unknown, and what is needed."""
     if counts := [name for name in table.columns if naming.counts_outcomes(name)]:
         return (
             f"{table.path} has one row per prompt with counts of its completions ({choosing.listed(counts)}); expected "
-            "one row per completion, with its rewards: log the completions one by one"
+            "one row per completion, with its rewards. Log each completion"
         )
-    known = "the step is not known" if rows.steps is None else "no number of rows divides all steps"
+    known = "the step is not known" if rows.steps is None else "no group size divides the rows of all steps"
     return (
-        f"{table.path} has the columns {choosing.listed(list(table.columns), 20)}, and none shows which rows answer "
-        f"one prompt ({known}, so that no size of groups can be tried); expected several completions per prompt: name "
-        "the column of the prompt with --group, or, where the completions of a prompt stand one after another, their "
-        "number with --group-size. A log with one completion per prompt cannot be diagnosed: rewards are compared "
-        "within a prompt"
+        f"{table.path} has the columns {choosing.listed(list(table.columns), 20)}, and none shows which rows belong to "
+        f"the same prompt ({known}, so group sizes cannot be tried); expected several completions per prompt. Name the "
+        "column of the prompt with --group. If the completions of a prompt are consecutive rows, pass their number "
+        "with --group-size. A log with one completion per prompt cannot be diagnosed, because rewards are compared "
+        "between completions of the same prompt"
     )
 
 
 def _group_candidates(table: Table) -> list[str]:
-    """Return the columns that may be the group's, those of ids before those of texts."""
+    """Return the columns that may identify groups, ids before texts."""
     names = naming.of_role(table.columns, "group")
     return [name for name in names if table.columns[name].kind != "empty"]
 
@@ -428,22 +429,22 @@ def _group_candidates(table: Table) -> list[str]:
 def _blocks(table: Table, size: int, rows: grouping.Rows, kept: Ints) -> grouping.Grouping:
     if len(kept) % size:
         raise ConfigError(
-            f"--group-size is {size}, but {table.path} has {len(kept)} rows, which are no blocks of that size: name "
-            "the column of the group instead (--group)"
+            f"--group-size is {size}, but {table.path} has {len(kept)} rows; expected a multiple of it. Name the "
+            "column of the group instead (--group)"
         )
     ids = np.arange(len(kept)) // size
     both = grouping.codes_of(np.stack([rows.base, ids], 1))
     if both.max() > ids.max():
         row = int(np.flatnonzero(np.diff(rows.base, prepend=rows.base[0]) != 0)[0])
         raise ConfigError(
-            f"--group-size is {size}, but a block of that size spans two steps ({table.where(int(kept[row]))}): name "
+            f"--group-size is {size}, but a block of that size spans two steps ({table.where(int(kept[row]))}). Name "
             "the column of the group instead (--group)"
         )
-    return grouping.Grouping(ids, f"groups are blocks of {size}")
+    return grouping.Grouping(ids, f"groups are blocks of {size} rows")
 
 
 def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterator[Guess]:
-    """Name columns that may be rewards and could not be read as such."""
+    """Yield guesses about columns that may be rewards but could not be read as rewards."""
     if columns.rewards is not None:
         return
     for name, column in table.columns.items():
@@ -454,31 +455,30 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
         if likely and column.doubt:
             yield Guess(f"{name!r} is left out", column.doubt, "--rewards", trust=0.8)
         elif column.kind == "text" and _sounds_scored(column):
-            yield Guess(f"{name!r} is left out", "it is called a reward and holds texts", "write numbers", trust=0.8)
+            why = "its name is that of a reward, but it has texts"
+            yield Guess(f"{name!r} is left out", why, "log numbers", trust=0.8)
 
 
 def _sounds_scored(column: Column) -> bool:
-    """Whether a column of texts is called like a reward or a total; explanations, such as ``judge``, are not."""
+    """Whether a column of texts has the name of a reward or a total; explanations, such as ``judge``, do not count."""
     if choosing.class_of(column) == "marked":
         return column.numbers > 0
     return naming.is_total(column.name) or naming.is_outcome(column.name, flag=True)
 
 
 def _cells(table: Table, rewards: Sequence[str]) -> Iterator[str]:
-    """Say which cells of rewards are missing for a reason."""
+    """Yield notes on missing cells of rewards, with the reason."""
     for name in rewards:
         column: Column = table.columns[name]
         if column.odd:
-            yield f"{column.odd} cells of {name!r} hold no number and are missing ({column.odd_example})"
+            yield f"{column.odd} cells of {name!r} are not numbers, so they are missing ({column.odd_example})"
         if 0 < column.absent < table.rows:
-            yield f"{column.absent:,} of {table.rows:,} rows do not have {name!r}: it is missing there"
+            yield f"{column.absent:,} of {table.rows:,} rows do not have {name!r}, so it is missing there"
 
 
 def _given(table: Table, role: str, name: str | None) -> str | None:
     if name is not None and name not in table.columns:
-        raise ConfigError(
-            f"{table.path} has no column {name!r} (--{role}); expected {', '.join(table.columns)}: name one of them"
-        )
+        raise ConfigError(f"{table.path} has no column {name!r} (--{role}); expected one of {', '.join(table.columns)}")
     return name
 
 
@@ -492,7 +492,9 @@ def _numbers(table: Table, name: str) -> Array:
     if column.kind == "empty":
         return np.full(table.rows, np.nan)
     if not column.numeric:
-        raise DataError(f"{table.path}, column {name!r} holds text; expected numbers, null where missing: name others")
+        raise DataError(
+            f"{table.path}, column {name!r} contains text; expected numbers, null if missing. Name another column"
+        )
     return table.numbers(name)
 
 
