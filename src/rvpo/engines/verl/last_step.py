@@ -30,7 +30,7 @@ def save_last_step(trainer: Any, batch: Any, position: Mapping[str, Any] | None)
     if done < 1:
         return "Nothing was trained yet: start again"
     folder = Path(trainer.config.trainer.default_local_dir) / f"global_step_{done}"
-    again = "the same command goes on from there"
+    again = "the same command continues from there"
     if _latest(folder.parent) == done:
         return f"Stopped after step {done}, {folder} has it: {again}"
     try:
