@@ -116,7 +116,7 @@ REFUSED = {
     "progress": "progress, learn or what was given of rank 0 is",
     "learn": "progress, learn or what was given of rank 0 is",
     "other options": "the configuration of rank 0 is",
-    "gradient": "rewards need a gradient, but a process group exchanges numbers alone",
+    "gradient": "rewards need a gradient, but a process group exchanges only numbers",
     "object as id": "a group id is a frozenset; expected numbers, texts or tuples",
     "number and rubric": "'b' is a number in this rank, but a rubric in another one",
     "other memory": "the memory of rank 0 is",

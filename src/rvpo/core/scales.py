@@ -314,7 +314,7 @@ class _OfRanks(_Batch):
         new = [k for k in guesses if sum((found[k] or {}).values()) < self.counts[k]]
         if new:
             own = [_Batch.few(self, k, []) if len(self._parts[k]) else {} for k in new]
-            told = self._shards.told([None if values is None else list(values.items()) for values in own])
+            told = self._shards.values_of_all([None if values is None else list(values.items()) for values in own])
             for i, k in enumerate(new):
                 found[k] = _united([values[i] for values in told])
         return found

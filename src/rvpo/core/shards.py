@@ -1,11 +1,11 @@
 """Where the rows of a batch are: all of them in this process, or some of them in each of several ranks.
 
-Whatever is computed within a group needs no other rank. Whatever is computed over the batch goes through one object:
-its sums and largest values are those of all ranks. :data:`WHOLE`, the default, has all rows and returns what it is
-given. :class:`rvpo.step.shards.Shards` is the one of a process group.
+A computation within a group does not need other ranks. A computation over the batch uses one object, whose sums and
+largest values are those of all ranks. :data:`WHOLE`, the default, has all rows and returns its arguments unchanged.
+:class:`rvpo.step.shards.Shards` does the same for a process group.
 
-All ranks have to ask for the same things in the same order. So no decision about what to ask for may depend on the rows
-of one rank.
+All ranks must call the same methods in the same order. So a decision about which method to call must not depend on the
+rows of one rank.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Whole:
         return tuple(sums), tuple(largest)
 
     def joined(self, rows: Tensor) -> tuple[Tensor, slice]:
-        """Return the rows of all ranks, (n, C) -> (N, C), in the order of the ranks, and which of them are ours."""
+        """Return the rows of all ranks, (n, C) -> (N, C), in the order of the ranks, and the slice that is ours."""
         return rows, slice(None)
 
     def grouped(self, groups: Groups) -> Groups:
         """Return the groups of the rows of all ranks."""
         return groups
 
-    def told(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, which JSON can carry, in the order of the ranks."""
+    def values_of_all(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in the order of the ranks. A value must be JSON data."""
         return [value]
 
 
@@ -62,14 +62,14 @@ def channel_means(channels: Channels, shards: Whole, *cells: Tensor) -> Parts:
 
 
 class OneGroup(Groups):
-    """All rows of all ranks as one group, so that whatever is normalised within groups is normalised over the batch."""
+    """All rows of all ranks as one group, so that a normalisation within groups becomes one over the batch."""
 
     def __init__(self, rows: Tensor, shards: Whole) -> None:
-        """Take in the rows of this rank.
+        """Build the group from the rows of this rank.
 
         Args:
-            rows: (n, …) whatever has one row per completion.
-            shards: where the others are.
+            rows: (n, …) any tensor with one row per completion.
+            shards: the ranks that have the other rows.
         """
         super().__init__(torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 1)
         vars(self)["_shards"] = shards
@@ -81,7 +81,7 @@ class OneGroup(Groups):
 
     def ends(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value of each column over all ranks, (n, M) -> (1, M) each."""
-        # A row that every rank has, so that a rank without rows has something to compare.
+        # Every rank adds one row, so that a rank without rows also has values to compare.
         padded = [torch.cat([x, x.new_full((1, x.shape[1]), -torch.inf)]) for x in (-low, high)]
         _, (lowest, highest) = vars(self)["_shards"].combined([], [x.amax(0, keepdim=True) for x in padded])
         return -lowest, highest

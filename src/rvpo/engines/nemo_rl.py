@@ -1,8 +1,8 @@
 """NeMo RL: any method as ``grpo.adv_estimator.name: rvpo``, after ``rvpo.nemo_rl.install()`` in the launcher.
 
-The seam: NeMo RL chooses its estimator by name in one function, and hands the estimator the rewards of the batch as
-columns ``reward/<name>``, on the driver, one process. :func:`install` wraps that function, the logging of advantages
-next to it and the beginning of a checkpoint. docs/engines/nemo_rl.md has the facts.
+How it connects: NeMo RL chooses its estimator by name in one function. The estimator runs on the driver, a single
+process, and gets the rewards of the batch as columns ``reward/<name>``. :func:`install` wraps that function, the
+function that logs the advantages, and the one that begins a checkpoint. See docs/engines/nemo_rl.md for details.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _running: list[RVPOAdvantageEstimator] = []
 
 
 class RVPOAdvantageEstimator:
-    """What NeMo RL calls once per step.
+    """The estimator that NeMo RL calls once per step.
 
     Attributes:
         run: the rewards of the run.
-        last_metrics: of the last step.
+        last_metrics: metrics of the last step.
     """
 
     def __init__(self, options: DictOptions) -> None:
-        """Begin a run."""
+        """Start a run."""
         self.run = RewardDicts(options)
         self.last_metrics: dict[str, float] = {}
 
@@ -49,18 +49,18 @@ class RVPOAdvantageEstimator:
 
         Args:
             prompt_ids: (B, P) tokens; equal rows are one group.
-            rewards: (B,) totals, which decide nothing.
-            mask: (B, S) of the trained tokens, for the shape.
+            rewards: (B,) total rewards; not used.
+            mask: (B, S) mask of the trained tokens; only its shape is used.
             repeated_batch: the batch, with the rewards (B,) in columns ``reward/<name>``.
 
         Raises:
-            RewardError: rewards that cannot be aggregated, or a column that never came.
+            RewardError: rewards that cannot be aggregated, or a column that the batch has never had.
         """
         columns = {key.removeprefix(COLUMN): list(repeated_batch[key]) for key in repeated_batch if _is_reward(key)}
         if not columns:
             raise RewardError(
                 f"the batch has no column {COLUMN}…; expected one per name of {', '.join(self.run.names)}. Let the "
-                "environment return a dict of rewards. The single-controller trainer hands on none: it is not supported"
+                "environment return a dict of rewards. The single-controller trainer passes none: it is not supported"
             )
         rows = [{name: column[i] for name, column in columns.items()} for i in range(len(prompt_ids))]
         scored = self.run(rows, [tuple(row) for row in prompt_ids.tolist()])
@@ -74,10 +74,10 @@ def _is_reward(key: object) -> bool:
 
 
 def install() -> None:
-    """Let NeMo RL know ``adv_estimator.name: rvpo``; call it once, before its ``main``.
+    """Register ``adv_estimator.name: rvpo`` in NeMo RL. Call it once, before NeMo RL's ``main``.
 
     Raises:
-        EngineError: this version of NeMo RL has moved what is wrapped.
+        EngineError: this version of NeMo RL lacks a function that must be wrapped.
     """
     grpo, checkpoint, gym = map(
         importlib.import_module,
@@ -109,7 +109,7 @@ def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
 
 
 def _create(original: Any, master_config: Any) -> Any:
-    """Build our estimator where the config names it, and go on from the last checkpoint."""
+    """Build our estimator if the config names it, and resume it from the last checkpoint."""
     chosen = master_config.grpo.adv_estimator
     section = getattr(chosen, SECTION, None)
     if chosen.name != NAME:
@@ -128,29 +128,29 @@ def _create(original: Any, master_config: Any) -> Any:
 
 
 def check(master_config: Any) -> None:
-    """Refuse options that act on the total reward alone, or drop groups by it; warn where NeMo RL fills in a 0.
+    """Refuse options that change only the total reward, or drop groups by it; warn where NeMo RL fills in a 0.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is such an option.
     """
     grpo = master_config.grpo
     if grpo.use_dynamic_sampling:
         raise ConfigError(
-            "grpo.use_dynamic_sampling is true, which drops groups in which the total reward is constant whatever else "
-            "ranks them; expected false"
+            "grpo.use_dynamic_sampling is true, which drops groups in which the total reward is constant, even if "
+            "another reward ranks them; expected false"
         )
     for option in ("reward_scaling", "reward_shaping"):
         if getattr(grpo, option).enabled:
             raise ConfigError(
-                f"grpo.{option}.enabled is true, which changes the total reward alone and no reward/<name>; expected "
-                "false: change the rewards where they are made"
+                f"grpo.{option}.enabled is true, which changes only the total reward and no reward/<name>; expected "
+                "false: change the rewards where they are computed"
             )
     asynchronous = grpo.async_grpo is not None and grpo.async_grpo.enabled
     elsewhere = asynchronous or (master_config.data_plane or {}).get("enabled", False)
     if elsewhere and master_config.env.get("should_use_nemo_gym"):
         logger.warning(
-            "NeMo Gym with async_grpo or data_plane: NeMo RL gives a reward that a verifier leaves out the value 0, in "
-            "a process that rvpo does not reach. Let every verifier return every reward."
+            "NeMo Gym with async_grpo or data_plane: if a verifier leaves a reward out, NeMo RL sets it to 0, in a "
+            "process that rvpo does not reach. Let every verifier return every reward."
         )
 
 
@@ -162,7 +162,7 @@ def _log(original: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _save(original: Any, *args: Any, **kwargs: Any) -> Any:
-    """Write what the method remembers into a checkpoint that begins."""
+    """Write the method's memory into a checkpoint that NeMo RL has just begun."""
     folder = original(*args, **kwargs)
     if _running:
         _running[0].run.save(Path(folder))
@@ -170,7 +170,7 @@ def _save(original: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _columns(original: Any, component_dicts: list[dict[str, float] | None]) -> dict[str, Any]:
-    """Keep a component that a sample lacks missing, where NeMo RL fills in 0."""
+    """Set a component that a sample lacks to NaN (missing), where NeMo RL fills in 0."""
     columns: dict[str, Any] = original(component_dicts)
     if not _running:
         return columns

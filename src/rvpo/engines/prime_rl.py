@@ -1,8 +1,8 @@
 """prime-rl: any method in place of its algorithm ``grpo``, in an orchestrator started as ``python -m rvpo.prime_rl``.
 
-The seam: an ``Algorithm`` scores one group of episodes at a time, in the orchestrator, one process; a trace has its
-rewards by name, None where scoring did not run. prime-rl knows algorithms by the type in its config alone, so
-:func:`install` puts ours in the place of ``grpo``. docs/engines/prime_rl.md has the facts.
+How it connects: an ``Algorithm`` scores one group of episodes at a time, in the orchestrator, a single process. A trace
+has its rewards by name, None where scoring did not run. prime-rl finds an algorithm only by the type in its config, so
+:func:`install` replaces ``grpo`` by ours. See docs/engines/prime_rl.md for details.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from rvpo.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _running: dict[str, RVPOAlgorithm] = {}
-"""By environment, once it has scored a group."""
+"""The algorithm of each environment that has scored a group."""
 _resumed: list[Path] = []
-"""The folder with what was remembered, of a run that goes on."""
+"""The folder with the saved memory, if the run is resumed."""
 
 
 class RVPOAlgorithm(Algorithm):  # type: ignore[misc]
-    """What prime-rl builds for each of its environments."""
+    """The algorithm that prime-rl builds for each of its environments."""
 
     def __init__(self, config: Any, policy_pool: Any) -> None:
-        """Begin a run with the options in the file that ``RVPO_CONFIG`` names."""
+        """Start a run with the options in the file that ``RVPO_CONFIG`` names."""
         super().__init__(config, policy_pool)
         if config.length_penalty is not None:
             raise ConfigError(
-                "algo.length_penalty is set, which is computed from the total reward; expected none: return a reward "
+                "algo.length_penalty is set, which is computed from the total reward; expected null. Return a reward "
                 "for length, and name it in reward_keys"
             )
         self.options = DictOptions.from_environment()
@@ -50,7 +50,7 @@ class RVPOAlgorithm(Algorithm):  # type: ignore[misc]
 
         Raises:
             RewardError: rewards that cannot be aggregated.
-            ConfigError: verifiers' weights, which would be ignored; or a state of another method.
+            ConfigError: weights of verifiers, which would be ignored, or a saved state of another method.
         """
         pairs = list(iter_trainable_traces(episodes))
         if not pairs:
@@ -63,18 +63,18 @@ class RVPOAlgorithm(Algorithm):  # type: ignore[misc]
             trace.record_metrics(scored.metrics)  # prime-rl logs the mean over the traces of a step
 
     def _rewards(self, trace: Any) -> dict[str, float | None]:
-        """Return scores without verifiers' weights, which belong to the sum that they make there."""
+        """Return scores without the weights of verifiers, which apply only to the sum in verifiers."""
         for name, reward in trace.rewards.items():
             weighted = reward is not None and reward.weight != 1 and name in self.run.names
             if weighted and self.options.reward_weights is None:
                 raise ConfigError(
-                    f"verifiers gives the reward {name!r} the weight {reward.weight}, which counts in its total alone; "
+                    f"verifiers gives the reward {name!r} the weight {reward.weight}, which affects only its total; "
                     f"expected rvpo.reward_weights: name the weights there, such as {{{name}: {reward.weight}}}"
                 )
         return {name: None if reward is None else reward.score for name, reward in trace.rewards.items()}
 
     def _belong_to(self, env: str) -> None:
-        """Learn the environment's name, and go on from what was remembered for it."""
+        """Learn the environment's name, and load the memory that was saved for it."""
         if _running.setdefault(env, self) is self and not hasattr(self, "env"):
             self.env = env
             if _resumed:
@@ -82,7 +82,7 @@ class RVPOAlgorithm(Algorithm):  # type: ignore[misc]
 
 
 def install() -> None:
-    """Put our algorithm in the place of ``grpo``, and its memory into the orchestrator's checkpoints."""
+    """Replace ``grpo`` by our algorithm, and keep its memory in the orchestrator's checkpoints."""
     ALGORITHM_CLASSES["grpo"] = RVPOAlgorithm
     if not hasattr(CheckpointManager.save, "rvpo"):
         for name, wrapper in (("save", _save), ("load", _load)):
@@ -98,7 +98,8 @@ def install() -> None:
 
 def _save(original: Any, manager: Any, progress: Any, train_source: Any, step: int) -> None:
     folder = Path(manager.get_ckpt_path(step)) / "rvpo"
-    if _resumed and _resumed[0].is_dir() and _resumed[0] != folder:  # also of environments that had no group since
+    # Copy the memory of environments that have not had a group since the run was resumed, too.
+    if _resumed and _resumed[0].is_dir() and _resumed[0] != folder:
         shutil.copytree(_resumed[0], folder, dirs_exist_ok=True)
     for env, algorithm in _running.items():
         algorithm.run.save(folder / quote(env, safe=""))

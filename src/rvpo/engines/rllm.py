@@ -1,8 +1,8 @@
 """rLLM: any method as an advantage estimator, after ``rvpo.rllm.register(…)`` in the training script.
 
-The seam: rLLM hands the estimator all groups of one role, in the trainer's process, with the trajectories in
-``traj_groups``; their ``signals`` are the rewards by name. rLLM takes no metrics and no state from an estimator, so
-both go into a folder. docs/engines/rllm.md has the facts.
+How it connects: rLLM calls the estimator in the trainer's process, with all groups of one role. The trajectories are in
+``traj_groups``; their ``signals`` are the rewards by name. rLLM does not collect metrics or state from an estimator, so
+both are written into a folder. See docs/engines/rllm.md for details.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ METRICS = "metrics.jsonl"
 
 
 class Estimator:
-    """What rLLM calls for each role of its agents; every role has a memory of its own."""
+    """The estimator that rLLM calls for each role of its agents. Each role has its own memory."""
 
     def __init__(self, options: DictOptions, folder: Path) -> None:
-        """Begin a run, or go on from what lies in its folder."""
+        """Start a run, or resume it from the state in its folder."""
         self.options, self.folder = options, folder
         self.roles: dict[str, RewardDicts] = {}
         RewardDicts(options)  # an option that cannot work is refused here
@@ -42,38 +42,38 @@ class Estimator:
     def __call__(
         self, rewards: Sequence[Any], algorithm_config: Any, *, traj_groups: Sequence[Any] | None = None, **_: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Return advantages, and the same as returns, as one array per group.
+        """Return advantages, one array per group. The returns are the same arrays.
 
         Args:
-            rewards: total rewards of each group, which decide nothing.
-            algorithm_config: rLLM's.
+            rewards: total rewards of each group; not used.
+            algorithm_config: rLLM's own config of the algorithm; not used.
             traj_groups: the groups of one role, whose trajectories have ``signals``.
 
         Raises:
-            EngineError: rLLM did not hand on the trajectories.
+            EngineError: rLLM did not pass the trajectories.
             RewardError: signals that cannot be aggregated.
         """
         if traj_groups is None:
             raise EngineError("rLLM called the estimator without traj_groups; expected rLLM 0.3 or later: update it")
         role = traj_groups[0].group_role
-        run = self._of(role)
-        of = [i for i, group in enumerate(traj_groups) for _ in group.trajectories]
-        scored = run([trajectory.signals for group in traj_groups for trajectory in group.trajectories], of)
+        run = self._run_of(role)
+        ids = [i for i, group in enumerate(traj_groups) for _ in group.trajectories]
+        scored = run([trajectory.signals for group in traj_groups for trajectory in group.trajectories], ids)
         self._write(role, scored.metrics)
         ends = np.cumsum([len(group.trajectories) for group in traj_groups])[:-1]
         advantages = np.split(np.array(scored.advantages), ends)
         return advantages, advantages
 
-    def _of(self, role: str) -> RewardDicts:
+    def _run_of(self, role: str) -> RewardDicts:
         if role not in self.roles:
             options = self.options
             if options.records is not None:
                 options = replace(options, records=str(Path(options.records) / quote(role, safe="")))
             run = self.roles[role] = RewardDicts(options)
-            # Every name that rLLM does not know ends here, a mistyped one as well.
+            # rLLM uses this estimator for every name that it does not know, also for a mistyped one.
             logger.warning("rvpo computes the advantages of role %s, with method %s.", role, run.aggregator.config)
             if (folder := self._place(role)).exists():
-                logger.warning("Role %s goes on from %s. For a new run, name another folder.", role, folder)
+                logger.warning("Role %s resumes from %s. For a new run, name another folder.", role, folder)
                 run.load(folder)
         return self.roles[role]
 
@@ -90,11 +90,11 @@ class Estimator:
 
 
 def register(folder: str | Path, **options: Any) -> None:
-    """Let rLLM know ``adv_estimator=rvpo``, and ``traj_group_adv_estimator_map={role: "rvpo"}``.
+    """Register ``adv_estimator=rvpo`` in rLLM, and ``traj_group_adv_estimator_map={role: "rvpo"}``.
 
     Args:
-        folder: for what is remembered and for metrics; a run that goes on names the same one.
-        options: ``method``, ``reward_keys`` and all others of a section ``rvpo``.
+        folder: folder for the method's memory and the metrics; a resumed run names the same folder.
+        options: ``method``, ``reward_keys`` and all other options of a section ``rvpo``.
 
     Raises:
         ConfigError: options that cannot work.
@@ -102,5 +102,5 @@ def register(folder: str | Path, **options: Any) -> None:
     estimator = Estimator(DictOptions.from_mapping(options, "rvpo.rllm.register"), Path(folder))
     add = importlib.import_module("rllm.trainer.algorithms.advantage").register_rllm_adv_estimator
     add(NAME)(estimator)
-    # In place of a name that is none of its own, rLLM's config holds this value.
+    # rLLM's config replaces every name that it does not know by this value.
     add(importlib.import_module("rllm.trainer.algorithms.config").rLLMAdvantageEstimator.OTHER)(estimator)

@@ -1,9 +1,9 @@
 """SkyRL: any method through a trainer class, ``class Trainer(RVPOMixin, RayPPOTrainer)``.
 
-The seam: SkyRL's registry of estimators hands on one number per completion. Its trainer has more: the environment's
-metrics by name of each completion (``env_metrics``), which are the rewards here. Two methods are overridden, in the
-trainer's process: one to see these, one to replace the advantages; two more keep the memory in SkyRL's checkpoints.
-docs/engines/skyrl.md has the facts.
+How it connects: SkyRL's registry of estimators passes one number per completion. Its trainer has more: the
+environment's metrics by name of each completion (``env_metrics``), which are the rewards here. So we override methods
+of the trainer: one reads these metrics, one replaces the advantages, and two keep the memory in SkyRL's checkpoints.
+See docs/engines/skyrl.md for details.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rvpo.errors import ConfigError, EngineError
 
 
 class RVPOMixin:
-    """In front of ``RayPPOTrainer`` or a subclass of it.
+    """A base class to put before ``RayPPOTrainer`` or a subclass of it.
 
     Attributes:
-        rvpo: the options, set in the class; None: those of the file that ``RVPO_CONFIG`` names.
+        rvpo: the options, set in the class; None reads them from the file that ``RVPO_CONFIG`` names.
     """
 
     rvpo: Mapping[str, Any] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Build SkyRL's trainer, and begin a run.
+        """Build SkyRL's trainer, and start a run.
 
         Raises:
-            ConfigError: options, or settings of SkyRL's that would change the advantages.
+            ConfigError: invalid options, or settings of SkyRL that would change the advantages.
         """
         super().__init__(*args, **kwargs)
         self._check()
@@ -41,10 +41,10 @@ class RVPOMixin:
         self._rows: tuple[list[Any], list[Any]] | None = None
 
     def postprocess_generator_output(self, generator_output: Any, uids: list[str], *args: Any, **kwargs: Any) -> Any:
-        """Keep the environment's metrics of the rows that SkyRL trains on, in their order.
+        """Keep the environment's metrics of the rows that SkyRL trains on, in the order of the rows.
 
         Raises:
-            EngineError: the generator returned none.
+            EngineError: the generator returned no such metrics.
         """
         done = super().postprocess_generator_output(generator_output, uids, *args, **kwargs)  # type: ignore[misc]
         output, names = done
@@ -59,10 +59,10 @@ class RVPOMixin:
         return done
 
     def compute_advantages_and_returns(self, data: Any) -> Any:
-        """Replace the advantages that SkyRL made of the totals.
+        """Replace the advantages that SkyRL computed from the total rewards.
 
         Raises:
-            EngineError: the rows are not those that were generated.
+            EngineError: the rows are not the generated rows.
             RewardError: rewards that cannot be aggregated.
         """
         data = super().compute_advantages_and_returns(data)  # type: ignore[misc]
@@ -81,7 +81,7 @@ class RVPOMixin:
         counted = [i for i in range(len(uids)) if last[i]]
         scored = self._run([metrics[i] for i in counted], [uids[i] for i in counted], progress=_share(self))
         per_row, trajectory = [], 0
-        for i in range(len(uids)):  # the steps of a trajectory stand before its last one
+        for i in range(len(uids)):  # the rows of a trajectory follow each other; its last step is its last row
             per_row.append(scored.advantages[trajectory])
             trajectory += bool(last[i])
         values = torch.tensor(per_row + [0.0] * padding, dtype=torch.float32)
@@ -90,13 +90,13 @@ class RVPOMixin:
         return data
 
     def save_checkpoints(self) -> Any:
-        """Write what is remembered into the checkpoint's folder, and then SkyRL's own files."""
+        """Write the method's memory into the checkpoint's folder, and then SkyRL's own files."""
         root, step = self.cfg.trainer.ckpt_path, self.global_step  # type: ignore[attr-defined]
         self._run.save(Path(root) / f"global_step_{step}")
         return super().save_checkpoints()  # type: ignore[misc]
 
     def load_checkpoints(self) -> Any:
-        """Go on from what SkyRL's checkpoint has."""
+        """Load SkyRL's checkpoint, and the method's memory from the same folder."""
         step, path = super().load_checkpoints()  # type: ignore[misc]
         if path is not None:
             self._run.load(Path(path))
@@ -120,12 +120,12 @@ class RVPOMixin:
         if found := [name for name, value in changes.items() if value]:
             raise ConfigError(
                 f"{found[0]} is {changes[found[0]]!r}, which changes advantages, or chooses completions by the total "
-                "reward alone; expected false or null"
+                "reward only; expected false or null"
             )
         if "://" in str(cfg.trainer.ckpt_path):
             raise ConfigError(
-                f"trainer.ckpt_path is {cfg.trainer.ckpt_path}; expected a folder of a file system, where what the "
-                "method remembers is kept"
+                f"trainer.ckpt_path is {cfg.trainer.ckpt_path}; expected a folder of a file system, because the "
+                "method's memory is saved there"
             )
 
 

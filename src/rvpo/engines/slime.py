@@ -1,8 +1,9 @@
 """slime: any method as ``--custom-reward-post-process-path rvpo.slime.post_process``.
 
-The seam: slime's rollout manager, one process, hands all samples of a rollout to that function and takes back what it
-logs as raw reward and what the loss uses as advantage. It gives an advantage to every token, untouched, for the
-estimators in ``BROADCAST``; all others change it, and are refused. docs/engines/slime.md has the facts.
+How it connects: slime's rollout manager, a single process, passes all samples of a rollout to that function. It gets
+back the raw rewards, which it logs, and the advantages, which the loss uses. For the estimators in ``BROADCAST``, slime
+gives every token the advantage unchanged. All other estimators change it, so they are refused. See
+docs/engines/slime.md for details.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FILTERS = "slime.rollout.filter_hub.dynamic_sampling_filters."
 
 
 class PostProcess:
-    """The function that slime calls. It begins a run at the first call, when slime's arguments are known."""
+    """The function that slime calls. It starts a run at the first call, when slime's arguments are known."""
 
     def __init__(self) -> None:
         """Wait for the first call."""
@@ -33,16 +34,17 @@ class PostProcess:
         """Return the raw reward and the advantage of each sample.
 
         Args:
-            args: slime's.
-            samples: of one rollout step, flat; ``reward`` is a dict, or None for a sample that was not scored.
+            args: slime's arguments.
+            samples: all samples of one rollout step, in one list; ``reward`` is a dict, or None for a sample without
+                scores.
 
         Raises:
-            ConfigError: options, or arguments of slime's that would change the advantages.
+            ConfigError: invalid options, or arguments of slime that would change the advantages.
             RewardError: rewards that cannot be aggregated.
-            EngineError: a version of slime that does not number its rollouts.
+            EngineError: this version of slime does not number its rollouts.
         """
         run, step = self._begun(args), _rollout_id()
-        if not self._resumed and step > 0:  # slime goes on from the checkpoint of the rollout before
+        if not self._resumed and step > 0:  # slime resumes from the checkpoint of the previous rollout
             run.load(_folder(args.load, step - 1))
         self._resumed = True
         scored = run(
@@ -73,10 +75,10 @@ class PostProcess:
 
 
 def check(args: Any) -> None:
-    """Refuse arguments with which slime would train on something else than our advantages.
+    """Refuse arguments with which slime would not train on our advantages.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is such an argument.
     """
     if args.advantage_estimator not in BROADCAST:
         raise ConfigError(
@@ -90,17 +92,17 @@ def check(args: Any) -> None:
     if not args.reward_key:
         raise ConfigError(
             "--reward-key is not set, but rewards are dicts; expected the key of the number that slime logs, such as "
-            "--reward-key score. It decides no advantage, unless reward_keys names it"
+            "--reward-key score. It affects the advantages only if reward_keys names it, too"
         )
     if (args.dynamic_sampling_filter_path or "").startswith(FILTERS):
         raise ConfigError(
             f"--dynamic-sampling-filter-path is {args.dynamic_sampling_filter_path}, which drops groups in which "
-            f"{args.reward_key!r} is constant whatever else ranks them; expected rvpo.slime.keep_ranked"
+            f"{args.reward_key!r} is constant, even if another reward ranks them; expected rvpo.slime.keep_ranked"
         )
 
 
 def _raw(reward: Mapping[str, Any] | None, key: str) -> float:
-    """Return the number that slime logs, NaN where it is missing: slime's mean of the step is NaN, too."""
+    """Return the number that slime logs. A missing value is NaN, which makes slime's mean of the step NaN, too."""
     value = None if reward is None else reward.get(key)
     try:
         return math.nan if value is None else float(value)
@@ -115,7 +117,7 @@ def _folder(root: str | None, step: int) -> Path:
 
 
 def _rollout_id() -> int:
-    """Return the number of the rollout that slime is at."""
+    """Return the number of slime's current rollout."""
     try:
         step = importlib.import_module("slime.rollout.sample_hooks")._current_rollout_id
     except (ImportError, AttributeError):

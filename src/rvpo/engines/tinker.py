@@ -1,8 +1,8 @@
 """Tinker: any method in the cookbook's RL loop, after ``rvpo.tinker.install(config, …)`` in the script.
 
-The seam: ``tinker_cookbook.rl.train`` calls its ``compute_advantages`` by name, in the script's process. A trajectory
-has one number as reward; what it is the sum of is in the metrics by name, of its transitions and of its group. These
-are the rewards here. docs/engines/tinker.md has the facts.
+How it connects: ``tinker_cookbook.rl.train`` calls its ``compute_advantages`` by name, in the script's process. A
+trajectory has one number as reward. The parts of that sum are metrics by name, of the trajectory's transitions and of
+its group. These metrics are the rewards here. See docs/engines/tinker.md for details.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rvpo.errors import ConfigError
 
 
 class Advantages:
-    """What stands in the place of ``compute_advantages``.
+    """The function that replaces ``compute_advantages``.
 
     Attributes:
         run: the rewards of the run.
-        metrics: of the last batch that was trained on.
-        printing: whether the cookbook is printing a group, which is not trained on by that.
+        metrics: metrics of the last batch that was trained on.
+        printing: whether the cookbook calls this only to print a group, not to train on it.
     """
 
     def __init__(self, options: DictOptions) -> None:
-        """Begin a run."""
+        """Start a run."""
         self.run = RewardDicts(options)
         self.metrics: Mapping[str, float] = {}
         self.printing = False
@@ -38,7 +38,7 @@ class Advantages:
         """Return one tensor (G,) per group.
 
         Raises:
-            RewardError: metrics that cannot be aggregated, or a name that never came.
+            RewardError: metrics that cannot be aggregated, or a name that no sample has ever had.
         """
         sizes = [len(group.trajectories_G) for group in trajectory_groups_P]
         rows = [
@@ -51,7 +51,7 @@ class Advantages:
         return list(torch.split(torch.tensor(scored.advantages, dtype=torch.float32), sizes))
 
     def _row(self, group: Any, i: int) -> dict[str, Any]:
-        """Return the rewards of a trajectory; the group's come first, then those of the last transition with one."""
+        """Return the rewards of a trajectory: the group's value if it has one, or the last transition's."""
         found: dict[str, Any] = {}
         for transition in group.trajectories_G[i].transitions:
             found.update(transition.metrics)
@@ -60,11 +60,11 @@ class Advantages:
 
 
 def install(config: Any, **options: Any) -> None:
-    """Replace the cookbook's advantages for this process; call it once, before ``train.main(config)``.
+    """Replace the cookbook's advantages in this process. Call it once, before ``train.main(config)``.
 
     Args:
-        config: the cookbook's, for what it must not do, and for the folder.
-        options: ``method``, ``reward_keys`` and all others of a section ``rvpo``.
+        config: the cookbook's config, which is checked and names the folder of the run.
+        options: ``method``, ``reward_keys`` and all other options of a section ``rvpo``.
 
     Raises:
         ConfigError: options that cannot work, or a config that chooses groups by the total reward.
@@ -72,11 +72,13 @@ def install(config: Any, **options: Any) -> None:
     train: Any = importlib.import_module("tinker_cookbook.rl.train")
     checkpoints = importlib.import_module("tinker_cookbook.checkpoint_utils")
     if hasattr(train.compute_advantages, "run"):
-        raise ConfigError("rvpo.tinker.install was called before in this process; expected one call: start another")
+        raise ConfigError(
+            "rvpo.tinker.install was called before in this process; expected one call. Start another process"
+        )
     if config.remove_constant_reward_groups:
         raise ConfigError(
-            "remove_constant_reward_groups is True, which drops groups in which the total reward is constant whatever "
-            "else ranks them; expected False"
+            "remove_constant_reward_groups is True, which drops groups in which the total reward is constant, even if "
+            "another reward ranks them; expected False"
         )
     advantages = Advantages(DictOptions.from_mapping(options, "rvpo.tinker.install"))
     folder = Path(config.log_path) / "rvpo"
@@ -87,7 +89,7 @@ def install(config: Any, **options: Any) -> None:
 
 
 def _wrap(train: Any, checkpoints: Any, advantages: Advantages, folder: Path) -> None:
-    """Wrap what prints groups, logs a batch and saves checkpoints."""
+    """Wrap the functions that print groups, log a batch and save checkpoints."""
     printed, prepared, saved = train.print_group, train.prepare_minibatch, checkpoints.save_checkpoint_async
 
     def print_group(*args: Any, **kwargs: Any) -> Any:

@@ -22,16 +22,16 @@ class Rewards:
     Attributes:
         matrix: (N, F) floating point, one column per name, NaN = missing.
         families: the rubrics, which are names whose value is a mapping of criteria.
-        kind: ``"tensor"``, ``"array"`` or ``"list"``, the form of the advantages for the caller.
+        kind: ``"tensor"``, ``"array"`` or ``"list"``: the form in which the caller gets the advantages.
     """
 
     def __init__(self, rewards: Any, names: Sequence[str], may_be_empty: bool = False) -> None:
         """Read rewards.
 
         Args:
-            rewards: of the batch.
-            names: of the channels.
-            may_be_empty: whether there may be no rows, because other ranks have some.
+            rewards: rewards of the batch.
+            names: names of the channels.
+            may_be_empty: whether zero rows are accepted, because other ranks may have rows.
 
         Raises:
             RewardError: their form is unknown, the number of columns does not fit, or a name is unknown.
@@ -78,7 +78,7 @@ def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
         (N,) int64.
 
     Raises:
-        RewardError: there are not N ids, or an id is None or NaN or cannot be hashed.
+        RewardError: the number of ids is not N, or an id is None, NaN or not hashable.
     """
     ids = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(ids) != rows or (ids and isinstance(ids[0], list)):

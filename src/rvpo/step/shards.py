@@ -1,15 +1,15 @@
-"""The ranks of a process group as one batch: each has whole groups, and only sums travel.
+"""The ranks of a process group as one batch: each rank has whole groups, and ranks exchange only sums.
 
 Every exchange begins with one packet of fixed length, an all-reduce of ``PACKET`` numbers in double precision::
 
-    ranks that failed | ranks | length of the exchange, as a sum and as a sum of squares | the first numbers
+    failed ranks | ranks | length of the exchange, as a sum and as a sum of squares | the first numbers
 
-So a rank in which something is raised still has a packet to send, whatever the others are about to exchange. All ranks
-then raise, and none waits for ever. What does not fit into the packet follows in a second all-reduce, and largest
-values in a third.
+So a rank that has raised an error can still send a packet, no matter what the others are about to exchange. Then all
+ranks raise, and no rank waits for ever. Numbers that do not fit into the packet follow in a second all-reduce, and
+largest values in a third.
 
-Sums are taken in double precision. The result of an all-reduce is the same on all ranks, to the last bit, and so is
-everything that follows from it. Text travels as JSON and is never unpickled.
+Sums are computed in double precision. The result of an all-reduce is the same on all ranks, to the last bit, and so is
+everything that is computed from it. Text is sent as JSON and is never unpickled.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from rvpo.core.shards import Parts, Whole
 from rvpo.errors import ConfigError, RewardError, RVPOError
 
 PACKET = 256
-"""Numbers in the packet with which every exchange begins."""
+"""Number of values in the packet with which every exchange begins."""
 HEAD = 4
-"""Numbers of a packet that say what it is."""
+"""Number of values at the start of a packet that describe it."""
 BITS = 20
-"""Of a hash that is summed with its square: sums over thousands of ranks stay exact in double precision."""
+"""Bits of a hash. Its square is summed, too, so it must be small: sums over thousands of ranks stay exact."""
 SHOWN = 300
-"""Characters of another rank's value that a message shows."""
+"""Number of characters of another rank's value that a message shows."""
 
 
 class _OfAllError(Exception):
-    """Carries an error that every rank raises, so that nobody has to be told."""
+    """Carries an error that every rank raises, so it need not be sent to the other ranks."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -53,16 +53,16 @@ class Shards(Whole):
         rank: number of this process in the group, from 0 on.
         ranks: number of processes in the group.
         bytes: how many bytes this process has handed to the group so far, in all exchanges.
-        exchanges: how many collective operations that were.
+        exchanges: number of collective operations so far.
     """
 
     is_whole = False
 
     def __init__(self, process_group: Any) -> None:
-        """Take a process group.
+        """Use a process group.
 
         Args:
-            process_group: as ``torch.distributed`` has it, such as ``torch.distributed.group.WORLD``.
+            process_group: a process group of ``torch.distributed``, such as ``torch.distributed.group.WORLD``.
 
         Raises:
             ConfigError: it is not a process group, or this process is not in it.
@@ -128,18 +128,18 @@ class Shards(Whole):
         index, _ = self.joined(groups.index + before)
         return Groups(index, int(counts.sum()))
 
-    def told(self, value: Any) -> list[Any]:
-        """See :meth:`Whole.told`."""
+    def values_of_all(self, value: Any) -> list[Any]:
+        """See :meth:`Whole.values_of_all`."""
         text = json.dumps(value).encode()
         every, lengths = self._joined(torch.frombuffer(bytearray(text), dtype=torch.uint8))
         return [json.loads(bytes(part.tolist())) for part in torch.split(every, lengths)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a step of which every exchange is reached by all ranks, or by none.
+        """Run a step in which all ranks take part in every exchange, or all of them raise.
 
         Raises:
-            RVPOError: something was raised in any of the ranks.
+            RVPOError: any of the ranks raised an error.
         """
         try:
             yield
@@ -150,11 +150,11 @@ class Shards(Whole):
             raise
 
     def agree(self, values: Mapping[str, str], sums: Sequence[float] = ()) -> list[float]:
-        """Require that ranks have the same values, and return sums of numbers in the same exchange.
+        """Require that all ranks have the same values, and return sums over the ranks. Both take one exchange.
 
         Args:
-            values: what it is -> this rank's value.
-            sums: of this rank.
+            values: description -> this rank's value.
+            sums: this rank's numbers, to be summed over the ranks.
 
         Raises:
             ConfigError: ranks have different values; all ranks raise it.
@@ -166,13 +166,13 @@ class Shards(Whole):
             torch.tensor([h * h for h in hashes], dtype=torch.float64),
         )
         for name, total, squares in zip(values, one.tolist(), two.tolist(), strict=True):
-            # Numbers are equal where the mean of their squares is the square of their mean.
+            # Numbers are equal if the mean of their squares is the square of their mean.
             if int(total) ** 2 != self.ranks * int(squares):
-                raise _OfAllError(self._different(name, self.told(values[name][: 20 * SHOWN])))
+                raise _OfAllError(self._different(name, self.values_of_all(values[name][: 20 * SHOWN])))
         return found.tolist()
 
     def refuse(self, error: RVPOError) -> None:
-        """Raise an error that follows from what all ranks know, and that all of them therefore raise."""
+        """Raise an error that follows from values that all ranks have, so all of them raise it."""
         raise _OfAllError(error)
 
     def _different(self, name: str, values: Sequence[str]) -> ConfigError:
@@ -184,14 +184,14 @@ class Shards(Whole):
         )
 
     def _fail(self, error: Exception) -> None:
-        """Tell the others what was raised here, when they come to their next exchange."""
+        """Send the error that was raised here to the other ranks, which receive it in their next exchange."""
         packet = torch.zeros(PACKET, dtype=torch.float64)
         packet[0] = packet[1] = 1
         self._reduced(packet)
         self._failures(error)
 
     def _require_together(self, head: Sequence[float]) -> None:
-        """Raise what was raised in another rank, or that ranks are not at the same place."""
+        """Raise the error of another rank, or an error if the ranks are not in the same exchange."""
         failed, ranks, size, squares = head
         if failed:
             raise _OfAllError(self._failures(None))
@@ -205,9 +205,9 @@ class Shards(Whole):
             )
 
     def _failures(self, error: Exception | None) -> Exception:
-        """Tell what was raised here, and return the first error of all ranks as ours."""
+        """Send the error that was raised here, if any, and return the first error of all ranks."""
         own = [] if error is None else [type(error).__name__, str(error)]
-        # Not `told`: every rank knows that this comes next, and its exchanges would begin with a packet.
+        # Not `values_of_all`: its exchanges would begin with a packet, but every rank already expects the errors here.
         text = json.dumps(own).encode()
         lengths = self._reduced(self._at_own_place(len(text)))
         padded = torch.zeros(int(lengths.max()), dtype=torch.uint8, device=self._device)
@@ -238,7 +238,7 @@ class Shards(Whole):
 
     @contextmanager
     def _counted(self, sent: Tensor) -> Iterator[None]:
-        """Count an exchange. If the group itself fails, such as by a timeout, nobody can be told."""
+        """Count an exchange. If the group itself fails, such as by a timeout, the other ranks cannot be informed."""
         self.bytes += sent.numel() * sent.element_size()
         self.exchanges += 1
         try:
@@ -247,14 +247,14 @@ class Shards(Whole):
             raise _OfAllError(error) from error
 
     def _at_own_place(self, number: int) -> Tensor:
-        """Return a vector with one entry per rank, of which only ours is not 0."""
+        """Return a vector with one entry per rank: ours is the number, all others are 0."""
         places = torch.zeros(self.ranks, dtype=torch.float64)
         places[self.rank] = number
         return places
 
 
 def _device_of(process_group: Any) -> torch.device:
-    """Return where a process group takes its tensors."""
+    """Return the device on which a process group expects its tensors."""
     backends = str(torch.distributed.get_backend_config(process_group))
     if "cpu:" in backends or "gloo" in backends or "mpi" in backends:
         return torch.device("cpu")

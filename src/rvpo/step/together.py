@@ -1,7 +1,7 @@
-"""How the ranks of a process group meet when a step begins: what they have to know of each other's rows.
+"""What the ranks of a process group exchange when a step begins.
 
-Ranks agree on options, progress and memory, find out how many completions there are, and whether a group lies in two of
-them. Where there are rubrics, they tell each other which labels these have, so that all of them lay out the same
+Ranks check that they have the same options, progress and memory. They count the completions of all ranks, and check
+that no group has rows in two ranks. If there are rubrics, they exchange the labels, so that all ranks use the same
 columns.
 """
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Met:
-    """What ranks know of each other.
+    """The result of :func:`meet`.
 
     Attributes:
         completions: number of rows in all ranks.
-        families: rubrics, with the labels and the width that they have in all ranks.
+        families: rubrics, with the labels and the width over all ranks.
     """
 
     completions: int
@@ -52,22 +52,22 @@ def meet(
 
     Args:
         shards: the ranks.
-        aggregator: of this rank.
-        rewards: (n, F) of this rank.
-        ids: n ids of groups as given; None if rows lie in blocks.
-        families: of this rank.
-        progress: as given, like the others.
-        learn: see above.
-        tokens: see above.
+        aggregator: this rank's aggregator.
+        rewards: (n, F) rewards of this rank.
+        ids: n ids of groups, as the caller gave them; None if the rows of a group are a block.
+        families: rubrics of this rank.
+        progress: the caller's ``progress``.
+        learn: the caller's ``learn``.
+        tokens: the caller's ``tokens``.
 
     Raises:
-        RewardError: rewards that need a gradient, no rank has a row, or a group lies in two ranks.
-        ConfigError: ranks have other options, progress or memories.
+        RewardError: rewards need a gradient, no rank has a row, or a group has rows in two ranks.
+        ConfigError: ranks have different options, progress or memory.
     """
     if rewards.requires_grad:
         raise RewardError(
-            "rewards need a gradient, but a process group exchanges numbers alone; expected rewards without one. Pass "
-            "rewards.detach(), or gather the rewards and leave process_group out"
+            "rewards need a gradient, but a process group exchanges only numbers; expected rewards without a gradient. "
+            "Pass rewards.detach(), or gather the rewards and leave process_group out"
         )
     values = {
         "the configuration": _options(aggregator),
@@ -88,7 +88,7 @@ def meet(
 
 
 def _options(aggregator: Aggregator) -> str:
-    """Return what has to be the same on all ranks, as text."""
+    """Return the options that must be the same on all ranks, as text."""
     names, reliability, structures = aggregator.names, aggregator.reliability, aggregator.structures
     return json.dumps(
         {
@@ -107,7 +107,10 @@ def _options(aggregator: Aggregator) -> str:
 
 
 def _memory(aggregator: Aggregator) -> str:
-    """Return what is remembered, as text, before the first step of a process; the same follows from the same."""
+    """Return the memory as text before the first step of a process, and "" after it.
+
+    Ranks that begin with the same memory keep the same memory, so one check is enough.
+    """
     return "" if aggregator.steps else json.dumps(plain(aggregator.state_dict()), sort_keys=True)
 
 
@@ -121,13 +124,13 @@ def _require_whole_groups(shards: Shards, ids: Any) -> None:
     if not len(torn):
         return
     number = int(torn[0])
-    told = shards.told(repr(own[number])[:100] if number in own else None)
-    ranks = [rank for rank, name in enumerate(told) if name is not None]
+    names = shards.values_of_all(repr(own[number])[:100] if number in own else None)
+    ranks = [rank for rank, name in enumerate(names) if name is not None]
     shards.refuse(
         RewardError(
-            f"group {told[ranks[0]]} has rows in ranks {', '.join(map(str, ranks))}; expected all completions of a "
-            "prompt in one rank, because they are compared with each other. Give each prompt an id of its own over all "
-            "ranks, such as (rank, number), or num_generations if rows lie in blocks; if a prompt is really split, "
+            f"group {names[ranks[0]]} has rows in ranks {', '.join(map(str, ranks))}; expected all completions of a "
+            "prompt in one rank, because they are compared with each other. Give each prompt an id that is unique over "
+            "all ranks, such as (rank, number), or num_generations if rows lie in blocks. If a prompt is really split, "
             "gather the rewards and leave process_group out"
         )
     )
@@ -137,7 +140,7 @@ def _number_of(name: Any) -> int:
     """Return an id as a number of 63 bits that is the same in all processes.
 
     Raises:
-        RewardError: it is not data.
+        RewardError: the id is not a number, a text or a tuple of these.
     """
     if isinstance(name, float) and name.is_integer():
         name = int(name)
@@ -159,12 +162,12 @@ def _is_data(name: Any) -> bool:
 
 
 def _shared(shards: Shards, families: Sequence[Family], rewards: Tensor, names: Sequence[str]) -> list[Family]:
-    """Return the rubrics that any rank has, with what all ranks know of them."""
+    """Return the rubrics that any rank has, with the labels and the width over all ranks."""
     own = {family.name: family for family in families}
-    told: list[dict[str, Any]] = shards.told({family.name: _told_of(family) for family in families})
+    described: list[dict[str, Any]] = shards.values_of_all({family.name: _described(family) for family in families})
     found = []
-    for name in [name for name in names if any(name in one for one in told)]:
-        parts = [one[name] for one in told if name in one]
+    for name in [name for name in names if any(name in one for one in described)]:
+        parts = [one[name] for one in described if name in one]
         labels = dict.fromkeys(tuple(labels) for part in parts for labels in part["labels"])
         shape = Shape(max(part["width"] for part in parts), list(labels))
         family = own.get(name)
@@ -180,7 +183,7 @@ def _shared(shards: Shards, families: Sequence[Family], rewards: Tensor, names: 
     return found
 
 
-def _told_of(family: Family) -> dict[str, Any]:
+def _described(family: Family) -> dict[str, Any]:
     labels = dict.fromkeys(score.labels for row in family.rows for score in row)
     return {
         "width": max(map(len, family.rows), default=0),

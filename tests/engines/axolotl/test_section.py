@@ -95,5 +95,5 @@ def test_settings_that_would_train_without_it_are_refused(plugin, changed, messa
 
 
 def test_another_trainer_is_an_error(plugin):
-    with pytest.raises(EngineError, match="axolotl has built object, which knows no section 'rvpo'"):
+    with pytest.raises(EngineError, match="axolotl has built object, which ignores the section 'rvpo'"):
         plugin.post_trainer_create(config(), object())

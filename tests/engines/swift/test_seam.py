@@ -326,7 +326,9 @@ def test_advantages_made_otherwise_are_an_error(swift, tmp_path, old, new, messa
 def test_a_call_from_elsewhere_is_an_error(swift):
     modules = swift()
     plugin.use(method="lift")
-    with pytest.raises(EngineError, match=r"compute_advantages is called by .*, which is no method of a GRPO trainer"):
+    with pytest.raises(
+        EngineError, match=r"compute_advantages is called by .*, which is not a method of a GRPO trainer"
+    ):
         modules.home.compute_advantages(some_rewards(0), torch.ones(3), 4)
 
 

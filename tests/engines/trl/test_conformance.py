@@ -71,7 +71,7 @@ def test_what_trl_raises_is_a_finding():
     ("spec", "said"),
     [
         (Spec("trl:gdpoo"), r"TRL's aggregation is 'gdpoo'; expected one of .* \(did you mean 'gdpo'\?\)"),
-        (Spec("trl:grpo", style="tokens"), "takes many rewards a completion and has no k"),
+        (Spec("trl:grpo", style="tokens"), "takes many rewards per completion and has no k"),
         (Spec("trl:grpo", k_name="k"), "has no k"),
         (Spec("trl:grpo", options={"no_option": 1}), "GRPOConfig refuses the options {'no_option': 1}"),
     ],

@@ -23,7 +23,7 @@ from test_run import metrics, write_inputs
 from tiny_run import make_trainer, parameters, steps, two_processes
 
 from rvpo.compare.benchmarks import compare_benchmarks
-from rvpo.engines.trl.evaluation import summary, told
+from rvpo.engines.trl.evaluation import described, summary
 from rvpo.engines.trl.run import train_recipe
 from rvpo.errors import ConfigError, EngineError, JudgeError
 from rvpo.evals.items import Generation, Item, Reply, Scored
@@ -180,7 +180,7 @@ def test_a_sharded_model_is_refused(
         monkeypatch.setattr(state, "fsdp_plugin", SimpleNamespace(fsdp_version=2), raising=False)
     else:
         monkeypatch.setattr(type(state), "deepspeed_plugin", SimpleNamespace(zero_stage=3))
-    with pytest.raises(ConfigError, match=f"{sharded}; allowed .* rvpo eval"):
+    with pytest.raises(ConfigError, match=f"{sharded}.*; expected the whole model .* rvpo eval"):
         BenchmarkCallback(trainer, {"words": Variety()}, every=1)
     monkeypatch.undo()
     monkeypatch.setattr(type(state), "deepspeed_plugin", SimpleNamespace(zero_stage=2))
@@ -281,9 +281,9 @@ def test_the_summary_names_best_last_and_drop():
     assert list(history["steps"]) == [0, 50, 100, 150]
     assert (history["best"], history["last"]) == ({"step": 50, "mean": 0.8}, {"step": 150, "mean": 0.5})
     assert history["drop"] == pytest.approx(0.3)
-    assert "best 0.800 at step 50, last 0.500 at step 150, 0.300 lower" in told("words", history)
-    assert "nothing lost" in told("words", summary({0: result(0.2), 9: result(0.3)}, "different"))
-    assert told("words", summary({0: result(None)}, "different")) == "words: no evaluation has a score"
+    assert "best 0.800 at step 50, last 0.500 at step 150, 0.300 lower" in described("words", history)
+    assert "nothing lost" in described("words", summary({0: result(0.2), 9: result(0.3)}, "different"))
+    assert described("words", summary({0: result(None)}, "different")) == "words: no evaluation has a score"
 
 
 def two_trainings(model: Path, output: Path) -> None:

@@ -514,7 +514,7 @@ def test_warm_start_does_not_overwrite(inputs: Path, tmp_path: Path):
     other = tmp_path / "somebodys"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"precious")
-    with pytest.raises(ConfigError, match="somebodys is no warm start of ours: choose another"):
+    with pytest.raises(ConfigError, match="somebodys is not a warm start of rvpo: choose another"):
         train_recipe(warm(inputs, tmp_path, f"warm_start.output={other}"))
     assert [path.name for path in other.iterdir()] == ["model.safetensors"]
 

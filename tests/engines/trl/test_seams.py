@@ -226,7 +226,7 @@ def test_a_trainer_of_ours_may_look_for_options_of_other_versions(make):
 
 
 def test_a_mixin_behind_the_trainer_is_refused():
-    with pytest.raises(ConfigError, match=r"class Wrong\(GRPOTrainer, RVPOMixin\) has RVPOMixin behind GRPOTrainer"):
+    with pytest.raises(ConfigError, match=r"class Wrong\(GRPOTrainer, RVPOMixin\) has RVPOMixin after GRPOTrainer"):
         type("Wrong", (GRPOTrainer, RVPOMixin), {})
     with pytest.raises(ConfigError, match=r"class Wrong\(Plain, RVPOMixin\)"):
         type("Wrong", (Plain, RVPOMixin), {})
@@ -302,7 +302,7 @@ def test_advantages_that_a_class_behind_changed_are_not_overwritten(make, change
             return output
 
     trainer, trained = make(type("Mine", (RVPOMixin, Theirs), {}))
-    with pytest.raises(EngineError, match=r"class Theirs, which stands behind RVPOMixin, returns other advantages"):
+    with pytest.raises(EngineError, match=r"class Theirs, which comes after RVPOMixin, returns other advantages"):
         trainer.train()
     assert not trained
 

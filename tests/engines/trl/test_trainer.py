@@ -527,6 +527,6 @@ def test_vllm_options_pass_through(tmp_path: Path):
 def test_reward_functions_of_one_name_are_refused(make):
     with pytest.raises(
         ConfigError,
-        match=r"2 reward functions are named .even.*name of its own for each: pass reward_funcs as a dict",
+        match=r"2 reward functions are named .even.*a different name for each: pass reward_funcs as a dict",
     ):
         make([even, high, even])

@@ -70,7 +70,7 @@ def test_what_verl_ignores_is_refused_under_every_estimator(estimator: list[str]
         ([*OURS[:1], "+algorithm.rvpo.reward_keys=[a,uid]"], "reward_keys names 'uid'"),
         ([*OURS[:1], "+algorithm.gdpo_reward_keys=[pred,a]"], "reward_keys names 'pred'"),
         ([*OURS[:1], "+algorithm.rvpo.reward_keys=[rvpo]"], "reward_keys names 'rvpo'"),
-        ([*OURS, "critic.enable=True"], "critic.enable is True, but 'lift' .* asks no critic"),
+        ([*OURS, "critic.enable=True"], "critic.enable is True, but 'lift' .* does not use a critic"),
         (
             [*OURS, "reward.reward_model.enable=True", "reward.reward_model.enable_resource_pool=True"],
             "without a reward function.*reward.custom_reward_function.path",

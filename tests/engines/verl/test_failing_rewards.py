@@ -111,7 +111,7 @@ def test_an_outage_of_the_judge_saves_a_checkpoint_from_which_the_batch_is_gener
         train(tmp_path / "run", *arguments, entry="rvpo.verl", steps=4)
     assert "verdicts are missing (connection 32)" in str(told.value)
     assert "Stopped after step 2, " in str(told.value)
-    assert "global_step_2 is saved: the same command goes on from there" in str(told.value)
+    assert "global_step_2 is saved: the same command continues from there" in str(told.value)
     asked = [json.loads(line) for line in log.read_text().splitlines()]
     log.unlink()
     run = train(tmp_path / "run", *arguments, entry="rvpo.verl", steps=4)

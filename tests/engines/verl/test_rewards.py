@@ -546,11 +546,13 @@ def test_workers_that_are_asked_the_same_at_the_same_moment_pay_once_and_their_t
 
 
 def test_later_totals_of_a_worker_count_whatever_the_order():
-    def text(worker: str, call: int, **counts: float) -> wire.Told:
+    def text(worker: str, call: int, **counts: float) -> wire.Message:
         return wire.parse(wire.write({}, totals=wire.Totals(worker, call, {"rubric": counts})))
 
     judges = JudgeTotals()
-    judges.note([text("a", 2, calls=5.0, cost=math.nan), text("a", 1, calls=3.0), text("b", 1, calls=1.0), wire.Told()])
+    judges.note(
+        [text("a", 2, calls=5.0, cost=math.nan), text("a", 1, calls=3.0), text("b", 1, calls=1.0), wire.Message()]
+    )
     assert judges.metrics() == {"rvpo/rubric/judge/calls": 6.0}
     judges.note([text("b", 7, calls=4.0, **{"all/calls": 9.0}), text("a", 3, calls=5.0, **{"all/calls": 8.0})])
     assert judges.metrics() == {"rvpo/rubric/judge/calls": 9.0, "rvpo/rubric/judge/all/calls": 9.0}
@@ -621,7 +623,7 @@ def test_a_share_of_the_completions_is_scored_twice_and_trust_follows(tmp_path: 
     shares = aggregator(values, num_generations=8, families=families).metrics
     assert shares["rvpo/rubric/sure/reliability"] > 0.9
     assert shares["rvpo/rubric/luck/reliability"] < 0.4
-    assert read_again([wire.Told()], names, []) is None
+    assert read_again([wire.Message()], names, []) is None
 
 
 def test_a_dead_judge_is_found_before_anything_starts(free_port_url: str):

@@ -156,7 +156,7 @@ def test_the_last_finished_step_is_saved_with_its_place_in_the_data(tmp_path: Pa
     trainer = Stopped(tmp_path, 3)
     told = save_last_step(trainer, None, {"place": 2})
     assert json.loads((tmp_path / "data.json").read_text()) == [2, {"place": 2}]
-    assert told == f"Stopped after step 2, {tmp_path}/global_step_2 is saved: the same command goes on from there"
+    assert told == f"Stopped after step 2, {tmp_path}/global_step_2 is saved: the same command continues from there"
     assert (trainer.global_steps, trainer.train_dataloader.state_dict()) == (3, {"place": 3})
     trainer.fails = True  # it need not be saved again
     assert "global_step_2 has it: the same" in save_last_step(trainer, None, {"place": 2})

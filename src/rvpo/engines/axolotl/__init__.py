@@ -1,9 +1,9 @@
-"""axolotl: ``RVPOTrainer`` for ``rl: grpo``, by a plug-in and a section ``rvpo:`` in its YAML file.
+"""axolotl: ``RVPOTrainer`` for ``rl: grpo``, with a plug-in and a section ``rvpo:`` in its YAML file.
 
 axolotl asks plug-ins for a trainer class, but then builds it without the model and the reward functions. So the plug-in
-sets ``trainer_cls``, whose trainer gets both. Module by module::
+sets ``trainer_cls`` instead: that trainer gets both. The modules::
 
-    plugin.py    the plug-in: the section, checked; settings refused that would go past RVPO
+    plugin.py    the plug-in: checks the section, and refuses settings that would bypass RVPO
     section.py   the options of the section
-    trainer.py   axolotl's trainer with RVPOMixin in front, and its arguments with the section's options
+    trainer.py   axolotl's trainer with RVPOMixin before it, and its arguments with the section's options
 """

@@ -1,4 +1,4 @@
-"""``RVPOPlugin``: axolotl's hooks, of which four are needed."""
+"""``RVPOPlugin``: the hooks of axolotl that RVPO needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRAINER = f"{PUBLIC}.RVPOTrainer"
 
 
 class RVPOArgs(BaseModel):
-    """What the plug-in adds to axolotl's configuration; :mod:`rvpo.engines.axolotl.section` checks what is in it."""
+    """The field that the plug-in adds to axolotl's configuration. :func:`read_section` checks its options."""
 
     rvpo: dict[str, Any] | None = None
 
@@ -36,11 +36,11 @@ class RVPOPlugin(BasePlugin):  # type: ignore[misc]
         """Check the configuration, and choose the trainer.
 
         Raises:
-            ConfigError: no section, an unknown option in it, or settings that RVPO cannot train with.
+            ConfigError: the section is absent, has an unknown option, or RVPO cannot train with the settings.
         """
         listed = any(str(name).endswith(type(self).__name__) for name in cfg.get("plugins") or ())
         section = cfg.get(SECTION)
-        if not listed and section is None:  # a later configuration in this process, which does not ask for it
+        if not listed and section is None:  # a later configuration in this process that does not use RVPO
             return
         if section is None:
             raise ConfigError(
@@ -52,15 +52,15 @@ class RVPOPlugin(BasePlugin):  # type: ignore[misc]
         cfg["trainer_cls"] = TRAINER
 
     def get_training_args(self, cfg: Any) -> dict[str, Any] | None:
-        """Hand the section to the trainer, with its arguments."""
+        """Pass the section to the trainer, as one of its arguments."""
         section = cfg.get(SECTION)
         return None if section is None else {SECTION: read_section(section)}
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """See that axolotl has built RVPO's trainer.
+        """Check that axolotl has built RVPO's trainer.
 
         Raises:
-            EngineError: it has built another one, which would train as if the section were not there.
+            EngineError: it has built another trainer, which would ignore the section.
         """
         if cfg.get(SECTION) is None:
             return
@@ -68,16 +68,16 @@ class RVPOPlugin(BasePlugin):  # type: ignore[misc]
 
         if not isinstance(trainer, RVPOMixin):
             raise EngineError(
-                f"axolotl has built {type(trainer).__name__}, which knows no section {SECTION!r}; expected {TRAINER}. "
-                "Remove plug-ins that bring a trainer of their own, and see docs/engines/axolotl.md for the versions"
+                f"axolotl has built {type(trainer).__name__}, which ignores the section {SECTION!r}; expected "
+                f"{TRAINER}. Remove plug-ins that set a trainer. docs/engines/axolotl.md lists the tested versions"
             )
 
 
 def _check_settings(cfg: Any) -> None:
-    """Refuse settings that train another way than RVPO's trainer.
+    """Refuse settings with which axolotl would not train with RVPO's trainer.
 
     Raises:
-        ConfigError: with what to set instead.
+        ConfigError: there is such a setting; the message says what to set instead.
     """
     algorithm = getattr(cfg.get("rl"), "value", cfg.get("rl"))
     if algorithm != "grpo":
@@ -86,15 +86,15 @@ def _check_settings(cfg: Any) -> None:
     if cfg.get("trainer_cls") not in (None, TRAINER):
         raise ConfigError(
             f"trainer_cls is {cfg.get('trainer_cls')!r}, but there is a section {SECTION!r}, whose plug-in sets it to "
-            f"{TRAINER}; expected one of them. Drop trainer_cls, or derive that class from {TRAINER} and set it in a "
-            "script of your own"
+            f"{TRAINER}; expected only one of them. Drop trainer_cls, or derive that class from {TRAINER} and set it "
+            "in your own script"
         )
     trl: Any = cfg.get("trl")
     trl = trl if isinstance(trl, Mapping) else {}
     for name in ("async_prefetch", "use_data_producer"):
         if trl.get(name):
             raise ConfigError(
-                f"trl.{name} is {trl.get(name)!r}, whose trainer makes advantages in a thread of its own; expected it "
+                f"trl.{name} is {trl.get(name)!r}, whose trainer computes advantages in a separate thread; expected it "
                 f"off with a section {SECTION!r}. Drop trl.{name}"
             )
     if (cfg.get("context_parallel_size") or 1) > 1:
@@ -106,5 +106,6 @@ def _check_settings(cfg: Any) -> None:
     if trl.get("reward_weights") and section.get("reward_weights") is not None:
         raise ConfigError(
             f"reward_weights are given twice, in trl ({trl.get('reward_weights')}) and in {SECTION} "
-            f"({section.get('reward_weights')}); expected them once. Keep those in {SECTION}, which may be by name"
+            f"({section.get('reward_weights')}); expected them once. Keep those in {SECTION}, where you can also "
+            "give them by name"
         )

@@ -17,7 +17,7 @@ _OF_THE_TRAINER = ("reward_weights", "reward_timeout", "skip_dead_groups")
 
 @dataclass
 class RVPOTrainingArgs:
-    """What the plug-in adds to axolotl's training arguments: the section, for the trainer that is built with them."""
+    """The field that the plug-in adds to axolotl's training arguments, so that the trainer gets the section."""
 
     rvpo: dict[str, Any] | None = field(default=None, metadata={"help": "The section rvpo of the configuration."})
 
@@ -26,7 +26,7 @@ def read_section(section: object) -> dict[str, Any]:
     """Return the options of the section as plain values.
 
     Raises:
-        ConfigError: it is not a mapping, has an unknown key, or a value that cannot work.
+        ConfigError: the section is not a mapping, has an unknown key, or has a value that cannot work.
     """
     keys = (*_OF_THE_METHOD, *_OF_THE_TRAINER)
     if not isinstance(section, Mapping) or not section:
@@ -39,7 +39,7 @@ def read_section(section: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return axolotl's own kind of dict, which has a value for every name, as one of Python."""
+    """Convert axolotl's kind of dict, which has a value for every name, to a plain dict."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

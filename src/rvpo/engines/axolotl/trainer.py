@@ -1,4 +1,4 @@
-"""axolotl's GRPO trainer with ``RVPOMixin`` in front of it, and its arguments with the section's options."""
+"""axolotl's GRPO trainer with ``RVPOMixin`` before it, and its arguments with the section's options."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rvpo.errors import ConfigError
 
 @dataclass
 class AxolotlRVPOConfig(RVPOConfig, AxolotlGRPOConfig):  # type: ignore[misc]
-    """axolotl's arguments of GRPO, and how rewards become advantages."""
+    """axolotl's GRPO arguments, with RVPO's options."""
 
 
 class RVPOTrainer(RVPOMixin, AxolotlGRPOTrainer):  # type: ignore[misc]
-    """What axolotl builds for ``rl: grpo`` with a section ``rvpo``.
+    """The trainer that axolotl builds for ``rl: grpo`` with a section ``rvpo``.
 
     Raises:
-        ConfigError: there is no such section, or an option of it cannot work.
+        ConfigError: the section is absent, or one of its options cannot work.
     """
 
     _tag_names = ("trl", "axolotl", "rvpo")
 
     def __init__(self, *positional: Any, args: Any = None, **keywords: Any) -> None:
-        """Take the section out of axolotl's arguments."""
+        """Read the section from axolotl's arguments."""
         options = getattr(args, "rvpo", None)
         if options is None:
             raise ConfigError(
                 "trainer_cls is rvpo.axolotl.RVPOTrainer, but its arguments have no section rvpo; expected "
-                "`plugins: [rvpo.axolotl.RVPOPlugin]` and a section `rvpo`, and no trainer_cls, which the plug-in sets"
+                "`plugins: [rvpo.axolotl.RVPOPlugin]` and a section `rvpo`. Drop trainer_cls: the plug-in sets it"
             )
         super().__init__(*positional, args=AxolotlRVPOConfig.made_of(args, options), **keywords)

@@ -1,4 +1,4 @@
-"""``DictOptions``: what a user writes in a section ``rvpo`` of an engine's config, or in a file of its own."""
+"""``DictOptions``: the options in a section ``rvpo`` of an engine's config, or in a separate file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvpo.step.options import AggregationOptions
 from rvpo.text.strict_yaml import load_yaml
 
 SECTION = "rvpo"
-"""Name of the section, in an engine's config and in a file of its own."""
+"""Name of the section, in an engine's config and in a separate file."""
 
 VARIABLE = "RVPO_CONFIG"
 """Environment variable with the path of such a file, for engines whose config has no place for the section."""
@@ -27,7 +27,7 @@ class DictOptions(AggregationOptions):
 
     reward_keys: list[str] = field(
         default_factory=list,
-        metadata={"help": "Names of the rewards in the dicts, such as [correct, safe]. Other keys decide nothing."},
+        metadata={"help": "Names of the rewards in the dicts, such as [correct, safe]. Other keys are ignored."},
     )
     reward_weights: dict[str, Any] | None = field(
         default=None,
@@ -38,7 +38,7 @@ class DictOptions(AggregationOptions):
         default=None,
         metadata={
             "help": "Folder in which every batch is recorded, for rvpo diagnose, replay and report. The first batch is "
-            "channels/000001.parquet. A run that goes on names the same folder. Default: no record."
+            "channels/000001.parquet. A resumed run names the same folder. Default: no record."
         },
     )
 
@@ -46,7 +46,7 @@ class DictOptions(AggregationOptions):
         """Refuse values and combinations that cannot work.
 
         Raises:
-            ConfigError: one of them does not.
+            ConfigError: there is such a value or combination.
         """
         keys = self.reward_keys
         if not isinstance(keys, list | tuple) or not keys or not all(isinstance(key, str) and key for key in keys):
@@ -69,8 +69,8 @@ class DictOptions(AggregationOptions):
         """Read the section.
 
         Args:
-            section: as a YAML reader returns it.
-            where: what an error calls it.
+            section: the section, as a YAML reader returns it.
+            where: name of the section in errors.
 
         Raises:
             ConfigError: it is not a mapping, has an unknown key, names no rewards, or has a value that cannot work.
@@ -90,7 +90,7 @@ class DictOptions(AggregationOptions):
         """Read the section ``rvpo`` of a YAML file.
 
         Raises:
-            ConfigError: the file cannot be read, is not YAML, or has not this section alone.
+            ConfigError: the file cannot be read, is not YAML, or does not have this section.
         """
         try:
             content = load_yaml(path.read_text("utf-8"))
@@ -105,7 +105,7 @@ class DictOptions(AggregationOptions):
         """Read the file that the environment variable ``RVPO_CONFIG`` names.
 
         Args:
-            instead: another place for the options, for the error.
+            instead: another place for the options, which the error also names.
 
         Raises:
             ConfigError: the variable is not set, or see :meth:`from_file`.
@@ -118,9 +118,9 @@ class DictOptions(AggregationOptions):
         return cls.from_file(Path(path).expanduser())
 
     def build(self) -> Aggregator:
-        """Return the aggregator of a run that begins.
+        """Return the aggregator of a new run.
 
         Raises:
-            ConfigError: an option names a reward that ``reward_keys`` does not.
+            ConfigError: an option names a reward that ``reward_keys`` does not name.
         """
         return self.aggregator(self.reward_keys, [None] * len(self.reward_keys), self.reward_weights)

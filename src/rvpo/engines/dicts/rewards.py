@@ -1,4 +1,4 @@
-"""``RewardDicts``: from one dict of rewards per completion to advantages, with a memory that checkpoints keep."""
+"""``RewardDicts``: turns one dict of rewards per completion into advantages, and saves memory in checkpoints."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORDED = "rvpo_recorded.json"
-"""Next to what is remembered: how many batches were recorded."""
+"""File next to the method's memory, with the number of recorded batches."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a batch comes to.
+    """The result of a batch.
 
     Attributes:
-        advantages: N numbers, in the order of the samples; parts of one rollout have the same.
-        metrics: by name, ``rvpo/…``.
-        result: of the rollouts that counted, each once, in the order of their first sample.
+        advantages: N numbers, in the order of the samples; parts of one rollout have the same advantage.
+        metrics: metrics by name, ``rvpo/…``.
+        result: full result of the step; each rollout is one row, in the order of its first sample.
     """
 
     advantages: list[float]
@@ -44,23 +44,23 @@ class Scored:
 
 
 class RewardDicts:
-    """One run of one engine: its options, what it has seen, and what its method remembers.
+    """One run of one engine: its options, the names that it has seen, and its method's memory.
 
     Attributes:
-        aggregator: does the step.
-        names: of the rewards.
+        aggregator: computes the advantages of a batch.
+        names: names of the rewards.
     """
 
     def __init__(self, options: DictOptions, *, with_progress: bool = False, one_group: bool = False) -> None:
-        """Begin a run.
+        """Start a run.
 
         Args:
-            options: of the user.
-            with_progress: whether the engine knows how far the training is, which schedules need.
+            options: the user's options.
+            with_progress: whether the engine knows the progress of the training, which schedules need.
             one_group: whether the engine scores one group of completions at a time.
 
         Raises:
-            ConfigError: an option that cannot work in this engine.
+            ConfigError: an option cannot work in this engine.
         """
         self.aggregator = options.build()
         self.names = self.aggregator.names
@@ -73,17 +73,17 @@ class RewardDicts:
             )
         if one_group and options.records is not None:
             raise ConfigError(
-                f"records is {options.records!r}, but this engine scores one group at a time, which would be one file "
-                "per group; expected no records. Drop it: the engine's own rollouts have the rewards"
+                f"records is {options.records!r}, but this engine scores one group at a time, which would write one "
+                "file per group; expected no records. Drop it: the engine's own rollouts have the rewards"
             )
         self._records = None if options.records is None else _records_in(options.records)
-        self._recorded = 0  # batches, in this run and in those that it goes on from
+        self._recorded = 0  # number of batches, including those before a resume
         self._one_group = one_group
-        self._known: set[str] = set()  # names that a dict has had
-        self._others: set[str] = set()  # keys of dicts that are none of our names
-        self._told: set[str] = set()  # what was warned of, once each
+        self._known: set[str] = set()  # our names that some dict has had so far
+        self._others: set[str] = set()  # other keys of the dicts
+        self._warned: set[str] = set()  # keys of the warnings that were given; each is given once
         rehearsal = torch.zeros(2, len(self.names), dtype=torch.float64)
-        # What needs the progress or the trained tokens says so before anything is generated.
+        # A method that needs the progress or the trained tokens raises here, before anything is generated.
         self.aggregator(rehearsal, num_generations=2, progress=0.0 if with_progress else None, learn=False)
 
     def __call__(
@@ -102,13 +102,13 @@ class RewardDicts:
             rewards: N dicts by name; None, NaN or an absent name = missing, None instead of a dict = all missing. A
                 value may be a rubric, ``{criterion: verdict}``.
             groups: N ids, equal for samples of one prompt.
-            rollouts: N ids, equal for samples of one group that are parts of one rollout. They count once.
+            rollouts: N ids, equal for samples of one group that are parts of one rollout. A rollout counts once.
             progress: share of the training that is done, in [0, 1].
-            learn: whether the batch is trained on, and so remembered.
-            other_keys: of the dicts, known not to be rewards: no warning about these.
+            learn: whether the batch is trained on. If so, the method remembers it.
+            other_keys: keys of the dicts that are not rewards; there is no warning about them.
 
         Raises:
-            RewardError: a value that is not a reward, a reward that no dict has, or parts of one rollout that differ.
+            RewardError: a value is not a reward, no dict has a reward, or parts of one rollout differ.
         """
         rows = [self._row(reward, i, other_keys) for i, reward in enumerate(rewards)]
         if not rows:
@@ -126,7 +126,7 @@ class RewardDicts:
         return Scored([advantages[place] for place in places], out.metrics, out)
 
     def ranks(self, rewards: Sequence[Mapping[str, Any] | None]) -> bool:
-        """Return whether any channel ranks the samples of one group, for filters of groups without a signal."""
+        """Return whether any channel ranks the samples of one group. Filters drop groups without a signal."""
         rows = [{name: row[name] for name in self.names if name in row} for row in rewards if row is not None]
         if len(rows) < 2:
             return False
@@ -134,17 +134,17 @@ class RewardDicts:
         return bool(out.result.signal.any())
 
     def save(self, folder: Path) -> None:
-        """Write what is remembered into a folder, in one step; nothing if nothing is."""
+        """Write the method's memory into a folder, in one step. Write nothing if the method has no memory."""
         save_memory(self.aggregator, folder)
         if self._records is not None:
             folder.mkdir(parents=True, exist_ok=True)
             write(folder / RECORDED, json.dumps(self._recorded))
 
     def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote. Without a file, a method that remembers begins anew with a warning.
+        """Load what :meth:`save` wrote. Without a file, a method with a memory begins anew, with a warning.
 
         Raises:
-            ConfigError: the file is damaged, or of another method or other ranges.
+            ConfigError: the file is damaged, or belongs to another method or other ranges.
         """
         self._load_recorded(folder / RECORDED)
         path = folder / FILE
@@ -162,7 +162,7 @@ class RewardDicts:
             raise ConfigError(f"{path}: {error}") from error
 
     def _load_recorded(self, path: Path) -> None:
-        """Go on with the number of the next record; a run that had none begins with the first."""
+        """Load the number of recorded batches; without a file, records are numbered from 1."""
         if self._records is None or not path.exists():
             return
         try:
@@ -174,7 +174,7 @@ class RewardDicts:
         self._recorded = recorded
 
     def _row(self, reward: object, i: int, other_keys: Sequence[str]) -> dict[str, Any]:
-        """Return the rewards of a sample that have one of our names."""
+        """Return those rewards of a sample that have one of our names."""
         if reward is None:
             return {}
         if not isinstance(reward, Mapping):
@@ -187,13 +187,13 @@ class RewardDicts:
         if ignored:
             self._say_once(
                 f"ignored {sorted(ignored)}",
-                f"The reward dicts also have {', '.join(sorted(ignored))}, which reward_keys does not name: that "
-                "decides nothing. To log one without training on it, name it under reward_keys and monitor.",
+                f"The reward dicts also have {', '.join(sorted(ignored))}, which reward_keys does not name, so "
+                "they are ignored. To log one without training on it, name it under reward_keys and monitor.",
             )
         return {name: reward[name] for name in self.names if name in reward}
 
     def _check_names(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse a name that never came; say once if one stays away that did."""
+        """Refuse a name that no dict has ever had. Warn once if this batch lacks a name that earlier ones had."""
         here = {name for row in rows for name in row}
         if not here and not self._known and not self._others:
             self._say_once("nothing", "No sample of the first batch has any reward: all of them count as missing.")
@@ -210,7 +210,7 @@ class RewardDicts:
                 self._say_once(f"absent {name}", f"No sample of this batch has the reward {name!r}: it is missing.")
 
     def _warn_of_groups(self, ids: Sequence[Hashable]) -> None:
-        """Say once where nothing is compared, or where a batch is too little to whiten over."""
+        """Warn once if no completions are compared, or if the batch is too small to whiten over."""
         if len(set(ids)) == len(ids):
             self._say_once(
                 "single",
@@ -225,8 +225,8 @@ class RewardDicts:
             )
 
     def _say_once(self, key: str, text: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._warned:
+            self._warned.add(key)
             logger.warning(text)
 
 
@@ -239,7 +239,7 @@ def _records_in(folder: str) -> ChannelTable:
 
 
 def _votes(rows: Sequence[Mapping[str, Any]], groups: Sequence[Hashable], rollouts: Sequence[Hashable]) -> list[int]:
-    """Return for each sample the first sample of its rollout, which has the rollout's vote.
+    """Return for each sample the index of the first sample of its rollout, which counts for the whole rollout.
 
     Raises:
         RewardError: two parts of a rollout have different rewards.
@@ -251,15 +251,15 @@ def _votes(rows: Sequence[Mapping[str, Any]], groups: Sequence[Hashable], rollou
         if not _same(rows[place], rows[i]):
             raise RewardError(
                 f"rewards[{place}] and rewards[{i}] are parts of one rollout ({key[1]!r}) and differ: {rows[place]!r} "
-                f"and {rows[i]!r}; expected the rollout's rewards on each part. Give parts of their own reward ids of "
-                "their own"
+                f"and {rows[i]!r}; expected the rollout's rewards on each part. Give parts with different rewards "
+                "different rollout ids"
             )
         places.append(place)
     return places
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Return whether two rows hold the same rewards, a missing value being equal to an absent one."""
+    """Return whether two rows have the same rewards. A missing value is equal to an absent one."""
     return _comparable(a) == _comparable(b)
 
 

@@ -1,7 +1,8 @@
-"""``Adapter``: from the rewards of one trainer of ms-swift to advantages, its metrics, its record and its state.
+"""``Adapter``: turns the rewards of one trainer of ms-swift into advantages, metrics, records and saved state.
 
-Three trainers compute advantages with the same functions. They differ in where they hold what a step needs, which the
-small functions at the end find out; Megatron's and Ray's trainers are known from their code alone.
+Three trainers compute advantages with the same functions. They differ in where they keep the values that a step needs;
+the small functions at the end find these values. The code for Megatron's and Ray's trainers was written from their
+source and has not been run with them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _KEY = "_rvpo_adapter"
 
 
 def adapter_of(trainer: Any, options: AggregationOptions) -> Adapter:
-    """Return a trainer's adapter, made on first use."""
+    """Return a trainer's adapter. It is built on first use."""
     found: Adapter | None = getattr(trainer, _KEY, None)
     if found is None:
         found = Adapter(trainer, options)
@@ -36,15 +37,15 @@ def adapter_of(trainer: Any, options: AggregationOptions) -> Adapter:
 
 
 class Adapter:
-    """What stands between one trainer and ``rvpo.Aggregator``.
+    """Connects one trainer with ``rvpo.Aggregator``.
 
     Attributes:
-        done: what the latest batch came to; None before the first one.
+        done: result of the latest batch; None before the first one.
         batches: number of batches that got advantages.
     """
 
     def __init__(self, trainer: Any, options: AggregationOptions) -> None:
-        """Build the aggregator of a trainer whose rewards are known.
+        """Build the aggregator for the rewards of a trainer.
 
         Raises:
             ConfigError: two rewards share a name, or an option names a reward that does not exist.
@@ -53,13 +54,13 @@ class Adapter:
         names = list(trainer.reward_func_names)
         if not names:
             raise ConfigError(
-                "ms-swift trains without reward functions, from a teacher alone; expected at least one reward. Pass "
+                "ms-swift trains without reward functions, only from a teacher; expected at least one reward. Pass "
                 "--reward_funcs, or leave rvpo.swift.use out of --external_plugins"
             )
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise ConfigError(
-                f"two reward functions are called {twice[0]!r} ({', '.join(names)}); expected a name of its own for "
-                "each: ms-swift takes the name of the function or of its class. Rename one"
+                f"two reward functions are called {twice[0]!r} ({', '.join(names)}); expected different names: "
+                "ms-swift takes the name of the function or of its class. Rename one"
             )
         own_ranges = [getattr(function, "reward_range", None) for function in getattr(trainer, "reward_funcs", [])]
         own_ranges += [None] * (len(names) - len(own_ranges))  # an environment's own reward comes last
@@ -71,27 +72,27 @@ class Adapter:
         self.batches = 0
         if self.aggregator.config.method.remembers and not hasattr(trainer, "_load_optimizer_and_scheduler"):
             logger.warning(
-                "%s is not the trainer of `swift rlhf`: its checkpoints do not hold what method %r remembers, so a "
-                "resumed run begins anew with it.",
+                "%s is not the trainer of `swift rlhf`: its checkpoints do not contain the memory of method %r. With "
+                "this method, a resumed run begins anew.",
                 type(trainer).__qualname__,
                 self.aggregator.config.method.name,
             )
         if getattr(trainer.args, "dynamic_sample", False):
             logger.warning(
-                "dynamic_sample is on: ms-swift draws new prompts where the SUM of the rewards is the same for all "
-                "completions of a prompt, also if single rewards differ, which would have ranked them."
+                "dynamic_sample is on: ms-swift draws new prompts if the SUM of the rewards is the same for all "
+                "completions of a prompt, even if single rewards differ and could rank them."
             )
 
     def check_settings(self, estimator: str, scale: str | None, kl_in_reward: bool, beta: float) -> None:
         """Refuse settings of ms-swift that would be ignored, because the method decides them.
 
         Raises:
-            ConfigError: with what to set instead.
+            ConfigError: there is such a setting; the message says what to set instead.
         """
         if estimator != "grpo":
             raise ConfigError(
                 f"advantage_estimator is {estimator!r}; expected 'grpo', ms-swift's default, because the method of "
-                "rvpo.swift.use makes the advantages. Drop --advantage_estimator"
+                "rvpo.swift.use computes the advantages. Drop --advantage_estimator"
             )
         if scale not in ("group", None):
             raise ConfigError(
@@ -101,7 +102,7 @@ class Adapter:
         if kl_in_reward and beta != 0:
             raise ConfigError(
                 f"kl_in_reward is {kl_in_reward} with beta {beta}; expected kl_in_reward false, because a KL term "
-                "belongs to no single reward. With it false, the same beta enters the loss"
+                "does not belong to any single reward. If it is false, the loss has the KL term with the same beta"
             )
 
     def advantages(
@@ -115,20 +116,21 @@ class Adapter:
         """Return the advantages (N,) of rewards (N, M), NaN = missing.
 
         Raises:
-            ConfigError: the weights are not those with which training began.
+            ConfigError: the weights have changed since training began.
             RewardError: rewards that cannot be aggregated.
-            EngineError: the trainer has other reward functions than rewards.
+            EngineError: the number of rewards is not the number of reward functions.
         """
         names = self.aggregator.names
         if rewards.ndim != 2 or rewards.shape[1] != len(names):
             raise EngineError(
                 f"ms-swift passes rewards of shape {tuple(rewards.shape)} for {len(names)} reward functions "
-                f"({', '.join(names)}); expected one column per function. Install the ms-swift of docs/engines"
+                f"({', '.join(names)}); expected one column per function. Install the version of ms-swift in "
+                "docs/engines/ms-swift.md"
             )
         if not torch.equal(weights.detach().cpu(), self._weights):
             raise ConfigError(
                 f"reward_weights are {weights.tolist()}, but training began with {self._weights.tolist()}; expected "
-                "the same all along. Set --reward_weights once"
+                "the same weights in all steps. Set --reward_weights once"
             )
         trained = _is_training(self._trainer)
         done = self.aggregator(
@@ -149,17 +151,17 @@ class Adapter:
         return advantages
 
     def save(self, folder: Path) -> None:
-        """Write what the method remembers into a checkpoint."""
+        """Write the method's memory into a checkpoint."""
         if _is_main(self._trainer):
             memory.save_memory(self.aggregator, folder)
 
     def load(self, folder: Path) -> None:
-        """Go on from what :meth:`save` wrote; a checkpoint without it begins anew with a warning."""
+        """Load what :meth:`save` wrote. If the checkpoint does not have it, begin anew with a warning."""
         memory.load_memory(self.aggregator, folder)
 
 
 def _is_main(trainer: Any) -> bool:
-    """Whether this process writes what all processes have."""
+    """Whether this process writes the files that are the same for all processes."""
     accelerator = getattr(trainer, "accelerator", None)
     if accelerator is not None:
         return bool(accelerator.is_main_process)
@@ -167,7 +169,7 @@ def _is_main(trainer: Any) -> bool:
 
 
 def _is_training(trainer: Any) -> bool:
-    """Whether the batch is trained on, or is an evaluation's."""
+    """Whether the batch is trained on, and not an evaluation's."""
     models = getattr(trainer, "unwrapped_models", None)  # Megatron's
     model = models[0] if models else getattr(trainer, "model", None)
     return True if model is None else bool(model.training)  # Ray's driver has no model, and only trains
@@ -182,6 +184,6 @@ def _step(trainer: Any) -> int:
 def _progress(trainer: Any) -> float | None:
     """Return the share of training that is done: 0 at the first step, 1 at the last; None if it is not known."""
     steps = getattr(getattr(trainer, "state", None), "max_steps", None)
-    if steps is None:  # Ray's driver: a scheduled k is refused for want of it
+    if steps is None:  # Ray's driver; without progress, a schedule for k is refused
         return None
     return min(_step(trainer) / max(int(steps) - 1, 1), 1.0)

@@ -1,6 +1,6 @@
-"""The trainer of ``swift rlhf``: what is wrapped, so that rvpo's state is in its checkpoints and its advantages train.
+"""Wrappers for the trainer of ``swift rlhf``. They save rvpo's state, and check that rvpo's advantages are trained on.
 
-ms-swift's class has no hook for either. Each wrapped method calls ms-swift's own.
+ms-swift's class does not have hooks for this. Each wrapper calls ms-swift's own method.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WRAPPED = ("__init__", "_postprocess_batch", "_save_checkpoint", "_load_optimiz
 
 
 class _Called(TrainerCallback):  # type: ignore[misc]
-    """Stops a training before its first update if no batch of it came past rvpo."""
+    """Stops a training before its first update if rvpo has not computed the advantages of any batch."""
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
@@ -55,7 +55,7 @@ def install(options: AggregationOptions) -> None:
 
 
 def _wrap(cls: type, name: str, around: Callable[..., Any]) -> None:
-    """Replace a method by ``around(theirs, self, …)``."""
+    """Replace a method by ``around(theirs, self, …)``, where ``theirs`` is ms-swift's method."""
     theirs = getattr(cls, name)
 
     @functools.wraps(theirs)
@@ -66,7 +66,7 @@ def _wrap(cls: type, name: str, around: Callable[..., Any]) -> None:
 
 
 def _only_grpo(trainer: type, theirs: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> None:
-    """Refuse trainers of other algorithms, which would train as if the plug-in were not there."""
+    """Refuse trainers of other algorithms, which would ignore the plug-in."""
     if not isinstance(self, trainer):
         raise ConfigError(
             f"rvpo.swift.use is in --external_plugins, but {type(self).__name__} trains, which does not use its "
@@ -76,7 +76,7 @@ def _only_grpo(trainer: type, theirs: Callable[..., Any], self: Any, *args: Any,
 
 
 def _built(options: AggregationOptions, theirs: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> None:
-    """Build the trainer and its adapter, so that what cannot work fails before a completion is generated."""
+    """Build the trainer and its adapter, so that invalid options fail before a completion is generated."""
     theirs(self, *args, **kwargs)
     adapter = adapter_of(self, options)
     adapter.check_settings(self.advantage_estimator, self.scale_rewards, self.kl_in_reward, self.beta)
@@ -86,14 +86,14 @@ def _built(options: AggregationOptions, theirs: Callable[..., Any], self: Any, *
 def _checked(
     options: AggregationOptions, theirs: Callable[..., Any], self: Any, samples: Any, encoded: Any, *rest: Any
 ) -> Any:
-    """Let ms-swift lay the advantages of a batch out, and see that they are rvpo's."""
+    """Let ms-swift distribute the advantages of a batch to its tokens, and check that they are rvpo's."""
     adapter = adapter_of(self, options)
     adapter.done = None
     result = theirs(self, samples, encoded, *rest)
     if adapter.done is None:
         raise seam.moved("its GRPOTrainer makes advantages without a call of compute_advantages")
     made = adapter.done.advantages
-    if getattr(self, "_has_teacher", False):  # which is added, token by token
+    if getattr(self, "_has_teacher", False):  # the tokens' advantages also have the teacher's part
         received = torch.stack([sample.advantages.to(made.device) for sample in samples])
     else:
         received = torch.cat([_of_tokens(batch["grpo_batch"]).to(made.device) for batch in encoded])
@@ -103,13 +103,13 @@ def _checked(
 
 
 def _of_tokens(batch: Any) -> torch.Tensor:
-    """Return the advantages of all trained tokens of a micro-batch, however its rows are laid out."""
+    """Return the advantages of all trained tokens of a micro-batch, padded or packed."""
     advantages: torch.Tensor = batch.advantages
     return advantages[batch.completion_mask.bool()]
 
 
 def _saving(options: AggregationOptions, theirs: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Put the method's state into the checkpoint first: what makes a checkpoint complete comes after it."""
+    """Write the method's state first: a checkpoint counts as complete after the files that ms-swift writes."""
     adapter_of(self, options).save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
     return theirs(self, *args, **kwargs)
 
@@ -117,7 +117,7 @@ def _saving(options: AggregationOptions, theirs: Callable[..., Any], self: Any, 
 def _loading(
     options: AggregationOptions, theirs: Callable[..., Any], self: Any, checkpoint: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Load what a run goes on from; ``resume_only_model`` begins anew, as the optimizer does."""
+    """Load the method's state on resume. With ``resume_only_model`` it begins anew, like the optimizer."""
     result = theirs(self, checkpoint, *args, **kwargs)
     if checkpoint is not None and not self.args.resume_only_model:
         adapter_of(self, options).load(Path(checkpoint))

@@ -1,4 +1,4 @@
-"""``use``: what a plug-in file of ms-swift calls, once, with the options of the run."""
+"""``use``: the function that a plug-in file of ms-swift calls once, with the options of the run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _used: AggregationOptions | None = None
 
 
 def use(**options: Any) -> None:
-    """Let ms-swift's GRPO trainers compute their advantages with a method of rvpo, from here on in this process.
+    """Let ms-swift's GRPO trainers compute their advantages with a method of rvpo, from now on in this process.
 
     Args:
-        **options: of :class:`rvpo.step.options.AggregationOptions`, such as ``method="lift"`` and
-            ``reward_ranges={"correct": [-3, 3]}``. A reward is called as ms-swift logs it (``rewards/NAME/mean``).
-            Weights are ms-swift's own, ``--reward_weights``.
+        **options: options of :class:`rvpo.step.options.AggregationOptions`, such as ``method="lift"`` and
+            ``reward_ranges={"correct": [-3, 3]}``. The name of a reward is the one that ms-swift logs
+            (``rewards/NAME/mean``). For weights, use ms-swift's own option ``--reward_weights``.
 
     Raises:
-        ConfigError: an unknown option or a value that cannot work, or other options than those of an earlier call.
-        EngineError: ms-swift is not installed, or its functions are not those that this replaces.
+        ConfigError: an option is unknown, has a value that cannot work, or differs from an earlier call.
+        EngineError: ms-swift is not installed, or its functions differ from those of the tested version.
     """
     global _used
     if "reward_weights" in options:

@@ -1,9 +1,9 @@
-"""Where ms-swift makes advantages of rewards: two functions that three trainers import by name.
+"""Replaces the two functions in which ms-swift turns rewards into advantages. Three trainers import them by name.
 
-They are replaced in the module that defines them and in every trainer's module that is loaded already; one that is
-loaded later imports the replacement. The functions get rewards alone, so the trainer is taken from the call: it is the
-``self`` of the method that calls them. Any other caller, and functions with other parameters, mean that the seam has
-moved, which is an error and never plain GRPO.
+They are replaced in the module that defines them and in the module of every trainer that is loaded already. A module
+that is loaded later imports the replacement. The functions get only rewards, so the trainer is found through the call:
+it is the ``self`` of the method that calls them. If there is another caller, or a function has other parameters, then
+ms-swift has changed. That raises an error; rvpo never falls back to plain GRPO.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PARAMETERS = {
 
 
 def moved(what: str) -> EngineError:
-    """Return the error for an ms-swift that is not the one that is known here."""
+    """Return the error for a version of ms-swift whose functions differ from the tested version."""
     try:
         version = importlib.metadata.version("ms-swift")
     except importlib.metadata.PackageNotFoundError:
@@ -50,10 +50,10 @@ def moved(what: str) -> EngineError:
 
 
 def check() -> None:
-    """See that both functions are those that are known here, in every trainer's module that is loaded.
+    """Check that both functions are as in the tested version, in the module of every loaded trainer.
 
     Raises:
-        EngineError: one is not there, has other parameters, or was replaced by something else.
+        EngineError: a function does not exist, has other parameters, or was replaced by other code.
     """
     home, loaded = _modules()
     for name, parameters in PARAMETERS.items():
@@ -70,7 +70,7 @@ def check() -> None:
 
 
 def install(options: AggregationOptions) -> None:
-    """Replace both functions, for every trainer; :func:`check` comes first."""
+    """Replace both functions, for every trainer. Call :func:`check` first."""
     home, loaded = _modules()
     for name, replacement in ((GROUPED, _grouped(options)), (BY_REQUEST, _by_request(options))):
         for module in (home, *loaded):
@@ -79,12 +79,12 @@ def install(options: AggregationOptions) -> None:
 
 
 def _modules() -> tuple[ModuleType, list[ModuleType]]:
-    """Return the functions' own module, and those of the trainers that are loaded: others will import ours."""
+    """Return the module that defines the functions, and the trainers' modules that are loaded already."""
     return importlib.import_module(HOME), [sys.modules[name] for name in USERS if name in sys.modules]
 
 
 def _grouped(options: AggregationOptions) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return what takes the place of ``compute_advantages``: rows in blocks of G completions of a prompt."""
+    """Return the replacement of ``compute_advantages``, whose rows are blocks of G completions per prompt."""
 
     def compute_advantages(
         rewards_per_func: Tensor,
@@ -105,7 +105,7 @@ def _grouped(options: AggregationOptions) -> Callable[..., tuple[Tensor, Tensor]
 
 
 def _by_request(options: AggregationOptions) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return what takes the place of ``compute_advantages_dynamic``: several rows may be turns of one completion."""
+    """Return the replacement of ``compute_advantages_dynamic``, in which rows may be turns of one completion."""
 
     def compute_advantages_dynamic(
         rewards_per_func: Tensor,
@@ -120,7 +120,7 @@ def _by_request(options: AggregationOptions) -> Callable[..., tuple[Tensor, Tens
     ) -> tuple[Tensor, Tensor]:
         adapter = _caller(options, BY_REQUEST)
         adapter.check_settings(advantage_estimator, scale_rewards, kl_in_reward, beta)
-        last = {request: row for row, request in enumerate(request_ids)}  # as ms-swift: a completion's last turn
+        last = {request: row for row, request in enumerate(request_ids)}  # a completion's last turn, as in ms-swift
         _check_turns(rewards_per_func, request_ids, last)
         rows = sorted(last.values())
         groups = [prompt_ids[row] for row in rows]
@@ -137,12 +137,12 @@ def _caller(options: AggregationOptions, name: str) -> Adapter:
     frame = sys._getframe(2)
     trainer = frame.f_locals.get("self")
     if trainer is None or not hasattr(trainer, "reward_func_names"):
-        raise moved(f"{name} is called by {frame.f_code.co_qualname}, which is no method of a GRPO trainer")
+        raise moved(f"{name} is called by {frame.f_code.co_qualname}, which is not a method of a GRPO trainer")
     return adapter_of(trainer, options)
 
 
 def _check_turns(rewards: Tensor, request_ids: Sequence[str], last: dict[str, int]) -> None:
-    """Refuse turns of one completion with different rewards: which of them count, nobody can say.
+    """Refuse turns of one completion with different rewards, because it is not known which of them count.
 
     Raises:
         RewardError: two rows of a request differ.
@@ -160,5 +160,5 @@ def _check_turns(rewards: Tensor, request_ids: Sequence[str], last: dict[str, in
 
 
 def _total(rewards: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted sum (N,), which ms-swift logs as ``reward`` and trains on no more."""
+    """Return the weighted sum (N,), which ms-swift logs as ``reward`` but no longer trains on."""
     return (rewards * weights.unsqueeze(0)).nansum(1)

@@ -1,13 +1,13 @@
-"""``DiagnosisCallback``: says while a run trains which of its rewards is being neglected, and why.
+"""``DiagnosisCallback``: warns during training which rewards are being neglected, and why.
 
 A callback of transformers does not receive its trainer. This one finds it when training begins: the trainer is the
-``self`` of the method that called the callback, and it has the callback in its list. From there on
+``self`` of the method that called the callback, and it has the callback in its list. After that
 
-* an ``RVPOTrainer`` hands over each generation (:func:`watched`), with all channels of its rubrics;
-* of any other ``GRPOTrainer`` the callback reads the rewards that ``_calculate_rewards`` returns and the advantages in
-  the output of ``_generate_and_score_completions``, which are those that the policy is trained with.
+* an ``RVPOTrainer`` passes each generation to the callback (:func:`watched`), with all channels of its rubrics;
+* for any other ``GRPOTrainer``, the callback reads the rewards that ``_calculate_rewards`` returns, and the advantages
+  in the output of ``_generate_and_score_completions``, with which the policy is trained.
 
-Where it cannot see them it raises an error. It is never inactive without a word.
+If it cannot read them, it raises an error. It is never silently inactive.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rvpo.text.tables import printable
 logger = logging.getLogger(__name__)
 
 FILE = "rvpo_alarm.npz"
-"""In a checkpoint: the last generations and what was said."""
+"""File in a checkpoint, with the last generations and the warnings that were given."""
 
 
 class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
@@ -48,43 +48,43 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
     Example:
         trainer = GRPOTrainer(…, callbacks=[DiagnosisCallback()])
 
-    An ``RVPOTrainer`` has one already. Each generation is looked at with the sums of ``rvpo diagnose``, see
-    :mod:`rvpo.diagnose.alarm`. ``rvpo/{reward}/neglected`` is logged as 1 while a reward is neglected, else 0. When it
-    becomes 1 for the first time, a warning says why, and what to do. The same with ``rvpo/{reward}/diverging``, for a
-    reward that rises while a monitor (a reward of weight 0) falls, see :mod:`rvpo.diagnose.diverging`. Rewards that are
-    constant, always missing or outside their range are reported too (:mod:`rvpo.step.reward_news`). At the end a
-    summary is printed.
+    An ``RVPOTrainer`` has this callback already. Each generation is evaluated with the sums of ``rvpo diagnose``, see
+    :mod:`rvpo.diagnose.alarm`. ``rvpo/{reward}/neglected`` is logged: 1 if the reward is neglected now, otherwise 0.
+    When it becomes 1 for the first time, a warning says why, and what to do. ``rvpo/{reward}/diverging`` works in the
+    same way for a reward that rises while a monitor (a reward of weight 0) falls, see :mod:`rvpo.diagnose.diverging`.
+    Rewards that are constant, always missing or outside their range are reported, too
+    (:mod:`rvpo.step.reward_news`). A summary is printed at the end.
 
-    With several processes the first one speaks. A resumed training goes on from ``rvpo_alarm.npz`` in the checkpoint
-    and repeats no warning.
+    With several processes, only the first one warns. A resumed training loads ``rvpo_alarm.npz`` from the checkpoint
+    and does not repeat a warning.
 
     Raises:
-        EngineError: when training begins with a trainer that is no ``GRPOTrainer`` or cannot be found, or when no
-            generation was seen although the trainer must have made one.
+        EngineError: training begins with a trainer that is not a ``GRPOTrainer`` or cannot be found, or the callback
+            saw no generation although the trainer must have made one.
     """
 
     def __init__(self, trainer: Trainer | None = None, *, summary: bool = True) -> None:
-        """Begin a watch.
+        """Create the callback.
 
         Args:
-            trainer: the trainer that is watched. None: the one that has this callback.
-            summary: whether to print what the lack of a record costs at the start, and a summary at the end.
+            trainer: the trainer to watch; None is the trainer that has this callback.
+            summary: whether to print a note at the start if no record is kept, and a summary at the end.
         """
         self._given, self._summary = trainer, summary
         self._trainer: Any = None
         self._wrapped: Any = None  # the plain trainer whose methods were wrapped
-        self._rewards: Tensor | None = None  # (N, M) of the generation that is being made
+        self._rewards: Tensor | None = None  # (N, M) rewards of the current generation
         self.alarm = Alarm()
-        self._seen: dict[str, Any] = {}  # of the rewards of a plain trainer; ours has it in its aggregator
-        self._since = self._first_step = 0  # generations since training began, and the step at which it did
+        self._seen: dict[str, Any] = {}  # state of a plain trainer's rewards; our trainer has it in its aggregator
+        self._since = self._first_step = 0  # generations since training began, and the step at which it began
 
     @property
     def is_active(self) -> bool:
-        """Whether this callback watches; of several in one trainer the first one does."""
+        """Whether this callback watches. If a trainer has several of them, only the first one does."""
         return self._trainer is not None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Find the trainer, and go on from the checkpoint if training is resumed."""
+        """Find the trainer, and load the checkpoint's state if training is resumed."""
         caller, checkpoint = _caller(self)
         trainer: Any = self._given or caller
         if trainer is None:
@@ -95,7 +95,7 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
         if not isinstance(trainer, GRPOTrainer):
             raise EngineError(
                 f"DiagnosisCallback watches a {type(trainer).__name__}; expected trl.GRPOTrainer or a subclass, whose "
-                "rewards it reads: remove the callback. `rvpo diagnose` reads any log with one column per reward"
+                "rewards it reads. Remove the callback. `rvpo diagnose` reads any log with one column per reward"
             )
         if next(_callbacks(trainer), self) is not self:
             self._trainer = None
@@ -111,12 +111,12 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
         if self._summary and state.is_world_process_zero and not trainer.log_completions:
             print(
                 "rvpo: log_completions is off, so no record of the rewards is kept, and `rvpo diagnose`, `rvpo replay` "
-                "and `rvpo report` cannot read this run later; log_completions=True keeps one.",
+                "and `rvpo report` cannot read this run later. log_completions=True keeps a record.",
                 flush=True,
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Refuse to go on if the generations pass by unseen."""
+        """Raise an error if the callback does not see the trainer's generations."""
         if not self.is_active or self._since:
             return
         trainer = self._trainer
@@ -131,7 +131,7 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
             )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep the watch in the checkpoint."""
+        """Save the callback's state in the checkpoint."""
         if self.is_active and state.is_world_process_zero:
             folder = self._checkpoint(state.global_step)
             if folder.is_dir():
@@ -145,7 +145,7 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
             print(self.summary(), flush=True)
 
     def see(self, batch: Generation) -> None:
-        """Take in a generation of the rewards of all processes: log, and warn of what is new."""
+        """Add a generation with the rewards of all processes: log its state, and give the warnings that are new."""
         self._since += 1
         trainer = self._trainer
         for call in self.alarm.add(batch):
@@ -200,7 +200,7 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
     # --- trainers that are not ours -----------------------------------------------------------------------------------
 
     def _wrap(self, trainer: Any) -> None:
-        """Read what the trainer's two methods return; whoever overrides them, the outermost ones are wrapped."""
+        """Read what the trainer's two methods return. The outermost methods are wrapped, including all overrides."""
         if self._wrapped is trainer:
             return
         self._wrapped = trainer
@@ -234,11 +234,11 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
             )
         channels = _channels(trainer, rewards.device)
         rewards = rewards.detach().masked_fill(rewards.isinf(), torch.nan).double()
-        self._tell_of_rewards(rewards, channels)
+        self._warn_of_rewards(rewards, channels)
         groups = Groups.from_blocks(len(rewards), count, rewards.device)
         self.see(Generation(rewards, used, groups, channels, torch.as_tensor(trainer.reward_weights)))
 
-    def _tell_of_rewards(self, rewards: Tensor, channels: Channels) -> None:
+    def _warn_of_rewards(self, rewards: Tensor, channels: Channels) -> None:
         config = AdvantageConfig(GRPO())
         result = compute(rewards, config, num_generations=self._trainer.num_generations, channels=channels)
         shown = sights(result, channels)
@@ -249,13 +249,13 @@ class DiagnosisCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def add_alarm(trainer: Any) -> None:
-    """Give a trainer of ours its callback, unless its user has passed one."""
+    """Add the callback to a trainer of ours, unless the user has passed one."""
     if next(_callbacks(trainer), None) is None:
         trainer.add_callback(DiagnosisCallback())
 
 
 def watched(trainer: Any, mode: str, done: Aggregated) -> None:
-    """Show a generation of a trainer of ours to its callback; evaluations are not looked at."""
+    """Pass a generation of a trainer of ours to its callback. Evaluations are ignored."""
     for callback in _callbacks(trainer) if mode == "train" else ():
         if callback.is_active:
             result = done.result
@@ -291,7 +291,7 @@ def _sums_raw(trainer: Any) -> bool:
 
 
 def _channels(trainer: Any, device: torch.device) -> Channels:
-    """Return the reward functions of a plain trainer; equal names get a number."""
+    """Return the channels of a plain trainer's reward functions. Equal names get a number."""
     names: list[str] = []
     for name in trainer.reward_func_names:
         same = sum(other == name or other.startswith(f"{name}#") for other in names)

@@ -1,4 +1,4 @@
-"""``metric_for_best_model``: one clear message where an evaluation does not log it, or logs it without a value."""
+"""``metric_for_best_model``: a clear message if an evaluation does not log it, or logs it without a value."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SHOWN = 6
 
 
 def missing_best_metric(trainer: Any, metrics: Mapping[str, Any]) -> Failure | None:
-    """Return what is wrong if an evaluation does not log the metric of the best model at all, else None.
+    """Return a failure if an evaluation does not log the metric of the best model, otherwise None.
 
     Args:
-        trainer: its arguments name the metric.
-        metrics: what an evaluation logged.
+        trainer: the trainer, whose arguments name the metric.
+        metrics: the metrics that an evaluation logged.
     """
     name = trainer.args.metric_for_best_model
     if name is None or _key(name) in metrics:
@@ -34,7 +34,7 @@ def missing_best_metric(trainer: Any, metrics: Mapping[str, Any]) -> Failure | N
 
 
 def has_best_metric(trainer: Any, metrics: Mapping[str, Any]) -> bool:
-    """Return whether the metric of the best model has a finite value, and warn once if it has none.
+    """Return whether the metric of the best model has a finite value, and warn once if it does not.
 
     A metric may be undefined in an evaluation, such as the responsibility of a reward that ranked nothing. Such an
     evaluation cannot be the best one.
@@ -65,7 +65,7 @@ def _key(name: str) -> str:
 
 
 def _near(name: str, metrics: Mapping[str, Any]) -> str:
-    """Return the names that are closest, filled up with the first others."""
+    """Return the closest names first, then the first of the other names."""
     names = [key for key in metrics if key.startswith("eval_") and not _of_the_machine(key)]
     near = difflib.get_close_matches(_key(name), names, n=_SHOWN, cutoff=0.5)
     return ", ".join(map(repr, [*near, *(key for key in names if key not in near)][:_SHOWN]))

@@ -23,7 +23,7 @@ def save_buffer(batches: Buffer, folder: Path, rank: int) -> None:
     for i, batch in enumerate(batches):
         for key, value in batch.items():
             if isinstance(value, torch.Tensor):
-                # Copied, because TRL puts the same tensor into several batches, which safetensors refuses.
+                # Copy: TRL puts the same tensor into several batches, which safetensors refuses.
                 tensors[f"{i}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
             else:
                 plain[f"{i}/{key}"] = value
@@ -37,11 +37,11 @@ def save_buffer(batches: Buffer, folder: Path, rank: int) -> None:
 
 
 def load_buffer(folder: Path, rank: int, device: torch.device) -> Buffer | None:
-    """Read what :func:`save` wrote, or return None where the checkpoint fell between two generations."""
+    """Read what :func:`save_buffer` wrote. Return None if the checkpoint has no buffered completions."""
     path = _path(folder, rank)
     if not path.exists():
         return None
-    # Moved afterwards, because safetensors does not know accelerate's "cpu:0".
+    # Move to the device afterwards, because safetensors does not know accelerate's "cpu:0".
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key).to(device) for key in file.keys()}  # noqa: SIM118

@@ -1,7 +1,7 @@
-"""What kind of callable a reward function is, and a form of it that every version of TRL understands.
+"""Find the kind of a reward function, and convert it to a form that every version of TRL accepts.
 
-TRL before 1.10 takes a function's ``__name__``, which a partial and an object with ``__call__`` need not have, and
-before 1.14 it does not see that such an object is async, and has no event loop for it.
+TRL before 1.10 uses a function's ``__name__``, which a partial or an object with ``__call__`` may not have. TRL before
+1.14 does not recognize that such an object is async, and does not start an event loop for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 
 def unwrapped(function: Any) -> Any:
-    """Return what a partial calls; anything else as it is."""
+    """Return the function that a partial calls; return anything else unchanged."""
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -28,25 +28,25 @@ def callable_name(function: Any) -> str:
 
 
 def is_async(function: Any) -> bool:
-    """Whether a call returns a coroutine: of a function, a partial of it, or an object whose ``__call__`` is async."""
+    """Whether a call returns a coroutine: for a function, a partial, or an object with an async ``__call__``."""
     inner = unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
 
 def plain(functions: Sequence[Any] | Any) -> list[Any] | Any:
-    """Return reward functions for TRL's constructor; models, folders of models and functions as they are."""
+    """Return reward functions for TRL's constructor. Models, folders of models and functions are unchanged."""
     if not isinstance(functions, list | tuple):
         return functions
     return [_plain(function) for function in functions]
 
 
 def restore(trainer: Any, given: Any, handed: Any) -> None:
-    """Give a trainer the reward functions that a user gave, in place of those that :func:`plain` made of them.
+    """Put the user's reward functions back into a trainer, in place of the results of :func:`plain`.
 
     Args:
-        trainer: TRL's, built.
-        given: by the user.
-        handed: what :func:`plain` made of them, unchanged since.
+        trainer: TRL's trainer, already built.
+        given: the user's reward functions.
+        handed: the result of :func:`plain`, unchanged.
     """
     if not isinstance(handed, list):
         return

@@ -1,8 +1,8 @@
-"""Checkpoints: sealed once all of their files are on the disk, and judged before a run goes on from one.
+"""Checkpoints: sealed when all of their files are on the disk, and checked before a run resumes from one.
 
-Transformers starts the optimizer, the schedule or the random generators anew where their files are missing, without a
-word. So a checkpoint gets a manifest, the last of its files, which has the sizes and checksums of the others. One that
-an older version or plain TRL has written has no manifest; it is judged by what its files themselves can tell.
+If files of the optimizer, the schedule or the random generators are missing, transformers silently starts these anew.
+So a checkpoint gets a manifest as its last file, with the sizes and checksums of the others. A checkpoint of an older
+version or of plain TRL has no manifest; then its files are checked one by one.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rvpo.files import flush, flush_tree, write
 logger = logging.getLogger(__name__)
 
 MANIFEST = "rvpo_manifest.json"
-TOLD = ("rvpo_state.json", "rvpo_alarm.npz")
-"""What a method and the alarm remember: where it is gone, both begin anew and say so."""
+MAY_BE_MISSING = ("rvpo_state.json", "rvpo_alarm.npz")
+"""The memory of the method and of the alarm. If a file is missing, its owner begins anew, with a warning."""
 STATE = "trainer_state.json"
 _VERSION = 1
 _MIB = 2**20
-# Transformers' names of one state each; DeepSpeed and FSDP have folders of their own instead.
+# Transformers' file names for each state. DeepSpeed and FSDP write folders instead.
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*/adapter_model.*", "pytorch_model_fsdp_*")
 _OPTIMIZER = ("optimizer.pt", "optimizer.bin", "optimizer_*", "rank*-of-*-optimizer.pt", "global_step*")
 _NEEDED = {
@@ -40,7 +40,7 @@ _NEEDED = {
 
 
 def begin(folder: Path) -> None:
-    """Mark a checkpoint as unfinished, after what lies in its place is removed: no file of it may be taken for ours."""
+    """Mark a checkpoint as unfinished. An older folder at its path is removed, so that its files are not mixed in."""
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
     else:
@@ -73,17 +73,17 @@ def step(checkpoint: Path) -> int:
 
 
 def is_last(checkpoint: Path) -> bool:
-    """Return whether a whole checkpoint is that of the last step."""
+    """Return whether a complete checkpoint is the one of the last step."""
     state = json.loads((checkpoint / STATE).read_text("utf-8"))
     return bool(state["global_step"] >= state["max_steps"])
 
 
 def newest_whole(folder: Path, *, thorough: bool = True) -> Path | None:
-    """Return the newest checkpoint that is whole; a warning says which ones were passed over, and why.
+    """Return the newest complete checkpoint. A warning names each newer one that was passed over, and why.
 
     Args:
-        folder: the run's.
-        thorough: whether every file is read; else names and sizes decide, which takes no time.
+        folder: folder of the run.
+        thorough: whether every file is read; if False, only names and sizes are checked, which is fast.
     """
     found = [path for path in folder.glob("checkpoint-*") if _is_step(path.name)]
     for path in sorted(found, key=step, reverse=True):
@@ -94,12 +94,12 @@ def newest_whole(folder: Path, *, thorough: bool = True) -> Path | None:
 
 
 def problem(folder: Path, *, thorough: bool = True, but: Collection[str] = ()) -> str | None:
-    """Return why a run cannot go on from a checkpoint as if it had never stopped, or None where it can.
+    """Return why a run cannot resume exactly from a checkpoint, or None if it can.
 
     Args:
-        folder: of the checkpoint.
-        thorough: whether every file is read; else names and sizes decide.
-        but: names of files that may be missing, because whoever reads them warns of it.
+        folder: folder of the checkpoint.
+        thorough: whether every file is read; if False, only names and sizes are checked.
+        but: names of files that may be missing, because the code that reads them warns about it.
     """
     try:
         manifest = _read(folder / MANIFEST) if (folder / MANIFEST).exists() else None
@@ -134,7 +134,7 @@ def _unsealed(folder: Path, manifest: Any, thorough: bool, but: Collection[str])
 
 
 def _unfit(folder: Path) -> str | None:
-    """Look for what a run needs to go on, whoever wrote the checkpoint."""
+    """Check that the files which a run needs to resume exist. This also works without a manifest."""
     state = _read(folder / STATE)
     if not isinstance(state, dict):
         return f"it is incomplete: {STATE} is missing or damaged"
@@ -150,7 +150,7 @@ def _unfit(folder: Path) -> str | None:
 
 
 def _unreadable(folder: Path, manifest: Any, thorough: bool) -> str | None:
-    """Read what no manifest speaks for: the formats have lengths and mostly checksums of their own."""
+    """Read the files of a checkpoint without a manifest: most formats have their own lengths and checksums."""
     if manifest is not None or not thorough:
         return None
     for path in sorted(folder.rglob("*")):
@@ -170,7 +170,7 @@ def _unreadable(folder: Path, manifest: Any, thorough: bool) -> str | None:
 
 
 def _read(path: Path) -> Any:
-    """Return what a JSON file holds; None where it is missing or no JSON."""
+    """Return the content of a JSON file; None if the file is missing or is not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -188,7 +188,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _sum(path: Path) -> list[int]:
-    """Return a file's size in bytes and its CRC-32, which reads as fast as the disk."""
+    """Return a file's size in bytes and its CRC-32, which is as fast to compute as the file is to read."""
     size = total = 0
     with path.open("rb") as file:
         while block := file.read(8 * _MIB):

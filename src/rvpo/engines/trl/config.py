@@ -27,12 +27,12 @@ SUM, NORMALISED = "sum_then_normalize", "normalize_then_sum"
 
 
 _taken: ContextVar[bool] = ContextVar("rvpo_config_taken", default=False)
-"""Whether the trainer that is being built is ours."""
+"""Whether the trainer that is being built is an RVPOTrainer."""
 
 
 @contextmanager
 def taken() -> Iterator[None]:
-    """Within the context, a config may be read by a trainer, because it is RVPOMixin that builds it."""
+    """Within the context, a trainer may read a config, because RVPOMixin is building that trainer."""
     token = _taken.set(True)
     try:
         yield
@@ -42,55 +42,55 @@ def taken() -> Iterator[None]:
 
 @dataclass
 class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
-    """Arguments of :class:`RVPOTrainer`: everything of ``trl.GRPOConfig``, and how rewards become advantages.
+    """Arguments of :class:`RVPOTrainer`: all options of ``trl.GRPOConfig``, and the options of the aggregation.
 
     ``method`` is a text (``"lift:kappa=3"``), a mapping or an object (``rvpo.LIFT(kappa=3)``). ``reward_weights``
-    enters every method: a list, or a mapping by name of the reward function. A weight is a number, or follows the
-    training as k can, such as ``"linear(0.2,1)"`` or ``"alternate(1,0)"``; see :mod:`rvpo.core.weights`. ``beta`` stays
-    TRL's KL coefficient. See
-    :class:`rvpo.step.options.AggregationOptions` for the rest.
+    applies to every method: a list, or a mapping by name of the reward function. A weight is a number, or a schedule
+    over the training, such as ``"linear(0.2,1)"`` or ``"alternate(1,0)"``; see :mod:`rvpo.core.weights`. ``beta`` is
+    TRL's KL coefficient, as in ``GRPOConfig``. See :class:`rvpo.step.options.AggregationOptions` for the other options.
 
-    Two options of TRL are the method's business here, and mean the same as there:
+    The method sets two options of TRL. They have the same meaning as in TRL:
 
-    - ``scale_rewards="none"`` and ``"batch"`` are the method's ``whiten``: ``grpo:whiten=none`` (Dr. GRPO) and
-      ``grpo:whiten=batch`` give TRL's advantages. ``"group"``, TRL's default, leaves the method its own way.
+    - ``scale_rewards="none"`` and ``"batch"`` set the method's ``whiten``: ``grpo:whiten=none`` (Dr. GRPO) and
+      ``grpo:whiten=batch`` give TRL's advantages. ``"group"``, TRL's default, keeps the method's own default.
     - ``multi_objective_aggregation="normalize_then_sum"`` is method ``gdpo``.
 
-    ``reward_timeout`` limits the seconds that an async reward function (rubrics included) may take for one batch. One
-    that does not return in time is cancelled; the run saves a checkpoint and ends with a RewardError that names it. A
-    sync function cannot be stopped safely: a warning names it, and the run waits on.
+    ``reward_timeout`` limits the seconds that an async reward function (rubrics included) may take for one batch. A
+    function that does not return in time is cancelled. The run then saves a checkpoint and ends with a RewardError that
+    names the function. A sync function cannot be stopped safely: a warning names it, and the run keeps waiting.
 
     Raises:
-        ConfigError: for a value or combination that cannot work.
+        ConfigError: a value or combination cannot work.
     """
 
     reward_timeout: float | None = field(
         default=DEFAULT_SECONDS,
         metadata={
-            "help": "Seconds that an async reward function may take for one batch, after which the run saves a "
-            "checkpoint and ends; keep it below ddp_timeout. A sync one is only warned of. None is no limit."
+            "help": "Seconds that an async reward function may take for one batch. After that, the run saves a "
+            "checkpoint and ends. Keep it below ddp_timeout. For a sync function there is only a warning. None sets no "
+            "limit."
         },
     )
 
     skip_dead_groups: bool = field(
         default=False,
         metadata={
-            "help": "Leave completions whose advantage is 0, as those of groups without signal, out of the forward and "
-            "backward pass. The gradient stays the same; TRL's entropy and clip_ratio are then of the others alone. "
-            "Not with beta, an entropy bonus, an auxiliary loss or images."
+            "help": "Leave completions whose advantage is 0, such as those of groups without signal, out of the "
+            "forward and backward pass. The gradient stays the same; TRL's entropy and clip_ratio are then means over "
+            "the other completions only. Cannot be used with beta, an entropy bonus, an auxiliary loss or images."
         },
     )
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, *MAPPINGS]  # noqa: RUF012 (transformers' own declaration)
 
     def __post_init__(self) -> None:
-        """Check the options of both sides before anything is loaded."""
+        """Check TRL's options and ours before anything is loaded."""
         self.reward_weights: list[float | str] | dict[str, float | str] | None = _as_plain(self.reward_weights)
         super().__post_init__()
         self._check_own()
 
     def _check_own(self) -> None:
-        """Check what is not TRL's, after TRL's own checks."""
+        """Check our options, after TRL's own checks."""
         check_reward_timeout(self.reward_timeout)
         if self.multi_objective_aggregation != SUM:
             _check_gdpo(self.method, self.multi_objective_aggregation)
@@ -106,16 +106,16 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
 
     @classmethod
     def made_of(cls, args: GRPOConfig, options: Mapping[str, Any]) -> Self:
-        """Return the arguments that an engine has built with a class of its own, with options of this class.
+        """Return this class with the arguments that an engine has built with its own class, and with our options.
 
-        TRL's part is taken as it is: its own checks fill in values that they refuse when they see them again.
+        TRL's arguments are not checked again: its checks fill in values that they would refuse the second time.
 
         Args:
-            args: of a base of this class.
+            args: arguments, of a base class of this class.
             options: names and values of fields of this class.
 
         Raises:
-            ConfigError: for a value or combination that cannot work.
+            ConfigError: a value or combination cannot work.
         """
         made = object.__new__(cls)
         for field_ in dataclasses.fields(cls):
@@ -131,7 +131,7 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
 
     @property
     def place_model_on_device(self) -> bool | None:
-        """As of transformers. Only trainers read it, and each does when it is built: what is not ours is told so here.
+        """The property of transformers. Every trainer reads it when it is built, so other trainers are refused here.
 
         Raises:
             ConfigError: the trainer is not RVPOTrainer, so it would train as if ``method`` were not there.
@@ -141,17 +141,17 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         return placed
 
     def __getattr__(self, name: str) -> Any:
-        """Tell a trainer that looks for an option of another algorithm what it has been given.
+        """Refuse a trainer that looks for an option of another algorithm.
 
         Raises:
             ConfigError: the trainer is not RVPOTrainer.
-            AttributeError: somebody else looks for it.
+            AttributeError: other code looks for an attribute that does not exist.
         """
         _refuse_other_trainers(self, sys._getframe(1).f_locals.get("self"), always=False)
         raise AttributeError(f"{type(self).__name__} has no option {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Checkpoints hold the arguments: a method that cannot be pickled, such as a lambda, is kept as its text."""
+        """Return the state for checkpoints. A method that cannot be pickled, such as a lambda, is saved as text."""
         state = dict(self.__dict__)
         if not isinstance(self.method, str | dict):
             try:
@@ -161,7 +161,7 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
         return state
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; a method that is an object as its text."""
+        """Return plain values. A method that is an object is returned as text."""
         values: dict[str, Any] = super().to_dict()
         if not isinstance(self.method, str | dict):
             values["method"] = spell(build_method(self.method))
@@ -170,14 +170,14 @@ class RVPOConfig(AggregationOptions, GRPOConfig):  # type: ignore[misc]
 
 @contextmanager
 def numbers_of_weights(config: RVPOConfig, names: Sequence[str]) -> Iterator[list[Weight]]:
-    """Within the context, ``reward_weights`` of a config are those of the first step, as a list for TRL.
+    """Within the context, ``reward_weights`` of a config are the weights of the first step, as a list for TRL.
 
     Args:
-        config: of the trainer that is being built.
-        names: of the reward functions, in order.
+        config: config of the trainer that is being built.
+        names: names of the reward functions, in order.
 
     Yields:
-        The weights as they are meant, one per name; empty if none are given.
+        The weights with their schedules, one per name; empty if the config has no weights.
     """
     given = config.reward_weights
     if given is None:
@@ -196,19 +196,19 @@ def numbers_of_weights(config: RVPOConfig, names: Sequence[str]) -> Iterator[lis
 
 
 def _refuse_other_trainers(config: RVPOConfig, reader: object, *, always: bool) -> None:
-    """Refuse a trainer that is being built and would train as if the config's method were not there.
+    """Refuse a trainer that is being built and would ignore the config's method.
 
     Args:
-        config: that is read.
-        reader: whose method reads it, as far as known.
-        always: whether nobody but a trainer reads this.
+        config: the config that is read.
+        reader: the object whose method reads it, or None if it is not known.
+        always: whether only trainers read this.
 
     Raises:
-        ConfigError: it is not ours.
+        ConfigError: the trainer is not RVPOTrainer.
     """
     if _taken.get() or not (always or isinstance(reader, Trainer)):
         return
-    # A trainer of ours, once it is built, may look for any option. (Its class cannot be imported from here.)
+    # A trainer of ours may look for any option after it is built. (Its class cannot be imported here.)
     if not always and any(cls.__name__ == "RVPOMixin" for cls in type(reader).__mro__):
         return
     name = type(reader).__name__ if isinstance(reader, Trainer) else "a trainer that is not RVPOTrainer"
@@ -221,7 +221,7 @@ def _refuse_other_trainers(config: RVPOConfig, reader: object, *, always: bool) 
 
 
 def _check_gdpo(method: Any, aggregation: str) -> None:
-    """Refuse TRL's other aggregation beside a method that it is not."""
+    """Refuse TRL's other aggregation, unless the method is the same one."""
     if aggregation == NORMALISED and build_method(method).name == GDPO.name:
         return
     raise ConfigError(
@@ -232,10 +232,10 @@ def _check_gdpo(method: Any, aggregation: str) -> None:
 
 
 def _scaled(method: Any, scale: str) -> Any:
-    """Return a method, in the kind in which it came, that is whitened as TRL's ``scale_rewards`` says.
+    """Return a method that is whitened as TRL's ``scale_rewards`` says: a text or an object, like ``method``.
 
     Raises:
-        ConfigError: no such scale, or the method has another ``whiten``.
+        ConfigError: the scale does not exist, or the method has another ``whiten``.
     """
     if scale not in ("batch", "none"):
         raise ConfigError(
@@ -244,15 +244,15 @@ def _scaled(method: Any, scale: str) -> Any:
     built = build_method(method)
     if built.whiten not in (None, scale):
         raise ConfigError(
-            f"scale_rewards is {scale!r}, but method {spell(built)!r} has whiten={built.whiten!r}; expected one of "
-            "them: drop scale_rewards"
+            f"scale_rewards is {scale!r}, but method {spell(built)!r} has whiten={built.whiten!r}; expected only "
+            "one of them: drop scale_rewards"
         )
     scaled = dataclasses.replace(built, whiten=scale)
     return spell(scaled) if isinstance(method, str | Mapping) else scaled
 
 
 def _check_weights(weights: Any) -> None:
-    """Refuse weights that cannot work, as far as that shows without the names of the rewards.
+    """Refuse weights that cannot work, as far as this can be checked without the names of the rewards.
 
     Raises:
         ConfigError: they are neither None, nor a list or a mapping of weights.
@@ -279,7 +279,7 @@ def _values(weights: list[Any] | dict[str, Any]) -> list[Any]:
 
 
 def _as_plain(weights: Any) -> Any:
-    """Return weights as plain numbers and texts: :func:`_as_list`, also of a mapping's values and of schedules."""
+    """Return weights as plain numbers and texts, for a list, a mapping and schedules; see :func:`_as_list`."""
     if isinstance(weights, Mapping):
         return {str(name): _plain_of(weight) for name, weight in weights.items()}
     listed = _as_list(weights)
@@ -291,9 +291,9 @@ def _plain_of(weight: Any) -> Any:
 
 
 def _as_list(weights: Any) -> Any:
-    """Return weights that are a tensor, an array or a list with their numbers as plain ones; all else as it is.
+    """Return a tensor, an array or a list as a list of plain numbers; return anything else unchanged.
 
-    Checkpoints and trackers keep the config as JSON, and transformers asks whether values are true.
+    Checkpoints and trackers save the config as JSON, and transformers tests the truth of its values.
     """
     listed = weights.tolist() if hasattr(weights, "tolist") else weights
     if not isinstance(listed, list | tuple):
@@ -302,7 +302,7 @@ def _as_list(weights: Any) -> Any:
 
 
 def _plain(weight: Any) -> Any:
-    """Return a number of torch or numpy as one of Python; all else as it is."""
+    """Return a number of torch or NumPy as a Python number; return anything else unchanged."""
     try:
         return weight.item()
     except (AttributeError, ValueError, RuntimeError):  # a plain number, or an array of several

@@ -1,8 +1,8 @@
-"""TRL's own advantages for ``rvpo check``: a real GRPOTrainer, handed chosen rewards.
+"""TRL's own advantages for ``rvpo check``: a real GRPOTrainer with given rewards.
 
-TRL has no function for advantages. A trainer with a random model of a few hundred parameters therefore generates two
-tokens a completion, asks reward functions that look chosen rewards up, and hands out the advantages that it made of
-them. None of TRL's formulas is restated.
+TRL does not have a function for advantages. So a trainer with a random model of a few hundred parameters generates two
+tokens per completion, calls reward functions that return the given rewards, and returns the advantages that it computed
+from them. TRL's formulas are not copied here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def target(spec: Spec, name: str) -> Target:
     require("TRL's aggregation", name, tuple(AGGREGATION))
     if spec.style == "tokens" or spec.channels == "one" or spec.k_name is not None:
         raise ConfigError(
-            f"{spec.name} takes many rewards a completion and has no k: drop --style tokens, --channels one and "
+            f"{spec.name} takes many rewards per completion and has no k: drop --style tokens, --channels one and "
             "--k-name"
         )
     try:
@@ -50,7 +50,7 @@ def target(spec: Spec, name: str) -> Target:
 
 
 class Peer:
-    """A trainer whose reward functions say what they were told."""
+    """A trainer whose reward functions return given rewards."""
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         """Build the smallest trainer that works."""
@@ -105,7 +105,7 @@ class Peer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what TRL 1.16 calls that transformers 6 will remove: nothing that our user could change."""
+    """Hide warnings that TRL 1.16 calls functions which transformers 6 will remove: users cannot change that."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
         yield

@@ -1,8 +1,8 @@
-"""``skip_dead_groups``: no forward and backward for completions whose advantage is 0, with the same gradient.
+"""``skip_dead_groups``: skips the forward and backward pass of completions with advantage 0. The gradient is the same.
 
-A completion with advantage 0 adds nothing to the policy gradient: every loss of TRL multiplies each completion's term
-by its advantage. Its row is therefore left out of the micro-batch, and the loss is scaled as if it were there. The
-normaliser stays that of all completions:
+A completion with advantage 0 adds nothing to the policy gradient, because every loss of TRL multiplies each
+completion's term by its advantage. So its row is left out of the micro-batch, and the loss is scaled as if the row were
+there. The normaliser is still that of all completions:
 
 =====================================  ==============================================  ==========================
 ``loss_type``                          TRL divides by                                  scale of the smaller batch
@@ -13,11 +13,12 @@ normaliser stays that of all completions:
 ``dapo``, ``cispo``, ``vespo``         the tokens of the generation, which it carries  1
 =====================================  ==============================================  ==========================
 
-One row is kept where none is alive, and all processes keep equally many, because gradients and metrics are exchanged.
-TRL's own metrics of the loss (``entropy``, ``clip_ratio/…``) are then means over the rows that are kept.
+If all advantages are 0, one row is kept. All processes keep the same number of rows, because they exchange gradients
+and metrics. TRL's own metrics of the loss (``entropy``, ``clip_ratio/…``) are then means over the kept rows.
 
-It is refused where a row with advantage 0 has a gradient: with a KL penalty, an entropy bonus, an entropy quantile, an
-auxiliary loss of a mixture of experts, or a loss of one's own; and with images, which are not laid out by rows.
+The option is refused if a row with advantage 0 can have a gradient: with a KL penalty, an entropy bonus, an entropy
+quantile, an auxiliary loss of a mixture of experts, or a custom loss. It is also refused with images, because their
+tensors do not have one row per completion.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from rvpo.step.aggregator import Aggregated
 
 OPTION = "skip_dead_groups"
 ROUNDING = 1e-6
-"""Share of the largest advantage below which that of a completion without signal is the rounding of 0."""
+"""For a completion without signal, an advantage below this share of the largest one is a rounding error of 0."""
 
 BY_ROWS = ("grpo", "sapo", "dr_grpo", "luspo")
 BY_TOKENS_OF_BATCH = ("bnpo",)
@@ -43,10 +44,10 @@ BY_TOKENS_OF_GENERATION = ("dapo", "cispo", "vespo")
 
 
 def check_skipping(trainer: Any) -> None:
-    """Refuse ``skip_dead_groups`` where leaving rows out would change what is trained.
+    """Refuse ``skip_dead_groups`` if leaving rows out would change the gradient.
 
     Raises:
-        ConfigError: it would, or nobody knows here.
+        ConfigError: it would change, or this is not known.
     """
     known = (*BY_ROWS, *BY_TOKENS_OF_BATCH, *BY_TOKENS_OF_GENERATION)
     own = [cls.__name__ for cls in type(trainer).__mro__ if {"_compute_loss", "compute_loss"} & vars(cls).keys()]
@@ -76,8 +77,8 @@ def check_skipping(trainer: Any) -> None:
 def without_rounding(done: Aggregated) -> Aggregated:
     """Return a batch in which the advantages of completions without signal are exactly 0.
 
-    GDPO's whitening subtracts the mean of the batch, which is 0 up to rounding, from groups that nothing ranks. An
-    advantage that is not rounding stays.
+    GDPO's whitening subtracts the mean of the batch, which is 0 up to rounding, also in groups without signal. Larger
+    advantages are kept.
     """
     advantages = done.result.advantages
     rounded = ~done.result.signal & (advantages.abs() <= ROUNDING * advantages.abs().max())
@@ -90,9 +91,9 @@ def without_rounding(done: Aggregated) -> Aggregated:
 
 
 def kept_rows(inputs: Mapping[str, Any], accelerator: Any) -> Tensor:
-    """Return the numbers of the rows (n,) of a micro-batch that are trained on, ascending. Collective.
+    """Return the indices (n,) of the rows of a micro-batch that are trained on, ascending. Collective.
 
-    Rows whose advantage is not 0 are among them; equally many in every process, and at least one.
+    All rows whose advantage is not 0 are among them. The number is the same in every process, and at least one.
     """
     advantages = inputs["advantages"]
     alive = (advantages if advantages.ndim == 1 else advantages.abs().amax(1)) != 0
@@ -104,10 +105,10 @@ def kept_rows(inputs: Mapping[str, Any], accelerator: Any) -> Tensor:
 
 
 def smaller(inputs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Return a micro-batch of some of its rows.
+    """Return a micro-batch with only the given rows.
 
     Raises:
-        EngineError: a value of it is not laid out by rows.
+        EngineError: a value does not have one row per completion.
     """
     total = len(inputs["completion_ids"])
     found: dict[str, Any] = {}
@@ -125,7 +126,7 @@ def smaller(inputs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def scale(loss_type: str, inputs: Mapping[str, Any], rows: Tensor) -> float | Tensor:
-    """Return by what the loss of the kept rows is multiplied to be that of all; see the module."""
+    """Return the factor that turns the loss of the kept rows into the loss of all rows; see the module."""
     if loss_type in BY_TOKENS_OF_GENERATION:
         return 1.0
     if loss_type in BY_ROWS:

@@ -1,9 +1,9 @@
-"""Benchmarks during training: the best checkpoint, the last one, and how much was lost between them.
+"""Benchmarks during training: the best evaluation, the last one, and the drop between them.
 
 ::
 
     {output_dir}/evals/{name}/
-      step-000050/     a run of ``rvpo eval``, so that ``rvpo eval compare`` takes two of them
+      step-000050/     a run of ``rvpo eval``, so ``rvpo eval compare`` can compare two of them
       history.json     means by step; best, last, and the drop between them
 """
 
@@ -43,11 +43,11 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
         heldout = ToolCall("heldout.jsonl", limit=64)
         trainer.add_callback(BenchmarkCallback(trainer, {"heldout": heldout}, every=50))
 
-    Works with every trainer of TRL, where each process holds the whole model. All processes generate, each a share of
-    the items; the first one scores, and the others wait for as long as the trainer's ``ddp_timeout`` (30 minutes
-    unless set) allows: raise it for a slow judge. Random numbers of the training are left as they are. Before training
-    an error of one process ends all of them; later it is logged, and that evaluation is absent. Evaluations beyond the
-    step from which training starts, of an earlier training in the same folder, are removed.
+    Works with every trainer of TRL if each process has the whole model. All processes generate, each one a share of
+    the items. The first process scores, and the others wait. They wait at most the trainer's ``ddp_timeout`` (default
+    30 minutes), so raise it for a slow judge. The random numbers of the training do not change. Before training, an
+    error of one process ends all of them. Later, an error is logged, and that evaluation is absent. If an earlier
+    training in the same folder has left evaluations after the step from which this training starts, they are removed.
     """
 
     def __init__(
@@ -60,31 +60,31 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
         batch_size: int = 16,
         folder: Path | None = None,
     ) -> None:
-        """Name what is evaluated.
+        """Choose the benchmarks.
 
         Args:
-            trainer: whose model is evaluated.
-            benchmarks: by the name under which they are logged.
-            every: steps between two evaluations.
-            generation: by the same names, where it is not the benchmark's own.
-            batch_size: items generated together in each process.
-            folder: of the records; None is ``evals`` in the trainer's ``output_dir``.
+            trainer: the trainer whose model is evaluated.
+            benchmarks: benchmarks by the name under which they are logged.
+            every: number of steps between two evaluations.
+            generation: settings by the same names, if they differ from the benchmark's own.
+            batch_size: number of items generated together in each process.
+            folder: folder of the records; None is ``evals`` in the trainer's ``output_dir``.
 
         Raises:
-            ConfigError: a number below 1, no benchmark, or a model that is sharded over processes.
+            ConfigError: a number is below 1, there is no benchmark, or the model is sharded over processes.
         """
         for name, value in (("every", every), ("batch_size", batch_size)):
             if type(value) is not int or value < 1:
-                raise ConfigError(f"{name} is {value!r}, allowed is a whole number of at least 1")
+                raise ConfigError(f"{name} is {value!r}; expected a whole number >= 1")
         if not benchmarks:
-            raise ConfigError("benchmarks is empty, allowed is at least one: name it, or leave the callback out")
+            raise ConfigError("benchmarks is empty; expected at least one. Name one, or leave the callback out")
         _check_whole(trainer)
         self._trainer, self._benchmarks, self._every = trainer, dict(benchmarks), every
         self._generation, self._batch_size = dict(generation or {}), batch_size
         self._folder = folder or Path(trainer.args.output_dir) / "evals"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remove what an earlier training left beyond this step, and evaluate the start; a resumed run has done so."""
+        """Remove evaluations that an earlier training left after this step. At step 0, evaluate."""
         with _together():
             if state.is_world_process_zero:
                 for name in self._benchmarks:
@@ -98,18 +98,18 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
             self._evaluate(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Evaluate the end, and say what was best, last and lost."""
+        """Evaluate the last step, and log the best mean, the last one and the drop between them."""
         if state.global_step % self._every != 0:
             self._evaluate(state.global_step)
         if state.is_world_process_zero:
             for name in self._benchmarks:
-                logger.info("%s", told(name, self._history(name)))
+                logger.info("%s", described(name, self._history(name)))
 
     def _evaluate(self, step: int) -> None:
         for name, benchmark in self._benchmarks.items():
             try:
                 self._one(name, benchmark, step)
-            except Exception:  # a full disk or a GPU's memory as much as a judge: none is worth the training
+            except Exception:  # such as a full disk, no GPU memory or a failing judge, which must not end the training
                 if step == 0:
                     raise
                 if self._trainer.accelerator.is_main_process:
@@ -143,7 +143,7 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Score the replies, and write and log the results."""
         folder = self._folder / name / f"step-{step:06d}"
-        if folder.exists():  # of a run that was stopped here
+        if folder.exists():  # from a run that stopped during this evaluation
             shutil.rmtree(folder)
         results = evaluate(benchmark, _Given(f"step {step}", replies), folder, generation=generation, quiet=True)
         self._write_history(name)
@@ -151,15 +151,15 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
 
     def _log(self, values: dict[str, float | None]) -> None:
         control = self._trainer.control
-        due = control.should_log  # that of the step, which a log of ours would take for done
+        should_log = control.should_log  # the step's own log must still happen, but our log resets the flag
         try:
-            # Not TRL's own log, which would empty the metrics of that step.
+            # Not TRL's own log, which would clear the metrics of the step.
             Trainer.log(self._trainer, values)
         finally:
-            control.should_log = due
+            control.should_log = should_log
 
     def _forget(self, name: str, start: int) -> None:
-        """Remove evaluations of steps that a training from ``start`` has still before it."""
+        """Remove evaluations of the steps after ``start``, which the training has not reached yet."""
         ahead = [path for step, path in self._folders(name).items() if step > start or start == 0]
         for path in ahead:
             shutil.rmtree(path)
@@ -172,7 +172,7 @@ class BenchmarkCallback(TrainerCallback):  # type: ignore[misc]
         return {int(step): path for path in paths if (step := path.name.removeprefix("step-")).isdigit()}
 
     def _history(self, name: str) -> dict[str, Any]:
-        """Return the history of a benchmark, as its folders have it."""
+        """Return the history of a benchmark, read from its folders."""
         results = {step: path / "results.json" for step, path in self._folders(name).items()}
         steps = {step: json.loads(path.read_text("utf-8")) for step, path in results.items() if path.exists()}
         return summary(steps, self._benchmarks[name].primary)
@@ -185,17 +185,17 @@ def _check_whole(trainer: Trainer) -> None:
     backend = DistributedBackend(trainer.accelerator)
     if not (backend.is_zero3 or backend.is_fsdp):
         return
-    # Each call of a sharded model is one of all processes, but their shares of the items differ.
+    # All processes must call a sharded model together, but they have different numbers of items.
     raise ConfigError(
-        f"benchmarks during training, and a model sharded by {'DeepSpeed ZeRO-3' if backend.is_zero3 else 'FSDP'}; "
-        "allowed are one process, and several with the whole model each (DDP): leave the benchmarks out, and evaluate "
-        "the saved checkpoints with rvpo eval"
+        f"the model is sharded by {'DeepSpeed ZeRO-3' if backend.is_zero3 else 'FSDP'}, and there are benchmarks "
+        "during training; expected the whole model on each process (one process, or DDP). Leave the benchmarks out, "
+        "and evaluate the saved checkpoints with rvpo eval"
     )
 
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Wait for all processes; where one failed, it raises its own error and every other one an EngineError."""
+    """Wait for all processes. If one failed, it raises its own error, and the others raise an EngineError."""
     try:
         yield
     except Exception as error:
@@ -207,7 +207,7 @@ def _together() -> Iterator[None]:
 
 
 class _Given:
-    """Replies that are there already, as a policy."""
+    """A policy that returns existing replies."""
 
     def __init__(self, name: str, replies: Mapping[Key, Reply]) -> None:
         self._name, self._given = name, replies
@@ -233,7 +233,7 @@ def summary(steps: Mapping[int, Mapping[str, Any]], primary: str) -> dict[str, A
 
     Args:
         steps: step -> its ``results.json``.
-        primary: metric; the highest mean is the best. Of several equal ones the first counts.
+        primary: name of the metric. The highest mean is the best; if several are equal, the first of them.
     """
     means = {
         step: {metric: value["mean"] for metric, value in results["metrics"].items()}
@@ -252,8 +252,8 @@ def summary(steps: Mapping[int, Mapping[str, Any]], primary: str) -> dict[str, A
     return history
 
 
-def told(name: str, history: Mapping[str, Any]) -> str:
-    """Return a sentence on best, last and drop."""
+def described(name: str, history: Mapping[str, Any]) -> str:
+    """Return a sentence about the best mean, the last one and the drop."""
     if "best" not in history:
         return f"{name}: no evaluation has a score"
     best, last = history["best"], history["last"]

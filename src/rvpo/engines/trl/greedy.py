@@ -1,8 +1,8 @@
-"""The policy's own greedy replies, to which pairwise rewards compare its samples.
+"""The policy's own greedy replies, with which pairwise rewards compare its samples.
 
-They are generated before the reward functions are called, by every process for the prompts of its own completions,
-each prompt once. TRL's own way of generating is used, with sampling off: nothing is drawn from the random generators,
-so a run samples the same completions with and without.
+They are generated before the reward functions are called. Each process generates one reply per different prompt of its
+completions. TRL's own generation is used, with sampling off. It does not use the random generators, so a run samples
+the same completions with and without greedy replies.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _GREEDY = {
 
 
 def prepare(trainer: Any, prompts: Sequence[Any]) -> None:
-    """Hand the greedy replies to ``prompts``, one per completion, to each reward function that compares with them."""
-    # Not the stand-ins of guarded calls: the rewards themselves.
+    """Give each reward function that needs them the greedy replies to ``prompts``, one per completion."""
+    # Use the reward functions themselves, not the wrappers of guarded_calls.
     waiting = [
         reward for reward in trainer._rubrics.values() if isinstance(reward, PairwiseReward) and reward.needs_greedy
     ]
@@ -52,11 +52,11 @@ def greedy_replies(trainer: Any, prompts: Sequence[Any]) -> list[str]:
 
 
 def refuse_impossible(trainer: Any) -> None:
-    """Raise ConfigError where greedy replies are wanted, and this trainer cannot generate them as it samples."""
+    """Raise ConfigError if a reward needs greedy replies, and this trainer cannot generate them as it samples."""
     wanting = [name for name, reward in trainer._rubrics.items() if getattr(reward, "needs_greedy", False)]
     if not wanting:
         return
-    seen = next((told for told, holds in _obstacles(trainer) if holds), None)
+    seen = next((obstacle for obstacle, holds in _obstacles(trainer) if holds), None)
     if seen is not None:
         raise ConfigError(
             f"reward {wanting[0]!r} has against='greedy' and the trainer has {seen}; expected generation by "
@@ -81,7 +81,7 @@ def _obstacles(trainer: Any) -> list[tuple[str, bool]]:
 
 @contextmanager
 def _without_sampling(trainer: Any) -> Iterator[None]:
-    """Turn sampling off in both places from which TRL's generation reads it, and on again."""
+    """Turn sampling off within the context, in both places from which TRL's generation reads it."""
     config, options = trainer.generation_config, trainer.generation_kwargs
     trainer.generation_config = copy.deepcopy(config)
     for name, value in _GREEDY.items():

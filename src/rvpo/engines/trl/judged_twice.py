@@ -1,7 +1,7 @@
-"""Scoring a share of the completions a second time, from which the trust in each channel is estimated.
+"""Score a share of the completions a second time, to estimate the trust in each channel.
 
-For :class:`rvpo.step.trust.Reliability` with ``twice`` above 0. A judge that answers greedily, or from a cache of its
-own, repeats itself: let it sample.
+For :class:`rvpo.step.trust.Reliability` with ``twice`` above 0. A judge that answers greedily, or from its own cache,
+gives the same verdict twice. So let the judge sample.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def score_again(
     """Score some completions of each process a second time. Collective.
 
     Args:
-        trainer: whose reward functions run.
-        share: of the completions, above 0.
+        trainer: the trainer whose reward functions are called.
+        share: share of the completions, above 0.
         rubrics: rubric rewards by the name of their channel.
         score: TRL's ``_calculate_rewards``.
-        scored: its arguments, a process's completions each.
-        rewards: (N, F) what it returned, of all processes.
+        scored: arguments of ``score``: each has one value per completion of this process.
+        rewards: (N, F) result of ``score`` for all processes.
     """
     count = len(scored[0])
     rows = _rows(share, count, trainer.args.seed, trainer._step)
@@ -47,7 +47,7 @@ def score_again(
 def _rows(share: float, rows: int, seed: int, step: int) -> list[int]:
     """Choose which of a process's completions are scored a second time: the same rows on every process.
 
-    With a generator of their own, so that the run draws the same prompts and completions with and without.
+    A separate random generator is used, so the run draws the same prompts and completions with and without this.
     """
     count = max(1, round(share * rows))
     return sorted(random.Random(f"{seed}/{step}").sample(range(rows), count))
@@ -55,7 +55,7 @@ def _rows(share: float, rows: int, seed: int, step: int) -> list[int]:
 
 @contextmanager
 def _second_judgement(trainer: Any, rubrics: Sequence[JudgedReward], rows: Sequence[int]) -> Iterator[None]:
-    """Let reward functions run a second time without traces: no extra columns or metrics, the first verdicts kept."""
+    """Let reward functions run a second time without side effects: no extra columns or metrics; keep first verdicts."""
     first = [reward.latest for reward in rubrics]
     environments = trainer.environments
     trainer._log_completion_extra = trainer._log_metric = lambda *_, **__: None
@@ -66,7 +66,7 @@ def _second_judgement(trainer: Any, rubrics: Sequence[JudgedReward], rows: Seque
     try:
         yield
     finally:
-        del trainer._log_completion_extra, trainer._log_metric  # the methods are there again
+        del trainer._log_completion_extra, trainer._log_metric  # makes the class's methods visible again
         trainer.environments = environments
         for reward, latest in zip(rubrics, first, strict=True):
             reward.repeat, reward.latest = 0, latest

@@ -1,8 +1,8 @@
-"""What a checkpoint of the last finished step holds, for a run that ends in the middle of the next one.
+"""State for a checkpoint of the last finished step, for a run that ends in the middle of the next step.
 
-A step changes more than weights before it is finished: random generators, the counter of tokens, TRL's counter and
-buffer of completions, and what the method remembers. :class:`LastStep` notes all of these when a step is finished, so
-that a run that ends later can still save a checkpoint from which a resumed run does the whole step again.
+A step changes more than the weights before it is finished: random generators, the counter of tokens, TRL's counter and
+buffer of completions, and the method's memory. :class:`LastStep` copies all of these when a step is finished. So a run
+that ends later can still save a checkpoint, and a resumed run repeats the whole step.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class LastStep:
         step: number of finished steps.
         random: random generators of this process.
         tokens: number of tokens seen.
-        batches: TRL's count of batches, from which it knows where in a generation cycle it is.
+        batches: TRL's number of batches, which gives the position in a generation cycle.
         buffered: completions that are generated but not yet trained on; None between two generations.
-        remembered: what the aggregator remembers.
+        remembered: the aggregator's memory.
     """
 
     step: int
@@ -39,7 +39,7 @@ class LastStep:
 
     @classmethod
     def of(cls, trainer: Any) -> LastStep:
-        """Note the state of a trainer that has just finished a step."""
+        """Copy the state of a trainer that has just finished a step."""
         cycle = trainer.args.steps_per_generation * trainer.num_iterations
         return cls(
             trainer.state.global_step,
@@ -59,26 +59,26 @@ class LastStep:
 
 
 class WholeSteps(TrainerCallback):  # type: ignore[misc]
-    """Lets no interrupt fall between the update of the weights and the note of the step that it finished."""
+    """Holds interrupts back from the update of the weights until the state of the finished step is copied."""
 
     def __init__(self, trainer: Any) -> None:
-        """Note the steps of this trainer, in its attribute ``_last_step``."""
+        """Copy the state of this trainer after each step, into its attribute ``_last_step``."""
         self._trainer = trainer
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin what must be whole."""
+        """Begin the part of a step that must not be interrupted."""
         interrupts.hold()
         self._trainer._updating = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Note the finished step; an interrupt that has waited ends the run here."""
+        """Copy the state of the finished step. An interrupt that was held back ends the run here."""
         self._trainer._last_step = LastStep.of(self._trainer)
         self._trainer._updating = False
         interrupts.release()
 
 
 def save_last_step(trainer: Any) -> str:
-    """Save a checkpoint of the last finished step, unless that is done, and return a sentence about it. Collective.
+    """Save a checkpoint of the last finished step, unless it exists, and return a sentence about it. Collective.
 
     Example:
         >>> save_last_step(trainer)  # doctest: +SKIP
@@ -88,7 +88,7 @@ def save_last_step(trainer: Any) -> str:
     if not step:
         return "Stopped after step 0, nothing was trained yet"
     folder = Path(trainer.args.output_dir) / f"checkpoint-{step}"
-    if trainer._updating:  # KeyboardInterrupt from elsewhere than rvpo.interrupts, or an error of the optimizer
+    if trainer._updating:  # a KeyboardInterrupt that does not come from rvpo.interrupts, or an error of the optimizer
         return f"Stopped while step {step + 1} changed the weights, so no checkpoint could be saved"
     if trainer._saved_step != step:
         if trainer._last_step is not None and trainer._last_step.step == step:

@@ -1,4 +1,4 @@
-"""From a recipe's sections to TRL's arguments, a dataset, a tokenizer, a model and an adapter."""
+"""Turn a recipe's sections into TRL's arguments, a dataset, a tokenizer, a model and an adapter."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rvpo.rewards.judged import JudgedReward
 from rvpo.rewards.registry import FACTORIES, RewardFunction, load_reward, needed_arguments
 from rvpo.text.suggest import did_you_mean
 
-# Which part of the recipe decides an option of the trainer.
+# Options of the trainer that another part of the recipe sets.
 DECIDED_BY = {
     "trainer.method": "method",
     "trainer.structure": "structure",
@@ -46,7 +46,7 @@ DECIDED_BY = {
 
 
 def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where: str) -> Any:
-    """Build TRL's arguments; a message about what it refuses names the section of the recipe."""
+    """Build TRL's arguments. If TRL refuses a value, the error names the section of the recipe."""
     allowed = {field.name: getattr(field.type, "__name__", str(field.type)) for field in dataclasses.fields(cls)}
     if unknown := sorted(set(options) - allowed.keys()):
         raise _unknown_option(cls, unknown[0], options[unknown[0]], where, list(allowed))
@@ -58,7 +58,7 @@ def trl_arguments(cls: Any, options: dict[str, Any], own: dict[str, Any], where:
         refused = {"int": (str, float), "float": (str,), "bool": (str,)}.get(kind, ())
         if isinstance(value, refused):
             raise ConfigError(f"{where}.{key} is {value!r}; expected a value of type {kind}")
-    # Transformers insists on use_cpu where there is nothing else to use.
+    # Transformers requires use_cpu if there is no accelerator.
     options = {"use_cpu": not torch.accelerator.is_available()} | options
     # YAML 1.1 reads the `no` of save_strategy: no as False.
     options |= {key: "no" for key, value in options.items() if value is False and key.endswith("_strategy")}
@@ -97,11 +97,12 @@ def load_rewards(entries: Sequence[RewardSection], folder: Path) -> list[RewardF
     """Load the channels' functions.
 
     Args:
-        entries: of the recipe.
-        folder: the run's; judges that name no cache keep their verdicts there, so that a resumed run is free.
+        entries: rewards of the recipe.
+        folder: folder of the run. Judges without a cache of their own save verdicts there, so that a resumed run does
+            not pay for them again.
 
     Raises:
-        ConfigError: one of them cannot be loaded, or two would be logged under one name.
+        ConfigError: a reward cannot be loaded, or two would be logged under one name.
     """
     functions = []
     for entry in entries:
@@ -121,7 +122,7 @@ def load_rewards(entries: Sequence[RewardSection], folder: Path) -> list[RewardF
 def check_columns(
     entries: Sequence[RewardSection], functions: Sequence[RewardFunction], columns: list[str], section: str
 ) -> None:
-    """Raise ConfigError unless the section's data has each column that a reward function cannot do without."""
+    """Raise ConfigError unless the section's data has all columns that the reward functions require."""
     for entry, function in zip(entries, functions, strict=True):
         for needed in needed_arguments(function):
             if needed not in entry.options and needed not in columns:
@@ -132,13 +133,12 @@ def check_columns(
 
 
 def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -> None:
-    """Look at every rubric and reply to compare with, and ask every judge something small, before anything slow begins.
+    """Check all rubrics and reference replies, and send each judge a small question, before anything slow begins.
 
     Raises:
-        ConfigError: a criterion that its judge cannot decide.
-        DataError: a malformed rubric or reply.
-        JudgeError: a judge that cannot work, such as a server that is not there.
-        ConfigError: a judge that reads text alone, and prompts with pictures.
+        ConfigError: a judge cannot decide a criterion, or reads only text and the prompts have pictures.
+        DataError: a rubric or reply is malformed.
+        JudgeError: a judge does not work, such as a server that cannot be reached.
     """
     for function in functions:
         if isinstance(function, JudgedReward):
@@ -150,7 +150,7 @@ def check_judges(functions: Sequence[RewardFunction], datasets: Sequence[Any]) -
 
 
 def load_benchmarks(section: EvalsSection | None, folder: Path) -> tuple[dict[str, Benchmark], dict[str, Generation]]:
-    """Return the benchmarks of a recipe's ``evals`` by name, and how each generates.
+    """Return the benchmarks of a recipe's ``evals`` by name, and the generation settings of each.
 
     Raises:
         ConfigError: an option cannot work, or a package of the extra ``eval`` is absent.
@@ -160,7 +160,7 @@ def load_benchmarks(section: EvalsSection | None, folder: Path) -> tuple[dict[st
     for entry in section.benchmarks if section else ():
         name = entry.name or entry.benchmark
         with needs_extra("eval", "evaluations"):
-            import rvpo.evals.run  # noqa: F401 - what the callback needs, found out before the run has a folder
+            import rvpo.evals.run  # noqa: F401 - the callback needs it: fail here, before the run has a folder
 
             benchmarks[name] = load_benchmark(entry.benchmark, entry.options, folder / "evals" / name)
         generation[name] = generation_of(benchmarks[name], entry.generation)
@@ -169,10 +169,10 @@ def load_benchmarks(section: EvalsSection | None, folder: Path) -> tuple[dict[st
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """Return the model's tokenizer, padding on the left as generation needs it.
+    """Return the model's tokenizer. It pads on the left, which generation needs.
 
     Raises:
-        ConfigError: there is none at ``model.path``.
+        ConfigError: there is no tokenizer at ``model.path``.
     """
     gguf = {"gguf_file": section.gguf_file} if section.gguf_file else {}
     try:
@@ -188,10 +188,10 @@ def load_tokenizer(section: ModelSection) -> Any:
 
 
 def load_processor(section: ModelSection) -> Any:
-    """Return the processor of a model that reads pictures and text, padding on the left as generation needs it.
+    """Return the processor of a model that reads pictures and text. It pads on the left, which generation needs.
 
     Raises:
-        ConfigError: ``model.path`` has none, or only a tokenizer.
+        ConfigError: there is no processor at ``model.path``, or only a tokenizer.
     """
     try:
         processor = AutoProcessor.from_pretrained(_local(section.path), padding_side="left")
@@ -216,7 +216,7 @@ def has_pictures(datasets: Sequence[Any], sections: Sequence[str]) -> bool:
     """Return whether the prompts have pictures.
 
     Raises:
-        ConfigError: those of one section have, and those of another do not.
+        ConfigError: the prompts of one section have pictures, and those of another do not.
     """
     found = [IMAGES in dataset.column_names for dataset in datasets]
     if len(set(found)) > 1:
@@ -229,10 +229,10 @@ def has_pictures(datasets: Sequence[Any], sections: Sequence[str]) -> bool:
 
 
 def load_model(section: ModelSection, warm_started: Path | None, *, pictures: bool = False) -> Any:
-    """Return the policy: the warm-started model if there is one, else the one at ``model.path``.
+    """Return the policy: the warm-started model if there is one, otherwise the model at ``model.path``.
 
     Raises:
-        ConfigError: prompts have pictures, and the model reads text alone.
+        ConfigError: prompts have pictures, and the model reads only text.
     """
     dtype = getattr(torch, section.dtype)
     if pictures:
@@ -248,7 +248,8 @@ def load_model(section: ModelSection, warm_started: Path | None, *, pictures: bo
     if section.gguf_file is None:
         return AutoModelForCausalLM.from_pretrained(_local(section.path), dtype=dtype)
     loaded = AutoModelForCausalLM.from_pretrained(_local(section.path), dtype=dtype, gguf_file=section.gguf_file)
-    # Its weights are dequantised, but it still counts as quantised, which trainers refuse: move them to a plain model.
+    # The weights are dequantised, but the model is still marked as quantised, which trainers refuse. So copy the
+    # weights to a plain model.
     config = type(loaded.config).from_dict(
         {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     )
@@ -267,7 +268,7 @@ def load_peft(section: ModelSection) -> Any:
     """Return the adapter's ``peft.LoraConfig``, or None to train all weights.
 
     Raises:
-        ConfigError: it does not take one of the options.
+        ConfigError: ``LoraConfig`` refuses one of the options.
     """
     if section.peft is None:
         return None

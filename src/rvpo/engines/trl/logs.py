@@ -1,4 +1,4 @@
-"""What a run prints and writes while it trains: ``metrics.jsonl``, a progress bar, a short line a step."""
+"""What a run prints and writes while it trains: ``metrics.jsonl``, a progress bar, one short line per step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rvpo.files import write
 
 
 class MetricsFile(TrainerCallback):  # type: ignore[misc]
-    """Append every log to ``metrics.jsonl``; a resumed run first drops what lies behind its checkpoint."""
+    """Append every log to ``metrics.jsonl``. On resume, lines logged after the checkpoint are removed."""
 
     def __init__(self, path: Path, checkpoint: Path | None) -> None:
-        """Remember the checkpoint's step; None starts anew."""
+        """Remember the checkpoint's step; None starts a new file."""
         self.path = path
         self.done = checkpoints.step(checkpoint) if checkpoint else 0
 
@@ -28,7 +28,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
         write(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Write one line. NaN and infinities are no JSON, so undefined values are null."""
+        """Write one line. JSON does not have NaN and infinities, so undefined values are null."""
         if logs and state.is_world_process_zero:
             values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in logs.items()}
             with self.path.open("a", encoding="utf-8") as file:
@@ -36,7 +36,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
 
 
 def _step(line: str) -> float:
-    """Return the step of a line; infinity where it was cut off, as by a kill or a full disk."""
+    """Return the step of a line; infinity if the line was cut off, such as by a kill or a full disk."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -44,7 +44,7 @@ def _step(line: str) -> float:
 
 
 class _Bar(ProgressCallback):  # type: ignore[misc]
-    """The progress bar of transformers, with a short line a log: ``metrics.jsonl`` has all of it."""
+    """The progress bar of transformers, with one short line per log: ``metrics.jsonl`` has all metrics."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and state.is_world_process_zero and self.training_bar is not None:
@@ -52,7 +52,7 @@ class _Bar(ProgressCallback):  # type: ignore[misc]
 
 
 class _Lines(TrainerCallback):  # type: ignore[misc]
-    """The same lines where the bar is off (``disable_tqdm``)."""
+    """The same lines if the bar is off (``disable_tqdm``)."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and state.is_world_process_zero:
@@ -60,14 +60,14 @@ class _Lines(TrainerCallback):  # type: ignore[misc]
 
 
 def show_short_lines(trainer: Any) -> None:
-    """Replace transformers' printing of whole logs, some 45 keys a step, by a line with each channel's mean."""
+    """Print a line with each channel's mean, instead of transformers' whole log with about 45 keys per step."""
     for theirs, ours in ((ProgressCallback, _Bar), (PrinterCallback, _Lines)):
         if trainer.pop_callback(theirs) is not None:
             trainer.add_callback(ours())
 
 
 def _short_line(state: Any, logs: dict[str, Any]) -> str:
-    """Return the mean of each reward function, or of TRL's own few values where a log has no channels."""
+    """Return a line with the mean of each reward function, or a few of TRL's values if a log has no channels."""
     means = {}
     for key, value in logs.items():
         parts = key.removeprefix("eval_").split("/")
@@ -77,7 +77,7 @@ def _short_line(state: Any, logs: dict[str, Any]) -> str:
             means[f"{parts[1]} missing"] = value
         elif len(parts) == 3 and parts[0] == "rvpo" and parts[2] in ("neglected", "diverging") and value:
             means[f"{parts[1]} {parts[2]}"] = value
-        elif len(parts) == 3 and parts[0] == "benchmark" and ":" not in parts[2]:  # not axes, not categories
+        elif len(parts) == 3 and parts[0] == "benchmark" and ":" not in parts[2]:  # with ":": an axis or a category
             means[f"{parts[1]}/{parts[2]}"] = value
     shown = means or {key: logs[key] for key in ("train_runtime", "train_loss", "loss", "eval_loss") if key in logs}
     where = "eval" if any(key.startswith("eval_") for key in logs) else "step"

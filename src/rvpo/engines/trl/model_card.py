@@ -1,4 +1,4 @@
-"""The model card names the method that a model was really trained with, and cites where it was published."""
+"""The model card names the method with which a model was really trained, and cites its publication."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rvpo.core.methods.registry import METHODS, spell
 
 
 def describe(trainer: Any) -> None:
-    """Set what TRL's ``create_model_card`` reads: name, paper and tags of the method of a trainer.
+    """Set the attributes that TRL's ``create_model_card`` reads: name, paper and tags of a trainer's method.
 
     Args:
-        trainer: with its ``aggregator``; its own ``_tag_names`` are kept.
+        trainer: trainer that has its ``aggregator`` already; its own ``_tag_names`` are kept.
     """
     method = trainer.aggregator.config.method
     paper = paper_of(method)
@@ -23,7 +23,7 @@ def describe(trainer: Any) -> None:
 
 
 def paper_of(method: Method) -> Paper | None:
-    """Return where a method was published. A class that derives from a published method is not that method."""
+    """Return a method's publication. A class that derives from a published method is not that method."""
     if METHODS.get(method.name) is type(method):
         return method.paper
     return vars(type(method)).get("paper")
@@ -44,5 +44,5 @@ def _tag(method: Method) -> str:
 
 
 def _without_folders(text: str) -> str:
-    """Take folders out of the place of a method of one's own: a card is public, paths of a machine are not."""
+    """Remove folders from the path of a user's method: a card is public, paths of a machine are not."""
     return re.sub(r"[^\s:=,{]*[/\\]", "", text)

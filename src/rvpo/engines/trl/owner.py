@@ -1,4 +1,4 @@
-"""One process at a time writes into a run's folder."""
+"""Lock of a run's folder, so that only one process at a time writes into it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rvpo.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 FILE = "run.lock"
-"""In the folder. The system frees the lock when its process ends, however it ends; the file itself may stay."""
+"""Lock file in the folder. The system frees the lock when its process ends for any reason; the file may stay."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_SECONDS = 2.0  # a process that has just been killed may take a moment to be gone
-_held: set[Path] = set()  # by this process
+_SECONDS = 2.0  # time to wait: a process that has just been killed may need a moment to end
+_held: set[Path] = set()  # folders that this process has locked
 
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder. A block inside of another one, for the same folder, adds nothing.
+    """Lock a folder against other processes. A second block for the same folder, inside the first, has no effect.
 
-    Of a run of several processes, the first one owns the folder. The folder is created.
+    If a run has several processes, the first one owns the folder. The folder is created.
 
     Raises:
-        ConfigError: another process that is alive owns the folder.
+        ConfigError: another running process owns the folder.
         OSError: the folder cannot be written.
     """
     place = folder.resolve()
@@ -48,7 +48,7 @@ def owned(folder: Path) -> Iterator[None]:
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        logger.warning("%s lies on a disk without locks: see to it that one process at a time trains into it", folder)
+        logger.warning("%s is on a disk without locks: make sure that one process at a time trains into it", folder)
         yield
         return
     _held.add(place)

@@ -1,11 +1,11 @@
-"""What the processes of a run know of each other: which of them hangs in a reward function, or is gone.
+"""Detects which process of a run hangs in a reward function, or has ended.
 
-TRL gathers the rewards of all processes. If one of them never comes, the others wait for ``ddp_timeout`` (half an hour
-by default), and then fail without saying what for. So each process writes the names of the reward functions that it is
-in to the store that ``torch.distributed`` keeps anyway. One process reads them: the first one, and the second one reads
-those of the first. A call that has not changed for ``reward_timeout`` ends the run with its name.
+TRL gathers the rewards of all processes. If one process never arrives, the others wait for ``ddp_timeout`` (default:
+half an hour), and then fail without naming the cause. So each process writes the names of its running reward functions
+to the store of ``torch.distributed``. The first process reads those of all others, and the second process reads those
+of the first. If a call has not changed for ``reward_timeout``, the run ends with an error that names the function.
 
-Nothing here is a barrier, so nothing new can wait for ever.
+There is no barrier here, so this code cannot make a process wait for ever.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from torch import distributed
 
 from rvpo.text.quoting import escaped
 
-_GRACE_SECONDS = 10.0  # for the process that hangs to end by itself: an async function is cancelled at the limit
+_GRACE_SECONDS = 10.0  # for the hanging process to end by itself: an async function is cancelled at the limit
 _POLL_SECONDS = 2.0
-_END_SECONDS = 10.0  # for an answer of the store that is under way
-_GONE = re.compile(  # in the words of gloo, NCCL and torch's store
+_END_SECONDS = 10.0  # for the store to answer a running request
+_GONE = re.compile(  # messages of gloo, NCCL and torch's store
     r"connection (?:was )?(?:closed|reset|refused)|broken pipe|failed to (?:recv|send)|(?:recv|send)\w* failed"
     r"|remote process (?:exited|has exited)|timed out waiting \d+ms|collective operation timeout|ncclRemoteError",
     re.IGNORECASE,
@@ -38,20 +38,20 @@ _MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|can
 
 
 class Calls:
-    """The reward functions that this process is in. With one process it does nothing."""
+    """The reward functions that are running in this process. With one process, this class does nothing."""
 
     def __init__(self, store: Any, process: int, processes: int, seconds: float | None) -> None:
-        """Begin to watch, where there is anything to watch.
+        """Start to watch the other processes, if there are any.
 
         Args:
             store: a ``torch.distributed`` store of all processes; None for one process.
-            process: number of this one.
-            processes: how many there are.
-            seconds: limit of a call (``reward_timeout``); None watches nothing.
+            process: number of this process.
+            processes: number of all processes.
+            seconds: limit of a call (``reward_timeout``); None turns watching off.
         """
         self._store: Any = store if seconds is not None and processes > 1 else None
         self._process, self._seconds = process, seconds or 0.0
-        # One reader is enough, because its end is the end of all. The first one's is the second one.
+        # One reader is enough, because all processes end with it. The second process reads the calls of the first.
         self._watched = range(1, processes) if process == 0 else range(1) if process == 1 else range(0)
         self._running: list[str] = []
         self._count = 0
@@ -63,9 +63,9 @@ class Calls:
             self._watcher.start()
 
     def end(self) -> None:
-        """Watch no longer.
+        """Stop watching.
 
-        The thread is waited for: where Python ends while it is inside of torch's store, the process would be aborted.
+        This waits for the thread: if Python ended while the thread uses torch's store, the process would be aborted.
         """
         self._ended.set()
         if self._watcher is not None:
@@ -73,16 +73,16 @@ class Calls:
 
     @classmethod
     def of(cls, accelerator: Any, seconds: float | None) -> Calls:
-        """Return those of a trainer's processes; those of an older trainer, which has another limit, are ended."""
+        """Return the calls of a trainer's processes. The ones of an older trainer, with its limit, are ended."""
         global _newest, _trainers
         if _newest is not None:
             _newest.end()
         _trainers += 1
         store = None
         if accelerator.num_processes > 1 and distributed.is_initialized():
-            with suppress(Exception):  # torch has no public name for it
+            with suppress(Exception):  # torch does not have a public name for this store
                 c10d: Any = distributed.distributed_c10d
-                # A clone has a connection of its own: threads would wait for each other.
+                # A clone has its own connection; with a shared one, threads would wait for each other.
                 store = c10d.PrefixStore(f"rvpo/{_trainers}", c10d._get_default_store().clone())
                 store.set_timeout(timedelta(seconds=60))
         _newest = cls(store, accelerator.process_index, accelerator.num_processes, seconds)
@@ -90,42 +90,42 @@ class Calls:
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """Tell the other processes that this one is in a reward function."""
+        """Report to the other processes that a reward function is running in this one."""
         if self._store is None:
             yield
             return
-        self._tell(lambda: self._running.append(name))
+        self._publish(lambda: self._running.append(name))
         try:
             yield
         finally:
-            self._tell(lambda: self._running.remove(name))
+            self._publish(lambda: self._running.remove(name))
 
-    def _tell(self, change: Callable[[], object]) -> None:
+    def _publish(self, change: Callable[[], object]) -> None:
         with self._lock:
             change()
             self._count += 1
-            told = f"{self._count} {' '.join(map(repr, self._running))}"
-        with suppress(Exception):  # the store is gone with its process: what is to be done next will fail, and say so
-            self._store.set(f"calls/{self._process}", told)
+            calls = f"{self._count} {' '.join(map(repr, self._running))}"
+        with suppress(Exception):  # if the store's process has ended, the next collective call will report it
+            self._store.set(f"calls/{self._process}", calls)
 
     def _watch(self) -> None:
         since: dict[int, tuple[str, float]] = {}
         while not self._ended.wait(min(_POLL_SECONDS, self._seconds)):
             try:
-                told = {other: self._told(other) for other in self._watched}
-            except Exception:  # the run has ended, or is about to
+                published = {other: self._published(other) for other in self._watched}
+            except Exception:  # the run has ended, or is ending
                 return
             now = time.monotonic()
-            for other, calls in told.items():
+            for other, calls in published.items():
                 if other not in since or since[other][0] != calls:
                     since[other] = (calls, now)
                 _, _, names = calls.partition(" ")
                 waited = now - since[other][1]
-                # Not while this process is in a call itself: it does not wait for anybody.
+                # Not while a function is running in this process: then it is not waiting for another one.
                 if names and waited > self._seconds + _GRACE_SECONDS and not self._running:
                     _end(other, names, waited, self._seconds)
 
-    def _told(self, other: int) -> str:
+    def _published(self, other: int) -> str:
         key = f"calls/{other}"
         return self._store.get(key).decode() if self._store.check([key]) else ""
 
@@ -137,31 +137,31 @@ def _end_newest() -> None:
 
 
 _newest: Calls | None = None
-_trainers = 0  # that were built in this process, as in the others; each has keys of its own
+_trainers = 0  # number of trainers built in this process, the same in all processes; each trainer has its own keys
 
 
 def _end(other: int, names: str, waited: float, limit: float) -> NoReturn:
-    """End this process, and with it the run: the thread that waits for the other one cannot be woken."""
+    """End this process, and so the run: the thread that waits for the other process cannot be woken."""
     text = (
         f"process {other} has been in reward function {escaped(names)} for {waited:.0f} s; expected less than "
-        f"reward_timeout ({limit:g} s). A function cannot be stopped from outside, so the run ends: give its requests "
-        "a timeout of their own, or raise reward_timeout, and resume the run from its newest checkpoint"
+        f"reward_timeout ({limit:g} s). A function cannot be stopped from outside, so the run ends. Set a timeout for "
+        "its requests, or raise reward_timeout, and resume the run from its newest checkpoint"
     )
-    with suppress(Exception):  # past all loggers: it is the last that this process says
+    with suppress(Exception):  # printed directly, not logged: the process ends now
         sys.stdout.flush()
         print(f"error: {text}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def is_memory(error: BaseException) -> bool:
-    """Whether an error says that there was no memory left, on the device or the machine."""
+    """Whether an error means that the device or the machine has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and _MEMORY.search(str(error)) is not None
 
 
 def about_memory(process: int, processes: int, step: int) -> str:
-    """Return which process had no memory left, when, and what to do."""
+    """Return a sentence: which process had no memory left, in which step, and what to do."""
     where = f"process {process} had" if processes > 1 else "there was"
     return (
         f"{where} no memory left in step {step + 1}: lower per_device_train_batch_size (and raise "
@@ -170,12 +170,12 @@ def about_memory(process: int, processes: int, step: int) -> str:
 
 
 def about_gone(error: BaseException, process: int, step: int) -> str | None:
-    """Return one line where an error is that of a process whose partner is gone; None for any other error."""
+    """Return one line if an error means that another process has ended; None for any other error."""
     if is_memory(error) or _GONE.search(str(error)) is None:
         return None
     said = escaped(str(error).strip().split("\n")[0], 200)
     return (
-        f"process {process} lost another process of the run in step {step + 1} ({said}). That one was killed, ran out "
-        "of memory or hangs: what it printed, or the launcher's report, says why. Resume the run from its newest "
+        f"process {process} lost another process of the run in step {step + 1} ({said}). That process was killed, "
+        "ran out of memory or hangs. Its output, or the launcher's report, says why. Resume the run from its newest "
         "checkpoint"
     )

@@ -1,4 +1,4 @@
-"""The pictures of the prompts that TRL trains on: kept once each in the run's folder, and named in its record."""
+"""The pictures of TRL's prompts: each picture is saved once in the run's folder, and the record has its digest."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from rvpo.pictures import FOLDER, NotAPictureError, record
 
 
 def columns_of(trainer: Any) -> dict[str, pa.DataType]:
-    """Return the further columns of the record of a trainer: none for a model that reads text alone."""
+    """Return the extra columns of a trainer's record: empty for a model that reads only text."""
     return PICTURES if getattr(trainer, "_is_vlm", False) else {}
 
 
 def recorded(trainer: Any, inputs: Sequence[Mapping[str, Any]]) -> list[list[str | None]] | None:
-    """Keep the pictures of a batch in the run's folder, and return their digests. Collective.
+    """Save the pictures of a batch in the run's folder, and return their digests. Collective.
 
     Args:
-        trainer: whose folder it is.
-        inputs: of this process, as TRL's ``_generate_and_score_completions`` takes them.
+        trainer: trainer of the run.
+        inputs: inputs of TRL's ``_generate_and_score_completions`` in this process.
 
     Returns:
-        One list per completion of all processes: digests in order, None for a picture that is not one of Pillow's (a
-        path, an array). None where nothing is recorded.
+        One list per completion of all processes: digests in order, None for a picture that is not a Pillow image (a
+        path, an array). None if nothing is recorded.
     """
     if not trainer.log_completions or not columns_of(trainer):
         return None
@@ -41,7 +41,7 @@ def _digests(example: Mapping[str, Any], folder: Path) -> list[str | None]:
 
 
 def pictures_of(example: Mapping[str, Any]) -> list[Any]:
-    """Return the pictures of a row, from where TRL takes them: a column, or else the parts of its messages."""
+    """Return the pictures of a row from where TRL reads them: a column, or the parts of its messages."""
     if "images" in example or "image" in example:
         held = example["images"] if "images" in example else example["image"]
         return list(held) if isinstance(held, list | tuple) else [] if held is None else [held]

@@ -1,4 +1,4 @@
-"""From which checkpoint a training goes on: the first process decides for all."""
+"""Choose the checkpoint from which a training resumes. The first process chooses for all processes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ logger = logging.getLogger(__name__)
 
 
 def newest_whole(folder: Path, is_first: bool) -> Path | None:
-    """Return the newest whole checkpoint, in all processes what the first one finds. Collective."""
+    """Return the newest complete checkpoint. All processes return the one that the first process finds. Collective."""
     found = checkpoints.newest_whole(folder) if is_first else None
     if found is not None:
-        logger.info("going on from %s", found)
+        logger.info("resuming from %s", found)
     (chosen,) = broadcast_object_list([None if found is None else str(found)])
     return None if chosen is None else Path(chosen)
 
 
 def checked(trainer: Any, resume: Any) -> Any:
-    """Return a trainer's ``resume_from_checkpoint``; ``True`` becomes the newest whole checkpoint. Collective.
+    """Return a trainer's ``resume_from_checkpoint``; ``True`` becomes the newest complete checkpoint. Collective.
 
     Raises:
-        ConfigError: the checkpoint is not whole, so that the training would go on with another state, or no checkpoint
-            of the folder is.
+        ConfigError: the checkpoint is not complete, so the training would resume with another state; or no checkpoint
+            of the folder is complete.
     """
     if not isinstance(resume, bool | str | Path) or resume is False:
         return resume
@@ -38,9 +38,9 @@ def checked(trainer: Any, resume: Any) -> Any:
         if chosen is None and any(folder.glob("checkpoint-*")):
             raise ConfigError(f"no checkpoint in {folder} is whole; expected one: remove them and start again")
         _warn_of_processes(trainer, chosen)
-        return True if chosen is None else str(chosen)  # True: transformers says that there is none
+        return True if chosen is None else str(chosen)  # with True, transformers raises that there is no checkpoint
     path = Path(resume)
-    reason = checkpoints.problem(path, but=checkpoints.TOLD) if trainer.is_world_process_zero() else None
+    reason = checkpoints.problem(path, but=checkpoints.MAY_BE_MISSING) if trainer.is_world_process_zero() else None
     (reason,) = broadcast_object_list([reason])
     if reason is not None:
         other = newest_whole(path.parent, trainer.is_world_process_zero())
@@ -51,11 +51,11 @@ def checked(trainer: Any, resume: Any) -> Any:
 
 
 def _warn_of_processes(trainer: Any, checkpoint: Path | None) -> None:
-    """Say that a run cannot be exact where another number of processes saved its random generators."""
+    """Warn that a run cannot be exact if its random generators were saved by another number of processes."""
     saved, now = len(list(checkpoint.glob("rng_state*.pth"))) if checkpoint else 0, trainer.accelerator.num_processes
     if saved and saved != now and trainer.is_world_process_zero():
         logger.warning(
-            "%s was saved by %d process(es), and %d go on from it: random numbers, and with them completions, differ "
+            "%s was saved by %d process(es), and %d resume from it: random numbers, and so completions, will differ "
             "from those of a run that was never stopped",
             checkpoint,
             saved,

@@ -1,11 +1,11 @@
-"""Calling reward functions so that a mistake in one of them names it, and ends all processes together.
+"""Call reward functions so that the error of one function names it, and ends all processes together.
 
-TRL calls reward functions in the middle of a step, and then gathers the rewards of all processes. A function that
-raises in one process would leave the others waiting in that gather. So while a batch is scored, ``reward_funcs`` holds
-stand-ins (:func:`guarded_calls`): each calls the real function, reads what it returned, and notes a failure instead of
-raising it. After the batch, :func:`first_failure` shares the notes, and all processes raise the same error.
+TRL calls reward functions in the middle of a step, and then gathers the rewards of all processes. If a function raised
+in one process, the others would wait in that gather. So while a batch is scored, ``reward_funcs`` contains wrappers
+(:func:`guarded_calls`): each wrapper calls the real function, reads its result, and notes a failure instead of raising
+it. After the batch, :func:`first_failure` exchanges the notes, and all processes raise the same error.
 
-Outside of a batch nobody meets a stand-in: names, attributes and identities of the functions stay as they are.
+Outside of a batch there are no wrappers: names, attributes and identities of the functions do not change.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _EXPECTED = "expected one number per completion, or None where a completion coul
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong in a reward function.
+    """A failure of a reward function.
 
     Attributes:
-        text: names the function, what it did, and the completion if it is known.
-        kind: class of the error that says so.
-        error: what the function raised, in the process in which it did; None elsewhere.
+        text: message with the function, what it did, and the completion if it is known.
+        kind: class of the error to raise.
+        error: error that the function raised, only in the process in which it was raised; None elsewhere.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Failure:
 
 
 class _BadRewardsError(Exception):
-    """What a function returned cannot be read as rewards. ``row`` is the completion that it is about."""
+    """The result of a function cannot be read as rewards. ``row`` is the number of the completion, if it is known."""
 
     def __init__(self, what: str, row: int | None = None) -> None:
         super().__init__(what)
@@ -64,13 +64,13 @@ class _BadRewardsError(Exception):
 
 @contextmanager
 def guarded_calls(trainer: Any, timeout: float | None = None, calls: Calls | None = None) -> Iterator[list[Failure]]:
-    """Put stand-ins for the reward functions of a trainer, and yield the list in which they note failures.
+    """Replace the reward functions of a trainer by wrappers, and yield the list in which they note failures.
 
-    ``timeout`` is the limit of each call in seconds (:mod:`rvpo.engines.trl.reward_timeout`), None is no limit.
-    ``calls`` tells the other processes which function this one is in.
+    ``timeout`` is the limit of each call in seconds (:mod:`rvpo.engines.trl.reward_timeout`); None sets no limit.
+    ``calls`` reports to the other processes which function is running in this one.
 
-    A stand-in of a function that failed returns 0 for each completion, so that TRL finishes the batch. Whoever uses
-    this must therefore ask :func:`first_failure` before anything is learned from the batch.
+    If a function fails, its wrapper returns 0 for each completion, so that TRL finishes the batch. So callers must
+    call :func:`first_failure` before anything is learned from the batch.
 
     Example:
         with guarded_calls(trainer) as failures:
@@ -90,10 +90,10 @@ def guarded_calls(trainer: Any, timeout: float | None = None, calls: Calls | Non
 
 
 def first_failure(accelerator: Any, failures: Sequence[Failure]) -> Failure | None:
-    """Return the first failure of all processes, the same text in each of them; None if there is none. Collective."""
+    """Return the first failure of all processes, with the same text in each of them; None without one. Collective."""
     if accelerator.num_processes == 1:
         return failures[0] if failures else None
-    # A number first, because gathering objects costs more and there is nearly always nothing to gather.
+    # Gather a number first: gathering objects costs more, and there is nearly always nothing to gather.
     number = torch.tensor([len(failures)], device=accelerator.device)
     if not int(accelerator.gather(number).sum()):
         return None
@@ -104,7 +104,7 @@ def first_failure(accelerator: Any, failures: Sequence[Failure]) -> Failure | No
 
 
 def _guarded(function: Any, name: str, failures: list[Failure], timeout: float | None, calls: Calls) -> Any:
-    """Return a stand-in of the same kind: a module for a module, an async function for an async one."""
+    """Return a wrapper of the same kind: a module for a module, an async function for an async one."""
     if isinstance(function, nn.Module):
         return _GuardedModule(function, name, failures, timeout, calls)
     if is_async(function):
@@ -126,28 +126,28 @@ def _guarded(function: Any, name: str, failures: list[Failure], timeout: float |
 
 @contextmanager
 def _noted(name: str, failures: list[Failure], given: Mapping[str, Any]) -> Iterator[list[float | None]]:
-    """Note what is raised inside. Yields what a failed function returns instead."""
+    """Note an error that is raised inside. Yields the result to return if the function fails."""
     try:
         yield [0.0] * len(given["completions"])
     except _BadRewardsError as error:
         where = "" if error.row is None else " " + about(error.row, given["prompts"], given["completions"])
         failures.append(Failure(f"reward function {name!r} returned {error}{where}; {_EXPECTED}"))
-    # SystemExit would end one process of several; a cancelled task would cancel the others' scoring.
+    # SystemExit would end only one of several processes. A cancelled task would cancel the scoring of other functions.
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         failures.append(_raised(name, error))
 
 
 def _raised(name: str, error: BaseException) -> Failure:
-    """Return what a function raised. An error of ours keeps its class."""
+    """Return the failure for an error that a function raised. An error of rvpo keeps its class."""
     if isinstance(error, RVPOError):
         return Failure(f"reward function {name!r}: {escaped(str(error), 2000)}", public_class(error), error)
-    said = escaped(str(error))
-    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return Failure(f"reward function {name!r} raised {told}{place_of_error(error)}", RewardError, error)
+    message = escaped(str(error))
+    shown = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return Failure(f"reward function {name!r} raised {shown}{place_of_error(error)}", RewardError, error)
 
 
 def public_class(error: RVPOError) -> type[RVPOError]:
-    """Return the class of ``rvpo.errors`` that all processes can raise in place of an error."""
+    """Return the class of ``rvpo.errors`` that all processes can raise for an error."""
     found = (cls for cls in type(error).__mro__ if getattr(errors, cls.__name__, None) is cls)
     return next(found, RewardError)
 
@@ -155,8 +155,8 @@ def public_class(error: RVPOError) -> type[RVPOError]:
 def place_of_error(error: BaseException) -> str:
     """Return the line of the user's code in which an error arose, such as `` (rewards.py, line 12)``; empty if unknown.
 
-    That is the deepest line in the first file on the way down that belongs neither to this package nor to an installed
-    one: libraries that it calls may be many frames further down.
+    This is the deepest line in the first file of the traceback that belongs neither to this package nor to an installed
+    one. Libraries that the file calls may add many more frames.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
@@ -171,14 +171,14 @@ def _is_library(file: str) -> bool:
 
 
 class _GuardedModule(nn.Module):
-    """A reward model whose failure is noted. TRL tells models from functions by their being modules."""
+    """A reward model whose failure is noted. It is a module, because TRL treats modules as reward models."""
 
     def __init__(
         self, model: nn.Module, name: str, failures: list[Failure], timeout: float | None, calls: Calls
     ) -> None:
         super().__init__()
         self._timeout, self._calls = timeout, calls
-        # Not as a submodule: the stand-in owns no parameters.
+        # A lambda, so that the model does not become a submodule: the wrapper must not own its parameters.
         self._call: Callable[..., Any] = lambda **inputs: model(**inputs)
         self._name, self._failures = name, failures
 
@@ -192,7 +192,7 @@ class _GuardedModule(nn.Module):
 
 
 def as_rewards(returned: Any, count: int) -> list[float | None]:
-    """Read what a reward function returned.
+    """Read the result of a reward function.
 
     Args:
         returned: a list, tuple, generator, array or tensor (on any device) of ``count`` numbers. None = missing.
@@ -202,7 +202,7 @@ def as_rewards(returned: Any, count: int) -> list[float | None]:
         N numbers or None.
 
     Raises:
-        _BadRewardsError: it is something else.
+        _BadRewardsError: the result is anything else.
     """
     values = _items(returned)
     if len(values) != count:
@@ -215,7 +215,7 @@ def _items(returned: Any) -> list[Any]:
         raise _BadRewardsError("None (a `return` may be missing)")
     if inspect.isawaitable(returned) or hasattr(returned, "__anext__"):
         if inspect.iscoroutine(returned):
-            returned.close()  # else Python warns that nobody awaited it
+            returned.close()  # otherwise, Python warns that it was never awaited
         raise _BadRewardsError(f"a {type(returned).__name__} (declare the function with `async def` and await inside)")
     shape = getattr(returned, "shape", None)
     if isinstance(shape, tuple) and len(shape) != 1:
@@ -232,12 +232,12 @@ def _number(value: Any, row: int) -> float | None:
     if value is None:
         return None
     shown = f"{escaped(repr(value), 80)} ({_kind(value)})"
-    # float("0.7") would work, but a text is more often a judge's reply that nobody has parsed.
+    # float("0.7") would work, but a text is more often a judge's reply that has not been parsed.
     if isinstance(value, str | bytes | Mapping | Sequence):
         raise _BadRewardsError(shown, row)
     try:
         number = float(value)
-    except Exception as error:  # whatever somebody's object raises
+    except Exception as error:  # a user's object may raise any error
         raise _BadRewardsError(shown, row) from error
     if abs(number) > FLOAT32_MAX and not math.isinf(number):
         raise _BadRewardsError(f"{number:g}, which does not fit into float32,", row)
@@ -252,7 +252,7 @@ def _kind(value: object) -> str:
 
 
 def about(row: int, prompts: Sequence[Any], completions: Sequence[Any]) -> str:
-    """Return which completion is meant: its row, the beginning of its text and of its prompt, both escaped."""
+    """Return a text that identifies a completion: its row, and the beginning of its text and prompt, escaped."""
     if not 0 <= row < min(len(prompts), len(completions)):
         return f"for completion {row}"
     prompt = "\n".join(text for _, text in chat(prompts[row])[-1:])

@@ -1,4 +1,4 @@
-"""Which reward of which completion could not be aggregated, for the error that ends a run."""
+"""Find the reward and completion that could not be aggregated, for the error that ends a run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rvpo.text.quoting import escaped
 
 
 def failure_of(trainer: Any, error: Exception, rewards: Tensor, families: Sequence[Family]) -> Failure:
-    """Return what ended an aggregation: a reward that no method can use, or the method itself.
+    """Return the failure of an aggregation: a reward that no method can use, or an error of the method itself.
 
     Args:
-        trainer: its aggregator raised ``error``.
-        error: what it raised.
-        rewards: (N, F) of the reward functions, of all processes.
+        trainer: trainer whose aggregator raised ``error``.
+        error: the error.
+        rewards: (N, F) rewards of the reward functions, for all processes.
         families: rubrics of the batch.
     """
     method = spell(trainer.aggregator.config.method)
     if not isinstance(error, RVPOError):
-        told = f"method {method!r} raised {type(error).__name__}: {escaped(str(error))}{place_of_error(error)}"
-        return Failure(told, RewardError, error)
+        text = f"method {method!r} raised {type(error).__name__}: {escaped(str(error))}{place_of_error(error)}"
+        return Failure(text, RewardError, error)
     cell = _bad_cell(trainer, rewards, families) if isinstance(error, RewardError) else None
     return Failure(cell or escaped(str(error), 2000), public_class(error), error)
 
 
 def _bad_cell(trainer: Any, rewards: Tensor, families: Sequence[Family]) -> str | None:
-    """Return a sentence about the first reward that is infinite, or missing where none may be."""
+    """Return a sentence about the first reward that is infinite, or missing although missing rewards are errors."""
     strict = trainer.aggregator.config.missing == "error"
     of_rubrics = {family.name: family for family in families if not family.only_monitored}
     for j, name in enumerate(trainer.reward_func_names):
@@ -65,6 +65,6 @@ def _missing_score(family: Family) -> tuple[int, str] | None:
 
 
 def _texts(trainer: Any, rows: int) -> tuple[list[Any], list[Any]]:
-    """Return the prompts and completions of the batch, as TRL gathers them for its tables; empty if they are not."""
+    """Return the prompts and completions that TRL gathered for its tables; empty if they are not of this batch."""
     prompts, completions = (list(trainer._logs[key])[-rows:] for key in ("prompt", "completion"))
     return (prompts, completions) if len(prompts) == len(completions) == rows else ([], [])

@@ -1,4 +1,4 @@
-"""Names of reward functions, which are the names of channels: given by the user, or the functions' own."""
+"""Names of reward functions, which are the names of channels: given by the user, or the names of the functions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NAME_THEM = "pass reward_funcs as a dict by name, or reward_names=[…]"
 
 
 def named_rewards(reward_funcs: Any, reward_names: Sequence[str] | None) -> tuple[Any, list[str]]:
-    """Return reward functions as TRL takes them, and the name of each.
+    """Return reward functions in a form that TRL accepts, and the name of each.
 
     Args:
         reward_funcs: one or a list of functions, models and folders of models, or a mapping of names to these.
-        reward_names: names in order; None takes the keys of the mapping, or the functions' own names.
+        reward_names: names in order; None uses the keys of the mapping, or the functions' own names.
 
     Raises:
-        ConfigError: names that are not unique texts, one per function.
+        ConfigError: the names are not unique texts, one per function.
     """
     if isinstance(reward_funcs, Mapping):
         if reward_names is not None:
@@ -43,14 +43,14 @@ def named_rewards(reward_funcs: Any, reward_names: Sequence[str] | None) -> tupl
         if names.count(name) > 1:
             raise ConfigError(
                 f"{names.count(name)} reward functions are named {name!r}, so their metrics and columns would "
-                f"overwrite each other; expected a name of its own for each: {NAME_THEM}"
+                f"overwrite each other; expected a different name for each: {NAME_THEM}"
             )
     check_rubric_names(names, [name for name, f in zip(names, functions, strict=True) if isinstance(f, JudgedReward)])
     return functions, names
 
 
 def _own_name(function: Any) -> str:
-    """Return the name that TRL gives a reward: of a model its folder's, of a partial its function's."""
+    """Return the name that TRL gives a reward: for a model, its folder's name; for a partial, its function's name."""
     if isinstance(function, str):
         return function.rstrip("/").split("/")[-1]
     config = getattr(function, "config", None)

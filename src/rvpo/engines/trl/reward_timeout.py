@@ -1,8 +1,8 @@
 """A limit on the time that a reward function takes.
 
-An async function is cancelled at the limit, and named. A sync function cannot be stopped safely: it may hold a lock or
-be in the middle of a write. So a warning names it, and training waits on. The same holds for an async function that
-blocks its event loop, such as with ``time.sleep``.
+An async function is cancelled at the limit, and the error names it. A sync function cannot be stopped safely: it may
+hold a lock or be in the middle of a write. So a warning names it, and training keeps waiting. The same is true for an
+async function that blocks its event loop, such as with ``time.sleep``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rvpo.errors import ConfigError, RewardError
 
 DEFAULT_SECONDS = 1200.0
 """Below the 1800 s after which, by default, the other processes of a training give up waiting (``ddp_timeout``)."""
-_GRACE_SECONDS = 5.0  # for an event loop to cancel what is over its limit, before a warning calls it blocked
+_GRACE_SECONDS = 5.0  # time for an event loop to cancel a call over its limit, before a warning says that it is blocked
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -36,15 +36,15 @@ def check_reward_timeout(seconds: object) -> None:
 
 
 async def awaited_within(answer: Awaitable[T], name: str, seconds: float | None) -> T:
-    """Await what an async reward function returned, for so many seconds.
+    """Await the coroutine of an async reward function, for at most this number of seconds.
 
     Args:
         answer: the coroutine or another awaitable.
-        name: of the function.
-        seconds: None is no limit.
+        name: name of the function.
+        seconds: limit; None sets no limit.
 
     Raises:
-        RewardError: the time is over. The coroutine is cancelled, but not waited for: it may not obey.
+        RewardError: the time is over. The coroutine is cancelled, but not awaited, because it may ignore this.
     """
     task = asyncio.ensure_future(_without_exit(answer))
     try:
@@ -58,11 +58,11 @@ async def awaited_within(answer: Awaitable[T], name: str, seconds: float | None)
         if isinstance(result, _Exit):
             raise result.error
         return result
-    task.add_done_callback(lambda late: late.cancelled() or late.exception())  # else Python complains about it
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())  # otherwise, Python warns
     task.cancel()
     raise RewardError(
-        f"did not return within {seconds:g} s; expected an answer within reward_timeout. Give its requests a timeout "
-        "of their own, or raise reward_timeout (None is no limit)"
+        f"did not return within {seconds:g} s; expected an answer within reward_timeout. Set a timeout for its "
+        "requests, or raise reward_timeout (None sets no limit)"
     )
 
 
@@ -72,7 +72,7 @@ class _Exit:
 
 
 async def _without_exit(answer: Awaitable[T]) -> T | _Exit:
-    """Await it; a SystemExit is returned, because raised in a task it would end the event loop."""
+    """Await the answer. Return a SystemExit instead of raising it, because it would end the event loop of the task."""
     try:
         return await answer
     except SystemExit as error:
@@ -81,7 +81,7 @@ async def _without_exit(answer: Awaitable[T]) -> T | _Exit:
 
 @contextmanager
 def watched(name: str, seconds: float | None, why: str = "it is not async") -> Iterator[None]:
-    """Warn once if the block takes longer than so many seconds; None is never."""
+    """Warn once if the block takes longer than this number of seconds; None turns the warning off."""
     if seconds is None:
         yield
         return
@@ -97,7 +97,7 @@ def watched(name: str, seconds: float | None, why: str = "it is not async") -> I
 def _warn(name: str, seconds: float, why: str) -> None:
     logger.warning(
         "reward function %r has not returned for %g s; expected less than reward_timeout. It cannot be stopped, "
-        "because %s, and training waits for it: give its requests a timeout of their own, or interrupt the training",
+        "because %s, and training waits for it: set a timeout for its requests, or interrupt the training",
         name,
         seconds,
         why,

@@ -1,4 +1,4 @@
-"""What rubric rewards add to a step: channels gathered from all processes, and judges' totals."""
+"""Rubric rewards in a step: gathers their channels from all processes, and sums the judges' usage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rvpo.rewards.judged import JudgedReward
 
 
 def gather_families(rewards: Mapping[str, JudgedReward]) -> list[Family]:
-    """Return the scores of the latest call over the completions of all processes, in order of rank. Collective.
+    """Return the scores of the latest call for the completions of all processes, in the order of ranks. Collective.
 
     Args:
         rewards: the judged rewards by the name of their channel.
@@ -33,16 +33,16 @@ def gather_families(rewards: Mapping[str, JudgedReward]) -> list[Family]:
 def as_received(
     families: Sequence[Family], names: Sequence[str], scored: Tensor | None, received: Tensor
 ) -> list[Family]:
-    """Return families with what an override of TRL's ``_calculate_rewards`` did to their columns.
+    """Apply the changes that an override of TRL's ``_calculate_rewards`` made to the columns of rubrics.
 
-    A row that it masked is masked whole: its criteria are missing. What another number should mean for the criteria,
-    nobody can say.
+    If the override masked a row, all criteria of that row are missing. Another change is refused, because its meaning
+    for the criteria is not known.
 
     Args:
-        families: as judged, of all processes.
-        names: of the columns.
-        scored: (N, M) as the reward functions returned them; None where an override did not ask them.
-        received: (N, M) as TRL received them.
+        families: judged rubrics of all processes.
+        names: names of the columns.
+        scored: (N, M) rewards that the reward functions returned; None if an override did not call them.
+        received: (N, M) rewards that TRL received.
 
     Raises:
         EngineError: an override changed a rubric's column in another way.
@@ -74,7 +74,7 @@ def _masked(row: Sequence[Score]) -> list[Score]:
 
 
 def judge_totals(rewards: Mapping[str, JudgedReward]) -> dict[str, float]:
-    """Return each judge's usage, summed over processes, without what is unknown or never occurred. Collective."""
+    """Return each judge's usage, summed over processes. Unknown values and counts of 0 are left out. Collective."""
     totals: dict[str, float] = {}
     for channel, reward in rewards.items():
         dropped = {"dropped": float(reward.dropped)} if reward.dropout else {}
@@ -84,15 +84,15 @@ def judge_totals(rewards: Mapping[str, JudgedReward]) -> dict[str, float]:
 
 
 class RandomState:
-    """The random generators at one moment. A checkpoint that holds it lets a resumed run generate the same again."""
+    """The state of the random generators. With it, a resumed run generates the same completions again."""
 
     def __init__(self) -> None:
-        """Note the state of now."""
+        """Copy the current state."""
         self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
         self._cuda = torch.cuda.random.get_rng_state_all() if torch.cuda.is_available() else None
 
     def restore(self) -> None:
-        """Wind the generators back."""
+        """Set the generators back to this state."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.random.set_rng_state(self._torch)

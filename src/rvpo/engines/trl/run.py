@@ -1,4 +1,4 @@
-"""Run a recipe with TRL: warm start, train, evaluate, and leave a run folder that explains itself.
+"""Run a recipe with TRL: warm start, train, evaluate, and write all files of the run into one folder.
 
 ::
 
@@ -6,12 +6,12 @@
       recipe.yaml      the resolved recipe
       versions.json    packages and hardware
       metrics.jsonl    one JSON object per logging step (TRL's metrics and rvpo/…)
-      pictures/        small copies of the prompts' pictures, each once, where prompts have any
+      pictures/        small copies of the prompts' pictures, each once, if prompts have pictures
       completions/     parquet: prompt, completion, one column per reward, advantage
       channels/        parquet: one row per completion and channel (logs/schema.py has the columns)
-      judge.sqlite     verdicts of an endpoint judge, so that nothing is paid for twice
+      judge.sqlite     verdicts of an endpoint judge, so that you never pay for one twice
       evals/           benchmarks during training, see engines/trl/evaluation.py
-      checkpoint-N/    to resume from
+      checkpoint-N/    checkpoints, from which the run can be resumed
       warm_start/      the warm-started model, unless warm_start.output names a shared folder
       model/           the trained model and tokenizer; written last, so its presence means the run is done
 """
@@ -54,7 +54,7 @@ from rvpo.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-# What a run folder needs that TRL leaves off by default; a recipe may override each.
+# Options that a run folder needs and that are off in TRL by default. A recipe may override each of them.
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
     "log_completions": True,
@@ -69,16 +69,16 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
     """Run a recipe and return its folder.
 
     Args:
-        recipe: what to run.
-        resume: go on from the newest whole checkpoint of the run's folder; a folder that holds none starts anew, and a
-            finished run is left as it is.
+        recipe: the recipe to run.
+        resume: whether to resume from the newest complete checkpoint of the run's folder. Without a checkpoint, the run
+            starts from the beginning. A finished run is not changed.
 
     Raises:
         ConfigError: the folder holds another run, another process trains into it, or the trainer's options cannot work.
         DataError: the data is malformed.
-        JudgeError: a judge cannot work, or too many verdicts are missing; in training a checkpoint is saved first.
-        RewardError: a reward function fails; in training a checkpoint is saved first.
-        KeyboardInterrupt: after Ctrl-C; a checkpoint of the last finished step is saved, and its text says which.
+        JudgeError: a judge cannot work, or too many verdicts are missing; during training, a checkpoint is saved first.
+        RewardError: a reward function fails; during training, a checkpoint is saved first.
+        KeyboardInterrupt: after Ctrl-C. A checkpoint of the last finished step is saved, and the message names it.
     """
     with ExitStack() as ownership:
         try:
@@ -89,13 +89,13 @@ def train_recipe(recipe: Recipe, *, resume: bool = False) -> Path:
             if (trouble := disk_trouble(error)) is not None:
                 raise ConfigError(f"the run in {recipe.folder} stopped: {trouble} with --resume") from error
             if peers.is_memory(error):
-                told = "; ".join(getattr(error, "__notes__", []) or [f"there was no memory left ({error})"])
-                raise ConfigError(f"the run in {recipe.folder} stopped: {told}") from error
+                notes = "; ".join(getattr(error, "__notes__", []) or [f"there was no memory left ({error})"])
+                raise ConfigError(f"the run in {recipe.folder} stopped: {notes}") from error
             raise
 
 
 def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
-    """Run a recipe; ``ownership`` keeps the folder from the moment on in which something is written."""
+    """Run a recipe. ``ownership`` locks the folder before the first file is written."""
     folder = recipe.folder
     resolved = recipe.model_dump()
     run_folder.check_free(folder, resolved, resume)
@@ -103,7 +103,7 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
     if finished:
         logger.info("%s is finished already", folder)
         return folder
-    # Configs, rewards and data first: what can fail at once should not wait for a model.
+    # Configs, rewards and data come first, so that their errors appear before a model is loaded.
     rewards = load_rewards(recipe.rewards, folder)
     names = [callable_name(function) for function in rewards]
     args = _config(recipe, names)
@@ -129,12 +129,12 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
         logger.warning("eval_data is not used: set trainer.eval_strategy=steps and trainer.eval_steps")
     benchmarks, generation = load_benchmarks(recipe.evals, folder)
     check_judges(rewards, [dataset] if eval_dataset is None else [dataset, eval_dataset])
-    # Every process has looked before the first one writes.
+    # All processes have checked the folder before the first one writes into it.
     args.distributed_state.wait_for_everyone()
     if args.process_index == 0:
         run_folder.make(folder)
         ownership.enter_context(owned(folder))
-        run_folder.check_free(folder, resolved, resume)  # again: another process may have been at work meanwhile
+        run_folder.check_free(folder, resolved, resume)  # again: another run may have used the folder meanwhile
     checkpoint = resuming.newest_whole(folder, args.process_index == 0) if resume else None
     metrics = MetricsFile(folder / "metrics.jsonl", checkpoint)
     if args.process_index == 0:
@@ -142,7 +142,7 @@ def _train_recipe(recipe: Recipe, resume: bool, ownership: ExitStack) -> Path:
         metrics.cut()
     warmed = warm_start.warm_started(recipe, tokenizer, sft_args) if sft_args else None
     model = load_model(recipe.model, warmed, pictures=pictures)
-    # After the warm start, which may have been made before: new adapters are the same either way.
+    # After the warm start, which may exist already: so new adapters are the same in both cases.
     set_seed(recipe.seed)
     trainer = RVPOTrainer(
         model=model,
@@ -178,8 +178,8 @@ def _has_pictures(recipe: Recipe, dataset: Any, eval_dataset: Any) -> bool:
     found = has_pictures(both, ["data", "eval_data"])
     if found and recipe.warm_start:
         raise ConfigError(
-            "warm_start is set, and the prompts have pictures; expected one of the two, as the supervised start reads "
-            "text alone. Drop warm_start, and name a model in model.path that was started so already"
+            "warm_start is set, and the prompts have pictures; expected only one of the two, because the supervised "
+            "start reads only text. Drop warm_start, and name a model in model.path that had a supervised start already"
         )
     if found and recipe.model.gguf_file:
         raise ConfigError(
@@ -193,10 +193,10 @@ def _train(trainer: RVPOTrainer, checkpoint: Path | None, folder: Path) -> None:
     """Train from a checkpoint or from the start, and save the model."""
     this: Any = trainer
     if checkpoint and checkpoints.is_last(checkpoint):
-        # Stopped while the model was written. Transformers would train a step too many.
+        # The run stopped while the model was written. Transformers would train one step too many.
         this._load_from_checkpoint(str(checkpoint))
     else:
-        this._judged = checkpoint
+        this._checked = checkpoint
         this.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     this.save_model(str(folder / "model.partial"))
     if this.is_world_process_zero():
@@ -206,10 +206,10 @@ def _train(trainer: RVPOTrainer, checkpoint: Path | None, folder: Path) -> None:
 
 
 def _saved_at_interrupt(trainer: Any, folder: Path) -> str:
-    """Save a checkpoint of the last finished step if this process can, and say how to go on."""
-    go_on = "the same command with --resume goes on from there"
+    """Save a checkpoint of the last finished step if possible, and return a text that says how to resume."""
+    go_on = "the same command with --resume continues from there"
     with interrupts.saving():
-        # Saving is a matter of all processes, and an interrupt finds them at different places.
+        # Saving needs all processes together, but an interrupt stops them at different places.
         if trainer.accelerator.num_processes == 1:
             saved = save_last_step(trainer)
             if saved.endswith("is saved"):
@@ -237,6 +237,6 @@ def _config(recipe: Recipe, names: Sequence[str]) -> RVPOConfig:
 
 
 def _named(recipe: Recipe, names: Sequence[str], option: str) -> dict[str, Any] | None:
-    """Return an option of the rewards by channel, of those that set it."""
+    """Return an option of the rewards by channel, for the rewards that set it; None if no reward does."""
     given = {name: getattr(entry, option) for name, entry in zip(names, recipe.rewards, strict=True)}
     return {name: value for name, value in given.items() if value is not None} or None

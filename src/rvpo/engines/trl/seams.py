@@ -1,16 +1,16 @@
-"""Where TRL makes advantages of rewards: what passes there is seen whole, or training stops.
+"""Checks at the place where TRL turns rewards into advantages: RVPO's advantages are trained on, or training stops.
 
-TRL has no hook, so classes in front of ours and behind it override the same private methods. Three things keep us from
-training on something else than what was computed, without a word:
+TRL does not have a hook, so classes before and after ours in the method resolution order (MRO) override the same
+private methods. Three checks make sure that training never silently uses other advantages than those that we computed:
 
-- :func:`outermost` looks at what a method returns for everybody: with the overrides of all classes, and also one that
-  was set on the trainer itself.
-- :func:`check_untouched` compares the advantages that arrive from TRL with those that TRL makes of the rewards. If they
-  differ, a class behind ours made them otherwise, and replacing them would undo its work.
-- :func:`check_order` refuses classes of which ours would never be called.
+- :func:`outermost` reads the final result of a method: with the overrides of all classes, and of the trainer object.
+- :func:`check_untouched` compares the advantages that arrive from TRL with those that TRL computes from the rewards. If
+  they differ, a class after ours in the MRO has changed them, and replacing them would undo its work.
+- :func:`check_order` refuses classes in which our methods would never be called.
 
-That another version of TRL has moved the place shows at the start and in the first batch, whatever its number is:
-:func:`check_seam` looks for the methods, and :func:`check_received` compares what the loss gets with what was made.
+If another version of TRL has changed this place, it is detected at the start or in the first batch, whatever its
+version number is: :func:`check_seam` looks for the methods, and :func:`check_received` compares the advantages that the
+loss gets with those that were computed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _METHODS = {
     REWARDS: ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     PREPARE: ("self", "generation_batch"),
 }
-"""What of TRL's trainer ours override, with their parameters."""
+"""Methods of TRL's trainer that ours override, with their parameters."""
 EPS = 1e-4
-"""TRL's, added to standard deviations."""
+"""Constant that TRL adds to standard deviations."""
 ROUNDING = 1e-4
-"""Relative width up to which rewards may be equal but for rounding."""
+"""Relative width up to which rewards count as equal, because they may differ only by rounding."""
 CLOSE = 1e-3
-"""Relative difference up to which advantages are TRL's: its versions sum in another order, in single precision."""
+"""Largest relative difference to TRL's advantages: TRL's versions sum in another order, in single precision."""
 
 
 @contextmanager
 def outermost(trainer: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Within the context, the trainer's method ``name`` is ``around`` of what it is for a caller.
+    """Within the context, ``around`` wraps the trainer's method ``name``, including all overrides.
 
-    Set on the object, in front of all classes, because a class in front of ours may return something else than ours.
+    The wrapper is set on the object, because a class before ours in the MRO may change the result of our method.
     """
     of_object = vars(trainer).get(name)
     setattr(trainer, name, around(getattr(trainer, name)))
@@ -61,16 +61,16 @@ def outermost(trainer: Any, name: str, around: Callable[[Callable[..., Any]], Ca
 
 
 def check_order(cls: type, mixin: type) -> None:
-    """Refuse a class in which ``mixin`` stands behind TRL's trainer, which then never calls it.
+    """Refuse a class in which ``mixin`` comes after TRL's trainer in the MRO, because it would never be called.
 
     Raises:
-        ConfigError: with the order that works.
+        ConfigError: the order is wrong; the message has the right order.
     """
     order = cls.__mro__
     if GRPOTrainer in order and order.index(GRPOTrainer) < order.index(mixin):
         bases = ", ".join(base.__name__ for base in cls.__bases__)
         raise ConfigError(
-            f"class {cls.__name__}({bases}) has {mixin.__name__} behind GRPOTrainer, which would never call it and "
+            f"class {cls.__name__}({bases}) has {mixin.__name__} after GRPOTrainer, which would never call it and "
             f"train plain GRPO. Put it in front: class {cls.__name__}({mixin.__name__}, …)"
         )
 
@@ -79,7 +79,7 @@ def check_import_order() -> None:
     """Refuse a trainer that was replaced in TRL after rvpo had imported it, as Unsloth does when it is imported.
 
     Raises:
-        ConfigError: with the order that works.
+        ConfigError: the order of imports is wrong; the message has the right order.
     """
     now = trl.GRPOTrainer
     if now is GRPOTrainer:
@@ -87,16 +87,16 @@ def check_import_order() -> None:
     who = "unsloth" if "unsloth" in now.__module__.lower() or "unsloth" in now.__name__.lower() else now.__module__
     raise ConfigError(
         f"trl.GRPOTrainer is {now.__module__}.{now.__name__}, which has replaced TRL's own after rvpo.trl was "
-        f"imported, so RVPOTrainer would train past it; expected {who} to be imported first. Put `import {who}` above "
+        f"imported, so RVPOTrainer would not use it; expected {who} to be imported first. Put `import {who}` above "
         "all other imports of the script"
     )
 
 
 def check_seam() -> None:
-    """Refuse a TRL whose trainer has not the methods and parameters that ours override.
+    """Refuse a version of TRL whose trainer does not have the methods and parameters that ours override.
 
     Raises:
-        EngineError: naming what is gone.
+        EngineError: a method is missing or has other parameters.
     """
     for name, parameters in _METHODS.items():
         method = getattr(GRPOTrainer, name, None)
@@ -109,86 +109,86 @@ def check_seam() -> None:
 
 
 def check_received(inputs: Any, made: Tensor) -> None:
-    """Refuse a batch that is trained on with other advantages than those that were made for it.
+    """Refuse a batch whose loss gets other advantages than those that were computed for it.
 
     Args:
-        inputs: of TRL's loss.
-        made: advantages of this process's completions, as the last class left them.
+        inputs: inputs of TRL's loss.
+        made: advantages of this process's completions, after all classes have changed them.
 
     Raises:
-        EngineError: TRL makes advantages of rewards a second time, or hands them on another way.
+        EngineError: TRL computes advantages a second time, or passes them to the loss in another way.
     """
     received = inputs.get("advantages") if isinstance(inputs, dict) else None
     if not isinstance(received, Tensor):
         raise _moved("hands its loss a batch without advantages")
     if not bool(torch.isin(received.to(made), made).all()):
         raise _moved(
-            "(or a class in front of it) hands the loss other advantages than those that were made of this batch's "
-            f"rewards: what changes them has to do so in {GENERATE}, not later"
+            "(or a class in front of it) hands the loss other advantages than those that were computed from this "
+            f"batch's rewards. Change advantages only in {GENERATE}, not later"
         )
 
 
 def _moved(what: str) -> EngineError:
-    """Return the error for a TRL that is not the one that is known here."""
+    """Return the error for a version of TRL that differs from the tested ones."""
     return EngineError(
-        f"GRPOTrainer of TRL {trl.__version__} {what}; expected it as in the versions that docs/engines.md names, or "
-        "RVPO's advantages would not train. Install one of them: pip install -c constraints.txt -e '.[trl]'"
+        f"GRPOTrainer of TRL {trl.__version__} {what}; expected it as in the versions in docs/engines.md. Otherwise, "
+        "RVPO's advantages would not be trained on. Install one of them: pip install -c constraints.txt -e '.[trl]'"
     )
 
 
 def check_trainer(trainer: Any, mixin: type) -> None:
-    """Refuse a class that does not train as GRPOTrainer does.
+    """Refuse a class that does not derive from GRPOTrainer.
 
     Raises:
-        ConfigError: naming the trainer that stands behind ``mixin``.
+        ConfigError: it derives from another trainer, which the message names.
     """
     check_import_order()
     if isinstance(trainer, GRPOTrainer):
         return
-    behind = [base.__name__ for base in type(trainer).__mro__ if base.__name__.endswith("Trainer")]
-    behind = [name for name in behind if name not in ("RVPOTrainer", "Trainer", "_BaseTrainer")]
-    seen = behind[-1] if behind else "no trainer"
+    bases = [base.__name__ for base in type(trainer).__mro__ if base.__name__.endswith("Trainer")]
+    bases = [name for name in bases if name not in ("RVPOTrainer", "Trainer", "_BaseTrainer")]
+    seen = bases[-1] if bases else "no trainer"
     raise ConfigError(
-        f"{mixin.__name__} stands in front of {seen}; expected trl.GRPOTrainer or a subclass of it, the only one that "
-        "compares the completions of a prompt by one advantage each. Use rvpo.trl.RVPOTrainer. Other trainers can take "
-        "advantages of rvpo.Aggregator"
+        f"{mixin.__name__} is in front of {seen}; expected trl.GRPOTrainer or a subclass of it. Only this trainer "
+        "compares the completions of a prompt by one advantage each. Use rvpo.trl.RVPOTrainer. For other trainers, "
+        "compute advantages with rvpo.Aggregator"
     )
 
 
 def check_untouched(trainer: Any, local: Tensor, rewards: Tensor, num_generations: int) -> None:
-    """Raise unless the advantages that TRL's side returned are TRL's own for these rewards.
+    """Raise an error unless the advantages from TRL are those that TRL computes from these rewards.
 
     Args:
-        trainer: whose classes are named.
+        trainer: the trainer, whose classes the error names.
         local: (n,) advantages of this process's completions.
         rewards: (N, M) rewards of all processes, NaN = missing.
-        num_generations: G.
+        num_generations: number of completions per prompt.
 
     Raises:
-        EngineError: another class has made them otherwise.
+        EngineError: another class has changed them.
     """
     start = trainer.accelerator.process_index * local.shape[0]
     part = slice(start, start + local.shape[0])
     expected = _advantages_of_trl(trainer, rewards, num_generations)[part].to(local)
     if local.shape == expected.shape:
-        told = _told(trainer, rewards, num_generations)[part].to(local.device)
-        difference = (local - expected).abs() * told
+        comparable = _beyond_rounding(trainer, rewards, num_generations)[part].to(local.device)
+        difference = (local - expected).abs() * comparable
         if not bool((difference > CLOSE * expected.abs().clamp(min=1)).any()):
             return
         seen = f"differ by up to {float(difference.max()):.3g}"
     else:
         seen = f"have shape {tuple(local.shape)} instead of {tuple(expected.shape)}"
-    names = _behind(trainer)
-    who = f"class {names[0]}, which stands behind RVPOMixin," if names else "a function set on GRPOTrainer"
+    names = _classes_after_ours(trainer)
+    who = f"class {names[0]}, which comes after RVPOMixin," if names else "a function set on GRPOTrainer"
     raise EngineError(
         f"{who} returns other advantages than TRL computes from the rewards (they {seen}), and RVPOMixin would replace "
-        f"them. To change rewards, override {REWARDS}. To change RVPO's advantages, do it in front of it: class "
+        f"them. To change rewards, override {REWARDS}. To change RVPO's advantages, use a subclass: class "
         f"Mine(RVPOTrainer) with a {GENERATE} that calls super() and then changes output['advantages']"
     )
 
 
-def _behind(trainer: Any) -> list[str]:
-    """Return the classes between ours and TRL's trainer that generate, TRL's own last part of the MRO left out."""
+def _classes_after_ours(trainer: Any) -> list[str]:
+    """Return the classes between ours and TRL's trainer in the MRO that override the generation."""
     order = type(trainer).__mro__
     mixin = next(i for i, cls in enumerate(order) if cls.__name__ == "RVPOMixin")
     between = order[mixin + 1 : order.index(GRPOTrainer)]
@@ -196,7 +196,7 @@ def _behind(trainer: Any) -> list[str]:
 
 
 def _advantages_of_trl(trainer: Any, rewards: Tensor, num_generations: int) -> Tensor:
-    """Return what TRL's formulas give for rewards (N, M), to tell whether it was they that were used, (N,)."""
+    """Return the advantages (N,) that TRL's formulas give for rewards (N, M), to check that these were used."""
     weights = trainer.reward_weights.to(rewards)
     unscored = rewards.isnan().all(1)
     groups = rewards.view(-1, num_generations, rewards.shape[1])
@@ -216,23 +216,23 @@ def _advantages_of_trl(trainer: Any, rewards: Tensor, num_generations: int) -> T
     return found
 
 
-def _told(trainer: Any, rewards: Tensor, num_generations: int) -> Tensor:
-    """Return the rows (N,) bool whose advantages are more than rounding, which TRL magnifies if rewards are equal."""
+def _beyond_rounding(trainer: Any, rewards: Tensor, num_generations: int) -> Tensor:
+    """Return for each row (N,) whether its advantage is more than rounding, which TRL magnifies for equal rewards."""
     weighted = (rewards * trainer.reward_weights.to(rewards)).nan_to_num(nan=0.0)
     if getattr(trainer, "multi_objective_aggregation", SUM) == NORMALISED:
         groups = weighted.view(-1, num_generations, weighted.shape[1])
         wide = groups.amax(1) - groups.amin(1) > ROUNDING * groups.abs().amax(1)
-        told: Tensor = wide.all().expand(len(rewards))
-        return told  # every row is divided by the deviation of all
+        every: Tensor = wide.all().expand(len(rewards))
+        return every  # every row is divided by the deviation of all rows
     divided_by_group = trainer.scale_rewards == "group"
     shape = (-1, num_generations) if divided_by_group else (1, -1)
     total, size = weighted.sum(1).view(shape), weighted.abs().sum(1).view(shape)
-    tells: Tensor = total.amax(1) - total.amin(1) > ROUNDING * size.amax(1)
-    return tells.repeat_interleave(total.shape[1])
+    differ: Tensor = total.amax(1) - total.amin(1) > ROUNDING * size.amax(1)
+    return differ.repeat_interleave(total.shape[1])
 
 
 def _deviation(x: Tensor, dim: int) -> Tensor:
-    """Return the sample standard deviation of what is not NaN along ``dim``; 0 for a single value, as in TRL."""
+    """Return the sample standard deviation of the values that are not NaN along ``dim``; 0 for one value, as in TRL."""
     count = (~x.isnan()).sum(dim, keepdim=True)
     squares = (x - x.nanmean(dim, keepdim=True)).square().nansum(dim, keepdim=True)
     return (squares / (count - 1).clamp(min=1)).sqrt()

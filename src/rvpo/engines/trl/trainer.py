@@ -1,9 +1,10 @@
 """``RVPOMixin`` and ``RVPOTrainer``: TRL's ``GRPOTrainer`` with advantages from ``rvpo.Aggregator``.
 
-It overrides ``_generate_and_score_completions`` (keeps the rewards that TRL receives, replaces the advantages that it
-made of them) and ``_prepare_inputs`` (notes the advantages that are trained with). ``_calculate_rewards`` notes what
-rubrics said. The others are for the record and for a resume that is exact: ``train``, ``_maybe_log_save_evaluate``,
-``_save_checkpoint``, ``_get_train_sampler`` and ``_load_optimizer_and_scheduler``.
+It overrides ``_generate_and_score_completions`` (keeps the rewards that TRL receives, and replaces the advantages that
+TRL computed from them) and ``_prepare_inputs`` (records the advantages that are trained on).
+``_calculate_rewards`` records the verdicts of rubrics. The other methods are for the record and for an exact resume:
+``train``, ``_maybe_log_save_evaluate``, ``_save_checkpoint``, ``_get_train_sampler`` and
+``_load_optimizer_and_scheduler``.
 """
 
 from __future__ import annotations
@@ -71,40 +72,40 @@ _IN_ORDER = ("model", "reward_funcs", "args")
 
 
 class RVPOMixin:
-    """Put in front of ``trl.GRPOTrainer`` or a subclass of it: ``class Mine(RVPOMixin, TheirTrainer): ...``.
+    """A base class to put before ``trl.GRPOTrainer`` or a subclass: ``class Mine(RVPOMixin, TheirTrainer): ...``.
 
-    Takes the arguments of the trainer behind it, with an :class:`RVPOConfig` as ``args``, and two keyword arguments of
-    its own. Each reward function is one channel. It may be sync or async and may return None (or NaN) where a
-    completion could not be scored; that channel is then left out for that completion. A
-    :class:`rvpo.rewards.rubric.RubricReward` is as many channels as the prompt's rubric has criteria.
+    It takes the arguments of that trainer, with an :class:`RVPOConfig` as ``args``, and two more keyword arguments.
+    Each reward function is one channel. It may be sync or async. It may return None (or NaN) if a completion could not
+    be scored; that channel is then left out for that completion. A :class:`rvpo.rewards.rubric.RubricReward` has one
+    channel per criterion of the prompt's rubric.
 
     Args:
-        *positional: as of the trainer behind it: model, reward_funcs, args, …
+        *positional: arguments of the trainer: model, reward_funcs, args, …
         reward_names: names of the reward functions in order, such as ``["correct", "safe"]``; ``reward_funcs`` can also
-            be a dict by name. None: the functions' own names.
-        reliability: how far each channel is trusted; None trusts all. See :mod:`rvpo.step.trust`.
-        **keywords: as of the trainer behind it.
+            be a dict by name. None uses the functions' own names.
+        reliability: how much each channel is trusted; None trusts all fully. See :mod:`rvpo.step.trust`.
+        **keywords: keyword arguments of the trainer.
 
-    Besides TRL's own metrics it logs those of :data:`rvpo.core.metrics.CATALOGUE`. With ``log_completions``, every
+    Besides TRL's own metrics, it logs those of :data:`rvpo.core.metrics.CATALOGUE`. With ``log_completions``, every
     channel of every completion is written to ``channels/*.parquet``, which ``rvpo diagnose`` reads. A
-    :class:`rvpo.trl.DiagnosisCallback` warns of rewards that are being neglected; ``remove_callback`` leaves it out.
+    :class:`rvpo.trl.DiagnosisCallback` warns of neglected rewards; call ``remove_callback`` to turn it off.
 
-    When a reward function fails, an async one does not return within ``reward_timeout``, or more verdicts of a
-    generation are missing than ``RubricReward.max_missing`` allows, the trainer saves a checkpoint of the last finished
-    step and raises; all processes raise the same error. Resumed, it generates the same completions again (vLLM draws
-    others).
+    The trainer saves a checkpoint of the last finished step and raises an error if a reward function fails, if an async
+    function does not return within ``reward_timeout``, or if more verdicts of a generation are missing than
+    ``RubricReward.max_missing`` allows. All processes raise the same error. A resumed run generates the same
+    completions again (vLLM draws others).
 
     Raises:
-        ConfigError: when ``args`` is a plain ``GRPOConfig``, or two reward functions share a name. In training:
-            ``metric_for_best_model`` is not what an evaluation logs.
-        EngineError: when the installed TRL does not behave as the two overrides rely on.
-        RewardError: in training, when a reward function raises or returns what is not a number per completion, or the
-            rewards cannot be aggregated. It names the function and, if it is known, the completion.
-        JudgeError: in training, when too many verdicts are missing.
+        ConfigError: ``args`` is a plain ``GRPOConfig``, or two reward functions share a name. In training:
+            ``metric_for_best_model`` is not a metric that an evaluation logs.
+        EngineError: the installed TRL does not behave as the overrides require.
+        RewardError: in training, a reward function raises an error, does not return one number per completion, or the
+            rewards cannot be aggregated. The message names the function and, if it is known, the completion.
+        JudgeError: in training, too many verdicts are missing.
     """
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Refuse an order of base classes in which nothing of this would be called."""
+        """Refuse an order of base classes in which the methods of this class would not be called."""
         super().__init_subclass__(**keywords)
         check_order(cls, RVPOMixin)
 
@@ -115,7 +116,7 @@ class RVPOMixin:
         reliability: Reliability | None = None,
         **keywords: Any,
     ) -> None:
-        """Check the config's type and the names of the rewards, and hand everything to the trainer behind."""
+        """Check the config's type and the names of the rewards, and build the trainer."""
         check_trainer(self, RVPOMixin)
         check_seam()
         given = dict(zip(_IN_ORDER, positional, strict=False)) | keywords
@@ -131,15 +132,15 @@ class RVPOMixin:
         given["reward_funcs"], names = named_rewards(given.get("reward_funcs"), reward_names)
         own_ranges = [getattr(function, "reward_range", None) for function in given["reward_funcs"] or []]
         if names:
-            # Fails before a model is loaded.
+            # Errors appear before a model is loaded.
             own_weights = given["args"].reward_weights
             if own_weights is not None and len(own_weights) != len(names) and not isinstance(own_weights, dict):
-                own_weights = None  # which TRL refuses in its own words
+                own_weights = None  # TRL refuses the number of weights with its own message
             given["args"].aggregator(names, own_ranges, own_weights, reliability)
         self._channel_rewards: torch.Tensor | None = None
         self._scored_rewards: torch.Tensor | None = None
         self._aggregated: Aggregated | None = None
-        self._prepared = self._made = False  # whether training came past _prepare_inputs and made advantages
+        self._prepared = self._made = False  # whether our _prepare_inputs ran, and whether we computed advantages
         self._first_made: torch.Tensor | None = None  # advantages of the first batch, and whether the loss got them
         self._received = False
         self._again: Again | None = None
@@ -147,19 +148,19 @@ class RVPOMixin:
         config = given["args"]
         functions = given.get("reward_funcs")
         handed = callables.plain(functions)
-        # A list of its own: TRL puts the models that it loads into the one that it is given.
+        # A copy of the list, because TRL puts the models that it loads into the list that it gets.
         given["reward_funcs"] = list(handed) if isinstance(handed, list) else handed
         in_order = [given.pop(name) for name, _ in zip(_IN_ORDER, positional, strict=False)]
         with taken(), numbers_of_weights(config, names) as weights:
             super().__init__(*in_order, *positional[len(_IN_ORDER) :], **given)
-        this: Any = self  # the trainer behind brings the attributes used from here on
+        this: Any = self  # TRL's trainer has set the attributes that are used from here on
         callables.restore(this, functions, handed)
         # An environment's own reward comes after the user's functions.
         names = this.reward_func_names = [*names, *this.reward_func_names[len(names) :]]
         named_rewards(this.reward_funcs, names)
         own_ranges = [getattr(function, "reward_range", None) for function in this.reward_funcs]
         weights = [*weights, *this.reward_weights.tolist()[len(weights) :]]
-        for name in this.args.monitor or []:  # not part of the total that TRL logs as `reward`, either
+        for name in this.args.monitor or []:  # monitors are also not part of the total that TRL logs as `reward`
             if name in names:
                 this.reward_weights[names.index(name)] = 0.0
         self.aggregator = this.args.aggregator(names, own_ranges, weights, reliability)
@@ -175,21 +176,21 @@ class RVPOMixin:
         self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER, pictures.columns_of(this))
         self._pictures: list[list[str | None]] | None = None
         self._last_step: LastStep | None = None
-        self._saved_step = 0  # of this run's last checkpoint; an older run's may lie in the folder
-        self._judged: Path | None = None  # a checkpoint that was found whole
+        self._saved_step = 0  # step of this run's last checkpoint; the folder may have checkpoints of an older run
+        self._checked: Path | None = None  # a checkpoint that was found complete
         self._calls = Calls.of(this.accelerator, this.args.reward_timeout)
-        self._updating = False  # the weights may be those of half a step
-        # First of all callbacks: what others do at the end of a step may take long, and an interrupt ends it.
+        self._updating = False  # whether a step is changing the weights now
+        # The first of all callbacks: others may take long at the end of a step, and an interrupt would end them.
         this.callback_handler.callbacks.insert(0, WholeSteps(self))
         model_card.describe(this)
         add_alarm(this)
 
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train, after a look at every rubric and a question to every judge: a dead server is found now."""
+        """Train. Before that, check all rubrics and send each judge a question, so that a dead server is found."""
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         for reward in self._rubrics.values():
             for dataset in (self.train_dataset, *evaluated):
-                # A stream has no length, and reading it would not end.
+                # Do not read a stream: it has no length, and reading it may never end.
                 for column in reward.needed_columns if hasattr(dataset, "num_rows") else ():
                     if column in dataset.column_names:
                         reward.check_column(dataset[column])
@@ -202,7 +203,7 @@ class RVPOMixin:
                 return super().train(*args, **kwargs)  # type: ignore[misc]
         except (RuntimeError, MemoryError) as error:
             process, processes = self.accelerator.process_index, self.accelerator.num_processes
-            if peers.is_memory(error):  # its class stays, because scripts look for it
+            if peers.is_memory(error):  # keep the class of the error, because scripts look for it
                 error.add_note(peers.about_memory(process, processes, self.state.global_step))
             elif processes > 1 and (gone := peers.about_gone(error, process, self.state.global_step)):
                 raise EngineError(gone) from error
@@ -211,9 +212,9 @@ class RVPOMixin:
             interrupts.forget()
 
     def _resuming(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of ``train`` with a checkpoint to resume from that is whole."""
+        """Return the arguments of ``train``, in which the checkpoint to resume from is complete."""
         asked = args[0] if args else kwargs.get("resume_from_checkpoint")
-        if asked is None or (self._judged is not None and asked == str(self._judged)):
+        if asked is None or (self._checked is not None and asked == str(self._checked)):
             return args, kwargs
         chosen = resume.checked(self, asked)
         return ((chosen, *args[1:]), kwargs) if args else (args, kwargs | {"resume_from_checkpoint": chosen})
@@ -221,7 +222,7 @@ class RVPOMixin:
     def _calculate_rewards(
         self: Any, inputs: list[Any], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
-        """Note the rewards before classes in front change them, (N, M), where rubrics have to be changed with them."""
+        """Keep the rewards (N, M) before other classes change them, because rubrics must be changed with them."""
         greedy.prepare(self, prompts)
         rewards: torch.Tensor = super()._calculate_rewards(  # type: ignore[misc]
             inputs, prompts, completions, completion_ids_list
@@ -230,10 +231,10 @@ class RVPOMixin:
         return rewards
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Replace the advantages that TRL made of the rewards, in the output and in the completions log."""
+        """Replace the advantages that TRL computed from the rewards, in the output and in the completions log."""
         self._channel_rewards = self._scored_rewards = self._again = None
         self._set_weights()
-        interrupts.release()  # nothing is half done here, however this batch came to be generated
+        interrupts.release()  # an interrupt is safe here
         for reward in self._rubrics.values():
             reward.at(self.state.global_step if self.model.training else None)
         try:
@@ -242,8 +243,8 @@ class RVPOMixin:
                 outermost(self, REWARDS, self._keeping_rewards),
             ):
                 output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
-        except RewardError as error:  # from an override of somebody's
-            if self.accelerator.num_processes > 1:  # the others do not know, and saving is a matter of all
+        except RewardError as error:  # from an override in a user's class
+            if self.accelerator.num_processes > 1:  # saving needs all processes; the others do not know of the error
                 raise
             self._stop(Failure(str(error), type(error), error))
         if (failure := first_failure(self.accelerator, failures)) is not None:
@@ -254,7 +255,7 @@ class RVPOMixin:
             seen = "no rewards" if rewards is None else f"rewards of shape {tuple(rewards.shape)}"
             raise EngineError(
                 f"TRL passed {seen} for {completions} completions per process: this version's GRPOTrainer does not "
-                "score as RVPOTrainer relies on. Install the versions in constraints.txt, and see `rvpo doctor`"
+                "score as RVPOTrainer requires. Install the versions in constraints.txt, and see `rvpo doctor`"
             )
         mode = "train" if self.model.training else "eval"
         generations = self.num_generations if mode == "train" else self.num_generations_eval
@@ -267,7 +268,7 @@ class RVPOMixin:
         if self.args.skip_dead_groups:
             done = dead_groups.without_rounding(done)
         start = self.accelerator.process_index * local.shape[0]
-        # A copy, because a class in front may change it in place.
+        # A copy, because a class before ours may change it in place.
         output["advantages"] = done.advantages[start : start + local.shape[0]].to(local, copy=True)
         self._show(done.advantages)
         self._aggregated = done
@@ -275,23 +276,24 @@ class RVPOMixin:
         return output
 
     def _set_weights(self: Any) -> None:
-        """Give TRL, which logs `reward` by them, the weights of this step.
+        """Give TRL the weights of this step, with which it logs `reward`.
 
         Raises:
-            ConfigError: somebody has changed them since the last time, which the method would not see.
+            ConfigError: other code has changed the weights, which would not change the method's weights.
         """
         if not torch.equal(self.reward_weights.cpu(), self._given_weights):
             raise ConfigError(
-                f"reward_weights of the trainer are {self.reward_weights.tolist()}, but it was built or left with "
-                f"{self._given_weights.tolist()}; expected what RVPOConfig(reward_weights=…) says, which the method "
-                "sees. For weights that follow the training, write schedules such as 'linear(0.2,1)'"
+                f"reward_weights of the trainer are {self.reward_weights.tolist()}, but the method uses "
+                f"{self._given_weights.tolist()}; expected no change after the trainer is built. Set "
+                "RVPOConfig(reward_weights=…). For weights that change in training, use schedules such as "
+                "'linear(0.2,1)'"
             )
         weights = weights_at(self.aggregator.weights, self._progress(), self.aggregator.names)
         self.reward_weights = self.reward_weights.new_tensor(weights)
         self._given_weights = self.reward_weights.cpu().clone()
 
     def _aggregate(self: Any, rewards: torch.Tensor, mode: str, families: list[Family]) -> Aggregated:
-        """Turn rewards into advantages, or end all processes with what went wrong in one of them."""
+        """Turn rewards into advantages. If this fails in one process, end all processes with its error."""
         done, failures = None, []
         try:
             done = self.aggregator(
@@ -302,20 +304,20 @@ class RVPOMixin:
                 learn=mode == "train",
                 again=self._again,
             )
-        except Exception as error:  # of a method of one's own it may be any
+        except Exception as error:  # a user's method may raise any error
             failures.append(failure_of(self, error, rewards, families))
         if (failure := first_failure(self.accelerator, failures)) is not None:
             self._stop(failure)
         return done  # type: ignore[return-value]
 
     def _prepare_inputs(self: Any, generation_batch: Any) -> Any:
-        """Let TRL generate, see that RVPO's advantages were made, and write what is trained with into the record."""
+        """Let TRL generate, check that RVPO computed the advantages, and record the advantages that are trained on."""
         self._prepared = True
         with outermost(self, GENERATE, self._keeping_record):
             return super()._prepare_inputs(generation_batch)  # type: ignore[misc]
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train on a batch, unless it came past RVPO; the weights are not changed before the step's end."""
+        """Train on a batch. Raise if it has no advantages of RVPO, before the step's end changes the weights."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
         if not (self._prepared and self._made):
             missed = PREPARE if not self._prepared else GENERATE
@@ -327,14 +329,14 @@ class RVPOMixin:
         return loss
 
     def compute_loss(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """See once that what was made is what trains: a version of TRL could hand it on another way."""
+        """Check once that the loss gets our advantages: a version of TRL could pass other ones."""
         if not self._received and self._first_made is not None and self.model.training:
             check_received(inputs, self._first_made)
             self._received = True
         return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """With ``skip_dead_groups``, leave completions with advantage 0 out; see ``dead_groups``."""
+        """With ``skip_dead_groups``, leave out completions with advantage 0; see ``dead_groups``."""
         if not self.args.skip_dead_groups or not self.model.training:
             return super()._compute_loss(model, inputs)  # type: ignore[misc,no-any-return]
         rows, total = dead_groups.kept_rows(inputs, self.accelerator), len(inputs["completion_ids"])
@@ -345,13 +347,13 @@ class RVPOMixin:
         return loss * dead_groups.scale(self.loss_type, inputs, rows)
 
     def _keeping_rewards(self: Any, score: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        """Return ``score``, TRL's ``_calculate_rewards`` with all overrides, keeping what it returns."""
+        """Wrap ``score``, TRL's ``_calculate_rewards`` with all overrides, so that its result is kept."""
 
         def scoring(*scored: Any, **named: Any) -> torch.Tensor:
             rewards = score(*scored, **named)
             reliability = self.aggregator.reliability
             if reliability is not None and reliability.twice and self.model.training:
-                first = self._scored_rewards  # a second judgement changes nothing of the first
+                first = self._scored_rewards  # restored below: the second judgement must not change the first
                 self._again = score_again(self, reliability.twice, self._rubrics, score, scored, rewards)
                 self._scored_rewards = first
             self._channel_rewards = rewards
@@ -360,7 +362,7 @@ class RVPOMixin:
         return scoring
 
     def _keeping_record(self: Any, generate: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``generate``, TRL's ``_generate_and_score_completions`` with all overrides, writing the record."""
+        """Wrap ``generate``, TRL's ``_generate_and_score_completions`` with all overrides, to write the record."""
 
         def generating(inputs: Any) -> Any:
             self._aggregated = None
@@ -381,9 +383,9 @@ class RVPOMixin:
         return generating
 
     def _as_trained(self: Any, done: Aggregated, local: torch.Tensor) -> Aggregated:
-        """Return what was aggregated, with the advantages of all processes as a class in front of ours left them."""
+        """Return the aggregated batch with the advantages of all processes, as changed by classes before ours."""
         if local.shape[0] * self.accelerator.num_processes != done.advantages.shape[0] or local.ndim != 1:
-            return done  # rows were dropped or added: the record keeps what RVPO made of all completions
+            return done  # rows were dropped or added: the record has RVPO's advantages of all completions
         trained = self.accelerator.gather(local.contiguous()).to(done.advantages)
         if torch.equal(trained, done.advantages):
             return done
@@ -393,20 +395,20 @@ class RVPOMixin:
         )
 
     def _show(self: Any, advantages: torch.Tensor) -> None:
-        """Put advantages (N,) of all processes into TRL's completions log, in place of the latest."""
+        """Replace the latest advantages in TRL's completions log by those (N,) of all processes."""
         logged = self._logs["advantages"]
         for _ in range(min(len(logged), len(advantages))):
             logged.pop()
         logged.extend(advantages.tolist())
 
     def _log(self: Any, mode: str, done: Aggregated) -> None:
-        """Log what the channels of all processes say, and write their record."""
+        """Log the metrics of all channels, and write their record."""
         for key, value in done.metrics.items():
             self._metrics[mode][key].append(value)
         watched(self, mode, done)
         if self._rubrics:
             for key, value in judge_totals(self._rubrics).items():
-                self._metrics[mode][key] = [value]  # a total: TRL would average those of several generations
+                self._metrics[mode][key] = [value]  # a list of one: TRL averages it, and this is a running total
         if self.log_completions and self.accelerator.is_main_process:
             trained = mode == "train"
             extra = None
@@ -416,12 +418,12 @@ class RVPOMixin:
             self._channels.add(self.state.global_step + trained, done, trained=trained, extra=extra)
 
     def _maybe_log_save_evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        interrupts.hold()  # files that are half written; an evaluation releases it
+        interrupts.hold()  # an interrupt must not leave half-written files; an evaluation releases it
         before = self._saved_step
         result = super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]
         if self._saved_step != before and self.accelerator.is_main_process:
             checkpoints.extend(Path(self._get_output_dir(trial=None)) / f"checkpoint-{self._saved_step}")
-        # What a checkpoint of this step holds, should the next generation fail: a new epoch draws before.
+        # The state for a checkpoint of this step if the next generation fails; a new epoch draws random numbers before.
         self._last_step = LastStep.of(self)
         interrupts.release()
         return result
@@ -435,13 +437,13 @@ class RVPOMixin:
     def _evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return super()._evaluate(*args, **kwargs)  # type: ignore[misc]
-        except KeyError:  # from a schedule of the learning rate that follows the metric of the best model
+        except KeyError:  # from a learning rate schedule that uses the metric of the best model
             if (failure := missing_best_metric(self, self.state.log_history[-1])) is not None:
                 self._stop(failure)
             raise
 
     def _too_many_missing(self: Any, families: list[Family]) -> str | None:
-        """Return what is wrong with the verdicts of this generation; all processes see the same."""
+        """Return a problem with the verdicts of this generation, or None; it is the same in all processes."""
         for family, reward in zip(families, self._rubrics.values(), strict=True):
             if problem := too_many_missing(family.rows, reward.max_missing):
                 return f"{family.name!r}: {problem}"
@@ -450,13 +452,13 @@ class RVPOMixin:
     def _stop(self: Any, failure: Failure) -> NoReturn:
         """End the run: in training, save a checkpoint of the last finished step first. Collective.
 
-        From that checkpoint a resumed run generates this batch again.
+        A run that resumes from that checkpoint generates this batch again.
         """
-        if not self.is_in_train:  # an evaluation by itself: there is nothing to save
+        if not self.is_in_train:  # an evaluation without training: there is nothing to save
             raise failure.kind(failure.text) from failure.error
         saved = save_last_step(self)
         if failure.kind is JudgeError:
-            advice = "fix the judge and resume the run. What was judged and cached is not asked again"
+            advice = "fix the judge and resume the run. Cached verdicts are not asked for again"
         elif not self.state.global_step:
             advice = "fix it and start again"
         else:
@@ -467,9 +469,9 @@ class RVPOMixin:
         """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
         return float(self.state.global_step / max(self.state.max_steps - 1, 1))
 
-    # A checkpoint may fall between two generations (num_iterations > 1 or steps_per_generation above the accumulation
-    # steps). TRL restarts its step counter at 0 on resume, which would pair the wrong prompts with the wrong step, and
-    # its order of prompts at that of the first epoch.
+    # A checkpoint may be saved between two generations (num_iterations > 1, or steps_per_generation above the
+    # accumulation steps). On resume, TRL restarts its step counter at 0, and its order of prompts at the first epoch.
+    # That would train on the wrong prompts.
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         run = Path(self._get_output_dir(trial=trial))
@@ -489,7 +491,7 @@ class RVPOMixin:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             checkpoints.seal(folder)
-        if self.args.should_save:  # an older one goes when this one is on the disk, not before
+        if self.args.should_save:  # remove an older checkpoint only after this one is on the disk
             rotate_checkpoints(str(run), kept, self.state.best_model_checkpoint, use_mtime=True)
         self._saved_step = self.state.global_step
 
@@ -512,10 +514,10 @@ class RVPOMixin:
             memory.load_memory(self.aggregator, Path(checkpoint))
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
             if self._train_sampler is not None:  # None for an iterable dataset
-                # Not a product of steps, because an epoch's last step may accumulate fewer batches.
+                # Not computed from the number of steps: an epoch's last step may accumulate fewer batches.
                 batches = len(self._train_sampler) / self.args.generation_batch_size
                 self._step = round(self.state.epoch * batches)
-                # Each epoch draws its order of prompts from one generator, which transformers does not wind forward.
+                # Each epoch draws its order of prompts from one generator, which transformers does not advance.
                 for _ in range(int(self.state.epoch)):
                     next(iter(self._train_sampler), None)
             self._buffered_inputs = buffer.load_buffer(
@@ -525,7 +527,7 @@ class RVPOMixin:
 
 
 class RVPOTrainer(RVPOMixin, GRPOTrainer):  # type: ignore[misc]
-    """Train on many rewards with TRL: :class:`RVPOMixin` in front of ``trl.GRPOTrainer``.
+    """Train on many rewards with TRL: :class:`RVPOMixin` before ``trl.GRPOTrainer``.
 
     Example:
         trainer = RVPOTrainer(
@@ -536,4 +538,4 @@ class RVPOTrainer(RVPOMixin, GRPOTrainer):  # type: ignore[misc]
         )
     """
 
-    _tag_names = ("trl", "rvpo")  # and the method; see model_card.describe
+    _tag_names = ("trl", "rvpo")  # model_card.describe adds the method

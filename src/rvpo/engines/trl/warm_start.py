@@ -1,4 +1,4 @@
-"""A supervised start before reinforcement learning, made once and shared by the runs that name its folder."""
+"""A supervised start before reinforcement learning, trained once and shared by the runs that name its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def config(recipe: Recipe) -> SFTConfig | None:
-    """Return TRL's arguments of the warm start, or None where the recipe has none."""
+    """Return TRL's arguments for the warm start, or None if the recipe does not have one."""
     if recipe.warm_start is None:
         return None
     defaults = {"report_to": "none", "save_strategy": "no"}
@@ -35,7 +35,7 @@ def _folder(recipe: Recipe) -> Path:
 
 
 def _beside(recipe: Recipe, purpose: str) -> Path:
-    """Return a folder of this run's own beside the warm start: several runs may make the same one at once."""
+    """Return this run's own folder next to the warm start: several runs may train the same one at the same time."""
     folder = _folder(recipe)
     return folder.with_name(f"{folder.name}.{recipe.name}.{purpose}")
 
@@ -49,22 +49,22 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def is_made(recipe: Recipe) -> bool:
-    """Return whether the warm start is there.
+    """Return whether the warm start exists already.
 
     Raises:
-        ConfigError: its folder holds something else.
+        ConfigError: its folder holds anything else.
     """
     folder = _folder(recipe)
     record = folder / "warm_start.json"
     if not record.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder} is no warm start of ours: choose another warm_start.output, or remove it")
+            raise ConfigError(f"{folder} is not a warm start of rvpo: choose another warm_start.output, or remove it")
         return False
     try:
         made = json.loads(record.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{record} cannot be read ({error}); expected what a warm start writes last: choose another "
+            f"{record} cannot be read ({error}); expected the record of a finished warm start: choose another "
             "warm_start.output, or remove the folder"
         ) from error
     if changed := difference(made, _settings(recipe)):
@@ -76,13 +76,13 @@ def is_made(recipe: Recipe) -> bool:
 
 
 def warm_started(recipe: Recipe, tokenizer: Any, args: SFTConfig) -> Path:
-    """Train the supervised start, or take the one that the same settings have made already."""
+    """Train the supervised start, or return the existing one with the same settings."""
     assert recipe.warm_start is not None
     folder = _folder(recipe)
     if is_made(recipe):
         return folder
     logger.info("warm start: supervised training into %s", folder)
-    # In float32 whatever the policy's dtype: small supervised updates are lost in half precision.
+    # Always in float32: small supervised updates are lost in half precision.
     model = load_model(recipe.model.model_copy(update={"dtype": "float32"}), None)
     trainer = SFTTrainer(
         model=model, args=args, train_dataset=render_sft(load_data(recipe.warm_start.data)), processing_class=tokenizer
@@ -98,9 +98,9 @@ def warm_started(recipe: Recipe, tokenizer: Any, args: SFTConfig) -> Path:
         except OSError:
             if not is_made(recipe):
                 raise
-            shutil.rmtree(partial)  # another run has made the same one meanwhile
+            shutil.rmtree(partial)  # another run has trained the same warm start meanwhile
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    # Accelerate keeps one mixed precision a process; the policy may train in another one.
+    # Accelerate keeps one mixed precision per process, but the policy may need another one.
     AcceleratorState._reset_state()
     return folder

@@ -1,9 +1,9 @@
-"""Weights of a checkpoint into the model that trains, under the names that the checkpoint gives them.
+"""Load the weights of a checkpoint into the trained model, also if their names in the file differ.
 
-``save_pretrained`` of transformers writes some models, those with pictures and mixtures of experts among them, under
-other names than their parameters have, and ``from_pretrained`` turns them back. The trainer of transformers (5.23)
-loads a checkpoint's file without that: it warns of "missing keys" and goes on with the weights that the model happens
-to have. A run that resumes so begins again from its start, with the optimizer of its end.
+For some models, such as those with pictures and mixtures of experts, ``save_pretrained`` of transformers writes weights
+under other names than the parameters have, and ``from_pretrained`` converts them back. The trainer of transformers
+(5.23) loads a checkpoint's file without this conversion: it warns of "missing keys" and continues with the weights that
+the model has. So a resumed run would train the initial weights with the optimizer state of the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rvpo.errors import EngineError
 
 @contextmanager
 def of_checkpoint(trainer: Any, folder: str) -> Iterator[None]:
-    """Within the context, what a trainer of transformers does not find in a checkpoint is loaded after all.
+    """Within the context, weights that a trainer of transformers does not find in a checkpoint are loaded, too.
 
-    Set on the object: the method that warns of missing names is the only one that hears of them.
+    The method that warns of missing names is replaced on the object, because only this method gets the names.
     """
 
     def loaded(result: Any) -> None:
@@ -35,18 +35,18 @@ def of_checkpoint(trainer: Any, folder: str) -> Iterator[None]:
 
 
 def load_missing(model: Any, missing: Sequence[str], folder: str) -> bool:
-    """Load the weights of a checkpoint again if some were not found in it, by way of ``from_pretrained``.
+    """Load the weights of a checkpoint again with ``from_pretrained``, if some were not found in it.
 
     Args:
-        model: that trains, whole on this process.
-        missing: names that were not found when the file was loaded as it is.
-        folder: of the checkpoint.
+        model: model that is trained, whole on this process.
+        missing: names that were not found when the file was loaded without a conversion.
+        folder: folder of the checkpoint.
 
     Returns:
-        Whether all weights were loaded again; False if nothing was missing but names of tied weights.
+        Whether all weights were loaded again; False if only names of tied weights were missing.
 
     Raises:
-        EngineError: weights are missing from the checkpoint, whatever they are called.
+        EngineError: weights are missing from the checkpoint under any name.
     """
     if not _untied(model, missing):
         return False
@@ -67,7 +67,7 @@ def load_missing(model: Any, missing: Sequence[str], folder: str) -> bool:
 
 
 def _untied(model: Any, missing: Sequence[str]) -> list[str]:
-    """Return the names that share no memory with a weight that was found."""
+    """Return the missing names that are not tied to a weight that was found."""
     state = model.state_dict()
     found = {value.data_ptr() for name, value in state.items() if name not in set(missing)}
     ignored = set(model._keys_to_ignore_on_save or ())

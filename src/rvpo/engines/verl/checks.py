@@ -1,4 +1,4 @@
-"""What verl would ignore, or fail on late: refused before Ray starts, whoever makes the advantages."""
+"""Refuses settings that verl would ignore, or fail on late, before Ray starts. This is for all estimators."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MOVED = {
     "reward_model.reward_loop_class_name": "reward.reward_manager.module.name",
     "reward_model.model.path": "reward.reward_model.model_path",
 }
-"""Where verl reads what used to be in other sections; all else is now below ``reward``, under the same path."""
+"""Old paths of settings -> the paths that verl reads now. All other paths are now below ``reward``."""
 
 
 def check_ignored(config: DictConfig) -> None:
-    """Refuse settings that verl's v1 trainer ignores without a word, whoever makes the advantages.
+    """Refuse settings that verl's v1 trainer silently ignores, for all estimators.
 
     Raises:
-        ConfigError: one of them is set.
+        ConfigError: such a setting is present.
     """
     if not config.trainer.use_v1:
         raise ConfigError(
-            "trainer.use_v1 is False, but python -m rvpo.verl always runs verl's v1 trainer. Drop trainer.use_v1; for "
-            "verl's legacy trainer with an estimator of verl's own, start python -m verl.trainer.main_ppo"
+            "trainer.use_v1 is False, but python -m rvpo.verl always runs verl's v1 trainer. Drop trainer.use_v1. For "
+            "verl's legacy trainer with one of verl's own estimators, start python -m verl.trainer.main_ppo"
         )
     if str(config.actor_rollout_ref.actor.strategy) == "megatron" and find_spec("megatron") is None:
         raise ConfigError(
@@ -44,8 +44,8 @@ def check_ignored(config: DictConfig) -> None:
     if remote is not None and strategy != "megatron":
         raise ConfigError(
             f"trainer.default_hdfs_dir is {remote!r}, but verl 0.9.1 uploads nothing with actor.strategy {strategy!r}, "
-            "and resumes from trainer.default_local_dir alone; expected null. Mount the remote folder and name it as "
-            "trainer.default_local_dir, or upload in a class of yours: trainer.checkpoint_callback_class"
+            "and resumes only from trainer.default_local_dir; expected null. Mount the remote folder and name it as "
+            "trainer.default_local_dir, or upload in your own class: trainer.checkpoint_callback_class"
         )
     for section in ("custom_reward_function", "reward_model", "sandbox_fusion"):
         for path, value in _leaves(section, plain_values(config.get(section)) or {}):
@@ -65,7 +65,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def check_checkpoint(config: DictConfig) -> None:
-    """Refuse to resume with another number of processes than the checkpoint was saved by.
+    """Refuse to resume with another number of processes than the one that saved the checkpoint.
 
     Raises:
         ConfigError: the numbers differ.
@@ -90,7 +90,7 @@ _SHARD = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")
 
 
 def _last_checkpoint(trainer: DictConfig) -> Path | None:
-    """Return the checkpoint that verl would resume from, if it is there to be seen."""
+    """Return the checkpoint from which verl would resume; None if it is not on this machine."""
     if trainer.resume_mode == "resume_path":
         return Path(str(trainer.resume_from_path))
     tracker = Path(trainer.default_local_dir) / "latest_checkpointed_iteration.txt"

@@ -1,4 +1,4 @@
-"""verl's config, read and checked before anything starts: the estimator, its options, and what contradicts them."""
+"""Reads and checks verl's config before anything starts: the estimator, its options, and contradicting settings."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ MODES = ("sync", "colocate_async")
 """Values of ``trainer.v1.trainer_mode`` that are supported."""
 
 RESERVED = tuple(name for name in TAKEN if name not in ("score", "acc"))
-"""Names that another reward function cannot use either: verl, or we, overwrite what it returns under them."""
+"""Names that no reward function can use: verl or rvpo overwrites the values under these names."""
 
 REWARDS_PATH = "pkg://rvpo.engines.verl.rewards"
-"""``path`` of our own reward function. Where it is used, the channels are named in its ``rewards``, and not twice."""
+"""``path`` of our own reward function. If it is used, only its ``rewards`` name the channels."""
 
 
 def read_options(config: DictConfig) -> VerlOptions | None:
     """Read a whole verl config.
 
     Returns:
-        The options, or None where ``algorithm.adv_estimator`` is one of verl's own, which is then left to verl.
+        The options, or None if ``algorithm.adv_estimator`` is one of verl's own estimators, which verl then runs.
 
     Raises:
-        ConfigError: an option that cannot work, or one of verl's that contradicts the estimator.
+        ConfigError: an option cannot work, or a setting of verl contradicts the estimator.
     """
     check_ignored(config)
     method, estimator = read_method(config), str(plain_values(config.algorithm.adv_estimator))
@@ -71,8 +71,8 @@ def read_options(config: DictConfig) -> VerlOptions | None:
         )
     if taken := [key for key in options.reward_keys if key in RESERVED]:
         raise ConfigError(
-            f"algorithm.rvpo.reward_keys names {taken[0]!r}, which verl uses for something else in its validations and "
-            "dumps; expected another name. Return the reward under a key of its own, such as 'correctness'"
+            f"algorithm.rvpo.reward_keys names {taken[0]!r}, which verl uses for other values in its validations and "
+            "dumps; expected another name. Return the reward under another key, such as 'correctness'"
         )
     _check_group_filter(config, options.reward_keys)
     _check_second_scores(config, options.judge_twice)
@@ -81,10 +81,10 @@ def read_options(config: DictConfig) -> VerlOptions | None:
 
 
 def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
-    """Return the rewards of rvpo's own reward function, or nothing if another one is used; see :func:`read_rewards`.
+    """Return the rewards of rvpo's own reward function; empty if another one is used. See :func:`read_rewards`.
 
     Raises:
-        ConfigError: they cannot work, or have another number of workers than verl.
+        ConfigError: the rewards cannot work, or the number of workers is not verl's.
     """
     function = config.reward.custom_reward_function
     if str(function.get("path")) != REWARDS_PATH:
@@ -101,7 +101,7 @@ def rewards_of_ours(config: DictConfig) -> list[RewardSection]:
 
 
 def _check_names(method: Method, given: Mapping[str, Any]) -> None:
-    """Refuse what is not an option under ``algorithm.rvpo``, and say where it is written instead."""
+    """Refuse unknown options under ``algorithm.rvpo``, and say where to write them instead."""
     if "method" in given:
         raise ConfigError(
             f"algorithm.rvpo.method is {given['method']!r}, but {OPTION} chooses the method; expected it there, such "
@@ -120,7 +120,7 @@ def _check_names(method: Method, given: Mapping[str, Any]) -> None:
 
 
 def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return names and weights that are given elsewhere: by our reward function's entries, or for verl's GDPO."""
+    """Return names and weights from other places: the entries of our reward function, or verl's options for GDPO."""
     entries = rewards_of_ours(config)
     theirs = {key: plain_values(config.algorithm.get(f"gdpo_{key}")) for key in ("reward_keys", "reward_weights")}
     for key, value in theirs.items():
@@ -134,9 +134,9 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
     if "reward_keys" in given:
         raise ConfigError(
             f"algorithm.rvpo.reward_keys is {given['reward_keys']!r}, but the rewards are named by the entries of "
-            "reward_kwargs.rewards, with their weights and ranges. Drop it, and drop entries that are not wanted"
+            "reward_kwargs.rewards, with their weights and ranges. Drop it, and drop entries that you do not want"
         )
-    # The strictest, because the trainer does not see which rubric a judge belongs to.
+    # Use the lowest limit, because the trainer does not know which rubric a judge belongs to.
     allowed = [e.options.get("max_missing", MAX_MISSING) for e in entries if e.function in JUDGED]
     return {
         "reward_keys": [str(entry.name) for entry in entries],
@@ -147,7 +147,7 @@ def _named_rewards(config: DictConfig, given: Mapping[str, Any]) -> dict[str, An
 
 
 def _check_without_us(config: DictConfig, estimator: str, given: Mapping[str, Any]) -> None:
-    """Refuse options and rewards of ours under one of verl's own estimators, which would ignore or misread them."""
+    """Refuse our options and rewards with one of verl's own estimators, which would ignore or misread them."""
     if given:
         raise ConfigError(
             f"algorithm.rvpo is set, but algorithm.adv_estimator is {estimator!r}, verl's own; expected a method of "
@@ -155,13 +155,14 @@ def _check_without_us(config: DictConfig, estimator: str, given: Mapping[str, An
         )
     if rewards_of_ours(config):
         raise ConfigError(
-            f"algorithm.adv_estimator is {estimator!r}, verl's own, which trains on the score alone, and ours is NaN "
-            "where nothing could be scored, which would spoil an update; use grpo-multi, GRPO on the sum of the rewards"
+            f"algorithm.adv_estimator is {estimator!r}, verl's own, which trains only on the score. The score of "
+            "rvpo is NaN if nothing could be scored, which would spoil an update; use grpo-multi, GRPO on the sum of "
+            "the rewards"
         )
 
 
 def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
-    """Refuse a filter of groups by what our reward functions do not return as one number per completion."""
+    """Refuse a filter of groups by a value that our reward functions do not return as one number per completion."""
     groups, entries = config.algorithm.get("filter_groups") or {}, rewards_of_ours(config)
     enabled, metric = groups.get("enable"), groups.get("metric")
     kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
@@ -180,41 +181,41 @@ def _check_group_filter(config: DictConfig, names: Sequence[str]) -> None:
             f"one of {', '.join(names)}"
         )
     if not entries:
-        return  # what another function returns besides, nobody knows here
+        return  # the keys that another reward function returns are not known here
     channels = [e.name for e in entries if gives_channels(e.function, e.options)]
     filtered = [METRIC] if wanted else []
     if metric == METRIC and not filtered:
         raise ConfigError(
             f"algorithm.filter_groups.metric is {METRIC!r}, but reward_kwargs.wanted is not set; expected the names of "
-            f"the rewards that are to rank a group, such as reward_kwargs.wanted=[{names[0]}]"
+            f"the rewards that must rank a group, such as reward_kwargs.wanted=[{names[0]}]"
         )
     known = ["reward", "score", *filtered, *(name for name in names if name not in channels)]
     if metric not in known:
-        told = ", a rubric with criteria of its own for each prompt" if metric in channels else ""
+        kind = ", a rubric whose criteria differ between prompts" if metric in channels else ""
         raise ConfigError(
-            f"algorithm.filter_groups.metric is {metric!r}{told}; expected a number that every completion has: "
+            f"algorithm.filter_groups.metric is {metric!r}{kind}; expected a number that every completion has: "
             f"{', '.join(known)}"
         )
 
 
 def _check_second_scores(config: DictConfig, share: float) -> None:
-    """Refuse a second judgement that nobody makes, or that reaches the workers in another way than the trainer."""
+    """Refuse ``judge_twice`` if the reward function does not support it, or if workers and trainer differ in it."""
     kwargs = plain_values(config.reward.custom_reward_function.get("reward_kwargs")) or {}
     if not rewards_of_ours(config):
         if share:
             raise ConfigError(
-                f"algorithm.rvpo.judge_twice is {share}, but only rvpo's own reward function scores anything twice; "
+                f"algorithm.rvpo.judge_twice is {share}, but only rvpo's own reward function scores completions twice; "
                 f"expected reward.custom_reward_function.path={REWARDS_PATH}. Set it, or drop judge_twice"
             )
     elif (given := kwargs.get("judge_twice", share)) != share:
         raise ConfigError(
             f"reward_kwargs.judge_twice is {given}, but algorithm.rvpo.judge_twice is {share}; expected the same. Set "
-            "algorithm.rvpo.judge_twice alone: the reward workers get it from there"
+            "only algorithm.rvpo.judge_twice: the reward workers get it from there"
         )
 
 
 def _check_trainer(config: DictConfig, estimator: str) -> None:
-    """Refuse settings of verl under which the estimator would not do what it says."""
+    """Refuse settings of verl with which the estimator would not work as documented."""
     if (mode := str(config.trainer.v1.trainer_mode)) not in MODES:
         raise ConfigError(
             f"trainer.v1.trainer_mode is {mode!r}; expected {' or '.join(MODES)}. In separate_async, verl moves "
@@ -233,26 +234,26 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
     reward_model = config.reward.reward_model
     if reward_model.enable and not reward_model.enable_resource_pool:
         raise ConfigError(
-            "reward.reward_model.enable is True without a resource pool, where verl hands on a reward's parts in "
+            "reward.reward_model.enable is True without a resource pool. Then verl passes the parts of a reward in "
             "another way, which rvpo does not read. Set reward.reward_model.enable_resource_pool=True, and "
             "reward.custom_reward_function.path to a function that asks the model and returns its score under a name"
         )
     if reward_model.enable and not config.reward.custom_reward_function.get("path"):
         raise ConfigError(
-            "reward.reward_model.enable is True without a reward function, where verl hands on the model's score "
-            f"alone, and {estimator!r} needs parts by name. Set reward.custom_reward_function.path to a function that "
+            "reward.reward_model.enable is True without a reward function. Then verl passes only the model's score, "
+            f"but {estimator!r} needs rewards by name. Set reward.custom_reward_function.path to a function that "
             "asks the model (verl passes it reward_router_address) and returns its score under a name"
         )
     if config.critic.get("enable"):
         raise ConfigError(
-            f"critic.enable is True, but {estimator!r} compares the completions of a prompt and asks no critic, which "
-            "would be trained on advantages in place of returns. Drop critic.enable"
+            f"critic.enable is True, but {estimator!r} compares the completions of a prompt and does not use a critic, "
+            "which would be trained on advantages instead of returns. Drop critic.enable"
         )
     manager = config.reward.reward_manager
     if manager.source == "register" and manager.name == "limited":
         raise ConfigError(
-            "reward.reward_manager.name is 'limited', which gives a completion that could not be scored in time a 0; "
-            "expected 'naive', the default. The judges of rvpo keep limits of their own"
+            "reward.reward_manager.name is 'limited', which gives 0 to a completion that could not be scored in time; "
+            "expected 'naive', the default. The judges of rvpo have their own limits"
         )
     overlong = plain_values((config.reward.get("reward_kwargs") or {}).get("overlong_buffer_cfg")) or {}
     logged = overlong.get("log") and "overlong_reward" in (plain_values(config.algorithm.get("rvpo")) or {}).get(
@@ -261,7 +262,7 @@ def _check_trainer(config: DictConfig, estimator: str) -> None:
     if manager.name == "dapo" and overlong.get("enable") and not logged:
         raise ConfigError(
             f"reward.reward_kwargs.overlong_buffer_cfg.enable is True, but its penalty goes into the score, which "
-            f"{estimator!r} does not look at. Set overlong_buffer_cfg.log=True and name overlong_reward in "
+            f"{estimator!r} does not use. Set overlong_buffer_cfg.log=True and name overlong_reward in "
             "algorithm.rvpo.reward_keys"
         )
     steps = config.trainer.v1.get(str(config.trainer.v1.trainer_mode), {}).get("parameter_sync_step", 1)

@@ -14,14 +14,14 @@ from rvpo.errors import ConfigError
 from rvpo.text.suggest import did_you_mean
 
 GIVEN = ("token_level_rewards", "response_mask", "index", "config", "non_tensor_batch", "batch")
-"""What the check hands over. An estimator that needs a critic, or probabilities of tokens, is more than a rule."""
+"""Arguments that the check passes. An estimator that needs a critic, or probabilities of tokens, cannot be checked."""
 
 
 def target(spec: Spec, name: str) -> Target:
-    """Return the estimator ``name``, called by tokens.
+    """Return the estimator ``name``, which is called with token-level rewards.
 
     Raises:
-        ConfigError: verl has no such estimator, or it needs more than rewards.
+        ConfigError: verl does not have this estimator, or it needs more than rewards.
     """
     theirs = [
         key
@@ -43,7 +43,7 @@ def target(spec: Spec, name: str) -> Target:
 
 
 def lacks(name: str) -> list[str]:
-    """Return the arguments that an estimator needs besides what the check hands over."""
+    """Return the arguments that an estimator needs and the check does not pass."""
     parameters = inspect.signature(core_algos.ADV_ESTIMATOR_REGISTRY[name]).parameters.values()
     return [
         parameter.name

@@ -4,12 +4,12 @@ A row of the file::
 
     data_source   text by which verl groups its validation metrics
     prompt        chat messages {role, content}
-    reward_model  {style: "rule", ground_truth: the answer, or "" if there is none}
+    reward_model  {style: "rule", ground_truth: the answer, or "" without an answer}
     extra_info    {index, split, prompt: JSON text of the chat, columns: JSON text of the other columns}
-    images        [{bytes, path}], where prompts have pictures: one per <image> in the text of the chat
+    images        [{bytes, path}], if prompts have pictures: one per <image> in the text of the chat
 
-Both JSON texts are there for the reward functions. The columns are one text because Arrow gives every row of a nested
-column the keys of all rows, filled up with null, and because verl writes keys of its own into ``extra_info``.
+The reward functions read both JSON texts. The columns are one text for two reasons: Arrow gives every row of a nested
+column the keys of all rows, filled up with null, and verl writes its own keys into ``extra_info``.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ SCHEMA = pa.schema(
 """Columns of the file."""
 
 PICTURES = pa.field(IMAGES, pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})))
-"""A further column where prompts have pictures."""
+"""Another column if prompts have pictures."""
 
-_OTHER_MEDIA = ("<video>", "<audio>")  # places of such in verl's reader, wherever they stand
-_ROWS = 1000  # held in memory at a time
+_OTHER_MEDIA = ("<video>", "<audio>")  # anywhere in a text, verl's reader replaces these by a video or a sound
+_ROWS = 1000  # number of rows in memory at a time
 
 
 def write_parquet(dataset: Dataset, path: Path, *, data_source: str, split: str) -> None:
-    """Write prompt records for verl; the file appears whole or not at all.
+    """Write prompt records for verl. The file is written completely or not at all.
 
-    A text prompt becomes the user's message, as verl knows chats alone.
+    A text prompt becomes the user's message, because verl only reads chats.
 
     Args:
-        dataset: of :func:`rvpo.data.load_prompts`.
-        path: place of the file; its folder is made.
-        data_source: see the module's text.
-        split: such as ``train``.
+        dataset: dataset from :func:`rvpo.data.load_prompts`.
+        path: path of the file; its folder is created.
+        data_source: text by which verl groups its validation metrics.
+        split: name of the split, such as ``train``.
 
     Raises:
-        DataError: a value of a column that JSON cannot hold, or a text that verl's reader takes for a video.
+        DataError: a column has a value that is not JSON data, or a text has a placeholder that verl reads as a video.
     """
     schema = SCHEMA.append(PICTURES) if IMAGES in dataset.column_names else SCHEMA
     if IMAGES in dataset.column_names:
@@ -94,12 +94,12 @@ def _rows(dataset: Dataset, path: str, data_source: str, split: str) -> Iterator
 
 
 def _with_placeholders(place: Place, chat: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the chat as texts with a placeholder per picture, from which verl's reader makes parts."""
+    """Return the chat as texts with one placeholder per picture, at which verl's reader inserts the pictures."""
     written = as_text(chat)
     for message in written:
         if found := [mark for mark in _OTHER_MEDIA if mark in message["content"]]:
             seen = f"the text {found[0]}, where verl expects a {found[0].strip('<>')}"
-            raise place.error("prompt", seen, "pictures and text", "write the text otherwise")
+            raise place.error("prompt", seen, "pictures and text", "change the text")
     return written
 
 

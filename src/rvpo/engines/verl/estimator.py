@@ -1,7 +1,7 @@
-"""verl's seam for advantages: an estimator, registered under one name for all methods.
+"""Our advantage estimator in verl: one estimator, registered under one name for all methods.
 
-verl calls an estimator with token-level rewards of one scalar per completion. The trainer therefore says beforehand how
-to get the advantages of this batch (:func:`handing_over`); the estimator lays them out over the tokens.
+verl calls an estimator with token-level rewards from one number per completion. So the trainer first sets a function
+that returns the advantages of this batch (:func:`handing_over`). The estimator copies them to the tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _advantages: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("advantages of 
 
 @contextmanager
 def handing_over(advantages: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let the estimator take the advantages of a batch from ``advantages``: response mask (B, T) -> (B,)."""
+    """Within the context, the estimator gets a batch's advantages from ``advantages``: response mask (B, T) -> (B,)."""
     token = _advantages.set(advantages)
     try:
         yield
@@ -34,14 +34,14 @@ def estimate(token_level_rewards: Tensor, response_mask: Tensor, **_: Any) -> tu
     """Return advantages and returns, both (B, T): each row's advantage on its response tokens, 0 elsewhere.
 
     Raises:
-        EngineError: outside of our trainer, which has the rewards.
+        EngineError: the estimator is not called by our trainer, which has the rewards.
     """
     try:
         advantages = _advantages.get()
     except LookupError:
         raise EngineError(
             "the single rewards did not reach the estimator, because verl's own trainer is running: start with "
-            "`python -m rvpo.verl` instead of `python -m verl.trainer.main_ppo`. All else stays"
+            "`python -m rvpo.verl` instead of `python -m verl.trainer.main_ppo`. Keep all other arguments"
         ) from None
     tokens = advantages(response_mask).to(token_level_rewards)[:, None] * response_mask
     return tokens, tokens

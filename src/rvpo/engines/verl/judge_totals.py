@@ -1,11 +1,11 @@
-"""What the judges in the reward workers have done, from the totals that come with every completion."""
+"""Work of the judges in the reward workers, summed from the totals that come with every completion."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from rvpo.core.metrics import JUDGE, PREFIX
-from rvpo.engines.verl.wire import Told, Totals
+from rvpo.engines.verl.wire import Message, Totals
 from rvpo.judges.usage import added
 
 
@@ -13,11 +13,11 @@ class JudgeTotals:
     """Keeps the latest totals of every worker, and sums them."""
 
     def __init__(self) -> None:
-        """Begin a run."""
+        """Start a run."""
         self._latest: dict[str, Totals] = {}
 
-    def note(self, texts: Iterable[Told]) -> None:
-        """Take in completions; an asynchronous rollout may come long after it was scored."""
+    def note(self, texts: Iterable[Message]) -> None:
+        """Add the totals of completions. An asynchronous rollout may arrive long after it was scored."""
         for text in texts:
             if text.totals is None:
                 continue
@@ -26,7 +26,7 @@ class JudgeTotals:
                 self._latest[text.totals.worker] = text.totals
 
     def metrics(self) -> dict[str, float]:
-        """Return ``rvpo/{channel}/judge/{total}``, summed over all workers since they began."""
+        """Return ``rvpo/{channel}/judge/{total}``, summed over all workers since they started."""
         names = {name: None for totals in self._latest.values() for name in totals.by_reward}
         return {
             f"{PREFIX}{name}/{JUDGE}/{key}": float(value)

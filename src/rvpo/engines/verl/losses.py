@@ -1,8 +1,8 @@
-"""Rollouts that verl loses: counted against what was asked for, with the reason, and the end of a run that loses all.
+"""Counts the rollouts that verl loses, with their reasons, and ends a run that loses all of them.
 
-verl drops a rollout whose agent loop or reward function raises: one of a prompt's rollouts, or all of them, and in
-``colocate_async`` always the whole prompt, which is then asked for again. So what is missing does not show in a batch.
-Here it is counted against what was handed to the agent loops::
+verl drops a rollout whose agent loop or reward function raises: one of a prompt's rollouts, or all of them. In
+``colocate_async``, it always drops the whole prompt, and requests another one. So a batch does not show the losses.
+Here, the rollouts of a batch are compared with those that were requested from the agent loops::
 
     trainer --generate_sequences--> Asked (notes uid -> rollouts) --> AgentLoopManager --> AgentLoopWorker
        ^                                                                                        | raises
@@ -36,19 +36,19 @@ LOST = "rvpo_lost"
 """Partition of TransferQueue for notes on rollouts that raised: key ``{uid}_{session}``, tag ``{cause, validate}``."""
 
 MANAGER = "rvpo.engines.verl.losses.AgentLoopManager"
-"""What the task runner sets as ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``, if the user has not."""
+"""Class that the task runner sets as ``actor_rollout_ref.rollout.agent.agent_loop_manager_class`` if it is not set."""
 
 OWN_NUMBER = "__rollout_n__"
-"""Column of the data by which a prompt has a number of rollouts of its own, in verl."""
+"""verl's column of the data with the number of rollouts of each prompt."""
 
 ALL_FAILED = 2
-"""Batches of prompts in a row that may fail, while none succeeds, until the run ends."""
+"""The run ends after this number of batches of prompts in a row fails completely."""
 
 MOST_FAILED = 20
-"""Batches of prompts that may fail in one step, whatever succeeds, until the run ends."""
+"""The run ends after this number of batches of prompts fails in one step, even if others succeed."""
 
-_MOST = 600  # characters of a cause
-# Packages whose functions only call the user's; a folder of the user's own may have such a name, too.
+_MOST = 600  # largest number of characters of a cause
+# Packages whose functions only call the user's. Full paths are used, because a user's folder may have such a name.
 _PASSING_ON = (
     "python/ray/",
     *(f"{Path(str(package.__file__)).parent}/" for package in (ray, verl, asyncio, concurrent.futures)),
@@ -59,7 +59,7 @@ _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 class AgentLoopWorker(_Worker):  # type: ignore[misc]
-    """verl's worker, which also notes why a rollout was lost, and which rollouts are those of a validation."""
+    """verl's worker. It also records why a rollout was lost, and marks the rollouts of a validation."""
 
     async def _run_agent_loop(self, sampling_params: Any, trajectory: Any, **kwargs: Any) -> Any:
         if trajectory["validate"]:
@@ -72,7 +72,7 @@ class AgentLoopWorker(_Worker):  # type: ignore[misc]
             raise
 
     async def _compute_score(self, outputs: Any, kwargs: Any) -> None:
-        """Let a score that is None be missing, and one of NumPy a number: verl's tensors take neither."""
+        """Replace a score of None by NaN, and a NumPy score by a number: verl's tensors do not accept these."""
         await super()._compute_score(outputs, kwargs)
         final = outputs[-1]
         info = final.extra_fields.get("reward_extra_info")
@@ -81,7 +81,7 @@ class AgentLoopWorker(_Worker):  # type: ignore[misc]
         final.reward_score = plain_score(final.reward_score)
         filtering = self.config.algorithm.get("filter_groups")
         if filtering and filtering.get("enable") and info.get(filtering.metric, 0) is None:
-            # verl would fail on None. Of NaN, it keeps the group.
+            # verl would fail on None. With NaN, it keeps the group.
             info[filtering.metric] = float("nan")
 
 
@@ -89,16 +89,16 @@ class AgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc]
     """verl's manager with our workers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Build verl's, then choose the workers' class."""
+        """Build verl's manager, then set the class of its workers."""
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(AgentLoopWorker)
 
 
 def plain_score(score: Any) -> float:
-    """Return the score of a completion as a number, NaN where it is None.
+    """Return the score of a completion as a number, NaN if it is None.
 
     Raises:
-        RewardError: it is not a number.
+        RewardError: the score is not a number.
     """
     if score is None:
         return float("nan")
@@ -139,12 +139,12 @@ def cause_of(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Losses:
-    """What was lost until a step.
+    """The rollouts that were lost until a step.
 
     Attributes:
-        lost: rollouts that were asked for and are not in the batch, nor still under way.
-        asked: rollouts that were asked for, those of the batch and the lost ones.
-        causes: text of an error -> how many rollouts it has cost.
+        lost: number of requested rollouts that are neither in the batch nor still running.
+        asked: number of requested rollouts: those of the batch and the lost ones.
+        causes: text of an error -> number of rollouts that were lost by it.
     """
 
     lost: int
@@ -153,16 +153,16 @@ class Losses:
 
 
 class Asked:
-    """Stands before verl's agent loop manager, and notes for how many rollouts of each prompt it is asked.
+    """Wraps verl's agent loop manager, and records how many rollouts of each prompt are requested.
 
     Args:
-        manager: verl's.
-        rollouts: of a prompt, where its row has no :data:`OWN_NUMBER`.
-        batch: prompts of a training step.
+        manager: verl's manager.
+        rollouts: number of rollouts of a prompt whose row does not have :data:`OWN_NUMBER`.
+        batch: number of prompts per training step.
     """
 
     def __init__(self, manager: Any, rollouts: int, batch: int) -> None:
-        """Begin a run."""
+        """Start a run."""
         self._manager, self._rollouts, self._batch = manager, rollouts, batch
         self._asked: dict[str, int] = {}
         self._own_numbers = False
@@ -171,16 +171,16 @@ class Asked:
         self._validation: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
-        """Return whatever else verl's manager has."""
+        """Return any other attribute of verl's manager."""
         return getattr(self._manager, name)
 
     def generate_sequences(self, prompts: Any) -> Any:
-        """Hand prompts on; verl asks for others in place of those that failed, so a run that only fails ends here.
+        """Pass prompts to verl's manager. verl replaces prompts that failed, so end a run in which all fail.
 
         Raises:
             RewardError: all rollouts fail.
         """
-        # Not get(): that of verl's batch returns a wrapper, which has no truth value.
+        # Not get(): for verl's batch it returns a wrapper, which does not have a truth value.
         validate = prompts["validate"] if "validate" in prompts else False  # noqa: SIM401
         if not validate:
             self._end_if_hopeless()
@@ -189,17 +189,17 @@ class Asked:
         return self._manager.generate_sequences(prompts)
 
     def take(self, present: Mapping[str, int], evicted: int = 0) -> Losses:
-        """Return what was lost until the batch of a step.
+        """Return the losses until the batch of a step, and start counting again.
 
         Args:
-            present: uid of each prompt in the batch -> how many of its rollouts are there.
-            evicted: prompts that verl says it gave up because they failed.
+            present: uid of each prompt in the batch -> number of its rollouts in the batch.
+            evicted: number of prompts that verl dropped because they failed.
         """
         self._read_notes()
         waiting = set(_keys("train"))
         gone = [uid for uid in self._asked if uid not in present and uid not in waiting]
         failed = [uid for uid in gone if uid in self._failed]
-        # Those without a note: an agent loop that returned nothing, or a manager of the user's own.
+        # Losses without a note: an agent loop returned nothing, or the user's own manager is used.
         unnoted = max(0, self._batch - len(present) + evicted - len(failed))
         partly = sum(max(0, self._asked.get(uid, self._of_restored(count)) - count) for uid, count in present.items())
         lost = sum(self._asked[uid] for uid in failed) + unnoted * self._rollouts + partly
@@ -211,18 +211,18 @@ class Asked:
         return Losses(lost, lost + sum(present.values()), causes)
 
     def _of_restored(self, count: int) -> int:
-        """Return how many rollouts were asked for of a prompt that comes from a checkpoint, where no note of it is."""
+        """Return the number of requested rollouts for a prompt from a checkpoint, for which there is no note."""
         return count if self._own_numbers else self._rollouts
 
     def take_validation(self) -> Counter[str]:
-        """Return why rollouts of a validation were lost, each cause with their number."""
+        """Return the causes by which rollouts of a validation were lost, with the number of rollouts of each."""
         self._read_notes()
         found = self._validation.copy()
         self._validation.clear()
         return found
 
     def cause(self) -> str | None:
-        """Return the most frequent reason for which rollouts were lost since the last step, if there is one."""
+        """Return the most frequent cause by which rollouts were lost since the last step, or None."""
         self._read_notes()
         return next((text for text, _ in self._causes.most_common(1)), None)
 
@@ -237,8 +237,8 @@ class Asked:
         (cause, count), *_ = Counter(self._failed.values()).most_common(1)
         raise RewardError(
             f"since the last step {failed} prompts failed{'' if finished else ' and none succeeded'}, {count} of them "
-            f"by {cause}. Expected a reward function that returns None for what it cannot score. Correct it, or the "
-            "agent loop, and start again"
+            f"by {cause}. Expected a reward function that returns None if it cannot score a completion. Correct it, or "
+            "the agent loop, and start again"
         )
 
     def _read_notes(self) -> None:
@@ -255,11 +255,11 @@ class Asked:
 
 
 def rollouts_of(prompts: Any, rollouts: int) -> dict[str, int]:
-    """Return for how many rollouts a batch of prompts asks, by uid.
+    """Return the number of rollouts that a batch of prompts requests, by uid.
 
     Args:
-        prompts: with the column ``uid``, and ``__rollout_n__`` where rows have numbers of their own.
-        rollouts: of a prompt without one.
+        prompts: batch with the column ``uid``, and optionally ``__rollout_n__`` with a number for each row.
+        rollouts: number of rollouts of a prompt without ``__rollout_n__``.
     """
     uids = [str(uid) for uid in prompts["uid"]]
     if OWN_NUMBER not in prompts:
@@ -267,18 +267,18 @@ def rollouts_of(prompts: Any, rollouts: int) -> dict[str, int]:
     return dict(zip(uids, map(int, prompts[OWN_NUMBER]), strict=True))
 
 
-def told(causes: Mapping[str, int]) -> str:
+def causes_text(causes: Mapping[str, int]) -> str:
     """Return causes as text, the most frequent first."""
     most = sorted(causes.items(), key=lambda pair: -pair[1])[:3]
     return "; ".join(f"{count} by {cause}" for cause, count in most)
 
 
 def uids_of(names: Sequence[str]) -> Counter[str]:
-    """Return how many sessions, ``{uid}_{number}``, each prompt has."""
+    """Return the number of sessions, ``{uid}_{number}``, of each prompt."""
     return Counter(name.rpartition("_")[0] for name in names)
 
 
 def _keys(partition: str) -> dict[str, dict[str, Any]]:
-    """Return keys and tags of a partition of TransferQueue, nothing if it does not exist."""
+    """Return keys and tags of a partition of TransferQueue, empty if it does not exist."""
     found = tq.kv_list(partition) or {}
     return dict(found.get(partition) or {})

@@ -31,7 +31,7 @@ class TaskRunner(_TaskRunner):  # type: ignore[misc]
     """verl's task runner, in the process in which the trainer runs."""
 
     def run(self, config: DictConfig) -> None:
-        """Register our trainers, choose one if the estimator is ours, and give our rewards the number of workers."""
+        """Register our trainers. Choose one if the estimator is ours, and pass the number of workers to our rewards."""
         from rvpo.engines.verl import losses, trainer
 
         options = read_options(config)
@@ -62,7 +62,7 @@ def _train(config: DictConfig) -> None:
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
         run_ppo(config, task_runner_class=ray.remote(TaskRunner))
-    except ray.exceptions.RayTaskError as error:  # of the trainer's process; its text is a whole trace
+    except ray.exceptions.RayTaskError as error:  # from the trainer's process; its text is a whole traceback
         if isinstance(error.cause, RVPOError):
             sys.exit(f"error: {error.cause}")
         raise
@@ -71,40 +71,40 @@ def _train(config: DictConfig) -> None:
 
 
 def run_folder(config: DictConfig) -> str:
-    """Return the folder of the run's checkpoints, by which the verdicts of a run are told from those of others."""
+    """Return the folder of the run's checkpoints, which identifies the run's verdicts in a shared cache."""
     return str(Path(config.trainer.default_local_dir).absolute())
 
 
 def main() -> None:
-    """Run verl with our estimators; the command line is verl's."""
+    """Run verl with our estimators. The command line is verl's."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_help())  # alone: verl's own config is 900 lines, which would scroll it away
+        print(_help())  # without verl's own config: its 900 lines would scroll our help away
     else:
         sys.argv[1:] = quoted(sys.argv[1:])
         _train()
 
 
 def _help() -> str:
-    """Return what we add to verl's options, as wide as the terminal."""
+    """Return the help for the options that we add to verl's, as wide as the terminal."""
     wide = min(shutil.get_terminal_size((100, 24)).columns, 120)
 
     def described(option: str, text: str) -> str:
         return f"  {option}\n" + textwrap.fill(text, wide, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
     method = (
-        f"The method: {', '.join(ESTIMATORS)}, a method of your own such as my_rules.py:cvar, or one of verl's own "
+        f"The method: {', '.join(ESTIMATORS)}, your own method such as my_rules.py:cvar, or one of verl's own "
         "estimators, such as grpo. Options of a method follow its name, for example"
     )
     return "\n".join(
         [
-            "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and in addition",
+            "python -m rvpo.verl takes the overrides of python -m verl.trainer.main_ppo, and these:",
             described(OPTION, method),
             f"        {OPTION}=lift:kappa=3",
             f"        '{OPTION}=rvpo:k=linear(0.5,2)'",
             f"        '{OPTION}={{name: rvpo, k: \"linear(0.5,2)\"}}'",
             *(described(f"+algorithm.rvpo.{name}", text) for name, text in VerlOptions.help()),
             "Quote brackets, braces and parentheses for your shell: '+algorithm.rvpo.reward_keys=[a,b]'.",
-            "--cfg job prints verl's own config with what you override, --hydra-help Hydra's options.",
-            "docs/engines.md says more.",
+            "--cfg job prints verl's own config with your overrides. --hydra-help prints Hydra's options.",
+            "See docs/engines.md for more.",
         ]
     )

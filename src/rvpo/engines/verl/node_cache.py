@@ -1,4 +1,4 @@
-"""The file in which the reward workers of a node share verdicts, if a judge names none."""
+"""The file in which the reward workers of a node share verdicts if a judge does not name a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def verdicts_of(run: str) -> Path:
     """Return the file of a run on this machine's own disk, in a folder that only this user can read.
 
     Args:
-        run: folder of the run's checkpoints, which tells runs apart.
+        run: folder of the run's checkpoints, which identifies the run.
 
     Raises:
-        ConfigError: the folder is somebody else's.
+        ConfigError: the folder belongs to another user.
     """
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"rvpo-{user}"

@@ -1,4 +1,4 @@
-"""``VerlOptions``: what a user of verl says about the way from rewards to advantages."""
+"""``VerlOptions``: the options of verl's users that set how rewards become advantages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rvpo.step.trust import Reliability
 
 @dataclass
 class VerlOptions(AggregationOptions):
-    """The options under ``algorithm.rvpo``: those of every engine, and those that verl has no place for.
+    """The options under ``algorithm.rvpo``: those of every engine, and those that verl's config does not have.
 
     Attributes:
-        own_ranges: lowest and highest reward that our reward functions declare. Not an option of users.
-        own_weights: weights that the entries of our reward functions, or verl's GDPO options, give. ``reward_weights``
-            comes first, name by name. Not an option of users.
+        own_ranges: lowest and highest reward that our reward functions declare. Not an option for users.
+        own_weights: weights from the entries of our reward functions, or from verl's GDPO options. ``reward_weights``
+            overrides them, name by name. Not an option for users.
     """
 
     reward_keys: list[str] = field(
@@ -36,8 +36,8 @@ class VerlOptions(AggregationOptions):
     reward_weights: dict[str, Any] | list[Any] | None = field(
         default=None,
         metadata={
-            "help": "Importance by name, or in the order of reward_keys; a number, or a text such as linear(0.2,1) or "
-            "alternate(1,0) that follows the training. Default: all the same."
+            "help": "Importance by name, or in the order of reward_keys. Each is a number, or a schedule over the "
+            "training such as linear(0.2,1) or alternate(1,0). Default: all the same."
         },
     )
     max_missing: float = field(
@@ -46,13 +46,13 @@ class VerlOptions(AggregationOptions):
     )
     reliability: dict[str, float] | None = field(
         default=None,
-        metadata={"help": "How far a reward is trusted, by name, in [0, 1], such as {helpful: 0.6}. Default: 1."},
+        metadata={"help": "How much a reward is trusted, by name, in [0, 1], such as {helpful: 0.6}. Default: 1."},
     )
     judge_twice: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the completions that rvpo's own reward function scores a second time, such as 0.1. How "
-            "far each reward is trusted is estimated from these. A judge must sample, or it repeats itself."
+            "help": "Share of the completions that rvpo's own reward function scores a second time, such as 0.1. The "
+            "trust in each reward is estimated from these. The judge must sample: a greedy judge repeats its verdict."
         },
     )
     own_ranges: Sequence[Range | None] | None = None
@@ -62,7 +62,7 @@ class VerlOptions(AggregationOptions):
         """Refuse values and combinations that cannot work.
 
         Raises:
-            ConfigError: one of them does not.
+            ConfigError: there is such a value or combination.
         """
         if not isinstance(self.reward_keys, list) or not all(isinstance(key, str) for key in self.reward_keys):
             raise ConfigError(f"reward_keys is {self.reward_keys!r}; expected a list of names, such as [correct,safe]")
@@ -78,11 +78,11 @@ class VerlOptions(AggregationOptions):
 
     @classmethod
     def help(cls) -> list[tuple[str, str]]:
-        """Return the options that a user can set, each with its help text; the method is chosen elsewhere."""
+        """Return the options that a user can set, each with its help text. The method is not one of them."""
         return [(f.name, f.metadata["help"]) for f in fields(cls) if "help" in f.metadata and f.name != "method"]
 
     def build(self) -> Aggregator:
-        """Return the aggregator of a run that begins.
+        """Return the aggregator of a new run.
 
         Raises:
             ConfigError: an option names a reward that does not exist.
@@ -122,6 +122,6 @@ class VerlOptions(AggregationOptions):
         for name, weight in given.items():
             try:
                 read_weight(weight, name)
-            except ConfigError as error:  # with the name of the option
+            except ConfigError as error:  # put the name of the option into the message
                 raise ConfigError(str(error).replace("weight of", "reward_weights of", 1)) from None
         return given

@@ -1,4 +1,4 @@
-"""Our methods' names in verl's own trainer: an estimator that says what to run instead, and who asks for it."""
+"""Our methods' names in verl's own trainer: an estimator whose error says what to run instead."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rvpo.core.methods.registry import METHODS
 from rvpo.errors import EngineError
 
 VERLS_OWN = ("grpo", "gdpo")
-"""Names of ours that verl has itself."""
+"""Names of our methods that verl also has."""
 
 NAMES = tuple(name for name in (*METHODS, "grpo-multi", "grpo_multi") if name not in VERLS_OWN)
-"""Names that only we have."""
+"""Names of our methods that verl does not have."""
 
 _OVERRIDE = re.compile(r"""\+*algorithm\.adv_estimator=["'\\]*(?:\{.*?name:\s*)?["']?(?P<method>[^,}"'\\]+)""")
 
 
 class Placeholder:
-    """An estimator that says what to run instead."""
+    """An estimator that raises an error, which says what to run instead."""
 
     __signature__ = inspect.Signature(
         [
@@ -28,10 +28,10 @@ class Placeholder:
             inspect.Parameter("__", inspect.Parameter.VAR_KEYWORD),
         ]
     )
-    """Said, because :mod:`inspect` takes what equals :class:`object` for a builtin, and this equals everything."""
+    """Set explicitly: this equals everything, and :mod:`inspect` treats an equal of :class:`object` as a builtin."""
 
     def __init__(self, name: str) -> None:
-        """Keep the name."""
+        """Store the name."""
         self.name = name
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
@@ -43,7 +43,7 @@ class Placeholder:
         raise EngineError(refusal(self.name))
 
     def __eq__(self, other: object) -> bool:
-        """Equal everything: verl lets a function register a name that holds an equal one."""
+        """Equal everything: verl lets a function replace a registered one if both are equal."""
         return True
 
     def __hash__(self) -> int:
@@ -52,19 +52,20 @@ class Placeholder:
 
 
 def refusal(method: str) -> str:
-    """Return what is said about one of our methods in verl's own trainer."""
+    """Return the error message about one of our methods in verl's own trainer."""
     return (
         f"algorithm.adv_estimator is {method!r}, a method of rvpo, which verl's own trainer cannot run, because its "
-        "estimators never see the single rewards; expected `python -m rvpo.verl` in place of "
-        "`python -m verl.trainer.main_ppo`. Name the rewards with +algorithm.rvpo.reward_keys=[a,b]; all else stays"
+        "estimators do not get the single rewards; expected `python -m rvpo.verl` instead of "
+        "`python -m verl.trainer.main_ppo`. Name the rewards with +algorithm.rvpo.reward_keys=[a,b]; keep all other "
+        "arguments"
     )
 
 
 def named_in(arguments: Sequence[str]) -> str | None:
-    """Return the method of ours that a command line of ``verl.trainer.main_ppo`` names, else None.
+    """Return the method of ours that a command line of ``verl.trainer.main_ppo`` names, otherwise None.
 
     Args:
-        arguments: of the interpreter, as in :data:`sys.orig_argv`.
+        arguments: arguments of the interpreter, as in :data:`sys.orig_argv`.
 
     >>> named_in(["python", "-m", "verl.trainer.main_ppo", "algorithm.adv_estimator=lift:kappa=3"])
     'lift:kappa=3'

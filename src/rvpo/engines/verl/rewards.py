@@ -1,4 +1,4 @@
-"""Our reward functions as verl's ``custom_reward_function``: one channel per function, one per criterion of a rubric.
+"""Our reward functions as verl's ``custom_reward_function``: one channel per function, or per criterion of a rubric.
 
 ::
 
@@ -11,19 +11,19 @@
           num_workers: ${reward.num_workers}    # so that the workers share a judge's limits
           rewards: [format, {function: correctness, weight: 2.0}]   # entries as in `rewards` of our recipes
 
-What a reward function needs besides the completion comes from the row's ``extra_info`` (``rvpo verl-data`` writes it):
+A reward function gets the completion, and other values from the row's ``extra_info`` (``rvpo verl-data`` writes it):
 
-- ``prompt``: the JSON text of the chat (or plain text), because verl hands no prompt to a reward function.
+- ``prompt``: the JSON text of the chat (or plain text), because verl does not pass the prompt to a reward function.
 - ``columns``: the JSON text of a mapping from names to values, the columns of the data.
-- Any other key is a column, too, as are ``data_source`` and ``ground_truth``; the latter is also the column ``answer``
-  where there is no other.
+- Any other key is a column, too. So are ``data_source`` and ``ground_truth``; ``ground_truth`` is also the column
+  ``answer`` if the data does not have this column.
 
-Each worker is a process with an event loop. It builds each reward function once; async ones are awaited there, others
-run in threads, several at a time, so they must not share what a thread may not. Judges on a server keep their limits
-over all workers, and share verdicts through an SQLite ``cache``: all processes that use one file must run on one
-machine, so name a path on each machine's own disk. Without one, :mod:`rvpo.engines.verl.node_cache` chooses the file;
-``cache: null`` shares nothing. A local judge works, but every worker loads its own copy of the model: set
-``reward.num_workers`` accordingly.
+Each worker is a process with an event loop. It builds each reward function once. Async functions are awaited in the
+event loop. Others run in threads, several at a time, so they must be thread-safe. The limits of a judge on a server
+apply to all workers together. Workers share verdicts through an SQLite ``cache``. All processes that use one file must
+run on one machine, so name a path on each machine's own disk. Without a path, :mod:`rvpo.engines.verl.node_cache`
+chooses the file; with ``cache: null``, verdicts are not shared. A local judge works, but every worker loads its own
+copy of the model, so set ``reward.num_workers`` accordingly.
 """
 
 from __future__ import annotations
@@ -88,16 +88,16 @@ TAKEN = (
     wire.KEY,
     METRIC,
 )
-"""Names that verl, or we, give another meaning: a missing ``acc``, for one, is a 0 in verl's validation."""
+"""Names to which verl or rvpo gives another meaning. For example, a missing ``acc`` is a 0 in verl's validation."""
 
 VALIDATION = "rvpo_validation"
-"""In the ``extra_info`` of a rollout of a validation: :class:`rvpo.engines.verl.losses.AgentLoopWorker` adds it."""
+"""Key that :class:`rvpo.engines.verl.losses.AgentLoopWorker` adds to the ``extra_info`` of a validation's rollouts."""
 
 _KEYWORDS = ("rewards", "num_workers", "wanted", "judge_twice", "run")
-_FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # passed where verl serves a reward model itself
+_FROM_VERL = ("reward_router_address", "reward_model_tokenizer")  # verl passes these if it serves a reward model
 _building = ForkedLock()
 _logged: set[type[Exception]] = set()
-_calls = itertools.count(1)  # completions that this worker has scored
+_calls = itertools.count(1)  # numbers of the completions that this worker scores
 
 
 async def compute_score(
@@ -107,28 +107,29 @@ async def compute_score(
     extra_info: Mapping[str, Any] | None = None,
     **reward_kwargs: Any,
 ) -> dict[str, float | str | None]:
-    """Score one completion; see the module's text.
+    """Score one completion; see the text of this module.
 
-    A reward function that raises is a mistake of the run. verl would drop the completion, so the error is handed to
-    our trainer instead, which stops with it.
+    If a reward function raises, verl would drop the completion. So the error is passed to our trainer instead, which
+    stops the run with it.
 
     Args:
-        data_source: of the row.
-        solution_str: the completion's text without special tokens; it includes what tools said.
-        ground_truth: of the row.
-        extra_info: of the row.
-        reward_kwargs: ``rewards``, ``num_workers`` and ``wanted``, see :func:`read_rewards`; ``judge_twice``, the share
-            of the completions that is scored a second time, and ``run``, the folder of the run's checkpoints, which
-            the task runner sets.
+        data_source: the row's ``data_source``.
+        solution_str: the completion's text without special tokens, including the output of tools.
+        ground_truth: the row's ``ground_truth``.
+        extra_info: the row's ``extra_info``.
+        reward_kwargs: ``rewards``, ``num_workers`` and ``wanted``, see :func:`read_rewards`. The task runner sets
+            ``judge_twice``, the share of the completions that is scored a second time, and ``run``, the folder of the
+            run's checkpoints.
 
     Returns:
-        - ``score``: the weighted sum of the rewards, scaled up to all weights where some are missing; NaN where all
-          are. A weight that follows the training counts by its mean, because a worker does not know the step. For
-          verl's own metrics only: the trainer uses the others, and refuses verl's own estimators.
-        - under its name, the reward of each function that is one channel; None where missing, which verl's validation
-          leaves out of its means.
-        - ``rvpo_signal``, where ``reward_kwargs.wanted`` names rewards: see :mod:`rvpo.engines.verl.filtering`.
-        - ``rvpo``, where there are rubrics: the text of :mod:`rvpo.engines.verl.wire`.
+        - ``score``: the weighted sum of the rewards. If some are missing, it is scaled up to the sum of all weights; if
+          all are missing, it is NaN. A weight with a schedule counts with its mean, because a worker does not know the
+          step. The score is only for verl's own metrics: our trainer uses the other values, and rvpo refuses verl's own
+          estimators.
+        - name of a function with one channel: its reward; None if it is missing, which verl's validation leaves out of
+          its means.
+        - ``rvpo_signal``, if ``reward_kwargs.wanted`` names rewards: see :mod:`rvpo.engines.verl.filtering`.
+        - ``rvpo``, if there are rubrics: the text of :mod:`rvpo.engines.verl.wire`.
     """
     kwargs = {key: value for key, value in reward_kwargs.items() if key not in _FROM_VERL}
     try:
@@ -150,15 +151,15 @@ async def compute_score(
             found[METRIC] = _signal(entries, results, wanted)
         return found
     except Exception as error:
-        if type(error) not in _logged:  # one traceback, not one a completion
+        if type(error) not in _logged:  # log one traceback, not one per completion
             _logged.add(type(error))
             logger.exception("a reward function failed")
         failed: dict[str, float | str | None] = {"score": math.nan, wire.KEY: wire.write_error(error)}
-        # A number of its own, so that verl's filter keeps the group and the error comes to the trainer.
+        # A random number, so that verl's filter keeps the group and the error reaches the trainer.
         return failed | ({METRIC: float(secrets.randbits(40))} if reward_kwargs.get("wanted") is not None else {})
 
 
-_Result = tuple[float | None, list[Score] | None]  # the reward, and the channels of a function that has its own
+_Result = tuple[float | None, list[Score] | None]  # the reward, and the channels if the function has several
 
 
 def _returned(
@@ -178,7 +179,7 @@ def _returned(
     families = {name: scores for name, scores in rows.items() if name not in monitored}
     single = {name: value for name, (value, _) in named.items() if name not in families}
     found: dict[str, float | str | None] = {"score": score, **single}
-    if rows or second is not None:  # the same keys for all completions, whichever are scored a second time
+    if rows or second is not None:  # all completions must have the same keys, also those that are scored once
         usage = {}
         for name, function in zip(names, functions, strict=True):
             if isinstance(function, JudgedReward):
@@ -200,31 +201,31 @@ def _second(results: Mapping[str, _Result], single: Mapping[str, object]) -> wir
 
 
 def _again(function: RewardFunction) -> RewardFunction:
-    """Return the function as it scores a completion for the second time: its judge decides anew, past any cache."""
+    """Return the function for the second scoring: its judge gives a new verdict and does not read a cache."""
     if not isinstance(function, JudgedReward):
         return function
-    twin = copy.copy(function)  # with the same judge, and its limits
+    twin = copy.copy(function)  # shares the judge and its limits
     twin.repeat = 1
     return twin
 
 
 def _is_drawn(share: float, text: str, info: Mapping[str, Any]) -> bool:
-    """Return whether a completion is among those that are scored a second time; the same whichever worker scores it."""
+    """Return whether a completion is scored a second time. The result does not depend on the worker."""
     drawn = hashlib.blake2b(f"{info.get('index')}\0{text}".encode("utf-8", "replace"), digest_size=8)
     return int.from_bytes(drawn.digest(), "big") < share * 2**64
 
 
 @functools.cache
 def _worker(pid: int) -> str:
-    """Return the name of this process; a fork has another one."""
+    """Return the name of this process. A forked process gets another name."""
     return new_name()
 
 
 def read_wanted(reward_kwargs: Mapping[str, Any], entries: Sequence[RewardSection]) -> list[str] | None:
-    """Return the rewards that are to rank a group if verl's filter is to keep it; None if nothing is wanted of them.
+    """Return the rewards of which one must rank a group, so that verl's filter keeps it; None if ``wanted`` is not set.
 
     Raises:
-        ConfigError: it is not a list of names of the rewards.
+        ConfigError: ``wanted`` is not a list of names of the rewards.
     """
     wanted = plain_values(reward_kwargs.get("wanted"))
     if wanted is None:
@@ -242,7 +243,7 @@ def _signal(
     results: Sequence[tuple[float | None, list[Score] | None]],
     wanted: Sequence[str],
 ) -> float:
-    """Return the number by which verl's filter tells groups; of a rubric, every criterion counts."""
+    """Return the number by which verl's filter compares completions. Every criterion of a rubric counts."""
     rewards = {
         str(entry.name): value if scores is None else {score.channel: score.value for score in scores}
         for entry, (value, scores) in zip(entries, results, strict=True)
@@ -251,15 +252,15 @@ def _signal(
 
 
 def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
-    """Check ``reward_kwargs`` and return its rewards, each with its name, and its range where it has one.
+    """Check ``reward_kwargs`` and return its rewards, each with its name, and its range if it has one.
 
-    Nothing is built, so that the trainer can read it, too.
+    The reward functions are not built, so the trainer can read the rewards, too.
 
     Args:
-        reward_kwargs: ``rewards``, entries as in a recipe, and ``num_workers``, how many processes build them.
+        reward_kwargs: ``rewards``, entries as in a recipe, and ``num_workers``, the number of workers that build them.
 
     Raises:
-        ConfigError: an unknown key, an entry that cannot work, or a name that is taken.
+        ConfigError: a key is unknown, an entry cannot work, or a name is used already.
     """
     if unknown := [key for key in reward_kwargs if key not in _KEYWORDS]:
         hint = did_you_mean(unknown[0], _KEYWORDS)
@@ -277,16 +278,16 @@ def read_rewards(reward_kwargs: Mapping[str, Any]) -> list[RewardSection]:
     for i, entry in enumerate(entries):
         if entry.function == "rubric" and entry.options.get("dropout"):
             raise ConfigError(
-                f"reward_kwargs.rewards.{i}.options.dropout is {entry.options['dropout']!r}, but verl tells a reward "
-                "function no training step, on which the choice of criteria depends; expected 0. Drop it, or train "
-                "with TRL"
+                f"reward_kwargs.rewards.{i}.options.dropout is {entry.options['dropout']!r}, but verl passes "
+                "no training step to a reward function, on which the choice of criteria depends; expected 0. Drop it, "
+                "or train with TRL"
             )
     names = [entry.name for entry in entries]
     for i, name in enumerate(names):
         if name in names[:i] or name in TAKEN:
             owner = "verl" if name in TAKEN else "another reward"
             raise ConfigError(
-                f"reward_kwargs.rewards.{i} is called {name!r}, as {owner} is; expected a name of its own. Set `name`"
+                f"reward_kwargs.rewards.{i} is called {name!r}, as {owner} is; expected another name. Set `name`"
             )
     return entries
 
@@ -297,11 +298,11 @@ def plain_values(value: Any) -> Any:
 
 
 def check_rewards(entries: Sequence[RewardSection], workers: int, run: str | None = None) -> None:
-    """Build every reward as the workers will, and ask judges on a server a first question: mistakes are found now.
+    """Build every reward as the workers will, and ask judges on a server a first question, to find mistakes early.
 
     Args:
-        entries: of the rewards.
-        workers: how many processes build them.
+        entries: entries of the rewards.
+        workers: number of processes that build them.
         run: folder of the run's checkpoints.
 
     Raises:
@@ -309,9 +310,9 @@ def check_rewards(entries: Sequence[RewardSection], workers: int, run: str | Non
         JudgeError: a judge cannot work.
     """
     for entry in entries:
-        if entry.function == "code":  # the sandbox is wanted where the workers are
+        if entry.function == "code":  # the sandbox is needed on the workers' machines, not here
             continue
-        # A local judge belongs on the workers' machines; what a class of the user's own needs, nobody knows here.
+        # A local judge runs on the workers' machines, and a user's own class may need resources of these machines.
         if "judge" in entry.options and not kinds(entry.options["judge"]) <= {"endpoint", "rule"}:
             continue
         reward = _load(entry, workers, run)
@@ -339,7 +340,7 @@ def _entry(i: int, value: object) -> RewardSection:
 
 
 def _function(entry: str, workers: int, run: str | None) -> RewardFunction:
-    with _building:  # of several threads, one builds
+    with _building:  # only one of several threads builds
         return _build(entry, workers, run)
 
 
@@ -359,14 +360,14 @@ def _load(entry: RewardSection, workers: int, run: str | None) -> RewardFunction
     reward = load_reward(entry.function, options, entry.name)
     if isinstance(reward, PairwiseReward) and reward.needs_greedy:
         raise ConfigError(
-            f"reward {entry.name!r} has against='greedy', but a reward worker of verl has no policy to ask; expected "
+            f"reward {entry.name!r} has against='greedy', but a reward worker of verl cannot ask the policy; expected "
             "'column' or a function: write replies into a column of the data, or train with TRL"
         )
     return reward
 
 
 class _Row:
-    """A completion with the columns of its prompt, as TRL hands them to a reward function."""
+    """A completion with the columns of its prompt, in the form in which TRL passes them to a reward function."""
 
     def __init__(self, text: str, fields: Mapping[str, Any], extra_info: dict[str, Any]) -> None:
         self._completion = [{"role": "assistant", "content": text}]
@@ -379,10 +380,10 @@ class _Row:
         self._columns = {name: value for name, value in columns.items() if name not in PASSED}
 
     async def score(self, entry: RewardSection, function: RewardFunction) -> tuple[float | None, list[Score] | None]:
-        """Return the reward, None where missing, and the channels of a function that has its own."""
+        """Return the reward, None if missing, and the channels if the function has several."""
         needed = [name for name in needed_arguments(function) if name not in entry.options]
         if lacking := [name for name in needed if name not in self._columns]:
-            # verl hands over the answer and extra_info alone: criteria in reward_model.rubrics never come here.
+            # verl passes only the answer and extra_info: criteria in reward_model.rubrics do not arrive here.
             raise DataError(
                 f"reward {entry.name!r} needs the column {lacking[0]!r}; the row has {sorted(self._columns)}, and verl "
                 "passes no other part of it, such as reward_model.rubrics. Write the data with `rvpo verl-data "
@@ -397,7 +398,7 @@ class _Row:
         if isinstance(function, JudgedReward):
             return await function.score_row(self._prompt, self._completion, self._columns)
         columns = {name: [value] for name, value in self._columns.items() if name not in entry.options}
-        # An async function only makes its coroutine there.
+        # For an async function, the thread only creates the coroutine.
         try:
             result = await asyncio.to_thread(
                 function, prompts=[self._prompt], completions=[self._completion], **columns
@@ -425,12 +426,12 @@ def _reward(name: str, result: Any) -> float | None:
 
 
 def _as_list(value: Any) -> Any:
-    """Return an array as a list: a list in a parquet file comes as one, which a reward function of TRL never sees."""
+    """Return an array as a list. A list in a parquet file arrives as an array, but reward functions expect a list."""
     return value.tolist() if type(value).__module__ == "numpy" else value
 
 
 def _prompt(value: Any) -> Any:
-    """Return the chat, or plain text if it is not the JSON text of a chat; None if there is no prompt."""
+    """Return the chat, or the plain text if it is not the JSON text of a chat; None without a prompt."""
     return _list_or_dict(value, list) or value if isinstance(value, str) else value
 
 

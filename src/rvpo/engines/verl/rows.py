@@ -1,8 +1,8 @@
-"""Which rows of a batch of verl's vote, and the channels of those that do.
+"""Find the rows of verl's batch that count, and their channels.
 
-A row is one output of an agent loop. A session (one rollout of a prompt) may have several outputs, for example where a
-context was cut; they share one reward, and so the session counts once. Padding, which verl appends where the batch
-cannot be divided by its workers, has no reward and must not vote.
+A row is one output of an agent loop. A session (one rollout of a prompt) may have several outputs, for example if its
+context was cut. They share one reward, so the session counts once. verl appends padding rows if the batch cannot be
+divided by its workers. They do not have a reward and must not count.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sessions:
-    """The sessions of a batch, in order of their first row.
+    """The sessions of a batch, in the order of their first row.
 
     Attributes:
         names: N names, ``{uid}_{session}``.
         keys: N keys of their last outputs, ``{uid}_{session}_{output}``, which verl's dump calls ``uid``.
-        groups: (N,) int64, which prompt each answers.
-        final: the row of each session's last output, which has its reward.
+        groups: (N,) int64, number of the prompt of each session.
+        final: N rows: the last output of each session, which has the reward.
         of_row: (B,) int64, the session of each row; -1 for padding.
     """
 
@@ -49,7 +49,7 @@ class Sessions:
         """Read the sessions from the batch's keys, ``{uid}_{session}_{output}``, and tags.
 
         Raises:
-            EngineError: no row is a rollout, or a key is not of that form.
+            EngineError: no row is a rollout, or a key has another form.
         """
         names: dict[str, int] = {}
         final: list[tuple[int, int]] = []
@@ -65,7 +65,7 @@ class Sessions:
             if not uid or not session.isdecimal() or not output.isdecimal():
                 raise EngineError(
                     f"a row of verl's batch has the key {key!r}; expected uid_session_output. The batches of this "
-                    "version of verl are not those that rvpo relies on: see `rvpo doctor`"
+                    "version of verl differ from those of the tested versions: see `rvpo doctor`"
                 )
             if name not in names:
                 names[name] = len(names)
@@ -80,15 +80,15 @@ class Sessions:
         return cls(list(names), [keys[row] for row in rows], torch.tensor(groups), rows, torch.tensor(of_row))
 
     def in_order_of(self, index: Sequence[int]) -> Sessions:
-        """Put prompts in order of ``index`` (N,), and the sessions of each prompt in order of their numbers.
+        """Put prompts in the order of ``index`` (N,), and the sessions of each prompt in the order of their numbers.
 
-        verl's own order is that in which they finished, the shortest first. A rule that lays the i-th rollouts of
-        several prompts side by side (RiskPO) would then compare the short with the short.
+        In verl's own order, sessions that finished first come first, which are the shortest. RiskPO compares the i-th
+        rollouts of several prompts. In verl's order, it would compare short rollouts with short ones.
         """
         groups = self.groups.tolist()
 
         def place(i: int) -> tuple[int, int, int]:
-            # By group as well, so that two dispatches of one prompt stay apart.
+            # Also by group, so that two requests for the same prompt stay separate.
             return index[i], groups[i], int(self.names[i].rpartition("_")[2])
 
         order = sorted(range(len(groups)), key=place)
@@ -96,17 +96,17 @@ class Sessions:
         new[order] = torch.arange(len(order))
         new[-1] = -1  # padding
         names, keys = ([values[i] for i in order] for values in (self.names, self.keys))
-        number: dict[int, int] = {}  # of a prompt, in the new order
+        number: dict[int, int] = {}  # old number of a prompt -> its number in the new order
         renumbered = torch.tensor([number.setdefault(groups[i], len(number)) for i in order])
         return Sessions(names, keys, renumbered, [self.final[i] for i in order], new[self.of_row])
 
     def broadcast(self, values: Tensor) -> Tensor:
         """Give every row its session's value, (N,) -> (B,); 0 for padding."""
         padded = torch.cat([values, values.new_zeros(1)])
-        return padded[self.of_row]  # -1 is the last entry
+        return padded[self.of_row]  # padding has index -1, which is the last entry
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum the rows of every session, (B,) -> (N,); padding counts nowhere."""
+        """Sum the rows of every session, (B,) -> (N,); padding is left out."""
         last = len(self.names)
         sums = values.new_zeros(last + 1).index_add(0, self.of_row.remainder(last + 1), values)
         return sums[:last]
@@ -114,14 +114,14 @@ class Sessions:
 
 @dataclass
 class Seen:
-    """What a run has seen of its rewards, so that how a batch is read does not depend on what lies next to it.
+    """The kinds of rewards that a run has seen so far, so that every batch is read in the same way.
 
     Attributes:
-        patience: batches for which a reward may be absent everywhere before that is an error. A rubric may be: no
-            prompt of the batch needs to have one.
-        numbers: names that came as a number.
-        rubrics: names that came as channels of their own.
-        absent: name that never came -> batches so far.
+        patience: number of batches in which a reward may be absent everywhere before that is an error. A rubric may
+            be absent, because it is possible that no prompt of the batch has one.
+        numbers: names of rewards that were numbers.
+        rubrics: names of rewards that were rubrics, with channels of their own.
+        absent: name of a reward that never appeared -> number of batches so far.
     """
 
     patience: int = 0
@@ -130,17 +130,17 @@ class Seen:
     absent: Counter[str] = field(default_factory=Counter)
 
 
-def read_texts(infos: Sequence[Mapping[str, Any]]) -> list[wire.Told]:
-    """Read the text of :mod:`rvpo.engines.verl.wire` of each session, empty where it has none.
+def read_texts(infos: Sequence[Mapping[str, Any]]) -> list[wire.Message]:
+    """Read the text of :mod:`rvpo.engines.verl.wire` of each session; a session without a text gets an empty message.
 
     Raises:
-        RewardError: a text is not as written there, or a reward function raised.
+        RewardError: a text does not have that format, or a reward function raised.
     """
-    return [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Told() for info in infos]
+    return [wire.parse(info[wire.KEY]) if wire.KEY in info else wire.Message() for info in infos]
 
 
-def read_again(texts: Sequence[wire.Told], names: Sequence[str], families: Sequence[Family]) -> Again | None:
-    """Return the second rewards of the sessions that were scored a second time, None if none was.
+def read_again(texts: Sequence[wire.Message], names: Sequence[str], families: Sequence[Family]) -> Again | None:
+    """Return the second rewards of the sessions that were scored a second time; None without such sessions.
 
     Args:
         texts: N texts.
@@ -166,7 +166,7 @@ def read_again(texts: Sequence[wire.Told], names: Sequence[str], families: Seque
 
 
 def _as_first(first: Sequence[Score], second: Sequence[Score]) -> list[Score]:
-    """Put second scores in the order of the first ones; what was not scored again is missing."""
+    """Put second scores in the order of the first ones. A criterion without a second score is missing."""
     by_channel = {score.channel: score for score in second}
     return [by_channel.get(score.channel, replace(score, value=None, reason="absent")) for score in first]
 
@@ -177,29 +177,29 @@ def read_channels(
     *,
     groups: Sequence[int] | None = None,
     seen: Seen | None = None,
-    texts: Sequence[wire.Told] | None = None,
+    texts: Sequence[wire.Message] | None = None,
 ) -> tuple[Tensor, list[Family]]:
     """Read the rewards that a reward function returned for each session.
 
-    A reward is either a number for every completion, or a rubric: channels that differ between prompts. A prompt for
-    which a rubric returns nothing has no channel of it. If only some completions of a prompt return nothing, all
-    criteria of the others are missing there.
+    A reward is either a number for every completion, or a rubric: channels that differ between prompts. If a rubric
+    returns nothing for a prompt, that prompt does not have its channels. If a rubric returns nothing for only some
+    completions of a prompt, all criteria are missing for these completions.
 
     Args:
-        infos: N mappings, each what the function returned: numbers under the names of rewards, and the text of
-            :mod:`rvpo.engines.verl.wire` under ``rvpo`` where rewards have channels of their own.
+        infos: N mappings, the results of the function: numbers under the names of rewards, and the text of
+            :mod:`rvpo.engines.verl.wire` under ``rvpo`` if rewards are rubrics.
         names: F names of the rewards.
-        groups: N numbers of the prompts; None if every completion has a prompt of its own.
-        seen: of the run, and brought up to date; None for a single batch.
-        texts: what :func:`read_texts` returns for the batch, if it was read already.
+        groups: N numbers of the prompts; None if every completion has its own prompt.
+        seen: state of the run, which is updated; None for a single batch.
+        texts: result of :func:`read_texts` for the batch, if it was read already.
 
     Returns:
-        ``rewards`` (N, F) in float64, NaN where missing (None or NaN) and where the reward is a family, and the
-        families.
+        ``rewards`` (N, F) in float64, NaN for missing values (None or NaN) and for rubrics, and the families of the
+        rubrics.
 
     Raises:
-        RewardError: a name is in neither of the two places, a reward is a number here and a rubric there, the text
-            names a reward that ``names`` does not, or a reward is not a number.
+        RewardError: a name is neither a key nor in the text, a reward is a number for one completion and a rubric for
+            another, the text has a reward that ``names`` does not have, or a reward is not a number.
     """
     seen = seen or Seen()
     texts = read_texts(infos) if texts is None else texts
@@ -226,12 +226,12 @@ def read_channels(
 
 
 def _note_kinds(
-    infos: Sequence[Mapping[str, Any]], texts: Sequence[wire.Told], names: Sequence[str], seen: Seen
+    infos: Sequence[Mapping[str, Any]], texts: Sequence[wire.Message], names: Sequence[str], seen: Seen
 ) -> None:
     """Note which rewards are numbers and which are rubrics.
 
     Raises:
-        RewardError: one of them is both. Neither may be dropped for the other.
+        RewardError: a reward is both a number and a rubric; it is not known which one counts.
     """
     for info, text in zip(infos, texts, strict=True):
         for name in names:
@@ -239,34 +239,34 @@ def _note_kinds(
             if name in text.channels and a_number:
                 raise RewardError(
                     f"the reward function returned {name!r} as a number and with channels of its own (key "
-                    f"{wire.KEY!r}); expected one of the two"
+                    f"{wire.KEY!r}); expected only one of the two"
                 )
             if name in text.channels:
                 seen.rubrics.add(name)
             if a_number:
                 seen.numbers.add(name)
             if name in seen.rubrics and name in seen.numbers:
-                told, other = (f"the number {info[name]!r}", "a rubric") if a_number else ("a rubric", "a number")
+                shown, other = (f"the number {info[name]!r}", "a rubric") if a_number else ("a rubric", "a number")
                 raise RewardError(
-                    f"the reward function returned {told} for {name!r}, but {other} for another completion (key "
+                    f"the reward function returned {shown} for {name!r}, but {other} for another completion (key "
                     f"{wire.KEY!r}); expected the same kind for all prompts. Return the number under a name of its "
                     "own, and add that to algorithm.rvpo.reward_keys"
                 )
 
 
 def _may_be_absent(infos: Sequence[Mapping[str, Any]], name: str, seen: Seen) -> bool:
-    """Return whether a reward that this batch has nowhere, and no batch before it had, may be a rubric."""
+    """Return whether a reward that neither this batch nor an earlier one has may still be a rubric."""
     if name in seen.numbers or any(name in info for info in infos):
         return False
     seen.absent[name] += 1
-    speaks = all(wire.KEY in info for info in infos)  # a function that says of each prompt which rubrics it has
-    if seen.absent[name] > max(seen.patience, 1 if speaks else 0):
+    has_text = all(wire.KEY in info for info in infos)  # then the function lists the rubrics of each prompt
+    if seen.absent[name] > max(seen.patience, 1 if has_text else 0):
         return False
-    if seen.absent[name] == 1 and not speaks:
+    if seen.absent[name] == 1 and not has_text:
         logger.warning(
-            "The reward function returned nothing for %r in the first batch. If that is a rubric, which these prompts "
-            "do not have, all is well; if it is mistyped, correct algorithm.rvpo.reward_keys: after %d such batches it "
-            "is an error. The function returned %s.",
+            "The reward function returned nothing for %r in the first batch. If it is a rubric that these prompts do "
+            "not have, this is correct. If the name is mistyped, correct algorithm.rvpo.reward_keys. After %d such "
+            "batches, it is an error. The function returned %s.",
             name,
             seen.patience,
             ", ".join(map(str, infos[0])) or "nothing",
@@ -275,7 +275,7 @@ def _may_be_absent(infos: Sequence[Mapping[str, Any]], name: str, seen: Seen) ->
 
 
 def _filled(rows: Sequence[list[Score]], groups: Sequence[int] | None) -> list[list[Score]]:
-    """Give completions without any score the criteria of the others of their prompt, all of them missing."""
+    """Give completions without any score the criteria of the other completions of their prompt, all missing."""
     if groups is None:
         return list(rows)
     criteria: dict[int, list[Score]] = {}

@@ -1,12 +1,12 @@
-"""``algorithm.adv_estimator``: any spelling of a method, read, and written out so that every process reads the same.
+"""``algorithm.adv_estimator``: reads any spelling of a method, and writes it so that every process reads the same.
 
 ::
 
     algorithm:
-      adv_estimator: lift                                   # a name of ours
+      adv_estimator: lift                                   # a method of rvpo
       adv_estimator: "rvpo:k=linear(0.5,2)"                 # with options
       adv_estimator: {name: rvpo, k: "linear(0.5,2)"}       # the same as a mapping
-      adv_estimator: my_rules.py:cvar:alpha=0.25            # a method of your own
+      adv_estimator: my_rules.py:cvar:alpha=0.25            # your own method
       adv_estimator: grpo-multi                             # our GRPO, on the weighted sum of the rewards
       adv_estimator: grpo                                   # verl's own, like every other name of verl
 
@@ -31,14 +31,14 @@ from rvpo.text.suggest import did_you_mean
 OPTION = "algorithm.adv_estimator"
 
 GRPO_NAMES = ("grpo-multi", "grpo_multi")
-"""Names of GRPO on the weighted sum of the channels; plain ``grpo`` stays verl's own."""
+"""Names of GRPO on the weighted sum of the channels. Plain ``grpo`` is verl's own estimator."""
 
 ESTIMATORS = tuple(GRPO_NAMES[0] if name == "grpo" else name for name in METHODS)
-"""Names of this package's methods here. Options follow a name as in any text of a method."""
+"""Names of rvpo's methods in verl. Options follow a name, as in any text of a method."""
 
 REGISTERED = "rvpo:advantages"
-"""Our one name among verl's estimators. The trainer sets it and notes the method as ``algorithm.rvpo.method``, so that
-verl's loggers show both.
+"""The only name that we register among verl's estimators. The trainer sets it, and writes the method to
+``algorithm.rvpo.method``, so that verl's loggers show both.
 """
 
 
@@ -46,7 +46,7 @@ def read_method(config: DictConfig) -> Method | None:
     """Return the method that ``algorithm.adv_estimator`` chooses; None for verl's own estimators.
 
     Raises:
-        ConfigError: it is neither, or an option of the method cannot work.
+        ConfigError: the value is not a method or estimator, or an option of the method cannot work.
     """
     given = _given(config)
     if given is None:
@@ -56,9 +56,9 @@ def read_method(config: DictConfig) -> Method | None:
 
 
 def spell_out(config: DictConfig) -> None:
-    """Write the method back as one text: verl's config expects text, and the trainer may run in another folder.
+    """Write the method back to the config as one text, because verl's config expects text.
 
-    The file of a method of one's own is named by its absolute path.
+    The file of a user's method is named by its absolute path, because the trainer may run in another folder.
     """
     given = _given(config)
     if given is not None:
@@ -67,15 +67,15 @@ def spell_out(config: DictConfig) -> None:
 
 
 def register(config: DictConfig, method: Method) -> None:
-    """Choose our estimator in verl, and note the method where verl's loggers show it."""
+    """Choose our estimator in verl, and write the method to where verl's loggers show it."""
     given = _given(config)
-    assert given is not None, "the trainer runs for our methods alone"
+    assert given is not None, "the trainer only runs for our methods"
     OmegaConf.update(config, "algorithm.rvpo.method", _text(given[0], method), force_add=True)
     config.algorithm.adv_estimator = REGISTERED
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """Quote the values of ``algorithm.adv_estimator`` among command-line arguments as Hydra expects it.
+    """Quote the values of ``algorithm.adv_estimator`` in command-line arguments, as Hydra requires.
 
     >>> quoted(["algorithm.adv_estimator=lift:kappa=3", "trainer.nnodes=2"])
     ['algorithm.adv_estimator="lift:kappa=3"', 'trainer.nnodes=2']
@@ -84,12 +84,12 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 
 
 def belongs_to_methods(key: str) -> bool:
-    """Whether a key under ``algorithm.rvpo`` is an option of methods, today or before they had one spelling."""
+    """Whether a key under ``algorithm.rvpo`` is an option of methods, now or in older versions."""
     return key in _of_methods() or key in _BEFORE
 
 
 def written_now(method: Method, given: Mapping[str, Any]) -> str:
-    """Return how such options under ``algorithm.rvpo`` are written today: a text of the method, or an example."""
+    """Return the current spelling of such options under ``algorithm.rvpo``: a text of the method, or an example."""
     known = _of_methods()
     options = {key: value for key, value in given.items() if key in known}
     if (kind := given.get("k_schedule")) in ("linear", "cosine"):
@@ -104,7 +104,7 @@ def written_now(method: Method, given: Mapping[str, Any]) -> str:
     for name, chosen in ((method.name, method.options()), *((name, {}) for name in METHODS)):
         try:
             return _with_our_grpo(spell(build_method({"name": name, **chosen, **options})))
-        except ConfigError:  # an option of another method, or a value that cannot work
+        except ConfigError:  # the option belongs to another method, or has a value that cannot work
             continue
     return "rvpo:k=linear(0.5,2)" if any(key.startswith("k_") for key in given) else "lift:kappa=3,margin=0.1"
 
@@ -157,16 +157,16 @@ def _given(config: DictConfig) -> tuple[str, dict[str, Any]] | None:
         ours = [*ESTIMATORS, *(own for own in known_methods() if own not in METHODS)]
         raise ConfigError(
             f"{OPTION} is {given!r}{did_you_mean(name, [*ours, *theirs])}; expected a method of rvpo "
-            f"({', '.join(ours)}), a method of your own such as my_rules.py:cvar, or an estimator of verl "
+            f"({', '.join(ours)}), your own method such as my_rules.py:cvar, or an estimator of verl "
             f"({', '.join(theirs)})"
         )
     return name, options
 
 
 def _text(name: str, method: Method) -> str:
-    """Return the text of a method that ``name`` gave."""
+    """Return the text of the method that was built from ``name``."""
     if ":" in name and method.name != name:
-        return _absolute(name)  # an object in a file, which has its options there
+        return _absolute(name)  # an object in a file, which sets its options in that file
     return _with_our_grpo(spell(_found_everywhere(method)))
 
 
@@ -176,7 +176,7 @@ def _with_our_grpo(text: str) -> str:
 
 
 def _found_everywhere(method: Method) -> Method:
-    """Return a method whose files are named by their absolute paths, in its options as well."""
+    """Return the method with absolute paths of its files, also in its options."""
     options = method.options()
     found = {key: _found_everywhere(value) for key, value in options.items() if isinstance(value, Method)}
     name = _absolute(method.name)

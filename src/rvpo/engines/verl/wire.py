@@ -1,16 +1,15 @@
-"""Channels on their way from a reward worker to the trainer: one JSON text per completion.
+"""The JSON text with which a reward worker sends the channels of one completion to the trainer.
 
-verl hands every key that a reward function returns to its trainer as an array of one type, the same keys for all
-completions. Rubrics differ from prompt to prompt, so their scores travel as a text under the key :data:`KEY`::
+verl passes every key that a reward function returns to its trainer as an array of one type, with the same keys for all
+completions. Rubrics differ between prompts, so their scores are sent as a text under the key :data:`KEY`::
 
     {"rubric": [{"name": "dose", "value": 1.0, "labels": ["essential"]},
                 {"name": "tone", "value": null, "reason": "timeout"}]}
 
-An object ``"monitored"`` of the same form holds scores that are only recorded, next to a reward that comes as one
-number. Two more objects come from our own reward workers alone: ``"judge_totals"``, what the judges of the worker have
-done so far, and ``"second_scores"``, the rewards of a completion that was scored a second time. Nothing is padded with
-null, and NaN does not occur: ``"value": null`` is a missing score. Fields that have the default of
-:class:`~rvpo.core.ragged.Score` are left out.
+An object ``"monitored"`` of the same form holds scores that are only recorded, for a reward that is one number. Only
+our own reward workers write two more objects: ``"judge_totals"``, the totals of the worker's judges so far, and
+``"second_scores"``, the rewards of a completion that was scored a second time. A missing score is ``null``; NaN
+does not occur, and nothing is padded. Fields that have the default of :class:`~rvpo.core.ragged.Score` are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from rvpo.files import sound
 from rvpo.text.numbers import is_finite
 
 KEY = "rvpo"
-"""The key of the text among those that ``compute_score`` returns."""
+"""Key of the text in the result of ``compute_score``."""
 
 MONITORED, TOTALS, SECOND = "monitored", "judge_totals", "second_scores"
 """Keys in the text that are not names of rewards."""
@@ -38,16 +37,16 @@ _DEFAULTS = {one.name: one.default for one in fields(Score) if one.name not in (
 _TEXTS = ("reason", "judge", "text", "detail")
 
 
-_MOST = 2000  # characters of an error: it travels with every completion
+_MOST = 2000  # largest number of characters of an error, which is sent with every completion
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What the judges of one reward worker have done since it began.
+    """The totals of the judges of one reward worker since it started.
 
     Attributes:
         worker: name of the worker.
-        call: how many completions it had scored by then; later totals of a worker have a higher number.
+        call: number of completions that it has scored; later totals of a worker have a higher number.
         by_reward: name of a reward -> the totals of its judge.
     """
 
@@ -61,8 +60,8 @@ class Second:
     """The rewards of a completion that was scored a second time.
 
     Attributes:
-        numbers: name of a reward that is one number -> the number, None where it is missing.
-        scores: name of a reward -> its scores, those that are channels and those that are only recorded.
+        numbers: name of a reward that is one number -> the number, None if it is missing.
+        scores: name of a reward -> its scores, both channels and scores that are only recorded.
     """
 
     numbers: Mapping[str, float | None]
@@ -70,14 +69,14 @@ class Second:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the text of a completion holds.
+class Message:
+    """The content of a completion's text.
 
     Attributes:
         channels: name of a reward function -> the scores that are its channels.
-        monitored: the same for functions whose one number is the channel, and whose scores are for the records.
-        totals: of the judges of the worker that scored the completion; None where it has none.
-        second: the second rewards; None where the completion was scored once.
+        monitored: the same for functions whose one number is the channel, and whose scores are only recorded.
+        totals: totals of the judges of the worker that scored the completion; None if it does not have judges.
+        second: the second rewards; None if the completion was scored once.
     """
 
     channels: Mapping[str, list[Score]] = field(default_factory=dict)
@@ -95,14 +94,14 @@ def write(
     """Return the text for one completion.
 
     Args:
-        families: name of a reward function -> the scores that it gives this completion; none where its prompt has no
+        families: name of a reward function -> its scores for this completion; empty if the prompt does not have a
             rubric.
-        monitored: the same for functions whose scores are no channels.
-        totals: of the worker's judges; what is 0 or unknown does not travel.
+        monitored: the same for functions whose scores are not channels.
+        totals: totals of the worker's judges; numbers that are 0 or unknown are left out.
         second: the completion's second rewards.
 
     Raises:
-        RewardError: a value or weight that the reader would refuse.
+        RewardError: the reader would refuse a value or weight.
     """
 
     def entries(rows: Mapping[str, Sequence[Score]]) -> dict[str, Any]:
@@ -112,27 +111,27 @@ def write(
     if monitored:
         values[MONITORED] = entries(monitored)
     if totals is not None:
-        told = {
+        numbers = {
             name: {key: value for key, value in usage.items() if value and not math.isnan(value)}
             for name, usage in totals.by_reward.items()
         }
-        values[TOTALS] = {"worker": totals.worker, "call": totals.call, "totals": told}
+        values[TOTALS] = {"worker": totals.worker, "call": totals.call, "totals": numbers}
     if second is not None:
         values[SECOND] = {"numbers": dict(second.numbers), "scores": entries(second.scores)}
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
 def write_error(error: Exception) -> str:
-    """Return the text for a completion on which a reward function raised."""
+    """Return the text for a completion for which a reward function raised an error."""
     return json.dumps({"error": f"{type(error).__name__}: {error}"[:_MOST]})
 
 
-def parse(text: object) -> Told:
+def parse(text: object) -> Message:
     """Undo :func:`write`.
 
     Raises:
-        RewardError: a reward function raised (:func:`write_error`), the text is not JSON, or anything in it is not as
-            written there.
+        RewardError: a reward function raised (:func:`write_error`), the text is not JSON, or its content does not have
+            the format that :func:`write` writes.
     """
     if not isinstance(text, str):
         raise _error("", f"{type(text).__name__} {reprlib.repr(text)}", "a JSON text")
@@ -145,7 +144,7 @@ def parse(text: object) -> Told:
     if isinstance(families.get("error"), str):
         raise RewardError(f"a reward function failed; the log of its worker shows where: {families['error']}")
     own = {key: families.pop(key) for key in (MONITORED, TOTALS, SECOND) if isinstance(families.get(key), dict)}
-    return Told(
+    return Message(
         _families(families),
         _families(own.get(MONITORED, {})),
         _totals(own[TOTALS]) if TOTALS in own else None,
@@ -157,10 +156,10 @@ def _families(rows: Mapping[str, object]) -> dict[str, list[Score]]:
     return {name: _scores(name, scores) for name, scores in rows.items()}
 
 
-def _totals(told: Mapping[str, Any]) -> Totals:
-    worker, call, rows = told.get("worker"), told.get("call"), told.get("totals")
+def _totals(given: Mapping[str, Any]) -> Totals:
+    worker, call, rows = given.get("worker"), given.get("call"), given.get("totals")
     if not isinstance(worker, str) or type(call) is not int or not isinstance(rows, dict):
-        raise _error(TOTALS, reprlib.repr(told), "an object with worker, call and totals")
+        raise _error(TOTALS, reprlib.repr(given), "an object with worker, call and totals")
     by_reward: dict[str, dict[str, float]] = {}
     for name, usage in rows.items():
         if not isinstance(usage, dict):
@@ -171,10 +170,10 @@ def _totals(told: Mapping[str, Any]) -> Totals:
     return Totals(worker, call, by_reward)
 
 
-def _second(told: Mapping[str, Any]) -> Second:
-    numbers, scores = told.get("numbers"), told.get("scores")
+def _second(given: Mapping[str, Any]) -> Second:
+    numbers, scores = given.get("numbers"), given.get("scores")
     if not isinstance(numbers, dict) or not isinstance(scores, dict):
-        raise _error(SECOND, reprlib.repr(told), "an object with numbers and scores")
+        raise _error(SECOND, reprlib.repr(given), "an object with numbers and scores")
     values = {
         name: None if value is None else _number(value, f"{SECOND}.{name}", "a finite number or null")
         for name, value in numbers.items()
