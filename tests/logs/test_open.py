@@ -92,7 +92,10 @@ def test_a_chat_is_a_prompt(tmp_path: Path):
         ("{}\n[1]\n", r"line 2: a list; expected one JSON object per line, in UTF-8. Wrap it"),
         ('{"a": 1}\n{"a"\n', r"line 2: .*expected one JSON object per line, in UTF-8. Fix the line"),
         ('{"group": 1, "note": "x"}\n', "none is clearly a reward; expected .* Name them with --rewards"),
-        ('{"reward_a": 1}\n', "none shows which rows belong to the same prompt .*Name the column of the prompt with --group"),
+        (
+            '{"reward_a": 1}\n',
+            "none shows which rows belong to the same prompt .*Name the column of the prompt with --group",
+        ),
         ('{"reward_a": 1, "group": null}\n{"reward_a": 2, "group": 1}\n', "row 0: the group .*is null"),
         ('{"reward_a": 1, "group": 1, "step": 1.5}\n', "row 0: the step is 1.5; expected a whole number"),
         ("", "has no rows"),
@@ -324,7 +327,8 @@ def test_options_of_tables_do_not_pass_silently_over_trl_s_completions(tmp_path:
 def test_blocks_that_mix_prompts_are_pointed_out(tmp_path: Path):
     completions(tmp_path, 1, ["a"] * 4 + ["b"] * 4, [float(i) for i in range(8)])
     assert (
-        "1 of the first file's blocks of 8 contain several prompts" in open_run(tmp_path, Columns(group_size=8)).notes[-1]
+        "1 of the first file's blocks of 8 contain several prompts"
+        in open_run(tmp_path, Columns(group_size=8)).notes[-1]
     )
 
 
