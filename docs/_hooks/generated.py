@@ -15,7 +15,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "rvpo"
-MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- generated: ([\w-]+) -->(?:\n> .*)*$", re.MULTILINE)
+"""The mark, with the quoted lines after it, which only a reader of the unbuilt page sees."""
 
 
 def fill(text: str) -> str:

@@ -243,3 +243,46 @@ def test_chats_are_shown_as_their_messages(tmp_path: Path, logged: str, shown: s
     table = {"group": [0, 0], "reward_a": [0.0, 1.0], "completion": [logged, logged], "step": [1, 1]}
     pq.write_table(pa.table(table), tmp_path / "run.parquet")
     assert {sample["completion"] for sample in samples(open_run(tmp_path / "run.parquet"), 4, 1.0)} == {shown}
+
+
+@pytest.fixture(scope="module")
+def small_scale(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a log without advantages, in which one reward has a scale 20 times smaller than the others."""
+    generator = torch.Generator().manual_seed(0)
+    path = tmp_path_factory.mktemp("logs") / "mine.csv"
+    lines = ["step,gid,correct_reward,tone_reward,cite_reward"]
+    for step in range(20):
+        for row in range(32):
+            correct, cite = (torch.rand(2, generator=generator) < 0.5).tolist()
+            tone = float(torch.rand(1, generator=generator))
+            lines.append(f"{step},{step}-{row // 8},{float(correct)},{tone},{0.05 * cite}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_the_first_line_says_what_settles_an_unclear_verdict(small_scale: Path):
+    text = " ".join(run("diagnose", small_scale).split())
+    assert (
+        "1 of 3 channels is unclear: cite_reward. It depends on the method: neglected with grpo; healthy with gdpo."
+        in text
+    )
+    assert "rows with the same 'gid' within a step" in text
+
+
+def test_the_next_command_repeats_the_options(small_scale: Path):
+    given = ["--method", "grpo", "--range", "tone_reward=0:1", "--rewards", "correct_reward,tone_reward,cite_reward"]
+    text = run("diagnose", small_scale, *given, "--seed", 1)
+    (command,) = [line.strip() for line in text.splitlines() if line.strip().startswith("rvpo report")]
+    said = command.split()
+    assert said[:2] == ["rvpo", "report"]
+    assert sorted(said[3:]) == sorted(given)
+    out = small_scale.with_name("page.html")
+    run(*said[1:2], small_scale, *said[3:], "--out", out)
+    assert data_of(out.read_text())
+
+
+def test_every_channels_exploration_is_shown_on_demand(small_scale: Path):
+    short, long = run("diagnose", small_scale), run("diagnose", small_scale, "--exploration")
+    assert "correct_reward: pass@8" not in short
+    assert "--exploration" in short
+    assert "correct_reward: pass@8" in long

@@ -190,7 +190,7 @@ def test_fewer_scored_completions_are_no_collapse(late: int, verdict: str):
         rewards.append(scored.reshape(-1, 1).tolist())
     found = diagnose(run_of(rewards, size=8), resamples=100).exploration
     assert found.verdict == verdict
-    assert (f"{late}.0 scored completions and had 8.0" in found.rule) == (late < 8)
+    assert (f"{late}.0 scored completions (before: 8.0)" in found.rule) == (late < 8)
 
 
 def test_a_diagnosis_says_it_in_its_headline():

@@ -24,6 +24,7 @@ from rvpo.cli.logs import (
     Steps,
     Weights,
     columns_of,
+    given_options,
     opened,
     parsed,
     print_text,
@@ -33,8 +34,14 @@ from rvpo.cli.logs import (
 from rvpo.errors import ConfigError
 from rvpo.extras import needs_extra
 
+SHARED = (
+    "rewards", "group", "group_size", "advantage", "step", "weights", "ranges", "steps", "solved", "method", "k",
+)  # fmt: skip
+"""Options that `rvpo report` takes as well, so the next command repeats them."""
+
 
 def diagnose_command(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help=f"{LOGS} Or a folder of runs.", show_default=False)],
     rewards: RewardsOption = None,
     group: Group = None,
@@ -54,6 +61,10 @@ def diagnose_command(
         bool,
         typer.Option(help="Read completions, too: equal completions with different rewards show a noisy channel."),
     ] = True,
+    exploration: Annotated[
+        bool,
+        typer.Option("--exploration", help="Print the questions solved and Pass@k of every channel, too."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     json_file: JsonFile = None,
     markdown_file: MarkdownFile = None,
@@ -99,9 +110,10 @@ def diagnose_command(
                 for run in runs
             ]
     terminal = current()
-    print_text(diagnoses_text(found, terminal=terminal), terminal)
+    print_text(diagnoses_text(found, terminal=terminal, exploration=exploration), terminal)
     if html is None and any(channel.verdict in ("diverging", "neglected") for one in found for channel in one.channels):
-        print_text(f"\nwhat to do, with lines to copy:\n  rvpo report {shlex.quote(str(path))}", terminal)
+        command = shlex.join(["rvpo", "report", str(path), *given_options(context, SHARED)])
+        print_text(f"\nwhat to do, with lines to copy:\n  {command}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
     write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})
     write_text(markdown_file, diagnoses_text(found, as_markdown=True))

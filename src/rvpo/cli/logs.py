@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,6 +70,18 @@ MethodOption = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write everything to as JSON.")]
 MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="File to write the table to as Markdown.")]
+
+
+def given_options(context: typer.Context, names: Collection[str]) -> list[str]:
+    """Return the options among ``names`` that the user gave, as words of a command line."""
+    words = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            value = context.params[parameter.name]
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [parameter.opts[0], str(one)]
+    return words
 
 
 def columns_of(

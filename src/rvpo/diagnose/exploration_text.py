@@ -36,14 +36,19 @@ def exploration_notes(exploration: Exploration | None) -> list[str]:
     return notes
 
 
-def exploration_table(exploration: Exploration | None) -> list[list[str]]:
-    """Return the table of shares, Pass@k and entropy at the beginning, middle and end; empty without values."""
+def exploration_table(exploration: Exploration | None, *, of_channels: bool = True) -> list[list[str]]:
+    """Return the table of shares, Pass@k and entropy at the beginning, middle and end; empty without values.
+
+    Args:
+        exploration: exploration of the run; None if it is not known.
+        of_channels: whether the channels have rows of their own.
+    """
     if exploration is None:
         return []
     rows: list[list[str]] = []
     if exploration.solved is not None:
         rows += _rows("", exploration.solved)
-    if len(exploration.channels) > 1:
+    if of_channels and len(exploration.channels) > 1:
         for name, curves in exploration.channels.items():
             rows += _rows(f"{name}: ", curves)
     if exploration.entropy is not None:

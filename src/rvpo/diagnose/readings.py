@@ -112,6 +112,10 @@ def agreed(readings: Sequence[Reading], judged: Sequence[Sequence[Judged]], gues
     return [_agreed(readings, of_channel, trust, doubts) for of_channel in zip(*judged, strict=True)]
 
 
+DEPENDS = "it depends on"
+"""Beginning of the reason for an unclear verdict that an option settles."""
+
+
 def _agreed(readings: Sequence[Reading], judged: Sequence[Judged], trust: float, doubts: Sequence[Guess]) -> Judged:
     if doubts:
         return Judged("unclear", f"no verdict can be given: {doubts[0]}", None)
@@ -131,11 +135,11 @@ def _disagreement(readings: Sequence[Reading], verdicts: Sequence[str]) -> str:
         for size, found in sorted(by_size.items(), key=lambda pair: pair[0] or 0):
             sizes.setdefault(next(iter(found)), []).append(str(size))
         cases = "; ".join(f"{verdict} with groups of {', '.join(listed)} rows" for verdict, listed in sizes.items())
-        return f"it depends on the group size: {cases}. Pass the number of completions per prompt (--group-size)"
+        return f"{DEPENDS} the group size: {cases}. Pass the number of completions per prompt (--group-size)"
     methods: dict[str, dict[str, None]] = {}
     for reading, verdict in zip(readings, verdicts, strict=True):
         methods.setdefault(reading.name, {}).setdefault(verdict)
     cases = "; ".join(f"{' or '.join(found)} with {name}" for name, found in methods.items())
     also = " and the group size" if any(len(found) > 1 for found in methods.values()) else ""
     options = "--method, --group-size" if also else "--method"
-    return f"it depends on the method{also}: {cases}. Pass what the run used ({options})"
+    return f"{DEPENDS} the method{also}: {cases}. Pass what the run used ({options})"

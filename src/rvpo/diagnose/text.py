@@ -7,6 +7,7 @@ from textwrap import fill
 
 from rvpo.diagnose.diagnosis import VERDICTS, ChannelDiagnosis, Diagnosis, Estimate
 from rvpo.diagnose.exploration_text import exploration_notes, exploration_sentence, exploration_table
+from rvpo.diagnose.readings import DEPENDS
 from rvpo.diagnose.replay import Replay
 from rvpo.diagnose.several import headline
 from rvpo.logs.guess import Guess
@@ -18,8 +19,17 @@ SPARE = ("live", "missing")  # columns that are left out on a narrow terminal
 WIDE = ("dead", "responsibility", "bottleneck", "at the top", "unexplored", "suppressed")
 
 
-def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
-    """Return a summary, the table, one sentence per channel that needs attention, and the notes; Markdown has more."""
+def diagnosis_text(
+    diagnosis: Diagnosis, *, as_markdown: bool = False, terminal: Terminal = PLAIN, exploration: bool = False
+) -> str:
+    """Return a summary, the table, one sentence per channel that needs attention, and the notes; Markdown has more.
+
+    Args:
+        diagnosis: diagnosis of a run.
+        as_markdown: whether the text is Markdown, which has all columns and sentences.
+        terminal: width and colours, if it is not Markdown.
+        exploration: whether the solved questions and Pass@k of every channel are shown. Markdown always shows them.
+    """
     ranked = sorted(diagnosis.channels, key=lambda channel: VERDICTS.index(channel.verdict))
     wide = as_markdown
     table = [[*NARROW, *(WIDE if wide else ())], *(_line(channel, wide) for channel in ranked)]
@@ -34,9 +44,13 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
         for verdict in quiet:
             names = [channel.name for channel in ranked if channel.verdict == verdict]
             sentences += [f"{verdict}: {', '.join(names)}."] if names else []
+    of_channels = as_markdown or exploration
+    explored = exploration_notes(diagnosis.exploration)
+    if explored and not of_channels and diagnosis.exploration is not None and len(diagnosis.exploration.channels) > 1:
+        explored[-1] += " Every channel: --exploration."
     notes = [
         _legend(diagnosis, wide),
-        *exploration_notes(diagnosis.exploration),
+        *explored,
         *diagnosis.notes,
     ]
     return _text(
@@ -46,22 +60,30 @@ def diagnosis_text(diagnosis: Diagnosis, *, as_markdown: bool = False, terminal:
         notes,
         None if as_markdown else terminal,
         guessed(diagnosis.guesses),
-        exploration_table(diagnosis.exploration),
+        exploration_table(diagnosis.exploration, of_channels=of_channels),
     )
 
 
-def diagnoses_text(diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN) -> str:
-    """Return the text of one run; for several runs: a headline, a table of the runs, and the text of each run."""
-    if len(diagnoses) == 1:
-        return diagnosis_text(diagnoses[0], as_markdown=as_markdown, terminal=terminal)
+def diagnoses_text(
+    diagnoses: Sequence[Diagnosis], *, as_markdown: bool = False, terminal: Terminal = PLAIN, exploration: bool = False
+) -> str:
+    """Return the text of one run; for several runs: a headline, a table of the runs, and the text of each run.
+
+    The options are those of :func:`diagnosis_text`.
+    """
+    texts = [
+        diagnosis_text(diagnosis, as_markdown=as_markdown, terminal=terminal, exploration=exploration)
+        for diagnosis in diagnoses
+    ]
+    if len(texts) == 1:
+        return texts[0]
     table = [["run", "method", "steps", "neglected"]]
     for diagnosis in diagnoses:
         names = [channel.name for channel in diagnosis.channels if channel.verdict == "neglected"]
         table.append([diagnosis.run, diagnosis.method, f"{diagnosis.steps:,}", ", ".join(names) or "-"])
     head = f"{len(diagnoses)} runs. {headline(diagnoses)}"
     first = _text(head, table, [], [], None if as_markdown else terminal)
-    each = [diagnosis_text(diagnosis, as_markdown=as_markdown, terminal=terminal) for diagnosis in diagnoses]
-    return "\n".join([first, *each])
+    return "\n".join([first, *texts])
 
 
 def _legend(diagnosis: Diagnosis, wide: bool) -> str:
@@ -104,7 +126,12 @@ def _of_channels(diagnosis: Diagnosis) -> str:
     if not names and not unclear and not diverging:
         return f"None of {total} channels is neglected."
     words = ((diverging, "diverging from a monitor"), (names, "neglected"), (unclear, "unclear"))
-    return " ".join([_counted(found, total, word) for found, word in words if found])
+    sentences = [_counted(found, total, word) for found, word in words if found]
+    # What would settle an unclear verdict is news of the first line, if it is the same for all of them.
+    reasons = {channel.rule for channel in diagnosis.channels if channel.verdict == "unclear"}
+    if len(reasons) == 1 and (reason := reasons.pop()).startswith(DEPENDS):
+        sentences.append(f"{_capital(reason)}.")
+    return " ".join(sentences)
 
 
 def _counted(names: Sequence[str], total: int, word: str) -> str:

@@ -180,7 +180,7 @@ def _returned(
     single = {name: value for name, (value, _) in named.items() if name not in families}
     found: dict[str, float | str | None] = {"score": score, **single}
     if rows or second is not None:  # all completions must have the same keys, also those that are scored once
-        usage = {}
+        usage: dict[str, dict[str, Any]] = {}
         for name, function in zip(names, functions, strict=True):
             if isinstance(function, JudgedReward):
                 usage[name] = function.judge.usage()

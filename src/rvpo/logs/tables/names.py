@@ -16,7 +16,7 @@ def _words(text: str) -> list[str]:
 
 ROLES = {
     "group": _words(
-        "group group_id group_idx group_index group_uid prompt_id prompt_uid uid example_id task_id "
+        "group group_id gid group_idx group_index group_uid prompt_id prompt_uid uid example_id task_id "
         "_ng_task_index problem_id question_id query_id sample_group prompt_idx prompt_index example_idx "
         "task_index task_idx item_id data_id task/hash task/key "
         "task/data/idx task/data/prompt prompt_tokens id prompt prompts input inputs question problem query "
