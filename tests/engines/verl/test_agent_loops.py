@@ -51,6 +51,7 @@ def scored(folder: Path) -> Run:
         f"{LOOP}=guessing",
         "algorithm.adv_estimator=gdpo",
         "reward.custom_reward_function.path=pkg://rvpo.engines.verl.rewards",
+        "reward.custom_reward_function.name=compute_score",
         f"+reward.custom_reward_function.reward_kwargs.rewards=[{TURNS}]",
         entry="rvpo.verl",
         steps=3,
