@@ -30,7 +30,7 @@ def test_lost_prompts_are_counted_and_the_run_goes_on(tmp_path: Path):
         assert metrics["rvpo/lost/completions"] == PROMPTS * GENERATIONS - there
         total += metrics["rvpo/lost/completions"]
     assert total > 0
-    assert "of 32 rollouts that were asked for until step" in run.log
+    assert "of the 32 rollouts that were requested until step" in run.log
     assert "by ValueError: cannot read the answer (in raises_for_some)" in run.log
     assert "The validation after step 3 lost" in run.log
 
