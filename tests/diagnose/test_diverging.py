@@ -114,7 +114,7 @@ def test_a_fall_that_nothing_within_groups_explains_is_called_with_that_doubt(no
         rewards.append(level + noise * rng.normal(size=(P * G, 3)))
     [seen] = watched(rewards).called.values()
     assert (seen.channel, seen.monitor, seen.explained) == ("judge", "monitor", False)
-    assert "not sure" in seen.sentence()
+    assert "not yet clear" in seen.sentence()
 
 
 def test_a_monitor_of_one_completion_per_group_is_enough():

@@ -198,7 +198,7 @@ def test_values_that_this_version_does_not_understand_are_no_damage(tmp_path: Pa
             open_run(relabel(write(tmp_path / f"run-{i}", "gdpo"), **values))
         told = str(caught.value)
         assert f"is a record of version 4 with a value that rvpo {rvpo.__version__} does not understand" in told
-        assert "The file is not damaged. Read it with the version of rvpo that wrote it, or a newer one" in told
+        assert "The file is intact. Read it with the version of rvpo that wrote it, or a newer one" in told
         assert "damaged" not in told
         assert "emove" not in told
 

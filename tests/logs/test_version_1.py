@@ -90,8 +90,8 @@ def test_k_moved_step_by_step_and_the_schedule_gives_it_again():
     assert found.rules[1].largest_difference > 0.01
     (note,) = found.notes
     assert note == (
-        "the logs do not say how much of the training was done at each step, so rvpo:k=linear(0.5,2) takes it from the "
-        "steps: 0 at step 1, 1 at step 3"
+        "the logs do not have the training progress that rvpo:k=linear(0.5,2) needs, so it is computed from the steps: "
+        "0 at step 1, 1 at step 3"
     )
 
 

@@ -288,7 +288,8 @@ def channel_metrics(
     *firsts, signal, with_signal, groups, completions = shards.sum(*(part.sums() for part in parts), *numbers)
     seconds = shards.sum(*(part.squares(first) for part, first in zip(parts, firsts, strict=True)))
     tables = [part.metrics(first, second, signal) for part, first, second in zip(parts, firsts, seconds, strict=True)]
-    values = dict(zip(channels, torch.cat(tables, 1).T.tolist(), strict=True))
+    columns_of_all = torch.cat(tables, 1).T.tolist() if tables else []  # empty: no prompt has a rubric
+    values = dict(zip(channels, columns_of_all, strict=True))
     metrics = {
         f"{name}/{metric}": value
         for name, row in values.items()

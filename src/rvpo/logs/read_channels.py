@@ -322,7 +322,7 @@ def _about(files: ParquetFiles, path: Path, configs: dict[str, AdvantageConfig])
     except ConfigError as error:
         raise DataError(
             f"{path} is a record of version {version} with a value that rvpo {rvpo.__version__} does not understand: "
-            f"{error}. The file is not damaged. Read it with the version of rvpo that wrote it, or a newer one"
+            f"{error}. The file is intact. Read it with the version of rvpo that wrote it, or a newer one"
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error

@@ -232,7 +232,7 @@ def test_a_recipe_samples_problems_several_times(tiny_model_dir: Path, tmp_path:
         ("{every: 0, benchmarks: [{benchmark: toolcall}]}", r"evals\.every"),
         ("{every: 2, benchmarks: []}", r"evals\.benchmarks"),
         ("{every: 2, benchmarks: [{benchmark: mmlu}]}", r"evals\.benchmarks\.0\.benchmark"),
-        ("{every: 2, benchmarks: [{benchmark: gpqa}, {benchmark: gpqa}]}", "another one is 'gpqa', too"),
+        ("{every: 2, benchmarks: [{benchmark: gpqa}, {benchmark: gpqa}]}", "another is also 'gpqa'"),
         ("{every: 2, benchmarks: [{benchmark: toolcall, options: {paht: x}}]}", "paht|path"),
         ("{every: 2, benchmarks: [{benchmark: toolcall, options: {path: P}, generation: {tokens: 2}}]}", "'tokens'"),
     ],
