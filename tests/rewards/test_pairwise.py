@@ -290,9 +290,9 @@ def test_options_that_mean_nothing_here_are_refused(judge: dict[str, Any], told:
 
 def test_judges_that_compare_nothing_are_refused():
     for judge in (RuleJudge(), MixedJudge({"rule": RuleJudge()}), load_judge({"kind": "rule"}), object()):
-        with pytest.raises(ConfigError, match="can(not)? compare replies"):
+        with pytest.raises(ConfigError, match=r"can(not)? compare replies"):
             PairwiseReward(judge)
-    with pytest.raises(ConfigError, match="can(not)? compare replies"):
+    with pytest.raises(ConfigError, match=r"can(not)? compare replies"):
         pairwise_reward({"kind": "rule"})
 
 
