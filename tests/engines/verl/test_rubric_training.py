@@ -38,6 +38,21 @@ def test_ragged_rubrics_train_with_two_workers_asynchronously(ragged: Run):
     assert len(sizes) > 1, "rubrics of different length"
 
 
+def equal_to_rounding(one: Any, other: Any) -> None:
+    """Compare two JSON values. The trainer may add up the same rows in another order, so a last digit may differ."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            equal_to_rounding(value, other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for value, expected in zip(one, other, strict=True):
+            equal_to_rounding(value, expected)
+    else:
+        assert one == (pytest.approx(other, rel=1e-12) if isinstance(one, float) else other)
+
+
 def test_what_lift_remembers_is_resumed(ragged: Run):
     """Replayed from the logged rewards alone, from step 1: the second run goes on with the state of the first."""
     saved = json.loads((ragged.folder / "checkpoints/global_step_4/rvpo_state.json").read_text())
@@ -63,7 +78,7 @@ def test_what_lift_remembers_is_resumed(ragged: Run):
         )
         state = result.state
         if step == 4:
-            assert json.loads(json.dumps(plain(state))) == saved["remembered"]
+            equal_to_rounding(json.loads(json.dumps(plain(state))), saved["remembered"])
         trained = tensor([own[0]["advantage"] for own in cells.values()])
         torch.testing.assert_close(trained, result.advantages, rtol=0, atol=1e-9)
 
