@@ -14,7 +14,7 @@ MATRIX ?= .matrix
 CORNERS := trl-1.6.0 trl-1.9.0 trl-1.14.2
 SOURCES := $(shell find src tests/engines/trl -name '*.py')
 
-.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-nightly lint check docs clean
+.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-nightly lint check docs figures clean
 .SECONDARY:  # environments stay
 
 quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
@@ -58,6 +58,9 @@ lint: $(VENV)/.installed  ## Check style, words and types
 	$(BIN)/mypy
 
 check: lint test  ## Everything that CI checks
+
+figures: $(VENV)/.installed  ## Draw the figures of the docs that need no training
+	$(BIN)/python benchmarks/figures.py
 
 docs: $(VENV_DOCS)/.installed  ## Build the docs site into site/; every warning is an error
 	$(VENV_DOCS)/bin/mkdocs build --strict

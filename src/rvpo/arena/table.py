@@ -100,7 +100,7 @@ def rows(scores: Scores, baseline: str, cost: dict[str, float]) -> list[dict[str
         p = adjusted.reshape(differences.shape[:2])
     found = []
     for i, method in enumerate(scores.methods):
-        low, high = _interval(scores.auc[i].mean(0))
+        low, high = interval(scores.auc[i].mean(0))
         row: dict[str, Any] = {
             "method": method,
             "auc": float(scores.auc[i].mean()),
@@ -123,7 +123,7 @@ def rows(scores: Scores, baseline: str, cost: dict[str, float]) -> list[dict[str
     return sorted(found, key=lambda row: -row["auc"])
 
 
-def _interval(values: Array) -> tuple[float, float]:
+def interval(values: Array) -> tuple[float, float]:
     """Return the 95% percentile bootstrap interval of a mean over seeds."""
     chosen = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
     low, high = np.quantile(values[chosen].mean(1), (0.025, 0.975))
