@@ -100,7 +100,9 @@ def arena_cells_table(field: str) -> list[str]:
 TABLES: dict[str, Callable[[str], list[str]]] = {
     "claims.yaml": claims_table,
     "arena-worlds.json": arena_table,
-    "worlds": arena_cells_table,  # a field of the arena, whose scores the package ships
+    "arena-regimes.json": arena_table,
+    "worlds": arena_cells_table,  # fields of the arena, whose scores the package ships
+    "regimes": arena_cells_table,
     "first-order.json": first_order_table,
     "suppressed.json": first_order_table,
     "taylor-demo.json": taylor_table,
