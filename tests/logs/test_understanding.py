@@ -56,7 +56,10 @@ def told(run: Run) -> str:
     return "; ".join(map(str, run.guesses))
 
 
-@pytest.mark.parametrize(("step", "prompt"), [("Step", "Query ID"), ("Global Step", "prompt-id"), ("ITER", "Prompt Id")])
+NAMED = [("Step", "Query ID"), ("Global Step", "prompt-id"), ("ITER", "Prompt Id")]
+
+
+@pytest.mark.parametrize(("step", "prompt"), NAMED)
 def test_names_with_spaces_hyphens_and_capitals_are_understood(tmp_path: Path, step: str, prompt: str):
     made = [{**row, step: row["step"], prompt: row["prompt"]} for row in rows()]
     run = opened(tmp_path, made, ["step", "prompt"])

@@ -33,10 +33,10 @@ def diagnosis_text(
     ranked = sorted(diagnosis.channels, key=lambda channel: VERDICTS.index(channel.verdict))
     wide = as_markdown
     table = [[*NARROW, *(WIDE if wide else ())], *(_line(channel, wide) for channel in ranked)]
+    steps = "1 step" if diagnosis.steps == 1 else f"{diagnosis.steps:,} steps"
     head = (
         f"{diagnosis.run}: {diagnosis.completions:,} completions in {diagnosis.groups:,} groups "
-        f"({diagnosis.completions / diagnosis.groups:.3g} each) over {diagnosis.steps:,} step{'' if diagnosis.steps == 1 else 's'}, "
-        "advantages: "
+        f"({diagnosis.completions / diagnosis.groups:.3g} each) over {steps}, advantages: "
         f"{diagnosis.method}. {summary(diagnosis)}"
     )
     quiet = ("saturated", "healthy")
