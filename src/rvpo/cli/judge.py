@@ -121,7 +121,8 @@ def judge(
 
 def _usage_lines(usage: Mapping[str, float]) -> list[str]:
     """Return what the judge was asked by this command, and by all commands with the same cache if that is more."""
-    own, total = {}, {}
+    own: dict[str, float] = {}
+    total: dict[str, float] = {}
     for key, value in usage.items():
         *judge, count = key.split("/")
         if not value or math.isnan(value) or count in ("verdicts", "missing"):  # the table has the last two

@@ -111,7 +111,7 @@ def criterion_summary(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]
     for row in rows:
         pools.setdefault((row["criterion"], row["text"]), []).append(row["reward"])
     ids = Counter(name for name, _ in pools)
-    table = {}
+    table: dict[str, dict[str, float | None]] = {}
     for (name, text), rewards in pools.items():
         known = [reward for reward in rewards if reward is not None]
         ends = {"lowest": min(known, default=None), "highest": max(known, default=None)}
