@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import combinations, product
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import rvpo.cli.arena as command
-from rvpo.arena import known
+from rvpo.arena import fields, known
 from rvpo.arena.fields import FIELDS, Run
 from rvpo.arena.table import Scores, not_first, rows
 from rvpo.core.methods.registry import METHODS, read_texts
@@ -31,6 +32,7 @@ def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path,
     arena(tmp_path / "arena", methods)
     told = capfd.readouterr().out
     assert "1 cells, 2 seeds" in told
+    assert "worlds: training 3 rules in 1 cell, 2 seeds each" in told
     assert f"| `{own}:low` |" in told
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "arena" / "worlds" / "records").iterdir()}
     arena(tmp_path / "arena", f"{methods} saw")
@@ -39,6 +41,20 @@ def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path,
     assert {row["method"] for row in numbers["rules"]} == {"gdpo", "dara", "saw", f"{own}:low"}
     assert all(0 < row["auc"] < 1 and row["cost"] > 0 for row in numbers["rules"])
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is not done again"
+
+
+def test_starting_policies_are_counted_while_a_script_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(fields, "START_SECONDS", 0.01)
+    printed = ""
+    with fields._counting_starts(tmp_path / "warm_starts"):
+        (tmp_path / "warm_starts").mkdir()
+        (tmp_path / "warm_starts" / "p0.25-100.safetensors").write_bytes(b"")
+        while "\n" not in printed:
+            time.sleep(0.01)
+            printed += capsys.readouterr().out
+    assert printed == "starting policies trained: 1\n"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from rvpo.cli.check import check_command as command
 from rvpo.conformance import show
 from rvpo.conformance.processes import compare_processes
 from rvpo.conformance.properties import DESCRIPTIVE, REQUIRED
-from rvpo.conformance.suite import NOT_APPLICABLE, PASS, Report, examine, run_checks
+from rvpo.conformance.suite import NOT_APPLICABLE, PASS, PROPERTIES, Report, examine, run_checks
 from rvpo.conformance.target import TRAITS, Spec
 from rvpo.conformance.targets import from_function, parse_options, resolve
 from rvpo.core.methods.registry import METHODS
@@ -678,6 +678,13 @@ def run(tmp_path: Path) -> Callable:
         return done.exit_code, done.output, json.loads(path.read_text()) if path.exists() else None
 
     return run
+
+
+def test_each_result_is_reported_as_soon_as_it_is_known():
+    arrived = []
+    report = run_checks(resolve(Spec("gdpo")), seeds=1, progress=arrived.append)
+    assert tuple(arrived) == report.findings
+    assert len(arrived) == PROPERTIES
 
 
 def test_the_command_on_a_rule_that_passes(run: Callable):

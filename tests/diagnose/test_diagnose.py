@@ -272,11 +272,14 @@ def test_without_advantages_a_method_is_assumed(tmp_path: Path):
             found, expected = getattr(one.correlation, number), getattr(other.correlation, number)
             assert found == pytest.approx(expected, rel=1e-12)
     assert assumed.method == "grpo (assumed)"
-    assert any("those of grpo are assumed" in note for note in assumed.notes)
     assert "advantages are those of GRPO on the plain sum of the rewards" in str(assumed.guesses[0])
     assert diagnosis_text(assumed).startswith("Guessed, please check: advantages are those of GRPO on the plain sum")
     assert max(c.confidence or 0 for c in assumed.channels) <= 0.8
+    assert "(assumed)" in diagnosis_text(assumed)
+    assert "those of grpo" not in diagnosis_text(assumed)  # a note would repeat the guess
     other = diagnose(open_run(tmp_path / "bare.parquet"), assumed=AdvantageConfig(method="hard_min"))
+    assert other.method == "hard_min (--method)"  # named by the user, so it is not assumed
+    assert any("those of hard_min (--method)" in note for note in other.notes)
     assert [c.correlation for c in other.channels] != [c.correlation for c in logged.channels]
 
 

@@ -19,7 +19,7 @@ from rvpo.cli.app import app
 from rvpo.errors import ConfigError, DataError
 from rvpo.judges import MixedJudge, RuleJudge, scoring
 from rvpo.judges.completions import read_completions
-from rvpo.judges.scoring import COLUMNS, verdict_summary
+from rvpo.judges.scoring import COLUMNS, criterion_summary, verdict_summary
 from rvpo.rewards.rubric import Question, Verdict
 
 RUBRIC = {
@@ -81,6 +81,17 @@ def test_one_row_a_completion_and_criterion(data: Path, tmp_path: Path):
     table = verdict_summary(rows, questions)
     assert table["explicit score"]["mean"] == ((3 * 1 + 1 * 0) / 4 + (3 * 0 + 1 * 1) / 4) / 2
     assert table["pitfall"] == {"mean": 0.5, "number": 2, "missing": 0.0}
+
+
+def test_a_line_per_criterion_shows_whether_the_judge_separates_completions(data: Path, tmp_path: Path):
+    rows = score(read_completions(data), MixedJudge({"rule": RuleJudge()}), tmp_path / "out.parquet")
+    line = {"mean": 0.5, "number": 2, "missing": 0.0, "lowest": 0.0, "highest": 1.0}
+    assert criterion_summary(rows) == {"greets": line, "shouts": line}
+    lost = [row | {"verdict": None, "reward": None} for row in rows]
+    nothing = {"mean": None, "number": 2, "missing": 1.0, "lowest": None, "highest": None}
+    assert criterion_summary(lost) == {"greets": nothing, "shouts": nothing}
+    named_alike = [row | {"criterion": "c"} for row in rows]
+    assert list(criterion_summary(named_alike)) == ["c: Greets.", "c: Shouts."]
 
 
 def test_only_what_is_missing_is_asked_again(data: Path, tmp_path: Path):
@@ -185,6 +196,8 @@ def test_command_line(data: Path, tmp_path: Path):
     done = CliRunner().invoke(app, ["judge", str(data), "--judge", "rule", "--out", str(out), "--limit", "1"])
     assert done.exit_code == 0, done.output
     assert "explicit score   0.750        1     0.0%" in done.output
+    lines = [line.split() for line in done.output.splitlines()]
+    assert ["shouts", "0.000", "0.000", "0.000", "0.0%"] in lines
     assert f"verdicts: {out}" in done.output
     assert len(pq.read_table(out)) == 2
 
@@ -207,4 +220,4 @@ def test_command_line_shows_missing_verdicts(data: Path, tmp_path: Path):
     done = CliRunner().invoke(app, ["judge", str(data), "--judge", str(judge), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "2 of 2 verdicts are missing; the same command asks for them again" in done.output
-    assert "calls 3  cost 0.5" in done.output
+    assert "this command: calls 3, cost 0.5" in done.output

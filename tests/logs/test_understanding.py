@@ -56,6 +56,25 @@ def told(run: Run) -> str:
     return "; ".join(map(str, run.guesses))
 
 
+NAMED = [("Step", "Query ID"), ("Global Step", "prompt-id"), ("ITER", "Prompt Id")]
+
+
+@pytest.mark.parametrize(("step", "prompt"), NAMED)
+def test_names_with_spaces_hyphens_and_capitals_are_understood(tmp_path: Path, step: str, prompt: str):
+    made = [{**row, step: row["step"], prompt: row["prompt"]} for row in rows()]
+    run = opened(tmp_path, made, ["step", "prompt"])
+    assert f"groups are rows with the same {prompt!r} within a step" in run.notes
+    assert f"steps are from column {step!r}" in run.notes
+    assert sizes(run) == [8] * 18
+
+
+def test_a_fact_is_said_once(tmp_path: Path):
+    """A guess is printed above the results. No note below repeats it."""
+    text = " ".join(diagnosis_text(diagnose(opened(tmp_path, rows(), ["prompt", "advantage"]), resamples=100)).split())
+    assert text.count("groups are consecutive rows within a step") == 1
+    assert text.count("the logs have no advantages") == 1
+
+
 FOREIGN = {
     "generation_ms": lambda rng, i: float(rng.integers(500, 9000)),
     "sample_idx": lambda rng, i: i % 8,

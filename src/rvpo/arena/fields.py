@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from rvpo.errors import ConfigError
 
 RATE = 2e-3  # learning rate of the regimes; the worlds and the quickstart have their own
+START_SECONDS = 10.0  # between two looks at the starting policies
 FIRST_SEED = 100  # first seed of the regimes: their task was tuned on smaller seeds
 
 
@@ -86,7 +89,10 @@ class Scripts:
         command = [str(self.folder / "run.py"), "--output", str(output), "--methods", " ".join(methods)]
         command += ["--parallel", str(parallel), *self.arguments, "--seeds", *numbers]
         command += [self.option, *cells] if cells else []
-        _call(command, self.name)
+        number = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}" if cells else "all cells"
+        print(f"{self.name}: training {len(methods)} rules in {number}, {seeds} seeds each", flush=True)
+        with _counting_starts(output / "warm_starts"):
+            _call(command, self.name)
 
     def cells(self, chosen: Sequence[str]) -> list[str]:
         """Return the names of the chosen cells; all if none is chosen.
@@ -144,6 +150,29 @@ class Quickstart:
             final = min(content["end"].values())
             runs.append(Run(content["cell"], method, rate, content["seed"], min(means), final))
         return runs
+
+
+@contextmanager
+def _counting_starts(folder: Path) -> Iterator[None]:
+    """Print how many starting policies are in a folder whenever there are more. The scripts make them in silence."""
+    ended = threading.Event()
+
+    def watch(shown: int) -> None:
+        while not ended.wait(START_SECONDS):
+            if (number := count()) > shown:
+                shown = number
+                print(f"starting policies trained: {number}", flush=True)
+
+    def count() -> int:
+        return len(list(folder.glob("*"))) if folder.is_dir() else 0
+
+    watcher = threading.Thread(target=watch, args=[count()], daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _call(command: Sequence[str], name: str, capture: bool = False) -> str:

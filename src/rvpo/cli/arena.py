@@ -95,6 +95,7 @@ def _arena(
         field = FIELDS_BY_NAME[name]
         tasks[name] = task_of(field.folder)
         runs_of[name] = _runs(field, tasks[name], stored, texts, cells, seeds, parallel, out / name)
+    typer.echo("measuring the time that each rule takes per batch")
     cost = milliseconds(texts)
     for name in fields:
         field = FIELDS_BY_NAME[name]

@@ -64,13 +64,24 @@ def check_command(
     from rvpo import interrupts
 
     with interrupts.says(lambda: "a check saves nothing before its end; the same command starts again"):
+        from rvpo.conformance.suite import PROPERTIES
         from rvpo.conformance.suite import run_checks as checked
         from rvpo.conformance.target import Spec
         from rvpo.conformance.targets import parse_options, resolve
+        from rvpo.text.progress import Progress
 
         options = parse_options(option or [], "--option")
         spec = Spec(function, style, options, k_name, channels, tuple(declare or ()))
-        report = checked(resolve(spec), seeds=seeds, processes=processes, timeout=timeout, local_rows=local_rows)
+        target = resolve(spec)
+        with Progress("properties", PROPERTIES) as bar:
+            report = checked(
+                target,
+                seeds=seeds,
+                processes=processes,
+                timeout=timeout,
+                local_rows=local_rows,
+                progress=lambda finding: bar.advance(1, f"last: {finding.asked.name}, {finding.status}"),
+            )
     _show(report, json_file)
     if not report.passed:
         raise typer.Exit(1)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rvpo.cli.logs import JsonFile, MarkdownFile, Step, Steps, bounds_of, write_json, write_text
+
+CRITERIA_SHOWN = 20  # more criteria have no line each: they are in the parquet file
 
 
 def judge(
@@ -71,7 +74,7 @@ def judge(
     from rvpo import interrupts
     from rvpo.judges.build import load_judge, with_cache
     from rvpo.judges.completions import Reading, read_completions
-    from rvpo.judges.scoring import score, verdict_summary
+    from rvpo.judges.scoring import criterion_summary, score, verdict_summary
     from rvpo.text.progress import Progress
 
     # The cache keeps paid verdicts even if the command ends in the middle of a chunk.
@@ -103,14 +106,37 @@ def judge(
             rows = score(questions, judged_by, out, judged_by=json.dumps(spec, default=str), progress=progress)
     summary = verdict_summary(rows, questions)
     _print_table(summary)
-    usage = {key: value for key, value in judged_by.usage().items() if value and not math.isnan(value)}
-    if usage:
-        typer.echo("\n" + "  ".join(f"{key} {value:.6g}" for key, value in usage.items()))
+    criteria = criterion_summary(rows)
+    if len(criteria) <= CRITERIA_SHOWN:
+        typer.echo()
+        _print_criteria(criteria)
+    if lines := _usage_lines(judged_by.usage()):
+        typer.echo("\n" + "\n".join(lines))
     if lost := sum(row["verdict"] is None for row in rows):
         typer.secho(f"{lost} of {len(rows)} verdicts are missing; the same command asks for them again", err=True)
     typer.echo(f"verdicts: {out}")
     write_json(json_file, summary)
     write_text(markdown_file, _markdown(summary))
+
+
+def _usage_lines(usage: Mapping[str, float]) -> list[str]:
+    """Return what the judge was asked by this command, and by all commands with the same cache if that is more."""
+    own: dict[str, float] = {}
+    total: dict[str, float] = {}
+    for key, value in usage.items():
+        *judge, count = key.split("/")
+        if not value or math.isnan(value) or count in ("verdicts", "missing"):  # the table has the last two
+            continue
+        # Totals of the cache file have the part "all", such as all/calls, or small/all/calls of a mixed judge.
+        (total if "all" in judge else own)["/".join([*(part for part in judge if part != "all"), count])] = value
+    lines = [f"this command: {_counts(own)}"] if own else []
+    if any(value != own.get(key) for key, value in total.items()):
+        lines.append(f"with earlier commands: {_counts(total)}")
+    return lines
+
+
+def _counts(usage: Mapping[str, float]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in usage.items())
 
 
 def _cost(usage: dict[str, float]) -> float:
@@ -139,6 +165,16 @@ def _markdown(table: dict[str, dict[str, float | None]]) -> str:
         mean = "-" if line["mean"] is None else f"{line['mean']:.3f}"
         lines.append(f"| {name} | {mean} | {line['number']:.0f} | {line['missing']:.1%} |")
     return "\n".join(lines) + "\n"
+
+
+def _print_criteria(table: Mapping[str, Mapping[str, float | None]]) -> None:
+    from rvpo.text.tables import aligned, printable
+
+    rows = [["criterion", "mean", "lowest", "highest", "missing"]]
+    for name, line in table.items():
+        rewards = ["-" if line[key] is None else f"{line[key]:.3f}" for key in ("mean", "lowest", "highest")]
+        rows.append([printable(name), *rewards, f"{line['missing']:.1%}"])
+    typer.echo("\n".join(aligned(rows)))
 
 
 def _print_table(table: dict[str, dict[str, float | None]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rvpo.conformance.processes import PROCESSES, compare_processes
@@ -67,8 +67,18 @@ class Report:
         return next(finding for finding in self.findings if finding.asked.name == name)
 
 
+PROPERTIES = len(REQUIRED) + len(DESCRIPTIVE) + 1
+"""Number of properties that a report has; one of them is about several processes."""
+
+
 def run_checks(
-    target: Target, *, seeds: int = 3, processes: int = 1, timeout: float = 120.0, local_rows: bool = False
+    target: Target,
+    *,
+    seeds: int = 3,
+    processes: int = 1,
+    timeout: float = 120.0,
+    local_rows: bool = False,
+    progress: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Check all properties of a function.
 
@@ -78,8 +88,14 @@ def run_checks(
         processes: number of processes for the multi-process check; 1 skips it.
         timeout: seconds after which processes without an answer are stopped.
         local_rows: whether each process passes only its own rows, for a function that gathers the others itself.
+        progress: function that is called with each result as soon as it is known.
     """
-    return Report(target, tuple(_findings(target, seeds, processes, timeout, local_rows)))
+    findings = []
+    for finding in _findings(target, seeds, processes, timeout, local_rows):
+        findings.append(finding)
+        if progress is not None:
+            progress(finding)
+    return Report(target, tuple(findings))
 
 
 def _findings(target: Target, seeds: int, processes: int, timeout: float, local_rows: bool) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from rvpo.diagnose.sums import Sums, estimated_progress, note_of_scales, point_o
 from rvpo.diagnose.unscored import Unscored
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.entropy import Entropy, find_entropy
+from rvpo.logs.guess import unsaid
 from rvpo.logs.run import LoggedBatch, Run
 
 Array = NDArray[np.float64]
@@ -111,11 +112,12 @@ def diagnose(
         _channel(name, judged[j], {key: column[j] for key, column in found.items()}, total[j], watch.called.get(name))
         for j, name in enumerate(run.channels)
     )
-    notes = list(run.notes)
+    notes = unsaid(run.notes, guesses)
     if logged and assumed is not None:
         notes.append(f"advantages are logged, so {assumed} (--method) was not used")
     if not logged:
-        notes.append(f"the logs have no advantages, so those of {reading.name} are assumed (change with --method)")
+        if assumed is not None:  # without --method, a guess says which advantages are assumed
+            notes.append(f"the logs have no advantages, so those of {reading.name} (--method) are computed")
         if note := estimated_progress(run, None, [reading.config]):
             notes.append(note)
         if note := note_of_scales([sums.state]):
@@ -126,7 +128,7 @@ def diagnose(
         run=run.name,
         path=str(run.path),
         kind=run.kind,
-        method=str(run.config) if run.config else "as logged" if logged else f"{reading.name} (assumed)",
+        method=str(run.config) if run.config else "as logged" if logged else reading.label,
         k=k,
         level=level,
         completions=sums.completions,

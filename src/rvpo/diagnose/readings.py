@@ -32,12 +32,19 @@ class Reading:
         config: the method that gives advantages if none are logged.
         of_total: whether it is applied to the logged total instead of the rewards.
         size: number of rows per group, if the logs do not identify the groups; None if they do.
+        given: whether the user named the method.
     """
 
     name: str
     config: AdvantageConfig
     of_total: bool = False
     size: int | None = None
+    given: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name, with its source: the user or an assumption."""
+        return f"{self.name} ({'--method' if self.given else 'assumed'})"
 
     def regrouped(self, batch: LoggedBatch) -> LoggedBatch:
         """Return a batch with the groups of this reading."""
@@ -69,7 +76,7 @@ def readings_of(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | 
 def _methods(run: Run, first: LoggedBatch | None, assumed: AdvantageConfig | None) -> tuple[Reading, ...]:
     """Return the plausible methods, the likeliest first."""
     if assumed is not None:
-        return (Reading(str(assumed), assumed),)
+        return (Reading(str(assumed), assumed, given=True),)
     if first is None or first.advantages is not None or len(run.channels) == 1:
         of_total = first is not None and first.totals is not None
         return (Reading("grpo on the logged total" if of_total else "grpo", ASSUMED, of_total),)

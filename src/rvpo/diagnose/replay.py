@@ -24,7 +24,7 @@ from rvpo.diagnose.joining import Joined
 from rvpo.diagnose.readings import Reading, guesses_of, readings_of
 from rvpo.diagnose.sums import estimated_progress, note_of_scales
 from rvpo.errors import ConfigError
-from rvpo.logs.guess import Guess
+from rvpo.logs.guess import Guess, unsaid
 from rvpo.logs.run import Run
 
 DEFAULT = ("grpo", "gdpo", "rvpo:k=0.5", "rvpo:k=1", "rvpo:k=2", "rvpo:k=5", "rvpo_explicit", "hard_min", "lift")
@@ -153,7 +153,7 @@ def replay(
     tried = [Followed(run, config) for config in methods]
     guesses = [Compared(run, config) for config in candidates]
     _follow(run, [*([mine] if mine else []), *tried], guesses, mine, progress)
-    notes = list(run.notes)
+    notes = unsaid(run.notes, guesses_of_run)
     if note := estimated_progress(run, first, [own, *methods]):
         notes.append(note)
     if note := note_of_scales(method.state for method in [*([mine] if mine else []), *tried]):
@@ -169,7 +169,7 @@ def replay(
             run, guesses, "equal weights" if first.weights is None else "the given weights"
         )
         notes.append(note)
-    own_name = f"{own_name} (assumed)" if reading is not None else own_name
+    own_name = reading.label if reading is not None else own_name
     rows = max((method.rows for method in (mine, *tried, *guesses) if method), default=0)
     return Replay(
         run.name,

@@ -33,9 +33,10 @@ def diagnosis_text(
     ranked = sorted(diagnosis.channels, key=lambda channel: VERDICTS.index(channel.verdict))
     wide = as_markdown
     table = [[*NARROW, *(WIDE if wide else ())], *(_line(channel, wide) for channel in ranked)]
+    steps = "1 step" if diagnosis.steps == 1 else f"{diagnosis.steps:,} steps"
     head = (
         f"{diagnosis.run}: {diagnosis.completions:,} completions in {diagnosis.groups:,} groups "
-        f"({diagnosis.completions / diagnosis.groups:.3g} each) over {diagnosis.steps:,} steps, advantages: "
+        f"({diagnosis.completions / diagnosis.groups:.3g} each) over {steps}, advantages: "
         f"{diagnosis.method}. {summary(diagnosis)}"
     )
     quiet = ("saturated", "healthy")
@@ -47,7 +48,7 @@ def diagnosis_text(
     of_channels = as_markdown or exploration
     explored = exploration_notes(diagnosis.exploration)
     if explored and not of_channels and diagnosis.exploration is not None and len(diagnosis.exploration.channels) > 1:
-        explored[-1] += " Every channel: --exploration."
+        explored[-1] += " Pass --exploration to see every channel."
     notes = [
         _legend(diagnosis, wide),
         *explored,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,24 @@ def verdict_summary(
     scores = [explicit_score(rubric, by_row[i]) for i, (_, rubric) in enumerate(questions)]
     table = {"explicit score": _line(scores)}
     return table | {name: _line([row["reward"] for row in pool]) for name, pool in sorted(pools.items())}
+
+
+def criterion_summary(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    """Return mean, lowest and highest reward and the share of missing values per criterion, in the rubrics' order.
+
+    Equal lowest and highest rewards over several completions mean that the criterion, or its judge, does not separate
+    them. The criteria are named by their ids, or by id and text if several criteria have the same id.
+    """
+    pools: dict[tuple[str, str], list[float | None]] = {}
+    for row in rows:
+        pools.setdefault((row["criterion"], row["text"]), []).append(row["reward"])
+    ids = Counter(name for name, _ in pools)
+    table: dict[str, dict[str, float | None]] = {}
+    for (name, text), rewards in pools.items():
+        known = [reward for reward in rewards if reward is not None]
+        ends = {"lowest": min(known, default=None), "highest": max(known, default=None)}
+        table[name if ids[name] == 1 else f"{name}: {text}"] = {**_line(rewards), **ends}
+    return table
 
 
 class _Journal:

@@ -30,6 +30,12 @@ class Guess:
         return f"{self.what} ({self.why}; {self.option})" if self.why else f"{self.what} ({self.option})"
 
 
+def unsaid(notes: Iterable[str], guesses: Iterable[Guess]) -> list[str]:
+    """Return the notes without those that a guess states in the same words. The guesses are printed before them."""
+    said = {guess.what for guess in guesses}
+    return [note for note in notes if note not in said]
+
+
 _PICTURE = re.compile(
     r"""["']type["']: *["']image|<image>|<\|image|<\|vision_start|<start_of_image>|<image_soft_token>"""
 )

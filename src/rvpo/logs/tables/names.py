@@ -141,12 +141,17 @@ def of_role(names: Iterable[str], role: str) -> list[str]:
     usual = {name: place for place, name in enumerate(ROLES[role])}
     found = []
     for place, name in enumerate(names):
-        whole, last = key(name), inner(name).lower()
+        whole, last = _folded(key(name)), _folded(inner(name))
         if whole in usual:
             found.append((0, usual[whole], place, name))
         elif last in usual and not _is_object(_parts(name)[:-1]):
             found.append((1, usual[last], place, name))  # inside an object, such as info.problem_id
     return [name for *_, name in sorted(found)]
+
+
+def _folded(name: str) -> str:
+    """Return a name as the lists above spell it: ``Prompt ID`` and ``prompt-id`` become ``prompt_id``."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 def is_listed(name: str) -> bool:
@@ -169,12 +174,12 @@ def is_marked(name: str) -> bool:
 
 def is_prompt(name: str) -> bool:
     """Whether the name of a column is that of a prompt."""
-    return inner(name).lower() in ROLES["prompt"]
+    return _folded(inner(name)) in ROLES["prompt"]
 
 
 def may_count_rows(name: str) -> bool:
     """Whether a column of ids may number the completions instead of the prompts."""
-    return inner(name).lower() in ("id", "uid", "item_id", "data_id")
+    return _folded(inner(name)) in ("id", "uid", "item_id", "data_id")
 
 
 def counts_outcomes(name: str) -> bool:

@@ -161,7 +161,9 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     if step is not None:
         notes.append(f"steps are from column {step!r}")
     else:
-        notes.append("no column has the step, so all rows are one batch and there are no trends over time")
+        notes.append(
+            "no column has the step, so all rows are one batch and there are no trends over time (name it with --step)"
+        )
     return Run(
         path,
         "table",
