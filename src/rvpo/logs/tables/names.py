@@ -112,7 +112,18 @@ REFERENCES = frozenset(
 FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing time usage sampling logprob is has"))
 """First words of counters and states."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+DERIVED = frozenset(
+    _words(
+        "raw normalized normalised norm standardized standardised whitened centered centred clipped unclipped scaled "
+        "unscaled rescaled shaped weighted unweighted adjusted original old new final total sum combined aggregate "
+        "aggregated overall mean avg average ema shifted discounted before after"
+    )
+)
+"""Words that, next to "reward" or "score", name another form of the total: ``reward_raw``, ``normalized_reward``."""
+
+# Letters with accents and those of other alphabets are letters, too.
+_WORD = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+_SEPARATOR = re.compile(r"/|\.(?!\d)|(?<!\d)\.(?=\d+(?:[/.]|$))")  # not the point in a version, such as gpt4.1
 
 
 def key(name: str) -> str:
@@ -194,7 +205,11 @@ def begins_marked(name: str) -> bool:
 
 def is_total(name: str) -> bool:
     """Whether a name is usual for a sum of rewards."""
-    return "_".join(words(name)) in TOTALS
+    parts = words(name)
+    if "_".join(parts) in TOTALS:
+        return True
+    rest = set(parts) - {"reward", "rewards", "score", "scores"}
+    return 0 < len(rest) < len(set(parts)) and rest <= DERIVED
 
 
 def is_outcome(name: str, flag: bool = False) -> bool:
@@ -244,7 +259,7 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _parts(name: str) -> list[str]:
-    return [part for part in re.split(r"[/.]", name) if part] or [name]
+    return [part for part in _SEPARATOR.split(name) if part] or [name]
 
 
 def _is_object(parts: Iterable[str]) -> bool:

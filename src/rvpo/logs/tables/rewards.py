@@ -174,7 +174,7 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
         total = next(iter(followed), total)
     others = [name for name in totals if name != total and not is_copy(numbers.values[name], numbers.values[total])]
     plain = [name for name in numbers.of("unknown", "named", "marked") if not numbers.constant(name)]
-    again = [name for name in plain if _repeats(numbers, name, total)]
+    again = [name for name in plain if is_copy(numbers.values[name], numbers.values[total])]
     parts = [name for name in plain if name not in again]
     foreign = [name for name in numbers.of("foreign") if not numbers.constant(name)]
     fit: Fit | None = None
@@ -192,8 +192,17 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
         return chosen
     if not fit.exact:
         fit = Fit({name: w for name, w in fit.weights.items() if numbers.kind(name) != "foreign"}, fit.unexplained)
-    chosen = _with_named(numbers, fit, f"the total {total!r}")
+    copies = [name for name in again if name not in fit.weights] if fit.exact else []
+    chosen = _with_named(numbers, fit, f"the total {total!r}", copies)
     chosen.total = total
+    if copies:
+        chosen.notes.append(f"{listed(copies)} left out, because it repeats the total {total!r}")
+    if fit.exact and len(fit.weights) == 1 and len(chosen.rewards) > 1:
+        (only,) = fit.weights
+        if numbers.kind(only) != "foreign":
+            why = "this column alone gives the total, so the others are taken to have the weight 0"
+            option = "leave it out with --rewards if it is only another name of the total"
+            chosen.guesses.append(Guess(f"{only!r} is a reward", why, option, trust=0.9))
     if not fit.weights:
         chosen.rewards = [*_without_copies(numbers, numbers.of("marked"), chosen), total]
         if len(chosen.rewards) == 1:
@@ -234,13 +243,6 @@ def with_total(numbers: Numbers, rewards: list[str]) -> Chosen:
     return chosen
 
 
-def _repeats(numbers: Numbers, name: str, total: str) -> bool:
-    """Whether a column without a reward's name is a copy of the total, such as a rescaled one."""
-    if numbers.kind(name) in ("named", "marked"):
-        return False
-    return is_copy(numbers.values[name], numbers.values[total])
-
-
 def of_advantages(numbers: Numbers) -> Chosen | None:
     """Take the columns whose sum, raw or as z-scores, gives the logged advantages; None without such columns."""
     assert numbers.advantages is not None
@@ -255,10 +257,17 @@ def of_advantages(numbers: Numbers) -> Chosen | None:
     return None
 
 
-def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
-    """Return the columns with a share, and those without a share that have the name of a reward."""
+def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = ()) -> Chosen:
+    """Return the columns with a share, and those without a share that have the name of a reward.
+
+    Args:
+        numbers: the columns.
+        fit: their shares.
+        what: what they explain, for messages.
+        copies: columns that repeat it, and so are not rewards.
+    """
     chosen = Chosen([])
-    without = [name for name in numbers.of("named", "marked") if name not in fit.weights]
+    without = [name for name in numbers.of("named", "marked") if name not in fit.weights and name not in copies]
     without = _without_copies(numbers, without, chosen, list(fit.weights))
     if not fit.weights:
         without = [name for name in without if numbers.kind(name) == "marked"]
@@ -280,7 +289,7 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
                 trust=0.95,
             )
         )
-    left = [name for name in numbers.of("unknown", "named") if name not in rewards]
+    left = [name for name in numbers.of("unknown", "named") if name not in rewards and name not in copies]
     if left and fit.weights:
         chosen.guesses.append(
             Guess(f"{listed(left)}: not treated as a reward", f"not a part of {what}", "--rewards", trust=0.97)
