@@ -31,6 +31,8 @@ IDS = (
 )
 LINE = "line"
 """The added column: number of the record that contained the row."""
+LOGGED_LINE = "logged_line"
+"""Name of a column that the log itself calls ``line``, in records that contain rows."""
 GROUP = "group."
 """Prefix for a name of the record that one of its completions also has."""
 NESTED = {list, dict}
@@ -84,6 +86,9 @@ class Layout:
 
     def _rows(self, record: dict[str, Any], where: str, depth: int) -> Iterator[dict[str, Any]]:
         anchor = find_anchor(record) if depth < DEEPEST else None
+        if LINE in record and (depth or anchor is not None):
+            record = {LOGGED_LINE if name == LINE else name: value for name, value in record.items()}
+            anchor = None if anchor is None else (LOGGED_LINE if anchor[0] == LINE else anchor[0], anchor[1])
         if anchor is None:
             if not _is_hollow(record):
                 self.plain += not depth

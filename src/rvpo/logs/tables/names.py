@@ -32,10 +32,18 @@ ROLES = {
         "completion completions response responses completion_text response_text generation generated generated_text "
         "decoded_completion model_output output outputs text answer traj trajectory messages"
     ),
-    "phase": _words("split phase mode stage dataset_split data_split partition eval is_eval evaluation is_train"),
+    "phase": _words(
+        "split phase mode stage dataset_split data_split partition eval is_eval evaluation is_evaluation is_validation "
+        "is_val is_test is_train is_training training"
+    ),
+    "epoch": _words("epoch epoch_idx epoch_id current_epoch"),
     "run": _words("run run_id run_name experiment experiment_name exp_name"),
 }
 """Usual names of columns that are not rewards, in lower case; earlier names have priority."""
+
+TRAINING = frozenset(_words("train training rollout rollouts learn"))
+EVALUATION = frozenset(_words("eval evaluation val valid validation test dev heldout held_out holdout"))
+"""Words that name the phase of a row."""
 
 LOGGED_UNDER = frozenset(_words("train training rollout rollouts trainer data batch"))
 """Prefixes that loggers add to all names."""
@@ -178,6 +186,19 @@ def is_marked(name: str) -> bool:
     return begins or ends or parts[-2:] in functions
 
 
+def is_phase(value: str) -> bool:
+    """Whether a value is the name of a phase, such as "train" or "eval"."""
+    return value.strip().lower() in TRAINING | EVALUATION
+
+
+def identifies_prompt(name: str) -> bool:
+    """Whether a column is a prompt, or says in its name that it identifies prompts: ``prompt_id``, ``example_idx``."""
+    parts = words(name)
+    asked = {"prompt", "example", "problem", "question", "query"}
+    ids = {"id", "idx", "index", "uid", "hash"}
+    return is_prompt(name) or (len(parts) == 2 and parts[0] in asked and parts[1] in ids)
+
+
 def is_prompt(name: str) -> bool:
     """Whether the name of a column is that of a prompt."""
     return inner(name).lower() in ROLES["prompt"]
@@ -223,6 +244,12 @@ def is_hard(name: str) -> bool:
     if any("weight" in part.lower() for part in _parts(name)):
         return True
     return not parts or parts[-1] in HARD_ENDINGS or "index" in inner(name).lower().split("__")
+
+
+def is_setting(name: str) -> bool:
+    """Whether a name is that of a weight or a statistic of rewards, which is not a reward in any log."""
+    parts = words(name)
+    return any("weight" in part.lower() for part in _parts(name)) or not parts or parts[-1] in ("std", "stddev", "var")
 
 
 def is_foreign(name: str) -> bool:
