@@ -22,9 +22,8 @@ from rvpo.text.quoting import quoted
 
 MISSING_WORDS = frozenset(("", "nan", "null", "none", "na", "n/a", "<na>", "nil", "undefined", "missing", "nat"))
 INFINITE_WORDS = {"inf": math.inf, "infinity": math.inf}
-SCORE_WORDS = frozenset(
-    "yes no pass fail passed failed correct incorrect wrong right success failure good bad ok safe unsafe".split()
-)
+SCORE_WORDS = frozenset(("yes", "no", "pass", "fail", "passed", "failed", "correct", "incorrect", "right", "wrong"))
+"""Words that are scores, but not numbers."""
 LONGEST_NUMBER = 120  # characters; a longer text is text
 EXACT = 2**53  # larger integers are ids, and float64 cannot distinguish neighbours
 

@@ -118,6 +118,15 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
         found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
     if is_prompt(name) and (by_text := guess_by_text(candidates[name].values.to_pylist(), "--group names ids")):
         found.guesses.append(by_text)
+    if (
+        not named
+        and is_prompt(name)
+        and rows.base.max()
+        and not np.ptp(candidates[name].codes)
+        and not rows.informative
+    ):
+        why = f"all rows have the same {name!r}, which may be cut off"
+        found.guesses.append(Guess("each step is one group", why, "--group, --group-size", trust=0.8))
     ahead = [other for other in proposed if list(proposed).index(other) < list(proposed).index(name)]
     if ahead:
         found.guesses.append(

@@ -104,7 +104,8 @@ SOFT_ENDINGS = frozenset(
         "len length lengths tokens tok toks token chars words bytes num number kl loss entropy logprob logprobs logp "
         "logps prob probs perplexity ppl norm grad cost price usage min max mean median depth position offset start "
         "end row rows n level difficulty threshold limit budget truncated finished done baseline staleness lag clip "
-        "ratio importance memory mem gpu throughput tps speed progress percent rate x y"
+        "ratio importance memory mem gpu throughput tps speed progress percent rate x y aborted stopped stop eos "
+        "padded cached masked filtered skipped dropped error errored timeout enabled"
     )
 )
 """Last words of names that are only rewards if marked: ``rewards/length`` is a reward, ``response_length`` is not."""
@@ -250,6 +251,16 @@ def is_setting(name: str) -> bool:
     """Whether a name is that of a weight or a statistic of rewards, which is not a reward in any log."""
     parts = words(name)
     return any("weight" in part.lower() for part in _parts(name)) or not parts or parts[-1] in ("std", "stddev", "var")
+
+
+def weighs(name: str) -> str | None:
+    """Return whose weight a column has: ``reward_weights.format`` and ``format_weight`` have that of ``format``."""
+    last = inner(name).lower()
+    for pattern in (r"weights?_(.+)", r"(.+)_weights?"):
+        if match := re.fullmatch(pattern, last):
+            return match[1]
+    before = [part.lower() for part in _parts(name)[:-1]]
+    return last if any(part.endswith(("weight", "weights")) for part in before) else None
 
 
 def is_foreign(name: str) -> bool:

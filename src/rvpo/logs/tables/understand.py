@@ -23,6 +23,7 @@ from rvpo.logs.tables import rewards as choosing
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.groups import Labels
 from rvpo.logs.tables.look import look
+from rvpo.logs.tables.marks import marks_of_missing
 from rvpo.logs.tables.table import Table
 
 Array = NDArray[np.float64]
@@ -142,6 +143,8 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
             ids, chosen = finer, _rewards(table, columns, values, kept, finer, moving)
     if moving is not None and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
         notes.append(f"advantages are from column {advantage!r}")
+    named = columns.rewards is not None
+    guesses += marks_of_missing(path, {name: values[name][kept] for name in chosen.rewards}, named)
     rewards = np.stack([values[name][kept] for name in chosen.rewards], 1)
     costs = _costs(chosen)
     rewards[:, costs] *= -1
@@ -153,7 +156,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         rewards,
         None if advantages is None else advantages[kept],
         None if chosen.total is None else values[chosen.total][kept],
-        _weights(table, chosen),
+        _weights(table, chosen, notes),
         (prompt, completion),
         found.by_size,
     )
@@ -294,6 +297,11 @@ def _steps_column(table: Table, given: str | None, guesses: list[Guess]) -> str 
     if given is not None:
         return _given(table, "step", given)
     found = list(_likely_steps(table, guesses))
+    if not found:
+        epoch = next(_shared_numbers(table, naming.of_role(table.columns, "epoch")), None)
+        if epoch is not None:
+            guesses.append(Guess(f"steps are the epochs of column {epoch!r}", "no column has the step", "--step"))
+        return epoch
     if len(found) < 2:
         return next(iter(found), None)
     falls = {name: int((np.diff(_numbers(table, name)) < 0).sum()) for name in found}
@@ -318,10 +326,17 @@ def _likely_steps(table: Table, guesses: list[Guess]) -> Iterator[str]:
                 yield name  # the code that reads it raises an error
                 return
             continue
-        found = _numbers(table, name)
-        distinct = len(np.unique(found[np.isfinite(found)]))
-        if table.rows >= FEW_ROWS_A_STEP * distinct:
-            yield name
+        yield from _shared_numbers(table, [name])
+
+
+def _shared_numbers(table: Table, names: Sequence[str]) -> Iterator[str]:
+    """Yield the columns of whole numbers that several rows share."""
+    for name in names:
+        column = table.columns[name]
+        if column.kind == "number" and column.whole and column.missing <= FEW_WITHOUT_STEP * table.rows:
+            found = _numbers(table, name)
+            if table.rows >= FEW_ROWS_A_STEP * len(np.unique(found[np.isfinite(found)])):
+                yield name
 
 
 def _batches(table: Table, step: str | None) -> batching.Batches:
@@ -340,7 +355,9 @@ def _batches(table: Table, step: str | None) -> batching.Batches:
     wrong = (steps != np.round(steps)) | (np.abs(steps) > LARGEST_STEP)
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(f"{table.where(row)}: the step is {steps[row]}; expected a whole number. Fix the log")
+        raise DataError(
+            f"{table.where(row)}: the step is {steps[row]}; expected a whole number of at most 2^53. Fix the log"
+        )
     found = batching.Batches(steps.astype(np.int64), zeros, ~absent)
     if absent.any():
         rows = f"{int(absent.sum()):,} of {table.rows:,} rows"
@@ -426,12 +443,28 @@ def _costs(chosen: choosing.Chosen) -> list[int]:
     return [j for j, weight in enumerate(chosen.weights or ()) if weight < 0]
 
 
-def _weights(table: Table, chosen: choosing.Chosen) -> list[float] | None:
+def _weights(table: Table, chosen: choosing.Chosen, notes: list[str]) -> list[float] | None:
     """Return weights from the logs or from the total; None if a method could not use them."""
     weights = None if chosen.weights is None else [abs(weight) for weight in chosen.weights]  # costs are negated
     if all(name in table.weights for name in chosen.rewards):
         weights = [table.weights[name] for name in chosen.rewards]
+    elif weights is None and (columns := _columns_of_weights(table, chosen.rewards)):
+        weights = [table.columns[name].low for name in columns]
+        notes.append(f"weights are from the columns {', '.join(columns)} (--weights sets others)")
     return weights if weights is not None and min(weights) >= 0 < max(weights) else None
+
+
+def _columns_of_weights(table: Table, rewards: Sequence[str]) -> list[str]:
+    """Return the constant columns with the weights of rewards: ``reward_weights.a``, ``a_weight``; all or none."""
+    level = [n for n, column in table.columns.items() if column.numeric and column.low == column.high]
+    named = {n: naming.weighs(n) for n in level if not table.columns[n].missing}
+    found = []
+    for reward in rewards:
+        of = [name for name, what in named.items() if what == naming.inner(reward).lower()]
+        if len(of) != 1:
+            return []
+        found += of
+    return found
 
 
 def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> grouping.Grouping:
