@@ -438,6 +438,8 @@ def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:
 def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
     spreads = {}
     for name in rewards:
+        if np.isinf(numbers.values[name]).any():
+            continue  # the code that reads it raises an error with its name
         deviation = deviations(_finite(numbers.values[name]), numbers.groups)
         if spread := float(np.sqrt((deviation * deviation).mean())):
             spreads[name] = spread
