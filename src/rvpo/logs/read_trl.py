@@ -32,6 +32,7 @@ from rvpo.logs.guess import Guess, guess_by_text
 from rvpo.logs.parquet_files import ParquetFiles, numbers
 from rvpo.logs.run import Array, Bounds, Columns, Ints, LoggedBatch, Run, Texts, steps_between
 from rvpo.logs.tables.columns import Column
+from rvpo.logs.tables.marks import marks_of_missing
 from rvpo.logs.tables.rewards import Chosen, class_of
 from rvpo.logs.trl_rewards import choose
 
@@ -271,7 +272,24 @@ def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, 
             f"{paths[0]} has the columns {', '.join(schema.names)}; expected at least one reward (a column of floating "
             "point numbers). Name the rewards with --rewards"
         )
-    return choose(path, _looked_at(files, paths, candidates, size), candidates)
+    looked_at = list(_looked_at(files, paths, candidates, size))
+    chosen = choose(path, looked_at, candidates)
+    if not looked_at:
+        return chosen
+    values = {name: np.concatenate([rewards[:, j] for rewards, *_ in looked_at]) for j, name in enumerate(candidates)}
+    chosen.guesses.extend(marks_of_missing(path, {name: values[name] for name in chosen.rewards}, named=False))
+    chosen.guesses.extend(_in_words(_schema(files, paths[0])))
+    return chosen
+
+
+def _in_words(schema: pa.Schema) -> Iterator[Guess]:
+    """Yield a guess for each column of texts with the name of a reward function."""
+    for field in schema:
+        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        if text and field.name not in NEVER_REWARDS and class_of(Column(field.name, "flag")) in ("marked", "named"):
+            yield Guess(
+                f"{field.name!r} is left out", "its name is that of a reward, but it has texts", "log numbers", 0.8
+            )
 
 
 def _is_reward_by_name(field: pa.Field) -> bool:

@@ -124,7 +124,7 @@ FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing tim
 DERIVED = frozenset(
     _words(
         "raw normalized normalised norm standardized standardised whitened centered centred clipped unclipped scaled "
-        "unscaled rescaled shaped weighted unweighted adjusted original old new final total sum combined aggregate "
+        "unscaled rescaled shaped weighted unweighted adjusted original final total sum combined aggregate "
         "aggregated overall mean avg average ema shifted discounted before after"
     )
 )
