@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_a_list_of_names_names_the_rewards_of_its_row(tmp_path: Path):
 def test_a_list_of_scores_that_lacks_one_is_refused(tmp_path: Path):
     info = {"correct": [r["correct"] for r in ROWS[:8]], "helpful": [r["helpful"] for r in ROWS[:7]]}
     record = {"prompt": "p", "output": [r["completion"] for r in ROWS[:8]], "reward_extra_info": info}
-    with pytest.raises(DataError, match="reward_extra_info.helpful has 7 items, but 'output' has 8"):
+    with pytest.raises(DataError, match=r"reward_extra_info.helpful has 7 items, but 'output' has 8"):
         opened(tmp_path, [record] * 4)
 
 
@@ -267,7 +268,7 @@ def test_evaluations_under_other_names_are_left_out(tmp_path: Path, name: str, t
 @pytest.mark.parametrize("count", [2, 8])
 def test_runs_one_after_another_share_no_group(tmp_path: Path, files: bool, count: int):
     runs = [[flat(r) for r in truth(STEPS, PROMPTS, SIZE, seed)] for seed in range(count)]
-    for seed, rows in enumerate(runs if files else [[row for rows in runs for row in rows]]):
+    for seed, rows in enumerate(runs if files else [list(chain(*runs))]):
         jsonl(tmp_path / f"seed{seed}.jsonl", rows)
     run = open_run(tmp_path)
     assert groups(run) == [SIZE] * (count * STEPS * PROMPTS)
@@ -352,7 +353,7 @@ def test_minus_one_is_no_id(tmp_path: Path):
         {"step": r["step"], "prompt_id": -1 if i % 20 == 0 else i // SIZE, "reward_a": r["correct"]}
         for i, r in enumerate(ROWS)
     ]
-    with pytest.raises(DataError, match="the group .* is null or -1; expected an id"):
+    with pytest.raises(DataError, match=r"the group .* is null or -1; expected an id"):
         opened(tmp_path, rows)
 
 
