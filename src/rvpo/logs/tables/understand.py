@@ -233,7 +233,7 @@ def _separate_ranks(table: Table, batches: batching.Batches) -> bool:
         _, ids = np.unique(np.stack([batches.steps, codes, files], 1), axis=0, return_inverse=True)
         if (np.bincount(ids.reshape(-1)) > 1).mean() < 0.5:
             return True
-    batches.parts = files.astype(np.int64)
+    batches.parts = batches.parts * len(paths) + files.astype(np.int64)
     why = "each file is from one process, and no column has the prompt, so equal ids may be different prompts"
     batches.guesses.append(Guess("no group has rows from several files", why, "log the prompt, or --group", trust=0.9))
     return True
@@ -296,8 +296,13 @@ def _steps_column(table: Table, given: str | None, guesses: list[Guess]) -> str 
     """
     if given is not None:
         return _given(table, "step", given)
-    found = list(_likely_steps(table, guesses))
+    found = list(_likely_steps(table))
     if not found:
+        for name in naming.of_role(table.columns, "step"):
+            if table.columns[name].kind == "text":
+                why = f"it has texts, such as {table.columns[name].example}"
+                what = f"the column {name!r} is not used as the step"
+                guesses.append(Guess(what, why, "log numbers, or --step", trust=0.95))
         epoch = next(_shared_numbers(table, naming.of_role(table.columns, "epoch")), None)
         if epoch is not None:
             guesses.append(Guess(f"steps are the epochs of column {epoch!r}", "no column has the step", "--step"))
@@ -313,12 +318,9 @@ def _steps_column(table: Table, given: str | None, guesses: list[Guess]) -> str 
     return best
 
 
-def _likely_steps(table: Table, guesses: list[Guess]) -> Iterator[str]:
+def _likely_steps(table: Table) -> Iterator[str]:
     for name in naming.of_role(table.columns, "step"):
         column = table.columns[name]
-        if column.kind == "text":
-            what = f"the column {name!r} is not used as the step"
-            guesses.append(Guess(what, f"it has texts, such as {column.example}", "log numbers, or --step", trust=0.95))
         if column.kind != "number":
             continue
         if not column.whole or column.missing > FEW_WITHOUT_STEP * table.rows:
@@ -555,7 +557,7 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
         elif column.kind == "text" and (column.scores > 0 or name not in taken) and _sounds_scored(column):
             why = f"its name is that of a reward, but it has texts, such as {column.example}"
             yield Guess(f"{name!r} is left out", why, "log numbers", trust=0.8)
-        elif column.numeric and naming.is_listed(name) and kind == "foreign" and not naming.is_setting(name):
+        elif kind == "foreign" and naming.is_listed(name) and column.low < column.high and not naming.is_setting(name):
             why = "it is in an object of rewards, but its name is that of a time, a counter or an id"
             yield Guess(f"{name!r} is left out", why, "--rewards", trust=0.8)
 
