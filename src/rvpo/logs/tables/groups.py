@@ -96,8 +96,6 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     passed_over: list[str] = []
     if not named:
         candidates = _without_constants(rows, candidates)
-        if not candidates:
-            return None
     for name, values in candidates.items():
         ids = codes_of(np.stack([rows.base, values.codes], 1))
         if named or _grouped(ids) >= 0.5:
@@ -118,14 +116,8 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
         found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
     if is_prompt(name) and (by_text := guess_by_text(candidates[name].values.to_pylist(), "--group names ids")):
         found.guesses.append(by_text)
-    if (
-        not named
-        and is_prompt(name)
-        and rows.base.max()
-        and not np.ptp(candidates[name].codes)
-        and not rows.informative
-    ):
-        why = f"all rows have the same {name!r}, which may be cut off"
+    if not named and rows.base.max() and not np.ptp(candidates[name].codes) and not rows.informative:
+        why = f"all rows have the same {name!r}, so it may not identify the prompt"
         found.guesses.append(Guess("each step is one group", why, "--group, --group-size", trust=0.8))
     ahead = [other for other in proposed if list(proposed).index(other) < list(proposed).index(name)]
     if ahead:
@@ -146,7 +138,8 @@ def _without_constants(rows: Rows, candidates: Mapping[str, Labels]) -> Mapping[
     """Leave out ids that are the same in all rows of several steps, such as the name of an experiment."""
     if not rows.base.max():
         return candidates
-    return {name: values for name, values in candidates.items() if is_prompt(name) or np.ptp(values.codes)}
+    varied = {name: values for name, values in candidates.items() if is_prompt(name) or np.ptp(values.codes)}
+    return varied or candidates
 
 
 def _without_columns(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
