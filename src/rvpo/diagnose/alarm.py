@@ -37,7 +37,7 @@ from rvpo.diagnose.diagnosis import Estimate
 from rvpo.diagnose.diverging import Divergence, Watch
 from rvpo.diagnose.errors import correlation_errors, pulls_with_errors
 from rvpo.diagnose.estimates import FEWEST, values
-from rvpo.diagnose.group_sums import SLOT, SLOTS, by_channel, cell_sums, centred
+from rvpo.diagnose.group_sums import SLOT, SLOTS, by_channel, cell_sums, centred, rounding
 from rvpo.diagnose.met_sums import COUNTED, MetLines, met_sums
 from rvpo.errors import RewardError
 
@@ -385,12 +385,13 @@ class Alarm:
             self._low[name] = min(self._low.get(name, np.inf), lows[k])
             before = self._top.get(name, -np.inf)
             self._top[name] = max(before, tops[k])
-            if self._top[name] > before + 1e-9 * max(1.0, abs(before)) and before > -np.inf:
+            same = float(rounding(np.array(before), np.array(self._low[name])))
+            if self._top[name] > before + same and before > -np.inf:
                 for kept in self._window:
                     if name in kept.names:
                         kept.table[:, kept.names.index(name), _KEPT.index("late_top")] = 0
-        top = np.array([self._top[name] for name in batch.names])[batch.index]
-        found: Bools = result.rewards >= top - 1e-9 * np.maximum(np.abs(top), 1)
+        top, low = (np.array([ends[name] for name in batch.names])[batch.index] for ends in (self._top, self._low))
+        found: Bools = result.rewards >= top - rounding(top, low)
         return found
 
     def _bounded(self, kept: _Kept) -> _Kept:

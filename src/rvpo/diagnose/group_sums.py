@@ -123,6 +123,17 @@ def by_channel(z: Array, live: Bools, channel: Ints, count: int) -> tuple[Array,
     return total / np.maximum(cells, 1), (cells > 0).astype(np.float64)
 
 
+def rounding(top: Array, low: Array) -> Array:
+    """Return by how much rewards may differ from the highest one and still be equal to it, up to rounding.
+
+    It depends on the spread of the rewards, not on their size alone: rewards of 1e-12 may all be different.
+    """
+    with np.errstate(invalid="ignore"):
+        spread = np.nan_to_num(top - low, nan=0.0, posinf=0.0, neginf=0.0)
+    size = np.nan_to_num(np.abs(top), nan=0.0, posinf=0.0)
+    return np.asarray(1e-9 * np.maximum(spread, 0.0) + 4 * np.spacing(size))
+
+
 def pooled(x: Array, channel: Ints, count: int) -> Array:
     """Sum the cells of each channel within each row, (N, M) -> (N, K)."""
     place = np.arange(len(x))[:, None] * count + channel

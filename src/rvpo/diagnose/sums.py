@@ -19,7 +19,7 @@ from rvpo.core import AdvantageConfig
 from rvpo.core.channels import State
 from rvpo.core.scales import in_short, learned_scales
 from rvpo.diagnose.aggregating import advantages_of, shares_of
-from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, by_channel, cell_sums, centred
+from rvpo.diagnose.group_sums import SLOT, SLOTS, again_sums, by_channel, cell_sums, centred, rounding
 from rvpo.diagnose.joining import Joined, Joiner
 from rvpo.diagnose.met_sums import MetLines, met_sums
 from rvpo.logs.run import LoggedBatch, Run
@@ -111,7 +111,7 @@ class Sums:
         again = {} if batch.texts is None else again_sums(result.rewards, batch.texts.completions, groups)
         cells = cell_sums(result, groups, advantages, time, len(steps) == 1) | again
         top = self.top[channel]
-        at_top = (result.rewards >= top - 1e-9 * np.maximum(np.abs(top), 1)) & result.applies
+        at_top = (result.rewards >= top - rounding(top, self.low[channel])) & result.applies
         cells["late_top"] = groups.sum(at_top) * ((time > 2 / 3) | (len(steps) == 1))
         cells |= self._met_cells(result, channel, groups, advantages)
         known = ~np.isnan(advantages)
@@ -143,7 +143,7 @@ class Sums:
         ends = ends_of(result.rewards, channel, result.applies, len(self.top))
         np.maximum(self.top, ends.high, out=self.top)
         np.minimum(self.low, ends.low, out=self.low)
-        moved = self.top > before + 1e-9 * np.maximum(1, np.abs(np.nan_to_num(before, neginf=0)))
+        moved = self.top > before + rounding(before, self.low)
         self.blocks[:, moved, SLOT["late_top"]] = 0
 
     def _keep(self, cells: dict[str, Array], groups: Partition, channel: Ints, points: Ints) -> Ints:

@@ -31,7 +31,9 @@ from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess, guess_by_text
 from rvpo.logs.parquet_files import ParquetFiles, numbers
 from rvpo.logs.run import Array, Bounds, Columns, Ints, LoggedBatch, Run, Texts, steps_between
-from rvpo.logs.tables.rewards import Chosen
+from rvpo.logs.tables.columns import Column
+from rvpo.logs.tables.marks import marks_of_missing
+from rvpo.logs.tables.rewards import Chosen, class_of
 from rvpo.logs.trl_rewards import choose
 
 _NAME = re.compile(r"completions_(\d+)\.parquet")
@@ -60,15 +62,18 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
             )
     paths = _around(path, paths, bounds)
     files = ParquetFiles()
+    left: list[Path] = []
+    odd: list[Path] = []
     size = columns.group_size or _group_size(files, paths)
     if columns.group_size:
         _check_size(files, paths, columns.group_size)
-    elif left := _evaluations(files, paths, size):
+    else:
+        left, odd = _evaluations(files, paths, size)
         paths = [file for file in paths if file not in left]
     chosen = _rewards(files, path, paths, size, columns)
     rewards = chosen.rewards
     notes = [f"rewards are the columns {', '.join(rewards)} (--rewards names others)", *chosen.notes]
-    if not columns.group_size and left:
+    if left:
         listed = ", ".join(str(_step(file)) for file in left[:5])
         notes.append(f"{len(left)} files are left out as evaluations (steps {listed}): their groups have another size")
     notes.append(
@@ -92,7 +97,7 @@ def open_completions(path: Path, paths: Sequence[Path], columns: Columns, bounds
         partial(_read, files, list(paths), tuple(rewards), size, columns.group_size is not None),
         every_batch=steps == tuple(range(1, len(steps) + 1)),
         notes=tuple(notes),
-        guesses=(*chosen.guesses, *_by_text(files, paths[0], columns)),
+        guesses=(*chosen.guesses, *_of_other_size(odd, size), *_by_text(files, paths[0], columns)),
     ).between(*bounds)
 
 
@@ -256,16 +261,42 @@ def _rewards(files: ParquetFiles, path: Path, paths: Sequence[Path], size: int, 
     for file in paths:
         for field in _schema(files, file):
             kind = field.type
-            if field.name not in NEVER_REWARDS and (pa.types.is_floating(kind) or pa.types.is_null(kind)):
-                names[field.name] = names.get(field.name, False) or pa.types.is_floating(kind)
-    candidates = [name for name, floating in names.items() if floating]
+            if field.name in NEVER_REWARDS:
+                continue
+            if pa.types.is_floating(kind) or pa.types.is_null(kind) or _is_reward_by_name(field):
+                names[field.name] = names.get(field.name, False) or not pa.types.is_null(kind)
+    candidates = [name for name, numeric in names.items() if numeric]
     if not candidates:
         schema = _schema(files, paths[0])
         raise DataError(
             f"{paths[0]} has the columns {', '.join(schema.names)}; expected at least one reward (a column of floating "
             "point numbers). Name the rewards with --rewards"
         )
-    return choose(path, _looked_at(files, paths, candidates, size), candidates)
+    looked_at = list(_looked_at(files, paths, candidates, size))
+    chosen = choose(path, looked_at, candidates)
+    if not looked_at:
+        return chosen
+    values = {name: np.concatenate([rewards[:, j] for rewards, *_ in looked_at]) for j, name in enumerate(candidates)}
+    chosen.guesses.extend(marks_of_missing(path, {name: values[name] for name in chosen.rewards}, named=False))
+    chosen.guesses.extend(_in_words(_schema(files, paths[0])))
+    return chosen
+
+
+def _in_words(schema: pa.Schema) -> Iterator[Guess]:
+    """Yield a guess for each column of texts with the name of a reward function."""
+    for field in schema:
+        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        if text and field.name not in NEVER_REWARDS and class_of(Column(field.name, "flag")) in ("marked", "named"):
+            yield Guess(
+                f"{field.name!r} is left out", "its name is that of a reward, but it has texts", "log numbers", 0.8
+            )
+
+
+def _is_reward_by_name(field: pa.Field) -> bool:
+    """Whether a column of integers or flags has the name of a reward. TRL writes floats, other programs do not."""
+    if pa.types.is_boolean(field.type):
+        return class_of(Column(field.name, "flag")) in ("marked", "named")
+    return pa.types.is_integer(field.type) and class_of(Column(field.name, "number")) in ("marked", "named")
 
 
 def _looked_at(
@@ -280,8 +311,13 @@ def _looked_at(
             yield values, _groups(_texts(table["prompt"]), size, advantages), advantages
 
 
-def _evaluations(files: ParquetFiles, paths: Sequence[Path], size: int) -> list[Path]:
-    """Return files whose groups have a different size than the groups of most files before and after them."""
+def _evaluations(files: ParquetFiles, paths: Sequence[Path], size: int) -> tuple[list[Path], list[Path]]:
+    """Return files whose groups have a different size than the groups of most files.
+
+    Returns:
+        Evaluations, which are between files of the usual size, and files before the first or after the last of these,
+        which may be evaluations or a part of the training with another size.
+    """
     sizes = []
     for file in paths:
         table = _table(files, file, ["prompt"])
@@ -289,8 +325,21 @@ def _evaluations(files: ParquetFiles, paths: Sequence[Path], size: int) -> list[
         sizes.append(math.gcd(*lengths) if lengths else 0)
     usual = [i for i, found in enumerate(sizes) if size and found and found % size == 0]
     if len(usual) < 3:
+        return [], []
+    other = [i for i, found in enumerate(sizes) if found and found % size]
+    between = [paths[i] for i in other if usual[0] < i < usual[-1] and sizes[i] > 1]
+    return between, [paths[i] for i in other if not usual[0] < i < usual[-1]]
+
+
+def _of_other_size(odd: Sequence[Path], size: int) -> list[Guess]:
+    """Return the guess about files at the start or the end whose groups have another size."""
+    if not odd:
         return []
-    return [paths[i] for i in range(usual[0], usual[-1]) if sizes[i] > 1 and sizes[i] % size]
+    steps = ", ".join(str(_step(file)) for file in odd[:5]) + (f" and {len(odd) - 5} more" if len(odd) > 5 else "")
+    what = f"all files are a part of the training, also those of step {steps}"
+    return [
+        Guess(what, f"their groups do not have {size} completions, so they may be evaluations", "--steps", trust=0.9)
+    ]
 
 
 def _schema(files: ParquetFiles, path: Path) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rvpo.logs.guess import Guess
+from rvpo.logs.tables import names as naming
+from rvpo.text.quoting import quoted
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Texts = Callable[[], Sequence[str | None] | None]
 
-TRAINING = ("train", "training", "rollout", "rollouts", "learn")
-EVALUATION = ("eval", "evaluation", "val", "valid", "validation", "test", "dev", "heldout", "held_out", "holdout")
+EVALUATION_FLAGS = ("eval", "is_eval", "evaluation", "is_evaluation", "is_validation", "is_val", "is_test")
+TRAINING_FLAGS = ("is_train", "is_training", "training")
 TRUE, FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
+MOST_PHASES = 1000
+MOST_EPOCHS = 1e6
 MANY_RUNS = 50  # a column with more values does not name runs
 
 
@@ -43,28 +48,44 @@ class Batches:
 def leave_out_evaluation(batches: Batches, name: str, values: Sequence[str | None]) -> bool:
     """Leave out rows that a column marks as an evaluation; return whether it is such a column."""
     marks = np.array(["" if value is None else value.strip().lower() for value in values])
-    flag = name.lower() in ("eval", "is_eval", "evaluation", "is_train")
-    trained, evaluated = np.isin(marks, TRAINING), np.isin(marks, EVALUATION)
+    flag = naming.inner(name).lower() in (*EVALUATION_FLAGS, *TRAINING_FLAGS)
+    trained, evaluated = _phases(marks)
     if flag and not evaluated.any():
         yes, no = np.isin(marks, TRUE), np.isin(marks, FALSE)
-        trained, evaluated = (yes, no) if name.lower() == "is_train" else (no, yes)
+        trained, evaluated = (yes, no) if naming.inner(name).lower() in TRAINING_FLAGS else (no, yes)
     if not evaluated.any():
         return False
-    if not trained.any():
-        if flag or evaluated.all():
-            batches.guesses.append(
-                Guess(
-                    f"all rows are from an evaluation, by column {name!r}",
-                    "nothing was trained on them, so their advantages were never used",
-                    "use the log of the training",
-                    trust=0.7,
-                )
+    if evaluated.all() or (flag and not trained.any()):
+        batches.guesses.append(
+            Guess(
+                f"all rows are from an evaluation, by column {name!r}",
+                "nothing was trained on them, so their advantages were never used",
+                "use the log of the training",
+                trust=0.7,
             )
+        )
         return True
     left = evaluated & batches.kept
     batches.kept &= ~evaluated
-    batches.notes.append(f"{int(left.sum()):,} rows of an evaluation (column {name!r}) are left out")
+    said = f"{int(left.sum()):,} rows of an evaluation (column {name!r}) are left out"
+    if trained.any() and (trained | evaluated).all():
+        batches.notes.append(said)
+    else:
+        others = ", ".join(quoted(value, 20) for value in np.unique(marks[~evaluated & ~trained])[:3].tolist())
+        why = f"other rows have {others} there, and are taken as rows of the training"
+        batches.guesses.append(Guess(said, why, "use a log without evaluations", trust=0.95))
     return True
+
+
+def _phases(marks: NDArray[np.str_]) -> tuple[Bools, Bools]:
+    """Return which marks name the training and which an evaluation, also as a word: ``eval_gsm8k``, ``aime/test``."""
+    known = {str(mark): re.split(r"[^a-z]+", str(mark)) for mark in np.unique(marks)[:MOST_PHASES]}
+    trains = [mark for mark, parts in known.items() if mark in naming.TRAINING or naming.TRAINING.intersection(parts)]
+    tests = [
+        mark for mark, parts in known.items() if mark in naming.EVALUATION or naming.EVALUATION.intersection(parts)
+    ]
+    both = set(trains) & set(tests)  # such as train_eval: unknown
+    return np.isin(marks, [m for m in trains if m not in both]), np.isin(marks, [m for m in tests if m not in both])
 
 
 def separate_runs(batches: Batches, name: str, values: Sequence[str | None]) -> bool:
@@ -98,9 +119,9 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
     """
     order = np.flatnonzero(batches.kept)
     steps = batches.steps[order]
-    back = np.flatnonzero(np.diff(steps) < 0) + 1
+    back = _restarts(steps)
     distinct = len(np.unique(steps))
-    if not len(back) or len(back) > 3 + distinct // 10:
+    if not len(back):
         return  # in order, or not ordered at all
     passes = np.zeros(len(order), dtype=np.int64)
     passes[back] = 1
@@ -131,6 +152,44 @@ def separate_repeated_steps(batches: Batches, numbers: Mapping[str, Array], text
             trust=0.8 if whole else 0.95,
         )
     )
+
+
+def _restarts(steps: Ints) -> Ints:
+    """Return the rows at which steps go back, because a run was resumed or another run follows.
+
+    If that happens often, only returns from the last to the first steps count, and only if the steps rise in between.
+    """
+    change = np.diff(steps)
+    back = np.flatnonzero(change < 0) + 1
+    few = 3 + len(np.unique(steps)) // 10
+    if len(back) <= few:
+        return back
+    span = int(steps.max() - steps.min())
+    again = back[(-change[back - 1] >= 0.5 * span) & (steps[back] <= steps.min() + 0.1 * span)]
+    return again if len(back) - len(again) <= few * (len(again) + 1) and len(again) else back[:0]
+
+
+def join_epochs(batches: Batches, name: str, epochs: Array) -> bool:
+    """Count the steps of all epochs, if they start again in every epoch; return whether they do.
+
+    Args:
+        batches: rows of the table.
+        name: column of the epoch.
+        epochs: (N,) epoch of each row, NaN = unknown.
+    """
+    known = epochs[batches.kept]
+    if not np.isfinite(known).all() or (known != np.floor(known)).any() or np.abs(known).max(initial=0.0) > MOST_EPOCHS:
+        return False
+    pairs = np.unique(np.stack([batches.steps[batches.kept], known.astype(np.int64)], 1), axis=0)
+    steps = np.unique(pairs[:, 0])
+    if len(pairs) < 1.5 * len(steps):
+        return False
+    low, span = int(steps[0]), int(steps[-1] - steps[0]) + 1
+    epoch = np.nan_to_num(epochs, nan=0.0).astype(np.int64) - int(known.min())
+    batches.steps = np.where(batches.kept, low + epoch * span + (batches.steps - low), batches.steps)
+    what = f"steps are counted over all epochs (column {name!r})"
+    batches.guesses.append(Guess(what, "the same steps occur in several epochs", "--step", trust=0.95))
+    return True
 
 
 def _copies(

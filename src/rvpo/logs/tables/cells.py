@@ -22,10 +22,13 @@ from rvpo.text.quoting import quoted
 
 MISSING_WORDS = frozenset(("", "nan", "null", "none", "na", "n/a", "<na>", "nil", "undefined", "missing", "nat"))
 INFINITE_WORDS = {"inf": math.inf, "infinity": math.inf}
+SCORE_WORDS = frozenset(("yes", "no", "pass", "fail", "passed", "failed", "correct", "incorrect", "right", "wrong"))
+"""Words that are scores, but not numbers."""
 LONGEST_NUMBER = 120  # characters; a longer text is text
 EXACT = 2**53  # larger integers are ids, and float64 cannot distinguish neighbours
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_LIKE_NUMBER = re.compile(r"[+-]?\d[\d.,' \u00a0\u202f]*\s*(?:%|/\s*\d+)?")
 _OPTION_OF_TENSOR = re.compile(r",\s*(?:device|dtype|grad_fn|requires_grad)=[^,()\]]*(?:\(\))?>?")
 _WRAPPED = re.compile(r"(?:[A-Za-z_][\w.]*)?[(\[]{1,3}\s*['\"]?([^\s,'\"()\[\]]+)['\"]?\s*,?\s*[)\]]{1,3}")
 
@@ -51,6 +54,7 @@ class Cells:
         as_text: count of numbers that were written as text.
         odd: count of cells with text that is not a number.
         first_odd: index and text of the first of them.
+        scores: count of those that look like scores: "85%", "0,5", "pass".
     """
 
     numbers: npt.NDArray[np.float64]
@@ -61,6 +65,7 @@ class Cells:
     as_text: int = 0
     odd: int = 0
     first_odd: tuple[int, str] | None = None
+    scores: int = 0
 
 
 def read_cells(values: list[Any]) -> Cells:
@@ -98,6 +103,7 @@ def _read_cell(value: Any, row: int, cells: Cells, texts: list[str | None]) -> N
     if number is None:
         texts[row] = text
         cells.odd += 1
+        cells.scores += text is not None and _is_score(text)
         cells.first_odd = cells.first_odd or (row, quoted(text or "", 40))
         return
     cells.numbers[row] = number
@@ -144,6 +150,14 @@ def number_of_text(text: str) -> float | None:
         return -math.inf if lower.startswith("-") else math.inf
     wrapped = _WRAPPED.fullmatch(_OPTION_OF_TENSOR.sub("", word))
     return number_of_text(wrapped[1]) if wrapped else None
+
+
+def _is_score(text: str) -> bool:
+    """Whether a text that is not read as a number looks like a score."""
+    if len(text) > LONGEST_NUMBER:
+        return False
+    word = text.strip().lower()
+    return word in SCORE_WORDS or bool(_LIKE_NUMBER.fullmatch(word))
 
 
 def text_of(value: Any) -> str:

@@ -24,6 +24,8 @@ class Column:
         missing: count of cells without a value: null, "", "NaN", absent.
         odd: count of cells that are not numbers, in a column of numbers.
         odd_example: place and text of the first of them.
+        example: text of the first cell that is not a number, also in a column of texts.
+        scores: count of texts that look like scores: "85%", "0,5", "pass".
         absent: count of rows that do not have the column at all.
         absent_files: count of files that do not have the column at all.
         as_text: count of numbers that were written as text; in CSV all of them are.
@@ -40,6 +42,8 @@ class Column:
     missing: int = 0
     odd: int = 0
     odd_example: str = ""
+    example: str = ""
+    scores: int = 0
     absent: int = 0
     absent_files: int = 0
     as_text: int = 0
@@ -69,6 +73,8 @@ class Seen:
     as_text: int = 0
     odd: int = 0
     odd_example: str = ""
+    example: str = ""
+    scores: int = 0
     whole: bool = True
     low: float = math.inf
     high: float = -math.inf
@@ -88,8 +94,9 @@ class Seen:
         self.absent += cells.absent
         self.as_text += cells.as_text
         self.odd += cells.odd
+        self.scores += cells.scores
         if cells.first_odd and not self.odd_example:
-            self.odd_example = f"{where}: {cells.first_odd[1]}"
+            self.odd_example, self.example = f"{where}: {cells.first_odd[1]}", cells.first_odd[1]
         if len(numbers):
             self.low = min(self.low, float(numbers.min()))
             self.high = max(self.high, float(numbers.max()))
@@ -110,6 +117,8 @@ class Seen:
             self.missing + absent,
             self.odd if numeric else 0,
             self.odd_example if numeric else "",
+            self.example,
+            self.scores,
             self.absent + absent,
             files - self.files,
             self.as_text,

@@ -15,6 +15,8 @@ from rvpo.logs.tables.json_files import BOM, Record
 DELIMITERS = (",", "\t", ";", "|")
 LONGEST_CELL = 2**31 - 1
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_DECIMAL_POINT = re.compile(r"[+-]?\d+\.\d+")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
 def csv_records(path: Path, notes: list[str]) -> Iterator[Record]:
@@ -26,7 +28,9 @@ def csv_records(path: Path, notes: list[str]) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_CELL)
     delimiter = _delimiter(path)
     with opened(path) as file:
-        reader = csv.reader(_decoded(path, file), delimiter=delimiter, skipinitialspace=True)
+        # Without strict, a quote that is never closed would swallow the lines after it.
+        reader = csv.reader(_decoded(path, file), delimiter=delimiter, skipinitialspace=True, strict=True)
+        decimals = _Decimals(path)
         try:
             names = _header(path, next(reader, []))
             for row in reader:
@@ -38,10 +42,13 @@ def csv_records(path: Path, notes: list[str]) -> Iterator[Record]:
                         "Fix the line, or quote cells that contain the delimiter"
                     )
                 if delimiter == ";":
-                    row = [_with_point(cell) for cell in row]
+                    row = [decimals.with_point(cell, reader.line_num) for cell in row]
                 yield f"{path}, line {reader.line_num}", dict(zip(names, row, strict=True))
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; expected CSV. Fix the line") from error
+            raise DataError(
+                f"{path}, line {reader.line_num}: {error}; expected CSV with every quote closed. "
+                "Fix the line, or an earlier one whose quote is not closed"
+            ) from error
 
 
 def _decoded(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
@@ -70,6 +77,32 @@ def _header(path: Path, cells: Sequence[str]) -> list[str]:
     return names
 
 
-def _with_point(cell: str) -> str:
-    """Replace a decimal comma with a point; only files with semicolons as delimiters have decimal commas."""
-    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell.strip()) else cell
+class _Decimals:
+    """Replaces decimal commas with points; only files with semicolons as delimiters have decimal commas.
+
+    A comma between three digits may also separate thousands. It does in a file that has decimal points.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._points = self._thousands = ""
+
+    def with_point(self, cell: str, line: int) -> str:
+        """Return a cell with a decimal point.
+
+        Raises:
+            DataError: the file has decimal points, too, so that a comma may separate thousands.
+        """
+        word = cell.strip()
+        if not _DECIMAL_COMMA.fullmatch(word):
+            self._points = self._points or (word if _DECIMAL_POINT.fullmatch(word) else "")
+            return cell
+        if _THOUSANDS.fullmatch(word):
+            self._thousands = self._thousands or word
+        if self._points and self._thousands:
+            raise DataError(
+                f"{self._path}, line {line}: the file has {self._points!r} and {self._thousands!r}, so a comma may "
+                "separate decimals or thousands; expected decimal commas or decimal points, and no separator of "
+                "thousands. Write numbers with points, and without commas"
+            )
+        return cell.replace(",", ".")

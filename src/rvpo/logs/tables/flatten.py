@@ -27,6 +27,10 @@ MOST_COLUMNS = 10_000
 _ADVANTAGE = re.compile(r"(^|[._])adv", re.IGNORECASE)
 _PER_TOKEN = re.compile(r"log_?prob|token|mask|input_ids|_ids$|attention|entrop|embedding|logits", re.IGNORECASE)
 _HOLDS_REWARDS = re.compile(r"reward|score|metric|component|rubric|criteri|verdict|info|extra", re.IGNORECASE)
+_NAMES_OF_REWARDS = re.compile(
+    r"(reward|score|metric|component|criteri\w*|rubric|func\w*)s?_?(name|key|label|func|function|type)s?$",
+    re.IGNORECASE,
+)
 _LABELS = ("name", "key", "id", "type", "criterion", "label", "rubric")
 _VALUES = ("score", "reward", "value")  # not "points": those are the weights of criteria, before anything is scored
 
@@ -54,7 +58,10 @@ class Flattening:
         if NESTED.isdisjoint(map(type, row.values())) and not any(map(_may_be_json, row.values())):
             return row
         cells: dict[str, Any] = {}
+        labels = _labels_of(row)
         for name, value in row.items():
+            if labels and name != labels[0] and _is_labelled(name, value, labels[1]):
+                value = dict(zip(labels[1], value, strict=True))
             self._add(cells, name, value, 0)
         return cells
 
@@ -80,7 +87,7 @@ class Flattening:
             _put(cells, name, value)
             return
         for key, inner in value.items():
-            self._add(cells, f"{name}.{key}", inner, depth + 1)
+            self._add(cells, f"{name}.{key if str(key).strip('/. ') else '(empty)'}", inner, depth + 1)
 
     def _add_list(self, cells: dict[str, Any], name: str, value: list[Any], depth: int) -> None:
         if len(value) == 1 and isinstance(value[0], list) and _are_numbers(value[0]):
@@ -124,6 +131,22 @@ class Flattening:
         known = self.weights.setdefault(name, weight)
         if known != weight:
             self.weights[name] = None
+
+
+def _labels_of(row: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """Return the list of a row that names the items of its lists of rewards: ``reward_names: [a, b]``."""
+    for name, value in row.items():
+        if isinstance(value, list) and len(value) > 1 and _NAMES_OF_REWARDS.search(name):
+            short = all(isinstance(item, str) and 0 < len(item) <= LONGEST_LABEL for item in value)
+            if short and len(set(value)) == len(value):
+                return name, value
+    return None
+
+
+def _is_labelled(name: str, value: Any, labels: list[str]) -> bool:
+    """Return whether a value is a list of rewards, or of their weights, with one item per label."""
+    listed = isinstance(value, list) and len(value) == len(labels) and _are_numbers(value)
+    return listed and bool(_HOLDS_REWARDS.search(name)) and not _ADVANTAGE.search(name)
 
 
 def _may_be_json(value: Any) -> bool:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rvpo.logs.guess import Guess, guess_by_text
-from rvpo.logs.tables.names import is_prompt, may_count_rows
+from rvpo.logs.tables.names import identifies_prompt, is_prompt, may_count_rows
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -94,6 +94,8 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     """
     proposed: dict[str, Ints] = {}
     passed_over: list[str] = []
+    if not named:
+        candidates = _without_constants(rows, candidates)
     for name, values in candidates.items():
         ids = codes_of(np.stack([rows.base, values.codes], 1))
         if named or _grouped(ids) >= 0.5:
@@ -114,6 +116,9 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
         found.guesses.append(Guess(found.said, why, "--group", trust=0.95))
     if is_prompt(name) and (by_text := guess_by_text(candidates[name].values.to_pylist(), "--group names ids")):
         found.guesses.append(by_text)
+    if not named and rows.base.max() and not np.ptp(candidates[name].codes) and not rows.informative:
+        why = f"all rows have the same {name!r}, so it may not identify the prompt"
+        found.guesses.append(Guess("each step is one group", why, "--group, --group-size", trust=0.8))
     ahead = [other for other in proposed if list(proposed).index(other) < list(proposed).index(name)]
     if ahead:
         found.guesses.append(
@@ -129,6 +134,14 @@ def by_column(rows: Rows, candidates: Mapping[str, Labels], named: bool) -> Grou
     return found
 
 
+def _without_constants(rows: Rows, candidates: Mapping[str, Labels]) -> Mapping[str, Labels]:
+    """Leave out ids that are the same in all rows of several steps, such as the name of an experiment."""
+    if not rows.base.max():
+        return candidates
+    varied = {name: values for name, values in candidates.items() if is_prompt(name) or np.ptp(values.codes)}
+    return varied or candidates
+
+
 def _without_columns(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
     """Group rows that differ in all candidates: different prompts are groups of one row; row numbers are ignored."""
     found = _by_counted_names(rows, candidates) or by_advantages(rows)
@@ -138,11 +151,15 @@ def _without_columns(rows: Rows, candidates: Mapping[str, Labels]) -> Grouping:
 
 
 def _drop_mixed(proposed: dict[str, Ints], codes: Mapping[str, Ints]) -> None:
-    """Drop ids that several prompts share, such as the number of a completion within its group."""
+    """Drop ids that several prompts share, such as the number of a completion within its group, or its task.
+
+    If the prompts are not logged, a column whose name says that it identifies prompts shows the same.
+    """
     prompt = next((name for name in proposed if is_prompt(name)), None)
+    prompt = prompt or next((name for name in proposed if identifies_prompt(name)), None)
     if prompt is None:
         return
-    for name in [name for name in proposed if not is_prompt(name)]:
+    for name in [name for name in proposed if name != prompt and not is_prompt(name)]:
         several = np.bincount(proposed[name]) > 1
         pairs = np.unique(np.stack([proposed[name], codes[prompt]], 1), axis=0)
         mixed = np.bincount(pairs[:, 0], minlength=len(several)) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from rvpo.errors import DataError
 from rvpo.logs.tables.anchors import find_anchor, has_scores, is_chat
 from rvpo.logs.tables.files import opened
 from rvpo.logs.tables.layouts import PROMPTS
+from rvpo.logs.tables.names import is_phase, of_role
 from rvpo.text.quoting import quoted
 
 Record = tuple[str, dict[str, Any]]
 """The place of an object, for messages, and the object."""
 BOM = b"\xef\xbb\xbf"
 STEPS = ("step", "global_step", "training_step", "iteration")
+_KEY_OF_STEP = re.compile(
+    r"(?:(?:global|train(?:ing)?)[_\- ]?)?(?:step|iteration|iter|rollout)?[_\- ]?(\d{1,15})", re.IGNORECASE
+)
 
 
 def json_records(path: Path, notes: list[str]) -> Iterator[Record]:
@@ -173,13 +178,32 @@ def rows_of_object(path: Path, value: Mapping[str, Any]) -> Sequence[Any] | None
     if find_anchor(value) is not None or any(_is_text(value.get(name)) for name in (*PROMPTS, "completion")):
         return None
     lists = {name: part for name, part in value.items() if isinstance(part, list) and not is_chat(part)}
-    records = [part for part in lists.values() if part and all(isinstance(item, dict) for item in part)]
+    records = {n: part for n, part in lists.items() if part and all(isinstance(item, dict) for item in part)}
     if records:
         steps = {name: part for name, part in value.items() if name in STEPS and isinstance(part, int | str)}
-        return [{**steps, **row} for row in max(records, key=lambda part: (has_scores(part[0]), len(part)))]
+        return [{**steps, **row} for row in _joined(records)]
     if len(lists) >= 2 and len(lists) == len(value) and len(set(map(len, lists.values()))) == 1:
         return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
     return _of_objects(value)
+
+
+def _joined(records: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Join the lists of an object that contain the same kind of rows; other lists are not rows.
+
+    The key of a list becomes a column of its rows: the step, the phase (train, eval), the prompt or the run.
+    """
+    main = max(records.values(), key=lambda part: (has_scores(part[0]), len(part)))
+    alike = {key: part for key, part in records.items() if 2 * len(part[0].keys() & main[0].keys()) >= len(main[0])}
+    if len(alike) < 2:
+        return main
+    steps = {key: _KEY_OF_STEP.fullmatch(key) for key in alike}
+    if any(is_phase(key) for key in alike):
+        name = "split"
+    elif all(steps.values()) and not of_role(main[0], "step"):
+        return [{"step": int(match[1]), **row} for key, match in steps.items() if match for row in alike[key]]
+    else:
+        name = "run" if of_role(main[0], "group") else "prompt_id"
+    return [{name: key, **row} for key, part in alike.items() for row in part]
 
 
 def _is_text(value: Any) -> bool:

@@ -7,6 +7,7 @@ an object of lists with equal lengths, or rewards next to advantages of equal le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +32,11 @@ IDS = (
 )
 LINE = "line"
 """The added column: number of the record that contained the row."""
+LOGGED_LINE = "logged_line"
+"""Name of a column that the log itself calls ``line``, in records that contain rows."""
 GROUP = "group."
 """Prefix for a name of the record that one of its completions also has."""
+_SCORED = re.compile(r"reward|score|metric|component|extra|info|verdict", re.IGNORECASE)
 NESTED = {list, dict}
 DEEPEST = 4  # largest depth of nested lists of objects
 
@@ -84,6 +88,9 @@ class Layout:
 
     def _rows(self, record: dict[str, Any], where: str, depth: int) -> Iterator[dict[str, Any]]:
         anchor = find_anchor(record) if depth < DEEPEST else None
+        if LINE in record and (depth or anchor is not None):
+            record = {LOGGED_LINE if name == LINE else name: value for name, value in record.items()}
+            anchor = None if anchor is None else (LOGGED_LINE if anchor[0] == LINE else anchor[0], anchor[1])
         if anchor is None:
             if not _is_hollow(record):
                 self.plain += not depth
@@ -143,7 +150,9 @@ def _split(record: Mapping[str, Any], count: int, where: str, anchor: str) -> tu
             dealt_parts = {key: part for key, part in value.items() if _is_listed(part, count)}
             shared_parts = {key: part for key, part in value.items() if key not in dealt_parts}
             for key, part in shared_parts.items():
-                _check_length(part, count, f"{where}: {name}.{key}", anchor, scores)
+                # Next to lists of scores with the right length, a list that is a little shorter or longer lacks some.
+                nearly = bool(dealt_parts) and _SCORED.search(name) is not None and _is_nearly(part, count)
+                _check_length(part, count, f"{where}: {name}.{key}", anchor, scores or nearly)
             if dealt_parts:
                 dealt[name] = dealt_parts
             if shared_parts:
@@ -156,6 +165,12 @@ def _split(record: Mapping[str, Any], count: int, where: str, anchor: str) -> tu
             _check_length(value, count, f"{where}: {name}", anchor, scores)
             shared[name] = value
     return dealt, shared
+
+
+def _is_nearly(value: Any, count: int) -> bool:
+    """Return whether a list has numbers for most of the completions, or for more than there are."""
+    listed = isinstance(value, list) and count / 2 < len(value) < 2 * count
+    return listed and all(item is None or isinstance(item, int | float) for item in value)
 
 
 def _check_length(value: Any, count: int, what: str, anchor: str, scores: bool) -> None:

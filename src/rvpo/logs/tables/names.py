@@ -32,10 +32,18 @@ ROLES = {
         "completion completions response responses completion_text response_text generation generated generated_text "
         "decoded_completion model_output output outputs text answer traj trajectory messages"
     ),
-    "phase": _words("split phase mode stage dataset_split data_split partition eval is_eval evaluation is_train"),
+    "phase": _words(
+        "split phase mode stage dataset_split data_split partition eval is_eval evaluation is_evaluation is_validation "
+        "is_val is_test is_train is_training training"
+    ),
+    "epoch": _words("epoch epoch_idx epoch_id current_epoch"),
     "run": _words("run run_id run_name experiment experiment_name exp_name"),
 }
 """Usual names of columns that are not rewards, in lower case; earlier names have priority."""
+
+TRAINING = frozenset(_words("train training rollout rollouts learn"))
+EVALUATION = frozenset(_words("eval evaluation val valid validation test dev heldout held_out holdout"))
+"""Words that name the phase of a row."""
 
 LOGGED_UNDER = frozenset(_words("train training rollout rollouts trainer data batch"))
 """Prefixes that loggers add to all names."""
@@ -96,7 +104,8 @@ SOFT_ENDINGS = frozenset(
         "len length lengths tokens tok toks token chars words bytes num number kl loss entropy logprob logprobs logp "
         "logps prob probs perplexity ppl norm grad cost price usage min max mean median depth position offset start "
         "end row rows n level difficulty threshold limit budget truncated finished done baseline staleness lag clip "
-        "ratio importance memory mem gpu throughput tps speed progress percent rate x y"
+        "ratio importance memory mem gpu throughput tps speed progress percent rate x y aborted stopped stop eos "
+        "padded cached masked filtered skipped dropped error errored timeout enabled"
     )
 )
 """Last words of names that are only rewards if marked: ``rewards/length`` is a reward, ``response_length`` is not."""
@@ -112,7 +121,18 @@ REFERENCES = frozenset(
 FIRST_WORDS = frozenset(_words("num n count max min raw ref old total timing time usage sampling logprob is has"))
 """First words of counters and states."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+DERIVED = frozenset(
+    _words(
+        "raw normalized normalised norm standardized standardised whitened centered centred clipped unclipped scaled "
+        "unscaled rescaled shaped weighted unweighted adjusted original final total sum combined aggregate "
+        "aggregated overall mean avg average ema shifted discounted before after"
+    )
+)
+"""Words that, next to "reward" or "score", name another form of the total: ``reward_raw``, ``normalized_reward``."""
+
+# Letters with accents and those of other alphabets are letters, too.
+_WORD = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+_SEPARATOR = re.compile(r"/|\.(?!\d)|(?<!\d)\.(?=\d+(?:[/.]|$))")  # not the point in a version, such as gpt4.1
 
 
 def key(name: str) -> str:
@@ -172,6 +192,19 @@ def is_marked(name: str) -> bool:
     return begins or ends or parts[-2:] in functions
 
 
+def is_phase(value: str) -> bool:
+    """Whether a value is the name of a phase, such as "train" or "eval"."""
+    return value.strip().lower() in TRAINING | EVALUATION
+
+
+def identifies_prompt(name: str) -> bool:
+    """Whether a column is a prompt, or says in its name that it identifies prompts: ``prompt_id``, ``example_idx``."""
+    parts = words(name)
+    asked = {"prompt", "example", "problem", "question", "query"}
+    ids = {"id", "idx", "index", "uid", "hash"}
+    return is_prompt(name) or (len(parts) == 2 and parts[0] in asked and parts[1] in ids)
+
+
 def is_prompt(name: str) -> bool:
     """Whether the name of a column is that of a prompt."""
     return _folded(inner(name)) in ROLES["prompt"]
@@ -199,7 +232,11 @@ def begins_marked(name: str) -> bool:
 
 def is_total(name: str) -> bool:
     """Whether a name is usual for a sum of rewards."""
-    return "_".join(words(name)) in TOTALS
+    parts = words(name)
+    if "_".join(parts) in TOTALS:
+        return True
+    rest = set(parts) - {"reward", "rewards", "score", "scores"}
+    return 0 < len(rest) < len(set(parts)) and rest <= DERIVED
 
 
 def is_outcome(name: str, flag: bool = False) -> bool:
@@ -213,6 +250,22 @@ def is_hard(name: str) -> bool:
     if any("weight" in part.lower() for part in _parts(name)):
         return True
     return not parts or parts[-1] in HARD_ENDINGS or "index" in inner(name).lower().split("__")
+
+
+def is_setting(name: str) -> bool:
+    """Whether a name is that of a weight or a statistic of rewards, which is not a reward in any log."""
+    parts = words(name)
+    return any("weight" in part.lower() for part in _parts(name)) or not parts or parts[-1] in ("std", "stddev", "var")
+
+
+def weighs(name: str) -> str | None:
+    """Return whose weight a column has: ``reward_weights.format`` and ``format_weight`` have that of ``format``."""
+    last = inner(name).lower()
+    for pattern in (r"weights?_(.+)", r"(.+)_weights?"):
+        if match := re.fullmatch(pattern, last):
+            return match[1]
+    before = [part.lower() for part in _parts(name)[:-1]]
+    return last if any(part.endswith(("weight", "weights")) for part in before) else None
 
 
 def is_foreign(name: str) -> bool:
@@ -249,7 +302,7 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _parts(name: str) -> list[str]:
-    return [part for part in re.split(r"[/.]", name) if part] or [name]
+    return [part for part in _SEPARATOR.split(name) if part] or [name]
 
 
 def _is_object(parts: Iterable[str]) -> bool:

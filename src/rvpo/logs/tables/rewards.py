@@ -30,6 +30,7 @@ HUNDREDFOLD = 100.0
 COUNTER = 20  # whole numbers above this are counts or sizes, if nothing else is known about a column
 TOTALS_FIRST = ("reward", "total_reward", "reward_total", "final_reward", "total", "score", "final_score", "rewards")
 FEWEST_GROUPS = 4
+FEWEST_ROWS = 16
 SAMPLE = 200_000
 MOSTLY = 0.5  # a total that is missing in a larger share of the rows is not used
 LISTED = 6  # names in a message
@@ -65,6 +66,7 @@ class Numbers:
         groups: (N,) ids of groups.
         advantages: (N,), None if they are not logged or constant.
         names: all columns of the table, for messages.
+        counters: columns that number the rows or the completions of a group, whatever their names are.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Numbers:
     groups: Ints
     advantages: Array | None
     names: Sequence[str] = ()
+    counters: frozenset[str] = frozenset()
 
     def sample(self) -> Numbers:
         """Return whole groups with about ``SAMPLE`` rows, spread over the table."""
@@ -93,7 +96,7 @@ class Numbers:
 
     def kind(self, name: str) -> str:
         """Return the class of a column."""
-        return class_of(self.columns[name])
+        return "foreign" if name in self.counters else class_of(self.columns[name])
 
     def constant(self, name: str) -> bool:
         """Whether a column has one value, or none."""
@@ -126,6 +129,18 @@ def class_of(column: Column) -> str:
     return "foreign" if flag else "unknown"
 
 
+def counts_rows(values: Array, groups: Ints) -> bool:
+    """Return whether a column rises from row to row, as a counter or a clock, or numbers the rows of every group."""
+    if len(values) < FEWEST_ROWS or not np.isfinite(values).all():
+        return False
+    if (np.diff(values) > 0).all():
+        return True
+    order = np.lexsort((values, groups))
+    same = np.diff(groups[order]) == 0
+    several = int((np.bincount(groups) > 1).sum())
+    return several >= FEWEST_GROUPS and bool((np.diff(values[order])[same] == 1).all())
+
+
 def choose(numbers: Numbers) -> Chosen:
     """Find the rewards.
 
@@ -139,7 +154,13 @@ def choose(numbers: Numbers) -> Chosen:
     totals = [name for name in totals if name not in rare]
     known = {name: column for name, column in numbers.columns.items() if name not in rare}
     numbers = replace(numbers, columns=known)
+    unknown = numbers.of("unknown")
+    counters = [name for name in unknown if counts_rows(numbers.values[name], numbers.groups)]
+    numbers = replace(numbers, counters=frozenset(counters))
     chosen = _chosen(numbers, totals)
+    if left := [name for name in counters if name not in chosen.rewards]:
+        why = "consecutive numbers of the rows, or of the completions of each group"
+        chosen.guesses.append(Guess(f"{listed(left)}: not treated as a reward", why, "--rewards", trust=0.97))
     rows = len(numbers.groups)
     for name in rare:
         why = f"{gaps[name]:,} of {rows:,} rows do not have it"
@@ -174,7 +195,7 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
         total = next(iter(followed), total)
     others = [name for name in totals if name != total and not is_copy(numbers.values[name], numbers.values[total])]
     plain = [name for name in numbers.of("unknown", "named", "marked") if not numbers.constant(name)]
-    again = [name for name in plain if _repeats(numbers, name, total)]
+    again = [name for name in plain if is_copy(numbers.values[name], numbers.values[total])]
     parts = [name for name in plain if name not in again]
     foreign = [name for name in numbers.of("foreign") if not numbers.constant(name)]
     fit: Fit | None = None
@@ -192,8 +213,17 @@ def _of_total(numbers: Numbers, totals: Sequence[str]) -> Chosen:
         return chosen
     if not fit.exact:
         fit = Fit({name: w for name, w in fit.weights.items() if numbers.kind(name) != "foreign"}, fit.unexplained)
-    chosen = _with_named(numbers, fit, f"the total {total!r}")
+    copies = [name for name in again if name not in fit.weights] if fit.exact else []
+    chosen = _with_named(numbers, fit, f"the total {total!r}", copies)
     chosen.total = total
+    if copies:
+        chosen.notes.append(f"{listed(copies)} left out, because it repeats the total {total!r}")
+    if fit.exact and len(fit.weights) == 1 and len(chosen.rewards) > 1:
+        (only,) = fit.weights
+        if numbers.kind(only) != "foreign":
+            why = "this column alone gives the total, so the others are taken to have the weight 0"
+            option = "leave it out with --rewards if it is only another name of the total"
+            chosen.guesses.append(Guess(f"{only!r} is a reward", why, option, trust=0.9))
     if not fit.weights:
         chosen.rewards = [*_without_copies(numbers, numbers.of("marked"), chosen), total]
         if len(chosen.rewards) == 1:
@@ -234,13 +264,6 @@ def with_total(numbers: Numbers, rewards: list[str]) -> Chosen:
     return chosen
 
 
-def _repeats(numbers: Numbers, name: str, total: str) -> bool:
-    """Whether a column without a reward's name is a copy of the total, such as a rescaled one."""
-    if numbers.kind(name) in ("named", "marked"):
-        return False
-    return is_copy(numbers.values[name], numbers.values[total])
-
-
 def of_advantages(numbers: Numbers) -> Chosen | None:
     """Take the columns whose sum, raw or as z-scores, gives the logged advantages; None without such columns."""
     assert numbers.advantages is not None
@@ -255,10 +278,17 @@ def of_advantages(numbers: Numbers) -> Chosen | None:
     return None
 
 
-def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
-    """Return the columns with a share, and those without a share that have the name of a reward."""
+def _with_named(numbers: Numbers, fit: Fit, what: str, copies: Sequence[str] = ()) -> Chosen:
+    """Return the columns with a share, and those without a share that have the name of a reward.
+
+    Args:
+        numbers: the columns.
+        fit: their shares.
+        what: what they explain, for messages.
+        copies: columns that repeat it, and so are not rewards.
+    """
     chosen = Chosen([])
-    without = [name for name in numbers.of("named", "marked") if name not in fit.weights]
+    without = [name for name in numbers.of("named", "marked") if name not in fit.weights and name not in copies]
     without = _without_copies(numbers, without, chosen, list(fit.weights))
     if not fit.weights:
         without = [name for name in without if numbers.kind(name) == "marked"]
@@ -280,7 +310,7 @@ def _with_named(numbers: Numbers, fit: Fit, what: str) -> Chosen:
                 trust=0.95,
             )
         )
-    left = [name for name in numbers.of("unknown", "named") if name not in rewards]
+    left = [name for name in numbers.of("unknown", "named") if name not in rewards and name not in copies]
     if left and fit.weights:
         chosen.guesses.append(
             Guess(f"{listed(left)}: not treated as a reward", f"not a part of {what}", "--rewards", trust=0.97)
@@ -314,6 +344,10 @@ def _of_names(numbers: Numbers) -> Chosen:
     named = [name for name in numbers.of("named") if not numbers.of_prompt(name)]
     unknown = [name for name in numbers.of("unknown") if not numbers.constant(name) and not numbers.of_prompt(name)]
     chosen = Chosen([])
+    flags = [name for name in numbers.of("foreign") if _is_open_flag(numbers, name)]
+    if flags and (clear or named or unknown):
+        why = "true or false may be a state of the completion, such as the end of its text"
+        chosen.guesses.append(Guess(f"{listed(flags)} left out", why, "--rewards", trust=0.9))
     if clear:
         chosen.rewards = _without_second(numbers, _in_order(numbers, clear), chosen)
         copies = [name for name in (*marked, *named) if name not in clear]
@@ -343,6 +377,12 @@ def _of_names(numbers: Numbers) -> Chosen:
         )
     )
     return _without_a_total(numbers, chosen)
+
+
+def _is_open_flag(numbers: Numbers, name: str) -> bool:
+    """Whether a column has only true and false, and no name that says of what."""
+    flag = numbers.columns[name].kind == "flag" and not numbers.constant(name) and not naming.is_foreign(name)
+    return flag and not numbers.of_prompt(name)
 
 
 def _is_any_copy(numbers: Numbers, name: str, others: Sequence[str]) -> bool:
@@ -398,6 +438,8 @@ def _without_a_total(numbers: Numbers, chosen: Chosen) -> Chosen:
 def _check_scales(numbers: Numbers, rewards: Sequence[str]) -> None:
     spreads = {}
     for name in rewards:
+        if np.isinf(numbers.values[name]).any():
+            continue  # the code that reads it raises an error with its name
         deviation = deviations(_finite(numbers.values[name]), numbers.groups)
         if spread := float(np.sqrt((deviation * deviation).mean())):
             spreads[name] = spread

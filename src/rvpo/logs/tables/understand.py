@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from rvpo.logs.tables import rewards as choosing
 from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.groups import Labels
 from rvpo.logs.tables.look import look
+from rvpo.logs.tables.marks import marks_of_missing
 from rvpo.logs.tables.table import Table
 
 Array = NDArray[np.float64]
@@ -35,8 +37,11 @@ FEW_GROUPS = 8  # with fewer groups, a text may be the same in all rows of a gro
 SAME_IN_GROUPS = 0.9  # a text that is the same within this share of the groups is not a completion
 MANY_CONTRADICTIONS = 0.5
 MOST_COMPARED = 20  # number of columns that are compared to find rows that occur twice
+RANK = re.compile(r"(?:^|[^a-z])(?:rank|worker|process|proc|gpu|node|actor|replica|dp)[_-]?\d+", re.IGNORECASE)
+"""Names of files and folders of one process of a run."""
 LARGEST_STEP = 2.0**53
 FEW_WITHOUT_STEP = 0.1  # of the rows
+MANY_FALLS = 0.05  # of the rows
 SURELY_STEPS = ("step", "global_step", "training_step")
 
 
@@ -103,7 +108,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     known = list(table.columns)
     notes: list[str] = list(table.notes)
     guesses: list[Guess] = []
-    step = _steps_column(table, columns.step)
+    step = _steps_column(table, columns.step, guesses)
     completion = _given(table, "completion", columns.completion)
     likely = [completion] if completion else naming.of_role(known, "completion")
     prompt = _given(table, "prompt", columns.prompt) or next(iter(naming.of_role(known, "prompt")), None)
@@ -138,6 +143,8 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
             ids, chosen = finer, _rewards(table, columns, values, kept, finer, moving)
     if moving is not None and len(naming.of_role(known, "advantage")) > 1 and columns.advantage is None:
         notes.append(f"advantages are from column {advantage!r}")
+    named = columns.rewards is not None
+    guesses += marks_of_missing(path, {name: values[name][kept] for name in chosen.rewards}, named)
     rewards = np.stack([values[name][kept] for name in chosen.rewards], 1)
     costs = _costs(chosen)
     rewards[:, costs] *= -1
@@ -149,7 +156,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         rewards,
         None if advantages is None else advantages[kept],
         None if chosen.total is None else values[chosen.total][kept],
-        _weights(table, chosen),
+        _weights(table, chosen, notes),
         (prompt, completion),
         found.by_size,
     )
@@ -191,10 +198,16 @@ def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely
     batches = _batches(table, step)
     for name in naming.of_role(known, "phase"):
         batching.leave_out_evaluation(batches, name, _texts(table, name) or [])
+    if step is not None:
+        for name in naming.of_role(known, "epoch")[:1]:
+            if table.columns[name].kind == "number":
+                batching.join_epochs(batches, name, _numbers(table, name))
     for name in naming.of_role(known, "run"):
         if batching.separate_runs(batches, name, _texts(table, name) or []):
             break
-    if step is not None:
+    if _separate_ranks(table, batches):
+        pass
+    elif step is not None:
         numbers = dict(list(values.items())[:MOST_COMPARED])
         batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
     if not batches.kept.any():
@@ -202,6 +215,30 @@ def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely
             f"{table.path} has no rows of a training; expected one row per completion. Check how the log was written"
         )
     return batches
+
+
+def _separate_ranks(table: Table, batches: batching.Batches) -> bool:
+    """Return whether each file is from one process of a run, so that repeated steps are not repeated.
+
+    The processes may number their prompts independently. Then a group does not span files, unless its prompt is logged
+    or the rows of each file are alone in their groups.
+    """
+    paths = list(dict.fromkeys(part.path for part in table.parts))
+    if len(paths) < 2 or not all(RANK.search(path.stem) or RANK.search(path.parent.name) for path in paths):
+        return False
+    names = _group_candidates(table)
+    if any(map(naming.is_prompt, names)):
+        return True
+    files = np.repeat([paths.index(part.path) for part in table.parts], [part.rows for part in table.parts])
+    if names:
+        codes = _labels(table, names[0], np.arange(table.rows)).codes
+        _, ids = np.unique(np.stack([batches.steps, codes, files], 1), axis=0, return_inverse=True)
+        if (np.bincount(ids.reshape(-1)) > 1).mean() < 0.5:
+            return True
+    batches.parts = batches.parts * len(paths) + files.astype(np.int64)
+    why = "each file is from one process, and no column has the prompt, so equal ids may be different prompts"
+    batches.guesses.append(Guess("no group has rows from several files", why, "log the prompt, or --group", trust=0.9))
+    return True
 
 
 def _used(advantages: Array, name: str, batches: batching.Batches, guesses: list[Guess]) -> Array | None:
@@ -254,23 +291,56 @@ def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, note
     return None
 
 
-def _steps_column(table: Table, given: str | None) -> str | None:
-    """Return the column of the step: a column of whole numbers that several rows share."""
+def _steps_column(table: Table, given: str | None, guesses: list[Guess]) -> str | None:
+    """Return the column of the step: a column of whole numbers that several rows share.
+
+    Of several such columns, one that mostly rises has priority: others count the turns of an episode, for example.
+    """
     if given is not None:
         return _given(table, "step", given)
+    found = list(_likely_steps(table))
+    if not found:
+        for name in naming.of_role(table.columns, "step"):
+            if table.columns[name].kind == "text":
+                why = f"it has texts, such as {table.columns[name].example}"
+                what = f"the column {name!r} is not used as the step"
+                guesses.append(Guess(what, why, "log numbers, or --step", trust=0.95))
+        epoch = next(_shared_numbers(table, naming.of_role(table.columns, "epoch")), None)
+        if epoch is not None:
+            guesses.append(Guess(f"steps are the epochs of column {epoch!r}", "no column has the step", "--step"))
+        return epoch
+    if len(found) < 2:
+        return next(iter(found), None)
+    falls = {name: int((np.diff(_numbers(table, name)) < 0).sum()) for name in found}
+    first, best = found[0], min(found, key=lambda name: falls[name])
+    if falls[first] <= 3 + MANY_FALLS * table.rows or falls[best] > falls[first] / 2:
+        return first
+    why = f"{first!r} goes back in {falls[first]:,} of {table.rows:,} rows"
+    guesses.append(Guess(f"steps are from column {best!r}, not {first!r}", why, "--step", trust=0.95))
+    return best
+
+
+def _likely_steps(table: Table) -> Iterator[str]:
     for name in naming.of_role(table.columns, "step"):
         column = table.columns[name]
         if column.kind != "number":
             continue
         if not column.whole or column.missing > FEW_WITHOUT_STEP * table.rows:
             if naming.key(name) in SURELY_STEPS:
-                return name  # the code that reads it raises an error
+                yield name  # the code that reads it raises an error
+                return
             continue
-        found = _numbers(table, name)
-        distinct = len(np.unique(found[np.isfinite(found)]))
-        if table.rows >= FEW_ROWS_A_STEP * distinct:
-            return name
-    return None
+        yield from _shared_numbers(table, [name])
+
+
+def _shared_numbers(table: Table, names: Sequence[str]) -> Iterator[str]:
+    """Yield the columns of whole numbers that several rows share."""
+    for name in names:
+        column = table.columns[name]
+        if column.kind == "number" and column.whole and column.missing <= FEW_WITHOUT_STEP * table.rows:
+            found = _numbers(table, name)
+            if table.rows >= FEW_ROWS_A_STEP * len(np.unique(found[np.isfinite(found)])):
+                yield name
 
 
 def _batches(table: Table, step: str | None) -> batching.Batches:
@@ -289,7 +359,9 @@ def _batches(table: Table, step: str | None) -> batching.Batches:
     wrong = (steps != np.round(steps)) | (np.abs(steps) > LARGEST_STEP)
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(f"{table.where(row)}: the step is {steps[row]}; expected a whole number. Fix the log")
+        raise DataError(
+            f"{table.where(row)}: the step is {steps[row]}; expected a whole number of at most 2^53. Fix the log"
+        )
     found = batching.Batches(steps.astype(np.int64), zeros, ~absent)
     if absent.any():
         rows = f"{int(absent.sum()):,} of {table.rows:,} rows"
@@ -375,12 +447,28 @@ def _costs(chosen: choosing.Chosen) -> list[int]:
     return [j for j, weight in enumerate(chosen.weights or ()) if weight < 0]
 
 
-def _weights(table: Table, chosen: choosing.Chosen) -> list[float] | None:
+def _weights(table: Table, chosen: choosing.Chosen, notes: list[str]) -> list[float] | None:
     """Return weights from the logs or from the total; None if a method could not use them."""
     weights = None if chosen.weights is None else [abs(weight) for weight in chosen.weights]  # costs are negated
     if all(name in table.weights for name in chosen.rewards):
         weights = [table.weights[name] for name in chosen.rewards]
+    elif weights is None and (columns := _columns_of_weights(table, chosen.rewards)):
+        weights = [table.columns[name].low for name in columns]
+        notes.append(f"weights are from the columns {', '.join(columns)} (--weights sets others)")
     return weights if weights is not None and min(weights) >= 0 < max(weights) else None
+
+
+def _columns_of_weights(table: Table, rewards: Sequence[str]) -> list[str]:
+    """Return the constant columns with the weights of rewards: ``reward_weights.a``, ``a_weight``; all or none."""
+    level = [n for n, column in table.columns.items() if column.numeric and column.low == column.high]
+    named = {n: naming.weighs(n) for n in level if not table.columns[n].missing}
+    found = []
+    for reward in rewards:
+        of = [name for name, what in named.items() if what == naming.inner(reward).lower()]
+        if len(of) != 1:
+            return []
+        found += of
+    return found
 
 
 def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> grouping.Grouping:
@@ -393,16 +481,27 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
     candidates = [named] if named else _group_candidates(table)
     texts = {name: _labels(table, name, kept) for name in candidates}
     for name in list(texts):
-        if (unknown := texts[name].codes < 0).any():
+        if (unknown := _without_id(texts[name])).any():
             if named or len(texts) == 1:
                 row = int(kept[unknown.argmax()])
-                raise DataError(f"{table.where(row)}: the group (column {name!r}) is null; expected an id. Add it")
+                raise DataError(
+                    f"{table.where(row)}: the group (column {name!r}) is null or -1; expected an id. Add it"
+                )
             del texts[name]
     by_column = grouping.by_column(rows, texts, named is not None) if texts else None
     found = by_column or grouping.by_advantages(rows) or grouping.by_sizes(rows)
     if found is None:
         raise ConfigError(_no_groups(table, rows))
     return found
+
+
+def _without_id(labels: Labels) -> NDArray[np.bool_]:
+    """Return which rows have no id: null, or -1 if all other ids are numbers from 0."""
+    ids = labels.values.to_pylist()
+    marks = [code for code, value in enumerate(ids) if value in ("-1", "-1.0")]
+    if len(ids) > 2 and len(marks) == 1 and all(str(value).isdecimal() for value in ids if value not in ("-1", "-1.0")):
+        return np.asarray((labels.codes < 0) | (labels.codes == marks[0]))
+    return np.asarray(labels.codes < 0)
 
 
 def _no_groups(table: Table, rows: grouping.Rows) -> str:
@@ -449,6 +548,7 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
     """Yield guesses about columns that may be rewards but could not be read as rewards."""
     if columns.rewards is not None:
         return
+    taken = {name for role in naming.ROLES for name in naming.of_role(table.columns, role)}
     for name, column in table.columns.items():
         if name in chosen.rewards or name == chosen.total:
             continue
@@ -456,15 +556,18 @@ def _left_out(table: Table, chosen: choosing.Chosen, columns: Columns) -> Iterat
         likely = kind == "marked" or (kind == "named" and column.numeric)
         if likely and column.doubt:
             yield Guess(f"{name!r} is left out", column.doubt, "--rewards", trust=0.8)
-        elif column.kind == "text" and _sounds_scored(column):
-            why = "its name is that of a reward, but it has texts"
+        elif column.kind == "text" and (column.scores > 0 or name not in taken) and _sounds_scored(column):
+            why = f"its name is that of a reward, but it has texts, such as {column.example}"
             yield Guess(f"{name!r} is left out", why, "log numbers", trust=0.8)
+        elif kind == "foreign" and naming.is_listed(name) and column.low < column.high and not naming.is_setting(name):
+            why = "it is in an object of rewards, but its name is that of a time, a counter or an id"
+            yield Guess(f"{name!r} is left out", why, "--rewards", trust=0.8)
 
 
 def _sounds_scored(column: Column) -> bool:
     """Whether a column of texts has the name of a reward or a total; explanations, such as ``judge``, do not count."""
     if choosing.class_of(column) == "marked":
-        return column.numbers > 0
+        return column.numbers > 0 or column.scores > 0
     return naming.is_total(column.name) or naming.is_outcome(column.name, flag=True)
 
 
