@@ -16,6 +16,7 @@ from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.advantages import ranked_by
 from rvpo.core.channels import Range, State, check_ranges, owner_of
 from rvpo.core.groups import block_size
+from rvpo.core.methods.registry import METHODS
 from rvpo.core.metrics import (
     PREFIX,
     RELIABILITY,
@@ -25,9 +26,10 @@ from rvpo.core.metrics import (
 )
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
+from rvpo.core.schedules import checked_progress
 from rvpo.core.shards import WHOLE, Whole
 from rvpo.core.solved import counting_cells, is_named
-from rvpo.core.state import plain
+from rvpo.core.state import not_finite, plain
 from rvpo.core.weights import Weight, check_weights, mean_weight, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
@@ -278,6 +280,7 @@ class Aggregator:
     ) -> Aggregated:
         """See :meth:`__call__`."""
         shards = self.shards
+        progress = checked_progress(progress)
         weights_now = weights_at(self.weights, progress, self.names)
         is_ready = _is_ready(rewards, len(self.names))
         read = None if is_ready else Rewards(rewards, self.names, may_be_empty=not shards.is_whole)
@@ -425,7 +428,7 @@ class Aggregator:
         """Go on from what :meth:`state_dict` returned, to the last bit.
 
         Raises:
-            ConfigError: it is of another method, of a run with other ranges, or not a state.
+            ConfigError: it is of another method, of a run with other ranges, damaged, or not a state.
         """
         if not isinstance(state, Mapping) or not isinstance(state.get("remembered"), Mapping):
             raise ConfigError(f"state is {str(state)[:80]!r}; expected what state_dict() of an Aggregator returned")
@@ -439,6 +442,11 @@ class Aggregator:
             raise ConfigError(
                 f"{'; '.join(changed)}, so what method {state['method']!r} remembered is in other units; expected the "
                 "ranges with which the state was saved. Build the Aggregator with those, or start without a state"
+            )
+        if self.config.method.name in METHODS and (place := not_finite(state["remembered"])):
+            raise ConfigError(
+                f"state has a number at {place} that is not finite; expected finite numbers, so the state is damaged. "
+                "Load that of an earlier checkpoint, or start without a state"
             )
         self._state = copy.deepcopy(dict(state["remembered"]))
         self.steps = 0
@@ -598,7 +606,8 @@ def _is_ready(rewards: Any, columns: int) -> bool:
 
 
 def _checked_names(names: Sequence[str]) -> list[str]:
-    if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    if not is_list or not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"names is {names!r}; expected a list of names, one per channel, such as ['correct', 'safe']")
     if twice := [name for i, name in enumerate(names) if name in list(names)[:i]]:
         raise ConfigError(f"names has {twice[0]!r} twice; expected a name of its own for each channel")
@@ -624,6 +633,8 @@ def _checked_ranges(
         checked = check_ranges([ranges[name] for name in named], len(named), named)
         labels = {name: limits for name, limits in zip(named, checked, strict=True) if limits is not None}
         ranges = [ranges.get(name) for name in names]
+    if isinstance(ranges, set | frozenset):
+        raise _without_order("ranges", ranges)
     return check_ranges(ranges, len(names), names), labels
 
 
@@ -639,6 +650,8 @@ def _checked_weights(
             if weights.get(name, 0) != 0:
                 raise _monitored_weight(name, weights[name])
         weights = [weights.get(name, 1.0) for name in names]
+    if isinstance(weights, set | frozenset):
+        raise _without_order("weights", weights)
     given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
     if len(given) != len(names):
         raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
@@ -651,6 +664,10 @@ def _checked_weights(
         raise ConfigError(f"weights are all 0 ({counted}); expected at least one above 0 besides what is monitored")
     check_weights(counted, names)
     return counted
+
+
+def _without_order(option: str, given: object) -> ConfigError:
+    return ConfigError(f"{option} is the set {given!r}, which has no order; expected a list, or a mapping by name")
 
 
 def _monitored_weight(name: str, weight: object) -> ConfigError:
