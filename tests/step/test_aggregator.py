@@ -17,7 +17,7 @@ import rvpo
 from rvpo.core.metrics import CATALOGUE, in_catalogue
 from rvpo.core.ragged import Family, Score
 from rvpo.errors import ConfigError, RewardError
-from rvpo.step.trust import Reliability
+from rvpo.step.trust import Again, Reliability, Trust
 
 NAN = math.nan
 NAMES = ["correct", "format", "safe"]
@@ -383,6 +383,31 @@ def test_every_metric_is_in_the_catalogue(method: str):
         assert [key for key in out.metrics if not in_catalogue(key)] == []
     assert not in_catalogue("rvpo/correct/meen")
     assert all(name.startswith("rvpo/") for name in CATALOGUE)
+
+
+def test_two_runs_with_one_object_learn_their_own_evidence():
+    trust = Reliability(twice=0.5, trust=Trust(prior=1.0))
+    noisy, sure, neither = (rvpo.Aggregator("gdpo", NAMES, reliability=trust) for _ in range(3))
+    rewards = batch(0)
+    for second in (rewards.flip(0), rewards):
+        again = Again(list(range(16)), second, [])
+        (noisy if second is not rewards else sure)(rewards, num_generations=8, again=again)
+
+    def trusted(aggregator: rvpo.Aggregator) -> float:
+        return aggregator(rewards, num_generations=8, learn=False).metrics["rvpo/format/reliability"]
+
+    assert trusted(noisy) < 0.5 < trusted(sure) == 1
+    assert trusted(neither) == 1
+
+
+def test_nothing_is_learned_from_a_batch_whose_second_judgements_are_refused():
+    aggregator = rvpo.Aggregator("lift", NAMES, reliability=Reliability(twice=0.5))
+    aggregator(batch(0), num_generations=8)
+    before = json.dumps(aggregator.state_dict())
+    with pytest.raises(RewardError, match="a judgement is infinite"):
+        aggregator(batch(1), num_generations=8, again=Again([0], torch.full((1, 3), math.inf), []))
+    assert json.dumps(aggregator.state_dict()) == before
+    assert aggregator.steps == 1
 
 
 def test_a_rarely_met_channel_is_warned_about_once(caplog: pytest.LogCaptureFixture):

@@ -165,7 +165,7 @@ def check_weights(weights: Sequence[Weight], names: Sequence[str], what: str = "
     Raises:
         ConfigError: all weights are 0 at some time, or one is above ``LARGEST``.
     """
-    for progress in _moments(weights):
+    for progress in moments(weights):
         now = dict(zip(names, weights_at(weights, progress, names), strict=True))
         if too_large := [name for name in now if now[name] > LARGEST]:
             raise ConfigError(
@@ -179,8 +179,13 @@ def check_weights(weights: Sequence[Weight], names: Sequence[str], what: str = "
             raise ConfigError(f"{what} are all 0{when} ({given!r}); expected at least one above 0 at every step")
 
 
-def _moments(weights: Sequence[Weight]) -> list[float]:
-    """Return the times to check: linear and cosine weights can be 0 only at an end, or always."""
+def moments(weights: Sequence[Weight]) -> list[float]:
+    """Return times of the training among which each weight is above 0 at some time if it ever is.
+
+    Linear and cosine weights can be 0 only at an end, or always.
+    """
+    if all(isinstance(weight, int | float) for weight in weights):
+        return [0.0]
     counts = {weight.cycles * len(weight.values) for weight in weights if isinstance(weight, Alternate)}
     ends = sorted({0.0, 1.0, *(i / count for count in counts for i in range(count))})
     middles = [(first + last) / 2 for first, last in pairwise(ends)]

@@ -196,9 +196,9 @@ class Aggregator:
         if parts or watched:
             self.structures = Structures.of(parts, watched, self.names, declared, by_name, named)
         self.solved = checked_solved(solved, known)
-        self.reliability = reliability
-        if reliability is not None:
-            reliability.check(self.names)
+        self.reliability = copy.deepcopy(reliability)  # two runs may be given one object, and learn different evidence
+        if self.reliability is not None:
+            self.reliability.check(self.names)
             if not self.config.method.uses_z and not self.config.method.uses_reliability:
                 raise ConfigError(
                     f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
@@ -359,9 +359,13 @@ class Aggregator:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
+            # First, because a second judgement may be refused: then nothing is learned from this batch.
+            if self.reliability is not None:
+                pairs = again.pairs(self.names, matrix, families, table) if again else {}
+                self.reliability.learn(result, channels, pairs, self.shards)
             self._seen = seen
             self.steps += 1
-            self._learn(result, sight, channels, again, matrix, families, table)
+            self._learn(result, sight)
             self._warn_of_unseen(channels, completions)
             self._warn_of_rarely_met(result, shown, progress, completions)
         return Aggregated(
@@ -443,7 +447,8 @@ class Aggregator:
                 f"{'; '.join(changed)}, so what method {state['method']!r} remembered is in other units; expected the "
                 "ranges with which the state was saved. Build the Aggregator with those, or start without a state"
             )
-        if self.config.method.name in METHODS and (place := not_finite(state["remembered"])):
+        own = state["remembered"] if self.config.method.name in METHODS else {}
+        if place := not_finite({"remembered": own, "evidence": state.get("evidence")}):
             raise ConfigError(
                 f"state has a number at {place} that is not finite; expected finite numbers, so the state is damaged. "
                 "Load that of an earlier checkpoint, or start without a state"
@@ -498,16 +503,7 @@ class Aggregator:
         )
         return table.values, table.weights, table.applies, table.channels, table
 
-    def _learn(
-        self,
-        result: Advantages,
-        sight: Mapping[str, Sight],
-        channels: Channels,
-        again: Again | None,
-        matrix: Tensor,
-        families: Sequence[Family],
-        table: ChannelScores | None,
-    ) -> None:
+    def _learn(self, result: Advantages, sight: Mapping[str, Sight]) -> None:
         method = self.config.method
         said = [
             *news_of_scales(self._state, result.state),
@@ -518,9 +514,6 @@ class Aggregator:
         for text in said if not self.quiet else ():
             logger.warning("%s%s", text, f". This is about rewards as they count after {after}" if after else "")
         self._state = result.state
-        if self.reliability is not None:
-            pairs = again.pairs(self.names, matrix, families, table) if again else {}
-            self.reliability.learn(result, channels, pairs, self.shards)
 
     def _warn_of_unseen(self, channels: Channels, rows: int) -> None:
         """Say once, after :data:`ENOUGH` completions, which channels are named in options but never came."""
