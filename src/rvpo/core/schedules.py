@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from rvpo.core.checks import require_number
 from rvpo.errors import ConfigError
 
-
 ROUNDING = 1e-6
 """A progress may leave [0, 1] by this much."""
 

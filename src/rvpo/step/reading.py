@@ -89,7 +89,7 @@ def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
         RewardError: the number of ids is not N, or an id is None, NaN or not hashable.
     """
     if isinstance(groups, set | frozenset | Mapping) or not hasattr(groups, "__iter__"):
-        raise RewardError(f"groups is a {type(groups).__name__}; expected a list of one id per row, in the order of rows")
+        raise RewardError(f"groups is a {type(groups).__name__}; expected a list of one id per row, in their order")
     is_single = getattr(groups, "ndim", 1) == 0  # of torch or NumPy, which cannot be iterated over
     ids = [] if is_single else groups.tolist() if hasattr(groups, "tolist") else list(groups)
     # Each tensor is an id of its own, whatever its value is. So read the value of a scalar of torch or NumPy.

@@ -466,7 +466,7 @@ class RVPOMixin:
         raise failure.kind(f"{failure.text}. {saved}: {advice}") from failure.error
 
     def _progress(self: Any) -> float:
-        """Return the share of training that is done: 0 before training and at the first step, 1 from the last step on."""
+        """Return the share of training that is done: 0 up to the first step, 1 from the last one on."""
         return float(min(self.state.global_step / max(self.state.max_steps - 1, 1), 1.0))
 
     # A checkpoint may be saved between two generations (num_iterations > 1, or steps_per_generation above the
