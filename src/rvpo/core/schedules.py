@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from rvpo.core.checks import require_number
 from rvpo.errors import ConfigError
@@ -24,7 +25,9 @@ def checked_progress(progress: object) -> float | None:
     """
     if progress is None:
         return None
-    number = progress.item() if getattr(progress, "ndim", None) == 0 else progress  # type: ignore[attr-defined]
+    number: Any = progress
+    if getattr(progress, "ndim", None) == 0:  # a scalar of torch or NumPy
+        number = number.item()
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     if not is_number or not -ROUNDING <= number <= 1 + ROUNDING:
         raise ConfigError(
