@@ -33,9 +33,6 @@ from rvpo.core.shards import WHOLE, OneGroup, Whole
 from rvpo.core.weights import LARGEST, Alternate, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 
-LARGEST_REWARD = 1e100
-"""Largest magnitude of a reward."""
-
 Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
 """Changes z-scores and weights (N, M) before the method sees them; see :mod:`rvpo.step.trust`."""
 
@@ -376,8 +373,9 @@ def _check_rewards(
             f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}; expected a bool tensor of shape "
             f"{tuple(rewards.shape)}: True where the channel belongs to the completion's prompt"
         )
-    # Larger rewards overflow when they are squared, which would turn all advantages into 0.
-    bad = rewards.isinf() | (rewards.abs() > LARGEST_REWARD)
+    # Larger rewards overflow, which would turn all advantages into 0.
+    largest = config.method.largest_reward
+    bad = rewards.isinf() | (rewards.abs() > largest)
     if config.missing == "error":
         bad = bad | (rewards.isnan() if outside is None else rewards.isnan() & ~outside)
     bad = bad & applies
@@ -385,7 +383,7 @@ def _check_rewards(
         row, channel = bad.nonzero()[0].tolist()
         raise RewardError(
             f"rewards[{row}, {channel}] is {rewards[row, channel].item()}; expected finite numbers from "
-            f"-{LARGEST_REWARD:g} to {LARGEST_REWARD:g}"
+            f"-{largest:g} to {largest:g}"
             + (", and NaN where a channel could not be scored" if config.missing == "drop" else ' (missing="error")')
             + ": check the reward function of that channel"
         )
