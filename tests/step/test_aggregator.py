@@ -17,7 +17,7 @@ import rvpo
 from rvpo.core.metrics import CATALOGUE, in_catalogue
 from rvpo.core.ragged import Family, Score
 from rvpo.errors import ConfigError, RewardError
-from rvpo.step.trust import Reliability
+from rvpo.step.trust import Again, Reliability, Trust
 
 NAN = math.nan
 NAMES = ["correct", "format", "safe"]
@@ -99,6 +99,8 @@ IDS: dict[str, Any] = {
     "texts": ["a"] * 8 + ["b"] * 8,
     "tuples": [(1, "x")] * 8 + [(1, "y")] * 8,
     "a tensor": torch.arange(16) // 8,
+    "tensors": [torch.tensor(row // 8) for row in range(16)],
+    "NumPy scalars": [np.array(row // 8) for row in range(16)],
     "an array": np.repeat(np.array(["p", "q"]), 8),
     "floats": [0.5] * 8 + [1.5] * 8,
 }
@@ -219,6 +221,10 @@ def test_a_rubric_in_rows_is_its_family():
         (None, r"rewards is a NoneType; expected a tensor"),
         (np.array([["x", "y"]]), r"rewards is an array of dtype <U1; expected numbers"),
         (torch.zeros(4), r"rewards has shape \(4,\)"),
+        (torch.zeros(2, 2, dtype=torch.complex64), r"rewards is a torch.complex64 tensor; expected real numbers"),
+        ([{1.0, 0.0}], r"rewards\[0\] is a set; expected a list"),
+        ([[1e200, 0.0]], r"rewards\[0, 0\] is 1e\+200; expected finite numbers from -1e\+100 to 1e\+100"),
+        (torch.tensor([[0.0, -math.inf]]), r"rewards\[0, 1\] is -inf; expected finite numbers"),
     ],
 )
 def test_rewards_that_cannot_be_read(rows: Any, message: str):
@@ -235,6 +241,9 @@ def test_rewards_that_cannot_be_read(rows: Any, message: str):
         ([1, {}], r"groups\[1\] is a dict, which cannot be hashed"),
         (torch.zeros(2, 2), r"groups has 2 ids for 2 rows; expected one id per row"),
         (None, r"neither of groups and num_generations"),
+        ({1, 2}, "groups is a set; expected a list of one id per row"),
+        ({1: "a", 2: "b"}, "groups is a dict; expected a list of one id per row"),
+        (torch.tensor(1), "groups has 0 ids for 2 rows"),
     ],
 )
 def test_groups_that_cannot_be_read(groups: Any, message: str):
@@ -242,9 +251,77 @@ def test_groups_that_cannot_be_read(groups: Any, message: str):
         rvpo.Aggregator("gdpo", ["a"])([[0.0], [1.0]], groups=groups)
 
 
+@pytest.mark.parametrize("size", [True, 2.0, "2", 0, 3])
+def test_a_size_of_groups_that_cannot_work_is_refused(size: Any):
+    with pytest.raises(RewardError, match=f"num_generations is {size!r}, but 2 rows cannot be cut"):
+        rvpo.Aggregator("gdpo", ["a"])([[0.0], [1.0]], num_generations=size)
+
+
+def test_what_is_masked_in_an_array_is_missing():
+    rewards = batch(3).numpy()
+    masked = np.ma.masked_invalid(rewards)
+    masked.data[masked.mask] = 7.0  # what lies under a mask is not a reward
+    want = rvpo.Aggregator("lift", NAMES)(rewards, num_generations=8)
+    for given in (masked, masked.astype(object), list(masked), [dict(zip(NAMES, row, strict=True)) for row in masked]):
+        out = rvpo.Aggregator("lift", NAMES)(given, num_generations=8)
+        assert np.array_equal(out.advantages, want.advantages)
+        assert out.metrics == pytest.approx(want.metrics, nan_ok=True)
+
+
+def test_a_table_of_columns_is_refused():
+    class Frame:  # as those of pandas and polars
+        columns = ("a", "safe")
+
+        def __iter__(self):
+            return iter(self.columns)
+
+    with pytest.raises(RewardError, match=r"rewards is a Frame; .*Pass rewards\[names\].to_numpy\(\)"):
+        rvpo.Aggregator("gdpo", ["a", "safe"])(Frame(), num_generations=2)
+
+
+@pytest.mark.parametrize("progress", [50, -1, 1.01, NAN, math.inf, True, "0.5"])
+@pytest.mark.parametrize("method", ["rvpo:k=linear(0.5,2)", "gdpo"])
+def test_a_progress_that_is_not_a_share_is_refused(progress: Any, method: str):
+    aggregator = rvpo.Aggregator(method, NAMES)
+    with pytest.raises(ConfigError, match=r"progress is .*; expected the share .* in \[0, 1\]. Pass progress="):
+        aggregator(batch(0), num_generations=8, progress=progress)
+    with pytest.raises(ConfigError, match="progress is "):
+        rvpo.advantages(batch(0), num_generations=8, method=method, progress=progress)
+    assert aggregator(batch(0), num_generations=8, progress=1 + 1e-9).progress == 1.0  # a sum of shares
+
+
+@pytest.mark.parametrize("method", [*REMEMBERING, "lift_z"])
+def test_a_damaged_state_is_refused(method: str):
+    aggregator = rvpo.Aggregator(method, NAMES)
+    for seed in range(3):
+        aggregator(batch(seed), num_generations=8)
+    state = json.loads(json.dumps(aggregator.state_dict()))
+    for place, numbers in _numbers_in(state["remembered"]):
+        for key, number in list(numbers):
+            place[key] = NAN
+            with pytest.raises(ConfigError, match=f"state has a number at .*{key} that is not finite; expected"):
+                rvpo.Aggregator(method, NAMES).load_state_dict(state)
+            place[key] = number
+    rvpo.Aggregator(method, NAMES).load_state_dict(state)
+
+
+def _numbers_in(state: Any):
+    """Yield each list or mapping of a state with its numbers, by place."""
+    parts = list(state.items() if isinstance(state, dict) else enumerate(state))
+    yield state, [(key, value) for key, value in parts if isinstance(value, float)]
+    for _, part in parts:
+        if isinstance(part, dict | list):
+            yield from _numbers_in(part)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
+        (("lift", {"a", "b"}), {}, "names is {.*}; expected a list of names"),
+        (("lift", ["a", "b"]), {"weights": {1.0, 2.0}}, "weights is the set {.*}, which has no order; expected a list"),
+        (("lift", ["a", "b"]), {"ranges": {(0, 1), (0, 2)}}, "ranges is the set {.*}, which has no order"),
+        (("gdpo", ["a", "b"]), {"weights": [1e31, 1.0]}, r"weight of 'a' is 1e\+31; expected a number up to 1e\+30"),
+        (("gdpo", ["a"]), {"weights": ["linear(1,1e300)"]}, r"weight of 'a' is 5e\+299; expected a number up to"),
         (("lfit", ["a"]), {}, "did you mean 'lift'"),
         (("lift", []), {}, r"names is \[\]; expected a list of names"),
         (("lift", "ab"), {}, "names is 'ab'; expected a list"),
@@ -306,6 +383,31 @@ def test_every_metric_is_in_the_catalogue(method: str):
         assert [key for key in out.metrics if not in_catalogue(key)] == []
     assert not in_catalogue("rvpo/correct/meen")
     assert all(name.startswith("rvpo/") for name in CATALOGUE)
+
+
+def test_two_runs_with_one_object_learn_their_own_evidence():
+    trust = Reliability(twice=0.5, trust=Trust(prior=1.0))
+    noisy, sure, neither = (rvpo.Aggregator("gdpo", NAMES, reliability=trust) for _ in range(3))
+    rewards = batch(0)
+    for second in (rewards.flip(0), rewards):
+        again = Again(list(range(16)), second, [])
+        (noisy if second is not rewards else sure)(rewards, num_generations=8, again=again)
+
+    def trusted(aggregator: rvpo.Aggregator) -> float:
+        return aggregator(rewards, num_generations=8, learn=False).metrics["rvpo/format/reliability"]
+
+    assert trusted(noisy) < 0.5 < trusted(sure) == 1
+    assert trusted(neither) == 1
+
+
+def test_nothing_is_learned_from_a_batch_whose_second_judgements_are_refused():
+    aggregator = rvpo.Aggregator("lift", NAMES, reliability=Reliability(twice=0.5))
+    aggregator(batch(0), num_generations=8)
+    before = json.dumps(aggregator.state_dict())
+    with pytest.raises(RewardError, match="a judgement is infinite"):
+        aggregator(batch(1), num_generations=8, again=Again([0], torch.full((1, 3), math.inf), []))
+    assert json.dumps(aggregator.state_dict()) == before
+    assert aggregator.steps == 1
 
 
 def test_a_rarely_met_channel_is_warned_about_once(caplog: pytest.LogCaptureFixture):

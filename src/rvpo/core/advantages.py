@@ -28,9 +28,9 @@ from rvpo.core.metrics import Advantages
 from rvpo.core.monitored import widened, without_monitored
 from rvpo.core.normalize import GroupScores, at_the_mean, group_zscore, whiten_by_token
 from rvpo.core.scales import KEY, in_short, learned_scales
-from rvpo.core.schedules import Schedule
+from rvpo.core.schedules import Schedule, checked_progress
 from rvpo.core.shards import WHOLE, OneGroup, Whole
-from rvpo.core.weights import Alternate, read_weight, weights_at
+from rvpo.core.weights import LARGEST, Alternate, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 
 Adjust = Callable[[GroupScores, Tensor], tuple[GroupScores, Tensor]]
@@ -108,6 +108,7 @@ def advantages(
             f"be a first batch. Use rvpo.Aggregator({str(config)!r}, names), which keeps the state, or pass state={{}} "
             "on the first batch and the result's state on the next ones"
         )
+    progress = checked_progress(progress)
     channels = None
     if ranges is not None:
         columns = rewards.shape[1] if isinstance(rewards, Tensor) and rewards.ndim == 2 else len(ranges)
@@ -372,14 +373,17 @@ def _check_rewards(
             f"applies is a {applies.dtype} tensor of shape {tuple(applies.shape)}; expected a bool tensor of shape "
             f"{tuple(rewards.shape)}: True where the channel belongs to the completion's prompt"
         )
-    bad = rewards.isinf()
+    # Larger rewards overflow, which would turn all advantages into 0.
+    largest = config.method.largest_reward
+    bad = rewards.isinf() | (rewards.abs() > largest)
     if config.missing == "error":
         bad = bad | (rewards.isnan() if outside is None else rewards.isnan() & ~outside)
     bad = bad & applies
     if bad.any():
         row, channel = bad.nonzero()[0].tolist()
         raise RewardError(
-            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}; expected finite numbers"
+            f"rewards[{row}, {channel}] is {rewards[row, channel].item()}; expected finite numbers from "
+            f"-{largest:g} to {largest:g}"
             + (", and NaN where a channel could not be scored" if config.missing == "drop" else ' (missing="error")')
             + ": check the reward function of that channel"
         )
@@ -396,9 +400,9 @@ def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
             f"weights has shape {tuple(w.shape)}; expected ({r.shape[1]},) or {tuple(r.shape)}: one weight per channel"
         )
     # All weights of a row may be 0. A batch in which no prompt has a channel of positive weight has no signal.
-    if not bool((w.isfinite() & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
+    if not bool(((w <= LARGEST) & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
         raise RewardError(
-            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}; expected finite numbers >= 0, at least one "
-            "above 0. To minimise a reward, negate it in its reward function, not by a negative weight"
+            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}; expected numbers from 0 to {LARGEST:g}, at "
+            "least one above 0. To minimise a reward, negate it in its reward function, not by a negative weight"
         )
     return w.expand_as(r)

@@ -44,7 +44,7 @@ class Limits:
 
 
 FLOAT32 = Limits(1e-15, 1e15, 8.0)
-FLOAT64 = Limits(1e-100, 1e150, 300.0)
+FLOAT64 = Limits(1e-100, 1e100, 300.0)
 
 
 Weights = Tensor | float
@@ -244,8 +244,9 @@ class Blocks:
                 gone = x.isnan()
                 value = torch.mul(x.masked_fill_(gone, 0.0), self.weights, out=spare).sum(-1)
                 there = ~gone.all(-1)
-                if not bool(value.isfinite().all()):
-                    raise UnfitError
+            low, high = map(float, torch.aminmax(value))
+            if not max(high, -low) < self.limits.range:  # also if it is not finite
+                raise UnfitError
             values.append(value)
             scored.append(there)
         value, takes_part = _whole(values), _joined(scored, values, torch.bool)

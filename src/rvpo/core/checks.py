@@ -91,16 +91,26 @@ def call_text(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
     >>> call_text("adaptive(0.5, k_max=10)")
     ('adaptive', [0.5], {'k_max': 10})
+
+    Raises:
+        ConfigError: a value is blank, such as the first one of ``linear(,2)``, or a name is given twice.
     """
     match = _CALL.fullmatch(text)
     if match is None:
         return "", [], {}
     positional: list[Any] = []
     named: dict[str, Any] = {}
-    for part in outside_brackets(match[2] or "", ","):
-        key, equals, value = part.partition("=")
+    parts = outside_brackets(match[2] or "", ",", blank=True)
+    if not parts[-1].strip():  # a comma after the last value, or no values
+        parts.pop()
+    for part in parts:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not part.strip() or (equals and not value):
+            raise ConfigError(f"{text!r} has a blank value; expected a value at each place, as in linear(0.2,1)")
+        if equals and key in named:
+            raise ConfigError(f"{text!r} has {key!r} twice; expected each option once")
         if equals:
-            named[key.strip()] = plain_value(value)
+            named[key] = plain_value(value)
         else:
             positional.append(plain_value(part))
     return match[1], positional, named
@@ -151,13 +161,14 @@ def plain_value(text: str, depth: int = 0) -> Any:
     return text
 
 
-def outside_brackets(text: str, mark: str, most: int | None = None) -> list[str]:
-    """Split a text at marks outside of brackets and double quotes. Blank parts are left out.
+def outside_brackets(text: str, mark: str, most: int | None = None, blank: bool = False) -> list[str]:
+    """Split a text at marks outside of brackets and double quotes.
 
     Args:
         text: the text to split.
         mark: a single character.
         most: largest number of splits.
+        blank: whether blank parts are kept. They are left out otherwise.
     """
     parts, depth, quoted, escaped = [""], 0, False, False
     for character in text:
@@ -172,4 +183,4 @@ def outside_brackets(text: str, mark: str, most: int | None = None) -> list[str]
             parts.append("")
         else:
             parts[-1] += character
-    return [part for part in parts if part.strip()]
+    return [part for part in parts if blank or part.strip()]

@@ -24,6 +24,7 @@ from rvpo.core.methods.rvpo import RVPO
 from rvpo.core.metrics import Advantages
 from rvpo.core.schedules import Schedule
 from rvpo.core.summary import Met, Summary, met_counts, summarised
+from rvpo.core.weights import LARGEST
 from rvpo.errors import RewardError
 
 LEAST_K = 0.25
@@ -106,7 +107,7 @@ def channel_weights(weights: Tensor | Sequence[float] | None, rewards: Tensor) -
     if len(given) != rewards.shape[1] or not all(isinstance(weight, int | float) for weight in given):
         return None
     least = LEAST_SHARE * sum(given)
-    if not (0 < least < math.inf and all(weight > least for weight in given)):
+    if not (least > 0 and all(least < weight <= LARGEST for weight in given)):
         return None
     if all(weight == given[0] for weight in given):
         return float(given[0])

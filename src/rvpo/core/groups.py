@@ -78,9 +78,11 @@ class Groups:
         Raises:
             RewardError: ``rows`` is not a multiple of ``num_generations``.
         """
-        if num_generations < 1 or rows % num_generations:
+        # True would be blocks of one completion, which nothing ranks.
+        is_whole = hasattr(num_generations, "__index__") and not isinstance(num_generations, bool)
+        if not is_whole or num_generations < 1 or rows % num_generations:
             raise RewardError(
-                f"num_generations is {num_generations}, but {rows} rows cannot be cut into blocks of that size: "
+                f"num_generations is {num_generations!r}, but {rows} rows cannot be cut into blocks of that size: "
                 "pass a positive divisor of the number of rows, or explicit group ids as `groups`"
             )
         made = object.__new__(cls)

@@ -8,9 +8,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from rvpo.core.checks import require_number
 from rvpo.errors import ConfigError
+
+ROUNDING = 1e-6
+"""A progress may leave [0, 1] by this much."""
+
+
+def checked_progress(progress: object) -> float | None:
+    """Return the share of the training that is done as a number in [0, 1]; None if it is not given.
+
+    Raises:
+        ConfigError: it is not a number in [0, 1]. A number of steps or a percentage would count as the end.
+    """
+    if progress is None:
+        return None
+    number: Any = progress
+    if getattr(progress, "ndim", None) == 0:  # a scalar of torch or NumPy
+        number = number.item()
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not -ROUNDING <= number <= 1 + ROUNDING:
+        raise ConfigError(
+            f"progress is {progress!r}; expected the share of the training that is done, a number in [0, 1]. Pass "
+            "progress=step / steps"
+        )
+    return min(max(float(number), 0.0), 1.0)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,3 +22,16 @@ def plain(state: Any) -> Any:
     if isinstance(state, (list, tuple)):
         return [plain(value) for value in state]
     return copy.deepcopy(state)
+
+
+def not_finite(state: Any, place: str = "") -> str:
+    """Return where a state of plain data has a NaN or an infinite number, such as ``scales/a/0``; "" if nowhere."""
+    if isinstance(state, float) and not math.isfinite(state):
+        return place
+    parts: Any = ()
+    if isinstance(state, Mapping):
+        parts = state.items()
+    elif isinstance(state, list | tuple):
+        parts = enumerate(state)
+    found = (not_finite(value, f"{place}/{key}" if place else str(key)) for key, value in parts)
+    return next(filter(None, found), "")

@@ -25,6 +25,9 @@ from rvpo.core.checks import build, call_text, require_number
 from rvpo.core.schedules import Cosine, Linear, Schedule
 from rvpo.errors import ConfigError
 
+LARGEST = 1e30
+"""Largest weight. With rewards up to 1e100, the square of a weighted sum is a finite number."""
+
 EXPECTED = "a number >= 0, linear(0.2,1), cosine(0.2,1) or alternate(1,0)"
 
 
@@ -160,18 +163,29 @@ def check_weights(weights: Sequence[Weight], names: Sequence[str], what: str = "
         what: name of the option, for the message.
 
     Raises:
-        ConfigError: all weights are 0 at some time.
+        ConfigError: all weights are 0 at some time, or one is above ``LARGEST``.
     """
-    for progress in _moments(weights):
-        if not any(weights_at(weights, progress, names)):
+    for progress in moments(weights):
+        now = dict(zip(names, weights_at(weights, progress, names), strict=True))
+        if too_large := [name for name in now if now[name] > LARGEST]:
+            raise ConfigError(
+                f"weight of {too_large[0]!r} is {now[too_large[0]]:g}; expected a number up to {LARGEST:g}. Only the "
+                "ratios of weights matter: divide all of them by the largest one"
+            )
+        if not any(now.values()):
             given = {name: plain_weight(weight) for name, weight in zip(names, weights, strict=True)}
             varies = any(not isinstance(weight, int | float) for weight in weights)
             when = f" at {progress:.0%} of the training" if varies else ""
             raise ConfigError(f"{what} are all 0{when} ({given!r}); expected at least one above 0 at every step")
 
 
-def _moments(weights: Sequence[Weight]) -> list[float]:
-    """Return the times to check: linear and cosine weights can be 0 only at an end, or always."""
+def moments(weights: Sequence[Weight]) -> list[float]:
+    """Return times of the training among which each weight is above 0 at some time if it ever is.
+
+    Linear and cosine weights can be 0 only at an end, or always.
+    """
+    if all(isinstance(weight, int | float) for weight in weights):
+        return [0.0]
     counts = {weight.cycles * len(weight.values) for weight in weights if isinstance(weight, Alternate)}
     ends = sorted({0.0, 1.0, *(i / count for count in counts for i in range(count))})
     middles = [(first + last) / 2 for first, last in pairwise(ends)]

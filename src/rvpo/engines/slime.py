@@ -51,7 +51,7 @@ class PostProcess:
             [sample.reward for sample in samples],
             [sample.group_index for sample in samples],
             rollouts=[("sample", i) if s.rollout_id is None else s.rollout_id for i, s in enumerate(samples)],
-            progress=step / args.num_rollout if args.num_rollout else None,
+            progress=min(step / args.num_rollout, 1.0) if args.num_rollout else None,
             other_keys=[args.reward_key],
         )
         if args.save is not None:

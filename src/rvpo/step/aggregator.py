@@ -16,6 +16,7 @@ from rvpo.core import AdvantageConfig, Advantages, Channels, Method, compute
 from rvpo.core.advantages import ranked_by
 from rvpo.core.channels import Range, State, check_ranges, owner_of
 from rvpo.core.groups import block_size
+from rvpo.core.methods.registry import METHODS
 from rvpo.core.metrics import (
     PREFIX,
     RELIABILITY,
@@ -25,9 +26,10 @@ from rvpo.core.metrics import (
 )
 from rvpo.core.ragged import ChannelScores, Family, assemble
 from rvpo.core.scales import ENOUGH, KEY
+from rvpo.core.schedules import checked_progress
 from rvpo.core.shards import WHOLE, Whole
 from rvpo.core.solved import counting_cells, is_named
-from rvpo.core.state import plain
+from rvpo.core.state import not_finite, plain
 from rvpo.core.weights import Weight, check_weights, mean_weight, read_weight, weights_at
 from rvpo.errors import ConfigError, RewardError
 from rvpo.step.lift_news import news_of_lift
@@ -194,9 +196,9 @@ class Aggregator:
         if parts or watched:
             self.structures = Structures.of(parts, watched, self.names, declared, by_name, named)
         self.solved = checked_solved(solved, known)
-        self.reliability = reliability
-        if reliability is not None:
-            reliability.check(self.names)
+        self.reliability = copy.deepcopy(reliability)  # two runs may be given one object, and learn different evidence
+        if self.reliability is not None:
+            self.reliability.check(self.names)
             if not self.config.method.uses_z and not self.config.method.uses_reliability:
                 raise ConfigError(
                     f"reliability is set, but method {str(self.config)!r} aggregates rewards and not z-scores; "
@@ -278,6 +280,7 @@ class Aggregator:
     ) -> Aggregated:
         """See :meth:`__call__`."""
         shards = self.shards
+        progress = checked_progress(progress)
         weights_now = weights_at(self.weights, progress, self.names)
         is_ready = _is_ready(rewards, len(self.names))
         read = None if is_ready else Rewards(rewards, self.names, may_be_empty=not shards.is_whole)
@@ -356,9 +359,13 @@ class Aggregator:
             trusted = self.reliability.by_name(channels)
             metrics |= {f"{name}/{RELIABILITY}": rho for name, rho in trusted.items()}
         if learn:
+            # First, because a second judgement may be refused: then nothing is learned from this batch.
+            if self.reliability is not None:
+                pairs = again.pairs(self.names, matrix, families, table) if again else {}
+                self.reliability.learn(result, channels, pairs, self.shards)
             self._seen = seen
             self.steps += 1
-            self._learn(result, sight, channels, again, matrix, families, table)
+            self._learn(result, sight)
             self._warn_of_unseen(channels, completions)
             self._warn_of_rarely_met(result, shown, progress, completions)
         return Aggregated(
@@ -425,7 +432,7 @@ class Aggregator:
         """Go on from what :meth:`state_dict` returned, to the last bit.
 
         Raises:
-            ConfigError: it is of another method, of a run with other ranges, or not a state.
+            ConfigError: it is of another method, of a run with other ranges, damaged, or not a state.
         """
         if not isinstance(state, Mapping) or not isinstance(state.get("remembered"), Mapping):
             raise ConfigError(f"state is {str(state)[:80]!r}; expected what state_dict() of an Aggregator returned")
@@ -439,6 +446,12 @@ class Aggregator:
             raise ConfigError(
                 f"{'; '.join(changed)}, so what method {state['method']!r} remembered is in other units; expected the "
                 "ranges with which the state was saved. Build the Aggregator with those, or start without a state"
+            )
+        own = state["remembered"] if self.config.method.name in METHODS else {}
+        if place := not_finite({"remembered": own, "evidence": state.get("evidence")}):
+            raise ConfigError(
+                f"state has a number at {place} that is not finite; expected finite numbers, so the state is damaged. "
+                "Load that of an earlier checkpoint, or start without a state"
             )
         self._state = copy.deepcopy(dict(state["remembered"]))
         self.steps = 0
@@ -490,16 +503,7 @@ class Aggregator:
         )
         return table.values, table.weights, table.applies, table.channels, table
 
-    def _learn(
-        self,
-        result: Advantages,
-        sight: Mapping[str, Sight],
-        channels: Channels,
-        again: Again | None,
-        matrix: Tensor,
-        families: Sequence[Family],
-        table: ChannelScores | None,
-    ) -> None:
+    def _learn(self, result: Advantages, sight: Mapping[str, Sight]) -> None:
         method = self.config.method
         said = [
             *news_of_scales(self._state, result.state),
@@ -510,9 +514,6 @@ class Aggregator:
         for text in said if not self.quiet else ():
             logger.warning("%s%s", text, f". This is about rewards as they count after {after}" if after else "")
         self._state = result.state
-        if self.reliability is not None:
-            pairs = again.pairs(self.names, matrix, families, table) if again else {}
-            self.reliability.learn(result, channels, pairs, self.shards)
 
     def _warn_of_unseen(self, channels: Channels, rows: int) -> None:
         """Say once, after :data:`ENOUGH` completions, which channels are named in options but never came."""
@@ -598,7 +599,8 @@ def _is_ready(rewards: Any, columns: int) -> bool:
 
 
 def _checked_names(names: Sequence[str]) -> list[str]:
-    if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    if not is_list or not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"names is {names!r}; expected a list of names, one per channel, such as ['correct', 'safe']")
     if twice := [name for i, name in enumerate(names) if name in list(names)[:i]]:
         raise ConfigError(f"names has {twice[0]!r} twice; expected a name of its own for each channel")
@@ -624,6 +626,8 @@ def _checked_ranges(
         checked = check_ranges([ranges[name] for name in named], len(named), named)
         labels = {name: limits for name, limits in zip(named, checked, strict=True) if limits is not None}
         ranges = [ranges.get(name) for name in names]
+    if isinstance(ranges, set | frozenset):
+        raise _without_order("ranges", ranges)
     return check_ranges(ranges, len(names), names), labels
 
 
@@ -639,6 +643,8 @@ def _checked_weights(
             if weights.get(name, 0) != 0:
                 raise _monitored_weight(name, weights[name])
         weights = [weights.get(name, 1.0) for name in names]
+    if isinstance(weights, set | frozenset):
+        raise _without_order("weights", weights)
     given = weights.tolist() if hasattr(weights, "tolist") else list(weights)
     if len(given) != len(names):
         raise ConfigError(f"weights has {len(given)} numbers for the {len(names)} channels {', '.join(names)}")
@@ -651,6 +657,10 @@ def _checked_weights(
         raise ConfigError(f"weights are all 0 ({counted}); expected at least one above 0 besides what is monitored")
     check_weights(counted, names)
     return counted
+
+
+def _without_order(option: str, given: object) -> ConfigError:
+    return ConfigError(f"{option} is the set {given!r}, which has no order; expected a list, or a mapping by name")
 
 
 def _monitored_weight(name: str, weight: object) -> ConfigError:

@@ -40,8 +40,11 @@ class Rewards:
         self.families: list[Family] = []
         if isinstance(rewards, Tensor):
             self.kind = "tensor"
-            self.matrix = rewards if rewards.is_floating_point() else rewards.to(torch.get_default_dtype())
-        elif type(rewards).__module__ == "numpy":
+            if rewards.is_complex():
+                raise RewardError(f"rewards is a {rewards.dtype} tensor; expected real numbers, with NaN = missing")
+            self.matrix = rewards if rewards.is_floating_point() else _from_whole(rewards)
+            self._dtype = rewards.dtype if rewards.is_floating_point() else torch.get_default_dtype()
+        elif type(rewards).__module__.partition(".")[0] == "numpy":  # numpy.ma, too
             self.kind = "array"
             self.matrix = _from_array(rewards)
         else:
@@ -62,8 +65,13 @@ class Rewards:
     def give_back(self, x: Tensor) -> Any:
         """Return a result in the form that the caller used."""
         if self.kind == "tensor":
-            return x
+            return x.to(self._dtype)
         return x.numpy() if self.kind == "array" else x.tolist()
+
+
+def _from_whole(rewards: Tensor) -> Tensor:
+    """Return whole numbers in double precision: in single precision, 16777216 and 16777217 are equal."""
+    return rewards.to(torch.float32 if rewards.device.type == "mps" else torch.float64)
 
 
 def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
@@ -80,7 +88,12 @@ def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
     Raises:
         RewardError: the number of ids is not N, or an id is None, NaN or not hashable.
     """
-    ids = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if isinstance(groups, set | frozenset | Mapping) or not hasattr(groups, "__iter__"):
+        raise RewardError(f"groups is a {type(groups).__name__}; expected a list of one id per row, in their order")
+    is_single = getattr(groups, "ndim", 1) == 0  # of torch or NumPy, which cannot be iterated over
+    ids = [] if is_single else groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    # Each tensor is an id of its own, whatever its value is. So read the value of a scalar of torch or NumPy.
+    ids = [name.item() if getattr(name, "ndim", None) == 0 else name for name in ids]
     if len(ids) != rows or (ids and isinstance(ids[0], list)):
         raise RewardError(f"groups has {len(ids)} ids for {rows} rows; expected one id per row")
     numbers: dict[Any, int] = {}
@@ -101,8 +114,10 @@ def group_numbers(groups: Any, rows: int, device: torch.device) -> Tensor:
 
 
 def _rows(rewards: Any) -> list[Any]:
-    if isinstance(rewards, str | bytes | Mapping) or not hasattr(rewards, "__iter__"):
+    if isinstance(rewards, str | bytes | Mapping | set | frozenset) or not hasattr(rewards, "__iter__"):
         raise RewardError(f"rewards is a {type(rewards).__name__}; expected {EXPECTED}")
+    if hasattr(rewards, "columns"):  # its columns are iterated over, not its rows
+        raise RewardError(f"rewards is a {type(rewards).__name__}; expected {EXPECTED}. Pass rewards[names].to_numpy()")
     return list(rewards)
 
 
@@ -111,6 +126,8 @@ def _from_array(rewards: Any) -> Tensor:
         return _from_lists(_rows(rewards.tolist()))
     if rewards.dtype.kind not in "fiub":
         raise RewardError(f"rewards is an array of dtype {rewards.dtype}; expected numbers, with NaN = missing")
+    if hasattr(rewards, "filled"):  # a masked array: what is masked is missing
+        rewards = rewards.astype("float64").filled(math.nan)
     known = {"float16", "float32", "float64"}
     # Copy the array: torch refuses arrays with a negative stride, and warns about arrays that are read-only.
     return torch.from_numpy(rewards.astype(str(rewards.dtype) if str(rewards.dtype) in known else "float64", order="C"))
@@ -119,7 +136,7 @@ def _from_array(rewards: Any) -> Tensor:
 def _from_lists(rows: Sequence[Any]) -> Tensor:
     values = []
     for i, row in enumerate(rows):
-        if isinstance(row, str | bytes | Mapping) or not hasattr(row, "__iter__"):
+        if isinstance(row, str | bytes | Mapping | set | frozenset) or not hasattr(row, "__iter__"):
             raise RewardError(f"rewards[{i}] is a {type(row).__name__}; expected a list of one number per channel")
         values.append([_number(value, f"rewards[{i}]") for value in row])
     if len({len(row) for row in values}) > 1:
@@ -188,6 +205,8 @@ def _number(value: Any, where: str) -> float:
         RewardError: it is not a number.
     """
     if value is None:
+        return math.nan
+    if type(value).__name__ == "MaskedConstant":  # an element of a masked NumPy array, whose item() is 0
         return math.nan
     convert: Callable[[], Any] | None = getattr(value, "item", None)  # a scalar of torch or NumPy
     try:

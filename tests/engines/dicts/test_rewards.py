@@ -157,6 +157,14 @@ def test_ranks_sees_every_channel(batches: Any):
     assert run(batches[0], GROUPS).advantages == a_run()(batches[0], GROUPS).advantages, "a filter teaches nothing"
 
 
+@pytest.mark.parametrize("weight", ["alternate(0,1)", "alternate(1,0)", "linear(0,1)", "linear(1,0)", "cosine(0,2)"])
+def test_ranks_sees_a_channel_that_counts_at_another_time(weight: str):
+    options = OPTIONS | {"method": "gdpo", "reward_weights": {"correct": weight}}
+    run = RewardDicts(DictOptions.from_mapping(options), with_progress=True)
+    assert run.ranks([{"correct": 3.0, "safe": 1.0}, {"correct": -1.0, "safe": 1.0}])
+    assert not run.ranks([{"correct": 3.0, "safe": 1.0}] * 2)
+
+
 def test_a_resumed_run_goes_on(batches: Any, expected: Any, tmp_path: Path):
     run = a_run()
     run(batches[0], GROUPS)

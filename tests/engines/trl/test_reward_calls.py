@@ -240,6 +240,19 @@ def test_what_it_raises_is_named_and_kept(kind: str, error: BaseException):
     assert "test_reward_calls.py, line " in failure.text
 
 
+@pytest.mark.parametrize("shape", [(N, 2), (N, 0), (N,), (N, 5, 1)])
+def test_a_reward_model_with_several_labels_is_refused(shape: tuple[int, ...]):
+    class Labels(nn.Module):
+        def forward(self, **_: Any) -> Any:
+            return SimpleNamespace(logits=torch.zeros(shape))
+
+    result, failure = scored(Labels(), "sentiment")
+    assert result.logits.shape == (N, 1)  # TRL ends the batch with it
+    assert failure is not None
+    with pytest.raises(RewardError, match=r"^reward model 'sentiment' returned logits of shape .*; expected one label"):
+        raise failure.kind(failure.text)
+
+
 @pytest.mark.parametrize("error", [DataError("row 3: no answer"), JudgeError("no server"), RewardError("no parser")])
 def test_an_error_of_ours_keeps_its_class(error: RVPOError):
     _, failure = scored(raising(error))

@@ -331,6 +331,9 @@ def test_all_spellings_mean_the_same(text: str, made: Any):
         ([3], "structure holds 3"),
         ({"name": "gate"}, "expected all_of"),
         ("gate(a,b)", "2 names; expected 1"),
+        ("gate(safe,channel=correct)", "has channel twice"),
+        ("only_where(style,safe,meets=correct)", "has meets twice"),
+        ("all_of(safe,correct,parts=[style])", "has parts twice"),
     ],
 )
 def test_what_cannot_work_is_refused(structure: Any, told: str):

@@ -185,6 +185,8 @@ class Method:
     """Whether it aggregates z-scores instead of rewards."""
     uses_reliability: ClassVar[bool] = False
     """Whether it reads ``Batch.reliability``. Otherwise z-scores and weights are shrunk by it before."""
+    largest_reward: ClassVar[float] = 1e100
+    """Largest magnitude of a reward with which nothing overflows. Deviations in units of rewards are squared."""
     sums_weights: ClassVar[bool] = False
     """Whether its aggregate is a weighted sum, which grows with the weights, instead of a weighted mean."""
     centres_groups: ClassVar[bool] = False

@@ -131,6 +131,7 @@ class LIFT(Method):
     by_sums: ClassVar[bool] = True
     own_dead_channels: ClassVar[str] = "keep"
     uses_reliability: ClassVar[bool] = True
+    largest_reward: ClassVar[float] = 1e300  # it compares shares of a scale
     sums_weights: ClassVar[bool] = True  # A has size 1 by the running moments, however many channels there are
     former_options: ClassVar[Mapping[str, str]] = {
         "horizon": "Set memory, in completions, instead; method lift_z still has horizon, in batches"

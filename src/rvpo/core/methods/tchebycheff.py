@@ -65,6 +65,7 @@ class Tchebycheff(Method):
     )
     own_whiten: ClassVar[str] = "group"
     own_dead_channels: ClassVar[str] = "keep"
+    largest_reward: ClassVar[float] = 1e300  # it compares shares of a scale
     uses_z: ClassVar[bool] = False
     rho: float = 0.05
 
@@ -110,6 +111,7 @@ class SmoothTchebycheff(Method):
     )
     own_whiten: ClassVar[str] = "group"
     own_dead_channels: ClassVar[str] = "keep"
+    largest_reward: ClassVar[float] = 1e300  # it compares shares of a scale
     uses_z: ClassVar[bool] = False
     mu: float = 0.1
 

@@ -66,6 +66,7 @@ class VeRPO(Method):
         2026,
     )
     own_whiten: ClassVar[str] = "none"
+    largest_reward: ClassVar[float] = 1e300  # it compares shares of a scale
     uses_z: ClassVar[bool] = False
     alpha: float = 2.0
     beta: float = 1.0

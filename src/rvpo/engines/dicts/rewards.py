@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rvpo.core.weights import moments
 from rvpo.engines.dicts.options import DictOptions
 from rvpo.errors import ConfigError, RewardError
 from rvpo.extras import needs_extra
@@ -126,12 +127,17 @@ class RewardDicts:
         return Scored([advantages[place] for place in places], out.metrics, out)
 
     def ranks(self, rewards: Sequence[Mapping[str, Any] | None]) -> bool:
-        """Return whether any channel ranks the samples of one group. Filters drop groups without a signal."""
+        """Return whether any channel ranks the samples of one group. Filters drop groups without a signal.
+
+        A filter does not know the progress of the training. So a channel counts if its weight is ever above 0.
+        """
         rows = [{name: row[name] for name in self.names if name in row} for row in rewards if row is not None]
         if len(rows) < 2:
             return False
-        out = self.aggregator(rows, num_generations=len(rows), progress=0.0, learn=False)
-        return bool(out.result.signal.any())
+        return any(
+            bool(self.aggregator(rows, num_generations=len(rows), progress=when, learn=False).result.signal.any())
+            for when in moments(self.aggregator.weights)
+        )
 
     def save(self, folder: Path) -> None:
         """Write the method's memory into a folder, in one step. Write nothing if the method has no memory."""

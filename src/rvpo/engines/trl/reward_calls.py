@@ -185,10 +185,29 @@ class _GuardedModule(nn.Module):
     def forward(self, **inputs: Any) -> Any:
         try:
             with watched(self._name, self._timeout), self._calls.within(self._name):
-                return self._call(**inputs)
+                output = self._call(**inputs)
+            return _with_one_label(output)
+        except _BadRewardsError as error:
+            self._failures.append(Failure(f"reward model {self._name!r} returned {error}"))
+            return SimpleNamespace(logits=torch.zeros(len(next(iter(inputs.values()))), 1))
         except (Exception, SystemExit) as error:
             self._failures.append(_raised(self._name, error))
             return SimpleNamespace(logits=torch.zeros(len(next(iter(inputs.values()))), 1))
+
+
+def _with_one_label(output: Any) -> Any:
+    """Return the output of a reward model unchanged. TRL reads the first label only, whatever it means.
+
+    Raises:
+        _BadRewardsError: the model has another number of labels than one.
+    """
+    shape = tuple(output.logits.shape)
+    if len(shape) != 2 or shape[1] != 1:
+        raise _BadRewardsError(
+            f"logits of shape {shape}, of which TRL would use the first column as the reward; expected one label per "
+            "completion. Load the model with num_labels=1, or write a reward function that returns the right label"
+        )
+    return output
 
 
 def as_rewards(returned: Any, count: int) -> list[float | None]:

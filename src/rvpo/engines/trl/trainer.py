@@ -466,8 +466,8 @@ class RVPOMixin:
         raise failure.kind(f"{failure.text}. {saved}: {advice}") from failure.error
 
     def _progress(self: Any) -> float:
-        """Return the share of training that is done: 0 at the first step, 1 at the last, 0 before training."""
-        return float(self.state.global_step / max(self.state.max_steps - 1, 1))
+        """Return the share of training that is done: 0 up to the first step, 1 from the last one on."""
+        return float(min(self.state.global_step / max(self.state.max_steps - 1, 1), 1.0))
 
     # A checkpoint may be saved between two generations (num_iterations > 1, or steps_per_generation above the
     # accumulation steps). On resume, TRL restarts its step counter at 0, and its order of prompts at the first epoch.

@@ -107,7 +107,11 @@ def _read(text: str) -> tuple[str, dict[str, Any]]:
         if not value.strip() or key.strip() in options:
             raise ConfigError(f"structure is {text!r}, and its part {part!r} is not option=value, each once")
         options[key.strip()] = _value(key.strip(), value.strip())
-    if first in (["parts"],):
+    # Names without an option come first: they are the parts, or fill the places in order.
+    taken = first if first == ["parts"] and names else first[: len(names)]
+    if twice := [option for option in taken if option in options]:
+        raise ConfigError(f"structure is {text!r}, which has {twice[0]} twice; expected each option once")
+    if first == ["parts"] and names:
         return kind, {"parts": names, **options}
     if len(names) > len(first) > 0:
         raise ConfigError(f"structure is {text!r}, with {len(names)} names; expected {len(first)}, as in {_EXAMPLES}")
