@@ -205,9 +205,7 @@ def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely
     for name in naming.of_role(known, "run"):
         if batching.separate_runs(batches, name, _texts(table, name) or []):
             break
-    if _separate_ranks(table, batches):
-        pass
-    elif step is not None:
+    if not _separate_ranks(table, batches) and step is not None:
         numbers = dict(list(values.items())[:MOST_COMPARED])
         batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
     if not batches.kept.any():
