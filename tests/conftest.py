@@ -35,6 +35,20 @@ def pytest_report_header() -> str:
     return "without what needs TRL (make test-trl)" if HAS_VERL else "without what needs verl (make test-verl)"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let ``--dist loadgroup`` see the groups: tests of one ``xdist_group`` run on one worker and share fixtures.
+
+    pytest-xdist 3.8 appends the group to ``Item._nodeid``, which pytest 9.2 no longer reads.
+    """
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        for mark in item.iter_markers("xdist_group"):
+            if not item.nodeid.endswith(end := f"@{mark.args[0]}"):
+                item._id = type(item._id).parse(item.nodeid + end)  # type: ignore[attr-defined]
+
+
 if TYPE_CHECKING:
     from datasets import Dataset
 

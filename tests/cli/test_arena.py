@@ -107,6 +107,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.xdist_group("arena")
 def test_known_scores_are_not_trained_again(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     own = tmp_path / "my_rules.py"
     own.write_text(OWN)
@@ -126,6 +127,7 @@ def test_known_scores_are_not_trained_again(first: Path, tmp_path: Path, capfd: 
     assert "low" not in (tmp_path / "second" / "scores.json").read_text(), "a path means nothing to others"
 
 
+@pytest.mark.xdist_group("arena")
 def test_known_scores_of_another_rule_task_or_seed_are_not_used(
     first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -148,6 +150,7 @@ def test_known_scores_of_another_rule_task_or_seed_are_not_used(
         command._read_known(str(changed), ["gdpo"])
 
 
+@pytest.mark.xdist_group("arena")
 def test_all_that_is_known_makes_the_same_table(first: Path, tmp_path: Path):
     arena(tmp_path / "new" / "folder", "gdpo dara", known=str(first / "scores.json"))
     again, before = (
@@ -157,6 +160,7 @@ def test_all_that_is_known_makes_the_same_table(first: Path, tmp_path: Path):
     assert [row["method"] for row in again["rules"]] == [row["method"] for row in before["rules"]]
 
 
+@pytest.mark.xdist_group("arena")
 def test_a_cell_with_some_of_the_seeds_is_trained(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     arena(tmp_path / "arena", "gdpo dara", seeds=3, known=str(first / "scores.json"))
     assert "are known" not in capfd.readouterr().out

@@ -7,8 +7,10 @@ import gzip
 import itertools
 import json
 import logging
+import time
 import zlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,13 +35,16 @@ FOUND = json.dumps(choice()).encode()
 
 @pytest.fixture(autouse=True)
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waiting takes no time; what was waited is returned."""
+    """Waiting turns a clock and takes no time; what was waited is returned."""
     slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: clock.now, time=time.time, now=0.0)
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
+        clock.now += seconds
         await asyncio.sleep(0)
 
+    monkeypatch.setattr(limits, "time", clock)
     monkeypatch.setattr(limits, "sleep", sleep)
     monkeypatch.setenv("KEY", SECRET)
     return slept

@@ -20,6 +20,10 @@ from rvpo.errors import ConfigError
 from shard_ranks import CASES, METRIC, NAMES, RANKS, Case, blocks, joined, ragged
 
 
+pytestmark = pytest.mark.xdist_group("shards")
+"""On one worker, because the four ranks that all of them look at take a while."""
+
+
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the ranks got, in all cases."""
