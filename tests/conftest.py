@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +88,16 @@ def prompt_dataset() -> Callable[..., Dataset]:
         return datasets.Dataset.from_dict({"prompt": prompts, "index": list(range(rows))})
 
     return build
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the quickstart fork its workers from a process that has imported TRL, instead of starting each anew."""
+    from rvpo.quickstart import runner
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rvpo.quickstart.train"])
+    monkeypatch.setattr(runner, "mp", SimpleNamespace(get_context=lambda _: context))
 
 
 @pytest.fixture(autouse=True)

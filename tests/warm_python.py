@@ -169,7 +169,7 @@ def _become(arguments: list[str], variables: dict[str, str], place: str, cwd: st
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, mode, number in ((os.devnull, "rb", 0), (place + ".out", "wb", 1), (place + ".err", "wb", 2)):
-        with open(name, mode) as file:
+        with Path(name).open(mode) as file:
             os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(variables)

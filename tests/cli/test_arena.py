@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import rvpo
 import rvpo.cli.arena as command
-from rvpo.arena import known
+from rvpo.arena import fields, known
 from rvpo.arena.fields import FIELDS, Run
 from rvpo.arena.table import Scores, not_first, rows
 from rvpo.core.methods.registry import METHODS, read_texts
 from rvpo.errors import ConfigError
+from warm_python import WarmPython
+
+pytestmark = pytest.mark.xdist_group("arena")
+"""On one worker, because several tests look at the same arena."""
 
 OWN = "def low(z, p):\n    return (p * z).sum(-1) - 0.1 * z.square().sum(-1)\n"
 
@@ -22,6 +30,24 @@ OWN = "def low(z, p):\n    return (p * z).sum(-1) - 0.1 * z.square().sum(-1)\n"
 def arena(out: Path, methods: str, **options: object) -> None:
     given = {"fields": ["worlds"], "cells": ["plain"], "seeds": 2, "baseline": "gdpo", "about": "lift", "parallel": 1}
     command._arena(methods, **(given | options), out=out)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_scripts() -> Iterator[None]:
+    """Run the scripts of a field in processes that have imported torch already: an arena starts four of them."""
+    warm = WarmPython(["torch", "rvpo.core"], [Path(rvpo.__file__).parents[1]], {"OMP_NUM_THREADS": "1"})
+
+    def run(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        done = warm.start(command[1:], given.get("env"))
+        code = done.wait()
+        if given.get("stdout") != subprocess.PIPE and not given.get("capture_output"):
+            print(done.stdout)
+        return subprocess.CompletedProcess(command, code, done.stdout, done.stderr)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fields.subprocess, "run", run)
+        yield
+    warm.end()
 
 
 def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -107,7 +133,6 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.xdist_group("arena")
 def test_known_scores_are_not_trained_again(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     own = tmp_path / "my_rules.py"
     own.write_text(OWN)
@@ -127,7 +152,6 @@ def test_known_scores_are_not_trained_again(first: Path, tmp_path: Path, capfd: 
     assert "low" not in (tmp_path / "second" / "scores.json").read_text(), "a path means nothing to others"
 
 
-@pytest.mark.xdist_group("arena")
 def test_known_scores_of_another_rule_task_or_seed_are_not_used(
     first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -150,7 +174,6 @@ def test_known_scores_of_another_rule_task_or_seed_are_not_used(
         command._read_known(str(changed), ["gdpo"])
 
 
-@pytest.mark.xdist_group("arena")
 def test_all_that_is_known_makes_the_same_table(first: Path, tmp_path: Path):
     arena(tmp_path / "new" / "folder", "gdpo dara", known=str(first / "scores.json"))
     again, before = (
@@ -160,7 +183,6 @@ def test_all_that_is_known_makes_the_same_table(first: Path, tmp_path: Path):
     assert [row["method"] for row in again["rules"]] == [row["method"] for row in before["rules"]]
 
 
-@pytest.mark.xdist_group("arena")
 def test_a_cell_with_some_of_the_seeds_is_trained(first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     arena(tmp_path / "arena", "gdpo dara", seeds=3, known=str(first / "scores.json"))
     assert "are known" not in capfd.readouterr().out

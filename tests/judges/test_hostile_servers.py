@@ -370,7 +370,7 @@ def test_a_429_within_a_200_pauses_everybody(naps: list[float]):
         busy = ok(told, "retry-after: 7")
         with RawServer(lambda request, number, busy=busy: busy if number == 1 else GOOD) as server:
             assert judged(server)[0] == Verdict(1.0)
-        assert max(naps) >= 6.9
+        assert sum(naps) >= 7.0 - 1e-9  # by the clock, which only naps turn
 
 
 def test_check_refuses_a_server_that_answers_with_errors():

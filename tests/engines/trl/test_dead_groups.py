@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from tiny_run import from_table, make_trainer, run_job_twice
 
 from rvpo.engines.trl import dead_groups
