@@ -7,10 +7,8 @@ import gzip
 import itertools
 import json
 import logging
-import time
 import zlib
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,10 +20,10 @@ from rvpo.errors import JudgeError, ModelError
 from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
 from rvpo.judges.endpoint import EndpointJudge
-from rvpo.net import limits
 from rvpo.net.http import MAX_BYTES
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import REASONS, Question, Verdict
+from turned_clock import turn_clock
 
 SECRET = "sk-Secret/Key+with=signs%20and~more0123456789"
 ASKED = Question("What is it?", "A cat.", (Criterion("a", "Is it a cat?"),))
@@ -36,18 +34,8 @@ FOUND = json.dumps(choice()).encode()
 @pytest.fixture(autouse=True)
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Waiting turns a clock and takes no time; what was waited is returned."""
-    slept: list[float] = []
-    clock = SimpleNamespace(monotonic=lambda: clock.now, time=time.time, now=0.0)
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        clock.now += seconds
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(limits, "time", clock)
-    monkeypatch.setattr(limits, "sleep", sleep)
     monkeypatch.setenv("KEY", SECRET)
-    return slept
+    return turn_clock(monkeypatch)
 
 
 def judged(

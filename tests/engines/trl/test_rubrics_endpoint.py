@@ -35,6 +35,7 @@ from reference import reference
 from rvpo.errors import JudgeError
 from rvpo.judges import EndpointJudge
 from rvpo.rewards.rubric import Question, RubricReward, Verdict
+from turned_clock import turn_clock
 
 SIZES, ROWS, STEPS = [5, 17, 2, 9, 6, 3], 3 * G, 3
 
@@ -99,7 +100,10 @@ def expected(table: pd.DataFrame, method: str) -> list[float]:
     ("rate", "retries", "method"),
     [(0.0, 5, "rvpo"), (0.1, 5, "rvpo"), (0.4, 5, "rvpo"), (0.4, 0, "rvpo"), (0.4, 0, "grpo")],
 )
-def test_training_finishes_and_missing_is_no_verdict(run: Callable, rate: float, retries: int, method: str):
+def test_training_finishes_and_missing_is_no_verdict(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, rate: float, retries: int, method: str
+):
+    turn_clock(monkeypatch)
     with FaultServer(fault_rate=rate, faults=ANSWERED_FAULTS, seed=3) as server:
         judge = endpoint(server, retries=retries, timeout=900.0)
         trainer, advantages, tables = run(judge, max_missing=1.0, method=method)
