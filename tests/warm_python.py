@@ -164,8 +164,7 @@ def _serve(orders: TextIO, answers: TextIO) -> Order | None:
 
 def _become(arguments: list[str], variables: dict[str, str], place: str, cwd: str) -> None:
     """Turn this fork into ``python ARGUMENTS``."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux kills it when the server ends, however that ends
+    _end_with_parent()
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, mode, number in ((os.devnull, "rb", 0), (place + ".out", "wb", 1), (place + ".err", "wb", 2)):
@@ -184,7 +183,14 @@ def _become(arguments: list[str], variables: dict[str, str], place: str, cwd: st
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def _end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main() -> None:
+    _end_with_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what imports print is not an answer
     sys.path.pop(0)  # the folder of this file: PYTHONPATH alone says where modules lie
