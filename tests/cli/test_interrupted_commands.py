@@ -232,8 +232,6 @@ def test_interrupted_quickstart_ends_with_its_workers(tmp_path: Path, number: in
         assert "Traceback" not in err
 
 
-@pytest.mark.xdist_group("processes")
-@pytest.mark.usefixtures("warm_workers")
 def test_interrupted_quickstart_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from rvpo.quickstart import Settings, run, runner
     from rvpo.quickstart.cells import MOSTLY_MET
