@@ -18,13 +18,15 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
-from typing import Any, ClassVar
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from rvpo.quickstart import train
 from rvpo.quickstart.cells import RARELY_MET, Contender, Settings
 from rvpo.quickstart.records import Job
 from rvpo.text.tables import markdown
-from rvpo.trl import RVPOConfig, RVPOTrainer
+from rvpo.trl import RVPOConfig
 
 HARD = "strict_format"
 FILTERS: dict[str, dict[str, Any]] = {
@@ -35,38 +37,32 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Noting(RVPOTrainer):
-    """Keeps the share of completions that each step left out."""
-
-    skipped: ClassVar[list[float]] = []
-
-    def log(self, logs: dict[str, float], *more: Any, **named: Any) -> None:
-        """Log, and note."""
-        if "rvpo/skipped/share" in logs:
-            self.skipped.append(logs["rvpo/skipped/share"])
-        super().log(logs, *more, **named)
+def with_advantage(folder: Path) -> float:
+    """Return the share of a run's completions whose advantage is not 0, by the tables that TRL logged."""
+    tables = [pq.read_table(path, columns=["advantage"]) for path in sorted(folder.glob("completions/*.parquet"))]
+    advantages = [value for table in tables for value in table["advantage"].to_pylist()]
+    return sum(value != 0 for value in advantages) / len(advantages)
 
 
 def trained(method: str, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train once and return what it cost and what came out."""
-    # Of this process, which trains once.
-    train.RVPOConfig = partial(RVPOConfig, **FILTERS[name])
-    train.RVPOTrainer = Noting
+    train.RVPOConfig = partial(RVPOConfig, **FILTERS[name])  # of this process, which trains once
     place = folder / f"{method}-{name.replace(', ', '+')}-{seed}"
     job = Job(RARELY_MET, Contender(method, method), seed, Settings())
     found = train.train_contender(job, lambda: None, place)
-    kept = 1 - mean(Noting.skipped) if Noting.skipped else 1.0
-    return {"method": method, "filter": name, "seed": seed, **found, "kept": kept}
+    return {"method": method, "filter": name, "seed": seed, **found}
 
 
-def row_of(runs: list[dict[str, Any]]) -> list[str]:
-    """Return a row of the table for the seeds of one method and filter."""
+def row_of(runs: list[dict[str, Any]], shares: list[float]) -> list[str]:
+    """Return a row of the table for the seeds of one method and filter; ``shares`` are those with an advantage."""
     worst = [min(run["end"].values()) for run in runs]
     hard = [mean(run["curve"][HARD]) for run in runs]
     lowest = [min(mean(values) for values in run["curve"].values()) for run in runs]
     cells = [f"{mean(values):.2f} ({' '.join(f'{value:.2f}' for value in values)})" for values in (hard, lowest, worst)]
-    kept = mean(run["kept"] for run in runs)
-    return [runs[0]["method"], runs[0]["filter"], f"{kept:.0%}", f"{mean(run['seconds'] for run in runs):.0f}", *cells]
+    share = mean(shares)
+    kept = share if "skip_dead_groups" in FILTERS[runs[0]["filter"]] else 1.0
+    seconds = mean(run["seconds"] for run in runs)
+    return [runs[0]["method"], runs[0]["filter"], f"{share:.0%}", f"{kept:.0%}", f"{seconds:.0f}", *cells]
 
 
 def main() -> None:
@@ -87,10 +83,13 @@ def main() -> None:
             print(*one, flush=True)
     runs = {one: json.loads(places[one].read_text("utf-8")) for one in wanted}
     measured = ["format in training", "worst in training", "worst at the end"]
-    head = ["method", "filter", "completions in the loss", "seconds", *measured]
-    rows = [
-        row_of([runs[method, name, seed] for seed in range(args.seeds)]) for method in args.methods for name in FILTERS
-    ]
+    head = ["method", "filter", "with an advantage", "in the loss", "seconds", *measured]
+    rows = []
+    for method in args.methods:
+        for name in FILTERS:
+            cells = [(method, name, seed) for seed in range(args.seeds)]
+            shares = [with_advantage(places[cell].with_suffix("")) for cell in cells]
+            rows.append(row_of([runs[cell] for cell in cells], shares))
     print("\n".join(markdown([head, *rows])))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +35,20 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 def pytest_report_header() -> str:
     return "without what needs TRL (make test-trl)" if HAS_VERL else "without what needs verl (make test-verl)"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let ``--dist loadgroup`` see the groups: tests of one ``xdist_group`` run on one worker and share fixtures.
+
+    pytest-xdist 3.8 appends the group to ``Item._nodeid``, which pytest 9.2 no longer reads.
+    """
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        for mark in item.iter_markers("xdist_group"):
+            if not item.nodeid.endswith(end := f"@{mark.args[0]}"):
+                item._id = type(item._id).parse(item.nodeid + end)  # type: ignore[attr-defined]
 
 
 if TYPE_CHECKING:
@@ -72,6 +88,16 @@ def prompt_dataset() -> Callable[..., Dataset]:
         return datasets.Dataset.from_dict({"prompt": prompts, "index": list(range(rows))})
 
     return build
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the quickstart fork its workers from a process that has imported TRL, instead of starting each anew."""
+    from rvpo.quickstart import runner
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rvpo.quickstart.train"])
+    monkeypatch.setattr(runner, "mp", SimpleNamespace(get_context=lambda _: context))
 
 
 @pytest.fixture(autouse=True)

@@ -63,3 +63,10 @@ def test_the_code_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(
         names["advantages"](rewards, groups), rvpo.advantages(rewards, num_generations=3).advantages
     )
+
+
+@pytest.mark.xdist_group("processes")
+def test_groups_of_tests_reach_the_workers(request: pytest.FixtureRequest):
+    """Else ``--dist loadgroup`` starts every shared process and browser once per worker, without a word."""
+    if request.config.getoption("loadgroup", False):
+        assert request.node.nodeid.endswith("@processes")

@@ -304,7 +304,8 @@ def needs_extra(extra: str, what: str, *late: str) -> Iterator[None]:
     Args:
         extra: name of the extra with the packages.
         what: plural noun for the things that need it.
-        late: packages that are imported only at the end of the work. They are checked at its beginning.
+        late: packages that are imported only at the end of the work, or after large ones. They are checked at its
+            beginning.
 
     Raises:
         MissingExtraError: a package is absent. It is both a ConfigError and an ImportError.

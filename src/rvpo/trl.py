@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rvpo.extras import needs_extra
 
-with needs_extra("trl", "RVPOTrainer and RVPOConfig"):
+with needs_extra("trl", "RVPOTrainer and RVPOConfig", "trl"):
     from rvpo.engines.trl.alarm import DiagnosisCallback
     from rvpo.engines.trl.config import RVPOConfig
     from rvpo.engines.trl.trainer import RVPOMixin, RVPOTrainer

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import ON_CPU
+from tiny_run import ON_CPU, warm_python
 from typer.testing import CliRunner
 
 import rvpo
@@ -131,6 +131,7 @@ def test_usage_error():
 # --- killed and resumed -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("processes")
 def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, tmp_path: Path):
     """SIGKILL while step 4 is scored, behind the checkpoint of step 3; the same command with --resume goes on."""
     pytest.importorskip("trl")
@@ -145,14 +146,15 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, 
     settings = ["trainer.max_steps=6", "trainer.save_steps=3", "trainer.num_iterations=2", "trainer.disable_tqdm=false"]
     run = tmp_path / "runs" / "killed"
 
-    killed = command("train", recipe, *settings, "name=killed", KILL_AT_STEP="4")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    command = ["-m", "rvpo", "train", recipe, *settings, "name=killed"]
+    killed = warm_python().start(command, {"KILL_AT_STEP": "4"})
+    assert killed.wait() == -signal.SIGKILL, killed.stderr
     assert (run / "checkpoint-3" / "trainer_state.json").exists()
     assert len(metrics(run)) == 4
     assert not (run / "model").exists()
 
-    resumed = command("train", recipe, *settings, "name=killed", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = warm_python().start([*command, "--resume"])
+    assert resumed.wait() == 0, resumed.stderr
     assert_same_run(run, train_recipe(load_recipe(recipe, settings)))
     assert [line["step"] for line in metrics(run)] == [1, 2, 3, 4, 5, 6, 6]
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
+from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import rvpo
 import rvpo.cli.arena as command
 from rvpo.arena import fields, known
 from rvpo.arena.fields import FIELDS, Run
 from rvpo.arena.table import Scores, not_first, rows
 from rvpo.core.methods.registry import METHODS, read_texts
 from rvpo.errors import ConfigError
+from warm_python import WarmPython
+
+pytestmark = pytest.mark.xdist_group("arena")
+"""On one worker, because several tests look at the same arena."""
 
 OWN = "def low(z, p):\n    return (p * z).sum(-1) - 0.1 * z.square().sum(-1)\n"
 
@@ -23,6 +31,24 @@ OWN = "def low(z, p):\n    return (p * z).sum(-1) - 0.1 * z.square().sum(-1)\n"
 def arena(out: Path, methods: str, **options: object) -> None:
     given = {"fields": ["worlds"], "cells": ["plain"], "seeds": 2, "baseline": "gdpo", "about": "lift", "parallel": 1}
     command._arena(methods, **(given | options), out=out)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_scripts() -> Iterator[None]:
+    """Run the scripts of a field in processes that have imported torch already: an arena starts four of them."""
+    warm = WarmPython(["torch", "rvpo.core"], [Path(rvpo.__file__).parents[1]], {"OMP_NUM_THREADS": "1"})
+
+    def run(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        done = warm.start(command[1:], given.get("env"))
+        code = done.wait()
+        if given.get("stdout") != subprocess.PIPE and not given.get("capture_output"):
+            print(done.stdout)
+        return subprocess.CompletedProcess(command, code, done.stdout, done.stderr)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fields.subprocess, "run", run)
+        yield
+    warm.end()
 
 
 def test_rules_and_ones_own_train_in_a_world_and_later_ones_join(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from pathlib import Path
 
 import pytest
-from tiny_run import ON_CPU
+from tiny_run import ON_CPU, warm_python
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -23,6 +24,7 @@ from test_run import assert_same_run, metrics, write_inputs
 
 from rvpo.engines.trl.run import train_recipe
 from rvpo.recipe import load_recipe
+from warm_python import Program
 
 PATIENCE = 600
 """Seconds until a test gives up; none of them asserts how long something took."""
@@ -42,7 +44,12 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def press(process: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
+def start_warm(folder: Path, *arguments: str) -> Program:
+    """Do the same in a process that has imported TRL already, so only for what happens later."""
+    return warm_python().start(["-m", "rvpo", *arguments], cwd=folder)
+
+
+def press(process: subprocess.Popen[str] | Program, number: int) -> tuple[int, str, str]:
     """Send Ctrl-C to the group, as a terminal does, or another signal to the process; return code, stdout, stderr.
 
     Fails if a process that the command has started lives on.
@@ -51,11 +58,15 @@ def press(process: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
-        process.send_signal(number)
-    out, err = process.communicate(timeout=PATIENCE)
+        os.kill(process.pid, number)
+    if isinstance(process, Program):
+        code, out, err = process.wait(), process.stdout, process.stderr
+    else:
+        out, err = process.communicate(timeout=PATIENCE)
+        code = process.returncode
     _, alive = psutil.wait_procs(started, timeout=PATIENCE)
     assert not alive
-    return process.returncode, out, err
+    return code, out, err
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> None:
@@ -69,9 +80,17 @@ def read_until(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"{word!r} was not printed: {seen} {process.communicate()}")
 
 
+def wait_until(program: Program, holds: Callable[[], bool]) -> None:
+    """Look again until something holds, while a program runs."""
+    while not holds():
+        assert program.poll() is None, (program.stdout, program.stderr)
+        time.sleep(0.1)
+
+
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
@@ -85,8 +104,8 @@ def test_interrupted_training_saves_its_last_step_and_goes_on(
         "    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]\n"
     )
     settings = ["trainer.max_steps=8", "trainer.save_steps=100", f"rewards.0={slow}:even", "trainer.disable_tqdm=true"]
-    process = start(tmp_path, "train", recipe, *settings, "name=cut")
-    read_until(process, "step 2/8")
+    process = start_warm(tmp_path, "train", recipe, *settings, "name=cut")
+    wait_until(process, lambda: "step 2/8" in process.stdout)
     returned, _, err = press(process, number)
     assert returned == code, err
     assert "Traceback" not in err
@@ -100,13 +119,14 @@ def test_interrupted_training_saves_its_last_step_and_goes_on(
     assert_same_run(run, train_recipe(load_recipe(recipe, [*settings, "name=whole"])))
 
 
+@pytest.mark.xdist_group("processes")
 def test_interrupt_before_the_training(tiny_model_dir: Path, tmp_path: Path):
     (tmp_path / "waits.py").write_text(
         "import time\n\nprint('waiting', flush=True)\ntime.sleep(2000)\n\n\ndef even(**_):\n    return []\n"
     )
     recipe = str(write_inputs(tmp_path, tiny_model_dir))
-    process = start(tmp_path, "train", recipe, f"rewards.0={tmp_path}/waits.py:even", "name=early")
-    read_until(process, "waiting")
+    process = start_warm(tmp_path, "train", recipe, f"rewards.0={tmp_path}/waits.py:even", "name=early")
+    wait_until(process, lambda: "waiting" in process.stdout)
     returned, _, err = press(process, signal.SIGINT)
     assert returned == 130
     assert err.strip() == "interrupted: nothing was trained yet; the same command with --resume starts again"
@@ -127,7 +147,12 @@ def adv(rewards, groups):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
 def test_interrupted_check_leaves_no_process(tmp_path: Path, number: int, code: int):
     """While it waits for the processes of the multi-process check, which are in sessions of their own."""
@@ -231,34 +256,30 @@ def test_interrupted_quickstart_keeps_what_is_finished(tmp_path: Path, monkeypat
 # --- judge and eval ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("processes")
 def test_interrupted_judge_keeps_its_verdicts(tiny_model_dir: Path, tmp_path: Path):
     """With a model on this machine, whose batch in a thread nobody can stop."""
     rubric = {"criteria": [{"id": "c", "text": "Is it good?", "points": 1}]}
     rows = [{"prompt": f"q {i}", "completion": "a b", "rubric": rubric} for i in range(3000)]
     (tmp_path / "done.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["judge", "done.jsonl", "--judge", f"local:{tiny_model_dir}", "--out", "verdicts.parquet"]
-    process = start(tmp_path, *arguments)
+    process = start_warm(tmp_path, *arguments)
     journal = tmp_path / "verdicts.parquet.journal.jsonl"
-    while not journal.exists() or len(journal.read_text().split("\n")) < 20:
-        assert process.poll() is None, process.communicate()
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.1)
+    wait_until(process, lambda: journal.exists() and len(journal.read_text().split("\n")) >= 20)
     returned, _, err = press(process, signal.SIGINT)
     assert returned == 130
     assert " of 3000 verdicts are saved; the same command asks for the others" in err
     assert "Traceback" not in err
 
 
+@pytest.mark.xdist_group("processes")
 def test_interrupted_eval_keeps_its_items(tiny_model_dir: Path, tmp_path: Path):
     pytest.importorskip("inspect_ai")
     rows = [{"prompt": f"what is {i}", "answer": "<think> x </think>"} for i in range(3000)]
     (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["eval", "toolcall", str(tiny_model_dir), "--data", "held.jsonl", "--out", "items", "--max-tokens", "8"]
-    process = start(tmp_path, *arguments)
-    while not (tmp_path / "items" / "store.sqlite").exists():
-        assert process.poll() is None, process.communicate()
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.1)
+    process = start_warm(tmp_path, *arguments)
+    wait_until(process, (tmp_path / "items" / "store.sqlite").exists)
     returned, _, err = press(process, signal.SIGTERM)
     assert returned == 143
     assert "interrupted: finished items are saved in items; the same command continues" in err

@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,13 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_run import ON_CPU
+from tiny_run import warm_python
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from rvpo.errors import ConfigError, ModelError
 from rvpo.evals.items import Generation, Item
 from rvpo.evals.local import LocalPolicy
 from rvpo.evals.models import load_policy
+from warm_python import Program
 
 TEXTS = ["hello", "the cat is red", "why the dog and not the cat", "one two three", "rain", "what is the answer"]
 ITEMS = [Item(f"q{i}", ({"role": "user", "content": text},)) for i, text in enumerate(TEXTS)]
@@ -89,6 +88,7 @@ def test_the_checkpoints_own_sampling_does_not_leak_in(tiny_model_dir: Path, tmp
     assert replies(load_policy(str(folder)), ITEMS, GREEDY) == plain
 
 
+@pytest.mark.xdist_group("processes")
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tiny_model_dir: Path, tmp_path: Path):
     """Through the command line, with sampling: replies are equal to the last bit, and none is made twice."""
     data = tmp_path / "heldout.jsonl"
@@ -96,11 +96,10 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tiny_model_d
     rows = [{"prompt": f"{TEXTS[i % 6]} {'cat ' * (i % 17)} {'dog ' * (i % 5)}", "answer": answer} for i in range(200)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def start(out: str) -> subprocess.Popen[bytes]:
+    def start(out: str) -> Program:
         options = ["--data", str(data), "--out", str(tmp_path / out), "--batch-size", "2", "--temperature", "1"]
-        line = [sys.executable, "-c", "from rvpo.cli.app import main; main()", "eval", "toolcall", str(tiny_model_dir)]
-        line += [*options, "--max-tokens", "24"]
-        return subprocess.Popen(line, env=os.environ | ON_CPU, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        line = ["-m", "rvpo", "eval", "toolcall", str(tiny_model_dir), *options, "--max-tokens", "24"]
+        return warm_python().start(line)
 
     def kept() -> dict[str, str]:
         path = tmp_path / "run" / "store.sqlite"
@@ -115,16 +114,16 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tiny_model_d
     killed = start("run")
     deadline = time.monotonic() + 900
     while len(kept()) < 10:
-        assert killed.poll() is None, killed.stderr.read().decode()
+        assert killed.poll() is None, killed.stderr
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
+    os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     before = kept()
     assert 10 <= len(before) < 200, "killed too late for this test"
     for out in ("run", "whole"):
         done = start(out)
-        assert done.wait(180) == 0, done.stderr.read().decode()
+        assert done.wait() == 0, done.stderr
     assert before.items() <= kept().items()  # rows that were there were not written again
     tables = [pq.read_table(tmp_path / out / "items.parquet") for out in ("run", "whole")]
     assert tables[0].equals(tables[1])

@@ -20,10 +20,10 @@ from rvpo.errors import JudgeError, ModelError
 from rvpo.evals.endpoint import EndpointPolicy
 from rvpo.evals.items import Generation, Item, Reply
 from rvpo.judges.endpoint import EndpointJudge
-from rvpo.net import limits
 from rvpo.net.http import MAX_BYTES
 from rvpo.rewards.rubric.criteria import Criterion
 from rvpo.rewards.rubric.verdict import REASONS, Question, Verdict
+from turned_clock import turn_clock
 
 SECRET = "sk-Secret/Key+with=signs%20and~more0123456789"
 ASKED = Question("What is it?", "A cat.", (Criterion("a", "Is it a cat?"),))
@@ -33,16 +33,9 @@ FOUND = json.dumps(choice()).encode()
 
 @pytest.fixture(autouse=True)
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waiting takes no time; what was waited is returned."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(limits, "sleep", sleep)
+    """Waiting turns a clock and takes no time; what was waited is returned."""
     monkeypatch.setenv("KEY", SECRET)
-    return slept
+    return turn_clock(monkeypatch)
 
 
 def judged(
@@ -365,7 +358,7 @@ def test_a_429_within_a_200_pauses_everybody(naps: list[float]):
         busy = ok(told, "retry-after: 7")
         with RawServer(lambda request, number, busy=busy: busy if number == 1 else GOOD) as server:
             assert judged(server)[0] == Verdict(1.0)
-        assert max(naps) >= 6.9
+        assert sum(naps) >= 7.0 - 1e-9  # by the clock, which only naps turn
 
 
 def test_check_refuses_a_server_that_answers_with_errors():

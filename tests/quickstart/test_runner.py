@@ -132,6 +132,8 @@ def test_the_tokenizer_keeps_the_tags_and_every_word() -> None:
     assert tokenizer(f"{BOS} travel").input_ids[0] == tokenizer.bos_token_id
 
 
+@pytest.mark.xdist_group("processes")
+@pytest.mark.usefixtures("warm_workers")
 def test_it_runs_from_end_to_end_and_resumes(tmp_path: Path) -> None:
     cell = replace(MOSTLY_MET, methods=(GDPO, RVPO_K1))
     first = run(tmp_path, seeds=(3,), cells=(cell,), settings=TINY, processes=1, progress=False)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,10 @@ import torch
 import rvpo
 from rvpo.errors import ConfigError
 from shard_ranks import CASES, METRIC, NAMES, RANKS, Case, blocks, joined, ragged
+from warm_python import WarmPython
+
+pytestmark = pytest.mark.xdist_group("shards")
+"""On one worker, because the four ranks that all of them look at take a while."""
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +26,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the ranks got, in all cases."""
     folder = tmp_path_factory.mktemp("ranks")
     places = [Path(rvpo.__file__).parents[1], Path(__file__).parents[1]]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
-    command = [sys.executable, "-c", "import shard_ranks; shard_ranks.main()"]
-    running = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder / "store"), str(folder / f"{rank}.json")],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(RANKS)
-    ]
-    errors = [process.communicate(timeout=900)[1].decode() for process in running]
-    assert [process.returncode for process in running] == [0] * RANKS, errors
+    warm = WarmPython(["shard_ranks"], places, {"OMP_NUM_THREADS": "1"})
+    done = warm.run(["-m", "shard_ranks", str(folder)], [{"RANK": str(rank)} for rank in range(RANKS)])
+    assert [program.poll() for program in done] == [0] * RANKS, [program.stderr for program in done]
+    warm.end()
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 

@@ -32,7 +32,7 @@ def train_command(
     loaded = load_recipe(recipe, overrides or [])
     # Longer than usual: the training needs time to reach the place where it saves a checkpoint.
     with interrupts.says(lambda: _kept(loaded.folder), seconds=20.0):
-        with needs_extra("trl", "training runs"):
+        with needs_extra("trl", "training runs", "trl"):
             _quiet_transformers()
             from rvpo.engines.trl.run import train_recipe as run
 

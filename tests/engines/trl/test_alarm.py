@@ -241,6 +241,7 @@ def test_evaluations_are_not_looked_at(tiny_model_dir: Path, tmp_path: Path, our
     assert callback.alarm.generations == 3
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_see_all_rewards_and_one_speaks(tiny_model_dir: Path, tmp_path: Path):
     job = {
         "model": str(tiny_model_dir),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_run import from_table, make_trainer, run_job_twice
 
-from engines.trl.tiny_run import from_table, make_trainer, run_job_twice
 from rvpo.engines.trl import dead_groups
 from rvpo.errors import ConfigError, EngineError
 from rvpo.trl import RVPOTrainer

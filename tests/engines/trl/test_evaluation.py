@@ -255,6 +255,7 @@ def test_options_of_the_callback_are_checked(tiny_model_dir: Path, tmp_path: Pat
         BenchmarkCallback(trainer, {}, every=1)
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_share_the_items_and_their_errors(tiny_model_dir: Path, tmp_path: Path):
     two_processes(__file__, str(tiny_model_dir), str(tmp_path))  # where an error is not shared, this hangs
     rows = pq.read_table(tmp_path / "evals" / "words" / "step-000003" / "items.parquet").to_pylist()

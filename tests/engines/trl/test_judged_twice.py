@@ -139,6 +139,7 @@ def test_resumed_evidence_is_the_uninterrupted_runs(tiny_model_dir: Path, tmp_pa
     assert parameters(resumed).tolist() == parameters(whole).tolist()
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_share_their_evidence(tiny_model_dir: Path, tmp_path: Path):
     """Each judges a third of its six completions again; the evidence holds the pairs of both."""
     rewards = torch.rand(3, 12, 2, generator=torch.Generator().manual_seed(0)).tolist()

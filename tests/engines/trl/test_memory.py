@@ -86,6 +86,7 @@ def whole(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return runs
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_resumed_run_equals_the_uninterrupted_one(tiny_model_dir: Path, tmp_path: Path, whole: dict, name: str):
     want = whole[name]
@@ -98,6 +99,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tiny_model_dir: Path, tmp_path
     assert state_of(tmp_path) != state_of(want["output"], CHECKPOINT)
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_the_advantages_are_the_cores(whole: dict, name: str):
     """Batch by batch, with the state handed on."""
@@ -113,6 +115,7 @@ def test_the_advantages_are_the_cores(whole: dict, name: str):
     assert json.loads(json.dumps(plain(state))) == state_of(whole[name]["output"])["remembered"]
 
 
+@pytest.mark.xdist_group("processes")
 def test_the_state_matters(whole: dict):
     """Else the tests above would pass without it."""
     for name, run in whole.items():
@@ -125,6 +128,7 @@ def test_the_state_matters(whole: dict):
         assert [step["all"] for step in run["seen"][CHECKPOINT:]] != forgetful, name
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_agree_with_one(tiny_model_dir: Path, tmp_path: Path, whole: dict):
     jobs = []
     for name in REMEMBERING:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,10 @@ pytest.importorskip("peft")
 
 import tiny_run
 from peft import LoraConfig
-from tiny_run import N, make_trainer, parameters, prompts, steps
+from tiny_run import N, make_trainer, parameters, prompts, steps, warm_python
 
 from rvpo.engines.trl import buffer
+from warm_python import Program
 
 MAX_STEPS, CHECKPOINT = 6, 3
 LINEAR_K = {"method": "rvpo:k=linear(0.5,2)"}
@@ -61,6 +59,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tiny_model_dir: Path, tmp_path
     assert torch.equal(parameters(resumed), parameters(whole))
 
 
+@pytest.mark.xdist_group("processes")
 def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, tmp_path: Path):
     """SIGKILL in a reward function, behind a checkpoint inside a generation cycle; a new process goes on from it."""
     options = {
@@ -74,11 +73,11 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, 
     result = tmp_path / "run" / "result_0.json"
 
     killed = run_script(tmp_path, job | {"kill_at": CHECKPOINT + 1})
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert killed.poll() == -signal.SIGKILL, killed.stderr
     assert not result.exists()
     assert (tmp_path / "run" / f"checkpoint-{CHECKPOINT}" / "rvpo_buffer_0.safetensors").exists()
     resumed = run_script(tmp_path, job | {"resume": True})
-    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.poll() == 0, resumed.stderr
     tiny_run.main(job | {"output": str(tmp_path / "whole")})
 
     want, got = (json.loads((tmp_path / name / "result_0.json").read_text()) for name in ("whole", "run"))
@@ -87,18 +86,11 @@ def test_killed_run_ends_where_the_uninterrupted_one_does(tiny_model_dir: Path, 
     assert got["parameters"] == want["parameters"]
 
 
-def run_script(folder: Path, job: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def run_script(folder: Path, job: dict[str, Any]) -> Program:
     path = folder / "job.json"
     path.write_text(json.dumps(job))
-    script = Path(__file__).with_name("tiny_run.py")
-    return subprocess.run(
-        [sys.executable, str(script), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    (done,) = warm_python().run([tiny_run.__file__, str(path)], [{}])
+    return done
 
 
 # --- the buffer's file --------------------------------------------------------------------------------------------

@@ -319,6 +319,7 @@ def test_a_function_that_is_exchanged_later_is_the_one_that_counts(tiny_model_di
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("fails", ["raises", *(pytest.param(f, marks=pytest.mark.slow) for f in ("text", "infinite"))])
 def test_two_processes_end_together(tiny_model_dir: Path, tmp_path: Path, fails: str):
     """Only process 1 fails, in step 3; both raise the same error, after a checkpoint of step 2 that both have saved."""

@@ -165,6 +165,7 @@ def test_grpo_on_channels_is_grpo_on_their_weighted_mean(make: Callable, tmp_pat
     assert seen["channels"][0]["all"] == pytest.approx(seen["explicit"][0]["all"], abs=2e-3)
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_agree_with_one(tiny_model_dir: Path, tmp_path: Path):
     """Groups lie across processes, and the widest rubric is in one of them only."""
     verdicts, rewards = table(), [[[float(i % 5)] for i in range(ROWS)]] * STEPS

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,6 @@ pytest.importorskip("aiohttp")
 
 import pandas as pd
 from tiny_run import (
-    ON_CPU,
     G,
     even,
     make_trainer,
@@ -30,6 +27,7 @@ from tiny_run import (
     recording,
     rubric_prompts,
     steps,
+    warm_python,
 )
 
 from fault_server import ANSWERED_FAULTS, FaultServer, degree
@@ -37,6 +35,7 @@ from reference import reference
 from rvpo.errors import JudgeError
 from rvpo.judges import EndpointJudge
 from rvpo.rewards.rubric import Question, RubricReward, Verdict
+from turned_clock import turn_clock
 
 SIZES, ROWS, STEPS = [5, 17, 2, 9, 6, 3], 3 * G, 3
 
@@ -101,7 +100,10 @@ def expected(table: pd.DataFrame, method: str) -> list[float]:
     ("rate", "retries", "method"),
     [(0.0, 5, "rvpo"), (0.1, 5, "rvpo"), (0.4, 5, "rvpo"), (0.4, 0, "rvpo"), (0.4, 0, "grpo")],
 )
-def test_training_finishes_and_missing_is_no_verdict(run: Callable, rate: float, retries: int, method: str):
+def test_training_finishes_and_missing_is_no_verdict(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, rate: float, retries: int, method: str
+):
+    turn_clock(monkeypatch)
     with FaultServer(fault_rate=rate, faults=ANSWERED_FAULTS, seed=3) as server:
         judge = endpoint(server, retries=retries, timeout=900.0)
         trainer, advantages, tables = run(judge, max_missing=1.0, method=method)
@@ -166,6 +168,7 @@ def test_an_outage_stops_and_resumes_without_paying_twice(run: Callable, tmp_pat
     assert torch.equal(parameters(resumed), parameters(whole))
 
 
+@pytest.mark.xdist_group("processes")
 def test_killed_in_the_middle_of_judging_no_paid_call_is_repeated(tiny_model_dir: Path, tmp_path: Path):
     """SIGKILL while verdicts of the third step are on their way, then a new process."""
     options = {
@@ -198,11 +201,9 @@ def test_killed_in_the_middle_of_judging_no_paid_call_is_repeated(tiny_model_dir
         }
         values = {"model": str(tiny_model_dir), "output": str(tmp_path), "sizes": SIZES, "endpoint": judge}
         job.write_text(json.dumps(values | {"options": options}))
-        command = [sys.executable, str(Path(__file__).with_name("tiny_run.py")), str(job)]
+        command = [str(Path(__file__).with_name("tiny_run.py")), str(job)]
         server.hold_after = calls - 7
-        process = subprocess.Popen(
-            command, env=os.environ | ON_CPU, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = warm_python().start(command)
         deadline = time.monotonic() + 900
         while server.answered.total() < calls - 7:
             assert process.poll() is None, "the run ended before it was killed"
@@ -223,10 +224,8 @@ def test_killed_in_the_middle_of_judging_no_paid_call_is_repeated(tiny_model_dir
         assert not (tmp_path / "result_0.json").exists()
 
         job.write_text(json.dumps(values | {"options": options, "resume": True}))
-        done = subprocess.run(
-            command, env=os.environ | ON_CPU, capture_output=True, text=True, timeout=900, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        done = warm_python().start(command)
+        assert done.wait() == 0, done.stderr
         assert set(server.answered.values()) == {1}
         assert server.answered.total() == calls
     result = json.loads((tmp_path / "result_0.json").read_text())

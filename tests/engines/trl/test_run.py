@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
-from tiny_run import NOT_COMPARED, two_processes
+from tiny_run import NOT_COMPARED, launched_twice
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from trl import SFTTrainer
@@ -527,7 +527,7 @@ def test_two_processes_share_a_folder(inputs: Path, tmp_path: Path):
     recipe = [str(inputs), f"output={tmp_path / 'runs'}", *WARM, "trainer.max_steps=2"]
     recipe.append(f"warm_start.data.path={inputs.parent / 'prompts.jsonl'}")
     recipe.append("trainer.per_device_train_batch_size=4")
-    assert two_processes("-m", "rvpo", "train", *recipe).count("done: ") == 1
+    assert launched_twice("-m", "rvpo", "train", *recipe).count("done: ") == 1
     folder = tmp_path / "runs" / "whole"
     assert [line["step"] for line in metrics(folder)] == [1, 2, 2]
     assert (folder / "model" / "model.safetensors").exists()

@@ -15,6 +15,8 @@ raised), and ``plain`` (options of a run of TRL's own GRPOTrainer with a Diagnos
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import logging
 import os
@@ -36,12 +38,16 @@ import rvpo
 from rvpo.rewards.rubric import Criterion, Question, Rubric, RubricReward, Verdict
 from rvpo.step.trust import Reliability
 from rvpo.trl import DiagnosisCallback, RVPOConfig, RVPOTrainer
+from warm_python import WarmPython
 
 P, G = 2, 4
 N = P * G
 
 # The environment of a process that runs this checkout on one CPU thread.
 ON_CPU = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(rvpo.__file__).parents[1])}
+
+# Where the modules of the tests lie, for a process that imports them.
+PLACES = (Path(__file__).parents[2], Path(__file__).parent)
 
 # Ways in which one process ends, or never does, without telling the others.
 ENDS = ("hangs", "killed", "memory")
@@ -60,7 +66,7 @@ def high(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [float(ids[0] >= 20) for ids in completion_ids]
 
 
-def two_processes(*arguments: str) -> str:
+def launched_twice(*arguments: str) -> str:
     """Run a script, or ``-m module``, as two processes (gloo) under torchrun, and return what they printed."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -68,6 +74,34 @@ def two_processes(*arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@functools.cache
+def warm_python() -> WarmPython:
+    """Return a process that has imported what this module imports. It ends with the tests."""
+    warm = WarmPython(["tiny_run"], [Path(rvpo.__file__).parents[1], *PLACES], ON_CPU)
+    atexit.register(warm.end)
+    return warm
+
+
+def two_processes(*arguments: str) -> str:
+    """Do the same as ``launched_twice`` in forks of ``warm_python``, which need not import TRL again.
+
+    The processes meet at a store in this process, by the variables that torchrun sets.
+    """
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "tests",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    done = warm_python().run(arguments, [shared | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(2)])
+    assert [each.poll() for each in done] == [0, 0], [each.stderr for each in done]
+    return "".join(each.stdout for each in done)
 
 
 def read_verdicts(folder: Path, step: int) -> pd.DataFrame:

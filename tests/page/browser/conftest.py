@@ -37,7 +37,7 @@ ARGUMENTS = (
 )
 
 
-PATIENCE = 300_000
+PATIENCE = 900_000
 """Milliseconds until a test gives up, which no test may need: what a loaded machine does slowly it still does right."""
 
 
