@@ -85,7 +85,7 @@ def python(code: str) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the absolute dotted name and the line of every import in a file, wherever it stands in it."""
+    """Yield the absolute dotted name and the line of every import in a file, at any depth."""
     package = path.relative_to(PACKAGE.parent).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -28,7 +28,7 @@ def marks_of_missing(path: Path, rewards: Mapping[str, Array], named: bool) -> I
         named: whether the user named the rewards; then nothing is refused.
 
     Raises:
-        DataError: a reward has a number that surely stands for a missing value, such as -999.
+        DataError: a reward has a number that certainly marks a missing value, such as -999.
     """
     for name, values in rewards.items():
         values = values[np.isfinite(values)]

@@ -462,10 +462,10 @@ def _columns_of_weights(table: Table, rewards: Sequence[str]) -> list[str]:
     named = {n: naming.weighs(n) for n in level if not table.columns[n].missing}
     found = []
     for reward in rewards:
-        of = [name for name, what in named.items() if what == naming.inner(reward).lower()]
-        if len(of) != 1:
+        own = [name for name, what in named.items() if what == naming.inner(reward).lower()]
+        if len(own) != 1:
             return []
-        found += of
+        found += own
     return found
 
 
