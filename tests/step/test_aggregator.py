@@ -325,6 +325,7 @@ def _numbers_in(state: Any):
         (("lfit", ["a"]), {}, "did you mean 'lift'"),
         (("lift", []), {}, r"names is \[\]; expected a list of names"),
         (("lift", "ab"), {}, "names is 'ab'; expected a list"),
+        (("lift", {"a": 1, "b": 2}), {}, "names is {.*}; expected a list"),
         (("lift", ["a", "a"]), {}, "names has 'a' twice"),
         (("lift", ["a", 1]), {}, "expected a list of names"),
         (("lift", ["correct"]), {"ranges": {"corect": (0, 1)}}, r"ranges names the channel 'corect' \(did you mean"),
@@ -433,3 +434,8 @@ print(len(out.advantages), len(agg.state_dict()["remembered"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["4", "4"], done.stderr
+
+
+@pytest.mark.parametrize("names", [("a", "b"), {"a": 1, "b": 2}.keys(), np.array(["a", "b"]), iter(["a", "b"])])
+def test_names_in_any_ordered_form(names: Any):
+    assert rvpo.Aggregator("lift", names).names == ["a", "b"]

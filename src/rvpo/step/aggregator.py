@@ -599,12 +599,14 @@ def _is_ready(rewards: Any, columns: int) -> bool:
 
 
 def _checked_names(names: Sequence[str]) -> list[str]:
-    is_list = isinstance(names, Sequence) and not isinstance(names, str)
-    if not is_list or not names or not all(isinstance(name, str) and name for name in names):
+    # Keys of a dict and columns of a table have an order; a set has none.
+    is_ordered = hasattr(names, "__iter__") and not isinstance(names, str | bytes | set | frozenset | Mapping)
+    given = list(names) if is_ordered else []
+    if not given or not all(isinstance(name, str) and name for name in given):
         raise ConfigError(f"names is {names!r}; expected a list of names, one per channel, such as ['correct', 'safe']")
-    if twice := [name for i, name in enumerate(names) if name in list(names)[:i]]:
+    if twice := [name for i, name in enumerate(given) if name in given[:i]]:
         raise ConfigError(f"names has {twice[0]!r} twice; expected a name of its own for each channel")
-    return list(names)
+    return [str(name) for name in given]  # those of NumPy are a type of their own
 
 
 def _require_names(option: str, named: Sequence[str], names: Sequence[str]) -> None:
