@@ -113,7 +113,7 @@ def diagnose_command(
     print_text(diagnoses_text(found, terminal=terminal, exploration=exploration), terminal)
     if html is None and any(channel.verdict in ("diverging", "neglected") for one in found for channel in one.channels):
         command = shlex.join(["rvpo", "report", str(path), *given_options(context, SHARED)])
-        print_text(f"Next: a page that says what to change, with the lines to copy:\n  {command}", terminal)
+        print_text(f"Next: a page with the lines to copy:\n  {command}", terminal)
     data = [diagnosis.to_json() for diagnosis in found]
     write_json(json_file, data[0] if len(data) == 1 else {"schema": "rvpo.diagnoses/1", "runs": data})
     write_text(markdown_file, diagnoses_text(found, as_markdown=True))

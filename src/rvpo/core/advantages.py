@@ -402,7 +402,7 @@ def _weights(weights: Tensor | Sequence[float] | None, r: Tensor) -> Tensor:
     # All weights of a row may be 0. A batch in which no prompt has a channel of positive weight has no signal.
     if not bool(((w <= LARGEST) & (w >= 0)).all()) or (w.ndim == 1 and not bool((w > 0).any())):
         raise RewardError(
-            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}; expected numbers from 0 to {LARGEST:g}, at "
-            "least one above 0. To minimise a reward, negate it in its reward function, not by a negative weight"
+            f"weights is {w.tolist() if w.numel() < 20 else 'a tensor'}; expected numbers >= 0 and up to {LARGEST:g}, "
+            "at least one above 0. To minimise a reward, negate it in its reward function, not by a negative weight"
         )
     return w.expand_as(r)
