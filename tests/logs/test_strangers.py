@@ -280,7 +280,7 @@ def test_steps_that_start_again_in_every_epoch_are_different_steps(tmp_path: Pat
     run = opened(tmp_path, rows)
     assert len(run.steps) == 36
     assert groups(run) == [SIZE] * (36 * PROMPTS)
-    assert "steps are counted over all epochs" in told(run)
+    assert "the steps of all epochs" in told(run)
 
 
 def test_a_step_of_an_episode_is_not_the_step_of_the_training(tmp_path: Path):

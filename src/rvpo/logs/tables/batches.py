@@ -187,7 +187,7 @@ def join_epochs(batches: Batches, name: str, epochs: Array) -> bool:
     low, span = int(steps[0]), int(steps[-1] - steps[0]) + 1
     epoch = np.nan_to_num(epochs, nan=0.0).astype(np.int64) - int(known.min())
     batches.steps = np.where(batches.kept, low + epoch * span + (batches.steps - low), batches.steps)
-    what = f"steps are counted over all epochs (column {name!r})"
+    what = f"the steps of all epochs (column {name!r}) are numbered in sequence"
     batches.guesses.append(Guess(what, "the same steps occur in several epochs", "--step", trust=0.95))
     return True
 

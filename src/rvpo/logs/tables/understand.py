@@ -169,7 +169,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         notes.append(f"steps are from column {step!r}")
     else:
         notes.append(
-            "no column has the step, so all rows are one batch and there are no trends over time (name it with --step)"
+            "no column has the step, so all rows count as one batch, without trends over time; --step names the column"
         )
     return Run(
         path,
