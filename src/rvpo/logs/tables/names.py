@@ -156,6 +156,26 @@ def words(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(inner(name))]
 
 
+def is_product(name: str, of: str) -> bool:
+    """Whether a name is that of a weighted reward: ``weighted_rewards/format`` or ``format_weighted`` of ``format``."""
+    return _words_more(name, of) == {"weighted"}
+
+
+def is_form(name: str, of: str) -> bool:
+    """Whether a name is that of another form of a reward: ``format_scaled`` or ``raw_rewards/format`` of ``format``."""
+    more = _words_more(name, of)
+    return more is not None and bool(more) and more <= DERIVED
+
+
+def _words_more(name: str, of: str) -> set[str] | None:
+    """Return the words that a name has more than another, "reward" and "score" aside; None if it lacks one."""
+    longer, shorter = (
+        {word.lower() for word in _WORD.findall(key(each))} - {"reward", "rewards", "score", "scores"}
+        for each in (name, of)
+    )
+    return longer - shorter if shorter and shorter <= longer else None
+
+
 def of_role(names: Iterable[str], role: str) -> list[str]:
     """Return the columns with a usual name of a role, the likeliest first."""
     usual = {name: place for place, name in enumerate(ROLES[role])}

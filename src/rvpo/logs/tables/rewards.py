@@ -350,6 +350,7 @@ def _of_names(numbers: Numbers) -> Chosen:
         chosen.guesses.append(Guess(f"{listed(flags)} left out", why, "--rewards", trust=0.9))
     if clear:
         chosen.rewards = _without_second(numbers, _in_order(numbers, clear), chosen)
+        chosen.rewards = _without_forms(numbers, chosen.rewards, chosen)
         copies = [name for name in (*marked, *named) if name not in clear]
         if left := [name for name in copies if not _is_any_copy(numbers, name, chosen.rewards)]:
             chosen.guesses.append(
@@ -360,7 +361,8 @@ def _of_names(numbers: Numbers) -> Chosen:
         return _without_a_total(numbers, chosen)
     counters = [name for name in unknown if numbers.columns[name].whole and numbers.columns[name].high > COUNTER]
     plain = [name for name in unknown if name not in counters]
-    chosen.rewards = _in_order(numbers, [*marked, *named, *plain]) or _by_usual_order(numbers.of("total"))[:1]
+    chosen.rewards = _without_forms(numbers, _in_order(numbers, [*marked, *named, *plain]), chosen)
+    chosen.rewards = chosen.rewards or _by_usual_order(numbers.of("total"))[:1]
     if not chosen.rewards:
         raise ConfigError(
             f"{numbers.path} has the columns {listed(numbers.names, 20)}, and none is clearly a reward; expected one "
@@ -400,6 +402,36 @@ def _without_second(numbers: Numbers, names: Sequence[str], chosen: Chosen) -> l
         else:
             chosen.notes.append(f"{name!r} is left out, because it is a copy of {first!r}")
     return kept
+
+
+def _without_forms(numbers: Numbers, names: Sequence[str], chosen: Chosen) -> list[str]:
+    """Leave out another form of a reward, such as ``format_scaled`` or ``format_clipped`` next to ``format``.
+
+    Both the name and the values must say so: within every group, it must order the completions as the reward does.
+    """
+    forms = {}
+    for name in names:
+        for other in names:
+            if naming.is_form(name, of=other) and _orders_alike(numbers, name, other):
+                forms[name] = other
+                break
+    for name, other in forms.items():
+        why = f"by its name and values, it is another form of {other!r}"
+        chosen.guesses.append(Guess(f"{name!r} is left out", why, "--rewards", trust=0.9))
+    return [name for name in names if name not in forms]
+
+
+def _orders_alike(numbers: Numbers, name: str, other: str) -> bool:
+    """Whether a column never decreases within a group where another increases, and is equal where that is equal."""
+    form, plain = numbers.values[name], numbers.values[other]
+    if not np.array_equal(np.isnan(form), np.isnan(plain)):
+        return False
+    order = np.lexsort((form, plain, numbers.groups))
+    inside = np.diff(numbers.groups[order]) == 0
+    steps = np.diff(form[order])[inside]
+    ties = np.diff(plain[order])[inside] == 0
+    rounding = 1e-6 * np.nanmax(np.abs(form), initial=0.0)
+    return not (steps < -rounding).any() and not (np.abs(steps[ties]) > rounding).any()
 
 
 def _is_second(numbers: Numbers, name: str, other: str) -> bool:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from rvpo.errors import ConfigError, DataError
 from rvpo.logs.guess import Guess
-from rvpo.logs.parquet_files import numbers
 from rvpo.logs.run import Columns, LoggedBatch, Run, Texts
 from rvpo.logs.tables import batches as batching
 from rvpo.logs.tables import groups as grouping
@@ -24,25 +20,23 @@ from rvpo.logs.tables.columns import Column
 from rvpo.logs.tables.groups import Labels
 from rvpo.logs.tables.look import look
 from rvpo.logs.tables.marks import marks_of_missing
+from rvpo.logs.tables.steps import steps_column, trained
 from rvpo.logs.tables.table import Table
-
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-FEW_ROWS_A_STEP = 2.0
-"""A column with fewer rows per value numbers rows, not steps."""
+from rvpo.logs.tables.values import (
+    Array,
+    Ints,
+    first_number,
+    given,
+    group_candidates,
+    labels_of,
+    numbers_of,
+    texts_of,
+)
 
 FEWEST_CENTRED = 2  # groups
 FEW_GROUPS = 8  # with fewer groups, a text may be the same in all rows of a group by chance
 SAME_IN_GROUPS = 0.9  # a text that is the same within this share of the groups is not a completion
 MANY_CONTRADICTIONS = 0.5
-MOST_COMPARED = 20  # number of columns that are compared to find rows that occur twice
-RANK = re.compile(r"(?:^|[^a-z])(?:rank|worker|process|proc|gpu|node|actor|replica|dp)[_-]?\d+", re.IGNORECASE)
-"""Names of files and folders of one process of a run."""
-LARGEST_STEP = 2.0**53
-FEW_WITHOUT_STEP = 0.1  # of the rows
-MANY_FALLS = 0.05  # of the rows
-SURELY_STEPS = ("step", "global_step", "training_step")
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ class Understood:
 
     def read(self, with_texts: bool) -> Iterator[LoggedBatch]:
         """Yield a batch per step, in order."""
-        prompts, completions = (_texts(self.table, name) if with_texts else None for name in self.texts)
+        prompts, completions = (texts_of(self.table, name) if with_texts else None for name in self.texts)
         order = np.argsort(self.steps, kind="stable")
         weights = None if self.weights is None else np.array(self.weights, dtype=np.float64)
         for part in np.split(order, np.flatnonzero(np.diff(self.steps[order])) + 1):
@@ -108,14 +102,14 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
     known = list(table.columns)
     notes: list[str] = list(table.notes)
     guesses: list[Guess] = []
-    step = _steps_column(table, columns.step, guesses)
-    completion = _given(table, "completion", columns.completion)
+    step = steps_column(table, columns.step, guesses)
+    completion = given(table, "completion", columns.completion)
     likely = [completion] if completion else naming.of_role(known, "completion")
-    prompt = _given(table, "prompt", columns.prompt) or next(iter(naming.of_role(known, "prompt")), None)
-    advantage = _given(table, "advantage", columns.advantage) or _first_number(table, "advantage")
+    prompt = given(table, "prompt", columns.prompt) or next(iter(naming.of_role(known, "prompt")), None)
+    advantage = given(table, "advantage", columns.advantage) or first_number(table, "advantage")
     values = _candidates(table, columns, {step, advantage, prompt, *likely[:1], table.group, "line", "file"})
-    batches = _trained(table, step, values, likely)
-    advantages = None if advantage is None else _used(_numbers(table, advantage), advantage, batches, guesses)
+    batches = trained(table, step, values, likely)
+    advantages = None if advantage is None else _used(numbers_of(table, advantage), advantage, batches, guesses)
     kept = np.flatnonzero(batches.kept)
     rows = grouping.Rows(
         None if step is None else batches.steps[kept],
@@ -156,7 +150,7 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         rewards,
         None if advantages is None else advantages[kept],
         None if chosen.total is None else values[chosen.total][kept],
-        _weights(table, chosen, notes),
+        _weights(table, chosen, values, notes),
         (prompt, completion),
         found.by_size,
     )
@@ -180,63 +174,6 @@ def open_tables(path: Path, paths: Sequence[Path], columns: Columns) -> Run:
         notes=tuple(notes),
         guesses=(*guesses, *chosen.guesses, *_left_out(table, chosen, columns), *found.guesses, *batches.guesses),
     )
-
-
-def _trained(table: Table, step: str | None, values: Mapping[str, Array], likely: Sequence[str]) -> batching.Batches:
-    """Return which rows were trained on, and when.
-
-    Args:
-        table: all rows.
-        step: column of the step.
-        values: columns of numbers that are compared to find rows that occur twice.
-        likely: columns that may contain the completions.
-
-    Raises:
-        DataError: no row was trained on.
-    """
-    known = list(table.columns)
-    batches = _batches(table, step)
-    for name in naming.of_role(known, "phase"):
-        batching.leave_out_evaluation(batches, name, _texts(table, name) or [])
-    if step is not None:
-        for name in naming.of_role(known, "epoch")[:1]:
-            if table.columns[name].kind == "number":
-                batching.join_epochs(batches, name, _numbers(table, name))
-    for name in naming.of_role(known, "run"):
-        if batching.separate_runs(batches, name, _texts(table, name) or []):
-            break
-    if not _separate_ranks(table, batches) and step is not None:
-        numbers = dict(list(values.items())[:MOST_COMPARED])
-        batching.separate_repeated_steps(batches, numbers, partial(_texts, table, likely[0] if likely else None))
-    if not batches.kept.any():
-        raise DataError(
-            f"{table.path} has no rows of a training; expected one row per completion. Check how the log was written"
-        )
-    return batches
-
-
-def _separate_ranks(table: Table, batches: batching.Batches) -> bool:
-    """Return whether each file is from one process of a run, so that repeated steps are not repeated.
-
-    The processes may number their prompts independently. Then a group does not span files, unless its prompt is logged
-    or the rows of each file are alone in their groups.
-    """
-    paths = list(dict.fromkeys(part.path for part in table.parts))
-    if len(paths) < 2 or not all(RANK.search(path.stem) or RANK.search(path.parent.name) for path in paths):
-        return False
-    names = _group_candidates(table)
-    if any(map(naming.is_prompt, names)):
-        return True
-    files = np.repeat([paths.index(part.path) for part in table.parts], [part.rows for part in table.parts])
-    if names:
-        codes = _labels(table, names[0], np.arange(table.rows)).codes
-        _, ids = np.unique(np.stack([batches.steps, codes, files], 1), axis=0, return_inverse=True)
-        if (np.bincount(ids.reshape(-1)) > 1).mean() < 0.5:
-            return True
-    batches.parts = batches.parts * len(paths) + files.astype(np.int64)
-    why = "each file is from one process, and no column has the prompt, so equal ids may be different prompts"
-    batches.guesses.append(Guess("no group has rows from several files", why, "log the prompt, or --group", trust=0.9))
-    return True
 
 
 def _used(advantages: Array, name: str, batches: batching.Batches, guesses: list[Guess]) -> Array | None:
@@ -280,92 +217,13 @@ def _completion(table: Table, likely: Sequence[str], kept: Ints, ids: Ints, note
     for name in likely:
         if table.columns[name].kind == "empty":
             continue
-        if few or grouping.share_of_level(ids, _labels(table, name, kept).codes) < SAME_IN_GROUPS:
+        if few or grouping.share_of_level(ids, labels_of(table, name, kept).codes) < SAME_IN_GROUPS:
             return name
         notes.append(
             f"{name!r} does not contain the completions, because it is the same in all rows of (nearly) every group. "
             "So it is not used to check whether identical completions got different scores"
         )
     return None
-
-
-def _steps_column(table: Table, given: str | None, guesses: list[Guess]) -> str | None:
-    """Return the column of the step: a column of whole numbers that several rows share.
-
-    Of several such columns, one that mostly rises has priority: others count the turns of an episode, for example.
-    """
-    if given is not None:
-        return _given(table, "step", given)
-    found = list(_likely_steps(table))
-    if not found:
-        for name in naming.of_role(table.columns, "step"):
-            if table.columns[name].kind == "text":
-                why = f"it has texts, such as {table.columns[name].example}"
-                what = f"the column {name!r} is not used as the step"
-                guesses.append(Guess(what, why, "log numbers, or --step", trust=0.95))
-        epoch = next(_shared_numbers(table, naming.of_role(table.columns, "epoch")), None)
-        if epoch is not None:
-            guesses.append(Guess(f"steps are the epochs of column {epoch!r}", "no column has the step", "--step"))
-        return epoch
-    if len(found) < 2:
-        return next(iter(found), None)
-    falls = {name: int((np.diff(_numbers(table, name)) < 0).sum()) for name in found}
-    first, best = found[0], min(found, key=lambda name: falls[name])
-    if falls[first] <= 3 + MANY_FALLS * table.rows or falls[best] > falls[first] / 2:
-        return first
-    why = f"{first!r} goes back in {falls[first]:,} of {table.rows:,} rows"
-    guesses.append(Guess(f"steps are from column {best!r}, not {first!r}", why, "--step", trust=0.95))
-    return best
-
-
-def _likely_steps(table: Table) -> Iterator[str]:
-    for name in naming.of_role(table.columns, "step"):
-        column = table.columns[name]
-        if column.kind != "number":
-            continue
-        if not column.whole or column.missing > FEW_WITHOUT_STEP * table.rows:
-            if naming.key(name) in SURELY_STEPS:
-                yield name  # the code that reads it raises an error
-                return
-            continue
-        yield from _shared_numbers(table, [name])
-
-
-def _shared_numbers(table: Table, names: Sequence[str]) -> Iterator[str]:
-    """Yield the columns of whole numbers that several rows share."""
-    for name in names:
-        column = table.columns[name]
-        if column.kind == "number" and column.whole and column.missing <= FEW_WITHOUT_STEP * table.rows:
-            found = _numbers(table, name)
-            if table.rows >= FEW_ROWS_A_STEP * len(np.unique(found[np.isfinite(found)])):
-                yield name
-
-
-def _batches(table: Table, step: str | None) -> batching.Batches:
-    zeros = np.zeros(table.rows, dtype=np.int64)
-    if step is None:
-        return batching.Batches(zeros, zeros, zeros == 0)
-    steps = _numbers(table, step)
-    absent = np.isnan(steps)
-    if absent.sum() > FEW_WITHOUT_STEP * table.rows:
-        raise DataError(
-            f"{table.path}: {int(absent.sum()):,} of {table.rows:,} rows have no step (column {step!r}), the first is "
-            f"{table.where(int(absent.argmax()))}; expected one step per completion. Write it into these rows, or "
-            "remove them if they are not completions"
-        )
-    steps = np.where(absent, -1, steps)
-    wrong = (steps != np.round(steps)) | (np.abs(steps) > LARGEST_STEP)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise DataError(
-            f"{table.where(row)}: the step is {steps[row]}; expected a whole number of at most 2^53. Fix the log"
-        )
-    found = batching.Batches(steps.astype(np.int64), zeros, ~absent)
-    if absent.any():
-        rows = f"{int(absent.sum()):,} of {table.rows:,} rows"
-        why = f"they have no step (column {step!r}), the first is {table.where(int(absent.argmax()))}"
-        found.guesses.append(Guess(f"{rows} are left out", why, "write the step into them", trust=0.98))
-    return found
 
 
 def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[str, Array]:
@@ -379,20 +237,20 @@ def _candidates(table: Table, columns: Columns, taken: set[str | None]) -> dict[
         is_object = any(other.startswith(f"{name}.") for other in table.columns)  # null if the object is absent
         empty = column.kind == "empty" and choosing.class_of(column) == "marked" and not is_object
         if name in named or (usable and (column.numeric or empty)):
-            found[name] = _numbers(table, name)
+            found[name] = numbers_of(table, name)
     return found
 
 
-def _named_rewards(table: Table, given: Sequence[str] | None) -> tuple[str, ...] | None:
+def _named_rewards(table: Table, names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the columns that the user named, also by the last part of their names.
 
     Raises:
         ConfigError: there is no such column, or there are several.
     """
-    if given is None:
+    if names is None:
         return None
     found = []
-    for name in given:
+    for name in names:
         ends = [other for other, short in ((o, naming.inner(o)) for o in table.columns) if short == name]
         marked = [other for other in table.columns if other in (f"reward_{name}", f"rewards_{name}", f"score_{name}")]
         matches = [name] if name in table.columns else ends or marked
@@ -427,10 +285,10 @@ def _rewards(
 
 
 def _centred(
-    table: Table, values: Mapping[str, Array], kept: Ints, groups: Ints, given: Sequence[str] | None
+    table: Table, values: Mapping[str, Array], kept: Ints, groups: Ints, named: Sequence[str] | None
 ) -> str | None:
     """Return a column that sums to 0 within every group and whose name does not show its role; None without one."""
-    if given is not None:
+    if named is not None:
         return None
     for name, column in values.items():
         if choosing.class_of(table.columns[name]) in ("unknown", "foreign"):
@@ -445,7 +303,9 @@ def _costs(chosen: choosing.Chosen) -> list[int]:
     return [j for j, weight in enumerate(chosen.weights or ()) if weight < 0]
 
 
-def _weights(table: Table, chosen: choosing.Chosen, notes: list[str]) -> list[float] | None:
+def _weights(
+    table: Table, chosen: choosing.Chosen, values: Mapping[str, Array], notes: list[str]
+) -> list[float] | None:
     """Return weights from the logs or from the total; None if a method could not use them."""
     weights = None if chosen.weights is None else [abs(weight) for weight in chosen.weights]  # costs are negated
     if all(name in table.weights for name in chosen.rewards):
@@ -453,7 +313,31 @@ def _weights(table: Table, chosen: choosing.Chosen, notes: list[str]) -> list[fl
     elif weights is None and (columns := _columns_of_weights(table, chosen.rewards)):
         weights = [table.columns[name].low for name in columns]
         notes.append(f"weights are from the columns {', '.join(columns)} (--weights sets others)")
+    elif weights is None and (factors := _factors(chosen.rewards, values)):
+        weights = [factor for _, factor in factors]
+        columns = [name for name, _ in factors]
+        notes.append(f"weights are those of the weighted columns {', '.join(columns)} (--weights sets others)")
     return weights if weights is not None and min(weights) >= 0 < max(weights) else None
+
+
+def _factors(rewards: Sequence[str], values: Mapping[str, Array]) -> list[tuple[str, float]]:
+    """Return the weighted column of each reward, such as ``weighted_rewards/a``, and its factor; all or none."""
+    found = []
+    for reward in rewards:
+        plain = values[reward]
+        names = [name for name in values if naming.is_product(name, of=reward)]
+        if len(names) != 1:
+            return []
+        product = values[names[0]]
+        known = np.isfinite(plain) & np.isfinite(product)
+        size = float((plain[known] ** 2).sum())
+        factor = float((plain[known] * product[known]).sum()) / size if size else 0.0
+        same = np.allclose(product[known], factor * plain[known], rtol=1e-4, atol=1e-6 * abs(factor))
+        if factor <= 0 or not same or not np.array_equal(np.isfinite(plain), np.isfinite(product)):
+            return []
+        # The columns are often rounded, and weights are written with few digits.
+        found.append((names[0], float(f"{factor:.4g}")))
+    return found
 
 
 def _columns_of_weights(table: Table, rewards: Sequence[str]) -> list[str]:
@@ -473,11 +357,11 @@ def _groups(table: Table, columns: Columns, rows: grouping.Rows, kept: Ints) -> 
     if columns.group_size is not None:
         return _blocks(table, columns.group_size, rows, kept)
     if columns.group is None and table.group is not None:
-        lines = _numbers(table, table.group)[kept].astype(np.int64)
+        lines = numbers_of(table, table.group)[kept].astype(np.int64)
         return grouping.Grouping(grouping.codes_of(lines), "each line of the file is a group")
-    named = _given(table, "group", columns.group)
-    candidates = [named] if named else _group_candidates(table)
-    texts = {name: _labels(table, name, kept) for name in candidates}
+    named = given(table, "group", columns.group)
+    candidates = [named] if named else group_candidates(table)
+    texts = {name: labels_of(table, name, kept) for name in candidates}
     for name in list(texts):
         if (unknown := _without_id(texts[name])).any():
             if named or len(texts) == 1:
@@ -517,12 +401,6 @@ def _no_groups(table: Table, rows: grouping.Rows) -> str:
         "with --group-size. A log with one completion per prompt cannot be diagnosed, because rewards are compared "
         "between completions of the same prompt"
     )
-
-
-def _group_candidates(table: Table) -> list[str]:
-    """Return the columns that may identify groups, ids before texts."""
-    names = naming.of_role(table.columns, "group")
-    return [name for name in names if table.columns[name].kind != "empty"]
 
 
 def _blocks(table: Table, size: int, rows: grouping.Rows, kept: Ints) -> grouping.Grouping:
@@ -577,37 +455,3 @@ def _cells(table: Table, rewards: Sequence[str]) -> Iterator[str]:
             yield f"{column.odd} cells of {name!r} are not numbers, so they are missing ({column.odd_example})"
         if 0 < column.absent < table.rows:
             yield f"{column.absent:,} of {table.rows:,} rows do not have {name!r}, so it is missing there"
-
-
-def _given(table: Table, role: str, name: str | None) -> str | None:
-    if name is not None and name not in table.columns:
-        raise ConfigError(f"{table.path} has no column {name!r} (--{role}); expected one of {', '.join(table.columns)}")
-    return name
-
-
-def _first_number(table: Table, role: str) -> str | None:
-    names = naming.of_role(table.columns, role)
-    return next((name for name in names if table.columns[name].numeric and not table.columns[name].doubt), None)
-
-
-def _numbers(table: Table, name: str) -> Array:
-    column = table.columns[name]
-    if column.kind == "empty":
-        return np.full(table.rows, np.nan)
-    if not column.numeric:
-        raise DataError(
-            f"{table.path}, column {name!r} contains text; expected numbers, null if missing. Name another column"
-        )
-    return table.numbers(name)
-
-
-def _labels(table: Table, name: str, rows: Ints) -> Labels:
-    column = table.read_texts([name])[name].combine_chunks().dictionary_encode()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    codes = np.nan_to_num(numbers(pa.chunked_array([column.indices])), nan=-1).astype(np.int64)[rows]
-    return Labels(codes, column.dictionary)
-
-
-def _texts(table: Table, name: str | None) -> list[str | None] | None:
-    return None if name is None else table.read_texts([name])[name].to_pylist()
