@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import features
 import pytest
 import torch
 from tiny_run import from_table, make_trainer, run_job_twice
@@ -58,7 +59,11 @@ class OwnLoss(RVPOTrainer):
     ("options", "message"),
     [
         ({"beta": 0.1}, "beta is 0.1, whose KL penalty"),
-        ({"entropy_coef": 0.01}, "an entropy bonus"),
+        pytest.param(
+            {"entropy_coef": 0.01},
+            "an entropy bonus",
+            marks=pytest.mark.skipif(not features.ENTROPY_BONUS, reason="this TRL has no entropy bonus"),
+        ),
         ({"top_entropy_quantile": 0.5}, "top_entropy_quantile is 0.5"),
         ({"trainer": OwnLoss}, "OwnLoss computes a loss of its own"),
     ],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import features
 import pandas as pd
 import pytest
 import torch
@@ -108,7 +109,14 @@ def rows() -> Dataset:
     )
 
 
-def environment_trainer(model_dir: Path, output: Path, rewards: dict[str, Any], **options: Any) -> Any:
+several_environments = pytest.mark.skipif(
+    not features.SEVERAL_ENVIRONMENTS, reason="this TRL has one environment a run"
+)
+
+
+def environment_trainer(
+    model_dir: Path, output: Path, rewards: dict[str, Any], factory: Any = None, **options: Any
+) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     tokenizer.chat_template, tokenizer.response_template = CHAT_TEMPLATE, RESPONSE_TEMPLATE
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -117,7 +125,10 @@ def environment_trainer(model_dir: Path, output: Path, rewards: dict[str, Any], 
         output,
         rewards,
         dataset=rows(),
-        given={"environment_factory": {"buttons": Buttons, "lamps": Lamps}, "processing_class": tokenizer},
+        given={
+            "environment_factory": factory or {"buttons": Buttons, "lamps": Lamps},
+            "processing_class": tokenizer,
+        },
         max_completion_length=24,
         max_tool_calling_iterations=2,
         per_device_train_batch_size=16,
@@ -147,6 +158,7 @@ def column(records: pd.DataFrame, name: str) -> list[float | None]:
     return [None if math.isnan(value) else value for value in found]
 
 
+@several_environments
 def test_each_source_of_rewards_is_a_channel(trained: Trained):
     names = ["even", "calls", "turn_sum", "turn_1", "turn_2", "Buttons"]
     assert trained.trainer.reward_func_names == names
@@ -156,6 +168,7 @@ def test_each_source_of_rewards_is_a_channel(trained: Trained):
         assert all(f"rvpo/{name}/mean" in entry for entry in logged)
 
 
+@several_environments
 def test_the_record_has_what_the_environments_gave(trained: Trained):
     several = 0
     for step, turns in enumerate(trained.turns, 1):
@@ -172,6 +185,7 @@ def test_the_record_has_what_the_environments_gave(trained: Trained):
     assert {name for turns in trained.turns for name, _ in turns} == {"Buttons", "Lamps"}
 
 
+@several_environments
 def test_advantages_are_those_of_the_method_on_these_channels(trained: Trained):
     names = trained.trainer.reward_func_names
     for step in (1, 2, 3):
@@ -183,6 +197,7 @@ def test_advantages_are_those_of_the_method_on_these_channels(trained: Trained):
         assert expected.advantages.abs().max() > 0
 
 
+@several_environments
 def test_replay_and_diagnose_read_the_run(trained: Trained):
     run = open_run(trained.folder)
     again = replay(run, [])
@@ -192,6 +207,7 @@ def test_replay_and_diagnose_read_the_run(trained: Trained):
     assert {channel.name for channel in found.channels} >= {"turn_sum", "turn_1", "Buttons"}
 
 
+@several_environments
 def test_an_environment_without_the_rewards_of_its_turns_is_named(tiny_model_dir: Path, tmp_path: Path):
     trainer = environment_trainer(
         tiny_model_dir, tmp_path, {"even": even, "progress": TurnReward("last", "steps")}, method="gdpo", max_steps=1
@@ -199,3 +215,23 @@ def test_an_environment_without_the_rewards_of_its_turns_is_named(tiny_model_dir
     with pytest.raises(DataError, match="'steps', which the environment Buttons does not have") as caught:
         trainer.train()
     assert "Let reset" in str(caught.value)
+
+
+@pytest.mark.skipif(
+    not features.TOOLS, reason="this TRL reads calls of tools in a way that this transformers has dropped"
+)
+def test_one_environment_for_all_prompts(tiny_model_dir: Path, tmp_path: Path):
+    turns: list[list[list[float]]] = []
+
+    def seen(completions: list[Any], environments: list[Any], **_: Any) -> list[float]:
+        turns.append([list(one.turn_rewards) for one in environments])
+        return [float(len(one.turn_rewards)) for one in environments]
+
+    rewards = {"calls": seen, "turn_sum": TurnReward("sum"), **per_turn(1)}
+    trainer = environment_trainer(tiny_model_dir, tmp_path, rewards, Buttons, method="gdpo", max_steps=2)
+    trainer.train()
+    assert any(any(rewards) for rewards in turns[0]), "some rollouts pressed the right button"
+    for step, of_step in enumerate(turns, 1):
+        records = pd.read_parquet(tmp_path / "channels" / f"{step:06d}.parquet")
+        assert column(records, "turn_sum") == pytest.approx([sum(rewards) for rewards in of_step])
+        assert column(records, "turn_1") == pytest.approx([rewards[0] if rewards else None for rewards in of_step])

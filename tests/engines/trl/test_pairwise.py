@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("trl")
 
+import features
 from tiny_run import N, even, make_trainer, prompts
 from trl import GRPOConfig, GRPOTrainer
 
@@ -100,6 +101,7 @@ def test_too_many_missing_pairs_stop_the_run(tiny_model_dir: Path, tmp_path: Pat
         trainer.train()
 
 
+@pytest.mark.skipif(not features.CALLS_ASYNC_OBJECTS, reason="this TRL awaits functions only")
 def test_plain_trl_takes_it_with_a_column_and_refuses_greedy(tiny_model_dir: Path, tmp_path: Path):
     dataset = prompts().map(lambda row: {"reference": "the cat is red"})
     reward = PairwiseReward(Longer())

@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("trl")
 
+import features
 import pandas as pd
 from tiny_run import (
     G,
@@ -256,6 +257,7 @@ def test_totals_are_not_averaged_over_a_logging_window(make: Callable):
     assert steps(trainer)[3]["rvpo/rubric/judge/calls"] == 3
 
 
+@pytest.mark.skipif(not features.STREAMS, reason="this TRL takes no streams")
 def test_a_stream_is_not_read_before_training(make: Callable, monkeypatch: pytest.MonkeyPatch):
     """It may have no end."""
     looked_at: list = []

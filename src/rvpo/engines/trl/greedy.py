@@ -8,10 +8,13 @@ the same completions with and without greedy replies.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from trl import GRPOTrainer
 
 from rvpo.errors import ConfigError
 from rvpo.rewards.pairwise import PairwiseReward
@@ -44,8 +47,11 @@ def greedy_replies(trainer: Any, prompts: Sequence[Any]) -> list[str]:
     keys = [json.dumps(prompt, sort_keys=True, default=str) for prompt in prompts]
     unique = dict(zip(keys, prompts, strict=True))
     prompt_ids, images, fields = trainer._tokenize_prompts(list(unique.values()))
+    # Older versions of TRL do not know the parameter.
+    known = inspect.signature(GRPOTrainer._generate_single_turn).parameters
+    once = {"num_generations": 1} if "num_generations" in known else {}
     with _without_sampling(trainer):
-        completion_ids, _ = trainer._generate_single_turn(prompt_ids, images, fields, num_generations=1)
+        completion_ids, _ = trainer._generate_single_turn(prompt_ids, images, fields, **once)
     texts = trainer.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
     reply_to = dict(zip(unique, texts, strict=True))
     return [reply_to[key] for key in keys]

@@ -13,6 +13,19 @@ from rvpo.logs.schema import PICTURES
 from rvpo.pictures import FOLDER, NotAPictureError, record
 
 
+def keep_out_of_completions(trainer: Any) -> None:
+    """Let a policy of pictures and text generate no picture token, as newer versions of TRL do.
+
+    TRL 1.6 to 1.8 end with an error when the policy samples one, because no picture belongs to it.
+    """
+    config = getattr(trainer, "generation_config", None)
+    token = getattr(trainer.model.config, "image_token_id", None)
+    if config is None or token is None or config.suppress_tokens is not None:
+        return
+    config.suppress_tokens = [token]
+    trainer.generation_kwargs["suppress_tokens"] = [token]
+
+
 def columns_of(trainer: Any) -> dict[str, pa.DataType]:
     """Return the extra columns of a trainer's record: empty for a model that reads only text."""
     return PICTURES if getattr(trainer, "_is_vlm", False) else {}

@@ -173,6 +173,7 @@ class RVPOMixin:
             if isinstance(function, JudgedReward)
         }
         greedy.refuse_impossible(this)
+        pictures.keep_out_of_completions(this)
         self._channels = ChannelTable(Path(this.args.output_dir) / FOLDER, pictures.columns_of(this))
         self._pictures: list[list[str | None]] | None = None
         self._last_step: LastStep | None = None
