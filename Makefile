@@ -14,7 +14,7 @@ MATRIX ?= .matrix
 CORNERS := trl-1.6.0 trl-1.9.0 trl-1.14.2
 SOURCES := $(shell find src tests/engines/trl -name '*.py')
 
-.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-nightly lint check docs figures clean
+.PHONY: quickstart test test-trl test-verl test-swift test-axolotl test-matrix test-oldest test-nightly lint check docs figures clean
 .SECONDARY:  # environments stay
 
 quickstart: $(VENV)/.installed  ## Train the built-in model with GDPO, RVPO and LIFT (about three minutes on two cores)
@@ -33,6 +33,9 @@ test-swift: $(VENV_SWIFT)/.installed  ## Those of ms-swift: trainings by its own
 
 test-axolotl: $(VENV_AXOLOTL)/.installed  ## Those of axolotl
 	$(VENV_AXOLOTL)/bin/python -m pytest tests/engines/axolotl
+
+test-oldest: $(MATRIX)/trl-1.6.0.passed  ## The tests of TRL's engine with the oldest TRL
+	@tail -n 1 $(MATRIX)/trl-1.6.0.log
 
 # A version that has passed is not run again before something changes; `make -k` goes on after one that fails.
 test-matrix: $(CORNERS:%=$(MATRIX)/%.passed) $(MATRIX)/newest.passed  ## The tests of TRL's engine with every version at the corners of the range
