@@ -352,6 +352,7 @@ def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
     share = np.where(shape.compared, share, math.nan)
     windowed = windows(share, shape.width)
     smooth = smoothed(share, shape.width, trailing=shape.trailing)[shape.points]
+    found = {name: measures(windowed[:, j], share[:, j], ends[:, j]) for j, name in enumerate(shape.channels)}
     worst = lowest(windowed[:, shape.common])
     any_common = bool(shape.common.any())
     return RunNumbers(
@@ -359,7 +360,9 @@ def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
         path=run.path,
         seed=run.seed,
         steps=len(run.steps),
-        measures={name: _or_none(measures(windowed[:, j], share[:, j], ends[:, j])) for j, name in enumerate(shape.channels)},
+        measures={
+            name: _or_none(measures(windowed[:, j], share[:, j], ends[:, j])) for j, name in enumerate(shape.channels)
+        },
         worst=_or_none(measures(worst, worst)) if any_common else None,
         curves={name: _series(smooth[:, j]) for j, name in enumerate(shape.channels)},
         worst_curve=_series(lowest(smooth[:, shape.common])) if any_common else None,

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from rvpo import statistics as st
 from rvpo.compare.comparison import MEASURES, OF_EXPLORATION, RunNumbers, TrainingComparison, TrainingGroup, TrainingRow
-from rvpo.compare.curves import WINDOW_SHARE, RunCurves, SharedShape, numbers_of_groups, on_different_scales, scales, shared_steps, shares
+from rvpo.compare.curves import (
+    WINDOW_SHARE,
+    RunCurves,
+    SharedShape,
+    numbers_of_groups,
+    on_different_scales,
+    scales,
+    shared_steps,
+    shares,
+)
 from rvpo.compare.engine import CompareOptions, Sample, baseline_first, judge_samples
 from rvpo.compare.exploration import Explored, explored_in
 from rvpo.errors import ConfigError, DataError
