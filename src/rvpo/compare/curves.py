@@ -360,9 +360,7 @@ def _numbers(run: RunCurves, share: Array, shape: SharedShape) -> RunNumbers:
         path=run.path,
         seed=run.seed,
         steps=len(run.steps),
-        measures={
-            name: _or_none(measures(windowed[:, j], share[:, j], ends[:, j])) for j, name in enumerate(shape.channels)
-        },
+        measures={name: _or_none(numbers) for name, numbers in found.items()},
         worst=_or_none(measures(worst, worst)) if any_common else None,
         curves={name: _series(smooth[:, j]) for j, name in enumerate(shape.channels)},
         worst_curve=_series(lowest(smooth[:, shape.common])) if any_common else None,
