@@ -307,11 +307,11 @@ def measures(windowed: Array, every: Array, ends: Array | None = None) -> dict[s
         every: (S,) values. Their mean is the auc.
         ends: (2,) first and last window, if steps that are not compared count there; None: those of ``windowed``.
     """
-    first, final = (windowed[0], windowed[-1]) if ends is None else ends
+    edges = windowed[[0, -1]] if ends is None else ends
     known, scored = windowed[~np.isnan(windowed)], every[~np.isnan(every)]
     best, last = float(known.max()) if len(known) else math.nan, float(windowed[-1])
     auc = float(scored.mean()) if len(scored) else math.nan
-    return {"first": float(first), "best": best, "last": float(final), "auc": auc, "drop": best - last}
+    return {"first": float(edges[0]), "best": best, "last": float(edges[1]), "auc": auc, "drop": best - last}
 
 
 # --- numbers of a run and of a group -----------------------------------------------------------------------------
